@@ -1,0 +1,48 @@
+# Everything sets itself up: `make demo` and `make test` need Python 3.11, git and make.
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help install demo test test-unit test-slow lint bench lock clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(BIN)/.installed ## Make the environment in .venv from requirements.lock
+
+$(BIN)/.installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) here; name one: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: install ## Generate a project in ./demo and take it through three updates
+	@$(BIN)/python scripts/demo.py
+
+test: install ## Run all tests but the long ones
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+
+test-unit: install ## Run the unit tests alone
+	$(BIN)/python -m pytest -n 2 tests/unit
+
+test-slow: install ## Run the long forms of the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow tests
+
+lint: install ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: install ## Run a benchmark: make bench NAME=pipeline [DATA=folder] [ARGS="--quick"]
+	@test -n "$(NAME)" || { echo "error: name one: $$(cd benchmarks && ls *.py | sed 's/.py//' | xargs)"; exit 2; }
+	$(BIN)/python benchmarks/$(NAME).py $(if $(DATA),--data $(DATA)) $(ARGS)
+
+lock: install ## Renew requirements.lock within the ranges of pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url \
+		--generate-hashes --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+clean: ## Remove the environment and the demo
+	rm -rf .venv demo demo-dvc-remote
