@@ -1,0 +1,137 @@
+"""Where things are in a project: every path and file name, once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from renate_stages.errors import BusyError, NotAProjectError
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, and the places in it.
+
+    Args:
+        root: The folder with `dvc.yaml`, `params.yaml` and `renate_config.py`.
+    """
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """Return the project that `start` (default: the working folder) lies in.
+
+        Raises:
+            NotAProjectError: If neither it nor a folder above it is one.
+        """
+        start = (start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+                return cls(folder)
+        raise NotAProjectError(start)
+
+    # What the user edits.
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def user_config(self) -> Path:
+        return self.root / "renate_config.py"
+
+    @property
+    def incoming(self) -> Path:
+        """The new data, tracked with `dvc add`."""
+        return self.root / "data" / "incoming"
+
+    # What lineage writes.
+
+    @property
+    def parent(self) -> Path:
+        """The parent's whole state, as `parent.dvc` names it."""
+        return self.root / "parent"
+
+    @property
+    def parent_pointer(self) -> Path:
+        return self.root / "parent.dvc"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
+    def pipeline(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    # What stages write.
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "work" / "prepared"
+
+    @property
+    def restored(self) -> Path:
+        return self.root / "work" / "restored"
+
+    @property
+    def tuned(self) -> Path:
+        return self.root / "tuned.yaml"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def data_metrics(self) -> Path:
+        return self.root / "metrics" / "data.json"
+
+    @property
+    def update_metrics(self) -> Path:
+        return self.root / "metrics" / "update.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "reports" / "update.md"
+
+    @property
+    def scratch(self) -> Path:
+        """Locks and other passing things; ignored by Git and DVC."""
+        return self.root / ".renate"
+
+    @contextmanager
+    def lock(self, stage: str) -> Iterator[None]:
+        """Hold the project: one stage at a time, also when `dvc repro` was killed under it.
+
+        Raises:
+            BusyError: If another process holds it, with that process's id.
+        """
+        self.scratch.mkdir(exist_ok=True)
+        with (self.scratch / "stage.lock").open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                raise BusyError(self.root, stream.read().strip() or "just starting") from error
+            stream.truncate(0)
+            stream.write(f"stage {stage}, process {os.getpid()}")
+            stream.flush()
+            yield
+            stream.truncate(0)
+
+    def relative(self, path: Path) -> str:
+        """Return a path of the project as a user writes it."""
+        return path.relative_to(self.root).as_posix()

@@ -1,0 +1,294 @@
+"""Loads the user's `renate_config.py` and calls its functions by signature, as Renate did.
+
+A function receives those hyperparameters that its signature names; a value whose type is not the
+annotated one is refused before the call.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+
+from renate_stages import yaml_file
+from renate_stages.errors import (
+    DataModuleError,
+    MissingFileError,
+    UndeclaredUserFileError,
+    UserConfigError,
+    did_you_mean,
+)
+
+if TYPE_CHECKING:
+    from renate_stages.data import RenateDataModule
+
+# Each function of the user's file, and the arguments that the library itself gives it.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "model_fn": ("model_state_url",),
+    "data_module_fn": ("data_path", "seed"),
+    "loss_fn": (),
+    "optimizer_fn": (),
+    "lr_scheduler_fn": (),
+    "metrics_fn": (),
+    "train_transform": (),
+    "train_target_transform": (),
+    "test_transform": (),
+    "test_target_transform": (),
+    "buffer_transform": (),
+    "buffer_target_transform": (),
+}
+REQUIRED = ("model_fn", "data_module_fn")
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Per-example callables, on inputs and targets; None leaves them as they are stored.
+
+    Args:
+        train: For new examples in training.
+        memory: For replayed examples; the user's `buffer_transform`, else the one for training.
+        test: For validation and holdouts.
+    """
+
+    train: tuple[Callable | None, Callable | None]
+    memory: tuple[Callable | None, Callable | None]
+    test: tuple[Callable | None, Callable | None]
+
+
+class UserConfig:
+    """The functions of one `renate_config.py`.
+
+    Args:
+        path: The file, for messages.
+        functions: Those of `FUNCTIONS` that it defines.
+    """
+
+    def __init__(self, path: Path, functions: Mapping[str, Callable]) -> None:
+        self.path = path
+        self.functions = dict(functions)
+
+    @classmethod
+    def load(cls, path: Path, *, stage: str | None = None) -> UserConfig:
+        """Import the file, with its folder importable, and find its functions.
+
+        Args:
+            path: The user's `renate_config.py`.
+            stage: The stage that loads it, which must depend on every file of the project that
+                the import touches; None checks nothing.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            UserConfigError: If it cannot be imported, or lacks a required function.
+            UndeclaredUserFileError: If it imports a file the stage does not depend on.
+        """
+        if not path.is_file():
+            raise MissingFileError(path, "it defines the model and the data", "restore it from Git")
+        before = set(sys.modules)
+        module = _import_file(path)
+        if stage is not None:
+            _check_imports_are_declared(path, set(sys.modules) - before, stage)
+        functions = {name: getattr(module, name, None) for name in FUNCTIONS}
+        found = {name: function for name, function in functions.items() if callable(function)}
+        defined = [name for name in vars(module) if not name.startswith("_")]
+        for name in REQUIRED:
+            if name not in found:
+                raise UserConfigError(
+                    path,
+                    f"there is no function {name}{did_you_mean(name, defined)}",
+                    f"define `def {name}({FUNCTIONS[name][0]}, …)`",
+                )
+        return cls(path, found)
+
+    def hyperparameters(self) -> dict[str, inspect.Parameter]:
+        """Return what the functions other than `data_module_fn` read, by name."""
+        found: dict[str, inspect.Parameter] = {}
+        for name, function in self.functions.items():
+            if name != "data_module_fn":
+                for parameter in _named_parameters(function):
+                    if parameter.name not in FUNCTIONS[name]:
+                        found[parameter.name] = parameter
+        return found
+
+    def call(self, name: str, values: Mapping[str, Any], **given: Any) -> Any:
+        """Call a function with those of `values` and `given` that its signature names.
+
+        Raises:
+            UserConfigError: If a required argument is missing, a value has the wrong type, or the
+                function itself fails.
+        """
+        function = self.functions[name]
+        hints = _type_hints(function)
+        arguments = {}
+        for parameter in _named_parameters(function):
+            if parameter.name in given:
+                arguments[parameter.name] = given[parameter.name]
+            elif parameter.name in values:
+                value = values[parameter.name]
+                arguments[parameter.name] = self._checked(name, parameter.name, value, hints)
+            elif parameter.default is parameter.empty:
+                block = "data.arguments" if name == "data_module_fn" else "hyperparameters"
+                raise UserConfigError(
+                    self.path,
+                    f"{name} needs '{parameter.name}', which has no default",
+                    f"give {block}.{parameter.name} in params.yaml, or a default in {name}",
+                )
+        return function(**arguments)
+
+    def arguments_of(self, name: str) -> list[str]:
+        """Return the names of a function's arguments."""
+        return [parameter.name for parameter in _named_parameters(self.functions[name])]
+
+    def optional(self, name: str, values: Mapping[str, Any]) -> Any:
+        """Call a function if the user defined it, else return None."""
+        return self.call(name, values) if name in self.functions else None
+
+    def data_module(
+        self, data_path: Path, arguments: Mapping[str, Any], seed: int
+    ) -> RenateDataModule:
+        """Build the data module over a folder of data, prepared and set up.
+
+        Raises:
+            DataModuleError: If `data_module_fn` returns something else.
+        """
+        known = self.arguments_of("data_module_fn")
+        for name in arguments:
+            if name not in known:
+                raise UserConfigError(
+                    self.path,
+                    f"params.yaml gives data.arguments.{name}, which data_module_fn does not "
+                    f"take{did_you_mean(name, known)}",
+                    "remove it, or add it to the signature",
+                )
+        module = self.call("data_module_fn", arguments, data_path=str(data_path), seed=seed)
+        if not hasattr(module, "train_data") or not hasattr(module, "setup"):
+            raise DataModuleError(
+                f"it returned {type(module).__name__}", "return a RenateDataModule"
+            )
+        for split in ("train", "val", "test"):
+            if hasattr(module, f"{split}_collate_fn"):
+                raise DataModuleError(
+                    f"{type(module).__name__} defines {split}_collate_fn, which is not used",
+                    "return examples of equal shapes, which need no collate function",
+                )
+        module.prepare_data()
+        module.setup()
+        return module
+
+    def transforms(self, values: Mapping[str, Any]) -> Transforms:
+        """Return the transforms; the memory's default to those of training."""
+        train = (
+            self.optional("train_transform", values),
+            self.optional("train_target_transform", values),
+        )
+        memory = (
+            self.optional("buffer_transform", values),
+            self.optional("buffer_target_transform", values),
+        )
+        test = (
+            self.optional("test_transform", values),
+            self.optional("test_target_transform", values),
+        )
+        return Transforms(train, (memory[0] or train[0], memory[1] or train[1]), test)
+
+    def _checked(self, function: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
+        expected = hints.get(name, Any)
+        if _fits(value, expected):
+            return tuple(value) if get_origin(expected) is tuple or expected is tuple else value
+        raise UserConfigError(
+            self.path,
+            f"{function} takes {name}: {_name_of(expected)}, and params.yaml gives {value!r}",
+            f"write a {_name_of(expected)} for it in params.yaml, or change the annotation",
+        )
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    folder = str(path.parent.resolve())
+    spec = importlib.util.spec_from_file_location("renate_config", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["renate_config"] = module
+    if folder not in sys.path:  # it stays: a function may import a neighbour when it is called
+        sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = _line_of(error, path)
+        raise UserConfigError(
+            path, f"line {line}: {type(error).__name__}: {error}", "correct that line"
+        ) from error
+    return module
+
+
+def _line_of(error: BaseException, path: Path) -> int | str:
+    if isinstance(error, SyntaxError):
+        return error.lineno or "?"
+    line: int | str = "?"
+    trace = error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _check_imports_are_declared(path: Path, imported: set[str], stage: str) -> None:
+    """Compare the project's own modules among the imported ones with the stage's deps."""
+    root = path.parent.resolve()
+    pipeline = root / "dvc.yaml"
+    if not pipeline.is_file():
+        return
+    deps = yaml_file.read(pipeline)["stages"].get(stage, {}).get("deps", [])
+    declared = [root / str(dep) for dep in deps]
+    undeclared = []
+    for name in imported:
+        source = getattr(sys.modules.get(name), "__file__", None)
+        if source is None or name.startswith("renate_stages"):
+            continue
+        file = Path(source)  # torch makes modules whose file is a bare name
+        if not file.is_absolute():
+            continue
+        file = file.resolve()
+        inside = file.is_relative_to(root) and "site-packages" not in file.parts
+        if inside and not any(file.is_relative_to(dep) for dep in declared):
+            undeclared.append(file.relative_to(root).as_posix())
+    if undeclared:
+        raise UndeclaredUserFileError(stage, undeclared)
+
+
+def _named_parameters(function: Callable) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each for each in inspect.signature(function).parameters.values() if each.kind in kinds]
+
+
+def _type_hints(function: Callable) -> dict[str, Any]:
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError):  # an annotation that exists for type checkers only
+        return {}
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a value from YAML is of an annotated type; what is not a plain type fits."""
+    origin = get_origin(expected)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(expected))
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if expected in (bool, str):
+        return isinstance(value, expected)
+    if expected is None or expected is type(None):
+        return value is None
+    if expected in (list, tuple) or origin in (list, tuple):
+        return isinstance(value, list | tuple)
+    return True
+
+
+def _name_of(expected: Any) -> str:
+    return expected.__name__ if isinstance(expected, type) else str(expected)

@@ -1,0 +1,59 @@
+"""YAML files: read as plain values, and edited without losing a user's comments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+
+
+def read(path: Path) -> Any:
+    """Return the content of a YAML file as plain values.
+
+    Raises:
+        MalformedFileError: If it is not YAML.
+    """
+    return parse(path.read_text(encoding="utf-8"), path)
+
+
+def parse(text: str, source: Path | str) -> Any:
+    """Return the content of YAML text; `source` names it in an error.
+
+    Raises:
+        MalformedFileError: If it is not YAML.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise MalformedFileError(source, "YAML", str(error)) from error
+
+
+def dump(content: Any) -> str:
+    """Return values as YAML text, in the order given."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(pure=True)
+    yaml.default_flow_style = False
+    stream = StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    """Apply `change` to a YAML file's content, keeping comments and order; written whole."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    change(content)
+    stream = StringIO()
+    yaml.dump(content, stream)
+    files.write_text(path, stream.getvalue())
