@@ -1,0 +1,81 @@
+"""Example data: scikit-learn's handwritten digits, arriving class by class in three updates."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from renate_stages.errors import ForeignDataError, UnknownDigitsUpdateError
+
+INPUTS = "inputs.npy"
+TARGETS = "targets.npy"
+CLASSES = {1: range(4), 2: range(4, 7), 3: range(7, 10)}
+
+
+def write_digits(target: Path, update: int) -> None:
+    """Write the digits of one update: `inputs.npy` (n, 8, 8) uint8, `targets.npy` (n,) int64.
+
+    The files are written beside `target` and renamed into place, so that a file that DVC's cache
+    shares is never opened for writing. The same digits are left as they are, and those of another
+    update are replaced.
+
+    Args:
+        target: Folder for the two files.
+        update: 1 (classes 0 to 3), 2 (4 to 6) or 3 (7 to 9).
+
+    Raises:
+        UnknownDigitsUpdateError: There is no such update.
+        ForeignDataError: The folder holds something else; nothing is touched.
+    """
+    if update not in CLASSES:
+        raise UnknownDigitsUpdateError(update, max(CLASSES))
+    target = Path(target).resolve()
+    files = {number: _files(classes) for number, classes in CLASSES.items()}
+    found = _read(target, max(len(f[INPUTS]) for f in files.values()))
+    if found == files[update]:
+        return
+    if found and found not in files.values():
+        raise ForeignDataError(target, found)
+
+    new, old = (target.with_name(f".{target.name}.{word}-digits") for word in ("new", "old"))
+    for leftover in (new, old):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name, content in files[update].items():
+        (new / name).write_bytes(content)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(classes: range) -> dict[str, bytes]:
+    from sklearn.datasets import load_digits
+
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
+    rows = np.isin(labels, classes)
+    return {
+        INPUTS: _npy(images[rows].reshape(-1, 8, 8).astype(np.uint8)),
+        TARGETS: _npy(labels[rows].astype(np.int64)),
+    }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _read(folder: Path, most: int) -> dict[str, bytes | None]:
+    """Return what a folder holds by name: the bytes of files that digits may have, else None."""
+    if not folder.is_dir():
+        return {folder.name: None} if folder.exists() else {}
+    return {
+        file.name: file.read_bytes()
+        if file.name in (INPUTS, TARGETS) and file.is_file() and file.stat().st_size <= most
+        else None
+        for file in folder.iterdir()
+    }

@@ -1,0 +1,185 @@
+"""Datasets over stores of examples: a batch is one gather."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from renate_stages.memory import ExampleStore, Tree
+
+Transform = Callable[[Any], Any]
+Rows = Sequence[int] | np.ndarray | Tensor
+
+
+class StoredDataset(Dataset):
+    """The examples of a store, or some of its rows, as tensors.
+
+    `dataset[i]` is `(inputs, targets)`; `dataset.__getitems__(rows)`, which a `DataLoader` calls
+    for a batch, is the finished batch: one gather, or, where there are transforms, these on each
+    example and then a stack. Tensors are copies, free to be changed. Dicts and tuples in an
+    example stay dicts and tuples of batched tensors.
+
+        train = StoredDataset(ExampleStore.open(path), transform=transforms.RandomCrop(32, 4))
+
+    Args:
+        store: Where the examples are.
+        rows: Rows of the store, int64 `(n,)`; all by default.
+        transform: Applied to the inputs of each example, as stored, without a batch dimension.
+        target_transform: Applied to the targets of each example.
+    """
+
+    def __init__(
+        self,
+        store: ExampleStore,
+        rows: np.ndarray | None = None,
+        transform: Transform | None = None,
+        target_transform: Transform | None = None,
+    ) -> None:
+        self.store = store
+        self.rows = None if rows is None else np.asarray(rows, dtype=np.int64)
+        self.transform = transform
+        self.target_transform = target_transform
+
+    def __len__(self) -> int:
+        return len(self.store) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, index: int) -> Tree:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        inputs, targets = self._gather([index % len(self)])
+        inputs, targets = _example(inputs, 0), _example(targets, 0)
+        return (
+            self.transform(inputs) if self.transform else inputs,
+            self.target_transform(targets) if self.target_transform else targets,
+        )
+
+    def __getitems__(self, indices: Rows) -> Tree:
+        """Return the examples at `indices`, `(n,)` in [0, len), as one batch `(inputs, targets)`."""
+        inputs, targets = self._gather(indices)
+        count = len(indices)
+        if self.transform:
+            inputs = _stack([self.transform(_example(inputs, i)) for i in range(count)])
+        if self.target_transform:
+            targets = _stack([self.target_transform(_example(targets, i)) for i in range(count)])
+        return inputs, targets
+
+    def labels(self) -> np.ndarray | None:
+        """Return the labels as stored, int64 `(len,)`; None if targets are not one integer each."""
+        field = self.store.spec.fields.get("targets") if self.store.spec else None
+        if field is None or field.shape or field.dtype.kind not in "iu":
+            return None
+        labels = self.store.column("targets").astype(np.int64)
+        return labels if self.rows is None else labels[self.rows]
+
+    def classes(self) -> list[int] | None:
+        """Return the distinct labels, sorted; None if there are no integer labels."""
+        return _classes(self.labels())
+
+    def _gather(self, indices: Rows) -> Tree:
+        rows = np.asarray(indices, dtype=np.int64)
+        return _tensors(self.store.gather(rows if self.rows is None else self.rows[rows]))
+
+
+class ConcatStored(Dataset):
+    """Several stored datasets, each with its own transforms, as one.
+
+    What the transforms return must agree in structure, dtype and shape, since a batch may hold
+    examples of several parts.
+
+    Args:
+        parts: The datasets, in order; empty ones are allowed.
+    """
+
+    def __init__(self, parts: Sequence[StoredDataset]) -> None:
+        self.parts = tuple(parts)
+        self.offsets = [0, *accumulate(len(part) for part in self.parts)]
+
+    def __len__(self) -> int:
+        return self.offsets[-1]
+
+    def __getitem__(self, index: int) -> Tree:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        index %= len(self)
+        part = bisect_right(self.offsets, index) - 1
+        return self.parts[part][index - self.offsets[part]]
+
+    def __getitems__(self, indices: Rows) -> Tree:
+        """Return the examples at `indices`, `(n,)` in [0, len), as one batch: a gather a part."""
+        rows = np.asarray(indices, dtype=np.int64)
+        owner = np.searchsorted(self.offsets, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        batches = [
+            self.parts[part].__getitems__(rows[owner == part] - self.offsets[part])
+            for part in np.unique(owner)
+        ]
+        if len(batches) == 1:
+            return batches[0]
+        back = torch.from_numpy(np.argsort(order))
+        return _reordered(concatenate(batches), back)
+
+    def labels(self) -> np.ndarray | None:
+        """Return the labels of all parts, int64 `(len,)`; None if a part with examples has none."""
+        labels = [part.labels() for part in self.parts if len(part)]
+        if not labels or any(part is None for part in labels):
+            return None
+        return np.concatenate([part for part in labels if part is not None])
+
+    def classes(self) -> list[int] | None:
+        """Return the distinct labels, sorted; None if there are no integer labels."""
+        return _classes(self.labels())
+
+
+def _classes(labels: np.ndarray | None) -> list[int] | None:
+    return None if labels is None else np.unique(labels).tolist()
+
+
+def _tensors(tree: Tree) -> Tree:
+    if isinstance(tree, dict):
+        return {key: _tensors(child) for key, child in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_tensors(child) for child in tree)
+    return torch.from_numpy(tree)
+
+
+def _example(batch: Tree, index: int) -> Tree:
+    if isinstance(batch, dict):
+        return {key: _example(child, index) for key, child in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_example(child, index) for child in batch)
+    return batch[index]
+
+
+def _stack(values: list[Any]) -> Tree:
+    """Collate what a transform returned; tuples stay tuples, where torch makes them lists."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _stack([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple | list):
+        return tuple(_stack(list(column)) for column in zip(*values, strict=True))
+    return default_collate(values)
+
+
+def concatenate(batches: Sequence[Tree]) -> Tree:
+    """Return batches of one structure as one, rows in the order given."""
+    first = batches[0]
+    if isinstance(first, dict):
+        return {key: concatenate([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(concatenate(list(column)) for column in zip(*batches, strict=True))
+    return torch.cat(list(batches))
+
+
+def _reordered(batch: Tree, order: Tensor) -> Tree:
+    if isinstance(batch, dict):
+        return {key: _reordered(child, order) for key, child in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_reordered(child, order) for child in batch)
+    return batch[order]

@@ -1,0 +1,235 @@
+"""Which examples stay in a memory of bounded size: one class a policy, one registry line each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from renate_stages.errors import InvalidMemorySizeError, LabelsNeededError, UnknownPolicyError
+
+
+class Selection(NamedTuple):
+    """Rows that make up the memory from now on; both int64, strictly increasing."""
+
+    kept: np.ndarray  # of the old memory
+    added: np.ndarray  # of the new examples
+
+
+class SelectionPolicy(ABC):
+    """Chooses, at each update, which rows of the memory stay and which new examples enter.
+
+    A policy is one class with a `name` and a `_choose`; it draws from `self.generator` only, may
+    read `self.seen`, and keeps what else it needs over updates in `_extra`.
+
+    Args:
+        size: Most examples the memory may hold, >= 1; may differ from the update before.
+        generator: Source of randomness, `np.random.default_rng(...)`; its state is saved.
+        seen: Examples that have been offered in earlier updates.
+
+    Raises:
+        InvalidMemorySizeError: `size` is missing or below 1.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
+        if size is None or size < 1:
+            raise InvalidMemorySizeError(self.name, size)
+        self.size = size
+        self.generator = generator
+        self.seen = seen
+
+    def select(
+        self,
+        old_labels: np.ndarray | None,
+        new_labels: np.ndarray | None,
+        num_old: int,
+        num_new: int,
+    ) -> Selection:
+        """Choose the memory's rows, and count the new examples as seen.
+
+        Args:
+            old_labels: Labels of the memory's rows, integers `(num_old,)`, if there are any.
+            new_labels: Labels of the new examples, integers `(num_new,)`, if there are any.
+            num_old: Rows in the memory, in order of arrival.
+            num_new: New examples, in order of arrival.
+
+        Raises:
+            LabelsNeededError: The policy balances classes and labels are missing.
+        """
+        self.seen = max(self.seen, num_old)
+        kept, added = self._choose(old_labels, new_labels, num_old, num_new)
+        self.seen += num_new
+        return Selection(np.sort(kept).astype(np.int64), np.sort(added).astype(np.int64))
+
+    @abstractmethod
+    def _choose(
+        self,
+        old_labels: np.ndarray | None,
+        new_labels: np.ndarray | None,
+        num_old: int,
+        num_new: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows kept and the rows added, in any order; `self.seen` is before this update."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next update continues from, as JSON values."""
+        generator = self.generator.bit_generator.state
+        return {"generator": generator, "policy": self.name, "seen": self.seen, **self._extra()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`; one of another policy gives its count and its generator."""
+        self.generator.bit_generator.state = state["generator"]
+        self.seen = state["seen"]
+
+    def _extra(self) -> dict[str, Any]:
+        return {}
+
+
+class Reservoir(SelectionPolicy):
+    """A uniform sample of all examples ever offered: Algorithm R.
+
+    Vitter, "Random Sampling with a Reservoir", ACM TOMS 1985. Example number t of the stream
+    (from 1) takes slot t of an unfilled memory, and else draws j from {1, …, t}, t included, and
+    replaces what is in slot j if j <= size. All draws of an update are made at once; a slot goes
+    to the last to draw it. After t examples each of them is in memory with probability size / t,
+    however they were spread over updates.
+
+    With a smaller size than before, the old rows are first thinned uniformly, which keeps this
+    exact. A memory with fewer rows than it could hold, because the size was raised or rows were
+    forgotten, cannot be uniform at once: old and new rows are then taken in the numbers that a
+    uniform sample of the stream would have, as far as there are enough old ones.
+    """
+
+    name = "reservoir"
+
+    def _choose(self, old_labels, new_labels, num_old, num_new):
+        old = np.arange(num_old)
+        if num_old > self.size:
+            old = self.generator.choice(num_old, self.size, replace=False)
+        if len(old) < min(self.seen, self.size):
+            return self._refill(old, num_new)
+        number = self.seen + 1 + np.arange(num_new)  # t, the place in the stream
+        slot = number - 1  # slots count from 0 here
+        late = number > self.size
+        slot[late] = self.generator.integers(0, number[late])  # 0 … t − 1: t values
+        enters = slot < self.size
+        holder = np.full(min(self.size, self.seen + num_new), -1)
+        holder[: len(old)] = old
+        holder[slot[enters]] = num_old + np.flatnonzero(enters)  # NumPy keeps the last of repeats
+        return holder[holder < num_old], holder[holder >= num_old] - num_old
+
+    def _refill(self, old: np.ndarray, num_new: int) -> tuple[np.ndarray, np.ndarray]:
+        past = min(self.seen, 10**9 - 1)  # the most that NumPy draws from
+        fair = min(self.size, past + num_new)
+        fair_old = fair - self.generator.hypergeometric(num_new, past, fair)
+        total = min(self.size, len(old) + num_new)
+        num_kept = min(max(fair_old, total - num_new), len(old))
+        kept = self.generator.choice(old, num_kept, replace=False)
+        return kept, self.generator.choice(num_new, total - num_kept, replace=False)
+
+
+class GreedyClassBalancing(SelectionPolicy):
+    """As many examples of each class as there is room for: GDumb's greedy balancing sampler.
+
+    Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning",
+    ECCV 2020, Algorithm 1. A new example enters only if its class, among all classes seen so far
+    and its own, has fewer than size / classes examples in memory. If the memory is full, a random
+    example of the largest class (a random one of the largest) leaves for it. With a smaller size
+    than before, the largest classes are first cut in the same way.
+    """
+
+    name = "greedy"
+
+    def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
+        super().__init__(size, generator, seen)
+        self.classes: set[int] = set()  # ever seen: with few rows, some may have none in memory
+
+    def _choose(self, old_labels, new_labels, num_old, num_new):
+        members: dict[int, list[int]] = {}  # rows by class; new rows count on from num_old
+        for row, label in enumerate(self._labels(old_labels, num_old)):
+            members.setdefault(label, []).append(row)
+        self.classes |= members.keys()
+        total = num_old
+        for _ in range(num_old - self.size):
+            self._evict(members)
+            total -= 1
+        for row, label in enumerate(self._labels(new_labels, num_new), start=num_old):
+            self.classes.add(label)
+            own = members.setdefault(label, [])
+            if len(own) * len(self.classes) >= self.size:
+                continue
+            if total == self.size:
+                self._evict(members)
+            else:
+                total += 1
+            own.append(row)
+        rows = np.array([row for own in members.values() for row in own], dtype=np.int64)
+        return rows[rows < num_old], rows[rows >= num_old] - num_old
+
+    def _evict(self, members: dict[int, list[int]]) -> None:
+        most = max(map(len, members.values()))
+        largest = [rows for rows in members.values() if len(rows) == most]
+        rows = largest[self.generator.integers(len(largest))]
+        rows.pop(self.generator.integers(most))
+
+    def _labels(self, labels: np.ndarray | None, rows: int) -> list[int]:
+        if not rows:
+            return []
+        if labels is None or labels.shape != (rows,) or labels.dtype.kind not in "iu":
+            raise LabelsNeededError(self.name)
+        return labels.tolist()
+
+    def _extra(self) -> dict[str, Any]:
+        return {"classes": sorted(self.classes)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.classes = set(state.get("classes", ()))
+
+
+class SlidingWindow(SelectionPolicy):
+    """The last `size` examples."""
+
+    name = "sliding_window"
+
+    def _choose(self, old_labels, new_labels, num_old, num_new):
+        first = max(0, num_old + num_new - self.size)
+        return np.arange(min(first, num_old), num_old), np.arange(max(0, first - num_old), num_new)
+
+
+class Infinite(SelectionPolicy):
+    """Every example; a given size is ignored."""
+
+    name = "infinite"
+
+    def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
+        super().__init__(1, generator, seen)
+        self.size = None
+
+    def _choose(self, old_labels, new_labels, num_old, num_new):
+        return np.arange(num_old), np.arange(num_new)
+
+
+POLICIES: dict[str, type[SelectionPolicy]] = {
+    policy.name: policy for policy in (Reservoir, GreedyClassBalancing, SlidingWindow, Infinite)
+}
+
+
+def make_policy(name: str, size: int | None, generator: np.random.Generator) -> SelectionPolicy:
+    """Return the policy with this name.
+
+    Args:
+        name: One of `POLICIES`.
+        size: Most examples the memory may hold, >= 1; None for `infinite`.
+        generator: Source of randomness.
+
+    Raises:
+        UnknownPolicyError: There is no such policy.
+        InvalidMemorySizeError: `size` is missing or below 1.
+    """
+    if name not in POLICIES:
+        raise UnknownPolicyError(name, POLICIES)
+    return POLICIES[name](size, generator)

@@ -1,0 +1,132 @@
+"""The next version of a memory: a new store that shares the unchanged shards with its parent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from renate_stages.memory.store import INDEX, ExampleStore, Shard
+from renate_stages.memory.writer import SHARD_BYTES, StoreWriter, create_folder, link_file
+
+MAX_SMALL_SHARDS = 32
+_BLOCK_BYTES = 8 * 2**20
+
+
+class _Part(NamedTuple):
+    """What stays of one shard of the parent; never nothing."""
+
+    store: ExampleStore
+    shard: Shard
+    rows: np.ndarray  # row numbers in the parent, int64 (n,)
+    live: np.ndarray  # which of the shard's rows these are, bool (shard.rows,)
+
+
+def evolve(
+    target: Path,
+    parent: ExampleStore | None,
+    kept: np.ndarray,
+    new: ExampleStore | None,
+    added: np.ndarray,
+    update: int,
+    shard_bytes: int = SHARD_BYTES,
+) -> ExampleStore:
+    """Write the store of the parent's rows `kept` followed by the rows `added` of `new`.
+
+    The order is exactly that, whatever happens to the shards: row `i` is `parent[kept[i]]`, and row
+    `len(kept) + i` is `new[added[i]]`. So a store filled by this function is in order of arrival.
+
+    A shard of the parent with at least half of its rows live keeps its name and bytes and is
+    hard-linked (copied where that cannot be); one with fewer is rewritten in its place, without
+    the dead rows; one with none is left out. When more than `MAX_SMALL_SHARDS` would be smaller
+    than a quarter of `shard_bytes`, neighbours among these are rewritten as one. The bytes written
+    depend on the arguments only.
+
+    Args:
+        target: Folder to write; must be absent or empty.
+        parent: The memory before, or None for an empty one.
+        kept: Its rows that stay, int64, strictly increasing.
+        new: The store of new examples, or None where none are added.
+        added: Its rows that enter, int64, in any order.
+        update: Number of the update, the first part of new shards' names.
+        shard_bytes: Size of a new shard.
+
+    Raises:
+        ExampleMismatchError: The examples of `parent` and `new` differ in structure, dtype or shape.
+        IndexError: A row is not in its store.
+        ValueError: `kept` is not strictly increasing.
+    """
+    kept, added = np.asarray(kept, dtype=np.int64), np.asarray(added, dtype=np.int64)
+    if np.any(np.diff(kept) <= 0):
+        raise ValueError("kept rows are not strictly increasing")
+    if parent and new and parent.spec and new.spec:
+        parent.spec.require(new.spec, f"new examples of update {update}")
+
+    parts = _parts(parent, kept)
+    rewritten = _rewritten(parts, shard_bytes)
+    carried = [part.shard.name for part in parts if part.shard.name not in rewritten]
+    with StoreWriter(target, update, shard_bytes, reserved=carried) as writer:
+        for part in parts:
+            if part.shard.name in rewritten:
+                _copy(part.store, part.rows, writer)
+            else:
+                writer.carry(part.store, part.shard, part.live)
+        _copy(new, added, writer)
+    return ExampleStore.open(target)
+
+
+def link_store(source: Path, target: Path) -> ExampleStore:
+    """Hard-link (or copy) the store in folder `source`, unchanged, to the new folder `target`.
+
+    Raises:
+        DamagedStoreError: The source is not a whole store.
+        FileExistsError: The target exists and is not empty.
+    """
+    create_folder(Path(target))
+    for file in sorted(ExampleStore.open(source).files(), key=lambda file: file.name == INDEX):
+        link_file(file, Path(target) / file.name)
+    return ExampleStore.open(target)
+
+
+def _parts(parent: ExampleStore | None, kept: np.ndarray) -> list[_Part]:
+    if parent is None:
+        if kept.size:
+            raise IndexError(f"{kept.size} rows are kept, but there is no parent")
+        return []
+    stored = parent.stored(kept)
+    alive = np.zeros(parent.offsets[-1], dtype=bool)
+    alive[stored] = True
+    first = np.searchsorted(stored, parent.offsets)  # of each shard, in kept
+    return [
+        _Part(
+            parent,
+            shard,
+            kept[first[number] : first[number + 1]],
+            alive[parent.offsets[number] : parent.offsets[number + 1]],
+        )
+        for number, shard in enumerate(parent.shards)
+        if first[number] < first[number + 1]
+    ]
+
+
+def _rewritten(parts: list[_Part], shard_bytes: int) -> set[str]:
+    """Return the names of the shards to write anew: the sparse, and small neighbours if many."""
+    sparse = [2 * len(part.rows) < part.shard.rows for part in parts]
+    small = [4 * part.shard.rows * part.store.row_bytes < shard_bytes for part in parts]
+    rewrite = list(sparse)
+    if sum(small) > MAX_SMALL_SHARDS:  # one that stands alone would only become another small one
+        loose = [False, *(one or other for one, other in zip(sparse, small, strict=True)), False]
+        for number, is_small in enumerate(small):
+            rewrite[number] |= is_small and (loose[number] or loose[number + 2])
+    return {part.shard.name for part, again in zip(parts, rewrite, strict=True) if again}
+
+
+def _copy(store: ExampleStore | None, rows: np.ndarray, writer: StoreWriter) -> None:
+    if store is None or store.spec is None:
+        if rows.size:
+            raise IndexError(f"{rows.size} rows are to be copied from an empty store")
+        return
+    step = max(1, _BLOCK_BYTES // max(1, store.spec.row_bytes))
+    for start in range(0, len(rows), step):
+        writer.append(store.gather(rows[start : start + step]))
