@@ -1,0 +1,179 @@
+"""Measure a model on holdouts: the loss, and accuracy or the user's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from renate_stages.errors import EmptyHoldoutError, LossShapeError, MetricError
+from renate_stages.models.module import RenateModule
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+
+def evaluate(
+    model: RenateModule,
+    holdouts: Mapping[int, Dataset],
+    *,
+    loss_fn: Callable[[Any, Any], Tensor],
+    metrics_fn: Callable[[], Mapping[str, Metric]] | None = None,
+    task_ids: Mapping[int, str] | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> dict[int, dict[str, float]]:
+    """Return the metrics of a model on each holdout, in evaluation mode and without gradients.
+
+    The model is left as it was: the mode of each of its modules, its device, its statistics.
+
+    Args:
+        model: Called as `model(inputs, task_id=...)`.
+        holdouts: A map-style dataset of (inputs, targets) for each number. `__getitems__(indices)`
+            may return the batch (inputs, targets), already collated, as a tuple; where it returns
+            a list of examples or is missing, they are collated by PyTorch's default.
+        loss_fn: Of (outputs, targets); per row, (B, ...), or their mean, a scalar. Either way a row
+            counts the same in the last, smaller batch as in any other.
+        metrics_fn: Returns new metrics by name; they are updated with (outputs, targets), and each
+            must compute a scalar. None: the accuracy, where targets are class labels, that is
+            integers (B,) with outputs (B, K).
+        task_ids: Task id of each holdout; None for those it does not name.
+        batch_size: Examples per forward pass.
+        device: Where to run.
+
+    Returns:
+        For each holdout, in ascending order, `loss` and every metric by name.
+
+    Raises:
+        EmptyHoldoutError: If a holdout has no examples.
+        LossShapeError: If the loss is neither a scalar nor one value per row.
+        MetricError: If a metric is named `loss` or computes no scalar.
+    """
+    task_ids = task_ids or {}
+    with _evaluation_mode(model, torch.device(device)):
+        return {
+            number: _evaluate_one(
+                model,
+                _batches(number, holdouts[number], batch_size, device),
+                loss_fn,
+                _new_metrics(metrics_fn, device),
+                task_ids.get(number),
+            )
+            for number in sorted(holdouts)
+        }
+
+
+def _evaluate_one(
+    model: RenateModule,
+    batches: Iterator[tuple[int, Any, Any]],
+    loss_fn: Callable[[Any, Any], Tensor],
+    metrics: Mapping[str, Metric] | None,
+    task_id: str | None,
+) -> dict[str, float]:
+    rows, loss, correct, labelled = 0, 0.0, 0, metrics is None
+    for size, inputs, targets in batches:
+        outputs = model(inputs, task_id=task_id)
+        rows += size
+        loss += _loss_sum(loss_fn(outputs, targets), size)
+        for metric in (metrics or {}).values():
+            metric.update(outputs, targets)
+        labelled = labelled and _are_labels(outputs, targets)
+        if labelled:
+            correct += int((outputs.argmax(dim=1) == targets).sum())
+    results = {"loss": loss / rows}
+    if labelled:
+        results["accuracy"] = correct / rows
+    for name, metric in (metrics or {}).items():
+        results[name] = _scalar(name, metric.compute())
+    return results
+
+
+def _batches(
+    number: int, dataset: Any, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[int, Any, Any]]:
+    """Yield (rows, inputs, targets) in the dataset's order."""
+    if len(dataset) == 0:
+        raise EmptyHoldoutError(number)
+    for start in range(0, len(dataset), batch_size):
+        indices = list(range(start, min(start + batch_size, len(dataset))))
+        if hasattr(dataset, "__getitems__"):
+            batch = dataset.__getitems__(indices)
+        else:
+            batch = [dataset[index] for index in indices]
+        inputs, targets = default_collate(batch) if isinstance(batch, list) else batch
+        yield len(indices), _move(inputs, device), _move(targets, device)
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    """Move the tensors of a tensor, tuple, list or dict, however nested; leave all else."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _move(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_move(item, device) for item in value]
+        return getattr(value, "_make", type(value))(items)  # _make: of a named tuple
+    return value
+
+
+def _loss_sum(loss: Tensor, rows: int) -> float:
+    if loss.numel() == 1:
+        return float(loss) * rows
+    if loss.shape[0] != rows:
+        raise LossShapeError(loss.shape, rows)
+    return float(loss.cpu().double().sum()) / prod(loss.shape[1:])  # a row's loss is its mean
+
+
+def _are_labels(outputs: Any, targets: Any) -> bool:
+    return (
+        isinstance(targets, Tensor)
+        and isinstance(outputs, Tensor)
+        and targets.ndim == 1
+        and outputs.ndim == 2
+        and not (targets.is_floating_point() or targets.is_complex())
+        and targets.dtype != torch.bool
+    )
+
+
+def _new_metrics(
+    metrics_fn: Callable[[], Mapping[str, Metric]] | None, device: torch.device | str
+) -> dict[str, Metric] | None:
+    if metrics_fn is None:
+        return None
+    metrics = dict(metrics_fn())
+    if "loss" in metrics:
+        raise MetricError("loss", "this name is taken by the mean of loss_fn", "rename the metric")
+    return {name: metric.to(device) for name, metric in metrics.items()}
+
+
+def _scalar(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, int | float):
+        return float(value)
+    found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise MetricError(
+        name,
+        f"computes a value of {found}, expected a scalar",
+        'average it (`average="macro"`), or return one metric for each number under its own name',
+    )
+
+
+@contextmanager
+def _evaluation_mode(model: RenateModule, device: torch.device) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}  # frozen parts may differ
+    home = next((tensor.device for tensor in model.parameters()), device)
+    try:
+        model.to(device).eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        model.to(home)
+        for module, training in modes.items():
+            module.training = training
+        model.reset_intermediate_representation_cache()

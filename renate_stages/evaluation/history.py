@@ -1,0 +1,244 @@
+"""Every metric of every update on every holdout: `evaluations.csv`, carried from state to state."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+from renate_stages.evaluation import metrics
+
+Phase = Literal["initial", "before", "after"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+COLUMNS = ("update", "phase", "holdout", "metric", "value", "rows")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One metric of one model on one holdout.
+
+    Args:
+        update: Number of the update in which it was measured.
+        phase: Which model: `initial` the untrained one, `before` the one that the update starts
+            from, `after` the one that it made.
+        holdout: Number of the update whose test split this is.
+        metric: Name of the metric.
+        value: Its value, with 8 significant digits; may be NaN or infinite.
+        rows: Number of examples of the holdout.
+    """
+
+    update: int
+    phase: Phase
+    holdout: int
+    metric: str
+    value: float
+    rows: int
+
+    @property
+    def place(self) -> tuple[int, int, int, str]:
+        """What an evaluation is of: unique in a history, and the order of its rows."""
+        return self.update, PHASES.index(self.phase), self.holdout, self.metric
+
+
+@dataclass(frozen=True)
+class EvaluationHistory:
+    """The evaluations so far, immutable and sorted by update, phase, holdout and metric.
+
+        history = EvaluationHistory.read(path)
+        history = history.with_update(3, "after", {1: {"accuracy": 0.9}, 3: {"accuracy": 0.8}}, rows)
+        history.summary(3, "accuracy")["forgetting"]
+
+    Args:
+        evaluations: The rows, in any order.
+
+    Raises:
+        ValueError: If two are of the same update, phase, holdout and metric.
+    """
+
+    evaluations: tuple[Evaluation, ...] = ()
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.evaluations, key=lambda evaluation: evaluation.place))
+        for one, other in pairwise(ordered):
+            if one.place == other.place:
+                raise ValueError(f"two evaluations of the same: {one} and {other}")
+        object.__setattr__(self, "evaluations", ordered)
+
+    # -- file -------------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: Path) -> EvaluationHistory:
+        """Read a history.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            MalformedFileError: If it is not what `write` writes; names the line.
+        """
+        evaluations: dict[tuple[int, int, int, str], Evaluation] = {}
+        with path.open(encoding="utf-8", newline="") as stream:
+            lines = csv.reader(stream, strict=True)
+            try:
+                header = next(lines, None)
+                if header != list(COLUMNS):
+                    raise ValueError(f"its header is {header}, expected {list(COLUMNS)}")
+                for cells in lines:
+                    evaluation = _parse(cells)
+                    if evaluation.place in evaluations:
+                        raise ValueError("repeats update, phase, holdout and metric of another")
+                    evaluations[evaluation.place] = evaluation
+            except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+                reason = f"line {max(1, lines.line_num)}: {error}"
+                raise MalformedFileError(path, "a history of evaluations", reason) from error
+        return cls(tuple(evaluations.values()))
+
+    def write(self, path: Path) -> None:
+        """Write the history whole; equal histories give equal bytes."""
+        files.write_text(path, csv_text(COLUMNS, (vars(row) for row in self.evaluations)))
+
+    # -- growing ----------------------------------------------------------------------------------
+
+    def with_update(
+        self,
+        update: int,
+        phase: Phase,
+        results: Mapping[int, Mapping[str, float]],
+        rows: Mapping[int, int],
+    ) -> EvaluationHistory:
+        """Return a history with one more evaluation of a model on all holdouts.
+
+        What this history has of the same update and phase is replaced as a whole.
+
+        Args:
+            update: Number of the update, >= 0.
+            phase: `initial`, `before` or `after`; see `Evaluation`.
+            results: The metrics by name, for each holdout number.
+            rows: Number of examples of each of these holdouts.
+
+        Raises:
+            ValueError: If the phase is unknown, or the rows of a holdout are not given.
+        """
+        if phase not in PHASES:
+            raise ValueError(f"phase is {phase!r}; expected one of {', '.join(PHASES)}")
+        if missing := sorted(results.keys() - rows.keys()):
+            raise ValueError(f"the number of rows is missing for holdouts {missing}")
+        kept = [row for row in self.evaluations if (row.update, row.phase) != (update, phase)]
+        new = [
+            Evaluation(update, phase, holdout, metric, _rounded(value), int(rows[holdout]))
+            for holdout, values in results.items()
+            for metric, value in values.items()
+        ]
+        return EvaluationHistory((*kept, *new))
+
+    # -- views ------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all metrics, sorted."""
+        return sorted({row.metric for row in self.evaluations})
+
+    def matrix(self, metric: str, phase: Phase = "after") -> dict[int, dict[int, float]]:
+        """Return a[update][holdout] of a metric, ascending; by default after each update."""
+        found: dict[int, dict[int, float]] = {}
+        for row in self.evaluations:
+            if (row.metric, row.phase) == (metric, phase):
+                found.setdefault(row.update, {})[row.holdout] = row.value
+        return found
+
+    def untrained(self, metric: str) -> dict[int, float]:
+        """Return b[holdout]: a metric of the untrained model, the latest where measured twice."""
+        by_holdout: dict[int, float] = {}
+        for row in self.matrix(metric, "initial").values():
+            by_holdout.update(row)
+        return dict(sorted(by_holdout.items()))
+
+    def summary(
+        self, update: int, metric: str, higher_is_better: bool = True
+    ) -> dict[str, float | dict[str, float | None] | None]:
+        """Sum up a metric after an update; the formulas are in `evaluation.metrics`.
+
+        Returns:
+            `average`, `overall` (the micro average), `forgetting`, `backward_transfer`,
+            `forward_transfer`, and `holdout`: the value on each, by its number as a string. Always
+            all keys; None, which JSON can hold, where a value is not known or not finite.
+
+        Raises:
+            ValueError: If the metric was not measured after this update.
+        """
+        measured = self.matrix(metric)
+        if update not in measured:
+            raise ValueError(f"no evaluation of {metric!r} after update {update}")
+        kind = (update, "after", metric)
+        sizes = {
+            row.holdout: row.rows
+            for row in self.evaluations
+            if (row.update, row.phase, row.metric) == kind
+        }
+        sign: dict[str, Any] = {"higher_is_better": higher_is_better}
+        transfer = metrics.forward_transfer(
+            self._with_starts(metric), update, self.untrained(metric), **sign
+        )
+        return {
+            "average": _known(metrics.average(measured, update)),
+            "overall": _known(metrics.micro_average(measured, update, sizes)),
+            "forgetting": _known(metrics.forgetting(measured, update, **sign)),
+            "backward_transfer": _known(metrics.backward_transfer(measured, update, **sign)),
+            "forward_transfer": _known(transfer),
+            "holdout": {str(i): _known(value) for i, value in measured[update].items()},
+        }
+
+    def _with_starts(self, metric: str) -> dict[int, dict[int, float]]:
+        # a[i-1][i]: an update's holdout does not exist yet when the update before it is measured,
+        # but the same model is, on it, as the one that the update starts from.
+        matrix = self.matrix(metric)
+        updates = list(matrix)
+        starts = self.matrix(metric, "before")
+        for previous, update in pairwise(updates):
+            if update in starts.get(update, {}):
+                matrix[previous].setdefault(update, starts[update][update])
+        return matrix
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a CSV with a header; floats with 8 significant digits, None as an empty cell."""
+    columns = list(columns)
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(columns)
+    for row in rows:
+        cells = (row.get(column) for column in columns)
+        lines.writerow([f"{c:.8g}" if isinstance(c, float) else c for c in cells])
+    return text.getvalue()
+
+
+def _parse(cells: list[str]) -> Evaluation:
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"it has {len(cells)} cells, expected {len(COLUMNS)}")
+    update, phase, holdout, metric, value, rows = cells
+    for name, cell in (("update", update), ("holdout", holdout), ("rows", rows)):
+        if not (cell.isascii() and cell.isdecimal()):
+            raise ValueError(f"{name} is {cell!r}, expected a whole number, at least 0")
+    if phase not in PHASES:
+        raise ValueError(f"phase is {phase!r}, expected one of {', '.join(PHASES)}")
+    if not metric:
+        raise ValueError("metric is empty, expected its name")
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise ValueError(f"value is {value!r}, expected a number") from error
+    return Evaluation(int(update), phase, int(holdout), metric, _rounded(number), int(rows))
+
+
+def _rounded(value: float) -> float:
+    # What the file holds, so that a history is the same before and after it was written; no -0.
+    return float(f"{float(value):.8g}") + 0.0
+
+
+def _known(value: float) -> float | None:
+    return _rounded(value) if math.isfinite(value) else None

@@ -1,0 +1,203 @@
+"""A history of evaluations as plot data for DVC (CSV) and as pictures (PNG).
+
+The CSVs are outputs of a stage: deterministic, small, in Git. The pictures are for people: they go
+to MLflow and into the report. Nothing here needs torch, and only `draw` needs matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from renate_stages import files
+from renate_stages.evaluation import metrics
+from renate_stages.evaluation.history import EvaluationHistory, csv_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
+# Okabe & Ito's colours, told apart with any colour vision; without black (the average) and yellow
+# (too faint on white). Holdouts beyond the seventh get the colours again, with other markers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")
+MARKERS = "os^Dv<>pX"
+DPI = 144
+READABLE = 24  # so many updates or holdouts have each a number or a name in a picture, not more
+
+
+def write_plot_data(
+    folder: Path,
+    history: EvaluationHistory,
+    curves: Sequence[Mapping[str, Any]] = (),
+    *,
+    lower_is_better: Collection[str] = ("loss",),
+) -> list[Path]:
+    """Write the CSVs that DVC plots.
+
+        holdouts_<metric>.csv   update, holdout, value            a row for each measured pair
+        summary.csv             update, <metric>_<figure> ...     a row for each update
+        learning_curve.csv      epoch, <name> ...                 a row for each of `curves`
+
+    A metric's name is percent-encoded in the file name; an unknown value is an empty cell.
+
+    Args:
+        folder: Made if it is missing.
+        history: Whose `after` evaluations are written.
+        curves: What training measured: for each epoch a mapping with `epoch` and values by name.
+        lower_is_better: Metrics whose forgetting and transfer change sign.
+
+    Returns:
+        The files written, in the order above.
+    """
+    texts = {}
+    by_update: dict[int, dict[str, Any]] = {}
+    for metric in history.metrics:
+        matrix = history.matrix(metric)
+        tidy = [
+            {"update": update, "holdout": holdout, "value": value}
+            for update, row in matrix.items()
+            for holdout, value in row.items()
+        ]
+        texts[f"holdouts_{_file_name(metric)}.csv"] = csv_text(("update", "holdout", "value"), tidy)
+        for update in matrix:
+            summary = history.summary(update, metric, metric not in lower_is_better)
+            row = by_update.setdefault(update, {"update": update})
+            row |= {f"{metric}_{figure}": summary[figure] for figure in FIGURES}
+    names = [f"{metric}_{figure}" for metric in history.metrics for figure in FIGURES]
+    texts["summary.csv"] = csv_text(
+        ("update", *names), (row for _, row in sorted(by_update.items()))
+    )
+    measured = sorted({name for row in curves for name in row} - {"epoch"})
+    texts["learning_curve.csv"] = csv_text(("epoch", *measured), curves)
+    for name, text in texts.items():
+        files.write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def draw(
+    folder: Path, history: EvaluationHistory, *, lower_is_better: Collection[str] = ("loss",)
+) -> list[Path]:
+    """Draw two pictures of each metric: `matrix_<metric>.png` and `holdouts_<metric>.png`.
+
+    Args:
+        folder: Made if it is missing.
+        history: Whose `after` evaluations are drawn.
+        lower_is_better: Metrics of which less is better: the colours of the matrix turn round.
+
+    Returns:
+        The files written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for metric in history.metrics:
+        matrix = history.matrix(metric)
+        if not matrix:
+            continue
+        better = "lower" if metric in lower_is_better else "higher"
+        pictures = {"matrix": _heat_map(metric, matrix, better), "holdouts": _lines(metric, matrix)}
+        for kind, figure in pictures.items():
+            path = folder / f"{kind}_{_file_name(metric)}.png"
+            beside = path.with_name(f".{path.name}.new")
+            FigureCanvasAgg(figure).print_png(beside, metadata={"Software": None})
+            beside.replace(path)
+            paths.append(path)
+    return paths
+
+
+def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
+    """Updates downwards, holdouts to the right; bright is good, blank was not measured."""
+    from matplotlib import colormaps
+
+    updates, holdouts = list(matrix), sorted({i for row in matrix.values() for i in row})
+    values = np.array([[matrix[t].get(i, np.nan) for i in holdouts] for t in updates])
+    values[~np.isfinite(values)] = np.nan
+    cells = len(updates), len(holdouts)
+    drawn = np.clip(cells, (3, 4), READABLE)
+    figure = _figure(width=2.6 + 0.62 * drawn[1], height=1.7 + 0.42 * drawn[0])
+    axes: Axes = figure.add_subplot()
+    colours = colormaps["cividis" if better == "higher" else "cividis_r"]
+    known = values[np.isfinite(values)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    several = low < high
+    if not several:  # one value: the good end of a scale that is not shown
+        low, high = (low - 1, high) if better == "higher" else (low, high + 1)
+    image = axes.imshow(values, cmap=colours, aspect="auto", vmin=low, vmax=high)
+    for (y, x), value in np.ndenumerate(values):
+        if np.isfinite(value) and max(cells) <= READABLE:
+            red, green, blue, _ = image.to_rgba(value)  # type: ignore[misc]
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
+            text = _short(value)
+            axes.text(x, y, text, ha="center", va="center", color="white" if dark else "black")
+    every = -(-max(cells) // READABLE)
+    axes.set_xticks(range(0, cells[1], every), [str(i) for i in holdouts[::every]])
+    axes.set_yticks(range(0, cells[0], every), [str(t) for t in updates[::every]])
+    axes.set_xticks(np.arange(0.5, cells[1] - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, cells[0] - 1), minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5 / every)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("holdout of update")
+    axes.set_ylabel("after update")
+    axes.set_title(f"{metric} ({better} is better)", loc="left")
+    if several:
+        figure.colorbar(image, ax=axes, label=metric).outline.set_visible(False)  # type: ignore
+    return figure
+
+
+def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
+    """Each holdout's metric over the updates, and their average."""
+    from matplotlib.ticker import MaxNLocator
+
+    updates, holdouts = list(matrix), sorted({i for row in matrix.values() for i in row})
+    every = -(-len(holdouts) // READABLE)
+    columns = 1 + min(len(holdouts), READABLE) // 16
+    figure = _figure(width=6 + 1.2 * columns, height=4.2)
+    axes: Axes = figure.add_subplot()
+    for position, holdout in enumerate(holdouts):
+        known = [(t, row[holdout]) for t, row in matrix.items() if holdout in row]
+        named = position % every == 0  # the others are thin and grey
+        axes.plot(
+            *zip(*known, strict=True),
+            color=COLOURS[position // every % len(COLOURS)] if named else "#dddddd",
+            marker=MARKERS[position // every // len(COLOURS) % len(MARKERS)] if named else None,
+            markersize=5,
+            linewidth=1.4 if named else 0.8,
+            zorder=2 if named else 1.5,
+            label=f"holdout {holdout}" if named else None,
+        )
+    means = [metrics.average(matrix, update) for update in updates]
+    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.2}
+    if every > 1:
+        ring = {}
+    axes.plot(updates, means, color="black", linestyle="--", linewidth=2.2, label="average", **ring)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.margins(x=0.04)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("after update")
+    axes.set_ylabel(metric)
+    axes.set_title(f"{metric} on each holdout over the updates", loc="left")
+    figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize="small")
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of its own, in inches; `pyplot` and its global state are left alone."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def _file_name(metric: str) -> str:
+    return quote(metric, safe=" ")  # one to one, and no separator of folders

@@ -1,0 +1,7 @@
+"""Models: the base class of all, and small ones for reference. Needs torch alone."""
+
+from renate_stages.models.cnn import SmallCNN
+from renate_stages.models.mlp import MLP
+from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
+
+__all__ = ["MLP", "RenateModule", "RenateWrapper", "SmallCNN", "unwrap"]

@@ -1,0 +1,229 @@
+"""The evaluator, against plain loops over single examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Subset, TensorDataset
+from torchmetrics import ConfusionMatrix, MeanSquaredError
+from torchmetrics.classification import MulticlassAccuracy
+
+from renate_stages.errors import (
+    EmptyHoldoutError,
+    LossShapeError,
+    MetricError,
+    UnknownTaskError,
+)
+from renate_stages.evaluation.evaluator import evaluate
+from renate_stages.models import MLP, RenateModule, RenateWrapper
+
+
+class Collated(Dataset):
+    """Batches as `data/stored.py` returns them: collated, in trees of any kind."""
+
+    def __init__(self, inputs: Tensor, targets: Any, wrap: Callable = lambda x: x) -> None:
+        self.inputs, self.targets, self.wrap = inputs, targets, wrap
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Any, Any]:
+        self.asked += indices
+        return self.wrap(self.inputs[indices]), self.targets[indices]
+
+
+def labelled(rows: int = 11, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(rows, 4, generator=generator)
+    return inputs, torch.randint(0, 3, (rows,), generator=generator)
+
+
+def model_with_everything() -> RenateModule:
+    layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    return RenateWrapper(layers)
+
+
+def reference(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, float]:
+    model.eval()
+    losses, correct = [], []
+    with torch.no_grad():
+        for x, y in zip(inputs, targets, strict=True):
+            outputs = model(x[None])
+            losses.append(F.cross_entropy(outputs, y[None]).item())
+            correct.append(int(outputs[0].argmax()) == int(y))
+    return {"loss": sum(losses) / len(losses), "accuracy": sum(correct) / len(correct)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 256])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_equals_a_loop_over_rows_whatever_the_batches(batch_size: int, reduction: str) -> None:
+    model, (inputs, targets) = model_with_everything(), labelled()
+    holdouts = {
+        3: Collated(inputs, targets),
+        1: TensorDataset(inputs[:5], targets[:5]),  # has __getitem__ alone
+        2: Subset(TensorDataset(inputs, targets), [9, 2, 4]),  # __getitems__ returns a list
+    }
+    loss_fn = nn.CrossEntropyLoss(reduction=reduction)
+    results = evaluate(model, holdouts, loss_fn=loss_fn, batch_size=batch_size)
+    assert list(results) == [1, 2, 3]
+    assert results[1] == pytest.approx(reference(model, inputs[:5], targets[:5]))
+    assert results[2] == pytest.approx(reference(model, inputs[[9, 2, 4]], targets[[9, 2, 4]]))
+    assert results[3] == pytest.approx(reference(model, inputs, targets))
+    assert holdouts[3].asked == list(range(11))
+
+
+def test_model_is_left_as_it_was() -> None:
+    model, (inputs, targets) = model_with_everything(), labelled()
+    model.train()
+    model.wrapped[1].eval()  # a frozen batch norm, say
+    model.register_intermediate_representation_caching_hook(model.wrapped[0])
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items() if name[0] != "_"}
+
+    evaluate(model, {1: Collated(inputs, targets)}, loss_fn=F.cross_entropy, batch_size=4)
+
+    assert [module.training for module in model.modules()] == modes
+    for name, value in before.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert model.get_intermediate_representation() == []
+    F.cross_entropy(model(inputs), targets).backward()  # no inference tensors are left in it
+    assert model.wrapped[0].weight.grad is not None
+
+
+def test_modes_are_restored_after_an_error() -> None:
+    model, (inputs, targets) = model_with_everything().train(), labelled()
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, {1: Collated(inputs, targets)}, loss_fn=lambda *_: 1 / 0)
+    assert all(module.training for module in model.modules())
+
+
+def test_users_metrics_are_fresh_for_each_holdout_and_replace_accuracy() -> None:
+    model, (inputs, targets) = model_with_everything(), labelled()
+    made = []
+
+    def metrics_fn() -> dict:
+        made.append(
+            {"macro": MulticlassAccuracy(3), "micro": MulticlassAccuracy(3, average="micro")}
+        )
+        return made[-1]
+
+    halves = {1: Collated(inputs[:6], targets[:6]), 2: Collated(inputs[6:], targets[6:])}
+    results = evaluate(model, halves, loss_fn=F.cross_entropy, metrics_fn=metrics_fn, batch_size=4)
+    assert len(made) == 2
+    for number, half in halves.items():
+        assert list(results[number]) == ["loss", "macro", "micro"]
+        plain = reference(model, half.inputs, half.targets)
+        assert results[number]["micro"] == pytest.approx(plain["accuracy"])
+        assert results[number]["loss"] == pytest.approx(plain["loss"])
+
+
+def test_regression_has_a_loss_and_no_accuracy() -> None:
+    model, inputs = RenateWrapper(nn.Linear(4, 2)), torch.rand(7, 4)
+    data = Collated(inputs, torch.rand(7, 2))
+    expected = F.mse_loss(model(inputs), data.targets).item()
+    for reduction in ("none", "mean"):  # "none" gives a loss of (B, 2)
+        loss_fn = nn.MSELoss(reduction=reduction)
+        result = evaluate(model, {1: data}, loss_fn=loss_fn, batch_size=3)[1]
+        assert result == {"loss": pytest.approx(expected)}
+    result = evaluate(
+        model, {1: data}, loss_fn=F.mse_loss, metrics_fn=lambda: {"mse": MeanSquaredError()}
+    )
+    assert result[1]["mse"] == pytest.approx(expected)
+
+
+class Pair(NamedTuple):
+    a: Tensor
+    b: Tensor
+
+
+class ReadsPair(RenateModule):
+    """Takes a named tuple or a dict with a tuple in it, and keeps their kind."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Any, task_id: str | None = None) -> Tensor:
+        pair = x["pair"] if isinstance(x, dict) else x
+        return self.linear(pair.a - pair[1])
+
+
+@pytest.mark.parametrize("wrap", [lambda x: Pair(2 * x, x), lambda x: {"pair": Pair(2 * x, x)}])
+def test_trees_of_inputs_are_moved_whole(wrap: Callable) -> None:
+    model, (inputs, targets) = ReadsPair(), labelled()
+    result = evaluate(model, {1: Collated(inputs, targets, wrap)}, loss_fn=F.cross_entropy)
+    assert result[1] == pytest.approx(reference(RenateWrapper(model.linear), inputs, targets))
+
+
+def test_nested_inputs_and_targets_go_to_the_device() -> None:
+    class Seen(RenateModule):
+        def __init__(self) -> None:
+            super().__init__({})
+            self.devices: set[str] = set()
+
+        def forward(self, x: Any, task_id: str | None = None) -> Tensor:
+            self.devices |= {x["x"].device.type, x["more"][0].device.type}
+            return x["x"]
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        model.devices.add(targets.device.type)
+        return torch.zeros(())
+
+    model, (inputs, targets) = Seen(), labelled()
+    data = Collated(inputs, targets, lambda x: {"x": x, "more": [x]})
+    # The meta device stands for an accelerator: it has shapes and no values.
+    evaluate(model, {1: data}, loss_fn=loss_fn, metrics_fn=dict, device="meta")
+    assert model.devices == {"meta"}
+
+
+def test_each_holdout_is_measured_with_its_task() -> None:
+    model, (inputs, targets) = MLP(4, 3, heads="per_task"), labelled()
+    for task in ("a", "b"):
+        model.add_task_params(task)
+    data = {1: Collated(inputs, targets), 2: Collated(inputs, targets)}
+    loss_fn = F.cross_entropy
+    by_number = evaluate(model, data, loss_fn=loss_fn, task_ids={1: "a", 2: "b"})
+    assert by_number[1]["loss"] == pytest.approx(loss_fn(model(inputs, "a"), targets).item())
+    assert by_number[2]["loss"] == pytest.approx(loss_fn(model(inputs, "b"), targets).item())
+    with pytest.raises(UnknownTaskError, match="'a', 'b'"):
+        evaluate(model, data, loss_fn=loss_fn, task_ids={1: "a"})
+
+
+def test_empty_holdout_is_refused_by_number() -> None:
+    inputs, targets = labelled(0)
+    with pytest.raises(EmptyHoldoutError, match="Holdout 4 has no examples"):
+        evaluate(model_with_everything(), {4: Collated(inputs, targets)}, loss_fn=F.cross_entropy)
+
+
+def test_loss_of_another_shape_is_refused() -> None:
+    inputs, targets = labelled()
+    with pytest.raises(LossShapeError, match=r"11 rows has shape \(3,\)"):
+        evaluate(
+            model_with_everything(),
+            {1: Collated(inputs, targets)},
+            loss_fn=lambda outputs, _: outputs.mean(dim=0),
+        )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"confusion": lambda: ConfusionMatrix("multiclass", num_classes=3)}, r"shape \(3, 3\)"),
+        ({"loss": MeanSquaredError}, "'loss'.*taken"),
+    ],
+)
+def test_metric_that_cannot_be_reported_is_refused_by_name(metrics: dict, said: str) -> None:
+    inputs, targets = labelled()
+    with pytest.raises(MetricError, match=said):
+        evaluate(
+            model_with_everything(),
+            {1: Collated(inputs, targets)},
+            loss_fn=F.cross_entropy,
+            metrics_fn=lambda: {name: make() for name, make in metrics.items()},
+        )

@@ -1,0 +1,79 @@
+"""Plot data for DVC and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from renate_stages.evaluation import EvaluationHistory
+from renate_stages.evaluation.plots import draw, write_plot_data
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def history_of(updates: int) -> EvaluationHistory:
+    history = EvaluationHistory()
+    for t in range(1, updates + 1):
+        results = {i: {"accuracy": 1 - (t - i) / 8, "loss": (t - i) / 8} for i in range(1, t + 1)}
+        history = history.with_update(t, "after", results, dict.fromkeys(results, 10))
+    return history
+
+
+def test_plot_data_are_the_documented_tables(tmp_path: Path) -> None:
+    curves = [{"epoch": 0, "train_loss": 1.5}, {"epoch": 1, "val_loss": 1 / 3, "train_loss": 1.0}]
+    written = write_plot_data(tmp_path / "plots", history_of(2), curves)
+    assert sorted(written) == sorted((tmp_path / "plots").iterdir())
+    texts = {path.name: path.read_bytes().decode() for path in written}
+    assert texts == {
+        "holdouts_accuracy.csv": "update,holdout,value\n1,1,1\n2,1,0.875\n2,2,1\n",
+        "holdouts_loss.csv": "update,holdout,value\n1,1,0\n2,1,0.125\n2,2,0\n",
+        "summary.csv": (
+            "update,accuracy_average,accuracy_overall,accuracy_forgetting,"
+            "accuracy_backward_transfer,accuracy_forward_transfer,loss_average,loss_overall,"
+            "loss_forgetting,loss_backward_transfer,loss_forward_transfer\n"
+            "1,1,1,0,0,0,0,0,0,0,0\n"
+            "2,0.9375,0.9375,0.125,-0.125,,0.0625,0.0625,0.125,-0.125,\n"
+        ),
+        "learning_curve.csv": "epoch,train_loss,val_loss\n0,1.5,\n1,1,0.33333333\n",
+    }
+
+
+def test_plot_data_of_nothing_are_headers(tmp_path: Path) -> None:
+    texts = [path.read_text() for path in write_plot_data(tmp_path, EvaluationHistory())]
+    assert texts == ["update\n", "epoch\n"]
+
+
+def test_direction_of_a_metric_can_be_named(tmp_path: Path) -> None:
+    write_plot_data(tmp_path, history_of(2), lower_is_better=("loss", "accuracy"))
+    assert (tmp_path / "summary.csv").read_text().splitlines()[2].startswith("2,0.9375,0.9375,-0.1")
+
+
+def test_metric_names_are_safe_in_file_names(tmp_path: Path) -> None:
+    history = EvaluationHistory().with_update(1, "after", {1: {"../top 5": 1.0}}, {1: 1})
+    names = [path.name for path in write_plot_data(tmp_path, history)]
+    assert names[0] == "holdouts_..%2Ftop 5.csv"
+    assert (tmp_path / names[0]).is_file()
+
+
+@pytest.mark.parametrize("updates", [1, 3, 26])
+def test_pictures_are_drawn_of_every_metric_with_equal_bytes(tmp_path: Path, updates: int) -> None:
+    history = history_of(updates)
+    paths = draw(tmp_path / "one", history)
+    assert [path.name for path in paths] == [
+        "matrix_accuracy.png",
+        "holdouts_accuracy.png",
+        "matrix_loss.png",
+        "holdouts_loss.png",
+    ]
+    assert sorted(paths) == sorted((tmp_path / "one").iterdir())
+    for one, two in zip(paths, draw(tmp_path / "two", history), strict=True):
+        assert one.read_bytes().startswith(PNG)
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_pictures_bear_unknown_values_and_no_history(tmp_path: Path) -> None:
+    results = {1: {"f1": float("nan")}, 2: {"f1": float("inf")}}
+    history = EvaluationHistory().with_update(2, "after", results, {1: 1, 2: 1})
+    assert len(draw(tmp_path, history)) == 2
+    assert draw(tmp_path, EvaluationHistory()) == []
