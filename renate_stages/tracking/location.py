@@ -1,0 +1,116 @@
+"""Where runs are stored: MLFLOW_TRACKING_URI, or mlflow.db and mlartifacts/ in the project."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from renate_stages.errors import TrackingUriError
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVERS = ("http", "https", "databricks")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow tracking store.
+
+    Args:
+        uri: What MLflow is given.
+        root: The folder that lasts: the real repository, also in a temporary DVC workspace.
+        database: The file of an SQLite store, else `None`.
+        keeps_artifacts: Whether the store decides itself where artifacts go, as a server does.
+    """
+
+    uri: str
+    root: Path
+    database: Path | None
+    keeps_artifacts: bool
+
+    @property
+    def lock(self) -> Path:
+        """The file that is locked while the store is opened."""
+        return self.root / ".renate" / "mlflow.lock"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the store certainly holds no run, found out without MLflow."""
+        if self.database is None:
+            return False
+        return not self.database.is_file() or self.database.stat().st_size == 0
+
+    @property
+    def shown(self) -> str:
+        """The URI without user name and password."""
+        return hide_password(self.uri)
+
+    def artifact_location(self, experiment: str) -> str | None:
+        """Return the file URI for a new experiment's artifacts; `None` leaves it to the store."""
+        if self.keeps_artifacts:
+            return None
+        folder = re.sub(r"[^\w.-]", "-", experiment).lstrip(".") or "-"
+        return (self.root / "mlartifacts" / folder).as_uri()
+
+
+def tracking_uri(project_root: Path) -> str:
+    """Return the URI of the store in which the runs of this project lie.
+
+    It is `MLFLOW_TRACKING_URI` (an SQLite file's relative path is taken from the root), else
+    `mlflow.db` in the root. The root is `DVC_ROOT`, which `dvc exp run --temp` sets to the real
+    repository, else `project_root`.
+
+    Raises:
+        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+    """
+    return store_of(project_root).uri
+
+
+def store_of(project_root: Path) -> Store:
+    """Return the store that `tracking_uri` names.
+
+    Raises:
+        TrackingUriError: See `tracking_uri`.
+    """
+    root = Path(os.environ.get("DVC_ROOT") or project_root).resolve()
+    given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not given:
+        return _sqlite_store("sqlite", str(root / "mlflow.db"), "", root)
+
+    scheme = "databricks" if given == "databricks" else urlsplit(given).scheme
+    dialect = scheme.partition("+")[0]
+    if dialect == "sqlite":
+        path, mark, query = given.partition(":///")[2].partition("?")
+        return _sqlite_store(scheme, path, mark + query, root)
+    if dialect in DATABASES:
+        return Store(given, root, database=None, keeps_artifacts=False)
+    if scheme in SERVERS or scheme in _plugin_schemes():
+        return Store(given, root, database=None, keeps_artifacts=True)
+    if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() == "true":
+        return Store(given, root, database=None, keeps_artifacts=False)
+    if scheme in ("", "file"):
+        raise TrackingUriError(given, "is a folder, and MLflow stores no runs in folders any more")
+    raise TrackingUriError(hide_password(given), f"has the scheme '{scheme}', unknown to MLflow")
+
+
+def hide_password(text: str) -> str:
+    """Return `text` with the user name and password of every URL in it replaced by `***`."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _sqlite_store(scheme: str, path: str, query: str, root: Path) -> Store:
+    if not path or path == ":memory:":
+        raise TrackingUriError(f"{scheme}:///{path}", "is kept in memory and would be lost")
+    database = Path(os.path.abspath(root / path))  # noqa: PTH100 - keeps symbolic links
+    if "%" in str(database) or "?" in str(database):
+        raise TrackingUriError(
+            f"{scheme}:///{database}", "has '%' or '?' in its path, which SQLite URIs cannot have"
+        )
+    return Store(f"{scheme}:///{database}{query}", root, database, keeps_artifacts=False)
+
+
+def _plugin_schemes() -> set[str]:
+    return {entry.name for entry in entry_points(group="mlflow.tracking_store")}

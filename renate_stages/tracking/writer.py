@@ -1,0 +1,305 @@
+"""The side process that writes to MLflow, started by `side_process.py`; it alone imports MLflow.
+
+It reads commands from stdin, one JSON object a line (`{"do": "metrics", ...}`), and answers on
+stdout: `{"run_id": ...}` once for `open`, `{"problem": ...}` for what could not be written,
+`{"closed": true}` at the end. If its parent ends without `close`, it marks the run KILLED.
+
+It is run by file name and imports nothing of this package: so it does not matter how the parent
+found the package, nor what else importing that would load.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+PARAMETER_LENGTH = 6000  # characters MLflow keeps of a parameter's value
+TAG_LENGTH = 8000  # and of a tag's
+ENTITIES_PER_CALL = 100  # the least of MLflow's limits for one call
+FAILURES_IN_A_ROW = 3  # after which the store is given up
+PARENT_CHECK = 1.0  # seconds between looks whether the parent lives
+
+# A stage must not hang on a dead server: seconds, not MLflow's default of many minutes. Values
+# that a user set are kept.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+TELEMETRY_OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+Command = dict[str, Any]
+Tags = dict[str, str]
+Reply = Callable[[dict[str, Any]], None]
+
+
+class Writer:
+    """Carries out commands on one run of an MLflow store."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.run_id: str | None = None
+        self.failures = 0
+        self.lost = False
+
+    def follow(self, commands: Iterable[Command]) -> None:
+        """Carry out all commands; report what fails and go on with the next."""
+        for command in commands:
+            if not self.carry_out(dict(command)):
+                return
+        if self.run_id:  # the parent is gone and said nothing
+            self.carry_out({"do": "close", "status": "KILLED", "tags": {}})
+
+    def carry_out(self, command: Command) -> bool:
+        """Carry out one command; return whether there is anything left to do afterwards."""
+        verb = command.pop("do")
+        if self.lost and verb != "close":
+            return True
+        try:
+            getattr(self, verb)(**command)
+            self.failures = 0
+        except Exception as error:  # noqa: BLE001 - whatever fails, the parent reports it
+            self.failures += 1
+            silence = _no_answer(error)
+            self.lost = self.failures >= FAILURES_IN_A_ROW or silence is not None
+            self.reply({"problem": f"{verb}: {silence or _one_line(error)}"})
+            if verb == "open":
+                self.reply({"run_id": None})
+        return verb != "close" and self.run_id is not None
+
+    def open(
+        self, *, mode: str, store: dict[str, Any], experiment: str, name: str, key: str, tags: Tags
+    ) -> None:
+        """Open a new attempt (mode "new") or the latest complete one (mode "reopen")."""
+        from mlflow import MlflowClient
+
+        uri, database = store["uri"], store["database"]
+        with _locked(Path(store["lock"])) if database else nullcontext():
+            if database:
+                _make_database(Path(database))
+            _check_connection(uri)
+            self.client = MlflowClient(tracking_uri=uri)
+            experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
+
+        attempts = self._attempts(experiment_id, key) if experiment_id else []
+        if mode == "new" and experiment_id:
+            tags = {**tags, "renate.key": key, "renate.attempt": str(len(attempts) + 1)}
+            self._start(experiment_id, name, tags, attempts)
+        else:
+            self._restart(attempts)
+        self.reply({"run_id": self.run_id})
+
+    def _start(self, experiment_id: str, name: str, tags: Tags, attempts: list[Any]) -> None:
+        for run in attempts:
+            if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        tags = {key: value[:TAG_LENGTH] for key, value in tags.items()}
+        run = self.client.create_run(experiment_id, run_name=name, tags=tags)
+        self.run_id = run.info.run_id
+
+    def _restart(self, attempts: list[Any]) -> None:
+        complete = [
+            run
+            for run in attempts
+            if run.data.tags.get("renate.complete") == "true"
+            and run.info.lifecycle_stage == "active"
+        ]
+        if not complete:
+            return
+        latest = max(complete, key=lambda run: int(run.data.tags["renate.attempt"]))
+        self.client.update_run(latest.info.run_id, status="RUNNING")
+        self.run_id = latest.info.run_id
+        if "renate.error" in latest.data.tags:
+            self.client.delete_tag(latest.info.run_id, "renate.error")
+
+    def _experiment_id(self, name: str, artifact_location: str | None, mode: str) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is None and mode == "reopen":
+            return None
+        if found is not None and found.lifecycle_stage != "active":
+            raise ValueError(
+                f"the experiment '{name}' was deleted in MLflow: restore it "
+                f"(mlflow experiments restore -x {found.experiment_id}) or delete it for good"
+            )
+        if found is not None:
+            return found.experiment_id
+        try:
+            return self.client.create_experiment(name, artifact_location=artifact_location)
+        except MlflowException:  # another process was faster
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
+
+    def _attempts(self, experiment_id: str, key: str) -> list[Any]:
+        from mlflow.entities import ViewType
+
+        runs: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [experiment_id],
+                filter_string=f"tags.`renate.key` = '{key}'",
+                run_view_type=ViewType.ALL,  # so that no attempt's number is given twice
+                page_token=token,
+            )
+            runs.extend(page)
+            token = page.token
+            if not token:
+                return runs
+
+    def parameters(self, values: dict[str, str]) -> None:
+        """Log parameters; long ones are cut, and all of them written to an artifact."""
+        from mlflow.entities import Param
+
+        for part in _parts(values.items()):
+            params = [Param(key, value[:PARAMETER_LENGTH]) for key, value in part]
+            self.client.log_batch(self._run(), params=params)
+        if any(len(value) > PARAMETER_LENGTH for value in values.values()):
+            self.client.log_dict(self._run(), values, "parameters.json")
+
+    def metrics(self, values: dict[str, float], step: int, timestamp: int) -> None:
+        """Log one point of each metric."""
+        from mlflow.entities import Metric
+
+        for part in _parts(values.items()):
+            points = [Metric(key, value, timestamp, step) for key, value in part]
+            self.client.log_batch(self._run(), metrics=points)
+
+    def tags(self, values: dict[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        for part in _parts(values.items()):
+            tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in part]
+            self.client.log_batch(self._run(), tags=tags)
+
+    def artifact(self, path: str, folder: str | None) -> None:
+        """Copy a file, or the contents of a folder, to the run's artifacts."""
+        log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
+        log(self._run(), path, folder)
+
+    def close(self, status: str, tags: Tags) -> None:
+        """End the run."""
+        self.tags(tags)
+        self.client.set_terminated(self._run(), status)
+        self.reply({"closed": True})
+
+    def _run(self) -> str:
+        if self.run_id is None:
+            raise RuntimeError("no run is open")
+        return self.run_id
+
+
+def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
+    items = list(items)
+    for start in range(0, len(items), ENTITIES_PER_CALL):
+        yield items[start : start + ENTITIES_PER_CALL]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+        yield
+
+
+def _make_database(database: Path) -> None:
+    """Create the tables of a missing database, under the lock.
+
+    They are made in a draft beside it: a database that two processes make at once, or whose
+    making was killed, fails for every later process.
+    """
+    from mlflow import MlflowClient
+
+    if database.is_file() and database.stat().st_size > 0:
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    draft = database.with_name(f"{database.name}.draft")
+    draft.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+    draft.replace(database)
+
+
+def _check_connection(uri: str) -> None:
+    """Connect once: MLflow tries an unreachable database again and again for 100 seconds."""
+    if uri.partition("+")[0].partition(":")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+
+
+def _no_answer(error: BaseException | None) -> str | None:
+    """Return what to say if the server does not answer: asking it again only costs time."""
+    from requests.exceptions import RequestException
+
+    while error is not None:
+        if isinstance(error, RequestException):
+            return f"no answer from the server ({type(error).__name__})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _commands(parent: int) -> Iterator[Command]:
+    """Yield commands until the pipe or the parent ends.
+
+    A thread empties the pipe, so that the parent does not wait while MLflow is imported. The
+    parent is looked for too: processes that it forked hold the pipe open after its death.
+    """
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=PARENT_CHECK)
+        except Empty:
+            if os.getppid() != parent:
+                return
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:  # the end, or a line that an interrupt cut off
+            return
+
+
+def main() -> None:
+    """Follow the commands of the process whose id is the first argument."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what MLflow prints is no answer
+
+    def reply(message: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # with the parent gone, the status is still to be written
+            print(json.dumps(message), file=answers)
+
+    os.environ.update(TELEMETRY_OFF)
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    Writer(reply).follow(_commands(parent=int(sys.argv[1])))
+    os._exit(0)  # MLflow's threads and exit hooks have nothing left to do
+
+
+if __name__ == "__main__":
+    main()

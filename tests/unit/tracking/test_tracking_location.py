@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from renate_stages.errors import TrackingUriError
+from renate_stages.tracking import tracking_uri
+from renate_stages.tracking.location import hide_password, store_of
+
+
+def test_default_is_a_database_in_the_project(tmp_path):
+    assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_default_lies_in_dvcs_real_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert tracking_uri(tmp_path / ".dvc/tmp/exps/x") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_relative_database_is_taken_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///../runs.db?timeout=30")
+    project = tmp_path / "project"
+    assert tracking_uri(project) == f"sqlite:///{tmp_path}/runs.db?timeout=30"
+    assert store_of(project).database == tmp_path / "runs.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "keeps_artifacts"),
+    [
+        ("http://127.0.0.1:5000", True),
+        ("https://mlflow.example.org/path", True),
+        ("databricks", True),
+        ("databricks://profile", True),
+        ("postgresql+psycopg2://user:secret@host/runs", False),
+    ],
+)
+def test_other_stores_are_kept_as_given(tmp_path, monkeypatch, uri, keeps_artifacts):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_uri(tmp_path) == uri
+    location = store_of(tmp_path).artifact_location("digits")
+    assert (location is None) == keeps_artifacts
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("file:///tmp/mlruns", "is a folder"),
+        ("./mlruns", "is a folder"),
+        ("sqlite://", "is kept in memory"),
+        ("sqlite:///a%20b/mlflow.db", "has '%' or"),
+        ("postgres://user:secret@host/runs", "has the scheme 'postgres'"),
+    ],
+)
+def test_what_mlflow_cannot_use_is_refused(tmp_path, monkeypatch, uri, reason):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingUriError) as raised:
+        tracking_uri(tmp_path)
+    assert reason in str(raised.value)
+    assert "unset it" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_folder_that_the_user_insists_on_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///runs")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert tracking_uri(tmp_path) == "file:///runs"
+
+
+def test_artifact_location_is_a_file_uri_below_mlartifacts(tmp_path):
+    location = store_of(tmp_path).artifact_location("../my digits")
+    assert location == (tmp_path / "mlartifacts" / "-my-digits").as_uri()
+
+
+def test_passwords_are_hidden():
+    assert hide_password("at http://me:pw@host/x?") == "at http://***@host/x?"
+    assert hide_password("mail me@host") == "mail me@host"
+
+
+def test_emptiness_is_known_without_mlflow(tmp_path: Path, monkeypatch):
+    assert store_of(tmp_path).is_empty
+    (tmp_path / "mlflow.db").touch()
+    assert store_of(tmp_path).is_empty
+    (tmp_path / "mlflow.db").write_bytes(b"x")
+    assert not store_of(tmp_path).is_empty
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert not store_of(tmp_path).is_empty

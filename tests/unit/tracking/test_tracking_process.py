@@ -1,0 +1,158 @@
+"""The real process behind a tracker: that it is started late, ends early and hides nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from renate_stages.tracking import new_run, reopened_run, runs, side_process
+
+STAGE = """
+import sys
+from pathlib import Path
+from renate_stages.tracking import RunIdentity, new_run
+
+identity = RunIdentity("digits", "update 3", key=sys.argv[2])
+with new_run(Path(sys.argv[1]), identity) as tracker:
+    tracker.log_metrics({"accuracy": 0.5})
+"""
+KILLED_STAGE = (
+    STAGE
+    + """
+    import os, time
+    child = os.fork()  # as a data loader's worker, it inherits the pipe and outlives the stage
+    if child:
+        print(child, tracker._process._process.pid, flush=True)
+    time.sleep(120)
+"""
+)
+
+
+def start(stage: str, project: Path, key: str, **streams: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", stage, str(project), key]
+    return subprocess.Popen(command, text=True, **streams)  # type: ignore[call-overload]
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_four_stages_at_once_on_a_fresh_store(tmp_path, store_in):
+    stages = [start(STAGE, tmp_path, key * 64, stderr=subprocess.PIPE) for key in "abcd"]
+    errors = [stage.communicate(timeout=120)[1] for stage in stages]
+    assert errors == [""] * 4
+    assert [stage.returncode for stage in stages] == [0] * 4
+    found = store_in(tmp_path).runs()
+    assert [run.info.status for run in found] == ["FINISHED"] * 4
+    assert [run.data.metrics for run in found] == [{"accuracy": 0.5}] * 4
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".renate"}
+
+
+def test_killed_stage_leaves_a_killed_run_and_no_process(project, store):
+    stage = start(KILLED_STAGE, project, "ab" * 32, stdout=subprocess.PIPE)
+    with stage:
+        assert stage.stdout is not None
+        child, writer = map(int, stage.stdout.readline().split())
+        try:
+            stage.kill()
+            wait_until(lambda: not is_running(writer))
+            assert is_running(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+    assert store.run().info.status == "KILLED"
+    assert store.run().data.metrics == {"accuracy": 0.5}
+    assert "renate.complete" not in store.run().data.tags
+
+
+def test_unreachable_server_is_one_warning_and_the_stage_goes_on(tmp_path, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        uri = f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        stage = start(STAGE, tmp_path, "ab" * 32, stderr=subprocess.PIPE)
+        (line,) = stage.communicate(timeout=60)[1].splitlines()  # MLflow's default: minutes
+    assert stage.returncode == 0
+    assert line.startswith("warning: ")
+    assert "no answer from the server" in line
+    assert "secret" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_imported_or_started_without_need(tmp_path, monkeypatch, identity):
+    imports = "import sys, renate_stages.tracking; print(*sys.modules)"
+    command = [sys.executable, "-c", imports]
+    modules = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert not {"mlflow", "sqlalchemy", "requests", "torch", "numpy"} & set(modules)
+
+    monkeypatch.setattr(runs, "SideProcess", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://")
+    for opened in (new_run, reopened_run):
+        with opened(tmp_path, identity, enabled=False) as tracker:
+            assert not tracker.found
+            assert tracker.run_id is None
+            tracker.log_parameters({"a": 1})
+            tracker.log_metrics({"b": 1.0}, step=1)
+            tracker.log_artifact(tmp_path / "c")
+            tracker.set_tags({"d": "e"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def fake_writer(tmp_path, monkeypatch):
+    """Puts a script of a few lines in the place of the writer, which imports MLflow."""
+
+    def put(script: str) -> None:
+        file = tmp_path / "fake_writer.py"
+        file.write_text(f"import json, sys\n{script}")
+        monkeypatch.setattr(side_process, "WRITER", file)
+
+    return put
+
+
+def test_writer_that_dies_is_reported_with_its_last_words(fake_writer, project, identity, capsys):
+    fake_writer("sys.exit('noise\\nno room left')")
+    with new_run(project, identity) as tracker:
+        assert not tracker.found
+        for step in range(100):
+            tracker.log_metrics({"loss": 1.0}, step)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ended with code 1: no room left" in line
+
+
+def test_commands_do_not_wait_for_a_writer_that_reads_them(fake_writer, project, identity, capsys):
+    fake_writer(
+        "lines = sys.stdin.readlines()\n"
+        "print(json.dumps({'run_id': f'{len(lines)} {json.loads(lines[-1])}'}))"
+    )
+    process = side_process.SideProcess(project)
+    process.send({"do": "open"})
+    process.send({"do": "metrics", "values": {"loss": float("nan")}})
+    process.close({"do": "close"})
+    assert process.answers == {"run_id": "3 {'do': 'close'}"}
+    assert process.problems == []
+
+
+def test_interrupt_from_the_terminal_does_not_reach_the_writer(fake_writer, project):
+    fake_writer("import os; print(json.dumps({'run_id': os.getsid(0)}))")
+    process = side_process.SideProcess(project)
+    session = process.wait_for("run_id")
+    process.close({"do": "close"})
+    assert session != os.getsid(0)
