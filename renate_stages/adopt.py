@@ -1,0 +1,116 @@
+"""A first state from a model that a team has already, with examples of its old data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from renate_stages import state
+from renate_stages.data import StoredDataset
+from renate_stages.errors import MissingFileError, ModelMismatchError
+from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.memory import ExampleStore, StoreWriter, evolve
+from renate_stages.models import unwrap
+from renate_stages.models.stored import EXTRA_STATE, write_model
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.randomness import Generators
+from renate_stages.stages import prepare
+from renate_stages.state import Provenance
+from renate_stages.updater import ModelUpdater, write_learner
+from renate_stages.user_config import UserConfig
+
+
+def write_adopted(
+    folder: Path, project: Project, params: Params, model_file: Path, old_data: Path | None
+) -> None:
+    """Write the state of update 0: the model, and what of its old data fits into the memory.
+
+    The test split of the old data becomes holdout 0, so that what later updates forget of it is
+    measured.
+
+    Args:
+        folder: An empty folder for the state.
+        project: Its `renate_config.py` builds the model and reads the data.
+        params: Learner, hyperparameters, seed.
+        model_file: A state dict, in torch's format or as safetensors.
+        old_data: A folder as `data_module_fn` reads it, or None.
+
+    Raises:
+        ModelMismatchError: If the file does not hold the tensors of the user's model.
+        RenateStagesError: If the data cannot be used.
+    """
+    if not model_file.is_file():
+        raise MissingFileError(model_file, "no model to start from", "name a file that is there")
+    updater = ModelUpdater(UserConfig.load(project.user_config), params, params.hyperparameters)
+    model = updater.build_model(None)
+    _load(unwrap(model), model_file)
+    write_model(folder, model)
+    project.scratch.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=project.scratch) as scratch:
+        splits = _read_old_data(updater, params, old_data, Path(scratch))
+        learner = updater.learner(model, unwrap(model).state_dict())
+        with StoreWriter(Path(scratch) / "nothing", update=0):
+            nothing = ExampleStore.open(Path(scratch) / "nothing")
+        train = splits.get("train", nothing)
+        chosen = learner.choose_memory(StoredDataset(nothing), StoredDataset(train))
+        evolve(folder / "memory", None, chosen.kept, train, chosen.added, update=0)
+        write_learner(folder, learner)
+        holdouts = {0: splits["test"]} if "test" in splits else {}
+        validation = {0: splits["val"]} if len(splits.get("val", nothing)) else {}
+        state.write_split(folder, "holdouts", holdouts)
+        state.write_split(folder, "validation", validation)
+        measured = updater.evaluate(model, {n: updater.test_set(s) for n, s in holdouts.items()})
+        classes = sorted({c for s in splits.values() for c in StoredDataset(s).classes() or []})
+    rows = {number: len(store) for number, store in holdouts.items()}
+    history = EvaluationHistory().with_update(0, "after", measured, rows)
+    history.write(folder / "evaluations.csv")
+    task_ids = {"0": params.update.task_id}
+    state.write_manifest(
+        folder,
+        Provenance("init", 0, learner=params.learner, classes=tuple(classes), task_ids=task_ids),
+    )
+
+
+def _read_old_data(
+    updater: ModelUpdater, params: Params, old_data: Path | None, scratch: Path
+) -> dict[str, ExampleStore]:
+    """Return the splits of the old data as stores; none where there is no old data."""
+    if old_data is None:
+        return {}
+    prepare.require_files(old_data)
+    splits = prepare.read_splits(updater.user, old_data, params.data, Generators(params.seed, 0))
+    return prepare.ingest_splits(splits, scratch, update=0)
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    """Load a state dict strictly; one inside a Lightning checkpoint is found by its key.
+
+    Raises:
+        ModelMismatchError: If it cannot be read, or has other tensors than the module.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            tensors: Any = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelMismatchError(
+            f"{path} holds no state dict that can be read safely ({error})",
+            "save it with `torch.save(model.state_dict(), FILE)` or as safetensors",
+        ) from error
+    tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else {}
+    extra = module.state_dict().get(EXTRA_STATE)
+    if extra is not None:
+        tensors = {**tensors, EXTRA_STATE: extra}
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelMismatchError(
+            str(error), "let model_fn build the architecture whose weights the file holds"
+        ) from error

@@ -1,0 +1,92 @@
+"""Tries a user's `renate_config.py` on a few examples, before an update takes hours to fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch.utils.data import Subset
+
+from renate_stages import optimization
+from renate_stages.data import StoredDataset, ingest
+from renate_stages.models.stored import build_model, write_model
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.randomness import Generators
+from renate_stages.stages import prepare
+from renate_stages.user_config import UserConfig
+
+STEPS = 20
+
+
+@dataclass(frozen=True)
+class CheckedConfig:
+    """What a trial of `renate_config.py` gave.
+
+    Args:
+        loss_before: Mean loss of a new model on the examples.
+        loss_after: The same after a few steps on them.
+        restored_equals_saved: Whether the model, written and built again by `model_fn`, gives the
+            same outputs.
+    """
+
+    loss_before: float
+    loss_after: float
+    restored_equals_saved: bool
+
+
+def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
+    """Read a few examples, take a few optimizer steps on them, save and restore the model.
+
+    Args:
+        root: Folder of the project, with data in `data/incoming`.
+        examples: How many of the training examples to use, >= 1.
+
+    Raises:
+        RenateStagesError: If a function, the data or the model cannot be used.
+    """
+    project = Project(root)
+    params = Params.load(project.params)
+    user = UserConfig.load(project.user_config)
+    hyperparameters, task_id = params.hyperparameters, params.update.task_id
+    generators = Generators(params.seed, params.update.number)
+    generators.seed_global("check")
+    prepare.require_files(project.incoming)
+    train = prepare.read_splits(user, project.incoming, params.data, generators)["train"]
+    few = Subset(train, range(min(examples, len(train))))  # type: ignore[arg-type]
+    with TemporaryDirectory() as scratch:
+        store = ingest(few, Path(scratch) / "few", params.update.number, "train")
+        dataset = StoredDataset(store, None, *user.transforms(hyperparameters).train)
+        inputs, targets = dataset.__getitems__(range(len(dataset)))
+
+        model = build_model(user, hyperparameters, None, task_id)
+        loss_fn = optimization.loss_fn(user, hyperparameters)
+        optimizer = optimization.optimizer_fn(user, hyperparameters)(model.get_params(task_id))
+
+        def loss() -> torch.Tensor:
+            return loss_fn(model(inputs, task_id=task_id), targets).mean()
+
+        before = loss().item()
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+        after = loss().item()
+        model.eval()
+        write_model(Path(scratch), model)
+        restored = build_model(user, hyperparameters, Path(scratch), task_id).eval()
+        with torch.inference_mode():
+            pair = [each(inputs, task_id=task_id) for each in (model, restored)]
+    return CheckedConfig(before, after, _equal(*pair))
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return all(_equal(a, b) for a, b in zip(one, other, strict=True))
+    return one == other

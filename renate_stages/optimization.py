@@ -1,0 +1,124 @@
+"""The optimizer, schedule and loss of an update: the user's where given, defaults elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renate_stages.errors import InvalidHyperparameterError, UserConfigError
+from renate_stages.user_config import UserConfig
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+    "SGD": torch.optim.SGD,
+}
+INTERVALS = ("epoch", "step")
+
+
+def default_optimizer(
+    parameters: list[nn.Parameter],
+    optimizer: str = "SGD",
+    learning_rate: float = 0.05,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """Build one of `OPTIMIZERS`, where the user has no `optimizer_fn`.
+
+    Args:
+        parameters: What to train.
+        optimizer: A name in `OPTIMIZERS`.
+        learning_rate: > 0.
+        momentum: In [0, 1); used by SGD only.
+        weight_decay: >= 0.
+
+    Raises:
+        InvalidHyperparameterError: If a value is outside its range.
+    """
+    if optimizer not in OPTIMIZERS:
+        raise InvalidHyperparameterError("optimizer", optimizer, f"one of {', '.join(OPTIMIZERS)}")
+    if not _is_number(learning_rate) or learning_rate <= 0:
+        raise InvalidHyperparameterError("learning_rate", learning_rate, "a number > 0")
+    if not _is_number(momentum) or not 0 <= momentum < 1:
+        raise InvalidHyperparameterError("momentum", momentum, "a number in [0, 1)")
+    if not _is_number(weight_decay) or weight_decay < 0:
+        raise InvalidHyperparameterError("weight_decay", weight_decay, "a number >= 0")
+    arguments: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
+    if optimizer == "SGD":
+        arguments["momentum"] = momentum
+    return OPTIMIZERS[optimizer](parameters, **arguments)
+
+
+def optimizer_hyperparameters() -> list[str]:
+    """Return the hyperparameters that the default optimizer reads."""
+    return list(inspect.signature(default_optimizer).parameters)[1:]
+
+
+def optimizer_fn(
+    user: UserConfig, hyperparameters: Mapping[str, Any]
+) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """Return what builds the optimizer: the user's `optimizer_fn()` partial, or the default.
+
+    Raises:
+        InvalidHyperparameterError: If the default cannot be built from these values.
+    """
+    own = user.optional("optimizer_fn", hyperparameters)
+    if own is not None:
+        return own
+    names = optimizer_hyperparameters()
+    build = partial(default_optimizer, **{k: v for k, v in hyperparameters.items() if k in names})
+    build([nn.Parameter(torch.zeros(1))])  # a wrong value is refused now, not after loading data
+    return build
+
+
+def lr_scheduler_fn(
+    user: UserConfig, hyperparameters: Mapping[str, Any]
+) -> tuple[Callable[[torch.optim.Optimizer], Any], str] | None:
+    """Return the user's scheduler partial and how often it steps; None where there is none.
+
+    Raises:
+        UserConfigError: If `lr_scheduler_fn` does not return `(partial, "epoch" | "step")`.
+    """
+    own = user.optional("lr_scheduler_fn", hyperparameters)
+    if own is None:
+        return None
+    if not (isinstance(own, tuple) and len(own) == 2 and own[1] in INTERVALS):
+        raise UserConfigError(
+            user.path,
+            f"lr_scheduler_fn returned {own!r}",
+            'return a pair: what builds the scheduler from the optimizer, and "epoch" or "step"',
+        )
+    return own
+
+
+def loss_fn(
+    user: UserConfig, hyperparameters: Mapping[str, Any]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the user's loss, or the default one."""
+    return user.optional("loss_fn", hyperparameters) or default_loss
+
+
+def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return one loss per example: cross-entropy for whole-number targets, else squared error.
+
+    Args:
+        outputs: Logits (B, K) for targets (B,) of an integer type; values (B, …) for float ones.
+        targets: Class labels (B,) in [0, K), or values (B, …).
+
+    Returns:
+        Losses, (B,).
+    """
+    if not targets.is_floating_point():
+        return F.cross_entropy(outputs, targets.long(), reduction="none")
+    errors = F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
+    return errors.flatten(1).mean(1) if errors.ndim > 1 else errors
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

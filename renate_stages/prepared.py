@@ -1,0 +1,50 @@
+"""The prepared data of one update: what `prepare` writes and `train` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from renate_stages import files
+from renate_stages.errors import MissingFileError
+from renate_stages.memory import ExampleStore
+
+MANIFEST = "prepared.json"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Stores of the new examples, not yet transformed.
+
+    Args:
+        train: To learn from.
+        val: To choose by; may be empty.
+        test: The holdout of this update.
+        digest: SHA-256 of everything in them.
+    """
+
+    train: ExampleStore
+    val: ExampleStore
+    test: ExampleStore
+    digest: str
+
+    @classmethod
+    def open(cls, folder: Path) -> PreparedData:
+        """Open the folder that `prepare` wrote.
+
+        Raises:
+            MissingFileError: If it is not there.
+            DamagedStoreError: If a store in it is damaged.
+        """
+        manifest = folder / MANIFEST
+        if not manifest.is_file():
+            raise MissingFileError(manifest, "no prepared data", "run `dvc repro`")
+        train, val, test = (ExampleStore.open(folder / split) for split in SPLITS)
+        return cls(train, val, test, files.sha256(manifest))
+
+
+def write_manifest(folder: Path, update: int) -> None:
+    """List every file of the prepared data with its size and SHA-256."""
+    listed = files.inventory(folder, without=(MANIFEST,))
+    files.write_json(folder / MANIFEST, {"files": listed, "update": update})

@@ -1,0 +1,209 @@
+"""The state directory: what one update leaves for the next. Read, written and checked here.
+
+    state.json                       schema, kind, update, parent's identity, learner, classes,
+                                     and every other file with its size and SHA-256
+    model.safetensors, model.json    the model's tensors; class, constructor arguments, task ids
+    learner.safetensors, learner.json    the learner's tensors and counters, generators included
+    memory/                          store of the examples kept for replay
+    holdouts/<N>/, validation/<N>/   stores of update N's test and validation split
+    evaluations.csv                  every metric of every update on every holdout
+
+A state's identity is the SHA-256 of its `state.json`, and so of all that it holds. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from renate_stages import files
+from renate_stages.errors import DamagedStateError, MissingFileError, NewerStateError
+from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.memory import ExampleStore, StoreWriter, link_store
+
+SCHEMA = 1
+MANIFEST = "state.json"
+MODEL_FILES = ("model.safetensors", "model.json")
+LEARNER_FILES = ("learner.safetensors", "learner.json")
+SPLITS = ("holdouts", "validation")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a state comes from.
+
+    Args:
+        kind: `init` for a first state, `update` for what training wrote.
+        update: Number of the update that wrote it, 0 for a first state.
+        parent: Identity of the state it started from; None for a first state.
+        inputs: Digest of all inputs of the update; None for a first state.
+        learner: Name of the learner that wrote it; None for a first state.
+        classes: All labels met so far, ascending; empty where targets are not labels.
+        task_ids: Task of each update so far, by its number as text.
+    """
+
+    kind: Literal["init", "update"]
+    update: int
+    parent: str | None = None
+    inputs: str | None = None
+    learner: str | None = None
+    classes: tuple[int, ...] = ()
+    task_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that is read: small files from one folder, examples from the same or another.
+
+    Args:
+        folder: Holds `state.json` and the files of model and learner.
+        examples: Holds memory, holdouts, validation and evaluations.
+        provenance: As its manifest says.
+        identity: SHA-256 of `state.json`.
+    """
+
+    folder: Path
+    examples: Path
+    provenance: Provenance
+    identity: str
+
+    @classmethod
+    def open(cls, folder: Path, examples: Path | None = None) -> State:
+        """Open a state without reading what it holds.
+
+        Raises:
+            MissingFileError: If there is no state.
+            DamagedStateError: If its manifest cannot be read.
+            NewerStateError: If a later version wrote it.
+        """
+        manifest = read_manifest(folder)
+        provenance = Provenance(
+            kind=manifest["kind"],
+            update=manifest["update"],
+            parent=manifest["parent"],
+            inputs=manifest["inputs"],
+            learner=manifest["learner"],
+            classes=tuple(manifest["classes"]),
+            task_ids=manifest["task_ids"],
+        )
+        return cls(folder, examples or folder, provenance, files.sha256(folder / MANIFEST))
+
+    @property
+    def label(self) -> str:
+        """Return how a user speaks of it: its update, and the first digits of its identity."""
+        name = f"update {self.provenance.update}" if self.provenance.update else "the first state"
+        return f"{name} ({self.identity[:8]})"
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it holds a model; the empty first state holds none."""
+        return (self.folder / MODEL_FILES[0]).is_file()
+
+    @property
+    def has_learner(self) -> bool:
+        """Whether a learner left its own state; a first state has none."""
+        return (self.folder / LEARNER_FILES[0]).is_file()
+
+    def memory(self) -> ExampleStore:
+        """Return the examples kept for replay."""
+        return ExampleStore.open(self.examples / "memory")
+
+    def split(self, name: str) -> dict[int, ExampleStore]:
+        """Return the stores of `holdouts` or `validation` by the update they came with."""
+        folder = self.examples / name
+        updates = files.read_json(folder / "index.json")["updates"]
+        return {update: ExampleStore.open(folder / str(update)) for update in updates}
+
+    def evaluations(self) -> EvaluationHistory:
+        """Return every metric of every update so far on every holdout."""
+        return EvaluationHistory.read(self.examples / "evaluations.csv")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check `state.json` itself, not yet the files that it lists.
+
+    Raises:
+        MissingFileError: If there is no state.
+        DamagedStateError: If it cannot be read.
+        NewerStateError: If a later version wrote it.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        cure = f"`dvc checkout {folder.name}.dvc` or `dvc pull`; in a fresh clone `dvc pull`"
+        if not folder.exists() and folder.name == "parent":
+            cure = "`renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
+        raise MissingFileError(path, "there is no state here", cure)
+    try:
+        manifest = files.read_json(path)
+        schema = manifest["schema"]
+    except Exception as error:
+        raise DamagedStateError(folder, [f"{MANIFEST}: not a manifest ({error})"]) from error
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise NewerStateError(path, schema, SCHEMA)
+    missing = {"files", *Provenance.__dataclass_fields__} - set(manifest)
+    if missing:
+        raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
+    return manifest
+
+
+def check(folder: Path) -> None:
+    """Compare every file of a state with its manifest: presence, size, SHA-256, and no others.
+
+    Raises:
+        DamagedStateError: With every file that differs.
+    """
+    listed = read_manifest(folder)["files"]
+    problems = []
+    present = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    present.pop(MANIFEST)
+    for name, expected in sorted(listed.items()):
+        path = present.pop(name, None)
+        if path is None:
+            problems.append(f"{name}: missing")
+        elif path.stat().st_size != expected["size"]:
+            problems.append(f"{name}: {path.stat().st_size} bytes, expected {expected['size']}")
+        elif files.sha256(path) != expected["sha256"]:
+            problems.append(f"{name}: its content changed (SHA-256 differs)")
+    problems += [f"{name}: not part of the state" for name in sorted(present)]
+    if problems:
+        raise DamagedStateError(folder, problems)
+
+
+def write_split(folder: Path, name: str, stores: Mapping[int, ExampleStore]) -> None:
+    """Link the stores of a split into a new state.
+
+    Args:
+        folder: The state that is being written.
+        name: `holdouts` or `validation`.
+        stores: By number of the update they came with.
+    """
+    for update, store in stores.items():
+        link_store(store.path, folder / name / str(update))
+    files.write_json(folder / name / "index.json", {"updates": sorted(stores)})
+
+
+def write_manifest(folder: Path, provenance: Provenance) -> None:
+    """Finish a new state: list its files and say where it comes from."""
+    listed = files.inventory(folder, without=(MANIFEST,))
+    files.write_json(
+        folder / MANIFEST,
+        {"schema": SCHEMA, "files": listed, **asdict(provenance)},
+    )
+
+
+def write_empty(folder: Path) -> None:
+    """Write the state that a first update starts from: no model, no examples; always these bytes.
+
+    Args:
+        folder: An empty folder.
+    """
+    with StoreWriter(folder / "memory", update=0):
+        pass
+    for split in SPLITS:
+        write_split(folder, split, {})
+    EvaluationHistory().write(folder / "evaluations.csv")
+    write_manifest(folder, Provenance(kind="init", update=0))

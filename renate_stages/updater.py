@@ -1,0 +1,257 @@
+"""One model update: a learner trained by Lightning on new data, starting from a parent's state."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from torch.utils.data import Dataset
+
+from renate_stages import files, optimization
+from renate_stages.data import ConcatStored, StoredDataset
+from renate_stages.errors import NotFiniteError, UnknownHyperparameterError
+from renate_stages.evaluation.evaluator import evaluate
+from renate_stages.learners import registry
+from renate_stages.learners.base import Learner, UpdateContext, hyperparameters_of
+from renate_stages.memory import ExampleStore, Selection
+from renate_stages.models import RenateModule
+from renate_stages.models.stored import build_model, read_tensors, write_tensors
+from renate_stages.params import Params
+from renate_stages.randomness import Generators
+from renate_stages.state import LEARNER_FILES, State
+from renate_stages.user_config import UserConfig
+
+Curves = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class UpdatedModel:
+    """What training gave.
+
+    Args:
+        model: The trained model, in evaluation mode on the CPU.
+        learner: The learner that trained it.
+        selection: Rows of the parent's memory that stay, and of the new data that enter.
+        curves: Losses and metrics of each epoch.
+        steps: Optimizer steps taken.
+    """
+
+    model: RenateModule
+    learner: Learner
+    selection: Selection
+    curves: Curves
+    steps: int
+
+
+class ModelUpdater:
+    """Updates a model. All that can be checked before loading data is checked on construction.
+
+    Args:
+        user: The user's functions.
+        params: Number of the update, learner, trainer, seed, evaluation.
+        hyperparameters: Constants for the learner, the optimizer and the user's functions.
+
+    Raises:
+        UnknownHyperparameterError: If nothing reads one of them.
+        InvalidHyperparameterError: If one is outside its range.
+
+    Example:
+        >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
+        >>> updated = updater.update(parent, new=train_store, validation={1: validation_store})
+    """
+
+    def __init__(
+        self, user: UserConfig, params: Params, hyperparameters: Mapping[str, Any]
+    ) -> None:
+        check_hyperparameters(user, params.learner, hyperparameters)
+        self.user = user
+        self.params = params
+        self.hyperparameters = dict(hyperparameters)
+        self.generators = Generators(params.seed, params.update.number)
+        self.loss_fn = optimization.loss_fn(user, hyperparameters)
+        self._optimizer_fn = optimization.optimizer_fn(user, hyperparameters)
+        self._lr_scheduler_fn = optimization.lr_scheduler_fn(user, hyperparameters)
+        self.transforms = user.transforms(hyperparameters)
+        torch.set_num_threads(params.trainer.threads)
+
+    def build_model(self, stored: Path | None) -> RenateModule:
+        """Build the user's model, new (seeded, so always the same) or with stored tensors."""
+        self.generators.seed_global("model")
+        return build_model(self.user, self.hyperparameters, stored, self.params.update.task_id)
+
+    def test_set(self, store: ExampleStore) -> StoredDataset:
+        """Return stored examples as the test transforms give them."""
+        return StoredDataset(store, None, *self.transforms.test)
+
+    def evaluate(
+        self,
+        model: RenateModule,
+        datasets: Mapping[int, Dataset],
+        task_ids: Mapping[int, str] | None = None,
+    ) -> dict[int, dict[str, float]]:
+        """Return the loss and every metric of a model on each dataset.
+
+        Args:
+            model: Is in the same mode afterwards as before.
+            datasets: By update that they belong to.
+            task_ids: Task of each update; None: this update's for all.
+        """
+        metrics_fn = None
+        if "metrics_fn" in self.user.functions:
+            metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
+        return evaluate(
+            model,
+            datasets,
+            metrics_fn=metrics_fn,
+            loss_fn=self.loss_fn,
+            task_ids=task_ids or dict.fromkeys(datasets, self.params.update.task_id),
+            batch_size=self.params.evaluation.batch_size,
+            device=next(model.parameters()).device,
+        )
+
+    def update(
+        self, parent: State, new: ExampleStore, validation: Mapping[int, ExampleStore]
+    ) -> UpdatedModel:
+        """Train the parent's model on new examples.
+
+        Args:
+            parent: The state to start from; it is only read.
+            new: The new training examples.
+            validation: Validation examples by update, of this and earlier ones; may be empty.
+
+        Raises:
+            NotFiniteError: If the training loss is not a finite number.
+        """
+        untrained = self.build_model(None).state_dict()
+        model = self.build_model(parent.folder if parent.has_model else None)
+        learner = self.learner(model, untrained)
+        if parent.has_learner:
+            tensors = read_tensors(parent.folder / LEARNER_FILES[0])
+            learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
+        old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
+        new_data = StoredDataset(new, None, *self.transforms.train)
+        learner.start_update(new_data, old_data)
+
+        recorder = _CurveRecorder(self, validation)
+        self.generators.seed_global("training")
+        with _quiet():
+            trainer = self._trainer(recorder)
+            trainer.fit(learner)
+        model.to("cpu").eval()
+        selection = learner.choose_memory(old_data, new_data)
+        return UpdatedModel(model, learner, selection, recorder.curves, trainer.global_step)
+
+    def learner(self, model: RenateModule, untrained: Mapping[str, Any]) -> Learner:
+        """Build the learner that `params.yaml` names, for a model and its untrained weights."""
+        learner_class = registry.learner_class(self.params.learner)
+        context = UpdateContext(
+            model=model,
+            untrained=untrained,
+            loss_fn=self.loss_fn,
+            optimizer_fn=self._optimizer_fn,
+            lr_scheduler_fn=self._lr_scheduler_fn,
+            task_id=self.params.update.task_id,
+            generators=self.generators,
+            num_workers=self.params.trainer.num_workers,
+        )
+        known = hyperparameters_of(learner_class)
+        own = {name: value for name, value in self.hyperparameters.items() if name in known}
+        return learner_class(context, **own)
+
+    def _trainer(self, recorder: Callback) -> Trainer:
+        trainer = self.params.trainer
+        callbacks: list[Callback] = [recorder]
+        if sys.stderr.isatty():
+            callbacks.append(TQDMProgressBar())
+        return Trainer(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            precision=trainer.precision,
+            max_epochs=trainer.max_epochs if trainer.max_epochs is not None else -1,
+            max_steps=trainer.max_steps if trainer.max_steps is not None else -1,
+            gradient_clip_val=trainer.gradient_clip_val,
+            deterministic=trainer.deterministic,
+            callbacks=callbacks,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            logger=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+
+
+class _CurveRecorder(Callback):
+    """Records the loss of each epoch, and the metrics on all validation data so far."""
+
+    def __init__(self, updater: ModelUpdater, validation: Mapping[int, ExampleStore]) -> None:
+        self.updater = updater
+        self.curves: Curves = []
+        stores = [store for store in validation.values() if len(store)]
+        self.validation = ConcatStored([updater.test_set(s) for s in stores]) if stores else None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "train_loss": float(trainer.callback_metrics["train_loss"]),
+        }
+        if not math.isfinite(row["train_loss"]):
+            raise NotFiniteError(trainer.current_epoch + 1)
+        if self.validation is not None:
+            model: RenateModule = pl_module.model  # type: ignore[assignment]
+            measured = self.updater.evaluate(model, {0: self.validation})[0]
+            row |= {f"val_{name}": value for name, value in measured.items()}
+        self.curves.append(row)
+
+
+def write_learner(folder: Path, learner: Learner) -> None:
+    """Write what the learner leaves for the next update into a new state."""
+    tensors, values = learner.learner_state()
+    write_tensors(folder / LEARNER_FILES[0], tensors)
+    files.write_json(folder / LEARNER_FILES[1], values)
+
+
+def check_hyperparameters(
+    user: UserConfig, learner: str, hyperparameters: Mapping[str, Any]
+) -> None:
+    """Refuse hyperparameters that no learner, no optimizer and no function of the user reads.
+
+    Those of other learners pass, so that learners can be compared by `-S learner=NAME` alone.
+
+    Raises:
+        UnknownHyperparameterError: With every such name.
+    """
+    known = set(user.hyperparameters())
+    if "optimizer_fn" not in user.functions:
+        known |= set(optimization.optimizer_hyperparameters())
+    for name in registry.LEARNERS:
+        known |= set(hyperparameters_of(registry.learner_class(name)))
+    unknown = set(hyperparameters) - known
+    if unknown:
+        raise UnknownHyperparameterError(unknown, known, learner)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Lightning says of its own settings, which a user of stages cannot act on."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
