@@ -1,0 +1,176 @@
+"""The command line: one command for each stage and each thing a user does; messages only.
+
+Everything heavy is imported inside a command: `renate-stages --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renate_stages.errors import RenateStagesError
+from renate_stages.project import Project
+
+app = typer.Typer(
+    help="Update PyTorch models with new data, again and again, without forgetting.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one message and exit code 2, without traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except RenateStagesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+# -- stages ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def prepare() -> None:
+    """Stage 1: turn data/incoming into stores of examples."""
+    from renate_stages.stages import prepare as stage
+
+    project = Project.find()
+    with project.lock("prepare"):
+        stage.run(project)
+
+
+@app.command()
+def restore_state() -> None:
+    """Stage 2: check the parent's state and lay it out."""
+    from renate_stages.stages import restore_state as stage
+
+    project = Project.find()
+    with project.lock("restore-state"):
+        stage.run(project)
+
+
+@app.command()
+def tune() -> None:
+    """Stage 3: choose the hyperparameters."""
+    from renate_stages.stages import tune as stage
+
+    project = Project.find()
+    with project.lock("tune"):
+        stage.run(project)
+
+
+@app.command()
+def train() -> None:
+    """Stage 4: train the parent's model on the new data, measure both."""
+    from renate_stages.stages import train as stage
+
+    project = Project.find()
+    with project.lock("train"):
+        stage.run(project)
+
+
+@app.command()
+def export() -> None:
+    """Stage 5: write the deployable model and the report."""
+    from renate_stages.stages import export as stage
+
+    project = Project.find()
+    with project.lock("export"):
+        stage.run(project)
+
+
+# -- what a user does ------------------------------------------------------------------------------
+
+
+@app.command()
+def init(
+    model: Annotated[
+        Path | None,
+        typer.Option(help="start from this model: a state dict (torch or safetensors)"),
+    ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="with --model: a folder of its old data, as data_module_fn reads it"),
+    ] = None,
+) -> None:
+    """Make the project ready for its first update: git, DVC, the first state. Safe to repeat."""
+    from renate_stages import start
+
+    project = Project.find()
+    done = start.initialise(project, model=model, memory=memory)
+    for line in done or ["nothing to do: the project is ready"]:
+        print(line)
+    print("next: put new data in data/incoming, `dvc add data/incoming`, `dvc repro`")
+
+
+@app.command("next")
+def next_update(
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="update-K", help="fork: start from an earlier update"),
+    ] = None,
+) -> None:
+    """Close the finished update and open the next: tag, parent.dvc, number, commit."""
+    from renate_stages import lineage
+
+    project = Project.find()
+    if start is None:
+        number = lineage.open_next(project)
+        print(f"tagged update-{number - 1}; update {number} is open, and starts from it")
+    else:
+        number = lineage.open_from(project, _number(start))
+        print(f"update {number} is open on a branch of its own, and starts from {start}")
+    print(
+        f"next: put the data of update {number} in data/incoming (what lies there is of the update "
+        "before, and read-only: replace the files, do not write into them), `dvc add "
+        "data/incoming`, `dvc repro`"
+    )
+
+
+@app.command()
+def example_data(
+    update: Annotated[int, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9")],
+) -> None:
+    """Write the example's data of an update into data/incoming."""
+    from renate_stages import start
+
+    project = Project.find()
+    start.write_example(project, update)
+    print(f"data/incoming holds the digits of update {update}; next: `dvc add data/incoming`")
+
+
+@app.command()
+def status() -> None:
+    """Say where the project stands: update, parent, what is dirty, what to run next."""
+    from renate_stages import lineage
+
+    for name, value in lineage.status(Project.find()).items():
+        print(f"{name + ':':<10} {value}")
+
+
+@app.command()
+def verify() -> None:
+    """Check the chain of hashes over all tagged updates."""
+    from renate_stages import lineage
+
+    checked, problems = lineage.verify(Project.find())
+    for problem in problems:
+        print(f"broken: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+    print(f"{checked} tagged update(s): each starts from the state its parent wrote")
+
+
+def _number(name: str) -> int:
+    digits = name.removeprefix("update-")
+    if not digits.isdigit():
+        raise typer.BadParameter(f"expected update-K, for example update-2; found {name!r}")
+    return int(digits)

@@ -1,0 +1,54 @@
+"""Turn the new state into what is deployed and what is read: `renate-stages export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from renate_stages import files, tracking
+from renate_stages.evaluation.report import model_card, update_report
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.stages.run_identity import run_identity
+from renate_stages.state import MODEL_FILES, State
+
+
+def run(project: Project, say: Callable[[str], None] = print) -> None:
+    """Write `export/` (model, model card) and `reports/update.md`, and add them to the MLflow run.
+
+    Raises:
+        RenateStagesError: If the state or a parameter cannot be used.
+    """
+    params = Params.load(project.params)
+    state = State.open(project.state)
+    identity = run_identity(
+        project, params, key=state.provenance.inputs or "", parent=state.provenance.parent
+    )
+    with tracking.reopened_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
+        from renate_stages.models.stored import write_checkpoint
+
+        with files.whole_directory(project.export) as folder:
+            for name in MODEL_FILES:
+                files.link_or_copy(state.folder / name, folder / name)
+            files.link_or_copy(project.user_config, folder / project.user_config.name)
+            write_checkpoint(state.folder, folder / "model.ckpt")
+            files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
+        files.write_text(project.report, update_report(state, params.evaluation))
+        if tracker.found:
+            log_artifacts(project, params, state, tracker)
+    say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
+
+
+def log_artifacts(
+    project: Project, params: Params, state: State, tracker: tracking.Tracker
+) -> None:
+    """Add report, plot data and pictures to the update's run."""
+    from renate_stages.evaluation.plots import draw
+
+    tracker.log_artifact(project.report, "reports")
+    tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
+    for path in sorted(project.plots.glob("*.csv")):
+        tracker.log_artifact(path, "plots")
+    lower = params.evaluation.lower_is_better
+    pictures = project.scratch / "pictures"
+    for picture in draw(pictures, state.evaluations(), lower_is_better=lower):
+        tracker.log_artifact(picture, "plots")

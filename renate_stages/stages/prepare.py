@@ -1,0 +1,129 @@
+"""Turn the incoming data into stores: `renate-stages prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renate_stages import files, prepared
+from renate_stages.errors import DataModuleError, EmptyIncomingError
+from renate_stages.memory import ExampleStore
+from renate_stages.params import DataParams, Params
+from renate_stages.project import Project
+from renate_stages.randomness import Generators
+from renate_stages.user_config import UserConfig
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+
+def run(project: Project, say: Callable[[str], None] = print) -> None:
+    """Read `data/incoming` through the user's data module; write `work/prepared` and its counts.
+
+    Raises:
+        RenateStagesError: If parameters, the user's functions or the data cannot be used.
+    """
+    params = Params.load(project.params)
+    require_files(project.incoming)
+    user = UserConfig.load(project.user_config, stage="prepare")
+    generators = Generators(params.seed, params.update.number)
+    generators.seed_global("prepare")
+    splits = read_splits(user, project.incoming, params.data, generators)
+
+    with files.whole_directory(project.prepared) as folder:
+        stores = ingest_splits(splits, folder, params.update.number)
+        prepared.write_manifest(folder, params.update.number)
+        counts = {split: describe(store) for split, store in stores.items()}
+    files.write_json(project.data_metrics, counts)
+    say(", ".join(f"{split} {count['rows']} rows" for split, count in counts.items()))
+
+
+def require_files(incoming: Path) -> None:
+    """Refuse an incoming folder that is absent or holds no file.
+
+    Raises:
+        EmptyIncomingError: In either case.
+    """
+    if not incoming.is_dir() or not any(path.is_file() for path in incoming.rglob("*")):
+        raise EmptyIncomingError(incoming)
+
+
+def read_splits(
+    user: UserConfig, incoming: Path, data: DataParams, generators: Generators
+) -> dict[str, Dataset | None]:
+    """Return the datasets `train`, `val` and `test` of the user's data module.
+
+    Where the module gives no test or validation data, a share of the training rows is set aside,
+    at random by the seed.
+
+    Raises:
+        DataModuleError: If there are no training rows, or no test rows and no share for them.
+    """
+    module = user.data_module(incoming, data.arguments, generators.integer("split"))
+    train, val, test = module.train_data(), module.val_data(), module.test_data()
+    if train is None:
+        raise DataModuleError("train_data() returned None", "return the new training examples")
+    if test is None:
+        if not data.test_fraction:
+            raise DataModuleError(
+                "test_data() returned None and data.test_fraction is 0",
+                "give test data, or a share of the training rows: forgetting is measured on them",
+            )
+        train, test = split_off(train, data.test_fraction, generators.integer("test split"))
+    if val is None and data.validation_fraction:
+        train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
+    return {"train": train, "val": val, "test": test}
+
+
+def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Return a dataset without a random share of its rows, and that share, neither of them empty.
+
+    Raises:
+        DataModuleError: If it has no length or too few rows.
+    """
+    from renate_stages.data.module import split
+
+    if not hasattr(dataset, "__len__"):
+        raise DataModuleError(
+            f"train_data() is a {type(dataset).__name__} without a length, which cannot be split",
+            "return test_data() and val_data() as well, or a dataset with a length",
+        )
+    rest, share = split(dataset, fraction, seed)
+    if not len(rest) or not len(share):
+        raise DataModuleError(
+            f"train_data() has {len(rest) + len(share)} row(s), too few to set {fraction:.0%} aside",
+            "give more rows, or test_data() and val_data() of their own",
+        )
+    return rest, share
+
+
+def ingest_splits(
+    splits: dict[str, Dataset | None], folder: Path, update: int
+) -> dict[str, ExampleStore]:
+    """Write each split as a store; a split that is None becomes an empty one."""
+    from renate_stages.data import ingest
+    from renate_stages.memory import StoreWriter
+
+    stores = {}
+    for split, dataset in splits.items():
+        if dataset is None:
+            with StoreWriter(folder / split, update=update):
+                pass
+            stores[split] = ExampleStore.open(folder / split)
+        else:
+            stores[split] = ingest(dataset, folder / split, update, split)
+    return stores
+
+
+def describe(store: ExampleStore) -> dict[str, Any]:
+    """Return the number of rows, their bytes, and rows per class where targets are labels."""
+    found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
+    if store.spec is not None and "targets" in store.spec.fields:
+        targets = store.column("targets")
+        if targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer):
+            labels, counts = np.unique(targets, return_counts=True)
+            found["classes"] = {str(label): int(n) for label, n in zip(labels, counts, strict=True)}
+    return found

@@ -1,0 +1,36 @@
+"""Check the parent's state and lay out what training starts from: `renate-stages restore-state`.
+
+Examples stay in `parent/` and are read from there. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from renate_stages import files, state
+from renate_stages.errors import WrongParentError
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.state import State
+
+
+def run(project: Project, say: Callable[[str], None] = print) -> None:
+    """Check `parent/` against its manifest; write its model, learner and manifest to
+    `work/restored`.
+
+    Raises:
+        RenateStagesError: If the parent is missing, damaged, newer than this version, or not the
+            one that `params.yaml` names.
+    """
+    params = Params.load(project.params)
+    parent = State.open(project.parent)
+    if parent.provenance.update != params.update.parent:
+        raise WrongParentError(parent.provenance.update, params.update.parent, params.update.number)
+    state.check(project.parent)
+
+    with files.whole_directory(project.restored) as folder:
+        for name in (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES):
+            if (project.parent / name).is_file():
+                files.link_or_copy(project.parent / name, folder / name)
+    memory = len(parent.memory())
+    say(f"update {params.update.number} starts from {parent.label}, {memory} examples in memory")
