@@ -1,0 +1,21 @@
+"""The model and the data of renate_config.py, tried on a few examples: `make test`, in seconds."""
+
+from pathlib import Path
+
+import pytest
+from renate_stages.check import check_user_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_model_learns_from_the_incoming_data():
+    if not any((ROOT / "data" / "incoming").glob("*")):
+        pytest.skip("no data in data/incoming: `dvc pull data/incoming.dvc`, or put some there")
+    checked = check_user_config(ROOT, examples=64)
+    assert checked.loss_after < checked.loss_before, "a few steps on few examples must lower the loss"
+
+
+def test_the_model_comes_back_from_its_state():
+    if not any((ROOT / "data" / "incoming").glob("*")):
+        pytest.skip("no data in data/incoming: `dvc pull data/incoming.dvc`, or put some there")
+    assert check_user_config(ROOT, examples=8).restored_equals_saved
