@@ -1,1 +1,40 @@
+"""Update PyTorch models with new data, again and again, without forgetting.
+
+Importing this package imports nothing heavy: each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_PLACES = {
+    "ExampleStore": "renate_stages.memory",
+    "Learner": "renate_stages.learners.base",
+    "ModelUpdater": "renate_stages.updater",
+    "RenateDataModule": "renate_stages.data",
+    "RenateModule": "renate_stages.models",
+    "State": "renate_stages.state",
+    "TrainingJobResult": "renate_stages.jobs",
+    "run_training_job": "renate_stages.jobs",
+}
+__all__ = [  # noqa: PLE0604 -- strings, unpacked
+    "__version__",
+    *_PLACES,  # pyright: ignore[reportUnsupportedDunderAll]
+]
+
+if TYPE_CHECKING:
+    from renate_stages.data import RenateDataModule as RenateDataModule
+    from renate_stages.jobs import TrainingJobResult as TrainingJobResult
+    from renate_stages.jobs import run_training_job as run_training_job
+    from renate_stages.learners.base import Learner as Learner
+    from renate_stages.memory import ExampleStore as ExampleStore
+    from renate_stages.models import RenateModule as RenateModule
+    from renate_stages.state import State as State
+    from renate_stages.updater import ModelUpdater as ModelUpdater
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

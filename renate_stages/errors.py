@@ -226,6 +226,26 @@ class NotExampleProjectError(RenateStagesError):
         )
 
 
+class StateExistsError(RenateStagesError):
+    """A place for a new state where something is already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"output_state_url {path} is there already, and no state is ever replaced.\n"
+            "To mend it: name a new folder."
+        )
+
+
+class UnsupportedLocationError(RenateStagesError):
+    """A place to run in or to keep states that this version does not reach."""
+
+    def __init__(self, what: str, found: str) -> None:
+        super().__init__(
+            f"{what} '{found}' is not on this machine, and this version works on this machine "
+            "only.\nTo mend it: use a local folder and backend='local'."
+        )
+
+
 class ParentExistsError(RenateStagesError):
     """`init --model` where the project already starts from something."""
 
