@@ -336,8 +336,9 @@ class MetricError(RenateStagesError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean 'x'?"` for the closest known name, or an empty string."""
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return f", did you mean '{close[0]}'?" if close else ""
+    by_lower_case = {each.lower(): each for each in sorted(known)}
+    close = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
+    return f", did you mean '{by_lower_case[close[0]]}'?" if close else ""
 
 
 # -- examples, memory and data -------------------------------------------------------------------

@@ -1,0 +1,298 @@
+"""Files, parameters, projects, the user's functions, generators, states, and the chain of hashes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import edit_params
+
+from renate_stages import errors, files, lineage, state, yaml_file
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.randomness import Generators
+from renate_stages.user_config import UserConfig
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    target = tmp_path / "out"
+    with files.whole_directory(target) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(RuntimeError), files.whole_directory(target) as folder:
+        (folder / "a").write_text("2")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / "a").read_text() == "1"
+
+
+def test_what_a_killed_process_left_is_cleaned_and_the_replaced_folder_put_back(tmp_path):
+    (tmp_path / ".out.x.new").mkdir()
+    (tmp_path / ".out.9.old").mkdir()
+    (tmp_path / ".out.9.old" / "a").write_text("1")
+    with pytest.raises(RuntimeError), files.whole_directory(tmp_path / "out"):
+        assert (tmp_path / "out" / "a").read_text() == "1"
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_that_shares_its_bytes_is_replaced_not_written(tmp_path):
+    (tmp_path / "cached").write_text("old")
+    (tmp_path / "cached").chmod(0o444)
+    os.link(tmp_path / "cached", tmp_path / "file")
+    files.write_text(tmp_path / "file", "new")
+    assert (tmp_path / "cached").read_text() == "old"
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_a_link_to_a_symbolic_link_is_to_the_file(tmp_path):
+    (tmp_path / "real").write_text("x")
+    (tmp_path / "symbolic").symlink_to(tmp_path / "real")
+    files.link_or_copy(tmp_path / "symbolic", tmp_path / "in" / "linked")
+    assert not (tmp_path / "in" / "linked").is_symlink()
+    assert (tmp_path / "in" / "linked").samefile(tmp_path / "real")
+
+
+def test_editing_yaml_keeps_comments(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("# top\na: 1  # why\nb: [1, 2]\n")
+    yaml_file.edit(path, lambda content: content.update(a=2))
+    assert path.read_text() == "# top\na: 2  # why\nb: [1, 2]\n"
+
+
+def test_all_problems_of_the_parameters_are_told_at_once():
+    wrong = {
+        "lerner": "ER",
+        "update": {"number": 1, "parent": 1},
+        "trainer": {"threads": True, "max_epochs": None, "precision": "32"},
+        "data": {"test_fraction": "0.2"},
+        "hyperparameters": {"a": {"b": {"c": 1}}},
+    }
+    with pytest.raises(errors.InvalidParamsError) as raised:
+        Params.parse(wrong)
+    text = str(raised.value)
+    assert len(raised.value.problems) == 6
+    for words in (
+        "lerner: unknown key, did you mean 'learner'?",
+        "parent 1 must be smaller than number 1",
+        "trainer.threads",
+        "trainer.precision",
+        "data.test_fraction",
+        "hyperparameters.a: expected a constant or a list",
+    ):
+        assert words in text, text
+
+
+def test_training_needs_an_end():
+    with pytest.raises(errors.InvalidParamsError, match="give at least one"):
+        Params.parse({"trainer": {"max_epochs": None}})
+    assert Params.parse({"trainer": {"max_epochs": None, "max_steps": 5}}).trainer.max_steps == 5
+
+
+def test_a_project_is_found_from_a_folder_inside(project):
+    inside = project.root / "data" / "incoming"
+    assert Project.find(inside).root == project.root
+    with pytest.raises(errors.NotAProjectError, match=r"dvc\.yaml"):
+        Project.find(project.root.parent)
+
+
+def test_a_second_stage_is_refused_with_the_process_that_works(project):
+    program = (
+        "import sys, time; from pathlib import Path; from renate_stages.project import Project\n"
+        "with Project(Path(sys.argv[1])).lock('train'):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(project.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(errors.BusyError, match=f"stage train, process {holder.pid}"),
+            project.lock("tune"),
+        ):
+            pass
+        holder.kill()
+    with project.lock("tune"):
+        pass
+
+
+def load(project, text: str) -> UserConfig:
+    required = "def data_module_fn(data_path): ...\n"
+    project.user_config.write_text(text + "\n" + required)
+    return UserConfig.load(project.user_config)
+
+
+def test_arguments_are_given_by_name_and_checked_by_type(project):
+    user = load(
+        project,
+        "from typing import Optional\n"
+        "def model_fn(rate: float, n: int = 3, flag: bool = False, name: Optional[str] = None,\n"
+        "             sizes: tuple[int, ...] = ()): return rate, n, flag, name, sizes",
+    )
+    values = {"rate": 1, "other": 5, "sizes": [1, 2]}
+    assert user.call("model_fn", values, model_state_url=None) == (1, 3, False, None, (1, 2))
+    for wrong in ({"rate": "1"}, {"rate": True}, {"rate": 1, "n": 1.5}, {"rate": 1, "flag": 1}):
+        with pytest.raises(errors.UserConfigError, match="model_fn takes"):
+            user.call("model_fn", wrong)
+    with pytest.raises(errors.UserConfigError, match=r"(?s)needs 'rate'.*hyperparameters\.rate"):
+        user.call("model_fn", {})
+
+
+def test_an_error_in_the_users_file_names_its_line(project):
+    with pytest.raises(errors.UserConfigError, match="line 2: NameError"):
+        load(project, "a = 1\nb = undefined\ndef model_fn(): ...")
+
+
+def test_transforms_of_the_memory_default_to_those_of_training(project):
+    user = load(
+        project,
+        "def model_fn(): ...\ndef train_transform(): return abs\n"
+        "def buffer_target_transform(): return int",
+    )
+    transforms = user.transforms({})
+    assert transforms.memory == (abs, int) and transforms.test == (None, None)
+
+
+def test_streams_of_numbers_are_named_and_of_one_update():
+    first, again, later = Generators(3, 1), Generators(3, 1), Generators(3, 2)
+    draws = [g.numpy("a").random(4).tolist() for g in (first, again, later)]
+    assert draws[0] == draws[1] != draws[2]
+    assert first.numpy("b").random(4).tolist() != draws[0]
+    assert 0 <= first.integer("a") < 2**63
+
+
+def test_the_empty_state_always_has_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        state.write_empty(tmp_path / name)
+    assert files.inventory(tmp_path / "a") == files.inventory(tmp_path / "b")
+    state.check(tmp_path / "a")
+
+
+@pytest.mark.parametrize("damage", ["missing", "longer", "flipped", "extra", "manifest"])
+def test_damage_of_a_state_is_named(tmp_path, damage):
+    state.write_empty(tmp_path)
+    victim = tmp_path / "memory" / "index.json"
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "longer":
+        victim.write_bytes(victim.read_bytes() + b" ")
+    elif damage == "flipped":
+        content = bytearray(victim.read_bytes())
+        content[3] ^= 1
+        victim.write_bytes(bytes(content))
+    elif damage == "extra":
+        (tmp_path / "memory" / "index.json.bak").touch()
+    else:
+        (tmp_path / "state.json").write_text("[1")
+    with pytest.raises(errors.DamagedStateError) as raised:
+        state.check(tmp_path)
+    assert ("state.json" if damage == "manifest" else "memory/index.json") in str(raised.value)
+    assert "dvc checkout" in str(raised.value)
+
+
+# -- the chain, on a small repository with hashes written by hand ----------------------------------
+
+
+def lock(parent: str, made: str) -> dict:
+    return {
+        "stages": {
+            "restore-state": {"deps": [{"path": "parent", "md5": parent}]},
+            "train": {"outs": [{"path": "state", "md5": made, "size": 1, "nfiles": 1}]},
+            "export": {"deps": [{"path": "state", "md5": made}]},
+        }
+    }
+
+
+@pytest.fixture
+def chain(project, monkeypatch) -> Project:
+    """Two tagged updates, and a third that is open and has run."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    lineage.git(project, "init", "-q")
+    for number, start, made in ((1, "a", "b"), (2, "b", "c"), (3, "c", "d")):
+        edit_params(project, update__number=number, update__parent=number - 1)
+        pointer = {"outs": [{"path": "parent", "md5": start}]}
+        project.parent_pointer.write_text(yaml_file.dump(pointer))
+        project.lock_file.write_text(yaml_file.dump(lock(start, made)))
+        lineage.git(project, "add", "dvc.lock", "parent.dvc", "params.yaml")
+        lineage.git(project, "commit", "-q", "-m", f"Update {number}")
+        if number < 3:
+            lineage.git(project, "tag", f"update-{number}")
+    return project
+
+
+def test_a_whole_chain_passes(chain):
+    assert lineage.verify(chain) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("parent.dvc", "md5: c", "md5: x"),
+        ("dvc.lock", "md5: c", "md5: x"),
+        ("dvc.lock", "md5: d\n      size", "md5: x\n      size"),
+    ],
+)
+def test_one_altered_hash_breaks_the_chain(chain, name, old, new):
+    path = chain.root / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    checked, problems = lineage.verify(chain)
+    assert checked == 2 and problems and "the working tree" in problems[0]
+
+
+def test_an_altered_hash_in_a_tagged_update_is_found(chain):
+    lineage.git(chain, "checkout", "-q", "--detach", "update-2")
+    chain.lock_file.write_text(yaml_file.dump(lock("b", "z")))
+    lineage.git(chain, "commit", "-q", "-a", "-m", "forged")
+    lineage.git(chain, "tag", "-f", "update-2")
+    lineage.git(chain, "checkout", "-q", "-")
+    assert any("update-2 wrote z" in problem for problem in lineage.verify(chain)[1])
+
+
+# -- what is imported ------------------------------------------------------------------------------
+
+HEAVY = ("torch", "pytorch_lightning", "mlflow", "pandas", "sklearn", "matplotlib", "dvc")
+
+
+@pytest.mark.parametrize(
+    "module", ["cli", "lineage", "stages.restore_state", "stages.tune", "stages.train", "tracking"]
+)
+def test_light_modules_import_nothing_heavy(module):
+    program = (
+        f"import sys, renate_stages.{module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_third_parties_have_one_room_each():
+    package = Path(lineage.__file__).parent
+    for name, rooms in {
+        "mlflow": {"tracking/writer.py"},
+        "sklearn": {"data/digits.py"},
+        "torchvision": set(),
+        "pickle": set(),
+    }.items():
+        found = {
+            path.relative_to(package).as_posix()
+            for path in package.rglob("*.py")
+            if any(
+                line.strip().startswith((f"import {name}", f"from {name}"))
+                for line in path.read_text().splitlines()
+            )
+        }
+        assert found == rooms, name
+
+
+def test_numbers_are_not_taken_from_global_generators():
+    np.random.seed(0)
+    before = np.random.get_state()[1].tolist()
+    Generators(0, 1).numpy("a").random(100)
+    assert np.random.get_state()[1].tolist() == before
