@@ -56,7 +56,8 @@ def write_adopted(
         splits = _read_old_data(updater, params, old_data, Path(scratch))
         learner = updater.learner(model, unwrap(model).state_dict())
         with StoreWriter(Path(scratch) / "nothing", update=0):
-            nothing = ExampleStore.open(Path(scratch) / "nothing")
+            pass
+        nothing = ExampleStore.open(Path(scratch) / "nothing")
         train = splits.get("train", nothing)
         chosen = learner.choose_memory(StoredDataset(nothing), StoredDataset(train))
         evolve(folder / "memory", None, chosen.kept, train, chosen.added, update=0)
