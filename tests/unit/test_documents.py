@@ -1,0 +1,75 @@
+"""What the documents say exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from renate_stages.cli import app
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "template/{{cookiecutter.project_slug}}/README.md"]
+COMMANDS = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_readme_is_at_most_200_lines():
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_named_is_there(name):
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    for command in re.findall(r"(?:^|[`(\s])renate-stages ([a-z-]+)", text):
+        assert command in COMMANDS, command
+    targets = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    if not name.startswith("template"):
+        for target in re.findall(r"(?:^|`)\s*make ([a-z-]+)", text, re.MULTILINE):
+            assert f"\n{target}:" in targets, target
+
+
+def test_the_pipeline_calls_commands_that_are_there():
+    pipeline = (REPOSITORY / "dvc.yaml").read_text(encoding="utf-8")
+    stages = re.findall(r"cmd: renate-stages ([a-z-]+)", pipeline)
+    assert len(stages) == 5 and set(stages) <= COMMANDS
+
+
+def test_the_readmes_python_example_runs(tmp_path):
+    import shutil
+
+    from renate_stages.data import write_digits
+
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example is not None
+    shutil.copy(REPOSITORY / "renate_config.py", tmp_path)
+    write_digits(tmp_path / "data" / "incoming", 1)
+    program = tmp_path / "example.py"
+    program.write_text(example[1])
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'overall'" in done.stdout and (tmp_path / "states" / "1" / "state.json").is_file()
+
+
+def test_the_table_of_learners_is_what_the_script_prints(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "forgetting.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    written = [line.split(" | ") for line in README.splitlines()]
+    for learner, *figures in printed:
+        row = next(each for each in written if each[0] == learner)
+        for found, stated in zip(figures[:-1], row[1:-1], strict=True):
+            assert float(found) == pytest.approx(float(stated), abs=0.03), learner
+        assert figures[-1] == row[-1]
