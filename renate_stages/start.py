@@ -61,7 +61,7 @@ def write_example(project: Project, update: int) -> None:
     """
     if Params.load(project.params).example is None:
         raise NotExampleProjectError
-    from renate_stages.data.digits import write_digits
+    from renate_stages.digits import write_digits
 
     write_digits(project.incoming, update)
 
