@@ -24,10 +24,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole, with the umask's permissions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with beside.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
 
 
@@ -58,7 +62,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent))
-    beside.chmod(0o777 & ~_umask())
+    beside.chmod(0o777 & ~umask())
     try:
         yield beside
     except BaseException:
@@ -76,20 +80,29 @@ def _remove_abandoned(path: Path) -> None:
     """Remove what a killed process left beside `path`; stages hold a lock, so nobody writes it."""
     for suffix in ("new", "old"):
         for left in path.parent.glob(f".{path.name}.*.{suffix}"):
-            if suffix == "old" and not path.exists():
+            if not left.is_dir():  # of write_text, for a file whose name begins like the folder's
+                left.unlink()
+            elif suffix == "old" and not path.exists():
                 left.rename(path)
             else:
                 shutil.rmtree(left)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return the permissions that new files and folders of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give `target` the bytes of `source` without copying where the file system can."""
+    """Give `target` the bytes of `source` without copying where the file system can.
+
+    Raises:
+        FileExistsError: If there is a target: writing it could write through a link of its own.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} exists: an output is written once")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)

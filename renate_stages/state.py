@@ -145,7 +145,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = {"files", *Provenance.__dataclass_fields__} - set(manifest)
     if missing:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
+    if not _lists_files(manifest["files"]):
+        raise DamagedStateError(folder, [f"{MANIFEST}: its list of files is not one"])
     return manifest
+
+
+def _lists_files(listed: Any) -> bool:
+    return isinstance(listed, dict) and all(
+        isinstance(entry, dict) and {"sha256", "size"} <= entry.keys() for entry in listed.values()
+    )
 
 
 def check(folder: Path) -> None:

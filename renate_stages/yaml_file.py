@@ -15,9 +15,13 @@ def read(path: Path) -> Any:
     """Return the content of a YAML file as plain values.
 
     Raises:
-        MalformedFileError: If it is not YAML.
+        MalformedFileError: If it is not YAML in UTF-8.
     """
-    return parse(path.read_text(encoding="utf-8"), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedFileError(path, "YAML", f"it is not UTF-8 ({error})") from error
+    return parse(text, path)
 
 
 def parse(text: str, source: Path | str) -> Any:

@@ -46,6 +46,7 @@ def read_state_dict(folder: Path) -> dict[str, Any]:
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write tensors as safetensors, equal bytes for equal tensors; those that share memory apart."""
     save_file({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}, path)
+    path.chmod(0o666 & ~files.umask())  # safetensors makes it readable by its owner alone
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 from renate_stages import files, tracking
@@ -29,7 +30,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with files.whole_directory(project.export) as folder:
             for name in MODEL_FILES:
                 files.link_or_copy(state.folder / name, folder / name)
-            files.link_or_copy(project.user_config, folder / project.user_config.name)
+            user_config = project.user_config  # copied: a user edits it, and DVC links its outputs
+            shutil.copyfile(user_config, folder / user_config.name)
             write_checkpoint(state.folder, folder / "model.ckpt")
             files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
         files.write_text(project.report, update_report(state, params.evaluation))
