@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch.utils.data import Subset
@@ -55,7 +57,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     generators.seed_global("check")
     prepare.require_files(project.incoming)
     train = prepare.read_splits(user, project.incoming, params.data, generators)["train"]
-    few = Subset(train, range(min(examples, len(train))))  # type: ignore[arg-type]
+    few = _first(train, examples)
     with TemporaryDirectory() as scratch:
         store = ingest(few, Path(scratch) / "few", params.update.number, "train")
         dataset = StoredDataset(store, None, *user.transforms(hyperparameters).train)
@@ -80,6 +82,12 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
         with torch.inference_mode():
             pair = [each(inputs, task_id=task_id) for each in (model, restored)]
     return CheckedConfig(before, after, _equal(*pair))
+
+
+def _first(dataset: Any, count: int) -> Any:
+    if hasattr(dataset, "__len__"):
+        return Subset(dataset, range(min(count, len(dataset))))
+    return list(islice(dataset, count))  # a stream; ingest takes any sequence
 
 
 def _equal(one: object, other: object) -> bool:

@@ -152,11 +152,11 @@ class ModelMismatchError(RenateStagesError):
 
 
 class NotFiniteError(RenateStagesError):
-    """Training gave a loss that is not a number; no state is written."""
+    """Training gave a loss that is not a finite number; no state is written."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(
-            f"The training loss is not finite after epoch {epoch}: no state was written.\n"
+            f"The loss is not finite after epoch {epoch}: no state was written.\n"
             "To mend it: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, or "
             "look for invalid numbers in the inputs."
         )
@@ -201,11 +201,13 @@ class NestedProjectError(RenateStagesError):
 
 
 class NextRefusedError(RenateStagesError):
-    """The update cannot be closed yet."""
+    """An update cannot be closed, or another not be opened, yet."""
 
-    def __init__(self, number: int, reasons: Iterable[str]) -> None:
+    def __init__(self, number: int, reasons: Iterable[str], what: str = "closed") -> None:
         listed = "\n".join(f"  - {reason}" for reason in reasons)
-        super().__init__(f"Update {number} is not ready to be closed:\n{listed}")
+        super().__init__(
+            f"Update {number} cannot be {what} yet, and nothing was changed:\n{listed}"
+        )
 
 
 class UnknownUpdateError(RenateStagesError):

@@ -7,6 +7,7 @@ content hash is that of `state` in the parent's `dvc.lock`.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,9 +59,9 @@ def fetch(project: Project, target: str) -> None:
         CommandError: If neither has it, or a changed file is in its place.
     """
     try:
-        dvc(project, "checkout", "--quiet", target)
+        dvc(project, "checkout", target)
     except CommandError:
-        dvc(project, "pull", "--quiet", target)
+        dvc(project, "pull", target)
 
 
 def track(project: Project, path: Path) -> None:
@@ -121,15 +122,10 @@ def unfinished(project: Project, number: int) -> list[str]:
         reasons.append("`train` has not finished: `dvc repro`")
     elif changed := _changed_stages(project):
         reasons.append(f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`")
-    if dirty := git(project, "status", "--porcelain"):
-        listed = ", ".join(line[3:] for line in dirty.splitlines()[:5])
-        reasons.append(f"not committed: {listed}: `git add -A && git commit`")
-    return reasons
+    return reasons + _uncommitted(project)
 
 
 def _changed_stages(project: Project) -> list[str]:
-    import json
-
     return sorted(json.loads(dvc(project, "status", "--json") or "{}"))
 
 
@@ -157,24 +153,58 @@ def open_from(project: Project, parent: int) -> int:
     """Open a new update that starts from an earlier one, on a branch of its own.
 
     Returns:
-        The number of the update that is open now: one above every tagged update.
+        The number of the update that is open now: above every tagged one and the one open here.
 
     Raises:
         UnknownUpdateError: If there is no such tag.
-        NextRefusedError: If something is not committed.
+        NextRefusedError: If something is not committed, or not in DVC.
+        CommandError: If neither cache nor remote has the state or its data; no branch is made then.
     """
     known = tags(project)
     if parent not in known:
         raise UnknownUpdateError(parent, known)
-    number = max(known) + 1
-    if dirty := git(project, "status", "--porcelain"):
-        raise NextRefusedError(number, [f"not committed: {dirty.splitlines()[0][3:]}"])
+    number = max(*known, Params.load(project.params).update.number) + 1
+    if reasons := _uncommitted(project) + _unsaved(project):
+        raise NextRefusedError(number, reasons, "opened")
     state = _state_entry(at_tag(project, parent, "dvc.lock"))
     assert state is not None
-    git(project, "checkout", "--quiet", "-b", f"{TAG}{number}-from-{parent}", f"{TAG}{parent}")
-    _start_from(project, state, parent=parent, number=number)
-    fetch(project, "data/incoming.dvc")
+    branch = f"{TAG}{number}-from-{parent}"
+    git(project, "checkout", "--quiet", "-b", branch, f"{TAG}{parent}")
+    try:
+        fetch(project, "data/incoming.dvc")
+        _start_from(project, state, parent=parent, number=number)
+    except CommandError:
+        git(project, "checkout", "--quiet", "-")
+        git(project, "branch", "--quiet", "-D", branch)
+        raise
     return number
+
+
+def _uncommitted(project: Project) -> list[str]:
+    dirty = git(project, "status", "--porcelain").splitlines()
+    listed = ", ".join(line[3:] for line in dirty[:5])
+    return [f"not committed: {listed}: `git add -A && git commit`"] if dirty else []
+
+
+def _unsaved(project: Project) -> list[str]:
+    """Return what of the data and the parent differs from its pointer, and would be replaced."""
+    pointers = [
+        f"{project.relative(path)}.dvc"
+        for path in (project.incoming, project.parent)
+        if path.exists() and path.with_name(f"{path.name}.dvc").is_file()
+    ]
+    if not pointers:
+        return []
+    changed = json.loads(dvc(project, "status", "--json", *pointers) or "{}")
+    cures = {
+        "data/incoming": "`dvc add data/incoming` and commit to keep it, or ",
+        "parent": "",  # nobody changes a parent on purpose
+    }
+    return [
+        f"{name} is not what {name}.dvc names: {cure}`dvc checkout --force {name}.dvc`"
+        for name, cure in cures.items()
+        if f"{name}.dvc" in changed
+    ]
 
 
 def _start_from(project: Project, state: dict[str, Any], *, parent: int, number: int) -> None:
@@ -211,6 +241,7 @@ def verify(project: Project) -> tuple[int, list[str]]:
     """
     problems = []
     known = tags(project)
+    first = None  # the state before any update: all that start from it start from the same
     for number in known:
         lock, pointer, params = (
             at_tag(project, number, name) for name in ("dvc.lock", "parent.dvc", "params.yaml")
@@ -219,6 +250,13 @@ def verify(project: Project) -> tuple[int, list[str]]:
         where = f"{TAG}{number}"
         if update.number != number:
             problems.append(f"{where}: params.yaml says it is update {update.number}")
+        if not update.parent:
+            start = _pointer(pointer)["md5"]
+            first = first or start
+            if start != first:
+                problems.append(
+                    f"{where}: parent.dvc names {start}, but the first state is {first}"
+                )
         problems += _broken_links(project, where, lock, pointer, update.parent, known)
     if project.parent_pointer.is_file():
         lock = project.lock_file.read_text("utf-8") if project.lock_file.is_file() else "{}"
@@ -279,6 +317,8 @@ def status(project: Project) -> dict[str, str]:
     found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
     if update.number in tags(project):
         found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
+    elif not project.incoming.with_name("incoming.dvc").is_file():
+        found["next"] = "there is no data yet: put it in data/incoming, `dvc add data/incoming`"
     elif _same_data_as(project, update.parent):
         found["next"] = (
             f"data/incoming is still that of update {update.parent}: put the new data there, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from renate_stages import files, state
 from renate_stages.data import StoredDataset
-from renate_stages.errors import UnmeasuredMetricError
+from renate_stages.errors import NotFiniteError, UnmeasuredMetricError
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.memory import ExampleStore, evolve
 from renate_stages.models import RenateModule
@@ -80,6 +81,8 @@ class MeasuredUpdate:
         initial = measure(updater.build_model(None), number)
         updated = updater.update(parent, data.train, validation_of(parent, data, number))
         after = measure(updated.model)
+        if not math.isfinite(after[number]["loss"]):  # the last step's harm shows only here
+            raise NotFiniteError(len(updated.curves))
 
         history = parent.evaluations().with_update(number, "initial", initial, rows)
         history = history.with_update(number, "before", before, rows)

@@ -70,7 +70,7 @@ class TrainerParams(_Block):
     devices: int = Field(
         default=1, ge=1, le=1, description="one; several come with remote execution"
     )
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     gradient_clip_val: float | None = Field(default=None, gt=0, description="largest gradient norm")
     deterministic: bool = Field(
         default=True, description="refuse kernels that differ from run to run"

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
 from renate_stages import files, optimization
 from renate_stages.data import ConcatStored, StoredDataset
-from renate_stages.errors import NotFiniteError, UnknownHyperparameterError
+from renate_stages.errors import InvalidParamsError, NotFiniteError, UnknownHyperparameterError
 from renate_stages.evaluation.evaluator import evaluate
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, UpdateContext, hyperparameters_of
@@ -65,6 +66,7 @@ class ModelUpdater:
     Raises:
         UnknownHyperparameterError: If nothing reads one of them.
         InvalidHyperparameterError: If one is outside its range.
+        InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
 
     Example:
         >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
@@ -84,6 +86,8 @@ class ModelUpdater:
         self._lr_scheduler_fn = optimization.lr_scheduler_fn(user, hyperparameters)
         self.transforms = user.transforms(hyperparameters)
         torch.set_num_threads(params.trainer.threads)
+        with _quiet():
+            self._trainer()  # a wrong value is refused now, not after loading data
 
     def build_model(self, stored: Path | None) -> RenateModule:
         """Build the user's model, new (seeded, so always the same) or with stored tensors."""
@@ -169,27 +173,31 @@ class ModelUpdater:
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
         return learner_class(context, **own)
 
-    def _trainer(self, recorder: Callback) -> Trainer:
+    def _trainer(self, *callbacks: Callback) -> Trainer:
         trainer = self.params.trainer
-        callbacks: list[Callback] = [recorder]
-        if sys.stderr.isatty():
-            callbacks.append(TQDMProgressBar())
-        return Trainer(
-            accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            precision=trainer.precision,
-            max_epochs=trainer.max_epochs if trainer.max_epochs is not None else -1,
-            max_steps=trainer.max_steps if trainer.max_steps is not None else -1,
-            gradient_clip_val=trainer.gradient_clip_val,
-            deterministic=trainer.deterministic,
-            callbacks=callbacks,
-            enable_progress_bar=sys.stderr.isatty(),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            logger=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
+        on_terminal = sys.stderr.isatty()
+        try:
+            return Trainer(
+                accelerator=trainer.accelerator,
+                devices=trainer.devices,
+                precision=trainer.precision,
+                max_epochs=trainer.max_epochs if trainer.max_epochs is not None else -1,
+                max_steps=trainer.max_steps if trainer.max_steps is not None else -1,
+                gradient_clip_val=trainer.gradient_clip_val,
+                deterministic=trainer.deterministic,
+                callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
+                enable_progress_bar=on_terminal,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                logger=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+            )
+        except (MisconfigurationException, ValueError) as error:
+            given = f"accelerator {trainer.accelerator!r} and precision {trainer.precision!r}"
+            raise InvalidParamsError(
+                "params.yaml", [f"trainer: Lightning refuses {given} on this machine: {error}"]
+            ) from error
 
 
 class _CurveRecorder(Callback):

@@ -10,7 +10,8 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
@@ -19,6 +20,7 @@ from renate_stages import yaml_file
 from renate_stages.errors import (
     DataModuleError,
     MissingFileError,
+    RenateStagesError,
     UndeclaredUserFileError,
     UserConfigError,
     did_you_mean,
@@ -137,7 +139,8 @@ class UserConfig:
                     f"{name} needs '{parameter.name}', which has no default",
                     f"give {block}.{parameter.name} in params.yaml, or a default in {name}",
                 )
-        return function(**arguments)
+        with self._running(name):
+            return function(**arguments)
 
     def arguments_of(self, name: str) -> list[str]:
         """Return the names of a function's arguments."""
@@ -154,6 +157,7 @@ class UserConfig:
 
         Raises:
             DataModuleError: If `data_module_fn` returns something else.
+            UserConfigError: If it, or the module's setup, fails.
         """
         known = self.arguments_of("data_module_fn")
         for name in arguments:
@@ -175,9 +179,25 @@ class UserConfig:
                     f"{type(module).__name__} defines {split}_collate_fn, which is not used",
                     "return examples of equal shapes, which need no collate function",
                 )
-        module.prepare_data()
-        module.setup()
+        with self._running("data_module_fn"):
+            module.prepare_data()
+            module.setup()
         return module
+
+    @contextmanager
+    def _running(self, name: str) -> Iterator[None]:
+        """Turn what a user's function raises into a message with its line in their file."""
+        try:
+            yield
+        except RenateStagesError:
+            raise
+        except Exception as error:
+            line, raised = _line_of(error, self.path), f"{type(error).__name__}: {error}"
+            raise UserConfigError(
+                self.path,
+                f"{name} failed at line {line}: {raised}",
+                "correct that line, or what it is given",
+            ) from error
 
     def transforms(self, values: Mapping[str, Any]) -> Transforms:
         """Return the transforms; the memory's default to those of training."""
@@ -230,7 +250,7 @@ def _line_of(error: BaseException, path: Path) -> int | str:
     line: int | str = "?"
     trace = error.__traceback__
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == path:
+        if Path(trace.tb_frame.f_code.co_filename) == path.absolute():
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
