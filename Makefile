@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 BIN := .venv/bin
+# A file of tests to one process: what a file's tests share is made once. In order: the slow first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install demo test test-unit test-slow lint bench lock clean
@@ -23,13 +25,13 @@ demo: install ## Generate a project in ./demo and take it through three updates
 	@$(BIN)/python scripts/demo.py
 
 test: install ## Run all tests but the long ones
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest $(PARALLEL) tests
 
 test-unit: install ## Run the unit tests alone
-	$(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
 test-slow: install ## Run the long forms of the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow tests
+	$(BIN)/python -m pytest $(PARALLEL) -m slow tests
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 
-from conftest import REPOSITORY, generate
+from sandbox import REPOSITORY, generate
 
 ELSEWHERE = ("pip", "cookiecutter", "cd", "mlflow")  # installation, generation, a server
 
@@ -26,7 +26,7 @@ def test_the_readmes_two_updates_run_as_written(tmp_path):
     assert json.loads(project.read("state/state.json"))["update"] == 2
     # A user breaks something: one message, and the state stays.
     before = project.read("state/state.json")
-    project.edit("params.yaml", "max_epochs:", "max_epoch:")
+    project.edit("params.yaml", ("max_epochs:", "max_epoch:"))
     broken = project.run("renate-stages", "train", code=2)
     assert "did you mean 'max_epochs'" in broken and "Traceback" not in broken
     assert project.read("state/state.json") == before

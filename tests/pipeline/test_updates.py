@@ -1,56 +1,34 @@
-"""What a user is promised of a project with three updates, by real `dvc repro`."""
+"""What a user is promised of a project with three updates, by real `dvc repro`.
+
+All tests that share the project are in this file: `make test` gives a file to one process.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sqlite3
+import os
+import shutil
+import signal
+import time
 
+import numpy as np
 import pytest
-import yaml
-from conftest import Sandbox, generate
+from sandbox import UP_TO_DATE, Sandbox, digest
 
-UP_TO_DATE = "Data and pipelines are up to date."
-
-
-def digest(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def locked_state(lock: str) -> str:
-    outs = yaml.safe_load(lock)["stages"]["train"]["outs"]
-    return next(out["md5"] for out in outs if out["path"] == "state")
-
-
-def pointed_parent(project: Sandbox) -> str:
-    return yaml.safe_load(project.read("parent.dvc"))["outs"][0]["md5"]
-
-
-def runs(project: Sandbox) -> list[dict[str, str]]:
-    """Return name, status and tags of every MLflow run, oldest first."""
-    with sqlite3.connect(project.root / "mlflow.db") as store:
-        found = store.execute("select run_uuid, name, status from runs order by start_time")
-        rows = found.fetchall()
-        tags = {
-            run: dict(store.execute("select key, value from tags where run_uuid = ?", (run,)))
-            for run, _, _ in rows
-        }
-        return [{**tags[run], "id": run, "name": n, "status": s} for run, n, s in rows]
+# -- the pipeline ----------------------------------------------------------------------------------
 
 
 def test_the_memory_keeps_what_fine_tuning_forgets(three_updates):
-    accuracy = json.loads(three_updates.read("metrics/update.json"))["accuracy"]
+    accuracy = three_updates.read_json("metrics/update.json")["accuracy"]
     assert accuracy["overall"] >= 0.90
     assert set(accuracy["holdout"]) == {"1", "2", "3"}
 
 
 def test_each_update_starts_from_the_state_before(three_updates):
-    state = json.loads(three_updates.read("state/state.json"))
+    state = three_updates.read_json("state/state.json")
     assert state["update"] == 3
     assert state["parent"] == digest(three_updates.root / "parent" / "state.json")
-    assert pointed_parent(three_updates) == locked_state(
-        three_updates.run("git", "show", "update-2:dvc.lock")
-    )
+    assert three_updates.read_json("parent/state.json")["update"] == 2
+    assert three_updates.pointed_parent == three_updates.state_at("update-2")
     assert "2 tagged update(s)" in three_updates.run("renate-stages", "verify")
 
 
@@ -59,150 +37,331 @@ def test_a_second_repro_does_nothing_and_a_forced_one_gives_equal_hashes(project
     before = project.read("dvc.lock")
     project.run("dvc", "repro", "-f", "-q")
     assert project.read("dvc.lock") == before
-    names = [run["name"] for run in runs(project)]
-    assert names == ["update 1", "update 2", "update 3", "update 3"]
-    assert [run["renate.attempt"] for run in runs(project)][-2:] == ["1", "2"]
+    assert not project.run("git", "status", "--porcelain")
+    # One run for each update and attempt, shared by its stages.
+    assert [(run["name"], run["renate.attempt"]) for run in project.runs] == [
+        ("update 1", "1"),
+        ("update 2", "1"),
+        ("update 3", "1"),
+        ("update 3", "2"),
+    ]
+    assert {run["status"] for run in project.runs} == {"FINISHED"}
 
 
 def test_a_pulled_clone_has_nothing_to_do(project):
     clone = project.clone()
     clone.run("dvc", "pull", "-q")
     assert UP_TO_DATE in clone.run("dvc", "repro")
+    assert clone.hashes("state") == project.hashes("state")
 
 
-def test_a_clone_that_was_not_pulled_runs_with_what_it_declares_alone(project):
+def test_in_a_clone_that_was_not_pulled_every_stage_runs_on_what_it_declares(project):
     clone = project.clone()
-    clone.edit("params.yaml", "max_epochs: 20", "max_epochs: 2")
+    clone.stop_tracking()
+    clone.edit(
+        "params.yaml",
+        ("test_fraction: 0.2", "test_fraction: 0.3"),  # prepare
+        ("task_id: default_task", "task_id: digits"),  # restore-state
+        ("learning_rate: 0.05", "learning_rate: 0.04"),  # tune
+        ("max_epochs: 20", "max_epochs: 2"),  # train, and with its state export
+    )
     printed = clone.run("dvc", "repro", "--pull", "--allow-missing")
-    assert "update 3: 24 steps" in printed
-    assert not (clone.root / "data" / "incoming").exists(), "prepare had nothing to do"
+    for stage in ("prepare", "restore-state", "tune", "train", "export"):
+        assert f"Running stage '{stage}'" in printed
+    assert clone.read_json("state/state.json")["task_ids"]["3"] == "digits"
+    assert clone.read_json("state/state.json")["parent"] == digest(
+        project.root / "parent" / "state.json"
+    )
+
+
+def test_in_a_clone_that_was_not_pulled_stages_without_a_change_need_no_data(project):
+    clone = project.clone()
+    clone.stop_tracking()
+    clone.edit("params.yaml", ("max_epochs: 20", "max_epochs: 1"))
+    printed = clone.run("dvc", "repro", "--pull", "--allow-missing")
+    assert "Stage 'prepare' didn't change, skipping" in printed
+    assert "Stage 'restore-state' didn't change, skipping" in printed
+    assert "Running stage 'train'" in printed and "Running stage 'export'" in printed
+    assert not (clone.root / "data" / "incoming").exists()
 
 
 def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
     parent = digest(project.root / "parent" / "state.json")
+    commit = project.run("git", "rev-parse", "HEAD").strip()
     change = ("-S", "hyperparameters.learning_rate=0.02", "-S", "trainer.max_epochs=1")
     project.run("dvc", "exp", "run", "-q", "-n", "slower", *change)
-    assert json.loads(project.read("state/state.json"))["parent"] == parent
+    assert project.read_json("state/state.json")["parent"] == parent
     project.run("git", "checkout", "-q", "--", ".")
     project.run("dvc", "checkout", "-q")
+
     change = ("-S", "hyperparameters.learning_rate=0.03", "-S", "trainer.max_epochs=1")
     project.run("dvc", "exp", "run", "-q", "--temp", "-n", "elsewhere", *change)
+    assert UP_TO_DATE in project.run("dvc", "repro"), "the workspace is as it was"
     shown = project.run("dvc", "exp", "show", "--csv")
     assert "slower" in shown and "elsewhere" in shown
-    by_experiment = {run.get("dvc.exp.name"): run for run in runs(project)}
-    commit = project.run("git", "rev-parse", "HEAD").strip()
-    for name in ("slower", "elsewhere"):
-        run = by_experiment[name]
-        assert (run["status"], run["update.number"]) == ("FINISHED", "3")
+
+    # Both are in the project's own store, also the one from a temporary folder.
+    runs = {run["dvc.exp.name"]: run for run in project.runs if "dvc.exp.name" in run}
+    assert set(runs) == {"slower", "elsewhere"}
+    for name, run in runs.items():
+        assert run["name"] == f"update 3 · {name}"
+        assert (run["status"], run["update.number"], run["update.parent"]) == ("FINISHED", "3", "2")
         assert run["update.parent.state"] == parent
-    assert by_experiment["slower"]["git.commit"] == commit
+        assert run["dvc.parent.md5"] == project.pointed_parent
+        assert "reports/update.md" in project.artifacts(run)
+    assert runs["slower"]["git.commit"] == commit
 
 
-def test_an_earlier_model_comes_back_by_checkout(project):
+def test_an_earlier_model_comes_back_by_checkout(project, models):
+    assert len(set(models)) == 3
+    assert digest(project.root / "state" / "model.safetensors") == models[2]
     project.run("git", "checkout", "-q", "update-1")
-    first = locked_state(project.read("dvc.lock"))
     project.run("dvc", "checkout", "-q")
-    state = json.loads(project.read("state/state.json"))
-    assert state["update"] == 1
-    model = project.root / "state" / "model.safetensors"
-    assert digest(model) == state["files"]["model.safetensors"]["sha256"]
-    assert first == locked_state(project.run("git", "show", "update-1:dvc.lock"))
+    assert digest(project.root / "state" / "model.safetensors") == models[0]
+    assert digest(project.root / "export" / "model.safetensors") == models[0]
+    assert project.read_json("metrics/update.json")["update"] == 1
+
+
+def test_the_run_of_an_update_holds_parameters_curves_pictures_and_report(three_updates):
+    *_, run = three_updates.runs
+    assert (run["status"], run["update.number"], run["learner"]) == ("FINISHED", "3", "ER")
+    assert run["update.parent.state"] == three_updates.read_json("state/state.json")["parent"]
+    (commit,) = three_updates.run("git", "rev-list", "-n", "1", "HEAD~1").split()
+    assert (run["git.commit"], run["git.branch"]) == (commit, "main"), "the open update's commit"
+
+    parameters = dict(
+        three_updates.query("select key, value from params where run_uuid = ?", run["id"])
+    )
+    assert parameters["hyperparameters.learning_rate"] == "0.05"
+    assert (parameters["update.number"], parameters["trainer.max_epochs"]) == ("3", "20")
+
+    steps = "select count(distinct step) from metrics where run_uuid = ? and key = ?"
+    for curve in ("train_loss", "val_loss", "val_accuracy"):
+        assert three_updates.query(steps, run["id"], curve) == [(20,)], curve
+    final = "select value from latest_metrics where run_uuid = ? and key = 'accuracy.overall'"
+    ((overall,),) = three_updates.query(final, run["id"])
+    accuracy = three_updates.read_json("metrics/update.json")["accuracy"]
+    assert overall == pytest.approx(accuracy["overall"])
+
+    assert {
+        "plots/matrix_accuracy.png",
+        "plots/holdouts_accuracy.png",
+        "plots/learning_curve.csv",
+        "reports/update.md",
+        "reports/MODEL_CARD.md",
+    } <= three_updates.artifacts(run)
+
+
+def test_the_users_own_tests_pass(project):
+    printed = project.run("python", "-m", "pytest", "-q", "tests")
+    assert "2 passed" in printed
+    assert not project.run("git", "status", "--porcelain")
+
+
+# -- next, status, verify, init --------------------------------------------------------------------
+
+
+def next_step(project: Sandbox) -> str:
+    """Return what `status` says is to be done."""
+    lines = project.run("renate-stages", "status").splitlines()
+    return next(line for line in lines if line.startswith("next:"))
 
 
 @pytest.mark.parametrize("name", ["parent.dvc", "dvc.lock"])
 def test_verify_finds_an_altered_hash(project, name):
-    md5 = pointed_parent(project)
-    project.edit(name, md5, "0" * 32 + ".dir")
-    assert "broken" in project.run("renate-stages", "verify", code=1)
+    project.edit(name, (project.pointed_parent, "0" * 32 + ".dir"))
+    printed = project.run("renate-stages", "verify", code=1)
+    assert "broken: the working tree" in printed and "Traceback" not in printed
 
 
-def test_next_refuses_what_is_not_finished_or_not_committed(project):
-    project.edit("params.yaml", "max_epochs: 20", "max_epochs: 2")
-    before = project.run("git", "status", "--porcelain")
-    refused = project.run("renate-stages", "next", code=2)
-    assert "not up to date" in refused and "not committed: params.yaml" in refused
-    assert "Traceback" not in refused
-    assert project.run("git", "status", "--porcelain") == before
-    assert "update-3" not in project.run("git", "tag")
+def edit_a_parameter(project: Sandbox) -> None:
+    project.edit("params.yaml", ("max_epochs: 20", "max_epochs: 2"))
+
+
+def commit_a_changed_parameter(project: Sandbox) -> None:
+    edit_a_parameter(project)
+    project.commit("Fewer epochs")
+
+
+def add_a_file(project: Sandbox) -> None:
+    (project.root / "notes.txt").touch()
+
+
+def drop_the_results(project: Sandbox) -> None:
+    project.run("git", "rm", "-q", "dvc.lock")
+    project.commit("No results")
+
+
+def tag_it(project: Sandbox) -> None:
+    project.run("git", "tag", "update-3")
+
+
+def change_the_data(project: Sandbox) -> None:
+    project.run("renate-stages", "example-data", "1")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reasons"),
+    [
+        (edit_a_parameter, ["not up to date (train)", "not committed: params.yaml"]),
+        (commit_a_changed_parameter, ["not up to date (train)"]),
+        (add_a_file, ["not committed: notes.txt"]),
+        (drop_the_results, ["the pipeline has not run"]),
+        (tag_it, ["the tag update-3 exists"]),
+        (change_the_data, ["not up to date (data/incoming.dvc, prepare)"]),
+    ],
+)
+def test_next_refuses_with_its_reasons_and_changes_nothing(project, prepare, reasons):
+    prepare(project)
+    before = project.standing
+    printed = project.run("renate-stages", "next", code=2)
+    assert printed.count("\n  - ") == len(reasons), printed
+    for reason in reasons:
+        assert reason in printed
+    assert "Traceback" not in printed
+    assert project.standing == before
+
+
+def lose_the_cache(project: Sandbox) -> None:
+    for folder in (".dvc/cache", "parent", "data/incoming", "../digits-dvc-remote"):
+        shutil.rmtree(project.root / folder)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "start", "says"),
+    [
+        (add_a_file, "update-1", "not committed: notes.txt"),
+        (change_the_data, "update-1", "`dvc add data/incoming` and commit to keep it"),
+        (lose_the_cache, "update-1", "failed:\nWARNING: Some of the cache files do not exist"),
+        (lambda _: None, "update-7", "no tag update-7 (tagged: update-1, update-2)"),
+        (lambda _: None, "one", "expected update-K"),
+    ],
+)
+def test_a_fork_that_cannot_be_opened_changes_nothing(project, prepare, start, says):
+    prepare(project)
+    before = project.standing
+    printed = project.run("renate-stages", "next", "--from", start, code=2)
+    assert says in printed and "Traceback" not in printed
+    assert project.standing == before
 
 
 def test_a_fork_starts_from_an_earlier_update_on_its_own_branch(project):
-    project.run("renate-stages", "next")
     project.run("renate-stages", "next", "--from", "update-1")
     assert project.run("git", "branch", "--show-current").strip() == "update-4-from-1"
-    project.edit("params.yaml", "max_epochs: 20", "max_epochs: 1")
-    project.run("renate-stages", "example-data", "2")
-    project.run("dvc", "add", "-q", "data/incoming")
+    assert project.pointed_parent == project.state_at("update-1")
+    assert project.read_json("parent/state.json")["update"] == 1
+    assert "data/incoming is still that of update 1" in next_step(project)
+
+    project.stop_tracking()
+    project.edit("params.yaml", ("max_epochs: 20", "max_epochs: 1"))
+    project.put_digits(2)
     project.run("dvc", "repro", "-q")
     project.commit("Update 4")
-    state = json.loads(project.read("state/state.json"))
+    state = project.read_json("state/state.json")
     assert (state["update"], sorted(state["task_ids"])) == (4, ["1", "4"])
+    assert set(project.read_json("metrics/update.json")["accuracy"]["holdout"]) == {"1", "4"}
+    project.run("renate-stages", "next")
     assert "3 tagged update(s)" in project.run("renate-stages", "verify")
 
 
-def test_a_failed_run_lets_no_output_into_git(project):
-    project.edit("params.yaml", "learning_rate: 0.05", "learning_rate: 1.0e+30")
-    printed = project.run("dvc", "repro", code=None)
-    assert "not finite" in printed and "Traceback" not in printed
-    project.run("git", "add", "-A")
-    staged = project.run("git", "diff", "--cached", "--name-only").split()
-    tracked = project.run("git", "ls-files").split()
-    for output in ("state/", "work/", "export/", "parent/", "data/incoming/"):
-        assert not any(name.startswith(output) for name in [*staged, *tracked])
-    assert [run["status"] for run in runs(project)][-1] == "FAILED"
+def test_a_fork_takes_no_number_of_an_open_update(project):
+    project.run("renate-stages", "next")  # update 4 is open on main
+    printed = project.run("renate-stages", "next", "--from", "update-1")
+    assert "update 5 is open" in printed
 
 
-def test_the_run_of_an_update_holds_curves_pictures_and_report(three_updates):
-    last = runs(three_updates)[-1]
-    assert (last["status"], last["update.number"], last["learner"]) == ("FINISHED", "3", "ER")
-    with sqlite3.connect(three_updates.root / "mlflow.db") as store:
-        query = "select count(distinct step) from metrics where run_uuid = ? and key = 'train_loss'"
-        assert store.execute(query, (last["id"],)).fetchone() == (20,)
-    folder = next((three_updates.root / "mlartifacts").rglob(f"{last['id']}/artifacts"))
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {
-        "plots/matrix_accuracy.png",
-        "plots/holdouts_accuracy.png",
-        "reports/update.md",
-    } <= found
-
-
-def test_new_example_data_leaves_the_cache_as_it_was(project):
-    cache = project.root / ".dvc" / "cache"
-    before = {path: digest(path) for path in cache.rglob("*") if path.is_file()}
-    project.run("renate-stages", "example-data", "1")
-    assert {path: digest(path) for path in before} == before
+def test_status_says_what_to_do_next(project):
+    assert "finished and committed: `renate-stages next`" in next_step(project)
+    project.run("renate-stages", "next")
+    assert "data/incoming is still that of update 3" in next_step(project)
+    project.put_digits(1)
+    assert "not up to date" in next_step(project) and "`dvc repro`" in next_step(project)
+    printed = project.run("renate-stages", "status")
+    assert "update:    4" in printed and "parent:    update 3" in printed
+    assert "dirty:     data/incoming.dvc" in printed
+    project.run("git", "checkout", "-q", "--force", "update-2")
+    assert "closed and tagged" in next_step(project)
+    shutil.rmtree(project.root / "parent")
+    assert "dvc pull parent.dvc" in project.run("renate-stages", "status")
 
 
 def test_init_twice_changes_nothing(project):
-    head = project.run("git", "rev-parse", "HEAD")
+    before = project.standing
     assert "nothing to do" in project.run("renate-stages", "init")
-    assert project.run("git", "rev-parse", "HEAD") == head
-    assert not project.run("git", "status", "--porcelain")
+    assert project.standing == before
 
 
-def test_a_project_starts_from_a_model_that_a_team_has(three_updates, tmp_path):
-    new = generate(tmp_path)
-    old_data = tmp_path / "old"
-    from renate_stages.data import write_digits
-
-    write_digits(old_data, 1)
-    model = str(three_updates.root / "parent" / "model.safetensors")
-    printed = new.run("renate-stages", "init", "--model", model, "--memory", str(old_data))
-    assert "the model of model.safetensors" in printed
-    state = json.loads(new.read("parent/state.json"))
-    assert (state["kind"], state["classes"]) == ("init", [0, 1, 2, 3])
-    assert "already" in new.run("renate-stages", "init", "--model", model, code=2)
-    new.run("renate-stages", "example-data", "2")
-    new.run("dvc", "add", "-q", "data/incoming")
-    new.run("dvc", "repro", "-q")
-    accuracy = json.loads(new.read("metrics/update.json"))["accuracy"]["holdout"]
-    assert accuracy["0"] >= 0.9 and accuracy["1"] >= 0.9
+def test_init_in_a_clone_fetches_the_state_to_start_from(project):
+    clone = project.clone()
+    assert "the state of update 2, fetched" in clone.run("renate-stages", "init")
+    assert clone.hashes("parent") == project.hashes("parent")
+    assert not clone.run("git", "status", "--porcelain")
 
 
-def test_a_folder_inside_a_foreign_repository_is_refused(tmp_path):
-    inner = generate(tmp_path / "outer")
-    outer = Sandbox(tmp_path / "outer")
-    outer.run("git", "init", "-q")
-    assert "a repository of its own" in inner.run("renate-stages", "init", code=2)
-    assert not (inner.root / ".git").exists()
+# -- what goes wrong in the middle -----------------------------------------------------------------
+
+
+TRANSFORM = "    return image.float() / 16\n"
+PAUSE = '    if Path(".renate/pause").exists() and torch.is_grad_enabled():  # in training\n'
+PAUSE += '        Path(".renate/paused").touch()\n        __import__("time").sleep(600)\n'
+
+
+def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project):
+    undisturbed = project.hashes("state")
+    project.edit("renate_config.py", (TRANSFORM, PAUSE + TRANSFORM))
+    scratch = project.root / ".renate"
+    (scratch / "pause").touch()
+    repro = project.start("dvc", "repro", "-q")
+    try:
+        started = time.monotonic()
+        while not (scratch / "paused").exists():
+            assert repro.poll() is None and time.monotonic() - started < 180
+            time.sleep(0.1)
+        stage, pid = (scratch / "stage.lock").read_text().rsplit(" ", 1)
+        assert stage == "stage train, process"
+        os.kill(int(pid), signal.SIGKILL)
+        assert repro.wait(60) != 0
+    finally:
+        if repro.poll() is None:
+            os.killpg(repro.pid, signal.SIGKILL)
+            repro.wait()
+    assert not (project.root / "state").exists()
+
+    (scratch / "pause").unlink()
+    project.run("dvc", "repro", "-q")
+    found = project.hashes("state")
+    assert found.pop("state.json") != undisturbed.pop("state.json")  # it lists the changed file
+    assert found == undisturbed
+    assert not list(project.root.glob(".*.new"))
+    assert [run["status"] for run in project.runs[-2:]] == ["KILLED", "FINISHED"]
+
+
+def test_data_changed_behind_dvcs_back_is_found(project):
+    before = project.read("data/incoming.dvc")
+    rows = project.read_json("metrics/data.json")
+    for name in ("inputs.npy", "targets.npy"):
+        path = project.root / "data" / "incoming" / name
+        fewer = np.load(path)[:-100]
+        path.unlink()
+        np.save(path, fewer)
+    printed = project.run("dvc", "repro", "prepare")
+    assert "Running stage 'prepare'" in printed
+    now = project.read_json("metrics/data.json")
+    count = {
+        when: sum(split["rows"] for split in data.values())
+        for when, data in (("before", rows), ("now", now))
+    }
+    assert count["before"] - count["now"] == 100
+    assert project.read("data/incoming.dvc") != before, "and its new hash is there to commit"
+
+
+def test_new_example_data_leaves_the_cache_as_it_was(project):
+    project.run("dvc", "config", "cache.type", "hardlink")
+    project.run("dvc", "checkout", "-q", "--relink")
+    linked = project.root / "data" / "incoming" / "inputs.npy"
+    assert linked.stat().st_nlink > 1, "the same bytes as in the cache"
+    cache = project.root / ".dvc" / "cache"
+    before = {path: digest(path) for path in cache.rglob("*") if path.is_file()}
+    project.run("renate-stages", "example-data", "1")
+    assert linked.stat().st_nlink == 1
+    assert {path: digest(path) for path in before} == before

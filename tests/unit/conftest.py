@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from small_project import REPOSITORY, edit_params
 
-from renate_stages import state, yaml_file
+from renate_stages import state
 from renate_stages.project import Project
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def edit_params(project: Project, **changes) -> None:
-    """Set values in params.yaml; `a__b` names the key b of block a."""
-
-    def change(content):
-        for path, value in changes.items():
-            *blocks, key = path.split("__")
-            block = content
-            for name in blocks:
-                block = block[name]
-            block[key] = value
-
-    yaml_file.edit(project.params, change)
 
 
 @pytest.fixture
@@ -45,12 +29,3 @@ def project(tmp_path, monkeypatch) -> Project:
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return project
-
-
-def snapshot(project: Project) -> dict[str, bytes]:
-    """Return the bytes of every file of a project, but of locks and compiled code."""
-    return {
-        path.relative_to(project.root).as_posix(): path.read_bytes()
-        for path in project.root.rglob("*")
-        if path.is_file() and not {".renate", "__pycache__"} & set(path.parts)
-    }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import edit_params
+from small_project import edit_params
 
 from renate_stages import errors, files, lineage, state, yaml_file
 from renate_stages.params import Params
@@ -254,6 +254,56 @@ def test_an_altered_hash_in_a_tagged_update_is_found(chain):
     assert any("update-2 wrote z" in problem for problem in lineage.verify(chain)[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("parent.dvc", "md5: b", "md5: x", "update-2: parent.dvc names x, but update-1 wrote b"),
+        ("dvc.lock", "md5: b", "md5: x", "update-2: restore-state read parent as x, but parent"),
+        (
+            "dvc.lock",
+            "md5: c\n      size",
+            "md5: x\n      size",
+            "update-2: export read state as c",
+        ),
+        ("params.yaml", "number: 2", "number: 4", "update-2: params.yaml says it is update 4"),
+        (
+            "params.yaml",
+            "parent: 1",
+            "parent: 0",
+            "update-2: parent.dvc names b, but the first state is a",
+        ),
+    ],
+)
+def test_what_is_altered_in_a_tagged_update_is_told(chain, name, old, new, told):
+    lineage.git(chain, "checkout", "-q", "--detach", "update-2")
+    path = chain.root / name
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    lineage.git(chain, "commit", "-q", "-a", "-m", "forged")
+    lineage.git(chain, "tag", "-f", "update-2")
+    lineage.git(chain, "checkout", "-q", "-")
+    _, problems = lineage.verify(chain)
+    assert any(problem.startswith(told) for problem in problems), problems
+
+
+def test_a_parent_without_a_tag_is_told(chain):
+    lineage.git(chain, "tag", "-d", "update-1")
+    assert lineage.verify(chain) == (1, ["update-2: its parent update-1 is not tagged"])
+
+
+def test_an_open_update_that_has_not_run_is_no_break(chain):
+    """Until then dvc.lock is still its parent's."""
+    chain.lock_file.write_text(yaml_file.dump(lock("b", "c")))
+    assert lineage.verify(chain) == (2, [])
+
+
+def test_status_says_how_to_get_a_parent_that_is_not_here(chain):
+    chain.parent.rename(chain.root / "elsewhere")
+    found = lineage.status(chain)
+    assert (found["update"], found["parent"]) == ("3", "update 2 (c)")
+    assert "dvc pull parent.dvc" in found["state"]
+
+
 # -- what is imported ------------------------------------------------------------------------------
 
 HEAVY = ("torch", "pytorch_lightning", "mlflow", "pandas", "sklearn", "matplotlib", "dvc")
@@ -272,11 +322,24 @@ def test_light_modules_import_nothing_heavy(module):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_restoring_and_tuning_run_without_torch(project):
+    program = (
+        "import sys; from pathlib import Path; from renate_stages.project import Project\n"
+        "from renate_stages.stages import restore_state, tune\n"
+        "for stage in (restore_state, tune): stage.run(Project(Path.cwd()))\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
 def test_third_parties_have_one_room_each():
     package = Path(lineage.__file__).parent
     for name, rooms in {
         "mlflow": {"tracking/writer.py"},
-        "sklearn": {"data/digits.py"},
+        "sklearn": set(),
         "torchvision": set(),
         "pickle": set(),
     }.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import REPOSITORY
+from small_project import REPOSITORY
 
 from renate_stages import errors, run_training_job
 from renate_stages.data import StoredDataset, write_digits

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import edit_params, snapshot
+from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors, files, state
 from renate_stages.cli import main
@@ -31,12 +31,6 @@ def run_until(project, last: str) -> None:
         stage.run(project, quiet)
         if name == last:
             return
-
-
-def edit_config(project, old: str, new: str) -> None:
-    text = project.user_config.read_text()
-    assert old in text
-    project.user_config.write_text(text.replace(old, new))
 
 
 def store(folder: str, *shards: str) -> set[str]:
@@ -96,6 +90,25 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
     state.check(project.state)
 
 
+def test_the_users_file_is_copied_into_the_export_not_linked(project):
+    """DVC may link and protect what it caches; a user edits theirs."""
+    run_until(project, "export")
+    exported = project.export / "renate_config.py"
+    assert not exported.samefile(project.user_config)
+    assert exported.read_bytes() == project.user_config.read_bytes()
+
+
+def test_constants_reach_training_as_they_are_written(project):
+    values = {"rate": 1e-05, "flag": True, "text": "1e-3", "none": None, "list": [1, 2.5, "a: b"]}
+    edit_params(project, hyperparameters=values)
+    tune.run(project, quiet)
+    assert train.read_tuned(project) == values
+    assert list(train.read_tuned(project)) == sorted(values)
+    edit_params(project, hyperparameters={})
+    tune.run(project, quiet)
+    assert train.read_tuned(project) == {}
+
+
 def test_the_next_update_takes_over_model_memory_and_history(project):
     from renate_stages.data import write_digits
     from renate_stages.state import State
@@ -136,6 +149,33 @@ def empty_incoming(project):
 def damage_parent(project):
     path = project.parent / "evaluations.csv"
     path.write_bytes(path.read_bytes() + b"1")
+
+
+def give(project, returned: str):
+    """Let the data module give something else for its training data."""
+    edit_config(project, "TensorDataset(images, labels)", returned)
+
+
+def lose_parent(project):
+    project.parent.rename(project.root / "elsewhere")
+
+
+def lose_tuned(project):
+    project.tuned.unlink()
+
+
+def lose_prepared(project):
+    (project.prepared / "prepared.json").unlink()
+
+
+def cut_a_store(project):
+    path = next(project.prepared.glob("train/*.inputs.npy"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def diverge_in_the_last_step(project):
+    edit_params(project, trainer__max_steps=1, hyperparameters__learning_rate=1e38)
+    tune.run(project, quiet)
 
 
 def write_newer_state(project):
@@ -215,6 +255,77 @@ MISTAKES = [
         ["hidden_size: int", "'big'"],
     ),
     (
+        "prepare",
+        lambda p: p.params.write_bytes(b"seed: 0  # caf\xe9\n"),
+        errors.MalformedFileError,
+        ["params.yaml", "not UTF-8"],
+    ),
+    (
+        "prepare",
+        lambda p: edit_params(p, data__arguments={"siz": 3}),
+        errors.UserConfigError,
+        ["data.arguments.siz", "data_module_fn does not take"],
+    ),
+    (
+        "prepare",
+        lambda p: edit_config(p, "inputs.npy", "input.npy"),
+        errors.UserConfigError,
+        ["data_module_fn failed at line 22", "FileNotFoundError", "input.npy"],
+    ),
+    (
+        "prepare",
+        lambda p: give(p, "TensorDataset(images[:0], labels[:0])"),
+        errors.DataModuleError,
+        ["train_data() has 0 row(s)", "give more rows"],
+    ),
+    (
+        "prepare",
+        lambda p: give(p, "iter(())"),
+        errors.DataModuleError,
+        ["without a length", "return test_data() and val_data() as well"],
+    ),
+    (
+        "prepare",
+        lambda p: give(p, "list(images)"),
+        errors.NotAPairError,
+        ["train data, item 0", "a Tensor", "return inputs, targets"],
+    ),
+    (
+        "prepare",
+        lambda p: give(p, "[('a word', 1)] * 20"),
+        errors.UnstorableValueError,
+        ["train data, item 0", "a str", "token ids"],
+    ),
+    (
+        "prepare",
+        lambda p: edit_params(p, data__test_fraction=0),
+        errors.DataModuleError,
+        ["test_data() returned None", "forgetting is measured"],
+    ),
+    ("restore-state", lose_parent, errors.MissingFileError, ["renate-stages init", "dvc pull"]),
+    ("train", lose_tuned, errors.MissingFileError, ["tuned.yaml is missing", "dvc repro"]),
+    ("train", lose_prepared, errors.MissingFileError, ["prepared.json", "dvc repro"]),
+    ("train", cut_a_store, errors.DamagedStoreError, ["inputs.npy", "expected", "dvc checkout"]),
+    (
+        "train",
+        lambda p: edit_params(p, trainer__accelerator="gpuu"),
+        errors.InvalidParamsError,
+        ["params.yaml", "accelerator 'gpuu'", "Available names are"],
+    ),
+    (
+        "train",
+        lambda p: edit_config(p, "return MLP(", "return print("),
+        errors.UserConfigError,
+        ["model_fn failed at line", "TypeError"],
+    ),
+    (
+        "train",
+        diverge_in_the_last_step,
+        errors.NotFiniteError,
+        ["not finite", "learning_rate", "no state was written"],
+    ),
+    ("export", lambda p: None, errors.MissingFileError, ["state.json is missing", "dvc pull"]),
+    (
         "train",
         lambda p: edit_params(p, evaluation__metric="acuracy"),
         errors.UnmeasuredMetricError,
@@ -231,7 +342,7 @@ MISTAKES = [
 def test_a_mistake_gets_one_clear_message_and_changes_no_file(
     project, monkeypatch, capsys, stage, mistake, error, says
 ):
-    if stage == "train":
+    if stage in ("train", "export"):
         run_until(project, "tune")
     mistake(project)
     before = snapshot(project)

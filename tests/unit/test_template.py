@@ -31,11 +31,16 @@ FILES = {
 
 
 def bake(folder: Path, **answers: str) -> Path:
+    """Generate a project in a folder; what cookiecutter keeps of the answers goes there too."""
+    folder.mkdir(exist_ok=True)
+    config = folder / "cookiecutter.yaml"
+    config.write_text(json.dumps({"replay_dir": str(folder / "replay")}))
     baked = cookiecutter(
         str(REPOSITORY),
         directory="template",
         no_input=True,
         output_dir=str(folder),
+        config_file=str(config),
         extra_context=answers,
     )
     return Path(baked)
@@ -67,6 +72,8 @@ def test_a_slug_that_is_no_folder_name_is_refused_and_leaves_nothing(tmp_path, s
     with pytest.raises((FailedHookException, OSError)):
         bake(tmp_path / "in", project_slug=slug)
     assert not list(tmp_path.rglob("params.yaml"))
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+    assert {path.name for path in (tmp_path / "in").iterdir()} <= {"cookiecutter.yaml", "replay"}
 
 
 def test_at_most_six_questions_are_asked():

@@ -1,0 +1,115 @@
+"""A project's start: where it may lie, a model that a team has already, no data, a failed run."""
+
+from __future__ import annotations
+
+import torch
+from sandbox import OUTPUTS, Sandbox, generate
+
+from renate_stages.data import write_digits
+from renate_stages.models import MLP
+
+
+def fitted_to_digits(folder) -> MLP:
+    """Return a model of the template's kind, fitted to a folder of digits by a plain loop."""
+    import numpy as np
+
+    inputs = torch.from_numpy(np.load(folder / "inputs.npy")).float() / 16
+    targets = torch.from_numpy(np.load(folder / "targets.npy"))
+    model = MLP(num_inputs=64, num_outputs=10, hidden_size=128)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    return model
+
+
+def test_a_project_starts_from_a_model_that_a_team_has(tmp_path):
+    torch.manual_seed(0)
+    old_data = tmp_path / "old"
+    write_digits(old_data, 1)
+    model = tmp_path / "model.pt"
+    torch.save(fitted_to_digits(old_data).state_dict(), model)
+
+    project = generate(tmp_path)
+    printed = project.run("renate-stages", "init", "--model", str(model), "--memory", str(old_data))
+    assert "parent: the model of model.pt" in printed
+    first = project.read_json("parent/state.json")
+    assert (first["kind"], first["update"], first["classes"]) == ("init", 0, [0, 1, 2, 3])
+    assert not project.run("git", "status", "--porcelain")
+    before = project.standing
+    assert "already" in project.run("renate-stages", "init", "--model", str(model), code=2)
+    assert project.standing == before
+
+    project.stop_tracking()
+    project.put_digits(2)
+    project.run("dvc", "repro", "-q")
+    accuracy = project.read_json("metrics/update.json")["accuracy"]["holdout"]
+    assert set(accuracy) == {"0", "1"}
+    assert accuracy["0"] >= 0.9 and accuracy["1"] >= 0.9
+    project.commit("Update 1")
+    project.run("renate-stages", "next")
+    assert "1 tagged update(s)" in project.run("renate-stages", "verify")
+
+
+def test_a_folder_inside_a_foreign_repository_is_refused(tmp_path):
+    inner = generate(tmp_path / "outer")
+    outer = Sandbox(tmp_path / "outer")
+    outer.run("git", "init", "-q")
+    assert "a repository of its own" in inner.run("renate-stages", "init", code=2)
+    assert not (inner.root / ".git").exists()
+    assert not (inner.root / "parent").exists()
+
+
+def test_a_folder_that_the_repository_around_it_ignores_is_fine(tmp_path):
+    inner = generate(tmp_path / "outer")
+    outer = Sandbox(tmp_path / "outer")
+    outer.run("git", "init", "-q")
+    (outer.root / ".gitignore").write_text("/digits/\n")
+    assert "git: a new repository" in inner.run("renate-stages", "init")
+    assert inner.run("git", "rev-parse", "--show-toplevel").strip() == str(inner.root.resolve())
+    assert "digits" not in outer.run("git", "status", "--porcelain")
+
+
+def test_an_empty_project_says_what_to_fill_in(tmp_path):
+    project = generate(tmp_path, starting_data="empty")
+    printed = project.run("renate-stages", "status")
+    assert "`renate-stages init` in a new project" in printed
+    project.run("renate-stages", "init")
+    assert "put it in data/incoming, `dvc add data/incoming`" in project.run(
+        "renate-stages", "status"
+    )
+    assert "2 skipped" in project.run("python", "-m", "pytest", "-q", "tests")
+    assert "data of its own" in project.run("renate-stages", "example-data", "1", code=2)
+
+    (project.root / "data" / "incoming").mkdir(parents=True)
+    (project.root / "data" / "incoming" / "rows.csv").write_text("1,2\n")
+    project.run("dvc", "add", "-q", "data/incoming")
+    told = "data_module_fn: fill in IncomingData"
+    assert told in project.run("python", "-m", "pytest", "-q", "tests", code=1)
+    printed = project.run("dvc", "repro", code=255)
+    assert told in printed and "Traceback" not in printed
+
+
+def test_a_failed_first_run_lets_no_output_into_git(tmp_path):
+    project = generate(tmp_path)
+    project.run("renate-stages", "init")
+
+    project.edit("params.yaml", ("max_epochs:", "max_epoch:"))
+    printed = project.run("dvc", "repro", code=255)
+    assert "did you mean 'max_epochs'" in printed and "Traceback" not in printed
+    project.run("git", "add", "-A")
+    assert not [name for name in project.in_git if name.startswith(OUTPUTS)]
+
+    project.edit(
+        "params.yaml",
+        ("max_epoch:", "max_epochs:"),
+        ("learning_rate: 0.05", "learning_rate: 1.0e+30"),
+    )
+    printed = project.run("dvc", "repro", code=255)
+    assert "not finite" in printed and "Traceback" not in printed
+    project.run("git", "add", "-A")
+    assert not [name for name in project.in_git if name.startswith(OUTPUTS)]
+    assert (project.root / "work" / "restored").is_dir() and not (project.root / "state").exists()
+    (run,) = project.runs
+    assert run["status"] == "FAILED" and "NotFiniteError" in run["renate.error"]

@@ -1,0 +1,169 @@
+"""A model on disk: it comes back as it was, and one that does not fit is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from renate_stages import errors
+from renate_stages.models import MLP, RenateModule, RenateWrapper
+from renate_stages.models.stored import (
+    build_model,
+    checkpoint_of,
+    read_state_dict,
+    write_model,
+)
+from renate_stages.user_config import UserConfig
+
+
+def user(model_fn) -> UserConfig:
+    return UserConfig(Path("renate_config.py"), {"model_fn": model_fn})
+
+
+def plain(width: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
+
+
+def renate_model_fn(model_state_url: str | None = None, width: int = 5) -> RenateModule:
+    if model_state_url is not None:
+        return MLP.from_state_dict(torch.load(model_state_url, weights_only=True))
+    return MLP(num_inputs=4, num_outputs=2, hidden_size=width, heads="per_task")
+
+
+def plain_model_fn(model_state_url: str | None = None) -> nn.Module:
+    model = plain()
+    if model_state_url is not None:
+        model.load_state_dict(torch.load(model_state_url, weights_only=True))
+    return model
+
+
+def library_loads_fn(width: int = 3) -> nn.Module:
+    return plain(width)
+
+
+def outputs(model: RenateModule, task_id: str) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(torch.linspace(-1, 1, 12).reshape(3, 4), task_id=task_id)
+
+
+@pytest.mark.parametrize("model_fn", [renate_model_fn, plain_model_fn, library_loads_fn])
+def test_a_stored_model_comes_back_with_its_tensors_and_tasks(tmp_path, model_fn):
+    model = build_model(user(model_fn), {"width": 3}, None, "first")
+    model(torch.randn(8, 4), task_id="first")  # moves the statistics of a batch norm
+    write_model(tmp_path, model)
+    torch.manual_seed(1)
+    again = build_model(user(model_fn), {"width": 3}, tmp_path, "first")
+    assert torch.equal(outputs(model, "first"), outputs(again, "first"))
+    assert again.task_ids == ["first"]
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_later_task_gets_parameters_of_its_own_beside_the_stored_ones(tmp_path):
+    model = build_model(user(renate_model_fn), {}, None, "first")
+    write_model(tmp_path, model)
+    later = build_model(user(renate_model_fn), {}, tmp_path, "second")
+    assert later.task_ids == ["first", "second"]
+    assert torch.equal(outputs(model, "first"), outputs(later, "first"))
+
+
+def test_a_plain_module_is_stored_under_its_own_names(tmp_path):
+    module = plain()
+    write_model(tmp_path, RenateWrapper(module))
+    assert set(load_file(tmp_path / "model.safetensors")) == set(module.state_dict())
+    assert (tmp_path / "model.json").read_text() == '{\n "class": "Sequential"\n}\n'
+    with checkpoint_of(tmp_path) as path:
+        plain().load_state_dict(torch.load(path, weights_only=True))
+    assert not path.exists()
+
+
+def test_equal_models_are_stored_in_equal_bytes_readable_as_other_files_are(tmp_path):
+    model = renate_model_fn()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_model(tmp_path / name, model)
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    mask = os.umask(0)
+    os.umask(mask)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()}
+    assert modes == {0o666 & ~mask}
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and a buffer that is a view with strides of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.register_buffer("columns", torch.arange(6.0).reshape(2, 3).T)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_tensors_that_share_memory_or_are_not_contiguous_are_stored(tmp_path):
+    model = RenateWrapper(Tied())
+    write_model(tmp_path, model)
+    again = build_model(user(Tied), {}, tmp_path, "t")
+    assert torch.equal(outputs(model, "t"), outputs(again, "t"))
+    assert again.wrapped.second.weight is again.wrapped.first.weight
+    assert again.wrapped.columns.tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_a_model_fn_that_ignores_the_stored_weights_is_refused(tmp_path):
+    def ignores(model_state_url: str | None = None) -> nn.Module:
+        return plain()
+
+    write_model(tmp_path, RenateWrapper(plain()))
+    with pytest.raises(errors.ModelMismatchError) as raised:
+        build_model(user(ignores), {}, tmp_path, "t")
+    assert "was given model_state_url" in str(raised.value)
+    assert "from_state_dict(torch.load(model_state_url))" in str(raised.value)
+
+
+def test_another_architecture_is_refused_with_the_parameters_that_differ(tmp_path):
+    write_model(tmp_path, RenateWrapper(plain(3)))
+    with pytest.raises(errors.ModelMismatchError, match=r"differ in name or shape: 0\.bias, 0\.we"):
+        build_model(user(library_loads_fn), {"width": 6}, tmp_path, "t")
+
+    def other() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+
+    with pytest.raises(errors.ModelMismatchError, match=r"1\.num_batches_tracked"):
+        build_model(user(other), {}, tmp_path, "t")
+
+
+def test_another_architecture_that_loads_itself_fails_with_a_message(tmp_path):
+    write_model(tmp_path, RenateWrapper(plain(4)))
+    with pytest.raises(errors.UserConfigError, match=r"(?s)model_fn failed at line.*size mismatch"):
+        build_model(user(plain_model_fn), {}, tmp_path, "t")
+    with pytest.raises(errors.ModelStateError, match="_extra_state"):
+        build_model(user(renate_model_fn), {}, tmp_path, "t")
+
+
+def test_a_model_fn_may_grow_the_model_it_loads(tmp_path):
+    def grows(model_state_url: str | None = None) -> nn.Module:
+        model = nn.Linear(4, 3)
+        if model_state_url is not None:
+            stored = torch.load(model_state_url, weights_only=True)
+            with torch.no_grad():
+                model.weight[:2], model.bias[:2] = stored["weight"], stored["bias"]
+        return model
+
+    write_model(tmp_path, RenateWrapper(nn.Linear(4, 2)))
+    grown = build_model(user(grows), {}, tmp_path, "t").wrapped
+    assert torch.equal(grown.weight[:2], read_state_dict(tmp_path)["weight"])
+
+
+@pytest.mark.parametrize("returned", [None, {"weight": 1}, nn.Linear])
+def test_what_is_no_module_is_refused(returned):
+    with pytest.raises(errors.ModelMismatchError, match=r"return a torch\.nn\.Module"):
+        build_model(user(lambda: returned), {}, None, "t")

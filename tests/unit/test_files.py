@@ -1,0 +1,125 @@
+"""Files and folders are written whole, and never through a link."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from renate_stages import files
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        files.write_text(path, "a lone surrogate: \ud800")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_new_files_and_folders_have_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with files.whole_directory(tmp_path / "out") as folder:
+            files.write_text(folder / "a", "")
+        assert files.umask() == 0o027
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "out" / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_is_sorted_ends_a_line_and_keeps_letters(tmp_path):
+    files.write_json(tmp_path / "a.json", {"b": 1, "a": "é"})
+    assert (tmp_path / "a.json").read_bytes() == '{\n "a": "é",\n "b": 1\n}\n'.encode()
+    assert files.read_json(tmp_path / "a.json") == {"a": "é", "b": 1}
+
+
+def test_a_link_never_replaces_or_writes_a_file(tmp_path):
+    for name, text in (("cached", "old"), ("source", "new")):
+        (tmp_path / name).write_text(text)
+    os.link(tmp_path / "cached", tmp_path / "output")
+    with pytest.raises(FileExistsError):
+        files.link_or_copy(tmp_path / "source", tmp_path / "output")
+    assert (tmp_path / "cached").read_text() == "old"
+
+
+def test_where_the_file_system_cannot_link_it_copies(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("operation not supported")
+
+    (tmp_path / "source").write_text("x")
+    monkeypatch.setattr(os, "link", refuse)
+    files.link_or_copy(tmp_path / "source", tmp_path / "in" / "copy")
+    assert (tmp_path / "in" / "copy").read_text() == "x"
+    assert not (tmp_path / "in" / "copy").samefile(tmp_path / "source")
+
+
+def test_a_replaced_folder_leaves_what_shared_its_bytes(tmp_path):
+    with files.whole_directory(tmp_path / "out") as folder:
+        (folder / "a").write_text("1")
+    os.link(tmp_path / "out" / "a", tmp_path / "cached")
+    with files.whole_directory(tmp_path / "out") as folder:
+        (folder / "b").write_text("2")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
+    assert (tmp_path / "cached").read_text() == "1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cached", "out"]
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from renate_stages import files
+with files.whole_directory(Path(sys.argv[1])) as folder:
+    (folder / "a").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILLED_WHILE_REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from renate_stages import files
+rename = Path.rename
+def renamed_once(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = renamed_once
+with files.whole_directory(Path(sys.argv[1])) as folder:
+    (folder / "a").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("program", [KILLED_WHILE_WRITING, KILLED_WHILE_REPLACING])
+def test_a_killed_process_leaves_the_old_folder_to_the_next_one(tmp_path, program):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_text("old")
+    done = subprocess.run([sys.executable, "-c", program, str(out)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(RuntimeError), files.whole_directory(out):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "a").read_text() == "old"
+
+
+def test_what_is_left_of_a_file_with_a_similar_name_is_in_no_folders_way(tmp_path):
+    (tmp_path / ".parent.dvc.12.new").write_text("of write_text, for parent.dvc")
+    with files.whole_directory(tmp_path / "parent"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["parent"]
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert files.digest({"a": 1, "b": [1, 2]}) == files.digest({"b": [1, 2], "a": 1})
+    assert files.digest({"a": 1}) != files.digest({"a": 2})
+
+
+def test_an_inventory_has_size_and_hash_of_every_file(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"abc")
+    (tmp_path / "left out").touch()
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert files.inventory(tmp_path, without=("left out",)) == {"b/c": {"sha256": known, "size": 3}}

@@ -1,0 +1,111 @@
+"""The default optimizer and loss against PyTorch's own, and the user's in their place."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from renate_stages import errors, optimization
+from renate_stages.user_config import UserConfig
+
+
+def user(**functions) -> UserConfig:
+    return UserConfig(Path("renate_config.py"), functions)
+
+
+def parameters() -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ({}, torch.optim.SGD, {"lr": 0.05, "momentum": 0.0, "weight_decay": 0.0}),
+        (
+            {"learning_rate": 1, "momentum": 0.9, "weight_decay": 0.1},
+            torch.optim.SGD,
+            {"lr": 1, "momentum": 0.9, "weight_decay": 0.1},
+        ),
+        ({"optimizer": "Adam", "momentum": 0.9}, torch.optim.Adam, {"lr": 0.05}),
+        ({"optimizer": "AdamW", "weight_decay": 0.2}, torch.optim.AdamW, {"weight_decay": 0.2}),
+    ],
+)
+def test_hyperparameters_make_the_default_optimizer(values, kind, expected):
+    build = optimization.optimizer_fn(user(), {**values, "batch_size": 8})
+    optimizer = build(parameters())
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert {name: group[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("optimizer", "SDG", "one of Adam, AdamW, SGD"),
+        ("learning_rate", 0, "a number > 0"),
+        ("learning_rate", -0.1, "a number > 0"),
+        ("learning_rate", "0.1", "a number > 0"),
+        ("learning_rate", True, "a number > 0"),
+        ("learning_rate", None, "a number > 0"),
+        ("learning_rate", float("nan"), "a number > 0"),
+        ("momentum", 1, r"a number in \[0, 1\)"),
+        ("momentum", -0.1, r"a number in \[0, 1\)"),
+        ("weight_decay", -1e-9, "a number >= 0"),
+        ("weight_decay", float("nan"), "a number >= 0"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_before_there_is_a_model(name, value, allowed):
+    with pytest.raises(
+        errors.InvalidHyperparameterError, match=rf"hyperparameters\.{name}: expected {allowed}"
+    ):
+        optimization.optimizer_fn(user(), {name: value})
+
+
+def test_the_users_optimizer_and_loss_take_the_place_of_the_defaults():
+    def optimizer_fn(rate: float):
+        return partial(torch.optim.Adagrad, lr=rate)
+
+    def loss_fn():
+        return nn.L1Loss()
+
+    own = user(optimizer_fn=optimizer_fn, loss_fn=loss_fn)
+    optimizer = optimization.optimizer_fn(own, {"rate": 0.3, "learning_rate": -1})(parameters())
+    assert type(optimizer) is torch.optim.Adagrad and optimizer.param_groups[0]["lr"] == 0.3
+    assert isinstance(optimization.loss_fn(own, {}), nn.L1Loss)
+    assert optimization.loss_fn(user(), {}) is optimization.default_loss
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_a_schedule_is_a_pair(interval):
+    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
+    given = user(lr_scheduler_fn=lambda: (schedule, interval))
+    assert optimization.lr_scheduler_fn(given, {}) == (schedule, interval)
+    assert optimization.lr_scheduler_fn(user(), {}) is None
+
+
+@pytest.mark.parametrize("returned", [3, (len,), (len, "batch"), [len, "step"], (len, "step", 1)])
+def test_another_schedule_is_refused(returned):
+    with pytest.raises(errors.UserConfigError, match=r'a pair: .* "epoch" or "step"'):
+        optimization.lr_scheduler_fn(user(lr_scheduler_fn=lambda: returned), {})
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_labels_are_learned_by_cross_entropy(dtype):
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1000.0, 0.0]])
+    labels = torch.tensor([0, 0, 1], dtype=dtype)
+    expected = torch.tensor([2.0, 1 + torch.tensor(-2.0).exp(), 1.0]).log()
+    expected[2] = 1000  # log(1 + e^1000), without overflow
+    torch.testing.assert_close(optimization.default_loss(logits, labels), expected)
+
+
+def test_values_are_learned_by_squared_error_one_loss_for_each_example():
+    outputs, targets = torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.0])
+    assert optimization.default_loss(outputs, targets).tolist() == [4, 1]
+    outputs, targets = torch.randn(5, 2, 3), torch.randn(5, 2, 3)
+    expected = torch.stack([F.mse_loss(o, t) for o, t in zip(outputs, targets, strict=True)])
+    torch.testing.assert_close(optimization.default_loss(outputs, targets), expected)

@@ -1,0 +1,297 @@
+"""One model update: against plain PyTorch loops, and the same whenever it is repeated."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from renate_stages import errors, state
+from renate_stages.data import StoredDataset
+from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.models import MLP
+from renate_stages.params import Params
+from renate_stages.state import Provenance, State
+from renate_stages.updater import ModelUpdater, UpdatedModel
+from renate_stages.user_config import UserConfig
+
+RATE = 0.1
+VALUES = {"learning_rate": RATE, "batch_size": 8, "memory_batch_size": 6, "memory_size": 20}
+
+
+def model_fn(model_state_url: str | None = None, dropout: float = 0.0) -> MLP:
+    return MLP(num_inputs=5, num_outputs=3, hidden_size=4, dropout=dropout)
+
+
+def write_examples(path: Path, rows: int, first: int = 0) -> ExampleStore:
+    """Rows whose first input is their number, from `first` on."""
+    generator = np.random.default_rng(first)
+    with StoreWriter(path, update=1) as writer:
+        if rows:
+            inputs = generator.normal(size=(rows, 5)).astype(np.float32)
+            inputs[:, 0] = np.arange(first, first + rows)
+            inputs[:, 0] /= 100
+            writer.append((inputs, generator.integers(0, 3, rows)))
+    return ExampleStore.open(path)
+
+
+def numbers_of(store: ExampleStore, rows: np.ndarray) -> list[int]:
+    return [round(float(x) * 100) for x in store.column("inputs")[rows, 0]]
+
+
+@pytest.fixture
+def make_state(tmp_path):
+    """Makes a state without a model, with some examples in memory."""
+
+    def make(rows: int = 0) -> State:
+        folder = tmp_path / f"parent-{rows}"
+        if folder.exists():
+            return State.open(folder)
+        state.write_empty(folder)
+        if rows:
+            (folder / "memory" / "index.json").unlink()
+            write_examples(folder / "memory", rows, first=1000)
+            state.write_manifest(folder, Provenance("init", 0))
+        return State.open(folder)
+
+    return make
+
+
+@pytest.fixture
+def new(tmp_path) -> ExampleStore:
+    return write_examples(tmp_path / "new", 30)
+
+
+def updater(
+    learner: str = "ER", values=VALUES, seed: int = 0, number: int = 1, functions=None, **trainer
+) -> ModelUpdater:
+    params = {
+        "seed": seed,
+        "learner": learner,
+        "update": {"number": number},
+        "trainer": {"max_epochs": 2, **trainer},
+    }
+    user = UserConfig(Path("renate_config.py"), {"model_fn": model_fn, **(functions or {})})
+    return ModelUpdater(user, Params.parse(params), values)
+
+
+def weights(updated: UpdatedModel) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(updated.model.parameters()).detach()
+
+
+def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epochs: int):
+    """The update as a plain loop; the learner gives the order of the examples alone."""
+    model = updater.build_model(None)
+    source = updater.learner(updater.build_model(None), model.state_dict())
+    source.start_update(StoredDataset(new), StoredDataset(memory))
+    loader = source.train_dataloader()
+    for _ in range(epochs):
+        # Lightning stops after the last batch; asking for one more would draw from the generator.
+        for inputs, targets in islice(loader, len(loader)):
+            if getattr(source, "remembers", False):
+                replayed = source.draw()
+                inputs = torch.cat([inputs, replayed[0]])
+                targets = torch.cat([targets, replayed[1]])
+            loss = F.cross_entropy(model(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= RATE * gradient
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+@pytest.mark.parametrize("learner", ["FineTuning", "ER", "Joint"])
+def test_an_update_is_the_plain_loop_of_its_learner(make_state, new, learner):
+    parent = make_state(rows=10)
+    values = {**VALUES, "reset": True}
+    updated = updater(learner, values, max_epochs=3).update(parent, new, {})
+    expected = by_hand(updater(learner, values), new, parent.memory(), epochs=3)
+    torch.testing.assert_close(weights(updated), expected, rtol=0, atol=1e-6)
+    per_epoch = -(-40 // 8) if learner == "Joint" else -(-30 // 8)
+    assert updated.steps == 3 * per_epoch
+    assert [row["epoch"] for row in updated.curves] == [1, 2, 3]
+    assert [row["step"] for row in updated.curves] == [per_epoch * n for n in (1, 2, 3)]
+    assert not updated.model.training
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(make_state, new):
+    values = {**VALUES, "learning_rate": 1e-12}  # the weights stay, in single precision
+    made = updater("FineTuning", values, max_epochs=1)
+    updated = made.update(make_state(), new, {1: new})
+    inputs, targets = (torch.from_numpy(part) for part in new.gather(np.arange(30)))
+    expected = F.cross_entropy(made.build_model(None)(inputs), targets).item()
+    (row,) = updated.curves
+    assert row["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert row["val_loss"] == pytest.approx(expected, rel=1e-5)
+    assert set(row) == {"epoch", "step", "train_loss", "val_loss", "val_accuracy"}
+
+
+def test_equal_seeds_give_equal_weights_and_memory(make_state, new):
+    parent = make_state(rows=10)
+    one, same, other_seed, other_update = (
+        updater(**options).update(parent, new, {})
+        for options in ({}, {}, {"seed": 1}, {"number": 2})
+    )
+    assert torch.equal(weights(one), weights(same)) and one.curves == same.curves
+    assert np.array_equal(one.selection.added, same.selection.added)
+    for other in (other_seed, other_update):
+        assert not torch.equal(weights(one), weights(other))
+
+
+def random_transform():
+    def transform(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + random.random() + float(np.random.rand()) + torch.rand(5)
+
+    return transform
+
+
+def test_random_numbers_in_the_users_code_are_reproducible(make_state, new):
+    found = []
+    for disturbance in (0, 1):
+
+        def draws_more(model_state_url=None, dropout=0.0, disturbance=disturbance):
+            model = model_fn(dropout=dropout)
+            torch.rand(disturbance)
+            return model
+
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(disturbance)
+        functions = {"train_transform": random_transform, "model_fn": draws_more}
+        made = updater("ER", {**VALUES, "dropout": 0.5}, functions=functions)
+        found.append(weights(made.update(make_state(rows=10), new, {})))
+    assert torch.equal(*found)
+
+
+def test_er_with_nothing_to_replay_gives_the_weights_of_fine_tuning(make_state, new):
+    er, tuned = (updater(name).update(make_state(), new, {}) for name in ("ER", "FineTuning"))
+    assert torch.equal(weights(er), weights(tuned)) and er.curves == tuned.curves
+
+
+def test_the_memory_takes_each_new_example_once_however_long_training_was(make_state, new):
+    parent = make_state(rows=10)
+    updated = updater(values={**VALUES, "memory_size": 1000}, max_epochs=7).update(parent, new, {})
+    assert numbers_of(parent.memory(), updated.selection.kept) == list(range(1000, 1010))
+    assert numbers_of(new, updated.selection.added) == list(range(30))
+
+
+def test_a_bounded_memory_is_full_and_no_more(make_state, new):
+    parent = make_state(rows=10)
+    chosen = updater(max_epochs=1).update(parent, new, {}).selection
+    assert len(chosen.kept) + len(chosen.added) == 20
+    assert len(set(chosen.added.tolist())) == len(chosen.added) > 0
+
+
+def test_fine_tuning_keeps_nothing_of_old_or_new(make_state, new):
+    updated = updater("FineTuning", max_epochs=1).update(make_state(rows=10), new, {})
+    assert len(updated.selection.kept) == len(updated.selection.added) == 0
+    assert updated.learner.learner_state() == ({}, {})
+
+
+def test_joint_that_does_not_reset_goes_on_from_the_given_weights(make_state, new):
+    results = []
+    for reset in (True, False):
+        made = updater("Joint", {**VALUES, "reset": reset}, max_steps=1)
+        model = made.build_model(None)
+        untrained = made.build_model(None).state_dict()
+        with torch.no_grad():
+            model.head.bias.add_(1)
+        learner = made.learner(model, untrained)
+        learner.start_update(StoredDataset(new), StoredDataset(make_state().memory()))
+        results.append((model.head.bias - untrained["head.bias"]).abs().max().item())
+    assert results == [0, pytest.approx(1)]
+
+
+def test_fewer_examples_than_a_batch_are_one_step_an_epoch(make_state, tmp_path):
+    few = write_examples(tmp_path / "few", 3)
+    made = updater("ER", {**VALUES, "batch_size": 32}, max_epochs=4)
+    updated = made.update(make_state(rows=2), few, {})
+    assert updated.steps == 4
+    assert not torch.equal(
+        weights(updated), nn.utils.parameters_to_vector(made.build_model(None).parameters())
+    )
+
+
+def test_training_ends_at_whichever_limit_comes_first(make_state, new):
+    for limits, steps, epochs in (
+        ({"max_steps": 6, "max_epochs": None}, 6, 2),  # an epoch has four steps
+        ({"max_steps": 6, "max_epochs": 1}, 4, 1),
+        ({"max_steps": 2, "max_epochs": 9}, 2, 1),
+    ):
+        updated = updater(**limits).update(make_state(), new, {})
+        assert (updated.steps, len(updated.curves)) == (steps, epochs)
+
+
+@pytest.mark.parametrize(("interval", "limit"), [("step", "max_steps"), ("epoch", "max_epochs")])
+def test_the_users_schedule_is_stepped_as_often_as_it_says(make_state, new, interval, limit):
+    def then_nothing():
+        schedule = torch.optim.lr_scheduler.LambdaLR
+        return partial(schedule, lr_lambda=lambda count: 0.0 if count else 1.0), interval
+
+    functions = {"lr_scheduler_fn": then_nothing}
+    long = updater(functions=functions, max_epochs=3).update(make_state(), new, {})
+    short = updater(**{"max_epochs": 3, limit: 1}).update(make_state(), new, {})
+    assert long.steps > short.steps
+    assert torch.equal(weights(long), weights(short))
+
+
+def test_the_gradient_is_clipped_to_the_norm_given(make_state, new):
+    made = updater(max_steps=1, gradient_clip_val=0.01)
+    updated = made.update(make_state(), new, {})
+    start = nn.utils.parameters_to_vector(made.build_model(None).parameters())
+    assert (weights(updated) - start).norm().item() == pytest.approx(RATE * 0.01, rel=1e-3)
+
+
+def test_parameters_that_the_user_froze_stay(make_state, new):
+    def frozen_fn(model_state_url=None):
+        model = model_fn()
+        model.features.requires_grad_(False)
+        return model
+
+    made = updater(functions={"model_fn": frozen_fn})
+    updated, start = made.update(make_state(), new, {}).model, made.build_model(None)
+    for name, value in updated.named_parameters():
+        same = torch.equal(value, start.get_parameter(name))
+        assert same == name.startswith("features"), name
+
+
+def test_a_loss_that_is_no_number_ends_the_update(make_state, tmp_path):
+    with StoreWriter(tmp_path / "bad", update=1) as writer:
+        writer.append((np.full((9, 5), np.nan, dtype=np.float32), np.zeros(9, dtype=np.int64)))
+    bad = ExampleStore.open(tmp_path / "bad")
+    with pytest.raises(errors.NotFiniteError, match="after epoch 1") as raised:
+        updater().update(make_state(), bad, {})
+    assert "invalid numbers in the inputs" in str(raised.value)
+
+
+def test_a_hyperparameter_that_nothing_reads_is_refused_with_the_closest_name():
+    with pytest.raises(errors.UnknownHyperparameterError) as raised:
+        updater(values={"learing_rate": 0.1, "drop_out": 0.1, "zzz": 1})
+    text = str(raised.value)
+    assert "'learing_rate', did you mean 'learning_rate'?" in text
+    assert "'drop_out', did you mean 'dropout'?" in text
+    assert "'zzz'\n" in text and "memory_size" in text
+
+
+def test_hyperparameters_of_other_learners_pass_so_that_learners_can_be_compared():
+    updater("FineTuning", {"memory_size": 5, "reset": True, "learning_rate": 0.1})
+
+
+def test_those_of_the_default_optimizer_are_unknown_where_the_user_has_one():
+    def optimizer_fn(rate: float = 0.1):
+        return partial(torch.optim.SGD, lr=rate)
+
+    with pytest.raises(errors.UnknownHyperparameterError, match="'learning_rate'"):
+        updater(values={"learning_rate": 0.1}, functions={"optimizer_fn": optimizer_fn})
+
+
+@pytest.mark.parametrize("accelerator", ["gpuu", "hpu"])
+def test_an_accelerator_that_is_not_there_is_refused_before_any_work(accelerator):
+    with pytest.raises(errors.InvalidParamsError, match=f"trainer: .*'{accelerator}'"):
+        updater(accelerator=accelerator)

@@ -1,0 +1,230 @@
+"""How the functions of renate_config.py are found, checked and called."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+import pytest
+from small_project import edit_config
+
+from renate_stages import errors, yaml_file
+from renate_stages.user_config import UserConfig
+
+DATA_MODULE = "\ndef data_module_fn(data_path): ...\n"
+
+
+@pytest.fixture(autouse=True)
+def import_state(monkeypatch):
+    """Each test imports its own `renate_config`, and leaves nothing importable."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    own = ("renate_config", "layers", "parts", "parts.blocks")
+    for name in own:
+        sys.modules.pop(name, None)
+    yield
+    for name in own:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def load(tmp_path):
+    def write_and_load(text: str, **options) -> UserConfig:
+        path = tmp_path / "renate_config.py"
+        path.write_text(textwrap.dedent(text) + DATA_MODULE)
+        return UserConfig.load(path, **options)
+
+    return write_and_load
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fitting", "other"),
+    [
+        ("int", [0, -3], [True, 1.0, "1", None]),
+        ("float", [1, 0.5], [True, "0.5", None]),
+        ("bool", [True, False], [0, "true"]),
+        ("str", ["", "a"], [1, None, ["a"]]),
+        ("None", [None], [0]),
+        ("list", [[1], []], [1, "ab"]),
+        ("list[int]", [[1]], [1]),
+        ("tuple[int, ...]", [[1, 2]], [1]),
+        ("int | None", [1, None], ["1", True]),
+        ("Optional[float]", [None, 1, 0.5], ["x", False]),
+        ("Union[int, str]", [1, "a"], [1.5]),
+        ("Any", [1, "a", None], []),
+        ("'int'", [1], ["1"]),
+        ("Literal['a', 'b']", ["a"], []),
+        ("UnknownToUs", [1, "a"], []),
+    ],
+)
+def test_a_value_must_be_of_the_annotated_type(load, annotation, fitting, other):
+    user = load(
+        f"""
+        from __future__ import annotations
+        from typing import Any, Literal, Optional, Union
+        def model_fn(model_state_url=None, value: {annotation} = ...): return value
+        """
+    )
+    for value in fitting:
+        found = user.call("model_fn", {"value": value}, model_state_url=None)
+        assert found == (tuple(value) if annotation.startswith("tuple") else value)
+    for value in other:
+        with pytest.raises(errors.UserConfigError) as raised:
+            user.call("model_fn", {"value": value}, model_state_url=None)
+        assert f"and params.yaml gives {value!r}" in str(raised.value)
+        assert "model_fn takes value: " in str(raised.value)
+
+
+def test_a_function_receives_what_it_names_and_nothing_else(load):
+    user = load(
+        """
+        def model_fn(a, *, b=2, **others): return a, b, others
+        def loss_fn(): return "loss"
+        """
+    )
+    assert user.call("model_fn", {"a": 1, "c": 3}, model_state_url="x") == (1, 2, {})
+    assert user.call("model_fn", {"a": 1, "b": 5}) == (1, 5, {})
+    assert user.optional("loss_fn", {"a": 1}) == "loss"
+    assert user.optional("metrics_fn", {"a": 1}) is None
+    assert set(user.hyperparameters()) == {"a", "b"}
+
+
+def test_what_the_library_gives_comes_before_a_hyperparameter_of_that_name(load):
+    user = load("def model_fn(model_state_url): return model_state_url")
+    assert user.call("model_fn", {"model_state_url": "mine"}, model_state_url="given") == "given"
+    assert user.hyperparameters() == {}
+
+
+def test_a_missing_function_names_the_closest_that_is_there(load):
+    with pytest.raises(errors.UserConfigError) as raised:
+        load("def modelfn(model_state_url=None): ...")
+    assert "there is no function model_fn, did you mean 'modelfn'?" in str(raised.value)
+    assert "define `def model_fn(model_state_url, …)`" in str(raised.value)
+
+
+def test_what_is_no_function_does_not_count(load):
+    with pytest.raises(errors.UserConfigError, match="no function model_fn"):
+        load("model_fn = 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import os\nimport not_there\n", "line 2: ModuleNotFoundError: No module named"),
+        ("def model_fn(:\n  pass\n", "line 1: SyntaxError"),
+        ("x = 1\n\nraise ValueError('no data')\n", "line 3: ValueError: no data"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_names_its_line(tmp_path, monkeypatch, text, expected):
+    path = tmp_path / "renate_config.py"
+    path.write_text(text)
+    with pytest.raises(errors.UserConfigError, match=expected):
+        UserConfig.load(path)
+    monkeypatch.chdir(tmp_path)
+    relative = path.relative_to(tmp_path)
+    with pytest.raises(errors.UserConfigError, match=expected):
+        UserConfig.load(relative)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(errors.MissingFileError, match=r"renate_config\.py is missing"):
+        UserConfig.load(tmp_path / "renate_config.py")
+
+
+def test_a_function_that_fails_is_named_with_its_line(load):
+    user = load("def model_fn(size: int):\n    return [1, 2][size]\n")
+    with pytest.raises(errors.UserConfigError) as raised:
+        user.call("model_fn", {"size": 5})
+    assert "model_fn failed at line 2: IndexError: list index out of range" in str(raised.value)
+    assert isinstance(raised.value.__cause__, IndexError)
+
+
+def test_an_error_of_the_library_inside_a_function_stays_as_it_is(load):
+    user = load(
+        """
+        from renate_stages.models import MLP
+        def model_fn(): return MLP(num_inputs=0, num_outputs=2)
+        """
+    )
+    with pytest.raises(errors.ModelArgumentError, match="num_inputs is 0"):
+        user.call("model_fn", {})
+
+
+MODULE = """
+def model_fn(model_state_url=None): ...
+class Module:
+    def __init__(self, *a): self.calls = []
+    def prepare_data(self): self.calls.append("prepare_data")
+    def setup(self): self.calls.append("setup")
+    def train_data(self): ...
+def data_module_fn(data_path: str, seed: int = 0, size: int = 3):
+    module = Module()
+    module.given = (data_path, seed, size)
+    return module
+"""
+
+
+def data_module(folder, text: str, arguments):
+    path = folder / "renate_config.py"
+    path.write_text(text)
+    return UserConfig.load(path).data_module(folder / "data", arguments, seed=7)
+
+
+def test_a_data_module_gets_its_arguments_and_is_set_up(tmp_path):
+    module = data_module(tmp_path, MODULE, {"size": 5})
+    assert module.given == (str(tmp_path / "data"), 7, 5)
+    assert module.calls == ["prepare_data", "setup"]
+
+
+def test_an_argument_that_the_data_module_does_not_take_is_refused(tmp_path):
+    with pytest.raises(errors.UserConfigError) as raised:
+        data_module(tmp_path, MODULE, {"sise": 5})
+    assert "data.arguments.sise" in str(raised.value)
+    assert "did you mean 'size'?" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "expected"),
+    [
+        ("return module", "return None", errors.DataModuleError, "it returned NoneType"),
+        (
+            "    def train_data(self): ...",
+            "    def train_data(self): ...\n    def train_collate_fn(self): ...",
+            errors.DataModuleError,
+            "train_collate_fn, which is not used",
+        ),
+        (
+            'self.calls.append("setup")',
+            "open('nothing here')",
+            errors.UserConfigError,
+            "data_module_fn failed at line 6: FileNotFoundError",
+        ),
+    ],
+)
+def test_a_data_module_that_cannot_be_used_is_refused(tmp_path, old, new, error, expected):
+    with pytest.raises(error, match=expected):
+        data_module(tmp_path, MODULE.replace(old, new), {})
+
+
+@pytest.mark.parametrize("declared", [["layers.py", "parts"], ["layers.py", "parts/"]])
+def test_declared_files_and_folders_may_be_imported(project, declared):
+    (project.root / "layers.py").write_text("SIZE = 3\n")
+    (project.root / "parts").mkdir()
+    (project.root / "parts" / "blocks.py").write_text("SIZE = 4\n")
+    edit_config(
+        project, "import numpy as np", "import layers\nimport parts.blocks\nimport numpy as np"
+    )
+
+    with pytest.raises(errors.UndeclaredUserFileError) as raised:
+        UserConfig.load(project.user_config, stage="train")
+    assert "renate_config.py imports layers.py, parts/blocks.py" in str(raised.value)
+    for name in ("layers", "parts", "parts.blocks"):
+        del sys.modules[name]
+    yaml_file.edit(project.pipeline, lambda p: p["stages"]["train"]["deps"].extend(declared))
+    assert "model_fn" in UserConfig.load(project.user_config, stage="train").functions
+
+
+def test_a_file_outside_the_project_needs_no_declaration(project, tmp_path):
+    (tmp_path / "layers.py").write_text("SIZE = 3\n")
+    sys.path.insert(0, str(tmp_path))
+    edit_config(project, "import numpy as np", "import layers\nimport numpy as np")
+    assert "model_fn" in UserConfig.load(project.user_config, stage="train").functions
