@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from renate_stages import optimization
 from renate_stages.data import StoredDataset, ingest
-from renate_stages.models.stored import build_model, write_model
+from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.randomness import Generators
 from renate_stages.stages import prepare
+from renate_stages.updater import ModelUpdater
 from renate_stages.user_config import UserConfig
 
 STEPS = 20
@@ -47,28 +46,29 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
         examples: How many of the training examples to use, >= 1.
 
     Raises:
-        RenateStagesError: If a function, the data or the model cannot be used.
+        RenateStagesError: If a parameter, a hyperparameter, a function, the data or the model cannot
+            be used.
     """
     project = Project(root)
     params = Params.load(project.params)
     user = UserConfig.load(project.user_config)
     hyperparameters, task_id = params.hyperparameters, params.update.task_id
-    generators = Generators(params.seed, params.update.number)
-    generators.seed_global("check")
+    updater = ModelUpdater(user, params, hyperparameters)
     prepare.require_files(project.incoming)
-    train = prepare.read_splits(user, project.incoming, params.data, generators)["train"]
+    updater.generators.seed_global("check")
+    train = prepare.read_splits(user, project.incoming, params.data, updater.generators)["train"]
     few = _first(train, examples)
     with TemporaryDirectory() as scratch:
         store = ingest(few, Path(scratch) / "few", params.update.number, "train")
-        dataset = StoredDataset(store, None, *user.transforms(hyperparameters).train)
+        dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 
-        model = build_model(user, hyperparameters, None, task_id)
-        loss_fn = optimization.loss_fn(user, hyperparameters)
-        optimizer = optimization.optimizer_fn(user, hyperparameters)(model.get_params(task_id))
+        model = updater.build_model(None)
+        learner = updater.learner(model, untrained=model.state_dict())
+        optimizer = learner.context.optimizer_fn(model.get_params(task_id))
 
         def loss() -> torch.Tensor:
-            return loss_fn(model(inputs, task_id=task_id), targets).mean()
+            return updater.loss_fn(model(inputs, task_id=task_id), targets).mean()
 
         before = loss().item()
         for _ in range(STEPS):
@@ -78,7 +78,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
         after = loss().item()
         model.eval()
         write_model(Path(scratch), model)
-        restored = build_model(user, hyperparameters, Path(scratch), task_id).eval()
+        restored = updater.build_model(Path(scratch)).eval()
         with torch.inference_mode():
             pair = [each(inputs, task_id=task_id) for each in (model, restored)]
     return CheckedConfig(before, after, _equal(*pair))

@@ -34,6 +34,7 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else a page for chatbots
 TELEMETRY_OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 Command = dict[str, Any]
@@ -134,7 +135,7 @@ class Writer:
         if found is not None:
             return found.experiment_id
         try:
-            return self.client.create_experiment(name, artifact_location=artifact_location)
+            return self.client.create_experiment(name, artifact_location, EXPERIMENT_TAGS)
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(name)
             if found is None:

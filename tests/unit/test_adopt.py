@@ -170,3 +170,17 @@ def test_a_trial_without_data_is_told(project):
         path.unlink()
     with pytest.raises(errors.EmptyIncomingError):
         check_user_config(project.root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"hyperparameters__learing_rate": 0.1}, errors.UnknownHyperparameterError),
+        ({"hyperparameters__memory_size": -1}, errors.InvalidHyperparameterError),
+    ],
+    ids=["misspelt", "out of range"],
+)
+def test_a_trial_finds_a_wrong_hyperparameter(project, changes, error):
+    edit_params(project, **changes)
+    with pytest.raises(error):
+        check_user_config(project.root)

@@ -30,6 +30,13 @@ def test_clean_exit_is_finished_and_complete(project, identity, store):
     assert run.data.tags["renate.complete"] == "true"
 
 
+def test_the_experiment_is_shown_as_model_training(project, identity, store):
+    with new_run(project, identity):
+        pass
+    tags = store.client.get_experiment_by_name("digits").tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
 def test_exception_is_failed_with_its_message_in_one_line(project, identity, store):
     with pytest.raises(ValueError, match="first"), new_run(project, identity):
         raise ValueError("first\n  second")
