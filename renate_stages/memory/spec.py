@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from renate_stages.errors import ExampleMismatchError, ExampleStructureError
+from renate_stages.memory.ragged import Column, Ragged
 
 Tree: TypeAlias = Any
-"""An array, or a dict or tuple of trees. An example is the tuple `(inputs, targets)`."""
+"""An array, a `Ragged`, or a dict or tuple of trees. An example is the tuple `(inputs, targets)`."""
 
 Structure: TypeAlias = Any
 """A tree with its arrays taken out, as JSON: `"array"`, `{"dict": {…}}` or `{"tuple": […]}`."""
@@ -20,22 +21,89 @@ Structure: TypeAlias = Any
 FIELD_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NUMERIC = "biufc"  # numpy's kinds: bool, signed, unsigned, float, complex
+METADATA = "meta."  # what the path of a metadata field begins with
+TEXT_BYTES = 32  # UTF-8 bytes of a text in metadata, at most
 
 
 @dataclass(frozen=True)
 class Field:
-    """One array of an example: its dtype (little-endian) and the shape for one example."""
+    """One array of an example: its dtype (little-endian) and the shape for one example.
+
+    Args:
+        dtype: Numeric or bool; in metadata also bytes of a fixed length.
+        shape: Of one example, or, where `ragged`, of one of its values.
+        ragged: Whether examples differ in their number of values.
+        decoder: Named decoder of a ragged field of bytes.
+    """
 
     dtype: np.dtype
     shape: tuple[int, ...]
+    ragged: bool = False
+    decoder: str | None = None
+
+    @classmethod
+    def of(cls, path: str, column: Any, kinds: str = _NUMERIC) -> Field:
+        """Return the field of a column of rows.
+
+        Raises:
+            ExampleStructureError: It is not numeric, or has no rows.
+        """
+        if isinstance(column, Ragged):
+            return cls(_little(column.values), column.values.shape[1:], True, column.decoder)
+        array = np.asarray(column)
+        if array.dtype.kind not in kinds or array.ndim == 0:
+            found = f"{type(column).__name__} ({array.dtype}, shape {array.shape})"
+            raise ExampleStructureError(path, found, "a batch of numbers, shape (rows, ...)")
+        return cls(_little(array), array.shape[1:])
+
+    @classmethod
+    def from_json(cls, path: str, record: Mapping[str, Any], kinds: str = _NUMERIC) -> Field:
+        """Return the field that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: The record is not one.
+        """
+        dtype = np.dtype(record["dtype"]).newbyteorder("<")
+        shape = tuple(record["shape"])
+        ragged, decoder = record.get("ragged", False), record.get("decoder")
+        if dtype.kind not in kinds:
+            raise ValueError(f"field '{path}' has dtype {dtype}")
+        if not all(isinstance(side, int) and side >= 0 for side in shape):
+            raise ValueError(f"field '{path}' has shape {shape}")
+        if not FIELD_NAME.fullmatch(path):
+            raise ValueError(f"field {path!r} is not a plain file name")
+        if not isinstance(ragged, bool) or not isinstance(decoder, str | None):
+            raise TypeError(f"field '{path}' is ragged {ragged!r}, decoded {decoder!r}")
+        return cls(dtype, shape, ragged, decoder)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the field as JSON values, to be read by `from_json`."""
+        name = self.dtype.str if self.dtype.kind == "S" else self.dtype.name
+        record: dict[str, Any] = {"dtype": name, "shape": list(self.shape)}
+        if self.ragged:
+            record["ragged"] = True
+        if self.decoder:
+            record["decoder"] = self.decoder
+        return record
 
     def __str__(self) -> str:
-        return f"{self.dtype.name} {self.shape}"
+        shape = f"(*, {', '.join(map(str, self.shape))})" if self.ragged else self.shape
+        decoded = f", decoded as {self.decoder}" if self.decoder else ""
+        return f"{self.dtype.name} {shape}{decoded}"
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one example's array."""
+        """Bytes of one example's array, or, where ragged, of one of its values."""
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+    def missing(self, rows: int) -> np.ndarray:
+        """Return what rows without this metadata are read as: NaN, -1, 0, False or b""."""
+        value = {"f": np.nan, "c": np.nan, "i": -1}.get(self.dtype.kind, 0)
+        return np.full((rows, *self.shape), b"" if self.dtype.kind == "S" else value, self.dtype)
+
+
+def _little(array: np.ndarray) -> np.dtype:
+    return array.dtype.newbyteorder("<")
 
 
 @dataclass(frozen=True)
@@ -45,31 +113,47 @@ class ExampleSpec:
     Args:
         structure: `{"inputs": Structure, "targets": Structure}`.
         fields: Path of each leaf (keys and positions joined by `.`) to its dtype and shape.
+        metadata: Path of what is known of each example beside it (`meta.id`, `meta.source`) to its
+            dtype and shape. Some of a store's rows may lack some of it.
     """
 
     structure: dict[str, Structure]
     fields: dict[str, Field]
+    metadata: dict[str, Field] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, block: Tree) -> ExampleSpec:
+    def of(cls, block: Tree, metadata: Mapping[str, Any] | None = None) -> ExampleSpec:
         """Return the spec of the examples in a batched block.
 
         Args:
-            block: `(inputs, targets)`, each an array `(rows, ...)` or a dict or tuple of them.
+            block: `(inputs, targets)`, each an array `(rows, ...)`, a `Ragged`, or a dict or tuple
+                of them.
+            metadata: By name, an array `(rows, ...)` of numbers, or `(rows,)` of short bytes.
 
         Raises:
             ExampleStructureError: A part is empty, not numeric, or has an unusable key.
         """
-        fields = {path: _field_of(path, leaf) for path, leaf in flatten_example(block).items()}
-        return cls(structure_of_example(block), fields)
+        fields = {path: Field.of(path, leaf) for path, leaf in flatten_example(block).items()}
+        beside = {}
+        for name, column in sorted((metadata or {}).items()):
+            if not _KEY.fullmatch(name):
+                expected = "letters, digits, '_' and '-': they name files"
+                raise ExampleStructureError("metadata", f"the name {name!r}", expected)
+            beside[METADATA + name] = Field.of(METADATA + name, column, _NUMERIC + "S")
+        return cls(structure_of_example(block), fields, beside)
+
+    @property
+    def all_fields(self) -> dict[str, Field]:
+        """Return the fields of examples and those of metadata."""
+        return {**self.fields, **self.metadata}
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one example."""
-        return sum(field.nbytes for field in self.fields.values())
+        """Bytes of one example without its ragged fields and its metadata."""
+        return sum(each.nbytes for each in self.fields.values() if not each.ragged)
 
-    def flatten(self, block: Tree) -> dict[str, np.ndarray]:
-        """Return the block's arrays `(rows, ...)` by path.
+    def flatten(self, block: Tree) -> dict[str, Column]:
+        """Return the block's columns `(rows, ...)` by path.
 
         Raises:
             ExampleMismatchError: The block differs from this spec, or its arrays in their rows.
@@ -81,29 +165,39 @@ class ExampleSpec:
         for path, found in rows.items():
             if found != expected:
                 raise ExampleMismatchError(path, f"{found} rows", f"{expected} rows ('{first}')")
-        return {path: np.asarray(column) for path, column in columns.items()}
+        return {
+            path: column if isinstance(column, Ragged) else np.asarray(column)
+            for path, column in columns.items()
+        }
 
     def unflatten(self, columns: Mapping[str, Any]) -> Tree:
         """Return `(inputs, targets)` built from what each path holds; dict keys are sorted."""
         return tuple(_build(node, part, columns) for part, node in self.structure.items())
 
     def require(self, other: ExampleSpec, where: str) -> None:
-        """Raise `ExampleMismatchError`, naming the first difference, if `other` is not equal."""
+        """Raise `ExampleMismatchError`, naming the first difference, if `other` does not fit.
+
+        Metadata that only one of them has is no difference.
+        """
         if other.structure != self.structure:
             raise ExampleMismatchError(where, outline(other.structure), outline(self.structure))
-        for path, field in self.fields.items():
-            if other.fields[path] != field:
-                raise ExampleMismatchError(f"{where}, {path}", str(other.fields[path]), str(field))
+        found = other.all_fields
+        for path, expected in self.all_fields.items():
+            if found.get(path, expected) != expected:
+                raise ExampleMismatchError(f"{where}, {path}", str(found[path]), str(expected))
+
+    def joined(self, other: ExampleSpec) -> ExampleSpec:
+        """Return this spec with the metadata of another that fits it."""
+        metadata = {**self.metadata, **other.metadata}
+        return ExampleSpec(self.structure, self.fields, dict(sorted(metadata.items())))
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON values, to be read by `from_json`."""
-        return {
-            "fields": {
-                path: {"dtype": field.dtype.name, "shape": list(field.shape)}
-                for path, field in self.fields.items()
-            },
-            "structure": self.structure,
-        }
+        fields = {path: each.to_json() for path, each in self.fields.items()}
+        record: dict[str, Any] = {"fields": fields, "structure": self.structure}
+        if self.metadata:
+            record["metadata"] = {path: each.to_json() for path, each in self.metadata.items()}
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ExampleSpec:
@@ -113,20 +207,18 @@ class ExampleSpec:
             KeyError, TypeError, ValueError: The record is not one.
         """
         structure = {part: record["structure"][part] for part in ("inputs", "targets")}
-        fields = {}
-        for path in (path for part, node in structure.items() for path in _paths(node, part)):
-            dtype = np.dtype(record["fields"][path]["dtype"]).newbyteorder("<")
-            shape = tuple(record["fields"][path]["shape"])
-            if dtype.kind not in _NUMERIC:
-                raise ValueError(f"field '{path}' has dtype {dtype}")
-            if not all(isinstance(side, int) and side >= 0 for side in shape):
-                raise ValueError(f"field '{path}' has shape {shape}")
-            if not FIELD_NAME.fullmatch(path):
-                raise ValueError(f"field {path!r} is not a plain file name")
-            fields[path] = Field(dtype, shape)
+        paths = [path for part, node in structure.items() for path in _paths(node, part)]
+        fields = {path: Field.from_json(path, record["fields"][path]) for path in paths}
         if fields.keys() != record["fields"].keys():
             raise ValueError("structure and fields name different arrays")
-        return cls(structure, fields)
+        metadata = {}
+        for path, each in record.get("metadata", {}).items():
+            if not path.startswith(METADATA):
+                raise ValueError(f"metadata '{path}' does not begin with '{METADATA}'")
+            metadata[path] = Field.from_json(path, each, _NUMERIC + "S")
+            if metadata[path].ragged:
+                raise ValueError(f"metadata '{path}' is ragged")
+        return cls(structure, fields, metadata)
 
 
 def structure_of_example(example: Tree) -> dict[str, Structure]:
@@ -205,11 +297,3 @@ def _build(node: Structure, path: str, columns: Mapping[str, Any]) -> Tree:
     if "dict" in node:
         return {key: _build(child, f"{path}.{key}", columns) for key, child in node["dict"].items()}
     return tuple(_build(child, f"{path}.{key}", columns) for key, child in enumerate(node["tuple"]))
-
-
-def _field_of(path: str, leaf: Any) -> Field:
-    array = np.asarray(leaf)
-    if array.dtype.kind not in _NUMERIC or array.ndim == 0:
-        found = f"{type(leaf).__name__} ({array.dtype}, shape {array.shape})"
-        raise ExampleStructureError(path, found, "a batch of numbers, shape (rows, ...)")
-    return Field(array.dtype.newbyteorder("<"), array.shape[1:])

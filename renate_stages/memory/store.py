@@ -5,6 +5,8 @@
       live.npy                  bool, one entry a stored row, shard after shard; only if some are dead
       00007-03.inputs.npy       update that wrote the shard, running number, field
       00007-03.targets.npy
+      00007-03.meta.id.npy      what is known of each example beside it
+      00007-03.inputs.offsets.npy    int64; only of a ragged field, whose values follow each other
 
 A store is written once, by `StoreWriter`, and then only read, by `ExampleStore`; a changed memory is
 a new store that links the unchanged shards (`evolve`). Needs NumPy only.
@@ -12,35 +14,16 @@ a new store that links the unchanged shards (`evolve`). Needs NumPy only.
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from renate_stages.errors import DamagedStoreError
-from renate_stages.memory.spec import ExampleSpec, Field, Tree
-
-FORMAT = 1
-INDEX = "index.json"
-LIVE = "live.npy"
-
-_SHARD_NAME = re.compile(r"\d{5,}-\d{2,}")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Rows written together: the name their files begin with, how many, and how many still count."""
-
-    name: str
-    rows: int
-    live: int
-
-    def file(self, path: str) -> str:
-        """Return the file name of one field."""
-        return f"{self.name}.{path}.npy"
+from renate_stages.memory.index import INDEX, LIVE, Shard, read_index
+from renate_stages.memory.ragged import Column, Ragged
+from renate_stages.memory.spec import METADATA, ExampleSpec, Field, Tree
 
 
 class ExampleStore:
@@ -61,6 +44,7 @@ class ExampleStore:
         self.offsets = np.cumsum([0] + [shard.rows for shard in shards], dtype=np.int64)
         self._live_rows = None if live is None else np.flatnonzero(live)
         self._maps: dict[str, np.ndarray] = {}
+        self._ragged: dict[str, Ragged] = {}
 
     @classmethod
     def open(cls, path: Path) -> ExampleStore:
@@ -70,12 +54,7 @@ class ExampleStore:
             DamagedStoreError: A file is missing, cut short, of another dtype or shape, or newer
                 than this program.
         """
-        path = Path(path)
-        spec, shards = _read_index(path / INDEX)
-        for shard in shards:
-            for name, field in spec.fields.items() if spec else ():
-                _check_array(path / shard.file(name), field, shard.rows)
-        return cls(path, spec, shards, _read_live(path / LIVE, shards))
+        return cls(Path(path), *read_index(Path(path)))
 
     def __len__(self) -> int:
         return sum(shard.live for shard in self.shards)
@@ -84,19 +63,26 @@ class ExampleStore:
         return ExampleStore.open, (self.path,)
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one example's arrays; 0 if the store is empty."""
-        return self.spec.row_bytes if self.spec else 0
-
-    @property
     def nbytes(self) -> int:
-        """Bytes of the live examples' arrays."""
-        return len(self) * self.row_bytes
+        """Bytes of the live examples' arrays, without metadata and offsets."""
+        if self.spec is None:
+            return 0
+        ragged = 0
+        for path, each in self.spec.fields.items():
+            if each.ragged:
+                ragged += int(self._lengths(path).sum()) * each.nbytes
+        return len(self) * self.spec.row_bytes + ragged
+
+    def shard_bytes(self, shard: Shard) -> int:
+        """Return the bytes of a shard's example files, dead rows and headers included."""
+        fields = self.spec.fields if self.spec else ()
+        return sum((self.path / shard.file(path)).stat().st_size for path in fields)
 
     def files(self) -> list[Path]:
         """Return every file of the store, sorted by name."""
         names = [INDEX] if self._live_rows is None else [INDEX, LIVE]
-        names += [shard.file(name) for shard in self.shards for name in self._fields]
+        if self.spec:
+            names += [name for shard in self.shards for name in shard.files(self.spec)]
         return [self.path / name for name in sorted(names)]
 
     def stored(self, rows: np.ndarray) -> np.ndarray:
@@ -127,101 +113,107 @@ class ExampleStore:
         """
         if self.spec is None:
             raise IndexError("the store is empty")
-        stored = self.stored(rows)
+        return self.spec.unflatten(self.columns(rows, self.spec.fields))
+
+    def columns(self, rows: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
+        """Return copies of some fields of the examples in `rows`, in that order, by path.
+
+        Args:
+            rows: Live row numbers, int64 `(n,)`; repeats are allowed.
+            paths: Fields of examples or of metadata. Rows that lack metadata have its `missing`.
+
+        Raises:
+            IndexError: A row is outside 0 … len − 1.
+            KeyError: There is no such field.
+        """
+        return self._read(self.stored(rows), paths)
+
+    def _read(self, stored: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
+        fields = {path: self._field(path) for path in paths}
         if len(self.shards) == 1:
-            first = self.shards[0]
-            return self.spec.unflatten(
-                {name: self._map(first, name)[stored] for name in self._fields}
-            )
+            return {path: self._of_shard(0, path, stored) for path in fields}
         order = np.argsort(stored, kind="stable")  # by shard, and along the disk within one
         cuts = np.searchsorted(stored[order], self.offsets)
         columns = {
-            name: np.empty((len(stored), *field.shape), field.dtype)
-            for name, field in self.spec.fields.items()
+            path: np.empty((len(stored), *each.shape), each.dtype)
+            for path, each in fields.items()
+            if not each.ragged
         }
-        for number in np.flatnonzero(np.diff(cuts)):
+        pieces: dict[str, list[Ragged]] = {path: [] for path in fields if path not in columns}
+        for number in np.flatnonzero(np.diff(cuts)).tolist():
             mine = order[cuts[number] : cuts[number + 1]]
             local = stored[mine] - self.offsets[number]
-            for name, column in columns.items():
-                column[mine] = self._map(self.shards[number], name)[local]
-        return self.spec.unflatten(columns)
+            for path, column in columns.items():
+                column[mine] = self._of_shard(number, path, local)
+            for path, parts in pieces.items():
+                parts.append(self._of_shard(number, path, local))
+        back = np.argsort(order)  # pieces lie in the order of shards
+        ragged = {
+            path: Ragged.concatenate(parts).take(back) if parts else self._no_rows(path)
+            for path, parts in pieces.items()
+        }
+        return {**columns, **ragged}
 
-    def column(self, path: str) -> np.ndarray:
-        """Return one field of all live rows in order, `(len, ...)`.
+    def metadata(self, name: str) -> np.ndarray | None:
+        """Return one metadata field of all live rows in order, `(len, ...)`; None without it."""
+        if self.spec is None or METADATA + name not in self.spec.metadata:
+            return None
+        column = self.column(METADATA + name)
+        return column if isinstance(column, np.ndarray) else None
+
+    def column(self, path: str) -> Any:
+        """Return one field of all live rows in order, an array `(len, ...)` or a `Ragged`.
 
         Raises:
             KeyError: No example has this field, or the store is empty.
         """
-        if path not in self._fields:
-            raise KeyError(f"no field '{path}'; there are: {', '.join(self._fields) or 'none'}")
-        stored = np.concatenate([self._map(shard, path) for shard in self.shards])
-        return stored if self._live_rows is None else stored[self._live_rows]
+        self._field(path)
+        return self._read(self.stored(np.arange(len(self))), [path])[path]
 
-    @property
-    def _fields(self) -> dict[str, Field]:
-        return self.spec.fields if self.spec else {}
+    def stored_column(self, path: str) -> Any:
+        """Return one field of all stored rows, dead ones included, as `column` does."""
+        self._field(path)
+        return self._read(np.arange(self.offsets[-1]), [path])[path]
 
-    def _map(self, shard: Shard, path: str) -> np.ndarray:
+    def _field(self, path: str) -> Field:
+        fields = self.spec.all_fields if self.spec else {}
+        if path not in fields:
+            raise KeyError(f"no field '{path}'; there are: {', '.join(fields) or 'none'}")
+        return fields[path]
+
+    def _lengths(self, path: str) -> np.ndarray:
+        """Return the number of values of each live row of a ragged field."""
+        found = [self._map_ragged(shard, path).lengths for shard in self.shards]
+        lengths = np.concatenate(found)
+        return lengths if self._live_rows is None else lengths[self._live_rows]
+
+    def _of_shard(self, number: int, path: str, rows: np.ndarray) -> Any:
+        """Return copies of some rows, counted within a shard, of one field."""
+        shard, each = self.shards[number], self._field(path)
+        if path in shard.lacks:
+            return each.missing(len(rows))
+        if each.ragged:
+            return self._map_ragged(shard, path).take(rows)
+        return self._map(shard.file(path))[rows]
+
+    def _no_rows(self, path: str) -> Ragged:
+        each = self._field(path)
+        return Ragged(np.empty((0, *each.shape), each.dtype), np.zeros(1, np.int64), each.decoder)
+
+    def _map_ragged(self, shard: Shard, path: str) -> Ragged:
+        """Return a shard's ragged field, its offsets checked: a wrong one would show other rows."""
         name = shard.file(path)
+        if name not in self._ragged:
+            values = self._map(name)
+            offsets = np.array(self._map(shard.offsets_file(path)))
+            if offsets[0] != 0 or offsets[-1] != len(values) or np.any(np.diff(offsets) < 0):
+                file = self.path / shard.offsets_file(path)
+                raise DamagedStoreError(file, f"does not divide the {len(values)} values of {name}")
+            self._ragged[name] = Ragged(values, offsets, self._field(path).decoder)
+        return self._ragged[name]
+
+    def _map(self, name: str) -> np.ndarray:
         if name not in self._maps:
             mapped = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
             self._maps[name] = np.asarray(mapped)  # np.memmap's own indexing is slower
         return self._maps[name]
-
-
-def _read_index(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
-    try:
-        index = json.loads(file.read_text())
-        version = index["format"]
-        if version > FORMAT:
-            raise DamagedStoreError(
-                file,
-                f"found format {version}, expected at most {FORMAT}: a newer release wrote it",
-                "`pip install --upgrade renate-stages`",
-            )
-        shards = [Shard(**record) for record in index["shards"]]
-        for shard in shards:
-            if not _SHARD_NAME.fullmatch(shard.name):
-                raise ValueError(f"shard {shard.name!r} is not a plain file name")
-            if not 0 < shard.live <= shard.rows:
-                raise ValueError(f"shard {shard.name} has {shard.live} of {shard.rows} rows live")
-        if len({shard.name for shard in shards}) < len(shards):
-            raise ValueError("a shard is named twice")
-        return (ExampleSpec.from_json(index) if shards else None), shards
-    except OSError as error:
-        raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DamagedStoreError(file, f"is not an index of examples ({error})") from error
-
-
-def _read_live(file: Path, shards: list[Shard]) -> np.ndarray | None:
-    rows = sum(shard.rows for shard in shards)
-    if rows == sum(shard.live for shard in shards):
-        return None
-    _check_array(file, Field(np.dtype(bool), ()), rows)
-    live = np.load(file, allow_pickle=False)
-    starts = np.cumsum([0] + [shard.rows for shard in shards[:-1]])
-    counts = np.add.reduceat(live, starts, dtype=np.int64).tolist()
-    if counts != [shard.live for shard in shards]:
-        raise DamagedStoreError(file, "counts other live rows than the index")
-    return live
-
-
-def _check_array(file: Path, field: Field, rows: int) -> None:
-    """Check an .npy file's header and length without reading or mapping its values."""
-    expected = f"{field.dtype.name} {(rows, *field.shape)}"
-    try:
-        with file.open("rb") as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("of another NumPy format version")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-            size = stream.tell() + rows * field.nbytes
-        found = file.stat().st_size
-    except OSError as error:
-        raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DamagedStoreError(file, f"is not a plain NumPy array ({error})") from error
-    if (shape, dtype, fortran) != ((rows, *field.shape), field.dtype, False):
-        raise DamagedStoreError(file, f"found {dtype} {shape}, expected {expected}")
-    if found != size:
-        raise DamagedStoreError(file, f"found {found} bytes, expected {size} for {expected}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from renate_stages.memory.store import INDEX, ExampleStore, Shard
+from renate_stages.memory.index import INDEX, Shard
+from renate_stages.memory.spec import METADATA, ExampleSpec, Field
+from renate_stages.memory.store import ExampleStore
 from renate_stages.memory.writer import SHARD_BYTES, StoreWriter, create_folder, link_file
 
 MAX_SMALL_SHARDS = 32
@@ -21,6 +24,7 @@ class _Part(NamedTuple):
     shard: Shard
     rows: np.ndarray  # row numbers in the parent, int64 (n,)
     live: np.ndarray  # which of the shard's rows these are, bool (shard.rows,)
+    erases: bool  # whether the shard has rows of which no byte may stay
 
 
 def evolve(
@@ -31,6 +35,9 @@ def evolve(
     added: np.ndarray,
     update: int,
     shard_bytes: int = SHARD_BYTES,
+    *,
+    erased: np.ndarray | None = None,
+    metadata: Mapping[str, np.ndarray] | None = None,
 ) -> ExampleStore:
     """Write the store of the parent's rows `kept` followed by the rows `added` of `new`.
 
@@ -51,28 +58,40 @@ def evolve(
         added: Its rows that enter, int64, in any order.
         update: Number of the update, the first part of new shards' names.
         shard_bytes: Size of a new shard.
+        erased: Which of the parent's stored rows must leave no byte behind, bool
+            `(parent.offsets[-1],)`, dead rows included: shards that hold one are rewritten.
+        metadata: New values, by name, of all rows of the result in order, `(rows, ...)`; they
+            replace what is there. Unchanged fields of the parent's shards are still linked.
 
     Raises:
         ExampleMismatchError: The examples of `parent` and `new` differ in structure, dtype or shape.
         IndexError: A row is not in its store.
-        ValueError: `kept` is not strictly increasing.
+        ValueError: `kept` is not strictly increasing, holds erased rows, or new metadata has another
+            number of rows.
     """
     kept, added = np.asarray(kept, dtype=np.int64), np.asarray(added, dtype=np.int64)
+    metadata = {name: np.asarray(values) for name, values in (metadata or {}).items()}
     if np.any(np.diff(kept) <= 0):
         raise ValueError("kept rows are not strictly increasing")
+    if any(len(values) != len(kept) + len(added) for values in metadata.values()):
+        raise ValueError("new metadata does not have one value for each row")
     if parent and new and parent.spec and new.spec:
         parent.spec.require(new.spec, f"new examples of update {update}")
 
-    parts = _parts(parent, kept)
+    parts = _parts(parent, kept, erased)
     rewritten = _rewritten(parts, shard_bytes)
     carried = [part.shard.name for part in parts if part.shard.name not in rewritten]
+    done = 0
     with StoreWriter(target, update, shard_bytes, reserved=carried) as writer:
         for part in parts:
+            own = {name: values[done : done + len(part.rows)] for name, values in metadata.items()}
             if part.shard.name in rewritten:
-                _copy(part.store, part.rows, writer)
+                _copy(part.store, part.rows, writer, own)
             else:
-                writer.carry(part.store, part.shard, part.live)
-        _copy(new, added, writer)
+                replaced = {METADATA + name: _spread(own[name], part.live) for name in own}
+                writer.carry(part.store, part.shard, part.live, replaced)
+            done += len(part.rows)
+        _copy(new, added, writer, {name: values[done:] for name, values in metadata.items()})
     return ExampleStore.open(target)
 
 
@@ -89,7 +108,7 @@ def link_store(source: Path, target: Path) -> ExampleStore:
     return ExampleStore.open(target)
 
 
-def _parts(parent: ExampleStore | None, kept: np.ndarray) -> list[_Part]:
+def _parts(parent: ExampleStore | None, kept: np.ndarray, erased: np.ndarray | None) -> list[_Part]:
     if parent is None:
         if kept.size:
             raise IndexError(f"{kept.size} rows are kept, but there is no parent")
@@ -97,6 +116,9 @@ def _parts(parent: ExampleStore | None, kept: np.ndarray) -> list[_Part]:
     stored = parent.stored(kept)
     alive = np.zeros(parent.offsets[-1], dtype=bool)
     alive[stored] = True
+    erased = np.zeros_like(alive) if erased is None else erased
+    if np.any(erased & alive):
+        raise ValueError("rows are kept that are to be erased")
     first = np.searchsorted(stored, parent.offsets)  # of each shard, in kept
     return [
         _Part(
@@ -104,6 +126,7 @@ def _parts(parent: ExampleStore | None, kept: np.ndarray) -> list[_Part]:
             shard,
             kept[first[number] : first[number + 1]],
             alive[parent.offsets[number] : parent.offsets[number + 1]],
+            bool(erased[parent.offsets[number] : parent.offsets[number + 1]].any()),
         )
         for number, shard in enumerate(parent.shards)
         if first[number] < first[number + 1]
@@ -111,9 +134,12 @@ def _parts(parent: ExampleStore | None, kept: np.ndarray) -> list[_Part]:
 
 
 def _rewritten(parts: list[_Part], shard_bytes: int) -> set[str]:
-    """Return the names of the shards to write anew: the sparse, and small neighbours if many."""
-    sparse = [2 * len(part.rows) < part.shard.rows for part in parts]
-    small = [4 * part.shard.rows * part.store.row_bytes < shard_bytes for part in parts]
+    """Return the names of the shards to write anew.
+
+    These are the sparse, those that hold erased rows, and small neighbours if there are many.
+    """
+    sparse = [part.erases or 2 * len(part.rows) < part.shard.rows for part in parts]
+    small = [4 * part.store.shard_bytes(part.shard) < shard_bytes for part in parts]
     rewrite = list(sparse)
     if sum(small) > MAX_SMALL_SHARDS:  # one that stands alone would only become another small one
         loose = [False, *(one or other for one, other in zip(sparse, small, strict=True)), False]
@@ -122,11 +148,33 @@ def _rewritten(parts: list[_Part], shard_bytes: int) -> set[str]:
     return {part.shard.name for part, again in zip(parts, rewrite, strict=True) if again}
 
 
-def _copy(store: ExampleStore | None, rows: np.ndarray, writer: StoreWriter) -> None:
+def _copy(
+    store: ExampleStore | None,
+    rows: np.ndarray,
+    writer: StoreWriter,
+    metadata: Mapping[str, np.ndarray],
+) -> None:
+    """Append rows of a store, with new values in place of some of their metadata."""
     if store is None or store.spec is None:
         if rows.size:
             raise IndexError(f"{rows.size} rows are to be copied from an empty store")
         return
-    step = max(1, _BLOCK_BYTES // max(1, store.spec.row_bytes))
+    spec = store.spec
+    if metadata:
+        beside = {
+            METADATA + name: Field.of(name, each, "biufcS") for name, each in metadata.items()
+        }
+        spec = ExampleSpec(spec.structure, spec.fields, {**spec.metadata, **beside})
+    step = max(1, _BLOCK_BYTES * max(1, len(store)) // max(1, store.nbytes))
     for start in range(0, len(rows), step):
-        writer.append(store.gather(rows[start : start + step]))
+        block = slice(start, start + step)
+        columns = store.columns(rows[block], store.spec.all_fields)
+        new = {METADATA + name: values[block] for name, values in metadata.items()}
+        writer.append_columns({**columns, **new}, spec)
+
+
+def _spread(values: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Return values of the live rows at their places among all rows of a shard."""
+    spread = np.zeros((len(live), *values.shape[1:]), values.dtype)
+    spread[live] = values
+    return spread

@@ -115,7 +115,7 @@ def test_equal_examples_give_equal_bytes_however_they_come_in_blocks(tmp_path):
 def test_maps_are_read_only_and_gathered_arrays_are_copies(tmp_path):
     store = write(tmp_path / "s", block(0, 3))
     with pytest.raises(ValueError, match="read-only"):
-        store._map(store.shards[0], "inputs")[0] = 1
+        store._map(store.shards[0].file("inputs"))[0] = 1
     store.gather(np.array([0, 1]))[1][:] = 99
     store.column("targets")[:] = 99
     np.testing.assert_array_equal(store.column("targets"), [0, 1, 2])
@@ -198,7 +198,7 @@ INPUTS = "00001-00.inputs.npy"
         (lambda p: np.save(p / INPUTS, np.array([None] * 4)), "object"),
         (lambda p: (p / "index.json").write_text("{"), "not an index"),
         (lambda p: (p / "index.json").write_text("[]"), "not an index"),
-        (lambda p: _edit(p, format=2), "found format 2.*pip install --upgrade"),
+        (lambda p: _edit(p, format=3), "found format 3.*pip install --upgrade"),
         (lambda p: _edit(p, shards=_shard(name="../00001-00")), "not a plain file name"),
         (lambda p: _edit(p, shards=_shard(name="/etc/passwd")), "not a plain file name"),
         (lambda p: _edit(p, shards=_shard() * 2), "named twice"),

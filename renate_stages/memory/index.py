@@ -1,0 +1,156 @@
+"""The index of a store of examples, and the checks of the files that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renate_stages.errors import DamagedStoreError
+from renate_stages.memory.spec import ExampleSpec, Field
+
+FORMAT = 2  # 1 had neither metadata nor ragged fields, and is read as well
+INDEX = "index.json"
+LIVE = "live.npy"
+
+_OFFSETS = Field(np.dtype("<i8"), ())
+_SHARD_NAME = re.compile(r"\d{5,}-\d{2,}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows written together.
+
+    Args:
+        name: What the names of their files begin with.
+        rows: How many were written.
+        live: How many of them still count.
+        lacks: Metadata fields of the store that these rows do not have.
+    """
+
+    name: str
+    rows: int
+    live: int
+    lacks: tuple[str, ...] = ()
+
+    def file(self, path: str) -> str:
+        """Return the file name of one field."""
+        return f"{self.name}.{path}.npy"
+
+    def offsets_file(self, path: str) -> str:
+        """Return the name of the file that says where the rows of a ragged field begin."""
+        return f"{self.name}.{path}.offsets.npy"
+
+    def fields(self, spec: ExampleSpec) -> dict[str, Field]:
+        """Return the fields that these rows have."""
+        return {path: each for path, each in spec.all_fields.items() if path not in self.lacks}
+
+    def files(self, spec: ExampleSpec) -> list[str]:
+        """Return the names of all files of these rows."""
+        names = []
+        for path, each in self.fields(spec).items():
+            names += [self.file(path), *([self.offsets_file(path)] if each.ragged else [])]
+        return names
+
+
+def format_of(spec: ExampleSpec | None) -> int:
+    """Return the oldest format that can say it: old releases read what they can."""
+    fields = spec.all_fields.values() if spec else ()
+    return 2 if spec and (spec.metadata or any(each.ragged for each in fields)) else 1
+
+
+def read_index(folder: Path) -> tuple[ExampleSpec | None, list[Shard], np.ndarray | None]:
+    """Return spec, shards and live rows (bool, None: all) of a store whose files fit its index.
+
+    Raises:
+        DamagedStoreError: A file is missing, cut short, of another dtype or shape, or newer than
+            this program.
+    """
+    spec, shards = _read_shards(folder / INDEX)
+    for shard in shards:
+        for name, each in shard.fields(spec).items() if spec else ():
+            _check_array(folder / shard.file(name), each, None if each.ragged else shard.rows)
+            if each.ragged:
+                _check_array(folder / shard.offsets_file(name), _OFFSETS, shard.rows + 1)
+    return spec, shards, _read_live(folder / LIVE, shards)
+
+
+def _read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
+    try:
+        index = json.loads(file.read_text())
+        version = index["format"]
+        if not isinstance(version, int):
+            raise TypeError(f"its format is {version!r}")
+        if version > FORMAT:
+            raise DamagedStoreError(
+                file,
+                f"found format {version}, expected at most {FORMAT}: a newer release wrote it",
+                "`pip install --upgrade renate-stages`",
+            )
+        shards = [_shard(record) for record in index["shards"]]
+        spec = ExampleSpec.from_json(index) if shards else None
+        for shard in shards:
+            if not _SHARD_NAME.fullmatch(shard.name):
+                raise ValueError(f"shard {shard.name!r} is not a plain file name")
+            if spec and not set(shard.lacks) <= spec.metadata.keys():
+                raise ValueError(f"shard {shard.name} lacks {', '.join(shard.lacks)}")
+            if not 0 < shard.live <= shard.rows:
+                raise ValueError(f"shard {shard.name} has {shard.live} of {shard.rows} rows live")
+        if len({shard.name for shard in shards}) < len(shards):
+            raise ValueError("a shard is named twice")
+        return spec, shards
+    except OSError as error:
+        raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedStoreError(file, f"is not an index of examples ({error})") from error
+
+
+def _shard(record: dict[str, Any]) -> Shard:
+    shard = Shard(**{**record, "lacks": tuple(record.get("lacks", ()))})
+    if not (isinstance(shard.name, str) and type(shard.rows) is type(shard.live) is int):
+        raise TypeError(f"a shard is {record!r}")
+    return shard
+
+
+def _read_live(file: Path, shards: list[Shard]) -> np.ndarray | None:
+    rows = sum(shard.rows for shard in shards)
+    if rows == sum(shard.live for shard in shards):
+        return None
+    _check_array(file, Field(np.dtype(bool), ()), rows)
+    live = np.load(file, allow_pickle=False)
+    starts = np.cumsum([0] + [shard.rows for shard in shards[:-1]])
+    counts = np.add.reduceat(live, starts, dtype=np.int64).tolist()
+    if counts != [shard.live for shard in shards]:
+        raise DamagedStoreError(file, "counts other live rows than the index")
+    return live
+
+
+def _check_array(file: Path, field: Field, rows: int | None) -> None:
+    """Check an .npy file's header and length without reading or mapping its values.
+
+    Args:
+        file: The file.
+        field: Its dtype and the shape of one row.
+        rows: How many it must have; None: any number.
+    """
+    try:
+        with file.open("rb") as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("of another NumPy format version")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            rows = (shape[0] if shape else 0) if rows is None else rows
+            size = stream.tell() + rows * field.nbytes
+        found = file.stat().st_size
+    except OSError as error:
+        raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
+    except Exception as error:  # NumPy parses the header as Python: it can fail in many ways
+        raise DamagedStoreError(file, f"is not a plain NumPy array ({error})") from error
+    expected = f"{field.dtype.name} {(rows, *field.shape)}"
+    if (shape, dtype, fortran) != ((rows, *field.shape), field.dtype, False):
+        raise DamagedStoreError(file, f"found {dtype} {shape}, expected {expected}")
+    if found != size:
+        raise DamagedStoreError(file, f"found {found} bytes, expected {size} for {expected}")
