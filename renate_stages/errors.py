@@ -378,7 +378,7 @@ class ItemMismatchError(RenateStagesError):
         super().__init__(
             f"{split} data, item {index}: {where} is {found}, but item 0 has {expected}; "
             "let the data module return items of one structure, dtype and shape "
-            "(resize, pad or convert them there)"
+            "(resize, pad or convert them there, or name in its ragged_fields what differs in length)"
         )
 
 
@@ -387,8 +387,8 @@ class NotAPairError(RenateStagesError):
 
     def __init__(self, split: str, index: int, found: str) -> None:
         super().__init__(
-            f"{split} data, item {index} is {found}; expected a pair (inputs, targets): "
-            "end the dataset's __getitem__ with `return inputs, targets`"
+            f"{split} data, item {index} is {found}; expected a pair (inputs, targets), or these "
+            "and a dict of metadata: end the dataset's __getitem__ with `return inputs, targets`"
         )
 
 
@@ -399,6 +399,43 @@ class UnstorableValueError(RenateStagesError):
         super().__init__(
             f"{split} data, item {index}: {where} is {found}; "
             f"expected a tensor, a numeric NumPy array or a number: {cure}"
+        )
+
+
+class InvalidMetadataError(RenateStagesError):
+    """What an item says of itself cannot be kept beside it."""
+
+    def __init__(self, where: str, found: object, expected: str) -> None:
+        super().__init__(f"{where} is {found!r}; expected {expected}")
+
+
+class UnknownFieldError(RenateStagesError):
+    """A part of an example is named that examples do not have."""
+
+    def __init__(self, where: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"{where}: examples have no '{name}'{did_you_mean(name, known)} "
+            f"(known: {', '.join(known)})"
+        )
+
+
+class UndecodableError(RenateStagesError):
+    """A stored example cannot be decoded."""
+
+    def __init__(self, decoder: str, problem: object) -> None:
+        super().__init__(
+            f"a stored example cannot be decoded as {decoder}: {problem}; look at the file it came "
+            "from, leave it out in the data module, and run `dvc repro`"
+        )
+
+
+class UnequalExamplesError(RenateStagesError):
+    """Examples that must be stacked to a batch differ in shape."""
+
+    def __init__(self, shapes: Iterable[object]) -> None:
+        super().__init__(
+            f"the examples of a batch have shapes {', '.join(sorted(map(str, shapes)))}, which "
+            "cannot be stacked: let the transforms in renate_config.py resize or crop to one shape"
         )
 
 

@@ -177,7 +177,8 @@ class UserConfig:
             if hasattr(module, f"{split}_collate_fn"):
                 raise DataModuleError(
                     f"{type(module).__name__} defines {split}_collate_fn, which is not used",
-                    "return examples of equal shapes, which need no collate function",
+                    "return examples of equal shapes, or name what differs in length in ragged_fields: "
+                    "batches are filled up with zeros",
                 )
         with self._running("data_module_fn"):
             module.prepare_data()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +11,88 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from renate_stages.errors import (
-    EmptyDatasetError,
-    ItemMismatchError,
-    NotAPairError,
-    UnstorableValueError,
-)
-from renate_stages.memory import ExampleSpec, ExampleStore, StoreWriter, Tree
-from renate_stages.memory.spec import flatten_example, outline, structure_of_example
+from renate_stages.data.items import Item, ItemReader
+from renate_stages.errors import EmptyDatasetError
+from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged, StoreWriter
+from renate_stages.memory.identity import content_ids
+from renate_stages.memory.spec import METADATA, Field
 
 _BLOCK_BYTES = 8 * 2**20
+_BLOCK_ROWS = 4096
+
+Columns = dict[str, Column]
+Unwanted = Callable[[Columns, ExampleSpec], np.ndarray]
 
 
-def ingest(dataset: Dataset, path: Path, update: int, split: str) -> ExampleStore:
+def ingest(
+    dataset: Dataset,
+    path: Path,
+    update: int,
+    split: str,
+    *,
+    ragged: Collection[str] = (),
+    unwanted: Unwanted | None = None,
+) -> ExampleStore:
     """Write every item of a dataset, in order, into a new store.
 
+    Beside each example its id is kept, the one given or one of its content, and the update that
+    it came with.
+
     Args:
-        dataset: Items `(inputs, targets)`, each a tensor, a numeric array or a Python number, or
-            dicts, tuples or lists of these. Integers become int64, floats float32; lists and
-            named tuples become tuples. A `TensorDataset` of two tensors, and subsets of one, are
-            copied in blocks instead of item by item.
+        dataset: Items `(inputs, targets)`, each a tensor, a numeric array or a Python number, the
+            bytes of a JPEG or PNG file, or dicts, tuples or lists of these. Integers become int64,
+            floats float32; lists and named tuples become tuples. A third part may be a dict of
+            metadata: `id`, `source`, and other numbers or short texts. A `TensorDataset` of two
+            tensors, and subsets of one, are copied in blocks instead of item by item.
         path: Folder of the store; must be absent or empty.
         update: Number of the update.
         split: "train", "val" or "test", for messages.
+        ragged: Paths, such as `inputs.input_ids`, whose first dimension differs from item to item.
+        unwanted: Says which rows of a block to leave out, bool `(rows,)`.
 
     Raises:
         EmptyDatasetError: There is no item.
         NotAPairError: An item is not a pair.
         UnstorableValueError: An item holds something else, such as a string or an image object.
+        InvalidMetadataError: Metadata that cannot be kept.
         ItemMismatchError: An item differs from item 0 in structure, dtype or shape.
+        UnknownFieldError: No item has a part that is named in `ragged`.
         ExampleStructureError: A dict or tuple is empty, or a key is not a plain name.
     """
+    reader = ItemReader(split, ragged)
     tensors, rows = _tensors_of(dataset)
-    blocks = (
-        _item_blocks(dataset, split) if tensors is None else _tensor_blocks(tensors, rows, split)
-    )
+    if tensors is None or ragged:
+        blocks = _item_blocks(dataset, reader)
+    else:
+        blocks = _tensor_blocks(tensors, rows, reader)
     empty = True
     with StoreWriter(path, update) as writer:
-        for block in blocks:
-            writer.append(block)
+        for columns, spec in blocks:
             empty = False
+            columns, spec = _with_origin(columns, spec, update)
+            if unwanted is not None:
+                out = unwanted(columns, spec)
+                columns = {name: _where(column, ~out) for name, column in columns.items()}
+            writer.append_columns(columns, spec)
         if empty:
             raise EmptyDatasetError(split)
     return ExampleStore.open(path)
+
+
+def _with_origin(columns: Columns, spec: ExampleSpec, update: int) -> tuple[Columns, ExampleSpec]:
+    """Add the metadata that every example has: `id` and `update`."""
+    rows = len(next(iter(columns.values())))
+    added: Columns = {METADATA + "update": np.full(rows, update, np.int32)}
+    if METADATA + "id" not in columns:
+        examples = {path: columns[path] for path in spec.fields}
+        added[METADATA + "id"] = content_ids(examples, spec.fields)
+    fields = {path: Field.of(path, column) for path, column in added.items()}
+    metadata = dict(sorted({**spec.metadata, **fields}.items()))
+    return {**columns, **added}, ExampleSpec(spec.structure, spec.fields, metadata)
+
+
+def _where(column: Column, mask: np.ndarray) -> Column:
+    return column.take(np.flatnonzero(mask)) if isinstance(column, Ragged) else column[mask]
 
 
 def _tensors_of(dataset: Dataset) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
@@ -70,118 +109,58 @@ def _tensors_of(dataset: Dataset) -> tuple[tuple[Tensor, Tensor] | None, Tensor 
 
 
 def _tensor_blocks(
-    tensors: tuple[Tensor, Tensor], rows: Tensor | None, split: str
-) -> Iterator[Tree]:
+    tensors: tuple[Tensor, Tensor], rows: Tensor | None, reader: ItemReader
+) -> Iterator[tuple[Columns, ExampleSpec]]:
     total = len(tensors[0]) if rows is None else len(rows)
-    step = _block_rows(sum(t[:1].numel() * t.element_size() for t in tensors))
+    row_bytes = sum(t[:1].numel() * t.element_size() for t in tensors)
+    step = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, row_bytes)))
     for start in range(0, total, step):
         block = slice(start, start + step)
         chosen = block if rows is None else rows[block]
-        yield tuple(
-            _array(tensor[chosen], split, start, name)
+        columns: Columns = {
+            name: reader.array(tensor[chosen], start, name)
             for tensor, name in zip(tensors, ("inputs", "targets"), strict=True)
-        )
+        }
+        yield columns, ExampleSpec.of((columns["inputs"], columns["targets"]))
 
 
-def _item_blocks(dataset: Dataset, split: str) -> Iterator[Tree]:
-    """Yield blocks of items copied together; a dataset may reuse the arrays it returns."""
+def _item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[tuple[Columns, ExampleSpec]]:
+    """Yield blocks of items, copied: a dataset may reuse the arrays it returns."""
     spec: ExampleSpec | None = None
-    block: dict[str, np.ndarray] = {}
-    filled = 0
-    for index, item in enumerate(_items(dataset)):
-        values = _values(item, split, index)
-        if spec is None:
-            spec = ExampleSpec.of(_batch_of_one(item, values))
-            rows = _block_rows(spec.row_bytes)
-            block = {
-                path: np.empty((rows, *field.shape), field.dtype)
-                for path, field in spec.fields.items()
-            }
-        _require_like_first(item, values, spec, split, index)
-        for path, value in values.items():
-            block[path][filled] = value
-        filled += 1
-        if filled == rows:
-            yield spec.unflatten(block)
-            filled = 0
-    if spec is not None and filled:
-        yield spec.unflatten({path: column[:filled] for path, column in block.items()})
+    block: list[dict[str, np.ndarray]] = []
+    nbytes = 0
+    for index, each in enumerate(_items(dataset)):
+        item = reader.read(each, index)
+        spec = spec or reader.spec(item)
+        reader.require(item, spec, index)
+        row = _row(item)
+        block.append(row)
+        nbytes += sum(value.nbytes for value in row.values())
+        if len(block) == _BLOCK_ROWS or nbytes >= _BLOCK_BYTES:
+            yield _stacked(block, spec), spec
+            block, nbytes = [], 0
+    if spec is not None and block:
+        yield _stacked(block, spec), spec
+
+
+def _row(item: Item) -> dict[str, np.ndarray]:
+    metadata = {METADATA + name: value for name, value in item.metadata.items()}
+    return {path: value.copy() for path, value in {**item.values, **metadata}.items()}
+
+
+def _stacked(block: list[dict[str, np.ndarray]], spec: ExampleSpec) -> Columns:
+    columns: Columns = {}
+    for path, field in spec.all_fields.items():
+        values = [row[path] for row in block]
+        if field.ragged:
+            values = [value.astype(field.dtype, copy=False) for value in values]
+            columns[path] = Ragged.of(values, field.decoder)
+        else:
+            columns[path] = np.stack(values)
+    return columns
 
 
 def _items(dataset: Any) -> Iterator[Any]:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return iter(dataset)
     return (dataset[index] for index in range(len(dataset)))
-
-
-def _values(item: Any, split: str, index: int) -> dict[str, np.ndarray]:
-    """Return an item's arrays by path."""
-    if not (isinstance(item, tuple | list) and len(item) == 2):
-        found = "None" if item is None else f"a {type(item).__name__}"
-        if isinstance(item, tuple | list):
-            found += f" of {len(item)}"
-        raise NotAPairError(split, index, found)
-    return {path: _array(leaf, split, index, path) for path, leaf in flatten_example(item).items()}
-
-
-def _batch_of_one(item: Any, values: dict[str, np.ndarray]) -> Tree:
-    return ExampleSpec(structure_of_example(item), {}).unflatten(
-        {path: value[None] for path, value in values.items()}
-    )
-
-
-def _require_like_first(
-    item: Any, values: dict[str, np.ndarray], spec: ExampleSpec, split: str, index: int
-) -> None:
-    structure = structure_of_example(item)
-    if structure != spec.structure:
-        found, expected = outline(structure), outline(spec.structure)
-        raise ItemMismatchError(split, index, "its structure (inputs, targets)", found, expected)
-    for path, field in spec.fields.items():
-        value = values[path]
-        if value.shape != field.shape or value.dtype != field.dtype:
-            found = f"{value.dtype} {value.shape}"
-            raise ItemMismatchError(split, index, path, found, str(field))
-
-
-def _array(leaf: Any, split: str, index: int, path: str) -> np.ndarray:
-    """Return one leaf of an item as an array."""
-    if isinstance(leaf, Tensor):
-        try:
-            return leaf.detach().cpu().numpy()
-        except (RuntimeError, TypeError) as error:
-            found = f"a {leaf.layout} tensor of {leaf.dtype}"
-            cure = "return a dense tensor of a dtype that NumPy has, with .to_dense() or .float()"
-            raise UnstorableValueError(split, index, path, found, cure) from error
-    if isinstance(leaf, np.ndarray | np.generic):
-        array = np.asarray(leaf)
-        if array.dtype.kind in "biufc":
-            return array.astype(array.dtype.newbyteorder("<"), copy=False)
-        cure = "return numbers, with .astype(...) or one code for each word"
-        raise UnstorableValueError(split, index, path, f"an array of {array.dtype}", cure)
-    if isinstance(leaf, bool | int):
-        return np.asarray(leaf, dtype=bool if isinstance(leaf, bool) else np.int64)
-    if isinstance(leaf, float):
-        return np.asarray(leaf, dtype=np.float32)
-    raise UnstorableValueError(split, index, path, f"a {_kind(leaf)}", _cure(leaf))
-
-
-def _kind(leaf: Any) -> str:
-    kind = type(leaf)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _cure(leaf: Any) -> str:
-    if isinstance(leaf, str | bytes):
-        return (
-            "return token ids or a class number, such as torch.tensor(tokenizer(text)['input_ids'])"
-        )
-    if type(leaf).__module__.startswith("PIL."):
-        return "return torch.from_numpy(np.array(image)), uint8, and let the transform do the rest"
-    if leaf is None:
-        return "return a number in its place"
-    return "return torch.as_tensor(...) of it"
-
-
-def _block_rows(row_bytes: int) -> int:
-    return max(1, min(4096, _BLOCK_BYTES // max(1, row_bytes)))

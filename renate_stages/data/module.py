@@ -25,6 +25,15 @@ class RenateDataModule(ABC):
                 data = TensorDataset(images, labels)
                 self._train_data, self._val_data = self._split_train_val_data(data)
 
+    Items may end with a dict of metadata, which is kept beside the example: `(inputs, targets,
+    {"id": "customer-17", "source": "eu"})`. By `id` an example is found when it is to be forgotten;
+    without one, by its content. Inputs of differing length (tokens, series) are named in
+    `ragged_fields`; the bytes of JPEG and PNG files are kept as they are, and decoded on reading.
+
+    Attributes:
+        ragged_fields: Paths, such as `inputs` or `inputs.input_ids`, whose first dimension differs
+            from item to item.
+
     Args:
         data_path: Folder with the update's data.
         val_size: Share of the training data kept for validation, in [0, 1).
@@ -33,6 +42,8 @@ class RenateDataModule(ABC):
     Raises:
         InvalidShareError: `val_size` is outside [0, 1).
     """
+
+    ragged_fields: tuple[str, ...] = ()
 
     def __init__(self, data_path: str | Path, val_size: float = 0.0, seed: int = 0) -> None:
         self._data_path = Path(data_path)

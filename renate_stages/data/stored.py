@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from renate_stages.memory import ExampleStore, Tree
+from renate_stages.data.decoders import decode
+from renate_stages.errors import UnequalExamplesError
+from renate_stages.memory import ExampleStore, Ragged, Tree
 
 Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
@@ -22,9 +24,11 @@ class StoredDataset(Dataset):
     """The examples of a store, or some of its rows, as tensors.
 
     `dataset[i]` is `(inputs, targets)`; `dataset.__getitems__(rows)`, which a `DataLoader` calls
-    for a batch, is the finished batch: one gather, or, where there are transforms, these on each
-    example and then a stack. Tensors are copies, free to be changed. Dicts and tuples in an
-    example stay dicts and tuples of batched tensors.
+    for a batch, is the finished batch: one gather, or, where there are transforms, encoded images or
+    rows of differing length, each example for itself and then a stack. Tensors are copies, free to
+    be changed. Dicts and tuples in an example stay dicts and tuples of batched tensors. Rows that
+    differ in length are filled up with zeros to the longest of the batch; where zero is not a value
+    to be ignored, keep a mask of ones beside them.
 
         train = StoredDataset(ExampleStore.open(path), transform=transforms.RandomCrop(32, 4))
 
@@ -53,8 +57,7 @@ class StoredDataset(Dataset):
     def __getitem__(self, index: int) -> Tree:
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        inputs, targets = self._gather([index % len(self)])
-        inputs, targets = _example(inputs, 0), _example(targets, 0)
+        inputs, targets = (_example(part, 0) for part in self._gather([index % len(self)]))
         return (
             self.transform(inputs) if self.transform else inputs,
             self.target_transform(targets) if self.target_transform else targets,
@@ -63,12 +66,16 @@ class StoredDataset(Dataset):
     def __getitems__(self, indices: Rows) -> Tree:
         """Return the examples at `indices`, `(n,)` in [0, len), as one batch `(inputs, targets)`."""
         inputs, targets = self._gather(indices)
-        count = len(indices)
-        if self.transform:
-            inputs = _stack([self.transform(_example(inputs, i)) for i in range(count)])
-        if self.target_transform:
-            targets = _stack([self.target_transform(_example(targets, i)) for i in range(count)])
-        return inputs, targets
+        return (
+            self._batch(inputs, self.transform, len(indices)),
+            self._batch(targets, self.target_transform, len(indices)),
+        )
+
+    def _batch(self, part: Tree, transform: Transform | None, count: int) -> Tree:
+        if transform is None and not _has_ragged(part):
+            return part
+        examples = [_example(part, row) for row in range(count)]
+        return _stack(examples if transform is None else [transform(each) for each in examples])
 
     def labels(self) -> np.ndarray | None:
         """Return the labels as stored, int64 `(len,)`; None if targets are not one integer each."""
@@ -146,7 +153,13 @@ def _tensors(tree: Tree) -> Tree:
         return {key: _tensors(child) for key, child in tree.items()}
     if isinstance(tree, tuple):
         return tuple(_tensors(child) for child in tree)
-    return torch.from_numpy(tree)
+    return tree if isinstance(tree, Ragged) else torch.from_numpy(tree)
+
+
+def _has_ragged(tree: Tree) -> bool:
+    if isinstance(tree, dict | tuple):
+        return any(map(_has_ragged, tree.values() if isinstance(tree, dict) else tree))
+    return isinstance(tree, Ragged)
 
 
 def _example(batch: Tree, index: int) -> Tree:
@@ -154,26 +167,47 @@ def _example(batch: Tree, index: int) -> Tree:
         return {key: _example(child, index) for key, child in batch.items()}
     if isinstance(batch, tuple):
         return tuple(_example(child, index) for child in batch)
+    if isinstance(batch, Ragged):
+        row = batch[index]
+        return decode(row, batch.decoder) if batch.decoder else torch.from_numpy(row.copy())
     return batch[index]
 
 
 def _stack(values: list[Any]) -> Tree:
-    """Collate what a transform returned; tuples stay tuples, where torch makes them lists."""
+    """Collate examples; tuples stay tuples, where torch makes them lists."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _stack([value[key] for value in values]) for key in first}
     if isinstance(first, tuple | list):
         return tuple(_stack(list(column)) for column in zip(*values, strict=True))
+    if isinstance(first, Tensor) and len({value.shape for value in values}) > 1:
+        return _filled_up(values)
     return default_collate(values)
 
 
+def _filled_up(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors that differ in their first dimension, shorter ones ending with zeros.
+
+    Raises:
+        UnequalExamplesError: If they differ in another dimension, as images of many sizes do.
+    """
+    if len({tensor.shape[1:] for tensor in tensors}) > 1 or tensors[0].ndim > 2:
+        raise UnequalExamplesError({tuple(tensor.shape) for tensor in tensors})
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+
+
 def concatenate(batches: Sequence[Tree]) -> Tree:
-    """Return batches of one structure as one, rows in the order given."""
+    """Return batches of one structure as one, rows in the order given.
+
+    Where they were filled up to different lengths, the shorter are to the longest.
+    """
     first = batches[0]
     if isinstance(first, dict):
         return {key: concatenate([batch[key] for batch in batches]) for key in first}
     if isinstance(first, tuple):
         return tuple(concatenate(list(column)) for column in zip(*batches, strict=True))
+    if len({batch.shape[1:] for batch in batches}) > 1:
+        return _filled_up([row for batch in batches for row in batch])
     return torch.cat(list(batches))
 
 

@@ -1,0 +1,56 @@
+"""Named decoders of fields that are stored as bytes, such as images in their files' encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renate_stages.errors import UndecodableError
+
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how a JPEG and a PNG file begin
+
+
+def decode_image(encoded: np.ndarray) -> Tensor:
+    """Return a JPEG or PNG image as a tensor.
+
+    Args:
+        encoded: The file's bytes, uint8 `(n,)`.
+
+    Returns:
+        uint8 `(1, height, width)` of a grey image, else `(3, height, width)`, red first.
+
+    Raises:
+        UndecodableError: If it is not a whole image, or one so large that it must be an attack.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(encoded.tobytes()), formats=("JPEG", "PNG")) as image:
+            grey = image.mode in ("1", "L")
+            pixels = np.array(image.convert("L" if grey else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UndecodableError("image", error) from error
+    return torch.from_numpy(pixels[None] if grey else np.moveaxis(pixels, 2, 0).copy())
+
+
+DECODERS: dict[str, Callable[[np.ndarray], Tensor]] = {"image": decode_image}
+
+
+def decode(encoded: np.ndarray, decoder: str) -> Tensor:
+    """Return what a stored row of bytes is, by its decoder's name.
+
+    Raises:
+        UndecodableError: If there is no such decoder, or it refuses the bytes.
+    """
+    if decoder not in DECODERS:
+        raise UndecodableError(decoder, f"this version knows {', '.join(DECODERS)}")
+    return DECODERS[decoder](encoded)
+
+
+def is_image(data: bytes) -> bool:
+    """Return whether bytes begin as a JPEG or PNG file does."""
+    return data.startswith(MAGIC)

@@ -1,0 +1,207 @@
+"""What an item of a dataset must be: `(inputs, targets)`, or these and what is known beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from renate_stages.data.decoders import is_image
+from renate_stages.errors import (
+    InvalidMetadataError,
+    ItemMismatchError,
+    NotAPairError,
+    UnknownFieldError,
+    UnstorableValueError,
+)
+from renate_stages.memory import ExampleSpec, Ragged, Tree
+from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.spec import (
+    TEXT_BYTES,
+    Structure,
+    flatten_example,
+    outline,
+    structure_of_example,
+)
+
+OWN_METADATA = ("update",)  # names that the pipeline fills
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item, taken apart.
+
+    Args:
+        structure: Of `(inputs, targets)`.
+        values: Its arrays by path, without a batch dimension.
+        metadata: Its metadata by name, without a batch dimension.
+        decoders: Of the paths that are stored as bytes.
+    """
+
+    structure: dict[str, Structure]
+    values: dict[str, np.ndarray]
+    metadata: dict[str, np.ndarray]
+    decoders: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ItemReader:
+    """Takes items of one dataset apart.
+
+    Args:
+        split: "train", "val" or "test", for messages.
+        ragged: Paths whose first dimension differs from item to item.
+    """
+
+    split: str
+    ragged: Collection[str] = ()
+
+    def read(self, item: Any, index: int) -> Item:
+        """Return an item's parts.
+
+        Raises:
+            NotAPairError: It is not a pair, nor a pair and a dict.
+            UnstorableValueError: It holds something else than numbers or an encoded image.
+            InvalidMetadataError: Its metadata cannot be kept.
+            UnknownFieldError: It has no part that is named in `ragged`.
+            ExampleStructureError: A dict or tuple is empty, or a key is not a plain name.
+        """
+        if not _is_pair(item):
+            raise NotAPairError(self.split, index, _outline(item))
+        pair = (self._lists(item[0], "inputs"), self._lists(item[1], "targets"))
+        leaves = flatten_example(pair)
+        if unknown := sorted(set(self.ragged) - leaves.keys()):
+            raise UnknownFieldError("ragged_fields of the data module", unknown[0], leaves)
+        decoders = {path: "image" for path, leaf in leaves.items() if isinstance(leaf, bytes)}
+        values = {path: self.array(leaf, index, path) for path, leaf in leaves.items()}
+        metadata = {} if len(item) == 2 else self._metadata(item[2], index)
+        return Item(structure_of_example(pair), values, metadata, decoders)
+
+    def spec(self, item: Item) -> ExampleSpec:
+        """Return what examples like this item are."""
+        columns = {
+            path: Ragged.of([value], item.decoders.get(path))
+            if path in self.ragged or path in item.decoders
+            else value[None]
+            for path, value in item.values.items()
+        }
+        block = ExampleSpec(item.structure, {}).unflatten(columns)
+        return ExampleSpec.of(block, {name: each[None] for name, each in item.metadata.items()})
+
+    def require(self, item: Item, spec: ExampleSpec, index: int) -> None:
+        """Raise `ItemMismatchError` if an item differs from the first one."""
+        if item.structure != spec.structure:
+            found, expected = outline(item.structure), outline(spec.structure)
+            where = "its structure (inputs, targets)"
+            raise ItemMismatchError(self.split, index, where, found, expected)
+        if names := {f"meta.{name}" for name in item.metadata} ^ spec.metadata.keys():
+            where = f"metadata {', '.join(sorted(name[5:] for name in names))}"
+            here = names <= {f"meta.{name}" for name in item.metadata}
+            found, expected = ("there", "none") if here else ("missing", "it")
+            raise ItemMismatchError(self.split, index, where, found, expected)
+        for path, field in spec.fields.items():
+            value = item.values[path]
+            shape = value.shape[1:] if field.ragged else value.shape
+            empty = field.ragged and not value.size  # an empty list has no dtype of its own
+            known = field.decoder == item.decoders.get(path)
+            if shape != field.shape or not (value.dtype == field.dtype or empty) or not known:
+                found = f"{value.dtype} {value.shape}"
+                raise ItemMismatchError(self.split, index, path, found, str(field))
+        for path, field in spec.metadata.items():
+            value = item.metadata[path.removeprefix("meta.")]
+            if (value.shape, value.dtype) != (field.shape, field.dtype):
+                found = f"{value.dtype} {value.shape}"
+                raise ItemMismatchError(self.split, index, path, found, str(field))
+
+    def array(self, leaf: Any, index: int, path: str) -> np.ndarray:
+        """Return one leaf of an item as an array."""
+        if isinstance(leaf, Tensor):
+            try:
+                return leaf.detach().cpu().numpy()
+            except (RuntimeError, TypeError) as error:
+                found = f"a {leaf.layout} tensor of {leaf.dtype}"
+                cure = "return a dense tensor of a dtype that NumPy has, with .to_dense(), .float()"
+                raise UnstorableValueError(self.split, index, path, found, cure) from error
+        if isinstance(leaf, np.ndarray | np.generic):
+            array = np.asarray(leaf)
+            if array.dtype.kind in "biufc":
+                return array.astype(array.dtype.newbyteorder("<"), copy=False)
+            cure = "return numbers, with .astype(...) or one code for each word"
+            raise UnstorableValueError(self.split, index, path, f"an array of {array.dtype}", cure)
+        if isinstance(leaf, bool | int):
+            return np.asarray(leaf, dtype=bool if isinstance(leaf, bool) else np.int64)
+        if isinstance(leaf, float):
+            return np.asarray(leaf, dtype=np.float32)
+        if isinstance(leaf, bytes) and is_image(leaf):
+            return np.frombuffer(leaf, np.uint8)
+        raise UnstorableValueError(self.split, index, path, f"a {_kind(leaf)}", _cure(leaf))
+
+    def _lists(self, tree: Tree, path: str) -> Tree:
+        """Turn lists of numbers at ragged paths into arrays: elsewhere a list is a tuple."""
+        if path in self.ragged and isinstance(tree, list | tuple):
+            array = np.asarray(tree)
+            return array.astype(np.float32) if array.dtype.kind == "f" else array
+        if isinstance(tree, Mapping):
+            return {key: self._lists(child, f"{path}.{key}") for key, child in tree.items()}
+        if isinstance(tree, tuple | list):
+            return tuple(self._lists(child, f"{path}.{i}") for i, child in enumerate(tree))
+        return tree
+
+    def _metadata(self, given: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
+        return {name: self._known(name, value, index) for name, value in given.items()}
+
+    def _known(self, name: str, value: Any, index: int) -> np.ndarray:
+        """Return one value of an item's metadata as it is kept."""
+        if isinstance(value, np.generic | Tensor):
+            value = value.item() if value.ndim == 0 else value
+        where = f"{self.split} data, item {index}: metadata {name!r}"
+        if name in OWN_METADATA:
+            raise InvalidMetadataError(where, value, "another name: the pipeline fills this one")
+        if name == "id":
+            if not isinstance(value, str | int) or isinstance(value, bool):
+                raise InvalidMetadataError(where, value, "a text or a whole number")
+            return to_array([given_id(str(value))])[0]
+        if isinstance(value, bool):
+            return np.asarray(value)
+        if isinstance(value, int | float):
+            return np.asarray(value, np.int64 if isinstance(value, int) else np.float64)
+        if isinstance(value, str) and len(value.encode()) <= TEXT_BYTES and "\0" not in value:
+            return np.asarray(value.encode(), f"S{TEXT_BYTES}")
+        expected = f"a number, True, False, or a text of at most {TEXT_BYTES} bytes"
+        raise InvalidMetadataError(where, value, expected)
+
+
+def _is_pair(item: Any) -> bool:
+    if not isinstance(item, tuple | list):
+        return False
+    return len(item) == 2 or (len(item) == 3 and isinstance(item[2], Mapping))
+
+
+def _outline(item: Any) -> str:
+    found = "None" if item is None else f"a {type(item).__name__}"
+    return f"{found} of {len(item)}" if isinstance(item, tuple | list) else found
+
+
+def _kind(leaf: Any) -> str:
+    kind = type(leaf)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _cure(leaf: Any) -> str:
+    if isinstance(leaf, str):
+        return (
+            "return token ids or a class number, such as torch.tensor(tokenizer(text)['input_ids'])"
+        )
+    if isinstance(leaf, bytes):
+        return "return the bytes of a JPEG or PNG file, or np.frombuffer(data, np.uint8)"
+    if type(leaf).__module__.startswith("PIL."):
+        return (
+            "return torch.from_numpy(np.array(image)), uint8, or the image file's bytes, and let "
+            "the transform do the rest"
+        )
+    if leaf is None:
+        return "return a number in its place"
+    return "return torch.as_tensor(...) of it"

@@ -1,0 +1,154 @@
+"""Texts, encoded images and metadata, from a user's dataset to a batch."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from renate_stages import errors
+from renate_stages.data import ConcatStored, StoredDataset, concatenate, ingest
+from renate_stages.memory.identity import among, given_id, is_id, to_text
+
+
+def encoded(width: int, height: int, kind: str = "PNG", mode: str = "RGB") -> bytes:
+    pixels = np.arange(width * height * len(mode), dtype=np.uint8)
+    shape = (height, width, len(mode)) if len(mode) > 1 else (height, width)
+    stream = BytesIO()
+    Image.fromarray(pixels.reshape(shape), mode if mode != "L" else None).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Token ids as lists, with their mask, of lengths 2, 4 and 0."""
+    items = [
+        ({"ids": ids, "mask": [1] * len(ids)}, label)
+        for ids, label in (([7, 8], 0), ([1, 2, 3, 4], 1), ([], 0))
+    ]
+    return ingest(items, tmp_path / "s", 1, "train", ragged=("inputs.ids", "inputs.mask"))
+
+
+def test_texts_are_kept_at_their_length_and_filled_up_in_a_batch(texts):
+    assert str(texts.spec.fields["inputs.ids"]) == "int64 (*, )"
+    dataset = StoredDataset(texts)
+    assert dataset[1][0]["ids"].tolist() == [1, 2, 3, 4]
+    inputs, targets = dataset.__getitems__([2, 0, 1])
+    assert inputs["ids"].tolist() == [[0, 0, 0, 0], [7, 8, 0, 0], [1, 2, 3, 4]]
+    assert inputs["mask"].sum(1).tolist() == [0, 2, 4] and targets.tolist() == [0, 0, 1]
+    inputs, _ = dataset.__getitems__([0])
+    assert inputs["ids"].tolist() == [[7, 8]]
+
+
+def test_batches_of_different_lengths_are_joined_for_replay(texts):
+    dataset = StoredDataset(texts)
+    joined, targets = concatenate([dataset.__getitems__([0]), dataset.__getitems__([1, 2])])
+    assert joined["ids"].tolist() == [[7, 8, 0, 0], [1, 2, 3, 4], [0, 0, 0, 0]]
+    inputs, _ = ConcatStored([dataset, dataset]).__getitems__([4, 0])
+    assert inputs["ids"].tolist() == [[1, 2, 3, 4], [7, 8, 0, 0]]
+    assert len(targets) == 3
+
+
+@pytest.mark.parametrize(("kind", "mode", "channels"), [("PNG", "RGB", 3), ("PNG", "L", 1)])
+def test_images_are_kept_encoded_and_decoded_on_reading(tmp_path, kind, mode, channels):
+    files = [encoded(4, 3, kind, mode), encoded(4, 3, kind, mode), encoded(5, 3, kind, mode)]
+    store = ingest([(data, 0) for data in files], tmp_path / "s", 1, "train")
+    dataset = StoredDataset(store)
+    image, _ = dataset[0]
+    expected = np.arange(4 * 3 * channels).reshape(3, 4, channels).transpose(2, 0, 1)
+    assert (image.dtype, image.tolist()) == (torch.uint8, expected.tolist())
+    assert dataset.__getitems__([0, 1])[0].shape == (2, channels, 3, 4)
+    assert store.nbytes == sum(map(len, files)) + 3 * 8
+    with pytest.raises(errors.UnequalExamplesError, match=r"\(., 3, 5\).*resize or crop"):
+        dataset.__getitems__([0, 2])
+    cropped = StoredDataset(store, transform=lambda image: image[:, :2, :2])
+    assert cropped.__getitems__([0, 2])[0].shape == (2, channels, 2, 2)
+
+
+def test_a_jpeg_is_decoded_too(tmp_path):
+    store = ingest([(encoded(8, 8, "JPEG"), 1)], tmp_path / "s", 1, "train")
+    assert StoredDataset(store)[0][0].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("cut", [20, 50])
+def test_half_an_image_is_said_to_be_undecodable(tmp_path, cut):
+    store = ingest([(encoded(8, 8)[:cut], 1)], tmp_path / "s", 1, "train")
+    with pytest.raises(errors.UndecodableError, match="cannot be decoded as image"):
+        StoredDataset(store)[0]
+
+
+def test_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    store = ingest([(encoded(8, 8), 1)], tmp_path / "s", 1, "train")
+    with pytest.raises(errors.UndecodableError, match="decompression bomb"):
+        StoredDataset(store)[0]
+
+
+def test_metadata_is_kept_and_ids_are_hashed(tmp_path):
+    items = [
+        (torch.zeros(2), 0, {"id": "customer-17", "source": "eu", "weight": 0.5, "paid": True}),
+        (torch.ones(2), 1, {"id": 18, "source": "us", "weight": 1.5, "paid": False}),
+    ]
+    store = ingest(items, tmp_path / "s", 7, "train")
+    assert store.metadata("source").tolist() == [b"eu", b"us"]
+    assert store.metadata("weight").tolist() == [0.5, 1.5]
+    assert store.metadata("paid").tolist() == [True, False]
+    assert store.metadata("update").tolist() == [7, 7]
+    ids = store.metadata("id")
+    assert to_text(ids) == [given_id("customer-17"), given_id("18")]
+    assert all(map(is_id, to_text(ids)))
+    assert among(ids, {given_id("18"), given_id("none")}).tolist() == [False, True]
+    raw = b"".join(file.read_bytes() for file in store.files())
+    assert b"customer-17" not in raw
+
+
+def test_without_an_id_the_content_is_the_id(tmp_path):
+    values = torch.arange(6.0).reshape(3, 2)
+    data = TensorDataset(torch.cat([values, values[:1]]), torch.tensor([0, 1, 0, 0]))
+    ids = to_text(ingest(data, tmp_path / "a", 1, "train").metadata("id"))
+    assert ids[0] == ids[3] and len(set(ids)) == 3
+    items = [(value, int(label)) for value, label in zip(*data[:4], strict=True)]
+    assert to_text(ingest(items, tmp_path / "b", 9, "test").metadata("id")) == ids
+    other = TensorDataset(data.tensors[0].int(), data.tensors[1])
+    assert not set(ids) & set(to_text(ingest(other, tmp_path / "c", 1, "train").metadata("id")))
+
+
+def test_texts_that_differ_only_in_where_one_ends_have_ids_of_their_own(tmp_path):
+    items = [({"a": [1], "b": [2, 3]}, 0), ({"a": [1, 2], "b": [3]}, 0)]
+    store = ingest(items, tmp_path / "s", 1, "train", ragged=("inputs.a", "inputs.b"))
+    assert len(set(to_text(store.metadata("id")))) == 2
+
+
+GOOD = (torch.zeros(2), 0, {"source": "eu"})
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "message"),
+    [
+        ([GOOD, (torch.zeros(2), 0)], errors.ItemMismatchError, "metadata source is missing"),
+        ([GOOD[:2], GOOD], errors.ItemMismatchError, "metadata source is there"),
+        ([(*GOOD[:2], {"source": "e" * 33})], errors.InvalidMetadataError, "at most 32 bytes"),
+        (
+            [(*GOOD[:2], {"source": None})],
+            errors.InvalidMetadataError,
+            "is None; expected a number",
+        ),
+        ([(*GOOD[:2], {"update": 3})], errors.InvalidMetadataError, "the pipeline fills this one"),
+        ([(*GOOD[:2], {"id": 0.5})], errors.InvalidMetadataError, "a text or a whole number"),
+        ([(*GOOD[:2], {"../x": 1})], errors.ExampleStructureError, "name files"),
+        ([(*GOOD[:2], {"n": 1}), (*GOOD[:2], {"n": 1.5})], errors.ItemMismatchError, "float64"),
+        ([(b"no image", 1)], errors.UnstorableValueError, "bytes of a JPEG or PNG"),
+    ],
+)
+def test_metadata_that_cannot_be_kept_is_named(tmp_path, items, error, message):
+    with pytest.raises(error, match=message):
+        ingest(items, tmp_path / "s", 1, "val")
+
+
+def test_an_unknown_ragged_field_is_named(tmp_path):
+    with pytest.raises(errors.UnknownFieldError, match="no 'input', did you mean 'inputs'"):
+        ingest([(torch.zeros(2), 0)], tmp_path / "s", 1, "train", ragged=("input",))
