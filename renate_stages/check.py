@@ -56,7 +56,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     updater = ModelUpdater(user, params, hyperparameters)
     prepare.require_files(project.incoming)
     updater.generators.seed_global("check")
-    train = prepare.read_splits(user, project.incoming, params.data, updater.generators)["train"]
+    train = prepare.read_splits(user, project.incoming, params.data, updater.generators).train
     few = _first(train, examples)
     with TemporaryDirectory() as scratch:
         store = ingest(few, Path(scratch) / "few", params.update.number, "train")

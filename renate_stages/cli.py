@@ -8,12 +8,17 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages.errors import RenateStagesError
+from renate_stages.errors import MissingFileError, RenateStagesError
 from renate_stages.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from renate_stages import forget as forget_action
 
 app = typer.Typer(
     help="Update PyTorch models with new data, again and again, without forgetting.",
@@ -145,6 +150,86 @@ def example_data(
     project = Project.find()
     start.write_example(project, update)
     print(f"data/incoming holds the digits of update {update}; next: `dvc add data/incoming`")
+
+
+@app.command()
+def forget(
+    ids: Annotated[
+        Path | None, typer.Option(help="text file with an example's id a line, yours or hashed")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="condition on metadata, such as \"source == 'eu'\"")
+    ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="remove every older version of data and states")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="with --erase: do not ask")] = False,
+) -> None:
+    """Open an update that forgets examples; with --erase, remove what older versions hold."""
+    from renate_stages import forget as action
+
+    project = Project.find()
+    if erase:
+        _erase(action.erasing(project), project, yes)
+        return
+    listed = _read_ids(ids) if ids else []
+    opened = action.open_update(project, listed, where or [])
+    for store, rows in opened.rows.items():
+        print(f"{rows} row(s) of {store} will leave")
+    if not opened.rows:
+        print("no kept row is named; those named stay out if they come in")
+    print(f"update {opened.number} is open, and forgets: no new data, no training")
+    print("the weights may still reflect these examples; only training without them undoes that")
+    print(
+        "next: `dvc repro`, `git add -A && git commit`, `renate-stages next`; then older versions"
+    )
+    print("still hold the rows: `renate-stages forget --erase` lists and removes these")
+
+
+def _erase(steps: Sequence[forget_action.Step], project: Project, yes: bool) -> None:
+    print("this keeps the present commit's data and state alone, and no update to go back to:")
+    for step in steps:
+        print(f"  {step.shown}")
+    print("elsewhere, and not removed: other clones' caches, a remote's runs/ (`dvc push")
+    print("--run-cache`), backups; data/incoming, if what it holds now has such rows")
+    if not yes and not typer.confirm("remove them?"):
+        raise typer.Exit(1)
+    for step in steps:
+        step.run()
+    print("removed")
+
+
+def _read_ids(path: Path) -> list[str]:
+    if not path.is_file():
+        raise MissingFileError(path, "the ids to forget", "give a text file with an id a line")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+@app.command()
+def memory(
+    plot: Annotated[Path | None, typer.Option(help="also draw it to this PNG file")] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="list the rows' hashed ids instead")] = False,
+) -> None:
+    """Show what is in the memory: rows, bytes, classes, sources and age, by update."""
+    from renate_stages.memory import composition
+    from renate_stages.memory.identity import to_text
+    from renate_stages.params import Params
+    from renate_stages.state import State
+
+    project = Project.find()
+    folder = project.state if project.state.is_dir() else project.parent
+    state = State.open(folder)
+    found = state.memory().metadata("id")
+    if ids:
+        print("\n".join([] if found is None else to_text(found)))
+        return
+    parts = composition.composition(state.memory())
+    print(f"memory of {state.label}:")
+    print(composition.table(parts, Params.load(project.params).update.number))
+    if plot is not None:
+        composition.draw(parts, plot)
+        print(f"drawn: {plot}")
 
 
 @app.command()

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,42 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def inventory(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Return size in bytes and SHA-256 of every file under a folder, by POSIX relative path."""
+Entry = dict[str, Any]
+"""Size in bytes and SHA-256 of a file."""
+
+
+def inventory(
+    folder: Path,
+    *,
+    without: tuple[str, ...] = (),
+    known: Mapping[tuple[int, int], Entry] | None = None,
+) -> dict[str, Entry]:
+    """Return size in bytes and SHA-256 of every file under a folder, by POSIX relative path.
+
+    Args:
+        folder: Where to look.
+        without: Relative paths to leave out.
+        known: Entries of files by `identity`, which are not read again.
+    """
+    known = known or {}
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in without:
-            found[name] = {"sha256": sha256(path), "size": path.stat().st_size}
+            entry = known.get(identity(path))
+            if entry is None or entry["size"] != path.stat().st_size:
+                entry = {"sha256": sha256(path), "size": path.stat().st_size}
+            found[name] = entry
     return found
+
+
+def identities(folder: Path, listed: Mapping[str, Entry]) -> dict[tuple[int, int], Entry]:
+    """Return the entries of listed files by what tells a file from any other on this machine."""
+    paths = {name: folder / name for name in listed}
+    return {identity(path): listed[name] for name, path in paths.items() if path.is_file()}
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return device and inode of a file: hard links to one file share them."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

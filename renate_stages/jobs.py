@@ -136,7 +136,9 @@ def run_training_job(
         parent = State.open(source if source is not None else _empty(Path(scratch) / "parent"))
         data = _prepare(user, params, incoming, Path(scratch) / "prepared")
         inputs = files.digest([params.model_dump(mode="json"), parent.identity, data.digest])
-        update = MeasuredUpdate.run(user, params, hyperparameters, parent, data, inputs)
+        kept = Path(scratch) / "kept"
+        kept.mkdir()
+        update = MeasuredUpdate.run(user, params, hyperparameters, parent, data, inputs, kept)
         if target is not None:
             update.write_state(target)
     written = State.open(target) if target is not None else None

@@ -17,6 +17,7 @@ from typing import Any
 
 from renate_stages import files, yaml_file
 from renate_stages.errors import CommandError, NextRefusedError, UnknownUpdateError
+from renate_stages.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.project import Project
 
@@ -169,15 +170,60 @@ def open_from(project: Project, parent: int) -> int:
     state = _state_entry(at_tag(project, parent, "dvc.lock"))
     assert state is not None
     branch = f"{TAG}{number}-from-{parent}"
+    forget = ForgetList.read(project.forget_list)  # what is forgotten stays so, wherever one starts
     git(project, "checkout", "--quiet", "-b", branch, f"{TAG}{parent}")
     try:
         fetch(project, "data/incoming.dvc")
+        if forget:
+            forget.write(project.forget_list)
+            git(project, "add", "--", project.forget_list.name)
         _start_from(project, state, parent=parent, number=number)
     except CommandError:
-        git(project, "checkout", "--quiet", "-")
+        git(project, "checkout", "--quiet", "--force", "-")
         git(project, "branch", "--quiet", "-D", branch)
         raise
     return number
+
+
+def is_fresh(project: Project) -> bool:
+    """Return whether the open update has not run: `dvc.lock` is still its parent's."""
+    parent = Params.load(project.params).update.parent
+    if not project.lock_file.is_file():
+        return True
+    if parent not in tags(project):
+        return False
+    return project.lock_file.read_text("utf-8").rstrip() == at_tag(project, parent, "dvc.lock")
+
+
+def open_forget(project: Project, forget: ForgetList) -> int:
+    """Open an update of kind `forget`: the open one if it is fresh, else the next; commit.
+
+    Returns:
+        Its number.
+
+    Raises:
+        NextRefusedError: If the open update has run and is not finished, or is not committed.
+    """
+    if is_fresh(project):
+        number = Params.load(project.params).update.number
+        if reasons := _uncommitted(project):
+            raise NextRefusedError(number, reasons, "opened")
+    else:
+        number = open_next(project)
+    forget.write(project.forget_list)
+
+    def set_kind(content: Any) -> None:
+        content["update"]["kind"] = "forget"
+
+    yaml_file.edit(project.params, set_kind)
+    git(project, "add", "--", project.forget_list.name, "params.yaml")
+    git(project, "commit", "--quiet", "-m", f"Update {number} forgets examples")
+    return number
+
+
+def has_remote(project: Project) -> bool:
+    """Return whether DVC has a default remote."""
+    return bool(_run([sys.executable, "-m", "dvc", "config", "core.remote"], project.root, False))
 
 
 def _uncommitted(project: Project) -> list[str]:
@@ -216,6 +262,7 @@ def _start_from(project: Project, state: dict[str, Any], *, parent: int, number:
     def raise_number(content: Any) -> None:
         content["update"]["number"] = number
         content["update"]["parent"] = parent
+        content["update"].pop("kind", None)
 
     yaml_file.edit(project.params, raise_number)
     try:
@@ -317,9 +364,11 @@ def status(project: Project) -> dict[str, str]:
     found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
     if update.number in tags(project):
         found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
+    elif update.kind == "forget" and is_fresh(project):
+        found["next"] = "this update forgets examples and needs no data: `dvc repro`"
     elif not project.incoming.with_name("incoming.dvc").is_file():
         found["next"] = "there is no data yet: put it in data/incoming, `dvc add data/incoming`"
-    elif _same_data_as(project, update.parent):
+    elif update.kind == "update" and _same_data_as(project, update.parent):
         found["next"] = (
             f"data/incoming is still that of update {update.parent}: put the new data there, "
             "`dvc add data/incoming`, `dvc repro`"

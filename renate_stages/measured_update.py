@@ -12,7 +12,9 @@ from renate_stages import files, state
 from renate_stages.data import StoredDataset
 from renate_stages.errors import NotFiniteError, UnmeasuredMetricError
 from renate_stages.evaluation.history import EvaluationHistory
-from renate_stages.memory import ExampleStore, evolve
+from renate_stages.forget_list import ForgetList
+from renate_stages.keeping import Keeping, Kept
+from renate_stages.memory import evolve
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
@@ -20,6 +22,8 @@ from renate_stages.prepared import PreparedData
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user_config import UserConfig
+
+NOTHING_FORGOTTEN = ForgetList()
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,15 @@ class MeasuredUpdate:
     Args:
         params: Of the update.
         parent: The state it started from.
-        data: The new examples.
-        updated: The trained model and its learner.
+        kept: The parent's examples and the new ones, without what may not be kept.
+        updated: The model, trained or carried over, and its learner.
         history: Every metric of every update on every holdout, this one's included.
         provenance: What the new state's manifest says of itself.
     """
 
     params: Params
     parent: State
-    data: PreparedData
+    kept: Kept
     updated: UpdatedModel
     history: EvaluationHistory
     provenance: Provenance
@@ -51,8 +55,13 @@ class MeasuredUpdate:
         parent: State,
         data: PreparedData,
         inputs: str,
+        scratch: Path,
+        forget: ForgetList = NOTHING_FORGOTTEN,
     ) -> MeasuredUpdate:
         """Run an update. Three models are measured: untrained, the parent's, and the new one.
+
+        An update of kind `forget` trains nothing: rows leave the stores, and the model is measured
+        on what is left.
 
         Args:
             user: The user's functions.
@@ -61,13 +70,17 @@ class MeasuredUpdate:
             parent: The state to start from.
             data: The new examples.
             inputs: Digest of all inputs, for the new state's manifest.
+            scratch: An empty folder on the file system of the new state; needed until it is
+                written.
+            forget: Examples that must leave, and not come in.
 
         Raises:
             RenateStagesError: If something does not fit; before training wherever it can be seen.
         """
         number = params.update.number
         updater = ModelUpdater(user, params, hyperparameters)
-        holdouts = {**parent.split("holdouts"), number: data.test}
+        kept = Keeping(forget, params.retention, updater.generators).apply(parent, data, scratch)
+        holdouts = kept.splits("holdouts")
         task_ids = {**parent.provenance.task_ids, str(number): params.update.task_id}
         rows = {update: len(store) for update, store in holdouts.items()}
 
@@ -76,19 +89,31 @@ class MeasuredUpdate:
             return updater.evaluate(model, datasets, {n: task_ids[str(n)] for n in datasets})
 
         before = measure(updater.build_model(parent.folder if parent.has_model else None))
-        if params.evaluation.metric not in before[number]:
-            raise UnmeasuredMetricError(params.evaluation.metric, before[number])
-        initial = measure(updater.build_model(None), number)
-        updated = updater.update(parent, data.train, validation_of(parent, data, number))
+        for values in before.values():
+            if params.evaluation.metric not in values:
+                raise UnmeasuredMetricError(params.evaluation.metric, values)
+        history = parent.evaluations()
+        if number in holdouts:
+            initial = measure(updater.build_model(None), number)
+            history = history.with_update(number, "initial", initial, rows)
+        if params.update.kind == "forget":
+            updated = updater.carry_over(kept.parent, kept.memory_rows)
+        else:
+            updated = updater.update(
+                kept.parent,
+                data.train,
+                kept.splits("validation"),
+                keepable=kept.keepable,
+                memory_rows=kept.memory_rows,
+            )
         after = measure(updated.model)
-        if not math.isfinite(after[number]["loss"]):  # the last step's harm shows only here
-            raise NotFiniteError(len(updated.curves))
+        if not all(math.isfinite(after[n]["loss"]) for n in after if n == number):
+            raise NotFiniteError(len(updated.curves))  # the last step's harm shows only here
 
-        history = parent.evaluations().with_update(number, "initial", initial, rows)
         history = history.with_update(number, "before", before, rows)
         history = history.with_update(number, "after", after, rows)
         provenance = Provenance(
-            kind="update",
+            kind=params.update.kind,
             update=number,
             parent=parent.identity,
             inputs=inputs,
@@ -96,29 +121,26 @@ class MeasuredUpdate:
             classes=classes_of(parent, data),
             task_ids=task_ids,
         )
-        return cls(params, parent, data, updated, history, provenance)
+        return cls(params, parent, kept, updated, history, provenance)
 
     def write_state(self, target: Path) -> None:
         """Write the new state whole; examples that the parent has are linked, not copied."""
-        number = self.params.update.number
         with files.whole_directory(target) as folder:
             write_model(folder, self.updated.model)
             write_learner(folder, self.updated.learner)
             chosen = self.updated.selection
             evolve(
                 folder / "memory",
-                self.parent.memory(),
+                self.kept.parent.memory(),
                 chosen.kept,
-                self.data.train,
+                self.kept.data.train,
                 chosen.added,
-                number,
+                self.params.update.number,
             )
-            holdouts = {**self.parent.split("holdouts"), number: self.data.test}
-            state.write_split(folder, "holdouts", holdouts)
-            validation = validation_of(self.parent, self.data, number)
-            state.write_split(folder, "validation", validation)
+            for name in state.SPLITS:
+                state.write_split(folder, name, self.kept.splits(name))
             self.history.write(folder / "evaluations.csv")
-            state.write_manifest(folder, self.provenance)
+            state.write_manifest(folder, self.provenance, self.parent, self.kept.left)
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of `metrics/update.json`.
@@ -142,11 +164,6 @@ class MeasuredUpdate:
                 summary = {name: summary[name] for name in ("average", "overall", "holdout")}
             figures[metric] = summary
         return figures
-
-
-def validation_of(parent: State, data: PreparedData, number: int) -> dict[int, ExampleStore]:
-    """Return the validation stores of earlier updates and, where it has rows, of this one."""
-    return parent.split("validation") | ({number: data.val} if len(data.val) else {})
 
 
 def classes_of(parent: State, data: PreparedData) -> tuple[int, ...]:

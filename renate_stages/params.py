@@ -32,6 +32,9 @@ class UpdateParams(_Block):
     parent: int = Field(
         default=0, ge=0, description="number of the update it starts from, 0: the initial"
     )
+    kind: Literal["update", "forget"] = Field(
+        default="update", description="forget: no new data and no training, rows leave the stores"
+    )
     task_id: str = Field(
         default="default_task", min_length=1, description="names the model's parameters"
     )
@@ -99,6 +102,29 @@ class EvaluationParams(_Block):
         return {"loss"} | ({self.metric} if self.mode == "min" else set())
 
 
+class RetentionParams(_Block):
+    """What is kept of the data, and how long. Rows that may not be kept leave no byte."""
+
+    holdout_rows: int | None = Field(
+        default=None, ge=1, description="most rows kept of an update's test split"
+    )
+    holdout_updates: int | None = Field(
+        default=None, ge=1, description="of how many latest updates, this one included"
+    )
+    validation_rows: int | None = Field(
+        default=None, ge=1, description="most rows kept of an update's validation split"
+    )
+    validation_updates: int | None = Field(
+        default=None, ge=1, description="of how many latest updates, this one included"
+    )
+    memory_updates: int | None = Field(
+        default=None, ge=1, description="updates after which a row leaves the memory"
+    )
+    never_keep: list[str] = Field(
+        default=[], description="sources to learn from and measure on once, but not to keep"
+    )
+
+
 class TrackingParams(_Block):
     """Where runs are logged. Read by no stage as an input: it changes no output."""
 
@@ -119,6 +145,7 @@ class Params(_Block):
     hyperparameters: dict[str, Any] = {}
     trainer: TrainerParams = TrainerParams()
     evaluation: EvaluationParams = EvaluationParams()
+    retention: RetentionParams = RetentionParams()
     tracking: TrackingParams = TrackingParams()
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ class Project:
     def incoming(self) -> Path:
         """The new data, tracked with `dvc add`."""
         return self.root / "data" / "incoming"
+
+    @property
+    def forget_list(self) -> Path:
+        return self.root / "forget.yaml"
 
     # What lineage writes.
 
@@ -111,6 +116,17 @@ class Project:
     def scratch(self) -> Path:
         """Locks and other passing things; ignored by Git and DVC."""
         return self.root / ".renate"
+
+    @contextmanager
+    def empty_scratch(self, name: str) -> Iterator[Path]:
+        """Yield an empty folder beside the outputs, for what a stage needs while it runs."""
+        folder = self.scratch / name
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed run
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def lock(self, stage: str) -> Iterator[None]:

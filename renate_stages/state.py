@@ -42,15 +42,18 @@ class Provenance:
         learner: Name of the learner that wrote it; None for a first state.
         classes: All labels met so far, ascending; empty where targets are not labels.
         task_ids: Task of each update so far, by its number as text.
+        left: Of each of the parent's stores that rows had to leave, by its path: how many `rows`,
+            and the SHA-256 of its list of files `before` and `after`; says nothing of their content.
     """
 
-    kind: Literal["init", "update"]
+    kind: Literal["init", "update", "forget"]
     update: int
     parent: str | None = None
     inputs: str | None = None
     learner: str | None = None
     classes: tuple[int, ...] = ()
     task_ids: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class State:
             learner=manifest["learner"],
             classes=tuple(manifest["classes"]),
             task_ids=manifest["task_ids"],
+            left=manifest.get("left", {}),
         )
         return cls(folder, examples or folder, provenance, files.sha256(folder / MANIFEST))
 
@@ -142,7 +146,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedStateError(folder, [f"{MANIFEST}: not a manifest ({error})"]) from error
     if not isinstance(schema, int) or schema > SCHEMA:
         raise NewerStateError(path, schema, SCHEMA)
-    missing = {"files", *Provenance.__dataclass_fields__} - set(manifest)
+    missing = {"files", *Provenance.__dataclass_fields__} - {"left"} - set(manifest)
     if missing:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
     if not _lists_files(manifest["files"]):
@@ -194,13 +198,41 @@ def write_split(folder: Path, name: str, stores: Mapping[int, ExampleStore]) -> 
     files.write_json(folder / name / "index.json", {"updates": sorted(stores)})
 
 
-def write_manifest(folder: Path, provenance: Provenance) -> None:
-    """Finish a new state: list its files and say where it comes from."""
-    listed = files.inventory(folder, without=(MANIFEST,))
-    files.write_json(
-        folder / MANIFEST,
-        {"schema": SCHEMA, "files": listed, **asdict(provenance)},
-    )
+def write_manifest(
+    folder: Path,
+    provenance: Provenance,
+    parent: State | None = None,
+    left: Mapping[str, int] | None = None,
+) -> None:
+    """Finish a new state: list its files and say where it comes from.
+
+    Args:
+        folder: The state that is being written.
+        provenance: What its manifest says of itself.
+        parent: The state it started from: files linked from it are not read again for their hash.
+        left: How many rows had to leave which of the parent's stores, by its path.
+    """
+    before = read_manifest(parent.folder)["files"] if parent else {}
+    known = files.identities(parent.examples, before) if parent else {}
+    listed = files.inventory(folder, without=(MANIFEST,), known=known)
+    record = asdict(provenance)
+    del record["left"]  # only where rows left: the empty state's bytes never change
+    if left:
+        record["left"] = {
+            store: {
+                "rows": rows,
+                "before": _of_store(before, store),
+                "after": _of_store(listed, store),
+            }
+            for store, rows in sorted(left.items())
+        }
+    files.write_json(folder / MANIFEST, {"schema": SCHEMA, "files": listed, **record})
+
+
+def _of_store(listed: Mapping[str, Any], store: str) -> str | None:
+    """Return the digest of a store's files; None where it is gone."""
+    own = {name: entry for name, entry in listed.items() if name.startswith(f"{store}/")}
+    return files.digest(own) if own else None
 
 
 def write_empty(folder: Path) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -125,7 +126,13 @@ class ModelUpdater:
         )
 
     def update(
-        self, parent: State, new: ExampleStore, validation: Mapping[int, ExampleStore]
+        self,
+        parent: State,
+        new: ExampleStore,
+        validation: Mapping[int, ExampleStore],
+        *,
+        keepable: np.ndarray | None = None,
+        memory_rows: np.ndarray | None = None,
     ) -> UpdatedModel:
         """Train the parent's model on new examples.
 
@@ -133,16 +140,14 @@ class ModelUpdater:
             parent: The state to start from; it is only read.
             new: The new training examples.
             validation: Validation examples by update, of this and earlier ones; may be empty.
+            keepable: Rows of `new` that may enter the memory, int64; None: all.
+            memory_rows: Which rows of the memory that the learner left are still in the parent's,
+                bool; None: all.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
         """
-        untrained = self.build_model(None).state_dict()
-        model = self.build_model(parent.folder if parent.has_model else None)
-        learner = self.learner(model, untrained)
-        if parent.has_learner:
-            tensors = read_tensors(parent.folder / LEARNER_FILES[0])
-            learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
+        learner = self._restored(parent, memory_rows)
         old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(new, None, *self.transforms.train)
         learner.start_update(new_data, old_data)
@@ -152,9 +157,36 @@ class ModelUpdater:
         with _quiet():
             trainer = self._trainer(recorder)
             trainer.fit(learner)
-        model.to("cpu").eval()
-        selection = learner.choose_memory(old_data, new_data)
+        model = learner.model.to("cpu").eval()
+        if keepable is None:
+            keepable = np.arange(len(new))
+        candidates = StoredDataset(new, keepable, *self.transforms.train)
+        kept, added = learner.choose_memory(old_data, candidates)
+        selection = Selection(kept, keepable[added])
         return UpdatedModel(model, learner, selection, recorder.curves, trainer.global_step)
+
+    def carry_over(self, parent: State, memory_rows: np.ndarray) -> UpdatedModel:
+        """Return the parent's model and learner without training, and the whole memory it has left.
+
+        Args:
+            parent: The state to start from.
+            memory_rows: As in `update`.
+        """
+        learner = self._restored(parent, memory_rows)
+        all_rows = Selection(np.arange(len(parent.memory())), np.empty(0, dtype=np.int64))
+        return UpdatedModel(learner.model.eval(), learner, all_rows, [], 0)
+
+    def _restored(self, parent: State, memory_rows: np.ndarray | None) -> Learner:
+        """Build the model and the learner as the parent left them."""
+        untrained = self.build_model(None).state_dict()
+        model = self.build_model(parent.folder if parent.has_model else None)
+        learner = self.learner(model, untrained)
+        if parent.has_learner:
+            tensors = read_tensors(parent.folder / LEARNER_FILES[0])
+            learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
+        if learner.policy is not None and memory_rows is not None and not memory_rows.all():
+            learner.policy.forget(memory_rows)
+        return learner
 
     def learner(self, model: RenateModule, untrained: Mapping[str, Any]) -> Learner:
         """Build the learner that `params.yaml` names, for a model and its untrained weights."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
@@ -34,6 +34,7 @@ def update_report(state: State, evaluation: EvaluationParams) -> str:
             "",
             *_table(("figure", "value"), figures),
             "",
+            *_forgotten(made.left, made.kind),
             "## Lineage",
             "",
             *_table(("what", "value"), _lineage(state)),
@@ -66,9 +67,29 @@ def model_card(state: State, evaluation: EvaluationParams) -> str:
     )
 
 
+def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
+    """Say how many rows left which stores, and nothing of their content."""
+    if not left:
+        return ["## Forgotten", "", "No row that was kept is named.", ""] * (kind == "forget")
+    rows = [
+        (name, each["rows"], f"`{each['before']}`", f"`{each['after']}`" if each["after"] else "")
+        for name, each in left.items()
+    ]
+    return [
+        "## Rows that left",
+        "",
+        "By `forget.yaml` and `retention`, live and dead ones. The weights may still reflect them.",
+        "",
+        *_table(("store", "rows", "before", "after"), rows),
+        "",
+    ]
+
+
 def _verdict(history: EvaluationHistory, update: int, metric: str) -> str:
     """Say in one sentence what the update did to the parent's figure on the same holdouts."""
-    after = history.matrix(metric)[update]
+    after = history.matrix(metric).get(update, {})
+    if update not in after:
+        return "This update forgets examples: no new data, no training."
     before = history.matrix(metric, "before").get(update, {})
     new = f"{metric} on the new data {_change(before.get(update), after[update])}"
     old = [holdout for holdout in after if holdout != update]
@@ -86,7 +107,7 @@ def _change(before: float | None, after: float) -> str:
 def _holdout_table(history: EvaluationHistory, update: int, metric: str) -> list[str]:
     before = history.matrix(metric, "before").get(update, {})
     rows = []
-    for holdout, after in history.matrix(metric)[update].items():
+    for holdout, after in history.matrix(metric).get(update, {}).items():
         start = before.get(holdout)
         gain = "" if start is None else f"{after - start:+.4f}"
         rows.append((f"update {holdout}", "" if start is None else f"{start:.4f}", after, gain))
@@ -94,6 +115,8 @@ def _holdout_table(history: EvaluationHistory, update: int, metric: str) -> list
 
 
 def _figures(state: State, evaluation: EvaluationParams) -> list[tuple[str, object]]:
+    if state.provenance.update not in state.evaluations().matrix(evaluation.metric):
+        return []  # retention left no holdout
     summary = state.evaluations().summary(
         state.provenance.update,
         evaluation.metric,

@@ -74,6 +74,9 @@ class SelectionPolicy(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows kept and the rows added, in any order; `self.seen` is before this update."""
 
+    def forget(self, left: np.ndarray) -> None:  # noqa: B027 -- optional
+        """Learn which rows of the memory, bool `(num_old,)`, are left after some were removed."""
+
     def state(self) -> dict[str, Any]:
         """Return what the next update continues from, as JSON values."""
         generator = self.generator.bit_generator.state

@@ -99,6 +99,10 @@ class ExampleStore:
             raise IndexError(f"rows {rows.min()} … {rows.max()} of a store of {len(self)} examples")
         return rows if self._live_rows is None else self._live_rows[rows]
 
+    def stored_live(self) -> np.ndarray:
+        """Return where all live rows lie among the stored ones, int64 `(len,)`."""
+        return np.arange(len(self)) if self._live_rows is None else self._live_rows
+
     def gather(self, rows: np.ndarray) -> Tree:
         """Return copies of the examples in `rows`, in that order, as one batch.
 
@@ -168,7 +172,7 @@ class ExampleStore:
             KeyError: No example has this field, or the store is empty.
         """
         self._field(path)
-        return self._read(self.stored(np.arange(len(self))), [path])[path]
+        return self._read(self.stored_live(), [path])[path]
 
     def stored_column(self, path: str) -> Any:
         """Return one field of all stored rows, dead ones included, as `column` does."""

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from renate_stages import files, prepared
-from renate_stages.errors import DataModuleError, EmptyIncomingError
-from renate_stages.memory import ExampleStore
+from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
+from renate_stages.forget_list import ForgetList
+from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.params import DataParams, Params
+from renate_stages.prepared import SPLITS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.user_config import UserConfig
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The datasets of one update.
+
+    Args:
+        train: To learn from.
+        val: To choose by.
+        test: To measure on.
+        ragged: Paths in their items that differ in length.
+    """
+
+    train: Dataset | None = None
+    val: Dataset | None = None
+    test: Dataset | None = None
+    ragged: tuple[str, ...] = ()
+
+
+@dataclass
+class CountedForgetList:
+    """Leaves out what is to be forgotten, and counts it."""
+
+    listed: ForgetList = field(default_factory=ForgetList)
+    rows: int = 0
+
+    def __call__(self, columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray:
+        """Return which rows of a block to leave out, bool `(rows,)`."""
+        found = self.listed(columns, spec)
+        self.rows += int(found.sum())
+        return found
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
@@ -27,18 +61,24 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If parameters, the user's functions or the data cannot be used.
     """
     params = Params.load(project.params)
-    require_files(project.incoming)
-    user = UserConfig.load(project.user_config, stage="prepare")
-    generators = Generators(params.seed, params.update.number)
-    generators.seed_global("prepare")
-    splits = read_splits(user, project.incoming, params.data, generators)
+    forget = CountedForgetList(ForgetList.read(project.forget_list))
+    splits = Splits()
+    if params.update.kind == "update":
+        require_files(project.incoming)
+        user = UserConfig.load(project.user_config, stage="prepare")
+        generators = Generators(params.seed, params.update.number)
+        generators.seed_global("prepare")
+        splits = read_splits(user, project.incoming, params.data, generators)
 
     with files.whole_directory(project.prepared) as folder:
-        stores = ingest_splits(splits, folder, params.update.number)
+        stores = ingest_splits(splits, folder, params.update.number, forget)
+        if params.update.kind == "update" and not len(stores["train"]):
+            raise AllForgottenError(forget.rows)
         prepared.write_manifest(folder, params.update.number)
-        counts = {split: describe(store) for split, store in stores.items()}
-    files.write_json(project.data_metrics, counts)
-    say(", ".join(f"{split} {count['rows']} rows" for split, count in counts.items()))
+        counts: dict[str, Any] = {split: describe(store) for split, store in stores.items()}
+    said = [f"{split} {count['rows']} rows" for split, count in counts.items()]
+    files.write_json(project.data_metrics, {**counts, "forgotten": forget.rows})
+    say(", ".join([*said, *([f"{forget.rows} forgotten left out"] if forget.rows else [])]))
 
 
 def require_files(incoming: Path) -> None:
@@ -53,8 +93,8 @@ def require_files(incoming: Path) -> None:
 
 def read_splits(
     user: UserConfig, incoming: Path, data: DataParams, generators: Generators
-) -> dict[str, Dataset | None]:
-    """Return the datasets `train`, `val` and `test` of the user's data module.
+) -> Splits:
+    """Return the datasets of the user's data module.
 
     Where the module gives no test or validation data, a share of the training rows is set aside,
     at random by the seed.
@@ -75,7 +115,7 @@ def read_splits(
         train, test = split_off(train, data.test_fraction, generators.integer("test split"))
     if val is None and data.validation_fraction:
         train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
-    return {"train": train, "val": val, "test": test}
+    return Splits(train, val, test, tuple(getattr(module, "ragged_fields", ())))
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -101,20 +141,25 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
 
 
 def ingest_splits(
-    splits: dict[str, Dataset | None], folder: Path, update: int
+    splits: Splits, folder: Path, update: int, forget: CountedForgetList | None = None
 ) -> dict[str, ExampleStore]:
     """Write each split as a store; a split that is None becomes an empty one."""
-    from renate_stages.data import ingest
     from renate_stages.memory import StoreWriter
 
     stores = {}
-    for split, dataset in splits.items():
+    for split in SPLITS:
+        dataset = getattr(splits, split)
         if dataset is None:
             with StoreWriter(folder / split, update=update):
                 pass
             stores[split] = ExampleStore.open(folder / split)
         else:
-            stores[split] = ingest(dataset, folder / split, update, split)
+            from renate_stages.data import ingest
+
+            unwanted = forget if forget and forget.listed else None
+            stores[split] = ingest(
+                dataset, folder / split, update, split, ragged=splits.ragged, unwanted=unwanted
+            )
     return stores
 
 
@@ -123,7 +168,7 @@ def describe(store: ExampleStore) -> dict[str, Any]:
     found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
     if store.spec is not None and "targets" in store.spec.fields:
         targets = store.column("targets")
-        if targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer):
+        if isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu":
             labels, counts = np.unique(targets, return_counts=True)
             found["classes"] = {str(label): int(n) for label, n in zip(labels, counts, strict=True)}
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from renate_stages import files, tracking, yaml_file
 from renate_stages.errors import MissingFileError
+from renate_stages.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
@@ -25,6 +26,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     hyperparameters = read_tuned(project)
     parent = State.open(project.restored, examples=project.parent)
     data = PreparedData.open(project.prepared)
+    forget = ForgetList.read(project.forget_list)
     key = inputs_key(project, params, hyperparameters, parent, data)
     identity = run_identity(project, params, key=key, parent=parent.identity)
 
@@ -35,8 +37,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
 
         logged = params.model_dump(exclude={"tracking"})
         tracker.log_parameters(logged | {"hyperparameters": hyperparameters})
-        update = MeasuredUpdate.run(user, params, hyperparameters, parent, data, inputs=key)
-        update.write_state(project.state)
+        with project.empty_scratch("kept") as scratch:
+            update = MeasuredUpdate.run(
+                user, params, hyperparameters, parent, data, key, scratch, forget
+            )
+            update.write_state(project.state)
         summary = update.summary()
         files.write_json(project.update_metrics, summary)
         lower = params.evaluation.lower_is_better
@@ -67,10 +72,11 @@ def inputs_key(
     data: PreparedData,
 ) -> str:
     """Return a digest of all that the result depends on: equal inputs have the same key."""
-    own = {"evaluation", "learner", "seed", "trainer", "update"}
+    own = {"evaluation", "learner", "retention", "seed", "trainer", "update"}
     return files.digest(
         {
             "data": data.digest,
+            "forget": files.sha256(forget) if (forget := project.forget_list).is_file() else None,
             "hyperparameters": dict(hyperparameters),
             "params": params.model_dump(mode="json", include=own),
             "parent": parent.identity,
@@ -85,7 +91,7 @@ def describe(params: Params, summary: Mapping[str, Any]) -> str:
     def shown(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"
 
-    headline = summary[params.evaluation.metric]
+    headline = summary.get(params.evaluation.metric, {"holdout": {}, "overall": None})
     each = ", ".join(f"{name}: {shown(value)}" for name, value in headline["holdout"].items())
     return (
         f"update {summary['update']}: {summary['training']['steps']} steps, "

@@ -50,7 +50,10 @@ def test_parameters_cannot_be_changed_afterwards():
             {"trainer": {"max_epoch": 3}},
             "trainer.max_epoch: unknown key, did you mean 'max_epochs'?",
         ),
-        ({"update": {"xyz": 3}}, "update.xyz: unknown key (known here: number, parent, task_id)"),
+        (
+            {"update": {"xyz": 3}},
+            "update.xyz: unknown key (known here: kind, number, parent, task_id)",
+        ),
     ],
 )
 def test_an_unknown_key_names_the_closest_of_its_block(content, expected):

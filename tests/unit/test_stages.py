@@ -34,7 +34,8 @@ def run_until(project, last: str) -> None:
 
 
 def store(folder: str, *shards: str) -> set[str]:
-    fields = {f"{folder}/{shard}.{name}.npy" for shard in shards for name in ("inputs", "targets")}
+    names = ("inputs", "targets", "meta.id", "meta.update")
+    fields = {f"{folder}/{shard}.{name}.npy" for shard in shards for name in names}
     return {f"{folder}/index.json", *fields}
 
 

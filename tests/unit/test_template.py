@@ -23,6 +23,7 @@ FILES = {
     "Makefile",
     "README.md",
     "dvc.yaml",
+    "forget.yaml",
     "params.yaml",
     "renate_config.py",
     "requirements.txt",
@@ -62,7 +63,9 @@ def test_every_choice_renders_a_whole_project(tmp_path, data, learner):
     compile((root / "renate_config.py").read_text(), "renate_config.py", "exec")
 
 
-@pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml", "renate_config.py", ".dvcignore"])
+@pytest.mark.parametrize(
+    "name", ["dvc.yaml", "forget.yaml", "params.yaml", "renate_config.py", ".dvcignore"]
+)
 def test_the_root_is_the_template_by_default(tmp_path, name):
     assert (bake(tmp_path) / name).read_bytes() == (REPOSITORY / name).read_bytes()
 

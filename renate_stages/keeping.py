@@ -1,0 +1,160 @@
+"""What an update may keep: retention rules and the list of examples to forget, applied to stores.
+
+Rows that must not be kept leave no byte: the shards that hold them, as live or as dead rows, are
+written again without them. Stores without such rows stay as they are. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from renate_stages import files
+from renate_stages.forget_list import ForgetList
+from renate_stages.memory import ExampleStore, evolve, link_store
+from renate_stages.params import RetentionParams
+from renate_stages.prepared import PreparedData
+from renate_stages.randomness import Generators
+from renate_stages.state import State
+
+NOTHING = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An update's inputs without what must not be kept.
+
+    Args:
+        parent: The parent's state; its examples lie in a scratch folder if any had to leave.
+        data: The new data; `test` and `val` as they will be kept.
+        keepable: Rows of `data.train` that may enter a memory, int64.
+        memory_rows: Which live rows of the parent's own memory are left, bool.
+        update: Number of the update.
+        left: How many rows of which of the parent's stores are gone, dead rows included.
+    """
+
+    parent: State
+    data: PreparedData
+    keepable: np.ndarray
+    memory_rows: np.ndarray
+    update: int
+    left: dict[str, int] = field(default_factory=dict)
+
+    def splits(self, name: str) -> dict[int, ExampleStore]:
+        """Return the stores of `holdouts` or `validation` by update, this one's where it has rows."""
+        own = {"holdouts": self.data.test, "validation": self.data.val}[name]
+        return self.parent.split(name) | ({self.update: own} if len(own) else {})
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The rules of one update.
+
+    Args:
+        forget: Examples to forget.
+        retention: What is kept, and how long.
+        generators: The update's; which rows of a holdout stay is drawn at random.
+    """
+
+    forget: ForgetList
+    retention: RetentionParams
+    generators: Generators
+
+    def apply(self, parent: State, data: PreparedData, scratch: Path) -> Kept:
+        """Return the inputs of an update without what must not be kept.
+
+        Args:
+            parent: The state to start from; it is only read.
+            data: The new data; it is only read.
+            scratch: An empty folder for stores that had to change, on the project's file system.
+        """
+        rules = self.retention
+        test = self._new(data.test, scratch / "test", rules.holdout_rows, "holdouts")
+        val = self._new(data.val, scratch / "val", rules.validation_rows, "validation")
+        kept_data = replace(data, test=test, val=val)
+        keepable = np.flatnonzero(~self._barred(data.train)[data.train.stored_live()])
+
+        memory = parent.memory()
+        barred = self._barred(memory) | self._too_old(memory)
+        memory_rows = ~barred[memory.stored_live()]
+        stores = {"memory": (memory, barred)}
+        splits: dict[str, list[int]] = {}
+        for name, rows, updates in (
+            ("holdouts", rules.holdout_rows, rules.holdout_updates),
+            ("validation", rules.validation_rows, rules.validation_updates),
+        ):
+            found = parent.split(name)
+            oldest = self.generators.update - updates + 1 if updates is not None else 0
+            for update, store in found.items():
+                barred = self._barred(store) | (update < oldest)
+                barred |= self._beyond(store, barred, rows, f"{name} {update}")
+                stores[f"{name}/{update}"] = (store, barred)
+            splits[name] = sorted(found)
+        left = {name: int(barred.sum()) for name, (_, barred) in stores.items() if barred.any()}
+        if left:
+            parent = replace(parent, examples=self._written(parent, stores, splits, scratch))
+        return Kept(parent, kept_data, keepable, memory_rows, self.generators.update, left)
+
+    def _written(
+        self,
+        parent: State,
+        stores: Mapping[str, tuple[ExampleStore, np.ndarray]],
+        splits: Mapping[str, list[int]],
+        scratch: Path,
+    ) -> Path:
+        """Write the parent's examples without the barred rows; what has none is linked."""
+        folder = scratch / "parent"
+        left: dict[str, ExampleStore] = {}
+        for name, (store, barred) in stores.items():
+            kept = np.flatnonzero(~barred[store.stored_live()])
+            if not barred.any():
+                left[name] = link_store(store.path, folder / name)
+            elif len(kept) or name == "memory":
+                update = self.generators.update
+                target = folder / name
+                left[name] = evolve(target, store, kept, None, NOTHING, update, erased=barred)
+        for name, updates in splits.items():
+            present = [update for update in updates if f"{name}/{update}" in left]
+            files.write_json(folder / name / "index.json", {"updates": present})
+        files.link_or_copy(parent.examples / "evaluations.csv", folder / "evaluations.csv")
+        return folder
+
+    def _new(self, store: ExampleStore, target: Path, most: int | None, name: str) -> ExampleStore:
+        """Return a new split as it will be kept."""
+        barred = self._barred(store)
+        barred |= self._beyond(store, barred, most, f"{name} {self.generators.update}")
+        if not barred.any():
+            return store
+        rows = np.flatnonzero(~barred[store.stored_live()])
+        return evolve(target, None, NOTHING, store, rows, self.generators.update)
+
+    def _barred(self, store: ExampleStore) -> np.ndarray:
+        """Return which stored rows are to be forgotten or are of a source never to keep."""
+        barred = self.forget.stored_rows(store)
+        if self.retention.never_keep and store.spec and "meta.source" in store.spec.metadata:
+            sources = [source.encode() for source in self.retention.never_keep]
+            barred |= np.isin(store.stored_column("meta.source"), sources)
+        return barred
+
+    def _too_old(self, store: ExampleStore) -> np.ndarray:
+        """Return which stored rows came more than `memory_updates` updates ago."""
+        most = self.retention.memory_updates
+        if most is None or store.spec is None or "meta.update" not in store.spec.metadata:
+            return np.zeros(store.offsets[-1], dtype=bool)
+        return store.stored_column("meta.update") < self.generators.update - most
+
+    def _beyond(
+        self, store: ExampleStore, barred: np.ndarray, most: int | None, name: str
+    ) -> np.ndarray:
+        """Return which stored rows are too many, at random; all dead rows are."""
+        beyond = np.zeros(len(barred), dtype=bool)
+        live = store.stored_live()
+        live = live[~barred[live]]
+        if most is not None and len(live) > most:
+            generator = self.generators.numpy(f"retention of {name}")
+            beyond[~barred] = True
+            beyond[generator.choice(live, most, replace=False)] = False
+        return beyond
