@@ -242,11 +242,21 @@ def status() -> None:
 
 
 @app.command()
-def verify() -> None:
-    """Check the chain of hashes over all tagged updates."""
-    from renate_stages import lineage
+def verify(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="also read every file of parent/ and state/")
+    ] = False,
+) -> None:
+    """Check the chain of hashes over all tagged updates, and with --deep the files here."""
+    from renate_stages import lineage, state
 
-    checked, problems = lineage.verify(Project.find())
+    project = Project.find()
+    if deep:
+        for folder in (project.parent, project.state):
+            if folder.is_dir():
+                state.check(folder)
+                print(f"{project.relative(folder)}: every file is as its manifest says")
+    checked, problems = lineage.verify(project)
     for problem in problems:
         print(f"broken: {problem}", file=sys.stderr)
     if problems:

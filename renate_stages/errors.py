@@ -113,10 +113,11 @@ class DamagedStateError(RenateStagesError):
 
     def __init__(self, path: Path, problems: Iterable[str]) -> None:
         listed = "\n".join(f"  - {problem}" for problem in problems)
+        target = "parent.dvc" if path.name == "parent" else path.name  # `state` is a stage's output
         super().__init__(
             f"The state in {path} is damaged:\n{listed}\n"
-            f"To mend it: `dvc checkout --force {path.name}.dvc`; if the cache is damaged too, "
-            f"remove the folder and run `dvc pull {path.name}.dvc`."
+            f"To mend it: `dvc checkout --force {target}`; if the cache is damaged too, "
+            f"remove the folder and run `dvc pull {target}`."
         )
 
 

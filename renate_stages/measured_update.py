@@ -19,6 +19,7 @@ from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
+from renate_stages.resume import Resume
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user_config import UserConfig
@@ -57,6 +58,7 @@ class MeasuredUpdate:
         inputs: str,
         scratch: Path,
         forget: ForgetList = NOTHING_FORGOTTEN,
+        resume: Resume | None = None,
     ) -> MeasuredUpdate:
         """Run an update. Three models are measured: untrained, the parent's, and the new one.
 
@@ -73,6 +75,7 @@ class MeasuredUpdate:
             scratch: An empty folder on the file system of the new state; needed until it is
                 written.
             forget: Examples that must leave, and not come in.
+            resume: Where checkpoints of the training lie; None: there are none.
 
         Raises:
             RenateStagesError: If something does not fit; before training wherever it can be seen.
@@ -105,6 +108,7 @@ class MeasuredUpdate:
                 kept.splits("validation"),
                 keepable=kept.keepable,
                 memory_rows=kept.memory_rows,
+                resume=resume,
             )
         after = measure(updated.model)
         if not all(math.isfinite(after[n]["loss"]) for n in after if n == number):

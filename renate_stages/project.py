@@ -117,6 +117,11 @@ class Project:
         """Locks and other passing things; ignored by Git and DVC."""
         return self.root / ".renate"
 
+    @property
+    def checkpoints(self) -> Path:
+        """What an interrupted training goes on from; removed when one has succeeded."""
+        return self.scratch / "resume"
+
     @contextmanager
     def empty_scratch(self, name: str) -> Iterator[Path]:
         """Yield an empty folder beside the outputs, for what a stage needs while it runs."""

@@ -31,6 +31,7 @@ from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
+from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, State
 from renate_stages.user_config import UserConfig
 
@@ -133,6 +134,7 @@ class ModelUpdater:
         *,
         keepable: np.ndarray | None = None,
         memory_rows: np.ndarray | None = None,
+        resume: Resume | None = None,
     ) -> UpdatedModel:
         """Train the parent's model on new examples.
 
@@ -143,6 +145,8 @@ class ModelUpdater:
             keepable: Rows of `new` that may enter the memory, int64; None: all.
             memory_rows: Which rows of the memory that the learner left are still in the parent's,
                 bool; None: all.
+            resume: Where checkpoints of this training lie, to be written and gone on from; None:
+                there are none.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
@@ -154,9 +158,18 @@ class ModelUpdater:
 
         recorder = _CurveRecorder(self, validation)
         self.generators.seed_global("training")
+        callbacks: list[Callback] = [recorder]
+        if self.params.trainer.max_steps is not None:
+            callbacks.append(_StopAfter(self.params.trainer.max_steps))
+        found = None
+        if resume is not None:
+            found = resume.checkpoint()
+            callbacks.append(CheckpointWriter(resume, learner, recorder.curves, found))
+            if found is not None:
+                resume.say(f"training goes on after epoch {len(recorder.curves)}")
         with _quiet():
-            trainer = self._trainer(recorder)
-            trainer.fit(learner)
+            trainer = self._trainer(*callbacks)
+            trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
         model = learner.model.to("cpu").eval()
         if keepable is None:
             keepable = np.arange(len(new))
@@ -213,8 +226,8 @@ class ModelUpdater:
                 accelerator=trainer.accelerator,
                 devices=trainer.devices,
                 precision=trainer.precision,
+                min_epochs=0,
                 max_epochs=trainer.max_epochs if trainer.max_epochs is not None else -1,
-                max_steps=trainer.max_steps if trainer.max_steps is not None else -1,
                 gradient_clip_val=trainer.gradient_clip_val,
                 deterministic=trainer.deterministic,
                 callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
@@ -230,6 +243,20 @@ class ModelUpdater:
             raise InvalidParamsError(
                 "params.yaml", [f"trainer: Lightning refuses {given} on this machine: {error}"]
             ) from error
+
+
+class _StopAfter(Callback):
+    """Ends training after a number of steps.
+
+    Not Lightning's own `max_steps`: with it, a training that goes on from the end of an epoch takes
+    steps of that epoch again.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop |= trainer.global_step >= self.steps
 
 
 class _CurveRecorder(Callback):

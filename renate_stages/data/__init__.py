@@ -1,7 +1,7 @@
 """Data of an update: the user's data module, datasets over stores, and loaders."""
 
 from renate_stages.data.ingest import ingest
-from renate_stages.data.loaders import MemorySampler, endless_batches, make_loader
+from renate_stages.data.loaders import MemorySampler, ReplayBatches, make_loader
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.stored import ConcatStored, StoredDataset, concatenate
 from renate_stages.digits import write_digits
@@ -10,9 +10,9 @@ __all__ = [
     "ConcatStored",
     "MemorySampler",
     "RenateDataModule",
+    "ReplayBatches",
     "StoredDataset",
     "concatenate",
-    "endless_batches",
     "ingest",
     "make_loader",
     "write_digits",

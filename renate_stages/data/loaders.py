@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -104,18 +103,30 @@ class MemorySampler:
         self._order = state["order"].clone()
 
 
-def endless_batches(
-    dataset: StoredDataset | ConcatStored, batch_size: int, generator: torch.Generator
-) -> Iterator[Tree]:
-    """Yield replay batches without end, in the order of a `MemorySampler`; one gather each.
+class ReplayBatches:
+    """Replay batches without end, in the order of a `MemorySampler`; one gather each.
 
     Args:
         dataset: The memory; at least one example.
         batch_size: Examples a batch, >= 1; no more than there are.
         generator: Source of the order.
     """
-    for rows in MemorySampler(len(dataset), batch_size, generator):
-        yield dataset.__getitems__(rows)
+
+    def __init__(
+        self,
+        dataset: StoredDataset | ConcatStored,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.sampler = MemorySampler(len(dataset), batch_size, generator)
+        self._dataset = dataset
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tree:
+        """Return the next batch `(inputs, targets)`."""
+        return self._dataset.__getitems__(next(self.sampler))
 
 
 def _collate(batch: Any) -> Tree:

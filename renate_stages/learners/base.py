@@ -71,6 +71,8 @@ class Learner(LightningModule):
         self.model = context.model
         self.batch_size = positive("batch_size", batch_size)
         self.policy: SelectionPolicy | None = None
+        self._order: torch.Generator | None = None  # of the running training
+        self._order_state: Tensor | None = None  # where a resumed training stands in it
 
     def start_update(self, new: StoredDataset, memory: StoredDataset) -> None:
         """Take the data of the update.
@@ -88,13 +90,27 @@ class Learner(LightningModule):
 
     def loader(self, dataset: Dataset) -> DataLoader:
         """Return shuffled batches of `batch_size`; the last may be smaller, none is dropped."""
+        self._order = self.context.generators.torch("batches")
+        if self._order_state is not None:
+            self._order.set_state(self._order_state)
         return make_loader(
             dataset,
             self.batch_size,
             shuffle=True,
-            generator=self.context.generators.torch("batches"),
+            generator=self._order,
             num_workers=self.context.num_workers,
         )
+
+    def position(self) -> dict[str, Any]:
+        """Return where training stands in its data, between two epochs: tensors, plain values.
+
+        A learner that draws from more than `loader` adds its own.
+        """
+        return {} if self._order is None else {"order": self._order.get_state()}
+
+    def take_position(self, position: Mapping[str, Any]) -> None:
+        """Go on from what `position` returned; called after `start_update`, before training."""
+        self._order_state = position["order"]
 
     def forward(self, inputs: Any) -> Any:
         """Return the model's outputs for this update's task."""

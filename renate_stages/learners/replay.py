@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from renate_stages.data import StoredDataset, concatenate, endless_batches
+from renate_stages.data import ReplayBatches, StoredDataset, concatenate
 from renate_stages.learners.base import Batch, Learner, UpdateContext, positive
 from renate_stages.memory import make_policy
 
@@ -41,10 +42,19 @@ class ReplayLearner(Learner):
     def start_update(self, new: StoredDataset, memory: StoredDataset) -> None:
         super().start_update(new, memory)
         self._replay = (
-            endless_batches(memory, self.memory_batch_size, self.context.generators.torch("replay"))
+            ReplayBatches(memory, self.memory_batch_size, self.context.generators.torch("replay"))
             if len(memory)
             else None
         )
+
+    def position(self) -> dict[str, Any]:
+        own = {} if self._replay is None else {"replay": self._replay.sampler.state_dict()}
+        return {**super().position(), **own}
+
+    def take_position(self, position: Mapping[str, Any]) -> None:
+        super().take_position(position)
+        if self._replay is not None:
+            self._replay.sampler.load_state_dict(position["replay"])
 
     @property
     def remembers(self) -> bool:

@@ -15,7 +15,7 @@ from renate_stages.state import State
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Check `parent/` against its manifest; write its model, learner and manifest to
+    """Check `parent/` against its manifest, examples by size; write its model, learner and manifest to
     `work/restored`.
 
     Raises:
@@ -26,7 +26,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     parent = State.open(project.parent)
     if parent.provenance.update != params.update.parent:
         raise WrongParentError(parent.provenance.update, params.update.parent, params.update.number)
-    state.check(project.parent)
+    state.check(project.parent, deep=False)
 
     with files.whole_directory(project.restored) as folder:
         for name in (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,12 +35,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         user = UserConfig.load(project.user_config, stage="train")
         from renate_stages.evaluation.plots import write_plot_data
         from renate_stages.measured_update import MeasuredUpdate  # torch and Lightning, only here
+        from renate_stages.resume import Resume
 
+        resume = Resume.of(project.checkpoints, key, say)
         logged = params.model_dump(exclude={"tracking"})
         tracker.log_parameters(logged | {"hyperparameters": hyperparameters})
         with project.empty_scratch("kept") as scratch:
             update = MeasuredUpdate.run(
-                user, params, hyperparameters, parent, data, key, scratch, forget
+                user, params, hyperparameters, parent, data, key, scratch, forget, resume
             )
             update.write_state(project.state)
         summary = update.summary()
@@ -47,6 +50,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         lower = params.evaluation.lower_is_better
         with files.whole_directory(project.plots) as folder:
             write_plot_data(folder, update.history, update.updated.curves, lower_is_better=lower)
+        shutil.rmtree(project.checkpoints, ignore_errors=True)
         for row in update.updated.curves:
             tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
         tracker.log_metrics(summary, update.updated.steps)

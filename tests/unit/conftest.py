@@ -9,7 +9,9 @@ import pytest
 from small_project import REPOSITORY, edit_params
 
 from renate_stages import state
+from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
+from renate_stages.state import Provenance, State
 
 
 @pytest.fixture
@@ -29,3 +31,30 @@ def project(tmp_path, monkeypatch) -> Project:
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return project
+
+
+@pytest.fixture
+def make_state(tmp_path):
+    """Makes a state without a model, with some examples in memory."""
+
+    def make(rows: int = 0) -> State:
+        folder = tmp_path / f"parent-{rows}"
+        if folder.exists():
+            return State.open(folder)
+        state.write_empty(folder)
+        if rows:
+            (folder / "memory" / "index.json").unlink()
+            from small_updates import write_examples
+
+            write_examples(folder / "memory", rows, first=1000)
+            state.write_manifest(folder, Provenance("init", 0))
+        return State.open(folder)
+
+    return make
+
+
+@pytest.fixture
+def new(tmp_path) -> ExampleStore:
+    from small_updates import write_examples
+
+    return write_examples(tmp_path / "new", 30)

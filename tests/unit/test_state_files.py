@@ -154,3 +154,32 @@ def test_a_missing_state_says_where_to_get_it(tmp_path):
     (tmp_path / "restored").mkdir()
     with pytest.raises(errors.MissingFileError, match=r"dvc checkout restored\.dvc"):
         State.open(tmp_path / "restored")
+
+
+def test_a_quick_check_reads_no_example_and_a_deep_one_all(whole, monkeypatch):
+    (path,) = (p for p in (whole / "memory").iterdir() if p.name.endswith("targets.npy"))
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    read = []
+    sha256 = state.files.sha256
+    monkeypatch.setattr(state.files, "sha256", lambda p: (read.append(p.suffix), sha256(p))[1])
+    state.check(whole, deep=False)
+    assert ".npy" not in read and ".safetensors" in read
+    with pytest.raises(errors.DamagedStateError, match=r"targets\.npy: its content changed"):
+        state.check(whole)
+
+
+def test_an_older_schema_is_migrated_step_by_step(whole, monkeypatch):
+    """A state once written stays readable: each schema has what turns it into the next."""
+    monkeypatch.setattr(state, "SCHEMA", 3)
+    steps = {1: lambda m: {**m, "new": "two"}, 2: lambda m: {**m, "update": m["update"] + 10}}
+    monkeypatch.setattr(state, "MIGRATIONS", steps)
+    before = state.files.read_json(whole / state.MANIFEST)
+    found = state.read_manifest(whole)
+    assert (found["new"], found["update"]) == ("two", before["update"] + 10)
+    assert state.files.read_json(whole / state.MANIFEST) == before
+
+
+def test_every_schema_before_this_one_has_its_migration():
+    assert set(state.MIGRATIONS) == set(range(1, state.SCHEMA))

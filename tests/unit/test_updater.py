@@ -5,85 +5,18 @@ from __future__ import annotations
 import random
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_updates import RATE, VALUES, model_fn, numbers_of, updater, weights, write_examples
 from torch import nn
 
-from renate_stages import errors, state
+from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.memory import ExampleStore, StoreWriter
-from renate_stages.models import MLP
-from renate_stages.params import Params
-from renate_stages.state import Provenance, State
-from renate_stages.updater import ModelUpdater, UpdatedModel
-from renate_stages.user_config import UserConfig
-
-RATE = 0.1
-VALUES = {"learning_rate": RATE, "batch_size": 8, "memory_batch_size": 6, "memory_size": 20}
-
-
-def model_fn(model_state_url: str | None = None, dropout: float = 0.0) -> MLP:
-    return MLP(num_inputs=5, num_outputs=3, hidden_size=4, dropout=dropout)
-
-
-def write_examples(path: Path, rows: int, first: int = 0) -> ExampleStore:
-    """Rows whose first input is their number, from `first` on."""
-    generator = np.random.default_rng(first)
-    with StoreWriter(path, update=1) as writer:
-        if rows:
-            inputs = generator.normal(size=(rows, 5)).astype(np.float32)
-            inputs[:, 0] = np.arange(first, first + rows)
-            inputs[:, 0] /= 100
-            writer.append((inputs, generator.integers(0, 3, rows)))
-    return ExampleStore.open(path)
-
-
-def numbers_of(store: ExampleStore, rows: np.ndarray) -> list[int]:
-    return [round(float(x) * 100) for x in store.column("inputs")[rows, 0]]
-
-
-@pytest.fixture
-def make_state(tmp_path):
-    """Makes a state without a model, with some examples in memory."""
-
-    def make(rows: int = 0) -> State:
-        folder = tmp_path / f"parent-{rows}"
-        if folder.exists():
-            return State.open(folder)
-        state.write_empty(folder)
-        if rows:
-            (folder / "memory" / "index.json").unlink()
-            write_examples(folder / "memory", rows, first=1000)
-            state.write_manifest(folder, Provenance("init", 0))
-        return State.open(folder)
-
-    return make
-
-
-@pytest.fixture
-def new(tmp_path) -> ExampleStore:
-    return write_examples(tmp_path / "new", 30)
-
-
-def updater(
-    learner: str = "ER", values=VALUES, seed: int = 0, number: int = 1, functions=None, **trainer
-) -> ModelUpdater:
-    params = {
-        "seed": seed,
-        "learner": learner,
-        "update": {"number": number},
-        "trainer": {"max_epochs": 2, **trainer},
-    }
-    user = UserConfig(Path("renate_config.py"), {"model_fn": model_fn, **(functions or {})})
-    return ModelUpdater(user, Params.parse(params), values)
-
-
-def weights(updated: UpdatedModel) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(updated.model.parameters()).detach()
+from renate_stages.updater import ModelUpdater
 
 
 def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epochs: int):

@@ -10,8 +10,8 @@ from torch.utils.data import Subset, TensorDataset
 from renate_stages.data import (
     ConcatStored,
     MemorySampler,
+    ReplayBatches,
     StoredDataset,
-    endless_batches,
     ingest,
     make_loader,
 )
@@ -150,7 +150,7 @@ def test_workers_give_the_same_batches(store):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
 def test_replay_covers_every_row_once_a_pass(store, batch_size):
-    batches = endless_batches(StoredDataset(store), batch_size, torch.Generator().manual_seed(0))
+    batches = ReplayBatches(StoredDataset(store), batch_size, torch.Generator().manual_seed(0))
     drawn = []
     for _ in range(-(-30 // batch_size)):
         _, targets = next(batches)
@@ -162,7 +162,7 @@ def test_replay_covers_every_row_once_a_pass(store, batch_size):
 
 
 def test_a_replay_batch_is_no_larger_than_the_memory(store):
-    batches = endless_batches(StoredDataset(store), 64, torch.Generator())
+    batches = ReplayBatches(StoredDataset(store), 64, torch.Generator())
     assert sorted(next(batches)[1].tolist()) == list(range(10))
     with pytest.raises(ValueError, match="from 0 rows"):
         MemorySampler(0, 8, torch.Generator())

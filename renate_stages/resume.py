@@ -1,0 +1,149 @@
+"""Going on with a training that was interrupted: a checkpoint of its last epoch, and what it holds.
+
+    .renate/resume/<key>/last.ckpt
+
+The key is a digest of all inputs and of the versions of the libraries that compute, so a checkpoint
+of anything else is never found. It holds what Lightning keeps (model, learner, optimizer, scheduler,
+progress), the curves so far, the state of every global generator, and where the learner stands in
+its data. A resumed training gives the same bytes as one that was not interrupted. It is in torch's
+format, and read without running code.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from renate_stages import __version__, files
+from renate_stages.learners.base import Learner
+
+SECONDS = 30.0  # at least so long between two checkpoints
+SECONDS_VARIABLE = "RENATE_STAGES_CHECKPOINT_SECONDS"
+NAME = "last.ckpt"
+STATE = "renate_stages"
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where the checkpoints of one training lie.
+
+    Args:
+        folder: Of this training alone.
+        say: Tells the user, in one line, what was found.
+    """
+
+    folder: Path
+    say: Callable[[str], None] = print
+
+    @classmethod
+    def of(cls, folder: Path, inputs: str, say: Callable[[str], None] = print) -> Resume:
+        """Return the place for a training with these inputs, under a folder for all of them."""
+        versions = [__version__, torch.__version__, pytorch_lightning.__version__, np.__version__]
+        return cls(folder / files.digest([inputs, *versions]), say)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / NAME
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """Return the checkpoint, or None without a usable one; one that is damaged is removed."""
+        if not self.file.is_file():
+            return None
+        try:
+            found = torch.load(self.file, map_location="cpu", weights_only=True)
+            if not {"state_dict", "loops", STATE} <= found.keys():
+                raise KeyError(STATE)
+        except Exception as error:  # noqa: BLE001 -- torch's reader fails in many ways
+            kind = type(error).__name__
+            print(f"warning: {self.file} cannot be read ({kind}): trained anew", file=sys.stderr)
+            self.file.unlink()
+            return None
+        return found
+
+
+class CheckpointWriter(Callback):
+    """Writes the checkpoint at the end of an epoch, not more often than every `SECONDS`.
+
+    Args:
+        resume: Where to write.
+        learner: Whose place in the data is kept.
+        curves: Of the epochs so far; filled up by another callback before this one is called.
+        found: The checkpoint that training goes on from, if any.
+    """
+
+    def __init__(
+        self,
+        resume: Resume,
+        learner: Learner,
+        curves: list[dict[str, float]],
+        found: dict[str, Any] | None,
+    ) -> None:
+        self.resume = resume
+        self.learner = learner
+        self.curves = curves
+        self.found = found
+        self.pause = float(os.environ.get(SECONDS_VARIABLE, SECONDS))
+        self.last = time.monotonic()
+        if found is not None:
+            curves[:] = found[STATE]["curves"]
+            learner.take_position(found[STATE]["position"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.found is not None:  # the first epoch after a restart
+            restore_generators(self.found[STATE]["generators"])
+            self.found = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if time.monotonic() - self.last < self.pause:
+            return
+        self.resume.folder.mkdir(parents=True, exist_ok=True)
+        beside = self.resume.file.with_name(f".{NAME}.{os.getpid()}.new")
+        trainer.save_checkpoint(beside)
+        beside.replace(self.resume.file)
+        self.last = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[STATE] = {
+            "curves": list(self.curves),
+            "generators": generators(),
+            "position": self.learner.position(),
+        }
+
+
+def generators() -> dict[str, Any]:
+    """Return the states of all global generators, as tensors and plain values."""
+    state: Any = np.random.get_state()
+    algorithm, keys, place, has_gauss, gauss = state
+    version, internal, gauss_next = random.getstate()
+    found: dict[str, Any] = {
+        "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state_all()
+    return found
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Set all global generators to what `generators` returned."""
+    algorithm, keys, place, has_gauss, gauss = states["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
