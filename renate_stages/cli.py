@@ -5,6 +5,7 @@ Everything heavy is imported inside a command: `renate-stages --help` answers at
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -37,6 +38,12 @@ def main() -> None:
     except RenateStagesError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f"error: nothing more can be written: {error}", file=sys.stderr)
+        print("Nothing half is left; make room and run `dvc repro` again.", file=sys.stderr)
+        sys.exit(1)
 
 
 # -- stages ----------------------------------------------------------------------------------------

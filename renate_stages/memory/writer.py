@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -200,7 +201,8 @@ class _OpenShard:
                 self._lengths[path].append(column.lengths)
                 column = column.values
             dtype = self.spec.all_fields[path].dtype
-            np.ascontiguousarray(column, dtype).tofile(self._files[path])
+            values = np.ascontiguousarray(column, dtype).reshape(-1).view(np.uint8)
+            self._files[path].write(values.data)  # tofile would not say why it failed
             self._values[path] += len(column)
         self.rows += rows
         self.nbytes += nbytes
@@ -220,11 +222,12 @@ class _OpenShard:
     def abandon(self) -> None:
         """Close the files as they are: without an index they are no store."""
         for stream in self._files.values():
-            stream.close()
+            with suppress(OSError):  # on a full disk closing fails as well
+                stream.close()
 
     def _create(self, path: str, field: Field) -> BinaryIO:
         file = self._folder / Shard(self.name, 0, 0).file(path)
-        stream = file.open("xb", buffering=0)  # a block is written at once
+        stream = file.open("xb")
         _write_header(stream, field, 0)
         return stream
 

@@ -77,7 +77,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         prepared.write_manifest(folder, params.update.number)
         counts: dict[str, Any] = {split: describe(store) for split, store in stores.items()}
     said = [f"{split} {count['rows']} rows" for split, count in counts.items()]
-    files.write_json(project.data_metrics, {**counts, "forgotten": forget.rows})
+    files.write_json(project.data_metrics, {**counts, "forgotten": {"rows": forget.rows}})
     say(", ".join([*said, *([f"{forget.rows} forgotten left out"] if forget.rows else [])]))
 
 

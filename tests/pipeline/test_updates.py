@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -311,7 +312,8 @@ PAUSE = '    if Path(".renate/pause").exists() and torch.is_grad_enabled():  # i
 PAUSE += '        Path(".renate/paused").touch()\n        __import__("time").sleep(600)\n'
 
 
-def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project):
+@pytest.mark.parametrize("victim", ["stage", "dvc", pytest.param("both", marks=pytest.mark.slow)])
+def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, victim):
     undisturbed = project.hashes("state")
     project.edit("renate_config.py", (TRANSFORM, PAUSE + TRANSFORM))
     scratch = project.root / ".renate"
@@ -324,7 +326,16 @@ def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project):
             time.sleep(0.1)
         stage, pid = (scratch / "stage.lock").read_text().rsplit(" ", 1)
         assert stage == "stage train, process"
-        os.kill(int(pid), signal.SIGKILL)
+        if victim == "both":
+            os.killpg(repro.pid, signal.SIGKILL)
+        if victim == "dvc":  # its stage goes on; a second one must not start beside it
+            repro.kill()
+            repro.wait(60)
+            refused = project.run("dvc", "repro", code=None)
+            assert f"process {pid}" in refused and "Traceback" not in refused
+            assert (scratch / "stage.lock").read_text().endswith(pid)
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
         assert repro.wait(60) != 0
     finally:
         if repro.poll() is None:

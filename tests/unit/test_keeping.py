@@ -108,7 +108,7 @@ def test_the_next_update_learns_on_from_what_is_left(sourced):
     assert len(third.memory()) == 100 and third.provenance.left == {}
     assert sorted(third.split("holdouts")) == [1, 3]
     prepared = files.read_json(sourced.data_metrics)
-    assert prepared["forgotten"] == 5  # the same digits came in again, and stay out
+    assert prepared["forgotten"] == {"rows": 5}  # the same digits came in again, and stay out
     held = [to_text(store.metadata("id")) for store in stores_of(sourced.state).values()]
     assert not {each for ids in held for each in ids} & set(chosen)
 
