@@ -534,8 +534,8 @@ class InvalidMemorySizeError(RenateStagesError):
 
     def __init__(self, policy: str, size: object) -> None:
         super().__init__(
-            f"memory_size: found {size!r}, expected a whole number of examples >= 1 "
-            f"for policy '{policy}'; set memory_size, or take policy 'infinite' to keep all"
+            f"memory_size: found {size!r}, expected a whole number of examples >= 1, or bytes such "
+            f"as '500 MB' or 20GiB, for policy '{policy}'; set memory_size, or take policy 'infinite' to keep all"
         )
 
 

@@ -213,6 +213,7 @@ class ModelUpdater:
             task_id=self.params.update.task_id,
             generators=self.generators,
             num_workers=self.params.trainer.num_workers,
+            test_transforms=self.transforms.test,
         )
         known = hyperparameters_of(learner_class)
         own = {name: value for name, value in self.hyperparameters.items() if name in known}

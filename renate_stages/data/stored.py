@@ -54,6 +54,11 @@ class StoredDataset(Dataset):
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the examples; an estimate where only some rows of a store are taken."""
+        return round(self.store.nbytes * len(self) / max(1, len(self.store)))
+
     def __getitem__(self, index: int) -> Tree:
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")

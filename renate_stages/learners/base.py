@@ -26,9 +26,11 @@ from renate_stages.data import StoredDataset, make_loader
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.memory import Selection, SelectionPolicy
 from renate_stages.models import RenateModule
+from renate_stages.models.features import features_of
 from renate_stages.randomness import Generators
 
 Batch = tuple[Any, Any]
+FEATURE_BATCH = 256  # examples whose features are computed at once
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class UpdateContext:
         task_id: Names the model's parameters of this task.
         generators: The update's named generators.
         num_workers: Loader processes.
+        test_transforms: Of inputs and targets, as examples are measured.
     """
 
     model: RenateModule
@@ -55,6 +58,7 @@ class UpdateContext:
     task_id: str
     generators: Generators
     num_workers: int = 0
+    test_transforms: tuple[Any, Any] = (None, None)
 
 
 class Learner(LightningModule):
@@ -147,7 +151,15 @@ class Learner(LightningModule):
         if self.policy is None:
             nothing = np.empty(0, dtype=np.int64)
             return Selection(kept=nothing, added=nothing)
-        return self.policy.select(old.labels(), new.labels(), len(old), len(new))
+        features = self._features(new) if self.policy.needs_features else None
+        return self.policy.select(old.labels(), new.labels(), len(old), len(new), features)
+
+    def _features(self, dataset: StoredDataset) -> np.ndarray:
+        """Return the model's features of examples as they are measured, float32 `(rows, d)`."""
+        plain = StoredDataset(dataset.store, dataset.rows, *self.context.test_transforms)
+        loader = make_loader(plain, FEATURE_BATCH, shuffle=False, generator=None)
+        found = [features_of(self.model, inputs, self.context.task_id) for inputs, _ in loader]
+        return torch.cat(found).numpy() if found else np.empty((0, 1), dtype=np.float32)
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the next update needs: tensors, and values that JSON can hold."""

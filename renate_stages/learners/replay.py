@@ -9,7 +9,7 @@ from torch import Tensor
 
 from renate_stages.data import ReplayBatches, StoredDataset, concatenate
 from renate_stages.learners.base import Batch, Learner, UpdateContext, positive
-from renate_stages.memory import make_policy
+from renate_stages.memory import Selection, make_policy, rows_of_size, size_in_bytes
 
 
 class ReplayLearner(Learner):
@@ -17,7 +17,7 @@ class ReplayLearner(Learner):
 
     Args:
         context: What the update gives.
-        memory_size: Most examples to keep, >= 1.
+        memory_size: Most examples to keep, >= 1, or their bytes, such as "20GB".
         memory_batch_size: Replayed examples per step, >= 1.
         memory_policy: Which examples stay, a name in `memory.selection.POLICIES`.
         base: Hyperparameters of `Learner`.
@@ -26,18 +26,20 @@ class ReplayLearner(Learner):
     def __init__(
         self,
         context: UpdateContext,
-        memory_size: int = 1000,
+        memory_size: int | str = 1000,
         memory_batch_size: int = 32,
         memory_policy: str = "reservoir",
         **base: Any,
     ) -> None:
         super().__init__(context, **base)
         self.memory_batch_size = positive("memory_batch_size", memory_batch_size)
-        self.policy = make_policy(
-            memory_policy,
-            positive("memory_size", memory_size),
-            context.generators.numpy("memory"),
-        )
+        self.memory_size = memory_size
+        rows = 1  # of a size in bytes it is known when there are examples
+        if isinstance(memory_size, str):
+            size_in_bytes(memory_size)  # a wrong one is refused now
+        else:
+            rows = positive("memory_size", memory_size)
+        self.policy = make_policy(memory_policy, rows, context.generators.numpy("memory"))
 
     def start_update(self, new: StoredDataset, memory: StoredDataset) -> None:
         super().start_update(new, memory)
@@ -46,6 +48,12 @@ class ReplayLearner(Learner):
             if len(memory)
             else None
         )
+
+    def choose_memory(self, old: StoredDataset, new: StoredDataset) -> Selection:
+        if self.policy is not None and self.policy.size is not None:
+            rows, nbytes = len(old) + len(new), old.nbytes + new.nbytes
+            self.policy.size = rows_of_size(self.memory_size, nbytes, rows)
+        return super().choose_memory(old, new)
 
     def position(self) -> dict[str, Any]:
         own = {} if self._replay is None else {"replay": self._replay.sampler.state_dict()}

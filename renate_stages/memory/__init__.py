@@ -1,16 +1,16 @@
 """The replay memory: how examples lie on disk, and which of them stay. Needs NumPy only."""
 
+from renate_stages.memory.balancing import ClassBalancedReservoir, GreedyClassBalancing
+from renate_stages.memory.herding import Herding
 from renate_stages.memory.index import Shard
+from renate_stages.memory.policies import POLICIES, make_policy, rows_of_size, size_in_bytes
 from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.selection import (
-    POLICIES,
-    GreedyClassBalancing,
     Infinite,
     Reservoir,
     Selection,
     SelectionPolicy,
     SlidingWindow,
-    make_policy,
 )
 from renate_stages.memory.spec import ExampleSpec, Field, Tree
 from renate_stages.memory.store import ExampleStore
@@ -19,11 +19,13 @@ from renate_stages.memory.writer import StoreWriter
 
 __all__ = [
     "POLICIES",
+    "ClassBalancedReservoir",
     "Column",
     "ExampleSpec",
     "ExampleStore",
     "Field",
     "GreedyClassBalancing",
+    "Herding",
     "Infinite",
     "Ragged",
     "Reservoir",
@@ -36,4 +38,6 @@ __all__ = [
     "evolve",
     "link_store",
     "make_policy",
+    "rows_of_size",
+    "size_in_bytes",
 ]

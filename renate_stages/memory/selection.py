@@ -1,4 +1,4 @@
-"""Which examples stay in a memory of bounded size: one class a policy, one registry line each."""
+"""Which examples stay in a memory of bounded size: the contract, and policies that need no label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from renate_stages.errors import InvalidMemorySizeError, LabelsNeededError, UnknownPolicyError
+from renate_stages.errors import InvalidMemorySizeError
 
 
 class Selection(NamedTuple):
@@ -33,6 +33,7 @@ class SelectionPolicy(ABC):
     """
 
     name: ClassVar[str]
+    needs_features: ClassVar[bool] = False  # whether `select` is to be given `new_features`
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         if size is None or size < 1:
@@ -47,6 +48,7 @@ class SelectionPolicy(ABC):
         new_labels: np.ndarray | None,
         num_old: int,
         num_new: int,
+        new_features: np.ndarray | None = None,
     ) -> Selection:
         """Choose the memory's rows, and count the new examples as seen.
 
@@ -55,11 +57,14 @@ class SelectionPolicy(ABC):
             new_labels: Labels of the new examples, integers `(num_new,)`, if there are any.
             num_old: Rows in the memory, in order of arrival.
             num_new: New examples, in order of arrival.
+            new_features: Of the new examples, float `(num_new, d)`; only where the policy needs
+                them.
 
         Raises:
             LabelsNeededError: The policy balances classes and labels are missing.
         """
         self.seen = max(self.seen, num_old)
+        self.features = new_features
         kept, added = self._choose(old_labels, new_labels, num_old, num_new)
         self.seen += num_new
         return Selection(np.sort(kept).astype(np.int64), np.sort(added).astype(np.int64))
@@ -134,65 +139,6 @@ class Reservoir(SelectionPolicy):
         return kept, self.generator.choice(num_new, total - num_kept, replace=False)
 
 
-class GreedyClassBalancing(SelectionPolicy):
-    """As many examples of each class as there is room for: GDumb's greedy balancing sampler.
-
-    Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning",
-    ECCV 2020, Algorithm 1. A new example enters only if its class, among all classes seen so far
-    and its own, has fewer than size / classes examples in memory. If the memory is full, a random
-    example of the largest class (a random one of the largest) leaves for it. With a smaller size
-    than before, the largest classes are first cut in the same way.
-    """
-
-    name = "greedy"
-
-    def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
-        super().__init__(size, generator, seen)
-        self.classes: set[int] = set()  # ever seen: with few rows, some may have none in memory
-
-    def _choose(self, old_labels, new_labels, num_old, num_new):
-        members: dict[int, list[int]] = {}  # rows by class; new rows count on from num_old
-        for row, label in enumerate(self._labels(old_labels, num_old)):
-            members.setdefault(label, []).append(row)
-        self.classes |= members.keys()
-        total = num_old
-        for _ in range(num_old - self.size):
-            self._evict(members)
-            total -= 1
-        for row, label in enumerate(self._labels(new_labels, num_new), start=num_old):
-            self.classes.add(label)
-            own = members.setdefault(label, [])
-            if len(own) * len(self.classes) >= self.size:
-                continue
-            if total == self.size:
-                self._evict(members)
-            else:
-                total += 1
-            own.append(row)
-        rows = np.array([row for own in members.values() for row in own], dtype=np.int64)
-        return rows[rows < num_old], rows[rows >= num_old] - num_old
-
-    def _evict(self, members: dict[int, list[int]]) -> None:
-        most = max(map(len, members.values()))
-        largest = [rows for rows in members.values() if len(rows) == most]
-        rows = largest[self.generator.integers(len(largest))]
-        rows.pop(self.generator.integers(most))
-
-    def _labels(self, labels: np.ndarray | None, rows: int) -> list[int]:
-        if not rows:
-            return []
-        if labels is None or labels.shape != (rows,) or labels.dtype.kind not in "iu":
-            raise LabelsNeededError(self.name)
-        return labels.tolist()
-
-    def _extra(self) -> dict[str, Any]:
-        return {"classes": sorted(self.classes)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        super().restore(state)
-        self.classes = set(state.get("classes", ()))
-
-
 class SlidingWindow(SelectionPolicy):
     """The last `size` examples."""
 
@@ -214,25 +160,3 @@ class Infinite(SelectionPolicy):
 
     def _choose(self, old_labels, new_labels, num_old, num_new):
         return np.arange(num_old), np.arange(num_new)
-
-
-POLICIES: dict[str, type[SelectionPolicy]] = {
-    policy.name: policy for policy in (Reservoir, GreedyClassBalancing, SlidingWindow, Infinite)
-}
-
-
-def make_policy(name: str, size: int | None, generator: np.random.Generator) -> SelectionPolicy:
-    """Return the policy with this name.
-
-    Args:
-        name: One of `POLICIES`.
-        size: Most examples the memory may hold, >= 1; None for `infinite`.
-        generator: Source of randomness.
-
-    Raises:
-        UnknownPolicyError: There is no such policy.
-        InvalidMemorySizeError: `size` is missing or below 1.
-    """
-    if name not in POLICIES:
-        raise UnknownPolicyError(name, POLICIES)
-    return POLICIES[name](size, generator)

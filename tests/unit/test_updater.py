@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from functools import partial
 from itertools import islice
@@ -228,3 +229,40 @@ def test_those_of_the_default_optimizer_are_unknown_where_the_user_has_one():
 def test_an_accelerator_that_is_not_there_is_refused_before_any_work(accelerator):
     with pytest.raises(errors.InvalidParamsError, match=f"trainer: .*'{accelerator}'"):
         updater(accelerator=accelerator)
+
+
+@pytest.mark.parametrize("policy", ["reservoir", "class_balanced", "greedy", "herding"])
+def test_every_policy_goes_on_from_update_to_update(make_state, new, tmp_path, policy):
+    values = {**VALUES, "memory_policy": policy, "memory_size": 12}
+    first = updater(values=values, max_epochs=1).update(make_state(), new, {})
+    assert len(first.selection.added) == 12
+    tensors, kept = first.learner.learner_state()
+    again = updater(values=values, max_epochs=1, number=2)
+    learner = again.learner(again.build_model(None), {})
+    learner.restore_learner(tensors, json.loads(json.dumps(kept)))
+    old = StoredDataset(new, first.selection.added)
+    selection = learner.choose_memory(old, StoredDataset(write_examples(tmp_path / "n", 20, 500)))
+    assert len(selection.kept) + len(selection.added) == 12 and len(selection.kept) > 0
+
+
+def test_herding_sees_the_test_transform_and_leaves_the_mode(make_state, new):
+    seen = []
+
+    def test_transform():
+        return lambda inputs: (seen.append(1), inputs)[1]
+
+    values = {**VALUES, "memory_policy": "herding", "memory_size": 9}
+    functions = {"test_transform": test_transform}
+    chosen = updater(values=values, functions=functions, max_epochs=1).update(make_state(), new, {})
+    assert len(seen) == len(new) and not chosen.model.training
+    labels = new.column("targets")[chosen.selection.added]
+    assert np.bincount(labels, minlength=3).tolist() == [3, 3, 3]
+
+
+def test_a_memory_of_bytes_holds_as_many_examples_as_have_room(make_state, new):
+    row = 5 * 4 + 8
+    values = {**VALUES, "memory_size": f"{7 * row + 3} B"}
+    chosen = updater(values=values, max_epochs=1).update(make_state(), new, {})
+    assert len(chosen.selection.added) == 7
+    with pytest.raises(errors.InvalidMemorySizeError, match="500 MB"):
+        updater(values={**VALUES, "memory_size": "7 rows"}).update(make_state(), new, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from itertools import combinations
 
@@ -15,7 +16,15 @@ from renate_stages.errors import (
     RenateStagesError,
     UnknownPolicyError,
 )
-from renate_stages.memory import POLICIES, GreedyClassBalancing, Reservoir, make_policy
+from renate_stages.memory import (
+    POLICIES,
+    GreedyClassBalancing,
+    Reservoir,
+    make_policy,
+    rows_of_size,
+    size_in_bytes,
+)
+from renate_stages.memory.herding import herd
 
 
 def stream(policy, sizes, labels=None, resize=()) -> list[int]:
@@ -225,3 +234,138 @@ def test_a_wrong_name_or_size_is_a_users_error():
         with pytest.raises(InvalidMemorySizeError, match="memory_size"):
             make_policy("reservoir", size, generator)
     assert issubclass(InvalidMemorySizeError, RenateStagesError)
+
+
+def cbrs(size: int, labels: list[int], generator: np.random.Generator) -> list[int]:
+    """Chrysakis & Moens' Algorithm 1, item after item."""
+    memory: list[int] = []
+    seen: Counter = Counter()
+    full: set[int] = set()
+    for item, label in enumerate(labels):
+        seen[label] += 1
+        if len(memory) < size:
+            memory.append(item)
+            continue
+        stored = Counter(labels[each] for each in memory)
+        most = max(stored.values())
+        largest = {one for one, count in stored.items() if count == most}
+        full |= largest
+        if label not in full:
+            places = [place for place, each in enumerate(memory) if labels[each] in largest]
+        elif generator.random() <= stored[label] / seen[label]:
+            places = [place for place, each in enumerate(memory) if labels[each] == label]
+        else:
+            continue
+        memory[generator.choice(places)] = item
+    return memory
+
+
+@pytest.mark.parametrize("sizes", [[60], [20, 25, 15]])
+def test_class_balanced_reservoir_is_its_papers_algorithm(sizes):
+    """Each item is in memory as often as item after item; measured over many streams."""
+    labels = np.random.default_rng(0).choice(4, 60, p=[0.6, 0.25, 0.1, 0.05])
+    draws, generator = 3000, np.random.default_rng(1)
+    found, expected = np.zeros(60), np.zeros(60)
+    for _ in range(draws):
+        found[stream(make_policy("class_balanced", 12, generator), sizes, labels)] += 1
+        expected[cbrs(12, labels.tolist(), generator)] += 1
+    share = (found + expected) / (2 * draws)
+    deviation = (found - expected) / np.sqrt(np.maximum(2 * draws * share * (1 - share), 1e-9))
+    assert np.abs(deviation).max() < 4.5 and np.mean(deviation**2) < 1.7
+
+
+def test_class_balanced_reservoir_keeps_all_of_a_rare_class():
+    labels = np.r_[np.zeros(900, int), np.ones(5, int), np.full(95, 2)]
+    items = stream(make_policy("class_balanced", 30, np.random.default_rng(0)), [500, 500], labels)
+    counts = Counter(labels[items].tolist())
+    assert counts[1] == 5 and abs(counts[0] - counts[2]) <= 2 and len(items) == 30
+
+
+def test_herding_is_the_papers_greedy_choice():
+    generator = np.random.default_rng(0)
+    features = generator.normal([1, 0, 0], size=(40, 3))
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    chosen: list[int] = []
+    for k in range(1, 11):
+        gaps = [
+            np.inf
+            if row in chosen
+            else np.linalg.norm(unit.mean(0) - unit[[*chosen, row]].sum(0) / k)
+            for row in range(40)
+        ]
+        chosen.append(int(np.argmin(gaps)))
+    assert herd(features, 10).tolist() == chosen
+
+
+def test_herding_by_hand():
+    """Unit vectors at 0, 30, 90 degrees: their mean points to 40; 30 is closest, then the others."""
+    angles = np.radians([0, 30, 90])
+    assert herd(np.c_[np.cos(angles), np.sin(angles)] * [[1], [5], [2]], 1).tolist() == [1]
+
+
+def test_herding_drops_the_last_of_its_order_when_classes_are_added():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(90, 4))
+    labels = np.repeat([0, 1, 2], 30)
+    policy = make_policy("herding", 12, generator)
+    memory = np.empty(0, int)
+    orders = {}
+    for update in range(3):
+        new = np.arange(30 * update, 30 * update + 30)
+        orders[update] = new[herd(features[new], 12)]
+        again = make_policy("herding", 12, np.random.default_rng(9))
+        again.restore(json.loads(json.dumps(policy.state())))
+        policy = again
+        kept, added = policy.select(labels[memory], labels[new], len(memory), 30, features[new])
+        memory = np.concatenate([memory[kept], new[added]])
+        places = 12 // (update + 1)
+        expected = [row for order in orders.values() for row in sorted(order[:places])]
+        assert memory.tolist() == expected
+
+
+def test_herding_divides_the_places_of_a_class_that_comes_again():
+    generator = np.random.default_rng(0)
+    policy = make_policy("herding", 10, generator)
+    policy.select(None, np.zeros(30, int), 0, 30, generator.normal(size=(30, 2)))
+    new = generator.normal(size=(90, 2))
+    kept, added = policy.select(np.zeros(10, int), np.zeros(90, int), 10, 90, new)
+    assert (len(kept), len(added)) == (2, 8) and sorted(policy.ranks) == list(range(10))
+    policy.forget(np.arange(10) != 3)
+    assert len(policy.ranks) == 9
+
+
+@pytest.mark.parametrize("name", ["greedy", "class_balanced"])
+def test_more_examples_cost_events_not_rows(name):
+    """A million rows of which a few enter: what Python does is counted, not timed."""
+    labels = np.random.default_rng(0).integers(0, 10, 1_000_000)
+    policy = make_policy(name, 500, np.random.default_rng(0))
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += event == "call"
+
+    sys.setprofile(count)
+    try:
+        kept, added = policy.select(None, labels, 0, len(labels))
+    finally:
+        sys.setprofile(None)
+    assert len(kept) + len(added) == 500 and lines < 100_000
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("20GB", 20 * 10**9), ("1.5 GiB", 3 * 2**29), ("500 MB", 500 * 10**6), ("3KiB", 3072)],
+)
+def test_sizes_in_bytes_are_read(size, expected):
+    assert size_in_bytes(size) == expected
+    assert rows_of_size(size, 1000, 10) == expected // 100
+    assert rows_of_size(7, 1000, 10) == 7
+
+
+@pytest.mark.parametrize("size", ["20", "GB", "-1GB", "20gb", "1e3MB", "0.1B", "20 GBit"])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(InvalidMemorySizeError, match="500 MB"):
+        size_in_bytes(size)
+    with pytest.raises(InvalidMemorySizeError, match="less than one example"):
+        rows_of_size("3B", 1000, 10)

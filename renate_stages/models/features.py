@@ -1,0 +1,59 @@
+"""What a model makes of an example before its last layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renate_stages.errors import ModelMismatchError
+from renate_stages.models.module import RenateModule, unwrap
+
+
+def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
+    """Return the features of a batch, in evaluation mode and without gradients.
+
+    They are the output of the model's submodule `features`, as the reference models have it; of a
+    model without one, its outputs.
+
+    Args:
+        model: Is in the same mode afterwards as before.
+        inputs: A batch as the model takes it, on the CPU.
+        task_id: Task whose parameters are used.
+
+    Raises:
+        ModelMismatchError: If they are no tensor.
+
+    Returns:
+        float32 `(B, d)`, on the CPU.
+    """
+    backbone = getattr(unwrap(model), "features", None)
+    kept: list[Any] = []
+    hook = None
+    if isinstance(backbone, nn.Module):
+        hook = backbone.register_forward_hook(lambda _, __, output: kept.append(output))
+    training = model.training
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            outputs = model.eval()(_moved(inputs, device), task_id=task_id)
+    finally:
+        model.train(training)
+        if hook is not None:
+            hook.remove()
+    found = kept[-1] if kept else outputs
+    if not isinstance(found, Tensor):
+        raise ModelMismatchError(
+            f"memory_policy herding needs features, and the model gives {type(found).__name__}",
+            "give it a submodule `features`, or take another memory_policy",
+        )
+    return found.flatten(1).float().cpu()
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
+    if isinstance(tree, dict):
+        return {key: _moved(child, device) for key, child in tree.items()}
+    if isinstance(tree, tuple | list):
+        return tuple(_moved(child, device) for child in tree)
+    return tree.to(device)
