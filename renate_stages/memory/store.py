@@ -15,6 +15,7 @@ a new store that links the unchanged shards (`evolve`). Needs NumPy only.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from renate_stages.errors import DamagedStoreError
 from renate_stages.memory.index import INDEX, LIVE, Shard, read_index
 from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.spec import METADATA, ExampleSpec, Field, Tree
+from renate_stages.memory.windows import Windows
 
 
 class ExampleStore:
@@ -45,6 +47,7 @@ class ExampleStore:
         self._live_rows = None if live is None else np.flatnonzero(live)
         self._maps: dict[str, np.ndarray] = {}
         self._ragged: dict[str, Ragged] = {}
+        self._windows: dict[str, Windows] = {}
 
     @classmethod
     def open(cls, path: Path) -> ExampleStore:
@@ -133,30 +136,33 @@ class ExampleStore:
         return self._read(self.stored(rows), paths)
 
     def _read(self, stored: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
-        fields = {path: self._field(path) for path in paths}
+        return {path: self._column(path, self._field(path), stored) for path in paths}
+
+    def _column(self, path: str, each: Field, stored: np.ndarray) -> Column:
+        """Return copies of some stored rows of one field."""
         if len(self.shards) == 1:
-            return {path: self._of_shard(0, path, stored) for path in fields}
+            return self._of_shard(0, path, stored)
+        if not each.ragged and each.nbytes and not any(path in s.lacks for s in self.shards):
+            return self._windows_of(path).take(stored)
         order = np.argsort(stored, kind="stable")  # by shard, and along the disk within one
         cuts = np.searchsorted(stored[order], self.offsets)
-        columns = {
-            path: np.empty((len(stored), *each.shape), each.dtype)
-            for path, each in fields.items()
-            if not each.ragged
-        }
-        pieces: dict[str, list[Ragged]] = {path: [] for path in fields if path not in columns}
-        for number in np.flatnonzero(np.diff(cuts)).tolist():
-            mine = order[cuts[number] : cuts[number + 1]]
-            local = stored[mine] - self.offsets[number]
-            for path, column in columns.items():
-                column[mine] = self._of_shard(number, path, local)
-            for path, parts in pieces.items():
-                parts.append(self._of_shard(number, path, local))
-        back = np.argsort(order)  # pieces lie in the order of shards
-        ragged = {
-            path: Ragged.concatenate(parts).take(back) if parts else self._no_rows(path)
-            for path, parts in pieces.items()
-        }
-        return {**columns, **ragged}
+        parts = [
+            self._of_shard(number, path, stored[order[start:stop]] - self.offsets[number])
+            for number, (start, stop) in enumerate(pairwise(cuts.tolist()))
+            if start < stop
+        ]
+        if not parts:
+            return self._no_rows(each)
+        back = np.argsort(order)
+        if each.ragged:
+            return Ragged.concatenate(parts).take(back)
+        return np.concatenate(parts)[back]
+
+    def _windows_of(self, path: str) -> Windows:
+        if path not in self._windows:
+            arrays = [self._map(shard.file(path)) for shard in self.shards]
+            self._windows[path] = Windows(arrays, self.offsets)
+        return self._windows[path]
 
     def metadata(self, name: str) -> np.ndarray | None:
         """Return one metadata field of all live rows in order, `(len, ...)`; None without it."""
@@ -200,9 +206,9 @@ class ExampleStore:
             return self._map_ragged(shard, path).take(rows)
         return self._map(shard.file(path))[rows]
 
-    def _no_rows(self, path: str) -> Ragged:
-        each = self._field(path)
-        return Ragged(np.empty((0, *each.shape), each.dtype), np.zeros(1, np.int64), each.decoder)
+    def _no_rows(self, each: Field) -> Column:
+        nothing = np.empty((0, *each.shape), each.dtype)
+        return Ragged(nothing, np.zeros(1, np.int64), each.decoder) if each.ragged else nothing
 
     def _map_ragged(self, shard: Shard, path: str) -> Ragged:
         """Return a shard's ragged field, its offsets checked: a wrong one would show other rows."""

@@ -1,0 +1,66 @@
+"""One gather over many memory maps: rows of all shards of a field, read by one call of NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import c_uint8
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+
+class Windows:
+    """Rows that lie in several read-only arrays, addressed as if in one.
+
+    A gather shard by shard costs some microseconds a shard: with 200 of them ten times what copying
+    256 images does. Here a window of one row's bytes slides, byte by byte, over the addresses from
+    the first array to the end of the last. What lies between the arrays is never read: windows are
+    taken only where rows begin. `plain` does the same array after array.
+
+    Args:
+        arrays: C-contiguous arrays `(rows, ...)` of one dtype and shape but for their rows; kept
+            alive.
+        offsets: Number of rows before each array, and their sum, int64 `(len(arrays) + 1,)`.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], offsets: np.ndarray) -> None:
+        self._arrays = list(arrays)
+        self._offsets = offsets
+        self._row_bytes = arrays[0].dtype.itemsize * int(np.prod(arrays[0].shape[1:]))
+        addresses = np.array([array.ctypes.data for array in arrays], dtype=np.int64)
+        first = int(addresses.min())
+        span = max(int(a) + each.nbytes for a, each in zip(addresses, arrays, strict=True)) - first
+        memory: Any = (c_uint8 * span).from_address(first)
+        shape = (span - self._row_bytes + 1, self._row_bytes)
+        self._windows = as_strided(
+            np.frombuffer(memory, np.uint8), shape, strides=(1, 1), writeable=False
+        )
+        self._starts = addresses - first - offsets[:-1] * self._row_bytes
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return copies of rows in that order, `(n, ...)`.
+
+        Args:
+            rows: Int64 `(n,)`, each from 0 to `offsets[-1]` − 1.
+
+        Raises:
+            IndexError: If a row is outside: what lies there is nobody's.
+        """
+        if not len(rows):
+            return self._arrays[0][:0].copy()
+        if rows.min() < 0 or rows.max() >= self._offsets[-1]:
+            raise IndexError(f"rows {rows.min()} … {rows.max()} of {self._offsets[-1]}")
+        array = np.searchsorted(self._offsets, rows, side="right") - 1
+        found = self._windows[self._starts[array] + rows * self._row_bytes]
+        like = self._arrays[0]
+        return found.view(like.dtype).reshape(len(rows), *like.shape[1:])
+
+    def plain(self, rows: np.ndarray) -> np.ndarray:
+        """Return what `take` does, array after array."""
+        like = self._arrays[0]
+        found = np.empty((len(rows), *like.shape[1:]), like.dtype)
+        for number, array in enumerate(self._arrays):
+            mine = (rows >= self._offsets[number]) & (rows < self._offsets[number + 1])
+            found[mine] = array[rows[mine] - self._offsets[number]]
+        return found
