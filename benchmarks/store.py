@@ -72,10 +72,10 @@ def examples(rows: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray
     return images, {"label": generator.integers(0, 10, rows), "logits": logits}
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[..., object], *arguments: object) -> float:
     """Return the wall time of one call."""
     started = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - started
 
 
@@ -85,16 +85,15 @@ def measure_size(report: Report, folder: Path, rows: int, repeats: int) -> None:
     block = (images, targets)
     name = f"{rows // 1000}k"
     ours, saved = [], []
-    for repeat in range(repeats + 1):  # the first is the warm-up
+    for _ in range(repeats + 1):  # the first is the warm-up
         target = folder / "written"
-        ours.append(seconds(lambda: write(target, block)))
+        ours.append(seconds(write, target, block))
         shutil.rmtree(target)
         target.mkdir()
-        saved.append(seconds(lambda: save_arrays(target, block)))
+        saved.append(seconds(save_arrays, target, block))
         shutil.rmtree(target)
-        del repeat
     one_file = folder / "files"
-    per_file = seconds(lambda: save_files(one_file, block)) / FEW * rows
+    per_file = seconds(save_files, one_file, block) / FEW * rows
     report.add(f"append {name} rows, ms", [1e3 * t for t in ours[1:]])
     report.add(f"numpy.save of {name} rows, ms", [1e3 * t for t in saved[1:]])
     report.add(f"torch.save, a file each, {name} rows, ms", [1e3 * per_file])
@@ -114,8 +113,8 @@ def measure_size(report: Report, folder: Path, rows: int, repeats: int) -> None:
         for _ in range(50 * repeats):
             chosen = generator.integers(0, rows, BATCH)
             index = torch.from_numpy(chosen)
-            found["ours"].append(seconds(lambda: dataset.__getitems__(chosen)))
-            found["memory"].append(seconds(lambda: [each[index] for each in tensors]))
+            found["ours"].append(seconds(dataset.__getitems__, chosen))
+            found["memory"].append(seconds(gather_tensors, tensors, index))
         batch = [1e3 * t for t in found["ours"]]
         report.add(f"batch of 256, {name} rows, {shards} shards, ms", batch)
         report.add(
@@ -124,14 +123,18 @@ def measure_size(report: Report, folder: Path, rows: int, repeats: int) -> None:
         speed = median(b / a for a, b in zip(found["ours"], found["memory"], strict=True))
         report.at_least(f"speed of {shards} shards over memory, {name} rows", speed, aim)
         if shards == 10:
-            single = [seconds(lambda: load_files(one_file, generator)) for _ in range(repeats)]
+            single = [seconds(load_files, one_file, generator) for _ in range(repeats)]
             report.add("batch of 256, a torch.save file each, ms", [1e3 * t for t in single])
             times = median(single) / median(found["ours"])
             report.at_least(f"a file each over 10 shards, {name} rows", times, 100)
-        del dataset
         shutil.rmtree(store_folder)
     shutil.rmtree(one_file)
     gc.collect()
+
+
+def gather_tensors(tensors: list[torch.Tensor], index: torch.Tensor) -> list[torch.Tensor]:
+    """Gather a batch from memory."""
+    return [each[index] for each in tensors]
 
 
 def write(folder: Path, block: tuple, shard_bytes: int = 64 * 2**20) -> None:
@@ -174,9 +177,9 @@ def measure_selection(report: Report, repeats: int) -> None:
     ours, loop = [], []
     for repeat in range(repeats):
         policy = Reservoir(5000, np.random.default_rng(repeat))
-        ours.append(seconds(lambda: policy.select(None, None, 0, 1_000_000)))
+        ours.append(seconds(policy.select, None, None, 0, 1_000_000))
         generator = np.random.default_rng(repeat)
-        loop.append(seconds(lambda: python_reservoir(5000, 1_000_000, generator)))
+        loop.append(seconds(python_reservoir, 5000, 1_000_000, generator))
     report.add("reservoir of 1,000,000 rows, ms", [1e3 * t for t in ours])
     report.add("the same in a Python loop, ms", [1e3 * t for t in loop])
     ratio = median(b / a for a, b in zip(ours, loop, strict=True))

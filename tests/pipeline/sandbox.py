@@ -112,6 +112,17 @@ class Sandbox:
         outs = yaml.safe_load(self.run("git", "show", f"{tag}:dvc.lock"))["stages"]["train"]["outs"]
         return next(out["md5"] for out in outs if out["path"] == "state")
 
+    def cached(self, md5: str) -> Path:
+        """Return the file in DVC's cache that has this hash."""
+        return self.root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+
+    def objects(self, folder_md5: str) -> dict[str, str]:
+        """Return the hash of each file of a cached folder, by relative path."""
+        return {
+            entry["relpath"]: entry["md5"]
+            for entry in json.loads(self.cached(folder_md5).read_text())
+        }
+
     @property
     def pointed_parent(self) -> str:
         """DVC's hash of the state that the open update starts from."""
