@@ -1,0 +1,32 @@
+"""What all errors have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class RenateStagesError(Exception):
+    """Base of all errors that a user can mend; shown without a traceback."""
+
+
+class MissingFileError(RenateStagesError):
+    """A file or folder that must be there is not."""
+
+    def __init__(self, path: Path | str, what: str, cure: str) -> None:
+        super().__init__(f"{path} is missing: {what}.\nTo mend it: {cure}.")
+
+
+class MalformedFileError(RenateStagesError):
+    """A file that cannot be read as what it should be."""
+
+    def __init__(self, path: Path | str, kind: str, reason: str) -> None:
+        super().__init__(f"{path} is not readable as {kind}: {reason}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `", did you mean 'x'?"` for the closest known name, or an empty string."""
+    by_lower_case = {each.lower(): each for each in sorted(known)}
+    close = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
+    return f", did you mean '{by_lower_case[close[0]]}'?" if close else ""

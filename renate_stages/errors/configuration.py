@@ -1,0 +1,111 @@
+"""Mistakes in `params.yaml`, in `renate_config.py`, and in what its functions return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from renate_stages.errors.base import RenateStagesError, did_you_mean
+
+
+class InvalidParamsError(RenateStagesError):
+    """`params.yaml` has wrong values; all problems at once."""
+
+    def __init__(self, where: str, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        listed = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{where} has {len(self.problems)} problem(s):\n{listed}")
+
+
+class UnknownHyperparameterError(RenateStagesError):
+    """A hyperparameter that nothing reads."""
+
+    def __init__(self, names: Iterable[str], known: Iterable[str], learner: str) -> None:
+        known = sorted(known)
+        listed = "\n".join(f"  - '{name}'{did_you_mean(name, known)}" for name in sorted(names))
+        super().__init__(
+            f"params.yaml, hyperparameters: nothing reads\n{listed}\n"
+            f"The learner {learner}, its optimizer and the functions of renate_config.py read: "
+            f"{', '.join(known)}."
+        )
+
+
+class InvalidHyperparameterError(RenateStagesError):
+    """A hyperparameter outside its range."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(
+            f"params.yaml, hyperparameters.{name}: expected {allowed}, found {value!r}"
+        )
+
+
+class UserConfigError(RenateStagesError):
+    """`renate_config.py` lacks a function, or one of its functions cannot be used."""
+
+    def __init__(self, path: Path | str, problem: str, cure: str) -> None:
+        super().__init__(f"{path}: {problem}.\nTo mend it: {cure}.")
+
+
+class UndeclaredUserFileError(RenateStagesError):
+    """The user's code imports a file of the project that the stage does not depend on."""
+
+    def __init__(self, stage: str, imported: Iterable[str]) -> None:
+        names = sorted(imported)
+        super().__init__(
+            f"renate_config.py imports {', '.join(names)}, on which stage '{stage}' does not "
+            "depend: a change there would not rerun it.\nTo mend it: in dvc.yaml, add to the deps "
+            f"of every stage that has renate_config.py: {', '.join(names)}."
+        )
+
+
+class UnmeasuredMetricError(RenateStagesError):
+    """The headline metric is not among those measured."""
+
+    def __init__(self, metric: str, measured: Iterable[str]) -> None:
+        names = sorted(measured)
+        super().__init__(
+            f"params.yaml, evaluation.metric: '{metric}' is not measured"
+            f"{did_you_mean(metric, names)} (measured: {', '.join(names)}).\n"
+            "To mend it: name one of these, or add it to metrics_fn in renate_config.py."
+        )
+
+
+class EmptyHoldoutError(RenateStagesError):
+    """A holdout without examples: no metric is defined on it."""
+
+    def __init__(self, holdout: int) -> None:
+        super().__init__(
+            f"Holdout {holdout} has no examples, so no metric can be measured on it.\n"
+            "To mend it: leave it out, or give update "
+            f"{holdout} a test split (test_data() of the data module)."
+        )
+
+
+class LossShapeError(RenateStagesError):
+    """A loss that is neither a scalar nor one value per row."""
+
+    def __init__(self, shape: Iterable[int], rows: int) -> None:
+        super().__init__(
+            f"The loss of a batch of {rows} rows has shape {tuple(shape)}; expected a scalar (the "
+            f"mean over rows) or ({rows}, ...).\nTo mend it: have loss_fn return a loss with "
+            'reduction="none" or reduction="mean".'
+        )
+
+
+class MetricError(RenateStagesError):
+    """A metric of `metrics_fn` that cannot be reported."""
+
+    def __init__(self, name: str, problem: str, cure: str) -> None:
+        super().__init__(f"metrics_fn, metric '{name}': {problem}.\nTo mend it: {cure}.")
+
+
+class TrackingUriError(RenateStagesError):
+    """`MLFLOW_TRACKING_URI` names no store that MLflow can use."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(
+            f"the MLflow store '{uri}' {reason}. Expected in MLFLOW_TRACKING_URI: an address "
+            "(http://HOST:PORT), a database (sqlite:////PATH/mlflow.db, postgresql://...), or "
+            "nothing: unset it and runs are stored in mlflow.db in the project. "
+            "To do without MLflow, set tracking.enabled: false in params.yaml"
+        )

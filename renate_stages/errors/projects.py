@@ -1,0 +1,127 @@
+"""A project, its updates and its states in a place or an order that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from renate_stages.errors.base import RenateStagesError
+
+
+class NotAProjectError(RenateStagesError):
+    """No project here or above."""
+
+    def __init__(self, start: Path) -> None:
+        super().__init__(
+            f"No project in {start} or above it: expected a folder with dvc.yaml, params.yaml and "
+            "renate_config.py.\nTo mend it: generate one with `cookiecutter <this repository> "
+            "--directory template`, or change into it."
+        )
+
+
+class NestedProjectError(RenateStagesError):
+    """The project lies inside another Git repository that does not ignore it."""
+
+    def __init__(self, root: Path, outer: Path) -> None:
+        super().__init__(
+            f"{root} lies inside the Git repository {outer}; a project is a repository of its "
+            "own.\nTo mend it: generate it elsewhere, or add it to that repository's .gitignore."
+        )
+
+
+class BusyError(RenateStagesError):
+    """Another process works in this project."""
+
+    def __init__(self, root: Path, holder: str) -> None:
+        super().__init__(
+            f"Another stage is at work in {root} ({holder}). Killing `dvc repro` leaves its stage "
+            "running.\nTo mend it: wait for it, or end that process."
+        )
+
+
+class CommandError(RenateStagesError):
+    """Git or DVC refused what was asked of it."""
+
+    def __init__(self, command: Iterable[str], output: str) -> None:
+        super().__init__(f"`{' '.join(command)}` failed:\n{output.strip()}")
+
+
+class NextRefusedError(RenateStagesError):
+    """An update cannot be closed, or another not be opened, yet."""
+
+    def __init__(self, number: int, reasons: Iterable[str], what: str = "closed") -> None:
+        listed = "\n".join(f"  - {reason}" for reason in reasons)
+        super().__init__(
+            f"Update {number} cannot be {what} yet, and nothing was changed:\n{listed}"
+        )
+
+
+class UnknownUpdateError(RenateStagesError):
+    """An update that has no tag."""
+
+    def __init__(self, number: int, known: Iterable[int]) -> None:
+        names = ", ".join(f"update-{each}" for each in known) or "none yet"
+        super().__init__(f"There is no tag update-{number} (tagged: {names}).")
+
+
+class EmptyIncomingError(RenateStagesError):
+    """There is no new data."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} holds no file: there is no new data to learn from.\n"
+            "To mend it: put the data of this update there and run `dvc add data/incoming` "
+            "(with the digits example: `renate-stages example-data N`)."
+        )
+
+
+class NotExampleProjectError(RenateStagesError):
+    """`example-data` in a project that has data of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This project has data of its own: params.yaml names no `example`, so example-data "
+            "writes nothing.\nTo mend it: only for a trial, set `example: digits` in params.yaml."
+        )
+
+
+class ParentExistsError(RenateStagesError):
+    """`init --model` where the project already starts from something."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is there already: this project has its first state, and `init --model` never "
+            "replaces one.\nTo mend it: generate a fresh project for the model."
+        )
+
+
+class UnsupportedLocationError(RenateStagesError):
+    """A place to run in or to keep states that this version does not reach."""
+
+    def __init__(self, what: str, found: str) -> None:
+        super().__init__(
+            f"{what} '{found}' is not on this machine, and this version works on this machine "
+            "only.\nTo mend it: use a local folder and backend='local'."
+        )
+
+
+class UnknownDigitsUpdateError(RenateStagesError):
+    """The example data has no such update."""
+
+    def __init__(self, update: object, last: int) -> None:
+        super().__init__(
+            f"example data: found update {update!r}, expected a number from 1 to {last}: "
+            f"the digits arrive in {last} updates"
+        )
+
+
+class ForeignDataError(RenateStagesError):
+    """Example data would replace data that is not example data."""
+
+    def __init__(self, folder: object, names: Iterable[str]) -> None:
+        names = sorted(names)
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        super().__init__(
+            f"example data: {folder} holds data that is not example data ({shown}); "
+            "nothing was changed: move it away first, or give another folder"
+        )

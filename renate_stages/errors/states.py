@@ -1,0 +1,122 @@
+"""States and models that are damaged, newer, or do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from renate_stages.errors.base import RenateStagesError, did_you_mean
+
+
+class DamagedStateError(RenateStagesError):
+    """A state whose files are not those its manifest lists."""
+
+    def __init__(self, path: Path, problems: Iterable[str]) -> None:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        target = "parent.dvc" if path.name == "parent" else path.name  # `state` is a stage's output
+        super().__init__(
+            f"The state in {path} is damaged:\n{listed}\n"
+            f"To mend it: `dvc checkout --force {target}`; if the cache is damaged too, "
+            f"remove the folder and run `dvc pull {target}`."
+        )
+
+
+class NewerStateError(RenateStagesError):
+    """A state written by a later version of this library."""
+
+    def __init__(self, path: Path, found: object, known: int) -> None:
+        super().__init__(
+            f"{path} was written by a newer version of renate-stages: its schema is {found!r}, "
+            f"this version reads up to {known}.\nTo mend it: upgrade renate-stages."
+        )
+
+
+class StateExistsError(RenateStagesError):
+    """A place for a new state where something is already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"output_state_url {path} is there already, and no state is ever replaced.\n"
+            "To mend it: name a new folder."
+        )
+
+
+class WrongParentError(RenateStagesError):
+    """The parent's number is not the one that `params.yaml` names."""
+
+    def __init__(self, found: int, expected: int, number: int) -> None:
+        super().__init__(
+            f"parent/ holds the state of update {found}, but update {number} starts from update "
+            f"{expected} (params.yaml, update.parent).\nTo mend it: `dvc checkout parent.dvc`; the "
+            "numbers are written by `renate-stages next`, not by hand."
+        )
+
+
+class ModelMismatchError(RenateStagesError):
+    """The model that `model_fn` builds is not the one the state holds."""
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(
+            f"The model of renate_config.py does not fit the parent's: {problem}.\n"
+            f"To mend it: {cure}."
+        )
+
+
+class NotFiniteError(RenateStagesError):
+    """Training gave a loss that is not a finite number; no state is written."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(
+            f"The loss is not finite after epoch {epoch}: no state was written.\n"
+            "To mend it: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, or "
+            "look for invalid numbers in the inputs."
+        )
+
+
+class StoredArgumentError(RenateStagesError):
+    """A model's constructor argument that cannot be stored with its state."""
+
+    def __init__(self, where: str, value: object) -> None:
+        super().__init__(
+            f"{where} is {value!r} of type {type(value).__name__}: a model's arguments are stored "
+            "with its state as JSON values.\nTo mend it: pass None, bool, int, float, str, or "
+            "lists, tuples and string-keyed dicts of those (NumPy: `value.item()`, `.tolist()`), "
+            "and build objects from them inside the model's constructor."
+        )
+
+
+class ModelArgumentError(RenateStagesError):
+    """A reference model was asked for something it cannot be."""
+
+    def __init__(self, model: str, argument: str, found: object, expected: str) -> None:
+        super().__init__(f"{model}: {argument} is {found!r}; expected {expected}")
+
+
+class ModelStateError(RenateStagesError):
+    """A state dict that does not fit the model it is loaded into."""
+
+    def __init__(self, model: str, problem: str, cure: str) -> None:
+        super().__init__(
+            f"This state dict cannot be loaded as {model}: {problem}\nTo mend it: {cure}."
+        )
+
+
+class UnknownTaskError(RenateStagesError):
+    """A model with parameters per task was asked for a task it does not have."""
+
+    def __init__(self, task_id: object, known: Iterable[str]) -> None:
+        known = list(known)
+        listed = ", ".join(f"'{task}'" for task in known) or "none yet"
+        hint = did_you_mean(task_id, known) if isinstance(task_id, str) else ""
+        super().__init__(
+            f"This model has parameters per task, and none for task {task_id!r}{hint}; it has: "
+            f"{listed}.\nTo mend it: name the task (params.yaml, update.task_id), add it first "
+            "with `model.add_task_params(task_id)`, or build the model with shared heads."
+        )
+
+
+class ModelInputsError(RenateStagesError):
+    """Inputs of a shape or kind that a model cannot take."""
+
+    def __init__(self, model: str, found: object, expected: str) -> None:
+        super().__init__(f"{model} was called with {found}; expected {expected}.")
