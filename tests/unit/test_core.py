@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_project import edit_params
 
+import renate_stages
 from renate_stages import errors, files, lineage, state, yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -336,7 +337,7 @@ def test_restoring_and_tuning_run_without_torch(project):
 
 
 def test_third_parties_have_one_room_each():
-    package = Path(lineage.__file__).parent
+    package = Path(renate_stages.__file__).parent
     for name, rooms in {
         "mlflow": {"tracking/writer.py"},
         "sklearn": set(),

@@ -1,0 +1,80 @@
+"""The chain of hashes over all updates, checked."""
+
+from __future__ import annotations
+
+from renate_stages import yaml_file
+from renate_stages.lineage.records import TAG, at_tag, entries, read_pointer, state_entry, tags
+from renate_stages.params import Params
+from renate_stages.project import Project
+
+
+def verify(project: Project) -> tuple[int, list[str]]:
+    """Check the chain of hashes over all tagged updates and the open one; needs no data.
+
+    Each update's `parent.dvc` must name the state in its parent's `dvc.lock`, and each `dvc.lock`
+    must agree with itself and with the pointer beside it.
+
+    Returns:
+        How many updates were checked, and every break of the chain.
+    """
+    problems = []
+    known = tags(project)
+    first = None  # the state before any update: all that start from it start from the same
+    for number in known:
+        lock, pointer, params = (
+            at_tag(project, number, name) for name in ("dvc.lock", "parent.dvc", "params.yaml")
+        )
+        update = Params.parse(yaml_file.parse(params, "params.yaml")).update
+        where = f"{TAG}{number}"
+        if update.number != number:
+            problems.append(f"{where}: params.yaml says it is update {update.number}")
+        if not update.parent:
+            start = read_pointer(pointer)["md5"]
+            first = first or start
+            if start != first:
+                problems.append(
+                    f"{where}: parent.dvc names {start}, but the first state is {first}"
+                )
+        problems += _broken_links(project, where, lock, pointer, update.parent, known)
+    if project.parent_pointer.is_file():
+        lock = project.lock_file.read_text("utf-8") if project.lock_file.is_file() else "{}"
+        pointer = project.parent_pointer.read_text("utf-8")
+        parent = Params.load(project.params).update.parent
+        # Until the open update has run, dvc.lock is still its parent's.
+        has_run = parent not in known or lock.rstrip() != at_tag(project, parent, "dvc.lock")
+        problems += _broken_links(
+            project, "the working tree", lock, pointer, parent, known, has_run=has_run
+        )
+    return len(known), problems
+
+
+def _broken_links(
+    project: Project,
+    where: str,
+    lock: str,
+    pointer: str,
+    parent: int,
+    known: list[int],
+    has_run: bool = True,
+) -> list[str]:
+    """Return what does not fit among one update's lock, pointer and its parent's lock."""
+    problems = []
+    start = read_pointer(pointer)["md5"]
+    if parent and parent not in known:
+        problems.append(f"{where}: its parent {TAG}{parent} is not tagged")
+    elif parent:
+        state = state_entry(at_tag(project, parent, "dvc.lock"))
+        if state is None or state["md5"] != start:
+            problems.append(
+                f"{where}: parent.dvc names {start}, but {TAG}{parent} wrote "
+                f"{state['md5'] if state else 'no state'}"
+            )
+    written = {path: md5 for _, path, md5 in entries(lock, "outs")}
+    for stage, path, md5 in entries(lock, "deps"):
+        if path in written and md5 != written[path]:
+            problems.append(
+                f"{where}: {stage} read {path} as {md5}, but it was written as {written[path]}"
+            )
+        elif path == "parent" and has_run and md5 != start:
+            problems.append(f"{where}: {stage} read parent as {md5}, but parent.dvc names {start}")
+    return problems

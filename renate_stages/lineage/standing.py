@@ -1,0 +1,46 @@
+"""Where a project stands, and what to run next."""
+
+from __future__ import annotations
+
+from renate_stages import yaml_file
+from renate_stages.lineage.commands import git
+from renate_stages.lineage.opening import unfinished
+from renate_stages.lineage.records import at_tag, is_fresh, pointer_hash, tags
+from renate_stages.params import Params
+from renate_stages.project import Project
+
+
+def status(project: Project) -> dict[str, str]:
+    """Return where the project stands and what to run next, a line each."""
+    update = Params.load(project.params).update
+    parent = f"update {update.parent}" if update.parent else "the first state"
+    found = {"update": str(update.number), "parent": f"{parent} ({pointer_hash(project)})"}
+    if not project.parent.is_dir():
+        in_place = "not here: `renate-stages init` in a new project, else `dvc pull parent.dvc`"
+        return {**found, "state": in_place}
+    dirty = git(project, "status", "--porcelain", check=False).splitlines()
+    found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
+    if update.number in tags(project):
+        found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
+    elif update.kind == "forget" and is_fresh(project):
+        found["next"] = "this update forgets examples and needs no data: `dvc repro`"
+    elif not project.incoming.with_name("incoming.dvc").is_file():
+        found["next"] = "there is no data yet: put it in data/incoming, `dvc add data/incoming`"
+    elif update.kind == "update" and _same_data_as(project, update.parent):
+        found["next"] = (
+            f"data/incoming is still that of update {update.parent}: put the new data there, "
+            "`dvc add data/incoming`, `dvc repro`"
+        )
+    elif reasons := unfinished(project, update.number):
+        found["next"] = "; ".join(reasons)
+    else:
+        found["next"] = f"update {update.number} is finished and committed: `renate-stages next`"
+    return found
+
+
+def _same_data_as(project: Project, parent: int) -> bool:
+    pointer = project.incoming.with_name("incoming.dvc")
+    if parent not in tags(project) or not pointer.is_file():
+        return False
+    before = yaml_file.parse(at_tag(project, parent, "data/incoming.dvc"), pointer)
+    return before == yaml_file.read(pointer)
