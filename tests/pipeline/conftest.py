@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import pytest
 from sandbox import SLUG, Sandbox, digest, generate
@@ -12,21 +14,31 @@ MODELS = "models.txt"  # beside the project: what `state/model.safetensors` was 
 
 
 @pytest.fixture(scope="session")
-def three_updates(tmp_path_factory) -> Sandbox:
+def three_updates(tmp_path_factory, worker_id) -> Sandbox:
     """A project after three updates, pushed, the third not yet tagged; tests must not change it."""
-    project = generate(tmp_path_factory.mktemp("three"))
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent  # of all of xdist's processes
+    project = Sandbox(shared / "three" / SLUG)
+    with (shared / "three.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, the others wait
+        if not (project.root.parent / MODELS).exists():
+            make_three_updates(project.root.parent)
+    return project
+
+
+def make_three_updates(folder: Path) -> None:
+    project = generate(folder)
     project.run("renate-stages", "init")
     models = []
     for number in (1, 2, 3):
         project.put_digits(number)
         project.run("dvc", "repro", "-q")
         project.commit(f"Update {number}")
+        project.run("dvc", "push", "-q")  # --all-tags takes a relative remote for one in `/`
         models.append(digest(project.root / "state" / "model.safetensors"))
         if number < 3:
             project.run("renate-stages", "next")
-    project.run("dvc", "push", "-q", "--all-tags")  # and the workspace
-    (project.root.parent / MODELS).write_text("\n".join(models))
-    return project
+    (folder / MODELS).write_text("\n".join(models))
 
 
 @pytest.fixture
