@@ -44,11 +44,11 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        MalformedFileError: If it is missing, not UTF-8 or not JSON.
+        MalformedFileError: If it is missing, not UTF-8 or not JSON, or nested without end.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MalformedFileError(path, "JSON", str(error)) from error
 
 

@@ -15,11 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from renate_stages import files
-from renate_stages.errors import DamagedStateError, MissingFileError, NewerStateError
+from renate_stages.errors import (
+    DamagedStateError,
+    MalformedFileError,
+    MissingFileError,
+    NewerStateError,
+)
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.memory import ExampleStore, StoreWriter, link_store
 
@@ -84,16 +89,8 @@ class State:
             NewerStateError: If a later version wrote it.
         """
         manifest = read_manifest(folder)
-        provenance = Provenance(
-            kind=manifest["kind"],
-            update=manifest["update"],
-            parent=manifest["parent"],
-            inputs=manifest["inputs"],
-            learner=manifest["learner"],
-            classes=tuple(manifest["classes"]),
-            task_ids=manifest["task_ids"],
-            left=manifest.get("left", {}),
-        )
+        own = {name: manifest[name] for name in Provenance.__dataclass_fields__ if name in manifest}
+        provenance = Provenance(**{**own, "classes": tuple(manifest["classes"])})
         return cls(folder, examples or folder, provenance, files.sha256(folder / MANIFEST))
 
     @property
@@ -117,9 +114,18 @@ class State:
         return ExampleStore.open(self.examples / "memory")
 
     def split(self, name: str) -> dict[int, ExampleStore]:
-        """Return the stores of `holdouts` or `validation` by the update they came with."""
+        """Return the stores of `holdouts` or `validation` by the update they came with.
+
+        Raises:
+            MalformedFileError: If its index is not one: folders are numbers, never other places.
+            DamagedStoreError: If a store is damaged.
+        """
         folder = self.examples / name
-        updates = files.read_json(folder / "index.json")["updates"]
+        index = files.read_json(folder / "index.json")
+        updates = index.get("updates") if isinstance(index, dict) else None
+        if not (isinstance(updates, list) and all(type(each) is int for each in updates)):
+            reason = f"found {index!r:.80}, expected the numbers of updates"
+            raise MalformedFileError(folder / "index.json", f"the index of {name}", reason)
         return {update: ExampleStore.open(folder / str(update)) for update in updates}
 
     def evaluations(self) -> EvaluationHistory:
@@ -148,6 +154,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedStateError(folder, [f"{MANIFEST}: not a manifest ({error})"]) from error
     if not isinstance(schema, int) or schema > SCHEMA:
         raise NewerStateError(path, schema, SCHEMA)
+    if schema < 1:
+        raise DamagedStateError(folder, [f"{MANIFEST}: its schema is {schema}"])
     for older in range(schema, SCHEMA):
         manifest = MIGRATIONS[older](manifest)
     missing = {"files", *Provenance.__dataclass_fields__} - {"left"} - set(manifest)
@@ -155,6 +163,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
     if not _lists_files(manifest["files"]):
         raise DamagedStateError(folder, [f"{MANIFEST}: its list of files is not one"])
+    if outside := [name for name in manifest["files"] if not is_inside(name)]:
+        problems = [
+            f"{MANIFEST}: it lists {name!r:.80}, which is no file of it" for name in outside
+        ]
+        raise DamagedStateError(folder, problems)
+    if wrong := [name for name, fits in _KINDS.items() if not fits(manifest.get(name))]:
+        problems = [f"{MANIFEST}: {name} is {manifest.get(name)!r:.80}" for name in wrong]
+        raise DamagedStateError(folder, problems)
     return manifest
 
 
@@ -162,6 +178,31 @@ def _lists_files(listed: Any) -> bool:
     return isinstance(listed, dict) and all(
         isinstance(entry, dict) and {"sha256", "size"} <= entry.keys() for entry in listed.values()
     )
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a relative path in POSIX form names something below its folder."""
+    path = PurePosixPath(name)
+    return path.as_posix() == name != "." and not path.is_absolute() and ".." not in path.parts
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "kind": lambda value: value in ("init", "update", "forget"),
+    "update": lambda value: type(value) is int and value >= 0,
+    "parent": _is_text_or_none,
+    "inputs": _is_text_or_none,
+    "learner": _is_text_or_none,
+    "classes": lambda value: isinstance(value, list) and all(type(each) is int for each in value),
+    "task_ids": lambda value: (
+        isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    ),
+    "left": lambda value: value is None or isinstance(value, dict),
+}
+"""Whether what a manifest says of itself is of its kind."""
 
 
 def check(folder: Path, *, deep: bool = True) -> None:

@@ -30,11 +30,11 @@ def parse(text: str, source: Path | str) -> Any:
     Raises:
         MalformedFileError: If it is not YAML.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
 
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except Exception as error:  # `!!int x`, 2026-99-99, deep nesting: it fails in many ways
         raise MalformedFileError(source, "YAML", str(error)) from error
 
 

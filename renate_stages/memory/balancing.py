@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from renate_stages.errors import LabelsNeededError
-from renate_stages.memory.selection import SelectionPolicy
+from renate_stages.memory.selection import SelectionPolicy, whole
 
 
 class GreedyClassBalancing(SelectionPolicy):
@@ -58,9 +58,8 @@ class GreedyClassBalancing(SelectionPolicy):
     def _extra(self) -> dict[str, Any]:
         return {"classes": sorted(self.classes)}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        super().restore(state)
-        self.classes = set(state.get("classes", ()))
+    def _take_extra(self, state: dict[str, Any]) -> None:
+        self.classes = set(map(int, state.get("classes", ())))
 
 
 class ClassBalancedReservoir(SelectionPolicy):
@@ -128,10 +127,10 @@ class ClassBalancedReservoir(SelectionPolicy):
         seen_of = {str(label): count for label, count in sorted(self.seen_of.items())}
         return {"full": sorted(self.full), "seen_of": seen_of}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        super().restore(state)
-        self.full = set(state.get("full", ()))
-        self.seen_of = {int(label): count for label, count in state.get("seen_of", {}).items()}
+    def _take_extra(self, state: dict[str, Any]) -> None:
+        self.full = set(map(int, state.get("full", ())))
+        seen_of = state.get("seen_of", {})
+        self.seen_of = {int(label): whole(count) for label, count in seen_of.items()}
 
 
 class _Members:

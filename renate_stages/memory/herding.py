@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from renate_stages.memory.balancing import labels_of
-from renate_stages.memory.selection import SelectionPolicy
+from renate_stages.memory.selection import SelectionPolicy, whole
 
 
 class Herding(SelectionPolicy):
@@ -62,10 +62,10 @@ class Herding(SelectionPolicy):
         seen_of = {str(label): count for label, count in sorted(self.seen_of.items())}
         return {"ranks": self.ranks, "seen_of": seen_of}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        super().restore(state)
-        self.ranks = list(state.get("ranks", ()))
-        self.seen_of = {int(label): count for label, count in state.get("seen_of", {}).items()}
+    def _take_extra(self, state: dict[str, Any]) -> None:
+        self.ranks = list(map(whole, state.get("ranks", ())))
+        seen_of = state.get("seen_of", {})
+        self.seen_of = {int(label): whole(count) for label, count in seen_of.items()}
 
 
 def herd(features: np.ndarray, count: int) -> np.ndarray:

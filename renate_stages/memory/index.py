@@ -105,7 +105,7 @@ def _read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
         return spec, shards
     except OSError as error:
         raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedStoreError(file, f"is not an index of examples ({error})") from error
 
 
@@ -122,6 +122,8 @@ def _read_live(file: Path, shards: list[Shard]) -> np.ndarray | None:
         return None
     _check_array(file, Field(np.dtype(bool), ()), rows)
     live = np.load(file, allow_pickle=False)
+    if live.view(np.uint8).max(initial=0) > 1:  # NumPy takes it that a bool is 0 or 1
+        raise DamagedStoreError(file, "holds what is neither true nor false")
     starts = np.cumsum([0] + [shard.rows for shard in shards[:-1]])
     counts = np.add.reduceat(live, starts, dtype=np.int64).tolist()
     if counts != [shard.live for shard in shards]:

@@ -21,6 +21,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 
+_DEEPEST = 50  # far from where Python's stack ends
+
 
 @dataclass(frozen=True)
 class Predicate:
@@ -99,13 +101,15 @@ class Predicate:
         return compare(column, value.encode() if isinstance(value, str) else value)
 
 
-def _check(node: ast.expr, text: str) -> None:
+def _check(node: ast.expr, text: str, depth: int = 0) -> None:
     """Refuse whatever is not a comparison of a name with constants, or a join of such."""
+    if depth > _DEEPEST:
+        raise InvalidPredicateError(text, f"it is nested more than {_DEEPEST} deep")
     if isinstance(node, ast.BoolOp):
         for each in node.values:
-            _check(each, text)
+            _check(each, text, depth + 1)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        _check(node.operand, text)
+        _check(node.operand, text, depth + 1)
     elif not (
         isinstance(node, ast.Compare)
         and isinstance(node.left, ast.Name)

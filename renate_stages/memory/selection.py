@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from renate_stages.errors import InvalidMemorySizeError
+from renate_stages.errors import InvalidMemorySizeError, MalformedFileError
 
 
 class Selection(NamedTuple):
@@ -88,12 +88,31 @@ class SelectionPolicy(ABC):
         return {"generator": generator, "policy": self.name, "seen": self.seen, **self._extra()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`; one of another policy gives its count and its generator."""
-        self.generator.bit_generator.state = state["generator"]
-        self.seen = state["seen"]
+        """Continue from `state()`; one of another policy gives its count and its generator.
+
+        Raises:
+            MalformedFileError: If it is not what `state()` returned.
+        """
+        try:
+            self.generator.bit_generator.state = state["generator"]
+            self.seen = whole(state["seen"])
+            self._take_extra(state)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            kind = f"the state of memory policy '{self.name}'"
+            raise MalformedFileError("learner.json", kind, repr(error)) from error
+
+    def _take_extra(self, state: dict[str, Any]) -> None:  # noqa: B027 -- optional
+        """Continue from what `_extra` returned, as far as it is there."""
 
     def _extra(self) -> dict[str, Any]:
         return {}
+
+
+def whole(value: Any) -> int:
+    """Return a whole number >= 0; raise `ValueError` if it is not one."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number >= 0")
+    return value
 
 
 class Reservoir(SelectionPolicy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class Field:
     @property
     def nbytes(self) -> int:
         """Bytes of one example's array, or, where ragged, of one of its values."""
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.shape)
 
     def missing(self, rows: int) -> np.ndarray:
         """Return what rows without this metadata are read as: NaN, -1, 0, False or b""."""
@@ -134,6 +135,8 @@ class ExampleSpec:
             ExampleStructureError: A part is empty, not numeric, or has an unusable key.
         """
         fields = {path: Field.of(path, leaf) for path, leaf in flatten_example(block).items()}
+        if not any(each.ragged or each.nbytes for each in fields.values()):
+            raise ExampleStructureError("all of it", "of no bytes", "at least one number")
         beside = {}
         for name, column in sorted((metadata or {}).items()):
             if not _KEY.fullmatch(name):
@@ -218,6 +221,8 @@ class ExampleSpec:
             metadata[path] = Field.from_json(path, each, _NUMERIC + "S")
             if metadata[path].ragged:
                 raise ValueError(f"metadata '{path}' is ragged")
+        if not any(each.ragged or each.nbytes for each in fields.values()):
+            raise ValueError("examples have no bytes")  # then no file says how many there are
         return cls(structure, fields, metadata)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from renate_stages import files
-from renate_stages.errors import ModelMismatchError
+from renate_stages.errors import MalformedFileError, ModelMismatchError
 from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
 from renate_stages.user_config import UserConfig
 
@@ -34,10 +35,16 @@ def write_model(folder: Path, model: RenateModule) -> None:
 
 
 def read_state_dict(folder: Path) -> dict[str, Any]:
-    """Return the state dict of a stored model, with its extra state where it has one."""
-    state: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
+    """Return the state dict of a stored model, with its extra state where it has one.
+
+    Raises:
+        MalformedFileError: If one of its files is not what `write_model` writes.
+    """
+    state: dict[str, Any] = dict(read_tensors(folder / "model.safetensors"))
     extra = files.read_json(folder / "model.json")
-    extra.pop("class")
+    if not (isinstance(extra, dict) and isinstance(extra.pop("class", None), str)):
+        reason = "expected the name of its class and its arguments"
+        raise MalformedFileError(folder / "model.json", "a model's description", reason)
     if extra:
         state[EXTRA_STATE] = extra
     return state
@@ -50,8 +57,15 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file."""
-    return load_file(path)
+    """Return the tensors of a safetensors file; nothing in it is run.
+
+    Raises:
+        MalformedFileError: If it is not one, or is cut short.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise MalformedFileError(path, "tensors in safetensors' format", str(error)) from error
 
 
 def write_checkpoint(folder: Path, path: Path) -> None:
