@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -115,13 +116,16 @@ def whole(value: Any) -> int:
     return value
 
 
+_DENSE = 8  # sizes of a memory: until the stream is so long, one row in eight enters and more
+
+
 class Reservoir(SelectionPolicy):
     """A uniform sample of all examples ever offered: Algorithm R.
 
     Vitter, "Random Sampling with a Reservoir", ACM TOMS 1985. Example number t of the stream
     (from 1) takes slot t of an unfilled memory, and else draws j from {1, …, t}, t included, and
-    replaces what is in slot j if j <= size. All draws of an update are made at once; a slot goes
-    to the last to draw it. After t examples each of them is in memory with probability size / t,
+    replaces what is in slot j if j <= size. All draws of an update are made at once, later in a long
+    stream only for candidates; a slot goes to the last to draw it. After t examples each of them is in memory with probability size / t,
     however they were spread over updates.
 
     With a smaller size than before, the old rows are first thinned uniformly, which keeps this
@@ -138,15 +142,39 @@ class Reservoir(SelectionPolicy):
             old = self.generator.choice(num_old, self.size, replace=False)
         if len(old) < min(self.seen, self.size):
             return self._refill(old, num_new)
-        number = self.seen + 1 + np.arange(num_new)  # t, the place in the stream
+        dense = min(num_new, max(0, _DENSE * self.size - self.seen))
+        rows, slots = zip(self._draw_each(dense), *self._draw_rare(dense, num_new), strict=True)
+        holder = np.full(min(self.size, self.seen + num_new), -1)
+        holder[: len(old)] = old
+        # NumPy keeps the last of repeats
+        holder[np.concatenate(slots)] = num_old + np.concatenate(rows)
+        return holder[holder < num_old], holder[holder >= num_old] - num_old
+
+    def _draw_each(self, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the first new rows enter, ascending, and the slots that they take."""
+        number = self.seen + 1 + np.arange(stop)  # t, the place in the stream
         slot = number - 1  # slots count from 0 here
         late = number > self.size
         slot[late] = self.generator.integers(0, number[late])  # 0 … t − 1: t values
-        enters = slot < self.size
-        holder = np.full(min(self.size, self.seen + num_new), -1)
-        holder[: len(old)] = old
-        holder[slot[enters]] = num_old + np.flatnonzero(enters)  # NumPy keeps the last of repeats
-        return holder[holder < num_old], holder[holder >= num_old] - num_old
+        enters = np.flatnonzero(slot < self.size)
+        return enters, slot[enters]
+
+    def _draw_rare(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the same of later rows, of which few enter, without a draw for each row.
+
+        Row t enters with probability size / t. Where a block begins at t₀, each of its rows is a
+        candidate with probability size / t₀, and a candidate enters with probability t₀ / t. As a
+        block is as long as the stream before it, about `size` candidates are drawn for each.
+        """
+        while start < stop:
+            first = self.seen + start + 1
+            count = min(stop - start, first)
+            drawn = self.generator.binomial(count, self.size / first)
+            rows = start + self.generator.choice(count, drawn, replace=False, shuffle=False)
+            rows.sort()
+            rows = rows[self.generator.integers(0, self.seen + 1 + rows) < first]
+            yield rows, self.generator.integers(0, self.size, len(rows))
+            start += count
 
     def _refill(self, old: np.ndarray, num_new: int) -> tuple[np.ndarray, np.ndarray]:
         past = min(self.seen, 10**9 - 1)  # the most that NumPy draws from

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from sandbox import SLUG, Sandbox, generate
+
+COMMITS = ("update-1", "update-2", "HEAD")
+
+
+OTHER_OUTPUTS = ("data/incoming", "work/prepared", "work/restored", "export")
+
+
+def cache_of(project: Sandbox) -> Path:
+    return project.root / ".dvc" / "cache" / "files" / "md5"
+
+
+def remote_of(project: Sandbox) -> Path:
+    return project.root.parent / f"{SLUG}-dvc-remote" / "files" / "md5"
+
+
+def objects_in(store: Path) -> dict[str, int]:
+    """Return the bytes of every object of a cache or a remote by its hash."""
+    found = (path for path in store.rglob("*") if path.is_file())
+    return {path.parent.name + path.name: path.stat().st_size for path in found}
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def check_new_bytes(project: Sandbox, before: str, after: str, number: int) -> int:
@@ -34,13 +59,13 @@ def test_an_update_adds_to_cache_and_remote_what_is_new(three_updates):
     lock = yaml.safe_load(three_updates.read("dvc.lock"))["stages"]["train"]["outs"]
     states.append(next(out["md5"] for out in lock if out["path"] == "state"))
     check_new_bytes(three_updates, states[1], states[2], 3)
-    remote = three_updates.root.parent / f"{SLUG}-dvc-remote" / "files" / "md5"
-    pushed = {path.parent.name + path.name for path in remote.rglob("*") if path.is_file()}
+    pushed, cached = objects_in(remote_of(three_updates)), objects_in(cache_of(three_updates))
     for each in states:
-        assert {each, *three_updates.objects(each).values()} <= pushed
-    cache = three_updates.root / ".dvc" / "cache" / "files" / "md5"
-    in_cache = {path.parent.name + path.name for path in cache.rglob("*") if path.is_file()}
-    assert pushed == in_cache, "the one holds what the other does, each object once"
+        assert {each, *three_updates.objects(each).values()} <= pushed.keys()
+    shown = [three_updates.run("git", "show", f"{at}:metrics/data.json") for at in COMMITS]
+    of_run_cache = {hashlib.md5(text.encode()).hexdigest() for text in shown}  # some bytes each
+    assert cached.keys() - pushed.keys() == of_run_cache
+    assert not pushed.keys() - cached.keys()
 
 
 def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
@@ -63,11 +88,13 @@ def test_over_ten_updates_each_adds_as_much_as_the_one_before(tmp_path):
     project = generate(tmp_path)
     project.run("renate-stages", "init")
     project.stop_tracking()
-    project.edit("params.yaml", ("max_epochs: 20", "max_epochs: 1"))
-    retention = "\nretention:\n  holdout_updates: 3\n  validation_updates: 3\n"
-    (project.root / "params.yaml").write_text(project.read("params.yaml") + retention)
+    changes = [("max_epochs: 20", "max_epochs: 1")]
+    changes += [
+        (f"{each}_updates: null", f"{each}_updates: 3") for each in ("holdout", "validation")
+    ]
+    project.edit("params.yaml", *changes)
     generator = np.random.default_rng(0)
-    states, added = [project.pointed_parent], []
+    states, added, grown, before = [project.pointed_parent], [], [], {}
     for number in range(1, 11):
         incoming = project.root / "data" / "incoming"
         shutil.rmtree(incoming, ignore_errors=True)
@@ -79,5 +106,14 @@ def test_over_ten_updates_each_adds_as_much_as_the_one_before(tmp_path):
         project.commit(f"Update {number}")
         states.append(project.state_at("HEAD"))
         added.append(check_new_bytes(project, states[-2], states[-1], number))
+        project.run("dvc", "push", "-q")
+        now = objects_in(remote_of(project))
+        grown.append(sum(size for md5, size in now.items() if md5 not in before))
+        others = sum(bytes_in(project.root / name) for name in OTHER_OUTPUTS)
+        lists = sum(now[md5] for md5 in now if md5.endswith(".dir") and md5 not in before)
+        assert grown[-1] <= added[-1] + others + lists
+        assert now.keys() == objects_in(cache_of(project)).keys() & now.keys()
+        before = now
         project.run("renate-stages", "next")
-    assert max(added[2:]) < 1.5 * min(added[2:])
+    for each in (added, grown):
+        assert max(each[3:]) < 1.05 * min(each[3:]), each

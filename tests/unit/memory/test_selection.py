@@ -94,6 +94,28 @@ def test_inclusion_is_size_over_stream_across_long_updates():
     assert 0.5 < np.mean(deviation**2) < 1.5
 
 
+@pytest.mark.parametrize("sizes", [[2000], [90, 10, 1400, 500], [1] * 100 + [1900]])
+def test_inclusion_is_size_over_stream_where_few_rows_enter(sizes):
+    generator = np.random.default_rng(5)
+    repeats, size = 1000, 10
+    counts = np.zeros(2000)
+    for _ in range(repeats):
+        kept = stream(Reservoir(size, generator), sizes)
+        assert len(kept) == size
+        counts[kept] += 1
+    groups = counts.reshape(20, 100).sum(axis=1)
+    expected = repeats * size / 20
+    assert np.abs(groups - expected).max() < 4.5 * np.sqrt(expected)
+    drift = (groups - expected) @ np.arange(-9.5, 10)
+    assert abs(drift) < 4 * np.sqrt(expected * 665), "665 = sum of the squares of -9.5 … 9.5"
+
+
+def test_every_pair_of_a_long_stream_is_equally_likely():
+    generator = np.random.default_rng(6)
+    counts = Counter(frozenset(stream(Reservoir(2, generator), [20, 20])) for _ in range(8000))
+    assert chi_square(counts, 780, 8000) < 4
+
+
 def test_a_smaller_memory_is_uniform_too():
     generator = np.random.default_rng(3)
     draws = 4000
