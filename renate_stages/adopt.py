@@ -59,14 +59,15 @@ def write_adopted(
             pass
         nothing = ExampleStore.open(Path(scratch) / "nothing")
         train = splits.get("train", nothing)
-        chosen = learner.choose_memory(StoredDataset(nothing), StoredDataset(train))
-        evolve(folder / "memory", None, chosen.kept, train, chosen.added, update=0)
-        write_learner(folder, learner)
         holdouts = {0: splits["test"]} if "test" in splits else {}
         validation = {0: splits["val"]} if len(splits.get("val", nothing)) else {}
         state.write_split(folder, "holdouts", holdouts)
         state.write_split(folder, "validation", validation)
         measured = updater.evaluate(model, {n: updater.test_set(s) for n, s in holdouts.items()})
+        learner.start_update(StoredDataset(train), StoredDataset(nothing))  # may change the model
+        (kept, added), fields, _ = learner.choose_memory(at_once=True)
+        evolve(folder / "memory", None, kept, train, added, update=0, added_metadata=fields)
+        write_learner(folder, learner)
         classes = sorted({c for s in splits.values() for c in StoredDataset(s).classes() or []})
     rows = {number: len(store) for number, store in holdouts.items()}
     history = EvaluationHistory().with_update(0, "after", measured, rows)

@@ -132,14 +132,16 @@ class MeasuredUpdate:
         with files.whole_directory(target) as folder:
             write_model(folder, self.updated.model)
             write_learner(folder, self.updated.learner)
-            chosen = self.updated.selection
+            (kept, added), chosen = self.updated.selection, self.updated.chosen
             evolve(
                 folder / "memory",
                 self.kept.parent.memory(),
-                chosen.kept,
+                kept,
                 self.kept.data.train,
-                chosen.added,
+                added,
                 self.params.update.number,
+                metadata=chosen.fields,
+                added_metadata=chosen.added_fields,
             )
             for name in state.SPLITS:
                 state.write_split(folder, name, self.kept.splits(name))

@@ -183,11 +183,11 @@ class Params(_Block):
 
 
 def _learner_problems(name: Any) -> list[str]:
-    if not isinstance(name, str) or name in registry.LEARNERS:
+    if not isinstance(name, str) or registry.is_known(name):
         return []
-    known = ", ".join(registry.LEARNERS)
-    hint = did_you_mean(name, registry.LEARNERS)
-    return [f"learner: unknown learner '{name}'{hint} (known: {known})"]
+    known = registry.names()
+    hint = did_you_mean(name, known)
+    return [f"learner: unknown learner '{name}'{hint} (known: {', '.join(known)})"]
 
 
 def _hyperparameter_problems(values: Any) -> list[str]:

@@ -6,9 +6,9 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from renate_stages.errors import InvalidParamsError, NotFiniteError, UnknownHype
 from renate_stages.evaluation.evaluator import evaluate
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, UpdateContext, hyperparameters_of
+from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors
@@ -45,16 +46,23 @@ class UpdatedModel:
     Args:
         model: The trained model, in evaluation mode on the CPU.
         learner: The learner that trained it.
-        selection: Rows of the parent's memory that stay, and of the new data that enter.
+        chosen: Rows of the parent's memory that stay, and of the new data that enter.
         curves: Losses and metrics of each epoch.
         steps: Optimizer steps taken.
+        tables: What the learner has to show, rows by the name of the plot's file.
     """
 
     model: RenateModule
     learner: Learner
-    selection: Selection
+    chosen: ChosenMemory
     curves: Curves
     steps: int
+    tables: Mapping[str, Curves] = field(default_factory=dict)
+
+    @property
+    def selection(self) -> Selection:
+        """Rows of the parent's memory that stay, and of the new data that enter."""
+        return self.chosen.selection
 
 
 class ModelUpdater:
@@ -64,6 +72,7 @@ class ModelUpdater:
         user: The user's functions.
         params: Number of the update, learner, trainer, seed, evaluation.
         hyperparameters: Constants for the learner, the optimizer and the user's functions.
+        say: Tells the user something in one line.
 
     Raises:
         UnknownHyperparameterError: If nothing reads one of them.
@@ -76,11 +85,16 @@ class ModelUpdater:
     """
 
     def __init__(
-        self, user: UserConfig, params: Params, hyperparameters: Mapping[str, Any]
+        self,
+        user: UserConfig,
+        params: Params,
+        hyperparameters: Mapping[str, Any],
+        say: Callable[[str], None] = print,
     ) -> None:
         check_hyperparameters(user, params.learner, hyperparameters)
         self.user = user
         self.params = params
+        self.say = say
         self.hyperparameters = dict(hyperparameters)
         self.generators = Generators(params.seed, params.update.number)
         self.loss_fn = optimization.loss_fn(user, hyperparameters)
@@ -154,7 +168,7 @@ class ModelUpdater:
         learner = self._restored(parent, memory_rows)
         old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(new, None, *self.transforms.train)
-        learner.start_update(new_data, old_data)
+        learner.start_update(new_data, old_data, keepable)
 
         recorder = _CurveRecorder(self, validation)
         self.generators.seed_global("training")
@@ -168,15 +182,13 @@ class ModelUpdater:
             if found is not None:
                 resume.say(f"training goes on after epoch {len(recorder.curves)}")
         with _quiet():
-            trainer = self._trainer(*callbacks)
+            trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
+        learner.end_training(recorder.measure if recorder.validation is not None else None)
         model = learner.model.to("cpu").eval()
-        if keepable is None:
-            keepable = np.arange(len(new))
-        candidates = StoredDataset(new, keepable, *self.transforms.train)
-        kept, added = learner.choose_memory(old_data, candidates)
-        selection = Selection(kept, keepable[added])
-        return UpdatedModel(model, learner, selection, recorder.curves, trainer.global_step)
+        chosen = learner.choose_memory()
+        steps = trainer.global_step
+        return UpdatedModel(model, learner, chosen, recorder.curves, steps, learner.tables())
 
     def carry_over(self, parent: State, memory_rows: np.ndarray) -> UpdatedModel:
         """Return the parent's model and learner without training, and the whole memory it has left.
@@ -187,21 +199,24 @@ class ModelUpdater:
         """
         learner = self._restored(parent, memory_rows)
         all_rows = Selection(np.arange(len(parent.memory())), np.empty(0, dtype=np.int64))
-        return UpdatedModel(learner.model.eval(), learner, all_rows, [], 0)
+        return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 
     def _restored(self, parent: State, memory_rows: np.ndarray | None) -> Learner:
         """Build the model and the learner as the parent left them."""
         untrained = self.build_model(None).state_dict()
         model = self.build_model(parent.folder if parent.has_model else None)
-        learner = self.learner(model, untrained)
+        learner = self.learner(model, untrained, parent)
         if parent.has_learner:
             tensors = read_tensors(parent.folder / LEARNER_FILES[0])
             learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
-        if learner.policy is not None and memory_rows is not None and not memory_rows.all():
-            learner.policy.forget(memory_rows)
+        policy = getattr(learner, "policy", None)
+        if policy is not None and memory_rows is not None and not memory_rows.all():
+            policy.forget(memory_rows)
         return learner
 
-    def learner(self, model: RenateModule, untrained: Mapping[str, Any]) -> Learner:
+    def learner(
+        self, model: RenateModule, untrained: Mapping[str, Any], parent: State | None = None
+    ) -> Learner:
         """Build the learner that `params.yaml` names, for a model and its untrained weights."""
         learner_class = registry.learner_class(self.params.learner)
         context = UpdateContext(
@@ -214,13 +229,19 @@ class ModelUpdater:
             generators=self.generators,
             num_workers=self.params.trainer.num_workers,
             test_transforms=self.transforms.test,
+            memory_transforms=self.transforms.memory,
+            old_classes=parent.provenance.classes if parent else (),
+            has_parent=parent is not None and parent.has_model,
+            max_epochs=self.params.trainer.max_epochs,
+            say=self.say,
         )
         known = hyperparameters_of(learner_class)
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
         return learner_class(context, **own)
 
-    def _trainer(self, *callbacks: Callback) -> Trainer:
+    def _trainer(self, *callbacks: Callback, max_epochs: int | None = None) -> Trainer:
         trainer = self.params.trainer
+        max_epochs = max_epochs or trainer.max_epochs
         on_terminal = sys.stderr.isatty()
         try:
             return Trainer(
@@ -228,7 +249,7 @@ class ModelUpdater:
                 devices=trainer.devices,
                 precision=trainer.precision,
                 min_epochs=0,
-                max_epochs=trainer.max_epochs if trainer.max_epochs is not None else -1,
+                max_epochs=max_epochs if max_epochs is not None else -1,
                 gradient_clip_val=trainer.gradient_clip_val,
                 deterministic=trainer.deterministic,
                 callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
@@ -270,18 +291,19 @@ class _CurveRecorder(Callback):
         self.validation = ConcatStored([updater.test_set(s) for s in stores]) if stores else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        row: dict[str, float] = {
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-            "train_loss": float(trainer.callback_metrics["train_loss"]),
-        }
-        if not math.isfinite(row["train_loss"]):
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        learner: Learner = pl_module  # type: ignore[assignment]
+        row |= {f"train_{name}": value for name, value in learner.epoch_losses().items()}
+        if not math.isfinite(row.get("train_loss", 0)):
             raise NotFiniteError(trainer.current_epoch + 1)
         if self.validation is not None:
-            model: RenateModule = pl_module.model  # type: ignore[assignment]
-            measured = self.updater.evaluate(model, {0: self.validation})[0]
-            row |= {f"val_{name}": value for name, value in measured.items()}
+            row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
         self.curves.append(row)
+
+    def measure(self, model: RenateModule) -> dict[str, float]:
+        """Return loss and metrics of a model on all validation data."""
+        assert self.validation is not None
+        return self.updater.evaluate(model, {0: self.validation})[0]
 
 
 def write_learner(folder: Path, learner: Learner) -> None:
@@ -304,8 +326,8 @@ def check_hyperparameters(
     known = set(user.hyperparameters())
     if "optimizer_fn" not in user.functions:
         known |= set(optimization.optimizer_hyperparameters())
-    for name in registry.LEARNERS:
-        known |= set(hyperparameters_of(registry.learner_class(name)))
+    for each in (*registry.classes(), registry.learner_class(learner)):
+        known |= set(hyperparameters_of(each))
     unknown = set(hyperparameters) - known
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)

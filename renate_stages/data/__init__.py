@@ -1,16 +1,17 @@
 """Data of an update: the user's data module, datasets over stores, and loaders."""
 
 from renate_stages.data.ingest import ingest
-from renate_stages.data.loaders import MemorySampler, ReplayBatches, make_loader
+from renate_stages.data.loaders import make_loader
 from renate_stages.data.module import RenateDataModule
+from renate_stages.data.steps import Batch, StepBatch
 from renate_stages.data.stored import ConcatStored, StoredDataset, concatenate
 from renate_stages.digits import write_digits
 
 __all__ = [
+    "Batch",
     "ConcatStored",
-    "MemorySampler",
     "RenateDataModule",
-    "ReplayBatches",
+    "StepBatch",
     "StoredDataset",
     "concatenate",
     "ingest",

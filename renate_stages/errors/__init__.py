@@ -18,6 +18,7 @@ from renate_stages.errors.configuration import (
     TrackingUriError,
     UndeclaredUserFileError,
     UnknownHyperparameterError,
+    UnknownLearnerError,
     UnmeasuredMetricError,
     UserConfigError,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "UnknownDigitsUpdateError",
     "UnknownFieldError",
     "UnknownHyperparameterError",
+    "UnknownLearnerError",
     "UnknownPolicyError",
     "UnknownTaskError",
     "UnknownUpdateError",

@@ -109,3 +109,14 @@ class TrackingUriError(RenateStagesError):
             "nothing: unset it and runs are stored in mlflow.db in the project. "
             "To do without MLflow, set tracking.enabled: false in params.yaml"
         )
+
+
+class UnknownLearnerError(RenateStagesError):
+    """`learner` names a class that is not there, or is none."""
+
+    def __init__(self, name: str, reason: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"learner '{name}': {reason}\nexpected one of {', '.join(known)}, a name that an "
+            "installed package adds, or package.module:Class of a subclass of "
+            "renate_stages.learners.base.Learner"
+        )

@@ -2,35 +2,50 @@
 
 A learner sees datasets and tensors, never files. An update calls, in this order:
 
-    start_update(new, memory)      look at the data, make loaders
-    train_dataloader()             Lightning asks for the batches of an epoch
-    training_step(batch, index)    the loss of one step
-    choose_memory(old, new)        which examples stay for later updates
+    restore_learner(...)           what the parent's learner left
+    start_update(new, memory)      look at the data
+    train_dataloader()             Lightning asks for the batches of an epoch, `StepBatch`es
+    loss(batch)                    the loss of one step
+    after_step()                   the optimizer has stepped
+    end_training(measure)          the last epoch is over: average, interpolate, solve
+    choose_memory()                which examples stay for later updates
     learner_state()                what else the next update needs
+
+Most strategies are the base, or `ReplayLearner`, with loss components; see `components.py`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+from torch.utils.hooks import RemovableHandle
 
-from renate_stages.data import StoredDataset, make_loader
+from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
+from renate_stages.data.steps import Memory, Pass, RowSource, Steps, step_loader
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.memory import Selection, SelectionPolicy
+from renate_stages.learners.averaging import averaged_copy
+from renate_stages.learners.masking import mask_classes
+from renate_stages.learners.working_memory import ChosenMemory
+from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
-from renate_stages.models.features import features_of
+from renate_stages.models.features import backbone_of
 from renate_stages.randomness import Generators
 
-Batch = tuple[Any, Any]
-FEATURE_BATCH = 256  # examples whose features are computed at once
+NOTHING = np.empty(0, dtype=np.int64)
+Measure = Callable[[RenateModule], Mapping[str, float]]
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -48,17 +63,86 @@ class UpdateContext:
         generators: The update's named generators.
         num_workers: Loader processes.
         test_transforms: Of inputs and targets, as examples are measured.
+        memory_transforms: Of inputs and targets, as examples are replayed.
+        old_classes: Labels met before this update, ascending; empty where it is the first.
+        has_parent: Whether the model has the weights of an earlier update.
+        max_epochs: Passes over the new data; None: as many as it takes.
+        say: Tells the user something in one line.
     """
 
     model: RenateModule
     untrained: Mapping[str, Any]
     loss_fn: Callable[[Any, Any], Tensor]
-    optimizer_fn: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+    optimizer_fn: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     lr_scheduler_fn: tuple[Callable[[torch.optim.Optimizer], Any], str] | None
     task_id: str
     generators: Generators
     num_workers: int = 0
     test_transforms: tuple[Any, Any] = (None, None)
+    memory_transforms: tuple[Any, Any] = (None, None)
+    old_classes: tuple[int, ...] = ()
+    has_parent: bool = False
+    max_epochs: int | None = None
+    say: Callable[[str], None] = _say_nothing
+
+
+class Passed(NamedTuple):
+    """A batch that went through the model.
+
+    Args:
+        batch: What went in.
+        outputs: The model's outputs, `(B, K)` for a classifier.
+        features: What went into its last layer, `(B, F)`; None unless a component needs them.
+    """
+
+    batch: Batch
+    outputs: Any
+    features: Tensor | None = None
+
+
+class LossComponent(nn.Module):
+    """One term of a learner's loss. A subclass is a term of a paper's equation.
+
+    A component is a registered submodule of its learner: it moves to the device, its buffers are in
+    every checkpoint and, where `survives`, in the state.
+
+    Args:
+        weight: Factor of the term, >= 0.
+        own_draw: Whether it takes a draw from the memory of its own; else it shares the one of the
+            component before it. Without effect where it does not replay.
+    """
+
+    replays: ClassVar[bool] = True  # without a memory the term is 0
+    memory_fields: ClassVar[tuple[str, ...]] = ()  # what `remember` returns
+    needs_features: ClassVar[bool] = False
+    survives: ClassVar[bool] = False  # whether its state is kept for the next update
+
+    def __init__(self, weight: float = 1.0, own_draw: bool = True) -> None:
+        super().__init__()
+        self.weight = weight
+        self.own_draw = own_draw
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        """Return the term without its weight, a scalar.
+
+        Args:
+            new: The new batch.
+            memory: The draw from the memory; None where the component does not replay.
+        """
+        raise NotImplementedError
+
+    def remember(self, passed: Passed) -> dict[str, Tensor]:
+        """Return what is kept beside each example of a batch, by name, `(B, ...)` float."""
+        return {}
+
+    def start_update(self, learner: Learner) -> None:
+        """Prepare for an update; the model has the parent's weights."""
+
+    def after_step(self, learner: Learner) -> None:
+        """Follow the model after an optimizer step."""
+
+    def end_training(self, learner: Learner) -> None:
+        """Take what the next update needs; training is over."""
 
 
 class Learner(LightningModule):
@@ -67,43 +151,105 @@ class Learner(LightningModule):
     Args:
         context: What the update gives.
         batch_size: New examples per step, >= 1.
+        ema_decay: The model that the update gives is an exponential moving average of the weights
+            over the steps, with this decay in [0, 1); 0 gives the last weights. After n steps the
+            decay is at most n / (n + 1), so that an untrained start does not count.
+        mask_unused_classes: Whether outputs of classes that no update has met do not take part in
+            the training loss.
     """
 
-    def __init__(self, context: UpdateContext, batch_size: int = 32) -> None:
+    max_epochs: ClassVar[int | None] = None  # a strategy of one pass says 1
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        batch_size: int = 32,
+        ema_decay: float = 0.0,
+        mask_unused_classes: bool = False,
+    ) -> None:
         super().__init__()
         self.context = context
         self.model = context.model
         self.batch_size = positive("batch_size", batch_size)
-        self.policy: SelectionPolicy | None = None
+        self.ema_decay = in_range("ema_decay", ema_decay, 0, 1, below=True)
+        self.mask_unused_classes = mask_unused_classes
+        self.components = nn.ModuleList()
+        self.average: AveragedModel | None = None
+        self._losses: dict[str, Tensor] = {}
+        self._examples = 0
         self._order: torch.Generator | None = None  # of the running training
         self._order_state: Tensor | None = None  # where a resumed training stands in it
+        self._features: list[Tensor] = []  # of the latest call of the model, where they are kept
+        self._hook: RemovableHandle | None = None
+        self._left: dict[str, Tensor] = {}  # what the parent's learner left of components
 
-    def start_update(self, new: StoredDataset, memory: StoredDataset) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook forty times a step, and nn.Module is slow to set.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    # -- the course of an update ------------------------------------------------------------------
+
+    def start_update(
+        self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
+    ) -> None:
         """Take the data of the update.
 
         Args:
             new: The new training examples, as the train transform gives them.
             memory: Past examples, as the memory's transform gives them; may be empty.
+            keepable: Rows of `new` that may enter the memory, int64; None: all.
         """
         self.new = new
         self.memory = memory
+        self.keepable = np.arange(len(new)) if keepable is None else keepable
+        met = {*self.context.old_classes, *(new.classes() or ()), *(memory.classes() or ())}
+        self.classes: list[int] = sorted(met)
+        if self.ema_decay:
+            self.average = averaged_copy(self.model, self.ema_decay)
+        for component in self.parts:
+            component.start_update(self)
+        self._restore_components()
+        if any(component.needs_features for component in self.parts):  # after copies are made
+            self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
 
     def train_dataloader(self) -> DataLoader:
         """Return the batches of one epoch: the new data, shuffled anew in each."""
         return self.loader(self.new)
 
-    def loader(self, dataset: Dataset) -> DataLoader:
-        """Return shuffled batches of `batch_size`; the last may be smaller, none is dropped."""
-        self._order = self.context.generators.torch("batches")
-        if self._order_state is not None:
-            self._order.set_state(self._order_state)
-        return make_loader(
-            dataset,
-            self.batch_size,
-            shuffle=True,
-            generator=self._order,
-            num_workers=self.context.num_workers,
-        )
+    def loader(
+        self,
+        dataset: StoredDataset | ConcatStored,
+        memory: Memory | None = None,
+        replay: RowSource | None = None,
+        draws: int = 1,
+    ) -> DataLoader:
+        """Return steps over a dataset, each example once an epoch; the last may be smaller.
+
+        Args:
+            dataset: Examples that count as new.
+            memory: What draws are read from.
+            replay: The rows of a draw; None draws nothing.
+            draws: How many draws a step.
+        """
+        order = self.order()
+        rows = Pass(len(dataset), self.batch_size, order, replay, draws)
+        return self.step_loader(Steps(dataset, memory), rows)
+
+    def step_loader(self, steps: Steps, rows: Any) -> DataLoader:
+        """Return a loader of steps as this update's parameters say: workers, pinned memory."""
+        pinned = self.device.type == "cuda"
+        return step_loader(steps, rows, self.order(), self.context.num_workers, pinned)
+
+    def order(self) -> torch.Generator:
+        """Return the source of the order of batches, where a resumed training stands in it."""
+        if self._order is None:
+            self._order = self.context.generators.torch("batches")
+            if self._order_state is not None:
+                self._order.set_state(self._order_state)
+        return self._order
 
     def position(self) -> dict[str, Any]:
         """Return where training stands in its data, between two epochs: tensors, plain values.
@@ -116,22 +262,126 @@ class Learner(LightningModule):
         """Go on from what `position` returned; called after `start_update`, before training."""
         self._order_state = position["order"]
 
+    def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one step, a scalar."""
+        loss = self.loss(batch)
+        self._record("loss", loss, len(batch.new))
+        self._examples += len(batch.new)
+        return loss
+
+    def loss(self, batch: StepBatch) -> Tensor:
+        """Return the loss of one step: that of the new examples and of each component."""
+        new = self.pass_on(batch.new)
+        return self.with_components(self.supervised(new), new, None)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.after_step()
+
+    def after_step(self) -> None:
+        """Follow the model after an optimizer step."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        for component in self.parts:
+            component.after_step(self)
+
+    def end_training(self, measure: Measure | None) -> None:
+        """Finish the model when the last epoch is over.
+
+        Args:
+            measure: Returns loss and metrics of a model on all validation data; None without any.
+        """
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+            self.average = None
+        for component in self.parts:
+            component.end_training(self)
+        if self._hook is not None:
+            self._hook.remove()
+
+    def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
+        """Return which rows of the old memory stay and which new ones enter; here none.
+
+        Args:
+            at_once: Whether there was no training, in which a learner might have chosen.
+        """
+        return ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
+
+    def tables(self) -> dict[str, list[dict[str, float]]]:
+        """Return figures of this update to be kept as plot data, rows by the file's name."""
+        return {}
+
+    @property
+    def served(self) -> RenateModule:
+        """The model as it would be served if training ended now."""
+        return self.average.module if self.average is not None else self.model  # type: ignore
+
+    @property
+    def parts(self) -> list[LossComponent]:
+        """All components."""
+        return cast(list[LossComponent], list(self.components))
+
+    @property
+    def active(self) -> list[LossComponent]:
+        """The components that add to the loss."""
+        return [component for component in self.parts if component.weight]
+
+    # -- what a step is made of -------------------------------------------------------------------
+
     def forward(self, inputs: Any) -> Any:
         """Return the model's outputs for this update's task."""
         return self.model(inputs, task_id=self.context.task_id)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of one step, a scalar."""
-        loss = self.loss(batch)
-        self.log(
-            "train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch[1])
-        )
+    def pass_on(self, batch: Batch) -> Passed:
+        """Put a batch through the model."""
+        self._features.clear()
+        outputs = self(batch.inputs)
+        return Passed(batch, outputs, self._features[-1] if self._features else None)
+
+    def supervised(self, passed: Passed) -> Tensor:
+        """Return the user's loss on a batch, its mean."""
+        return self.loss_of(passed.outputs, passed.batch.targets)
+
+    def loss_of(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the user's loss of outputs and targets, its mean; unused classes masked."""
+        if self.mask_unused_classes:
+            outputs = mask_classes(outputs, self.classes)
+        return self.context.loss_fn(outputs, targets).mean()
+
+    def with_components(self, loss: Tensor, new: Passed, draws: Sequence[Passed] | None) -> Tensor:
+        """Add the terms of all components.
+
+        Args:
+            loss: What they are added to.
+            new: The new batch.
+            draws: The draws from the memory, in the order of the components that take one; None or
+                empty where nothing is replayed.
+        """
+        number = -1
+        for component in self.active:
+            if component.replays:
+                if not draws:
+                    continue
+                number += component.own_draw or number < 0
+            term = component(new, draws[number] if component.replays and draws else None)
+            self._record(type(component).__name__, term, len(new.batch))
+            loss = loss + component.weight * term
         return loss
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the loss on a batch of new examples, a scalar."""
-        inputs, targets = batch
-        return self.context.loss_fn(self(inputs), targets).mean()
+    def _record(self, name: str, value: Tensor, examples: int) -> None:
+        value = value.detach() * examples
+        self._losses[name] = self._losses[name] + value if name in self._losses else value
+
+    def epoch_losses(self) -> dict[str, float]:
+        """Return the mean losses over the examples since this was last called, and forget them."""
+        count = max(1, self._examples)
+        found = {name: float(value) / count for name, value in self._losses.items()}
+        self._losses, self._examples = {}, 0
+        return found
+
+    def _keep_features(self, _: nn.Module, __: Any, output: Tensor) -> None:
+        self._features[:] = [output.flatten(1)]
+
+    # -- Lightning --------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and scheduler for the parameters of this update's task."""
@@ -142,34 +392,58 @@ class Learner(LightningModule):
         scheduler_fn, interval = self.context.lr_scheduler_fn
         return [optimizer], [{"scheduler": scheduler_fn(optimizer), "interval": interval}]
 
-    def choose_memory(self, old: StoredDataset, new: StoredDataset) -> Selection:
-        """Return which rows of the old memory stay and which new ones enter.
+    def transfer_batch_to_device(
+        self, batch: StepBatch, device: torch.device, dataloader_idx: int
+    ) -> StepBatch:
+        """Move the tensors of a step; row numbers stay where they are."""
+        if device.type == "cpu":
+            return batch
+        return StepBatch(self.moved(batch.new), tuple(self.moved(drawn) for drawn in batch.memory))
 
-        Called once, when training has ended: a new example is taken in once, however many epochs
-        it had. Without a policy nothing is kept.
-        """
-        if self.policy is None:
-            nothing = np.empty(0, dtype=np.int64)
-            return Selection(kept=nothing, added=nothing)
-        features = self._features(new) if self.policy.needs_features else None
-        return self.policy.select(old.labels(), new.labels(), len(old), len(new), features)
+    def moved(self, batch: Batch) -> Batch:
+        """Return a batch on the model's device."""
+        if self.device.type == "cpu":
+            return batch
+        inputs, targets, fields = (
+            _on(part, self.device) for part in (batch.inputs, batch.targets, dict(batch.fields))
+        )
+        return Batch(inputs, targets, batch.rows, fields)
 
-    def _features(self, dataset: StoredDataset) -> np.ndarray:
-        """Return the model's features of examples as they are measured, float32 `(rows, d)`."""
-        plain = StoredDataset(dataset.store, dataset.rows, *self.context.test_transforms)
-        loader = make_loader(plain, FEATURE_BATCH, shuffle=False, generator=None)
-        found = [features_of(self.model, inputs, self.context.task_id) for inputs, _ in loader]
-        return torch.cat(found).numpy() if found else np.empty((0, 1), dtype=np.float32)
+    # -- what survives an update ------------------------------------------------------------------
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the next update needs: tensors, and values that JSON can hold."""
-        return {}, {} if self.policy is None else {"policy": self.policy.state()}
+        tensors = {
+            f"{name}.{key}": value
+            for name, component in self._surviving().items()
+            for key, value in component.state_dict().items()
+        }
+        return tensors, {"learner": type(self).__name__}
 
     def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take what `learner_state` returned at the parent's end, from this or another learner."""
-        saved = values.get("policy")
-        if self.policy is not None and saved is not None and saved["policy"] == self.policy.name:
-            self.policy.restore(saved)
+        self._left = {name: value for name, value in tensors.items() if "." in name}
+        wrote = values.get("learner")
+        if wrote is not None and wrote != type(self).__name__:
+            self.context.say(f"the parent's learner was {wrote}: what fits of its state is used")
+
+    def _surviving(self) -> dict[str, LossComponent]:
+        return {
+            type(component).__name__: component for component in self.parts if component.survives
+        }
+
+    def _restore_components(self) -> None:
+        for name, component in self._surviving().items():
+            prefix = f"{name}."
+            found = {k[len(prefix) :]: v for k, v in self._left.items() if k.startswith(prefix)}
+            own = component.state_dict()
+            fits = found.keys() == own.keys() and all(
+                found[key].shape == own[key].shape for key in own
+            )
+            if found and fits:
+                component.load_state_dict(found)
+            elif found:
+                self.context.say(f"the model has changed: {name} starts anew from the parent's")
 
 
 class FineTuning(Learner):
@@ -196,3 +470,37 @@ def positive(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidHyperparameterError(name, value, "a whole number >= 1")
     return value
+
+
+def in_range(
+    name: str, value: float, least: float, most: float = np.inf, *, below: bool = False
+) -> float:
+    """Return a hyperparameter that must be a number in [least, most], or [least, most) if `below`.
+
+    Raises:
+        InvalidHyperparameterError: If it is not.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value <= most or (below and value == most):
+        end = ")" if below or most == np.inf else "]"
+        raise InvalidHyperparameterError(name, value, f"a number in [{least:g}, {most:g}{end}")
+    return float(value)
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    """Return a hyperparameter that must be one of some names.
+
+    Raises:
+        InvalidHyperparameterError: If it is not.
+    """
+    if value not in allowed:
+        raise InvalidHyperparameterError(name, value, f"one of {', '.join(allowed)}")
+    return value
+
+
+def _on(tree: Any, device: torch.device) -> Any:
+    if isinstance(tree, dict):
+        return {key: _on(child, device) for key, child in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_on(child, device) for child in tree)
+    return tree.to(device, non_blocking=True)

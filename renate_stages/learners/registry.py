@@ -1,21 +1,159 @@
-"""The learners by name. Imports none of them until one is asked for: they need Lightning."""
+"""The learners by name, and what a user should know of each. Imports none until it is asked for.
+
+A learner of yours is named by `package.module:Class`, or by a name that an installed package gives
+it in the entry points of the group `renate_stages.learners`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
+
+from renate_stages.errors import UnknownLearnerError
 
 if TYPE_CHECKING:
     from renate_stages.learners.base import Learner
 
+GROUP = "renate_stages.learners"
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A learner's place, and what it takes.
+
+    Args:
+        place: Module and class, `package.module:Class`.
+        needs: Of `memory` (keeps examples), `labels` (targets are class labels), `features` (the
+            model has submodules `features` and `head`), `backbone` (its features are trained
+            already).
+        cost: Examples that go through the model in a step: B new, M remembered; "fwd" where without
+            a backward pass.
+        summary: What it does, in a line.
+        reference: The paper.
+    """
+
+    place: str
+    needs: tuple[str, ...]
+    cost: str
+    summary: str
+    reference: str
+
+
 LEARNERS = {
-    "ER": "renate_stages.learners.replay:ExperienceReplay",
-    "FineTuning": "renate_stages.learners.base:FineTuning",
-    "Joint": "renate_stages.learners.joint:Joint",
+    "ER": Entry(
+        "renate_stages.learners.replay:ExperienceReplay",
+        ("memory",),
+        "B + M",
+        "new and remembered examples as one batch",
+        "Chaudhry et al. 2019",
+    ),
+    "DER++": Entry(
+        "renate_stages.learners.der:DarkExperienceReplayPlusPlus",
+        ("memory",),
+        "B + 2 M",
+        "replays labels, and the logits that the model once gave",
+        "Buzzega et al. 2020",
+    ),
+    "DER": Entry(
+        "renate_stages.learners.der:DarkExperienceReplay",
+        ("memory",),
+        "B + M",
+        "replays the logits that the model once gave",
+        "Buzzega et al. 2020",
+    ),
+    "ER-ACE": Entry(
+        "renate_stages.learners.er_ace:ERACE",
+        ("memory", "labels"),
+        "B + M",
+        "new classes do not push old ones away",
+        "Caccia et al. 2022",
+    ),
+    "CLS-ER": Entry(
+        "renate_stages.learners.cls_er:CLSER",
+        ("memory", "labels"),
+        "B + M, 2 M fwd",
+        "ER held close to a slow and a fast average of the model",
+        "Arani et al. 2022",
+    ),
+    "Offline-ER": Entry(
+        "renate_stages.learners.offline_er:OfflineER",
+        ("memory",),
+        "B + M",
+        "ER that weighs new data by its share of all data so far",
+        "awslabs/Renate",
+    ),
+    "Budgeted": Entry(
+        "renate_stages.learners.scratch:BudgetedReplay",
+        ("memory",),
+        "B + M",
+        "samples from all data, kept on disk, in a fixed number of steps",
+        "Prabhu et al. 2023",
+    ),
+    "GDumb": Entry(
+        "renate_stages.learners.scratch:GDumb",
+        ("memory", "labels"),
+        "B",
+        "a new model from a class-balanced memory",
+        "Prabhu et al. 2020",
+    ),
+    "Joint": Entry(
+        "renate_stages.learners.scratch:Joint",
+        ("memory",),
+        "B",
+        "a new model from everything, kept: the bound",
+        "retraining",
+    ),
+    "FineTuning": Entry(
+        "renate_stages.learners.base:FineTuning",
+        (),
+        "B",
+        "new data alone, which forgets: the baseline",
+        "fine-tuning",
+    ),
 }
 
 
+def names() -> list[str]:
+    """Return the names of all learners: ours, and those that installed packages add."""
+    return [*LEARNERS, *(name for name in sorted(_added()) if name not in LEARNERS)]
+
+
+def is_known(name: str) -> bool:
+    """Return whether a name can be looked up; a dotted one is not imported for it."""
+    return name in LEARNERS or _DOTTED.fullmatch(name) is not None or name in _added()
+
+
 def learner_class(name: str) -> type[Learner]:
-    """Return the class of a learner; `name` is a key of `LEARNERS`."""
-    module, _, attribute = LEARNERS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    """Return the class of a learner.
+
+    Args:
+        name: A key of `LEARNERS`, an entry point's name, or `package.module:Class`.
+
+    Raises:
+        UnknownLearnerError: If there is none, or what is there is no learner.
+    """
+    from renate_stages.learners.base import Learner
+
+    place = LEARNERS[name].place if name in LEARNERS else _added().get(name, name)
+    module, _, attribute = place.rpartition(":" if ":" in place else ".")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownLearnerError(name, str(error), names()) from error
+    if not (isinstance(found, type) and issubclass(found, Learner)):
+        raise UnknownLearnerError(name, f"{place} is no subclass of Learner", names())
+    return found
+
+
+def classes() -> Iterator[type[Learner]]:
+    """Return the classes of all learners of `LEARNERS`."""
+    return map(learner_class, LEARNERS)
+
+
+def _added() -> dict[str, str]:
+    return {each.name: each.value for each in entry_points(group=GROUP)}

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from renate_stages.data import ReplayBatches, StoredDataset, concatenate
-from renate_stages.learners.base import Batch, Learner, UpdateContext, positive
-from renate_stages.memory import Selection, make_policy, rows_of_size, size_in_bytes
+from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate, make_loader
+from renate_stages.data.steps import RandomRows
+from renate_stages.learners.base import (
+    Learner,
+    Passed,
+    UpdateContext,
+    one_of,
+    positive,
+)
+from renate_stages.learners.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
+from renate_stages.memory import SelectionPolicy, make_policy, rows_of_size, size_in_bytes
+from renate_stages.models.features import features_of
+
+MEMORY_UPDATES = ("end", "online")
+FORWARDS = ("joint", "separate")
 
 
 class ReplayLearner(Learner):
@@ -18,8 +34,13 @@ class ReplayLearner(Learner):
     Args:
         context: What the update gives.
         memory_size: Most examples to keep, >= 1, or their bytes, such as "20GB".
-        memory_batch_size: Replayed examples per step, >= 1.
-        memory_policy: Which examples stay, a name in `memory.selection.POLICIES`.
+        memory_batch_size: Replayed examples per step and draw, >= 1.
+        memory_policy: Which examples stay, a name in `memory.policies.POLICIES`.
+        memory_update: When new examples enter: at the `end` of the update, each once however many
+            epochs there were; or `online`, batch by batch in the first epoch, as in the papers'
+            streams of one pass, so that they are replayed in the same update.
+        replay_forward: Whether new and remembered examples go through the model as one batch
+            (`joint`) or one after the other (`separate`). It matters for batch norm, and for speed.
         base: Hyperparameters of `Learner`.
     """
 
@@ -29,50 +50,213 @@ class ReplayLearner(Learner):
         memory_size: int | str = 1000,
         memory_batch_size: int = 32,
         memory_policy: str = "reservoir",
+        memory_update: Literal["end", "online"] = "end",
+        replay_forward: Literal["joint", "separate"] = "joint",
         **base: Any,
     ) -> None:
         super().__init__(context, **base)
         self.memory_batch_size = positive("memory_batch_size", memory_batch_size)
+        self.memory_update = one_of("memory_update", memory_update, MEMORY_UPDATES)
+        self.replay_forward = one_of("replay_forward", replay_forward, FORWARDS)
         self.memory_size = memory_size
-        rows = 1  # of a size in bytes it is known when there are examples
-        if isinstance(memory_size, str):
-            size_in_bytes(memory_size)  # a wrong one is refused now
-        else:
-            rows = positive("memory_size", memory_size)
-        self.policy = make_policy(memory_policy, rows, context.generators.numpy("memory"))
+        self.policy = policy_of(memory_policy, memory_size, context)
+        if memory_update == "online" and not self.policy.online:
+            able = "memory_policy: reservoir, class_balanced, greedy or infinite"
+            one_of("memory_update", memory_update, [f"end with {memory_policy}", able])
 
-    def start_update(self, new: StoredDataset, memory: StoredDataset) -> None:
-        super().start_update(new, memory)
-        self._replay = (
-            ReplayBatches(memory, self.memory_batch_size, self.context.generators.torch("replay"))
-            if len(memory)
-            else None
+    # -- the course of an update ------------------------------------------------------------------
+
+    def start_update(
+        self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
+    ) -> None:
+        super().start_update(new, memory, keepable)
+        fit_policy(self.policy, self.memory_size, memory, new)
+        as_replayed = StoredDataset(new.store, new.rows, *self.context.memory_transforms)
+        self.working = WorkingMemory(memory, as_replayed, self.memory_fields)
+        self._remember_what_is_missing()
+        self._may_be_kept = np.isin(np.arange(len(new)), self.keepable)
+        self._replay: RandomRows | None = None
+        if self.memory_update == "online":
+            self.working.shrink(self.policy)
+            self._draws = self.context.generators.torch("replay")
+        elif len(memory):
+            draws = self.context.generators.torch("replay")
+            self._replay = RandomRows(len(memory), self.memory_batch_size, draws)
+        self._first_epoch = True
+
+    @property
+    def memory_fields(self) -> list[str]:
+        """Names of what is kept beside each example."""
+        return [name for component in self.parts for name in component.memory_fields]
+
+    @property
+    def draws_a_step(self) -> int:
+        """How many draws from the memory a step takes."""
+        replaying = [component for component in self.active if component.replays]
+        return 1 + sum(component.own_draw for component in replaying[1:])
+
+    def train_dataloader(self) -> DataLoader:
+        if self._replay is None:
+            return self.loader(self.new)
+        return self.loader(self.new, self.working, self._replay, self.draws_a_step)
+
+    def loss(self, batch: StepBatch) -> Tensor:
+        """Return the loss of one step: that of the new examples and of each component."""
+        drawn = self._drawn_online() if self.memory_update == "online" else batch.memory
+        new, draws = self.pass_all(batch.new, drawn)
+        if self.memory_update == "online" and self._first_epoch:
+            self._take_in(new)
+        return self.total(new, draws)
+
+    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+        """Return the loss of what went through the model.
+
+        Args:
+            new: The new batch.
+            draws: The draws from the memory; empty where there is nothing to replay.
+        """
+        return self.with_components(self.supervised(new), new, draws)
+
+    def pass_all(self, new: Batch, drawn: tuple[Batch, ...]) -> tuple[Passed, list[Passed]]:
+        """Put the new batch and the draws through the model, together or one after the other."""
+        if not drawn:
+            return self.pass_on(new), []
+        if self.replay_forward == "separate":
+            return self.pass_on(new), [self.pass_on(each) for each in drawn]
+        batches = [new, *drawn]
+        inputs = concatenate([each.inputs for each in batches])
+        whole = self.pass_on(Batch(inputs, None, new.rows))
+        sizes = [len(each) for each in batches]
+        outputs = whole.outputs.split(sizes)
+        features = (
+            whole.features.split(sizes) if whole.features is not None else [None] * len(sizes)
         )
+        passed = [Passed(*each) for each in zip(batches, outputs, features, strict=True)]
+        return passed[0], passed[1:]
 
-    def choose_memory(self, old: StoredDataset, new: StoredDataset) -> Selection:
-        if self.policy is not None and self.policy.size is not None:
-            rows, nbytes = len(old) + len(new), old.nbytes + new.nbytes
-            self.policy.size = rows_of_size(self.memory_size, nbytes, rows)
-        return super().choose_memory(old, new)
+    def on_train_epoch_end(self) -> None:
+        self._first_epoch = False
+
+    def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
+        """Return which rows of the old memory stay and which new ones enter.
+
+        A new example is taken in once, however many epochs it had.
+        """
+        if self.memory_update == "online" and not at_once:
+            return self.working.chosen()
+        candidates = StoredDataset(self.new.store, self.keepable, *self.context.test_transforms)
+        selection = select(self.policy, self.memory, candidates, self.model, self.context.task_id)
+        added = self._fields_at_end(selection.added)
+        selection = selection._replace(added=self.keepable[selection.added])
+        return self.working.at_end(selection, added)
+
+    # -- what is kept beside examples --------------------------------------------------------------
+
+    def remember(self, passed: Passed) -> Fields:
+        """Return what is kept beside each example of a batch."""
+        found: Fields = {}
+        for component in self.parts:
+            found |= component.remember(passed)
+        return found
+
+    def _remember_what_is_missing(self) -> None:
+        """Let the parent's model say what a memory of another learner does not know."""
+        if not self.memory_fields or not len(self.memory):
+            return
+        compute = partial(self._fields_of, self.memory)
+        shapes = {name: each.shape[1:] for name, each in compute(np.zeros(1, np.int64)).items()}
+        missing = self.working.complete(shapes, compute)
+        if missing:
+            names = " and ".join(self.memory_fields)
+            self.context.say(f"{names} of {missing} remembered examples: from the parent's model")
+
+    def _fields_at_end(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what the trained model says of new examples, as they are measured."""
+        if not self.memory_fields or not len(rows):
+            return {}
+        kept = StoredDataset(self.new.store, self.keepable[rows], *self.context.test_transforms)
+        blocks = [
+            self._fields_of(kept, np.arange(start, min(start + BLOCK, len(rows))))
+            for start in range(0, len(rows), BLOCK)
+        ]
+        return {
+            name: torch.cat([block[name] for block in blocks]).cpu().numpy()
+            for name in self.memory_fields
+        }
+
+    def _fields_of(self, examples: StoredDataset, rows: np.ndarray) -> Fields:
+        """Return what the model says of examples, in evaluation mode."""
+        plain = StoredDataset(examples.store, examples.rows, *self.context.test_transforms)
+        inputs, targets = plain.__getitems__(rows)
+        batch = self.moved(Batch(inputs, targets, rows))
+        training = self.model.training
+        with torch.no_grad():
+            self.model.eval()
+            features = None
+            if any(component.needs_features for component in self.parts):
+                features = features_of(self.model, batch.inputs, self.context.task_id)
+            passed = Passed(batch, self(batch.inputs), features)
+            self.model.train(training)
+            return {name: each.cpu() for name, each in self.remember(passed).items()}
+
+    # -- online -----------------------------------------------------------------------------------
+
+    def _drawn_online(self) -> tuple[Batch, ...]:
+        """Return draws from the memory as it is now, without repeats within one."""
+        members = len(self.working)
+        if not members:
+            return ()
+        size = min(self.memory_batch_size, members)
+        drawn = [self._random_places(members, size) for _ in range(self.draws_a_step)]
+        return tuple(self.moved(self.working.read(places)) for places in drawn)
+
+    def _random_places(self, members: int, size: int) -> np.ndarray:
+        if 4 * size > members:
+            return torch.randperm(members, generator=self._draws)[:size].numpy()
+        places = np.empty(0, dtype=np.int64)
+        while len(places) < size:  # with few of many, repeats are rare
+            more = torch.randint(members, (size,), generator=self._draws).numpy()
+            both = np.concatenate([places, more])
+            _, first = np.unique(both, return_index=True)
+            places = both[np.sort(first)][:size]
+        return places
+
+    def _take_in(self, new: Passed) -> None:
+        fits = self._may_be_kept[new.batch.rows]
+        fields = self.remember(new)
+        if not fits.all():
+            fields = {name: each[torch.from_numpy(fits)] for name, each in fields.items()}
+        self.working.offer(self.policy, new.batch.rows[fits], fields)
+
+    # -- state ------------------------------------------------------------------------------------
 
     def position(self) -> dict[str, Any]:
-        own = {} if self._replay is None else {"replay": self._replay.sampler.state_dict()}
+        own: dict[str, Any] = {"first_epoch": False}
+        if self._replay is not None:
+            own["replay"] = self._replay.state_dict()
+        if self.memory_update == "online":
+            own["working"] = self.working.state_dict()
+            own["policy"] = self.policy.state()
+            own["draws"] = self._draws.get_state()
         return {**super().position(), **own}
 
     def take_position(self, position: Mapping[str, Any]) -> None:
         super().take_position(position)
+        self._first_epoch = position["first_epoch"]
         if self._replay is not None:
-            self._replay.sampler.load_state_dict(position["replay"])
+            self._replay.load_state_dict(position["replay"])
+        if self.memory_update == "online":
+            self.working.load_state_dict(position["working"])
+            self.policy.restore(position["policy"])
+            self._draws.set_state(position["draws"])
 
-    @property
-    def remembers(self) -> bool:
-        """Whether there is anything to replay: the memory of a first update is empty."""
-        return self._replay is not None
+    def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, values = super().learner_state()
+        return tensors, {**values, "policy": self.policy.state()}
 
-    def draw(self) -> Batch:
-        """Return the next replay batch on the model's device."""
-        assert self._replay is not None
-        return self.transfer_batch_to_device(next(self._replay), self.device, 0)
+    def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().restore_learner(tensors, values)
+        restore_policy(self.policy, values)
 
 
 class ExperienceReplay(ReplayLearner):
@@ -84,5 +268,70 @@ class ExperienceReplay(ReplayLearner):
     With an empty memory a step is one of fine-tuning.
     """
 
-    def loss(self, batch: Batch) -> Tensor:
-        return super().loss(concatenate([batch, self.draw()]) if self.remembers else batch)
+    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+        if not draws:
+            return super().total(new, draws)
+        (drawn,) = draws
+        outputs = concatenate([new.outputs, drawn.outputs])
+        targets = concatenate([new.batch.targets, drawn.batch.targets])
+        return self.with_components(self.loss_of(outputs, targets), new, draws)
+
+
+def policy_of(name: str, size: int | str, context: UpdateContext) -> SelectionPolicy:
+    """Return a selection policy with the update's generator.
+
+    Args:
+        name: Of the policy.
+        size: Most examples, >= 1, or their bytes: how many rows those are shows with the data.
+        context: What the update gives.
+
+    Raises:
+        InvalidHyperparameterError: If the size is no such number.
+        InvalidMemorySizeError: If it is no size in bytes.
+        UnknownPolicyError: If there is no such policy.
+    """
+    rows = 1
+    if isinstance(size, str):
+        size_in_bytes(size)
+    else:
+        rows = positive("memory_size", size)
+    return make_policy(name, rows, context.generators.numpy("memory"))
+
+
+def fit_policy(
+    policy: SelectionPolicy, size: int | str, old: StoredDataset, new: StoredDataset
+) -> None:
+    """Tell a policy how many rows a size is, now that there are examples."""
+    if policy.size is not None:
+        policy.size = rows_of_size(size, old.nbytes + new.nbytes, len(old) + len(new))
+
+
+def restore_policy(policy: SelectionPolicy, values: Mapping[str, Any]) -> None:
+    """Let a policy go on from what the parent's learner left, if it had one of the same name."""
+    saved = values.get("policy")
+    if saved is not None and saved["policy"] == policy.name:
+        policy.restore(saved)
+
+
+def select(
+    policy: SelectionPolicy,
+    old: StoredDataset,
+    new: StoredDataset,
+    model: Any,
+    task_id: str,
+) -> Any:
+    """Let a policy choose once, of all examples.
+
+    Args:
+        policy: Chooses.
+        old: The memory.
+        new: The new examples that may enter, as they are measured.
+        model: Whose features a policy may need.
+        task_id: Its task.
+    """
+    features = None
+    if policy.needs_features:
+        loader = make_loader(new, BLOCK, shuffle=False, generator=None)
+        found = [features_of(model, inputs, task_id) for inputs, _ in loader]
+        features = torch.cat(found).numpy() if found else np.empty((0, 1), dtype=np.float32)
+    return policy.select(old.labels(), new.labels(), len(old), len(new), features)

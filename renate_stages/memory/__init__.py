@@ -7,6 +7,7 @@ from renate_stages.memory.policies import POLICIES, make_policy, rows_of_size, s
 from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.selection import (
     Infinite,
+    Placement,
     Reservoir,
     Selection,
     SelectionPolicy,
@@ -27,6 +28,7 @@ __all__ = [
     "GreedyClassBalancing",
     "Herding",
     "Infinite",
+    "Placement",
     "Ragged",
     "Reservoir",
     "Selection",

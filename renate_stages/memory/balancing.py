@@ -21,6 +21,7 @@ class GreedyClassBalancing(SelectionPolicy):
     """
 
     name = "greedy"
+    needs_labels = True
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         super().__init__(size, generator, seen)
@@ -72,6 +73,7 @@ class ClassBalancedReservoir(SelectionPolicy):
     """
 
     name = "class_balanced"
+    needs_labels = True
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         super().__init__(size, generator, seen)

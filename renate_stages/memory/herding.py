@@ -23,7 +23,9 @@ class Herding(SelectionPolicy):
     """
 
     name = "herding"
+    needs_labels = True
     needs_features = True
+    online = False  # it needs all of a class
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         super().__init__(size, generator, seen)

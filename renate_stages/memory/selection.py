@@ -18,6 +18,13 @@ class Selection(NamedTuple):
     added: np.ndarray  # of the new examples
 
 
+class Placement(NamedTuple):
+    """New rows that enter a memory whose rows have places; both int64, of one length."""
+
+    places: np.ndarray  # distinct; those from the memory's length on follow each other
+    added: np.ndarray  # of the new examples
+
+
 class SelectionPolicy(ABC):
     """Chooses, at each update, which rows of the memory stay and which new examples enter.
 
@@ -35,6 +42,8 @@ class SelectionPolicy(ABC):
 
     name: ClassVar[str]
     needs_features: ClassVar[bool] = False  # whether `select` is to be given `new_features`
+    needs_labels: ClassVar[bool] = False
+    online: ClassVar[bool] = True  # whether it may choose batch by batch
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         if size is None or size < 1:
@@ -69,6 +78,28 @@ class SelectionPolicy(ABC):
         kept, added = self._choose(old_labels, new_labels, num_old, num_new)
         self.seen += num_new
         return Selection(np.sort(kept).astype(np.int64), np.sort(added).astype(np.int64))
+
+    def place(
+        self,
+        old_labels: np.ndarray | None,
+        new_labels: np.ndarray | None,
+        num_old: int,
+        num_new: int,
+    ) -> Placement:
+        """Choose as `select` does, for a memory that changes in place, batch by batch.
+
+        The memory holds no more than `size` rows, in any order.
+
+        Args:
+            old_labels: As in `select`.
+            new_labels: As in `select`.
+            num_old: Rows in the memory.
+            num_new: New examples.
+        """
+        kept, added = self.select(old_labels, new_labels, num_old, num_new)
+        free = np.setdiff1d(np.arange(num_old), kept, assume_unique=True)
+        behind = np.arange(num_old, num_old + len(added) - len(free))
+        return Placement(np.concatenate([free, behind]), added)
 
     @abstractmethod
     def _choose(
@@ -136,6 +167,16 @@ class Reservoir(SelectionPolicy):
 
     name = "reservoir"
 
+    def place(self, old_labels, new_labels, num_old, num_new):
+        if num_old < min(self.seen, self.size):
+            return super().place(old_labels, new_labels, num_old, num_new)
+        self.seen = max(self.seen, num_old)
+        added, places = self._draw_each(num_new)
+        self.seen += num_new
+        _, last = np.unique(places[::-1], return_index=True)  # to the last to draw it
+        taken = np.sort(len(places) - 1 - last)
+        return Placement(places[taken], added[taken])
+
     def _choose(self, old_labels, new_labels, num_old, num_new):
         old = np.arange(num_old)
         if num_old > self.size:
@@ -190,6 +231,7 @@ class SlidingWindow(SelectionPolicy):
     """The last `size` examples."""
 
     name = "sliding_window"
+    online = False  # it needs the order of arrival
 
     def _choose(self, old_labels, new_labels, num_old, num_new):
         first = max(0, num_old + num_new - self.size)

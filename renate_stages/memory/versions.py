@@ -38,6 +38,7 @@ def evolve(
     *,
     erased: np.ndarray | None = None,
     metadata: Mapping[str, np.ndarray] | None = None,
+    added_metadata: Mapping[str, np.ndarray] | None = None,
 ) -> ExampleStore:
     """Write the store of the parent's rows `kept` followed by the rows `added` of `new`.
 
@@ -62,6 +63,7 @@ def evolve(
             `(parent.offsets[-1],)`, dead rows included: shards that hold one are rewritten.
         metadata: New values, by name, of all rows of the result in order, `(rows, ...)`; they
             replace what is there. Unchanged fields of the parent's shards are still linked.
+        added_metadata: New values, by name, of the added rows alone, `(len(added), ...)`.
 
     Raises:
         ExampleMismatchError: The examples of `parent` and `new` differ in structure, dtype or shape.
@@ -73,7 +75,10 @@ def evolve(
     metadata = {name: np.asarray(values) for name, values in (metadata or {}).items()}
     if np.any(np.diff(kept) <= 0):
         raise ValueError("kept rows are not strictly increasing")
-    if any(len(values) != len(kept) + len(added) for values in metadata.values()):
+    beside = {name: np.asarray(values) for name, values in (added_metadata or {}).items()}
+    if any(len(values) != len(kept) + len(added) for values in metadata.values()) or any(
+        len(values) != len(added) for values in beside.values()
+    ):
         raise ValueError("new metadata does not have one value for each row")
     if parent and new and parent.spec and new.spec:
         parent.spec.require(new.spec, f"new examples of update {update}")
@@ -91,7 +96,8 @@ def evolve(
                 replaced = {METADATA + name: _spread(own[name], part.live) for name in own}
                 writer.carry(part.store, part.shard, part.live, replaced)
             done += len(part.rows)
-        _copy(new, added, writer, {name: values[done:] for name, values in metadata.items()})
+        own = {name: values[done:] for name, values in metadata.items()}
+        _copy(new, added, writer, {**own, **beside})
     return ExampleStore.open(target)
 
 

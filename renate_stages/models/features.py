@@ -11,6 +11,23 @@ from renate_stages.errors import ModelMismatchError
 from renate_stages.models.module import RenateModule, unwrap
 
 
+def backbone_of(model: RenateModule) -> nn.Module:
+    """Return the model's submodule `features`, whose output goes into the last layer.
+
+    Raises:
+        ModelMismatchError: If it has none.
+    """
+    backbone = getattr(unwrap(model), "features", None)
+    if not isinstance(backbone, nn.Module):
+        raise ModelMismatchError(
+            f"this learner works on features, and {type(unwrap(model)).__name__} has no submodule "
+            "`features`",
+            "name the part before the last layer `features` and that layer `head`, as the models "
+            "of renate_stages.models do, or take another learner",
+        )
+    return backbone
+
+
 def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     """Return the features of a batch, in evaluation mode and without gradients.
 

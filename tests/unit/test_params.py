@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from small_project import REPOSITORY
 
 from renate_stages import errors
+from renate_stages.learners import registry
 from renate_stages.params import SEARCH_SPACES, Params
 
 
@@ -109,7 +110,7 @@ def test_an_unknown_learner_names_the_known_ones():
     (problem,) = problems_of({"learner": "Finetuning"})
     assert problem == (
         "learner: unknown learner 'Finetuning', did you mean 'FineTuning'? "
-        "(known: ER, FineTuning, Joint)"
+        f"(known: {', '.join(registry.names())})"
     )
     (problem,) = problems_of({"learner": 3})
     assert problem == "learner: input should be a valid string, found 3"

@@ -28,11 +28,9 @@ def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epoc
     loader = source.train_dataloader()
     for _ in range(epochs):
         # Lightning stops after the last batch; asking for one more would draw from the generator.
-        for inputs, targets in islice(loader, len(loader)):
-            if getattr(source, "remembers", False):
-                replayed = source.draw()
-                inputs = torch.cat([inputs, replayed[0]])
-                targets = torch.cat([targets, replayed[1]])
+        for new_batch, drawn in islice(loader, len(loader)):
+            inputs = torch.cat([each.inputs for each in (new_batch, *drawn)])
+            targets = torch.cat([each.targets for each in (new_batch, *drawn)])
             loss = F.cross_entropy(model(inputs), targets)
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             with torch.no_grad():
@@ -125,7 +123,7 @@ def test_a_bounded_memory_is_full_and_no_more(make_state, new):
 def test_fine_tuning_keeps_nothing_of_old_or_new(make_state, new):
     updated = updater("FineTuning", max_epochs=1).update(make_state(rows=10), new, {})
     assert len(updated.selection.kept) == len(updated.selection.added) == 0
-    assert updated.learner.learner_state() == ({}, {})
+    assert updated.learner.learner_state() == ({}, {"learner": "FineTuning"})
 
 
 def test_joint_that_does_not_reset_goes_on_from_the_given_weights(make_state, new):
@@ -241,7 +239,8 @@ def test_every_policy_goes_on_from_update_to_update(make_state, new, tmp_path, p
     learner = again.learner(again.build_model(None), {})
     learner.restore_learner(tensors, json.loads(json.dumps(kept)))
     old = StoredDataset(new, first.selection.added)
-    selection = learner.choose_memory(old, StoredDataset(write_examples(tmp_path / "n", 20, 500)))
+    learner.start_update(StoredDataset(write_examples(tmp_path / "n", 20, 500)), old)
+    selection = learner.choose_memory().selection
     assert len(selection.kept) + len(selection.added) == 12 and len(selection.kept) > 0
 
 

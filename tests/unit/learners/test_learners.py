@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_learners import context, first_step, stored
 from small_project import REPOSITORY
 
 from renate_stages import errors, run_training_job
 from renate_stages.data import StoredDataset, write_digits
-from renate_stages.learners.base import FineTuning, UpdateContext, hyperparameters_of
-from renate_stages.learners.joint import Joint
+from renate_stages.learners import registry
+from renate_stages.learners.base import FineTuning, hyperparameters_of
 from renate_stages.learners.replay import ExperienceReplay
-from renate_stages.memory import ExampleStore, StoreWriter
-from renate_stages.models import MLP
-from renate_stages.optimization import default_loss, default_optimizer
-from renate_stages.randomness import Generators
+from renate_stages.learners.scratch import Joint
 
 VALUES = {
     "optimizer": "SGD",
@@ -31,43 +27,18 @@ VALUES = {
 }
 
 
-def stored(path, rows: int, first: int = 0) -> StoredDataset:
-    generator = np.random.default_rng(rows + first)
-    with StoreWriter(path, update=1) as writer:
-        if rows:
-            inputs = generator.normal(size=(rows, 5)).astype(np.float32)
-            writer.append((inputs, np.arange(first, first + rows) % 3))
-    return StoredDataset(ExampleStore.open(path))
-
-
-def context(update: int = 1) -> UpdateContext:
-    torch.manual_seed(0)
-    model = MLP(num_inputs=5, num_outputs=3, hidden_size=4)
-    untrained = {name: value.clone() for name, value in model.state_dict().items()
-                 if isinstance(value, torch.Tensor)}  # fmt: skip
-    return UpdateContext(
-        model=model,
-        untrained={**untrained, "_extra_state": model.get_extra_state()},
-        loss_fn=default_loss,
-        optimizer_fn=partial(default_optimizer, learning_rate=0.1),
-        lr_scheduler_fn=None,
-        task_id="default_task",
-        generators=Generators(0, update),
-    )
-
-
-def test_a_step_of_er_is_the_mean_loss_over_both_batches(tmp_path):
+@pytest.mark.parametrize("forward", ["joint", "separate"])
+def test_a_step_of_er_is_the_mean_loss_over_both_batches(tmp_path, forward):
     new, old = stored(tmp_path / "new", 12), stored(tmp_path / "old", 9, first=50)
-    learner = ExperienceReplay(context(), batch_size=4, memory_batch_size=6)
+    learner = ExperienceReplay(context(), batch_size=4, memory_batch_size=6, replay_forward=forward)
     learner.start_update(new, old)
-    batch = next(iter(learner.train_dataloader()))
-    same = ExperienceReplay(context(), batch_size=4, memory_batch_size=6)
-    same.start_update(new, old)
-    replayed = same.draw()
-    inputs = torch.cat([batch[0], replayed[0]])
-    targets = torch.cat([batch[1], replayed[1]])
-    expected = F.cross_entropy(same.model(inputs), targets)
-    assert (len(batch[1]), len(replayed[1])) == (4, 6)
+    batch = first_step(learner)
+    (drawn,) = batch.memory
+    expected = F.cross_entropy(
+        learner.model(torch.cat([batch.new.inputs, drawn.inputs])),
+        torch.cat([batch.new.targets, drawn.targets]),
+    )
+    assert (len(batch.new), len(drawn)) == (4, 6)
     torch.testing.assert_close(learner.loss(batch), expected)
 
 
@@ -85,15 +56,18 @@ def test_the_stream_of_the_memory_continues_over_updates(tmp_path):
     none, first = stored(tmp_path / "none", 0), stored(tmp_path / "first", 20)
     second = stored(tmp_path / "second", 30)
     whole = ExperienceReplay(context(), memory_size=8)
-    chosen = whole.choose_memory(none, first)
-    old = StoredDataset(first.store, chosen.added)
+    whole.start_update(first, none)
+    old = StoredDataset(first.store, whole.choose_memory().selection.added)
     resumed = ExperienceReplay(context(update=2), memory_size=8)
     resumed.restore_learner(*whole.learner_state())
-    expected = whole.choose_memory(old, second)
-    found = resumed.choose_memory(old, second)
-    assert np.array_equal(found.kept, expected.kept) and np.array_equal(found.added, expected.added)
-    assert len(found.kept) + len(found.added) == 8
-    assert len(np.unique(found.added)) == len(found.added), "each example at most once"
+    found = []
+    for learner in (whole, resumed):
+        learner.start_update(second, old)
+        found.append(learner.choose_memory().selection)
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+    assert len(found[0].kept) + len(found[0].added) == 8
+    assert len(np.unique(found[0].added)) == len(found[0].added), "each example at most once"
 
 
 def test_joint_keeps_everything_and_starts_anew(tmp_path):
@@ -106,19 +80,33 @@ def test_joint_keeps_everything_and_starts_anew(tmp_path):
     joint.start_update(new, old)
     for name, value in joint.model.named_parameters():
         assert torch.equal(value, given.untrained[name])
-    assert sum(len(targets) for _, targets in joint.train_dataloader()) == 21
-    chosen = joint.choose_memory(old, new)
+    assert sum(len(batch.new) for batch in joint.train_dataloader()) == 21
+    chosen = joint.choose_memory().selection
     assert (len(chosen.kept), len(chosen.added)) == (9, 12)
 
 
+def test_joint_can_cost_what_fine_tuning_costs(tmp_path):
+    new, old = stored(tmp_path / "new", 12), stored(tmp_path / "old", 9)
+    joint = Joint(context(), batch_size=5, budget="compute_matched")
+    joint.start_update(new, old)
+    seen = [row for _ in range(7) for batch in joint.train_dataloader() for row in batch.new.rows]
+    assert len(seen) == 7 * 3 * 5
+    assert np.bincount(seen).tolist() == [5] * 21, "each example once a pass over all"
+
+
 def test_hyperparameters_are_those_of_the_class_and_its_bases():
-    assert set(hyperparameters_of(ExperienceReplay)) == {
-        "batch_size",
-        "memory_size",
+    base = {"batch_size", "ema_decay", "mask_unused_classes"}
+    assert set(hyperparameters_of(FineTuning)) == base
+    assert set(hyperparameters_of(Joint)) == base | {"reset", "budget"}
+    assert set(hyperparameters_of(registry.learner_class("DER++"))) == base | {
+        "alpha",
+        "beta",
         "memory_batch_size",
         "memory_policy",
+        "memory_size",
+        "memory_update",
+        "replay_forward",
     }
-    assert set(hyperparameters_of(Joint)) == {"batch_size", "reset"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,257 @@
+"""The batches of training steps: first which rows, then one gather for each dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from renate_stages.data.stored import ConcatStored, StoredDataset
+
+
+class Batch(NamedTuple):
+    """Examples of one batch, and where they come from.
+
+    Args:
+        inputs: A tensor `(B, ...)`, or a dict or tuple of them.
+        targets: Likewise.
+        rows: Their rows in the dataset, int64 `(B,)`.
+        fields: What the memory knows of each beside it, by name, `(B, ...)`.
+    """
+
+    inputs: Any
+    targets: Any
+    rows: np.ndarray
+    fields: Mapping[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class StepBatch(NamedTuple):
+    """What one step learns from.
+
+    Args:
+        new: New examples.
+        memory: Draws from the memory, each independent of the others; may be none.
+    """
+
+    new: Batch
+    memory: tuple[Batch, ...] = ()
+
+
+class StepRows(NamedTuple):
+    """The rows of one step: of the new data, int64 `(B,)`, and of each draw from the memory."""
+
+    new: np.ndarray
+    memory: tuple[np.ndarray, ...] = ()
+
+
+class RowSource(Protocol):
+    """Endless batches of rows, int64 `(B,)`, that go on where a saved one stood."""
+
+    def __next__(self) -> np.ndarray: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Memory(Protocol):
+    """What draws are read from."""
+
+    def read(self, places: np.ndarray) -> Batch: ...
+
+
+class RandomRows:
+    """Endless random rows, batch after batch, each row once a pass.
+
+    A pass is a fresh permutation; a batch that a pass does not fill is filled from the next, so
+    every batch has `min(batch_size, length)` rows.
+
+    Args:
+        length: Number of rows to draw from, >= 1.
+        batch_size: Rows a batch, >= 1.
+        generator: Source of the permutations.
+
+    Raises:
+        ValueError: `length` or `batch_size` is below 1.
+    """
+
+    def __init__(self, length: int, batch_size: int, generator: torch.Generator) -> None:
+        if length < 1 or batch_size < 1:
+            raise ValueError(f"cannot draw batches of {batch_size} from {length} rows")
+        self._length = length
+        self._batch_size = min(batch_size, length)
+        self._generator = generator
+        self._order = np.empty(0, dtype=np.int64)  # of the current pass
+        self._next = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        """Return the rows of the next batch, int64 `(min(batch_size, length),)`."""
+        if self._next + self._batch_size > len(self._order):
+            fresh = torch.randperm(self._length, generator=self._generator).numpy()
+            self._order = np.concatenate([self._order[self._next :], fresh])
+            self._next = 0
+        rows = self._order[self._next : self._next + self._batch_size]
+        self._next += self._batch_size
+        return rows
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the rest of the pass, int64, and the generator's state, uint8."""
+        left = torch.from_numpy(self._order[self._next :].copy())
+        return {"generator": self._generator.get_state(), "order": left}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state_dict()`."""
+        self._generator.set_state(state["generator"])
+        self._order, self._next = state["order"].numpy().copy(), 0
+
+
+class BalancedRows:
+    """Endless random rows, each class as likely as any other, with repeats.
+
+    Args:
+        labels: Of all rows, int64 `(length,)`, at least one.
+        batch_size: Rows a batch, >= 1.
+        generator: Source of the draws.
+    """
+
+    def __init__(self, labels: np.ndarray, batch_size: int, generator: torch.Generator) -> None:
+        self._order = np.argsort(labels, kind="stable")
+        _, self._counts = np.unique(labels, return_counts=True)
+        self._first = np.cumsum(self._counts) - self._counts
+        self._batch_size = batch_size
+        self._generator = generator
+
+    def __next__(self) -> np.ndarray:
+        """Return the rows of the next batch, int64 `(batch_size,)`."""
+        number = len(self._counts)
+        chosen = torch.randint(number, (self._batch_size,), generator=self._generator).numpy()
+        place = torch.rand(self._batch_size, generator=self._generator, dtype=torch.float64)
+        within = (place.numpy() * self._counts[chosen]).astype(np.int64)
+        return self._order[self._first[chosen] + within]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the generator's state, uint8."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state_dict()`."""
+        self._generator.set_state(state["generator"])
+
+
+class Pass:
+    """The rows of one epoch: each row once in a fresh random order, the last batch may be smaller.
+
+    Args:
+        length: Number of rows, >= 1.
+        batch_size: Rows a batch, >= 1.
+        generator: Source of the order.
+        replay: Where draws from the memory come from; None draws nothing.
+        draws: How many draws a step, where there is a `replay`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        generator: torch.Generator,
+        replay: RowSource | None = None,
+        draws: int = 1,
+    ) -> None:
+        self._length = length
+        self._batch_size = batch_size
+        self._generator = generator
+        self._replay = replay
+        self._draws = draws
+
+    def __len__(self) -> int:
+        return (self._length + self._batch_size - 1) // self._batch_size
+
+    def __iter__(self) -> Iterator[StepRows]:
+        order = torch.randperm(self._length, generator=self._generator).numpy()
+        for start in range(0, self._length, self._batch_size):
+            new = order[start : start + self._batch_size]
+            if self._replay is None:
+                yield StepRows(new)
+            else:
+                replay = self._replay
+                yield StepRows(new, tuple(next(replay) for _ in range(self._draws)))
+
+
+class Budget:
+    """The rows of one epoch of a fixed number of steps.
+
+    Args:
+        rows: Where they come from, without end.
+        steps: How many steps.
+    """
+
+    def __init__(self, rows: RowSource, steps: int) -> None:
+        self._rows = rows
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[StepRows]:
+        for _ in range(self._steps):
+            yield StepRows(next(self._rows))
+
+
+class Steps(Dataset):
+    """Reads the batches of a step, one gather for each dataset.
+
+    Args:
+        new: The new examples.
+        memory: What draws are read from; None where there are none.
+    """
+
+    def __init__(self, new: StoredDataset | ConcatStored, memory: Memory | None = None) -> None:
+        self._new = new
+        self._memory = memory
+
+    def __getitem__(self, rows: StepRows) -> StepBatch:
+        inputs, targets = self._new.__getitems__(rows.new)
+        new = Batch(inputs, targets, rows.new)
+        if self._memory is None:
+            return StepBatch(new)
+        return StepBatch(new, tuple(self._memory.read(drawn) for drawn in rows.memory))
+
+
+def step_loader(
+    steps: Steps,
+    rows: Pass | Budget,
+    generator: torch.Generator,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Return the step batches of an epoch; iterated again, those of the next one.
+
+    Args:
+        steps: Reads them.
+        rows: Says which.
+        generator: Source of the workers' seeds; drawn from once an epoch.
+        num_workers: Processes that read ahead, transforms included; 0 reads in this one.
+        pin_memory: Whether tensors are put in pinned memory, for faster copies to a GPU.
+    """
+    return DataLoader(
+        steps,
+        batch_size=None,
+        sampler=rows,
+        generator=generator,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        collate_fn=_as_it_is,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,101 @@
+"""Complementary learning systems (Arani et al., "Learning Fast, Learning Slow: A General Continual
+Learning Method based on Complementary Learning System", ICLR 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from renate_stages.errors import InvalidHyperparameterError
+from renate_stages.learners.base import Learner, LossComponent, Passed, UpdateContext, in_range
+from renate_stages.learners.components import AveragedTeacher
+from renate_stages.learners.replay import ExperienceReplay
+from renate_stages.models import RenateModule
+
+
+class TeacherConsistency(LossComponent):
+    """Squared distance to the surer of two averaged teachers on remembered examples.
+
+        mean of (f(x') - z)^2,  z from the stable teacher where it gives the true class the higher
+        probability, else from the plastic one        (eq. 2, Algorithm 1)
+
+    Args:
+        weight: Factor of the term, >= 0.
+        stable: The slower teacher.
+        plastic: The faster one.
+    """
+
+    survives = True
+
+    def __init__(self, weight: float, stable: AveragedTeacher, plastic: AveragedTeacher) -> None:
+        super().__init__(weight, own_draw=False)
+        self.stable, self.plastic = stable, plastic
+        self._learner: list[Learner] = []  # in a list: no submodule of its own part
+
+    def start_update(self, learner: Learner) -> None:
+        self._learner[:] = [learner]
+        self.stable.start_update(learner)
+        self.plastic.start_update(learner)
+
+    def after_step(self, learner: Learner) -> None:
+        self.stable.after_step(learner)
+        self.plastic.after_step(learner)
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        assert memory is not None
+        batch, (learner,) = memory.batch, self._learner
+        stable = self.stable(learner, batch.inputs).float()
+        plastic = self.plastic(learner, batch.inputs).float()
+        true = batch.targets.long()[:, None]
+        surer = stable.softmax(1).gather(1, true) > plastic.softmax(1).gather(1, true)
+        return F.mse_loss(memory.outputs.float(), torch.where(surer, stable, plastic))
+
+
+class CLSER(ExperienceReplay):
+    """CLS-ER: experience replay that stays close to a slow and a fast average of the model.
+
+        L = mean of l over new and remembered examples + weight * consistency        (eq. 3)
+
+    The model that is served is the stable teacher, as in the paper's section 4.
+
+    Args:
+        context: What the update gives.
+        consistency_weight: >= 0; the paper's lambda, 0.1 to 1.0 there.
+        stable_decay: Decay of the stable teacher, in [0, 1).
+        stable_probability: How likely it follows after a step, in [0, 1]; below the plastic one's.
+        plastic_decay: Decay of the plastic teacher, in [0, stable_decay].
+        plastic_probability: How likely it follows after a step, in [0, 1].
+        base: Hyperparameters of `ReplayLearner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        consistency_weight: float = 0.1,
+        stable_decay: float = 0.999,
+        stable_probability: float = 0.7,
+        plastic_decay: float = 0.999,
+        plastic_probability: float = 0.9,
+        **base: Any,
+    ) -> None:
+        super().__init__(context, **base)
+        stable = AveragedTeacher(stable_decay, stable_probability, "stable")
+        plastic = AveragedTeacher(plastic_decay, plastic_probability, "plastic")
+        if plastic_decay > stable_decay:
+            raise InvalidHyperparameterError(
+                "plastic_decay", plastic_decay, f"at most stable_decay, {stable_decay}"
+            )
+        if plastic_probability < stable_probability:
+            raise InvalidHyperparameterError(
+                "plastic_probability", plastic_probability, f"at least {stable_probability}"
+            )
+        weight = in_range("consistency_weight", consistency_weight, 0)
+        self.consistency = TeacherConsistency(weight, stable, plastic)
+        self.components.append(self.consistency)
+
+    @property
+    def served(self) -> RenateModule:
+        return self.consistency.stable.average.module  # type: ignore[union-attr, return-value]

@@ -1,0 +1,138 @@
+"""Loss components: the terms that learners are composed of."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from renate_stages.learners.averaging import averaged_copy
+from renate_stages.learners.base import Learner, LossComponent, Passed, in_range
+
+
+class ReplayLoss(LossComponent):
+    """The user's loss on remembered examples.
+
+    Args:
+        learner: Whose loss it is.
+        weight: Factor of the term, >= 0.
+        own_draw: See `LossComponent`.
+    """
+
+    def __init__(self, learner: Learner, weight: float = 1.0, own_draw: bool = True) -> None:
+        super().__init__(weight, own_draw)
+        self._loss_of = learner.loss_of
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        assert memory is not None
+        return self._loss_of(memory.outputs, memory.batch.targets)
+
+
+class LogitDistillation(LossComponent):
+    """Squared distance to the logits that were kept beside remembered examples.
+
+        mean over examples and classes of (f(x') - z')^2
+
+    Buzzega et al., "Dark Experience for General Continual Learning", NeurIPS 2020, eq. 5. Classes
+    that had no logit when an example was kept do not count for it.
+    """
+
+    memory_fields: ClassVar = ("logits",)
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        assert memory is not None
+        return squared_distance(memory.outputs, memory.batch.fields["logits"])
+
+    def remember(self, passed: Passed) -> dict[str, Tensor]:
+        return {"logits": passed.outputs.detach().float()}
+
+
+class FeatureDistillation(LossComponent):
+    """Squared distance to the features that were kept beside remembered examples.
+
+        mean over examples and features of (h(x') - h')^2
+
+    As in LUCIR's and iCaRL's relatives, and in Iscen et al., "Memory-Efficient Incremental Learning
+    Through Feature Adaptation", ECCV 2020, eq. 3, with the features of the submodule `features`.
+    """
+
+    memory_fields: ClassVar = ("features",)
+    needs_features = True
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        assert memory is not None and memory.features is not None
+        return squared_distance(memory.features, memory.batch.fields["features"])
+
+    def remember(self, passed: Passed) -> dict[str, Tensor]:
+        assert passed.features is not None
+        return {"features": passed.features.detach().float()}
+
+
+class AveragedTeacher(nn.Module):
+    """A moving average of the model that follows it now and then; answers in evaluation mode.
+
+    Args:
+        decay: Largest weight of what it was before, in [0, 1).
+        probability: How likely it follows after a step, in (0, 1].
+        name: Names its source of randomness.
+    """
+
+    def __init__(self, decay: float, probability: float, name: str) -> None:
+        super().__init__()
+        self.decay = in_range(f"{name}_decay", decay, 0, 1, below=True)
+        self.probability = in_range(f"{name}_probability", probability, 0, 1)
+        self.name = name
+        self.average: AveragedModel | None = None
+        self.draws: Tensor
+
+    def start_update(self, learner: Learner) -> None:
+        """Start as a copy of the model."""
+        self.average = averaged_copy(learner.model, self.decay)
+        self.register_buffer("draws", learner.context.generators.torch(self.name).get_state())
+
+    def after_step(self, learner: Learner) -> None:
+        """Follow the model, or not."""
+        assert self.average is not None
+        generator = torch.Generator()
+        generator.set_state(self.draws.cpu())
+        follows = torch.rand((), generator=generator) < self.probability
+        self.draws.copy_(generator.get_state())
+        self.average.n_averaged += not follows  # steps are counted, followed or not
+        if follows:
+            self.average.update_parameters(learner.model)
+
+    @torch.no_grad()
+    def forward(self, learner: Learner, inputs: object) -> Tensor:
+        """Return its outputs."""
+        assert self.average is not None
+        return self.average.module(inputs, task_id=learner.context.task_id)
+
+
+class Reinitialisation(LossComponent):
+    """Starts the model anew at each update; adds nothing to the loss."""
+
+    replays = False
+
+    def __init__(self) -> None:
+        super().__init__(weight=0)
+
+    def start_update(self, learner: Learner) -> None:
+        learner.model.load_state_dict(dict(learner.context.untrained))
+
+
+def squared_distance(outputs: Tensor, kept: Tensor) -> Tensor:
+    """Return the mean squared distance where there is something kept, else 0; float32.
+
+    Args:
+        outputs: `(B, K)`, any float dtype.
+        kept: `(B, K)` float; NaN where nothing is known.
+    """
+    outputs = outputs.float()
+    known = ~kept.isnan()
+    if bool(known.all()):
+        return F.mse_loss(outputs, kept)
+    distance = torch.where(known, outputs - kept, outputs.new_zeros(())) ** 2
+    return distance.sum() / known.sum().clamp(min=1)

@@ -1,0 +1,51 @@
+"""Dark experience replay (Buzzega et al., "Dark Experience for General Continual Learning: a Strong,
+Simple Baseline", NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from renate_stages.learners.base import UpdateContext, in_range
+from renate_stages.learners.components import LogitDistillation, ReplayLoss
+from renate_stages.learners.replay import ReplayLearner
+
+
+class DarkExperienceReplay(ReplayLearner):
+    """DER: replays the logits the model gave when an example entered the memory.
+
+        L = l(f(x), y) + alpha * mean((f(x') - z')^2)        (eq. 5)
+
+    Args:
+        context: What the update gives.
+        alpha: Weight of the logit term, >= 0. The paper uses 0.1 to 1.0.
+        replay_forward: The paper's code takes new and remembered examples one after the other.
+        base: Hyperparameters of `ReplayLearner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        alpha: float = 0.3,
+        replay_forward: Literal["joint", "separate"] = "separate",
+        **base: Any,
+    ) -> None:
+        super().__init__(context, replay_forward=replay_forward, **base)
+        self.components.append(LogitDistillation(in_range("alpha", alpha, 0)))
+
+
+class DarkExperienceReplayPlusPlus(DarkExperienceReplay):
+    """DER++: replays labels as well, of a draw of their own.
+
+        L = l(f(x), y) + alpha * mean((f(x') - z')^2) + beta * l(f(x''), y'')        (eq. 6)
+
+    where (x', z') and (x'', y'') are independent draws from memory.
+
+    Args:
+        context: What the update gives.
+        beta: Weight of the label term, >= 0. The paper uses 0.5 to 1.0.
+        base: Hyperparameters of `DarkExperienceReplay`.
+    """
+
+    def __init__(self, context: UpdateContext, beta: float = 0.5, **base: Any) -> None:
+        super().__init__(context, **base)
+        self.components.append(ReplayLoss(self, in_range("beta", beta, 0)))

@@ -1,0 +1,42 @@
+"""Asymmetric cross-entropy (Caccia et al., "New Insights on Reducing Abrupt Representation Change in
+Online Continual Learning", ICLR 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from renate_stages.learners.base import Passed, UpdateContext
+from renate_stages.learners.components import ReplayLoss
+from renate_stages.learners.masking import mask_classes
+from renate_stages.learners.replay import ReplayLearner
+
+
+class ERACE(ReplayLearner):
+    """ER-ACE: new examples compete among the classes of their batch only, remembered ones among all.
+
+        L = l(f(x'), y'; classes old and current) + l(f(x), y; classes of this batch)     (eq. 4)
+
+    So new classes do not push the old ones' outputs and representations away. The new batch is
+    masked as long as there is something to replay; without, a step is one of fine-tuning.
+
+    Args:
+        context: What the update gives.
+        replay_forward: The paper's code takes new and remembered examples one after the other.
+        base: Hyperparameters of `ReplayLearner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        replay_forward: Literal["joint", "separate"] = "separate",
+        **base: Any,
+    ) -> None:
+        super().__init__(context, replay_forward=replay_forward, **base)
+        self.components.append(ReplayLoss(self))
+
+    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+        if draws and self.context.old_classes:
+            new = new._replace(outputs=mask_classes(new.outputs, new.batch.targets.unique()))
+        return super().total(new, draws)

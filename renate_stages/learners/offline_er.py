@@ -1,0 +1,62 @@
+"""Offline experience replay: two losses, weighed by how much data stands behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from renate_stages.data import StoredDataset
+from renate_stages.learners.base import Passed, UpdateContext, in_range
+from renate_stages.learners.replay import ReplayLearner
+
+
+class OfflineER(ReplayLearner):
+    """Offline-ER: the loss on new data counts as much as the new data's share of all data so far.
+
+        L = a * mean l(new) + (1 - a) * mean l(memory),   a = N_t / (N_1 + … + N_t)
+
+    of awslabs/Renate, whose default it was in offline settings: the memory stands for all data
+    before it. The memory is updated at the end of the update.
+
+    Args:
+        context: What the update gives.
+        loss_weight_new_data: a, in [0, 1]; None: by the numbers of examples.
+        base: Hyperparameters of `ReplayLearner`.
+    """
+
+    def __init__(
+        self, context: UpdateContext, loss_weight_new_data: float | None = None, **base: Any
+    ) -> None:
+        super().__init__(context, **base)
+        self.loss_weight_new_data = loss_weight_new_data
+        if loss_weight_new_data is not None:
+            in_range("loss_weight_new_data", loss_weight_new_data, 0, 1)
+        self.examples_before = 0
+
+    def start_update(
+        self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
+    ) -> None:
+        super().start_update(new, memory, keepable)
+        before = max(self.examples_before, len(memory))
+        share = len(new) / (len(new) + before)
+        self.share = share if self.loss_weight_new_data is None else self.loss_weight_new_data
+
+    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+        if not draws:
+            return super().total(new, draws)
+        loss = self.share * self.supervised(new) + (1 - self.share) * self.supervised(draws[0])
+        return self.with_components(loss, new, draws)
+
+    def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, values = super().learner_state()
+        before = max(self.examples_before, len(self.memory)) if hasattr(self, "memory") else 0
+        new = len(self.new) if hasattr(self, "new") else 0
+        return tensors, {**values, "examples": before + new}
+
+    def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().restore_learner(tensors, values)
+        policy = values.get("policy") or {}
+        self.examples_before = values.get("examples", policy.get("seen", 0))

@@ -1,0 +1,184 @@
+"""Learners that train on one pool of examples: everything, what a memory holds, or under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from renate_stages.data import ConcatStored, StoredDataset
+from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, Steps
+from renate_stages.errors import LabelsNeededError
+from renate_stages.learners.base import Learner, UpdateContext, one_of, positive
+from renate_stages.learners.components import Reinitialisation
+from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
+from renate_stages.learners.working_memory import ChosenMemory
+from renate_stages.memory import make_policy
+
+BUDGETS = ("compute_matched", "full")
+SAMPLINGS = ("uniform", "class_balanced")
+
+
+class PoolLearner(Learner):
+    """Trains on a pool of old and new examples alike.
+
+    Args:
+        context: What the update gives.
+        budget: What an epoch is: one pass over the pool (`full`), or as many steps as one pass over
+            the new data takes (`compute_matched`), so that it costs what fine-tuning costs.
+        base: Hyperparameters of `Learner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        budget: Literal["compute_matched", "full"] = "full",
+        **base: Any,
+    ) -> None:
+        super().__init__(context, **base)
+        self.budget = one_of("budget", budget, BUDGETS)
+        self.policy = make_policy("infinite", None, context.generators.numpy("memory"))
+
+    def start_update(
+        self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
+    ) -> None:
+        super().start_update(new, memory, keepable)
+        self._rows: RowSource | None = None
+        self.pool = self.make_pool()
+
+    def make_pool(self) -> ConcatStored:
+        """Return what is trained on; here everything."""
+        return ConcatStored([self.memory, self.new])
+
+    def rows(self) -> RowSource:
+        """Return an endless source of rows of the pool, for a fixed number of steps."""
+        draws = self.context.generators.torch("replay")
+        return RandomRows(len(self.pool), self.batch_size, draws)
+
+    @property
+    def steps_of_new(self) -> int:
+        """Steps that one pass over the new data takes."""
+        return -(-len(self.new) // self.batch_size)
+
+    def train_dataloader(self) -> DataLoader:
+        if self.budget == "full":
+            return self.loader(self.pool)
+        self._rows = self._rows or self.rows()
+        return self.step_loader(Steps(self.pool), Budget(self._rows, self.steps_of_new))
+
+    def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
+        candidates = StoredDataset(self.new.store, self.keepable)
+        chosen = select(self.policy, self.memory, candidates, self.model, self.context.task_id)
+        return ChosenMemory(chosen._replace(added=self.keepable[chosen.added]))
+
+    def position(self) -> dict[str, Any]:
+        own = {} if self._rows is None else {"pool": self._rows.state_dict()}
+        return {**super().position(), **own}
+
+    def take_position(self, position: Mapping[str, Any]) -> None:
+        super().take_position(position)
+        if "pool" in position:
+            self._rows = self.rows()
+            self._rows.load_state_dict(position["pool"])
+
+    def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, values = super().learner_state()
+        return tensors, {**values, "policy": self.policy.state()}
+
+    def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().restore_learner(tensors, values)
+        restore_policy(self.policy, values)
+
+
+class Joint(PoolLearner):
+    """Trains a new model on all data of all updates: the costly bound that others approach.
+
+    The memory holds everything ever seen, and with a full budget an update costs more with each one
+    before it.
+
+    Args:
+        context: What the update gives.
+        reset: Whether to start from a newly built model rather than the parent's.
+        base: Hyperparameters of `PoolLearner`.
+    """
+
+    def __init__(self, context: UpdateContext, reset: bool = True, **base: Any) -> None:
+        super().__init__(context, **base)
+        if reset:
+            self.components.append(Reinitialisation())
+
+
+class GDumb(PoolLearner):
+    """GDumb: trains a new model on a class-balanced memory and nothing else.
+
+    Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV
+    2020, Algorithms 1 and 2: the new data goes through the greedy sampler first, then a newly built
+    model is trained on what the memory holds.
+
+    Args:
+        context: What the update gives.
+        memory_size: Most examples to keep and to train on, >= 1, or their bytes.
+        base: Hyperparameters of `PoolLearner`.
+    """
+
+    def __init__(self, context: UpdateContext, memory_size: int | str = 1000, **base: Any) -> None:
+        super().__init__(context, **base)
+        self.memory_size = memory_size
+        self.policy = policy_of("greedy", memory_size, context)
+        self.components.append(Reinitialisation())
+
+    def make_pool(self) -> ConcatStored:
+        fit_policy(self.policy, self.memory_size, self.memory, self.new)
+        self._chosen = super().choose_memory()
+        kept, added = self._chosen.selection
+        memory, new = self.memory, self.new
+        return ConcatStored(
+            [
+                StoredDataset(memory.store, kept, *self.context.memory_transforms),
+                StoredDataset(new.store, added, new.transform, new.target_transform),
+            ]
+        )
+
+    def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
+        return self._chosen
+
+
+class BudgetedReplay(PoolLearner):
+    """Samples from all data kept on disk, in a fixed number of steps.
+
+    Prabhu et al., "Computationally Budgeted Continual Learning: What Does Matter?", CVPR 2023: with
+    storage cheap and steps dear, this simple baseline beats the others at equal compute. A step
+    takes as many examples as one of ER, `batch_size + memory_batch_size`, all drawn from new and old
+    alike; an epoch is as many steps as one pass over the new data.
+
+    Args:
+        context: What the update gives.
+        memory_batch_size: Examples a step beside `batch_size`, >= 1.
+        sampling: `uniform` over all examples, or `class_balanced`, each class as likely.
+        base: Hyperparameters of `Learner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        memory_batch_size: int = 32,
+        sampling: Literal["uniform", "class_balanced"] = "uniform",
+        **base: Any,
+    ) -> None:
+        base["budget"] = "compute_matched"
+        super().__init__(context, **base)
+        self.memory_batch_size = positive("memory_batch_size", memory_batch_size)
+        self.sampling = one_of("sampling", sampling, SAMPLINGS)
+
+    def rows(self) -> RowSource:
+        size = self.batch_size + self.memory_batch_size
+        draws = self.context.generators.torch("replay")
+        if self.sampling == "uniform":
+            return RandomRows(len(self.pool), size, draws)
+        labels = self.pool.labels()
+        if labels is None:
+            raise LabelsNeededError("sampling: class_balanced")
+        return BalancedRows(labels, size, draws)

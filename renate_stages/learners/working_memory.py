@@ -1,0 +1,232 @@
+"""The memory while an update runs: the parent's examples and, where a learner works online, new ones.
+
+Examples are read from their stores. What is known of them beside (logits, features) is read from the
+parent's store too, unless some of it is missing or new: then all of it is held in main memory,
+`(members, ...)` float32 a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renate_stages.data import Batch, ConcatStored, StoredDataset
+from renate_stages.memory import Selection, SelectionPolicy
+from renate_stages.memory.spec import METADATA
+
+Fields = dict[str, Tensor]
+BLOCK = 256  # examples that go through the model at once
+
+
+class ChosenMemory(NamedTuple):
+    """The memory that an update leaves.
+
+    Args:
+        selection: Rows of the old memory that stay, and of the new data that enter.
+        added_fields: What is kept beside each added row, by name, `(len(added), ...)`.
+        fields: The same of all rows, the kept ones first, where those of kept rows changed too.
+    """
+
+    selection: Selection
+    added_fields: Mapping[str, np.ndarray] = {}
+    fields: Mapping[str, np.ndarray] = {}
+
+
+class WorkingMemory:
+    """Members, each with a place from 0 on; a place keeps its member until another takes it.
+
+    Args:
+        old: The parent's memory, with the memory's transforms.
+        new: The new data, with the memory's transforms.
+        fields: Names of what is kept beside each example.
+    """
+
+    def __init__(self, old: StoredDataset, new: StoredDataset, fields: Sequence[str] = ()) -> None:
+        self._examples = ConcatStored([old, new])
+        self._old = old
+        self._rows = np.arange(len(old))  # of each member, counted over old and new
+        self._labels = _joined(old.labels(), new.labels(), len(old), len(new))
+        self._names = tuple(fields)
+        self._held: Fields | None = None  # of each member; None: they lie in the old store
+        self._changed = False  # whether those of old members differ from the store's
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def read(self, places: np.ndarray) -> Batch:
+        """Return the members at places, int64 `(n,)`, as one batch."""
+        inputs, targets = self._examples.__getitems__(self._rows[places])
+        return Batch(inputs, targets, places, self._fields_of(places))
+
+    def _fields_of(self, places: np.ndarray) -> Fields:
+        if not self._names:
+            return {}
+        if self._held is not None:
+            index = torch.from_numpy(places)
+            return {name: self._held[name][index] for name in self._names}
+        return {name: self._stored(name, places) for name in self._names}
+
+    def _stored(self, name: str, places: np.ndarray | None = None) -> Tensor:
+        """Return a field of old members as their store has it."""
+        rows = np.arange(len(self._old)) if self._old.rows is None else self._old.rows
+        path = METADATA + name
+        chosen = rows if places is None else rows[places]
+        column: Any = self._old.store.columns(chosen, [path])[path]
+        return torch.from_numpy(column)
+
+    # -- what is known beside the examples --------------------------------------------------------
+
+    def complete(
+        self, shapes: Mapping[str, torch.Size], compute: Callable[[np.ndarray], Fields]
+    ) -> int:
+        """Compute the fields of old members that lack them; call before training.
+
+        Where a field's vectors were shorter, because there were fewer classes, the rest is NaN.
+
+        Args:
+            shapes: Of each field of one example, as the model gives it now.
+            compute: Returns the fields of members at places, int64 `(n,)`.
+
+        Returns:
+            How many members lacked something.
+        """
+        if not self._names or not len(self._old):
+            return 0
+        spec = self._old.store.spec
+        assert spec is not None
+        known = {name: spec.metadata.get(METADATA + name) for name in self._names}
+        whole = all(
+            each is not None and each.shape == tuple(shapes[n]) for n, each in known.items()
+        )
+        if whole and not any(self._lacks(name).any() for name in self._names):
+            return 0
+        held, lacking = {}, np.zeros(len(self._old), dtype=bool)
+        for name in self._names:
+            held[name] = torch.full((len(self._old), *shapes[name]), torch.nan)
+            each = known[name]
+            if each is None or not _is_prefix(each.shape, shapes[name]):
+                lacking[:] = True
+                continue
+            values = self._stored(name).float()
+            held[name][..., : values.shape[-1]] = values
+            lacking |= self._lacks(name)
+        self._held, self._changed = held, True
+        places = np.flatnonzero(lacking)
+        for start in range(0, len(places), BLOCK):
+            block = places[start : start + BLOCK]
+            for name, values in compute(block).items():
+                held[name][torch.from_numpy(block)] = values.float().cpu()
+        return len(places)
+
+    def _lacks(self, name: str) -> np.ndarray:
+        return self._stored(name).flatten(1).isnan().all(1).numpy()
+
+    # -- online -----------------------------------------------------------------------------------
+
+    def shrink(self, policy: SelectionPolicy) -> None:
+        """Leave no more members than a policy has room for."""
+        if policy.size is None or len(self) <= policy.size:
+            return
+        nothing = np.empty(0, dtype=np.int64)
+        kept, _ = policy.select(self._labels_of(self._rows), nothing, len(self), 0)
+        if self._names and self._held is None:
+            self._hold()
+        self._rows = self._rows[kept]
+        if self._held is not None:
+            self._held = {n: each[torch.from_numpy(kept)] for n, each in self._held.items()}
+
+    def offer(self, policy: SelectionPolicy, rows: np.ndarray, fields: Fields) -> None:
+        """Let a policy take new examples in.
+
+        Args:
+            policy: Chooses among them.
+            rows: Of the new data, int64 `(n,)`.
+            fields: What is kept beside each, by name, `(n, ...)`.
+        """
+        number = len(self._old) + rows
+        labels = [
+            self._labels_of(each) if policy.needs_labels else None for each in (self._rows, number)
+        ]
+        places, added = policy.place(*labels, len(self), len(rows))
+        if not len(added):
+            return
+        if self._names and self._held is None:
+            self._hold(fields)
+        more = int(places.max()) + 1 - len(self)
+        if more > 0:
+            self._rows = np.concatenate([self._rows, np.full(more, -1)])
+        self._rows[places] = number[added]
+        if self._held is not None:
+            index, taken = torch.from_numpy(places), torch.from_numpy(added)
+            for name, held in self._held.items():
+                if more > 0:
+                    held = torch.cat([held, held.new_full((more, *held.shape[1:]), torch.nan)])
+                held[index] = fields[name].float().cpu()[taken]
+                self._held[name] = held
+
+    def _hold(self, like: Fields | None = None) -> None:
+        """Take the fields of all members into main memory."""
+        if len(self._rows):
+            self._held = self._fields_of(self._rows)
+        elif like is not None:
+            self._held = {name: torch.empty((0, *like[name].shape[1:])) for name in self._names}
+
+    def chosen(self) -> ChosenMemory:
+        """Return the memory as it stands, in order of arrival."""
+        order = np.argsort(self._rows)
+        rows = self._rows[order]
+        old = rows < len(self._old)
+        selection = Selection(rows[old], rows[~old] - len(self._old))
+        if self._held is None:
+            return ChosenMemory(selection)
+        values = {name: each.numpy()[order] for name, each in self._held.items()}
+        if self._changed:
+            return ChosenMemory(selection, fields=values)
+        return ChosenMemory(selection, {name: each[~old] for name, each in values.items()})
+
+    def at_end(self, selection: Selection, added: Mapping[str, np.ndarray]) -> ChosenMemory:
+        """Return a memory that was chosen at the end, and what is kept beside the added rows."""
+        if self._held is None or not self._changed:
+            return ChosenMemory(selection, added)
+        held = {name: each.numpy()[selection.kept] for name, each in self._held.items()}
+        both = {
+            name: np.concatenate([held[name], added[name]]) if name in added else held[name]
+            for name in held
+        }
+        return ChosenMemory(selection, fields=both)
+
+    # -- resuming ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the members and what is held beside them, as tensors."""
+        held = {} if self._held is None else dict(self._held)
+        return {"rows": torch.from_numpy(self._rows.copy()), "held": held}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self._rows = state["rows"].numpy().copy()
+        if state["held"]:
+            self._held = {name: each.clone() for name, each in state["held"].items()}
+
+    def _labels_of(self, rows: np.ndarray) -> np.ndarray | None:
+        return None if self._labels is None else self._labels[rows]
+
+
+def _joined(
+    old: np.ndarray | None, new: np.ndarray | None, num_old: int, num_new: int
+) -> np.ndarray | None:
+    """Return the labels of old and new rows, int64; None where some that there are have none."""
+    parts = [labels for labels, rows in ((old, num_old), (new, num_new)) if rows]
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if parts and len(known) == len(parts) else None
+
+
+def _is_prefix(shape: tuple[int, ...], now: torch.Size) -> bool:
+    """Whether vectors of a shape are those of now but for classes that have come since."""
+    return len(shape) == len(now) and shape[:-1] == tuple(now[:-1]) and shape[-1] <= now[-1]

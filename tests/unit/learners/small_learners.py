@@ -1,0 +1,60 @@
+"""Learners on a tiny model and small stores, without an updater: what tests of learners share."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from renate_stages.data import StepBatch, StoredDataset
+from renate_stages.learners.base import Learner, UpdateContext
+from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.models import MLP
+from renate_stages.optimization import default_loss, default_optimizer
+from renate_stages.randomness import Generators
+
+CLASSES = 3
+
+
+def stored(path: Path, rows: int, first: int = 0, classes=tuple(range(CLASSES)), **metadata):
+    """Examples (rows, 5) float32 with labels of some classes in turn."""
+    generator = np.random.default_rng(rows + first)
+    with StoreWriter(path, update=1) as writer:
+        if rows:
+            inputs = generator.normal(size=(rows, 5)).astype(np.float32)
+            labels = np.array(classes)[np.arange(first, first + rows) % len(classes)]
+            writer.append((inputs, labels), metadata)
+    return StoredDataset(ExampleStore.open(path))
+
+
+def context(update: int = 1, **changes) -> UpdateContext:
+    torch.manual_seed(0)
+    model = MLP(num_inputs=5, num_outputs=CLASSES, hidden_size=4)
+    untrained = {name: value.clone() for name, value in model.state_dict().items()
+                 if isinstance(value, torch.Tensor)}  # fmt: skip
+    given = {
+        "model": model,
+        "untrained": {**untrained, "_extra_state": model.get_extra_state()},
+        "loss_fn": default_loss,
+        "optimizer_fn": partial(default_optimizer, learning_rate=0.1),
+        "lr_scheduler_fn": None,
+        "task_id": "default_task",
+        "generators": Generators(0, update),
+    }
+    return UpdateContext(**{**given, **changes})
+
+
+def first_step(learner: Learner) -> StepBatch:
+    return next(iter(learner.train_dataloader()))
+
+
+def take_steps(learner: Learner, count: int) -> None:
+    """Train as Lightning does, for so many steps."""
+    optimizer = learner.configure_optimizers()
+    for _, batch in zip(range(count), learner.train_dataloader(), strict=False):
+        optimizer.zero_grad()
+        learner.training_step(batch, 0).backward()
+        optimizer.step()
+        learner.after_step()
