@@ -1,7 +1,6 @@
 """Data of an update: the user's data module, datasets over stores, and loaders."""
 
 from renate_stages.data.ingest import ingest
-from renate_stages.data.loaders import make_loader
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.steps import Batch, StepBatch
 from renate_stages.data.stored import ConcatStored, StoredDataset, concatenate
@@ -15,6 +14,5 @@ __all__ = [
     "StoredDataset",
     "concatenate",
     "ingest",
-    "make_loader",
     "write_digits",
 ]

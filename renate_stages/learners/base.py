@@ -26,11 +26,10 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
-from renate_stages.data.steps import Memory, Pass, RowSource, Steps, step_loader
+from renate_stages.data.steps import Memory, Pass, RowSource, StepLoader, Steps, step_loader
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.averaging import averaged_copy
 from renate_stages.learners.masking import mask_classes
@@ -145,6 +144,34 @@ class LossComponent(nn.Module):
         """Take what the next update needs; training is over."""
 
 
+class EpochLosses:
+    """Sums losses up on their device, a kernel every so many steps: reading each would wait for it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[tuple[Tensor, int]]] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, name: str, mean: Tensor, examples: int) -> None:
+        """Count a step's mean loss over some examples."""
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append((mean.detach(), examples))
+        if len(waiting) == 512:
+            self._sum_up(name)
+
+    def _sum_up(self, name: str) -> None:
+        means, examples = zip(*self._waiting.pop(name), strict=True)
+        weights = torch.tensor(examples, dtype=torch.float64)
+        loss, count = self._sums.get(name, (0.0, 0))
+        loss += float(torch.stack(means).double().cpu() @ weights)
+        self._sums[name] = loss, count + sum(examples)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss over all its examples."""
+        for name in list(self._waiting):
+            self._sum_up(name)
+        return {name: loss / count for name, (loss, count) in self._sums.items()}
+
+
 class Learner(LightningModule):
     """Trains on the new data. Subclasses change what a step learns from, and what is kept.
 
@@ -175,10 +202,10 @@ class Learner(LightningModule):
         self.mask_unused_classes = mask_unused_classes
         self.components = nn.ModuleList()
         self.average: AveragedModel | None = None
-        self._losses: dict[str, Tensor] = {}
-        self._examples = 0
+        self._losses = EpochLosses()
         self._order: torch.Generator | None = None  # of the running training
         self._order_state: Tensor | None = None  # where a resumed training stands in it
+        self._worker_seeds = context.generators.torch("workers")
         self._features: list[Tensor] = []  # of the latest call of the model, where they are kept
         self._hook: RemovableHandle | None = None
         self._left: dict[str, Tensor] = {}  # what the parent's learner left of components
@@ -215,7 +242,7 @@ class Learner(LightningModule):
         if any(component.needs_features for component in self.parts):  # after copies are made
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> StepLoader:
         """Return the batches of one epoch: the new data, shuffled anew in each."""
         return self.loader(self.new)
 
@@ -225,7 +252,7 @@ class Learner(LightningModule):
         memory: Memory | None = None,
         replay: RowSource | None = None,
         draws: int = 1,
-    ) -> DataLoader:
+    ) -> StepLoader:
         """Return steps over a dataset, each example once an epoch; the last may be smaller.
 
         Args:
@@ -238,10 +265,10 @@ class Learner(LightningModule):
         rows = Pass(len(dataset), self.batch_size, order, replay, draws)
         return self.step_loader(Steps(dataset, memory), rows)
 
-    def step_loader(self, steps: Steps, rows: Any) -> DataLoader:
+    def step_loader(self, steps: Steps, rows: Any) -> StepLoader:
         """Return a loader of steps as this update's parameters say: workers, pinned memory."""
         pinned = self.device.type == "cuda"
-        return step_loader(steps, rows, self.order(), self.context.num_workers, pinned)
+        return step_loader(steps, rows, self._worker_seeds, self.context.num_workers, pinned)
 
     def order(self) -> torch.Generator:
         """Return the source of the order of batches, where a resumed training stands in it."""
@@ -256,17 +283,20 @@ class Learner(LightningModule):
 
         A learner that draws from more than `loader` adds its own.
         """
-        return {} if self._order is None else {"order": self._order.get_state()}
+        if self._order is None:
+            return {}
+        return {"order": self._order.get_state(), "workers": self._worker_seeds.get_state()}
 
     def take_position(self, position: Mapping[str, Any]) -> None:
         """Go on from what `position` returned; called after `start_update`, before training."""
-        self._order_state = position["order"]
+        self._order_state = position.get("order")
+        if "workers" in position:
+            self._worker_seeds.set_state(position["workers"])
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
         """Return the loss of one step, a scalar."""
         loss = self.loss(batch)
-        self._record("loss", loss, len(batch.new))
-        self._examples += len(batch.new)
+        self._losses.add("loss", loss, len(batch.new))
         return loss
 
     def loss(self, batch: StepBatch) -> Tensor:
@@ -363,19 +393,13 @@ class Learner(LightningModule):
                     continue
                 number += component.own_draw or number < 0
             term = component(new, draws[number] if component.replays and draws else None)
-            self._record(type(component).__name__, term, len(new.batch))
+            self._losses.add(type(component).__name__, term, len(new.batch))
             loss = loss + component.weight * term
         return loss
 
-    def _record(self, name: str, value: Tensor, examples: int) -> None:
-        value = value.detach() * examples
-        self._losses[name] = self._losses[name] + value if name in self._losses else value
-
     def epoch_losses(self) -> dict[str, float]:
         """Return the mean losses over the examples since this was last called, and forget them."""
-        count = max(1, self._examples)
-        found = {name: float(value) / count for name, value in self._losses.items()}
-        self._losses, self._examples = {}, 0
+        found, self._losses = self._losses.means(), EpochLosses()
         return found
 
     def _keep_features(self, _: nn.Module, __: Any, output: Tensor) -> None:
@@ -416,7 +440,7 @@ class Learner(LightningModule):
         tensors = {
             f"{name}.{key}": value
             for name, component in self._surviving().items()
-            for key, value in component.state_dict().items()
+            for key, value in _tensors_of(component).items()
         }
         return tensors, {"learner": type(self).__name__}
 
@@ -436,12 +460,12 @@ class Learner(LightningModule):
         for name, component in self._surviving().items():
             prefix = f"{name}."
             found = {k[len(prefix) :]: v for k, v in self._left.items() if k.startswith(prefix)}
-            own = component.state_dict()
+            own = _tensors_of(component)
             fits = found.keys() == own.keys() and all(
                 found[key].shape == own[key].shape for key in own
             )
             if found and fits:
-                component.load_state_dict(found)
+                component.load_state_dict({**component.state_dict(), **found})
             elif found:
                 self.context.say(f"the model has changed: {name} starts anew from the parent's")
 
@@ -496,6 +520,12 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise InvalidHyperparameterError(name, value, f"one of {', '.join(allowed)}")
     return value
+
+
+def _tensors_of(component: nn.Module) -> dict[str, Tensor]:
+    """Return its state without what modules in it say of themselves beside tensors."""
+    state = component.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _on(tree: Any, device: torch.device) -> Any:

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate, make_loader
-from renate_stages.data.steps import RandomRows
+from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
+from renate_stages.data.steps import RandomRows, StepLoader
 from renate_stages.learners.base import (
     Learner,
     Passed,
@@ -59,6 +58,7 @@ class ReplayLearner(Learner):
         self.memory_update = one_of("memory_update", memory_update, MEMORY_UPDATES)
         self.replay_forward = one_of("replay_forward", replay_forward, FORWARDS)
         self.memory_size = memory_size
+        self._together: list[Tensor] = []  # outputs of the latest joint pass
         self.policy = policy_of(memory_policy, memory_size, context)
         if memory_update == "online" and not self.policy.online:
             able = "memory_policy: reservoir, class_balanced, greedy or infinite"
@@ -95,7 +95,7 @@ class ReplayLearner(Learner):
         replaying = [component for component in self.active if component.replays]
         return 1 + sum(component.own_draw for component in replaying[1:])
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> StepLoader:
         if self._replay is None:
             return self.loader(self.new)
         return self.loader(self.new, self.working, self._replay, self.draws_a_step)
@@ -126,6 +126,7 @@ class ReplayLearner(Learner):
         batches = [new, *drawn]
         inputs = concatenate([each.inputs for each in batches])
         whole = self.pass_on(Batch(inputs, None, new.rows))
+        self._together[:] = [whole.outputs]
         sizes = [len(each) for each in batches]
         outputs = whole.outputs.split(sizes)
         features = (
@@ -272,7 +273,10 @@ class ExperienceReplay(ReplayLearner):
         if not draws:
             return super().total(new, draws)
         (drawn,) = draws
-        outputs = concatenate([new.outputs, drawn.outputs])
+        if self.replay_forward == "separate":
+            outputs = concatenate([new.outputs, drawn.outputs])
+        else:  # what was one batch need not be joined again
+            (outputs,) = self._together
         targets = concatenate([new.batch.targets, drawn.batch.targets])
         return self.with_components(self.loss_of(outputs, targets), new, draws)
 
@@ -331,7 +335,11 @@ def select(
     """
     features = None
     if policy.needs_features:
-        loader = make_loader(new, BLOCK, shuffle=False, generator=None)
-        found = [features_of(model, inputs, task_id) for inputs, _ in loader]
+        found = [
+            features_of(
+                model, new.__getitems__(range(start, min(start + BLOCK, len(new))))[0], task_id
+            )
+            for start in range(0, len(new), BLOCK)
+        ]
         features = torch.cat(found).numpy() if found else np.empty((0, 1), dtype=np.float32)
     return policy.select(old.labels(), new.labels(), len(old), len(new), features)

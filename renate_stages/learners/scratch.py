@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from renate_stages.data import ConcatStored, StoredDataset
-from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, Steps
+from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, StepLoader, Steps
 from renate_stages.errors import LabelsNeededError
 from renate_stages.learners.base import Learner, UpdateContext, one_of, positive
 from renate_stages.learners.components import Reinitialisation
@@ -63,7 +62,7 @@ class PoolLearner(Learner):
         """Steps that one pass over the new data takes."""
         return -(-len(self.new) // self.batch_size)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> StepLoader:
         if self.budget == "full":
             return self.loader(self.pool)
         self._rows = self._rows or self.rows()

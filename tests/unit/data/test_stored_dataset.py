@@ -5,16 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import TensorDataset
 
-from renate_stages.data import (
-    ConcatStored,
-    MemorySampler,
-    ReplayBatches,
-    StoredDataset,
-    ingest,
-    make_loader,
-)
+from renate_stages.data import ConcatStored, StoredDataset, ingest
 from renate_stages.memory import ExampleStore, StoreWriter
 
 
@@ -97,81 +90,3 @@ def test_nested_parts_are_joined_with_their_structure(nested):
     data = ConcatStored([StoredDataset(nested), StoredDataset(nested)])
     inputs, _ = data.__getitems__([5, 0, 4])
     assert isinstance(inputs["x"], tuple) and inputs["x"][1].tolist() == [2, 0, 1]
-
-
-def order(loader) -> list[list[int]]:
-    return [targets.tolist() for _, targets in loader]
-
-
-def test_a_loader_is_determined_by_its_generator_and_shuffles_each_pass(store):
-    def loader(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return make_loader(StoredDataset(store), 4, shuffle=True, generator=generator)
-
-    one, other = loader(1), loader(1)
-    first, second = order(one), order(one)
-    assert (first, second) == (order(other), order(other))
-    assert first != second and first != order(loader(2))
-    assert sorted(row for batch in first for row in batch) == list(range(10)) and [
-        len(b) for b in first
-    ] == [4, 4, 2]
-
-
-def test_a_loader_never_draws_from_the_global_generator(store):
-    state = torch.get_rng_state()
-    order(make_loader(StoredDataset(store), 4, shuffle=False, generator=None))
-    order(make_loader(StoredDataset(store), 4, shuffle=True, generator=torch.Generator()))
-    assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ValueError, match="generator"):
-        make_loader(StoredDataset(store), 4, shuffle=True, generator=None)
-
-
-def test_a_loader_gathers_a_batch_at_once(store, monkeypatch):
-    calls = []
-    gather = ExampleStore.gather
-    monkeypatch.setattr(
-        ExampleStore, "gather", lambda self, rows: calls.append(len(rows)) or gather(self, rows)
-    )
-    loader = make_loader(StoredDataset(store), 4, shuffle=False, generator=None, drop_last=True)
-    assert order(loader) == [[0, 1, 2, 3], [4, 5, 6, 7]] and calls == [4, 4]
-
-
-def test_a_loader_takes_subsets_and_other_datasets(store):
-    subset = Subset(StoredDataset(store), [3, 1, 2])
-    assert order(make_loader(subset, 2, shuffle=False, generator=None)) == [[3, 1], [2]]
-    plain = TensorDataset(torch.zeros(3, 2), torch.arange(3))
-    assert order(make_loader(plain, 2, shuffle=False, generator=None)) == [[0, 1], [2]]
-
-
-def test_workers_give_the_same_batches(store):
-    loader = make_loader(StoredDataset(store), 4, shuffle=False, generator=None, num_workers=1)
-    assert order(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
-def test_replay_covers_every_row_once_a_pass(store, batch_size):
-    batches = ReplayBatches(StoredDataset(store), batch_size, torch.Generator().manual_seed(0))
-    drawn = []
-    for _ in range(-(-30 // batch_size)):
-        _, targets = next(batches)
-        assert len(targets) == batch_size
-        drawn += targets.tolist()
-    passes = [drawn[start : start + 10] for start in (0, 10, 20)]
-    assert all(sorted(one) == list(range(10)) for one in passes)
-    assert passes[0] != passes[1] != passes[2]
-
-
-def test_a_replay_batch_is_no_larger_than_the_memory(store):
-    batches = ReplayBatches(StoredDataset(store), 64, torch.Generator())
-    assert sorted(next(batches)[1].tolist()) == list(range(10))
-    with pytest.raises(ValueError, match="from 0 rows"):
-        MemorySampler(0, 8, torch.Generator())
-
-
-def test_a_memory_sampler_continues_where_it_was_saved():
-    sampler = MemorySampler(10, 4, torch.Generator().manual_seed(3))
-    next(sampler)
-    resumed = MemorySampler(10, 4, torch.Generator())
-    resumed.load_state_dict(sampler.state_dict())
-    for _ in range(6):
-        assert torch.equal(next(sampler), next(resumed))
