@@ -181,10 +181,16 @@ def forget(
         return
     listed = _read_ids(ids) if ids else []
     opened = action.open_update(project, listed, where or [])
-    for store, rows in opened.rows.items():
-        print(f"{rows} row(s) of {store} will leave")
+    for store, (rows, dropped) in opened.rows.items():
+        also = f", and the bytes of {dropped} that were dropped before" if dropped else ""
+        print(f"{rows} row(s) of {store} will leave{also}")
     if not opened.rows:
         print("no kept row is named; those named stay out if they come in")
+    if opened.by_update:
+        print(
+            "`update` is the one that rows came with: those that come in again are of a later one,"
+        )
+        print("and new; to keep them out name their ids, or give a condition without `update`")
     print(f"update {opened.number} is open, and forgets: no new data, no training")
     print("the weights may still reflect these examples; only training without them undoes that")
     print(
@@ -194,6 +200,13 @@ def forget(
 
 
 def _erase(steps: Sequence[forget_action.Step], project: Project, yes: bool) -> None:
+    from renate_stages import lineage
+
+    versions = lineage.older_versions(project)
+    for name, paths in versions.items():
+        print(f"of {name} DVC's cache holds {', '.join(paths)}")
+    if not versions:
+        print("of no tagged update DVC's cache holds more than the present one has")
     print("this keeps the present commit's data and state alone, and no update to go back to:")
     for step in steps:
         print(f"  {step.shown}")

@@ -16,6 +16,7 @@ from renate_stages import lineage
 from renate_stages.errors import NothingToForgetError, StillHeldError, UnknownFieldError
 from renate_stages.forget_list import ForgetList, names
 from renate_stages.memory import ExampleStore
+from renate_stages.memory.predicate import Predicate
 from renate_stages.prepared import SPLITS, PreparedData
 from renate_stages.project import Project
 from renate_stages.state import State
@@ -27,11 +28,14 @@ class Opened:
 
     Args:
         number: Of the update.
-        rows: Rows that will leave, by store of the state it starts from.
+        rows: By store of the state it starts from, how many rows will leave, and of how many that
+            were dropped before the bytes still lie there, and will leave as well.
+        by_update: Whether a condition asks for the update that rows came with.
     """
 
     number: int
-    rows: dict[str, int]
+    rows: dict[str, tuple[int, int]]
+    by_update: bool
 
 
 def open_update(project: Project, ids: list[str], where: list[str]) -> Opened:
@@ -57,9 +61,15 @@ def open_update(project: Project, ids: list[str], where: list[str]) -> Opened:
     for predicate in forget.where:
         for name in sorted(predicate.names - known):
             raise UnknownFieldError(f"condition {predicate.text!r}", name, sorted(known))
-    rows = {name: int(forget.stored_rows(store).sum()) for name, store in stores.items()}
+    rows = {}
+    for name, store in stores.items():
+        named = forget.stored_rows(store)
+        if named.any():
+            live = int(named[store.stored_live()].sum())
+            rows[name] = live, int(named.sum()) - live
     number = lineage.open_forget(project, forget)
-    return Opened(number, {name: count for name, count in rows.items() if count})
+    by_update = any("update" in Predicate.parse(text).names for text in where)
+    return Opened(number, rows, by_update)
 
 
 def stores_of(folder: Path) -> dict[str, ExampleStore]:

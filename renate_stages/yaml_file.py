@@ -51,9 +51,16 @@ def dump(content: Any) -> str:
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
     """Apply `change` to a YAML file's content, keeping comments and order; written whole."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, RoundTripRepresenter
 
+    class NullSpelledOut(RoundTripRepresenter):
+        """Writes `key: null` as it was, where ruamel would leave `key:`."""
+
+    NullSpelledOut.add_representer(
+        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     yaml = YAML()
+    yaml.Representer = NullSpelledOut
     yaml.preserve_quotes = True
     yaml.width = 10_000
     content = yaml.load(path.read_text(encoding="utf-8"))

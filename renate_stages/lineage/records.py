@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from renate_stages import yaml_file
-from renate_stages.lineage.commands import git
+from renate_stages.lineage.commands import dvc, git
 from renate_stages.params import Params
 from renate_stages.project import Project
 
@@ -49,6 +50,29 @@ def tags(project: Project) -> list[int]:
 def at_tag(project: Project, number: int, name: str) -> str:
     """Return the text of a file at an update's tag."""
     return git(project, "show", f"{TAG}{number}:{name}")
+
+
+def older_versions(project: Project) -> dict[str, list[str]]:
+    """Return by tag which outputs and data of that update lie in DVC's cache, and are not today's.
+
+    Only data and outputs that hold examples or a model are looked for: what Git has, Git keeps.
+    """
+    cache = Path(dvc(project, "cache", "dir")) / "files" / "md5"
+
+    def cached(md5: str) -> bool:
+        return (cache / md5[:2] / md5[2:]).is_file()
+
+    lock = project.lock_file.read_text("utf-8") if project.lock_file.is_file() else "{}"
+    present = {md5 for _, _, md5 in (*entries(lock, "outs"), *entries(lock, "deps"))}
+    present |= {pointer_hash(project) or ""}
+    found = {}
+    for number in tags(project):
+        at = at_tag(project, number, "dvc.lock")
+        by_path = {path: md5 for key in ("deps", "outs") for _, path, md5 in entries(at, key)}
+        older = {path for path, md5 in by_path.items() if md5 not in present and cached(md5)}
+        if older:
+            found[f"{TAG}{number}"] = sorted(older)
+    return found
 
 
 def is_fresh(project: Project) -> bool:

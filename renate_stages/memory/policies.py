@@ -27,7 +27,7 @@ UNITS = {
     **{name: 1000**power for power, name in enumerate(("B", "KB", "MB", "GB", "TB"))},
     **{name: 1024**power for power, name in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
-_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?B|B)")
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kKMGT]i?B|B)")
 
 
 def make_policy(name: str, size: int | None, generator: np.random.Generator) -> SelectionPolicy:
@@ -54,7 +54,7 @@ def size_in_bytes(size: str) -> int:
         InvalidMemorySizeError: If it is no such size, or below one byte.
     """
     found = _BYTES.fullmatch(size)
-    count = int(float(found[1]) * UNITS[found[2]]) if found else 0
+    count = int(float(found[1]) * UNITS[found[2].replace("k", "K")]) if found else 0
     if count < 1:
         raise InvalidMemorySizeError("reservoir", size)
     return count

@@ -25,7 +25,8 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     refused = project.run("renate-stages", "forget", "--where", "sorce == 'eu'", code=2)
     assert "sorce" in refused and "known:" in refused
     said = project.run("renate-stages", "forget", "--ids", "../ids.txt")
-    assert "7 row(s) of memory will leave" in said and "update 4 is open, and forgets" in said
+    assert "7 row(s) of memory will leave" in said and "come in again" not in said
+    assert "update 4 is open, and forgets" in said
     assert "dvc repro" in project.run("renate-stages", "status")
     refused = project.run("renate-stages", "forget", "--erase", "--yes", code=2)
     assert "rows to forget are still here" in refused
@@ -45,6 +46,9 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
 
     cache = [path for path in (root / ".dvc" / "cache").rglob("*") if path.is_file()]
     assert any(images[0] in path.read_bytes() for path in cache)
+    listed = project.run("renate-stages", "forget", "--erase", code=1)  # nobody says yes
+    assert "of update-3 DVC's cache holds" in listed and "state" in listed
+    assert any(images[0] in path.read_bytes() for path in cache), "nothing was removed"
     said = project.run("renate-stages", "forget", "--erase", "--yes")
     assert "dvc gc --workspace --force --cloud" in said and "removed" in said
     places = (root / ".dvc", root / "state", root / "parent", root.parent / "digits-dvc-remote")

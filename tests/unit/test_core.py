@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_project import edit_params
+from small_project import REPOSITORY, edit_params
 
 import renate_stages
 from renate_stages import errors, files, lineage, state, yaml_file
@@ -55,6 +55,15 @@ def test_a_link_to_a_symbolic_link_is_to_the_file(tmp_path):
     files.link_or_copy(tmp_path / "symbolic", tmp_path / "in" / "linked")
     assert not (tmp_path / "in" / "linked").is_symlink()
     assert (tmp_path / "in" / "linked").samefile(tmp_path / "real")
+
+
+def test_an_edit_changes_no_other_line_of_params(tmp_path):
+    lines = (REPOSITORY / "params.yaml").read_text().splitlines()
+    path = tmp_path / "params.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    yaml_file.edit(path, lambda content: content["update"].update(number=2))
+    changed = path.read_text().splitlines()
+    assert [new for old, new in zip(lines, changed, strict=True) if old != new] == ["  number: 2"]
 
 
 def test_editing_yaml_keeps_comments(tmp_path):

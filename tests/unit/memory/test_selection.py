@@ -377,7 +377,13 @@ def test_more_examples_cost_events_not_rows(name):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [("20GB", 20 * 10**9), ("1.5 GiB", 3 * 2**29), ("500 MB", 500 * 10**6), ("3KiB", 3072)],
+    [
+        ("20GB", 20 * 10**9),
+        ("20kB", 20_000),
+        ("1.5 GiB", 3 * 2**29),
+        ("500 MB", 500 * 10**6),
+        ("3KiB", 3072),
+    ],
 )
 def test_sizes_in_bytes_are_read(size, expected):
     assert size_in_bytes(size) == expected
