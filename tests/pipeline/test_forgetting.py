@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import numpy as np
+import pytest
+from sandbox import REPOSITORY
 
 from renate_stages.forget import still_held
 from renate_stages.memory.identity import to_text
@@ -61,3 +66,19 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     project.run("renate-stages", "verify")
     project.run("dvc", "status")
     assert project.run("renate-stages", "memory").splitlines()[-1].split()[:2] == ["all", "293"]
+
+
+@pytest.mark.slow
+def test_the_guides_commands_run_as_written(project):
+    """But for the condition on `source`, which the digits do not have."""
+    guide = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8")
+    block = re.search(r"## Forget examples\n.*?```text\n(.*?)```", guide, re.DOTALL)
+    assert block is not None
+    held = State.open(project.root / "state").memory()
+    (project.root.parent / "ids.txt").write_text(to_text(held.metadata("id"))[0])
+    for line in block[1].splitlines():
+        for command in line.split("#")[0].split("&&"):
+            words = ["../ids.txt" if word == "ids.txt" else word for word in shlex.split(command)]
+            if words and "--where" not in words:
+                project.run(*words)
+    assert len(State.open(project.root / "state").memory()) == len(held) - 1

@@ -19,6 +19,7 @@ PAUSE += '        Path(".renate/paused").touch()\n        __import__("time").sle
 @pytest.mark.parametrize("victim", ["stage", "dvc", pytest.param("both", marks=pytest.mark.slow)])
 def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, victim):
     undisturbed = project.hashes("state")
+    untouched = {folder: project.hashes(folder) for folder in (".dvc/cache/files", "parent")}
     project.edit("renate_config.py", (TRANSFORM, PAUSE + TRANSFORM))
     scratch = project.root / ".renate"
     (scratch / "pause").touch()
@@ -46,6 +47,8 @@ def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, 
             os.killpg(repro.pid, signal.SIGKILL)
             repro.wait()
     assert not (project.root / "state").exists()
+    for folder, before in untouched.items():
+        assert project.hashes(folder).items() >= before.items()
 
     (scratch / "pause").unlink()
     project.run("dvc", "repro", "-q")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,21 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from renate_stages import yaml_file
 from renate_stages.cli import app
+from renate_stages.data.ingest import ingest
+from renate_stages.memory import POLICIES, size_in_bytes
+from renate_stages.params import Params
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "template/{{cookiecutter.project_slug}}/README.md"]
+GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8")
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/memory-and-state.md",
+    "template/{{cookiecutter.project_slug}}/README.md",
+]
 COMMANDS = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -31,6 +42,33 @@ def test_every_command_named_is_there(name):
     if not name.startswith("template"):
         for target in re.findall(r"(?:^|`)\s*make ([a-z-]+)", text, re.MULTILINE):
             assert f"\n{target}:" in targets, target
+
+
+def block(text: str, language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_guides_data_module_is_prepared(tmp_path):
+    (tmp_path / "reviews.py").write_text(block(GUIDE, "python"))
+    module = runpy.run_path(str(tmp_path / "reviews.py"))["Reviews"](tmp_path)
+    module.setup()
+    store = ingest(module.train_data(), tmp_path / "s", 1, "train", ragged=module.ragged_fields)
+    assert store.spec is not None and set(store.spec.metadata) == {
+        f"meta.{name}" for name in ("id", "source", "update", "weight")
+    }
+    assert [len(row) for row in store.column("inputs.tokens")] == [3, 1]
+
+
+def test_the_guides_parameters_are_taken_and_its_policies_all_there_are():
+    given = yaml_file.parse(block(GUIDE, "yaml"), "the guide")
+    params = Params.parse(given)
+    assert params.retention.model_dump() == given["retention"]
+    table = GUIDE[GUIDE.index("| `memory_policy`") :].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"memory_policy", *POLICIES}
+    for size in re.findall(r"[\d.]+[KMG]i?B", GUIDE[: GUIDE.index("retention:")]):
+        assert size_in_bytes(size) > 1
 
 
 def test_the_pipeline_calls_commands_that_are_there():
