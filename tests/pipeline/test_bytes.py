@@ -69,6 +69,7 @@ def test_an_update_adds_to_cache_and_remote_what_is_new(three_updates):
 
 
 def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
+    cached_before = project.hashes(".dvc/cache/files")
     shutil.rmtree(project.root / "parent")
     project.run("dvc", "checkout", "-q", "parent.dvc")
     project.run("dvc", "repro", "-q", "-f", "-s", "train")
@@ -81,6 +82,7 @@ def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
         assert (project.root / "state" / name).stat().st_ino == cached.stat().st_ino
         assert not parent.stat().st_mode & 0o222
     assert not list((project.root / "work" / "restored").rglob("*.npy"))
+    assert project.hashes(".dvc/cache/files").items() >= cached_before.items()  # as root, too
 
 
 @pytest.mark.slow

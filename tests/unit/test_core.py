@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_project import REPOSITORY, edit_params
+from small_project import REPOSITORY
 
 import renate_stages
-from renate_stages import errors, files, lineage, state, yaml_file
+from renate_stages import errors, files, state, yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
@@ -201,117 +201,6 @@ def test_damage_of_a_state_is_named(tmp_path, damage):
         state.check(tmp_path)
     assert ("state.json" if damage == "manifest" else "memory/index.json") in str(raised.value)
     assert "dvc checkout" in str(raised.value)
-
-
-# -- the chain, on a small repository with hashes written by hand ----------------------------------
-
-
-def lock(parent: str, made: str) -> dict:
-    return {
-        "stages": {
-            "restore-state": {"deps": [{"path": "parent", "md5": parent}]},
-            "train": {"outs": [{"path": "state", "md5": made, "size": 1, "nfiles": 1}]},
-            "export": {"deps": [{"path": "state", "md5": made}]},
-        }
-    }
-
-
-@pytest.fixture
-def chain(project, monkeypatch) -> Project:
-    """Two tagged updates, and a third that is open and has run."""
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
-    lineage.git(project, "init", "-q")
-    for number, start, made in ((1, "a", "b"), (2, "b", "c"), (3, "c", "d")):
-        edit_params(project, update__number=number, update__parent=number - 1)
-        pointer = {"outs": [{"path": "parent", "md5": start}]}
-        project.parent_pointer.write_text(yaml_file.dump(pointer))
-        project.lock_file.write_text(yaml_file.dump(lock(start, made)))
-        lineage.git(project, "add", "dvc.lock", "parent.dvc", "params.yaml")
-        lineage.git(project, "commit", "-q", "-m", f"Update {number}")
-        if number < 3:
-            lineage.git(project, "tag", f"update-{number}")
-    return project
-
-
-def test_a_whole_chain_passes(chain):
-    assert lineage.verify(chain) == (2, [])
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("parent.dvc", "md5: c", "md5: x"),
-        ("dvc.lock", "md5: c", "md5: x"),
-        ("dvc.lock", "md5: d\n      size", "md5: x\n      size"),
-    ],
-)
-def test_one_altered_hash_breaks_the_chain(chain, name, old, new):
-    path = chain.root / name
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
-    checked, problems = lineage.verify(chain)
-    assert checked == 2 and problems and "the working tree" in problems[0]
-
-
-def test_an_altered_hash_in_a_tagged_update_is_found(chain):
-    lineage.git(chain, "checkout", "-q", "--detach", "update-2")
-    chain.lock_file.write_text(yaml_file.dump(lock("b", "z")))
-    lineage.git(chain, "commit", "-q", "-a", "-m", "forged")
-    lineage.git(chain, "tag", "-f", "update-2")
-    lineage.git(chain, "checkout", "-q", "-")
-    assert any("update-2 wrote z" in problem for problem in lineage.verify(chain)[1])
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "told"),
-    [
-        ("parent.dvc", "md5: b", "md5: x", "update-2: parent.dvc names x, but update-1 wrote b"),
-        ("dvc.lock", "md5: b", "md5: x", "update-2: restore-state read parent as x, but parent"),
-        (
-            "dvc.lock",
-            "md5: c\n      size",
-            "md5: x\n      size",
-            "update-2: export read state as c",
-        ),
-        ("params.yaml", "number: 2", "number: 4", "update-2: params.yaml says it is update 4"),
-        (
-            "params.yaml",
-            "parent: 1",
-            "parent: 0",
-            "update-2: parent.dvc names b, but the first state is a",
-        ),
-    ],
-)
-def test_what_is_altered_in_a_tagged_update_is_told(chain, name, old, new, told):
-    lineage.git(chain, "checkout", "-q", "--detach", "update-2")
-    path = chain.root / name
-    assert path.read_text().count(old) == 1
-    path.write_text(path.read_text().replace(old, new))
-    lineage.git(chain, "commit", "-q", "-a", "-m", "forged")
-    lineage.git(chain, "tag", "-f", "update-2")
-    lineage.git(chain, "checkout", "-q", "-")
-    _, problems = lineage.verify(chain)
-    assert any(problem.startswith(told) for problem in problems), problems
-
-
-def test_a_parent_without_a_tag_is_told(chain):
-    lineage.git(chain, "tag", "-d", "update-1")
-    assert lineage.verify(chain) == (1, ["update-2: its parent update-1 is not tagged"])
-
-
-def test_an_open_update_that_has_not_run_is_no_break(chain):
-    """Until then dvc.lock is still its parent's."""
-    chain.lock_file.write_text(yaml_file.dump(lock("b", "c")))
-    assert lineage.verify(chain) == (2, [])
-
-
-def test_status_says_how_to_get_a_parent_that_is_not_here(chain):
-    chain.parent.rename(chain.root / "elsewhere")
-    found = lineage.status(chain)
-    assert (found["update"], found["parent"]) == ("3", "update 2 (c)")
-    assert "dvc pull parent.dvc" in found["state"]
 
 
 # -- what is imported ------------------------------------------------------------------------------
