@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from renate_stages import files, tracking
 from renate_stages.evaluation.report import model_card, update_report
+from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.stages.run_identity import run_identity
@@ -25,7 +26,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         project, params, key=state.provenance.inputs or "", parent=state.provenance.parent
     )
     with tracking.reopened_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
-        from renate_stages.models.stored import write_checkpoint
+        with heavy_imports():
+            from renate_stages.models.stored import write_checkpoint
 
         with files.whole_directory(project.export) as folder:
             for name in MODEL_FILES:

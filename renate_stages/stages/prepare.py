@@ -12,6 +12,7 @@ import numpy as np
 from renate_stages import files, prepared
 from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
 from renate_stages.forget_list import ForgetList
+from renate_stages.imports import heavy_imports
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.params import DataParams, Params
 from renate_stages.prepared import SPLITS
@@ -65,7 +66,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     splits = Splits()
     if params.update.kind == "update":
         require_files(project.incoming)
-        user = UserConfig.load(project.user_config, stage="prepare")
+        with heavy_imports():
+            user = UserConfig.load(project.user_config, stage="prepare")
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
         splits = read_splits(user, project.incoming, params.data, generators)

@@ -9,6 +9,7 @@ from typing import Any
 from renate_stages import files, tracking, yaml_file
 from renate_stages.errors import MissingFileError
 from renate_stages.forget_list import ForgetList
+from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
@@ -32,10 +33,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     identity = run_identity(project, params, key=key, parent=parent.identity)
 
     with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
-        user = UserConfig.load(project.user_config, stage="train")
-        from renate_stages.evaluation.plots import write_plot_data
-        from renate_stages.measured_update import MeasuredUpdate  # torch and Lightning, only here
-        from renate_stages.resume import Resume
+        with heavy_imports():
+            user = UserConfig.load(project.user_config, stage="train")
+            from renate_stages.evaluation.plots import write_plot_data
+            from renate_stages.measured_update import MeasuredUpdate  # torch, Lightning: only here
+            from renate_stages.resume import Resume
 
         resume = Resume.of(project.checkpoints, key, say)
         logged = params.model_dump(exclude={"tracking"})

@@ -11,6 +11,7 @@ found the package, nor what else importing that would load.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import sys
@@ -80,15 +81,16 @@ class Writer:
         self, *, mode: str, store: dict[str, Any], experiment: str, name: str, key: str, tags: Tags
     ) -> None:
         """Open a new attempt (mode "new") or the latest complete one (mode "reopen")."""
-        from mlflow import MlflowClient
+        with _heavy_imports():
+            from mlflow import MlflowClient
 
-        uri, database = store["uri"], store["database"]
-        with _locked(Path(store["lock"])) if database else nullcontext():
-            if database:
-                _make_database(Path(database))
-            _check_connection(uri)
-            self.client = MlflowClient(tracking_uri=uri)
-            experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
+            uri, database = store["uri"], store["database"]
+            with _locked(Path(store["lock"])) if database else nullcontext():
+                if database:
+                    _make_database(Path(database))
+                _check_connection(uri)
+                self.client = MlflowClient(tracking_uri=uri)  # imports what this store needs
+                experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
 
         attempts = self._attempts(experiment_id, key) if experiment_id else []
         if mode == "new" and experiment_id:
@@ -206,6 +208,18 @@ def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
     items = list(items)
     for start in range(0, len(items), ENTITIES_PER_CALL):
         yield items[start : start + ENTITIES_PER_CALL]
+
+
+@contextmanager
+def _heavy_imports() -> Iterator[None]:
+    """Do as `renate_stages.imports.heavy_imports`, which cannot be imported here."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

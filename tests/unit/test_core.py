@@ -205,7 +205,17 @@ def test_damage_of_a_state_is_named(tmp_path, damage):
 
 # -- what is imported ------------------------------------------------------------------------------
 
-HEAVY = ("torch", "pytorch_lightning", "mlflow", "pandas", "sklearn", "matplotlib", "dvc")
+HEAVY = (
+    "torch",
+    "pytorch_lightning",
+    "torchmetrics",
+    "mlflow",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "dvc",
+)
 
 
 @pytest.mark.parametrize(
@@ -221,17 +231,29 @@ def test_light_modules_import_nothing_heavy(module):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_restoring_and_tuning_run_without_torch(project):
+def heavy_after(*stages: str) -> str:
+    """Run stages in a process of their own; return which heavy packages it has imported."""
     program = (
         "import sys; from pathlib import Path; from renate_stages.project import Project\n"
-        "from renate_stages.stages import restore_state, tune\n"
-        "for stage in (restore_state, tune): stage.run(Project(Path.cwd()))\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+        f"from renate_stages.stages import {', '.join(stages)}\n"
+        f"for stage in ({', '.join(stages)},): stage.run(Project(Path.cwd()))\n"
+        f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_restoring_and_tuning_run_without_torch(project):
+    assert heavy_after("restore_state", "tune") == ""
+
+
+def test_preparing_and_exporting_import_torch_alone(project):
+    assert heavy_after("prepare") == "torch"
+    heavy_after("restore_state", "tune", "train")
+    assert heavy_after("export") == "torch"
 
 
 def test_third_parties_have_one_room_each():
