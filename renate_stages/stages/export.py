@@ -37,7 +37,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_checkpoint(state.folder, folder / "model.ckpt")
             files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
         files.write_text(project.report, update_report(state, params.evaluation))
-        if tracker.found:
+        if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             log_artifacts(project, params, state, tracker)
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
 

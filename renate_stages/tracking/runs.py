@@ -70,6 +70,11 @@ class Tracker:
         """Whether there is a run that records; waits until the store is open."""
         return self.run_id is not None
 
+    @property
+    def started(self) -> bool:
+        """Whether there may be a run that records, as far as is known without waiting."""
+        return self._process is not None
+
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log parameters, once per name.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -97,6 +99,40 @@ def test_the_users_file_is_copied_into_the_export_not_linked(project):
     exported = project.export / "renate_config.py"
     assert not exported.samefile(project.user_config)
     assert exported.read_bytes() == project.user_config.read_bytes()
+
+
+def test_export_draws_and_writes_while_mlflow_is_still_imported(project, monkeypatch):
+    """Importing it takes longest of all that export does: nothing else waits for it."""
+    from renate_stages.tracking import runs
+
+    class NeverOpen:
+        problems: ClassVar[list[str]] = []
+        artifacts: ClassVar[list[str]] = []
+
+        def __init__(self, folder) -> None:
+            self.folder = folder
+
+        def send(self, command) -> None:
+            if command["do"] == "artifact":
+                assert Path(command["path"]).is_file()
+                self.artifacts.append(Path(command["path"]).name)
+
+        def wait_for(self, answer) -> None:
+            raise AssertionError(f"export waits for {answer}")
+
+        def close(self, command) -> None:
+            assert command["status"] == "FINISHED"
+
+    run_until(project, "train")
+    edit_params(project, tracking__enabled=True)
+    (project.root / "mlflow.db").write_bytes(b"a store that may hold runs")
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(runs, "SideProcess", NeverOpen)
+    export.run(project, quiet)
+    assert {"update.md", "MODEL_CARD.md", "summary.csv", "matrix_accuracy.png"} <= {
+        *NeverOpen.artifacts
+    }
 
 
 def test_constants_reach_training_as_they_are_written(project):

@@ -106,6 +106,7 @@ def test_nothing_is_imported_or_started_without_need(tmp_path, monkeypatch, iden
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://")
     for opened in (new_run, reopened_run):
         with opened(tmp_path, identity, enabled=False) as tracker:
+            assert not tracker.started
             assert not tracker.found
             assert tracker.run_id is None
             tracker.log_parameters({"a": 1})
@@ -113,6 +114,19 @@ def test_nothing_is_imported_or_started_without_need(tmp_path, monkeypatch, iden
             tracker.log_artifact(tmp_path / "c")
             tracker.set_tags({"d": "e"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_logged_to_no_run_is_dropped_without_a_word(project, identity, capsys, store):
+    report = project / "report.md"
+    report.write_text("# report")
+    with reopened_run(project, identity) as tracker:
+        assert tracker.started  # before anybody knows that there is no run
+        for _ in range(3):
+            tracker.log_artifact(report)
+        assert not tracker.found
+        tracker.log_artifact(report)
+    assert capsys.readouterr().err == ""
+    assert store.runs() == []
 
 
 @pytest.fixture
