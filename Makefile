@@ -13,11 +13,13 @@ help: ## List the commands
 
 install: $(BIN)/.installed ## Make the environment in .venv from requirements.lock
 
+# Compiled at once: uv does not by itself, and with PYTHONDONTWRITEBYTECODE set, as in many
+# containers, each process would compile all that it imports anew: 5 s for torch and Lightning.
 $(BIN)/.installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) here; name one: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

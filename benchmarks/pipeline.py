@@ -3,7 +3,8 @@
 Beside it, in the same run, the time inside the training loop itself (the same update through
 `run_training_job` in a process that has imported everything), and a bare interpreter that only
 imports torch and Lightning. The update is the second one of a generated project, so that there is
-a parent, a memory and two holdouts.
+a parent, a memory and two holdouts. Nearly all of the time is imports: packages have to be compiled
+to bytecode, as `make install` does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from report import Report
+from report import Report, has_bytecode
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "restore-state", "tune", "train", "export")
@@ -51,6 +52,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one repeat instead of three")
     repeats = 1 if parser.parse_args().quick else 3
     report = Report("pipeline", {"repeats": repeats, "threads": 1, "seed": 0})
+    if not has_bytecode("torch"):
+        print("note: packages are not compiled (`make install` does it): imports take double")
     with TemporaryDirectory() as folder:
         project = Path(folder) / "bench"
         answers = ["project_slug=bench", "--no-input", "--output-dir", folder]

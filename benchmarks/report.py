@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +54,11 @@ class Report:
         RESULTS.mkdir(exist_ok=True)
         content = {
             "aims": [dict(zip(("what", "value", "aim", "ok"), a, strict=True)) for a in self.aims],
-            "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
+            "machine": {
+                "compiled": has_bytecode("torch"),
+                "cores": os.cpu_count(),
+                "processor": platform.machine(),
+            },
             "settings": self.settings,
             "values": self.values,
             "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
@@ -61,3 +66,11 @@ class Report:
         text = json.dumps(content, indent=1, sort_keys=True)
         (RESULTS / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
         sys.exit(not all(met for *_, met in self.aims))
+
+
+def has_bytecode(package: str) -> bool:
+    """Return whether an installed package is compiled: if not, its import takes twice as long."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return False
+    return Path(cache_from_source(spec.origin)).is_file()
