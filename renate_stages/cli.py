@@ -253,6 +253,14 @@ def memory(
 
 
 @app.command()
+def learners() -> None:
+    """List the learners: what each does, needs and costs a step."""
+    from renate_stages.learners import registry
+
+    print(registry.table())
+
+
+@app.command()
 def status() -> None:
     """Say where the project stands: update, parent, what is dirty, what to run next."""
     from renate_stages import lineage

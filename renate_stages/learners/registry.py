@@ -123,6 +123,28 @@ def names() -> list[str]:
     return [*LEARNERS, *(name for name in sorted(_added()) if name not in LEARNERS)]
 
 
+def table() -> str:
+    """Return all learners as lines for a terminal."""
+    rows = [("learner", "needs", "examples a step", "what it does", "reference")]
+    rows += [
+        (name, ", ".join(entry.needs) or "nothing", entry.cost, entry.summary, entry.reference)
+        for name, entry in LEARNERS.items()
+    ]
+    rows += [(name, "", "", _added()[name], "") for name in names() if name not in LEARNERS]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines += [
+        "",
+        "B: batch_size new examples, M: memory_batch_size remembered ones (fwd: forward only).",
+        "backbone: works on a model whose features are trained. How to choose: docs/learners.md.",
+        "Take one with `dvc exp run -S learner=NAME`; your own is learner: package.module:Class.",
+    ]
+    return "\n".join(lines)
+
+
 def is_known(name: str) -> bool:
     """Return whether a name can be looked up; a dotted one is not imported for it."""
     return name in LEARNERS or _DOTTED.fullmatch(name) is not None or name in _added()

@@ -1,0 +1,58 @@
+"""Names of learners, and the list that a user sees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from renate_stages.errors import UnknownLearnerError
+from renate_stages.learners import registry
+from renate_stages.learners.base import FineTuning, Learner
+from renate_stages.params import Params
+
+
+@pytest.mark.parametrize("name", registry.LEARNERS)
+def test_each_name_is_a_learner_and_documented(name):
+    found = registry.learner_class(name)
+    assert issubclass(found, Learner) and found.__doc__
+    line = next(each for each in registry.table().splitlines() if each.startswith(f"{name} "))
+    entry = registry.LEARNERS[name]
+    assert entry.summary in line and entry.reference in line
+    assert set(entry.needs) <= {"memory", "labels", "features", "backbone"}
+
+
+@pytest.mark.parametrize("dot", [".", ":"])
+def test_a_dotted_name_is_a_learner_of_the_users_own(dot):
+    name = f"renate_stages.learners.base{dot}FineTuning"
+    assert Params.parse({"learner": name}).learner == name
+    assert registry.learner_class(name) is FineTuning
+
+
+@pytest.mark.parametrize("name", ["nowhere.at:All", "renate_stages.data:Batch", "json:nothing"])
+def test_a_dotted_name_without_a_learner_says_so(name):
+    Params.parse({"learner": name})  # it is imported where it trains
+    with pytest.raises(UnknownLearnerError, match=name.split(":")[0]):
+        registry.learner_class(name)
+
+
+def test_an_installed_package_adds_names(tmp_path, monkeypatch):
+    package = tmp_path / "extra-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        f"[{registry.GROUP}]\nMine = renate_stages.learners.base:FineTuning\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.learner_class("Mine") is FineTuning
+    assert Params.parse({"learner": "Mine"}).learner == "Mine"
+    assert "Mine" in registry.table()
+
+
+def test_the_list_needs_no_torch():
+    code = (
+        "import sys; from renate_stages.learners import registry; registry.table(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
