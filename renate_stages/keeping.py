@@ -34,6 +34,7 @@ class Kept:
         memory_rows: Which live rows of the parent's own memory are left, bool.
         update: Number of the update.
         left: How many rows of which of the parent's stores are gone, dead rows included.
+        forgotten: Live rows of the parent's own memory that are to be forgotten, int64.
     """
 
     parent: State
@@ -42,6 +43,7 @@ class Kept:
     memory_rows: np.ndarray
     update: int
     left: dict[str, int] = field(default_factory=dict)
+    forgotten: np.ndarray = field(default_factory=NOTHING.copy)
 
     def splits(self, name: str) -> dict[int, ExampleStore]:
         """Return the stores of `holdouts` or `validation` by update, this one's where it has rows."""
@@ -80,6 +82,7 @@ class Keeping:
         memory = parent.memory()
         barred = self._barred(memory) | self._too_old(memory)
         memory_rows = ~barred[memory.stored_live()]
+        forgotten = np.flatnonzero(self.forget.stored_rows(memory)[memory.stored_live()])
         stores = {"memory": (memory, barred)}
         splits: dict[str, list[int]] = {}
         for name, rows, updates in (
@@ -96,7 +99,8 @@ class Keeping:
         left = {name: int(barred.sum()) for name, (_, barred) in stores.items() if barred.any()}
         if left:
             parent = replace(parent, examples=self._written(parent, stores, splits, scratch))
-        return Kept(parent, kept_data, keepable, memory_rows, self.generators.update, left)
+        update = self.generators.update
+        return Kept(parent, kept_data, keepable, memory_rows, update, left, forgotten)
 
     def _written(
         self,

@@ -62,8 +62,8 @@ class MeasuredUpdate:
     ) -> MeasuredUpdate:
         """Run an update. Three models are measured: untrained, the parent's, and the new one.
 
-        An update of kind `forget` trains nothing: rows leave the stores, and the model is measured
-        on what is left.
+        An update of kind `forget` trains nothing: rows leave the stores, a learner that can takes
+        them out of the model, and the model is measured on what is left.
 
         Args:
             user: The user's functions.
@@ -99,8 +99,9 @@ class MeasuredUpdate:
         if number in holdouts:
             initial = measure(updater.build_model(None), number)
             history = history.with_update(number, "initial", initial, rows)
+        forgotten = StoredDataset(parent.memory(), kept.forgotten)
         if params.update.kind == "forget":
-            updated = updater.carry_over(kept.parent, kept.memory_rows)
+            updated = updater.carry_over(kept.parent, kept.memory_rows, forgotten)
         else:
             updated = updater.update(
                 kept.parent,
@@ -108,6 +109,7 @@ class MeasuredUpdate:
                 kept.splits("validation"),
                 keepable=kept.keepable,
                 memory_rows=kept.memory_rows,
+                forgotten=forgotten,
                 resume=resume,
             )
         after = measure(updated.model)

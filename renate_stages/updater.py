@@ -148,6 +148,7 @@ class ModelUpdater:
         *,
         keepable: np.ndarray | None = None,
         memory_rows: np.ndarray | None = None,
+        forgotten: StoredDataset | None = None,
         resume: Resume | None = None,
     ) -> UpdatedModel:
         """Train the parent's model on new examples.
@@ -159,13 +160,14 @@ class ModelUpdater:
             keepable: Rows of `new` that may enter the memory, int64; None: all.
             memory_rows: Which rows of the memory that the learner left are still in the parent's,
                 bool; None: all.
+            forgotten: Examples of that memory that are to be forgotten; None: none.
             resume: Where checkpoints of this training lie, to be written and gone on from; None:
                 there are none.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
         """
-        learner = self._restored(parent, memory_rows)
+        learner = self._restored(parent, memory_rows, forgotten)
         old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(new, None, *self.transforms.train)
         learner.start_update(new_data, old_data, keepable)
@@ -182,7 +184,8 @@ class ModelUpdater:
             if found is not None:
                 resume.say(f"training goes on after epoch {len(recorder.curves)}")
         with _quiet():
-            trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs)
+            clips = learner.automatic_optimization  # Lightning clips no other gradients
+            trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs, clips=clips)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
         learner.end_training(recorder.measure if recorder.validation is not None else None)
         model = learner.model.to("cpu").eval()
@@ -190,19 +193,24 @@ class ModelUpdater:
         steps = trainer.global_step
         return UpdatedModel(model, learner, chosen, recorder.curves, steps, learner.tables())
 
-    def carry_over(self, parent: State, memory_rows: np.ndarray) -> UpdatedModel:
+    def carry_over(
+        self, parent: State, memory_rows: np.ndarray, forgotten: StoredDataset | None = None
+    ) -> UpdatedModel:
         """Return the parent's model and learner without training, and the whole memory it has left.
 
         Args:
             parent: The state to start from.
             memory_rows: As in `update`.
+            forgotten: As in `update`.
         """
-        learner = self._restored(parent, memory_rows)
+        learner = self._restored(parent, memory_rows, forgotten)
         all_rows = Selection(np.arange(len(parent.memory())), np.empty(0, dtype=np.int64))
         return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 
-    def _restored(self, parent: State, memory_rows: np.ndarray | None) -> Learner:
-        """Build the model and the learner as the parent left them."""
+    def _restored(
+        self, parent: State, memory_rows: np.ndarray | None, forgotten: StoredDataset | None
+    ) -> Learner:
+        """Build the model and the learner as the parent left them, without what is forgotten."""
         untrained = self.build_model(None).state_dict()
         model = self.build_model(parent.folder if parent.has_model else None)
         learner = self.learner(model, untrained, parent)
@@ -212,6 +220,8 @@ class ModelUpdater:
         policy = getattr(learner, "policy", None)
         if policy is not None and memory_rows is not None and not memory_rows.all():
             policy.forget(memory_rows)
+        if forgotten is not None and len(forgotten):
+            learner.forget(forgotten)
         return learner
 
     def learner(
@@ -239,7 +249,9 @@ class ModelUpdater:
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
         return learner_class(context, **own)
 
-    def _trainer(self, *callbacks: Callback, max_epochs: int | None = None) -> Trainer:
+    def _trainer(
+        self, *callbacks: Callback, max_epochs: int | None = None, clips: bool = True
+    ) -> Trainer:
         trainer = self.params.trainer
         max_epochs = max_epochs or trainer.max_epochs
         on_terminal = sys.stderr.isatty()
@@ -250,7 +262,7 @@ class ModelUpdater:
                 precision=trainer.precision,
                 min_epochs=0,
                 max_epochs=max_epochs if max_epochs is not None else -1,
-                gradient_clip_val=trainer.gradient_clip_val,
+                gradient_clip_val=trainer.gradient_clip_val if clips else None,
                 deterministic=trainer.deterministic,
                 callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
                 enable_progress_bar=on_terminal,

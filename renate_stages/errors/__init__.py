@@ -23,6 +23,7 @@ from renate_stages.errors.configuration import (
     UserConfigError,
 )
 from renate_stages.errors.examples import (
+    ClassLabelsNeededError,
     DamagedStoreError,
     DataModuleError,
     EmptyDatasetError,
@@ -32,6 +33,7 @@ from renate_stages.errors.examples import (
     InvalidMetadataError,
     InvalidShareError,
     ItemMismatchError,
+    LabelOutOfRangeError,
     LabelsNeededError,
     MissingSplitError,
     NotAPairError,
@@ -45,6 +47,7 @@ from renate_stages.errors.forgetting import (
     AllForgottenError,
     InvalidForgetListError,
     InvalidPredicateError,
+    NotCountedError,
     NothingToForgetError,
     StillHeldError,
 )
@@ -64,6 +67,7 @@ from renate_stages.errors.projects import (
 )
 from renate_stages.errors.states import (
     DamagedStateError,
+    FeaturesNotFiniteError,
     ModelArgumentError,
     ModelInputsError,
     ModelMismatchError,
@@ -72,6 +76,7 @@ from renate_stages.errors.states import (
     NotFiniteError,
     StateExistsError,
     StoredArgumentError,
+    UnfitHeadError,
     UnknownTaskError,
     WrongParentError,
 )
@@ -79,6 +84,7 @@ from renate_stages.errors.states import (
 __all__ = [
     "AllForgottenError",
     "BusyError",
+    "ClassLabelsNeededError",
     "CommandError",
     "DamagedStateError",
     "DamagedStoreError",
@@ -88,6 +94,7 @@ __all__ = [
     "EmptyIncomingError",
     "ExampleMismatchError",
     "ExampleStructureError",
+    "FeaturesNotFiniteError",
     "ForeignDataError",
     "InvalidForgetListError",
     "InvalidHyperparameterError",
@@ -97,6 +104,7 @@ __all__ = [
     "InvalidPredicateError",
     "InvalidShareError",
     "ItemMismatchError",
+    "LabelOutOfRangeError",
     "LabelsNeededError",
     "LossShapeError",
     "MalformedFileError",
@@ -112,6 +120,7 @@ __all__ = [
     "NextRefusedError",
     "NotAPairError",
     "NotAProjectError",
+    "NotCountedError",
     "NotExampleProjectError",
     "NotFiniteError",
     "NothingToForgetError",
@@ -124,6 +133,7 @@ __all__ = [
     "UndeclaredUserFileError",
     "UndecodableError",
     "UnequalExamplesError",
+    "UnfitHeadError",
     "UnknownDigitsUpdateError",
     "UnknownFieldError",
     "UnknownHyperparameterError",

@@ -164,3 +164,25 @@ class LabelsNeededError(RenateStagesError):
             "for each example; let the data module return integer labels, or take policy "
             "'reservoir', which needs none"
         )
+
+
+class ClassLabelsNeededError(RenateStagesError):
+    """A learner of classes met targets that are no class labels."""
+
+    def __init__(self, learner: str, found: str) -> None:
+        super().__init__(
+            f"{learner} learns classes, but the targets are {found}, expected one integer for each "
+            "example; let the data module, or test_target_transform, return integer labels, or "
+            "take another learner"
+        )
+
+
+class LabelOutOfRangeError(RenateStagesError):
+    """A class label for which the model has no output."""
+
+    def __init__(self, label: int, outputs: int) -> None:
+        super().__init__(
+            f"an example has the label {label}, but the model's head has {outputs} outputs, for "
+            f"labels 0 to {outputs - 1}; let model_fn of renate_config.py build a head with more "
+            "outputs, or let the data module return other labels"
+        )

@@ -57,3 +57,15 @@ class AllForgottenError(RenateStagesError):
             f"all {rows} training rows of data/incoming are named in forget.yaml: put other data "
             "there and `dvc add data/incoming`"
         )
+
+
+class NotCountedError(RenateStagesError):
+    """Examples whose share in a closed-form head is to be taken out have none in it."""
+
+    def __init__(self, label: int, counted: int, to_forget: int) -> None:
+        super().__init__(
+            f"{to_forget} examples of class {label} in the memory are to be forgotten, but the "
+            f"learner has counted {counted} of it: their share in the model cannot be taken out.\n"
+            "To mend it: give them the labels again that they had when they were learned "
+            "(target transforms in renate_config.py)."
+        )

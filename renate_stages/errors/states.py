@@ -73,6 +73,27 @@ class NotFiniteError(RenateStagesError):
         )
 
 
+class FeaturesNotFiniteError(RenateStagesError):
+    """A model's features of an example are no finite numbers; no state is written."""
+
+    def __init__(self, learner: str) -> None:
+        super().__init__(
+            f"The model's features of some examples are not finite, and {learner} cannot learn from "
+            "them: no state was written.\nTo mend it: look for invalid numbers in the inputs, after "
+            "test_transform, and in the weights of the model."
+        )
+
+
+class UnfitHeadError(RenateStagesError):
+    """A learner that solves for the model's last layer was given a model without a fitting one."""
+
+    def __init__(self, learner: str, model: str, problem: str, cure: str) -> None:
+        super().__init__(
+            f"{learner} solves for the last layer of the model, its submodule `head`, and {model} "
+            f"{problem}.\nTo mend it: {cure}, or take another learner."
+        )
+
+
 class StoredArgumentError(RenateStagesError):
     """A model's constructor argument that cannot be stored with its state."""
 

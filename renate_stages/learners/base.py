@@ -336,6 +336,15 @@ class Learner(LightningModule):
         """
         return ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
 
+    def forget(self, examples: StoredDataset) -> None:
+        """Take out what was learned from examples; called before `start_update`, if at all.
+
+        Steps that gradients took cannot be taken out: here nothing is done.
+
+        Args:
+            examples: Of the parent's memory, to be forgotten; not in the memory of `start_update`.
+        """
+
     def tables(self) -> dict[str, list[dict[str, float]]]:
         """Return figures of this update to be kept as plot data, rows by the file's name."""
         return {}

@@ -94,6 +94,27 @@ LEARNERS = {
         "samples from all data, kept on disk, in a fixed number of steps",
         "Prabhu et al. 2023",
     ),
+    "NCM": Entry(
+        "renate_stages.learners.nearest_mean:NearestClassMean",
+        ("labels", "features", "backbone"),
+        "B fwd, one pass",
+        "the nearest class mean; exact whatever came when",
+        "Mensink et al. 2013",
+    ),
+    "SLDA": Entry(
+        "renate_stages.learners.streaming_lda:StreamingLDA",
+        ("labels", "features", "backbone"),
+        "B fwd, one pass",
+        "class means and one covariance; exact whatever came when",
+        "Hayes & Kanan 2020",
+    ),
+    "RanPAC": Entry(
+        "renate_stages.learners.ranpac:RanPAC",
+        ("labels", "features", "backbone"),
+        "B fwd, one pass",
+        "ridge regression on random features; exact whatever came when",
+        "McDonnell et al. 2023",
+    ),
     "GDumb": Entry(
         "renate_stages.learners.scratch:GDumb",
         ("memory", "labels"),

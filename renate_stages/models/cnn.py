@@ -26,13 +26,19 @@ class SmallCNN(FeatureClassifier):
         width: Channels of the first convolution; the others have 2 and 4 times as many. 32 makes
             94,000 parameters.
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
+        random_features: Random features between the convolutions and a shared head; 0: none.
 
     Raises:
         ModelArgumentError: If an argument is out of its range.
     """
 
     def __init__(
-        self, num_channels: int, num_outputs: int, width: int = 32, heads: Heads = "shared"
+        self,
+        num_channels: int,
+        num_outputs: int,
+        width: int = 32,
+        heads: Heads = "shared",
+        random_features: int = 0,
     ) -> None:
         check_positive("SmallCNN", num_channels=num_channels, width=width)
         super().__init__(
@@ -52,6 +58,7 @@ class SmallCNN(FeatureClassifier):
             num_features=4 * width,
             num_outputs=num_outputs,
             heads=heads,
+            random_features=random_features,
         )
 
 

@@ -68,6 +68,32 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     return found.flatten(1).float().cpu()
 
 
+def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | None:
+    """Return what goes into the model's submodule `head`, in evaluation mode, without gradients.
+
+    Computed in full precision, also where training uses less.
+
+    Args:
+        model: Is in evaluation mode afterwards.
+        inputs: A batch, on the model's device.
+        task_id: Task whose parameters are used.
+
+    Returns:
+        `(B, F)`; None if the model does not call its head with one tensor of two dimensions.
+    """
+    kept: list[Any] = []
+    head = unwrap(model).get_submodule("head")
+    hook = head.register_forward_pre_hook(lambda _, arguments: kept.append(arguments))
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            model.eval()(inputs, task_id=task_id)
+    finally:
+        hook.remove()
+    found = kept[0][0] if len(kept) == 1 and len(kept[0]) == 1 else None
+    return found if isinstance(found, Tensor) and found.ndim == 2 else None
+
+
 def _moved(tree: Any, device: torch.device) -> Any:
     if isinstance(tree, dict):
         return {key: _moved(child, device) for key, child in tree.items()}

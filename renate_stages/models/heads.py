@@ -1,13 +1,16 @@
-"""Linear output heads, one for all tasks or one for each, and the classifier that has them."""
+"""Output heads: linear, one for all tasks or one for each, or linear on random features; and the
+classifier that has them."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 from urllib.parse import quote
 
+import torch
 from torch import Tensor, nn
 
-from renate_stages.errors import ModelArgumentError, UnknownTaskError
+from renate_stages.errors import ModelArgumentError, ModelStateError, UnknownTaskError
 from renate_stages.models.module import RenateModule
 
 Heads = Literal["shared", "per_task"]
@@ -47,6 +50,40 @@ class PerTaskHeads(nn.Module):
         return self.of(task_id)(features)
 
 
+class RandomFeatureHead(nn.Module):
+    """A linear layer on random features, `linear(relu(f @ projection))`.
+
+    The projection is drawn once and never trained: a buffer, and so in the state dict. McDonnell et
+    al., "RanPAC: Random Projections and Pre-trained Models for Continual Learning", NeurIPS 2023,
+    draw it from N(0, 1); here from N(0, 2 / M), so that on average the random features are as long
+    as the features, and a learner that trains them afterwards keeps its learning rate.
+
+    Args:
+        num_features: Width F of the features.
+        num_random_features: M, their number.
+        num_outputs: K.
+        generator: Draws the projection; None: the global one, as for any layer.
+    """
+
+    projection: Tensor  # (F, M)
+
+    def __init__(
+        self,
+        num_features: int,
+        num_random_features: int,
+        num_outputs: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        drawn = torch.randn(num_features, num_random_features, generator=generator)
+        self.register_buffer("projection", drawn * (2 / num_random_features) ** 0.5)
+        self.linear = nn.Linear(num_random_features, num_outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return outputs (B, K) for features (B, F)."""
+        return self.linear(torch.relu(features @ self.projection))
+
+
 class FeatureClassifier(RenateModule):
     """`head(features(x))`: the common part of the reference models.
 
@@ -57,9 +94,11 @@ class FeatureClassifier(RenateModule):
         num_outputs: K, the number of classes, or of values in a regression.
         heads: `shared`: one linear head for all tasks, task ids are ignored. `per_task`: one for
             each id given to `add_task_params`; every call then has to name a task.
+        random_features: Random features between the features and the shared head; 0: none. See
+            `RandomFeatureHead`. A subclass that takes this argument too can be given them later.
     """
 
-    head: nn.Linear | PerTaskHeads
+    head: nn.Linear | PerTaskHeads | RandomFeatureHead
 
     def __init__(
         self,
@@ -68,15 +107,81 @@ class FeatureClassifier(RenateModule):
         num_features: int,
         num_outputs: int,
         heads: Heads,
+        random_features: int = 0,
     ) -> None:
+        if random_features:  # without them a state stays as it was before there were any
+            constructor_arguments = {**constructor_arguments, "random_features": random_features}
         super().__init__(constructor_arguments)
         name = type(self).__name__
         if heads not in ("shared", "per_task"):
             raise ModelArgumentError(name, "heads", heads, "'shared' or 'per_task'")
         check_positive(name, num_outputs=num_outputs)
-        head_type = nn.Linear if heads == "shared" else PerTaskHeads
         self.features = features
-        self.head = head_type(num_features, num_outputs)
+        self._sizes = num_features, num_outputs
+        if not random_features:
+            head_type = nn.Linear if heads == "shared" else PerTaskHeads
+            self.head = head_type(num_features, num_outputs)
+            return
+        check_positive(name, random_features=random_features)
+        if heads != "shared":
+            raise ModelArgumentError(name, "random_features", random_features, "0 with these heads")
+        self.head = RandomFeatureHead(num_features, random_features, num_outputs)
+
+    @property
+    def random_features(self) -> int:
+        """How many random features lie before the head; 0: none."""
+        return self._constructor_arguments.get("random_features", 0)
+
+    @property
+    def takes_random_features(self) -> bool:
+        """Whether a state with random features can be loaded again: the constructor takes them."""
+        return "random_features" in inspect.signature(type(self)).parameters
+
+    def use_random_features(self, number: int, generator: torch.Generator | None = None) -> None:
+        """Put a new shared head in place of the old one. Its weights are 0.
+
+        The model's state dict is then one that `from_state_dict` builds with this head.
+
+        Args:
+            number: Random features before the head, >= 0; 0: none.
+            generator: Draws the projection; None: the global one.
+
+        Raises:
+            ModelStateError: If the class does not take `random_features`, so that its state could
+                not be loaded again.
+        """
+        if number and not self.takes_random_features:
+            name = type(self).__name__
+            raise ModelStateError(
+                name,
+                "it would have a head on random features, which its constructor does not know.",
+                f"let {name} take `random_features: int = 0` and give it to FeatureClassifier",
+            )
+        place = next(self.parameters())
+        with torch.random.fork_rng(devices=[]):  # the weights that a layer draws are not used
+            num_features, num_outputs = self._sizes
+            head = (
+                RandomFeatureHead(num_features, number, num_outputs, generator)
+                if number
+                else nn.Linear(num_features, num_outputs)
+            )
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+        self.head = head.to(place.device, place.dtype)
+        self._constructor_arguments.pop("random_features", None)
+        if number:
+            self._constructor_arguments["random_features"] = number
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the stored tasks' heads, and random features as the state has them.
+
+        Raises:
+            ModelStateError: If the state was not written by a `RenateModule` of this library.
+        """
+        super().set_extra_state(state)
+        number = state["constructor_arguments"].get("random_features", 0)
+        if number != self.random_features and not isinstance(self.head, PerTaskHeads):
+            self.use_random_features(number)
 
     def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
         """Return the outputs (B, K), not normalised.

@@ -25,6 +25,7 @@ class MLP(FeatureClassifier):
         activation: Name of a class of `torch.nn`, one of `ACTIVATIONS`.
         dropout: Share of hidden values set to zero in training, in [0, 1).
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
+        random_features: Random features between the last hidden layer and a shared head; 0: none.
 
     Raises:
         ModelArgumentError: If an argument is out of its range.
@@ -39,6 +40,7 @@ class MLP(FeatureClassifier):
         activation: str = "ReLU",
         dropout: float = 0.0,
         heads: Heads = "shared",
+        random_features: int = 0,
     ) -> None:
         if isinstance(hidden_size, Sequence):
             widths = list(hidden_size)
@@ -75,4 +77,5 @@ class MLP(FeatureClassifier):
             num_features=[num_inputs, *widths][-1],
             num_outputs=num_outputs,
             heads=heads,
+            random_features=random_features,
         )

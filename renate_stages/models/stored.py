@@ -125,6 +125,8 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
     classes. Equal shapes with other values mean that it did not load them.
     """
     module = unwrap(model)
+    if not loads_itself and isinstance(module, RenateModule) and EXTRA_STATE in stored:
+        module.set_extra_state(stored[EXTRA_STATE])  # heads of tasks, random features
     tensors = {name: value for name, value in stored.items() if name != EXTRA_STATE}
     present = {name: value for name, value in module.state_dict().items() if name != EXTRA_STATE}
     same_shapes = {name: value.shape for name, value in tensors.items()} == {

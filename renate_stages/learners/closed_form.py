@@ -1,0 +1,399 @@
+"""Learners that solve for the last layer of a frozen model: one pass over the data, no gradients.
+
+What such a learner knows are sums over all examples of all updates (`ClassStatistics`), so its head
+is the one that all data at once would give, whatever came when, without any stored example; and
+examples can be taken out again exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
+from renate_stages.data.steps import StepRows, Steps
+from renate_stages.errors import (
+    ClassLabelsNeededError,
+    FeaturesNotFiniteError,
+    InvalidHyperparameterError,
+    LabelOutOfRangeError,
+    NotCountedError,
+    UnfitHeadError,
+)
+from renate_stages.learners.base import Learner, Measure, UpdateContext
+from renate_stages.learners.class_statistics import ClassStatistics
+from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
+from renate_stages.learners.working_memory import BLOCK, ChosenMemory
+from renate_stages.memory import SelectionPolicy
+from renate_stages.models.features import head_inputs_of
+from renate_stages.models.heads import FeatureClassifier, PerTaskHeads, RandomFeatureHead
+from renate_stages.models.module import EXTRA_STATE, unwrap
+
+ROWS = 1024  # whose sums are taken at once
+
+
+class ClosedFormLearner(Learner):
+    """Sums up what a frozen model makes of all examples so far, and solves for its last layer.
+
+    The features are what goes into the model's `head`, in evaluation mode and full precision, of
+    examples as they are measured (test transforms). One pass over the new data is all: neither
+    `max_epochs` nor `max_steps`, neither `ema_decay` nor the optimizer has an effect, and of the
+    model nothing but the head changes. Where the parent's learner left no sums of these features,
+    those of the memory's examples are taken.
+
+    A class without examples never wins, whatever the features: its score is the mean of the others'
+    less a margin. So it is a number that a learner with gradients can start from.
+
+    Examples can be forgotten exactly, as long as they lie in the memory: their share in the sums is
+    computed from them. Of those that have left it, nothing is known that could be subtracted.
+
+    Args:
+        context: What the update gives.
+        memory_size: Most examples to keep, for forgetting and for later learners that replay; or
+            their bytes. None keeps none, and none is needed to learn.
+        memory_policy: Which examples stay, a name in `memory.policies.POLICIES`.
+        base: Hyperparameters of `Learner`.
+
+    Raises:
+        UnfitHeadError: If the model has no head that can be solved for.
+    """
+
+    max_epochs = 1
+    needs_gram: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        memory_size: int | str | None = None,
+        memory_policy: str = "reservoir",
+        **base: Any,
+    ) -> None:
+        super().__init__(context, **base)
+        self.automatic_optimization = False
+        self.ema_decay = 0.0
+        self.memory_size = memory_size
+        self.policy: SelectionPolicy | None = None
+        if memory_size is not None:
+            self.policy = policy_of(memory_policy, memory_size, context)
+        self.check_head()
+        self.statistics: ClassStatistics | None = None
+        self._summed = ""  # the identity of the features that were summed up
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # features and labels not yet summed up
+        self._is_solved = True  # whether the head is that of the sums
+
+    # -- what a strategy is -----------------------------------------------------------------------
+
+    def solve(self, statistics: ClassStatistics) -> tuple[Tensor, Tensor]:
+        """Return weights `(S, D)` and biases `(S,)`, float64, of the S classes with examples."""
+        raise NotImplementedError
+
+    def mapped(self, features: Tensor) -> Tensor:
+        """Return what is summed up, `(B, D)` float64; here the features `(B, F)` themselves."""
+        return features
+
+    def prepare_head(self) -> None:
+        """Give the model the head that is solved for; here a linear one."""
+        if isinstance(self.module, FeatureClassifier) and self.module.random_features:
+            self.module.use_random_features(0)
+
+    def check_head(self) -> None:
+        """Refuse a model that `prepare_head` cannot give a fitting head.
+
+        Raises:
+            UnfitHeadError: If it cannot.
+        """
+        own = isinstance(self.module, FeatureClassifier)
+        fits = isinstance(self.head, nn.Linear) or (
+            own and isinstance(self.head, RandomFeatureHead)
+        )
+        self.refuse_unless(fits, "a torch.nn.Linear")
+
+    # -- the head ---------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> nn.Module:
+        """The user's own module."""
+        return unwrap(self.model)
+
+    @property
+    def head(self) -> Any:
+        """The model's last layer."""
+        return getattr(self.module, "head", None)
+
+    @property
+    def linear(self) -> nn.Linear:
+        """What is solved for."""
+        return self.head.linear if isinstance(self.head, RandomFeatureHead) else self.head
+
+    def refuse_unless(self, fits: bool, expected: str) -> None:
+        """Refuse the model's head, saying why, unless it fits and has a bias.
+
+        Raises:
+            UnfitHeadError: If it does not.
+        """
+        learner, model = type(self).__name__, type(self.module).__name__
+        if self.head is None:
+            cure = f"name its last layer `head`: {expected}, called with the features"
+            raise UnfitHeadError(learner, model, "has none", cure)
+        if isinstance(self.head, PerTaskHeads):
+            cure = 'build it with heads="shared"'
+            raise UnfitHeadError(learner, model, "has one for each task", cure)
+        if not fits:
+            found = f"has one of class {type(self.head).__name__}"
+            raise UnfitHeadError(learner, model, found, f"let it be {expected}")
+        if self.linear.bias is None:
+            raise UnfitHeadError(learner, model, "has one without a bias", "give it one")
+
+    @torch.no_grad()
+    def write_head(self) -> None:
+        """Solve for the head and write it into the model."""
+        assert self.statistics is not None
+        self._sum_up()
+        seen = self.statistics.seen
+        weight = torch.zeros(self.linear.weight.shape, dtype=torch.float64)
+        bias = torch.zeros(len(weight), dtype=torch.float64)
+        if len(seen):
+            weights, biases = self.solve(self.statistics)
+            weight[:], bias[:] = weights.mean(0), biases.mean() - 1 - biases.abs().max()
+            weight[seen], bias[seen] = weights, biases
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+        self._is_solved = True
+
+    @property
+    def served(self) -> Any:
+        if not self._is_solved:
+            self.write_head()
+        return self.model
+
+    # -- the course of an update ------------------------------------------------------------------
+
+    def start_update(
+        self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
+    ) -> None:
+        super().start_update(new, memory, keepable)
+        if self.policy is not None and self.memory_size is not None:
+            fit_policy(self.policy, self.memory_size, memory, new)
+        for dataset in (new, memory):
+            self._check_labels(dataset)
+        self.prepare_head()
+        self.examples = ConcatStored([self._as_measured(new)])
+        summed = self._identity_of_features()
+        if self.statistics is None or self._summed != summed:
+            self._begin_anew(memory)
+        self._summed = summed
+
+    def _begin_anew(self, memory: StoredDataset) -> None:
+        gram, width = self.needs_gram, self.linear.in_features
+        self.statistics = ClassStatistics(self.linear.out_features, width, gram)
+        self.examples = ConcatStored([self._as_measured(memory), *self.examples.parts])
+        if self.context.has_parent:
+            known = f"the {len(memory)} examples of its memory" if len(memory) else "nothing"
+            self.context.say(
+                f"{type(self).__name__} starts anew: the parent left no sums of these features, "
+                f"and of earlier data {known} is used"
+            )
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the one pass, in the order of the data: the sums do not depend on it."""
+        count, size = len(self.examples), self.batch_size
+        starts = range(0, count, size)
+        rows = [StepRows(np.arange(start, min(start + size, count))) for start in starts]
+        return self.step_loader(Steps(self.examples), rows)
+
+    def on_train_epoch_start(self) -> None:
+        self.model.eval()
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> Any:
+        """Take a batch in; there is no loss."""
+        self._take_in(batch.new)
+
+    def end_training(self, measure: Measure | None) -> None:
+        super().end_training(measure)
+        self.write_head()
+
+    def configure_optimizers(self) -> None:
+        """There is nothing to optimise."""
+
+    def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
+        if at_once:  # no training will sum up these examples
+            for batch in self.train_dataloader():
+                self._take_in(batch.new)
+        if self.policy is None:
+            return super().choose_memory(at_once=at_once)
+        candidates = StoredDataset(self.new.store, self.keepable, *self.context.test_transforms)
+        chosen = select(self.policy, self.memory, candidates, self.model, self.context.task_id)
+        return ChosenMemory(chosen._replace(added=self.keepable[chosen.added]))
+
+    def forget(self, examples: StoredDataset) -> None:
+        """Take examples out of the sums, and solve for the head without them.
+
+        Without effect where there are no sums of this learner's features.
+
+        Args:
+            examples: Of the parent's memory; each was counted once.
+
+        Raises:
+            NotCountedError: If there are more of a class than were counted.
+        """
+        if self.statistics is None or self._summed != self._identity_of_features():
+            self.statistics = None  # they hold the examples, and nothing can take these out
+            return
+        for batch in self._batches(self._as_measured(examples)):
+            self._waiting.append(self._features_and_labels(batch))
+        labels = torch.cat([labels for _, labels in self._waiting])
+        leaving = labels.bincount(minlength=len(self.statistics.counts))
+        for label in (leaving > self.statistics.counts).nonzero().flatten().tolist():
+            counted = int(self.statistics.counts[label])
+            raise NotCountedError(label, counted, int(leaving[label]))
+        self._sum_up(sign=-1)
+        self.write_head()
+
+    # -- features ---------------------------------------------------------------------------------
+
+    def _take_in(self, batch: Batch) -> None:
+        self._waiting.append(self._features_and_labels(batch))
+        self._is_solved = False
+        if sum(len(labels) for _, labels in self._waiting) >= ROWS:
+            self._sum_up()
+
+    def _sum_up(self, sign: int = 1) -> None:
+        assert self.statistics is not None
+        if not self._waiting:
+            return
+        features, labels = map(torch.cat, zip(*self._waiting, strict=True))
+        for start in range(0, len(labels), ROWS):
+            part = slice(start, start + ROWS)
+            self.statistics.add(self.mapped(features[part]), labels[part], sign)
+        self._waiting = []
+
+    def _features_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return features `(B, F)` float64 and labels `(B,)` int64 of a batch, on the CPU."""
+        learner, targets = type(self).__name__, batch.targets
+        if found := _no_labels(targets):
+            raise ClassLabelsNeededError(learner, found)
+        labels = targets.cpu().long()
+        _check_range(labels, self.linear.out_features)
+        features = head_inputs_of(self.model, batch.inputs, self.context.task_id)
+        if features is None:
+            cure = "let it call `head` once, with features of shape (B, F)"
+            name = type(self.module).__name__
+            raise UnfitHeadError(learner, name, "does not end in it", cure)
+        if not features.isfinite().all():
+            raise FeaturesNotFiniteError(learner)
+        return features.cpu().double(), labels
+
+    def _as_measured(self, dataset: StoredDataset) -> StoredDataset:
+        return StoredDataset(dataset.store, dataset.rows, *self.context.test_transforms)
+
+    def _batches(self, dataset: StoredDataset) -> Iterator[Batch]:
+        for start in range(0, len(dataset), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(dataset)))
+            inputs, targets = dataset.__getitems__(rows)
+            yield self.moved(Batch(inputs, targets, rows))
+
+    def _check_labels(self, dataset: StoredDataset) -> None:
+        """Refuse targets that are no labels of this model before any work.
+
+        Where a transform makes the labels, those of the first example say what they are.
+        """
+        if not len(dataset):
+            return
+        _, targets = self._as_measured(dataset).__getitems__(np.arange(1))
+        if found := _no_labels(targets):
+            raise ClassLabelsNeededError(type(self).__name__, found)
+        labels = dataset.labels() if self.context.test_transforms[1] is None else None
+        if labels is not None:
+            _check_range(torch.from_numpy(labels), self.linear.out_features)
+
+    def _identity_of_features(self) -> str:
+        """Return a digest of all that the features depend on: sums of others do not fit."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.features_state().items()):
+            raw = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(raw.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def features_state(self) -> dict[str, Tensor]:
+        """Return the tensors that features are computed with: all but those of the head."""
+        return {
+            name: value
+            for name, value in self.module.state_dict().items()
+            if name != EXTRA_STATE and not name.startswith("head.")
+        }
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def position(self) -> dict[str, Any]:
+        assert self.statistics is not None
+        self._sum_up()
+        return {**super().position(), "statistics": self.statistics.tensors()}
+
+    def take_position(self, position: Mapping[str, Any]) -> None:
+        super().take_position(position)
+        self._take_statistics(position["statistics"])
+        self._is_solved = False
+
+    def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, values = super().learner_state()
+        if self.policy is not None:
+            values["policy"] = self.policy.state()
+        if self.statistics is not None:
+            self._sum_up()
+            if len(self.statistics.seen):
+                tensors |= self.statistics.tensors()
+                values["features"] = self._summed
+        return tensors, values
+
+    def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().restore_learner(tensors, values)
+        if self.policy is not None:
+            restore_policy(self.policy, values)
+        self._summed = values.get("features", "")
+        if self._summed:
+            self._take_statistics(tensors)
+
+    def _take_statistics(self, tensors: Mapping[str, Tensor]) -> None:
+        outputs = self.linear.out_features
+        self.statistics = ClassStatistics.of(tensors, outputs, self.needs_gram)
+
+
+def solve_positive(matrix: Tensor, right: Tensor, name: str, value: object) -> Tensor:
+    """Return `matrix^-1 right` by Cholesky's factors.
+
+    Args:
+        matrix: Symmetric, positive definite, `(D, D)` float64.
+        right: `(D, S)` float64.
+        name: The hyperparameter that makes the matrix positive definite.
+        value: Its value.
+
+    Raises:
+        InvalidHyperparameterError: If it does not.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed:
+        needed = "a larger number: with these features the equations have no stable solution"
+        raise InvalidHyperparameterError(name, value, needed)
+    return torch.cholesky_solve(right, factor)
+
+
+def _no_labels(targets: Any) -> str:
+    """Return what targets `(B, ...)` are where they are no class labels; else nothing."""
+    if not isinstance(targets, Tensor):
+        return f"of type {type(targets).__name__}"
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        return str(targets.dtype).removeprefix("torch.")
+    return "" if targets.ndim == 1 else f"of shape {tuple(targets.shape[1:])} for each example"
+
+
+def _check_range(labels: Tensor, outputs: int) -> None:
+    outside = labels[(labels < 0) | (labels >= outputs)]
+    if len(outside):
+        raise LabelOutOfRangeError(int(outside[0]), outputs)
