@@ -12,6 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from renate_stages.errors import InvalidHyperparameterError
+
 STRIPES = 8  # in which the upper triangle of a Gram matrix is summed, 9/16 of the arithmetic
 
 
@@ -96,6 +98,25 @@ class ClassStatistics:
         if found._upper is not None:
             found._upper[_upper_triangle(sums.shape[1])] = tensors["gram"]
         return found
+
+
+def solve_positive(matrix: Tensor, right: Tensor, name: str, value: object) -> Tensor:
+    """Return `matrix^-1 right` by Cholesky's factors.
+
+    Args:
+        matrix: Symmetric, positive definite, `(D, D)` float64.
+        right: `(D, S)` float64.
+        name: The hyperparameter that makes the matrix positive definite.
+        value: Its value.
+
+    Raises:
+        InvalidHyperparameterError: If it does not.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed:
+        needed = "a larger number: with these features the equations have no stable solution"
+        raise InvalidHyperparameterError(name, value, needed)
+    return torch.cholesky_solve(right, factor)
 
 
 def _upper_triangle(size: int) -> Tensor:

@@ -7,8 +7,7 @@ examples can be taken out again exactly.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,19 +18,17 @@ from torch.utils.data import DataLoader
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.steps import StepRows, Steps
 from renate_stages.errors import (
-    ClassLabelsNeededError,
     FeaturesNotFiniteError,
-    InvalidHyperparameterError,
-    LabelOutOfRangeError,
     NotCountedError,
     UnfitHeadError,
 )
 from renate_stages.learners.base import Learner, Measure, UpdateContext
 from renate_stages.learners.class_statistics import ClassStatistics
+from renate_stages.learners.labels import check_labels, class_labels
 from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.working_memory import BLOCK, ChosenMemory
 from renate_stages.memory import SelectionPolicy
-from renate_stages.models.features import head_inputs_of
+from renate_stages.models.features import digest_of, head_inputs_of
 from renate_stages.models.heads import FeatureClassifier, PerTaskHeads, RandomFeatureHead
 from renate_stages.models.module import EXTRA_STATE, unwrap
 
@@ -181,10 +178,11 @@ class ClosedFormLearner(Learner):
         if self.policy is not None and self.memory_size is not None:
             fit_policy(self.policy, self.memory_size, memory, new)
         for dataset in (new, memory):
-            self._check_labels(dataset)
+            measured = self._as_measured(dataset)
+            check_labels(measured, type(self).__name__, self.linear.out_features)
         self.prepare_head()
         self.examples = ConcatStored([self._as_measured(new)])
-        summed = self._identity_of_features()
+        summed = digest_of(self.features_state())
         if self.statistics is None or self._summed != summed:
             self._begin_anew(memory)
         self._summed = summed
@@ -242,10 +240,14 @@ class ClosedFormLearner(Learner):
         Raises:
             NotCountedError: If there are more of a class than were counted.
         """
-        if self.statistics is None or self._summed != self._identity_of_features():
+        if self.statistics is None or self._summed != digest_of(self.features_state()):
             self.statistics = None  # they hold the examples, and nothing can take these out
             return
-        for batch in self._batches(self._as_measured(examples)):
+        plain = self._as_measured(examples)
+        for start in range(0, len(plain), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(plain)))
+            inputs, targets = plain.__getitems__(rows)
+            batch = self.moved(Batch(inputs, targets, rows))
             self._waiting.append(self._features_and_labels(batch))
         labels = torch.cat([labels for _, labels in self._waiting])
         leaving = labels.bincount(minlength=len(self.statistics.counts))
@@ -275,11 +277,8 @@ class ClosedFormLearner(Learner):
 
     def _features_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return features `(B, F)` float64 and labels `(B,)` int64 of a batch, on the CPU."""
-        learner, targets = type(self).__name__, batch.targets
-        if found := _no_labels(targets):
-            raise ClassLabelsNeededError(learner, found)
-        labels = targets.cpu().long()
-        _check_range(labels, self.linear.out_features)
+        learner = type(self).__name__
+        labels = class_labels(batch.targets, learner, self.linear.out_features)
         features = head_inputs_of(self.model, batch.inputs, self.context.task_id)
         if features is None:
             cure = "let it call `head` once, with features of shape (B, F)"
@@ -291,35 +290,6 @@ class ClosedFormLearner(Learner):
 
     def _as_measured(self, dataset: StoredDataset) -> StoredDataset:
         return StoredDataset(dataset.store, dataset.rows, *self.context.test_transforms)
-
-    def _batches(self, dataset: StoredDataset) -> Iterator[Batch]:
-        for start in range(0, len(dataset), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(dataset)))
-            inputs, targets = dataset.__getitems__(rows)
-            yield self.moved(Batch(inputs, targets, rows))
-
-    def _check_labels(self, dataset: StoredDataset) -> None:
-        """Refuse targets that are no labels of this model before any work.
-
-        Where a transform makes the labels, those of the first example say what they are.
-        """
-        if not len(dataset):
-            return
-        _, targets = self._as_measured(dataset).__getitems__(np.arange(1))
-        if found := _no_labels(targets):
-            raise ClassLabelsNeededError(type(self).__name__, found)
-        labels = dataset.labels() if self.context.test_transforms[1] is None else None
-        if labels is not None:
-            _check_range(torch.from_numpy(labels), self.linear.out_features)
-
-    def _identity_of_features(self) -> str:
-        """Return a digest of all that the features depend on: sums of others do not fit."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.features_state().items()):
-            raw = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(raw.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
     def features_state(self) -> dict[str, Tensor]:
         """Return the tensors that features are computed with: all but those of the head."""
@@ -363,37 +333,3 @@ class ClosedFormLearner(Learner):
     def _take_statistics(self, tensors: Mapping[str, Tensor]) -> None:
         outputs = self.linear.out_features
         self.statistics = ClassStatistics.of(tensors, outputs, self.needs_gram)
-
-
-def solve_positive(matrix: Tensor, right: Tensor, name: str, value: object) -> Tensor:
-    """Return `matrix^-1 right` by Cholesky's factors.
-
-    Args:
-        matrix: Symmetric, positive definite, `(D, D)` float64.
-        right: `(D, S)` float64.
-        name: The hyperparameter that makes the matrix positive definite.
-        value: Its value.
-
-    Raises:
-        InvalidHyperparameterError: If it does not.
-    """
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if failed:
-        needed = "a larger number: with these features the equations have no stable solution"
-        raise InvalidHyperparameterError(name, value, needed)
-    return torch.cholesky_solve(right, factor)
-
-
-def _no_labels(targets: Any) -> str:
-    """Return what targets `(B, ...)` are where they are no class labels; else nothing."""
-    if not isinstance(targets, Tensor):
-        return f"of type {type(targets).__name__}"
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        return str(targets.dtype).removeprefix("torch.")
-    return "" if targets.ndim == 1 else f"of shape {tuple(targets.shape[1:])} for each example"
-
-
-def _check_range(labels: Tensor, outputs: int) -> None:
-    outside = labels[(labels < 0) | (labels >= outputs)]
-    if len(outside):
-        raise LabelOutOfRangeError(int(outside[0]), outputs)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base import Measure, UpdateContext, in_range
-from renate_stages.learners.class_statistics import ClassStatistics
-from renate_stages.learners.closed_form import ClosedFormLearner, solve_positive
+from renate_stages.learners.class_statistics import ClassStatistics, solve_positive
+from renate_stages.learners.closed_form import ClosedFormLearner
 from renate_stages.models.heads import FeatureClassifier, RandomFeatureHead
 from renate_stages.randomness import Generators
 
 NUMBER = 2000
-RIDGE = 1e-4
+RIDGE = 1e-3
 GRID = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -38,7 +38,7 @@ class RanPAC(ClosedFormLearner):
         ridge: lambda as a share of the mean of G's diagonal, > 0, useful from 1e-7 to 1; or
             `validation`: the value of 1e-7, 1e-6 ... 0.1 with the best accuracy (or loss, where
             there is none) on all validation data so far, the largest of equals; without such data
-            1e-4. The paper chooses on a fifth of the training data, from 1e-8 to 1e8, not relative.
+            1e-3. The paper chooses on a fifth of the training data, from 1e-8 to 1e8, not relative.
         base: Hyperparameters of `ClosedFormLearner`.
     """
 

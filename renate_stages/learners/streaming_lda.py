@@ -9,8 +9,8 @@ from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base import UpdateContext, in_range
-from renate_stages.learners.class_statistics import ClassStatistics
-from renate_stages.learners.closed_form import ClosedFormLearner, solve_positive
+from renate_stages.learners.class_statistics import ClassStatistics, solve_positive
+from renate_stages.learners.closed_form import ClosedFormLearner
 
 
 class StreamingLDA(ClosedFormLearner):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -92,6 +94,16 @@ def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | N
         hook.remove()
     found = kept[0][0] if len(kept) == 1 and len(kept[0]) == 1 else None
     return found if isinstance(found, Tensor) and found.ndim == 2 else None
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors: of their names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
 
 
 def _moved(tree: Any, device: torch.device) -> Any:
