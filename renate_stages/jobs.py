@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -30,11 +30,13 @@ class TrainingJobResult:
         state: The new state; None where no `output_state_url` was given.
         metrics: As in `metrics/update.json`.
         curves: Losses and metrics of each epoch.
+        tables: What the learner has to show, rows by name, as in `plots/<name>.csv`.
     """
 
     state: State | None
     metrics: dict[str, Any]
     curves: list[dict[str, float]]
+    tables: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
 
 
 def run_training_job(
@@ -142,7 +144,8 @@ def run_training_job(
         if target is not None:
             update.write_state(target)
     written = State.open(target) if target is not None else None
-    return TrainingJobResult(written, update.summary(), update.updated.curves)
+    updated = update.updated
+    return TrainingJobResult(written, update.summary(), updated.curves, updated.tables)
 
 
 def _folder(url: str | Path | None) -> Path | None:

@@ -21,11 +21,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
 from renate_stages import files, optimization
-from renate_stages.data import ConcatStored, StoredDataset
+from renate_stages.data import StoredDataset
 from renate_stages.errors import InvalidParamsError, NotFiniteError, UnknownHyperparameterError
 from renate_stages.evaluation.evaluator import evaluate
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, UpdateContext, hyperparameters_of
+from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
@@ -33,7 +34,7 @@ from renate_stages.models.stored import build_model, read_tensors, write_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.resume import CheckpointWriter, Resume
-from renate_stages.state import LEARNER_FILES, State
+from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.user_config import UserConfig
 
 Curves = list[dict[str, float]]
@@ -172,7 +173,8 @@ class ModelUpdater:
         new_data = StoredDataset(new, None, *self.transforms.train)
         learner.start_update(new_data, old_data, keepable)
 
-        recorder = _CurveRecorder(self, validation)
+        measure = self._measure(validation, parent)
+        recorder = _CurveRecorder(measure)
         self.generators.seed_global("training")
         callbacks: list[Callback] = [recorder]
         if self.params.trainer.max_steps is not None:
@@ -187,11 +189,22 @@ class ModelUpdater:
             clips = learner.automatic_optimization  # Lightning clips no other gradients
             trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs, clips=clips)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
-        learner.end_training(recorder.measure if recorder.validation is not None else None)
-        model = learner.model.to("cpu").eval()
+        learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
+        learner.end_training(measure)
+        model = learner.to("cpu").model.eval()
         chosen = learner.choose_memory()
         steps = trainer.global_step
         return UpdatedModel(model, learner, chosen, recorder.curves, steps, learner.tables())
+
+    def _measure(self, validation: Mapping[int, ExampleStore], parent: State) -> Measure | None:
+        """Return what measures a model on validation data, each update's with its task."""
+        datasets = {n: self.test_set(store) for n, store in validation.items() if len(store)}
+        if not datasets:
+            return None
+        update, headline = self.params.update, self.params.evaluation
+        task_ids = {int(number): task for number, task in parent.provenance.task_ids.items()}
+        evaluate = partial(self.evaluate, task_ids=task_ids | {update.number: update.task_id})
+        return Measure(evaluate, datasets, update.number, headline.metric, headline.mode)
 
     def carry_over(
         self, parent: State, memory_rows: np.ndarray, forgotten: StoredDataset | None = None
@@ -229,6 +242,9 @@ class ModelUpdater:
     ) -> Learner:
         """Build the learner that `params.yaml` names, for a model and its untrained weights."""
         learner_class = registry.learner_class(self.params.learner)
+        parent_weights: Callable[[], Mapping[str, torch.Tensor]] = dict
+        if parent is not None and parent.has_model:
+            parent_weights = partial(read_tensors, parent.folder / MODEL_FILES[0])
         context = UpdateContext(
             model=model,
             untrained=untrained,
@@ -244,6 +260,7 @@ class ModelUpdater:
             has_parent=parent is not None and parent.has_model,
             max_epochs=self.params.trainer.max_epochs,
             say=self.say,
+            parent_weights=parent_weights,
         )
         known = hyperparameters_of(learner_class)
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
@@ -296,11 +313,9 @@ class _StopAfter(Callback):
 class _CurveRecorder(Callback):
     """Records the loss of each epoch, and the metrics on all validation data so far."""
 
-    def __init__(self, updater: ModelUpdater, validation: Mapping[int, ExampleStore]) -> None:
-        self.updater = updater
+    def __init__(self, measure: Measure | None) -> None:
+        self.measure = measure
         self.curves: Curves = []
-        stores = [store for store in validation.values() if len(store)]
-        self.validation = ConcatStored([updater.test_set(s) for s in stores]) if stores else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
@@ -308,14 +323,9 @@ class _CurveRecorder(Callback):
         row |= {f"train_{name}": value for name, value in learner.epoch_losses().items()}
         if not math.isfinite(row.get("train_loss", 0)):
             raise NotFiniteError(trainer.current_epoch + 1)
-        if self.validation is not None:
+        if self.measure is not None:
             row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
         self.curves.append(row)
-
-    def measure(self, model: RenateModule) -> dict[str, float]:
-        """Return loss and metrics of a model on all validation data."""
-        assert self.validation is not None
-        return self.updater.evaluate(model, {0: self.validation})[0]
 
 
 def write_learner(folder: Path, learner: Learner) -> None:

@@ -68,8 +68,20 @@ class NotFiniteError(RenateStagesError):
     def __init__(self, epoch: int) -> None:
         super().__init__(
             f"The loss is not finite after epoch {epoch}: no state was written.\n"
-            "To mend it: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, or "
-            "look for invalid numbers in the inputs."
+            "To mend it: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, lower "
+            "what weighs the learner's own terms, such as hyperparameters.ewc_weight, or look for "
+            "invalid numbers in the inputs."
+        )
+
+
+class NotFiniteFisherError(RenateStagesError):
+    """The importance of weights is not a finite number; no state is written."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(
+            f"The Fisher information of {', '.join(names)} is not finite after training: no state "
+            "was written.\nTo mend it: look for invalid numbers in the new data, or lower "
+            "hyperparameters.learning_rate or hyperparameters.ewc_weight."
         )
 
 

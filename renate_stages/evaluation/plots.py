@@ -6,6 +6,7 @@ to MLflow and into the report. Nothing here needs torch, and only `draw` needs m
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TRADE_OFF = "interpolation"  # the table of the learner WiSE-FT
 FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
 # Okabe & Ito's colours, told apart with any colour vision; without black (the average) and yellow
 # (too faint on white). Holdouts beyond the seventh get the colours again, with other markers.
@@ -34,6 +36,7 @@ def write_plot_data(
     folder: Path,
     history: EvaluationHistory,
     curves: Sequence[Mapping[str, Any]] = (),
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     *,
     lower_is_better: Collection[str] = ("loss",),
 ) -> list[Path]:
@@ -42,6 +45,7 @@ def write_plot_data(
         holdouts_<metric>.csv   update, holdout, value            a row for each measured pair
         summary.csv             update, <metric>_<figure> ...     a row for each update
         learning_curve.csv      epoch, <name> ...                 a row for each of `curves`
+        <table>.csv             its columns                       what the learner has to show
 
     A metric's name is percent-encoded in the file name; an unknown value is an empty cell.
 
@@ -49,6 +53,7 @@ def write_plot_data(
         folder: Made if it is missing.
         history: Whose `after` evaluations are written.
         curves: What training measured: for each epoch a mapping with `epoch` and values by name.
+        tables: Rows by the name of the file; the columns are those of the rows, as first met.
         lower_is_better: Metrics whose forgetting and transfer change sign.
 
     Returns:
@@ -74,41 +79,62 @@ def write_plot_data(
     )
     measured = sorted({name for row in curves for name in row} - {"epoch"})
     texts["learning_curve.csv"] = csv_text(("epoch", *measured), curves)
+    for name, rows in (tables or {}).items():
+        columns = dict.fromkeys(column for row in rows for column in row)
+        texts[f"{_file_name(name)}.csv"] = csv_text(tuple(columns), rows)
     for name, text in texts.items():
         files.write_text(folder / name, text)
     return [folder / name for name in texts]
 
 
 def draw(
-    folder: Path, history: EvaluationHistory, *, lower_is_better: Collection[str] = ("loss",)
+    folder: Path,
+    history: EvaluationHistory,
+    plot_data: Path | None = None,
+    *,
+    lower_is_better: Collection[str] = ("loss",),
 ) -> list[Path]:
     """Draw two pictures of each metric: `matrix_<metric>.png` and `holdouts_<metric>.png`.
+
+    Where the learner left a trade-off, `interpolation.csv`, there is also
+    `interpolation_<metric>.png`.
 
     Args:
         folder: Made if it is missing.
         history: Whose `after` evaluations are drawn.
+        plot_data: Where `write_plot_data` wrote; None draws the history alone.
         lower_is_better: Metrics of which less is better: the colours of the matrix turn round.
 
     Returns:
         The files written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    figures = {}
     for metric in history.metrics:
         matrix = history.matrix(metric)
         if not matrix:
             continue
         better = "lower" if metric in lower_is_better else "higher"
-        pictures = {"matrix": _heat_map(metric, matrix, better), "holdouts": _lines(metric, matrix)}
-        for kind, figure in pictures.items():
-            path = folder / f"{kind}_{_file_name(metric)}.png"
-            beside = path.with_name(f".{path.name}.new")
-            FigureCanvasAgg(figure).print_png(beside, metadata={"Software": None})
-            beside.replace(path)
-            paths.append(path)
-    return paths
+        figures[f"matrix_{_file_name(metric)}"] = _heat_map(metric, matrix, better)
+        figures[f"holdouts_{_file_name(metric)}"] = _lines(metric, matrix)
+    table = plot_data / f"{TRADE_OFF}.csv" if plot_data is not None else None
+    if table is not None and table.is_file():
+        with table.open(encoding="utf-8", newline="") as stream:
+            rows = [
+                {k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(stream)
+            ]
+        for metric in (name.removeprefix("old_") for name in rows[0] if name.startswith("old_")):
+            if f"new_{metric}" in rows[0]:
+                figures[f"{TRADE_OFF}_{_file_name(metric)}"] = _trade_off(metric, rows)
+    return [_print(folder / f"{name}.png", figure) for name, figure in figures.items()]
+
+
+def _print(path: Path, figure: Figure) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    FigureCanvasAgg(figure).print_png(beside, metadata={"Software": None})
+    return beside.replace(path)
 
 
 def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
@@ -185,6 +211,32 @@ def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
     axes.set_ylabel(metric)
     axes.set_title(f"{metric} on each holdout over the updates", loc="left")
     figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize="small")
+    return figure
+
+
+def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
+    """A metric on old data against that on new data, from the parent's weights to the new ones."""
+    figure = _figure(width=6, height=4.6)
+    axes: Axes = figure.add_subplot()
+    old, new = ([row[f"{side}_{metric}"] for row in rows] for side in ("old", "new"))
+    axes.plot(old, new, color=COLOURS[0], linewidth=1.6, zorder=2)
+    axes.scatter(old, new, c=COLOURS[0], s=26, zorder=3)
+    chosen = [place for place, row in enumerate(rows) if row["chosen"]]
+    for place in chosen:
+        ring = {"facecolors": "none", "edgecolors": COLOURS[4], "linewidths": 2.0}
+        axes.scatter(old[place], new[place], s=150, zorder=4, label="chosen", **ring)
+    for place in sorted({0, len(rows) - 1, *chosen}):
+        text = f"{rows[place]['coefficient']:g}"
+        text += {0: " (parent)", len(rows) - 1: " (new)"}.get(place, "")
+        axes.annotate(text, (old[place], new[place]), (9, 9), textcoords="offset points")
+    axes.margins(0.14)
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(f"{metric} on the validation data of earlier updates")
+    axes.set_ylabel(f"{metric} on that of this update")
+    axes.set_title(f"{metric} between the parent's weights and the new ones", loc="left")
+    if chosen:
+        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 

@@ -33,6 +33,7 @@ from renate_stages.data.steps import Memory, Pass, RowSource, StepLoader, Steps,
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.averaging import averaged_copy
 from renate_stages.learners.masking import mask_classes
+from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
@@ -40,7 +41,6 @@ from renate_stages.models.features import backbone_of
 from renate_stages.randomness import Generators
 
 NOTHING = np.empty(0, dtype=np.int64)
-Measure = Callable[[RenateModule], Mapping[str, float]]
 
 
 def _say_nothing(_: str) -> None:
@@ -67,6 +67,8 @@ class UpdateContext:
         has_parent: Whether the model has the weights of an earlier update.
         max_epochs: Passes over the new data; None: as many as it takes.
         say: Tells the user something in one line.
+        parent_weights: Returns the parent's tensors by name, as they were stored; a model may have
+            grown since. None without a parent.
     """
 
     model: RenateModule
@@ -83,6 +85,7 @@ class UpdateContext:
     has_parent: bool = False
     max_epochs: int | None = None
     say: Callable[[str], None] = _say_nothing
+    parent_weights: Callable[[], Mapping[str, Tensor]] = dict
 
 
 class Passed(NamedTuple):
@@ -141,7 +144,22 @@ class LossComponent(nn.Module):
         """Follow the model after an optimizer step."""
 
     def end_training(self, learner: Learner) -> None:
-        """Take what the next update needs; training is over."""
+        """Take what the next update needs; training is over, and the weights are final."""
+
+    def restore(self, left: Mapping[str, Tensor]) -> bool:
+        """Take the state that this component left at the parent's end; called in `start_update`.
+
+        Args:
+            left: What `state_dict()` returned there.
+
+        Returns:
+            Whether it fits; where it does not, nothing is taken.
+        """
+        own = _tensors_of(self)
+        fits = left.keys() == own.keys() and all(left[k].shape == own[k].shape for k in own)
+        if fits:
+            self.load_state_dict({**self.state_dict(), **left})
+        return fits
 
 
 class EpochLosses:
@@ -208,7 +226,7 @@ class Learner(LightningModule):
         self._worker_seeds = context.generators.torch("workers")
         self._features: list[Tensor] = []  # of the latest call of the model, where they are kept
         self._hook: RemovableHandle | None = None
-        self._left: dict[str, Tensor] = {}  # what the parent's learner left of components
+        self._left: dict[str, Tensor] = {}  # of components, until an update starts
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook forty times a step, and nn.Module is slow to set.
@@ -318,15 +336,23 @@ class Learner(LightningModule):
         """Finish the model when the last epoch is over.
 
         Args:
-            measure: Returns loss and metrics of a model on all validation data; None without any.
+            measure: Measures a model on all validation data; None without any.
         """
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
             self.average = None
+        self.finish_model(measure)
         for component in self.parts:
             component.end_training(self)
         if self._hook is not None:
             self._hook.remove()
+
+    def finish_model(self, measure: Measure | None) -> None:
+        """Change the trained weights once more, before components look at them.
+
+        Args:
+            measure: As in `end_training`.
+        """
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         """Return which rows of the old memory stay and which new ones enter; here none.
@@ -446,11 +472,10 @@ class Learner(LightningModule):
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the next update needs: tensors, and values that JSON can hold."""
-        tensors = {
-            f"{name}.{key}": value
-            for name, component in self._surviving().items()
-            for key, value in _tensors_of(component).items()
-        }
+        tensors = dict(self._left)  # as it came, where no update has started
+        for name, component in self._surviving().items():
+            for key, value in _tensors_of(component).items():
+                tensors.setdefault(f"{name}.{key}", value)
         return tensors, {"learner": type(self).__name__}
 
     def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -469,14 +494,9 @@ class Learner(LightningModule):
         for name, component in self._surviving().items():
             prefix = f"{name}."
             found = {k[len(prefix) :]: v for k, v in self._left.items() if k.startswith(prefix)}
-            own = _tensors_of(component)
-            fits = found.keys() == own.keys() and all(
-                found[key].shape == own[key].shape for key in own
-            )
-            if found and fits:
-                component.load_state_dict({**component.state_dict(), **found})
-            elif found:
+            if found and not component.restore(found):
                 self.context.say(f"the model has changed: {name} starts anew from the parent's")
+        self._left = {}
 
 
 class FineTuning(Learner):

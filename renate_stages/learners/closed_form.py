@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
-from renate_stages.data.steps import StepRows, Steps
+from renate_stages.data.steps import StepLoader, StepRows, Steps
 from renate_stages.errors import (
     FeaturesNotFiniteError,
     NotCountedError,
@@ -198,7 +197,7 @@ class ClosedFormLearner(Learner):
                 f"and of earlier data {known} is used"
             )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> StepLoader:
         """Return the one pass, in the order of the data: the sums do not depend on it."""
         count, size = len(self.examples), self.batch_size
         starts = range(0, count, size)

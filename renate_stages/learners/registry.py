@@ -129,6 +129,27 @@ LEARNERS = {
         "a new model from everything, kept: the bound",
         "retraining",
     ),
+    "WiSE-FT": Entry(
+        "renate_stages.learners.wise_ft:WiSEFT",
+        (),
+        "B",
+        "fine-tunes, then goes part of the way back to the parent's weights",
+        "Wortsman et al. 2022",
+    ),
+    "LwF": Entry(
+        "renate_stages.learners.lwf:LwF",
+        (),
+        "B, B fwd",
+        "stays close to what the parent says of the new data",
+        "Li & Hoiem 2018",
+    ),
+    "EWC": Entry(
+        "renate_stages.learners.ewc:EWC",
+        (),
+        "B",
+        "holds the weights that mattered so far",
+        "Kirkpatrick et al. 2017, Schwarz et al. 2018",
+    ),
     "FineTuning": Entry(
         "renate_stages.learners.base:FineTuning",
         (),

@@ -54,5 +54,5 @@ def log_artifacts(
         tracker.log_artifact(path, "plots")
     lower = params.evaluation.lower_is_better
     pictures = project.scratch / "pictures"
-    for picture in draw(pictures, state.evaluations(), lower_is_better=lower):
+    for picture in draw(pictures, state.evaluations(), project.plots, lower_is_better=lower):
         tracker.log_artifact(picture, "plots")

@@ -51,7 +51,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         files.write_json(project.update_metrics, summary)
         lower = params.evaluation.lower_is_better
         with files.whole_directory(project.plots) as folder:
-            write_plot_data(folder, update.history, update.updated.curves, lower_is_better=lower)
+            curves, tables = update.updated.curves, update.updated.tables
+            write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         for row in update.updated.curves:
             tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))

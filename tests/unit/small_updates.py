@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from renate_stages import state
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
+from renate_stages.models.stored import write_model
 from renate_stages.params import Params
-from renate_stages.updater import ModelUpdater, UpdatedModel
+from renate_stages.state import Provenance, State
+from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user_config import UserConfig
 
 RATE = 0.1
@@ -53,3 +57,23 @@ def updater(
 
 def weights(updated: UpdatedModel) -> torch.Tensor:
     return nn.utils.parameters_to_vector(updated.model.parameters()).detach()
+
+
+def state_of(folder: Path, updated: UpdatedModel, update: int, classes=(0, 1, 2)) -> State:
+    """Write what an update gave as a state without examples, and open it."""
+    folder.mkdir()
+    state.write_empty(folder)
+    write_model(folder, updated.model)
+    write_learner(folder, updated.learner)
+    state.write_manifest(folder, Provenance("update", update, classes=tuple(classes)))
+    return State.open(folder)
+
+
+def in_memory(made: ModelUpdater, before: UpdatedModel, parent: State) -> ModelUpdater:
+    """Let an updater go on from an update's objects rather than from its state."""
+    untrained = made.build_model(None)
+    model = copy.deepcopy(before.model)
+    learner = made.learner(model, untrained.state_dict(), parent)
+    learner.restore_learner(*before.learner.learner_state())
+    made._restored = lambda *_: learner
+    return made

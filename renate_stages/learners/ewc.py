@@ -1,0 +1,129 @@
+"""Online elastic weight consolidation (Kirkpatrick et al., "Overcoming catastrophic forgetting in
+neural networks", PNAS 2017; Schwarz et al., "Progress & Compress", ICML 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from renate_stages.learners.base import (
+    Learner,
+    LossComponent,
+    Passed,
+    UpdateContext,
+    in_range,
+    one_of,
+    positive,
+)
+from renate_stages.learners.fisher import KINDS, diagonal_fisher
+
+
+class QuadraticPenalty(LossComponent):
+    """Holds weights close to their values after the last update, each as it mattered so far.
+
+        1/2 sum over weights of F (theta - theta*)^2        (Kirkpatrick et al., eq. 3)
+        F <- decay F + F_t,  theta* <- theta after update t        (Schwarz et al., eqs. 8 and 9)
+
+    Args:
+        weight: Factor of the term, >= 0.
+        decay: Of the importance with each update, in [0, 1].
+        examples: Most examples to compute F_t from, >= 1.
+        kind: `sampled` or `empirical`, see `diagonal_fisher`.
+    """
+
+    replays = False
+    survives = True
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        decay: float = 1.0,
+        examples: int = 1000,
+        kind: str = "sampled",
+    ) -> None:
+        super().__init__(weight)
+        self.decay, self.examples, self.kind = decay, examples, kind
+        self._of: list[tuple[str, nn.Parameter]] = []
+        self._say = print
+
+    def start_update(self, learner: Learner) -> None:
+        parameters = learner.model.named_parameters()
+        self._of = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+        self._say = learner.context.say
+        for name, parameter in self._of:
+            importance = torch.zeros_like(parameter, dtype=torch.float32)
+            self.register_buffer(_key("fisher", name), importance)
+            self.register_buffer(_key("anchor", name), parameter.detach().clone())
+
+    def restore(self, left: Mapping[str, Tensor]) -> bool:
+        """Take importance and anchor of each parameter whose shape is as it was."""
+        unknown = []
+        for name, parameter in self._of:
+            keys = _key("fisher", name), _key("anchor", name)
+            if all(key in left and left[key].shape == parameter.shape for key in keys):
+                for key in keys:
+                    self.get_buffer(key).copy_(left[key])
+            else:
+                unknown.append(name)
+        if unknown and len(unknown) < len(self._of):
+            self._say(f"new or of another shape, so not held: {', '.join(unknown)}")
+        return len(unknown) < len(self._of)
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        terms = [
+            (self.get_buffer(_key("fisher", name)) * (parameter - self._anchor(name)) ** 2).sum()
+            for name, parameter in self._of
+        ]
+        return torch.stack(terms).sum() / 2
+
+    def end_training(self, learner: Learner) -> None:
+        found = diagonal_fisher(learner, self.examples, self.kind)
+        for name, parameter in self._of:
+            self.get_buffer(_key("fisher", name)).mul_(self.decay).add_(found[name])
+            self._anchor(name).copy_(parameter.detach())
+
+    def _anchor(self, name: str) -> Tensor:
+        return self.get_buffer(_key("anchor", name))
+
+
+class EWC(Learner):
+    """Online EWC: fine-tuning on the new data that holds the weights which mattered so far.
+
+        L = l(f(x), y) + ewc_weight / 2 * sum of F (theta - theta*)^2
+
+    It keeps no data, but two numbers a weight. It suits data that shifts; in updates that bring
+    new classes it forgets as fine-tuning does.
+
+    Args:
+        context: What the update gives.
+        ewc_weight: >= 0; lambda, from 1 to 10,000 as the task wants.
+        fisher_decay: gamma in [0, 1]: how much of the importance stays with each update.
+        fisher_examples: New examples from which importance is computed, >= 1.
+        fisher: `sampled` labels, as the model says, or `empirical`, the true ones.
+        base: Hyperparameters of `Learner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        ewc_weight: float = 100.0,
+        fisher_decay: float = 1.0,
+        fisher_examples: int = 1000,
+        fisher: Literal["sampled", "empirical"] = "sampled",
+        **base: Any,
+    ) -> None:
+        super().__init__(context, **base)
+        penalty = QuadraticPenalty(
+            in_range("ewc_weight", ewc_weight, 0),
+            in_range("fisher_decay", fisher_decay, 0, 1),
+            positive("fisher_examples", fisher_examples),
+            one_of("fisher", fisher, KINDS),
+        )
+        self.components.append(penalty)
+
+
+def _key(kind: str, name: str) -> str:
+    return f"{kind}/{name}".replace(".", "/")  # a buffer's name holds no dot

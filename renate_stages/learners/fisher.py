@@ -1,0 +1,158 @@
+"""The diagonal of the Fisher information: how much each weight matters for what a model says.
+
+The squares are of each example's own gradient. Squaring the gradient of a mini-batch's mean, as many
+implementations do, gives something else, which shrinks as batches grow (van de Ven, "On the
+computation of the Fisher Information in continual learning", ICLR blog posts, 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.utils._pytree import tree_map
+
+from renate_stages.data import Batch, StoredDataset
+from renate_stages.errors import NotFiniteFisherError
+from renate_stages.learners.base import Learner
+from renate_stages.learners.masking import mask_classes
+
+KINDS = ("sampled", "empirical")
+MOST_EXAMPLES = 64  # at once
+MOST_NUMBERS = 2**25  # of gradients at once: 128 MiB
+Weights = dict[str, Tensor]
+LossOfOne = Callable[[Weights, Any, Any], Tensor]
+
+
+def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
+    """Return the mean over examples of the squared gradient of log p(y | x), in evaluation mode.
+
+    Args:
+        learner: Whose model it is of; the examples are random ones of its new data, as measured.
+        examples: Most of them, >= 1.
+        kind: Whether y is drawn from what the model says (`sampled`: the Fisher information) or is
+            the label (`empirical`). Of targets that are no labels, the gradient is that of the
+            user's loss.
+
+    Raises:
+        NotFiniteFisherError: If a value is not finite.
+
+    Returns:
+        For each parameter that is trained, by name, float32 of its shape.
+    """
+    model, new, generators = learner.model, learner.new, learner.context.generators
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    measured = StoredDataset(new.store, new.rows, *learner.context.test_transforms)
+    rows = generators.numpy("fisher").permutation(len(new))[:examples]
+    draws = torch.rand(len(rows), generator=generators.torch("fisher"), dtype=torch.float64)
+    numbers = sum(value.numel() for value in weights.values())
+    size = max(1, min(MOST_EXAMPLES, MOST_NUMBERS // max(1, numbers)))
+
+    sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
+    training, squares = model.training, squares_together
+    model.eval()
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        inputs, targets = measured.__getitems__(some)
+        batch = learner.moved(Batch(inputs, targets, some))
+        with torch.no_grad():
+            outputs = learner(batch.inputs)
+        targets, labelled = batch.targets, _are_labels(outputs, batch.targets)
+        if labelled and kind == "sampled":
+            targets = drawn(_visible(learner, outputs), draws[start : start + size])
+        loss_of_one = _loss_of_one(learner, labelled)
+        try:
+            found = squares(loss_of_one, weights, batch.inputs, targets)
+        except (RuntimeError, TypeError, ValueError):  # of models that cannot be vectorised
+            if squares is squares_one_by_one:
+                raise
+            squares = squares_one_by_one
+            found = squares(loss_of_one, weights, batch.inputs, targets)
+        for name, value in found.items():
+            sums[name] += value
+    model.train(training)
+    bad = [name for name, value in sums.items() if not bool(value.isfinite().all())]
+    if bad:
+        raise NotFiniteFisherError(bad)
+    return {name: value / max(1, len(rows)) for name, value in sums.items()}
+
+
+def squares_together(
+    loss_of_one: LossOfOne, weights: Weights, inputs: Any, targets: Any
+) -> Weights:
+    """Return the sums over a batch's examples of their squared gradients, computed at once.
+
+    Args:
+        loss_of_one: Of weights, and an example's inputs and targets without a batch dimension.
+        weights: By name.
+        inputs: A batch, a tensor `(B, ...)` or a tree of them.
+        targets: Likewise.
+    """
+    gradients = vmap(grad(loss_of_one), in_dims=(None, 0, 0))(weights, inputs, targets)
+    return {name: value.float().square().sum(0) for name, value in gradients.items()}
+
+
+def squares_one_by_one(
+    loss_of_one: LossOfOne, weights: Weights, inputs: Any, targets: Any
+) -> Weights:
+    """Return what `squares_together` does, one example after the other."""
+    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+    sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
+    for row in range(len(_first(inputs))):
+        one, target = (
+            tree_map(lambda part, row=row: part[row], each) for each in (inputs, targets)
+        )
+        loss = loss_of_one(leaves, one, target)
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        for name, value in zip(leaves, found, strict=True):
+            if value is not None:
+                sums[name] += value.float().square()
+    return sums
+
+
+def drawn(logits: Tensor, draws: Tensor) -> Tensor:
+    """Return labels drawn from what logits say, however they are batched.
+
+    Args:
+        logits: `(B, K)`.
+        draws: Uniform in [0, 1), `(B,)` float64.
+
+    Returns:
+        int64 `(B,)`.
+    """
+    up_to = logits.double().softmax(1).cumsum(1)
+    return (up_to <= draws.to(logits.device)[:, None]).sum(1).clamp(max=logits.shape[1] - 1)
+
+
+def _loss_of_one(learner: Learner, labelled: bool) -> LossOfOne:
+    context = learner.context
+
+    def loss(weights: Weights, inputs: Any, target: Any) -> Tensor:
+        one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
+        outputs = functional_call(learner.model, weights, (one,), {"task_id": context.task_id})
+        if labelled:
+            return F.cross_entropy(_visible(learner, outputs).float(), target.long())
+        return context.loss_fn(outputs, target).mean()
+
+    return loss
+
+
+def _visible(learner: Learner, outputs: Tensor) -> Tensor:
+    """Return logits as the training loss sees them."""
+    return mask_classes(outputs, learner.classes) if learner.mask_unused_classes else outputs
+
+
+def _are_labels(outputs: Any, targets: Any) -> bool:
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+        return False
+    return outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
+
+
+def _first(tree: Any) -> Tensor:
+    while not isinstance(tree, Tensor):
+        tree = next(iter(tree.values() if isinstance(tree, Mapping) else tree))
+    return tree

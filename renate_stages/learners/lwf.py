@@ -1,0 +1,122 @@
+"""Learning without Forgetting (Li & Hoiem, ECCV 2016 and TPAMI 2018)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renate_stages.errors import InvalidHyperparameterError
+from renate_stages.learners.base import Learner, LossComponent, Passed, UpdateContext, in_range
+from renate_stages.learners.components import squared_distance
+from renate_stages.models import RenateModule
+
+
+class FrozenCopy(nn.Module):
+    """A model as it was, always in evaluation mode; it is asked, never trained."""
+
+    def __init__(self, model: RenateModule) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> FrozenCopy:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, inputs: Any, task_id: str) -> Any:
+        """Return its outputs."""
+        return self.model(inputs, task_id=task_id)
+
+
+class OutputDistillation(LossComponent):
+    """Holds what the model says of new inputs close to what its parent says of them.
+
+        T^2 KL(p || q),  p = softmax(z / T) of the parent's logits, q of the model's,
+        over the classes met before this update, mean over examples
+
+    Li & Hoiem's eqs. 2 to 4; KL differs from their cross-entropy by a constant, and T^2 keeps the
+    gradient's size whatever T is (Hinton et al., "Distilling the Knowledge in a Neural Network",
+    2015). Where targets are no labels it is the mean squared distance of all outputs, which is what
+    that becomes for large T. Without a parent it is 0.
+
+    Args:
+        weight: Factor of the term, >= 0.
+        temperature: T, > 0.
+    """
+
+    replays = False
+
+    def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
+        super().__init__(weight)
+        if in_range("temperature", temperature, 0) == 0:
+            raise InvalidHyperparameterError("temperature", temperature, "a number > 0")
+        self.temperature = temperature
+        self.teacher: FrozenCopy | None = None
+        self.task_id = ""
+        self.labelled = False
+        self.old_classes: tuple[int, ...] = ()
+
+    def start_update(self, learner: Learner) -> None:
+        context = learner.context
+        self.task_id, self.labelled = context.task_id, bool(learner.classes)
+        self.old_classes = context.old_classes
+        if context.has_parent:
+            self.teacher = FrozenCopy(learner.model)
+
+    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+        if self.teacher is None:
+            return new.outputs.new_zeros((), dtype=torch.float32)
+        taught = self.teacher(new.batch.inputs, self.task_id)
+        if not self.labelled:
+            return squared_distance(new.outputs, taught.float())
+        return distillation(new.outputs, taught, self.old_classes, self.temperature)
+
+
+def distillation(
+    outputs: Tensor, taught: Tensor, classes: Sequence[int], temperature: float
+) -> Tensor:
+    """Return T^2 KL(softmax(taught / T) || softmax(outputs / T)), mean over examples, float32.
+
+    Args:
+        outputs: Logits `(B, K)`, any float dtype.
+        taught: The teacher's, `(B, K')`, K' <= K.
+        classes: Which columns count, those in [0, K'); empty: all that both have.
+        temperature: T, > 0.
+    """
+    width = min(taught.shape[1], outputs.shape[1])
+    columns = [each for each in classes or range(width) if each < width]
+    student, teacher = (
+        (each[:, columns].float() / temperature).log_softmax(1) for each in (outputs, taught)
+    )
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence
+
+
+class LwF(Learner):
+    """LwF: fine-tuning on the new data that stays close to what the parent says of it.
+
+        L = l(f(x), y) + distillation_weight * T^2 KL(parent || model)  over the old classes
+
+    It keeps no data. It helps where old classes still look as they did, less after a large shift.
+
+    Args:
+        context: What the update gives.
+        distillation_weight: >= 0; the paper's lambda_o, 1 there.
+        temperature: > 0; 2 in the paper.
+        base: Hyperparameters of `Learner`.
+    """
+
+    def __init__(
+        self,
+        context: UpdateContext,
+        distillation_weight: float = 1.0,
+        temperature: float = 2.0,
+        **base: Any,
+    ) -> None:
+        super().__init__(context, **base)
+        weight = in_range("distillation_weight", distillation_weight, 0)
+        self.components.append(OutputDistillation(weight, temperature))
