@@ -221,22 +221,21 @@ def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
     old, new = ([row[f"{side}_{metric}"] for row in rows] for side in ("old", "new"))
     axes.plot(old, new, color=COLOURS[0], linewidth=1.6, zorder=2)
     axes.scatter(old, new, c=COLOURS[0], s=26, zorder=3)
-    chosen = [place for place, row in enumerate(rows) if row["chosen"]]
-    for place in chosen:
-        ring = {"facecolors": "none", "edgecolors": COLOURS[4], "linewidths": 2.0}
-        axes.scatter(old[place], new[place], s=150, zorder=4, label="chosen", **ring)
-    for place in sorted({0, len(rows) - 1, *chosen}):
-        text = f"{rows[place]['coefficient']:g}"
-        text += {0: " (parent)", len(rows) - 1: " (new)"}.get(place, "")
+    names = {0: "parent", len(rows) - 1: "new"}
+    for place, row in enumerate(rows):
+        if row["chosen"]:
+            ring = {"facecolors": "none", "edgecolors": COLOURS[4], "linewidths": 2.0}
+            axes.scatter(old[place], new[place], s=150, zorder=4, **ring)
+            names[place] = "chosen, " + names[place] if place in names else "chosen"
+    for place, name in names.items():
+        text = f"{rows[place]['coefficient']:g} ({name})"
         axes.annotate(text, (old[place], new[place]), (9, 9), textcoords="offset points")
-    axes.margins(0.14)
+    axes.margins(x=0.24, y=0.12)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"{metric} on the validation data of earlier updates")
     axes.set_ylabel(f"{metric} on that of this update")
     axes.set_title(f"{metric} between the parent's weights and the new ones", loc="left")
-    if chosen:
-        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 

@@ -23,7 +23,10 @@ VALUES = {"learning_rate": RATE, "batch_size": 8, "memory_batch_size": 6, "memor
 
 
 def model_fn(model_state_url: str | None = None, dropout: float = 0.0) -> MLP:
-    return MLP(num_inputs=5, num_outputs=3, hidden_size=4, dropout=dropout)
+    model = MLP(num_inputs=5, num_outputs=3, hidden_size=4, dropout=dropout)
+    if model_state_url is not None:
+        model.load_state_dict(torch.load(model_state_url, weights_only=True))
+    return model
 
 
 def write_examples(path: Path, rows: int, first: int = 0) -> ExampleStore:

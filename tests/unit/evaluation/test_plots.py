@@ -77,3 +77,36 @@ def test_pictures_bear_unknown_values_and_no_history(tmp_path: Path) -> None:
     history = EvaluationHistory().with_update(2, "after", results, {1: 1, 2: 1})
     assert len(draw(tmp_path, history)) == 2
     assert draw(tmp_path, EvaluationHistory()) == []
+
+
+CURVE = [
+    {"coefficient": c / 4, "new_loss": 2 - c / 4, "new_accuracy": 0.5 + c / 10,
+     "old_loss": c / 2, "old_accuracy": 0.98 - c * c / 80, "chosen": int(c == 3)}
+    for c in range(5)
+]  # fmt: skip
+
+
+def test_what_a_learner_shows_is_a_file_of_its_own(tmp_path: Path) -> None:
+    rows = [{"coefficient": 0.0, "new_loss": 2.0}, {"coefficient": 1.0, "new_loss": 1.5, "old": 3}]
+    written = write_plot_data(tmp_path, EvaluationHistory(), tables={"interpolation": rows})
+    assert [path.name for path in written][-1] == "interpolation.csv"
+    assert written[-1].read_text() == "coefficient,new_loss,old\n0,2,\n1,1.5,3\n"
+
+
+def test_a_trade_off_is_drawn_of_each_metric_on_old_and_new_data(tmp_path: Path) -> None:
+    write_plot_data(tmp_path / "plots", history_of(2), tables={"interpolation": CURVE})
+    alone = [path.name for path in draw(tmp_path / "alone", history_of(2))]
+    found = draw(tmp_path / "one", history_of(2), tmp_path / "plots")
+    added = [path.name for path in found][len(alone) :]
+    assert added == ["interpolation_loss.png", "interpolation_accuracy.png"]
+    assert sorted(found) == sorted((tmp_path / "one").iterdir())
+    for one, two in zip(
+        found, draw(tmp_path / "two", history_of(2), tmp_path / "plots"), strict=True
+    ):
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_without_old_validation_data_there_is_no_trade_off_to_draw(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if not k.startswith("old")} for row in CURVE]
+    write_plot_data(tmp_path / "plots", EvaluationHistory(), tables={"interpolation": rows})
+    assert draw(tmp_path / "pictures", EvaluationHistory(), tmp_path / "plots") == []

@@ -1,0 +1,233 @@
+"""LwF, EWC and WiSE-FT through the updater: over states, interruptions and other learners."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_learners import context, stored
+from small_updates import VALUES, in_memory, state_of, updater, weights, write_examples
+
+from renate_stages import errors
+from renate_stages.learners import registry
+from renate_stages.learners.ewc import EWC
+from renate_stages.models import MLP
+from renate_stages.models.stored import read_tensors
+from renate_stages.resume import SECONDS_VARIABLE, Resume
+
+NAMES = ["LwF", "EWC", "WiSE-FT"]
+OWN = {"ewc_weight": 5.0, "num_coefficients": 5}
+EACH = {**VALUES, **OWN}
+
+
+@pytest.fixture
+def second(tmp_path):
+    return write_examples(tmp_path / "second", 25, first=300)
+
+
+@pytest.fixture
+def after(make_state, new, tmp_path):
+    """Makes the state after a first update by a learner, and what the update gave."""
+
+    def make(learner: str, values=EACH):
+        updated = updater(learner, values).update(make_state(), new, {})
+        return updated, state_of(tmp_path / f"after-{learner}", updated, 1)
+
+    return make
+
+
+def assert_equal_state(one, other):
+    (tensors, values), (expected, expected_values) = (
+        each.learner.learner_state() for each in (one, other)
+    )
+    assert values == expected_values and tensors.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize("learner", NAMES)
+def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
+    after, new, second, learner
+):
+    first, parent = after(learner)
+    validation = {1: new, 2: second}
+    made = updater(learner, EACH, number=2)
+    stored_one = made.update(parent, second, validation)
+    made = in_memory(updater(learner, EACH, number=2), first, parent)
+    uninterrupted = made.update(parent, second, validation)
+    assert torch.equal(weights(stored_one), weights(uninterrupted))
+    assert stored_one.curves == uninterrupted.curves
+    assert stored_one.tables == uninterrupted.tables
+    assert_equal_state(stored_one, uninterrupted)
+    plain = updater("FineTuning", VALUES, number=2).update(parent, second, validation)
+    assert not torch.equal(weights(stored_one), weights(plain)), "the parent had a say"
+
+
+@pytest.mark.parametrize("learner", NAMES)
+def test_the_first_update_is_fine_tuning(make_state, new, learner):
+    found = updater(learner, EACH).update(make_state(), new, {1: new})
+    expected = updater("FineTuning", VALUES).update(make_state(), new, {1: new})
+    assert torch.equal(weights(found), weights(expected)) and found.tables == {}
+
+
+class Interrupt:
+    def __init__(self) -> None:
+        self.left = -1
+
+    def __call__(self, inputs):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return inputs + 0.01 * torch.randn(5)
+
+
+@pytest.mark.parametrize("learner", NAMES)
+def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monkeypatch, learner):
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
+    values = {**EACH, "dropout": 0.3}
+    _, parent = after(learner, values)
+    interrupt, said = Interrupt(), []
+    functions = {"train_transform": lambda: interrupt}
+    made = updater(learner, values, number=2, functions=functions, max_epochs=5)
+    straight = made.update(parent, second, {2: second})
+    resume = Resume.of(tmp_path / "resume", "inputs", said.append)
+    interrupt.left = 70  # of 25 an epoch
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        made.update(parent, second, {2: second}, resume=resume)
+    interrupt.left = -1
+    resumed = made.update(parent, second, {2: second}, resume=resume)
+    assert said == ["training goes on after epoch 2"]
+    assert torch.equal(weights(resumed), weights(straight)) and resumed.curves == straight.curves
+    assert_equal_state(resumed, straight)
+
+
+@pytest.mark.parametrize("learner", NAMES)
+def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, learner):
+    _, parent = after(learner)
+    found = [
+        updater(learner, EACH, number=2, precision=precision).update(parent, second, {2: second})
+        for precision in ("bf16-mixed", "32-true")
+    ]
+    half, single = map(weights, found)
+    assert half.dtype == torch.float32 and half.isfinite().all()
+    assert not torch.equal(half, single)
+    torch.testing.assert_close(half, single, rtol=0.05, atol=0.02)
+    for row in found[0].curves:
+        assert all(np.isfinite(value) for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [("ER", "EWC"), ("EWC", "LwF"), ("LwF", "WiSE-FT"), ("EWC", "ER")]
+)
+def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys, before, now):
+    _, parent = after(before)
+    updated = updater(now, EACH, number=2).update(parent, second, {2: second})
+    state_of(tmp_path / "next", updated, 2)
+    assert f"the parent's learner was {registry.learner_class(before).__name__}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_model_that_grows_between_updates(after, second, tmp_path, capsys):
+    def grown_fn(model_state_url=None, dropout=0.0):
+        model = MLP(num_inputs=5, num_outputs=4, hidden_size=4)
+        if model_state_url is not None:
+            state = torch.load(model_state_url, weights_only=True)
+            own = model.state_dict()
+            for name in ("head.weight", "head.bias"):
+                own[name][:3] = state[name]
+            fits = {n: v for n, v in state.items() if "features" in n}
+            model.load_state_dict({**own, **fits})
+        return model
+
+    for learner in NAMES:
+        _, parent = after(learner)
+        made = updater(learner, EACH, number=2, functions={"model_fn": grown_fn})
+        updated = made.update(parent, second, {2: second})
+        assert weights(updated).isfinite().all()
+        said = capsys.readouterr().out
+        assert ("so not held: head.weight, head.bias" in said) == (learner == "EWC")
+        state_of(tmp_path / f"grown-{learner}", updated, 2)
+
+
+def test_importance_outlives_an_update_that_trains_nothing(after, tmp_path):
+    first, parent = after("EWC")
+    made = updater("EWC", EACH, number=2)
+    carried = made.carry_over(parent, np.ones(0, dtype=bool))
+    assert_equal_state(carried, first)
+    tensors = read_tensors(
+        state_of(tmp_path / "carried", carried, 2).folder / "learner.safetensors"
+    )
+    assert tensors["QuadraticPenalty.fisher/head/weight"].sum() > 0
+
+
+def test_a_penalty_that_explodes_ends_the_update_with_what_to_lower(after, second):
+    _, parent = after("EWC")
+    with pytest.raises(errors.NotFiniteError, match="ewc_weight"):
+        updater("EWC", {**EACH, "ewc_weight": 1e9}, number=2, max_epochs=9).update(
+            parent, second, {}
+        )
+
+
+@pytest.mark.parametrize("metric", [{"metric": "accuracy"}, {"metric": "loss", "mode": "min"}])
+def test_the_interpolation_is_the_best_on_all_validation_data(after, new, second, metric):
+    from renate_stages.params import Params
+    from renate_stages.updater import ModelUpdater
+
+    _, parent = after("WiSE-FT")
+    made = updater("WiSE-FT", EACH, number=2, max_epochs=6)
+    params = Params.parse(
+        {
+            **made.params.model_dump(exclude={"evaluation"}),
+            "evaluation": metric,
+            "learner": "WiSE-FT",
+        }
+    )
+    made = ModelUpdater(made.user, params, made.hyperparameters)
+    validation = {1: new, 2: second}
+    updated = made.update(parent, second, validation)
+    tuned = updater("FineTuning", VALUES, number=2, max_epochs=6).update(parent, second, {}).model
+    old = read_tensors(parent.folder / "model.safetensors")
+    model, found = made.build_model(None), []
+    for coefficient in (0, 0.25, 0.5, 0.75, 1):
+        own = {n: torch.lerp(old[n], v.detach(), coefficient) for n, v in tuned.named_parameters()}
+        model.load_state_dict(own, strict=False)
+        sets = {n: made.test_set(store) for n, store in validation.items()}
+        by_update = made.evaluate(model, sets)
+        rows = {n: len(store) for n, store in validation.items()}
+        union = {
+            name: sum(rows[n] * by_update[n][name] for n in rows) / sum(rows.values())
+            for name in ("accuracy", "loss")
+        }
+        sign = 1 if metric.get("mode") != "min" else -1
+        found.append((sign * union[metric["metric"]], -union["loss"], coefficient, own, by_update))
+    best = max(found, key=lambda each: each[:2])
+    assert all(torch.equal(v, best[3][n]) for n, v in updated.model.named_parameters())
+    for row, (_, _, coefficient, _, by_update) in zip(
+        updated.tables["interpolation"], found, strict=True
+    ):
+        assert row["coefficient"] == coefficient
+        assert row["chosen"] == (coefficient == best[2])
+        for side, number in (("old", 1), ("new", 2)):
+            for name in ("accuracy", "loss"):
+                assert row[f"{side}_{name}"] == pytest.approx(by_update[number][name])
+
+
+def test_a_state_of_ewc_has_two_numbers_a_weight_and_no_more_after_many_updates(tmp_path):
+    learner = EWC(context(), batch_size=4)
+    sizes = []
+    for number in (1, 2, 3):
+        learner.start_update(stored(tmp_path / f"{number}", 9), stored(tmp_path / f"n{number}", 0))
+        learner.end_training(None)
+        tensors, values = learner.learner_state()
+        sizes.append(sum(value.numel() for value in tensors.values()))
+        learner = EWC(context(update=number + 1, has_parent=True), batch_size=4)
+        learner.restore_learner(tensors, values)
+    parameters = sum(parameter.numel() for parameter in learner.model.parameters())
+    assert sizes == [2 * parameters] * 3
+
+
+def test_the_registry_knows_them():
+    for name in NAMES:
+        entry = registry.LEARNERS[name]
+        assert registry.learner_class(name).__module__ == entry.place.split(":")[0]
+        assert entry.needs == (), "no memory, no labels"
