@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small_project import edit_config, edit_params
 
 from renate_stages import errors, files, state
@@ -11,6 +12,7 @@ from renate_stages.forget import still_held, stores_of
 from renate_stages.forget_list import ForgetList
 from renate_stages.memory.identity import to_text
 from renate_stages.memory.predicate import Predicate
+from renate_stages.prepared import PreparedData
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
@@ -113,6 +115,28 @@ def test_the_next_update_learns_on_from_what_is_left(sourced):
     assert not {each for ids in held for each in ids} & set(chosen)
 
 
+@pytest.mark.parametrize("learner", ["NCM", "SLDA", "RanPAC"])
+def test_a_closed_form_head_forgets_what_leaves_the_memory(sourced, learner):
+    edit_params(sourced, learner=learner, hyperparameters__num_random_features=50)
+    edit_params(sourced, retention__never_keep=["us"])  # learned from, so not to be taken out
+    first = run(sourced)
+    before = load_file(first.folder / "learner.safetensors")["counts"]
+    chosen = first.memory()
+    ids, labels = to_text(chosen.metadata("id"))[:9], chosen.column("targets")[:9]
+    move_on(sourced, update__kind="forget")
+    ForgetList().with_more(ids).write(sourced.forget_list)
+    forgot = run(sourced)
+    after = load_file(forgot.folder / "learner.safetensors")["counts"]
+    assert (before - after).tolist() == np.bincount(labels, minlength=10).tolist()
+    for name in ("model.safetensors", "learner.safetensors"):
+        assert files.sha256(forgot.folder / name) != files.sha256(sourced.parent / name)
+    move_on(sourced, update__kind="update", retention__memory_updates=1)
+    third = run(sourced)  # the rows of update 1 are too old, and stay in the sums
+    counts = load_file(third.folder / "learner.safetensors")["counts"]
+    assert counts.sum() == after.sum() + len(PreparedData.open(sourced.prepared).train)
+    assert set(third.memory().metadata("update").tolist()) == {3}
+
+
 def test_a_condition_forgets_a_source(sourced):
     run(sourced)
     move_on(sourced, update__kind="forget")
@@ -134,8 +158,6 @@ def test_a_source_never_to_keep_is_learnt_from_and_not_kept(sourced):
     first = run(sourced)
     for store in stores_of(first.folder).values():
         assert sources(store) == {b"us"}
-    from renate_stages.prepared import PreparedData
-
     assert sources(PreparedData.open(sourced.prepared).train) == {b"eu", b"us"}
 
 
