@@ -193,8 +193,8 @@ class ClosedFormLearner(Learner):
         if self.context.has_parent:
             known = f"the {len(memory)} examples of its memory" if len(memory) else "nothing"
             self.context.say(
-                f"{type(self).__name__} starts anew: the parent left no sums of these features, "
-                f"and of earlier data {known} is used"
+                f"{type(self).__name__} starts anew, for the parent left no sums of these features: "
+                f"of earlier data it knows {known}"
             )
 
     def train_dataloader(self) -> StepLoader:

@@ -581,7 +581,7 @@ def test_sums_of_other_features_are_not_used(tmp_path, kind):
         second.model.features[1].weight.add_(0.01)  # type: ignore[union-attr, index]
     trained(second, two, nothing(tmp_path))
     assert second.statistics is not None and second.statistics.counts.sum() == 40
-    assert "nothing is used" in said[-1]
+    assert "it knows nothing" in said[-1]
 
 
 def test_learners_pass_on_what_the_next_can_use(tmp_path):
