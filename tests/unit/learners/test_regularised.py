@@ -48,11 +48,12 @@ def assert_equal_state(one, other):
 def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
     after, new, second, learner
 ):
-    first, parent = after(learner)
+    values = {**EACH, "interpolation": 0.6}
+    first, parent = after(learner, values)
     validation = {1: new, 2: second}
-    made = updater(learner, EACH, number=2)
+    made = updater(learner, values, number=2)
     stored_one = made.update(parent, second, validation)
-    made = in_memory(updater(learner, EACH, number=2), first, parent)
+    made = in_memory(updater(learner, values, number=2), first, parent)
     uninterrupted = made.update(parent, second, validation)
     assert torch.equal(weights(stored_one), weights(uninterrupted))
     assert stored_one.curves == uninterrupted.curves
