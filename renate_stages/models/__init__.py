@@ -3,5 +3,6 @@
 from renate_stages.models.cnn import SmallCNN
 from renate_stages.models.mlp import MLP
 from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
+from renate_stages.models.resnet import ResNet18
 
-__all__ = ["MLP", "RenateModule", "RenateWrapper", "SmallCNN", "unwrap"]
+__all__ = ["MLP", "RenateModule", "RenateWrapper", "ResNet18", "SmallCNN", "unwrap"]

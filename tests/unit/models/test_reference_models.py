@@ -1,4 +1,4 @@
-"""MLP and SmallCNN, with shared heads and heads per task."""
+"""MLP, SmallCNN and ResNet18, with shared heads and heads per task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from renate_stages.errors import ModelArgumentError, UnknownTaskError
-from renate_stages.models import MLP, RenateModule, SmallCNN
+from renate_stages.models import MLP, RenateModule, ResNet18, SmallCNN
 from renate_stages.models.mlp import ACTIVATIONS
 
 
@@ -19,6 +19,7 @@ def small_models(heads: str) -> list[tuple[RenateModule, torch.Tensor]]:
     return [
         (MLP(12, 4, hidden_size=(6, 5), heads=heads), torch.rand(3, 3, 2, 2)),  # type: ignore
         (SmallCNN(3, 4, width=4, heads=heads), torch.rand(3, 3, 8, 8)),  # type: ignore
+        (ResNet18(4, width=2, heads=heads).eval(), torch.rand(3, 3, 8, 8)),  # type: ignore
     ]
 
 
@@ -63,6 +64,34 @@ def test_cnn_has_the_documented_number_of_parameters() -> None:
     assert round(sum(p.numel() for p in SmallCNN(1, 10).parameters()), -3) == 94_000
 
 
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resnet_takes_small_images_and_gives_its_features_to_the_head(
+    size: int, channels: int
+) -> None:
+    model, x = ResNet18(10, num_channels=channels), torch.rand(2, channels, size, size)
+    assert model(x).shape == (2, 10)
+    assert model.features(x).shape == (2, 512)
+    before_the_mean = model.features[:-2](x)  # type: ignore[index]
+    assert before_the_mean.shape == (2, 512, size // 8, size // 8)
+
+
+def test_resnet_has_the_parameters_of_the_papers_network_for_cifar_10() -> None:
+    assert sum(p.numel() for p in ResNet18(10).parameters()) == 11_173_962
+
+
+def test_resnet_block_adds_its_input_to_what_it_computes() -> None:
+    torch.manual_seed(0)
+    model, x = ResNet18(3, width=4).eval(), torch.rand(2, 4, 6, 6)
+    same, halving = model.features[3], model.features[5]  # type: ignore[index]
+    for block, shortcut in ((same, x), (halving, halving.shortcut(x))):
+        first, norm_1, _, second, norm_2 = block.residual
+        hidden = torch.relu(norm_1(torch.conv2d(x, first.weight, None, first.stride, 1)))
+        expected = torch.relu(norm_2(torch.conv2d(hidden, second.weight, None, 1, 1)) + shortcut)
+        torch.testing.assert_close(block(x), expected)
+    assert halving(x).shape == (2, 8, 3, 3)
+
+
 @pytest.mark.parametrize("heads", ["shared", "per_task"])
 def test_reference_models_round_trip_through_a_file(heads: str, tmp_path: Path) -> None:
     for model, x in small_models(heads):
@@ -70,7 +99,7 @@ def test_reference_models_round_trip_through_a_file(heads: str, tmp_path: Path) 
             model.add_task_params(task)
         torch.save(model.state_dict(), tmp_path / "model.pt")
         state = torch.load(tmp_path / "model.pt", weights_only=True)
-        rebuilt = type(model).from_state_dict(state)
+        rebuilt = type(model).from_state_dict(state).train(model.training)
         assert rebuilt.task_ids == ["b.1", "a", "", "keys"]
         for task in rebuilt.task_ids:
             assert torch.equal(rebuilt(x, task_id=task), model(x, task_id=task))
@@ -128,6 +157,8 @@ def test_unknown_task_is_refused_with_the_known_ones() -> None:
         (lambda: MLP(4, 2, heads="many"), "heads is 'many'"),  # type: ignore[arg-type]
         (lambda: SmallCNN(1.5, 2), "num_channels is 1.5"),  # type: ignore[arg-type]
         (lambda: SmallCNN(1, 2, width=0), "width is 0"),
+        (lambda: ResNet18(2, width=0), "ResNet18.*width is 0"),
+        (lambda: ResNet18(2, num_channels=0), "num_channels is 0"),
     ],
 )
 def test_argument_out_of_range_is_refused_by_name(build, said: str) -> None:
@@ -143,7 +174,8 @@ def test_every_offered_activation_works() -> None:
 def test_models_import_no_lightning() -> None:
     code = (
         "import sys, renate_stages.models, renate_stages.models.heads;"
-        "print([m for m in ('lightning', 'pytorch_lightning', 'torchmetrics') if m in sys.modules])"
+        "print([m for m in ('lightning', 'pytorch_lightning', 'torchmetrics', "
+        "'torchvision') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
