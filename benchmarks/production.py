@@ -1,0 +1,146 @@
+"""Updates through the production path, for benchmarks: stores, `ModelUpdater`, a state on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from mnist import Images
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from renate_stages import files, prepared, state
+from renate_stages.measured_update import MeasuredUpdate
+from renate_stages.models import MLP, RenateModule, SmallCNN
+from renate_stages.models.stored import build_model
+from renate_stages.params import Params
+from renate_stages.prepared import PreparedData
+from renate_stages.stages import prepare
+from renate_stages.state import State
+from renate_stages.user_config import UserConfig
+
+TASK = "default_task"
+
+
+class DigitsMLP(MLP):
+    """An MLP on uint8 images: examples are stored as bytes and scaled here, a batch at once."""
+
+    def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
+        return super().forward(x.float() / 255, task_id)
+
+
+class DigitsCNN(SmallCNN):
+    """A small CNN on uint8 images `(B, 28, 28)`."""
+
+    def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
+        return super().forward(x.unsqueeze(1).float() / 255, task_id)
+
+
+def stored_or(url: str | None, kind: type[RenateModule], *args: Any, **arguments: Any) -> Any:
+    """Return the model of a state dict's file, or a new one where there is none."""
+    if url is not None:
+        return kind.from_state_dict(torch.load(url, weights_only=True))
+    return kind(*args, **arguments)
+
+
+class Split(NamedTuple):
+    """The data of an update.
+
+    Args:
+        train: To learn from.
+        test: The holdout that the state keeps. Small: results are measured apart.
+        val: To choose by; None: none.
+    """
+
+    train: Images
+    test: Images
+    val: Images | None = None
+
+
+def user_of(model_fn: Callable[..., RenateModule]) -> UserConfig:
+    """Return a user whose only function is that of the model."""
+    return UserConfig(Path(__file__), {"model_fn": model_fn})
+
+
+def update(
+    user: UserConfig,
+    learner: str,
+    hyperparameters: Mapping[str, Any],
+    data: Split,
+    source: Path | None,
+    target: Path,
+    seed: int,
+    max_epochs: int = 1,
+) -> dict[str, Any]:
+    """Run one update from a state on disk to the next; return its figures.
+
+    What `run_training_job` does, with a user's functions that are in no file and without a share of
+    the training data set aside.
+    """
+    with TemporaryDirectory(dir=target.parent) as scratch:
+        if source is None:
+            source = Path(scratch) / "empty"
+            source.mkdir()
+            state.write_empty(source)
+        state.check(source)
+        parent = State.open(source)
+        number = parent.provenance.update + 1
+        params = Params.parse(
+            {
+                "seed": seed,
+                "update": {"number": number, "parent": number - 1, "task_id": TASK},
+                "learner": learner,
+                "hyperparameters": dict(hyperparameters),
+                "trainer": {"max_epochs": max_epochs, "threads": 1},
+            }
+        )
+        folder = Path(scratch) / "prepared"
+        train, val, test = (_dataset(part) for part in (data.train, data.val, data.test))
+        prepare.ingest_splits(prepare.Splits(train, val, test), folder, number)
+        prepared.write_manifest(folder, number)
+        stores = PreparedData.open(folder)
+        inputs = files.digest([params.model_dump(mode="json"), parent.identity, stores.digest])
+        kept = Path(scratch) / "kept"
+        kept.mkdir()
+        values = dict(hyperparameters)
+        done = MeasuredUpdate.run(user, params, values, parent, stores, inputs, kept)
+        done.write_state(target)
+        return done.summary()
+
+
+def model_of(user: UserConfig, hyperparameters: Mapping[str, Any], folder: Path) -> RenateModule:
+    """Return the model of a state on disk, in evaluation mode."""
+    return build_model(user, hyperparameters, folder, TASK).eval()
+
+
+def accuracy(model: Callable[[Tensor], Tensor], images: Images, scale: bool = False) -> float:
+    """Return the share of correct answers in percent.
+
+    Args:
+        model: Maps a batch to logits.
+        images: All are asked for.
+        scale: Whether the model takes floats in [0, 1], `(B, 784)`, and not bytes.
+    """
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(images.labels), 1000):
+            part = images.at(slice(start, start + 1000))
+            inputs = as_floats(part) if scale else torch.from_numpy(part.inputs.copy())
+            found = model(inputs).argmax(1).numpy()
+            correct += int((found == part.labels).sum())
+    return 100 * correct / len(images.labels)
+
+
+def as_floats(images: Images) -> Tensor:
+    """Return inputs as the plain loops take them, float32 `(n, 784)` in [0, 1]."""
+    return torch.from_numpy(images.inputs.reshape(len(images.inputs), -1).copy()).float() / 255
+
+
+def _dataset(images: Images | None) -> TensorDataset | None:
+    if images is None:
+        return None
+    inputs, labels = (torch.from_numpy(part.copy()) for part in images)
+    return TensorDataset(inputs, labels)

@@ -1,0 +1,304 @@
+"""The protocols of `learners.py`: which data come in which order, and each row's settings.
+
+Settings are those of the DER authors' code (Buzzega et al., NeurIPS 2020); of the rotated update,
+whose source names none, ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import plain_loops
+import production
+import torch
+from mnist import Images
+from plain_loops import Loss, Recipe, Task
+from production import DigitsCNN, DigitsMLP, Split
+from torch import nn
+
+from renate_stages.learners import registry
+from renate_stages.models import RenateModule
+from renate_stages.randomness import Generators
+from renate_stages.user_config import UserConfig
+
+HOLDOUT = 200  # rows of the holdout that a state keeps; results are measured on whole test sets
+FIRST_ORDER = 1000  # seed of the first order of pixels; the same in every run
+UPDATES = {"split": 5, "permuted": 20, "ridge": 5}
+QUICK_UPDATES = 3  # of the permuted protocol
+
+PLAIN = Recipe(rate=0.1)
+
+Record = dict[str, Any]
+Digits = tuple[Images, Images]  # to train and to test on
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: one learner, with one memory, in one protocol.
+
+    Args:
+        protocol: A key of `UPDATES`.
+        name: Of the line.
+        learner: In the registry.
+        recipe: Settings of the plain loop, and so of ours.
+        loss: Of the plain loop.
+        paper: Mean accuracy that the DER paper's appendix gives; None: it has none.
+        own: Hyperparameters of ours alone.
+    """
+
+    protocol: str
+    name: str
+    learner: str
+    recipe: Recipe = PLAIN
+    loss: Loss = plain_loops.finetuning
+    paper: float | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Return ours: the recipe's in our words, and its own."""
+        if self.protocol == "ridge":
+            return dict(self.own)
+        recipe = self.recipe
+        values: dict[str, Any] = {"learning_rate": recipe.rate, "batch_size": recipe.batch}
+        if recipe.memory:
+            values["memory_size"] = recipe.memory
+            values["memory_batch_size"] = recipe.memory_batch
+            values["memory_update"] = "online"  # a stream of one pass, as in the papers
+        weights = {"alpha": recipe.alpha, "beta": recipe.beta}
+        return {**values, **{name: each for name, each in weights.items() if each}, **self.own}
+
+
+def _replay(protocol: str, learner: str, paper: float | None, recipe: Recipe) -> Row:
+    losses = {"ER": plain_loops.er, "ER-ACE": plain_loops.er_ace}
+    loss = losses.get(learner, plain_loops.der)
+    return Row(protocol, f"{learner} {recipe.memory}", learner, recipe, loss, paper)
+
+
+def _ridge(features: int) -> Row:
+    own = {"num_random_features": features, "ridge": RIDGE}
+    return Row("ridge", f"RanPAC {features}", "RanPAC", own=own)
+
+
+RIDGE = 1e-4  # of the mean of the Gram matrix's diagonal
+ROWS = [
+    Row("split", "Joint", "Joint", Recipe(0.1), paper=95.57),
+    Row("split", "FineTuning", "FineTuning", Recipe(0.03), paper=19.60),
+    _replay("split", "ER", 80.43, Recipe(0.01, 10, 200, 10)),
+    _replay("split", "ER", 86.12, Recipe(0.1, 10, 500, 10)),
+    _replay("split", "ER", 93.40, Recipe(0.1, 10, 5120, 10)),
+    _replay("split", "DER", 84.55, Recipe(0.03, 10, 200, 10, alpha=0.2)),
+    _replay("split", "DER", 90.54, Recipe(0.03, 10, 500, 128, alpha=1.0)),
+    _replay("split", "DER", 94.90, Recipe(0.1, 10, 5120, 128, alpha=0.5)),
+    _replay("split", "DER++", 85.61, Recipe(0.03, 10, 200, 128, alpha=0.2, beta=1.0)),
+    _replay("split", "DER++", 91.00, Recipe(0.03, 10, 500, 10, alpha=1.0, beta=0.5)),
+    _replay("split", "DER++", 95.30, Recipe(0.1, 10, 5120, 64, alpha=0.2, beta=0.5)),
+    _replay("split", "ER-ACE", None, Recipe(0.03, 10, 200, 10)),
+    _replay("split", "ER-ACE", None, Recipe(0.03, 10, 500, 10)),
+    _ridge(1000),
+    _ridge(4000),
+    Row("permuted", "FineTuning", "FineTuning", Recipe(0.2, 128), paper=40.70),
+    _replay("permuted", "ER", 72.37, Recipe(0.2, 128, 200, 128)),
+    _replay("permuted", "ER", 80.60, Recipe(0.2, 128, 500, 128)),
+    _replay("permuted", "ER", None, Recipe(0.2, 128, 5120, 128)),
+    _replay("permuted", "DER", 87.29, Recipe(0.2, 128, 500, 128, alpha=1.0)),
+    _replay("permuted", "DER++", 88.21, Recipe(0.2, 128, 500, 128, alpha=1.0, beta=0.5)),
+]
+QUICK_ROWS = {
+    "split": ("FineTuning", "ER 500", "DER 200", "DER++ 500", "ER-ACE 500"),
+    "permuted": ("FineTuning", "ER 500", "DER++ 500"),
+    "ridge": ("RanPAC 4000",),
+}
+
+
+def run_row(row: Row, seed: int, digits: Digits, quick: bool) -> Record:
+    """Run a learner and its plain loop from the same initial weights; return their accuracies."""
+    number = QUICK_UPDATES if quick and row.protocol == "permuted" else UPDATES[row.protocol]
+    train, test = digits
+    pairs = [(of_update(row, train, k), of_update(row, test, k)) for k in range(number)]
+    user = production.user_of(_features_alone if row.protocol == "ridge" else _mlp)
+    started = time.perf_counter()
+    ours, rows = _ours(row, seed, user, pairs)
+    between = time.perf_counter()
+    plain = _plain(row, seed, user, pairs)
+    ended = time.perf_counter()
+    return {
+        "ours": ours,
+        "plain": plain,
+        "rows kept": rows,
+        "seconds of ours": between - started,
+        "seconds of plain": ended - between,
+    }
+
+
+def of_update(row: Row, images: Images, number: int) -> Images:
+    """Return what of a whole set belongs to an update, from 0."""
+    if row.protocol == "permuted":
+        return images.permuted(FIRST_ORDER + number)
+    return images.of_classes(2 * number, 2 * number + 1)
+
+
+def _ours(row: Row, seed: int, user: UserConfig, pairs: list[tuple[Images, Images]]):
+    """Return accuracy, and the rows that the last state keeps for replay."""
+    with TemporaryDirectory() as folder:
+        source, figures = None, {}
+        for number, (train, test) in enumerate(pairs, start=1):
+            target = Path(folder) / f"state-{number}"
+            data = Split(train, test.at(slice(HOLDOUT)))
+            figures = production.update(
+                user, row.learner, row.hyperparameters, data, source, target, seed
+            )
+            source = target
+        assert source is not None
+        model = production.model_of(user, row.hyperparameters, source)
+        return _mean_accuracy(model, row, pairs, scale=False), figures["memory"]["rows"]
+
+
+def _plain(row: Row, seed: int, user: UserConfig, pairs: list[tuple[Images, Images]]) -> float:
+    def stream() -> Iterator[Task]:
+        for train, _ in pairs:
+            yield production.as_floats(train), torch.from_numpy(train.labels.copy())
+
+    if row.protocol == "ridge":
+        features = row.own["num_random_features"]
+        found = plain_loops.ridge_on_random_features(stream(), features, RIDGE, seed)
+        return _mean_accuracy(found, row, pairs, scale=True)
+    tasks = stream()
+    if row.learner == "Joint":
+        parts = list(tasks)
+        tasks = iter([(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))])
+    model = plain_mlp(user, seed)
+    plain_loops.train(model, row.loss, tasks, row.recipe, seed)
+    return _mean_accuracy(model.eval(), row, pairs, scale=True)
+
+
+def plain_mlp(user: UserConfig, seed: int) -> nn.Module:
+    """Return the plain loops' MLP, with the weights that the first update of ours starts from."""
+    Generators(seed, 1).seed_global("model")
+    theirs = user.call("model_fn", {}, model_state_url=None)
+    model = nn.Sequential(
+        nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+    with torch.no_grad():
+        for own, initial in zip(model.parameters(), theirs.parameters(), strict=True):
+            own.copy_(initial)
+    return model
+
+
+def _mean_accuracy(
+    model: Callable, row: Row, pairs: list[tuple[Images, Images]], scale: bool
+) -> float:
+    """Return the accuracy over all test images; of the permuted, each order weighs the same."""
+    sizes = [len(test.labels) for _, test in pairs]
+    found = [production.accuracy(model, test, scale) for _, test in pairs]
+    return float(np.average(found, weights=sizes))
+
+
+def _mlp(model_state_url: str | None = None) -> RenateModule:
+    return production.stored_or(model_state_url, DigitsMLP, 784, 10, hidden_size=(100, 100))
+
+
+def _features_alone(model_state_url: str | None = None) -> RenateModule:
+    return production.stored_or(model_state_url, DigitsMLP, 784, 10, num_hidden_layers=0)
+
+
+# -- the rotated update ---------------------------------------------------------------------------
+
+BASE, NEW, VALIDATION = 20_000, 2000, 500
+BASE_EPOCHS, NEW_EPOCHS = 2, 5
+CNN_SETTINGS = {"optimizer": "Adam", "learning_rate": 1e-3, "batch_size": 32}
+KEEPING = {"none": "FineTuning", "some": "ER", "all": "Joint"}  # who trains the base, by its memory
+SOME = {"memory_size": 500, "memory_batch_size": 32}
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """A line of the rotated update's table.
+
+    Args:
+        name: Of the line.
+        learner: In the registry; None is the base itself, without an update.
+        memory: What the base left: a key of `KEEPING`.
+        own: Hyperparameters of its own.
+        epochs: Of the update.
+    """
+
+    name: str
+    learner: str | None
+    memory: str = "none"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = NEW_EPOCHS
+
+
+ROTATED = [
+    Rotated("the base", None),
+    Rotated("FineTuning", "FineTuning"),
+    Rotated("LwF", "LwF"),
+    Rotated("EWC", "EWC"),
+    Rotated("WiSE-FT", "WiSE-FT"),
+    Rotated("ER 500", "ER", "some", SOME),
+    Rotated("ER 500, EMA 0.99", "ER", "some", {**SOME, "ema_decay": 0.99}),
+    Rotated("Budgeted, all kept", "Budgeted", "all", {"memory_batch_size": 32}),
+    Rotated("Joint, all kept, 2 epochs", "Joint", "all", epochs=2),
+]
+QUICK_ROTATED = ("the base", "FineTuning", "WiSE-FT", "ER 500, EMA 0.99")
+
+
+def known(row: Row | Rotated) -> bool:
+    """Whether the registry has a row's learner."""
+    return row.learner is None or row.learner in registry.LEARNERS
+
+
+def run_rotated(rows: list[Rotated], seed: int, digits: Digits) -> dict[str, Record]:
+    """Return accuracy on upright and turned digits after the update, by name of the row."""
+    train, test = digits
+    chosen = np.random.default_rng(seed).permutation(len(train.labels))
+    base, new, val, val_new = (
+        train.at(np.sort(part))
+        for part in np.split(chosen, np.cumsum([BASE, NEW, VALIDATION, VALIDATION]))[:4]
+    )
+    few, turned = test.at(slice(HOLDOUT)), test.rotated()
+    first = Split(base, few, val)
+    second = Split(new.rotated(), turned.at(slice(HOLDOUT)), val_new.rotated())
+    user = production.user_of(_cnn)
+    found: dict[str, Record] = {}
+    with TemporaryDirectory() as folder:
+        bases: dict[str, Path] = {}
+        for row in rows:
+            if row.memory not in bases:
+                target = bases[row.memory] = Path(folder) / f"base-{row.memory}"
+                own = SOME if row.memory == "some" else {}
+                production.update(
+                    user,
+                    KEEPING[row.memory],
+                    {**CNN_SETTINGS, **own},
+                    first,
+                    None,
+                    target,
+                    seed,
+                    BASE_EPOCHS,
+                )
+            target = bases[row.memory]
+            started = time.perf_counter()
+            if row.learner is not None:
+                target = Path(folder) / f"state-{len(found)}"
+                values = {**CNN_SETTINGS, **row.own}
+                source = bases[row.memory]
+                production.update(
+                    user, row.learner, values, second, source, target, seed, row.epochs
+                )
+            seconds = time.perf_counter() - started
+            model = production.model_of(user, {}, target)
+            old, now = production.accuracy(model, test), production.accuracy(model, turned)
+            found[row.name] = {"old": old, "new": now, "mean": (old + now) / 2, "seconds": seconds}
+    return found
+
+
+def _cnn(model_state_url: str | None = None) -> RenateModule:
+    return production.stored_or(model_state_url, DigitsCNN, 1, 10, width=16)
