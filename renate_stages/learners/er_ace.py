@@ -21,8 +21,12 @@ class ERACE(ReplayLearner):
     So new classes do not push the old ones' outputs and representations away. The new batch is
     masked as long as there is something to replay; without, a step is one of fine-tuning.
 
+    New classes meet the old ones only in replayed examples, so the memory has to take new examples
+    in while it trains: updated at the `end`, new examples would all be taken for old classes.
+
     Args:
         context: What the update gives.
+        memory_update: `online`, as in the paper's Algorithm 1; see above.
         replay_forward: The paper's code takes new and remembered examples one after the other.
         base: Hyperparameters of `ReplayLearner`.
     """
@@ -30,10 +34,13 @@ class ERACE(ReplayLearner):
     def __init__(
         self,
         context: UpdateContext,
+        memory_update: Literal["end", "online"] = "online",
         replay_forward: Literal["joint", "separate"] = "separate",
         **base: Any,
     ) -> None:
-        super().__init__(context, replay_forward=replay_forward, **base)
+        super().__init__(
+            context, memory_update=memory_update, replay_forward=replay_forward, **base
+        )
         self.components.append(ReplayLoss(self))
 
     def total(self, new: Passed, draws: list[Passed]) -> Tensor:

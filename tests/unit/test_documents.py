@@ -14,15 +14,19 @@ from typer.main import get_command
 from renate_stages import yaml_file
 from renate_stages.cli import app
 from renate_stages.data.ingest import ingest
+from renate_stages.learners import registry
+from renate_stages.learners.base import hyperparameters_of
 from renate_stages.memory import POLICIES, size_in_bytes
 from renate_stages.params import Params
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+LEARNERS = (REPOSITORY / "docs" / "learners.md").read_text(encoding="utf-8")
 GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/learners.md",
     "docs/memory-and-state.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]
@@ -31,6 +35,35 @@ COMMANDS = set(get_command(app).commands)  # pyright: ignore[reportAttributeAcce
 
 def test_the_readme_is_at_most_200_lines():
     assert len(README.splitlines()) <= 200
+
+
+def test_every_learner_is_in_the_guide_with_its_hyperparameters_that_all_share():
+    for name in registry.LEARNERS:
+        assert f"\n| {name} | " in LEARNERS, name
+    for name in hyperparameters_of(registry.learner_class("ER")):
+        assert f"`{name}`" in LEARNERS, name
+
+
+def test_the_learner_of_the_guide_can_be_built_and_takes_a_step(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", LEARNERS, re.DOTALL)
+    (tmp_path / "guide_learner.py").write_text(code)
+    script = f"""
+import sys; sys.path[:0] = [{str(tmp_path)!r}]
+from renate_stages import run_training_job
+from renate_stages.data import write_digits
+from pathlib import Path
+source = None
+for number in (1, 2):
+    write_digits(Path("data"), number)
+    target = f"state-{{number}}"
+    done = run_training_job(
+        {{"memory_size": 50, "hidden_size": 8}}, updater="guide_learner:MyReplay", max_epochs=1,
+        config_file={str(REPOSITORY / "renate_config.py")!r}, data_path="data",
+        input_state_url=source, output_state_url=target)
+    source = target
+assert done.curves[0]["train_FeatureDistillation"] > 0
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -146,7 +146,8 @@ def test_a_step_of_er_ace_lets_new_examples_compete_within_their_batch(tmp_path,
     stored(tmp_path / "new", 12, classes=(1, 2))
     stored(tmp_path / "old", 20, first=50)
     given = context(old_classes=(0, 1, 2))
-    ace = started(ERACE(given, replay_forward=forward, **SIZES), tmp_path)
+    once = {"memory_update": "end", "replay_forward": forward}
+    ace = started(ERACE(given, **once, **SIZES), tmp_path)
     batch = first_step(ace)
     (drawn,) = batch.memory
     present = sorted(set(batch.new.targets.tolist()))
