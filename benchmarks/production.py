@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import torch
 from mnist import Images
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from renate_stages import files, prepared, state
 from renate_stages.measured_update import MeasuredUpdate
-from renate_stages.models import MLP, RenateModule, SmallCNN
+from renate_stages.models import MLP, RenateModule
+from renate_stages.models.heads import FeatureClassifier
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
@@ -32,8 +33,22 @@ class DigitsMLP(MLP):
         return super().forward(x.float() / 255, task_id)
 
 
-class DigitsCNN(SmallCNN):
-    """A small CNN on uint8 images `(B, 28, 28)`."""
+class DigitsCNN(FeatureClassifier):
+    """Two convolutions, each pooled, and a hidden layer, on uint8 images `(B, 28, 28)`."""
+
+    def __init__(self) -> None:
+        features = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * 7 * 7, 64),
+            nn.ReLU(),
+        )
+        super().__init__({}, features, num_features=64, num_outputs=10, heads="shared")
 
     def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
         return super().forward(x.unsqueeze(1).float() / 255, task_id)
