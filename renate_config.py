@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from renate_stages.data import RenateDataModule
+from renate_stages.data import Batched, RenateDataModule
 from renate_stages.models import MLP, RenateModule
 from torch.utils.data import TensorDataset
 
@@ -42,15 +42,18 @@ def loss_fn() -> torch.nn.Module:
 
 
 def train_transform():
-    """What is done to a stored example each time it is trained on; room for augmentation."""
-    return to_unit_range
+    """What is done to stored examples each time they are trained on; room for augmentation.
+
+    `Batched`: to a whole batch at once. Without it a transform gets one example at a time.
+    """
+    return Batched(to_unit_range)
 
 
 def test_transform():
-    """What is done to a stored example before the model is measured on it."""
-    return to_unit_range
+    """What is done to stored examples before the model is measured on them."""
+    return Batched(to_unit_range)
 
 
-def to_unit_range(image: torch.Tensor) -> torch.Tensor:
-    """Turn an image of 0 to 16 into floats of 0 to 1."""
-    return image.float() / 16
+def to_unit_range(images: torch.Tensor) -> torch.Tensor:
+    """Turn values of 0 to 16 into floats of 0 to 1."""
+    return images.float() / 16

@@ -3,11 +3,12 @@
 from renate_stages.data.ingest import ingest
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.steps import Batch, StepBatch
-from renate_stages.data.stored import ConcatStored, StoredDataset, concatenate
+from renate_stages.data.stored import Batched, ConcatStored, StoredDataset, concatenate
 from renate_stages.digits import write_digits
 
 __all__ = [
     "Batch",
+    "Batched",
     "ConcatStored",
     "RenateDataModule",
     "StepBatch",

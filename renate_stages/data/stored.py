@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -20,12 +21,32 @@ Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
 
 
+@dataclass(frozen=True)
+class Batched:
+    """A transform of whole batches, at a fraction of the cost of one call for each example.
+
+        def train_transform():
+            return Batched(lambda images: images.float() / 255)  # uint8 (B, H, W) to float32
+
+    For what treats all examples of a batch alike: scaling, casting, normalising. A random transform
+    would draw once for the whole batch.
+
+    Args:
+        transform: Takes and returns a batch: a tensor `(B, ...)`, or a dict or tuple of such.
+    """
+
+    transform: Transform
+
+    def __call__(self, batch: Any) -> Any:
+        return self.transform(batch)
+
+
 class StoredDataset(Dataset):
     """The examples of a store, or some of its rows, as tensors.
 
     `dataset[i]` is `(inputs, targets)`; `dataset.__getitems__(rows)`, which a `DataLoader` calls
-    for a batch, is the finished batch: one gather, or, where there are transforms, encoded images or
-    rows of differing length, each example for itself and then a stack. Tensors are copies, free to
+    for a batch, is the finished batch: one gather, or, where there are transforms of single examples,
+    encoded images or rows of differing length, each example for itself and then a stack. Tensors are copies, free to
     be changed. Dicts and tuples in an example stay dicts and tuples of batched tensors. Rows that
     differ in length are filled up with zeros to the longest of the batch; where zero is not a value
     to be ignored, keep a mask of ones beside them.
@@ -35,8 +56,9 @@ class StoredDataset(Dataset):
     Args:
         store: Where the examples are.
         rows: Rows of the store, int64 `(n,)`; all by default.
-        transform: Applied to the inputs of each example, as stored, without a batch dimension.
-        target_transform: Applied to the targets of each example.
+        transform: Applied to the inputs of each example, as stored, without a batch dimension; a
+            `Batched` one to those of a whole batch.
+        target_transform: Applied to the targets likewise.
     """
 
     def __init__(
@@ -62,11 +84,7 @@ class StoredDataset(Dataset):
     def __getitem__(self, index: int) -> Tree:
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        inputs, targets = (_example(part, 0) for part in self._gather([index % len(self)]))
-        return (
-            self.transform(inputs) if self.transform else inputs,
-            self.target_transform(targets) if self.target_transform else targets,
-        )
+        return tuple(_example(part, 0) for part in self.__getitems__([index % len(self)]))
 
     def __getitems__(self, indices: Rows) -> Tree:
         """Return the examples at `indices`, `(n,)` in [0, len), as one batch `(inputs, targets)`."""
@@ -77,6 +95,8 @@ class StoredDataset(Dataset):
         )
 
     def _batch(self, part: Tree, transform: Transform | None, count: int) -> Tree:
+        if isinstance(transform, Batched):
+            return transform(self._batch(part, None, count))
         if transform is None and not _has_ragged(part):
             return part
         examples = [_example(part, row) for row in range(count)]
@@ -127,13 +147,13 @@ class ConcatStored(Dataset):
         """Return the examples at `indices`, `(n,)` in [0, len), as one batch: a gather a part."""
         rows = np.asarray(indices, dtype=np.int64)
         owner = np.searchsorted(self.offsets, rows, side="right") - 1
+        if len(rows) and (owner == owner[0]).all():
+            return self.parts[owner[0]].__getitems__(rows - self.offsets[owner[0]])
         order = np.argsort(owner, kind="stable")
         batches = [
             self.parts[part].__getitems__(rows[owner == part] - self.offsets[part])
             for part in np.unique(owner)
         ]
-        if len(batches) == 1:
-            return batches[0]
         back = torch.from_numpy(np.argsort(order))
         return _reordered(concatenate(batches), back)
 

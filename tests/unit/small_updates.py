@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from renate_stages import state
-from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
@@ -62,12 +62,32 @@ def weights(updated: UpdatedModel) -> torch.Tensor:
     return nn.utils.parameters_to_vector(updated.model.parameters()).detach()
 
 
-def state_of(folder: Path, updated: UpdatedModel, update: int, classes=(0, 1, 2)) -> State:
-    """Write what an update gave as a state without examples, and open it."""
+def state_of(
+    folder: Path,
+    updated: UpdatedModel,
+    update: int,
+    classes=(0, 1, 2),
+    parent: State | None = None,
+    new: ExampleStore | None = None,
+) -> State:
+    """Write what an update gave as a state and open it; with its memory, where `new` is given."""
     folder.mkdir()
     state.write_empty(folder)
     write_model(folder, updated.model)
     write_learner(folder, updated.learner)
+    if new is not None:
+        (folder / "memory" / "index.json").unlink()
+        chosen = updated.chosen
+        evolve(
+            folder / "memory",
+            parent.memory() if parent else None,
+            chosen.selection.kept,
+            new,
+            chosen.selection.added,
+            update,
+            metadata=chosen.fields,
+            added_metadata=chosen.added_fields,
+        )
     state.write_manifest(folder, Provenance("update", update, classes=tuple(classes)))
     return State.open(folder)
 

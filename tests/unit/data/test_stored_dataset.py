@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from renate_stages.data import ConcatStored, StoredDataset, ingest
-from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.data import Batched, ConcatStored, StoredDataset, ingest
+from renate_stages.memory import ExampleStore, Ragged, StoreWriter
 
 
 def numbers(path, start: int, count: int) -> ExampleStore:
@@ -55,6 +55,32 @@ def test_transforms_are_applied_to_each_example(store):
     assert shapes == [(2,), (2,)]
     assert inputs.tolist() == [[6, 6], [8, 8]] and targets.tolist() == [-3, -4]
     assert data[3][0].tolist() == [6, 6] and data[3][1] == -3
+
+
+def test_a_batched_transform_sees_whole_batches(store, nested, tmp_path):
+    shapes = []
+
+    def double(inputs):
+        shapes.append(inputs.shape)
+        return inputs * 2
+
+    data = StoredDataset(store, None, Batched(double), Batched(lambda targets: -targets))
+    inputs, targets = data.__getitems__([3, 4])
+    assert shapes == [(2, 2)]
+    assert inputs.tolist() == [[6, 6], [8, 8]] and targets.tolist() == [-3, -4]
+    assert data[3][0].tolist() == [6, 6] and data[3][1] == -3
+    both = ConcatStored([data, StoredDataset(numbers(tmp_path / "more", 10, 2))])
+    assert both.__getitems__([11, 0, 3])[0].tolist() == [[11, 11], [0, 0], [6, 6]]
+    flat = StoredDataset(nested, None, Batched(lambda inputs: inputs["x"][0].flatten(1)))
+    assert flat.__getitems__([2, 1])[0].shape == (2, 3) and flat[0][0].tolist() == [1, 0, 0]
+
+
+def test_a_batched_transform_of_texts_sees_them_filled_up(tmp_path):
+    with StoreWriter(tmp_path / "texts", 1) as writer:
+        texts = Ragged.of([np.array([1, 2, 3]), np.array([4])])
+        writer.append((texts, np.arange(2)))
+    data = StoredDataset(ExampleStore.open(tmp_path / "texts"), None, Batched(lambda x: x + 1))
+    assert data.__getitems__([0, 1])[0].tolist() == [[2, 3, 4], [5, 1, 1]]
 
 
 def test_nested_examples_keep_their_structure_in_batches(nested):

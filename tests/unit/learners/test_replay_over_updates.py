@@ -1,0 +1,204 @@
+"""Learners with a memory through the updater: over states, interruptions, precision and changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_updates import VALUES, in_memory, state_of, updater, weights, write_examples
+
+from renate_stages.learners import registry
+from renate_stages.memory.spec import METADATA
+from renate_stages.models import MLP
+from renate_stages.resume import SECONDS_VARIABLE, Resume
+
+CASES = {
+    "ER": ("ER", {}),
+    "ER online": ("ER", {"memory_update": "online"}),
+    "ER separate": ("ER", {"replay_forward": "separate"}),
+    "ER averaged": ("ER", {"ema_decay": 0.9}),
+    "DER": ("DER", {}),
+    "DER online": ("DER", {"memory_update": "online", "memory_policy": "class_balanced"}),
+    "DER++": ("DER++", {}),
+    "DER++ online": ("DER++", {"memory_update": "online"}),
+    "CLS-ER": ("CLS-ER", {}),
+    "CLS-ER online": ("CLS-ER", {"memory_update": "online"}),
+    "ER-ACE": ("ER-ACE", {}),
+    "Offline-ER": ("Offline-ER", {}),
+    "Budgeted": ("Budgeted", {}),
+    "Joint": ("Joint", {}),
+    "GDumb": ("GDumb", {}),
+}
+ANEW = ("Joint", "GDumb")  # their training starts from new weights
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    learner, own = CASES[request.param]
+    return learner, {**VALUES, **own}
+
+
+@pytest.fixture
+def second(tmp_path):
+    return write_examples(tmp_path / "second", 25, first=300)
+
+
+@pytest.fixture
+def after(make_state, new, tmp_path):
+    """Makes the state after a first update by a learner, and what the update gave."""
+
+    def make(learner: str, values=VALUES, functions=None):
+        updated = updater(learner, values, functions=functions).update(make_state(), new, {})
+        return updated, state_of(tmp_path / f"after-{learner}", updated, 1, new=new)
+
+    return make
+
+
+def assert_equal(one, other):
+    """Weights, curves, what the learner leaves, and the memory with all that is kept beside it."""
+    assert torch.equal(weights(one), weights(other)) and one.curves == other.curves
+    (tensors, values), (expected, expected_values) = (
+        each.learner.learner_state() for each in (one, other)
+    )
+    assert values == expected_values and tensors.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
+    for part in ("kept", "added"):
+        np.testing.assert_array_equal(getattr(one.selection, part), getattr(other.selection, part))
+    for part in ("fields", "added_fields"):
+        found, wanted = getattr(one.chosen, part), getattr(other.chosen, part)
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(each, wanted[name]) for name, each in found.items())
+
+
+def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
+    after, new, second, case
+):
+    learner, values = case
+    first, parent = after(learner, values)
+    stored = updater(learner, values, number=2).update(parent, second, {1: new, 2: second})
+    made = in_memory(updater(learner, values, number=2), first, parent)
+    assert_equal(stored, made.update(parent, second, {1: new, 2: second}))
+    if learner not in ANEW:
+        plain = updater("FineTuning", VALUES, number=2).update(parent, second, {})
+        assert not torch.equal(weights(stored), weights(plain)), "the memory had a say"
+
+
+class Interrupt:
+    def __init__(self) -> None:
+        self.left = -1
+
+    def __call__(self, inputs):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return inputs + 0.01 * torch.randn(5)
+
+
+def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monkeypatch, case):
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
+    learner, values = case
+    values = {**values, "dropout": 0.3}
+    _, parent = after(learner, values)
+    interrupt, said = Interrupt(), []
+    functions = {"train_transform": lambda: interrupt}
+    made = updater(learner, values, number=2, functions=functions, max_epochs=5)
+    interrupt.left = -1
+    straight = made.update(parent, second, {2: second})
+    taken = -1 - interrupt.left
+    resume = Resume.of(tmp_path / "resume", "inputs", said.append)
+    interrupt.left = taken // 2
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        made.update(parent, second, {2: second}, resume=resume)
+    interrupt.left = -1
+    resumed = made.update(parent, second, {2: second}, resume=resume)
+    assert len(said) == 1 and said[0].startswith("training goes on after epoch")
+    assert_equal(resumed, straight)
+
+
+def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, case):
+    learner, values = case
+    _, parent = after(learner, values)
+    found = [
+        updater(learner, values, number=2, precision=each).update(parent, second, {2: second})
+        for each in ("bf16-mixed", "32-true")
+    ]
+    half, single = map(weights, found)
+    assert half.dtype == torch.float32 and half.isfinite().all() and not torch.equal(half, single)
+    torch.testing.assert_close(half, single, rtol=0.05, atol=0.03)
+    for row in found[0].curves:
+        assert all(np.isfinite(value) for value in row.values())
+    for values in (*found[0].chosen.fields.values(), *found[0].chosen.added_fields.values()):
+        assert values.dtype == np.float32 and np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("size", [7, 45])
+def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_path, case, size):
+    learner, values = case
+    first, parent = after(learner, values)
+    updated = updater(learner, {**values, "memory_size": size}, number=2).update(parent, second, {})
+    child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
+    had, new = len(first.selection.added), 25
+    rows = had + new if learner in ("Joint", "Budgeted") else min(size, had + new)
+    if learner == "GDumb":  # no class gets more than its share, even where there is room
+        counts = np.bincount(child.memory().column("targets"))
+        assert counts.max() <= -(-size // 3) and rows - 5 < len(child.memory()) <= rows
+    else:
+        assert len(child.memory()) == rows
+    third = write_examples(tmp_path / "third", 9, first=600)
+    again = updater(learner, values, number=3).update(child, third, {})
+    assert weights(again).isfinite().all()
+    assert len(state_of(tmp_path / "last", again, 3, parent=child, new=third).memory()) > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("FineTuning", "DER"),
+        ("ER", "DER++"),
+        ("DER", "ER"),
+        ("DER", "CLS-ER"),
+        ("CLS-ER", "DER++"),
+        ("Joint", "ER"),
+        ("ER", "Joint"),
+        ("GDumb", "ER-ACE"),
+        ("DER++", "Budgeted"),
+    ],
+)
+def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys, before, now):
+    values = {**VALUES, "memory_size": 12}
+    first, parent = after(before, values)
+    updated = updater(now, values, number=2).update(parent, second, {2: second})
+    child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
+    said = capsys.readouterr().out
+    assert f"the parent's learner was {registry.learner_class(before).__name__}" in said
+    remembered = len(first.selection.added)
+    if now.startswith("DER") and remembered:
+        assert f"logits of {remembered} remembered examples: from the parent's model" in said
+    logits = child.memory().metadata("logits")
+    if now.startswith("DER"):
+        assert logits is not None and np.isfinite(logits).all()
+    kept_all = now in ("Joint", "Budgeted")
+    assert len(child.memory()) == (remembered + 25 if kept_all else 12)
+
+
+@pytest.mark.parametrize("name", ["DER", "DER online", "DER++", "CLS-ER", "ER-ACE", "Joint"])
+def test_a_model_that_grows_between_updates(after, second, tmp_path, name):
+    def grown_fn(model_state_url=None, dropout=0.0):
+        model = MLP(num_inputs=5, num_outputs=4, hidden_size=4)
+        if model_state_url is not None:
+            state = torch.load(model_state_url, weights_only=True)
+            own = model.state_dict()
+            for each in ("head.weight", "head.bias"):
+                own[each][:3] = state[each]
+            model.load_state_dict({**own, **{n: v for n, v in state.items() if "features" in n}})
+        return model
+
+    learner, own = CASES[name]
+    values = {**VALUES, **own}
+    _, parent = after(learner, values)
+    grown = updater(learner, values, number=2, functions={"model_fn": grown_fn})
+    updated = grown.update(parent, second, {2: second})
+    assert weights(updated).isfinite().all()
+    child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
+    field = child.memory().spec.metadata.get(METADATA + "logits")
+    assert field is None or field.shape == (4,)
