@@ -79,6 +79,9 @@ class TrainerParams(_Block):
         default=True, description="refuse kernels that differ from run to run"
     )
     num_workers: int = Field(default=0, ge=0, description="loader processes")
+    keep: Literal["last", "best"] = Field(
+        default="last", description="the epoch an update ships; best: on the validation data"
+    )
 
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainerParams:
