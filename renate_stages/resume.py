@@ -50,10 +50,12 @@ class Resume:
     whole: bool = False
 
     @classmethod
-    def of(cls, folder: Path, inputs: str, say: Callable[[str], None] = print) -> Resume:
+    def of(
+        cls, folder: Path, inputs: str, say: Callable[[str], None] = print, *, whole: bool = False
+    ) -> Resume:
         """Return the place for a training with these inputs, under a folder for all of them."""
         versions = [__version__, torch.__version__, pytorch_lightning.__version__, np.__version__]
-        return cls(folder / files.digest([inputs, *versions]), say)
+        return cls(folder / files.digest([inputs, *versions]), say, whole)
 
     @property
     def file(self) -> Path:

@@ -65,6 +65,12 @@ from renate_stages.errors.projects import (
     UnknownUpdateError,
     UnsupportedLocationError,
 )
+from renate_stages.errors.searches import (
+    ForkServerError,
+    NoFinishedTrialError,
+    NoValidationDataError,
+    TrialMistakeError,
+)
 from renate_stages.errors.states import (
     DamagedStateError,
     FeaturesNotFiniteError,
@@ -97,6 +103,7 @@ __all__ = [
     "ExampleStructureError",
     "FeaturesNotFiniteError",
     "ForeignDataError",
+    "ForkServerError",
     "InvalidForgetListError",
     "InvalidHyperparameterError",
     "InvalidMemorySizeError",
@@ -119,6 +126,8 @@ __all__ = [
     "NestedProjectError",
     "NewerStateError",
     "NextRefusedError",
+    "NoFinishedTrialError",
+    "NoValidationDataError",
     "NotAPairError",
     "NotAProjectError",
     "NotCountedError",
@@ -132,6 +141,7 @@ __all__ = [
     "StillHeldError",
     "StoredArgumentError",
     "TrackingUriError",
+    "TrialMistakeError",
     "UndeclaredUserFileError",
     "UndecodableError",
     "UnequalExamplesError",
