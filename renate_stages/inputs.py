@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +14,44 @@ from renate_stages.project import Project
 from renate_stages.state import State
 
 HEADING = "# Written by `renate-stages tune`, read by `train`: edit params.yaml instead.\n"
+SEARCHED_BESIDE = ("learner", "max_epochs")  # in a configuration, and no hyperparameters
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """The content of `tuned.yaml`.
+def read_tuned(path: Path) -> dict[str, Any]:
+    """Return the configuration that `tune` chose, for `Params.fixed`.
+
+    Raises:
+        MissingFileError: If it has not run.
+    """
+    if not path.is_file():
+        raise MissingFileError(path, "`tune` has not run", "run `dvc repro`")
+    content = yaml_file.read(path)
+    chosen = {name: content[name] for name in SEARCHED_BESIDE if name in content}
+    return {**(content["hyperparameters"] or {}), **chosen}
+
+
+def write_tuned(path: Path, configuration: Mapping[str, Any]) -> None:
+    """Write a configuration; `learner` and `max_epochs`, where it has them, are keys of their own."""
+    values = dict(sorted(configuration.items()))
+    beside = {name: values.pop(name) for name in SEARCHED_BESIDE if name in values}
+    files.write_text(path, HEADING + yaml_file.dump({"hyperparameters": values, **beside}))
+
+
+def inputs_key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
+    """Return a digest of all that the result depends on: equal inputs have the same key.
 
     Args:
-        hyperparameters: Constants for the learner, the optimizer and the user's functions.
-        learner: Where it was searched; None: as `params.yaml` says.
-        max_epochs: Likewise.
+        project: Whose `renate_config.py` and list of examples to forget count.
+        params: Without spaces, as `Params.fixed` returns them.
+        parent: The state to start from.
+        data: The new examples.
     """
-
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    learner: str | None = None
-    max_epochs: int | None = None
-
-    @classmethod
-    def of(cls, configuration: Mapping[str, Any]) -> Tuned:
-        """Return a trial's configuration, `learner` and `max_epochs` apart."""
-        values = dict(configuration)
-        learner, max_epochs = values.pop("learner", None), values.pop("max_epochs", None)
-        return cls(values, learner, max_epochs)
-
-    @classmethod
-    def read(cls, path: Path) -> Tuned:
-        """Read what `write` wrote.
-
-        Raises:
-            MissingFileError: If `tune` has not run.
-        """
-        if not path.is_file():
-            raise MissingFileError(path, "`tune` has not run", "run `dvc repro`")
-        content = yaml_file.read(path)
-        return cls(
-            content["hyperparameters"] or {}, content.get("learner"), content.get("max_epochs")
-        )
-
-    def write(self, path: Path) -> None:
-        """Write it; keys that were not searched are not there."""
-        content: dict[str, Any] = {"hyperparameters": dict(sorted(self.hyperparameters.items()))}
-        if self.learner is not None:
-            content["learner"] = self.learner
-        if self.max_epochs is not None:
-            content["max_epochs"] = self.max_epochs
-        files.write_text(path, HEADING + yaml_file.dump(content))
-
-    def applied_to(self, params: Params) -> Params:
-        """Return parameters with the chosen learner and epochs."""
-        changed: dict[str, Any] = {}
-        if self.learner is not None:
-            changed["learner"] = self.learner
-        if self.max_epochs is not None:
-            own = {"max_epochs": self.max_epochs}
-            changed["trainer"] = params.trainer.model_copy(update=own)
-        return params.model_copy(update=changed)
-
-
-def inputs_key(
-    project: Project,
-    params: Params,
-    hyperparameters: Mapping[str, Any],
-    parent: State,
-    data: PreparedData,
-) -> str:
-    """Return a digest of all that the result depends on: equal inputs have the same key."""
     own = {"evaluation", "learner", "retention", "seed", "trainer", "update"}
     return files.digest(
         {
             "data": data.digest,
             "forget": files.sha256(forget) if (forget := project.forget_list).is_file() else None,
-            "hyperparameters": dict(hyperparameters),
+            "hyperparameters": dict(params.hyperparameters),
             "params": params.model_dump(mode="json", include=own),
             "parent": parent.identity,
             "user_config": files.sha256(project.user_config),

@@ -61,6 +61,21 @@ class Resume:
     def file(self) -> Path:
         return self.folder / NAME
 
+    def take_over(self, folder: Path) -> bool:
+        """Take another place's checkpoint of this very training, if there is none here.
+
+        Args:
+            folder: Where checkpoints of trainings lie; it is left as it is.
+
+        Returns:
+            Whether there was one.
+        """
+        other = folder / self.folder.name / NAME
+        if self.file.is_file() or not other.is_file():
+            return False
+        files.link_or_copy(other, self.file)
+        return True
+
     def checkpoint(self) -> dict[str, Any] | None:
         """Return the checkpoint, or None without a usable one; one that is damaged is removed."""
         if not self.file.is_file():

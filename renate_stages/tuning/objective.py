@@ -22,22 +22,23 @@ class Objective:
     """A validation metric, over some or all of the validation data.
 
     Args:
-        metric: Name of a metric, without `val_`.
+        metric: Its name.
         mode: Whether more of it is better.
         over: `union`: all validation data so far, each example counting the same; `new`: that of
-            this update; `weighted`: the mean of the updates' values, each update counting the same.
+            this update; `weighted`: a mix of that and the mean of earlier updates' values.
+        new_weight: Of the new data's value where `weighted`, in (0, 1).
     """
 
     metric: str
     mode: Literal["max", "min"] = "max"
     over: Over = "union"
+    new_weight: float | None = None
 
     @classmethod
     def of(cls, params: Params) -> Objective:
-        """Return the objective that the parameters name; by default the headline metric's."""
-        tuning, headline = params.tuning, params.evaluation
-        metric = (tuning.metric or headline.metric).removeprefix("val_")
-        return cls(metric, tuning.mode or headline.mode, tuning.objective)
+        """Return the objective that the parameters name."""
+        metric, mode = params.objective
+        return cls(metric, mode, params.tuning.objective, params.tuning.new_weight)
 
     def metrics(
         self, measure: Measure, model: RenateModule, union: Mapping[str, float]
@@ -56,11 +57,12 @@ class Objective:
             raise UnmeasuredMetricError(self.metric, union)
         if self.over == "union":
             return dict(union)
-        by_update = measure.by_update(model)
-        if self.over == "new":
-            return {**union, self.metric: by_update[measure.update][self.metric]}
-        values = [metrics[self.metric] for metrics in by_update.values()]
-        return {**union, self.metric: sum(values) / len(values)}
+        values = {n: found[self.metric] for n, found in measure.by_update(model).items()}
+        value = values.pop(measure.update)
+        if self.over == "weighted" and values:
+            weight = self.new_weight or 0.0
+            value = weight * value + (1 - weight) * sum(values.values()) / len(values)
+        return {**union, self.metric: value}
 
     def better(self, one: float, other: float) -> bool:
         """Return whether one value is better than another; NaN is worse than any number."""

@@ -22,7 +22,7 @@ from renate_stages.callbacks import Follower, is_last_epoch, validation_metrics
 from renate_stages.data import StoredDataset
 from renate_stages.errors import NotFiniteError, RenateStagesError
 from renate_stages.forget_list import ForgetList
-from renate_stages.inputs import Tuned, inputs_key
+from renate_stages.inputs import inputs_key
 from renate_stages.keeping import Keeping, Kept
 from renate_stages.learners.base import Learner
 from renate_stages.params import Params
@@ -133,11 +133,10 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
         TrialPaused: If the search said so; the checkpoint is written.
         RenateStagesError: If the configuration, or something that all share, cannot be used.
     """
-    tuned = Tuned.of(request["configuration"])
-    params, hyperparameters = tuned.applied_to(inputs.params), dict(tuned.hyperparameters)
-    updater = ModelUpdater(user, params, hyperparameters)
+    params = inputs.params.fixed(request["configuration"])
+    updater = ModelUpdater(user, params, params.hyperparameters)
     objective = Objective.of(params)
-    key = inputs_key(inputs.project, params, hyperparameters, inputs.parent, inputs.data)
+    key = inputs_key(inputs.project, params, inputs.parent, inputs.data)
     resume = Resume.of(Path(request["folder"]) / CHECKPOINTS, key, whole=True)
     kept = inputs.kept
     trained = updater.train(

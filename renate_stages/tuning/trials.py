@@ -159,6 +159,8 @@ class Trials(TrialBackend):
         process = self._running.get(record.number)
         if record.shown < len(record.reports):
             record.shown += 1
+        elif record.is_whole:
+            return
         elif process is None:
             self._start(record)
         elif process.waits:

@@ -13,6 +13,7 @@ from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors, files, state
 from renate_stages.cli import main
+from renate_stages.inputs import read_tuned
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
 STAGES = {
@@ -59,7 +60,7 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
             *store("work/prepared/test", shard),
         },
         "restore-state": {"work/restored/state.json"},
-        "tune": {"tuned.yaml"},
+        "tune": {"tuned.yaml", "work/tuning/search.json", "work/tuning/tuning_history.csv"},
         "train": {
             "metrics/update.json",
             "plots/holdouts_accuracy.csv",
@@ -73,6 +74,7 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
             "state/model.json",
             "state/model.safetensors",
             "state/state.json",
+            "state/tuning_history.csv",
             "state/validation/index.json",
             *store("state/holdouts/1", shard),
             *store("state/memory", shard),
@@ -139,11 +141,11 @@ def test_constants_reach_training_as_they_are_written(project):
     values = {"rate": 1e-05, "flag": True, "text": "1e-3", "none": None, "list": [1, 2.5, "a: b"]}
     edit_params(project, hyperparameters=values)
     tune.run(project, quiet)
-    assert train.read_tuned(project) == values
-    assert list(train.read_tuned(project)) == sorted(values)
+    assert read_tuned(project.tuned) == values
+    assert list(read_tuned(project.tuned)) == sorted(values)
     edit_params(project, hyperparameters={})
     tune.run(project, quiet)
-    assert train.read_tuned(project) == {}
+    assert read_tuned(project.tuned) == {}
 
 
 def test_the_next_update_takes_over_model_memory_and_history(project):
