@@ -163,7 +163,6 @@ def import_all() -> None:
 def main() -> None:
     """Import, open the inputs, serve."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    end_with_parent()
     import_all()
     from renate_stages.tuning.trial import TrialInputs
 

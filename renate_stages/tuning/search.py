@@ -30,7 +30,7 @@ FAILURES = 5  # of the first trials, after which a search that has seen no repor
 
 
 class Budget:
-    """Says when a search is over. What limits it first is in `reached`.
+    """Says when a search is over; the limit that it reaches first is in `reached`.
 
     Args:
         tuning: `max_trials`, `max_epochs_total`, `max_time`.
@@ -50,15 +50,16 @@ class Budget:
 
     def __call__(self, _: Any = None) -> bool:
         """Return whether the search ends at once, with the trials that run."""
-        tuning, found = self.tuning, self.trials.records.values()
+        tuning, found, over = self.tuning, self.trials.records.values(), None
         if tuning.max_epochs_total is not None and self.epochs >= tuning.max_epochs_total:
-            self.reached = "max_epochs_total"
+            over = "max_epochs_total"
         if tuning.max_time is not None and time.monotonic() - self._started >= tuning.max_time:
-            self.reached = "max_time"
+            over = "max_time"
         failed = sum(trial.status == "failed" for trial in found)
         if failed >= FAILURES and not self.epochs:
-            self.reached = "failures"
-        return self.reached is not None
+            over = "failures"
+        self.reached = self.reached or over
+        return over is not None
 
     @property
     def has_trials(self) -> bool:
@@ -90,10 +91,13 @@ class LimitedScheduler(TrialScheduler):
 
     def suggest(self) -> TrialSuggestion | None:
         """Return a trial to start or to resume; None where there is none left."""
+        if self.budget():
+            return None
         suggestion = self.inner.suggest()
-        is_new = suggestion is not None and suggestion.spawn_new_trial_id
-        if suggestion is None or (is_new and not self.budget.has_trials):
-            self.budget.reached = "the space" if suggestion is None else "max_trials"
+        if suggestion is None:
+            self.budget.reached = "the space"
+        elif suggestion.spawn_new_trial_id and not self.budget.has_trials:
+            self.budget.reached = "max_trials"
             return None
         return suggestion
 

@@ -172,6 +172,9 @@ class Trials(TrialBackend):
         self._started += 1
         try:
             self.processes.start(self._started, theirs)
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         used = Counter(process.device for process in self._running.values())

@@ -195,6 +195,14 @@ def give(project, returned: str):
     edit_config(project, "TensorDataset(images, labels)", returned)
 
 
+def search(project, **changes):
+    """Give the learning rate a space, and do what comes before `tune`."""
+    edit_params(
+        project, **{"hyperparameters__learning_rate": {"loguniform": [0.01, 1.0]}, **changes}
+    )
+    run_until(project, "restore-state")
+
+
 def lose_parent(project):
     project.parent.rename(project.root / "elsewhere")
 
@@ -244,9 +252,21 @@ MISTAKES = [
     ),
     (
         "tune",
-        lambda p: edit_params(p, hyperparameters__learning_rate={"loguniform": [0.01, 1.0]}),
+        lambda p: search(p, data__validation_fraction=0),
+        errors.NoValidationDataError,
+        ["no validation data", "data.validation_fraction", "val_data"],
+    ),
+    (
+        "tune",
+        lambda p: search(p, hyperparameters__learing_rate={"uniform": [0.01, 1.0]}),
         errors.InvalidParamsError,
-        ["hyperparameters.learning_rate", "search space", "dvc exp run -S"],
+        ["hyperparameters.learing_rate", "nothing reads it"],
+    ),
+    (
+        "tune",
+        lambda p: search(p, tuning={"metric": "acuracy", "mode": "max"}),
+        errors.TrialMistakeError,
+        ["the first trial", "did you mean 'accuracy'"],
     ),
     (
         "prepare",
