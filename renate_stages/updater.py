@@ -385,9 +385,7 @@ def check_hyperparameters(
     Raises:
         UnknownHyperparameterError: With every such name.
     """
-    known = set(user.hyperparameters())
-    if "optimizer_fn" not in user.functions:
-        known |= set(optimization.optimizer_hyperparameters())
+    known = optimization.shared_hyperparameters(user)
     for each in (*registry.classes(), registry.learner_class(learner)):
         known |= set(hyperparameters_of(each))
     unknown = set(hyperparameters) - known
