@@ -157,7 +157,7 @@ def test_the_history_goes_on_over_updates_and_is_used(project):
 )
 def test_a_search_ends_at_the_first_limit(project, budget, reached):
     if reached == "max_time":
-        with pytest.raises(errors.NoFinishedTrialError, match="none of [01] trial"):
+        with pytest.raises(errors.NoFinishedTrialError, match=r"none of [01] trial"):
             searched(project, tuning={**SEARCH, **budget})
         assert not project.tuned.exists() and not project.tuning.exists()
         return
