@@ -7,17 +7,21 @@ space, trials are run; see `renate_stages.tuning.update_search`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from renate_stages import files
+from renate_stages import files, tracking
 from renate_stages.inputs import write_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.stages.run_identity import run_identity
 from renate_stages.state import TUNING_HISTORY
-from renate_stages.tuning.outcome import summary, write_search, write_unsearched
+from renate_stages.tuning.outcome import summary, unrepeatable, write_search, write_unsearched
+from renate_stages.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:
     from renate_stages.tuning.search import Found
+    from renate_stages.tuning.update_search import UpdateSearch
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
@@ -45,12 +49,31 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         return
     with started_processes(project, params) as processes:
         search = UpdateSearch.open(project, params, say)
-        found = search.run(processes)
+        identity = search_identity(project, params, search)
+        with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
+            log = TrialLog(tracker)
+            tracker.log_parameters(params.model_dump(exclude={"tracking"}))
+            found = search.run(processes, log)
+            log.finish(found)
+            tracker.set_tags({"tuning.repeatable": not unrepeatable(params)})
+            value = found.best.seen[-1].metrics
+            tracker.log_metrics({f"best_{name}": each for name, each in value.items()})
     with files.whole_directory(project.tuning) as folder:
         write_search(folder, params, found, search.history, search.past.notes)
     write_tuned(project.tuned, found.best.configuration)
     search.clear()
     say(describe(params, found))
+
+
+def search_identity(project: Project, params: Params, search: UpdateSearch) -> tracking.RunIdentity:
+    """Return the identity of the run that the trials are nested under.
+
+    It lies in an experiment of its own, so that the list of updates stays short.
+    """
+    identity = run_identity(project, params, key=search.folder.name, parent=search.parent)
+    name = f"tuning of {identity.name}"
+    experiment = f"{identity.experiment}-trials"
+    return replace(identity, name=name, experiment=experiment)
 
 
 def describe(params: Params, found: Found) -> str:

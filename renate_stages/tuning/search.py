@@ -118,14 +118,17 @@ class _Silent:
 class _Follow(TunerCallback):
     """Shows the trials, and keeps the checkpoint of the best whole one alone."""
 
-    def __init__(self, trials: Trials, objective: Objective, show: Show, silent: _Silent) -> None:
+    def __init__(
+        self, trials: Trials, objective: Objective, watchers: Sequence[Show], silent: _Silent
+    ) -> None:
         self.trials = trials
         self.objective = objective
-        self.show = show
+        self.watchers = watchers
         self.silent = silent
 
     def on_loop_end(self) -> None:
-        self.show(list(self.trials.records.values()))
+        for watch in self.watchers:
+            watch(list(self.trials.records.values()))
 
     def on_trial_complete(self, trial: Trial, result: dict[str, Any]) -> None:
         best = best_trial(self.trials.records.values(), self.objective)
@@ -157,7 +160,7 @@ def search(
     scheduler: SeededScheduler,
     tuning: TuningParams,
     objective: Objective,
-    show: Show = lambda _: None,
+    *watchers: Show,
 ) -> Found:
     """Run trials until the budget is used up.
 
@@ -166,7 +169,7 @@ def search(
         scheduler: Says which, and which end early.
         tuning: The budget and the number of workers.
         objective: Says which is best.
-        show: Called with all trials again and again.
+        watchers: Called with all trials again and again.
 
     Raises:
         NoFinishedTrialError: If none has finished in time.
@@ -174,6 +177,7 @@ def search(
     """
     budget = Budget(tuning, trials)
     silent = _Silent()
+    follow = _Follow(trials, objective, watchers, silent)
     tuner = Tuner(
         trial_backend=trials,
         scheduler=LimitedScheduler(scheduler, budget),
@@ -184,14 +188,14 @@ def search(
         tuner_name="search",
         suffix_tuner_name=False,
         save_tuner=False,
-        callbacks=[_Follow(trials, objective, show, silent)],
+        callbacks=[follow],
         trial_backend_path=str(trials.folder),
         output_logger=silent,  # type: ignore[arg-type]
     )
     tuner.tuner_path = trials.folder.parent / "syne-tune"
     tuner.run()
     found = tuple(trials.records.values())
-    show(found)
+    follow.on_loop_end()
     best = best_trial(found, objective)
     if best is None or not any(each.finished for each in found if each.shown):
         raise NoFinishedTrialError(len(found), found[0].log() if found else [])

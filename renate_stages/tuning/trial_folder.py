@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ class TrialFolder:
         status: `stopped`: by the scheduler, or because the budget was used up.
         reason: Why it failed, in one line.
         finished: Whether it ended before the search did.
+        started, ended: Seconds since 1970, for what is shown of it.
     """
 
     number: int
@@ -67,6 +69,8 @@ class TrialFolder:
     status: Status = "running"
     reason: str = ""
     finished: bool = False
+    started: float = field(default_factory=time.time)
+    ended: float = 0.0
 
     @classmethod
     def open(cls, number: int, configuration: Mapping[str, Any], folder: Path) -> TrialFolder:

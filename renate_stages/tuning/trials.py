@@ -247,6 +247,7 @@ class Trials(TrialBackend):
         return self._codes.get(process.number, KILLED)
 
     def _leave(self, trial: int, kill: bool = False) -> None:
+        self.records[trial].ended = time.time()
         if trial not in self._running:
             return
         process = self._running.pop(trial)

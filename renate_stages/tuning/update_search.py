@@ -38,7 +38,7 @@ from renate_stages.tuning.trial_view import TrialView
 from renate_stages.user_config import UserConfig
 
 if TYPE_CHECKING:
-    from renate_stages.tuning.search import Found
+    from renate_stages.tuning.search import Found, Show
 
 LIBRARIES = ("numpy", "pytorch-lightning", "syne-tune", "torch")
 BUDGET = {"max_trials", "max_epochs_total", "max_time", "n_workers", "processes", "reuse_best"}
@@ -54,6 +54,7 @@ class UpdateSearch:
         space: What is searched, as the user's functions read it.
         history: Trials of earlier updates.
         past: What of them can be used.
+        parent: Identity of the parent's state.
         folder: Of this search alone.
         say: Tells the user something in one line.
     """
@@ -63,6 +64,7 @@ class UpdateSearch:
     space: SearchSpace
     history: History
     past: Experience
+    parent: str
     folder: Path
     say: Callable[[str], None]
 
@@ -87,18 +89,19 @@ class UpdateSearch:
         used = history if params.tuning.use_history else History()
         past = used.usable(space, *params.objective)
         folder = project.searches / _key(project, params, parent, data)
-        return cls(project, params, space, history, past, folder, say)
+        return cls(project, params, space, history, past, parent.identity, folder, say)
 
     def best_known(self) -> dict[str, Any]:
         """Return the configuration to take without a search: the best of earlier updates' trials."""
         found = self.past.best(1)
         return self.space.complete(found[0]) if found else self.space.middle()
 
-    def run(self, processes: Processes) -> Found:
+    def run(self, processes: Processes, *watchers: Show) -> Found:
         """Run trials until the budget is used up.
 
         Args:
             processes: Starts them.
+            watchers: Called with all trials again and again.
 
         Raises:
             NoFinishedTrialError: If none has finished.
@@ -127,8 +130,8 @@ class UpdateSearch:
             self.past,
             tuning.scheduler_arguments,
         )
-        show = TrialView(objective, tuple(self.space.domains), self.say)
-        return search(trials, scheduler, tuning, objective, show)
+        view = TrialView(objective, tuple(self.space.domains), self.say)
+        return search(trials, scheduler, tuning, objective, view, *watchers)
 
     def clear(self) -> None:
         """Remove the trials: what is kept of them is written."""
