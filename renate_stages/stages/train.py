@@ -37,6 +37,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             from renate_stages.evaluation.plots import write_plot_data
             from renate_stages.measured_update import MeasuredUpdate  # torch, Lightning: only here
             from renate_stages.resume import Resume
+            from renate_stages.tuning.search_plots import write_search_plots
 
         resume = Resume.of(project.checkpoints, key, say)
         if resume.take_over(project.tuning / "checkpoints"):
@@ -53,6 +54,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with files.whole_directory(project.plots) as folder:
             curves, tables = update.updated.curves, update.updated.tables
             write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
+            write_search_plots(folder, project.tuning, params.update.number)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         for row in update.updated.curves:
             tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))

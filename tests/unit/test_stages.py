@@ -67,6 +67,7 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
             "plots/holdouts_loss.csv",
             "plots/learning_curve.csv",
             "plots/summary.csv",
+            "plots/tuning.csv",
             "state/evaluations.csv",
             "state/holdouts/index.json",
             "state/learner.json",

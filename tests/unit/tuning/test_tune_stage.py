@@ -204,3 +204,27 @@ def test_an_update_that_forgets_takes_the_best_known_values(project):
     tune.run(project, quiet)
     assert read_tuned(project.tuned)["learning_rate"] == pytest.approx(0.0316, abs=1e-3)
     assert json.loads((project.tuning / "search.json").read_text()) == {"searched": False}
+
+
+def test_the_plots_and_the_report_show_the_search(project):
+    searched(project, tuning={**SEARCH, "n_workers": 2})
+    train.run(project, quiet)
+    export.run(project, quiet)
+    progress = list(csv.DictReader((project.plots / "tuning.csv").read_text().splitlines()))
+    assert [row["epochs"] for row in progress] == ["1", "2", "3", "4", "5", "6"]
+    best = [float(row["best"]) for row in progress]
+    assert best == sorted(best)
+    trials = list(csv.DictReader((project.plots / "tuning_trials.csv").read_text().splitlines()))
+    assert [row["trial"] for row in trials] == ["0", "1", "2"]
+    assert {"status", "value", "learning_rate", "momentum", "learner"} <= trials[0].keys()
+    report = project.report.read_text()
+    assert "## Search" in report and "| scheduler | random |" in report
+    assert "No earlier trials were used." in report
+    assert "need not find the same again: 2 trials ran at a time" in report
+
+
+def test_without_a_search_the_plot_has_no_rows_and_the_report_no_word(project):
+    for stage in (tune, train, export):
+        stage.run(project, quiet)
+    assert (project.plots / "tuning.csv").read_text() == "epochs,best,trial\n"
+    assert "Search" not in project.report.read_text()
