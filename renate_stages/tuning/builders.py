@@ -18,7 +18,12 @@ from syne_tune.optimizer.schedulers.single_objective_scheduler import SingleObje
 from renate_stages.tuning.pasha import PASHA
 from renate_stages.tuning.rush import RUSH
 from renate_stages.tuning.schedulers import HALVING, Request
-from renate_stages.tuning.searchers import GridSearcher, MedianStopping, bayesian_optimisation
+from renate_stages.tuning.searchers import (
+    BatchedBore,
+    GridSearcher,
+    MedianStopping,
+    bayesian_optimisation,
+)
 from renate_stages.tuning.seeded import RESOURCE
 
 RANDOM = "random_search"
@@ -44,10 +49,10 @@ def _random(request: Request) -> TrialScheduler:
     return RandomSearch(metrics=[request.metric], do_minimize=minimise, **_searching(request))
 
 
-def _whole(make: str | Callable[..., Any], request: Request, **fixed: Any) -> TrialScheduler:
+def _whole(make: str | Callable[..., Any], request: Request) -> TrialScheduler:
     """Return a scheduler whose trials all run to their end."""
     searcher_class: Any = searcher_cls(make) if isinstance(make, str) else make
-    searcher = searcher_class(**_searching(request), **fixed, **request.arguments)
+    searcher = searcher_class(**_searching(request), **request.arguments)
     space = request.space.syne_tune()
     return SingleObjectiveScheduler(config_space=space, searcher=searcher, **_common(request))
 
@@ -107,7 +112,7 @@ BUILDERS: dict[str, Callable[[Request], TrialScheduler]] = {
     "random": _random,
     "grid": _grid,
     "bo": partial(_whole, bayesian_optimisation),
-    "bore": partial(_whole, "bore", acq_optimizer="rs_with_replacement"),
+    "bore": partial(_whole, BatchedBore),
     "tpe": partial(_whole, "kde"),
     "cqr": partial(_whole, "cqr"),
     "asha": partial(_halving, AsynchronousSuccessiveHalving, RANDOM),

@@ -79,8 +79,8 @@ class Experience:
         """Return the best points: of the latest update, of the one before …, then their second."""
         rounds = itertools.zip_longest(*self.updates.values())
         points = [dict(each.point) for trials in rounds for each in trials if each is not None]
-        distinct = {json.dumps(point, sort_keys=True): point for point in reversed(points)}
-        return list(reversed(distinct.values()))[:most]
+        distinct = {json.dumps(point, sort_keys=True): point for point in points}
+        return list(distinct.values())[:most]
 
 
 class _Log:
@@ -115,12 +115,12 @@ def _remarks(record: TrialRecord, space: SearchSpace) -> list[str]:
     now: dict[str, Any] = space.constants | ({"learner": space.learner} if space.learner else {})
     for name, domain in space.domains.items():
         if name not in had and space.is_active(name, learner):
-            remarks.append(f"lack {name}: taken as {domain.middle()!r}")
+            remarks.append(f"without {name}: taken as {domain.middle()!r}")
     for name, value in had.items():
         if name in now and now[name] != value:
-            remarks.append(f"had {name} {value!r}, which is {now[name]!r} now: used all the same")
+            remarks.append(f"with {name} {value!r}, which is {now[name]!r} now: used all the same")
         elif name not in now and name not in space.domains:
-            remarks.append(f"had {name}, which params.yaml has no more: used without it")
+            remarks.append(f"with {name}, which params.yaml has no more: used without it")
     return remarks
 
 

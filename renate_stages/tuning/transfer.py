@@ -13,50 +13,94 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 from syne_tune.optimizer.baselines import RandomSearch
-from syne_tune.optimizer.scheduler import TrialSuggestion
+from syne_tune.optimizer.schedulers.searchers.random_searcher import sample_random_config
+from syne_tune.optimizer.schedulers.searchers.single_objective_searcher import (
+    SingleObjectiveBaseSearcher,
+)
 from syne_tune.optimizer.schedulers.searchers.utils import make_hyperparameter_ranges
 from syne_tune.optimizer.schedulers.single_objective_scheduler import SingleObjectiveScheduler
 from syne_tune.optimizer.schedulers.transfer_learning.bounding_box import BoundingBox
-from syne_tune.optimizer.schedulers.transfer_learning.quantile_based import (
-    quantile_based_searcher,
+from syne_tune.optimizer.schedulers.transfer_learning.quantile_based.quantile_based_searcher import (
+    QuantileBasedSurrogateSearcher,
+    fit_model,
 )
 from syne_tune.optimizer.schedulers.transfer_learning.transfer_learning_task_evaluation import (
     TransferLearningTaskEvaluations,
 )
-from syne_tune.optimizer.schedulers.transfer_learning.zero_shot import ZeroShotTransfer
+from xgboost import XGBRegressor
 
 from renate_stages.tuning.experience import Experience, PastTrial
 
 Points = list[dict[str, Any]]
 Evaluations = dict[str, TransferLearningTaskEvaluations]
+CANDIDATES = 5000
 
 
-class ZeroShot(ZeroShotTransfer):
-    """Configurations that together do best on earlier updates (Wistuba et al., ICDM 2015).
+class ZeroShotSearcher(SingleObjectiveBaseSearcher):
+    """Earlier configurations that together do best on earlier updates, then random ones.
 
-    Syne Tune's class never asks for the order it computes, and draws at random.
+    Wistuba et al., "Sequential Model-Free Hyperparameter Tuning", ICDM 2015: the next one is that
+    with which the best rank so far, averaged over updates, is smallest. Syne Tune's own class
+    never asks for the order it computes.
+
+    Args:
+        space: Syne Tune's.
+        points: Earlier configurations; the first of equals is taken.
+        losses: Of each configuration on each update, (updates, points); less is better.
+        random_seed: For the random ones.
     """
 
-    def suggest(self) -> TrialSuggestion | None:
-        config = self.get_config()
-        if config is None:
-            return super().suggest()
-        cast = {name: self.config_space[name].cast(value) for name, value in config.items()}
-        return TrialSuggestion.start_suggestion(cast)
+    def __init__(
+        self, space: dict[str, Any], points: Points, losses: np.ndarray, random_seed: int
+    ) -> None:
+        super().__init__(space, random_seed=random_seed)
+        ranks = rankdata(losses, axis=1)
+        self._order: list[int] = []
+        best = np.full(len(losses), np.inf)
+        while len(self._order) < len(points):
+            left = [index for index in range(len(points)) if index not in self._order]
+            means = np.minimum(best[:, None], ranks[:, left]).mean(axis=0)
+            if means.min() == best.mean():  # none adds anything: begin anew with those left
+                best = np.full(len(losses), np.inf)
+                continue
+            self._order.append(left[int(means.argmin())])
+            best = np.minimum(best, ranks[:, self._order[-1]])
+        self._points = points
+
+    def suggest(self, **_: Any) -> dict[str, Any]:
+        if self._order:
+            return self._points[self._order.pop(0)]
+        return sample_random_config(self.config_space)
 
 
-class QuantileSearcher(quantile_based_searcher.QuantileBasedSurrogateSearcher):
+class QuantileSearcher(QuantileBasedSurrogateSearcher):
     """Thompson sampling from a model of earlier updates (Salinas et al., ICML 2020).
 
-    With few earlier trials its estimate of noise may be 0: a candidate is suggested once only.
+    Syne Tune's samples 100,000 candidates, which takes longer than a trial, and where few earlier
+    trials make its estimate of noise 0, suggests one of them again and again.
     """
 
-    def suggest(self, **kwargs: Any) -> dict[str, Any] | None:
-        samples = self.random_state.normal(loc=self.mu_pred, scale=self.sigma_pred)
-        chosen = int(np.argmin(samples))
-        self.mu_pred[chosen] = np.inf
-        return dict(self.X_candidates.loc[chosen])
+    def __init__(self, space: dict[str, Any], evaluations: Evaluations, random_seed: int) -> None:
+        SingleObjectiveBaseSearcher.__init__(self, space, random_seed=random_seed)
+        self.random_state = np.random.RandomState(random_seed)
+        model, _, noise = fit_model(
+            config_space=space,
+            transfer_learning_evaluations=evaluations,
+            normalization="gaussian",
+            max_fit_samples=100_000,
+            model=XGBRegressor(n_jobs=1),
+            random_state=self.random_state,
+        )
+        self._candidates = [self._sample_random_config() for _ in range(CANDIDATES)]
+        self._means = np.ravel(model.predict(pd.DataFrame(self._candidates)))
+        self._noise = noise
+
+    def suggest(self, **_: Any) -> dict[str, Any]:
+        chosen = int(np.argmin(self.random_state.normal(self._means, self._noise)))
+        self._means[chosen] = np.inf
+        return self._candidates[chosen]
 
 
 def zero_shot(space: dict[str, Any], past: Experience, common: dict[str, Any]) -> Any:
@@ -65,20 +109,11 @@ def zero_shot(space: dict[str, Any], past: Experience, common: dict[str, Any]) -
     It wants each configuration on each update: where one was not tried, it gets the value of that
     update's nearest trial.
     """
-    updates = past.updates
     points = past.best(len(past.trials))
-    table = pd.DataFrame(points)
-    evaluations = {
-        str(update): _evaluations(space, table, _values_at(space, trials, points), common["metric"])
-        for update, trials in updates.items()
-    }
-    with _silent():
-        return ZeroShot(
-            config_space=space,
-            transfer_learning_evaluations=evaluations,
-            sort_transfer_learning_evaluations=False,
-            **common,
-        )
+    sign = 1 if common["do_minimize"] else -1
+    values = [_values_at(space, trials, points) for trials in past.updates.values()]
+    searcher = ZeroShotSearcher(space, points, sign * np.array(values), common["random_seed"])
+    return SingleObjectiveScheduler(config_space=space, searcher=searcher, **common)
 
 
 def bounding_box(
@@ -110,33 +145,22 @@ def quantile(space: dict[str, Any], past: Experience, common: dict[str, Any]) ->
     """Return quantile-based transfer; it minimises whatever it is told, so it gets losses."""
     sign = 1 if common["do_minimize"] else -1
     with _silent():
-        searcher = QuantileSearcher(
-            config_space=space,
-            transfer_learning_evaluations=_by_update(space, past, common["metric"], sign),
-            random_seed=common["random_seed"],
-        )
+        evaluations = _by_update(space, past, common["metric"], sign)
+        searcher = QuantileSearcher(space, evaluations, common["random_seed"])
     return SingleObjectiveScheduler(config_space=space, searcher=searcher, **common)
 
 
 def _by_update(space: dict[str, Any], past: Experience, metric: str, sign: int = 1) -> Evaluations:
     return {
-        str(update): _evaluations(
-            space,
-            pd.DataFrame([dict(each.point) for each in trials]),
-            np.array([sign * each.value for each in trials]),
-            metric,
+        str(update): TransferLearningTaskEvaluations(
+            configuration_space=space,
+            hyperparameters=pd.DataFrame([dict(each.point) for each in trials]),
+            objectives_names=[metric],
+            objectives_evaluations=sign * np.array([[[[each.value]]] for each in trials]),
         )
         for update, trials in past.updates.items()
         if len(trials) >= 2  # a single one has no rank
     }
-
-
-def _evaluations(
-    space: dict[str, Any], table: pd.DataFrame, values: np.ndarray, metric: str
-) -> TransferLearningTaskEvaluations:
-    return TransferLearningTaskEvaluations(
-        space, table.copy(), [metric], values.reshape(-1, 1, 1, 1)
-    )
 
 
 def _values_at(space: dict[str, Any], trials: list[PastTrial], points: Points) -> np.ndarray:
