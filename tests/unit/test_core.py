@@ -215,6 +215,7 @@ HEAVY = (
     "sklearn",
     "matplotlib",
     "dvc",
+    "syne_tune",
 )
 
 
