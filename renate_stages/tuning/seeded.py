@@ -35,7 +35,7 @@ class SeededScheduler(TrialScheduler):
         space: What is searched.
         metric: What reports call the objective.
         mode: `max` or `min`.
-        max_epochs: Most epochs of a trial; None where trials end by themselves.
+        max_epochs: Most epochs of a trial, >= 1.
         seed: In [0, 2^32).
     """
 
@@ -63,7 +63,7 @@ class SeededScheduler(TrialScheduler):
         if suggestion is None or not suggestion.spawn_new_trial_id or suggestion.config is None:
             return suggestion
         for _ in range(DRAWS):
-            tried = json.dumps(self.space.complete(suggestion.config), sort_keys=True)
+            tried = json.dumps(self.space.complete(suggestion.config), sort_keys=True, default=str)
             if tried not in self._tried:
                 self._tried.add(tried)
                 return suggestion
