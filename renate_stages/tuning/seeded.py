@@ -71,6 +71,11 @@ class SeededScheduler(TrialScheduler):
             suggestion.config = suggestion.config | self.space.encode(drawn)
         return None
 
+    def resume(self) -> TrialSuggestion | None:
+        """Return a paused trial that is to go on, None where none is: where no more may start."""
+        resume = getattr(self.inner, "resume", None)
+        return resume() if resume else None
+
     def on_trial_add(self, trial: Trial) -> None:
         with self._randomness.in_place():
             self.inner.on_trial_add(trial)
