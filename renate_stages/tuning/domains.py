@@ -23,6 +23,7 @@ KINDS = {
     "finrange": "[low, high, how many values]",
     "logfinrange": "[low, high, how many values], 0 < low",
 }
+MOST_VALUES = 10_000  # of a range with a number of them
 DIGITS = 6  # significant ones of a drawn number: its text in tuned.yaml is its value
 
 
@@ -187,8 +188,8 @@ def _problem_of_list(values: Sequence[Any]) -> str | None:
 
 def _problem_of_finrange(kind: str, values: Sequence[Any]) -> str | None:
     count = values[2]
-    if not isinstance(count, int) or count < 2:
-        return "how many must be a whole number, 2 or more"
+    if not isinstance(count, int) or not 2 <= count <= MOST_VALUES:
+        return f"how many must be a whole number from 2 to {MOST_VALUES}"
     domain = Domain(kind, tuple(values))
     points = [domain._at(index / (count - 1)) for index in range(count)]
     if domain.is_whole and len(set(points)) < count:

@@ -156,7 +156,7 @@ def _text(value: Any) -> str:
     """Return a value as a cell: JSON, but text bare where it would be read as itself."""
     if isinstance(value, str) and value != "" and isinstance(_parsed(value), str):
         return value if not value.startswith('"') else json.dumps(value)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _parsed(cell: str) -> Any:

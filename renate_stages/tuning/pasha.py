@@ -44,6 +44,10 @@ class PASHA(AsynchronousSuccessiveHalving):
 
     def suggest(self) -> TrialSuggestion | None:
         """Resume a trial that may go on since the top rose, else start a new one."""
+        return self.resume() or super().suggest()
+
+    def resume(self) -> TrialSuggestion | None:
+        """Return the best trial that paused below the top and is in the best part of its rung."""
         for rung in range(min(self.top, len(self.rungs)) - 1, 0, -1):
             values = self._values(rung)
             waiting = [trial for trial, at in self.paused.items() if at == rung]
@@ -52,7 +56,7 @@ class PASHA(AsynchronousSuccessiveHalving):
                 if better / len(values) <= 1 / self.reduction_factor:
                     del self.paused[trial]
                     return TrialSuggestion.resume_suggestion(trial)
-        return super().suggest()
+        return None
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> str:
         """Decide after an epoch: go on, pause at the top rung, or stop below it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,7 +141,8 @@ def make_scheduler(
         raise InvalidParamsError("params.yaml", problems)
     if name == "bo":
         try:
-            import_module("botorch")
+            with warnings.catch_warnings(action="ignore"):  # of PyTorch, about how BoTorch uses it
+                import_module("botorch")
         except ImportError as error:
             raise MissingExtraError("tuning.scheduler bo", "BoTorch", "bo") from error
     if not (past and past.trials):

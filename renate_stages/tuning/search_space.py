@@ -177,11 +177,11 @@ def _learners(learner: Any, problems: list[str]) -> list[str]:
         except ValueError as error:
             problems.append(f"learner: {error}")
             return []
-    known = registry.names()
     for name in names:
         if not isinstance(name, str):
             problems.append(f"learner: expected a name or {{choice: [...]}}, found {name!r}")
         elif not registry.is_known(name):
+            known = registry.names()
             hint = did_you_mean(name, known)
             problems.append(f"learner: unknown learner '{name}'{hint} (known: {', '.join(known)})")
     return [name for name in names if isinstance(name, str) and registry.is_known(name)]
@@ -196,10 +196,13 @@ def _divided(
     if not isinstance(hyperparameters, Mapping):
         problems.append(f"hyperparameters: expected names or auto, found {hyperparameters!r}")
         return {}, {}
-    searched = {n: v for n, v in hyperparameters.items() if v == AUTO or isinstance(v, Mapping)}
+    wrong = [name for name in hyperparameters if not isinstance(name, str)]
+    problems += [f"hyperparameters: a name is a text, found {name!r}" for name in wrong]
     if "learner" in hyperparameters:
         problems.append("hyperparameters.learner: it has a place of its own, write learner: there")
-    return searched, {n: v for n, v in hyperparameters.items() if n not in searched}
+    named = {name: each for name, each in hyperparameters.items() if isinstance(name, str)}
+    searched = {n: each for n, each in named.items() if each == AUTO or isinstance(each, Mapping)}
+    return searched, {name: each for name, each in named.items() if name not in searched}
 
 
 def _problems_of_max_epochs(domains: Mapping[str, Domain], constants: Mapping) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from random import Random
 from typing import Any
 
@@ -87,6 +88,10 @@ def bayesian_optimisation(**arguments: Any) -> Any:
     from syne_tune.optimizer.schedulers.searchers.botorch.botorch_searcher import BoTorchSearcher
 
     class OrderedBoTorchSearcher(BoTorchSearcher):
+        def suggest(self) -> dict[str, Any] | None:
+            with warnings.catch_warnings(action="ignore"):  # of GPyTorch, about noise set to 0
+                return super().suggest()
+
         def on_trial_complete(self, trial_id: int, config: dict[str, Any], metric: float) -> None:
             self.trial_configs[int(trial_id)] = config
             super().on_trial_complete(trial_id, config, metric)

@@ -35,7 +35,7 @@ class SeededScheduler(TrialScheduler):
         space: What is searched.
         metric: What reports call the objective.
         mode: `max` or `min`.
-        max_epochs: Most epochs of a trial; None where trials end by themselves.
+        max_epochs: Most epochs of a trial, >= 1.
         seed: In [0, 2^32).
     """
 
@@ -63,13 +63,18 @@ class SeededScheduler(TrialScheduler):
         if suggestion is None or not suggestion.spawn_new_trial_id or suggestion.config is None:
             return suggestion
         for _ in range(DRAWS):
-            tried = json.dumps(self.space.complete(suggestion.config), sort_keys=True)
+            tried = json.dumps(self.space.complete(suggestion.config), sort_keys=True, default=str)
             if tried not in self._tried:
                 self._tried.add(tried)
                 return suggestion
             drawn = {name: each.draw(self._draws) for name, each in self.space.domains.items()}
             suggestion.config = suggestion.config | self.space.encode(drawn)
         return None
+
+    def resume(self) -> TrialSuggestion | None:
+        """Return a paused trial that is to go on, None where none is: where no more may start."""
+        resume = getattr(self.inner, "resume", None)
+        return resume() if resume else None
 
     def on_trial_add(self, trial: Trial) -> None:
         with self._randomness.in_place():

@@ -96,9 +96,8 @@ def search(
     running: list[SimulatedTrial] = []
     while True:
         while len(running) < workers:
-            if len(done.trials) == trials and not hasattr(scheduler.inner, "paused"):
-                break
-            suggestion = scheduler.suggest()
+            full = len(done.trials) == trials
+            suggestion = scheduler.resume() if full else scheduler.suggest()
             if suggestion is None:
                 break
             if not suggestion.spawn_new_trial_id:
@@ -107,8 +106,6 @@ def search(
                 resumed.status, done.resumed = "running", done.resumed + 1
                 running.append(resumed)
                 continue
-            if len(done.trials) == trials:
-                break
             trial = Trial(len(done.trials), suggestion.config, datetime(2026, 1, 1))
             done.trials.append(SimulatedTrial(trial))
             running.append(done.trials[-1])

@@ -72,7 +72,7 @@ def test_every_scheduler_searches_a_space_of_all_kinds(name, past):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_scheduler_obeys_its_seed_whoever_else_draws(name, past):
-    options = {"points": 2} if name == "grid" else {}
+    options: dict = {"trials": 9} | ({"points": 2} if name == "grid" else {})
     first = run(name, past, seed=3, **options)
     random.seed(7), np.random.seed(7), torch.manual_seed(7)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
@@ -227,6 +227,15 @@ def test_a_scheduler_that_cannot_be_made_is_told(name, arguments, expected):
 def test_bayesian_optimisation_names_the_extra_it_needs():
     with pytest.raises(errors.MissingExtraError, match=r'pip install "renate-stages\[bo\]"'):
         make_scheduler("bo", SPACE, "accuracy", "max", 9, seed=0)
+
+
+@pytest.mark.skipif(not HAS_BOTORCH, reason="needs the extra bo")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_bayesian_optimisation_fits_a_model_of_what_it_saw(workers, caplog):
+    done = search_by("bo", curves(0.0), seed=0, trials=14, workers=workers)
+    assert not caplog.records  # Syne Tune logs what goes wrong, and draws at random
+    found = [quality(each) for each in done.configurations]
+    assert max(found) > 0.9495 and int(np.argmax(found)) > 3  # of 0.95; random ones come first
 
 
 @pytest.mark.skipif(find_spec("huggingface_hub") is not None, reason="it is installed")
