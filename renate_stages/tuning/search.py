@@ -93,12 +93,10 @@ class LimitedScheduler(TrialScheduler):
         """Return a trial to start or to resume; None where there is none left."""
         if self.budget():
             return None
-        suggestion = self.inner.suggest()
+        may_start = self.budget.has_trials
+        suggestion = self.inner.suggest() if may_start else self.inner.resume()
         if suggestion is None:
-            self.budget.reached = "the space"
-        elif suggestion.spawn_new_trial_id and not self.budget.has_trials:
-            self.budget.reached = "max_trials"
-            return None
+            self.budget.reached = "the space" if may_start else "max_trials"
         return suggestion
 
 

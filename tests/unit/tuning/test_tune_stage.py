@@ -228,3 +228,19 @@ def test_without_a_search_the_plot_has_no_rows_and_the_report_no_word(project):
         stage.run(project, quiet)
     assert (project.plots / "tuning.csv").read_text() == "epochs,best,trial\n"
     assert "Search" not in project.report.read_text()
+
+
+@pytest.mark.parametrize("scheduler", ["bo", "asha", "pasha", "rush", "bounding-box"])
+def test_schedulers_search_end_to_end(project, scheduler):
+    if scheduler == "bo":
+        pytest.importorskip("botorch")
+    said = searched(
+        project,
+        trainer__max_epochs=4,
+        tuning={"scheduler": scheduler, "max_trials": 5},
+    )
+    assert sum(said["trials"].values()) == 5 and said["epochs"] <= 20
+    assert said["ended_by"] == "max_trials"
+    first = snapshot(project)
+    tune.run(project, quiet)
+    assert snapshot(project) == first
