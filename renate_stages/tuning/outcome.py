@@ -2,7 +2,7 @@
 
     search.json            whether there was a search, and what is to be said of it
     tuning_history.csv     the trials of all updates so far
-    checkpoints/<key>/     the best trial's whole training, for `train` to take over
+    checkpoints/<key>/     the best trial's training, whole or paused, for `train` to take over
     failures/<trial>.log   the last lines of what a failed trial printed
 
 Times are not in it: equal searches leave equal bytes.
@@ -60,7 +60,7 @@ def write_search(
         if trial.status == "failed":
             lines = [trial.reason, *trial.log()]
             files.write_text(folder / "failures" / f"{trial.number}.log", "\n".join(lines) + "\n")
-    if params.tuning.reuse_best and found.best.status == "completed":
+    if params.tuning.reuse_best and found.best.status in ("completed", "paused"):
         for path in sorted((found.best.folder / "checkpoints").rglob("*.ckpt")):
             target = folder / "checkpoints" / path.parent.name / path.name
             files.link_or_copy(path, target)

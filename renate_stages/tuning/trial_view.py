@@ -45,7 +45,7 @@ class TrialView:
                 self._draw(trials)
             return
         for trial in trials:
-            if trial.status != self._said.get(trial.number, "running"):
+            if trial.status not in ("running", self._said.get(trial.number)):
                 self.say(self._line(trial))
             self._said[trial.number] = trial.status
 

@@ -67,14 +67,23 @@ def test_equal_searches_leave_equal_bytes(project):
     assert snapshot(project) == first
 
 
-@pytest.mark.parametrize("learner", ["ER", "LwF"])
-def test_the_best_training_that_is_taken_over_gives_the_bytes_of_one_done_again(project, learner):
-    searched(project, learner=learner, trainer__keep="best")
+@pytest.mark.parametrize(
+    ("learner", "scheduler", "status"),
+    [("ER", "random", "completed"), ("LwF", "random", "completed"), ("ER", "pasha", "paused")],
+)
+def test_the_best_training_that_is_taken_over_gives_the_bytes_of_one_done_again(
+    project, learner, scheduler, status
+):
+    tuning = {"scheduler": scheduler, "max_trials": 1 if scheduler == "pasha" else 3}
+    changes = {"learner": learner, "trainer__keep": "best", "trainer__max_epochs": 5}
+    said = searched(project, tuning=tuning, **changes)
+    best = [row for row in rows(project) if row["trial"] == str(said["best"]["trial"])]
+    assert best[0]["status"] == status and len(best) == (5 if status == "completed" else 3)
     said: list[str] = []
     train.run(project, said.append)
     assert said[0].startswith("the best trial was trained with these values")
     taken_over = snapshot(project)
-    edit_params(project, tuning={**SEARCH, "reuse_best": False})
+    edit_params(project, tuning={**tuning, "reuse_best": False})
     tune.run(project, quiet)
     assert not list(project.tuning.rglob("*.ckpt"))
     said.clear()
