@@ -21,7 +21,7 @@ class PastTrial:
     Args:
         update: Number of the update.
         point: A value for each domain, as `SearchSpace.syne_tune` has them.
-        value: The best that the metric was after an epoch.
+        value: What the metric was after its last epoch.
         rows: Epochs it ran.
     """
 
@@ -52,18 +52,15 @@ class Experience:
         """Sort out the trials of a history; `History.usable` calls it."""
         records, trials, log = list(records), [], _Log()
         for record in records:
-            values = record.curve(metric).values()
-            problem = _unusable(record, space) if values else f"{metric} was not measured"
-            if record.status == "failed":
-                problem = "they failed"
-            if problem:
+            value = record.value(metric)
+            problem = _problem(record, space, metric)
+            if value is None or problem:
                 log.add(record, f"not used: {problem}")
                 continue
             for remark in _remarks(record, space):
                 log.add(record, remark)
-            best = max(values) if mode == "max" else min(values)
             point = space.encode(space.accepts(record.configuration))
-            trials.append(PastTrial(record.update, point, best, max(len(record.epochs), 1)))
+            trials.append(PastTrial(record.update, point, value, len(record.epochs)))
         return cls(tuple(trials), _summary(trials, records) + log.lines(), mode)
 
     @property
@@ -96,8 +93,12 @@ class _Log:
         return tuple(f"{_counted(records)} {said}" for said, records in self._found.items())
 
 
-def _unusable(record: TrialRecord, space: SearchSpace) -> str | None:
-    """Say why a trial is no point of the space, None where it is one."""
+def _problem(record: TrialRecord, space: SearchSpace, metric: str) -> str | None:
+    """Say why a trial is no measured point of the space, None where it is one."""
+    if record.status == "failed":
+        return "they failed"
+    if record.value(metric) is None:
+        return f"{metric} was not measured"
     outside = [
         name
         for name in space.domains

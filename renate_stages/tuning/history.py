@@ -58,10 +58,10 @@ class TrialRecord:
     configuration: Mapping[str, Any]
     epochs: tuple[TrialEpoch, ...] = ()
 
-    def curve(self, metric: str) -> dict[int, float]:
-        """Return the finite values of a metric by epoch."""
-        values = {each.epoch: each.metrics.get(metric) for each in self.epochs}
-        return {n: each for n, each in values.items() if each is not None and math.isfinite(each)}
+    def value(self, metric: str) -> float | None:
+        """Return a metric of the model that it gave; None where there is no finite one."""
+        value = self.epochs[-1].metrics.get(metric) if self.epochs else None
+        return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)

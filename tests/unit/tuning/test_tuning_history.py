@@ -76,14 +76,15 @@ def test_values_come_back_as_they_were(tmp_path, value):
 def test_a_metric_that_is_no_number_comes_back(tmp_path):
     History().with_trials([trial(values=(math.nan, 0.5))]).write(tmp_path / "history.csv")
     (read,) = History.read(tmp_path / "history.csv").trials
-    assert read.curve("accuracy") == {2: 0.5}
+    assert math.isnan(read.epochs[0].metrics["accuracy"]) and read.value("accuracy") == 0.5
+    assert read.value("loss") is None
 
 
 def test_updates_accumulate_and_a_trial_told_again_replaces(tmp_path):
     first = History().with_trials([trial(1, 0), trial(1, 1)])
     both = first.with_trials([trial(2, 0), trial(1, 1, (0.75,))])
     assert [(each.update, each.trial) for each in both.trials] == [(1, 0), (1, 1), (2, 0)]
-    assert both.trials[1].curve("accuracy") == {1: 0.75}
+    assert both.trials[1].value("accuracy") == 0.75
 
 
 def test_no_file_and_an_empty_one_are_no_trials(tmp_path):
@@ -112,7 +113,7 @@ def test_a_damaged_file_is_told(tmp_path, content, expected):
 
 
 def test_all_of_the_same_space_is_usable():
-    found = usable(trial(1, 0, (0.5, 0.7)), trial(1, 1, (0.6,), rate=0.25), trial(2, 0, (0.1,)))
+    found = usable(trial(1, 0, (0.9, 0.7)), trial(1, 1, (0.6,), rate=0.25), trial(2, 0, (0.1,)))
     assert found.notes == ("history: 4 of 4 rows, 3 of 3 trials, of 2 of 2 updates can be used",)
     assert [each.value for each in found.trials] == [0.7, 0.6, 0.1]
     assert found.best(5) == [{"rate": 0.5}, {"rate": 0.25}]
@@ -158,15 +159,15 @@ def test_what_is_no_point_of_the_space_is_not_used_and_told():
         trial(1, 0, (0.5, 0.5), rate=2.0),
         trial(1, 1, rate="fast"),
         trial(2, 0, (), "failed"),
-        trial(2, 1, (math.nan,)),
+        trial(2, 1, (0.5, math.nan)),
         trial(3, 0),
     )
     assert [each.update for each in found.trials] == [3]
     assert found.notes == (
-        "history: 1 of 6 rows, 1 of 5 trials, of 1 of 3 updates can be used",
+        "history: 1 of 7 rows, 1 of 5 trials, of 1 of 3 updates can be used",
         "3 rows (2 trials) of update 1 not used: rate not among the values searched now",
         "1 row (1 trial) of update 2 not used: they failed",
-        "1 row (1 trial) of update 2 not used: accuracy was not measured",
+        "2 rows (1 trial) of update 2 not used: accuracy was not measured",
     )
 
 
