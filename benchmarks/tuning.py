@@ -123,6 +123,7 @@ def local_backend(root: Path) -> None:
         n_workers=1,
     )
     tuner.run()
+    assert tuner.tuning_status is not None
     statistics = tuner.tuning_status.trial_metric_statistics.values()
     best = max(each.max_metrics.get("accuracy", 0.0) for each in statistics)
     (root / "local.json").write_text(json.dumps({"best": {"value": best}}))

@@ -50,6 +50,7 @@ def log_artifacts(
 ) -> None:
     """Add report, plot data and pictures to the update's run."""
     from renate_stages.evaluation.plots import draw
+    from renate_stages.evaluation.search_pictures import draw_search
 
     tracker.log_artifact(project.report, "reports")
     tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
@@ -57,5 +58,10 @@ def log_artifacts(
         tracker.log_artifact(path, "plots")
     lower = params.evaluation.lower_is_better
     pictures = project.scratch / "pictures"
+    searched = draw_search(
+        pictures, project.plots / "tuning_trials.csv", lower_is_better=params.objective[1] == "min"
+    )
+    for picture in searched:
+        tracker.log_artifact(picture, "plots")
     for picture in draw(pictures, state.evaluations(), project.plots, lower_is_better=lower):
         tracker.log_artifact(picture, "plots")
