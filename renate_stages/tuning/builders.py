@@ -100,8 +100,8 @@ def _median(request: Request) -> TrialScheduler:
 
 
 def _transfer(method: str, request: Request) -> TrialScheduler:
-    if not request.past.trials:
-        return _random(request)
+    if all(len(trials) < 2 for trials in request.past.updates.values()):
+        return _random(request)  # a single trial has no rank
     from renate_stages.tuning import transfer
 
     make = getattr(transfer, method)

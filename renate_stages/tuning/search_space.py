@@ -80,11 +80,6 @@ class SearchSpace:
         """The learners that a trial may have."""
         return self.domains["learner"].values if self.learner is None else (self.learner,)
 
-    @property
-    def size(self) -> int:
-        """The number of configurations, an inactive value counted; 0 where there is no end."""
-        return functools.reduce(lambda size, each: size * each.size, self.domains.values(), 1)
-
     def most_epochs(self, otherwise: int | None) -> int | None:
         """Return the most epochs that a trial may have: `otherwise` where they are not searched."""
         domain = self.domains.get("max_epochs")

@@ -1,6 +1,6 @@
 """Syne Tune's methods that learn from earlier searches, fed with what earlier updates found.
 
-Each of them is a plain random search where there is no history.
+Where no update has two trials to compare, `builders` takes random search in their place.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _by_update(space: dict[str, Any], past: Experience, metric: str, sign: int =
             objectives_evaluations=sign * np.array([[[[each.value]]] for each in trials]),
         )
         for update, trials in past.updates.items()
-        if len(trials) >= 2  # a single one has no rank
+        if len(trials) >= 2
     }
 
 

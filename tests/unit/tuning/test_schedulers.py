@@ -104,6 +104,14 @@ def test_transfer_finds_good_configurations_at_once(name):
     assert found > mean_quality(search_by("random", curves(0.0), seed=2, trials=8)) + 0.05
 
 
+@pytest.mark.parametrize("name", ["bounding-box", "quantile", "zero-shot", "rush", "tpe"])
+@pytest.mark.parametrize("trials", [1, 2, 3])
+def test_very_little_history_is_enough(name, trials):
+    past = experience_of(search_by("random", curves(0.0), seed=1, trials=trials))
+    done = search_by(name, curves(0.0), seed=2, trials=5, past=past)
+    assert len(done.trials) == 5
+
+
 def test_a_transfer_method_minimises_where_less_is_better():
     rates = np.geomspace(0.001, 1, 24)
     records = [

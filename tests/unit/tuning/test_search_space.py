@@ -214,12 +214,10 @@ def test_default_spaces_one_by_one():
     assert {"learner", "ewc_weight", "shrinkage", "learning_rate"} <= set(both.domains)
 
 
-def test_the_number_of_configurations():
-    finite = {"a": {"randint": [1, 3]}, "b": {"choice": ["x", "y"]}}
-    assert SearchSpace.of("ER", finite).size == 6
-    assert SearchSpace.of("ER", finite | {"c": {"uniform": [0, 1]}}).size == 0
+def test_the_most_epochs_are_those_searched_or_the_trainers():
     assert SearchSpace.of("ER", {"max_epochs": {"choice": [3, 9, 5]}}).most_epochs(50) == 9
-    assert SearchSpace.of("ER", finite).most_epochs(50) == 50
+    assert SearchSpace.of("ER", {"max_epochs": {"lograndint": [3, 81]}}).most_epochs(None) == 81
+    assert SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}}).most_epochs(50) == 50
 
 
 def test_parameters_are_read_without_torch_and_syne_tune():
