@@ -378,7 +378,12 @@ def avalanche(setting: Setting, strategy: str) -> Callable[[], float]:
     }
     own: dict[str, dict[str, Any]] = {
         "Replay": {"mem_size": MEMORY},
-        "DER": {"mem_size": MEMORY, "batch_size_mem": setting.batch, "alpha": 0.3, "beta": 0.5},
+        "DER": {
+            "mem_size": MEMORY,
+            "batch_size_mem": 2 * setting.batch,  # it takes one draw for both terms, the paper two
+            "alpha": 0.3,
+            "beta": 0.5,
+        },
         "LwF": {"alpha": 1.0, "temperature": 2.0},
     }
     made = getattr(supervised, strategy)(**common, **own[strategy])
