@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from renate_stages import state
+from renate_stages import optimization, state
 from renate_stages.data import StoredDataset
 from renate_stages.errors import MissingFileError, ModelMismatchError
 from renate_stages.evaluation.history import EvaluationHistory
@@ -47,7 +47,10 @@ def write_adopted(
     """
     if not model_file.is_file():
         raise MissingFileError(model_file, "no model to start from", "name a file that is there")
-    updater = ModelUpdater(UserConfig.load(project.user_config), params, params.hyperparameters)
+    user = UserConfig.load(project.user_config)
+    space = params.search_space.read_by(optimization.shared_hyperparameters(user))
+    params = params.fixed(space.middle())
+    updater = ModelUpdater(user, params, params.hyperparameters)
     model = updater.build_model(None)
     _load(unwrap(model), model_file)
     write_model(folder, model)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
+from renate_stages import optimization
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
@@ -50,8 +51,10 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
             be used.
     """
     project = Project(root)
-    params = Params.load(project.params)
     user = UserConfig.load(project.user_config)
+    params = Params.load(project.params)
+    space = params.search_space.read_by(optimization.shared_hyperparameters(user))
+    params = params.fixed(space.middle())
     hyperparameters, task_id = params.hyperparameters, params.update.task_id
     updater = ModelUpdater(user, params, hyperparameters)
     prepare.require_files(project.incoming)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from renate_stages import files, prepared, state
 from renate_stages.errors import (
     InvalidHyperparameterError,
+    InvalidParamsError,
     StateExistsError,
     UnsupportedLocationError,
 )
@@ -126,6 +127,9 @@ def run_training_job(
         },
         "run_training_job",
     )
+    if params.search_space:
+        problem = "config_space: a search runs in a project, by `renate-stages tune`; give values"
+        raise InvalidParamsError("run_training_job", [problem])
     if source is not None:
         state.check(source)
     user = UserConfig.load(Path(config_file))

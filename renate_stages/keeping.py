@@ -6,7 +6,7 @@ written again without them. Stores without such rows stay as they are. Needs no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from renate_stages.memory import ExampleStore, evolve, link_store
 from renate_stages.params import RetentionParams
 from renate_stages.prepared import PreparedData
 from renate_stages.randomness import Generators
-from renate_stages.state import State
+from renate_stages.state import SPLITS, State
 
 NOTHING = np.empty(0, dtype=np.int64)
 
@@ -65,13 +65,20 @@ class Keeping:
     retention: RetentionParams
     generators: Generators
 
-    def apply(self, parent: State, data: PreparedData, scratch: Path) -> Kept:
+    def apply(
+        self,
+        parent: State,
+        data: PreparedData,
+        scratch: Path,
+        splits: Collection[str] = SPLITS,
+    ) -> Kept:
         """Return the inputs of an update without what must not be kept.
 
         Args:
             parent: The state to start from; it is only read.
             data: The new data; it is only read.
             scratch: An empty folder for stores that had to change, on the project's file system.
+            splits: Those of the parent that are looked at; what a training reads needs no holdouts.
         """
         rules = self.retention
         test = self._new(data.test, scratch / "test", rules.holdout_rows, "holdouts")
@@ -84,21 +91,23 @@ class Keeping:
         memory_rows = ~barred[memory.stored_live()]
         forgotten = np.flatnonzero(self.forget.stored_rows(memory)[memory.stored_live()])
         stores = {"memory": (memory, barred)}
-        splits: dict[str, list[int]] = {}
-        for name, rows, updates in (
-            ("holdouts", rules.holdout_rows, rules.holdout_updates),
-            ("validation", rules.validation_rows, rules.validation_updates),
-        ):
+        found_in: dict[str, list[int]] = {}
+        limits = {
+            "holdouts": (rules.holdout_rows, rules.holdout_updates),
+            "validation": (rules.validation_rows, rules.validation_updates),
+        }
+        for name in splits:
+            rows, updates = limits[name]
             found = parent.split(name)
             oldest = self.generators.update - updates + 1 if updates is not None else 0
             for update, store in found.items():
                 barred = self._barred(store) | (update < oldest)
                 barred |= self._beyond(store, barred, rows, f"{name} {update}")
                 stores[f"{name}/{update}"] = (store, barred)
-            splits[name] = sorted(found)
+            found_in[name] = sorted(found)
         left = {name: int(barred.sum()) for name, (_, barred) in stores.items() if barred.any()}
         if left:
-            parent = replace(parent, examples=self._written(parent, stores, splits, scratch))
+            parent = replace(parent, examples=self._written(parent, stores, found_in, scratch))
         update = self.generators.update
         return Kept(parent, kept_data, keepable, memory_rows, update, left, forgotten)
 
@@ -123,7 +132,8 @@ class Keeping:
         for name, updates in splits.items():
             present = [update for update in updates if f"{name}/{update}" in left]
             files.write_json(folder / name / "index.json", {"updates": present})
-        files.link_or_copy(parent.examples / "evaluations.csv", folder / "evaluations.csv")
+        if "holdouts" in splits:
+            files.link_or_copy(parent.examples / "evaluations.csv", folder / "evaluations.csv")
         return folder
 
     def _new(self, store: ExampleStore, target: Path, most: int | None, name: str) -> ExampleStore:

@@ -129,8 +129,13 @@ class MeasuredUpdate:
         )
         return cls(params, parent, kept, updated, history, provenance)
 
-    def write_state(self, target: Path) -> None:
-        """Write the new state whole; examples that the parent has are linked, not copied."""
+    def write_state(self, target: Path, tuning_history: Path | None = None) -> None:
+        """Write the new state whole; examples that the parent has are linked, not copied.
+
+        Args:
+            target: Its folder.
+            tuning_history: Trials of this and earlier updates; None: the parent's, if it has any.
+        """
         with files.whole_directory(target) as folder:
             write_model(folder, self.updated.model)
             write_learner(folder, self.updated.learner)
@@ -148,6 +153,9 @@ class MeasuredUpdate:
             for name in state.SPLITS:
                 state.write_split(folder, name, self.kept.splits(name))
             self.history.write(folder / "evaluations.csv")
+            trials = tuning_history or self.parent.folder / state.TUNING_HISTORY
+            if trials.is_file():
+                files.link_or_copy(trials, folder / state.TUNING_HISTORY)
             state.write_manifest(folder, self.provenance, self.parent, self.kept.left)
 
     def summary(self) -> dict[str, Any]:

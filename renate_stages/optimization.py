@@ -61,6 +61,12 @@ def optimizer_hyperparameters() -> list[str]:
     return list(inspect.signature(default_optimizer).parameters)[1:]
 
 
+def shared_hyperparameters(user: UserConfig) -> set[str]:
+    """Return the hyperparameters that the optimizer and the user's functions read."""
+    own = set(user.hyperparameters())
+    return own if "optimizer_fn" in user.functions else own | set(optimizer_hyperparameters())
+
+
 def optimizer_fn(
     user: UserConfig, hyperparameters: Mapping[str, Any]
 ) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:

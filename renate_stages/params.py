@@ -6,19 +6,19 @@ allowed; an unknown key names the closest known one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from renate_stages import yaml_file
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
-from renate_stages.learners import registry
+from renate_stages.tuning import schedulers
+from renate_stages.tuning.search_space import SearchSpace
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Constant = bool | int | float | str | None
-
-SEARCH_SPACES = ("choice", "finrange", "lograndint", "loguniform", "randint", "uniform")
+TIME_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 class _Block(BaseModel):
@@ -79,11 +79,81 @@ class TrainerParams(_Block):
         default=True, description="refuse kernels that differ from run to run"
     )
     num_workers: int = Field(default=0, ge=0, description="loader processes")
+    keep: Literal["last", "best"] = Field(
+        default="last", description="which epoch's model an update ships, best: on validation data"
+    )
 
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainerParams:
         if self.max_epochs is None and self.max_steps is None:
             raise ValueError("max_epochs and max_steps are both null: give at least one of them")
+        return self
+
+
+def _seconds(given: Any) -> Any:
+    """Return a time such as '30 min' in seconds, and what is no text as it is."""
+    if not isinstance(given, str):
+        return given
+    number, _, unit = given.strip().partition(" ")
+    try:
+        return float(number) * TIME_UNITS[unit.strip() or "s"]
+    except (ValueError, KeyError) as error:
+        units = ", ".join(TIME_UNITS)
+        raise ValueError(
+            f"expected seconds, or a number and one of {units}, such as '30 min', found {given!r}"
+        ) from error
+
+
+class TuningParams(_Block):
+    """How hyperparameters are searched, where one of them is a space."""
+
+    scheduler: str = Field(
+        default="rush",
+        description="a name of `schedulers.SCHEDULERS`, or package.module:Class of Syne Tune's",
+    )
+    scheduler_arguments: dict[str, Any] = Field(default={}, description="keyword arguments of it")
+    metric: str | None = Field(
+        default=None, min_length=1, description="what is tuned for; none: evaluation.metric"
+    )
+    mode: Literal["max", "min"] | None = Field(
+        default=None, description="whether more of it is better; none: as in evaluation"
+    )
+    objective: Literal["union", "new", "weighted"] = Field(
+        default="union",
+        description="validation data that counts: of all updates, of the new one, or a mix",
+    )
+    new_weight: float | None = Field(
+        default=None, gt=0, lt=1, description="of the new data's metric where weighted"
+    )
+    max_trials: int | None = Field(
+        default=20, ge=1, description="trials; the search ends at the first limit it reaches"
+    )
+    max_epochs_total: int | None = Field(
+        default=None, ge=1, description="epochs of all trials together"
+    )
+    max_time: Annotated[float | None, BeforeValidator(_seconds)] = Field(
+        default=None, gt=0, description="seconds, or such as '30 min'"
+    )
+    n_workers: int = Field(default=1, ge=1, description="trials at a time")
+    processes: Literal["fork", "fresh"] = Field(
+        default="fork", description="fresh: an interpreter for each trial, for what cannot fork"
+    )
+    reuse_best: bool = Field(
+        default=True, description="ship the best trial's model where it was trained as an update is"
+    )
+    use_history: bool = Field(default=True, description="learn from the searches of past updates")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> TuningParams:
+        if (self.objective == "weighted") != (self.new_weight is not None):
+            raise ValueError(
+                f"objective {self.objective} with new_weight {self.new_weight}: new_weight is "
+                "given where objective is weighted, and only there"
+            )
+        if self.max_trials is None and self.max_epochs_total is None and self.max_time is None:
+            raise ValueError(
+                "max_trials, max_epochs_total and max_time are all null: give at least one of them"
+            )
         return self
 
 
@@ -141,12 +211,41 @@ class Params(_Block):
     seed: int = Field(default=0, ge=0, lt=2**32, description="the one source of randomness")
     update: UpdateParams = UpdateParams()
     data: DataParams = DataParams()
-    learner: str = "ER"
-    hyperparameters: dict[str, Any] = {}
+    learner: Any = Field("ER", description="a name, or {choice: [...]} of names")
+    hyperparameters: Any = Field(
+        {}, description="constants and spaces by name, or auto: default spaces of the learner"
+    )
     trainer: TrainerParams = TrainerParams()
+    tuning: TuningParams = TuningParams()
     evaluation: EvaluationParams = EvaluationParams()
     retention: RetentionParams = RetentionParams()
     tracking: TrackingParams = TrackingParams()
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """What is searched, and the constants beside it."""
+        return SearchSpace.of(self.learner, self.hyperparameters)
+
+    @property
+    def objective(self) -> tuple[str, Literal["max", "min"]]:
+        """The metric that is tuned for, and whether more or less of it is better."""
+        metric = self.tuning.metric or self.evaluation.metric
+        lower = metric in self.evaluation.lower_is_better
+        return metric, self.tuning.mode or ("min" if lower else "max")
+
+    def fixed(self, configuration: Mapping[str, Any] | None = None) -> Params:
+        """Return parameters without spaces, to train one model.
+
+        Args:
+            configuration: What `search_space.complete` gave; None: the middle of the space.
+        """
+        space = self.search_space
+        values = dict(space.middle() if configuration is None else configuration)
+        learner = values.pop("learner", space.learner)
+        max_epochs = values.pop("max_epochs", self.trainer.max_epochs)
+        trainer = self.trainer.model_copy(update={"max_epochs": max_epochs})
+        changed = {"learner": learner, "hyperparameters": values, "trainer": trainer}
+        return self.model_copy(update=changed)
 
     @classmethod
     def load(cls, path: Path) -> Params:
@@ -175,36 +274,29 @@ class Params(_Block):
             params = cls.model_validate(content)
         except ValidationError as error:
             problems += [_describe(problem) for problem in error.errors()]
-        problems += _learner_problems(content.get("learner", "ER"))
-        problems += _hyperparameter_problems(content.get("hyperparameters"))
+        try:
+            SearchSpace.of(content.get("learner", "ER"), content.get("hyperparameters", {}))
+        except InvalidParamsError as error:
+            problems += error.problems
+        if params is not None and not problems:
+            problems += _tuning_problems(params)
         if problems or params is None:
             raise InvalidParamsError(where, problems)
         return params
 
 
-def _learner_problems(name: Any) -> list[str]:
-    if not isinstance(name, str) or registry.is_known(name):
-        return []
-    known = registry.names()
-    hint = did_you_mean(name, known)
-    return [f"learner: unknown learner '{name}'{hint} (known: {', '.join(known)})"]
-
-
-def _hyperparameter_problems(values: Any) -> list[str]:
-    """Hyperparameters are constants, or lists of constants."""
-    if not isinstance(values, dict):
-        return []
-    problems = []
-    for name, value in values.items():
-        path = f"hyperparameters.{name}"
-        if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in SEARCH_SPACES:
-            problems.append(
-                f"{path}: {dict(value)} is a search space, and this version does not search yet: "
-                "write one value, and compare values with `dvc exp run -S "
-                f"{path}=VALUE`"
-            )
-        elif isinstance(value, dict):
-            problems.append(f"{path}: expected a constant or a list, found {dict(value)}")
+def _tuning_problems(params: Params) -> list[str]:
+    """Return what of the blocks does not go together."""
+    problems = schedulers.problems_of(params.tuning.scheduler, params.tuning.scheduler_arguments)
+    space, tuning, evaluation = params.search_space, params.tuning, params.evaluation
+    if tuning.metric not in (None, "loss", evaluation.metric) and tuning.mode is None:
+        problems.append(
+            f"tuning.mode: expected max or min beside tuning.metric {tuning.metric}, found none"
+        )
+    if space and space.most_epochs(params.trainer.max_epochs) is None:
+        problems.append(
+            "trainer.max_epochs: expected a number where hyperparameters are searched, found none"
+        )
     return problems
 
 

@@ -85,6 +85,11 @@ class Project:
         return self.root / "work" / "restored"
 
     @property
+    def tuning(self) -> Path:
+        """Trials of all updates so far, and what the search left."""
+        return self.root / "work" / "tuning"
+
+    @property
     def tuned(self) -> Path:
         return self.root / "tuned.yaml"
 
@@ -121,6 +126,11 @@ class Project:
     def checkpoints(self) -> Path:
         """What an interrupted training goes on from; removed when one has succeeded."""
         return self.scratch / "resume"
+
+    @property
+    def searches(self) -> Path:
+        """What an interrupted search goes on from; removed when one has succeeded."""
+        return self.scratch / "tuning"
 
     @contextmanager
     def empty_scratch(self, name: str) -> Iterator[Path]:

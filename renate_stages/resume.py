@@ -26,6 +26,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from renate_stages import __version__, files
+from renate_stages.callbacks import is_last_epoch
 from renate_stages.learners.base import Learner
 
 SECONDS = 30.0  # at least so long between two checkpoints
@@ -41,20 +42,39 @@ class Resume:
     Args:
         folder: Of this training alone.
         say: Tells the user, in one line, what was found.
+        whole: Write when training ends or is interrupted by a callback, and only then.
     """
 
     folder: Path
     say: Callable[[str], None] = print
+    whole: bool = False
 
     @classmethod
-    def of(cls, folder: Path, inputs: str, say: Callable[[str], None] = print) -> Resume:
+    def of(
+        cls, folder: Path, inputs: str, say: Callable[[str], None] = print, *, whole: bool = False
+    ) -> Resume:
         """Return the place for a training with these inputs, under a folder for all of them."""
         versions = [__version__, torch.__version__, pytorch_lightning.__version__, np.__version__]
-        return cls(folder / files.digest([inputs, *versions]), say)
+        return cls(folder / files.digest([inputs, *versions]), say, whole)
 
     @property
     def file(self) -> Path:
         return self.folder / NAME
+
+    def take_over(self, folder: Path) -> bool:
+        """Take another place's checkpoint of this very training, if there is none here.
+
+        Args:
+            folder: Where checkpoints of trainings lie; it is left as it is.
+
+        Returns:
+            Whether there was one.
+        """
+        other = folder / self.folder.name / NAME
+        if self.file.is_file() or not other.is_file():
+            return False
+        files.link_or_copy(other, self.file)
+        return True
 
     def checkpoint(self) -> dict[str, Any] | None:
         """Return the checkpoint, or None without a usable one; one that is damaged is removed."""
@@ -74,6 +94,8 @@ class Resume:
 
 class CheckpointWriter(Callback):
     """Writes the checkpoint at the end of an epoch, not more often than every `SECONDS`.
+
+    Of a `whole` training it is that of the last epoch, from which there is nothing left to train.
 
     Args:
         resume: Where to write.
@@ -100,12 +122,20 @@ class CheckpointWriter(Callback):
             learner.take_position(found[STATE]["position"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.found is not None:  # the first epoch after a restart
+        self.restore_generators()
+
+    def restore_generators(self) -> None:
+        """Set the global generators to where the training stood, once after a restart.
+
+        In its first epoch; or after training, where no epoch was left.
+        """
+        if self.found is not None:
             restore_generators(self.found[STATE]["generators"])
             self.found = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if time.monotonic() - self.last < self.pause:
+        whole = self.resume.whole
+        if not (is_last_epoch(trainer) if whole else time.monotonic() - self.last >= self.pause):
             return
         self.resume.folder.mkdir(parents=True, exist_ok=True)
         beside = self.resume.file.with_name(f".{NAME}.{os.getpid()}.new")

@@ -7,6 +7,7 @@
     memory/                          store of the examples kept for replay
     holdouts/<N>/, validation/<N>/   stores of update N's test and validation split
     evaluations.csv                  every metric of every update on every holdout
+    tuning_history.csv               every trial of every update; older states have none
 
 A state's identity is the SHA-256 of its `state.json`, and so of all that it holds. Needs no torch.
 """
@@ -35,6 +36,7 @@ MANIFEST = "state.json"
 MODEL_FILES = ("model.safetensors", "model.json")
 LEARNER_FILES = ("learner.safetensors", "learner.json")
 SPLITS = ("holdouts", "validation")
+TUNING_HISTORY = "tuning_history.csv"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
 from renate_stages import files, optimization
+from renate_stages.callbacks import CurveRecorder, Curves, Follower, KeepBest, StopAfter
 from renate_stages.data import StoredDataset
-from renate_stages.errors import InvalidParamsError, NotFiniteError, UnknownHyperparameterError
+from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
 from renate_stages.evaluation.evaluator import evaluate
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, hyperparameters_of
@@ -39,7 +39,22 @@ from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.user_config import UserConfig
 
-Curves = list[dict[str, float]]
+
+@dataclass(frozen=True)
+class Trained:
+    """A learner whose training is over, its model finished.
+
+    Args:
+        learner: On the device that it trained on.
+        curves: Losses and metrics of each epoch.
+        steps: Optimizer steps taken.
+        measure: Measures a model on all validation data; None without any.
+    """
+
+    learner: Learner
+    curves: Curves
+    steps: int
+    measure: Measure | None
 
 
 @dataclass(frozen=True)
@@ -170,21 +185,66 @@ class ModelUpdater:
         Raises:
             NotFiniteError: If the training loss is not a finite number.
         """
+        trained = self.train(
+            parent,
+            new,
+            validation,
+            keepable=keepable,
+            memory_rows=memory_rows,
+            forgotten=forgotten,
+            resume=resume,
+        )
+        learner = trained.learner
+        model = learner.to("cpu").model.eval()
+        chosen = learner.choose_memory()
+        tables = learner.tables()
+        return UpdatedModel(model, learner, chosen, trained.curves, trained.steps, tables)
+
+    def train(
+        self,
+        parent: State,
+        new: ExampleStore,
+        validation: Mapping[int, ExampleStore],
+        *,
+        keepable: np.ndarray | None = None,
+        memory_rows: np.ndarray | None = None,
+        forgotten: StoredDataset | None = None,
+        resume: Resume | None = None,
+        follower: Follower | None = None,
+    ) -> Trained:
+        """Do the training of an update, and leave out the choice of a memory.
+
+        Args:
+            parent, new, validation, keepable, memory_rows, forgotten, resume: As in `update`.
+            follower: Sees each epoch, and may end the training.
+
+        Raises:
+            NotFiniteError: If the training loss is not a finite number.
+            InvalidParamsError: If the best epoch is to be kept, and there is no validation data.
+        """
         learner = self._restored(parent, memory_rows, forgotten)
         old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(new, None, *self.transforms.train)
         learner.start_update(new_data, old_data, keepable)
 
         measure = self._measure(validation, parent)
-        recorder = _CurveRecorder(measure)
-        self.generators.seed_global("training")
+        recorder = CurveRecorder(measure)
         callbacks: list[Callback] = [recorder]
+        best = None
+        if self.params.trainer.keep == "best":
+            best = KeepBest(_needed(measure), recorder.curves)
+            callbacks.append(best)
+        if follower is not None:
+            follower.start(recorder.curves, measure, best)
+            callbacks.append(follower)
         if self.params.trainer.max_steps is not None:
-            callbacks.append(_StopAfter(self.params.trainer.max_steps))
-        found = None
+            callbacks.append(StopAfter(self.params.trainer.max_steps))
+        self.generators.seed_global("training")
+        found = writer = None
         if resume is not None:
             found = resume.checkpoint()
-            callbacks.append(CheckpointWriter(resume, learner, recorder.curves, found))
+            writer = CheckpointWriter(resume, learner, recorder.curves, found)
+            callbacks.append(writer)
             if found is not None:
                 resume.say(f"training goes on after epoch {len(recorder.curves)}")
         with _quiet():
@@ -192,11 +252,12 @@ class ModelUpdater:
             trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs, clips=clips)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
         learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
+        if writer is not None:
+            writer.restore_generators()
+        if best is not None:
+            best.give_back(learner)
         learner.end_training(measure)
-        model = learner.to("cpu").model.eval()
-        chosen = learner.choose_memory()
-        steps = trainer.global_step
-        return UpdatedModel(model, learner, chosen, recorder.curves, steps, learner.tables())
+        return Trained(learner, recorder.curves, trainer.global_step, measure)
 
     def _measure(self, validation: Mapping[int, ExampleStore], parent: State) -> Measure | None:
         """Return what measures a model on validation data, each update's with its task."""
@@ -308,38 +369,6 @@ class _NoProfiler(PassThroughProfiler):
         return self._untimed
 
 
-class _StopAfter(Callback):
-    """Ends training after a number of steps.
-
-    Not Lightning's own `max_steps`: with it, a training that goes on from the end of an epoch takes
-    steps of that epoch again.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        trainer.should_stop |= trainer.global_step >= self.steps
-
-
-class _CurveRecorder(Callback):
-    """Records the loss of each epoch, and the metrics on all validation data so far."""
-
-    def __init__(self, measure: Measure | None) -> None:
-        self.measure = measure
-        self.curves: Curves = []
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        learner: Learner = pl_module  # type: ignore[assignment]
-        row |= {f"train_{name}": value for name, value in learner.epoch_losses().items()}
-        if not math.isfinite(row.get("train_loss", 0)):
-            raise NotFiniteError(trainer.current_epoch + 1)
-        if self.measure is not None:
-            row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
-        self.curves.append(row)
-
-
 def write_learner(folder: Path, learner: Learner) -> None:
     """Write what the learner leaves for the next update into a new state."""
     tensors, values = learner.learner_state()
@@ -357,14 +386,20 @@ def check_hyperparameters(
     Raises:
         UnknownHyperparameterError: With every such name.
     """
-    known = set(user.hyperparameters())
-    if "optimizer_fn" not in user.functions:
-        known |= set(optimization.optimizer_hyperparameters())
+    known = optimization.shared_hyperparameters(user)
     for each in (*registry.classes(), registry.learner_class(learner)):
         known |= set(hyperparameters_of(each))
     unknown = set(hyperparameters) - known
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)
+
+
+def _needed(measure: Measure | None) -> Measure:
+    if measure is None:
+        problem = "trainer.keep: which epoch is best shows on validation data, and there is none: "
+        cure = "set data.validation_fraction, or keep: last"
+        raise InvalidParamsError("params.yaml", [problem + cure])
+    return measure
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from renate_stages.errors.configuration import (
     InvalidParamsError,
     LossShapeError,
     MetricError,
+    MissingExtraError,
     TrackingUriError,
     UndeclaredUserFileError,
     UnknownHyperparameterError,
@@ -65,6 +66,12 @@ from renate_stages.errors.projects import (
     UnknownUpdateError,
     UnsupportedLocationError,
 )
+from renate_stages.errors.searches import (
+    ForkServerError,
+    NoFinishedTrialError,
+    NoValidationDataError,
+    TrialMistakeError,
+)
 from renate_stages.errors.states import (
     DamagedStateError,
     FeaturesNotFiniteError,
@@ -97,6 +104,7 @@ __all__ = [
     "ExampleStructureError",
     "FeaturesNotFiniteError",
     "ForeignDataError",
+    "ForkServerError",
     "InvalidForgetListError",
     "InvalidHyperparameterError",
     "InvalidMemorySizeError",
@@ -110,6 +118,7 @@ __all__ = [
     "LossShapeError",
     "MalformedFileError",
     "MetricError",
+    "MissingExtraError",
     "MissingFileError",
     "MissingSplitError",
     "ModelArgumentError",
@@ -119,6 +128,8 @@ __all__ = [
     "NestedProjectError",
     "NewerStateError",
     "NextRefusedError",
+    "NoFinishedTrialError",
+    "NoValidationDataError",
     "NotAPairError",
     "NotAProjectError",
     "NotCountedError",
@@ -132,6 +143,7 @@ __all__ = [
     "StillHeldError",
     "StoredArgumentError",
     "TrackingUriError",
+    "TrialMistakeError",
     "UndeclaredUserFileError",
     "UndecodableError",
     "UnequalExamplesError",

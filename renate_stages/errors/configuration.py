@@ -120,3 +120,13 @@ class UnknownLearnerError(RenateStagesError):
             "installed package adds, or package.module:Class of a subclass of "
             "renate_stages.learners.base.Learner"
         )
+
+
+class MissingExtraError(RenateStagesError):
+    """Something is asked for that needs a package which is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs {package}, which is not installed.\n"
+            f'To mend it: `pip install "renate-stages[{extra}]"`.'
+        )

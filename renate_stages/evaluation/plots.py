@@ -125,10 +125,11 @@ def draw(
         for metric in (name.removeprefix("old_") for name in rows[0] if name.startswith("old_")):
             if f"new_{metric}" in rows[0]:
                 figures[f"{TRADE_OFF}_{_file_name(metric)}"] = _trade_off(metric, rows)
-    return [_print(folder / f"{name}.png", figure) for name, figure in figures.items()]
+    return [print_figure(folder / f"{name}.png", figure) for name, figure in figures.items()]
 
 
-def _print(path: Path, figure: Figure) -> Path:
+def print_figure(path: Path, figure: Figure) -> Path:
+    """Write a figure to a PNG file, whole, and always the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
     values[~np.isfinite(values)] = np.nan
     cells = len(updates), len(holdouts)
     drawn = np.clip(cells, (3, 4), READABLE)
-    figure = _figure(width=2.6 + 0.62 * drawn[1], height=1.7 + 0.42 * drawn[0])
+    figure = new_figure(width=2.6 + 0.62 * drawn[1], height=1.7 + 0.42 * drawn[0])
     axes: Axes = figure.add_subplot()
     colours = colormaps["cividis" if better == "higher" else "cividis_r"]
     known = values[np.isfinite(values)]
@@ -184,7 +185,7 @@ def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
     updates, holdouts = list(matrix), sorted({i for row in matrix.values() for i in row})
     every = -(-len(holdouts) // READABLE)
     columns = 1 + min(len(holdouts), READABLE) // 16
-    figure = _figure(width=6 + 1.2 * columns, height=4.2)
+    figure = new_figure(width=6 + 1.2 * columns, height=4.2)
     axes: Axes = figure.add_subplot()
     for position, holdout in enumerate(holdouts):
         known = [(t, row[holdout]) for t, row in matrix.items() if holdout in row]
@@ -216,7 +217,7 @@ def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
 
 def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
     """A metric on old data against that on new data, from the parent's weights to the new ones."""
-    figure = _figure(width=6, height=4.6)
+    figure = new_figure(width=6, height=4.6)
     axes: Axes = figure.add_subplot()
     old, new = ([row[f"{side}_{metric}"] for row in rows] for side in ("old", "new"))
     axes.plot(old, new, color=COLOURS[0], linewidth=1.6, zorder=2)
@@ -240,7 +241,7 @@ def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of its own, in inches; `pyplot` and its global state are left alone."""
     from matplotlib.figure import Figure
 

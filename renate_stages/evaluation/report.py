@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from renate_stages.state import State
 
 
-def update_report(state: State, evaluation: EvaluationParams) -> str:
+def update_report(
+    state: State, evaluation: EvaluationParams, search: Mapping[str, Any] | None = None
+) -> str:
     """Return the report of the update that wrote a state, for a pull request to carry.
 
     Args:
         state: What the update left.
         evaluation: Names the headline metric and which direction is better.
+        search: What `tune` says of its search, as in `work/tuning/search.json`.
     """
     made = state.provenance
     figures = _figures(state, evaluation)
@@ -34,6 +37,7 @@ def update_report(state: State, evaluation: EvaluationParams) -> str:
             "",
             *_table(("figure", "value"), figures),
             "",
+            *_search(search),
             *_forgotten(made.left, made.kind),
             "## Lineage",
             "",
@@ -65,6 +69,30 @@ def model_card(state: State, evaluation: EvaluationParams) -> str:
             "",
         ]
     )
+
+
+def _search(search: Mapping[str, Any] | None) -> list[str]:
+    """Say how the hyperparameters were chosen; nothing where they are constants."""
+    if not search or not search["searched"]:
+        return []
+    best, objective = search["best"], search["objective"]
+    trials = ", ".join(f"{count} {status}" for status, count in search["trials"].items())
+    over = {"union": "all updates'", "new": "this update's", "weighted": "all updates', weighted,"}
+    reasons = search["not_repeatable_because"]
+    repeatable = "The same inputs give the same search."
+    if reasons:
+        repeatable = f"The search need not find the same again: {'; '.join(reasons)}."
+    rows = [
+        ("scheduler", search["scheduler"]),
+        ("trials", trials),
+        ("epochs of all trials", search["epochs"]),
+        ("ended by", search["ended_by"]),
+        ("best", f"trial {best['trial']}, after epoch {best['epoch']}"),
+        (f"its {objective['metric']} on {over[objective['over']]} validation data", best["value"]),
+        *((f"`{name}`", value) for name, value in best["configuration"].items()),
+    ]
+    history = [f"- {note}" for note in search["history"]] or ["No earlier trials were used."]
+    return ["## Search", "", *_table(("what", "value"), rows), "", *history, "", repeatable, ""]
 
 
 def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:

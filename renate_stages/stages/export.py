@@ -12,6 +12,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.stages.run_identity import run_identity
 from renate_stages.state import MODEL_FILES, State
+from renate_stages.tuning.outcome import SEARCH
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
@@ -36,7 +37,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             shutil.copyfile(user_config, folder / user_config.name)
             write_checkpoint(state.folder, folder / "model.ckpt")
             files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
-        files.write_text(project.report, update_report(state, params.evaluation))
+        path = project.tuning / SEARCH
+        search = files.read_json(path) if path.is_file() else None  # older projects have none
+        files.write_text(project.report, update_report(state, params.evaluation, search))
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             log_artifacts(project, params, state, tracker)
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
@@ -47,6 +50,7 @@ def log_artifacts(
 ) -> None:
     """Add report, plot data and pictures to the update's run."""
     from renate_stages.evaluation.plots import draw
+    from renate_stages.evaluation.search_pictures import draw_search
 
     tracker.log_artifact(project.report, "reports")
     tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
@@ -54,5 +58,10 @@ def log_artifacts(
         tracker.log_artifact(path, "plots")
     lower = params.evaluation.lower_is_better
     pictures = project.scratch / "pictures"
+    searched = draw_search(
+        pictures, project.plots / "tuning_trials.csv", lower_is_better=params.objective[1] == "min"
+    )
+    for picture in searched:
+        tracker.log_artifact(picture, "plots")
     for picture in draw(pictures, state.evaluations(), project.plots, lower_is_better=lower):
         tracker.log_artifact(picture, "plots")

@@ -15,8 +15,8 @@ from renate_stages.state import State
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Check `parent/` against its manifest, examples by size; write its model, learner and manifest to
-    `work/restored`.
+    """Check `parent/` against its manifest, examples by size; write its small files (manifest, model,
+    learner, tuning history) to `work/restored`.
 
     Raises:
         RenateStagesError: If the parent is missing, damaged, newer than this version, or not the
@@ -28,8 +28,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         raise WrongParentError(parent.provenance.update, params.update.parent, params.update.number)
     state.check(project.parent, deep=False)
 
+    names = (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES, state.TUNING_HISTORY)
     with files.whole_directory(project.restored) as folder:
-        for name in (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES):
+        for name in names:
             if (project.parent / name).is_file():
                 files.link_or_copy(project.parent / name, folder / name)
     memory = len(parent.memory())

@@ -6,15 +6,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renate_stages import files, tracking, yaml_file
-from renate_stages.errors import MissingFileError
+from renate_stages import files, tracking
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
+from renate_stages.inputs import inputs_key, read_tuned
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.stages.run_identity import run_identity
-from renate_stages.state import State
+from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.user_config import UserConfig
 
 
@@ -24,12 +24,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If an input cannot be used; nothing is written then.
     """
-    params = Params.load(project.params)
-    hyperparameters = read_tuned(project)
+    params = Params.load(project.params).fixed(read_tuned(project.tuned))
     parent = State.open(project.restored, examples=project.parent)
     data = PreparedData.open(project.prepared)
     forget = ForgetList.read(project.forget_list)
-    key = inputs_key(project, params, hyperparameters, parent, data)
+    key = inputs_key(project, params, parent, data)
     identity = run_identity(project, params, key=key, parent=parent.identity)
 
     with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
@@ -38,58 +37,29 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             from renate_stages.evaluation.plots import write_plot_data
             from renate_stages.measured_update import MeasuredUpdate  # torch, Lightning: only here
             from renate_stages.resume import Resume
+            from renate_stages.tuning.search_plots import write_search_plots
 
         resume = Resume.of(project.checkpoints, key, say)
-        logged = params.model_dump(exclude={"tracking"})
-        tracker.log_parameters(logged | {"hyperparameters": hyperparameters})
+        if resume.take_over(project.tuning / "checkpoints"):
+            say("the best trial was trained with these values: its training is taken over")
+        tracker.log_parameters(params.model_dump(exclude={"tracking"}))
         with project.empty_scratch("kept") as scratch:
             update = MeasuredUpdate.run(
-                user, params, hyperparameters, parent, data, key, scratch, forget, resume
+                user, params, params.hyperparameters, parent, data, key, scratch, forget, resume
             )
-            update.write_state(project.state)
+            update.write_state(project.state, project.tuning / TUNING_HISTORY)
         summary = update.summary()
         files.write_json(project.update_metrics, summary)
         lower = params.evaluation.lower_is_better
         with files.whole_directory(project.plots) as folder:
             curves, tables = update.updated.curves, update.updated.tables
             write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
+            write_search_plots(folder, project.tuning, params.update.number)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         for row in update.updated.curves:
             tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
         tracker.log_metrics(summary, update.updated.steps)
     say(describe(params, summary))
-
-
-def read_tuned(project: Project) -> dict[str, Any]:
-    """Return the hyperparameters that `tune` chose.
-
-    Raises:
-        MissingFileError: If it has not run.
-    """
-    if not project.tuned.is_file():
-        raise MissingFileError(project.tuned, "`tune` has not run", "run `dvc repro`")
-    return yaml_file.read(project.tuned)["hyperparameters"] or {}
-
-
-def inputs_key(
-    project: Project,
-    params: Params,
-    hyperparameters: Mapping[str, Any],
-    parent: State,
-    data: PreparedData,
-) -> str:
-    """Return a digest of all that the result depends on: equal inputs have the same key."""
-    own = {"evaluation", "learner", "retention", "seed", "trainer", "update"}
-    return files.digest(
-        {
-            "data": data.digest,
-            "forget": files.sha256(forget) if (forget := project.forget_list).is_file() else None,
-            "hyperparameters": dict(hyperparameters),
-            "params": params.model_dump(mode="json", include=own),
-            "parent": parent.identity,
-            "user_config": files.sha256(project.user_config),
-        }
-    )
 
 
 def describe(params: Params, summary: Mapping[str, Any]) -> str:

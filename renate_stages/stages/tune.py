@@ -1,25 +1,89 @@
 """Choose the hyperparameters of this update: `renate-stages tune`.
 
-They are constants (params.py refuses a search space), so there is nothing to choose.
+Constants are taken as they are, and nothing heavy is imported. Where `hyperparameters` has a search
+space, trials are run; see `renate_stages.tuning.update_search`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from renate_stages import files, yaml_file
+from renate_stages import files, tracking
+from renate_stages.inputs import write_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.stages.run_identity import run_identity
+from renate_stages.state import TUNING_HISTORY
+from renate_stages.tuning.outcome import summary, unrepeatable, write_search, write_unsearched
+from renate_stages.tuning.trial_log import TrialLog
+
+if TYPE_CHECKING:
+    from renate_stages.tuning.search import Found
+    from renate_stages.tuning.update_search import UpdateSearch
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Write the hyperparameters of `params.yaml` to `tuned.yaml`.
+    """Write `tuned.yaml`, and `work/tuning` with the trials of all updates so far.
 
     Raises:
-        InvalidParamsError: If one of them is neither a constant nor a list.
+        RenateStagesError: If an input cannot be used, or no trial has finished; nothing is written.
     """
     params = Params.load(project.params)
-    chosen = dict(sorted(params.hyperparameters.items()))
-    heading = "# Written by `renate-stages tune`, read by `train`: edit params.yaml instead.\n"
-    files.write_text(project.tuned, heading + yaml_file.dump({"hyperparameters": chosen}))
-    say("no search space: tuned.yaml holds the constants of params.yaml")
+    space = params.search_space
+    if not space:
+        with files.whole_directory(project.tuning) as folder:
+            write_unsearched(folder, project.restored / TUNING_HISTORY)
+        write_tuned(project.tuned, space.constants)
+        say("no search space: tuned.yaml holds the constants of params.yaml")
+        return
+
+    from renate_stages.tuning.update_search import UpdateSearch, started_processes
+
+    if params.update.kind == "forget":
+        with files.whole_directory(project.tuning) as folder:
+            write_unsearched(folder, project.restored / TUNING_HISTORY)
+        write_tuned(project.tuned, UpdateSearch.open(project, params, say).best_known())
+        say("nothing is trained, so nothing is searched: tuned.yaml holds the best known values")
+        return
+    with started_processes(project, params) as processes:
+        search = UpdateSearch.open(project, params, say)
+        identity = search_identity(project, params, search)
+        with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
+            log = TrialLog(tracker)
+            tracker.log_parameters(params.model_dump(exclude={"tracking"}))
+            found = search.run(processes, log)
+            log.finish(found)
+            tracker.set_tags({"tuning.repeatable": not unrepeatable(params)})
+            value = found.best.seen[-1].metrics
+            tracker.log_metrics({f"best_{name}": each for name, each in value.items()})
+    with files.whole_directory(project.tuning) as folder:
+        write_search(folder, params, found, search.history, search.past.notes)
+    write_tuned(project.tuned, found.best.configuration)
+    search.clear()
+    say(describe(params, found))
+
+
+def search_identity(project: Project, params: Params, search: UpdateSearch) -> tracking.RunIdentity:
+    """Return the identity of the run that the trials are nested under.
+
+    It lies in an experiment of its own, so that the list of updates stays short.
+    """
+    identity = run_identity(project, params, key=search.folder.name, parent=search.parent)
+    name = f"tuning of {identity.name}"
+    experiment = f"{identity.experiment}-trials"
+    return replace(identity, name=name, experiment=experiment)
+
+
+def describe(params: Params, found: Found) -> str:
+    """Return what a search found, in two lines."""
+    said = summary(params, found, ())
+    best, (metric, _) = said["best"], params.objective
+    counted = ", ".join(f"{count} {status}" for status, count in said["trials"].items())
+    chosen = ", ".join(f"{name} {each}" for name, each in best["configuration"].items())
+    return (
+        f"{len(found.trials)} trials ({counted}), {said['epochs']} epochs, ended by "
+        f"{found.reached}; best: trial {best['trial']}, {metric} {best['value']:.3f}\n"
+        f"tuned.yaml: {chosen}; trials in work/tuning/"
+    )

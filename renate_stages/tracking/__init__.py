@@ -2,11 +2,12 @@
 
 from renate_stages.tracking.location import tracking_uri
 from renate_stages.tracking.provenance import provenance_tags
-from renate_stages.tracking.runs import RunIdentity, Tracker, new_run, reopened_run
+from renate_stages.tracking.runs import RunIdentity, Tracker, TrialRun, new_run, reopened_run
 
 __all__ = [
     "RunIdentity",
     "Tracker",
+    "TrialRun",
     "new_run",
     "provenance_tags",
     "reopened_run",

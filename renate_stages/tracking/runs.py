@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from renate_stages.tracking.location import Store, hide_password, store_of
 from renate_stages.tracking.side_process import SideProcess
@@ -42,6 +42,28 @@ class RunIdentity:
     key: str
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial of a search.
+
+    Args:
+        number: Its own among those of the run that it is nested under.
+        parameters: Its configuration, as text.
+        points: Its curves: metrics by name, for each step.
+        tags: Its status, and what else it is found by.
+        status: MLflow's: FINISHED, FAILED or KILLED.
+        started, ended: Milliseconds since 1970.
+    """
+
+    number: int
+    parameters: Mapping[str, str]
+    points: Mapping[int, Mapping[str, float]]
+    tags: Mapping[str, str]
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    started: int
+    ended: int
 
 
 class Tracker:
@@ -111,6 +133,15 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; a tag that exists is replaced."""
         self._send({"do": "tags", "values": {name: str(value) for name, value in tags.items()}})
+
+    def log_trial(self, trial: TrialRun) -> None:
+        """Record a trial that has ended as a run of its own, nested under this one."""
+        self._send({"do": "trial", **asdict(trial)})
+
+    def set_trial_tags(self, number: int, tags: Mapping[str, Any]) -> None:
+        """Set tags of a trial that is recorded."""
+        values = {name: str(value) for name, value in tags.items()}
+        self._send({"do": "trial_tags", "number": number, "values": values})
 
     def _send(self, command: dict[str, Any]) -> None:
         if self._process is not None:

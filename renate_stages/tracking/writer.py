@@ -49,6 +49,7 @@ class Writer:
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
         self.run_id: str | None = None
+        self.trials: dict[int, str] = {}  # run by the trial's number
         self.failures = 0
         self.lost = False
 
@@ -106,7 +107,7 @@ class Writer:
                 self.client.set_terminated(run.info.run_id, "KILLED")
         tags = {key: value[:TAG_LENGTH] for key, value in tags.items()}
         run = self.client.create_run(experiment_id, run_name=name, tags=tags)
-        self.run_id = run.info.run_id
+        self.run_id, self.experiment_id = run.info.run_id, experiment_id
 
     def _restart(self, attempts: list[Any]) -> None:
         complete = [
@@ -186,6 +187,39 @@ class Writer:
         for part in _parts(values.items()):
             tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in part]
             self.client.log_batch(self._run(), tags=tags)
+
+    def trial(
+        self,
+        *,
+        number: int,
+        parameters: dict[str, str],
+        points: dict[str, dict[str, float]],
+        tags: Tags,
+        status: str,
+        started: int,
+        ended: int,
+    ) -> None:
+        """Log a trial that has ended as a run under this one; its points lie evenly in its time."""
+        from mlflow.entities import Metric, Param
+
+        nested = {**tags, "mlflow.parentRunId": self._run()}
+        run = self.client.create_run(
+            self.experiment_id, start_time=started, tags=nested, run_name=f"trial {number}"
+        )
+        self.trials[number] = run.info.run_id
+        for part in _parts(parameters.items()):
+            params = [Param(name, value[:PARAMETER_LENGTH]) for name, value in part]
+            self.client.log_batch(run.info.run_id, params=params)
+        for place, (step, values) in enumerate(points.items(), start=1):
+            when = started + (ended - started) * place // len(points)
+            metrics = [Metric(name, value, when, int(step)) for name, value in values.items()]
+            self.client.log_batch(run.info.run_id, metrics=metrics)
+        self.client.set_terminated(run.info.run_id, status, end_time=ended)
+
+    def trial_tags(self, *, number: int, values: Tags) -> None:
+        """Set tags of a trial's run."""
+        for name, value in values.items():
+            self.client.set_tag(self.trials[number], name, value[:TAG_LENGTH])
 
     def artifact(self, path: str, folder: str | None) -> None:
         """Copy a file, or the contents of a folder, to the run's artifacts."""

@@ -131,6 +131,21 @@ def test_a_trial_writes_nothing_into_the_project(project):
     assert snapshot(project) == before
 
 
+def test_a_trial_of_spaces_takes_their_middle_and_the_first_learner(project):
+    edit_params(
+        project,
+        learner={"choice": ["ER", "DER"]},
+        hyperparameters__learning_rate={"loguniform": [0.005, 0.5]},
+        hyperparameters__alpha={"uniform": [0, 1]},
+        hyperparameters__max_epochs={"randint": [1, 3]},
+    )
+    checked = check_user_config(project.root, examples=16)
+    assert checked.loss_after < checked.loss_before
+    edit_params(project, learner="ER", hyperparameters="auto")
+    checked = check_user_config(project.root, examples=16)
+    assert checked.loss_after < checked.loss_before
+
+
 def test_a_trial_takes_a_stream_of_examples(project):
     edit_config(
         project,

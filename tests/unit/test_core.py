@@ -91,7 +91,7 @@ def test_all_problems_of_the_parameters_are_told_at_once():
         "trainer.threads",
         "trainer.precision",
         "data.test_fraction",
-        "hyperparameters.a: expected a constant or a list",
+        "hyperparameters.a: unknown kind of space 'b'",
     ):
         assert words in text, text
 
@@ -215,6 +215,7 @@ HEAVY = (
     "sklearn",
     "matplotlib",
     "dvc",
+    "syne_tune",
 )
 
 

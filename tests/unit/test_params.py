@@ -8,7 +8,7 @@ from small_project import REPOSITORY
 
 from renate_stages import errors
 from renate_stages.learners import registry
-from renate_stages.params import SEARCH_SPACES, Params
+from renate_stages.params import Params
 
 
 def problems_of(content) -> list[str]:
@@ -113,14 +113,111 @@ def test_an_unknown_learner_names_the_known_ones():
         f"(known: {', '.join(registry.names())})"
     )
     (problem,) = problems_of({"learner": 3})
-    assert problem == "learner: input should be a valid string, found 3"
+    assert problem == "learner: expected a name or {choice: [...]}, found 3"
 
 
-@pytest.mark.parametrize("space", SEARCH_SPACES)
-def test_a_search_space_is_refused_with_what_to_do_instead(space):
-    (problem,) = problems_of({"hyperparameters": {"rate": {space: [1, 2]}, "sizes": [1, 2]}})
-    assert problem.startswith(f"hyperparameters.rate: {{'{space}': [1, 2]}} is a search space")
-    assert "dvc exp run -S hyperparameters.rate=VALUE" in problem
+def test_a_space_is_searched_and_a_list_is_a_constant():
+    params = Params.parse({"hyperparameters": {"rate": {"uniform": [0, 1]}, "sizes": [1, 2]}})
+    assert list(params.search_space.domains) == ["rate"]
+    assert params.search_space.constants == {"sizes": [1, 2]}
+    assert not Params.parse({}).search_space
+
+
+def test_problems_of_spaces_are_told_with_all_others():
+    problems = problems_of(
+        {
+            "learner": {"choice": ["ER", "Er"]},
+            "hyperparameters": {"rate": {"uniform": [1, 0]}, "size": {"randnit": [1, 2]}},
+            "seed": -1,
+        }
+    )
+    assert [each.partition(":")[0] for each in problems] == [
+        "seed",
+        "learner",
+        "hyperparameters.rate",
+        "hyperparameters.size",
+    ]
+    assert "found [1, 0]" in problems[2] and "did you mean 'randint'" in problems[3]
+
+
+def test_tuning_has_defaults():
+    tuning = Params.parse({}).tuning
+    assert (tuning.scheduler, tuning.objective, tuning.max_trials) == ("rush", "union", 20)
+    assert (tuning.max_epochs_total, tuning.max_time, tuning.n_workers) == (None, None, 1)
+    assert tuning.processes == "fork" and tuning.reuse_best and tuning.use_history
+    assert Params.parse({}).trainer.keep == "last"
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("30 min", 1800), ("90", 90), ("1.5 h", 5400), (45, 45), ("2 d", 172800)]
+)
+def test_a_time_has_a_unit_or_is_in_seconds(time, seconds):
+    assert Params.parse({"tuning": {"max_time": time}}).tuning.max_time == seconds
+
+
+@pytest.mark.parametrize(
+    ("tuning", "expected"),
+    [
+        ({"max_time": "30 minutes"}, "tuning.max_time: expected seconds, or a number and one of s"),
+        ({"max_time": "0 s"}, "tuning.max_time: input should be greater than 0"),
+        ({"max_time": "nan"}, "tuning.max_time: input should be"),
+        ({"max_trials": None}, "tuning: max_trials, max_epochs_total and max_time are all null"),
+        ({"max_trials": 0}, "tuning.max_trials: input should be greater than or equal to 1"),
+        ({"objective": "weighted"}, "tuning: objective weighted with new_weight None"),
+        ({"new_weight": 0.5}, "tuning: objective union with new_weight 0.5"),
+        ({"objective": "weighted", "new_weight": 1}, "tuning.new_weight: input should be less"),
+        ({"n_workers": 0}, "tuning.n_workers: input should be greater than or equal to 1"),
+        ({"processes": "threads"}, "tuning.processes: input should be 'fork' or 'fresh'"),
+        ({"scheduler": "asa"}, "tuning.scheduler: unknown scheduler 'asa', did you mean 'asha'?"),
+        (
+            {"scheduler": "asha", "scheduler_arguments": {"grace": 2}},
+            "tuning.scheduler_arguments.grace: asha takes no such argument",
+        ),
+        ({"metric": "f1"}, "tuning.mode: expected max or min beside tuning.metric f1, found none"),
+    ],
+)
+def test_a_wrong_way_to_tune_is_told(tuning, expected):
+    (problem,) = problems_of({"tuning": tuning})
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "objective"),
+    [
+        ({}, ("accuracy", "max")),
+        ({"evaluation": {"metric": "error", "mode": "min"}}, ("error", "min")),
+        ({"tuning": {"metric": "loss"}}, ("loss", "min")),
+        ({"evaluation": {"metric": "loss"}}, ("loss", "min")),
+        ({"tuning": {"metric": "f1", "mode": "max"}}, ("f1", "max")),
+    ],
+)
+def test_what_is_tuned_for_is_the_headline_unless_told(content, objective):
+    assert Params.parse(content).objective == objective
+
+
+def test_a_search_needs_an_end_in_epochs():
+    content = {
+        "trainer": {"max_epochs": None, "max_steps": 10},
+        "hyperparameters": {"rate": {"uniform": [0, 1]}},
+    }
+    (problem,) = problems_of(content)
+    assert problem.startswith("trainer.max_epochs: expected a number")
+    content["hyperparameters"] = {"max_epochs": {"randint": [1, 9]}}
+    assert Params.parse(content).search_space.most_epochs(None) == 9
+
+
+def test_a_configuration_fixes_what_was_searched():
+    params = Params.parse(
+        {
+            "learner": {"choice": ["ER", "LwF"]},
+            "hyperparameters": {"batch_size": 8, "max_epochs": {"randint": [1, 9]}},
+        }
+    )
+    fixed = params.fixed({"learner": "LwF", "batch_size": 8, "max_epochs": 3})
+    assert (fixed.learner, fixed.hyperparameters) == ("LwF", {"batch_size": 8})
+    assert fixed.trainer.max_epochs == 3 and not fixed.search_space
+    middle = params.fixed()
+    assert (middle.learner, middle.trainer.max_epochs) == ("ER", 5)
 
 
 @pytest.mark.parametrize(

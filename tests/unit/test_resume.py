@@ -155,7 +155,7 @@ def test_the_train_stage_goes_on_and_clears_up(project, monkeypatch):
 
     whole = MeasuredUpdate.write_state
 
-    def killed(self, target):
+    def killed(self, target, tuning_history):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MeasuredUpdate, "write_state", killed)

@@ -13,6 +13,7 @@ from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors, files, state
 from renate_stages.cli import main
+from renate_stages.inputs import read_tuned
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
 STAGES = {
@@ -59,13 +60,14 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
             *store("work/prepared/test", shard),
         },
         "restore-state": {"work/restored/state.json"},
-        "tune": {"tuned.yaml"},
+        "tune": {"tuned.yaml", "work/tuning/search.json", "work/tuning/tuning_history.csv"},
         "train": {
             "metrics/update.json",
             "plots/holdouts_accuracy.csv",
             "plots/holdouts_loss.csv",
             "plots/learning_curve.csv",
             "plots/summary.csv",
+            "plots/tuning.csv",
             "state/evaluations.csv",
             "state/holdouts/index.json",
             "state/learner.json",
@@ -73,6 +75,7 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
             "state/model.json",
             "state/model.safetensors",
             "state/state.json",
+            "state/tuning_history.csv",
             "state/validation/index.json",
             *store("state/holdouts/1", shard),
             *store("state/memory", shard),
@@ -139,11 +142,11 @@ def test_constants_reach_training_as_they_are_written(project):
     values = {"rate": 1e-05, "flag": True, "text": "1e-3", "none": None, "list": [1, 2.5, "a: b"]}
     edit_params(project, hyperparameters=values)
     tune.run(project, quiet)
-    assert train.read_tuned(project) == values
-    assert list(train.read_tuned(project)) == sorted(values)
+    assert read_tuned(project.tuned) == values
+    assert list(read_tuned(project.tuned)) == sorted(values)
     edit_params(project, hyperparameters={})
     tune.run(project, quiet)
-    assert train.read_tuned(project) == {}
+    assert read_tuned(project.tuned) == {}
 
 
 def test_the_next_update_takes_over_model_memory_and_history(project):
@@ -191,6 +194,14 @@ def damage_parent(project):
 def give(project, returned: str):
     """Let the data module give something else for its training data."""
     edit_config(project, "TensorDataset(images, labels)", returned)
+
+
+def search(project, **changes):
+    """Give the learning rate a space, and do what comes before `tune`."""
+    edit_params(
+        project, **{"hyperparameters__learning_rate": {"loguniform": [0.01, 1.0]}, **changes}
+    )
+    run_until(project, "restore-state")
 
 
 def lose_parent(project):
@@ -242,9 +253,21 @@ MISTAKES = [
     ),
     (
         "tune",
-        lambda p: edit_params(p, hyperparameters__learning_rate={"loguniform": [0.01, 1.0]}),
+        lambda p: search(p, data__validation_fraction=0),
+        errors.NoValidationDataError,
+        ["no validation data", "data.validation_fraction", "val_data"],
+    ),
+    (
+        "tune",
+        lambda p: search(p, hyperparameters__learing_rate={"uniform": [0.01, 1.0]}),
         errors.InvalidParamsError,
-        ["hyperparameters.learning_rate", "search space", "dvc exp run -S"],
+        ["hyperparameters.learing_rate", "nothing reads it"],
+    ),
+    (
+        "tune",
+        lambda p: search(p, tuning={"metric": "acuracy", "mode": "max"}),
+        errors.TrialMistakeError,
+        ["the first trial", "did you mean 'accuracy'"],
     ),
     (
         "prepare",

@@ -98,7 +98,7 @@ class Store:
         if found is None:
             return []
         runs = self.client.search_runs([found.experiment_id])
-        return sorted(runs, key=lambda run: int(run.data.tags["renate.attempt"]))
+        return sorted(runs, key=lambda run: int(run.data.tags.get("renate.attempt", 0)))
 
     def run(self) -> Any:
         (run,) = self.runs()

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from renate_stages.tracking import RunIdentity, new_run, reopened_run
+from renate_stages.tracking import RunIdentity, TrialRun, new_run, reopened_run
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -264,3 +264,34 @@ def test_identity_needs_no_tags(project, store):
     with new_run(project, RunIdentity("digits", "update 1", "ab" * 32)):
         pass
     assert store.run().info.status == "FINISHED"
+
+
+def test_trials_are_runs_nested_under_their_search(project, identity, store):
+    with new_run(project, identity) as tracker:
+        for number, status in enumerate(("FINISHED", "FAILED", "KILLED")):
+            tracker.log_trial(
+                TrialRun(
+                    number=number,
+                    parameters={"learning_rate": "0.1"},
+                    points={1: {"accuracy": 0.5}, 2: {"accuracy": 0.75}} if number == 0 else {},
+                    tags={"trial.status": status.lower()},
+                    status=status,
+                    started=1_000,
+                    ended=3_000,
+                )
+            )
+        tracker.set_trial_tags(0, {"trial.best": "true"})
+        parent = tracker.run_id
+    nested = {run.info.run_name: run for run in store.runs() if run.info.run_id != parent}
+    assert {name: run.info.status for name, run in nested.items()} == {
+        "trial 0": "FINISHED",
+        "trial 1": "FAILED",
+        "trial 2": "KILLED",
+    }
+    assert {run.data.tags["mlflow.parentRunId"] for run in nested.values()} == {parent}
+    best = nested["trial 0"]
+    assert best.data.params == {"learning_rate": "0.1"}
+    assert (best.info.start_time, best.info.end_time) == (1_000, 3_000)
+    assert best.data.tags["trial.best"] == "true"
+    curve = store.client.get_metric_history(best.info.run_id, "accuracy")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.5), (2, 0.75)]

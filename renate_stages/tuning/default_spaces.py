@@ -1,0 +1,58 @@
+"""The spaces that `auto` stands for: `hyperparameters: auto`, or `learning_rate: auto`.
+
+Ranges are around what the papers and the learners' benchmark (docs/learners.md) use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from renate_stages.learners import registry
+
+Spaces = dict[str, dict[str, list[Any]]]
+
+GRADIENT: Spaces = {  # of every learner that takes optimizer steps
+    "learning_rate": {"loguniform": [0.001, 0.5]},
+    "momentum": {"choice": [0.9, 0.0, 0.99]},
+    "weight_decay": {"loguniform": [1e-6, 1e-2]},
+    "batch_size": {"ordinal": [16, 32, 64, 128]},
+}
+ADAPTIVE_LEARNING_RATE = {"loguniform": [1e-5, 1e-2]}  # where `optimizer` is Adam or AdamW
+
+REPLAY: Spaces = {"memory_batch_size": {"ordinal": [16, 32, 64, 128]}}
+
+LEARNERS: dict[str, Spaces] = {
+    "ER": REPLAY,
+    "DER": REPLAY | {"alpha": {"loguniform": [0.05, 2.0]}},
+    "DER++": REPLAY | {"alpha": {"loguniform": [0.05, 2.0]}, "beta": {"loguniform": [0.1, 2.0]}},
+    "ER-ACE": REPLAY,
+    "CLS-ER": REPLAY | {"consistency_weight": {"loguniform": [0.05, 1.0]}},
+    "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},
+    "Budgeted": REPLAY,
+    "SLDA": {"shrinkage": {"loguniform": [1e-5, 0.1]}},
+    "LwF": {
+        "distillation_weight": {"loguniform": [0.1, 10.0]},
+        "temperature": {"ordinal": [1.0, 2.0, 4.0]},
+    },
+    "EWC": {"ewc_weight": {"loguniform": [1.0, 10000.0]}},
+}
+
+
+def of_learners(names: Iterable[str], optimizer: Any = "SGD") -> dict[str, Any]:
+    """Return the default spaces of learners, by hyperparameter.
+
+    Args:
+        names: Learners, one or those of a choice.
+        optimizer: The constant `optimizer`, where there is one.
+    """
+    spaces: dict[str, Any] = {}
+    for name in names:
+        known = registry.LEARNERS.get(name)
+        if known is None or "backbone" not in known.needs:  # those solve for the head, in one pass
+            spaces |= GRADIENT
+        spaces |= LEARNERS.get(name, {})
+    if optimizer in ("Adam", "AdamW") and "learning_rate" in spaces:
+        spaces["learning_rate"] = ADAPTIVE_LEARNING_RATE
+        del spaces["momentum"]
+    return spaces

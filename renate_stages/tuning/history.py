@@ -1,0 +1,166 @@
+"""All trials of all updates: `tuning_history.csv`, one row for each epoch of each trial.
+
+Columns: update, trial, status, epoch, steps, `config.NAME` for each hyperparameter, `metric.NAME`
+for each metric. A trial that failed before its first epoch has one row, of epoch 0. A cell is
+empty where the trial has no such value; text that reads as a number or as true is quoted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+from renate_stages.tuning.experience import Experience
+from renate_stages.tuning.search_space import SearchSpace
+
+FIXED = ("update", "trial", "status", "epoch", "steps")
+CONFIG, METRIC = "config.", "metric."
+
+
+@dataclass(frozen=True)
+class TrialEpoch:
+    """What a trial reported after an epoch.
+
+    Args:
+        epoch: Its number, >= 1.
+        steps: Optimizer steps so far.
+        metrics: Values by name.
+    """
+
+    epoch: int
+    steps: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of one update.
+
+    Args:
+        update: Number of the update.
+        trial: Number of the trial in it, >= 0.
+        status: How it ended: `completed`, `stopped` (by the scheduler), `failed`, …
+        configuration: All its hyperparameters, `learner` among them.
+        epochs: What it reported, in order; none where it failed at once.
+    """
+
+    update: int
+    trial: int
+    status: str
+    configuration: Mapping[str, Any]
+    epochs: tuple[TrialEpoch, ...] = ()
+
+    def value(self, metric: str) -> float | None:
+        """Return a metric of the model that it gave; None where there is no finite one."""
+        value = self.epochs[-1].metrics.get(metric) if self.epochs else None
+        return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class History:
+    """Trials of all updates, by update and trial.
+
+    Example:
+        >>> history = History.read(project.parent / "tuning_history.csv")
+        >>> experience = history.usable(params.search_space, "accuracy", "max")
+        >>> history.with_trials(new_trials).write(project.state / "tuning_history.csv")
+    """
+
+    trials: tuple[TrialRecord, ...] = field(default=())
+
+    def with_trials(self, trials: Iterable[TrialRecord]) -> History:
+        """Return the history with more trials; those of the same update and number replace."""
+        found = {(each.update, each.trial): each for each in (*self.trials, *trials)}
+        return History(tuple(found[key] for key in sorted(found)))
+
+    def usable(self, space: SearchSpace, metric: str, mode: str) -> Experience:
+        """Return what these trials teach about a space, and what of them could not be used.
+
+        Args:
+            space: What is searched now.
+            metric: What is tuned for.
+            mode: `max` or `min`.
+        """
+        return Experience.of(self.trials, space, metric, mode)
+
+    @classmethod
+    def read(cls, path: Path) -> History:
+        """Read the file; where there is none or an empty one there were no trials.
+
+        Raises:
+            MalformedFileError: If it is not such a file.
+        """
+        if not path.is_file():
+            return cls()
+        try:
+            rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+            return cls._of_rows(rows)
+        except (ValueError, csv.Error, KeyError, TypeError) as error:
+            raise MalformedFileError(path, "a tuning history", str(error)) from error
+
+    @classmethod
+    def _of_rows(cls, rows: list[list[str]]) -> History:
+        if not rows:
+            return cls()
+        header = rows[0]
+        missing = [name for name in FIXED if name not in header]
+        if missing:
+            raise ValueError(f"column {missing[0]} is missing")
+        found: dict[tuple[int, int], TrialRecord] = {}
+        for cells in rows[1:]:
+            if len(cells) != len(header):
+                raise ValueError(f"expected {len(header)} cells, found {len(cells)} in {cells}")
+            row = dict(zip(header, cells, strict=True))
+            key = int(row["update"]), int(row["trial"])
+            before = found[key].epochs if key in found else ()
+            epoch, steps = int(row["epoch"]), int(row["steps"])
+            values = _values(row, METRIC)
+            if not all(type(each) in (int, float) for each in values.values()):
+                raise ValueError(f"a metric is no number in {cells}")
+            added = (TrialEpoch(epoch, steps, values),) if epoch else ()
+            found[key] = TrialRecord(*key, row["status"], _values(row, CONFIG), before + added)
+        return cls(tuple(found[key] for key in sorted(found)))
+
+    def write(self, path: Path) -> None:
+        """Write the file: the same trials give the same bytes."""
+        configured = {CONFIG + name for each in self.trials for name in each.configuration}
+        measured = {METRIC + n for each in self.trials for e in each.epochs for n in e.metrics}
+        header = [*FIXED, *sorted(configured), *sorted(measured)]
+        stream = io.StringIO()
+        table = csv.DictWriter(stream, header, restval="", lineterminator="\n")
+        table.writeheader()
+        for trial in self.trials:
+            values = {CONFIG + n: _text(each) for n, each in trial.configuration.items()}
+            head = {"update": trial.update, "trial": trial.trial, "status": trial.status}
+            for each in trial.epochs or (TrialEpoch(0, 0, {}),):
+                metrics = {METRIC + n: _text(float(v)) for n, v in each.metrics.items()}
+                place = {"epoch": each.epoch, "steps": each.steps}
+                table.writerow(head | place | values | metrics)
+        files.write_text(path, stream.getvalue())
+
+
+def _values(row: Mapping[str, str], prefix: str) -> dict[str, Any]:
+    named = {n.removeprefix(prefix): cell for n, cell in row.items() if n.startswith(prefix)}
+    return {name: _parsed(cell) for name, cell in named.items() if cell != ""}
+
+
+def _text(value: Any) -> str:
+    """Return a value as a cell: JSON, but text bare where it would be read as itself."""
+    if isinstance(value, str) and value != "" and isinstance(_parsed(value), str):
+        return value if not value.startswith('"') else json.dumps(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _parsed(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell

@@ -1,0 +1,110 @@
+"""What `tune` leaves in `work/tuning`.
+
+    search.json            whether there was a search, and what is to be said of it
+    tuning_history.csv     the trials of all updates so far
+    checkpoints/<key>/     the best trial's training, whole or paused, for `train` to take over
+    failures/<trial>.log   the last lines of what a failed trial printed
+
+Times are not in it: equal searches leave equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from renate_stages import files
+from renate_stages.state import TUNING_HISTORY
+
+if TYPE_CHECKING:
+    from renate_stages.params import Params
+    from renate_stages.tuning.history import History, TrialRecord
+    from renate_stages.tuning.search import Found
+    from renate_stages.tuning.trial_folder import TrialFolder
+
+SEARCH = "search.json"
+
+
+def write_unsearched(folder: Path, history: Path) -> None:
+    """Say that nothing was searched, and hand on the history.
+
+    Args:
+        folder: An empty folder.
+        history: Of earlier updates; may be missing.
+    """
+    files.write_json(folder / SEARCH, {"searched": False})
+    if history.is_file():
+        files.link_or_copy(history, folder / TUNING_HISTORY)
+    else:
+        files.write_text(folder / TUNING_HISTORY, "")
+
+
+def write_search(
+    folder: Path, params: Params, found: Found, history: History, notes: Sequence[str]
+) -> None:
+    """Write what a search found.
+
+    Args:
+        folder: An empty folder.
+        params: Of the update.
+        found: The trials.
+        history: Of earlier updates.
+        notes: What of it was used, and what was not, a line each.
+    """
+    records = [record_of(trial, params) for trial in found.trials]
+    history.with_trials(records).write(folder / TUNING_HISTORY)
+    files.write_json(folder / SEARCH, summary(params, found, notes))
+    for trial in found.trials:
+        if trial.status == "failed":
+            lines = [trial.reason, *trial.log()]
+            files.write_text(folder / "failures" / f"{trial.number}.log", "\n".join(lines) + "\n")
+    if params.tuning.reuse_best and found.best.status in ("completed", "paused"):
+        for path in sorted((found.best.folder / "checkpoints").rglob("*.ckpt")):
+            target = folder / "checkpoints" / path.parent.name / path.name
+            files.link_or_copy(path, target)
+
+
+def summary(params: Params, found: Found, notes: Sequence[str]) -> dict[str, Any]:
+    """Return what is to be said of a search, for its report and for `search.json`."""
+    tuning, (metric, mode) = params.tuning, params.objective
+    best = found.best.seen[-1]
+    return {
+        "searched": True,
+        "scheduler": tuning.scheduler,
+        "objective": {"metric": metric, "mode": mode, "over": tuning.objective},
+        "trials": dict(sorted(Counter(trial.status for trial in found.trials).items())),
+        "epochs": sum(trial.shown for trial in found.trials),
+        "ended_by": found.reached,
+        "best": {
+            "trial": found.best.number,
+            "epoch": best.epoch,
+            "value": best.metrics[metric],
+            "configuration": dict(found.best.configuration),
+        },
+        "history": list(notes),
+        "not_repeatable_because": unrepeatable(params),
+    }
+
+
+def unrepeatable(params: Params) -> list[str]:
+    """Return why a search with the same inputs could find something else; empty where it cannot."""
+    tuning, reasons = params.tuning, []
+    if tuning.max_time is not None:
+        reasons.append("its budget is a time (tuning.max_time)")
+    if tuning.n_workers > 1:
+        reasons.append(f"{tuning.n_workers} trials ran at a time (tuning.n_workers)")
+    if params.trainer.accelerator != "cpu":
+        reasons.append("it did not run on CPUs (trainer.accelerator)")
+    return reasons
+
+
+def record_of(trial: TrialFolder, params: Params) -> TrialRecord:
+    """Return a trial as it stands in the history."""
+    from renate_stages.tuning.history import TrialEpoch, TrialRecord
+
+    epochs = tuple(TrialEpoch(each.epoch, each.steps, each.metrics) for each in trial.seen)
+    learner = params.fixed(trial.configuration).learner
+    configuration = {"learner": learner, **trial.configuration}
+    return TrialRecord(params.update.number, trial.number, trial.status, configuration, epochs)

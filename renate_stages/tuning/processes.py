@@ -1,0 +1,181 @@
+"""Starting and ending the processes of trials: forked from a server, or each one fresh.
+
+Both kinds end with the search, however that ends, and take along what they have started themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from renate_stages.errors import ForkServerError
+from renate_stages.tuning.fork_server import REQUEST
+
+KILLED = -int(signal.SIGKILL)
+
+
+class Processes(Protocol):
+    """Starts processes under new numbers, kills them, and tells which have ended."""
+
+    def start(self, number: int, connection: socket.socket) -> None:
+        """Start a trial over a connection, whose other end stays here."""
+        ...
+
+    def kill(self, number: int) -> None:
+        """Kill a process and all that it started."""
+        ...
+
+    def ended(self) -> dict[int, int]:
+        """Return the exit codes of those that have ended since this was last called."""
+        ...
+
+    def close(self) -> None:
+        """Kill what is left."""
+        ...
+
+
+class ForkedProcesses:
+    """Trials forked from a server, which is started now and waited for when the first trial is.
+
+    Args:
+        project: The project's folder.
+        scratch: An empty folder.
+    """
+
+    def __init__(self, project: Path, scratch: Path) -> None:
+        self._command = [str(project), str(scratch)]
+        self._codes: dict[int, int] = {}
+        self._running: set[int] = set()
+        self._launch()
+
+    def start(self, number: int, connection: socket.socket) -> None:
+        """Start a trial, and a new server before if the last is dead.
+
+        Raises:
+            ForkServerError: If the server cannot be used.
+        """
+        if self._process.poll() is not None and self._is_ready:
+            self._read(wait=False)
+            self._connection.close()
+            self._launch()
+        while not self._is_ready:
+            self._read(wait=True)
+        request = REQUEST.pack(b"s", number)
+        socket.send_fds(self._connection, [request], [connection.fileno()])
+        self._running.add(number)
+
+    def kill(self, number: int) -> None:
+        with suppress(OSError):  # the server is dead, and all that it forked
+            self._connection.sendall(REQUEST.pack(b"k", number))
+
+    def ended(self) -> dict[int, int]:
+        self._read(wait=False)
+        codes, self._codes = self._codes, {}
+        return codes
+
+    def close(self) -> None:
+        self._connection.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _launch(self) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- closed in close()
+        self._is_ready, self._partial = False, b""
+        self._connection, theirs = socket.socketpair()
+        module = "renate_stages.tuning.fork_server"
+        self._process = _popen(module, theirs, *self._command, log=self._log)
+        theirs.close()
+
+    def _read(self, wait: bool) -> None:
+        """Take what the server has said; with `wait`, at least one piece of it."""
+        while select.select([self._connection], [], [], None if wait else 0)[0]:
+            wait = False
+            piece = self._connection.recv(65536)
+            if not piece:
+                self._die()
+                return
+            *lines, self._partial = (self._partial + piece).split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._is_ready |= "ready" in message
+        if "ended" in message:
+            self._codes[message["ended"]] = message["code"]
+            self._running.discard(message["ended"])
+
+    def _die(self) -> None:
+        """Count all trials as killed: they have ended with the server."""
+        self._process.wait()
+        self._codes |= dict.fromkeys(self._running, KILLED)
+        self._running.clear()
+        if not self._is_ready:
+            self._log.seek(0)
+            lines = self._log.read().decode(errors="replace").strip().splitlines()
+            code = self._process.returncode
+            raise ForkServerError("\n".join([f"it ended with code {code}", *lines[-20:]]))
+
+
+class FreshProcesses:
+    """Trials in interpreters of their own.
+
+    Args:
+        project: The project's folder.
+    """
+
+    def __init__(self, project: Path) -> None:
+        self._project = str(project)
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, number: int, connection: socket.socket) -> None:
+        module = "renate_stages.tuning.fresh_process"
+        self._running[number] = _popen(module, connection, self._project, log=subprocess.DEVNULL)
+
+    def kill(self, number: int) -> None:
+        if number in self._running:
+            with suppress(ProcessLookupError):
+                os.killpg(self._running[number].pid, signal.SIGKILL)
+
+    def ended(self) -> dict[int, int]:
+        codes = {}
+        for number, process in list(self._running.items()):
+            code = process.poll()
+            if code is not None:
+                self.kill(number)  # what it started
+                codes[number] = code
+                del self._running[number]
+        return codes
+
+    def close(self) -> None:
+        for number, process in list(self._running.items()):
+            self.kill(number)
+            process.wait()
+        self._running.clear()
+
+
+def _popen(
+    module: str, connection: socket.socket, *arguments: str, log: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a module of ours in a session of its own: Ctrl-C reaches the stage alone."""
+    descriptor = connection.fileno()
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, str(descriptor), *arguments],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )

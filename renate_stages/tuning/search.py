@@ -1,0 +1,215 @@
+"""A search: Syne Tune's loop over our trials, within a budget; and the trial that is best.
+
+With one worker and a budget in trials or epochs, a search depends on its inputs and the seed alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from syne_tune import Tuner
+from syne_tune.backend.trial_status import Trial
+from syne_tune.optimizer.scheduler import TrialScheduler, TrialSuggestion
+from syne_tune.tuner_callback import TunerCallback
+
+from renate_stages.errors import NoFinishedTrialError
+from renate_stages.params import TuningParams
+from renate_stages.tuning.objective import Objective
+from renate_stages.tuning.seeded import SeededScheduler
+from renate_stages.tuning.trial_folder import TrialFolder
+from renate_stages.tuning.trials import Trials
+
+Show = Callable[[Sequence[TrialFolder]], None]
+FAILURES = 5  # of the first trials, after which a search that has seen no report ends
+
+
+class Budget:
+    """Says when a search is over; the limit that it reaches first is in `reached`.
+
+    Args:
+        tuning: `max_trials`, `max_epochs_total`, `max_time`.
+        trials: Those so far.
+    """
+
+    def __init__(self, tuning: TuningParams, trials: Trials) -> None:
+        self.tuning = tuning
+        self.trials = trials
+        self.reached: str | None = None
+        self._started = time.monotonic()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that all trials have run."""
+        return sum(trial.shown for trial in self.trials.records.values())
+
+    def __call__(self, _: Any = None) -> bool:
+        """Return whether the search ends at once, with the trials that run."""
+        tuning, found, over = self.tuning, self.trials.records.values(), None
+        if tuning.max_epochs_total is not None and self.epochs >= tuning.max_epochs_total:
+            over = "max_epochs_total"
+        if tuning.max_time is not None and time.monotonic() - self._started >= tuning.max_time:
+            over = "max_time"
+        failed = sum(trial.status == "failed" for trial in found)
+        if failed >= FAILURES and not self.epochs:
+            over = "failures"
+        self.reached = self.reached or over
+        return over is not None
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether another trial may be started."""
+        most = self.tuning.max_trials
+        return most is None or len(self.trials.records) < most
+
+
+class LimitedScheduler(TrialScheduler):
+    """A scheduler that suggests no new trial beyond the budget; those that run may end.
+
+    Args:
+        inner: Decides.
+        budget: Knows how many trials there may be.
+    """
+
+    def __init__(self, inner: SeededScheduler, budget: Budget) -> None:
+        super().__init__(random_seed=0)  # it draws nothing
+        self.inner = inner
+        self.budget = budget
+        self.on_trial_add = inner.on_trial_add
+        self.on_trial_result = inner.on_trial_result
+        self.on_trial_complete = inner.on_trial_complete
+        self.on_trial_error = inner.on_trial_error
+        self.on_trial_remove = inner.on_trial_remove
+        self.metric_names = inner.metric_names
+        self.metric_mode = inner.metric_mode
+        self.metadata = inner.metadata
+
+    def suggest(self) -> TrialSuggestion | None:
+        """Return a trial to start or to resume; None where there is none left."""
+        if self.budget():
+            return None
+        may_start = self.budget.has_trials
+        suggestion = self.inner.suggest() if may_start else self.inner.resume()
+        if suggestion is None:
+            self.budget.reached = "the space" if may_start else "max_trials"
+        return suggestion
+
+
+class _Silent:
+    """In place of what Syne Tune says of a search; and of what it prints at the end."""
+
+    def __init__(self) -> None:
+        self.printed = redirect_stdout(StringIO())
+
+    def print_tuning_complete(self) -> None:
+        self.printed.__enter__()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+class _Follow(TunerCallback):
+    """Shows the trials, and keeps the checkpoint of the best whole one alone."""
+
+    def __init__(
+        self, trials: Trials, objective: Objective, watchers: Sequence[Show], silent: _Silent
+    ) -> None:
+        self.trials = trials
+        self.objective = objective
+        self.watchers = watchers
+        self.silent = silent
+
+    def on_loop_end(self) -> None:
+        for watch in self.watchers:
+            watch(list(self.trials.records.values()))
+
+    def on_trial_complete(self, trial: Trial, result: dict[str, Any]) -> None:
+        best = best_trial(self.trials.records.values(), self.objective)
+        for each in self.trials.records.values():
+            if each.status == "completed" and each is not best:
+                each.drop_checkpoint()
+
+    def on_tuning_end(self) -> None:
+        self.silent.printed.__exit__(None, None, None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        trials: All, in the order in which they were started.
+        best: One of them.
+        reached: What ended the search: a limit of the budget, or `the space`.
+    """
+
+    trials: tuple[TrialFolder, ...]
+    best: TrialFolder
+    reached: str
+
+
+def search(
+    trials: Trials,
+    scheduler: SeededScheduler,
+    tuning: TuningParams,
+    objective: Objective,
+    *watchers: Show,
+) -> Found:
+    """Run trials until the budget is used up.
+
+    Args:
+        trials: Runs them.
+        scheduler: Says which, and which end early.
+        tuning: The budget and the number of workers.
+        objective: Says which is best.
+        watchers: Called with all trials again and again.
+
+    Raises:
+        NoFinishedTrialError: If none has finished in time.
+        TrialMistakeError: If the first one met a mistake of the user's.
+    """
+    budget = Budget(tuning, trials)
+    silent = _Silent()
+    follow = _Follow(trials, objective, watchers, silent)
+    tuner = Tuner(
+        trial_backend=trials,
+        scheduler=LimitedScheduler(scheduler, budget),
+        stop_criterion=budget,
+        n_workers=tuning.n_workers,
+        sleep_time=0,  # the backend waits for news
+        max_failures=2**31,
+        tuner_name="search",
+        suffix_tuner_name=False,
+        save_tuner=False,
+        callbacks=[follow],
+        trial_backend_path=str(trials.folder),
+        output_logger=silent,  # type: ignore[arg-type]
+    )
+    tuner.tuner_path = trials.folder.parent / "syne-tune"
+    tuner.run()
+    found = tuple(trials.records.values())
+    follow.on_loop_end()
+    best = best_trial(found, objective)
+    if best is None or not any(each.finished for each in found if each.shown):
+        raise NoFinishedTrialError(len(found), found[0].log() if found else [])
+    return Found(found, best, budget.reached or "the space")
+
+
+def best_trial(trials: Iterable[TrialFolder], objective: Objective) -> TrialFolder | None:
+    """Return the trial with the best last report, the first of equals; None without any."""
+    best, most = None, math.nan
+    for trial in trials:
+        value = value_of(trial, objective)
+        if trial.status != "failed" and objective.better(value, most):
+            best, most = trial, value
+    return best
+
+
+def value_of(trial: TrialFolder, objective: Objective) -> float:
+    """Return the objective in a trial's last report; NaN where it has none."""
+    return trial.seen[-1].metrics[objective.metric] if trial.shown else math.nan

@@ -1,0 +1,217 @@
+"""The space that a search goes through: hyperparameters that are fixed, and those that vary."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from renate_stages.errors import InvalidParamsError, did_you_mean
+from renate_stages.learners import registry
+from renate_stages.tuning import default_spaces
+from renate_stages.tuning.domains import Domain
+
+AUTO = "auto"
+Configuration = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Constants, and domains of what is searched; falsy where nothing is.
+
+    Args:
+        learner: The learner, None where it is searched: then `domains` has `learner`.
+        constants: Hyperparameters that every trial gets.
+        domains: What is searched, by name; `max_epochs` too, where it is.
+        automatic: Names whose domain is a default one.
+        shared: Names that the optimizer or the user's functions read, whatever the learner.
+
+    Example:
+        >>> space = SearchSpace.of("ER", {"batch_size": 32, "learning_rate": {"uniform": [0, 1]}})
+        >>> space.complete({"learning_rate": 0.25})
+        {'batch_size': 32, 'learning_rate': 0.25}
+    """
+
+    learner: str | None
+    constants: dict[str, Any]
+    domains: dict[str, Domain]
+    automatic: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, learner: Any, hyperparameters: Any) -> SearchSpace:
+        """Read `learner` and `hyperparameters` of `params.yaml`.
+
+        Raises:
+            InvalidParamsError: With all problems at once.
+        """
+        problems: list[str] = []
+        domains: dict[str, Domain] = {}
+        names = _learners(learner, problems)
+        if isinstance(learner, Mapping) and names:
+            domains["learner"] = Domain("choice", tuple(names))
+        spaces, constants = _divided(hyperparameters, names, problems)
+        automatic = frozenset(name for name, content in spaces.items() if content == AUTO)
+        defaults = default_spaces.of_learners(names, constants.get("optimizer"))
+        for name, content in spaces.items():
+            if content == AUTO and name not in defaults:
+                known = ", ".join(sorted(defaults)) or "none for this learner"
+                hint = did_you_mean(name, defaults)
+                problems.append(
+                    f"hyperparameters.{name}: there is no default space for it{hint} ({known})"
+                )
+                continue
+            try:
+                domains[name] = Domain.parse(defaults[name] if content == AUTO else content)
+            except ValueError as error:
+                problems.append(f"hyperparameters.{name}: {error}")
+        problems += _problems_of_max_epochs(domains, constants)
+        if problems:
+            raise InvalidParamsError("params.yaml", problems)
+        fixed = None if "learner" in domains else names[0]
+        return cls(fixed, constants, domains, automatic)
+
+    def __bool__(self) -> bool:
+        return bool(self.domains)
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The learners that a trial may have."""
+        return self.domains["learner"].values if self.learner is None else (self.learner,)
+
+    def most_epochs(self, otherwise: int | None) -> int | None:
+        """Return the most epochs that a trial may have: `otherwise` where they are not searched."""
+        domain = self.domains.get("max_epochs")
+        return otherwise if domain is None else max(_extremes(domain))
+
+    def read_by(self, names: Collection[str]) -> SearchSpace:
+        """Return the space for a project whose optimizer and functions read these names.
+
+        A default space that neither they nor a learner read is left out.
+
+        Raises:
+            InvalidParamsError: If nothing reads a hyperparameter that is to be searched.
+        """
+        read = {"learner", "max_epochs", *names}.union(*map(taken_by, self.learners))
+        unread = [name for name in self.domains if name not in read]
+        problems = [
+            f"hyperparameters.{name}: a search would be in vain, nothing reads it: neither "
+            f"{', '.join(self.learners)}, nor its optimizer, nor a function of renate_config.py"
+            for name in unread
+            if name not in self.automatic
+        ]
+        if problems:
+            raise InvalidParamsError("params.yaml", problems)
+        domains = {name: each for name, each in self.domains.items() if name not in unread}
+        return replace(self, domains=domains, shared=frozenset(names))
+
+    def complete(self, sample: Mapping[str, Any]) -> Configuration:
+        """Return the configuration of a trial: the constants, and what it drew.
+
+        Left out is what the drawn learner does not take, where another one does and neither the
+        optimizer nor the user's functions read it.
+
+        Args:
+            sample: A value for each domain, as a scheduler drew it from `syne_tune()`.
+        """
+        drawn = {name: each.decode(sample[name]) for name, each in self.domains.items()}
+        return self.constants | self._active(drawn)
+
+    def middle(self) -> Configuration:
+        """Return the configuration in the middle of all ranges, with the first of each choice."""
+        return self.constants | self._active({n: each.middle() for n, each in self.domains.items()})
+
+    def accepts(self, configuration: Mapping[str, Any]) -> Configuration:
+        """Return what an earlier configuration has of this space: values that are in range."""
+        return {
+            name: configuration[name]
+            for name, domain in self.domains.items()
+            if name in configuration and domain.contains(configuration[name])
+        }
+
+    def is_active(self, name: str, learner: str | None) -> bool:
+        """Return whether a trial with this learner has a searched hyperparameter."""
+        if learner is None or name in self.shared or name in ("learner", "max_epochs"):
+            return True
+        takers = [each for each in self.learners if name in taken_by(each)]
+        return not takers or learner in takers
+
+    def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a point of `syne_tune()`, with the middle of a domain where there is no value."""
+        return {
+            name: domain.encode(configuration.get(name, domain.middle()))
+            for name, domain in self.domains.items()
+        }
+
+    def syne_tune(self) -> dict[str, Any]:
+        """Return the domains as Syne Tune's."""
+        return {name: domain.syne_tune() for name, domain in self.domains.items()}
+
+    def _active(self, drawn: Mapping[str, Any]) -> Configuration:
+        learner = drawn.get("learner")
+        return {name: each for name, each in drawn.items() if self.is_active(name, learner)}
+
+
+@functools.cache
+def taken_by(learner: str) -> frozenset[str]:
+    """Return the hyperparameters of a learner; imports it, and so torch."""
+    from renate_stages.learners.base import hyperparameters_of
+
+    return frozenset(hyperparameters_of(registry.learner_class(learner)))
+
+
+def _learners(learner: Any, problems: list[str]) -> list[str]:
+    names: Iterable[Any] = [learner]
+    if isinstance(learner, Mapping):
+        try:
+            domain = Domain.parse(learner)
+            if domain.kind != "choice":
+                raise ValueError(f"expected a name or {{choice: [...]}}, found {dict(learner)}")
+            names = domain.values
+        except ValueError as error:
+            problems.append(f"learner: {error}")
+            return []
+    for name in names:
+        if not isinstance(name, str):
+            problems.append(f"learner: expected a name or {{choice: [...]}}, found {name!r}")
+        elif not registry.is_known(name):
+            known = registry.names()
+            hint = did_you_mean(name, known)
+            problems.append(f"learner: unknown learner '{name}'{hint} (known: {', '.join(known)})")
+    return [name for name in names if isinstance(name, str) and registry.is_known(name)]
+
+
+def _divided(
+    hyperparameters: Any, learners: list[str], problems: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is searched, and what is not."""
+    if hyperparameters == AUTO:
+        return dict.fromkeys(default_spaces.of_learners(learners), AUTO), {}
+    if not isinstance(hyperparameters, Mapping):
+        problems.append(f"hyperparameters: expected names or auto, found {hyperparameters!r}")
+        return {}, {}
+    wrong = [name for name in hyperparameters if not isinstance(name, str)]
+    problems += [f"hyperparameters: a name is a text, found {name!r}" for name in wrong]
+    if "learner" in hyperparameters:
+        problems.append("hyperparameters.learner: it has a place of its own, write learner: there")
+    named = {name: each for name, each in hyperparameters.items() if isinstance(name, str)}
+    searched = {n: each for n, each in named.items() if each == AUTO or isinstance(each, Mapping)}
+    return searched, {name: each for name, each in named.items() if name not in searched}
+
+
+def _problems_of_max_epochs(domains: Mapping[str, Domain], constants: Mapping) -> list[str]:
+    path = "hyperparameters.max_epochs"
+    if "max_epochs" in constants:
+        found = constants["max_epochs"]
+        return [f"{path}: as a constant it is trainer.max_epochs, found {found!r}"]
+    domain = domains.get("max_epochs")
+    if domain is not None and not all(
+        isinstance(each, int) and each >= 1 for each in _extremes(domain)
+    ):
+        return [f"{path}: expected whole numbers >= 1, found {{{domain.kind}: {domain.values}}}"]
+    return []
+
+
+def _extremes(domain: Domain) -> list[Any]:
+    return list(domain.values) if domain.is_list else domain.grid(2)

@@ -1,0 +1,111 @@
+"""What is known of a trial: its configuration and its reports, in memory and in its folder.
+
+    <digest of the configuration>/configuration.json
+                                  reports.jsonl      one line an epoch, as the trial sent it
+                                  log.txt            what it printed
+                                  checkpoints/       of a paused or finished trial
+
+The folder outlives a search that is killed. One with the same inputs shows its scheduler the same
+reports again, and starts a process only where they end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from renate_stages import files
+
+LOG = "log.txt"
+LINES = 20  # of a log, that are shown and kept
+REPORTS = "reports.jsonl"
+
+Status = Literal["running", "paused", "stopped", "completed", "failed"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial said after an epoch.
+
+    Args:
+        epoch: From 1.
+        steps: Optimizer steps so far.
+        metrics: On validation data, by name; the objective under its metric's name.
+        final: Whether the training is over, and the model finished.
+    """
+
+    epoch: int
+    steps: int
+    metrics: Mapping[str, float]
+    final: bool = False
+
+
+@dataclass
+class TrialFolder:
+    """One trial.
+
+    Args:
+        number: From 0, in the order in which the scheduler asked for them.
+        configuration: All values, constants included.
+        folder: Its own.
+        reports: All that are known, of a killed search too.
+        shown: How many of them the scheduler has seen, or sees next.
+        status: `stopped`: by the scheduler, or because the budget was used up.
+        reason: Why it failed, in one line.
+        finished: Whether it ended before the search did.
+        started, ended: Seconds since 1970, for what is shown of it.
+    """
+
+    number: int
+    configuration: Mapping[str, Any]
+    folder: Path
+    reports: list[Report] = field(default_factory=list)
+    shown: int = 0
+    status: Status = "running"
+    reason: str = ""
+    finished: bool = False
+    started: float = field(default_factory=time.time)
+    ended: float = 0.0
+
+    @classmethod
+    def open(cls, number: int, configuration: Mapping[str, Any], folder: Path) -> TrialFolder:
+        """Return the record of a trial, with what a killed search has left of it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(folder / "configuration.json", dict(configuration))
+        reports = []
+        if (path := folder / REPORTS).is_file():
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):  # else the search was killed while it wrote
+                    reports.append(Report(**json.loads(line)))
+        return cls(number, configuration, folder, reports)
+
+    def add(self, report: Report) -> None:
+        """Keep a new report."""
+        self.reports.append(report)
+        with (self.folder / REPORTS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(vars(report)) + "\n")
+
+    @property
+    def seen(self) -> list[Report]:
+        """The reports that the scheduler has seen."""
+        return self.reports[: self.shown]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its training is over, and the scheduler has seen that."""
+        return self.shown > 0 and self.seen[-1].final
+
+    def log(self) -> list[str]:
+        """Return the last lines of what it printed."""
+        path = self.folder / LOG
+        if not path.is_file():
+            return []
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]
+
+    def drop_checkpoint(self) -> None:
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)

@@ -1,0 +1,196 @@
+"""The search of one update: its inputs, the trials, and what an interrupted one goes on from.
+
+    .renate/tuning/<key>/trials/     a folder for each trial; see trial_folder.py
+
+The key is a digest of all inputs but the budget, and of the versions of the libraries that compute or
+decide: a search that was killed goes on from its trials when it is started again, with a larger
+budget too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from renate_stages import __version__, files
+from renate_stages.errors import NoValidationDataError
+from renate_stages.imports import heavy_imports
+from renate_stages.params import Params
+from renate_stages.prepared import PreparedData
+from renate_stages.project import Project
+from renate_stages.randomness import Generators
+from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.tuning.experience import Experience
+from renate_stages.tuning.history import History
+from renate_stages.tuning.objective import Objective
+from renate_stages.tuning.processes import ForkedProcesses, FreshProcesses, Processes
+from renate_stages.tuning.schedulers import make_scheduler
+from renate_stages.tuning.search_space import SearchSpace
+from renate_stages.tuning.trial_view import TrialView
+from renate_stages.user_config import UserConfig
+
+if TYPE_CHECKING:
+    from renate_stages.tuning.search import Found, Show
+
+LIBRARIES = ("numpy", "pytorch-lightning", "syne-tune", "torch")
+BUDGET = {"max_trials", "max_epochs_total", "max_time", "n_workers", "processes", "reuse_best"}
+
+
+@dataclass(frozen=True)
+class UpdateSearch:
+    """The search of one update.
+
+    Args:
+        project: Whose `prepare` and `restore-state` have run.
+        params: Of the update.
+        space: What is searched, as the user's functions read it.
+        history: Trials of earlier updates.
+        past: What of them can be used.
+        parent: Identity of the parent's state.
+        folder: Of this search alone.
+        say: Tells the user something in one line.
+    """
+
+    project: Project
+    params: Params
+    space: SearchSpace
+    history: History
+    past: Experience
+    parent: str
+    folder: Path
+    say: Callable[[str], None]
+
+    @classmethod
+    def open(cls, project: Project, params: Params, say: Callable[[str], None]) -> UpdateSearch:
+        """Check all that can be checked before a trial.
+
+        Raises:
+            NoValidationDataError: If there is nothing to choose by.
+            RenateStagesError: If another input cannot be used.
+        """
+        parent = State.open(project.restored, examples=project.parent)
+        data = PreparedData.open(project.prepared)
+        if params.update.kind != "forget":
+            _check_validation(params, parent, data)
+        with heavy_imports():
+            from renate_stages import optimization  # torch
+
+            user = UserConfig.load(project.user_config, stage="tune")
+        space = params.search_space.read_by(optimization.shared_hyperparameters(user))
+        history = History.read(project.restored / TUNING_HISTORY)
+        used = history if params.tuning.use_history else History()
+        past = used.usable(space, *params.objective)
+        folder = project.searches / _key(project, params, parent, data)
+        return cls(project, params, space, history, past, parent.identity, folder, say)
+
+    def best_known(self) -> dict[str, Any]:
+        """Return the configuration to take without a search: the best of earlier updates' trials."""
+        found = self.past.best(1)
+        return self.space.complete(found[0]) if found else self.space.middle()
+
+    def run(self, processes: Processes, *watchers: Show) -> Found:
+        """Run trials until the budget is used up.
+
+        Args:
+            processes: Starts them.
+            watchers: Called with all trials again and again.
+
+        Raises:
+            NoFinishedTrialError: If none has finished.
+            RenateStagesError: If something that all trials share cannot be used.
+        """
+        from renate_stages.tuning.search import search  # Syne Tune
+        from renate_stages.tuning.trials import Trials
+
+        logging.getLogger("syne_tune").setLevel(logging.ERROR)
+        for note in self.past.notes:
+            self.say(note)
+        known = len(list(self.folder.glob("trials/*/reports.jsonl")))
+        if known:
+            self.say(f"the search goes on: {known} trials are known")
+        tuning, objective = self.params.tuning, Objective.of(self.params)
+        epochs = self.space.most_epochs(self.params.trainer.max_epochs) or 1
+        devices = cuda_devices(self.params.trainer.accelerator)
+        trials = Trials(self.folder / "trials", processes, self.space.complete, devices)
+        scheduler = make_scheduler(
+            tuning.scheduler,
+            self.space,
+            objective.metric,
+            objective.mode,
+            epochs,
+            Generators(self.params.seed, self.params.update.number).integer("tuning"),
+            self.past,
+            tuning.scheduler_arguments,
+        )
+        view = TrialView(objective, tuple(self.space.domains), self.say)
+        return search(trials, scheduler, tuning, objective, view, *watchers)
+
+    def clear(self) -> None:
+        """Remove the trials: what is kept of them is written."""
+        shutil.rmtree(self.project.searches, ignore_errors=True)
+
+
+@contextmanager
+def started_processes(project: Project, params: Params) -> Iterator[Processes]:
+    """Start what trials run in, which imports for some seconds; end it with the block.
+
+    Whatever ends this process ends them too.
+    """
+    with project.empty_scratch("trial-inputs") as scratch:
+        processes: Processes
+        if params.tuning.processes == "fork":
+            processes = ForkedProcesses(project.root, scratch)
+        else:
+            processes = FreshProcesses(project.root)
+        try:
+            yield processes
+        finally:
+            processes.close()
+
+
+def cuda_devices(accelerator: str) -> list[str]:
+    """Return the CUDA devices to share out among trials, found without CUDA; [] on others."""
+    if accelerator not in ("auto", "cuda", "gpu"):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each.strip() for each in visible.split(",") if each.strip()]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, _ in enumerate(listed.strip().splitlines())]
+
+
+def _check_validation(params: Params, parent: State, data: PreparedData) -> None:
+    if params.tuning.objective != "union" and not len(data.val):
+        raise NoValidationDataError("of this update ")
+    if not len(data.val) and not any(len(store) for store in parent.split("validation").values()):
+        raise NoValidationDataError("")
+
+
+def _key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
+    own = {"evaluation", "hyperparameters", "learner", "retention", "seed", "trainer", "update"}
+    forget, history = project.forget_list, project.restored / TUNING_HISTORY
+    return files.digest(
+        {
+            "data": data.digest,
+            "forget": files.sha256(forget) if forget.is_file() else None,
+            "history": files.sha256(history) if history.is_file() else None,
+            "params": params.model_dump(mode="json", include=own),
+            "parent": parent.identity,
+            "tuning": params.tuning.model_dump(mode="json", exclude=BUDGET),
+            "user_config": files.sha256(project.user_config),
+            "versions": [__version__, *map(version, LIBRARIES)],
+        }
+    )

@@ -1,0 +1,51 @@
+"""Pictures of a search: where values lie on an axis, and how strongly the objective follows them."""
+
+from __future__ import annotations
+
+import pytest
+from scipy.stats import spearmanr
+
+from renate_stages.evaluation.search_pictures import draw_search, places, rank_correlation
+
+HEAD = "trial,status,epochs,value,learner,learning_rate,momentum,size\n"
+TRIALS = HEAD + "".join(
+    f"{n},completed,3,{value},{learner},{rate},{momentum},32\n"
+    for n, (value, learner, rate, momentum) in enumerate(
+        [
+            (0.5, "ER", 0.001, ""),
+            (0.8, "DER", 0.03, 0.5),
+            (0.9, "ER", 0.1, 0.1),
+            (0.2, "DER", 1.0, 0.9),
+        ]
+    )
+)
+
+
+def test_numbers_lie_by_size_names_by_the_alphabet():
+    assert places(["1", "2", "3"]) == [0.0, 0.5, 1.0]
+    assert places(["0.001", "0.01", "1.0"]) == pytest.approx([0, 1 / 3, 1])
+    assert places(["ER", "DER", "ER"]) == [1.0, 0.0, 1.0]
+    assert places(["", "2", "4"]) == [0.0, 0.0, 1.0]
+    assert places(["3", "3"]) == [0.0, 0.0] and places(["", ""]) == [0.0, 0.0]
+
+
+def test_the_rank_correlation_is_that_of_scipy():
+    one, other = [3.0, 1.0, 2.0, 2.0, 5.0], [0.1, 0.3, 0.2, 0.5, 0.5]
+    assert rank_correlation(one, other) == pytest.approx(spearmanr(one, other).statistic)
+
+
+def test_two_pictures_are_drawn_always_with_the_same_bytes(tmp_path):
+    table = tmp_path / "tuning_trials.csv"
+    table.write_text(TRIALS)
+    first = [path.read_bytes() for path in draw_search(tmp_path / "once", table)]
+    again = draw_search(tmp_path / "again", table, lower_is_better=False)
+    assert [path.name for path in again] == ["tuning_parallel.png", "tuning_importance.png"]
+    assert [path.read_bytes() for path in again] == first
+
+
+@pytest.mark.parametrize("rows", [HEAD, HEAD + "0,failed,0,,ER,0.1,0.5,32\n", None])
+def test_nothing_is_drawn_of_a_search_that_shows_nothing(tmp_path, rows):
+    table = tmp_path / "tuning_trials.csv"
+    if rows is not None:
+        table.write_text(rows)
+    assert draw_search(tmp_path, table) == []

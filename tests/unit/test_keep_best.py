@@ -1,0 +1,66 @@
+"""`trainer.keep: best` ships the epoch that is best on the validation data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_updates import updater, weights
+
+from renate_stages.errors import InvalidParamsError
+from renate_stages.resume import SECONDS_VARIABLE, Resume
+
+DIVERGING = {"learning_rate": 3.0, "batch_size": 8}
+
+
+def losses(updated) -> list[float]:
+    return [row["val_loss"] for row in updated.curves]
+
+
+def trained(make_state, new, epochs: int, keep: str = "last", **more):
+    made = updater("FineTuning", DIVERGING, max_epochs=epochs, keep=keep)
+    return made.update(make_state(), new, {1: new}, **more)
+
+
+def best_epoch(updated) -> int:
+    ranked = [(row["val_accuracy"], -row["val_loss"]) for row in updated.curves]
+    return ranked.index(max(ranked)) + 1
+
+
+def test_the_best_epochs_weights_are_those_of_a_training_that_ends_there(make_state, new):
+    kept = trained(make_state, new, 8, "best")
+    best = best_epoch(kept)
+    assert 1 <= best < 8, "the test needs a training that gets worse"
+    assert torch.equal(weights(kept), weights(trained(make_state, new, best)))
+    assert kept.curves == trained(make_state, new, 8).curves, "all epochs are recorded"
+
+
+def test_a_training_that_goes_on_remembers_the_best_epoch(make_state, new, tmp_path, monkeypatch):
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
+    straight = trained(make_state, new, 8, "best")
+    resume = Resume.of(tmp_path, "inputs", lambda line: None)
+    trained(make_state, new, 8, "best", resume=resume)
+    again = trained(make_state, new, 8, "best", resume=resume)  # no epoch is left
+    assert torch.equal(weights(again), weights(straight))
+    assert again.curves == straight.curves
+
+
+def test_without_validation_data_no_epoch_is_best(make_state, new):
+    made = updater("FineTuning", DIVERGING, keep="best")
+    with pytest.raises(InvalidParamsError, match="which epoch is best shows on validation data"):
+        made.update(make_state(), new, {})
+
+
+def test_the_whole_training_is_in_the_checkpoint_of_its_last_epoch(make_state, new, tmp_path):
+    straight = updater("ER", max_epochs=20, max_steps=10).update(make_state(10), new, {1: new})
+    for folder, limits in (("once", {}), ("again", {})):
+        resume = Resume(tmp_path / folder, lambda line: None, whole=True)
+        made = updater("ER", max_epochs=20, max_steps=10, **limits)
+        made.update(make_state(10), new, {1: new}, resume=resume)
+    once, again = ((tmp_path / name / "last.ckpt").read_bytes() for name in ("once", "again"))
+    assert once == again
+    resume = Resume(tmp_path / "once", lambda line: None)
+    resumed = updater("ER", max_epochs=20, max_steps=10).update(
+        make_state(10), new, {1: new}, resume=resume
+    )
+    assert torch.equal(weights(resumed), weights(straight)) and resumed.steps == 10
+    assert resumed.curves == straight.curves

@@ -1,0 +1,94 @@
+"""A small project whose model fails as a hyperparameter says, and trials of it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+from small_project import REPOSITORY, edit_config, edit_params
+
+from renate_stages import state
+from renate_stages.project import Project
+from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.tuning.trials import Trials
+
+THOUSANDS = itertools.count(0, 1000)
+CONSTANTS = {"batch_size": 32, "memory_size": 100}
+FAULTS = '''
+def fail(fault: str) -> None:
+    """What the hyperparameter `fault` says: trials that end as they should not."""
+    import os, subprocess, sys, time
+
+    print("process", os.getpid(), flush=True)
+    if fault == "exit":
+        os._exit(7)
+    if fault == "kill":
+        os.kill(os.getpid(), 9)
+    if fault == "raise":
+        raise RuntimeError("as the fault says")
+    if fault == "hang":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        print("process", child.pid, flush=True)
+        time.sleep(1000)
+
+
+def model_fn('''
+
+
+def quiet(message: str) -> None:
+    assert message
+
+
+def make_project(root, epochs: int = 3, update: int = 1) -> Project:
+    """A project after `restore-state`, at update 1 or 2."""
+    from renate_stages.data import write_digits
+
+    root.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml", "renate_config.py"):
+        shutil.copy(REPOSITORY / name, root / name)
+    project = Project(root)
+    write_digits(project.incoming, 1)
+    project.parent.mkdir()
+    state.write_empty(project.parent)
+    edit_params(project, trainer__max_epochs=epochs, tracking__enabled=False)
+    edit_config(project, "def model_fn(", FAULTS.strip())
+    edit_config(project, "hidden_size: int = 128)", 'hidden_size: int = 128, fault: str = "")')
+    edit_config(project, "    if model_state_url", "    fail(fault)\n    if model_state_url")
+    if update == 2:
+        for stage in (prepare, restore_state, tune, train):
+            stage.run(project, quiet)
+        shutil.rmtree(project.parent)
+        project.state.rename(project.parent)
+        write_digits(project.incoming, 2)
+        edit_params(project, update__number=2, update__parent=1)
+    prepare.run(project, quiet)
+    restore_state.run(project, quiet)
+    return project
+
+
+class Unclosed:
+    """Lends processes to one search, that closes its own only."""
+
+    def __init__(self, lent) -> None:
+        self.start, self.kill, self.ended = lent.start, lent.kill, lent.ended
+
+    def close(self) -> None:
+        pass
+
+
+def make_trials(folder, processes) -> Trials:
+    made = Trials(folder, Unclosed(processes), lambda sample: {**CONSTANTS, **sample})
+    made._started = next(THOUSANDS)  # processes that are lent again are not numbered again
+    return made
+
+
+def run_to_end(trials: Trials, *numbers: int) -> dict[int, list[dict]]:
+    """Let trials run with nothing to stop them; return what each reported."""
+    reports: dict[int, list[dict]] = {number: [] for number in numbers}
+    running = set(numbers)
+    while running:
+        statuses, results = trials.fetch_status_results(sorted(running))
+        for number, result in results:
+            reports[number].append(result)
+        running -= {n for n, (_, status) in statuses.items() if status != "InProgress"}
+    return reports

@@ -1,0 +1,230 @@
+"""Spaces as params.yaml writes them: their values, their mistakes, and what a trial gets of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from renate_stages import errors, optimization
+from renate_stages.learners import registry
+from renate_stages.learners.base import hyperparameters_of
+from renate_stages.tuning import Domain, SearchSpace, default_spaces
+
+KINDS = {
+    "uniform": [-1, 2.5],
+    "loguniform": [0.001, 10],
+    "randint": [2, 5],
+    "lograndint": [1, 100],
+    "choice": ["SGD", 3, True, None, [1, 2]],
+    "ordinal": [16, 32, 64],
+    "finrange": [0.0, 1.0, 5],
+    "logfinrange": [1, 1000, 4],
+}
+
+
+def problems_of(learner, hyperparameters) -> list[str]:
+    with pytest.raises(errors.InvalidParamsError) as raised:
+        SearchSpace.of(learner, hyperparameters)
+    return raised.value.problems
+
+
+def one(content) -> Domain:
+    return SearchSpace.of("ER", {"x": content}).domains["x"]
+
+
+@pytest.mark.parametrize(("kind", "values"), KINDS.items())
+def test_what_syne_tune_draws_is_a_plain_value_of_the_space(kind, values):
+    space = SearchSpace.of("ER", {"x": {kind: values}})
+    domain, drawn_from = space.domains["x"], space.syne_tune()["x"]
+    random_state, generator = np.random.RandomState(0), np.random.default_rng(0)
+    types = {type(each) for each in domain.values} if domain.is_list else {float}
+    if domain.is_whole:
+        types = {int}
+    for _ in range(200):
+        value = space.complete({"x": drawn_from.sample(random_state=random_state)})["x"]
+        own = domain.draw(generator)
+        assert domain.contains(value) and domain.contains(own)
+        assert type(value) in types and type(own) in types
+        assert domain.decode(drawn_from.cast(domain.encode(value))) == value
+    assert domain.contains(domain.middle())
+
+
+@pytest.mark.parametrize(
+    ("content", "middle", "grid", "size"),
+    [
+        ({"uniform": [0, 1]}, 0.5, [0.0, 0.5, 1.0], 0),
+        ({"loguniform": [0.01, 1]}, 0.1, [0.01, 0.1, 1.0], 0),
+        ({"randint": [1, 3]}, 2, [1, 2, 3], 3),
+        ({"randint": [1, 9]}, 5, [1, 5, 9], 9),
+        ({"lograndint": [1, 100]}, 10, [1, 10, 100], 100),
+        ({"choice": ["a", "b"]}, "a", ["a", "b"], 2),
+        ({"ordinal": [1, 2, 3, 4, 5]}, 3, [1, 3, 5], 5),
+        ({"finrange": [0.0, 1.0, 5]}, 0.5, [0.0, 0.5, 1.0], 5),
+        ({"finrange": [16, 64, 4]}, 32, [16, 48, 64], 4),
+        ({"logfinrange": [16, 128, 4]}, 32, [16, 64, 128], 4),
+    ],
+)
+def test_middle_and_grid(content, middle, grid, size):
+    domain = one(content)
+    assert (domain.middle(), domain.grid(3), domain.size) == (middle, grid, size)
+
+
+@pytest.mark.parametrize(
+    ("content", "inside", "outside"),
+    [
+        ({"uniform": [0, 1]}, [0, 1, 0.5], [-0.1, 1.1, "0.5", None, True]),
+        ({"randint": [1, 3]}, [1, 3, 2.0], [0, 4, 1.5]),
+        ({"choice": [0, 0.9, "a", None]}, [0, 0.0, 0.9, "a", None], [False, 1, "b"]),
+        ({"choice": [True, False]}, [True], [1, 0]),
+        ({"choice": [[1, 2], 3]}, [[1, 2], 3], [[2, 1], 1]),
+        ({"finrange": [0.0, 1.0, 4]}, [0, 0.333333, 1], [0.3]),
+        ({"logfinrange": [1, 100, 3]}, [1, 10, 100], [11]),
+    ],
+)
+def test_earlier_values_are_in_the_space_or_not(content, inside, outside):
+    space = SearchSpace.of("ER", {"x": content})
+    assert all(space.accepts({"x": each, "y": 1}) == {"x": each} for each in inside)
+    assert not any(space.accepts({"x": each}) for each in outside)
+    assert space.accepts({}) == {}
+
+
+def test_a_drawn_number_has_few_digits_and_stays_in_range():
+    space = SearchSpace.of("ER", {"x": {"uniform": [0.1, 0.98765432109]}})
+    assert space.complete({"x": 0.98765432}) == {"x": 0.987654}
+    assert space.complete({"x": 0.123456789}) == {"x": 0.123457}
+    narrow = SearchSpace.of("ER", {"x": {"uniform": [0.9876542, 0.9876549]}})
+    assert narrow.complete({"x": 0.9876541}) == {"x": 0.9876542}
+    assert narrow.complete({"x": 0.9876548}) == {"x": 0.9876549}
+    assert space.complete({"x": np.float64(0.5)}) == {"x": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"unifrom": [0, 1]}, "unknown kind of space 'unifrom', did you mean 'uniform'? (known: "),
+        ({"uniform": [0, 1], "choice": [1]}, "expected one space, such as {uniform: [0, 1]}"),
+        ({}, "expected one space"),
+        ({"uniform": [1, 0]}, "the first number must be smaller than the second, found [1, 0]"),
+        ({"uniform": [0]}, "expected 2 numbers, found [0]"),
+        ({"uniform": 3}, "uniform takes [low, high]: expected a list, found 3"),
+        ({"uniform": "ab"}, "expected a list, found 'ab'"),
+        ({"uniform": [0, True]}, "expected 2 numbers"),
+        ({"uniform": [0, float("inf")]}, "expected 2 numbers"),
+        ({"loguniform": [0, 1]}, "the first number must be greater than 0, found [0, 1]"),
+        ({"lograndint": [0, 3]}, "the first number must be greater than 0"),
+        ({"randint": [0, 1.5]}, "expected whole numbers, found [0, 1.5]"),
+        ({"choice": [1]}, "expected two values or more; write a single one itself, found [1]"),
+        ({"choice": [1, 1.0]}, "a value is there twice"),
+        ({"choice": [1, {"a": 1}]}, "a value is a constant or a list of constants"),
+        ({"ordinal": []}, "expected two values or more"),
+        ({"finrange": [0, 1]}, "finrange takes [low, high, how many values]: expected 3 numbers"),
+        ({"finrange": [0, 1, 1]}, "how many must be a whole number from 2 to 10000"),
+        ({"finrange": [0.0, 1, 10**9]}, "how many must be a whole number from 2 to 10000"),
+        ({"finrange": [0, 1, 2.5]}, "how many must be a whole number from 2 to 10000"),
+        ({"finrange": [0, 1, 5]}, "and not 5 different ones; write 0.0, found [0, 1, 5]"),
+        ({"logfinrange": [0.0, 1, 5]}, "the first number must be greater than 0"),
+    ],
+)
+def test_a_mistake_in_a_space_is_told_with_what_is_allowed(content, expected):
+    (problem,) = problems_of("ER", {"rate": content, "batch_size": 4})
+    assert problem.startswith("hyperparameters.rate: ") and expected in problem
+
+
+@pytest.mark.parametrize(
+    ("learner", "hyperparameters", "expected"),
+    [
+        ({"uniform": [0, 1]}, {}, "learner: expected a name or {choice: [...]}"),
+        ({"choice": ["ER", "Der"]}, {}, "learner: unknown learner 'Der', did you mean 'DER'?"),
+        ({"choice": ["ER", 3]}, {}, "learner: expected a name or {choice: [...]}, found 3"),
+        (["ER"], {}, "learner: expected a name or {choice: [...]}, found ['ER']"),
+        ("ER", [1], "hyperparameters: expected names or auto, found [1]"),
+        ("ER", "atuo", "hyperparameters: expected names or auto, found 'atuo'"),
+        ("ER", {"learner": {"choice": ["a", "b"]}}, "hyperparameters.learner: it has a place"),
+        ("ER", {"max_epochs": 3}, "hyperparameters.max_epochs: as a constant it is trainer.max_e"),
+        ("ER", {"max_epochs": {"uniform": [1, 3]}}, "hyperparameters.max_epochs: expected whole"),
+        ("ER", {"max_epochs": {"choice": [0, 3]}}, "hyperparameters.max_epochs: expected whole"),
+        ("ER", {1: 2}, "hyperparameters: a name is a text, found 1"),
+        ("ER", None, "hyperparameters: expected names or auto, found None"),
+        ("ER", {"alpha": "auto"}, "hyperparameters.alpha: there is no default space for it (batch"),
+    ],
+)
+def test_a_mistake_beside_a_space_is_told(learner, hyperparameters, expected):
+    (problem,) = problems_of(learner, hyperparameters)
+    assert problem.startswith(expected)
+
+
+def test_constants_lists_and_null_are_not_searched():
+    constants = {"optimizer": "SGD", "sizes": [1, 2], "limit": None, "flag": False}
+    space = SearchSpace.of("ER", constants)
+    assert not space and space.complete({}) == space.middle() == constants
+    assert (space.learner, space.learners) == ("ER", ("ER",))
+
+
+def test_a_trial_gets_what_its_learner_takes():
+    space = SearchSpace.of(
+        {"choice": ["ER", "DER++", "LwF"]},
+        {
+            "alpha": {"uniform": [0, 1]},
+            "temperature": {"choice": [1.0, 2.0]},
+            "batch_size": {"choice": [16, 32]},
+            "learning_rate": {"loguniform": [0.001, 1]},
+            "beta": 0.5,
+        },
+    )
+    drawn = space.encode({"alpha": 0.25, "temperature": 2.0, "batch_size": 16})
+    shared = {"beta": 0.5, "batch_size": 16, "learning_rate": 0.0316228}
+
+    def of(learner: str):
+        return space.complete(drawn | {"learner": f'"{learner}"'})
+
+    assert of("ER") == {"learner": "ER", **shared}
+    assert of("DER++") == {"learner": "DER++", "alpha": 0.25, **shared}
+    assert of("LwF") == {"learner": "LwF", "temperature": 2.0, **shared}
+    read = space.read_by({"learning_rate", "alpha"})  # the user's model_fn reads alpha too
+    assert read.complete(drawn | {"learner": '"ER"'}) == {"learner": "ER", "alpha": 0.25, **shared}
+
+
+def test_a_space_that_nothing_reads_is_refused_and_a_default_one_left_out():
+    space = SearchSpace.of("ER", {"alpha": {"uniform": [0, 1]}, "batch_size": {"choice": [1, 2]}})
+    with pytest.raises(errors.InvalidParamsError, match=r"alpha: a search would be in vain"):
+        space.read_by({"learning_rate"})
+    automatic = SearchSpace.of("ER", "auto").read_by({"learning_rate"})
+    assert set(automatic.domains) == {"learning_rate", "batch_size", "memory_batch_size"}
+
+
+@pytest.mark.parametrize("learner", registry.LEARNERS)
+def test_default_spaces_are_of_hyperparameters_that_are_read(learner):
+    space = SearchSpace.of(learner, "auto")
+    taken = set(hyperparameters_of(registry.learner_class(learner)))
+    assert set(space.domains) <= taken | set(optimization.optimizer_hyperparameters())
+    assert space.read_by(optimization.optimizer_hyperparameters()).domains == space.domains
+    solves = "backbone" in registry.LEARNERS[learner].needs
+    assert ("learning_rate" in space.domains) != solves
+
+
+def test_default_spaces_one_by_one():
+    space = SearchSpace.of("DER", {"alpha": "auto", "learning_rate": "auto", "optimizer": "Adam"})
+    assert space.domains["alpha"] == Domain("loguniform", (0.05, 2.0))
+    assert space.domains["learning_rate"] == Domain("loguniform", (1e-5, 1e-2))
+    assert "momentum" not in default_spaces.of_learners(["ER"], "AdamW")
+    both = SearchSpace.of({"choice": ["EWC", "SLDA"]}, "auto")
+    assert {"learner", "ewc_weight", "shrinkage", "learning_rate"} <= set(both.domains)
+
+
+def test_the_most_epochs_are_those_searched_or_the_trainers():
+    assert SearchSpace.of("ER", {"max_epochs": {"choice": [3, 9, 5]}}).most_epochs(50) == 9
+    assert SearchSpace.of("ER", {"max_epochs": {"lograndint": [3, 81]}}).most_epochs(None) == 81
+    assert SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}}).most_epochs(50) == 50
+
+
+def test_parameters_are_read_without_torch_and_syne_tune():
+    code = (
+        "import sys; from renate_stages.params import Params; "
+        "p = Params.parse({'learner': {'choice': ['ER', 'DER']}, 'hyperparameters': 'auto'}); "
+        "bool(p.search_space); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'syne_tune', 'pandas')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,255 @@
+"""`tune` with a space: what it writes, what `train` makes of it, and going on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from small_project import edit_params, snapshot
+from small_searches import make_project
+
+from renate_stages import errors, files
+from renate_stages.inputs import read_tuned
+from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.tuning.trials import Trials
+
+SPACES = {
+    "hyperparameters__learning_rate": {"loguniform": [0.001, 1.0]},
+    "hyperparameters__momentum": {"uniform": [0.0, 0.95]},
+}
+SEARCH = {"scheduler": "random", "max_trials": 3}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return make_project(tmp_path / "project", epochs=2)
+
+
+def quiet(message: str) -> None:
+    assert message
+
+
+def searched(project, **changes) -> dict:
+    """Run `tune` and return what it says of its search."""
+    edit_params(project, **{**SPACES, "tuning": SEARCH, **changes})
+    tune.run(project, quiet)
+    return files.read_json(project.tuning / "search.json")
+
+
+def rows(project) -> list[dict[str, str]]:
+    text = (project.tuning / "tuning_history.csv").read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_a_search_leaves_its_trials_its_choice_and_the_best_training(project):
+    said = searched(project)
+    assert said["trials"] == {"completed": 3} and said["epochs"] == 6
+    assert (said["ended_by"], said["not_repeatable_because"]) == ("max_trials", [])
+    assert [(row["trial"], row["epoch"]) for row in rows(project)] == [
+        (str(trial), str(epoch)) for trial in range(3) for epoch in (1, 2)
+    ]
+    last = [row for row in rows(project) if row["epoch"] == "2"]
+    values = [float(row["metric.accuracy"]) for row in last]
+    best = said["best"]
+    assert best["value"] == max(values) and best["trial"] == values.index(max(values))
+    assert read_tuned(project.tuned) == best["configuration"]
+    names = {path.name for path in project.tuning.rglob("*") if path.is_file()}
+    assert names == {"search.json", "tuning_history.csv", "last.ckpt"}
+    assert not project.searches.exists()
+
+
+def test_equal_searches_leave_equal_bytes(project):
+    searched(project)
+    first = snapshot(project)
+    tune.run(project, quiet)
+    assert snapshot(project) == first
+
+
+@pytest.mark.parametrize(
+    ("learner", "scheduler", "status"),
+    [("ER", "random", "completed"), ("LwF", "random", "completed"), ("ER", "pasha", "paused")],
+)
+def test_the_best_training_that_is_taken_over_gives_the_bytes_of_one_done_again(
+    project, learner, scheduler, status
+):
+    tuning = {"scheduler": scheduler, "max_trials": 1 if scheduler == "pasha" else 3}
+    changes = {"learner": learner, "trainer__keep": "best", "trainer__max_epochs": 5}
+    said = searched(project, tuning=tuning, **changes)
+    best = [row for row in rows(project) if row["trial"] == str(said["best"]["trial"])]
+    assert best[0]["status"] == status and len(best) == (5 if status == "completed" else 3)
+    said: list[str] = []
+    train.run(project, said.append)
+    assert said[0].startswith("the best trial was trained with these values")
+    taken_over = snapshot(project)
+    edit_params(project, tuning={**tuning, "reuse_best": False})
+    tune.run(project, quiet)
+    assert not list(project.tuning.rglob("*.ckpt"))
+    said.clear()
+    train.run(project, said.append)
+    assert said[0].startswith("update 1")
+    again = snapshot(project)
+    for name in [name for name in taken_over if name.startswith(("state/", "metrics/", "plots/"))]:
+        assert again[name] == taken_over[name], name
+
+
+def test_other_settings_are_trained_anew(project):
+    searched(project)
+    edit_params(project, trainer__threads=2)
+    said: list[str] = []
+    train.run(project, said.append)
+    assert said[0].startswith("update 1")
+
+
+def test_learner_and_epochs_can_be_searched(project):
+    searched(
+        project,
+        learner={"choice": ["FineTuning", "ER"]},
+        hyperparameters__max_epochs={"randint": [1, 3]},
+    )
+    chosen = read_tuned(project.tuned)
+    assert chosen["learner"] in ("FineTuning", "ER") and chosen["max_epochs"] in (1, 2, 3)
+    train.run(project, quiet)
+    assert files.read_json(project.state / "state.json")["learner"] == chosen["learner"]
+    trained = files.read_json(project.update_metrics)["training"]
+    assert trained["epochs"] == chosen["max_epochs"]
+
+
+def test_a_search_that_was_killed_goes_on_from_its_trials(project, monkeypatch):
+    searched(project)
+    straight = snapshot(project)
+    start, started = Trials._start, []
+
+    def counted(self, record):
+        started.append(record.number)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+        start(self, record)
+
+    monkeypatch.setattr(Trials, "_start", counted)
+    with pytest.raises(KeyboardInterrupt):
+        tune.run(project, quiet)
+    assert snapshot(project) == straight, "nothing was written"
+    said: list[str] = []
+    tune.run(project, said.append)
+    assert said[0] == "the search goes on: 2 trials are known"
+    assert started == [0, 1, 2, 2]
+    assert snapshot(project) == straight
+
+
+def test_the_history_goes_on_over_updates_and_is_used(project):
+    searched(project)
+    train.run(project, quiet)
+    export.run(project, quiet)
+    first = rows(project)
+    project.parent.rename(project.root / "older")
+    project.state.rename(project.parent)
+    edit_params(project, update__number=2, update__parent=1)
+    prepare.run(project, quiet)
+    restore_state.run(project, quiet)
+    said = searched(project, tuning={**SEARCH, "max_trials": 2})
+    assert said["history"][0].startswith("history: 6 of 6 rows, 3 of 3 trials, of 1 of 1 updates")
+    assert [row["update"] for row in rows(project)] == ["1"] * 6 + ["2"] * 4
+    assert [tuple(row.values()) for row in rows(project)[:6]] == [tuple(r.values()) for r in first]
+    best = max(first, key=lambda row: float(row["metric.accuracy"]))
+    assert rows(project)[6]["config.learning_rate"] == best["config.learning_rate"]
+
+    edit_params(project, hyperparameters__learning_rate=0.1, hyperparameters__momentum=0.9)
+    tune.run(project, quiet)  # constants
+    assert [row["update"] for row in rows(project)] == ["1"] * 6, "handed on"
+
+
+@pytest.mark.parametrize(
+    ("budget", "reached"),
+    [({"max_epochs_total": 3}, "max_epochs_total"), ({"max_time": 0.001}, "max_time")],
+)
+def test_a_search_ends_at_the_first_limit(project, budget, reached):
+    if reached == "max_time":
+        with pytest.raises(errors.NoFinishedTrialError, match=r"none of [01] trial"):
+            searched(project, tuning={**SEARCH, **budget})
+        assert not project.tuned.exists() and not project.tuning.exists()
+        return
+    said = searched(project, tuning={**SEARCH, **budget})
+    assert said["ended_by"] == reached and said["epochs"] == 3
+    assert said["trials"] == {"completed": 1, "stopped": 1}
+
+
+def test_trials_that_fail_are_kept_with_their_last_words(project):
+    faults = {"choice": ["", "exit", "kill"]}
+    said = searched(
+        project,
+        hyperparameters__fault=faults,
+        tuning={"scheduler": "grid", "scheduler_arguments": {"points": 1}, "max_trials": 9},
+    )
+    assert said["trials"] == {"completed": 1, "failed": 2}
+    logs = [path.read_text() for path in sorted((project.tuning / "failures").iterdir())]
+    assert len(logs) == 2 and all(log.startswith("it ended with code") for log in logs)
+    assert {row["status"] for row in rows(project)} == {"completed", "failed"}
+
+
+def test_no_finished_trial_shows_the_first_ones_log(project):
+    with pytest.raises(errors.NoFinishedTrialError, match=r"none of 5 trial[\s\S]*process \d+"):
+        searched(project, hyperparameters__fault="exit", tuning={**SEARCH, "max_trials": 20})
+
+
+def test_two_workers_find_the_same_trials(project):
+    one = searched(project)
+    alone = rows(project)
+    two = searched(project, tuning={**SEARCH, "n_workers": 2})
+    assert rows(project) == alone and two["best"] == one["best"]
+    assert two["not_repeatable_because"] == ["2 trials ran at a time (tuning.n_workers)"]
+
+
+@pytest.mark.parametrize("over", ["new", "weighted"])
+def test_the_objective_can_be_of_the_new_data(project, over):
+    weight = {"new_weight": 0.5} if over == "weighted" else {}
+    said = searched(project, tuning={**SEARCH, "objective": over, **weight})
+    assert said["objective"]["over"] == over
+
+
+def test_an_update_that_forgets_takes_the_best_known_values(project):
+    edit_params(project, update__kind="forget", **SPACES)
+    tune.run(project, quiet)
+    assert read_tuned(project.tuned)["learning_rate"] == pytest.approx(0.0316, abs=1e-3)
+    assert json.loads((project.tuning / "search.json").read_text()) == {"searched": False}
+
+
+def test_the_plots_and_the_report_show_the_search(project):
+    searched(project, tuning={**SEARCH, "n_workers": 2})
+    train.run(project, quiet)
+    export.run(project, quiet)
+    progress = list(csv.DictReader((project.plots / "tuning.csv").read_text().splitlines()))
+    assert [row["epochs"] for row in progress] == ["1", "2", "3", "4", "5", "6"]
+    best = [float(row["best"]) for row in progress]
+    assert best == sorted(best)
+    trials = list(csv.DictReader((project.plots / "tuning_trials.csv").read_text().splitlines()))
+    assert [row["trial"] for row in trials] == ["0", "1", "2"]
+    assert {"status", "value", "learning_rate", "momentum", "learner"} <= trials[0].keys()
+    report = project.report.read_text()
+    assert "## Search" in report and "| scheduler | random |" in report
+    assert "No earlier trials were used." in report
+    assert "need not find the same again: 2 trials ran at a time" in report
+
+
+def test_without_a_search_the_plot_has_no_rows_and_the_report_no_word(project):
+    for stage in (tune, train, export):
+        stage.run(project, quiet)
+    assert (project.plots / "tuning.csv").read_text() == "epochs,best,trial\n"
+    assert "Search" not in project.report.read_text()
+
+
+@pytest.mark.parametrize("scheduler", ["bo", "asha", "pasha", "rush", "bounding-box"])
+def test_schedulers_search_end_to_end(project, scheduler):
+    if scheduler == "bo":
+        pytest.importorskip("botorch")
+    said = searched(
+        project,
+        trainer__max_epochs=4,
+        tuning={"scheduler": scheduler, "max_trials": 5},
+    )
+    assert sum(said["trials"].values()) == 5 and said["epochs"] <= 20
+    assert said["ended_by"] == "max_trials"
+    first = snapshot(project)
+    tune.run(project, quiet)
+    assert snapshot(project) == first

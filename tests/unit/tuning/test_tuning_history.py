@@ -1,0 +1,182 @@
+"""The trials of all updates: their file, and what they are for a space of today."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from renate_stages import errors
+from renate_stages.tuning import History, SearchSpace, TrialEpoch, TrialRecord
+
+SPACE = SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}, "batch_size": 32})
+
+
+def trial(update=1, number=0, values=(0.5,), status="completed", **configuration) -> TrialRecord:
+    configuration = {"learner": "ER", "rate": 0.5, "batch_size": 32} | configuration
+    epochs = tuple(TrialEpoch(n, 10 * n, {"accuracy": v}) for n, v in enumerate(values, 1))
+    given = {name: value for name, value in configuration.items() if value is not ...}
+    return TrialRecord(update, number, status, given, epochs)
+
+
+def usable(*trials: TrialRecord, space=SPACE, mode="max"):
+    return History().with_trials(trials).usable(space, "accuracy", mode)
+
+
+def test_the_file_has_a_row_for_each_epoch(tmp_path):
+    history = History().with_trials(
+        [
+            trial(2, 0, (0.25, 1 / 3), "stopped", rate=0.1),
+            trial(1, 1, (), "failed", rate=1e-05),
+        ]
+    )
+    history.write(tmp_path / "history.csv")
+    assert (tmp_path / "history.csv").read_bytes() == (
+        b"update,trial,status,epoch,steps,config.batch_size,config.learner,config.rate,"
+        b"metric.accuracy\n"
+        b"1,1,failed,0,0,32,ER,1e-05,\n"
+        b"2,0,stopped,1,10,32,ER,0.1,0.25\n"
+        b"2,0,stopped,2,20,32,ER,0.1,0.3333333333333333\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.1,
+        1,
+        True,
+        None,
+        "SGD",
+        "1",
+        "true",
+        "null",
+        "",
+        " 2",
+        'a "b", c',
+        '"quoted"',
+        "two\nlines",
+        "\xe9",
+        "NaN",
+        [1, "a"],
+        1e300,
+        -0.0,
+    ],
+)
+def test_values_come_back_as_they_were(tmp_path, value):
+    history = History().with_trials([trial(x=value), trial(number=1, x=...)])
+    history.write(tmp_path / "history.csv")
+    read = History.read(tmp_path / "history.csv")
+    assert read == history and type(read.trials[0].configuration["x"]) is type(value)
+    assert "x" not in read.trials[1].configuration  # a cell that is empty is none
+    read.write(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "history.csv").read_bytes()
+
+
+def test_a_metric_that_is_no_number_comes_back(tmp_path):
+    History().with_trials([trial(values=(math.nan, 0.5))]).write(tmp_path / "history.csv")
+    (read,) = History.read(tmp_path / "history.csv").trials
+    assert math.isnan(read.epochs[0].metrics["accuracy"]) and read.value("accuracy") == 0.5
+    assert read.value("loss") is None
+
+
+def test_updates_accumulate_and_a_trial_told_again_replaces(tmp_path):
+    first = History().with_trials([trial(1, 0), trial(1, 1)])
+    both = first.with_trials([trial(2, 0), trial(1, 1, (0.75,))])
+    assert [(each.update, each.trial) for each in both.trials] == [(1, 0), (1, 1), (2, 0)]
+    assert both.trials[1].value("accuracy") == 0.75
+
+
+def test_no_file_and_an_empty_one_are_no_trials(tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    assert History.read(tmp_path / "none.csv") == History.read(tmp_path / "empty.csv") == History()
+    History().write(tmp_path / "written.csv")
+    assert History.read(tmp_path / "written.csv") == History()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"update,trial\n1,2\n", "column status is missing"),
+        (b"update,trial,status,epoch,steps\n1,2\n", "expected 5 cells, found 2"),
+        (b"update,trial,status,epoch,steps\n1,x,ok,1,1\n", "invalid literal"),
+        (b"update,trial,status,epoch,steps,metric.a\n1,1,ok,1,1,high\n", "a metric is no number"),
+        (b"\xff", "decode"),
+    ],
+)
+def test_a_damaged_file_is_told(tmp_path, content, expected):
+    path = tmp_path / "history.csv"
+    path.write_bytes(content)
+    with pytest.raises(errors.MalformedFileError, match=expected) as raised:
+        History.read(path)
+    assert "history.csv" in str(raised.value)
+
+
+def test_all_of_the_same_space_is_usable():
+    found = usable(trial(1, 0, (0.9, 0.7)), trial(1, 1, (0.6,), rate=0.25), trial(2, 0, (0.1,)))
+    assert found.notes == ("history: 4 of 4 rows, 3 of 3 trials, of 2 of 2 updates can be used",)
+    assert [each.value for each in found.trials] == [0.7, 0.6, 0.1]
+    assert found.best(5) == [{"rate": 0.5}, {"rate": 0.25}]
+    assert usable().notes == () and usable().best(3) == []
+
+
+def test_the_best_are_of_the_latest_update_then_of_the_one_before_then_their_seconds():
+    trials = [
+        trial(update, number, (value,), rate=rate)
+        for update, number, value, rate in [
+            (1, 0, 0.9, 0.11),
+            (1, 1, 0.8, 0.12),
+            (2, 0, 0.3, 0.21),
+            (2, 1, 0.5, 0.22),
+            (2, 2, 0.4, 0.23),
+        ]
+    ]
+    rates = [point["rate"] for point in usable(*trials).best(9)]
+    assert rates == [0.22, 0.11, 0.23, 0.12, 0.21]
+    rates = [point["rate"] for point in usable(*trials, mode="min").best(3)]
+    assert rates == [0.21, 0.12, 0.23]
+
+
+def test_a_hyperparameter_that_trials_lack_is_taken_in_the_middle():
+    space = SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}, "momentum": {"uniform": [0, 0.5]}})
+    found = usable(trial(batch_size=...), space=space)
+    assert found.best(1) == [{"rate": 0.5, "momentum": 0.25}]
+    assert found.notes[1:] == ("1 row (1 trial) of update 1 without momentum: taken as 0.25",)
+
+
+def test_one_that_is_no_more_and_one_that_is_fixed_otherwise_are_told():
+    found = usable(trial(1, 0, (0.1, 0.2), old=3, batch_size=64), trial(2, 0, learner="DER"))
+    assert len(found.trials) == 2
+    assert found.notes[1:] == (
+        "2 rows (1 trial) of update 1 with batch_size 64, which is 32 now: used all the same",
+        "2 rows (1 trial) of update 1 with old, which params.yaml has no more: used without it",
+        "1 row (1 trial) of update 2 with learner 'DER', which is 'ER' now: used all the same",
+    )
+
+
+def test_what_is_no_point_of_the_space_is_not_used_and_told():
+    found = usable(
+        trial(1, 0, (0.5, 0.5), rate=2.0),
+        trial(1, 1, rate="fast"),
+        trial(2, 0, (), "failed"),
+        trial(2, 1, (0.5, math.nan)),
+        trial(3, 0),
+    )
+    assert [each.update for each in found.trials] == [3]
+    assert found.notes == (
+        "history: 1 of 7 rows, 1 of 5 trials, of 1 of 3 updates can be used",
+        "3 rows (2 trials) of update 1 not used: rate not among the values searched now",
+        "1 row (1 trial) of update 2 not used: they failed",
+        "2 rows (1 trial) of update 2 not used: accuracy was not measured",
+    )
+
+
+def test_a_hyperparameter_that_its_learner_does_not_take_is_not_lacking():
+    space = SearchSpace.of({"choice": ["ER", "DER"]}, {"alpha": {"uniform": [0, 1]}})
+    own = {"rate": ..., "batch_size": ...}
+    found = usable(trial(**own), trial(1, 1, learner="DER", alpha=0.3, **own), space=space)
+    assert len(found.notes) == 1
+    assert found.best(2) == [
+        {"learner": '"ER"', "alpha": 0.5},
+        {"learner": '"DER"', "alpha": 0.3},
+    ]
