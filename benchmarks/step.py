@@ -7,6 +7,9 @@ three peers in the same process, in turn:
     (b) the same with a DataLoader as people write it, an example at a time
     (c) Avalanche's strategy of the name, where it is installed (extra `avalanche`) and has one
 
+With `--relative`, instead: what a step of each learner costs beside one of FineTuning, the table of
+docs/learners.md.
+
 Two settings: a small CNN (16 channels first) on CIFAR-sized images, 32 new and 32 remembered
 examples; an MLP 784-200-10 on MNIST-sized ones, 64 and 64. The data is random: its values cost no time.
 """
@@ -44,6 +47,7 @@ from renate_stages.user_config import UserConfig
 MEMORY = 5000
 RATE = 0.01
 LEARNERS = ("ER", "DER++", "CLS-ER", "LwF")
+RELATIVE = ("WiSE-FT", "EWC", "LwF", "ER", "ER-ACE", "Offline-ER", "DER", "DER++", "CLS-ER")
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}
 
 
@@ -87,9 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three repeats instead of nine")
     parser.add_argument("--only", choices=LEARNERS, help="one learner")
+    parser.add_argument("--relative", action="store_true", help="learners beside FineTuning")
     arguments = parser.parse_args()
     repeats = 3 if arguments.quick else 9
     torch.set_num_threads(1)
+    if arguments.relative:
+        measure_relative(repeats)
+        return
     with_avalanche = find_spec("avalanche") is not None
     report = Report("step", {"repeats": repeats, "threads": 1, "avalanche": with_avalanche})
     if not with_avalanche:
@@ -131,6 +139,26 @@ def measure(
             report.at_most(f"{setting.name} {learner} over {name}", ratio, aim)
 
 
+def measure_relative(repeats: int) -> None:
+    """Time a step of each learner, all in turn, and print it as a multiple of FineTuning's."""
+    report = Report("step-relative", {"repeats": repeats, "threads": 1})
+    names = ("FineTuning", *RELATIVE)
+    for setting in SETTINGS:
+        with TemporaryDirectory() as folder:
+            runs = {name: ours(setting, name, Path(folder) / name) for name in names}
+            times: dict[str, list[float]] = {name: [] for name in names}
+            for repeat in range(repeats + 1):
+                for name, run in runs.items():
+                    taken = run()
+                    if repeat:
+                        times[name].append(taken)
+        print(f"{setting.name + ', a step beside FineTuning':<44}   median       min       max")
+        for name in RELATIVE:
+            ratios = [a / b for a, b in zip(times[name], times["FineTuning"], strict=True)]
+            report.add(f"{setting.name} {name}", ratios)
+    report.finish()
+
+
 # -- ours ------------------------------------------------------------------------------------------
 
 
@@ -149,6 +177,7 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
         "memory_batch_size": setting.batch,
         "memory_size": MEMORY,
     }
+    folder.mkdir(exist_ok=True)
     new = write(folder / "new", *setting.examples(setting.batch * setting.steps, 0))
     parent = parent_state(folder / "parent", setting, new)
     user = UserConfig(folder / "config.py", {"model_fn": lambda: setting.model_fn()})
@@ -349,7 +378,12 @@ def avalanche(setting: Setting, strategy: str) -> Callable[[], float]:
     }
     own: dict[str, dict[str, Any]] = {
         "Replay": {"mem_size": MEMORY},
-        "DER": {"mem_size": MEMORY, "batch_size_mem": setting.batch, "alpha": 0.3, "beta": 0.5},
+        "DER": {
+            "mem_size": MEMORY,
+            "batch_size_mem": 2 * setting.batch,  # it takes one draw for both terms, the paper two
+            "alpha": 0.3,
+            "beta": 0.5,
+        },
         "LwF": {"alpha": 1.0, "temperature": 2.0},
     }
     made = getattr(supervised, strategy)(**common, **own[strategy])

@@ -26,7 +26,8 @@ from renate_stages.data import StoredDataset
 from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
 from renate_stages.evaluation.evaluator import evaluate
 from renate_stages.learners import registry
-from renate_stages.learners.base import Learner, UpdateContext, hyperparameters_of
+from renate_stages.learners.base import Learner, hyperparameters_of
+from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection

@@ -230,8 +230,9 @@ def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
             names[place] = "chosen, " + names[place] if place in names else "chosen"
     for place, name in names.items():
         text = f"{rows[place]['coefficient']:g} ({name})"
-        axes.annotate(text, (old[place], new[place]), (9, 9), textcoords="offset points")
-    axes.margins(x=0.24, y=0.12)
+        away = (9, -17) if name == "chosen" else (9, 9)  # it may lie beside an end
+        axes.annotate(text, (old[place], new[place]), away, textcoords="offset points")
+    axes.margins(x=0.24, y=0.14)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"{metric} on the validation data of earlier updates")

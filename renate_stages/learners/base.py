@@ -17,9 +17,8 @@ Most strategies are the base, or `ReplayLearner`, with loss components; see `com
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -30,164 +29,19 @@ from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.steps import Memory, Pass, RowSource, StepLoader, Steps, step_loader
-from renate_stages.errors import InvalidHyperparameterError
+from renate_stages.learners.arguments import in_range, positive
 from renate_stages.learners.averaging import averaged_copy
+from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.epoch_losses import EpochLosses
+from renate_stages.learners.loss_component import LossComponent, Passed, tensors_of
 from renate_stages.learners.masking import mask_classes
 from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.features import backbone_of
-from renate_stages.randomness import Generators
 
 NOTHING = np.empty(0, dtype=np.int64)
-
-
-def _say_nothing(_: str) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class UpdateContext:
-    """What an update gives to its learner.
-
-    Args:
-        model: The model to train, with the parent's weights.
-        untrained: Weights of a newly built model, for learners that start anew.
-        loss_fn: Loss of outputs and targets, one value per example or their mean.
-        optimizer_fn: Builds the optimizer from the parameters to train.
-        lr_scheduler_fn: Builds a scheduler from the optimizer, and says how often it steps:
-            `epoch` or `step`. None: a constant rate.
-        task_id: Names the model's parameters of this task.
-        generators: The update's named generators.
-        num_workers: Loader processes.
-        test_transforms: Of inputs and targets, as examples are measured.
-        memory_transforms: Of inputs and targets, as examples are replayed.
-        old_classes: Labels met before this update, ascending; empty where it is the first.
-        has_parent: Whether the model has the weights of an earlier update.
-        max_epochs: Passes over the new data; None: as many as it takes.
-        say: Tells the user something in one line.
-        parent_weights: Returns the parent's tensors by name, as they were stored; a model may have
-            grown since. None without a parent.
-    """
-
-    model: RenateModule
-    untrained: Mapping[str, Any]
-    loss_fn: Callable[[Any, Any], Tensor]
-    optimizer_fn: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-    lr_scheduler_fn: tuple[Callable[[torch.optim.Optimizer], Any], str] | None
-    task_id: str
-    generators: Generators
-    num_workers: int = 0
-    test_transforms: tuple[Any, Any] = (None, None)
-    memory_transforms: tuple[Any, Any] = (None, None)
-    old_classes: tuple[int, ...] = ()
-    has_parent: bool = False
-    max_epochs: int | None = None
-    say: Callable[[str], None] = _say_nothing
-    parent_weights: Callable[[], Mapping[str, Tensor]] = dict
-
-
-class Passed(NamedTuple):
-    """A batch that went through the model.
-
-    Args:
-        batch: What went in.
-        outputs: The model's outputs, `(B, K)` for a classifier.
-        features: What went into its last layer, `(B, F)`; None unless a component needs them.
-    """
-
-    batch: Batch
-    outputs: Any
-    features: Tensor | None = None
-
-
-class LossComponent(nn.Module):
-    """One term of a learner's loss. A subclass is a term of a paper's equation.
-
-    A component is a registered submodule of its learner: it moves to the device, its buffers are in
-    every checkpoint and, where `survives`, in the state.
-
-    Args:
-        weight: Factor of the term, >= 0.
-        own_draw: Whether it takes a draw from the memory of its own; else it shares the one of the
-            component before it. Without effect where it does not replay.
-    """
-
-    replays: ClassVar[bool] = True  # without a memory the term is 0
-    memory_fields: ClassVar[tuple[str, ...]] = ()  # what `remember` returns
-    needs_features: ClassVar[bool] = False
-    survives: ClassVar[bool] = False  # whether its state is kept for the next update
-
-    def __init__(self, weight: float = 1.0, own_draw: bool = True) -> None:
-        super().__init__()
-        self.weight = weight
-        self.own_draw = own_draw
-
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
-        """Return the term without its weight, a scalar.
-
-        Args:
-            new: The new batch.
-            memory: The draw from the memory; None where the component does not replay.
-        """
-        raise NotImplementedError
-
-    def remember(self, passed: Passed) -> dict[str, Tensor]:
-        """Return what is kept beside each example of a batch, by name, `(B, ...)` float."""
-        return {}
-
-    def start_update(self, learner: Learner) -> None:
-        """Prepare for an update; the model has the parent's weights."""
-
-    def after_step(self, learner: Learner) -> None:
-        """Follow the model after an optimizer step."""
-
-    def end_training(self, learner: Learner) -> None:
-        """Take what the next update needs; training is over, and the weights are final."""
-
-    def restore(self, left: Mapping[str, Tensor]) -> bool:
-        """Take the state that this component left at the parent's end; called in `start_update`.
-
-        Args:
-            left: What `state_dict()` returned there.
-
-        Returns:
-            Whether it fits; where it does not, nothing is taken.
-        """
-        own = _tensors_of(self)
-        fits = left.keys() == own.keys() and all(left[k].shape == own[k].shape for k in own)
-        if fits:
-            self.load_state_dict({**self.state_dict(), **left})
-        return fits
-
-
-class EpochLosses:
-    """Sums losses up on their device, a kernel every so many steps: reading each would wait for it."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[tuple[Tensor, int]]] = {}
-        self._sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, name: str, mean: Tensor, examples: int) -> None:
-        """Count a step's mean loss over some examples."""
-        waiting = self._waiting.setdefault(name, [])
-        waiting.append((mean.detach(), examples))
-        if len(waiting) == 512:
-            self._sum_up(name)
-
-    def _sum_up(self, name: str) -> None:
-        means, examples = zip(*self._waiting.pop(name), strict=True)
-        weights = torch.tensor(examples, dtype=torch.float64)
-        loss, count = self._sums.get(name, (0.0, 0))
-        loss += float(torch.stack(means).double().cpu() @ weights)
-        self._sums[name] = loss, count + sum(examples)
-
-    def means(self) -> dict[str, float]:
-        """Return the mean of each loss over all its examples."""
-        for name in list(self._waiting):
-            self._sum_up(name)
-        return {name: loss / count for name, (loss, count) in self._sums.items()}
 
 
 class Learner(LightningModule):
@@ -474,7 +328,7 @@ class Learner(LightningModule):
         """Return what the next update needs: tensors, and values that JSON can hold."""
         tensors = dict(self._left)  # as it came, where no update has started
         for name, component in self._surviving().items():
-            for key, value in _tensors_of(component).items():
+            for key, value in tensors_of(component).items():
                 tensors.setdefault(f"{name}.{key}", value)
         return tensors, {"learner": type(self).__name__}
 
@@ -512,49 +366,6 @@ def hyperparameters_of(learner: type[Learner]) -> dict[str, inspect.Parameter]:
                 if parameter.kind is not parameter.VAR_KEYWORD:
                     found[parameter.name] = parameter
     return {name: each for name, each in found.items() if name not in ("self", "context")}
-
-
-def positive(name: str, value: int) -> int:
-    """Return a hyperparameter that must be a whole number >= 1.
-
-    Raises:
-        InvalidHyperparameterError: If it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidHyperparameterError(name, value, "a whole number >= 1")
-    return value
-
-
-def in_range(
-    name: str, value: float, least: float, most: float = np.inf, *, below: bool = False
-) -> float:
-    """Return a hyperparameter that must be a number in [least, most], or [least, most) if `below`.
-
-    Raises:
-        InvalidHyperparameterError: If it is not.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= most or (below and value == most):
-        end = ")" if below or most == np.inf else "]"
-        raise InvalidHyperparameterError(name, value, f"a number in [{least:g}, {most:g}{end}")
-    return float(value)
-
-
-def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Return a hyperparameter that must be one of some names.
-
-    Raises:
-        InvalidHyperparameterError: If it is not.
-    """
-    if value not in allowed:
-        raise InvalidHyperparameterError(name, value, f"one of {', '.join(allowed)}")
-    return value
-
-
-def _tensors_of(component: nn.Module) -> dict[str, Tensor]:
-    """Return its state without what modules in it say of themselves beside tensors."""
-    state = component.state_dict()
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _on(tree: Any, device: torch.device) -> Any:

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from renate_stages.learners.arguments import in_range
 from renate_stages.learners.averaging import averaged_copy
-from renate_stages.learners.base import Learner, LossComponent, Passed, in_range
+from renate_stages.learners.base import Learner
+from renate_stages.learners.loss_component import LossComponent, Passed
 
 
 class ReplayLoss(LossComponent):

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from renate_stages.learners.base import UpdateContext, in_range
+from renate_stages.learners.arguments import in_range
 from renate_stages.learners.components import LogitDistillation, ReplayLoss
+from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.replay import ReplayLearner
 
 

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from renate_stages.learners.base import Passed, UpdateContext
 from renate_stages.learners.components import ReplayLoss
+from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.loss_component import Passed
 from renate_stages.learners.masking import mask_classes
 from renate_stages.learners.replay import ReplayLearner
 

@@ -9,7 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from renate_stages.data import StoredDataset
-from renate_stages.learners.base import Passed, UpdateContext, in_range
+from renate_stages.learners.arguments import in_range
+from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.loss_component import Passed
 from renate_stages.learners.replay import ReplayLearner
 
 

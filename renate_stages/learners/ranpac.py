@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.learners.base import Measure, UpdateContext, in_range
+from renate_stages.learners.arguments import in_range
 from renate_stages.learners.class_statistics import ClassStatistics, solve_positive
 from renate_stages.learners.closed_form import ClosedFormLearner
+from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.measure import Measure
 from renate_stages.models.heads import FeatureClassifier, RandomFeatureHead
 from renate_stages.randomness import Generators
 

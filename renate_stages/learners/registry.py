@@ -31,14 +31,17 @@ class Entry:
         needs: Of `memory` (keeps examples), `labels` (targets are class labels), `features` (the
             model has submodules `features` and `head`), `backbone` (its features are trained
             already).
-        cost: Examples that go through the model in a step: B new, M remembered; "fwd" where without
-            a backward pass.
+        examples: That go through the model in a step: B new, M remembered; "fwd" where without a
+            backward pass.
+        cost: Time of a step beside one of FineTuning; measured with a small CNN and B = M by
+            `benchmarks/step.py --relative`.
         summary: What it does, in a line.
         reference: The paper.
     """
 
     place: str
     needs: tuple[str, ...]
+    examples: str
     cost: str
     summary: str
     reference: str
@@ -49,6 +52,7 @@ LEARNERS = {
         "renate_stages.learners.replay:ExperienceReplay",
         ("memory",),
         "B + M",
+        "1.9x",
         "new and remembered examples as one batch",
         "Chaudhry et al. 2019",
     ),
@@ -56,6 +60,7 @@ LEARNERS = {
         "renate_stages.learners.der:DarkExperienceReplayPlusPlus",
         ("memory",),
         "B + 2 M",
+        "2.8x",
         "replays labels, and the logits that the model once gave",
         "Buzzega et al. 2020",
     ),
@@ -63,6 +68,7 @@ LEARNERS = {
         "renate_stages.learners.der:DarkExperienceReplay",
         ("memory",),
         "B + M",
+        "1.9x",
         "replays the logits that the model once gave",
         "Buzzega et al. 2020",
     ),
@@ -70,6 +76,7 @@ LEARNERS = {
         "renate_stages.learners.er_ace:ERACE",
         ("memory", "labels"),
         "B + M",
+        "1.9x",
         "new classes do not push old ones away",
         "Caccia et al. 2022",
     ),
@@ -77,6 +84,7 @@ LEARNERS = {
         "renate_stages.learners.cls_er:CLSER",
         ("memory", "labels"),
         "B + M, 2 M fwd",
+        "2.6x",
         "ER held close to a slow and a fast average of the model",
         "Arani et al. 2022",
     ),
@@ -84,6 +92,7 @@ LEARNERS = {
         "renate_stages.learners.offline_er:OfflineER",
         ("memory",),
         "B + M",
+        "2.0x",
         "ER that weighs new data by its share of all data so far",
         "awslabs/Renate",
     ),
@@ -91,27 +100,31 @@ LEARNERS = {
         "renate_stages.learners.scratch:BudgetedReplay",
         ("memory",),
         "B + M",
+        "1.9x",
         "samples from all data, kept on disk, in a fixed number of steps",
         "Prabhu et al. 2023",
     ),
     "NCM": Entry(
         "renate_stages.learners.nearest_mean:NearestClassMean",
         ("labels", "features", "backbone"),
-        "B fwd, one pass",
+        "B fwd",
+        "one pass",
         "the nearest class mean; exact whatever came when",
         "Mensink et al. 2013",
     ),
     "SLDA": Entry(
         "renate_stages.learners.streaming_lda:StreamingLDA",
         ("labels", "features", "backbone"),
-        "B fwd, one pass",
+        "B fwd",
+        "one pass",
         "class means and one covariance; exact whatever came when",
         "Hayes & Kanan 2020",
     ),
     "RanPAC": Entry(
         "renate_stages.learners.ranpac:RanPAC",
         ("labels", "features", "backbone"),
-        "B fwd, one pass",
+        "B fwd",
+        "one pass",
         "ridge regression on random features; exact whatever came when",
         "McDonnell et al. 2023",
     ),
@@ -119,6 +132,7 @@ LEARNERS = {
         "renate_stages.learners.scratch:GDumb",
         ("memory", "labels"),
         "B",
+        "1x",
         "a new model from a class-balanced memory",
         "Prabhu et al. 2020",
     ),
@@ -126,6 +140,7 @@ LEARNERS = {
         "renate_stages.learners.scratch:Joint",
         ("memory",),
         "B",
+        "1x",
         "a new model from everything, kept: the bound",
         "retraining",
     ),
@@ -133,6 +148,7 @@ LEARNERS = {
         "renate_stages.learners.wise_ft:WiSEFT",
         (),
         "B",
+        "1x",
         "fine-tunes, then goes part of the way back to the parent's weights",
         "Wortsman et al. 2022",
     ),
@@ -140,6 +156,7 @@ LEARNERS = {
         "renate_stages.learners.lwf:LwF",
         (),
         "B, B fwd",
+        "1.3x",
         "stays close to what the parent says of the new data",
         "Li & Hoiem 2018",
     ),
@@ -147,6 +164,7 @@ LEARNERS = {
         "renate_stages.learners.ewc:EWC",
         (),
         "B",
+        "1.1x",
         "holds the weights that mattered so far",
         "Kirkpatrick et al. 2017, Schwarz et al. 2018",
     ),
@@ -154,6 +172,7 @@ LEARNERS = {
         "renate_stages.learners.base:FineTuning",
         (),
         "B",
+        "1x",
         "new data alone, which forgets: the baseline",
         "fine-tuning",
     ),
@@ -167,12 +186,19 @@ def names() -> list[str]:
 
 def table() -> str:
     """Return all learners as lines for a terminal."""
-    rows = [("learner", "needs", "examples a step", "what it does", "reference")]
+    rows = [("learner", "needs", "examples a step", "its cost", "what it does", "reference")]
     rows += [
-        (name, ", ".join(entry.needs) or "nothing", entry.cost, entry.summary, entry.reference)
-        for name, entry in LEARNERS.items()
+        (
+            name,
+            ", ".join(each.needs) or "nothing",
+            each.examples,
+            each.cost,
+            each.summary,
+            each.reference,
+        )
+        for name, each in LEARNERS.items()
     ]
-    rows += [(name, "", "", _added()[name], "") for name in names() if name not in LEARNERS]
+    rows += [(name, "", "", "", _added()[name], "") for name in names() if name not in LEARNERS]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -181,6 +207,7 @@ def table() -> str:
     lines += [
         "",
         "B: batch_size new examples, M: memory_batch_size remembered ones (fwd: forward only).",
+        "Its cost: time beside a step of FineTuning, of a small CNN with B = M; one pass: no epochs.",
         "backbone: works on a model whose features are trained. How to choose: docs/learners.md.",
         "Take one with `dvc exp run -S learner=NAME`; your own is learner: package.module:Class.",
     ]

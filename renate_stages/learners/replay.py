@@ -12,13 +12,10 @@ from torch import Tensor
 
 from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
 from renate_stages.data.steps import RandomRows, StepLoader
-from renate_stages.learners.base import (
-    Learner,
-    Passed,
-    UpdateContext,
-    one_of,
-    positive,
-)
+from renate_stages.learners.arguments import one_of, positive
+from renate_stages.learners.base import Learner
+from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.loss_component import Passed
 from renate_stages.learners.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
 from renate_stages.memory import SelectionPolicy, make_policy, rows_of_size, size_in_bytes
 from renate_stages.models.features import features_of

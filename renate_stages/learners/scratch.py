@@ -11,8 +11,10 @@ from torch import Tensor
 from renate_stages.data import ConcatStored, StoredDataset
 from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, StepLoader, Steps
 from renate_stages.errors import LabelsNeededError
-from renate_stages.learners.base import Learner, UpdateContext, one_of, positive
+from renate_stages.learners.arguments import one_of, positive
+from renate_stages.learners.base import Learner
 from renate_stages.learners.components import Reinitialisation
+from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import make_policy

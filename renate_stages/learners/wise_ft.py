@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.learners.base import Learner, UpdateContext, in_range, positive
+from renate_stages.learners.arguments import in_range, positive
+from renate_stages.learners.base import Learner
+from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.measure import Measure
 from renate_stages.models import RenateModule
 from renate_stages.models.module import unwrap

@@ -8,7 +8,7 @@ update and store. 128 bits of BLAKE2b (RFC 7693), with a different personalisati
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -39,12 +39,11 @@ def content_ids(columns: Mapping[str, Column], fields: Mapping[str, Field]) -> n
     paths = sorted(fields)
     head = blake2b(digest_size=16, person=b"renate content")
     head.update("; ".join(f"{path}: {fields[path]}" for path in paths).encode())
-    rows = [_rows(columns[path], fields[path].dtype) for path in paths]
+    parts = [_bytes_of_rows(columns[path], fields[path].dtype) for path in paths]
     digests = []
-    for parts in zip(*rows, strict=True):
+    for row in _joined(parts):
         one = head.copy()
-        for part in parts:
-            one.update(part)
+        one.update(row)
         digests.append(one.digest())
     return _array(digests)
 
@@ -72,11 +71,20 @@ def _array(digests: list[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), ">u8").astype("<u8").reshape(-1, 2)
 
 
-def _rows(column: Column, dtype: np.dtype) -> Iterable[bytes]:
-    """Return the bytes of each row; of a ragged one with its length, which ends it."""
+def _bytes_of_rows(column: Column, dtype: np.dtype) -> np.ndarray | list[bytes]:
+    """Return the bytes of each row, `(rows, width)`; of a ragged one with its length, which ends it."""
     if isinstance(column, Ragged):
         values = column.values.astype(dtype, copy=False)
         where = zip(column.offsets[:-1], column.offsets[1:], strict=True)
-        return (values[a:b].tobytes() + int(b - a).to_bytes(8, "little") for a, b in where)
-    rows = np.ascontiguousarray(column, dtype)
-    return (row.tobytes() for row in rows)
+        return [values[a:b].tobytes() + int(b - a).to_bytes(8, "little") for a, b in where]
+    values = np.ascontiguousarray(column, dtype)
+    return values.reshape(-1).view(np.uint8).reshape(len(values), values[:1].nbytes)
+
+
+def _joined(parts: Sequence[np.ndarray | list[bytes]]) -> Iterable[bytes | memoryview]:
+    """Return the bytes of each row over all columns."""
+    fixed = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(fixed) == len(parts):
+        return map(memoryview, np.concatenate(fixed, axis=1))
+    rows = [part if isinstance(part, list) else map(bytes, part) for part in parts]
+    return map(b"".join, zip(*rows, strict=True))

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from renate_stages.data import StepBatch, StoredDataset
-from renate_stages.learners.base import Learner, UpdateContext
+from renate_stages.learners.base import Learner
+from renate_stages.learners.context import UpdateContext
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
 from renate_stages.optimization import default_loss, default_optimizer

@@ -202,3 +202,25 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, name):
     child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
     field = child.memory().spec.metadata.get(METADATA + "logits")
     assert field is None or field.shape == (4,)
+
+
+def test_classes_that_no_update_has_met_take_no_part(after, second, case):
+    def wide_fn(model_state_url=None, dropout=0.0):
+        model = MLP(num_inputs=5, num_outputs=6, hidden_size=4)
+        if model_state_url is not None:
+            model.load_state_dict(torch.load(model_state_url, weights_only=True))
+        return model
+
+    learner, values = case
+    values, functions = {**values, "mask_unused_classes": True}, {"model_fn": wide_fn}
+    first, parent = after(learner, values, functions)
+    made = updater(learner, values, number=2, functions=functions)
+    updated = made.update(parent, second, {2: second})
+    assert weights(updated).isfinite().all()
+    assert all(np.isfinite(each) for row in updated.curves for each in row.values())
+    if "DER" in learner or learner == "CLS-ER":
+        return  # what is distilled of them is what the model said of them
+    start = made.build_model(None) if learner in ANEW else first.model
+    unmet = [each.head.weight[3:].detach() for each in (updated.model, start)]
+    torch.testing.assert_close(*unmet, rtol=0, atol=1e-7)  # an average of equals rounds
+    assert not torch.equal(updated.model.head.weight[:3], start.head.weight[:3])

@@ -1,0 +1,58 @@
+"""What an update gives to its learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renate_stages.models import RenateModule
+from renate_stages.randomness import Generators
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class UpdateContext:
+    """What an update gives to its learner.
+
+    Args:
+        model: The model to train, with the parent's weights.
+        untrained: Weights of a newly built model, for learners that start anew.
+        loss_fn: Loss of outputs and targets, one value per example or their mean.
+        optimizer_fn: Builds the optimizer from the parameters to train.
+        lr_scheduler_fn: Builds a scheduler from the optimizer, and says how often it steps:
+            `epoch` or `step`. None: a constant rate.
+        task_id: Names the model's parameters of this task.
+        generators: The update's named generators.
+        num_workers: Loader processes.
+        test_transforms: Of inputs and targets, as examples are measured.
+        memory_transforms: Of inputs and targets, as examples are replayed.
+        old_classes: Labels met before this update, ascending; empty where it is the first.
+        has_parent: Whether the model has the weights of an earlier update.
+        max_epochs: Passes over the new data; None: as many as it takes.
+        say: Tells the user something in one line.
+        parent_weights: Returns the parent's tensors by name, as they were stored; a model may have
+            grown since. None without a parent.
+    """
+
+    model: RenateModule
+    untrained: Mapping[str, Any]
+    loss_fn: Callable[[Any, Any], Tensor]
+    optimizer_fn: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    lr_scheduler_fn: tuple[Callable[[torch.optim.Optimizer], Any], str] | None
+    task_id: str
+    generators: Generators
+    num_workers: int = 0
+    test_transforms: tuple[Any, Any] = (None, None)
+    memory_transforms: tuple[Any, Any] = (None, None)
+    old_classes: tuple[int, ...] = ()
+    has_parent: bool = False
+    max_epochs: int | None = None
+    say: Callable[[str], None] = _say_nothing
+    parent_weights: Callable[[], Mapping[str, Tensor]] = dict
