@@ -31,13 +31,13 @@ SPACES = {"learning_rate": {"loguniform": [0.001, 1.0]}, "momentum": {"uniform":
 def main() -> None:
     """Time both ways by turns, for trials of both lengths."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one repeat of three trials")
+    parser.add_argument("--quick", action="store_true", help="one repeat of six trials")
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
         local_backend(arguments.peer)
         return
-    trials, repeats = (3, 1) if arguments.quick else (8, 3)
+    trials, repeats = (6, 1) if arguments.quick else (8, 3)
     report = Report("tuning", {"trials": trials, "repeats": repeats, "threads": 1, "seed": 0})
     print(f"{'trials per minute':<44}   median       min       max")
     with TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sandbox import digest
 
-TRANSFORM = "    return image.float() / 16\n"
+TRANSFORM = "    return images.float() / 16\n"
 PAUSE = '    if Path(".renate/pause").exists() and torch.is_grad_enabled():  # in training\n'
 PAUSE += '        Path(".renate/paused").touch()\n        __import__("time").sleep(600)\n'
 
