@@ -1,18 +1,24 @@
-"""A small project whose model fails as a hyperparameter says, and trials of it."""
+"""A small project whose model fails as a hyperparameter says, trials of it, and searches."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import shutil
 
 from small_project import REPOSITORY, edit_config, edit_params
 
-from renate_stages import state
+from renate_stages import files, state
 from renate_stages.project import Project
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.tuning.trials import Trials
 
 THOUSANDS = itertools.count(0, 1000)
+SPACES = {
+    "hyperparameters__learning_rate": {"loguniform": [0.001, 1.0]},
+    "hyperparameters__momentum": {"uniform": [0.0, 0.95]},
+}
+SEARCH = {"scheduler": "random", "max_trials": 3}
 CONSTANTS = {"batch_size": 32, "memory_size": 100}
 FAULTS = '''
 def fail(fault: str) -> None:
@@ -92,3 +98,16 @@ def run_to_end(trials: Trials, *numbers: int) -> dict[int, list[dict]]:
             reports[number].append(result)
         running -= {n for n, (_, status) in statuses.items() if status != "InProgress"}
     return reports
+
+
+def searched(project, **changes) -> dict:
+    """Run `tune` and return what it says of its search."""
+    edit_params(project, **{**SPACES, "tuning": SEARCH, **changes})
+    tune.run(project, quiet)
+    return files.read_json(project.tuning / "search.json")
+
+
+def rows(project) -> list[dict[str, str]]:
+    """Return the trials of all updates."""
+    text = (project.tuning / "tuning_history.csv").read_text()
+    return list(csv.DictReader(text.splitlines()))

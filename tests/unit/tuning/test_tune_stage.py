@@ -1,4 +1,4 @@
-"""`tune` with a space: what it writes, what `train` makes of it, and going on after a kill."""
+"""`tune` with a space: what it writes, what it says, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -7,40 +7,18 @@ import json
 
 import pytest
 from small_project import edit_params, snapshot
-from small_searches import make_project
+from small_searches import SEARCH, SPACES, make_project, quiet, rows, searched
 
 from renate_stages import errors, files
 from renate_stages.inputs import read_tuned
-from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.stages import export, train, tune
 from renate_stages.tuning.trials import Trials
-
-SPACES = {
-    "hyperparameters__learning_rate": {"loguniform": [0.001, 1.0]},
-    "hyperparameters__momentum": {"uniform": [0.0, 0.95]},
-}
-SEARCH = {"scheduler": "random", "max_trials": 3}
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     return make_project(tmp_path / "project", epochs=2)
-
-
-def quiet(message: str) -> None:
-    assert message
-
-
-def searched(project, **changes) -> dict:
-    """Run `tune` and return what it says of its search."""
-    edit_params(project, **{**SPACES, "tuning": SEARCH, **changes})
-    tune.run(project, quiet)
-    return files.read_json(project.tuning / "search.json")
-
-
-def rows(project) -> list[dict[str, str]]:
-    text = (project.tuning / "tuning_history.csv").read_text()
-    return list(csv.DictReader(text.splitlines()))
 
 
 def test_a_search_leaves_its_trials_its_choice_and_the_best_training(project):
@@ -58,48 +36,6 @@ def test_a_search_leaves_its_trials_its_choice_and_the_best_training(project):
     names = {path.name for path in project.tuning.rglob("*") if path.is_file()}
     assert names == {"search.json", "tuning_history.csv", "last.ckpt"}
     assert not project.searches.exists()
-
-
-def test_equal_searches_leave_equal_bytes(project):
-    searched(project)
-    first = snapshot(project)
-    tune.run(project, quiet)
-    assert snapshot(project) == first
-
-
-@pytest.mark.parametrize(
-    ("learner", "scheduler", "status"),
-    [("ER", "random", "completed"), ("LwF", "random", "completed"), ("ER", "pasha", "paused")],
-)
-def test_the_best_training_that_is_taken_over_gives_the_bytes_of_one_done_again(
-    project, learner, scheduler, status
-):
-    tuning = {"scheduler": scheduler, "max_trials": 1 if scheduler == "pasha" else 3}
-    changes = {"learner": learner, "trainer__keep": "best", "trainer__max_epochs": 5}
-    said = searched(project, tuning=tuning, **changes)
-    best = [row for row in rows(project) if row["trial"] == str(said["best"]["trial"])]
-    assert best[0]["status"] == status and len(best) == (5 if status == "completed" else 3)
-    said: list[str] = []
-    train.run(project, said.append)
-    assert said[0].startswith("the best trial was trained with these values")
-    taken_over = snapshot(project)
-    edit_params(project, tuning={**tuning, "reuse_best": False})
-    tune.run(project, quiet)
-    assert not list(project.tuning.rglob("*.ckpt"))
-    said.clear()
-    train.run(project, said.append)
-    assert said[0].startswith("update 1")
-    again = snapshot(project)
-    for name in [name for name in taken_over if name.startswith(("state/", "metrics/", "plots/"))]:
-        assert again[name] == taken_over[name], name
-
-
-def test_other_settings_are_trained_anew(project):
-    searched(project)
-    edit_params(project, trainer__threads=2)
-    said: list[str] = []
-    train.run(project, said.append)
-    assert said[0].startswith("update 1")
 
 
 def test_learner_and_epochs_can_be_searched(project):
@@ -138,44 +74,6 @@ def test_a_search_that_was_killed_goes_on_from_its_trials(project, monkeypatch):
     assert snapshot(project) == straight
 
 
-def test_the_history_goes_on_over_updates_and_is_used(project):
-    searched(project)
-    train.run(project, quiet)
-    export.run(project, quiet)
-    first = rows(project)
-    project.parent.rename(project.root / "older")
-    project.state.rename(project.parent)
-    edit_params(project, update__number=2, update__parent=1)
-    prepare.run(project, quiet)
-    restore_state.run(project, quiet)
-    said = searched(project, tuning={**SEARCH, "max_trials": 2})
-    assert said["history"][0].startswith("history: 6 of 6 rows, 3 of 3 trials, of 1 of 1 updates")
-    assert [row["update"] for row in rows(project)] == ["1"] * 6 + ["2"] * 4
-    assert [tuple(row.values()) for row in rows(project)[:6]] == [tuple(r.values()) for r in first]
-    last = [row for row in first if row["epoch"] == "2"]
-    best = max(last, key=lambda row: float(row["metric.accuracy"]))
-    assert rows(project)[6]["config.learning_rate"] == best["config.learning_rate"]
-
-    edit_params(project, hyperparameters__learning_rate=0.1, hyperparameters__momentum=0.9)
-    tune.run(project, quiet)  # constants
-    assert [row["update"] for row in rows(project)] == ["1"] * 6, "handed on"
-
-
-@pytest.mark.parametrize(
-    ("budget", "reached"),
-    [({"max_epochs_total": 3}, "max_epochs_total"), ({"max_time": 0.001}, "max_time")],
-)
-def test_a_search_ends_at_the_first_limit(project, budget, reached):
-    if reached == "max_time":
-        with pytest.raises(errors.NoFinishedTrialError, match=r"none of [01] trial"):
-            searched(project, tuning={**SEARCH, **budget})
-        assert not project.tuned.exists() and not project.tuning.exists()
-        return
-    said = searched(project, tuning={**SEARCH, **budget})
-    assert said["ended_by"] == reached and said["epochs"] == 3
-    assert said["trials"] == {"completed": 1, "stopped": 1}
-
-
 def test_trials_that_fail_are_kept_with_their_last_words(project):
     faults = {"choice": ["", "exit", "kill"]}
     said = searched(
@@ -192,14 +90,6 @@ def test_trials_that_fail_are_kept_with_their_last_words(project):
 def test_no_finished_trial_shows_the_first_ones_log(project):
     with pytest.raises(errors.NoFinishedTrialError, match=r"none of 5 trial[\s\S]*process \d+"):
         searched(project, hyperparameters__fault="exit", tuning={**SEARCH, "max_trials": 20})
-
-
-def test_two_workers_find_the_same_trials(project):
-    one = searched(project)
-    alone = rows(project)
-    two = searched(project, tuning={**SEARCH, "n_workers": 2})
-    assert rows(project) == alone and two["best"] == one["best"]
-    assert two["not_repeatable_because"] == ["2 trials ran at a time (tuning.n_workers)"]
 
 
 @pytest.mark.parametrize("over", ["new", "weighted"])
@@ -238,19 +128,3 @@ def test_without_a_search_the_plot_has_no_rows_and_the_report_no_word(project):
         stage.run(project, quiet)
     assert (project.plots / "tuning.csv").read_text() == "epochs,best,trial\n"
     assert "Search" not in project.report.read_text()
-
-
-@pytest.mark.parametrize("scheduler", ["bo", "asha", "pasha", "rush", "bounding-box"])
-def test_schedulers_search_end_to_end(project, scheduler):
-    if scheduler == "bo":
-        pytest.importorskip("botorch")
-    said = searched(
-        project,
-        trainer__max_epochs=4,
-        tuning={"scheduler": scheduler, "max_trials": 5},
-    )
-    assert sum(said["trials"].values()) == 5 and said["epochs"] <= 20
-    assert said["ended_by"] == "max_trials"
-    first = snapshot(project)
-    tune.run(project, quiet)
-    assert snapshot(project) == first
