@@ -18,6 +18,8 @@ from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.memory import POLICIES, size_in_bytes
 from renate_stages.params import Params
+from renate_stages.tuning.domains import KINDS
+from renate_stages.tuning.schedulers import SCHEDULERS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -28,6 +30,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
+    "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]
 COMMANDS = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
@@ -102,6 +105,16 @@ def test_the_guides_parameters_are_taken_and_its_policies_all_there_are():
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"memory_policy", *POLICIES}
     for size in re.findall(r"[\d.]+[KMG]i?B", GUIDE[: GUIDE.index("retention:")]):
         assert size_in_bytes(size) > 1
+
+
+def test_the_guide_to_tuning_has_every_space_and_every_scheduler():
+    guide = (REPOSITORY / "docs" / "tuning.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", guide, re.MULTILINE)
+    listed = dict(rows)
+    assert {name: listed.get(name) for name in SCHEDULERS} == {
+        name: entry.summary for name, entry in SCHEDULERS.items()
+    }
+    assert all(f"`{kind}: [" in guide for kind in KINDS)
 
 
 def test_the_pipeline_calls_commands_that_are_there():
