@@ -1,10 +1,12 @@
-"""Trials per minute against Syne Tune's LocalBackend: `make bench NAME=tuning`.
+"""What a search costs: `make bench NAME=tuning`.
 
-The same search (random, one worker, the same configurations) of the digits' second update, with a
-parent, a memory and validation data of both updates: by `renate-stages tune`, whose trials are forked,
-and by Syne Tune's Tuner and LocalBackend as they come, whose trials are fresh interpreters that do the
-same training. Both as whole processes, start included; once with trials that train for a moment, and
-once with trials that train for some seconds. MLflow is off in both.
+Trials per minute: the same search (random, one worker, the same configurations) of the digits' second
+update, with a parent, a memory and validation data of both updates: by `renate-stages tune`, whose
+trials are forked, and by Syne Tune's Tuner and LocalBackend as they come, whose trials are fresh
+interpreters that do the same training. Both as whole processes, start included; once with trials that
+train for a moment, and once with trials that train for some seconds. MLflow is off in both.
+
+Then epochs and quality, `pasha` and `rush` beside `asha`: see `search_quality.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from report import Report
+from search_quality import compare
 
 ROOT = Path(__file__).parents[1]
 LENGTHS = {"short": 2, "longer": 40}  # epochs
@@ -56,6 +59,7 @@ def main() -> None:
             report.add(f"{name} trials, seconds of one by LocalBackend", [60 / t for t in theirs])
             times = median(ours) / median(theirs)
             report.at_least(f"{name} trials: forked over fresh interpreters", times, 3)
+    compare(report, *((1, 8) if arguments.quick else (5, 20)))
     report.finish()
 
 
