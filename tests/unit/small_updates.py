@@ -100,3 +100,16 @@ def in_memory(made: ModelUpdater, before: UpdatedModel, parent: State) -> ModelU
     learner.restore_learner(*before.learner.learner_state())
     made._restored = lambda *_: learner
     return made
+
+
+class Interrupt:
+    """A transform that draws at random, and interrupts when it was called `left` times."""
+
+    def __init__(self) -> None:
+        self.left = -1
+
+    def __call__(self, inputs):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return inputs + 0.01 * torch.randn(5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_learners import context, stored
-from small_updates import VALUES, in_memory, state_of, updater, weights, write_examples
+from small_updates import VALUES, Interrupt, in_memory, state_of, updater, weights, write_examples
 
 from renate_stages import errors
 from renate_stages.learners import registry
@@ -68,17 +68,6 @@ def test_the_first_update_is_fine_tuning(make_state, new, learner):
     found = updater(learner, EACH).update(make_state(), new, {1: new})
     expected = updater("FineTuning", VALUES).update(make_state(), new, {1: new})
     assert torch.equal(weights(found), weights(expected)) and found.tables == {}
-
-
-class Interrupt:
-    def __init__(self) -> None:
-        self.left = -1
-
-    def __call__(self, inputs):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        return inputs + 0.01 * torch.randn(5)
 
 
 @pytest.mark.parametrize("learner", NAMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_updates import VALUES, in_memory, state_of, updater, weights, write_examples
+from small_updates import VALUES, Interrupt, in_memory, state_of, updater, weights, write_examples
 
 from renate_stages.learners import registry
 from renate_stages.memory.spec import METADATA
@@ -81,17 +81,6 @@ def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
     if learner not in ANEW:
         plain = updater("FineTuning", VALUES, number=2).update(parent, second, {})
         assert not torch.equal(weights(stored), weights(plain)), "the memory had a say"
-
-
-class Interrupt:
-    def __init__(self) -> None:
-        self.left = -1
-
-    def __call__(self, inputs):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        return inputs + 0.01 * torch.randn(5)
 
 
 def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monkeypatch, case):
