@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from renate_stages import files, prepared, state
+from renate_stages import files, prepared, state, yaml_file
 from renate_stages.errors import (
     InvalidHyperparameterError,
-    InvalidParamsError,
     StateExistsError,
     UnsupportedLocationError,
 )
+from renate_stages.inputs import inputs_key
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
+from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.stages import prepare
-from renate_stages.state import State
+from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.tuning.domains import as_written
 from renate_stages.user_config import UserConfig
+
+SEARCH = "search"  # folder of the working directory, where a search goes on after a kill
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,17 @@ class TrainingJobResult:
         state: The new state; None where no `output_state_url` was given.
         metrics: As in `metrics/update.json`.
         curves: Losses and metrics of each epoch.
+        hyperparameters: Those that the model was trained with; `learner` and `max_epochs` too, where
+            they were searched.
+        search: What the search found, as in `work/tuning/search.json`; empty without one.
         tables: What the learner has to show, rows by name, as in `plots/<name>.csv`.
     """
 
     state: State | None
     metrics: dict[str, Any]
     curves: list[dict[str, float]]
+    hyperparameters: Mapping[str, Any]
+    search: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
 
 
@@ -45,7 +56,7 @@ def run_training_job(
     mode: Literal["max", "min"] = "max",
     metric: str = "val_accuracy",
     backend: Literal["local"] = "local",
-    updater: str = "ER",
+    updater: Any = "ER",
     max_epochs: int = 50,
     task_id: str = "default_task",
     config_file: str | Path = "renate_config.py",
@@ -60,25 +71,36 @@ def run_training_job(
     precision: str = "32-true",
     deterministic_trainer: bool = True,
     gradient_clip_val: float | None = None,
+    scheduler: str | type | None = None,
+    scheduler_kwargs: Mapping[str, Any] | None = None,
+    max_time: float | str | None = None,
+    max_num_trials_started: int | None = None,
+    max_num_trials_finished: int | None = None,
+    n_workers: int = 1,
+    tuning: Mapping[str, Any] | None = None,
 ) -> TrainingJobResult:
-    """Update a model once, in this process.
+    """Update a model once: search its hyperparameters where there is a space, and train it.
 
     Renate ran each job in a process of its own and shared a working directory between jobs; here
-    nothing is written but the new state and, for a passing time, the prepared data.
+    training is in this process, trials are in processes of their own, and nothing is written but the
+    new state and, for a passing time, what they read. A search that is killed goes on from its
+    trials when the job is started again.
 
     Args:
-        config_space: Hyperparameters, as constants; not changed. Renate's `batch_memory_frac` is
-            translated: of `batch_size` that share becomes `memory_batch_size`.
+        config_space: Hyperparameters: constants, spaces as `params.yaml` has them, such as
+            `{"uniform": [0, 1]}`, or domains of Syne Tune; not changed. Renate's `batch_memory_frac`
+            is translated: of `batch_size` that share becomes `memory_batch_size`.
         mode: Whether more of the metric is better.
         metric: The headline metric, with or without Renate's `val_` before it.
         backend: Where it runs; `local`.
-        updater: Name of the learner.
+        updater: Name of the learner, or a space of names.
         max_epochs: Passes over the new data, >= 1.
         task_id: Names the model's parameters of this task.
         config_file: The user's functions.
         input_state_url: Folder with the state to start from; None starts from nothing.
         output_state_url: Folder for the new state, which must not be there yet; None keeps none.
-        working_directory: Its folder `data` is given to `data_module_fn` unless `data_path` is.
+        working_directory: Its folder `data` is given to `data_module_fn` unless `data_path` is; its
+            folder `search` is there while a search is. One job at a time searches in it.
         data_path: Folder with the new data.
         seed: The one source of randomness.
         accelerator: As Lightning's Trainer names it.
@@ -86,14 +108,22 @@ def run_training_job(
         precision: As Lightning's Trainer names it.
         deterministic_trainer: Refuse kernels that differ from run to run.
         gradient_clip_val: Largest norm of the gradient; None does not clip.
+        scheduler: Name of a scheduler, a class of Syne Tune's, or its dotted name.
+        scheduler_kwargs: Keyword arguments of it.
+        max_time: Of a search, seconds or such as "30 min"; no limit by default.
+        max_num_trials_started: Most trials, 20 by default where there is no other limit.
+        max_num_trials_finished: The same: each trial that is started finishes, soon or late.
+        n_workers: Trials at a time.
+        tuning: What else the block `tuning` of `params.yaml` takes.
 
     Raises:
         RenateStagesError: If an argument, the user's functions, the data or the state cannot be
             used, or there is a state at `output_state_url`.
 
     Example:
-        >>> first = run_training_job({"learning_rate": 0.05}, data_path="week-1",
-        ...                          output_state_url="states/1")
+        >>> first = run_training_job({"learning_rate": {"loguniform": [0.01, 1]}},
+        ...                          data_path="week-1", output_state_url="states/1")
+        >>> first.hyperparameters["learning_rate"]
         >>> second = run_training_job({"learning_rate": 0.05}, data_path="week-2",
         ...                           input_state_url="states/1", output_state_url="states/2")
         >>> second.metrics["accuracy"]["forgetting"]
@@ -107,7 +137,6 @@ def run_training_job(
     incoming = Path(data_path) if data_path is not None else working_directory / "data"
     incoming.mkdir(parents=True, exist_ok=True)  # Renate's data modules fetch their data into it
     parent_update = State.open(source).provenance.update if source is not None else 0
-    hyperparameters = _translated(config_space)
     trainer = {
         "max_epochs": max_epochs,
         "accelerator": accelerator,
@@ -116,40 +145,60 @@ def run_training_job(
         "deterministic": deterministic_trainer,
         "gradient_clip_val": gradient_clip_val,
     }
+    most_trials = [n for n in (max_num_trials_started, max_num_trials_finished) if n is not None]
+    budget = {"max_time": max_time, "max_trials": min(most_trials, default=None)}
     params = Params.parse(
         {
             "seed": seed,
             "update": {"number": parent_update + 1, "parent": parent_update, "task_id": task_id},
-            "learner": updater,
-            "hyperparameters": hyperparameters,
+            "learner": as_written(updater),
+            "hyperparameters": _translated(config_space),
             "trainer": trainer,
+            "tuning": {
+                **(budget if any(each is not None for each in budget.values()) else {}),
+                **({"scheduler": _name_of(scheduler)} if scheduler is not None else {}),
+                "scheduler_arguments": dict(scheduler_kwargs or {}),
+                "n_workers": n_workers,
+                **(tuning or {}),
+            },
             "evaluation": {"metric": metric.removeprefix("val_"), "mode": mode},
         },
         "run_training_job",
     )
-    if params.search_space:
-        problem = "config_space: a search runs in a project, by `renate-stages tune`; give values"
-        raise InvalidParamsError("run_training_job", [problem])
     if source is not None:
         state.check(source)
     user = UserConfig.load(Path(config_file))
 
     from renate_stages.measured_update import MeasuredUpdate
+    from renate_stages.resume import Resume
 
     beside = target.parent if target is not None else working_directory
-    beside.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
-        parent = State.open(source if source is not None else _empty(Path(scratch) / "parent"))
-        data = _prepare(user, params, incoming, Path(scratch) / "prepared")
-        inputs = files.digest([params.model_dump(mode="json"), parent.identity, data.digest])
-        kept = Path(scratch) / "kept"
-        kept.mkdir()
-        update = MeasuredUpdate.run(user, params, hyperparameters, parent, data, inputs, kept)
-        if target is not None:
-            update.write_state(target)
+    root = working_directory / SEARCH if params.search_space else None
+    with _workplace(root, beside, Path(config_file)) as project:
+        _lay_out(project, params, source)
+        parent = State.open(project.parent)
+        data = _prepare(user, params, incoming, project.prepared)
+        search: Mapping[str, Any] = {}
+        chosen = params.hyperparameters
+        if params.search_space:
+            search, chosen = _search(project, params)
+        params = params.fixed(chosen)
+        key = inputs_key(project, params, parent, data)
+        resume = None
+        if search:
+            resume = Resume.of(project.checkpoints, key)
+            resume.take_over(project.tuning / "checkpoints")
+        with project.empty_scratch("kept") as kept:
+            update = MeasuredUpdate.run(
+                user, params, params.hyperparameters, parent, data, key, kept, resume=resume
+            )
+            if target is not None:
+                update.write_state(target, project.tuning / TUNING_HISTORY if search else None)
     written = State.open(target) if target is not None else None
     updated = update.updated
-    return TrainingJobResult(written, update.summary(), updated.curves, updated.tables)
+    return TrainingJobResult(
+        written, update.summary(), updated.curves, chosen, search, updated.tables
+    )
 
 
 def _folder(url: str | Path | None) -> Path | None:
@@ -162,20 +211,61 @@ def _folder(url: str | Path | None) -> Path | None:
 
 def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters in our terms: Renate's batch held new and replayed examples."""
-    ours = dict(config_space)
+    ours = {name: as_written(each) for name, each in config_space.items()}
     if "batch_memory_frac" in ours:
         share, batch = ours.pop("batch_memory_frac"), ours.get("batch_size", 32)
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise InvalidHyperparameterError("batch_memory_frac", share, "a share in [0, 1)")
+        if not isinstance(batch, int):
+            allowed = "a whole number beside batch_memory_frac; or search memory_batch_size too"
+            raise InvalidHyperparameterError("batch_size", batch, allowed)
         ours["memory_batch_size"] = max(1, int(share * batch))
         ours["batch_size"] = max(1, batch - int(share * batch))
     return ours
 
 
-def _empty(folder: Path) -> Path:
-    folder.mkdir()
-    state.write_empty(folder)
-    return folder
+def _name_of(scheduler: str | type) -> str:
+    if isinstance(scheduler, str):
+        return scheduler
+    return f"{scheduler.__module__}:{scheduler.__qualname__}"
+
+
+@contextmanager
+def _workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project]:
+    """Yield a folder laid out as a project's, that is gone when all went well.
+
+    Args:
+        root: A folder that stays when the job is killed, for one job at a time; None: a passing one.
+        beside: Where a passing one lies.
+        config: The user's functions.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    if root is None:
+        with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
+            yield Project(Path(scratch), config.resolve())
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    project = Project(root.resolve(), config.resolve())
+    with project.lock("search of run_training_job"):
+        yield project
+        shutil.rmtree(root)
+
+
+def _lay_out(project: Project, params: Params, source: Path | None) -> None:
+    """Write the parameters and link the parent; what a killed job left but its trials goes."""
+    work = project.prepared.parent
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    if project.parent.is_symlink():
+        project.parent.unlink()
+    shutil.rmtree(project.parent, ignore_errors=True)
+    if source is not None:
+        project.parent.symlink_to(source.resolve(), target_is_directory=True)
+    else:
+        project.parent.mkdir()
+        state.write_empty(project.parent)
+    project.restored.symlink_to(project.parent, target_is_directory=True)
+    files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
 
 
 def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> PreparedData:
@@ -185,3 +275,16 @@ def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> 
     prepare.ingest_splits(splits, folder, params.update.number)
     prepared.write_manifest(folder, params.update.number)
     return PreparedData.open(folder)
+
+
+def _search(project: Project, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a search found, and the configuration that it chose."""
+    from renate_stages.tuning.outcome import summary, write_search
+    from renate_stages.tuning.update_search import UpdateSearch, started_processes
+
+    with started_processes(project, params) as processes:
+        search = UpdateSearch.open(project, params, print)
+        found = search.run(processes)
+    with files.whole_directory(project.tuning) as folder:
+        write_search(folder, params, found, search.history, search.past.notes)
+    return summary(params, found, search.past.notes), dict(found.best.configuration)

@@ -19,9 +19,11 @@ class Project:
 
     Args:
         root: The folder with `dvc.yaml`, `params.yaml` and `renate_config.py`.
+        config: The user's functions, where they lie elsewhere.
     """
 
     root: Path
+    config: Path | None = None
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -44,7 +46,7 @@ class Project:
 
     @property
     def user_config(self) -> Path:
-        return self.root / "renate_config.py"
+        return self.config or self.root / "renate_config.py"
 
     @property
     def incoming(self) -> Path:

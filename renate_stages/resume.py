@@ -122,14 +122,16 @@ class CheckpointWriter(Callback):
             learner.take_position(found[STATE]["position"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.restore_generators()
+        self._go_on("training goes on")
 
-    def restore_generators(self) -> None:
-        """Set the global generators to where the training stood, once after a restart.
+    def training_ended(self) -> None:
+        """Take notice that no epoch is left, which may have been so from the start."""
+        self._go_on("training was complete")
 
-        In its first epoch; or after training, where no epoch was left.
-        """
+    def _go_on(self, what: str) -> None:
+        """Set the global generators to where the training stood, once after a restart."""
         if self.found is not None:
+            self.resume.say(f"{what} after epoch {len(self.curves)}")
             restore_generators(self.found[STATE]["generators"])
             self.found = None
 

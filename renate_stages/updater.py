@@ -245,15 +245,13 @@ class ModelUpdater:
             found = resume.checkpoint()
             writer = CheckpointWriter(resume, learner, recorder.curves, found)
             callbacks.append(writer)
-            if found is not None:
-                resume.say(f"training goes on after epoch {len(recorder.curves)}")
         with _quiet():
             clips = learner.automatic_optimization  # Lightning clips no other gradients
             trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs, clips=clips)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
         learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
         if writer is not None:
-            writer.restore_generators()
+            writer.training_ended()
         if best is not None:
             best.give_back(learner)
         learner.end_training(measure)

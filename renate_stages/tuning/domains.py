@@ -158,6 +158,29 @@ class Domain:
         return min(max(float(f"{value:.{DIGITS}g}"), float(low)), float(high))
 
 
+def as_written(value: Any) -> Any:
+    """Return a domain of Syne Tune as `params.yaml` writes it; anything else as it is."""
+    if not type(value).__module__.startswith("syne_tune."):
+        return value
+    from syne_tune import config_space
+
+    if isinstance(value, config_space.Ordinal):
+        return {"ordinal": list(value.categories)}
+    if isinstance(value, config_space.Categorical):
+        return {"choice": list(value.categories)}
+    if isinstance(value, config_space.FiniteRange):
+        kind = "logfinrange" if value.log_scale else "finrange"
+        number = int if value.cast_int else float
+        return {kind: [number(value.lower), number(value.upper), len(value)]}
+    if isinstance(value, config_space.Integer | config_space.Float):
+        sampler = type(value.get_sampler()).__name__
+        scale = {"_Uniform": "", "_LogUniform": "log"}.get(sampler)
+        if scale is not None:
+            kind = "randint" if isinstance(value, config_space.Integer) else "uniform"
+            return {f"{scale}{kind}": [value.lower, value.upper]}
+    return value
+
+
 def _problem_of(kind: str, values: Any) -> str | None:
     if not isinstance(values, Sequence) or isinstance(values, str):
         return "expected a list"

@@ -1,6 +1,6 @@
 """The process that trials are forked from: it has imported all that is heavy, and opened the data.
 
-    python -m renate_stages.tuning.fork_server SOCKET PROJECT SCRATCH
+    python -m renate_stages.tuning.fork_server SOCKET PROJECT CONFIG SCRATCH
 
 It runs no operation of torch, loads nothing of the user's and does not touch CUDA: a process forked
 from it is as a fresh one. Over SOCKET it gets five bytes for each thing to do: `s` and a new
@@ -166,7 +166,8 @@ def main() -> None:
     import_all()
     from renate_stages.tuning.trial import TrialInputs
 
-    inputs = TrialInputs.open(Project(Path(sys.argv[2])), Path(sys.argv[3]))
+    root, config, scratch = map(Path, sys.argv[2:])
+    inputs = TrialInputs.open(Project(root, config), scratch)
     gc.freeze()
     Server(connection, inputs).serve()
 

@@ -1,4 +1,6 @@
-"""A trial in a process that shares nothing: `python -m renate_stages.tuning.fresh_process SOCKET PROJECT`.
+"""A trial in a process that shares nothing.
+
+    python -m renate_stages.tuning.fresh_process SOCKET PROJECT CONFIG
 
 For code that cannot go on in a forked process. It imports all that is heavy itself, which takes some
 seconds.
@@ -21,7 +23,7 @@ def main() -> None:
     """Do what the search asks for, and exit."""
     end_with_parent()
     channel = TrialChannel(socket.socket(fileno=int(sys.argv[1])))
-    project = Project(Path(sys.argv[2]))
+    project = Project(*map(Path, sys.argv[2:]))
     with heavy_imports():
         from renate_stages.tuning import trial
 

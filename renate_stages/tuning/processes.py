@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from renate_stages.errors import ForkServerError
+from renate_stages.project import Project
 from renate_stages.tuning.fork_server import REQUEST
 
 KILLED = -int(signal.SIGKILL)
@@ -47,12 +48,12 @@ class ForkedProcesses:
     """Trials forked from a server, which is started now and waited for when the first trial is.
 
     Args:
-        project: The project's folder.
+        project: Whose `prepare` and `restore-state` have run.
         scratch: An empty folder.
     """
 
-    def __init__(self, project: Path, scratch: Path) -> None:
-        self._command = [str(project), str(scratch)]
+    def __init__(self, project: Project, scratch: Path) -> None:
+        self._command = [str(project.root), str(project.user_config), str(scratch)]
         self._codes: dict[int, int] = {}
         self._running: set[int] = set()
         self._launch()
@@ -133,16 +134,16 @@ class FreshProcesses:
     """Trials in interpreters of their own.
 
     Args:
-        project: The project's folder.
+        project: Whose `prepare` and `restore-state` have run.
     """
 
-    def __init__(self, project: Path) -> None:
-        self._project = str(project)
+    def __init__(self, project: Project) -> None:
+        self._command = [str(project.root), str(project.user_config)]
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, number: int, connection: socket.socket) -> None:
         module = "renate_stages.tuning.fresh_process"
-        self._running[number] = _popen(module, connection, self._project, log=subprocess.DEVNULL)
+        self._running[number] = _popen(module, connection, *self._command, log=subprocess.DEVNULL)
 
     def kill(self, number: int) -> None:
         if number in self._running:

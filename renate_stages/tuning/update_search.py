@@ -147,9 +147,9 @@ def started_processes(project: Project, params: Params) -> Iterator[Processes]:
     with project.empty_scratch("trial-inputs") as scratch:
         processes: Processes
         if params.tuning.processes == "fork":
-            processes = ForkedProcesses(project.root, scratch)
+            processes = ForkedProcesses(project, scratch)
         else:
-            processes = FreshProcesses(project.root)
+            processes = FreshProcesses(project)
         try:
             yield processes
         finally:

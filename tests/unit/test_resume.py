@@ -165,7 +165,7 @@ def test_the_train_stage_goes_on_and_clears_up(project, monkeypatch):
     monkeypatch.setattr(MeasuredUpdate, "write_state", whole)
     said = []
     train.run(project, said.append)
-    assert said[0] == "training goes on after epoch 2"
+    assert said[0] == "training was complete after epoch 2"
     assert files.inventory(project.state) == first
     assert project.update_metrics.read_bytes() == metrics
     assert not project.checkpoints.exists()

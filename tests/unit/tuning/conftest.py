@@ -22,7 +22,7 @@ def at_update_2(tmp_path_factory) -> Project:
 @pytest.fixture(scope="module")
 def processes(at_update_2, tmp_path_factory):
     """Forks trials of `at_update_2`, for all tests of a file."""
-    forked = ForkedProcesses(at_update_2.root, tmp_path_factory.mktemp("scratch"))
+    forked = ForkedProcesses(at_update_2, tmp_path_factory.mktemp("scratch"))
     yield forked
     forked.close()
 

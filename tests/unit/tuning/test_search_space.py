@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from syne_tune import config_space
 
 from renate_stages import errors, optimization
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.tuning import Domain, SearchSpace, default_spaces
+from renate_stages.tuning.domains import as_written
 
 KINDS = {
     "uniform": [-1, 2.5],
@@ -228,3 +230,30 @@ def test_parameters_are_read_without_torch_and_syne_tune():
         "sys.exit(any(name in sys.modules for name in ('torch', 'syne_tune', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"uniform": [0.1, 0.5]},
+        {"loguniform": [0.001, 1.0]},
+        {"randint": [1, 9]},
+        {"lograndint": [1, 64]},
+        {"finrange": [0.0, 1.0, 5]},
+        {"logfinrange": [1, 16, 5]},
+        {"choice": ["a", "b"]},
+        {"ordinal": [16, 32, 64]},
+    ],
+)
+def test_a_domain_of_syne_tune_is_read_as_it_would_be_written(written):
+    (kind, values), *_ = written.items()
+    listed = {"choice": config_space.Categorical, "ordinal": config_space.Ordinal}
+    made = listed[kind](values) if kind in listed else Domain.parse(written).syne_tune()
+    assert as_written(made) == written
+
+
+def test_a_domain_of_syne_tune_that_has_no_name_here_is_refused():
+    for domain in (config_space.quniform(0.0, 1.0, 0.1), config_space.reverseloguniform(0.1, 0.9)):
+        assert as_written(domain) is domain
+        with pytest.raises(ValueError, match="expected one space"):
+            Domain.parse(as_written(domain))

@@ -16,6 +16,7 @@ from small_project import snapshot
 from small_searches import CONSTANTS, make_trials, run_to_end
 
 from renate_stages.errors import ForkServerError, TrialMistakeError
+from renate_stages.project import Project
 from renate_stages.tuning.processes import ForkedProcesses, FreshProcesses
 from renate_stages.tuning.trials import SILENCE_VARIABLE, Trials
 
@@ -204,7 +205,7 @@ def test_devices_are_shared_out(trials, monkeypatch):
 def test_a_fresh_process_reports_the_same(trials, at_update_2, tmp_path):
     number = start(trials, 0.1)
     expected = run_to_end(trials, number)[number]
-    processes = FreshProcesses(at_update_2.root)
+    processes = FreshProcesses(at_update_2)
     fresh = Trials(tmp_path / "fresh", processes, lambda sample: {**CONSTANTS, **sample})
     assert run_to_end(fresh, start(fresh, 0.1))[0] == expected
     fresh.close()
@@ -213,10 +214,11 @@ def test_a_fresh_process_reports_the_same(trials, at_update_2, tmp_path):
 SEARCH = """
 import sys
 from pathlib import Path
+from renate_stages.project import Project
 from renate_stages.tuning.processes import ForkedProcesses
 from renate_stages.tuning.trials import Trials
-project, folder = map(Path, sys.argv[1:])
-trials = Trials(folder / "trials", ForkedProcesses(project, folder / "scratch"), dict)
+root, folder = map(Path, sys.argv[1:])
+trials = Trials(folder / "trials", ForkedProcesses(Project(root), folder / "scratch"), dict)
 for rate in (0.1, 0.2):
     trials.start_trial({"learning_rate": rate, "fault": "hang"})
 print(trials.processes._process.pid, flush=True)
@@ -250,7 +252,7 @@ def test_no_process_outlives_a_search_that_is_killed(at_update_2, tmp_path, kill
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path):
-    processes = ForkedProcesses(tmp_path / "no-project", tmp_path)
+    processes = ForkedProcesses(Project(tmp_path / "no-project"), tmp_path)
     trials = Trials(tmp_path / "trials", processes, dict)
     trials.start_trial({"learning_rate": 0.1})
     with pytest.raises(ForkServerError, match=r"params\.yaml"):
