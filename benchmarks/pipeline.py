@@ -41,7 +41,7 @@ ModelUpdater.update = timed
 for attempt in ("warm", "timed"):
     run_training_job(params["hyperparameters"], max_epochs=params["trainer"]["max_epochs"],
                      config_file=root / "renate_config.py", data_path=root / "data" / "incoming",
-                     input_state_url=root / "parent", output_state_url=out / attempt)
+                     input_state_url=root / "parent-state", output_state_url=out / attempt)
 print(inside[-1])
 """
 

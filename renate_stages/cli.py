@@ -272,7 +272,7 @@ def status() -> None:
 @app.command()
 def verify(
     deep: Annotated[
-        bool, typer.Option("--deep", help="also read every file of parent/ and state/")
+        bool, typer.Option("--deep", help="also read every file of parent-state/ and state/")
     ] = False,
 ) -> None:
     """Check the chain of hashes over all tagged updates, and with --deep the files here."""

@@ -61,8 +61,11 @@ class Project:
 
     @property
     def parent(self) -> Path:
-        """The parent's whole state, as `parent.dvc` names it."""
-        return self.root / "parent"
+        """The parent's whole state, as `parent.dvc` names it.
+
+        Not `parent/`: `dvc exp show` has a column of that name, and fails on such a dependency.
+        """
+        return self.root / "parent-state"
 
     @property
     def parent_pointer(self) -> Path:

@@ -99,7 +99,7 @@ def _make_parent(
 
             write_adopted(folder, project, params, model, memory)
     pointer = project.parent_pointer.read_text("utf-8") if named is not None else ""
-    lineage.track(project, project.parent)
+    lineage.track(project, project.parent, project.parent_pointer)
     if named is not None and lineage.pointer_hash(project) != named:
         files.write_text(project.parent_pointer, pointer)  # the project started from a model
         shutil.rmtree(project.parent)

@@ -146,7 +146,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         cure = f"`dvc checkout {folder.name}.dvc` or `dvc pull`; in a fresh clone `dvc pull`"
-        if not folder.exists() and folder.name == "parent":
+        if not folder.exists() and folder.name == "parent-state":
             cure = "`renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
         raise MissingFileError(path, "there is no state here", cure)
     try:

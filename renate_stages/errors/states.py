@@ -13,7 +13,9 @@ class DamagedStateError(RenateStagesError):
 
     def __init__(self, path: Path, problems: Iterable[str]) -> None:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        target = "parent.dvc" if path.name == "parent" else path.name  # `state` is a stage's output
+        target = (
+            "parent.dvc" if path.name == "parent-state" else path.name
+        )  # `state` is a stage's output
         super().__init__(
             f"The state in {path} is damaged:\n{listed}\n"
             f"To mend it: `dvc checkout --force {target}`; if the cache is damaged too, "
@@ -46,7 +48,7 @@ class WrongParentError(RenateStagesError):
 
     def __init__(self, found: int, expected: int, number: int) -> None:
         super().__init__(
-            f"parent/ holds the state of update {found}, but update {number} starts from update "
+            f"parent-state/ holds the state of update {found}, but update {number} starts from update "
             f"{expected} (params.yaml, update.parent).\nTo mend it: `dvc checkout parent.dvc`; the "
             "numbers are written by `renate-stages next`, not by hand."
         )

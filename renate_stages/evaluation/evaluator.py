@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from renate_stages.errors import EmptyHoldoutError, LossShapeError, MetricError
+from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.models.module import RenateModule
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-def evaluate(
+def examine(
     model: RenateModule,
     holdouts: Mapping[int, Dataset],
     *,
@@ -27,8 +28,8 @@ def evaluate(
     task_ids: Mapping[int, str] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-) -> dict[int, dict[str, float]]:
-    """Return the metrics of a model on each holdout, in evaluation mode and without gradients.
+) -> dict[int, Examined]:
+    """Return what a model says of each holdout, in evaluation mode and without gradients.
 
     The model is left as it was: the mode of each of its modules, its device, its statistics.
 
@@ -47,7 +48,8 @@ def evaluate(
         device: Where to run.
 
     Returns:
-        For each holdout, in ascending order, `loss` and every metric by name.
+        For each holdout, in ascending order, `loss` and every metric by name, and what the model
+        said of each row where targets are class labels.
 
     Raises:
         EmptyHoldoutError: If a holdout has no examples.
@@ -57,7 +59,7 @@ def evaluate(
     task_ids = task_ids or {}
     with _evaluation_mode(model, torch.device(device)):
         return {
-            number: _evaluate_one(
+            number: _examine_one(
                 model,
                 _batches(number, holdouts[number], batch_size, device),
                 loss_fn,
@@ -68,14 +70,22 @@ def evaluate(
         }
 
 
-def _evaluate_one(
+def evaluate(
+    model: RenateModule, holdouts: Mapping[int, Dataset], **settings: Any
+) -> dict[int, dict[str, float]]:
+    """Return the metrics alone; arguments and errors are those of `examine`."""
+    examined = examine(model, holdouts, **settings)
+    return {number: dict(each.metrics) for number, each in examined.items()}
+
+
+def _examine_one(
     model: RenateModule,
     batches: Iterator[tuple[int, Any, Any]],
     loss_fn: Callable[[Any, Any], Tensor],
     metrics: Mapping[str, Metric] | None,
     task_id: str | None,
-) -> dict[str, float]:
-    rows, loss, correct, labelled = 0, 0.0, 0, metrics is None
+) -> Examined:
+    rows, loss, answers, labelled = 0, 0.0, [], True
     for size, inputs, targets in batches:
         outputs = model(inputs, task_id=task_id)
         rows += size
@@ -84,13 +94,19 @@ def _evaluate_one(
             metric.update(outputs, targets)
         labelled = labelled and _are_labels(outputs, targets)
         if labelled:
-            correct += int((outputs.argmax(dim=1) == targets).sum())
+            confidence, predicted = outputs.float().softmax(dim=1).max(dim=1)
+            answers.append((targets.long(), predicted, confidence))
     results = {"loss": loss / rows}
+    predictions = None
     if labelled:
-        results["accuracy"] = correct / rows
+        predictions = Predictions(
+            *(torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True))
+        )
+        if metrics is None:
+            results["accuracy"] = int(predictions.correct.sum()) / rows
     for name, metric in (metrics or {}).items():
         results[name] = _scalar(name, metric.compute())
-    return results
+    return Examined(rows, results, predictions)
 
 
 def _batches(

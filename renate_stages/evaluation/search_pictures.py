@@ -20,12 +20,15 @@ BESIDE = ("trial", "status", "epochs", "value")  # columns that are no hyperpara
 Rows = Sequence[Mapping[str, str]]
 
 
-def draw_search(folder: Path, trials: Path, *, lower_is_better: bool = False) -> list[Path]:
+def draw_search(
+    folder: Path, trials: Path, metric: str, *, lower_is_better: bool = False
+) -> list[Path]:
     """Draw the trials of one update; without two that differ nothing is drawn.
 
     Args:
         folder: Made if it is missing.
         trials: `tuning_trials.csv`; may be missing.
+        metric: What the objective is called.
         lower_is_better: Whether less of the objective is better.
 
     Returns:
@@ -42,9 +45,10 @@ def draw_search(folder: Path, trials: Path, *, lower_is_better: bool = False) ->
     if len(rows) < 3 or not searched or np.ptp(values) == 0:
         return []
     goodness = -values if lower_is_better else values
+    parallel = _parallel(rows, searched, values, goodness, metric)
     return [
-        print_figure(folder / "tuning_parallel.png", _parallel(rows, searched, values, goodness)),
-        print_figure(folder / "tuning_importance.png", _importance(searched, values)),
+        print_figure(folder / "tuning_parallel.png", parallel),
+        print_figure(folder / "tuning_importance.png", _importance(searched, values, metric)),
     ]
 
 
@@ -80,7 +84,11 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _parallel(
-    rows: Rows, searched: Mapping[str, list[float]], values: np.ndarray, goodness: np.ndarray
+    rows: Rows,
+    searched: Mapping[str, list[float]],
+    values: np.ndarray,
+    goodness: np.ndarray,
+    metric: str,
 ) -> Any:
     """An axis for each hyperparameter and the objective, a line for each trial."""
     from matplotlib import colormaps
@@ -99,7 +107,7 @@ def _parallel(
         for height, row in _ends(searched.get(name, list(reached))):
             text = _short(rows[row][name])
             axes.annotate(text, (place, height), (4, 0), textcoords="offset points", fontsize=8)
-    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    axes.set_xticks(range(len(names)), [*searched, metric], rotation=20, ha="right")
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_title(f"{len(rows)} trials; bright is good", loc="left")
@@ -111,7 +119,7 @@ def _ends(places: Sequence[float]) -> list[tuple[float, int]]:
     return [(each(places), list(places).index(each(places))) for each in (min, max)]
 
 
-def _importance(searched: Mapping[str, list[float]], values: np.ndarray) -> Any:
+def _importance(searched: Mapping[str, list[float]], values: np.ndarray, metric: str) -> Any:
     """Bars: the absolute rank correlation of each hyperparameter with the objective."""
     strength = {n: rank_correlation(each, list(values)) for n, each in searched.items()}
     names = sorted(strength, key=lambda name: abs(strength[name]))
@@ -121,7 +129,7 @@ def _importance(searched: Mapping[str, list[float]], values: np.ndarray) -> Any:
     axes.barh(names, [abs(strength[name]) for name in names], color=colours)
     axes.set_xlim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("rank correlation with the objective (blue: rises with it; red: falls)")
+    axes.set_xlabel(f"rank correlation with {metric} (blue: rises with it; red: falls)")
     axes.set_title("which hyperparameters mattered", loc="left")
     return figure
 

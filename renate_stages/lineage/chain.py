@@ -75,6 +75,6 @@ def _broken_links(
             problems.append(
                 f"{where}: {stage} read {path} as {md5}, but it was written as {written[path]}"
             )
-        elif path == "parent" and has_run and md5 != start:
-            problems.append(f"{where}: {stage} read parent as {md5}, but parent.dvc names {start}")
+        elif path == project.parent.name and has_run and md5 != start:
+            problems.append(f"{where}: {stage} read {path} as {md5}, but parent.dvc names {start}")
     return problems

@@ -53,9 +53,20 @@ def fetch(project: Project, target: str) -> None:
         dvc(project, "pull", target)
 
 
-def track(project: Project, path: Path) -> None:
-    """Put a folder under DVC: into the cache, its hash into the `.dvc` file beside it."""
+def track(project: Project, path: Path, pointer: Path | None = None) -> None:
+    """Put a folder under DVC: into the cache, its hash into a `.dvc` file.
+
+    Args:
+        project: Where it lies.
+        path: The folder.
+        pointer: The file, in the same place as the folder; None: the one named after it.
+    """
+    if pointer is not None and pointer.is_file():
+        dvc(project, "commit", "--quiet", "--force", project.relative(pointer))
+        return
     dvc(project, "add", "--quiet", project.relative(path))
+    if pointer is not None:
+        path.with_name(f"{path.name}.dvc").rename(pointer)
 
 
 def has_remote(project: Project) -> bool:

@@ -121,29 +121,28 @@ def _uncommitted(project: Project) -> list[str]:
 
 def _unsaved(project: Project) -> list[str]:
     """Return what of the data and the parent differs from its pointer, and would be replaced."""
+    pairs = {"data/incoming.dvc": project.incoming, "parent.dvc": project.parent}
     pointers = [
-        f"{project.relative(path)}.dvc"
-        for path in (project.incoming, project.parent)
-        if path.exists() and path.with_name(f"{path.name}.dvc").is_file()
+        pointer
+        for pointer, path in pairs.items()
+        if path.exists() and (project.root / pointer).is_file()
     ]
     if not pointers:
         return []
     changed = json.loads(dvc(project, "status", "--json", *pointers) or "{}")
-    cures = {
-        "data/incoming": "`dvc add data/incoming` and commit to keep it, or ",
-        "parent": "",  # nobody changes a parent on purpose
-    }
+    keep = {"data/incoming.dvc": "`dvc add data/incoming` and commit to keep it, or "}
     return [
-        f"{name} is not what {name}.dvc names: {cure}`dvc checkout --force {name}.dvc`"
-        for name, cure in cures.items()
-        if f"{name}.dvc" in changed
+        f"{project.relative(path)} is not what {pointer} names: {keep.get(pointer, '')}"
+        f"`dvc checkout --force {pointer}`"  # nobody changes a parent on purpose
+        for pointer, path in pairs.items()
+        if pointer in changed
     ]
 
 
 def _start_from(project: Project, state: dict[str, Any], *, parent: int, number: int) -> None:
     """Point `parent.dvc` at a state, raise the update's number, and commit both."""
     out = {"md5": state["md5"], "size": state["size"], "nfiles": state["nfiles"]}
-    pointer = {"outs": [{**out, "hash": "md5", "path": "parent"}]}
+    pointer = {"outs": [{**out, "hash": "md5", "path": project.parent.name}]}
     files.write_text(project.parent_pointer, yaml_file.dump(pointer))
 
     def raise_number(content: Any) -> None:

@@ -58,9 +58,9 @@ def log_artifacts(
         tracker.log_artifact(path, "plots")
     lower = params.evaluation.lower_is_better
     pictures = project.scratch / "pictures"
-    searched = draw_search(
-        pictures, project.plots / "tuning_trials.csv", lower_is_better=params.objective[1] == "min"
-    )
+    metric, mode = params.objective
+    trials = project.plots / "tuning_trials.csv"
+    searched = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
     for picture in searched:
         tracker.log_artifact(picture, "plots")
     for picture in draw(pictures, state.evaluations(), project.plots, lower_is_better=lower):

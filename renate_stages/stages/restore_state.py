@@ -1,6 +1,6 @@
 """Check the parent's state and lay out what training starts from: `renate-stages restore-state`.
 
-Examples stay in `parent/` and are read from there. Needs no torch.
+Examples stay in `parent-state/` and are read from there. Needs no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from renate_stages.state import State
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Check `parent/` against its manifest, examples by size; write its small files (manifest, model,
+    """Check `parent-state/` against its manifest, examples by size; write its small files (manifest, model,
     learner, tuning history) to `work/restored`.
 
     Raises:

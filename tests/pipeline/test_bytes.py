@@ -70,14 +70,14 @@ def test_an_update_adds_to_cache_and_remote_what_is_new(three_updates):
 
 def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
     cached_before = project.hashes(".dvc/cache/files")
-    shutil.rmtree(project.root / "parent")
+    shutil.rmtree(project.root / "parent-state")
     project.run("dvc", "checkout", "-q", "parent.dvc")
     project.run("dvc", "repro", "-q", "-f", "-s", "train")
     objects = project.objects(project.pointed_parent)
     linked = [name for name in objects if name.startswith("holdouts/") and name.endswith(".npy")]
     assert linked
     for name in linked:
-        parent, cached = project.root / "parent" / name, project.cached(objects[name])
+        parent, cached = project.root / "parent-state" / name, project.cached(objects[name])
         assert parent.stat().st_ino == cached.stat().st_ino
         assert (project.root / "state" / name).stat().st_ino == cached.stat().st_ino
         assert not parent.stat().st_mode & 0o222

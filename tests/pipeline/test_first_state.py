@@ -34,7 +34,7 @@ def test_a_project_starts_from_a_model_that_a_team_has(tmp_path):
     project = generate(tmp_path)
     printed = project.run("renate-stages", "init", "--model", str(model), "--memory", str(old_data))
     assert "parent: the model of model.pt" in printed
-    first = project.read_json("parent/state.json")
+    first = project.read_json("parent-state/state.json")
     assert (first["kind"], first["update"], first["classes"]) == ("init", 0, [0, 1, 2, 3])
     assert not project.run("git", "status", "--porcelain")
     before = project.standing
@@ -58,7 +58,7 @@ def test_a_folder_inside_a_foreign_repository_is_refused(tmp_path):
     outer.run("git", "init", "-q")
     assert "a repository of its own" in inner.run("renate-stages", "init", code=2)
     assert not (inner.root / ".git").exists()
-    assert not (inner.root / "parent").exists()
+    assert not (inner.root / "parent-state").exists()
 
 
 def test_a_folder_that_the_repository_around_it_ignores_is_fine(tmp_path):

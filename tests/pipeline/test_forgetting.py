@@ -56,7 +56,12 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert any(images[0] in path.read_bytes() for path in cache), "nothing was removed"
     said = project.run("renate-stages", "forget", "--erase", "--yes")
     assert "dvc gc --workspace --force --cloud" in said and "removed" in said
-    places = (root / ".dvc", root / "state", root / "parent", root.parent / "digits-dvc-remote")
+    places = (
+        root / ".dvc",
+        root / "state",
+        root / "parent-state",
+        root.parent / "digits-dvc-remote",
+    )
     left = [path for place in places for path in place.rglob("*") if path.is_file()]
     incoming = [path.read_bytes() for path in (root / "data" / "incoming").iterdir()]
     for path in left:

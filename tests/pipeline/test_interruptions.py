@@ -19,7 +19,7 @@ PAUSE += '        Path(".renate/paused").touch()\n        __import__("time").sle
 @pytest.mark.parametrize("victim", ["stage", "dvc", pytest.param("both", marks=pytest.mark.slow)])
 def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, victim):
     undisturbed = project.hashes("state")
-    untouched = {folder: project.hashes(folder) for folder in (".dvc/cache/files", "parent")}
+    untouched = {folder: project.hashes(folder) for folder in (".dvc/cache/files", "parent-state")}
     project.edit("renate_config.py", (TRANSFORM, PAUSE + TRANSFORM))
     scratch = project.root / ".renate"
     (scratch / "pause").touch()

@@ -67,8 +67,8 @@ def undisturbed(tmp_path_factory):
     params = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(params.replace("enabled: true", "enabled: false"))
     write_digits(root / "data" / "incoming", 1)
-    (root / "parent").mkdir()
-    state.write_empty(root / "parent")
+    (root / "parent-state").mkdir()
+    state.write_empty(root / "parent-state")
     seconds = {}
     for name in STAGES:
         started = time.monotonic()
@@ -97,7 +97,7 @@ def kill_at_random_moments(root: Path, undisturbed, times: dict[str, int], seed:
                 process.send_signal(signal.SIGKILL)
             process.communicate(timeout=PATIENCE)
             left = files_of(root)
-            for path in (p for p in expected if p.startswith(("parent/", "data/"))):
+            for path in (p for p in expected if p.startswith(("parent-state/", "data/"))):
                 assert left[path] == expected[path]
         finish(root, name)
         assert files_of(root) == expected, f"after {name} was killed"
@@ -119,8 +119,11 @@ def test_stages_killed_at_many_moments_write_the_same_in_the_end(root, undisturb
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_stage_says_so_without_a_traceback(root, undisturbed, number):
     shutil.rmtree(root / "work" / "prepared")
-    process = stage(root, "prepare")
-    time.sleep(0.7 * undisturbed[2]["prepare"])
+    process, lock = stage(root, "prepare"), root / ".renate" / "stage.lock"
+    until = time.monotonic() + PATIENCE
+    while f"process {process.pid}" not in lock.read_text():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.01)
     process.send_signal(number)
     said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0 and "Traceback" not in said

@@ -38,7 +38,7 @@ def updates_in(project: Sandbox, path: str) -> set[str]:
 
 def test_two_updates_search_one_after_the_other(project):
     assert UP_TO_DATE in project.run("dvc", "repro")
-    assert updates_in(project, "parent/tuning_history.csv") == {"1"}
+    assert updates_in(project, "parent-state/tuning_history.csv") == {"1"}
     assert updates_in(project, "state/tuning_history.csv") == {"1", "2"}
     report = project.read("reports/update.md")
     assert "- history: " in report and "3 of 3 trials, of 1 of 1 updates can be used" in report
@@ -48,7 +48,7 @@ def test_two_updates_search_one_after_the_other(project):
     )
     assert "accuracy.overall" in project.run("dvc", "metrics", "diff", "update-1")
     assert "failed" not in project.run("dvc", "plots", "show")
-    assert "learning_rate" in project.run("dvc", "exp", "show", "--csv")
+    assert "learning_rate" in project.run("dvc", "exp", "show", "--md")
     trials = [run for run in project.runs if "mlflow.parentRunId" in run]
     parents = {run["id"]: run["name"] for run in project.runs}
     assert [parents[run["mlflow.parentRunId"]] for run in trials] == [

@@ -19,8 +19,8 @@ def test_the_memory_keeps_what_fine_tuning_forgets(three_updates):
 def test_each_update_starts_from_the_state_before(three_updates):
     state = three_updates.read_json("state/state.json")
     assert state["update"] == 3
-    assert state["parent"] == digest(three_updates.root / "parent" / "state.json")
-    assert three_updates.read_json("parent/state.json")["update"] == 2
+    assert state["parent"] == digest(three_updates.root / "parent-state" / "state.json")
+    assert three_updates.read_json("parent-state/state.json")["update"] == 2
     assert three_updates.pointed_parent == three_updates.state_at("update-2")
     assert "2 tagged update(s)" in three_updates.run("renate-stages", "verify")
 
@@ -63,7 +63,7 @@ def test_in_a_clone_that_was_not_pulled_every_stage_runs_on_what_it_declares(pro
         assert f"Running stage '{stage}'" in printed
     assert clone.read_json("state/state.json")["task_ids"]["3"] == "digits"
     assert clone.read_json("state/state.json")["parent"] == digest(
-        project.root / "parent" / "state.json"
+        project.root / "parent-state" / "state.json"
     )
 
 
@@ -79,7 +79,7 @@ def test_in_a_clone_that_was_not_pulled_stages_without_a_change_need_no_data(pro
 
 
 def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
-    parent = digest(project.root / "parent" / "state.json")
+    parent = digest(project.root / "parent-state" / "state.json")
     commit = project.run("git", "rev-parse", "HEAD").strip()
     change = ("-S", "hyperparameters.learning_rate=0.02", "-S", "trainer.max_epochs=1")
     project.run("dvc", "exp", "run", "-q", "-n", "slower", *change)
@@ -90,7 +90,7 @@ def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
     change = ("-S", "hyperparameters.learning_rate=0.03", "-S", "trainer.max_epochs=1")
     project.run("dvc", "exp", "run", "-q", "--temp", "-n", "elsewhere", *change)
     assert UP_TO_DATE in project.run("dvc", "repro"), "the workspace is as it was"
-    shown = project.run("dvc", "exp", "show", "--csv")
+    shown = project.run("dvc", "exp", "show", "--md")
     assert "slower" in shown and "elsewhere" in shown
 
     # Both are in the project's own store, also the one from a temporary folder.
@@ -216,7 +216,7 @@ def test_next_refuses_with_its_reasons_and_changes_nothing(project, prepare, rea
 
 
 def lose_the_cache(project: Sandbox) -> None:
-    for folder in (".dvc/cache", "parent", "data/incoming", "../digits-dvc-remote"):
+    for folder in (".dvc/cache", "parent-state", "data/incoming", "../digits-dvc-remote"):
         shutil.rmtree(project.root / folder)
 
 
@@ -242,7 +242,7 @@ def test_a_fork_starts_from_an_earlier_update_on_its_own_branch(project):
     project.run("renate-stages", "next", "--from", "update-1")
     assert project.run("git", "branch", "--show-current").strip() == "update-4-from-1"
     assert project.pointed_parent == project.state_at("update-1")
-    assert project.read_json("parent/state.json")["update"] == 1
+    assert project.read_json("parent-state/state.json")["update"] == 1
     assert "data/incoming is still that of update 1" in next_step(project)
 
     project.stop_tracking()
@@ -274,7 +274,7 @@ def test_status_says_what_to_do_next(project):
     assert "dirty:     data/incoming.dvc" in printed
     project.run("git", "checkout", "-q", "--force", "update-2")
     assert "closed and tagged" in next_step(project)
-    shutil.rmtree(project.root / "parent")
+    shutil.rmtree(project.root / "parent-state")
     assert "dvc pull parent.dvc" in project.run("renate-stages", "status")
 
 
@@ -287,5 +287,5 @@ def test_init_twice_changes_nothing(project):
 def test_init_in_a_clone_fetches_the_state_to_start_from(project):
     clone = project.clone()
     assert "the state of update 2, fetched" in clone.run("renate-stages", "init")
-    assert clone.hashes("parent") == project.hashes("parent")
+    assert clone.hashes("parent-state") == project.hashes("parent-state")
     assert not clone.run("git", "status", "--porcelain")

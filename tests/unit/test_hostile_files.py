@@ -47,7 +47,7 @@ def model_fn(model_state_url: str | None = None) -> MLP:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
     """A state as an update of ER writes it, with dead rows in the memory and texts in a holdout."""
-    folder = tmp_path_factory.mktemp("hostile") / "parent"
+    folder = tmp_path_factory.mktemp("hostile") / "parent-state"
     folder.mkdir()
     examples = write_examples(folder.parent / "examples", 30)
     state.write_empty(folder.parent / "empty")
@@ -72,7 +72,7 @@ def written(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hostile(written, tmp_path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "parent"))
+    return Path(shutil.copytree(written, tmp_path / "parent-state"))
 
 
 def read_all(folder: Path) -> None:

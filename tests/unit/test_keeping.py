@@ -85,7 +85,7 @@ def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):
     left = forgot.provenance.left
     assert {name: each["rows"] for name, each in left.items()} == {"memory": 5, "holdouts/1": 3}
     assert all(each["before"] != each["after"] for each in left.values())
-    assert still_held(sourced) == {"parent/memory": 5, "parent/holdouts/1": 3}
+    assert still_held(sourced) == {"parent-state/memory": 5, "parent-state/holdouts/1": 3}
     for folder in (sourced.state, sourced.root / "work"):
         written = b"".join(path.read_bytes() for path in folder.rglob("*.npy"))
         for images in pixels.values():

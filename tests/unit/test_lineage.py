@@ -12,7 +12,7 @@ from renate_stages.project import Project
 def lock(parent: str, made: str) -> dict:
     return {
         "stages": {
-            "restore-state": {"deps": [{"path": "parent", "md5": parent}]},
+            "restore-state": {"deps": [{"path": "parent-state", "md5": parent}]},
             "train": {"outs": [{"path": "state", "md5": made, "size": 1, "nfiles": 1}]},
             "export": {"deps": [{"path": "state", "md5": made}]},
         }
@@ -28,7 +28,7 @@ def chain(project, monkeypatch) -> Project:
     lineage.git(project, "init", "-q")
     for number, start, made in ((1, "a", "b"), (2, "b", "c"), (3, "c", "d")):
         edit_params(project, update__number=number, update__parent=number - 1)
-        pointer = {"outs": [{"path": "parent", "md5": start}]}
+        pointer = {"outs": [{"path": "parent-state", "md5": start}]}
         project.parent_pointer.write_text(yaml_file.dump(pointer))
         project.lock_file.write_text(yaml_file.dump(lock(start, made)))
         lineage.git(project, "add", "dvc.lock", "parent.dvc", "params.yaml")
@@ -71,7 +71,12 @@ def test_an_altered_hash_in_a_tagged_update_is_found(chain):
     ("name", "old", "new", "told"),
     [
         ("parent.dvc", "md5: b", "md5: x", "update-2: parent.dvc names x, but update-1 wrote b"),
-        ("dvc.lock", "md5: b", "md5: x", "update-2: restore-state read parent as x, but parent"),
+        (
+            "dvc.lock",
+            "md5: b",
+            "md5: x",
+            "update-2: restore-state read parent-state as x, but parent",
+        ),
         (
             "dvc.lock",
             "md5: c\n      size",

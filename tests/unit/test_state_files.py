@@ -16,7 +16,7 @@ from renate_stages.state import Provenance, State
 @pytest.fixture
 def whole(tmp_path):
     """A state as an update leaves it, with stand-ins for the files that need torch."""
-    folder = tmp_path / "parent"
+    folder = tmp_path / "parent-state"
     folder.mkdir()
     for name in (*state.MODEL_FILES, *state.LEARNER_FILES):
         (folder / name).write_bytes(name.encode())
@@ -150,7 +150,7 @@ def test_a_state_of_a_newer_version_is_not_read(whole, schema):
 
 def test_a_missing_state_says_where_to_get_it(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"renate-stages init.*dvc pull parent\.dvc"):
-        State.open(tmp_path / "parent")
+        State.open(tmp_path / "parent-state")
     (tmp_path / "restored").mkdir()
     with pytest.raises(errors.MissingFileError, match=r"dvc checkout restored\.dvc"):
         State.open(tmp_path / "restored")

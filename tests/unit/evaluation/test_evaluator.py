@@ -19,7 +19,7 @@ from renate_stages.errors import (
     MetricError,
     UnknownTaskError,
 )
-from renate_stages.evaluation.evaluator import evaluate
+from renate_stages.evaluation.evaluator import evaluate, examine
 from renate_stages.models import MLP, RenateModule, RenateWrapper
 
 
@@ -169,7 +169,7 @@ def test_nested_inputs_and_targets_go_to_the_device() -> None:
 
         def forward(self, x: Any, task_id: str | None = None) -> Tensor:
             self.devices |= {x["x"].device.type, x["more"][0].device.type}
-            return x["x"]
+            return x["x"][:, 0]  # no class scores, whose values would be kept
 
     def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
         model.devices.add(targets.device.type)
@@ -227,3 +227,23 @@ def test_metric_that_cannot_be_reported_is_refused_by_name(metrics: dict, said: 
             loss_fn=F.cross_entropy,
             metrics_fn=lambda: {name: make() for name, make in metrics.items()},
         )
+
+
+def test_what_the_model_says_of_each_row_is_kept() -> None:
+    model, (inputs, targets) = MLP(4, 3), labelled()
+    data = {1: Collated(inputs, targets)}
+    (found,) = examine(model, data, loss_fn=F.cross_entropy, batch_size=3).values()
+    with torch.no_grad():
+        probabilities = model.eval()(inputs).softmax(dim=1)
+    assert found.rows == len(targets) and found.predictions is not None
+    assert found.predictions.labels.tolist() == targets.tolist()
+    assert found.predictions.predicted.tolist() == probabilities.argmax(dim=1).tolist()
+    assert found.predictions.confidence == pytest.approx(probabilities.amax(dim=1).numpy())
+    assert found.metrics["accuracy"] == pytest.approx(found.predictions.correct.mean())
+
+
+def test_what_is_no_class_has_no_predictions() -> None:
+    model, (inputs, _) = MLP(4, 3), labelled()
+    data = {1: Collated(inputs, torch.rand(len(inputs), 3))}
+    (found,) = examine(model, data, loss_fn=F.mse_loss).values()
+    assert found.predictions is None and set(found.metrics) == {"loss"}

@@ -37,8 +37,8 @@ def test_the_rank_correlation_is_that_of_scipy():
 def test_two_pictures_are_drawn_always_with_the_same_bytes(tmp_path):
     table = tmp_path / "tuning_trials.csv"
     table.write_text(TRIALS)
-    first = [path.read_bytes() for path in draw_search(tmp_path / "once", table)]
-    again = draw_search(tmp_path / "again", table, lower_is_better=False)
+    first = [path.read_bytes() for path in draw_search(tmp_path / "once", table, "accuracy")]
+    again = draw_search(tmp_path / "again", table, "accuracy", lower_is_better=False)
     assert [path.name for path in again] == ["tuning_parallel.png", "tuning_importance.png"]
     assert [path.read_bytes() for path in again] == first
 
@@ -48,4 +48,4 @@ def test_nothing_is_drawn_of_a_search_that_shows_nothing(tmp_path, rows):
     table = tmp_path / "tuning_trials.csv"
     if rows is not None:
         table.write_text(rows)
-    assert draw_search(tmp_path, table) == []
+    assert draw_search(tmp_path, table, "accuracy") == []

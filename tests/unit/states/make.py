@@ -66,7 +66,7 @@ def write_project(root: Path) -> Project:
 
 
 def run_update(project: Project, number: int) -> None:
-    """Run an update on twenty points of its own, from the state in `parent/`, in the root folder."""
+    """Run an update on twenty points of its own, from the state in `parent-state/`, in the root folder."""
     content = yaml_file.parse(PARAMS, "params.yaml")
     content["update"] |= {"number": number, "parent": number - 1}
     project.params.write_text(yaml_file.dump(content))
