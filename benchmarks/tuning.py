@@ -1,4 +1,4 @@
-"""What a search costs: `make bench NAME=tuning`.
+"""What a search costs: `make bench NAME=tuning [DATA=<folder with MNIST>]`.
 
 Trials per minute: the same search (random, one worker, the same configurations) of the digits' second
 update, with a parent, a memory and validation data of both updates: by `renate-stages tune`, whose
@@ -35,6 +35,7 @@ def main() -> None:
     """Time both ways by turns, for trials of both lengths."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one repeat of six trials")
+    parser.add_argument("--data", type=Path, help="folder with MNIST's Parquet files")
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
@@ -59,7 +60,7 @@ def main() -> None:
             report.add(f"{name} trials, seconds of one by LocalBackend", [60 / t for t in theirs])
             times = median(ours) / median(theirs)
             report.at_least(f"{name} trials: forked over fresh interpreters", times, 3)
-    compare(report, *((1, 8) if arguments.quick else (5, 20)))
+    compare(report, *((1, 8) if arguments.quick else (5, 20)), arguments.data)
     report.finish()
 
 
