@@ -24,7 +24,8 @@ from renate_stages import files, optimization
 from renate_stages.callbacks import CurveRecorder, Curves, Follower, KeepBest, StopAfter
 from renate_stages.data import StoredDataset
 from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
-from renate_stages.evaluation.evaluator import evaluate
+from renate_stages.evaluation.evaluator import examine
+from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, hyperparameters_of
 from renate_stages.learners.context import UpdateContext
@@ -145,10 +146,20 @@ class ModelUpdater:
             datasets: By update that they belong to.
             task_ids: Task of each update; None: this update's for all.
         """
+        examined = self.examine(model, datasets, task_ids)
+        return {number: dict(each.metrics) for number, each in examined.items()}
+
+    def examine(
+        self,
+        model: RenateModule,
+        datasets: Mapping[int, Dataset],
+        task_ids: Mapping[int, str] | None = None,
+    ) -> dict[int, Examined]:
+        """Return what `evaluate` does, and what the model says of each row; arguments as there."""
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
-        return evaluate(
+        return examine(
             model,
             datasets,
             metrics_fn=metrics_fn,
