@@ -75,11 +75,14 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     assert 0 < second["calibration"]["error"] < 1
 
 
-def test_what_cannot_be_told_after_training_is_refused_before_it(project):
+def test_a_slice_that_no_example_has_is_refused_before_training(project):
     edit_params(project, evaluation__slices=["region"])
     with pytest.raises(errors.SliceError, match=r"region.*no example has it"):
         run(project)
-    edit_params(project, evaluation__slices=[])
+    assert not project.state.exists()
+
+
+def test_a_metric_with_a_name_that_the_file_gives_to_something_else_is_refused(project):
     metrics = "\n\ndef metrics_fn():\n    from torchmetrics import MeanMetric\n"
     metrics += "    class Rows(MeanMetric):\n        def update(self, outputs, targets):\n"
     metrics += "            super().update(outputs.mean())\n    return {'flips': Rows()}\n"
