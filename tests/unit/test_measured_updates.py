@@ -103,3 +103,19 @@ def test_slices_are_of_class_labels(sourced):
     )
     with pytest.raises(errors.SliceError, match="is of class labels"):
         run(sourced)
+
+
+def test_what_an_update_cost_is_told_to_mlflow_and_stands_in_no_output(project, monkeypatch):
+    from renate_stages.tracking import Tracker
+
+    logged = {}
+    monkeypatch.setattr(Tracker, "log_metrics", lambda self, values, step: logged.update(values))
+    edit_params(project, trainer__max_epochs=3, hyperparameters__batch_size=50)
+    assert "cost" not in run(project)
+    cost = logged["cost"]
+    rows = files.read_json(project.data_metrics)["train"]["rows"]
+    assert cost["new_examples"] == 3 * rows
+    assert cost["steps"] == 3 * -(-rows // 50)
+    state = sum(path.stat().st_size for path in project.state.rglob("*") if path.is_file())
+    assert cost["state_mb"] == state / 1e6
+    assert cost["peak_memory_mb"] > 1 and cost["training_seconds"] > 0
