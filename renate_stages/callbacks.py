@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,26 @@ class StopAfter(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
+
+
+class CostRecorder(Callback):
+    """Counts what a training takes, from its first step to its last."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.examples = 0
+        self._start = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.examples += len(batch.new)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.seconds = time.monotonic() - self._start
 
 
 class CurveRecorder(Callback):

@@ -10,8 +10,11 @@ from typing import Any
 
 from renate_stages import files, state
 from renate_stages.data import StoredDataset
-from renate_stages.errors import NotFiniteError, UnmeasuredMetricError
+from renate_stages.errors import MetricError, NotFiniteError, SliceError, UnmeasuredMetricError
+from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.evaluation.slices import slices_of
 from renate_stages.forget_list import ForgetList
 from renate_stages.keeping import Keeping, Kept
 from renate_stages.memory import evolve
@@ -19,6 +22,7 @@ from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
+from renate_stages.randomness import Generators
 from renate_stages.resume import Resume
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
@@ -38,6 +42,7 @@ class MeasuredUpdate:
         updated: The model, trained or carried over, and its learner.
         history: Every metric of every update on every holdout, this one's included.
         provenance: What the new state's manifest says of itself.
+        answers: What the parent's model and the new one say of each row of the holdouts.
     """
 
     params: Params
@@ -46,6 +51,7 @@ class MeasuredUpdate:
     updated: UpdatedModel
     history: EvaluationHistory
     provenance: Provenance
+    answers: Answers
 
     @classmethod
     def run(
@@ -87,18 +93,18 @@ class MeasuredUpdate:
         task_ids = {**parent.provenance.task_ids, str(number): params.update.task_id}
         rows = {update: len(store) for update, store in holdouts.items()}
 
-        def measure(model: RenateModule, *updates: int) -> dict[int, dict[str, float]]:
+        def measure(model: RenateModule, *updates: int) -> dict[int, Examined]:
             datasets = {n: updater.test_set(holdouts[n]) for n in updates or holdouts}
-            return updater.evaluate(model, datasets, {n: task_ids[str(n)] for n in datasets})
+            return updater.examine(model, datasets, {n: task_ids[str(n)] for n in datasets})
 
+        slices = slices_of(params.evaluation.slices, holdouts)
         before = measure(updater.build_model(parent.folder if parent.has_model else None))
-        for values in before.values():
-            if params.evaluation.metric not in values:
-                raise UnmeasuredMetricError(params.evaluation.metric, values)
+        for each in before.values():
+            check_metrics(params, each)
         history = parent.evaluations()
         if number in holdouts:
             initial = measure(updater.build_model(None), number)
-            history = history.with_update(number, "initial", initial, rows)
+            history = history.with_update(number, "initial", metrics_of(initial), rows)
         forgotten = StoredDataset(parent.memory(), kept.forgotten)
         if params.update.kind == "forget":
             updated = updater.carry_over(kept.parent, kept.memory_rows, forgotten)
@@ -113,11 +119,12 @@ class MeasuredUpdate:
                 resume=resume,
             )
         after = measure(updated.model)
-        if not all(math.isfinite(after[n]["loss"]) for n in after if n == number):
+        if not all(math.isfinite(after[n].metrics["loss"]) for n in after if n == number):
             raise NotFiniteError(len(updated.curves))  # the last step's harm shows only here
 
-        history = history.with_update(number, "before", before, rows)
-        history = history.with_update(number, "after", after, rows)
+        history = history.with_update(number, "before", metrics_of(before), rows)
+        history = history.with_update(number, "after", metrics_of(after), rows)
+        answers = Answers(after, before if parent.has_model else None, slices)
         provenance = Provenance(
             kind=params.update.kind,
             update=number,
@@ -127,7 +134,7 @@ class MeasuredUpdate:
             classes=classes_of(parent, data),
             task_ids=task_ids,
         )
-        return cls(params, parent, kept, updated, history, provenance)
+        return cls(params, parent, kept, updated, history, provenance, answers)
 
     def write_state(self, target: Path, tuning_history: Path | None = None) -> None:
         """Write the new state whole; examples that the parent has are linked, not copied.
@@ -159,27 +166,42 @@ class MeasuredUpdate:
             state.write_manifest(folder, self.provenance, self.parent, self.kept.left)
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures of `metrics/update.json`.
-
-        The headline metric and the loss have transfer and forgetting; of other metrics, whose
-        better direction is not known, only the averages and each holdout's value stay.
-        """
-        number, evaluation = self.params.update.number, self.params.evaluation
-        chosen = self.updated.selection
-        figures: dict[str, Any] = {
+        """Return the figures of `metrics/update.json`; see `update_figures`."""
+        number, chosen = self.params.update.number, self.updated.selection
+        generators = Generators(self.params.seed, number)
+        figures = update_figures(
+            number, self.history, self.params.evaluation, self.answers, generators
+        )
+        return {
             "update": number,
             "memory": {"rows": len(chosen.kept) + len(chosen.added)},
             "training": {"epochs": len(self.updated.curves), "steps": self.updated.steps},
+            **figures,
         }
-        for metric in self.history.metrics:
-            if number not in self.history.matrix(metric):
-                continue
-            better = metric not in evaluation.lower_is_better
-            summary = self.history.summary(number, metric, higher_is_better=better)
-            if metric not in (evaluation.metric, "loss"):
-                summary = {name: summary[name] for name in ("average", "overall", "holdout")}
-            figures[metric] = summary
-        return figures
+
+
+def metrics_of(examined: Mapping[int, Examined]) -> dict[int, Mapping[str, float]]:
+    """Return the metrics alone, by holdout."""
+    return {number: each.metrics for number, each in examined.items()}
+
+
+def check_metrics(params: Params, examined: Examined) -> None:
+    """Refuse, before training, what could not be reported after it.
+
+    Raises:
+        UnmeasuredMetricError: If the headline metric is not among those measured.
+        MetricError: If one has a name that `metrics/update.json` gives to something else.
+        SliceError: If slices are asked of targets that are no class labels.
+    """
+    headline, slices = params.evaluation.metric, params.evaluation.slices
+    if headline not in examined.metrics:
+        raise UnmeasuredMetricError(headline, examined.metrics)
+    for name in examined.metrics:
+        if name in TAKEN:
+            problem = "metrics/update.json has something else of this name"
+            raise MetricError(name, problem, "rename the metric")
+    if slices and examined.predictions is None:
+        raise SliceError(slices[0], "the accuracy on slices is of class labels, and there are none")
 
 
 def classes_of(parent: State, data: PreparedData) -> tuple[int, ...]:

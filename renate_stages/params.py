@@ -165,6 +165,13 @@ class EvaluationParams(_Block):
     )
     mode: Literal["max", "min"] = Field(default="max", description="whether more of it is better")
     batch_size: int = Field(default=256, ge=1, description="examples per forward pass")
+    slices: list[str] = Field(
+        default=[], description="metadata fields; the accuracy is told for each of their values"
+    )
+    reference: dict[int, float] = Field(
+        default={},
+        description="the headline metric, by holdout, of a model trained on all data so far at once",
+    )
 
     @property
     def lower_is_better(self) -> set[str]:

@@ -21,10 +21,18 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
 from renate_stages import files, optimization
-from renate_stages.callbacks import CurveRecorder, Curves, Follower, KeepBest, StopAfter
+from renate_stages.callbacks import (
+    CostRecorder,
+    CurveRecorder,
+    Curves,
+    Follower,
+    KeepBest,
+    StopAfter,
+)
 from renate_stages.data import StoredDataset
 from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
-from renate_stages.evaluation.evaluator import evaluate
+from renate_stages.evaluation.evaluator import examine
+from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, hyperparameters_of
 from renate_stages.learners.context import UpdateContext
@@ -49,12 +57,16 @@ class Trained:
         curves: Losses and metrics of each epoch.
         steps: Optimizer steps taken.
         measure: Measures a model on all validation data; None without any.
+        seconds: From the first step to the last, in this process.
+        examples: New examples that it learnt from meanwhile, each pass counted.
     """
 
     learner: Learner
     curves: Curves
     steps: int
     measure: Measure | None
+    seconds: float = 0.0
+    examples: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,8 @@ class UpdatedModel:
         curves: Losses and metrics of each epoch.
         steps: Optimizer steps taken.
         tables: What the learner has to show, rows by the name of the plot's file.
+        seconds: As of `Trained`.
+        examples: As of `Trained`.
     """
 
     model: RenateModule
@@ -76,6 +90,8 @@ class UpdatedModel:
     curves: Curves
     steps: int
     tables: Mapping[str, Curves] = field(default_factory=dict)
+    seconds: float = 0.0
+    examples: int = 0
 
     @property
     def selection(self) -> Selection:
@@ -145,10 +161,20 @@ class ModelUpdater:
             datasets: By update that they belong to.
             task_ids: Task of each update; None: this update's for all.
         """
+        examined = self.examine(model, datasets, task_ids)
+        return {number: dict(each.metrics) for number, each in examined.items()}
+
+    def examine(
+        self,
+        model: RenateModule,
+        datasets: Mapping[int, Dataset],
+        task_ids: Mapping[int, str] | None = None,
+    ) -> dict[int, Examined]:
+        """Return what `evaluate` does, and what the model says of each row; arguments as there."""
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
-        return evaluate(
+        return examine(
             model,
             datasets,
             metrics_fn=metrics_fn,
@@ -197,8 +223,16 @@ class ModelUpdater:
         learner = trained.learner
         model = learner.to("cpu").model.eval()
         chosen = learner.choose_memory()
-        tables = learner.tables()
-        return UpdatedModel(model, learner, chosen, trained.curves, trained.steps, tables)
+        return UpdatedModel(
+            model,
+            learner,
+            chosen,
+            trained.curves,
+            trained.steps,
+            learner.tables(),
+            trained.seconds,
+            trained.examples,
+        )
 
     def train(
         self,
@@ -229,7 +263,8 @@ class ModelUpdater:
 
         measure = self._measure(validation, parent)
         recorder = CurveRecorder(measure)
-        callbacks: list[Callback] = [recorder]
+        cost = CostRecorder()
+        callbacks: list[Callback] = [recorder, cost]
         best = None
         if self.params.trainer.keep == "best":
             best = KeepBest(_needed(measure), recorder.curves)
@@ -255,7 +290,9 @@ class ModelUpdater:
         if best is not None:
             best.give_back(learner)
         learner.end_training(measure)
-        return Trained(learner, recorder.curves, trainer.global_step, measure)
+        return Trained(
+            learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
+        )
 
     def _measure(self, validation: Mapping[int, ExampleStore], parent: State) -> Measure | None:
         """Return what measures a model on validation data, each update's with its task."""

@@ -99,6 +99,17 @@ class MetricError(RenateStagesError):
         super().__init__(f"metrics_fn, metric '{name}': {problem}.\nTo mend it: {cure}.")
 
 
+class SliceError(RenateStagesError):
+    """A field of `evaluation.slices` by which the holdouts cannot be divided."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(
+            f"params.yaml, evaluation.slices: '{field}' divides no holdout: {problem}.\n"
+            "To mend it: name fields of the metadata that the data module gives beside inputs and "
+            "targets, each with few values, such as a region or a source."
+        )
+
+
 class TrackingUriError(RenateStagesError):
     """`MLFLOW_TRACKING_URI` names no store that MLflow can use."""
 

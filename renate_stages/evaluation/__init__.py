@@ -6,7 +6,9 @@ from renate_stages.evaluation.metrics import (
     backward_transfer,
     forgetting,
     forward_transfer,
+    intransigence,
     micro_average,
+    worst_holdout,
 )
 
 __all__ = [
@@ -16,5 +18,7 @@ __all__ = [
     "backward_transfer",
     "forgetting",
     "forward_transfer",
+    "intransigence",
     "micro_average",
+    "worst_holdout",
 ]

@@ -164,9 +164,10 @@ class EvaluationHistory:
         """Sum up a metric after an update; the formulas are in `evaluation.metrics`.
 
         Returns:
-            `average`, `overall` (the micro average), `forgetting`, `backward_transfer`,
-            `forward_transfer`, and `holdout`: the value on each, by its number as a string. Always
-            all keys; None, which JSON can hold, where a value is not known or not finite.
+            `average`, `overall` (the micro average), `worst_holdout`, `forgetting`,
+            `backward_transfer`, `forward_transfer`, and `holdout`: the value on each, by its number
+            as a string. Always all keys; None, which JSON can hold, where a value is not known or
+            not finite.
 
         Raises:
             ValueError: If the metric was not measured after this update.
@@ -185,12 +186,13 @@ class EvaluationHistory:
             self._with_starts(metric), update, self.untrained(metric), **sign
         )
         return {
-            "average": _known(metrics.average(measured, update)),
-            "overall": _known(metrics.micro_average(measured, update, sizes)),
-            "forgetting": _known(metrics.forgetting(measured, update, **sign)),
-            "backward_transfer": _known(metrics.backward_transfer(measured, update, **sign)),
-            "forward_transfer": _known(transfer),
-            "holdout": {str(i): _known(value) for i, value in measured[update].items()},
+            "average": known(metrics.average(measured, update)),
+            "overall": known(metrics.micro_average(measured, update, sizes)),
+            "worst_holdout": known(metrics.worst_holdout(measured, update, **sign)),
+            "forgetting": known(metrics.forgetting(measured, update, **sign)),
+            "backward_transfer": known(metrics.backward_transfer(measured, update, **sign)),
+            "forward_transfer": known(transfer),
+            "holdout": {str(i): known(value) for i, value in measured[update].items()},
         }
 
     def _with_starts(self, metric: str) -> dict[int, dict[int, float]]:
@@ -240,5 +242,6 @@ def _rounded(value: float) -> float:
     return float(f"{float(value):.8g}") + 0.0
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """Return a figure as JSON files hold it, with 8 significant digits; None if it is not finite."""
     return _rounded(value) if math.isfinite(value) else None

@@ -11,7 +11,8 @@ change sign, so that forgetting > 0 always means worse and transfer > 0 always m
 Sources:
     Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017:
         average (ACC), backward transfer (BWT), forward transfer (FWT).
-    Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018: forgetting.
+    Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018: forgetting,
+        intransigence.
 """
 
 from __future__ import annotations
@@ -60,6 +61,21 @@ def micro_average(matrix: Matrix, update: int, rows: Mapping[int, int]) -> float
     ]
     total = sum(count for count, _ in known)
     return sum(count * value for count, value in known) / total if total else float("nan")
+
+
+def worst_holdout(matrix: Matrix, update: int, *, higher_is_better: bool = True) -> float:
+    """Return the worst value over the holdouts so far.
+
+        min over i <= t of a[t][i]
+
+    Args:
+        matrix: a[t][i].
+        update: t.
+        higher_is_better: False for a loss: the worst is then the highest.
+    """
+    known = [v for i, v in matrix[update].items() if i <= update and not np.isnan(v)]
+    worst = min if higher_is_better else max
+    return worst(known, default=float("nan"))
 
 
 def forgetting(matrix: Matrix, update: int, *, higher_is_better: bool = True) -> float:
@@ -126,6 +142,28 @@ def forward_transfer(
         sign * (_at(matrix, before[i], i) - untrained.get(i, float("nan"))) for i in learnt[1:]
     ]
     return _mean(gains) if gains else 0.0
+
+
+def intransigence(
+    matrix: Matrix, update: int, reference: Mapping[int, float], *, higher_is_better: bool = True
+) -> float:
+    """Return how far each update stayed, when it was learnt, below a model without old constraints.
+
+        I_t = mean over i <= t of ( a*[i] - a[i][i] )
+
+    where a*[i] is the metric on holdout i of a reference trained on all data up to update i at
+    once. The paper gives a*[t] - a[t][t] of the last update alone.
+
+    Args:
+        matrix: a[t][i].
+        update: t.
+        reference: a*[i]; holdouts that it lacks do not count.
+        higher_is_better: False for a loss.
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    _ = matrix[update]  # the KeyError that `average` promises
+    gaps = [sign * (a - _at(matrix, i, i)) for i, a in reference.items() if i <= update]
+    return _mean(gaps) if gaps else float("nan")
 
 
 def _past_holdouts(matrix: Matrix, update: int) -> list[int]:

@@ -51,17 +51,24 @@ def log_artifacts(
     """Add report, plot data and pictures to the update's run."""
     from renate_stages.evaluation.plots import draw
     from renate_stages.evaluation.search_pictures import draw_search
+    from renate_stages.evaluation.update_pictures import draw_update
+    from renate_stages.memory.composition import composition
+    from renate_stages.memory.composition import draw as draw_memory
 
     tracker.log_artifact(project.report, "reports")
     tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
     for path in sorted(project.plots.glob("*.csv")):
         tracker.log_artifact(path, "plots")
-    lower = params.evaluation.lower_is_better
-    pictures = project.scratch / "pictures"
+    headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
+    pictures, history = project.scratch / "pictures", state.evaluations()
     metric, mode = params.objective
     trials = project.plots / "tuning_trials.csv"
-    searched = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
-    for picture in searched:
-        tracker.log_artifact(picture, "plots")
-    for picture in draw(pictures, state.evaluations(), project.plots, lower_is_better=lower):
+    drawn = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
+    drawn += draw(pictures, history, project.plots, lower_is_better=lower)
+    worse = headline in lower
+    drawn += draw_update(pictures, history, project.plots, headline, lower_is_better=worse)
+    if memory := composition(state.memory()):
+        draw_memory(memory, pictures / "memory.png")
+        drawn.append(pictures / "memory.png")
+    for picture in drawn:
         tracker.log_artifact(picture, "plots")

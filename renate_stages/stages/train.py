@@ -34,8 +34,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
         with heavy_imports():
             user = UserConfig.load(project.user_config, stage="train")
+            from renate_stages.cost import cost_of
             from renate_stages.evaluation.plots import write_plot_data
+            from renate_stages.evaluation.update_plots import write_update_plots
             from renate_stages.measured_update import MeasuredUpdate  # torch, Lightning: only here
+            from renate_stages.memory.composition import composition
             from renate_stages.resume import Resume
             from renate_stages.tuning.search_plots import write_search_plots
 
@@ -54,11 +57,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with files.whole_directory(project.plots) as folder:
             curves, tables = update.updated.curves, update.updated.tables
             write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
+            memory = composition(State.open(project.state).memory())
+            write_update_plots(folder, update.answers, memory)
             write_search_plots(folder, project.tuning, params.update.number)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         for row in update.updated.curves:
             tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
-        tracker.log_metrics(summary, update.updated.steps)
+        cost = {"cost": cost_of(update.updated, project.state)}
+        tracker.log_metrics(summary | cost, update.updated.steps)
     say(describe(params, summary))
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from small_project import REPOSITORY, edit_params
+from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
 
 from renate_stages import state
 from renate_stages.memory import ExampleStore
@@ -30,6 +30,16 @@ def project(tmp_path, monkeypatch) -> Project:
     edit_params(project, trainer__max_epochs=2, tracking__enabled=False)
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    return project
+
+
+@pytest.fixture
+def sourced(project) -> Project:
+    """A project whose examples have ids and a source, eu and us in turn."""
+    edit_config(project, "class DigitsDataModule", WITH_SOURCES.lstrip())
+    edit_config(project, "TensorDataset(images, labels)", "Sourced(images, labels)")
+    edit_config(project, "import torch\n", "import torch\nimport torch.utils.data\n")
+    edit_params(project, trainer__max_epochs=1, hyperparameters__memory_size=100)
     return project
 
 

@@ -6,8 +6,23 @@ from pathlib import Path
 
 from renate_stages import yaml_file
 from renate_stages.project import Project
+from renate_stages.state import State
 
 REPOSITORY = Path(__file__).parents[2]
+WITH_SOURCES = """
+class Sourced(torch.utils.data.Dataset):
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        known = {"id": f"digit-{i}", "source": ("eu", "us")[i % 2]}
+        return self.images[i], int(self.labels[i]), known
+
+
+class DigitsDataModule"""
 
 
 def edit_params(project: Project, **changes) -> None:
@@ -38,3 +53,12 @@ def snapshot(project: Project) -> dict[str, bytes]:
         for path in project.root.rglob("*")
         if path.is_file() and not {".renate", "__pycache__"} & set(path.parts)
     }
+
+
+def move_on(project: Project, **changes) -> None:
+    """Make the state the parent of the next update, as `next` and `dvc checkout` do."""
+    number = State.open(project.state).provenance.update
+    project.parent.rename(project.root / f"parent-{number}")
+    project.state.rename(project.parent)
+    changes = {"update__number": number + 1, "update__parent": number, **changes}
+    edit_params(project, **changes)

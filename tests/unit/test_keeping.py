@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from small_project import edit_config, edit_params
+from small_project import edit_params, move_on
 
 from renate_stages import errors, files, state
 from renate_stages.forget import still_held, stores_of
@@ -16,34 +16,9 @@ from renate_stages.prepared import PreparedData
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
-WITH_SOURCES = """
-class Sourced(torch.utils.data.Dataset):
-    def __init__(self, images, labels):
-        self.images, self.labels = images, labels
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        known = {"id": f"digit-{i}", "source": ("eu", "us")[i % 2]}
-        return self.images[i], int(self.labels[i]), known
-
-
-class DigitsDataModule"""
-
 
 def quiet(message: str) -> None:
     pass
-
-
-@pytest.fixture
-def sourced(project):
-    """A project whose examples have ids and a source, eu and us in turn."""
-    edit_config(project, "class DigitsDataModule", WITH_SOURCES.lstrip())
-    edit_config(project, "TensorDataset(images, labels)", "Sourced(images, labels)")
-    edit_config(project, "import torch\n", "import torch\nimport torch.utils.data\n")
-    edit_params(project, trainer__max_epochs=1, hyperparameters__memory_size=100)
-    return project
 
 
 def run(project, *, say=quiet) -> State:
@@ -51,15 +26,6 @@ def run(project, *, say=quiet) -> State:
         stage.run(project, say)
     export.run(project, quiet)
     return State.open(project.state)
-
-
-def move_on(project, **changes) -> None:
-    """Make the state the parent of the next update, as `next` and `dvc checkout` do."""
-    number = State.open(project.state).provenance.update
-    project.parent.rename(project.root / f"parent-{number}")
-    project.state.rename(project.parent)
-    changes = {"update__number": number + 1, "update__parent": number, **changes}
-    edit_params(project, **changes)
 
 
 def sources(store) -> set[bytes]:

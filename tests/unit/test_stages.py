@@ -63,9 +63,12 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
         "tune": {"tuned.yaml", "work/tuning/search.json", "work/tuning/tuning_history.csv"},
         "train": {
             "metrics/update.json",
+            "plots/classes.csv",
+            "plots/confusion.csv",
             "plots/holdouts_accuracy.csv",
             "plots/holdouts_loss.csv",
             "plots/learning_curve.csv",
+            "plots/memory.csv",
             "plots/summary.csv",
             "plots/tuning.csv",
             "state/evaluations.csv",
@@ -133,9 +136,10 @@ def test_export_draws_and_writes_while_mlflow_is_still_imported(project, monkeyp
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(runs, "SideProcess", NeverOpen)
     export.run(project, quiet)
-    assert {"update.md", "MODEL_CARD.md", "summary.csv", "matrix_accuracy.png"} <= {
-        *NeverOpen.artifacts
-    }
+    assert {
+        *("update.md", "MODEL_CARD.md", "summary.csv", "matrix_accuracy.png"),
+        *("confusion.png", "classes.png", "learning_curve.png", "memory.png"),
+    } <= {*NeverOpen.artifacts}
 
 
 def test_constants_reach_training_as_they_are_written(project):

@@ -12,7 +12,9 @@ from renate_stages.evaluation import (
     backward_transfer,
     forgetting,
     forward_transfer,
+    intransigence,
     micro_average,
+    worst_holdout,
 )
 
 # Accuracy on three holdouts after three updates, a[i-1][i] included; worked by hand below.
@@ -129,3 +131,22 @@ def test_update_that_was_not_measured_is_an_error() -> None:
         micro_average(MATRIX, 4, ROWS)
     with pytest.raises(KeyError):
         forward_transfer(MATRIX, 4, UNTRAINED)
+
+
+def test_worst_holdout_by_hand() -> None:
+    assert worst_holdout(MATRIX, 1) == 0.9  # holdout 2 does not count yet
+    assert worst_holdout(MATRIX, 3) == 0.5
+    assert worst_holdout(MATRIX, 3, higher_is_better=False) == 0.8
+    assert worst_holdout({1: {1: math.nan, 0: 0.5}}, 1) == 0.5
+    assert math.isnan(worst_holdout({1: {1: math.nan}}, 1))
+
+
+def test_intransigence_by_hand() -> None:
+    reference = {1: 0.95, 2: 0.85, 3: 0.9}
+    assert intransigence(MATRIX, 1, reference) == pytest.approx(0.05)
+    assert intransigence(MATRIX, 3, reference) == pytest.approx((0.05 + 0.05 + 0.3) / 3)
+    assert intransigence(MATRIX, 3, {3: 0.5}) == pytest.approx(-0.1)  # better than the reference
+    assert intransigence(
+        negated(MATRIX), 3, {i: -a for i, a in reference.items()}, higher_is_better=False
+    ) == pytest.approx(0.4 / 3)
+    assert math.isnan(intransigence(MATRIX, 3, {}))

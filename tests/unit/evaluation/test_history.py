@@ -38,6 +38,7 @@ def test_summary_by_hand() -> None:
     assert three_updates().summary(3, "accuracy") == {
         "average": pytest.approx(1.9 / 3),
         "overall": pytest.approx(0.59),
+        "worst_holdout": 0.5,
         "forgetting": pytest.approx(0.2),
         "backward_transfer": pytest.approx(-0.2),
         "forward_transfer": pytest.approx(((0.3 - 0.2) + (0.2 - 0.3)) / 2, abs=1e-12),
@@ -61,6 +62,7 @@ def test_summary_has_all_keys_and_valid_json_where_values_are_unknown() -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == {
         "average": None,
         "overall": None,
+        "worst_holdout": None,
         "forgetting": None,
         "backward_transfer": None,
         "forward_transfer": 0.0,

@@ -1,0 +1,209 @@
+"""The figures of one update, as `metrics/update.json` has them. Formulas: `docs/evaluation.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renate_stages.evaluation import metrics
+from renate_stages.evaluation.calibration import calibration_error
+from renate_stages.evaluation.comparison import difference_interval, flips, interval
+from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.evaluation.history import EvaluationHistory, known
+from renate_stages.evaluation.slices import Part, by_value
+from renate_stages.randomness import Generators
+
+if TYPE_CHECKING:
+    from renate_stages.params import EvaluationParams
+
+# What stands in metrics/update.json beside the metrics: none can have such a name.
+TAKEN = ("update", "memory", "training", "flips", "calibration", "classes", "slices")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What two models said of the same holdouts, row by row.
+
+    Args:
+        after: The new model, by holdout.
+        before: The parent's; None: there is none.
+        slices: For each metadata field and holdout, the value of each row, `(rows,)`.
+    """
+
+    after: Mapping[int, Examined]
+    before: Mapping[int, Examined] | None = None
+    slices: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> dict[int, Predictions]:
+        """The new model's answers; empty where targets are not class labels."""
+        return _predictions(self.after)
+
+    @property
+    def correct(self) -> dict[int, np.ndarray]:
+        """Whether the new model is right on each row; empty likewise."""
+        return {number: each.correct for number, each in self.predictions.items()}
+
+    @property
+    def correct_before(self) -> dict[int, np.ndarray]:
+        """Whether the parent's model is; empty also where there is none."""
+        found = _predictions(self.before or {})
+        return {number: each.correct for number, each in found.items()}
+
+    def are_scored_by(self, metric: str) -> bool:
+        """Return whether a metric is the share of right answers, whatever its name."""
+        correct = self.correct
+        return bool(correct) and all(
+            abs(each.metrics[metric] - correct[number].mean()) < 1e-6
+            for number, each in self.after.items()
+        )
+
+    def classes(self) -> dict[str, Part]:
+        """Return the accuracy on each class, over all holdouts."""
+        if not self.predictions:
+            return {}
+        labels = np.concatenate([each.labels for each in self.predictions.values()])
+        return by_value(labels, np.concatenate(list(self.correct.values())))
+
+    def by_slice(self) -> dict[str, dict[str, Part]]:
+        """Return the accuracy on each slice of each field, over all holdouts."""
+        correct = self.correct
+        if not correct:
+            return {}
+        rows = np.concatenate([correct[number] for number in sorted(correct)])
+        return {
+            name: by_value(np.concatenate([values[n] for n in sorted(correct)]), rows)
+            for name, values in self.slices.items()
+        }
+
+
+def update_figures(
+    update: int,
+    history: EvaluationHistory,
+    evaluation: EvaluationParams,
+    answers: Answers,
+    generators: Generators,
+) -> dict[str, Any]:
+    """Return a block for each metric and, for classifiers, what the answers of each row tell.
+
+    The headline metric and the loss have transfer and forgetting; of other metrics, whose better
+    direction is not known, only the averages and each holdout's value stay.
+
+    Args:
+        update: Its number.
+        history: With this update's evaluations.
+        evaluation: Names the headline metric.
+        answers: Of the parent's model and the new one.
+        generators: Of the update: intervals are drawn.
+    """
+    figures: dict[str, Any] = {}
+    for metric in history.metrics:
+        if update not in history.matrix(metric):
+            continue
+        better = metric not in evaluation.lower_is_better
+        summary: dict[str, Any] = history.summary(update, metric, higher_is_better=better)
+        if metric == evaluation.metric:
+            summary |= _headline(update, history, evaluation, answers, generators)
+        elif metric != "loss":
+            summary = {name: summary[name] for name in ("average", "overall", "holdout")}
+        figures[metric] = summary
+    return figures | _row_figures(answers)
+
+
+def _headline(
+    update: int,
+    history: EvaluationHistory,
+    evaluation: EvaluationParams,
+    answers: Answers,
+    generators: Generators,
+) -> dict[str, Any]:
+    """Return the change against the parent, and intervals where rows can be drawn."""
+    metric = evaluation.metric
+    found: dict[str, Any] = {"change": None}
+    if answers.before is not None:
+        rows = {number: each.rows for number, each in answers.after.items()}
+        start, end = (
+            metrics.micro_average(history.matrix(metric, phase), update, rows)
+            for phase in ("before", "after")
+        )
+        found["change"] = known(end - start)
+    if evaluation.reference:
+        reached = metrics.intransigence(
+            history.matrix(metric),
+            update,
+            evaluation.reference,
+            higher_is_better=evaluation.mode == "max",
+        )
+        found["intransigence"] = known(reached)
+    if answers.are_scored_by(metric):
+        found["interval"] = _intervals(answers, generators)
+    return found
+
+
+def _intervals(answers: Answers, generators: Generators) -> dict[str, dict[str, float | None]]:
+    """Return the 95 % intervals, each drawn by a generator of its own."""
+
+    def drawn(name: str) -> np.random.Generator:
+        return generators.numpy(f"interval of {name}")
+
+    before, after = answers.correct_before, answers.correct
+    ends: dict[str, tuple[float, float] | None] = {
+        "average": interval(after, drawn("average"), average=True),
+        "overall": interval(after, drawn("overall"), average=False),
+        "change": None,
+    }
+    if before:
+        ends["change"] = difference_interval(before, after, drawn("change"), average=False)
+    return {
+        name: {"low": known(pair[0]), "high": known(pair[1])}
+        if pair
+        else {"low": None, "high": None}
+        for name, pair in ends.items()
+    }
+
+
+def _row_figures(answers: Answers) -> dict[str, Any]:
+    """Return flips, calibration, classes and slices; nothing where targets are no labels."""
+    predictions = answers.predictions
+    if not predictions:
+        return {}
+    errors = {
+        str(number): known(calibration_error(each.confidence, each.correct))
+        for number, each in predictions.items()
+    }
+    confidence = np.concatenate([each.confidence for each in predictions.values()])
+    error = calibration_error(confidence, np.concatenate(list(answers.correct.values())))
+    figures: dict[str, Any] = {
+        "flips": {"negative": None, "positive": None},
+        "calibration": {"error": known(error), "holdout": errors},
+        "classes": _shown(answers.classes()),
+    }
+    if answers.correct_before:
+        changed = flips(answers.correct_before, answers.correct)
+        figures["flips"] = {
+            "negative": known(changed.negative),
+            "positive": known(changed.positive),
+            "holdout": {
+                str(number): {
+                    "negative": known(changed.holdout_negative[number]),
+                    "positive": known(changed.holdout_positive[number]),
+                }
+                for number in changed.holdout_negative
+            },
+        }
+    if answers.slices:
+        figures["slices"] = {name: _shown(parts) for name, parts in answers.by_slice().items()}
+    return figures
+
+
+def _shown(parts: Mapping[str, Part]) -> dict[str, float | None]:
+    return {value: known(part.accuracy) for value, part in parts.items()}
+
+
+def _predictions(examined: Mapping[int, Examined]) -> dict[int, Predictions]:
+    """Return the answers by holdout; none at all where one has no class labels."""
+    found = {n: each.predictions for n, each in sorted(examined.items()) if each.predictions}
+    return found if len(found) == len(examined) else {}

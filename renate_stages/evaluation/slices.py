@@ -1,0 +1,93 @@
+"""Accuracy on parts of all holdouts: of each class, and of each value of a metadata field."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from renate_stages.errors import SliceError
+
+if TYPE_CHECKING:
+    from renate_stages.memory import ExampleStore
+
+UNKNOWN = "unknown"
+MOST = 100  # values of a field: with more, each is a handful of examples, and nobody reads them
+
+
+@dataclass(frozen=True)
+class Part:
+    """The accuracy on some of the examples.
+
+    Args:
+        rows: How many they are.
+        accuracy: Share of them that is right.
+    """
+
+    rows: int
+    accuracy: float
+
+
+def by_value(values: np.ndarray, correct: np.ndarray) -> dict[str, Part]:
+    """Return the accuracy on the examples of each value, ascending.
+
+    Args:
+        values: Label or metadata of each example, numbers, bools or texts `(rows,)`.
+        correct: Whether the model is right, bool `(rows,)`.
+    """
+    distinct, places = np.unique(values, return_inverse=True)
+    rows = np.bincount(places, minlength=len(distinct))
+    right = np.bincount(places, weights=correct, minlength=len(distinct))
+    return {
+        str(value): Part(int(count), float(share))
+        for value, count, share in zip(distinct.tolist(), rows, right / rows, strict=True)
+    }
+
+
+def slices_of(
+    fields: Collection[str], holdouts: Mapping[int, ExampleStore]
+) -> dict[str, dict[int, np.ndarray]]:
+    """Read which slice each example of the holdouts is in.
+
+    Args:
+        fields: Names of metadata fields.
+        holdouts: Stores by update.
+
+    Returns:
+        For each field and holdout the value of each row as text, `(rows,)`; `unknown` where an
+        update's examples lack the field, or have an empty text.
+
+    Raises:
+        SliceError: If no holdout has a field, it is no single number or text, or it has more than
+            100 values.
+    """
+    return {field: _slice(field, holdouts) for field in fields}
+
+
+def _slice(field: str, holdouts: Mapping[int, ExampleStore]) -> dict[int, np.ndarray]:
+    found = {number: store.metadata(field) for number, store in holdouts.items()}
+    if holdouts and all(each is None for each in found.values()):
+        known = {
+            name.removeprefix("meta.")
+            for store in holdouts.values()
+            for name in (store.spec.metadata if store.spec else ())
+        }
+        raise SliceError(field, f"no example has it (there are: {', '.join(sorted(known))})")
+    texts = {}
+    for number, values in found.items():
+        if values is None:
+            texts[number] = np.full(len(holdouts[number]), UNKNOWN)
+            continue
+        if values.ndim != 1:
+            raise SliceError(field, f"its values have shape {values.shape[1:]}, expected one each")
+        texts[number] = np.array([_text(value) for value in values.tolist()])
+    count = len({text for values in texts.values() for text in np.unique(values).tolist()})
+    if count > MOST:
+        raise SliceError(field, f"it has {count} values, expected at most {MOST}")
+    return texts
+
+
+def _text(value: object) -> str:
+    return (value.decode() or UNKNOWN) if isinstance(value, bytes) else str(value)

@@ -1,0 +1,67 @@
+"""Plot data and pictures of one update: confusion, classes, memory, learning curve, forgetting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from renate_stages.evaluation import EvaluationHistory
+from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.evaluation.figures import Answers
+from renate_stages.evaluation.plots import write_plot_data
+from renate_stages.evaluation.update_pictures import draw_update
+from renate_stages.evaluation.update_plots import write_update_plots
+from renate_stages.memory.composition import Part
+
+
+def answers_of(labels: list[int], predicted: list[int]) -> Answers:
+    rows = Predictions(np.array(labels), np.array(predicted), np.full(len(labels), 0.5, np.float32))
+    return Answers({1: Examined(len(labels), {}, rows)})
+
+
+def test_plot_data_of_an_update_are_the_documented_tables(tmp_path: Path) -> None:
+    memory = [Part(1, 3, 10, {"0": 2, "10": 1}, {}), Part(None, 4, 10, {}, {})]
+    written = write_update_plots(tmp_path, answers_of([10, 2, 10, 2], [2, 2, 10, 2]), memory)
+    assert {path.name: path.read_text() for path in written} == {
+        "confusion.csv": "actual,predicted\n2,2\n2,2\n10,2\n10,10\n",
+        "classes.csv": "class,accuracy,rows\n2,1,2\n10,0.5,2\n",
+        "memory.csv": "update,class,rows\n1,0,2\n1,10,1\n,,4\n",
+    }
+
+
+def test_without_labels_and_memory_there_are_headers(tmp_path: Path) -> None:
+    written = write_update_plots(tmp_path, Answers({1: Examined(3, {"loss": 1.0})}), [])
+    assert [path.read_text().count("\n") for path in written] == [1, 1, 1]
+    assert draw_update(tmp_path / "pictures", EvaluationHistory(), tmp_path, "accuracy") == []
+
+
+def test_what_there_is_to_draw_is_drawn_with_equal_bytes(tmp_path: Path) -> None:
+    history = EvaluationHistory()
+    for t in (1, 2, 3):
+        values = {i: {"top 1/5": 1 - (t - i) / 8} for i in range(1, t + 1)}
+        history = history.with_update(t, "after", values, dict.fromkeys(values, 4))
+    curves = [{"epoch": e, "step": e, "train_loss": 1 / (e + 1), "val_f1": 0.5} for e in (0, 1)]
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 60, 500).tolist()
+    for name, answers in (
+        ("few", answers_of([0, 1], [1, 1])),
+        ("many", answers_of(labels, labels)),
+    ):
+        plots = tmp_path / name
+        write_plot_data(plots, history, curves)
+        write_update_plots(plots, answers, [])
+        found = draw_update(tmp_path / f"{name}-1", history, plots, "top 1/5")
+        assert [path.name for path in found] == [
+            "confusion.png",
+            "classes.png",
+            "learning_curve.png",
+            "forgetting_top 1%2F5.png",
+        ]
+        again = draw_update(tmp_path / f"{name}-2", history, plots, "top 1/5")
+        assert [path.read_bytes() for path in found] == [path.read_bytes() for path in again]
+
+
+def test_one_update_has_no_forgetting_to_draw(tmp_path: Path) -> None:
+    history = EvaluationHistory().with_update(1, "after", {1: {"accuracy": 1.0}}, {1: 4})
+    assert draw_update(tmp_path, history, tmp_path, "accuracy") == []

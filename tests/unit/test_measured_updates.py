@@ -1,0 +1,121 @@
+"""What `train` writes of two updates in metrics/update.json, beside what the models answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_project import edit_config, edit_params, move_on
+
+from renate_stages import errors, files
+from renate_stages.data import write_digits
+from renate_stages.models import MLP
+from renate_stages.models.stored import write_checkpoint
+from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.state import State
+
+
+def quiet(message: str) -> None:
+    pass
+
+
+def run(project) -> dict:
+    for stage in (prepare, restore_state, tune, train):
+        stage.run(project, quiet)
+    return files.read_json(project.update_metrics)
+
+
+def answers(folder, holdouts, scratch) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Labels and predictions of a state's model, in one forward pass a holdout."""
+    write_checkpoint(folder, scratch / "model.ckpt")
+    model = MLP.from_state_dict(torch.load(scratch / "model.ckpt")).eval()
+    found = {}
+    for number, store in holdouts.items():
+        images, labels = store.gather(np.arange(len(store)))
+        with torch.inference_mode():
+            outputs = model(torch.from_numpy(images).float() / 16)
+        found[number] = labels, outputs.argmax(1).numpy()
+    return found
+
+
+def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
+    edit_params(sourced, evaluation__slices=["source"], trainer__max_epochs=2)
+    first = run(sourced)
+    assert first["flips"] == {"negative": None, "positive": None}  # there is no parent's model
+    assert first["accuracy"]["change"] is None
+
+    move_on(sourced)
+    write_digits(sourced.incoming, 2)
+    second = run(sourced)
+    assert set(second) == {
+        *("update", "memory", "training", "loss", "accuracy"),
+        *("flips", "calibration", "classes", "slices"),
+    }
+    assert set(second["accuracy"]) == {
+        *("average", "overall", "worst_holdout", "change", "interval", "holdout"),
+        *("forgetting", "backward_transfer", "forward_transfer"),
+    }
+    holdouts = State.open(sourced.state).split("holdouts")
+    before = answers(sourced.parent, holdouts, tmp_path)
+    after = answers(sourced.state, holdouts, tmp_path)
+    labels = np.concatenate([after[n][0] for n in (1, 2)])
+    was, now = (np.concatenate([each[n][1] for n in (1, 2)]) == labels for each in (before, after))
+    assert second["flips"]["negative"] == pytest.approx(np.mean(was & ~now), abs=1e-8)
+    assert second["flips"]["positive"] == pytest.approx(np.mean(~was & now), abs=1e-8)
+    assert second["accuracy"]["change"] == pytest.approx(now.mean() - was.mean(), abs=1e-8)
+    assert second["classes"] == {
+        str(label): pytest.approx(now[labels == label].mean(), abs=1e-8)
+        for label in np.unique(labels)
+    }
+    source = np.concatenate([holdouts[n].metadata("source") for n in (1, 2)])
+    assert second["slices"]["source"] == {
+        name: pytest.approx(now[source == name.encode()].mean(), abs=1e-8) for name in ("eu", "us")
+    }
+    assert second["accuracy"]["interval"]["change"]["low"] > 0  # new classes were learnt
+    assert 0 < second["calibration"]["error"] < 1
+
+
+def test_a_slice_that_no_example_has_is_refused_before_training(project):
+    edit_params(project, evaluation__slices=["region"])
+    with pytest.raises(errors.SliceError, match=r"region.*no example has it"):
+        run(project)
+    assert not project.state.exists()
+
+
+def test_a_metric_with_a_name_that_the_file_gives_to_something_else_is_refused(project):
+    metrics = "\n\ndef metrics_fn():\n    from torchmetrics import MeanMetric\n"
+    metrics += "    class Rows(MeanMetric):\n        def update(self, outputs, targets):\n"
+    metrics += "            super().update(outputs.mean())\n    return {'flips': Rows()}\n"
+    project.user_config.write_text(project.user_config.read_text() + metrics)
+    edit_params(project, evaluation__metric="flips")
+    with pytest.raises(errors.MetricError, match="something else of this name"):
+        run(project)
+    assert not project.state.exists()
+
+
+def test_slices_are_of_class_labels(sourced):
+    edit_params(sourced, evaluation__slices=["source"], evaluation__metric="loss")
+    edit_config(sourced, "int(self.labels[i]), known", "float(self.labels[i]), known")
+    edit_config(
+        sourced,
+        'torch.nn.CrossEntropyLoss(reduction="none")',
+        "lambda outputs, targets: (outputs.mean(1) - targets) ** 2",
+    )
+    with pytest.raises(errors.SliceError, match="is of class labels"):
+        run(sourced)
+
+
+def test_what_an_update_cost_is_told_to_mlflow_and_stands_in_no_output(project, monkeypatch):
+    from renate_stages.tracking import Tracker
+
+    logged = {}
+    monkeypatch.setattr(Tracker, "log_metrics", lambda self, values, step: logged.update(values))
+    edit_params(project, trainer__max_epochs=3, hyperparameters__batch_size=50)
+    assert "cost" not in run(project)
+    cost = logged["cost"]
+    rows = files.read_json(project.data_metrics)["train"]["rows"]
+    assert cost["new_examples"] == 3 * rows
+    assert cost["steps"] == 3 * -(-rows // 50)
+    state = sum(path.stat().st_size for path in project.state.rglob("*") if path.is_file())
+    assert cost["state_mb"] == state / 1e6
+    assert cost["peak_memory_mb"] > 1 and cost["training_seconds"] > 0
