@@ -91,7 +91,7 @@ def train() -> None:
 
 @app.command()
 def export() -> None:
-    """Stage 5: write the deployable model and the report."""
+    """Stage 5: write the deployable model, the gate's verdict and the report."""
     from renate_stages.stages import export as stage
 
     project = Project.find()
@@ -131,10 +131,12 @@ def next_update(
     ] = None,
 ) -> None:
     """Close the finished update and open the next: tag, parent.dvc, number, commit."""
-    from renate_stages import lineage
+    from renate_stages import lineage, promotion
 
     project = Project.find()
     if start is None:
+        if said := promotion.promote_where_asked(project):
+            print(said)
         number = lineage.open_next(project)
         print(f"tagged update-{number - 1}; update {number} is open, and starts from it")
     else:
@@ -145,6 +147,67 @@ def next_update(
         "before, and read-only: replace the files, do not write into them), `dvc add "
         "data/incoming`, `dvc repro`"
     )
+
+
+@app.command()
+def gate() -> None:
+    """Say whether the update passed the gate: exit code 0, or 1 if it is refused."""
+    from renate_stages.errors import StaleVerdictError
+    from renate_stages.gate import verdict
+    from renate_stages.params import Params
+
+    project = Project.find()
+    found = verdict.Verdict.read(project.verdict)
+    number = Params.load(project.params).update.number
+    if found.update != number:
+        raise StaleVerdictError(found.update, number)
+    print(found.headline)
+    rows = [verdict.COLUMNS, *found.table()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if found.rules else []:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"  {'  '.join(cells)}".rstrip())
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    update: Annotated[
+        str | None, typer.Argument(metavar="[update-K]", help="a tagged update; none: the open one")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="also where the gate refused it")] = False,
+) -> None:
+    """Make a committed update the champion: champion.dvc, commit, aliases."""
+    from renate_stages import promotion
+
+    project = Project.find()
+    moved = promotion.promote(project, _number(update) if update else None, force=force)
+    if moved is None:
+        print("it is champion already")
+        return
+    print(f"{moved.now.label} is champion; before: {moved.before.label}")
+    print("next: `git push`; `renate-stages demote` takes it back")
+
+
+@app.command()
+def demote() -> None:
+    """Bring back the champion before: champion.dvc, commit, aliases."""
+    from renate_stages import promotion
+
+    moved = promotion.demote(Project.find())
+    print(f"{moved.before.label} is not champion any more; champion again: {moved.now.label}")
+
+
+@app.command()
+def champion() -> None:
+    """Say which update is champion, since when, and what its figures were."""
+    from renate_stages import promotion
+
+    rows = promotion.standing(Project.find())
+    width = max(len(name) for name, _ in rows) + 1
+    for name, value in rows:
+        print(f"{name + ':':<{width}} {value}")
 
 
 @app.command()
@@ -262,10 +325,17 @@ def learners() -> None:
 
 @app.command()
 def status() -> None:
-    """Say where the project stands: update, parent, what is dirty, what to run next."""
+    """Say where the project stands: update, parent, champion, what is dirty, what to run next."""
     from renate_stages import lineage
+    from renate_stages.gate.verdict import Verdict
 
-    for name, value in lineage.status(Project.find()).items():
+    project = Project.find()
+    lines = list(lineage.status(project).items())
+    if project.verdict.is_file():
+        verdict = Verdict.read(project.verdict)
+        if ("update", str(verdict.update)) in lines:
+            lines.insert(-1, ("gate", verdict.headline))
+    for name, value in lines:
         print(f"{name + ':':<10} {value}")
 
 

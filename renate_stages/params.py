@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from renate_stages import yaml_file
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
+from renate_stages.gate.rules import Rule, read_rules
 from renate_stages.tuning import schedulers
 from renate_stages.tuning.search_space import SearchSpace
 
@@ -202,6 +203,17 @@ class RetentionParams(_Block):
     )
 
 
+class ExportParams(_Block):
+    """What an update must reach to become champion, and who makes it so."""
+
+    promote: Any = Field(
+        default={}, description="the gate's rules: limits by figure, as in `gate.rules`"
+    )
+    promotion: Literal["manual", "auto"] = Field(
+        default="manual", description="auto: `next` promotes where the committed verdict passed"
+    )
+
+
 class TrackingParams(_Block):
     """Where runs are logged. Read by no stage as an input: it changes no output."""
 
@@ -226,12 +238,18 @@ class Params(_Block):
     tuning: TuningParams = TuningParams()
     evaluation: EvaluationParams = EvaluationParams()
     retention: RetentionParams = RetentionParams()
+    export: ExportParams = ExportParams()
     tracking: TrackingParams = TrackingParams()
 
     @property
     def search_space(self) -> SearchSpace:
         """What is searched, and the constants beside it."""
         return SearchSpace.of(self.learner, self.hyperparameters)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What the gate asks."""
+        return read_rules(self.export.promote, self.evaluation.metric, self.evaluation.mode)
 
     @property
     def objective(self) -> tuple[str, Literal["max", "min"]]:
@@ -287,6 +305,10 @@ class Params(_Block):
             problems += error.problems
         if params is not None and not problems:
             problems += _tuning_problems(params)
+            try:
+                _ = params.rules
+            except InvalidParamsError as error:
+                problems += error.problems
         if problems or params is None:
             raise InvalidParamsError(where, problems)
         return params

@@ -72,6 +72,15 @@ class Project:
         return self.root / "parent.dvc"
 
     @property
+    def champion(self) -> Path:
+        """The champion's `export/`, as `champion.dvc` names it."""
+        return self.root / "champion"
+
+    @property
+    def champion_pointer(self) -> Path:
+        return self.root / "champion.dvc"
+
+    @property
     def lock_file(self) -> Path:
         return self.root / "dvc.lock"
 
@@ -113,6 +122,10 @@ class Project:
     @property
     def update_metrics(self) -> Path:
         return self.root / "metrics" / "update.json"
+
+    @property
+    def verdict(self) -> Path:
+        return self.root / "metrics" / "verdict.json"
 
     @property
     def plots(self) -> Path:

@@ -11,6 +11,7 @@ from renate_stages.errors import (
     NotExampleProjectError,
     ParentExistsError,
 )
+from renate_stages.exported import Exported
 from renate_stages.params import Params
 from renate_stages.project import Project
 
@@ -43,6 +44,8 @@ def initialise(
     made: list[str] = []
     if not project.parent.is_dir():
         made += _make_parent(project, params, model, memory)
+    if not project.champion.is_dir():
+        made += _make_champion(project)
     if params.example and not project.incoming.is_dir() and params.update.parent == 0:
         write_example(project, params.update.number)
         lineage.track(project, project.incoming)
@@ -108,12 +111,24 @@ def _make_parent(
     return ["parent: the empty state" if model is None else f"parent: the model of {model.name}"]
 
 
+def _make_champion(project: Project) -> list[str]:
+    """Write the champion of a project that has none, or fetch the one that its pointer names."""
+    if project.champion_pointer.is_file() and lineage.ChampionPointer.read(project).update:
+        lineage.fetch(project, project.champion_pointer.name)
+        return [f"champion: {lineage.ChampionPointer.read(project).label}, fetched"]
+    with files.whole_directory(project.champion) as folder:
+        Exported().write(folder)
+    lineage.track(project, project.champion)
+    return ["champion: none yet"]
+
+
 def _commit(project: Project) -> bool:
     """Commit what `init` made; in a new repository, the whole generated project."""
     if not lineage.git(project, "rev-parse", "--verify", "HEAD", check=False):
         lineage.git(project, "add", "--all")
     else:
-        made = ["parent.dvc", "data/incoming.dvc", ".dvc/config", ".dvc/.gitignore", ".dvcignore"]
+        made = ["parent.dvc", "champion.dvc", "data/incoming.dvc", ".gitignore"]
+        made += [".dvc/config", ".dvc/.gitignore", ".dvcignore"]
         lineage.git(project, "add", "--", *(m for m in made if (project.root / m).exists()))
     if not lineage.git(project, "diff", "--cached", "--name-only"):
         return False

@@ -265,20 +265,34 @@ def _check_imports_are_declared(path: Path, imported: set[str], stage: str) -> N
         return
     deps = yaml_file.read(pipeline)["stages"].get(stage, {}).get("deps", [])
     declared = [root / str(dep) for dep in deps]
-    undeclared = []
-    for name in imported:
-        source = getattr(sys.modules.get(name), "__file__", None)
+    own = project_modules(root)
+    undeclared = [
+        own[name].relative_to(root).as_posix()
+        for name in imported & own.keys()
+        if not any(own[name].is_relative_to(dep) for dep in declared)
+    ]
+    if undeclared:
+        raise UndeclaredUserFileError(stage, undeclared)
+
+
+def project_modules(root: Path) -> dict[str, Path]:
+    """Return the file of each module that was imported from a project, and not from the library.
+
+    Args:
+        root: The project's folder, resolved.
+    """
+    found = {}
+    for name, module in list(sys.modules.items()):
+        source = getattr(module, "__file__", None)
         if source is None or name.startswith("renate_stages"):
             continue
         file = Path(source)  # torch makes modules whose file is a bare name
         if not file.is_absolute():
             continue
         file = file.resolve()
-        inside = file.is_relative_to(root) and "site-packages" not in file.parts
-        if inside and not any(file.is_relative_to(dep) for dep in declared):
-            undeclared.append(file.relative_to(root).as_posix())
-    if undeclared:
-        raise UndeclaredUserFileError(stage, undeclared)
+        if file.is_relative_to(root) and "site-packages" not in file.parts:
+            found[name] = file
+    return found
 
 
 def _named_parameters(function: Callable) -> list[inspect.Parameter]:

@@ -56,6 +56,67 @@ class NextRefusedError(RenateStagesError):
         )
 
 
+class NoVerdictError(RenateStagesError):
+    """There is no verdict of the gate to read."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"The gate has said nothing of this update: {problem}.\nTo mend it: `dvc repro` writes "
+            "metrics/verdict.json. In a project generated before there was a gate, take the stage "
+            "`export` of a newly generated project's dvc.yaml, and run `renate-stages init`."
+        )
+
+
+class StaleVerdictError(RenateStagesError):
+    """The verdict is of another update than the open one."""
+
+    def __init__(self, found: int, number: int) -> None:
+        super().__init__(
+            f"metrics/verdict.json is of update {found}, and update {number} is open and has no "
+            "verdict yet.\nTo mend it: `dvc repro`."
+        )
+
+
+class PromotionRefusedError(RenateStagesError):
+    """An update cannot become champion."""
+
+    def __init__(self, number: int, reasons: Iterable[str]) -> None:
+        listed = "\n".join(f"  - {reason}" for reason in reasons)
+        super().__init__(
+            f"Update {number} cannot become champion, and nothing was changed:\n{listed}"
+        )
+
+
+class NoEarlierChampionError(RenateStagesError):
+    """`demote` where no champion was replaced."""
+
+    def __init__(self, champion: str) -> None:
+        super().__init__(
+            f"There is nothing to go back to: the champion is {champion}, and champion.dvc lists "
+            "none that was replaced.\nTo mend it: `renate-stages promote update-K` names one."
+        )
+
+
+class NoChampionPointerError(RenateStagesError):
+    """A project without `champion.dvc`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "champion.dvc is missing: it says which update is champion.\n"
+            "To mend it: `renate-stages init` makes one that names none, or restore it from Git."
+        )
+
+
+class ChangedPointerError(RenateStagesError):
+    """`champion.dvc` differs from what is committed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "champion.dvc is not as it is committed; only promote and demote write it.\n"
+            "To mend it: `git checkout HEAD -- champion.dvc && dvc checkout champion.dvc`."
+        )
+
+
 class UnknownUpdateError(RenateStagesError):
     """An update that has no tag."""
 

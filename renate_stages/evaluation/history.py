@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation import metrics
+from renate_stages.evaluation.examined import Examined
 
 Phase = Literal["initial", "before", "after"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -149,6 +150,15 @@ class EvaluationHistory:
         for row in self.evaluations:
             if (row.metric, row.phase) == (metric, phase):
                 found.setdefault(row.update, {})[row.holdout] = row.value
+        return found
+
+    def examined(self, update: int) -> dict[int, Examined]:
+        """Return what was measured after an update on each holdout, without single predictions."""
+        found: dict[int, Examined] = {}
+        for row in self.evaluations:
+            if (row.update, row.phase) == (update, "after"):
+                metrics = found[row.holdout].metrics if row.holdout in found else {}
+                found[row.holdout] = Examined(row.rows, {**metrics, row.metric: row.value})
         return found
 
     def untrained(self, metric: str) -> dict[int, float]:

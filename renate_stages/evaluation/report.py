@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from renate_stages.gate.verdict import section
+
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
+    from renate_stages.gate.verdict import Verdict
     from renate_stages.params import EvaluationParams
     from renate_stages.state import State
 
 
 def update_report(
-    state: State, evaluation: EvaluationParams, search: Mapping[str, Any] | None = None
+    state: State,
+    evaluation: EvaluationParams,
+    search: Mapping[str, Any] | None = None,
+    verdict: Verdict | None = None,
 ) -> str:
     """Return the report of the update that wrote a state, for a pull request to carry.
 
@@ -20,6 +26,7 @@ def update_report(
         state: What the update left.
         evaluation: Names the headline metric and which direction is better.
         search: What `tune` says of its search, as in `work/tuning/search.json`.
+        verdict: What the gate says.
     """
     made = state.provenance
     figures = _figures(state, evaluation)
@@ -29,6 +36,7 @@ def update_report(
             "",
             _verdict(state.evaluations(), made.update, evaluation.metric),
             "",
+            *(section(verdict) if verdict else []),
             f"## {evaluation.metric} on every holdout",
             "",
             *_holdout_table(state.evaluations(), made.update, evaluation.metric),

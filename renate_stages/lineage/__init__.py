@@ -1,4 +1,4 @@
-"""How updates follow each other: the parent pointer, the tags, `next` and `verify`.
+"""How updates follow each other: the pointers to parent and champion, the tags, `next`, `verify`.
 
 The only package that reads `dvc.lock` or writes a `.dvc` file. A pipeline is a graph without
 cycles, and an update needs the state that the one before it wrote: the edge is `parent.dvc`, whose
@@ -6,26 +6,41 @@ content hash is that of `state` in the parent's `dvc.lock`.
 """
 
 from renate_stages.lineage.chain import verify
+from renate_stages.lineage.champion import (
+    ChampionPointer,
+    crown,
+    export_entry,
+    judged_champion,
+    since,
+    verdict_hash,
+)
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
-from renate_stages.lineage.opening import open_forget, open_from, open_next, unfinished
+from renate_stages.lineage.opening import open_forget, open_from, open_next, uncommitted, unfinished
 from renate_stages.lineage.records import at_tag, is_fresh, older_versions, pointer_hash, tags
 from renate_stages.lineage.standing import status
 
 __all__ = [
+    "ChampionPointer",
     "at_tag",
+    "crown",
     "dvc",
+    "export_entry",
     "fetch",
     "git",
     "has_remote",
     "is_fresh",
+    "judged_champion",
     "older_versions",
     "open_forget",
     "open_from",
     "open_next",
     "pointer_hash",
+    "since",
     "status",
     "tags",
     "track",
+    "uncommitted",
     "unfinished",
+    "verdict_hash",
     "verify",
 ]

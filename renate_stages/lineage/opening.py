@@ -49,18 +49,24 @@ def open_from(project: Project, parent: int) -> int:
     if parent not in known:
         raise UnknownUpdateError(parent, known)
     number = max(*known, Params.load(project.params).update.number) + 1
-    if reasons := _uncommitted(project) + _unsaved(project):
+    if reasons := uncommitted(project) + _unsaved(project):
         raise NextRefusedError(number, reasons, "opened")
     state = state_entry(at_tag(project, parent, "dvc.lock"))
     assert state is not None
     branch = f"{TAG}{number}-from-{parent}"
     forget = ForgetList.read(project.forget_list)  # what is forgotten stays so, wherever one starts
+    pointer = project.champion_pointer  # and what serves goes on serving
+    champion = pointer.read_text("utf-8") if pointer.is_file() else None
     git(project, "checkout", "--quiet", "-b", branch, f"{TAG}{parent}")
     try:
         fetch(project, "data/incoming.dvc")
         if forget:
             forget.write(project.forget_list)
             git(project, "add", "--", project.forget_list.name)
+        if champion is not None:
+            files.write_text(pointer, champion)
+            git(project, "add", "--", pointer.name)
+            fetch(project, pointer.name)
         _start_from(project, state, parent=parent, number=number)
     except CommandError:
         git(project, "checkout", "--quiet", "--force", "-")
@@ -80,7 +86,7 @@ def open_forget(project: Project, forget: ForgetList) -> int:
     """
     if is_fresh(project):
         number = Params.load(project.params).update.number
-        if reasons := _uncommitted(project):
+        if reasons := uncommitted(project):
             raise NextRefusedError(number, reasons, "opened")
     else:
         number = open_next(project)
@@ -106,14 +112,22 @@ def unfinished(project: Project, number: int) -> list[str]:
         reasons.append("`train` has not finished: `dvc repro`")
     elif changed := _changed_stages(project):
         reasons.append(f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`")
-    return reasons + _uncommitted(project)
+    return reasons + uncommitted(project)
 
 
 def _changed_stages(project: Project) -> list[str]:
-    return sorted(json.loads(dvc(project, "status", "--json") or "{}"))
+    """Return what is not up to date, but not `export` if only the champion is another since.
+
+    Its verdict is on the champion of its time; the next update is measured against the new one.
+    """
+    changed = json.loads(dvc(project, "status", "--json") or "{}")
+    if changed.get("export") == [{"changed deps": {project.champion.name: "modified"}}]:
+        del changed["export"]
+    return sorted(changed)
 
 
-def _uncommitted(project: Project) -> list[str]:
+def uncommitted(project: Project) -> list[str]:
+    """Return what in the working tree is not committed, as a reason; empty where all is."""
     dirty = git(project, "status", "--porcelain").splitlines()
     listed = ", ".join(line[3:] for line in dirty[:5])
     return [f"not committed: {listed}: `git add -A && git commit`"] if dirty else []

@@ -22,7 +22,7 @@ def pointer_hash(project: Project) -> str | None:
 
 def read_pointer(text: str) -> dict[str, Any]:
     """Return what the text of a `.dvc` file says of its one output."""
-    return yaml_file.parse(text, "parent.dvc")["outs"][0]
+    return yaml_file.parse(text, "a .dvc file")["outs"][0]
 
 
 def entries(lock: str, key: str) -> Iterator[tuple[str, str, str]]:
@@ -34,9 +34,14 @@ def entries(lock: str, key: str) -> Iterator[tuple[str, str, str]]:
 
 def state_entry(lock: str) -> dict[str, Any] | None:
     """Return what a `dvc.lock` says of the state, or None where `train` has not finished."""
+    return stage_entry(lock, "train", "outs", "state")
+
+
+def stage_entry(lock: str, stage: str, key: str, path: str) -> dict[str, Any] | None:
+    """Return what a `dvc.lock` says of one path among the `deps` or `outs` of a stage, or None."""
     stages = yaml_file.parse(lock, "dvc.lock").get("stages", {})
-    for entry in stages.get("train", {}).get("outs", []):
-        if entry["path"] == "state":
+    for entry in stages.get(stage, {}).get(key, []):
+        if entry["path"] == path:
             return entry
     return None
 
@@ -65,6 +70,8 @@ def older_versions(project: Project) -> dict[str, list[str]]:
     lock = project.lock_file.read_text("utf-8") if project.lock_file.is_file() else "{}"
     present = {md5 for _, _, md5 in (*entries(lock, "outs"), *entries(lock, "deps"))}
     present |= {pointer_hash(project) or ""}
+    if project.champion_pointer.is_file():
+        present |= {read_pointer(project.champion_pointer.read_text("utf-8"))["md5"]}
     found = {}
     for number in tags(project):
         at = at_tag(project, number, "dvc.lock")

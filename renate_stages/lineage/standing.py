@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from renate_stages import yaml_file
+from renate_stages.lineage.champion import ChampionPointer
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.opening import unfinished
 from renate_stages.lineage.records import at_tag, is_fresh, pointer_hash, tags
@@ -18,6 +19,8 @@ def status(project: Project) -> dict[str, str]:
     if not project.parent.is_dir():
         in_place = "not here: `renate-stages init` in a new project, else `dvc pull parent.dvc`"
         return {**found, "state": in_place}
+    if project.champion_pointer.is_file():
+        found["champion"] = ChampionPointer.read(project).label
     dirty = git(project, "status", "--porcelain", check=False).splitlines()
     found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
     if update.number in tags(project):

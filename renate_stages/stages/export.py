@@ -4,45 +4,104 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from renate_stages import files, tracking
 from renate_stages.evaluation.report import model_card, update_report
+from renate_stages.exported import Exported
+from renate_stages.gate.rules import CLASSES
+from renate_stages.gate.verdict import Measured, Verdict, judge
 from renate_stages.imports import heavy_imports
+from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.randomness import Generators
 from renate_stages.stages.run_identity import run_identity
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.tuning.outcome import SEARCH
+from renate_stages.user_config import UserConfig, project_modules
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Write `export/` (model, model card) and `reports/update.md`, and add them to the MLflow run.
+    """Write `export/` (model, model card), the gate's verdict and `reports/update.md`.
+
+    They are added to the MLflow run. What is in `export/` does not depend on the champion.
 
     Raises:
         RenateStagesError: If the state or a parameter cannot be used.
     """
-    params = Params.load(project.params)
+    params = Params.load(project.params).fixed(read_tuned(project.tuned))
     state = State.open(project.state)
     identity = run_identity(
         project, params, key=state.provenance.inputs or "", parent=state.provenance.parent
     )
     with tracking.reopened_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
         with heavy_imports():
+            user = UserConfig.load(project.user_config, stage="export")
             from renate_stages.models.stored import write_checkpoint
 
         with files.whole_directory(project.export) as folder:
             for name in MODEL_FILES:
                 files.link_or_copy(state.folder / name, folder / name)
-            user_config = project.user_config  # copied: a user edits it, and DVC links its outputs
-            shutil.copyfile(user_config, folder / user_config.name)
+            copy_code(project, folder)
             write_checkpoint(state.folder, folder / "model.ckpt")
             files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
+            description(params, state).write(folder)
+        verdict = pass_gate(project, params, state, user)
+        files.write_json(project.verdict, verdict.content)
         path = project.tuning / SEARCH
         search = files.read_json(path) if path.is_file() else None  # older projects have none
-        files.write_text(project.report, update_report(state, params.evaluation, search))
+        report = update_report(state, params.evaluation, search, verdict)
+        files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             log_artifacts(project, params, state, tracker)
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
+    say(f"gate: {verdict.headline}")
+
+
+def copy_code(project: Project, folder: Path) -> None:
+    """Copy `renate_config.py` and the project's files that it imported, to build the model with.
+
+    Copied, not linked: a user edits them, and DVC links its outputs.
+    """
+    root = project.root.resolve()
+    imported = {path.relative_to(root) for path in project_modules(root).values()}
+    for name in sorted(imported - {Path(project.user_config.name)}):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, folder / name)
+    shutil.copyfile(project.user_config, folder / project.user_config.name)
+
+
+def description(params: Params, state: State) -> Exported:
+    """Return what the exported model says of itself."""
+    number, metric = state.provenance.update, params.evaluation.metric
+    history = state.evaluations()
+    figures = {}
+    if number in history.matrix(metric):  # retention may have left no holdout
+        better = metric not in params.evaluation.lower_is_better
+        summary = history.summary(number, metric, higher_is_better=better)
+        figures = {f"{each}_{metric}": summary[each] for each in ("average", "overall")}
+    return Exported(
+        number, state.identity, params.update.task_id, dict(params.hyperparameters), figures
+    )
+
+
+def pass_gate(project: Project, params: Params, state: State, user: UserConfig) -> Verdict:
+    """Measure the new model and the champion on all holdouts of the state, and judge."""
+    champion = Exported()
+    if project.champion.is_dir():  # a project generated before there was a gate has none
+        champion = Exported.read(project.champion)
+    rows_count = champion or any(rule.figure == CLASSES for rule in params.rules)
+    if rows_count and state.split("holdouts"):
+        from renate_stages.gate.challenge import challenge
+
+        measured = challenge(project, params, state, user, champion)
+    else:
+        history, number = state.evaluations(), state.provenance.update
+        measured = Measured(number, history.examined(number), champion.update)
+    lower = params.evaluation.lower_is_better
+    generators = Generators(params.seed, params.update.number)
+    return judge(params.rules, measured, params.evaluation.metric, lower, generators)
 
 
 def log_artifacts(
@@ -57,6 +116,7 @@ def log_artifacts(
 
     tracker.log_artifact(project.report, "reports")
     tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
+    tracker.log_artifact(project.verdict, "reports")
     for path in sorted(project.plots.glob("*.csv")):
         tracker.log_artifact(path, "plots")
     headline, lower = params.evaluation.metric, params.evaluation.lower_is_better

@@ -18,7 +18,14 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 SLUG = "digits"
 OTHERS = ("DVC_", "GIT_", "MLFLOW_", "PYTEST_", "XDG_")  # variables that commands must not see
-OUTPUTS = ("data/incoming/", "export/", "parent-state/", "state/", "work/")  # DVC's, never Git's
+OUTPUTS = (
+    "champion/",
+    "data/incoming/",
+    "export/",
+    "parent-state/",
+    "state/",
+    "work/",
+)  # DVC's, never Git's
 UP_TO_DATE = "Data and pipelines are up to date."
 
 

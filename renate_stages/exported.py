@@ -1,0 +1,72 @@
+"""What an exported model says of itself: `export/export.json`, and so `champion/export.json`.
+
+With the model's files and the copy of the user's code beside it, it is all that builds the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+
+DESCRIPTION = "export.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model, or none: what a project has before its first promotion.
+
+    Args:
+        update: Number of the update that made it; 0: there is no model.
+        state: Identity of that update's state.
+        task_id: Task of that update.
+        hyperparameters: Of which `model_fn` and the transforms get those that they name.
+        figures: Of the headline metric, by name.
+    """
+
+    update: int = 0
+    state: str = ""
+    task_id: str = ""
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.update > 0
+
+    @property
+    def label(self) -> str:
+        """Return how a user speaks of it."""
+        return f"update {self.update}" if self else "none"
+
+    def write(self, folder: Path) -> None:
+        """Write it beside the model; equal content gives equal bytes."""
+        files.write_json(folder / DESCRIPTION, {"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> Exported:
+        """Read what lies beside a model.
+
+        Raises:
+            MalformedFileError: If it is missing, or not what `write` writes.
+        """
+        path = folder / DESCRIPTION
+        content = files.read_json(path)
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise MalformedFileError(path, "an exported model", f"expected schema {SCHEMA}")
+        kinds = {
+            "update": int,
+            "state": str,
+            "task_id": str,
+            "hyperparameters": dict,
+            "figures": dict,
+        }
+        wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+        if wrong:
+            reason = f"lacks or has of another kind: {', '.join(wrong)}"
+            raise MalformedFileError(path, "an exported model", reason)
+        return cls(**{name: content[name] for name in kinds})

@@ -1,0 +1,213 @@
+"""The gate's verdict against numbers worked by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from renate_stages import errors
+from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.gate.rules import read_rules
+from renate_stages.gate.verdict import Measured, Verdict, judge, section
+from renate_stages.randomness import Generators
+
+
+def answers(right: str, labels: str | None = None) -> Examined:
+    """A classifier's answers: `+` where it is right, on these labels (0 for all)."""
+    correct = np.array([sign == "+" for sign in right])
+    truth = np.array([int(label) for label in labels or "0" * len(right)], dtype=np.int64)
+    confidence = np.ones(len(right), dtype=np.float32)
+    metrics = {"accuracy": correct.sum() / len(right), "loss": 1 - correct.sum() / len(right)}
+    return Examined(
+        len(right), metrics, Predictions(truth, np.where(correct, truth, 9), confidence)
+    )
+
+
+def scored(**values: float) -> Examined:
+    return Examined(10, values)
+
+
+# Holdout 1 has 10 rows, holdout 2 has 30. The champion never learnt holdout 2's second half.
+CHAMPION = {1: answers("+" * 10), 2: answers("+" * 15 + "-" * 15, "1" * 15 + "2" * 15)}
+NEW = {1: answers("+" * 8 + "--"), 2: answers("+" * 12 + "---" + "+" * 15, "1" * 15 + "2" * 15)}
+
+
+def judged(promote, measured: Measured, metric: str = "accuracy", mode="max") -> Verdict:
+    lower = {"loss"} | ({metric} if mode == "min" else set())
+    return judge(
+        read_rules(promote, metric, mode), measured, metric, sorted(lower), Generators(0, 3)
+    )
+
+
+def rule_of(promote, measured: Measured, **kwargs):
+    ((_, _, outcome),) = judged(promote, measured, **kwargs).rules
+    return outcome
+
+
+BOTH = Measured(3, NEW, 2, CHAMPION)
+ALONE = Measured(3, NEW)
+
+
+@pytest.mark.parametrize(
+    ("promote", "value", "champion", "margin", "passed"),
+    [
+        # (8/10 + 27/30) / 2 = 0.85 against (1 + 0.5) / 2 = 0.75
+        ({"average": {"min": 0.85}}, 0.85, 0.75, 0.0, True),
+        ({"average": {"min": 0.86}}, 0.85, 0.75, -0.01, False),
+        ({"average": {"max_drop": 0}}, 0.85, 0.75, 0.1, True),
+        # (8 + 27) / 40 = 0.875 against (10 + 15) / 40 = 0.625
+        ({"overall": {"max_drop": 0.1}}, 0.875, 0.625, 0.35, True),
+        # the lowest: holdout 1 with 0.8
+        ({"worst_holdout": {"min": 0.75}}, 0.8, 1.0, 0.05, True),
+        # that which lost most: holdout 1, 1.0 -> 0.8; holdout 2 won
+        ({"worst_holdout": {"max_drop": 0.2}}, 0.8, 1.0, 0.0, True),
+        ({"worst_holdout": {"max_drop": 0.15}}, 0.8, 1.0, -0.05, False),
+        # 2 of holdout 1 and 3 of holdout 2, of 40; the reverse: 15
+        ({"negative_flips": {"max": 0.125}}, 0.125, None, 0.0, True),
+        ({"negative_flips": {"max": 0.1}}, 0.125, None, -0.025, False),
+        ({"positive_flips": {"min": 0.3}}, 0.375, None, 0.075, True),
+        # by class: 0: 8/10 (was 1), 1: 12/15 (was 1), 2: 1 (was 0)
+        ({"classes": {"min": 0.8}}, 0.8, 1.0, 0.0, True),
+        ({"classes": {"max_drop": 0.1}}, 0.8, 1.0, -0.1, False),
+        # loss: 0.15 against 0.25
+        ({"average_loss": {"max": 0.1}}, 0.15, 0.25, -0.05, False),
+        ({"average_loss": {"max_rise": 0}}, 0.15, 0.25, 0.1, True),
+        # the holdout whose loss rose most: 1, 0 -> 0.2
+        ({"worst_holdout_loss": {"max_rise": 0.15}}, 0.2, 0.0, -0.05, False),
+    ],
+)
+def test_a_rule_says_by_how_much(promote, value, champion, margin, passed):
+    outcome = rule_of(promote, BOTH)
+    assert outcome["value"] == pytest.approx(value)
+    assert outcome["champion"] == (None if champion is None else pytest.approx(champion))
+    assert outcome["margin"] == pytest.approx(margin)
+    assert outcome["passed"] is passed
+
+
+def test_the_noise_of_sums_decides_nothing():
+    champion, new = {1: scored(accuracy=0.95)}, {1: scored(accuracy=0.94)}
+    assert 0.95 - 0.94 > 0.01, "in floating point"
+    outcome = rule_of({"average": {"max_drop": 0.01}}, Measured(3, new, 2, champion))
+    assert (outcome["margin"], outcome["passed"]) == (0.0, True)
+
+
+def test_where_less_is_better_the_worst_holdout_is_the_highest():
+    new = {1: scored(error=0.1), 2: scored(error=0.4)}
+    champion = {1: scored(error=0.05), 2: scored(error=0.9)}
+    both = Measured(3, new, 2, champion)
+    outcome = rule_of({"worst_holdout": {"max": 0.3}}, both, metric="error", mode="min")
+    assert (outcome["value"], outcome["at"], outcome["margin"]) == (0.4, 2, -0.1)
+    outcome = rule_of({"worst_holdout": {"max_rise": 0.06}}, both, metric="error", mode="min")
+    assert (outcome["value"], outcome["at"], outcome["margin"]) == (0.1, 1, 0.01)
+
+
+def test_without_a_champion_only_absolute_rules_count():
+    rules = {
+        "average": {"min": 0.9, "max_drop": 0.0},
+        "worst_holdout": {"max_drop": 0.0},
+        "negative_flips": {"max": 0.0},
+    }
+    verdict = judged(rules, ALONE)
+    passed = {(figure, limit): each["passed"] for figure, limit, each in verdict.rules}
+    assert [rule for rule, each in passed.items() if not each] == [("average_accuracy", "min")]
+    assert not verdict.passed
+    del rules["average"]["min"]
+    assert judged(rules, ALONE).passed
+    assert verdict.champion == "no champion"
+
+
+def test_an_update_without_rules_passes():
+    verdict = judged({}, BOTH)
+    assert verdict.passed
+    assert verdict.headline == "update 3 against update 2: passed: export.promote has no rules"
+
+
+@pytest.mark.parametrize("rule", [{"average": {"max_drop": 1.0}}, {"negative_flips": {"max": 1.0}}])
+def test_a_champion_that_cannot_be_measured_fails_what_is_compared_with_it(rule):
+    verdict = judged(rule, Measured(3, NEW, 2, None, "model_fn failed at line 7"))
+    assert not verdict.passed
+    assert "The champion could not be measured: model_fn failed at line 7" in section(verdict)
+    assert judged({"average": {"min": 0.5}}, Measured(3, NEW, 2, None, "failed")).passed
+
+
+def test_a_figure_that_is_not_known_fails_its_rule():
+    diverged = Measured(3, {1: scored(accuracy=float("nan"))}, 0)
+    assert not judged({"average": {"min": 0.0}}, diverged).passed
+    assert not judged({"worst_holdout": {"min": 0.0}}, diverged).passed
+    assert not judged({"average": {"min": 0.0}}, Measured(3, {})).passed
+
+
+def test_the_interval_is_of_the_difference_and_contains_it():
+    outcome = rule_of({"overall": {"max_drop": 0}}, BOTH)
+    change = outcome["value"] - outcome["champion"]
+    assert outcome["low"] < change < outcome["high"]
+    # Var of the mean of 40 differences: 20 rows of +-1 or 0; a normal interval is close to it.
+    differences = np.concatenate(
+        [NEW[n].predictions.correct.astype(float) - CHAMPION[n].predictions.correct for n in (1, 2)]
+    )
+    spread = (
+        np.sqrt(
+            sum(
+                differences[part].var() * len(differences[part])
+                for part in (slice(10), slice(10, None))
+            )
+        )
+        / 40
+    )
+    assert outcome["high"] - outcome["low"] == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert rule_of({"average_loss": {"max_rise": 0}}, BOTH)["low"] is None, "no share of answers"
+
+
+def test_a_figures_interval_does_not_depend_on_the_other_rules():
+    alone = rule_of({"overall": {"max_drop": 0}}, BOTH)
+    both = judged(
+        {"average": {"max_drop": 0}, "overall": {"max_drop": 0}, "classes": {"min": 0}}, BOTH
+    )
+    assert both.content["rules"]["overall_accuracy"]["max_drop"] == alone
+
+
+def test_a_macro_average_is_not_taken_for_the_share_of_right_answers():
+    macro = {1: Examined(10, {"accuracy": 0.5}, NEW[1].predictions)}
+    both = Measured(3, macro, 2, {1: CHAMPION[1]})
+    assert rule_of({"average": {"max_drop": 1}}, both)["low"] is None
+
+
+def test_the_file_has_the_same_keys_with_and_without_a_champion():
+    def keys(content, at=""):
+        for name, value in content.items():
+            yield f"{at}{name}"
+            if isinstance(value, dict):
+                yield from keys(value, f"{at}{name}.")
+
+    rules = {"average": {"max_drop": 0.1}, "classes": {"max_drop": 0.1}}
+    with_one, without = judged(rules, BOTH).content, judged(rules, ALONE).content
+    assert list(keys(with_one)) == list(keys(without))
+    assert json.loads(json.dumps(with_one, allow_nan=False)) == with_one
+
+
+def test_a_table_shows_which_rule_failed_where_and_by_how_much():
+    verdict = judged({"worst_holdout": {"max_drop": 0.15}, "average": {"min": 0.5}}, BOTH)
+    assert verdict.headline == (
+        "update 3 against update 2: refused: worst_holdout_accuracy max_drop"
+    )
+    first, second = verdict.table()
+    assert first[0] == "average_accuracy min" and first[5] == "passed by 0.3500"
+    assert second[:4] == (
+        "worst_holdout_accuracy max_drop",
+        "0.1500",
+        "0.8000 (holdout 1)",
+        "1.0000",
+    )
+    assert second[4].startswith("-0.2000 (-") and second[5] == "FAILED by 0.0500"
+    text = "\n".join(section(verdict))
+    assert text.startswith("## Gate\n\nUpdate 3 against update 2: refused") and "FAILED by" in text
+
+
+def test_a_missing_or_foreign_verdict_is_told(tmp_path):
+    with pytest.raises(errors.NoVerdictError, match=r"verdict\.json is missing"):
+        Verdict.read(tmp_path / "verdict.json")
+    (tmp_path / "verdict.json").write_text("{}")
+    with pytest.raises(errors.NoVerdictError, match="is no verdict"):
+        Verdict.read(tmp_path / "verdict.json")
