@@ -39,7 +39,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
         path = project.tuning / SEARCH
         search = files.read_json(path) if path.is_file() else None  # older projects have none
-        files.write_text(project.report, update_report(state, params.evaluation, search))
+        path = project.update_metrics
+        figures = files.read_json(path) if path.is_file() else None
+        started_from = params.update.parent
+        report = update_report(state, params.evaluation, search, figures, started_from)
+        files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             log_artifacts(project, params, state, tracker)
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
