@@ -34,8 +34,10 @@ def verdict(
     old = [holdout for holdout in after if holdout != update]
     headline = figures.get(metric, {})
     lines = [_new_and_old(metric, before, after, update, old)]
+    higher = evaluation.mode == "max"
     if headline.get("change") is not None:
-        lines.insert(0, _word(headline, metric, len(after), higher=evaluation.mode == "max"))
+        lines.insert(0, _word(headline, metric, len(after), higher=higher))
+        lines[-1] += _on_earlier(headline, higher=higher)
         if flips := _flips(figures):
             lines.append(flips)
     elif interval := _between(headline.get("interval", {}).get("overall", {})):
@@ -48,12 +50,25 @@ def _word(headline: Mapping[str, Any], metric: str, holdouts: int, *, higher: bo
     start = headline["overall"] - change
     where = "the one holdout" if holdouts == 1 else f"all {holdouts} holdouts"
     by = f"{metric} on {where} {start:.4f} → {headline['overall']:.4f} ({change:+.4f}"
-    word = "unchanged" if change == 0 else "better" if (change > 0) == higher else "worse"
+    word = _judged(change, ends, higher=higher).capitalize()
     if ends.get("low") is None:
-        return f"**{word.capitalize()}**, without an interval: {by})."
-    if within_noise((ends["low"], ends["high"])):
-        word = "within noise"
-    return f"**{word.capitalize()}**: {by}; {_between(ends, sign='+')})."
+        return f"**{word}**, without an interval: {by})."
+    return f"**{word}**: {by}; {_between(ends, sign='+')})."
+
+
+def _on_earlier(headline: Mapping[str, Any], *, higher: bool) -> str:
+    """Judge the earlier holdouts alone: new data is nearly always learnt, and hides what was lost."""
+    change = headline.get("change_on_earlier")
+    ends = headline.get("interval", {}).get("change_on_earlier", {})
+    if change is None or ends.get("low") is None:
+        return ""
+    return f" There: **{_judged(change, ends, higher=higher)}**, {_between(ends, sign='+')}."
+
+
+def _judged(change: float, ends: Mapping[str, Any], *, higher: bool) -> str:
+    if ends.get("low") is not None and within_noise((ends["low"], ends["high"])):
+        return "within noise"
+    return "unchanged" if change == 0 else "better" if (change > 0) == higher else "worse"
 
 
 def _between(ends: Mapping[str, float | None], sign: str = "") -> str:

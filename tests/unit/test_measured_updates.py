@@ -53,6 +53,7 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     }
     assert set(second["accuracy"]) == {
         *("average", "overall", "worst_holdout", "change", "interval", "holdout"),
+        "change_on_earlier",
         *("forgetting", "backward_transfer", "forward_transfer"),
     }
     holdouts = State.open(sourced.state).split("holdouts")

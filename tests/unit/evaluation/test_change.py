@@ -45,6 +45,28 @@ def test_the_first_words_follow_the_interval(ends: tuple[float, float], word: st
     )
 
 
+def test_earlier_holdouts_are_judged_alone() -> None:
+    history = EvaluationHistory()
+    for phase, values in (("before", {1: 0.9, 2: 0.0}), ("after", {1: 0.8, 2: 1.0})):
+        measured = {n: {"accuracy": v} for n, v in values.items()}
+        history = history.with_update(2, phase, measured, {1: 10, 2: 10})  # type: ignore[arg-type]
+    headline = {
+        "overall": 0.9,
+        "change": 0.45,
+        "change_on_earlier": -0.1,
+        "interval": {
+            "change": {"low": 0.4, "high": 0.5},
+            "change_on_earlier": {"low": -0.15, "high": -0.05},
+        },
+    }
+    (text,) = verdict(history, 2, EvaluationParams(), {"accuracy": headline})
+    assert text.startswith("**Better**: accuracy on all 2 holdouts 0.4500 → 0.9000")
+    assert text.endswith(
+        "on the 1 earlier holdout 0.9000 → 0.8000. There: **worse**, "
+        "95 % interval -0.1500 to -0.0500."
+    )
+
+
 def test_less_of_a_metric_can_be_better() -> None:
     text = said({2: 0.5}, {2: 0.3}, metric="loss", mode="min")
     assert text.startswith("**Better**, without an interval: loss on the one holdout 0.5000 → 0.30")
