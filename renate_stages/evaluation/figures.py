@@ -122,14 +122,15 @@ def _headline(
 ) -> dict[str, Any]:
     """Return the change against the parent, and intervals where rows can be drawn."""
     metric = evaluation.metric
-    found: dict[str, Any] = {"change": None}
+    found: dict[str, Any] = {"change": None, "change_on_earlier": None}
     if answers.before is not None:
         rows = {number: each.rows for number, each in answers.after.items()}
-        start, end = (
-            metrics.micro_average(history.matrix(metric, phase), update, rows)
-            for phase in ("before", "after")
+        start, end = (history.matrix(metric, phase) for phase in ("before", "after"))
+        earlier = {update: {i: end[update][i] - start[update][i] for i in rows if i < update}}
+        found["change"] = known(
+            metrics.micro_average(end, update, rows) - metrics.micro_average(start, update, rows)
         )
-        found["change"] = known(end - start)
+        found["change_on_earlier"] = known(metrics.average(earlier, update))
     if evaluation.reference:
         reached = metrics.intransigence(
             history.matrix(metric),
@@ -139,11 +140,13 @@ def _headline(
         )
         found["intransigence"] = known(reached)
     if answers.are_scored_by(metric):
-        found["interval"] = _intervals(answers, generators)
+        found["interval"] = _intervals(update, answers, generators)
     return found
 
 
-def _intervals(answers: Answers, generators: Generators) -> dict[str, dict[str, float | None]]:
+def _intervals(
+    update: int, answers: Answers, generators: Generators
+) -> dict[str, dict[str, float | None]]:
     """Return the 95 % intervals, each drawn by a generator of its own."""
 
     def drawn(name: str) -> np.random.Generator:
@@ -154,13 +157,17 @@ def _intervals(answers: Answers, generators: Generators) -> dict[str, dict[str, 
         "average": interval(after, drawn("average"), average=True),
         "overall": interval(after, drawn("overall"), average=False),
         "change": None,
+        "change_on_earlier": None,
     }
     if before:
         ends["change"] = difference_interval(before, after, drawn("change"), average=False)
+    if earlier := {number for number in before if number < update}:
+        old, new = ({n: each[n] for n in earlier} for each in (before, after))
+        ends["change_on_earlier"] = difference_interval(
+            old, new, drawn("change on earlier"), average=True
+        )
     return {
-        name: {"low": known(pair[0]), "high": known(pair[1])}
-        if pair
-        else {"low": None, "high": None}
+        name: dict(zip(("low", "high"), map(known, pair) if pair else (None, None), strict=True))
         for name, pair in ends.items()
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from renate_stages.evaluation.change import verdict
 from renate_stages.gate.verdict import section
 
 if TYPE_CHECKING:
@@ -13,12 +14,16 @@ if TYPE_CHECKING:
     from renate_stages.params import EvaluationParams
     from renate_stages.state import State
 
+WEAKEST = 5  # parts that the report names
+
 
 def update_report(
     state: State,
     evaluation: EvaluationParams,
     search: Mapping[str, Any] | None = None,
-    verdict: Verdict | None = None,
+    figures: Mapping[str, Any] | None = None,
+    parent: int = 0,
+    gate: Verdict | None = None,
 ) -> str:
     """Return the report of the update that wrote a state, for a pull request to carry.
 
@@ -26,25 +31,29 @@ def update_report(
         state: What the update left.
         evaluation: Names the headline metric and which direction is better.
         search: What `tune` says of its search, as in `work/tuning/search.json`.
-        verdict: What the gate says.
+        figures: What `train` measured, as in `metrics/update.json`.
+        parent: Number of the update that this one starts from; 0: none that has plots.
+        gate: What the gate says.
     """
-    made = state.provenance
-    figures = _figures(state, evaluation)
+    made, figures = state.provenance, figures or {}
+    history = state.evaluations()
     return "\n".join(
         [
             f"# Update {made.update}",
             "",
-            _verdict(state.evaluations(), made.update, evaluation.metric),
+            *verdict(history, made.update, evaluation, figures),
             "",
-            *(section(verdict) if verdict else []),
+            *(section(gate) if gate else []),
             f"## {evaluation.metric} on every holdout",
             "",
-            *_holdout_table(state.evaluations(), made.update, evaluation.metric),
+            *_holdout_table(history, made.update, evaluation.metric, figures),
             "",
+            *_weakest(figures),
             "## Over all updates",
             "",
-            *_table(("figure", "value"), figures),
+            *_table(("figure", "value"), [*_figures(state, evaluation), *_told(figures)]),
             "",
+            *_pictures(parent),
             *_search(search),
             *_forgotten(made.left, made.kind),
             "## Lineage",
@@ -121,33 +130,55 @@ def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
     ]
 
 
-def _verdict(history: EvaluationHistory, update: int, metric: str) -> str:
-    """Say in one sentence what the update did to the parent's figure on the same holdouts."""
-    after = history.matrix(metric).get(update, {})
-    if update not in after:
-        return "This update forgets examples: no new data, no training."
+def _holdout_table(
+    history: EvaluationHistory, update: int, metric: str, figures: Mapping[str, Any]
+) -> list[str]:
     before = history.matrix(metric, "before").get(update, {})
-    new = f"{metric} on the new data {_change(before.get(update), after[update])}"
-    old = [holdout for holdout in after if holdout != update]
-    if not old:
-        return f"First update: {new}."
-    mean_before = sum(before[holdout] for holdout in old) / len(old)
-    mean_after = sum(after[holdout] for holdout in old) / len(old)
-    return f"{new}; on the {len(old)} earlier holdout(s) {_change(mean_before, mean_after)}."
-
-
-def _change(before: float | None, after: float) -> str:
-    return f"{after:.4f}" if before is None else f"{before:.4f} → {after:.4f}"
-
-
-def _holdout_table(history: EvaluationHistory, update: int, metric: str) -> list[str]:
-    before = history.matrix(metric, "before").get(update, {})
+    flips = figures.get("flips", {}).get("holdout", {})
     rows = []
     for holdout, after in history.matrix(metric).get(update, {}).items():
         start = before.get(holdout)
         gain = "" if start is None else f"{after - start:+.4f}"
-        rows.append((f"update {holdout}", "" if start is None else f"{start:.4f}", after, gain))
-    return _table(("holdout of", "parent's model", "new model", "change"), rows)
+        row = [f"update {holdout}", "" if start is None else f"{start:.4f}", after, gain]
+        if flips:
+            changed = flips[str(holdout)]
+            row += [f"{100 * changed[side]:.1f} %" for side in ("negative", "positive")]
+        rows.append(row)
+    head = ["holdout of", "parent's model", "new model", "change"]
+    return _table(head + (["now wrong", "now right"] if flips else []), rows)
+
+
+def _weakest(figures: Mapping[str, Any]) -> list[str]:
+    """Name the classes and slices with the lowest accuracy."""
+    parts = [(f"class {label}", value) for label, value in figures.get("classes", {}).items()]
+    for name, values in figures.get("slices", {}).items():
+        parts += [(f"{name} {value}", accuracy) for value, accuracy in values.items()]
+    if not parts:
+        return []
+    lowest = sorted(parts, key=lambda part: part[1])[:WEAKEST]  # stable: equals by their place
+    return ["## Weakest parts", "", *_table(("of all holdouts", "accuracy"), lowest), ""]
+
+
+def _told(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Return calibration and what training took; seconds and memory differ from run to run."""
+    rows: list[tuple[str, object]] = []
+    error = figures.get("calibration", {}).get("error")
+    if error is not None:
+        rows.append(("expected calibration error", error))
+    rows += [(f"{name} of training", count) for name, count in figures.get("training", {}).items()]
+    return rows
+
+
+def _pictures(parent: int) -> list[str]:
+    against = f", `dvc plots diff update-{parent}`" if parent else ""
+    return [
+        "## Pictures and cost",
+        "",
+        f"`dvc plots show`{against}; as PNG in this update's MLflow run, under `plots/`: the metrics",
+        "on every holdout, forgetting, confusion, classes, learning curve, memory. There too, as",
+        "`cost.*`: seconds, examples, peak memory, size of the state.",
+        "",
+    ]
 
 
 def _figures(state: State, evaluation: EvaluationParams) -> list[tuple[str, object]]:

@@ -51,7 +51,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         files.write_json(project.verdict, verdict.content)
         path = project.tuning / SEARCH
         search = files.read_json(path) if path.is_file() else None  # older projects have none
-        report = update_report(state, params.evaluation, search, verdict)
+        path = project.update_metrics
+        figures = files.read_json(path) if path.is_file() else None
+        started_from = params.update.parent
+        report = update_report(state, params.evaluation, search, figures, started_from, verdict)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             log_artifacts(project, params, state, tracker)

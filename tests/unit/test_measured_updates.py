@@ -11,7 +11,7 @@ from renate_stages import errors, files
 from renate_stages.data import write_digits
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_checkpoint
-from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
 
@@ -53,6 +53,7 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     }
     assert set(second["accuracy"]) == {
         *("average", "overall", "worst_holdout", "change", "interval", "holdout"),
+        "change_on_earlier",
         *("forgetting", "backward_transfer", "forward_transfer"),
     }
     holdouts = State.open(sourced.state).split("holdouts")
@@ -73,6 +74,12 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     }
     assert second["accuracy"]["interval"]["change"]["low"] > 0  # new classes were learnt
     assert 0 < second["calibration"]["error"] < 1
+
+    export.run(sourced, quiet)
+    report = sourced.report.read_text()
+    assert report.splitlines()[2].startswith("**Better**: accuracy on all 2 holdouts")
+    assert "| holdout of | parent's model | new model | change | now wrong | now right |" in report
+    assert "## Weakest parts" in report and "`dvc plots diff update-1`" in report
 
 
 def test_a_slice_that_no_example_has_is_refused_before_training(project):

@@ -121,6 +121,7 @@ def test_figures_of_an_update_by_hand() -> None:
     assert accuracy["overall"] == pytest.approx(4 / 6, abs=1e-8)
     assert accuracy["worst_holdout"] == 0.5
     assert accuracy["change"] == pytest.approx(1 / 6, abs=1e-8)
+    assert accuracy["change_on_earlier"] == pytest.approx(0.5 - 0.75)
     assert accuracy["intransigence"] == pytest.approx(0.9 - 1.0)  # holdout 1 was not measured at 1
     assert found["flips"] == {
         "negative": pytest.approx(1 / 6, abs=1e-8),
@@ -136,10 +137,13 @@ def test_figures_of_an_update_by_hand() -> None:
     assert found["calibration"]["error"] == pytest.approx((4 * 0.3 + 2 * 0.1) / 6)
 
 
+ENDS = (("average", 0.75), ("overall", 4 / 6), ("change", 1 / 6), ("change_on_earlier", -0.25))
+
+
 def test_intervals_hold_their_figures_and_are_always_the_same() -> None:
     answers = Answers(AFTER, BEFORE)
     found = figures(answers)["accuracy"]
-    for name, value in (("average", 0.75), ("overall", 4 / 6), ("change", 1 / 6)):
+    for name, value in ENDS:
         ends = found["interval"][name]
         assert ends["low"] <= value <= ends["high"]
     assert figures(answers) == figures(answers)

@@ -1,0 +1,109 @@
+"""Say in words what an update changed against its parent: better, worse, or within noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from renate_stages.evaluation.comparison import within_noise
+
+if TYPE_CHECKING:
+    from renate_stages.evaluation.history import EvaluationHistory
+    from renate_stages.params import EvaluationParams
+
+
+def verdict(
+    history: EvaluationHistory,
+    update: int,
+    evaluation: EvaluationParams,
+    figures: Mapping[str, Any],
+) -> list[str]:
+    """Return a paragraph: one word, by how much, and what it is made of.
+
+    Args:
+        history: With this update's evaluations.
+        update: Its number.
+        evaluation: Names the headline metric and which direction is better.
+        figures: Of `metrics/update.json`; may be empty, of an older release.
+    """
+    metric = evaluation.metric
+    after = history.matrix(metric).get(update, {})
+    if update not in after:
+        return ["This update forgets examples: no new data, no training."]
+    before = history.matrix(metric, "before").get(update, {})
+    old = [holdout for holdout in after if holdout != update]
+    headline = figures.get(metric, {})
+    lines = [_new_and_old(metric, before, after, update, old)]
+    higher = evaluation.mode == "max"
+    if headline.get("change") is not None:
+        lines.insert(0, _word(headline, metric, len(after), higher=higher))
+        lines[-1] += _on_earlier(headline, higher=higher)
+        if flips := _flips(figures):
+            lines.append(flips)
+    elif interval := _between(headline.get("interval", {}).get("overall", {})):
+        lines.append(f"{interval[0].upper()}{interval[1:]}.")
+    return [" ".join(lines)]
+
+
+def _word(headline: Mapping[str, Any], metric: str, holdouts: int, *, higher: bool) -> str:
+    change, ends = headline["change"], headline.get("interval", {}).get("change", {})
+    start = headline["overall"] - change
+    where = "the one holdout" if holdouts == 1 else f"all {holdouts} holdouts"
+    by = f"{metric} on {where} {start:.4f} → {headline['overall']:.4f} ({change:+.4f}"
+    word = _judged(change, ends, higher=higher).capitalize()
+    if ends.get("low") is None:
+        return f"**{word}**, without an interval: {by})."
+    return f"**{word}**: {by}; {_between(ends, sign='+')})."
+
+
+def _on_earlier(headline: Mapping[str, Any], *, higher: bool) -> str:
+    """Judge the earlier holdouts alone: new data is nearly always learnt, and hides what was lost."""
+    change = headline.get("change_on_earlier")
+    ends = headline.get("interval", {}).get("change_on_earlier", {})
+    if change is None or ends.get("low") is None:
+        return ""
+    return f" There: **{_judged(change, ends, higher=higher)}**, {_between(ends, sign='+')}."
+
+
+def _judged(change: float, ends: Mapping[str, Any], *, higher: bool) -> str:
+    if ends.get("low") is not None and within_noise((ends["low"], ends["high"])):
+        return "within noise"
+    return "unchanged" if change == 0 else "better" if (change > 0) == higher else "worse"
+
+
+def _between(ends: Mapping[str, float | None], sign: str = "") -> str:
+    if ends.get("low") is None:
+        return ""
+    return f"95 % interval {ends['low']:{sign}.4f} to {ends['high']:{sign}.4f}"
+
+
+def _flips(figures: Mapping[str, Any]) -> str:
+    shares = figures.get("flips", {})
+    if shares.get("negative") is None:
+        return ""
+    return (
+        f"Of all examples, {100 * shares['negative']:.1f} % were right and are now wrong, "
+        f"{100 * shares['positive']:.1f} % the reverse."
+    )
+
+
+def _new_and_old(
+    metric: str,
+    before: Mapping[int, float],
+    after: Mapping[int, float],
+    update: int,
+    old: list[int],
+) -> str:
+    """Tell the holdout of the new data from those of earlier updates."""
+    new = f"{metric} on the new data {_from_to(before.get(update), after[update])}"
+    if not old:
+        return f"First update: {new}."
+    mean_before = sum(before[holdout] for holdout in old) / len(old)
+    mean_after = sum(after[holdout] for holdout in old) / len(old)
+    name = "holdout" if len(old) == 1 else "holdouts"
+    change = _from_to(mean_before, mean_after)
+    return f"{new[0].upper()}{new[1:]}; on the {len(old)} earlier {name} {change}."
+
+
+def _from_to(before: float | None, after: float) -> str:
+    return f"{after:.4f}" if before is None else f"{before:.4f} → {after:.4f}"
