@@ -109,3 +109,22 @@ def test_the_same_update_measured_again_has_the_same_verdict(with_champion):
     with_champion.run("dvc", "repro", "-q", "-s", "-f", "export")
     assert with_champion.read("metrics/verdict.json") == before
     assert not with_champion.run("git", "status", "--porcelain")
+
+
+def test_a_project_of_before_the_gate_gets_a_champion_by_init(project):
+    project.stop_tracking()
+    project.run("git", "rm", "-q", "champion.dvc")
+    project.run("rm", "-rf", "champion")
+    project.edit(".gitignore", ("/champion\n", ""))
+    project.edit("dvc.yaml", ("      - champion\n", ""))
+    project.run("dvc", "repro", "-q", "-f", "-s", "export")
+    project.commit("As before the gate")
+    assert "no champion" in project.run("renate-stages", "gate")
+    assert "`renate-stages init`" in project.run("renate-stages", "promote", code=2)
+
+    assert "champion: none yet" in project.run("renate-stages", "init")
+    assert not project.run("git", "status", "--porcelain")
+    assert "nothing to do" in project.run("renate-stages", "init")
+    project.run("renate-stages", "promote")
+    assert champion(project) == (3, 3)
+    assert not project.run("git", "status", "--porcelain")
