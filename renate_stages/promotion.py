@@ -197,8 +197,9 @@ def _objections(
     if hashlib.md5(f"{text}\n".encode()).hexdigest() != lineage.verdict_hash(lock):
         return [f"metrics/verdict.json at {revision} is not the one of its dvc.lock: `dvc repro`"]
     reasons = []
-    judged = lineage.judged_champion(lock)
-    if not tagged and judged != champion.out["md5"]:
+    same = lineage.judged_champion(lock) == champion.out["md5"]
+    none = not verdict.content["champion_update"] and not champion.update
+    if not (tagged or same or none):
         reasons.append(
             f"its verdict is on another champion ({verdict.champion}) than {champion.label}: "
             f"`dvc repro`, commit; {forced}"

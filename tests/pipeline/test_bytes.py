@@ -14,7 +14,7 @@ from sandbox import SLUG, Sandbox, generate
 COMMITS = ("update-1", "update-2", "HEAD")
 
 
-OTHER_OUTPUTS = ("data/incoming", "work/prepared", "work/restored", "export")
+OTHER_OUTPUTS = ("champion", "data/incoming", "work/prepared", "work/restored", "export")
 
 
 def cache_of(project: Sandbox) -> Path:

@@ -28,6 +28,7 @@ GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8"
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/gate.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/tuning.md",
@@ -115,6 +116,18 @@ def test_the_guide_to_tuning_has_every_space_and_every_scheduler():
         name: entry.summary for name, entry in SCHEDULERS.items()
     }
     assert all(f"`{kind}: [" in guide for kind in KINDS)
+
+
+def test_the_guide_to_the_gate_has_every_figure_with_its_limits():
+    guide = (REPOSITORY / "docs" / "gate.md").read_text(encoding="utf-8")
+    given = yaml_file.parse(block(guide, "yaml"), "the guide")
+    assert len(Params.parse(given).rules) == 5
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (`.*`) \|$", guide, re.MULTILINE)
+    promote = {
+        name.replace("METRIC", "accuracy"): dict.fromkeys(re.findall(r"`(\w+)`", limits), 0.5)
+        for name, limits in rows
+    }
+    assert len(promote) == 6 and Params.parse({"export": {"promote": promote}}).rules
 
 
 def test_the_pipeline_calls_commands_that_are_there():

@@ -1,0 +1,130 @@
+"""An update that is ruined does not serve; repaired, it does, and can be taken back."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from sandbox import UP_TO_DATE, Sandbox
+
+RUINOUS = "hyperparameters.learning_rate=3.0"
+
+
+def champion(project: Sandbox) -> tuple[int, int]:
+    """The update that the pointer names, and that of the model which lies there."""
+    pointer = yaml.safe_load(project.read("champion.dvc"))
+    return pointer["meta"]["update"], project.read_json("champion/export.json")["update"]
+
+
+@pytest.fixture
+def with_champion(project) -> Sandbox:
+    """Three updates, of which the second is champion, and the third was measured against it."""
+    project.stop_tracking()
+    project.commit("No tracking")
+    project.run("renate-stages", "promote", "update-2")
+    assert "Running stage 'export'" in project.run("dvc", "repro")
+    project.commit("Update 3, measured against update 2")
+    return project
+
+
+def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_champion):
+    project = with_champion
+    promoted = project.hashes("champion")
+    assert champion(project) == (2, 2)
+
+    # Ruined: `dvc repro` succeeds, since the update happened; the gate refuses it, and says why.
+    project.run("dvc", "exp", "run", "-q", "-n", "ruined", "-S", RUINOUS)
+    project.commit("Update 3, ruined")
+    printed = project.run("renate-stages", "gate", code=1)
+    assert "update 3 against update 2: refused: average_accuracy max_drop" in printed
+    assert "FAILED by" in printed and "Traceback" not in printed
+    report = project.read("reports/update.md")
+    assert "## Gate" in report and "refused: average_accuracy max_drop" in report
+    assert "FAILED by" in report
+    verdict = project.read_json("metrics/verdict.json")
+    rule = verdict["rules"]["average_accuracy"]["max_drop"]
+    assert not verdict["passed"] and rule["margin"] < 0
+    assert rule["champion"] - rule["value"] == pytest.approx(rule["allowed"] - rule["margin"])
+    assert rule["low"] < rule["value"] - rule["champion"] < rule["high"] < 0
+    before = project.standing
+    printed = project.run("renate-stages", "promote", code=2)
+    assert "the gate says: update 3 against update 2: refused" in printed
+    assert project.standing == before and champion(project) == (2, 2)
+
+    # Repaired by a what-if, which moves no champion.
+    change = ("-S", "hyperparameters.learning_rate=0.05")
+    project.run("dvc", "exp", "run", "-q", "-n", "repaired", *change)
+    project.run("dvc", "exp", "apply", "repaired")
+    assert champion(project) == (2, 2)
+    project.commit("Update 3, repaired")
+    assert "update 3 against update 2: passed" in project.run("renate-stages", "gate")
+    assert "passed by" in project.run("renate-stages", "gate")
+    project.run("renate-stages", "promote")
+    assert champion(project) == (3, 3)
+    assert project.hashes("champion") == project.hashes("export")
+    assert not project.run("git", "status", "--porcelain")
+    printed = project.run("dvc", "metrics", "diff", "update-2", "--targets", "metrics/verdict.json")
+    assert "rules.average_accuracy.max_drop.margin" in printed
+
+    # Taken back.
+    project.run("renate-stages", "demote")
+    assert champion(project) == (2, 2) and project.hashes("champion") == promoted
+    assert UP_TO_DATE in project.run("dvc", "status"), "the verdict is on this champion"
+    assert "update 2" in project.run("renate-stages", "champion")
+
+    # And again, by `next` itself.
+    project.edit("params.yaml", ("promotion: manual", "promotion: auto"))
+    project.run("dvc", "repro", "-q")
+    project.commit("Promote by itself")
+    printed = project.run("renate-stages", "next")
+    assert "update 3 is champion; before: update 2" in printed and "update 4 is open" in printed
+    assert champion(project) == (3, 3)
+    assert "update: 3" in project.run("git", "show", "update-3:champion.dvc")
+    told = "is of update 3, and update 4 is open and has no"
+    assert told in project.run("renate-stages", "gate", code=2)
+
+
+def test_a_what_if_elsewhere_and_a_clone_measure_against_the_champion(with_champion):
+    project = with_champion
+    change = ("-S", "trainer.max_epochs=1")
+    project.run("dvc", "exp", "run", "-q", "--temp", "-n", "elsewhere", *change)
+    project.run("dvc", "exp", "apply", "elsewhere")
+    assert project.read_json("metrics/verdict.json")["champion_update"] == 2
+    project.run("git", "checkout", "-q", "--", ".")
+
+    project.run("dvc", "push", "-q")
+    clone = project.clone()
+    clone.edit("params.yaml", ("max_drop: 0.02}", "max_drop: 0.03}"))
+    clone.run("dvc", "repro", "-q", "--pull", "--allow-missing")
+    verdict = clone.read_json("metrics/verdict.json")
+    assert (verdict["champion_update"], verdict["passed"]) == (2, True)
+    clone.run("git", "checkout", "-q", "--", ".")
+    for folder in ("champion", "export"):
+        assert clone.run("rm", "-rf", folder) == ""
+    assert "champion: update 2, fetched" in clone.run("renate-stages", "init")
+    assert champion(clone) == (2, 2)
+
+
+def test_the_same_update_measured_again_has_the_same_verdict(with_champion):
+    before = with_champion.read("metrics/verdict.json")
+    with_champion.run("dvc", "repro", "-q", "-s", "-f", "export")
+    assert with_champion.read("metrics/verdict.json") == before
+    assert not with_champion.run("git", "status", "--porcelain")
+
+
+def test_a_project_of_before_the_gate_gets_a_champion_by_init(project):
+    project.stop_tracking()
+    project.run("git", "rm", "-q", "champion.dvc")
+    project.run("rm", "-rf", "champion")
+    project.edit(".gitignore", ("/champion\n", ""))
+    project.edit("dvc.yaml", ("      - champion\n", ""))
+    project.run("dvc", "repro", "-q", "-f", "-s", "export")
+    project.commit("As before the gate")
+    assert "no champion" in project.run("renate-stages", "gate")
+    assert "`renate-stages init`" in project.run("renate-stages", "promote", code=2)
+
+    assert "champion: none yet" in project.run("renate-stages", "init")
+    assert not project.run("git", "status", "--porcelain")
+    assert "nothing to do" in project.run("renate-stages", "init")
+    project.run("renate-stages", "promote")
+    assert champion(project) == (3, 3)
+    assert not project.run("git", "status", "--porcelain")

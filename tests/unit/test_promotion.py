@@ -1,0 +1,331 @@
+"""Promoting and demoting, on a small repository whose export is written by a script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from small_project import edit_params
+
+from renate_stages import errors, lineage, promotion, yaml_file
+from renate_stages.exported import Exported
+from renate_stages.lineage import ChampionPointer
+from renate_stages.project import Project
+
+# `train` and `export` in small: the update's seed is what the gate thinks of it.
+PIPELINE = {
+    "stages": {
+        "train": {
+            "cmd": "python make.py train",
+            "deps": ["parent-state"],
+            "params": ["seed", "update"],
+            "outs": ["state"],
+        },
+        "export": {
+            "cmd": "python make.py export",
+            "deps": ["state", "champion"],
+            "params": ["seed", "update"],
+            "outs": ["export"],
+            "metrics": [{"metrics/verdict.json": {"cache": False}}],
+        },
+    }
+}
+MAKE = """
+import json, sys
+from pathlib import Path
+from renate_stages.exported import Exported
+from renate_stages.gate.verdict import Measured, judge
+from renate_stages.evaluation.examined import Examined
+from renate_stages.gate.rules import read_rules
+from renate_stages.params import Params
+from renate_stages.randomness import Generators
+from renate_stages import files
+params = Params.load(Path("params.yaml"))
+number = params.update.number
+if sys.argv[1] == "train":
+    Path("state").mkdir(exist_ok=True)
+    Path("state/state.json").write_text(f"{number} {params.seed}")
+else:
+    Path("export").mkdir(exist_ok=True)
+    Exported(number, f"identity-{number}-{params.seed}", "t", {}, {"average_accuracy": 0.5}).write(Path("export"))
+    champion = Exported.read(Path("champion"))
+    new = {1: Examined(10, {"accuracy": params.seed / 10})}
+    rules = read_rules({"average": {"min": 0.5}}, "accuracy", "max")
+    measured = Measured(number, new, champion.update, new if champion else None)
+    verdict = judge(rules, measured, "accuracy", ["loss"], Generators(0, number))
+    files.write_json(Path("metrics/verdict.json"), verdict.content)
+"""
+GOOD, BAD = 9, 1
+
+
+def run_update(project: Project, quality: int) -> None:
+    edit_params(project, seed=quality)
+    lineage.dvc(project, "repro", "--quiet")
+    lineage.git(project, "add", "-A")
+    lineage.git(project, "commit", "-q", "-m", "An update")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, request):
+    """Two tagged updates that passed, no champion, and a third that is open and has passed."""
+    patch = pytest.MonkeyPatch()
+    request.addfinalizer(patch.undo)
+    for who in ("AUTHOR", "COMMITTER"):
+        patch.setenv(f"GIT_{who}_NAME", "Test")
+        patch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    patch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path_factory.mktemp("site")))
+    project = Project(tmp_path_factory.mktemp("small") / "project")
+    project.root.mkdir()
+    project.pipeline.write_text(yaml_file.dump(PIPELINE))
+    project.params.write_text("seed: 0\nupdate:\n  number: 1\n  parent: 0\n")
+    (project.root / "make.py").write_text(MAKE)
+    (project.root / ".gitignore").write_text(".renate\n")
+    lineage.git(project, "init", "-q", "-b", "main")
+    lineage.dvc(project, "init", "--quiet")
+    project.parent.mkdir()
+    (project.parent / "state.json").write_text("empty")
+    Exported().write(project.champion)
+    lineage.track(project, project.parent, project.parent_pointer)
+    lineage.track(project, project.champion, project.champion_pointer)
+    run_update(project, GOOD)
+    for _ in (2, 3):
+        lineage.open_next(project)
+        run_update(project, GOOD)
+    return project
+
+
+@pytest.fixture
+def project(template, tmp_path) -> Project:
+    root = tmp_path / "project"
+    subprocess.run(["cp", "-a", template.root, root], check=True)
+    return Project(root)
+
+
+def standing(project: Project) -> tuple[str, ...]:
+    return (
+        lineage.git(project, "rev-parse", "HEAD"),
+        lineage.git(project, "status", "--porcelain"),
+        project.champion_pointer.read_text(),
+        (project.champion / "export.json").read_text(),
+    )
+
+
+def champion(project: Project) -> tuple[int, str, int]:
+    """The champion as the pointer names it, and as it lies there."""
+    pointer = ChampionPointer.read(project)
+    return pointer.update, pointer.state, Exported.read(project.champion).update
+
+
+def test_a_promoted_update_is_pointed_at_by_the_hash_of_its_export(project):
+    moved = promotion.promote(project)
+    assert moved is not None and (moved.now.label, moved.before.label) == ("update 3", "none")
+    assert champion(project) == (3, "identity-3-9", 3)
+    out = lineage.export_entry(project.lock_file.read_text())
+    assert out == ChampionPointer.read(project).out
+    assert lineage.git(project, "status", "--porcelain") == ""
+    assert lineage.git(project, "log", "-1", "--format=%s") == "Promote update 3; before: none"
+
+
+def test_demoting_brings_back_one_champion_after_the_other(project):
+    for number in (3, 1, 2):
+        promotion.promote(project, number)
+    seen = [promotion.demote(project).now.update for _ in range(3)]
+    assert seen == [1, 3, 0]
+    assert champion(project) == (0, "", 0)
+    before = standing(project)
+    with pytest.raises(errors.NoEarlierChampionError, match="the champion is none"):
+        promotion.demote(project)
+    assert standing(project) == before
+
+
+def test_after_demoting_the_pointer_is_what_it_was(project):
+    promotion.promote(project)
+    text = project.champion_pointer.read_text()
+    promotion.promote(project, 2)
+    promotion.demote(project)
+    assert project.champion_pointer.read_text() == text
+
+
+def test_demoting_works_in_the_midst_of_other_work_and_leaves_it_alone(project):
+    promotion.promote(project)
+    (project.root / "notes.txt").write_text("half done")
+    lineage.git(project, "add", "notes.txt")
+    project.params.write_text(project.params.read_text() + "# half done\n")
+    promotion.demote(project)
+    assert lineage.git(project, "show", "--format=", "--name-only").split() == ["champion.dvc"]
+    assert lineage.git(project, "status", "--porcelain") == "A  notes.txt\n M params.yaml"
+
+
+def test_a_champion_stays_champion_over_a_clone_without_history(project, tmp_path):
+    promotion.promote(project)
+    promotion.promote(project, 1)
+    lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "remote"))
+    lineage.git(project, "commit", "-q", "-a", "-m", "A remote")
+    lineage.dvc(project, "push", "-q", "--all-commits")
+    clone = Project(tmp_path / "clone")
+    lineage.git(project, "clone", "-q", "--depth", "1", f"file://{project.root}", str(clone.root))
+    assert promotion.demote(clone).now.label == "update 3"
+    assert champion(clone) == (3, "identity-3-9", 3)
+
+
+def test_what_the_gate_refused_is_promoted_by_force_alone(project):
+    run_update(project, BAD)
+    before = standing(project)
+    with pytest.raises(errors.PromotionRefusedError) as raised:
+        promotion.promote(project)
+    told = str(raised.value)
+    assert "update 3 against no champion: refused: average_accuracy min" in told
+    assert "average_accuracy min: FAILED by 0.4000" in told and "--force" in told
+    assert standing(project) == before
+    promotion.promote(project, force=True)
+    assert champion(project) == (3, "identity-3-1", 3)
+    assert "Promote update 3 (forced)" in lineage.git(project, "log", "-1", "--format=%s")
+
+
+def test_promoting_the_champion_again_changes_nothing(project):
+    promotion.promote(project)
+    before = standing(project)
+    assert promotion.promote(project) is None
+    assert standing(project) == before
+
+
+def leave_a_file(project: Project) -> None:
+    (project.root / "notes.txt").touch()
+
+
+def change_a_parameter(project: Project) -> None:
+    edit_params(project, seed=8)
+    lineage.git(project, "commit", "-q", "-a", "-m", "Other quality")
+
+
+def open_the_next(project: Project) -> None:
+    lineage.open_next(project)
+
+
+def forge_the_verdict(project: Project) -> None:
+    content = json.loads(project.verdict.read_text())
+    project.verdict.write_text(json.dumps({**content, "update": 7}))
+    lineage.git(project, "commit", "-q", "-a", "-m", "Forged")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (leave_a_file, "not committed: notes.txt"),
+        (change_a_parameter, "the pipeline is not up to date (export, train)"),
+        (open_the_next, "has not run: `dvc repro`; for the one before: `renate-stages promote upd"),
+        (forge_the_verdict, "the pipeline is not up to date (export)"),
+    ],
+)
+def test_an_update_that_is_not_finished_and_committed_is_refused(project, prepare, reason):
+    prepare(project)
+    before = standing(project)
+    with pytest.raises(errors.PromotionRefusedError) as raised:
+        promotion.promote(project, force=True)
+    assert reason in str(raised.value)
+    assert standing(project) == before
+
+
+def test_a_verdict_on_another_champion_does_not_count(project):
+    promotion.promote(project, 2)  # update 3 was measured when there was none
+    with pytest.raises(errors.PromotionRefusedError, match=r"another champion \(no champion\)"):
+        promotion.promote(project)
+    run_update(project, GOOD - 1)
+    promotion.promote(project)
+    assert champion(project) == (3, "identity-3-8", 3)
+
+
+def test_a_tagged_update_is_promoted_on_the_verdict_of_its_time(project):
+    promotion.promote(project)
+    promotion.promote(project, 1)
+    assert champion(project) == (1, "identity-1-9", 1)
+
+
+def test_a_verdict_that_is_not_the_tagged_updates_is_refused(project):
+    lineage.git(project, "checkout", "-q", "--detach", "update-2")
+    forge_the_verdict(project)
+    lineage.git(project, "tag", "-f", "update-2")
+    lineage.git(project, "checkout", "-q", "main")
+    with pytest.raises(errors.PromotionRefusedError, match=r"is not the one of its dvc\.lock"):
+        promotion.promote(project, 2)
+
+
+def test_an_update_without_a_tag_is_unknown(project):
+    with pytest.raises(errors.UnknownUpdateError, match=r"no tag update-7 \(tagged: update-1"):
+        promotion.promote(project, 7)
+
+
+def test_a_champion_that_is_nowhere_changes_nothing(project):
+    promotion.promote(project)
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    before = standing(project)
+    with pytest.raises(errors.CommandError):
+        promotion.promote(project, 1)
+    assert standing(project) == before
+    with pytest.raises(errors.CommandError):
+        promotion.demote(project)
+    assert standing(project) == before
+
+
+def test_a_pointer_that_is_edited_or_missing_is_told(project):
+    project.champion_pointer.write_text(project.champion_pointer.read_text() + "# mine\n")
+    with pytest.raises(errors.ChangedPointerError, match=r"git checkout HEAD -- champion\.dvc"):
+        promotion.promote(project, 1)
+    project.champion_pointer.unlink()
+    with pytest.raises(errors.NoChampionPointerError, match="`renate-stages init`"):
+        promotion.standing(project)
+
+
+def test_next_is_not_stopped_by_an_export_that_only_the_champion_makes_old(project):
+    promotion.promote(project)
+    assert "export" in json.loads(lineage.dvc(project, "status", "--json"))
+    assert lineage.unfinished(project, 3) == []
+    assert lineage.open_next(project) == 4
+    assert lineage.status(project)["champion"] == "update 3"
+
+
+@pytest.mark.parametrize("quality", [GOOD, BAD])
+def test_next_promotes_what_passed_where_it_is_asked_to(project, quality):
+    edit_params(project, seed=quality, export={"promotion": "auto"})
+    run_update(project, quality)
+    said = promotion.promote_where_asked(project)
+    assert lineage.open_next(project) == 4
+    pointer = lineage.at_tag(project, 3, "champion.dvc")
+    if quality == GOOD:
+        assert said == "update 3 is champion; before: none" and "update: 3" in pointer
+    else:
+        assert said is not None and "refused: average_accuracy min" in said
+        assert "update: 3" not in pointer
+
+
+def test_by_default_next_leaves_the_champion_alone(project):
+    assert promotion.promote_where_asked(project) is None
+    assert ChampionPointer.read(project).update == 0
+
+
+def test_what_serves_goes_on_serving_where_a_fork_starts(project):
+    project.incoming.mkdir(parents=True)
+    (project.incoming / "rows").write_text("1")
+    lineage.track(project, project.incoming)
+    lineage.git(project, "add", "-A")
+    lineage.git(project, "commit", "-q", "-m", "Data")
+    lineage.git(project, "tag", "-f", "update-2")
+    promotion.promote(project, 1)
+    lineage.open_from(project, 2)
+    assert champion(project)[0] == 1
+    assert lineage.git(project, "status", "--porcelain") == ""
+
+
+def test_the_champion_is_told_with_its_commit_and_figures(project):
+    assert promotion.standing(project) == [("champion", "none")]
+    promotion.promote(project, 2)
+    promotion.promote(project, 1)
+    found = dict(promotion.standing(project))
+    commit = lineage.git(project, "rev-parse", "--short", "HEAD")
+    assert found["champion"] == "update 1" and found["since"].startswith(commit)
+    assert found["state"] == "identity-1-9" and found["average accuracy"] == "0.5000"
+    assert found["before"] == "update 2 (`renate-stages demote` goes back to it)"
+    shutil.rmtree(project.champion)
+    assert dict(promotion.standing(project))["figures"] == "not here: `dvc pull champion.dvc`"
