@@ -72,6 +72,11 @@ from renate_stages.errors.searches import (
     NoValidationDataError,
     TrialMistakeError,
 )
+from renate_stages.errors.shift import (
+    UncomparableRowsError,
+    UnfittedDetectorError,
+    UnknownDetectorError,
+)
 from renate_stages.errors.states import (
     DamagedStateError,
     FeaturesNotFiniteError,
@@ -144,10 +149,13 @@ __all__ = [
     "StoredArgumentError",
     "TrackingUriError",
     "TrialMistakeError",
+    "UncomparableRowsError",
     "UndeclaredUserFileError",
     "UndecodableError",
     "UnequalExamplesError",
     "UnfitHeadError",
+    "UnfittedDetectorError",
+    "UnknownDetectorError",
     "UnknownDigitsUpdateError",
     "UnknownFieldError",
     "UnknownHyperparameterError",
