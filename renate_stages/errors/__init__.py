@@ -73,6 +73,7 @@ from renate_stages.errors.searches import (
     TrialMistakeError,
 )
 from renate_stages.errors.shift import (
+    StaleDataMetricsError,
     UncomparableRowsError,
     UnfittedDetectorError,
     UnknownDetectorError,
@@ -144,6 +145,7 @@ __all__ = [
     "NothingToForgetError",
     "ParentExistsError",
     "RenateStagesError",
+    "StaleDataMetricsError",
     "StateExistsError",
     "StillHeldError",
     "StoredArgumentError",

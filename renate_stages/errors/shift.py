@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean
 
@@ -31,4 +32,14 @@ class UnknownDetectorError(RenateStagesError):
         super().__init__(
             f"there is no shift detector '{name}'{did_you_mean(name, names)}; expected one of "
             f"{', '.join(names)}"
+        )
+
+
+class StaleDataMetricsError(RenateStagesError):
+    """`metrics/data.json` is of another update than the open one."""
+
+    def __init__(self, path: Path | str, number: int) -> None:
+        super().__init__(
+            f"{path} is not of update {number}, the open one.\nTo mend it: put its data in place, "
+            "`dvc add data/incoming`, `dvc repro prepare`."
         )

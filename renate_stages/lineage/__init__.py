@@ -8,11 +8,19 @@ content hash is that of `state` in the parent's `dvc.lock`.
 from renate_stages.lineage.chain import verify
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
 from renate_stages.lineage.opening import open_forget, open_from, open_next, unfinished
-from renate_stages.lineage.records import at_tag, is_fresh, older_versions, pointer_hash, tags
+from renate_stages.lineage.records import (
+    at_tag,
+    committed_at,
+    is_fresh,
+    older_versions,
+    pointer_hash,
+    tags,
+)
 from renate_stages.lineage.standing import status
 
 __all__ = [
     "at_tag",
+    "committed_at",
     "dvc",
     "fetch",
     "git",

@@ -30,7 +30,7 @@ class ShiftResult:
     Args:
         test: Name of the detector.
         statistic: As the test defines it; more is more shift.
-        p_value: Probability, without any shift, of a statistic at least as large; in (0, 1].
+        p_value: Probability, without any shift, of a statistic at least as large; in [0, 1].
         effect_size: How large the shift is, whatever the number of rows; 0 is none. Its scale is
             the detector's own.
         attribution: Each feature's, or class's, part in it, float64 `(d,)`, >= 0; None where the

@@ -53,7 +53,9 @@ def largest_distances(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
         values = np.concatenate([reference[:, block], new[:, block]])
         order = np.argsort(values, axis=0, kind="stable")
         values = np.take_along_axis(values, order, axis=0)
-        distance = np.abs(np.cumsum(np.where(order < n, 1 / n, -1 / m), axis=0))
+        below = np.cumsum(order < n, axis=0)  # whole counts: at the end both shares are 1
+        others = np.arange(1, n + m + 1)[:, None] - below
+        distance = np.abs(below / n - others / m)
         distance[:-1][values[1:] == values[:-1]] = 0  # within equal values there is no step yet
         distance[-1] = 0
         found.append(distance.max(axis=0))

@@ -47,6 +47,12 @@ def test_distances_and_p_values_are_scipys(digits):
     np.testing.assert_allclose(p_values[small], expected[small], rtol=1e-4)
 
 
+def test_samples_that_lie_wholly_apart_have_the_largest_distance_and_no_more():
+    for n in range(4, 60):  # sums of 1 / n may exceed 1
+        distances = largest_distances(np.zeros((n, 1)), np.ones((2 * n + 1, 1)))
+        assert distances == 1 and p_values_of(distances, n, 2 * n + 1) < 0.1
+
+
 def test_the_p_value_of_all_features_is_corrected_and_the_shifted_one_is_found():
     reference, new = rng(1).normal(size=(200, 10)), rng(2).normal(size=(150, 10))
     new[:, 7] *= 3  # spread alone
