@@ -324,6 +324,33 @@ def learners() -> None:
 
 
 @app.command()
+def should_update() -> None:
+    """Say whether the prepared data calls for an update, and why: exit code 0 if so, 1 if not."""
+    import time
+
+    from renate_stages import files, lineage
+    from renate_stages.errors import StaleDataMetricsError
+    from renate_stages.params import Params
+    from renate_stages.shift.decision import decide
+
+    project = Project.find()
+    params = Params.load(project.params)
+    where, number = project.data_metrics, params.update.number
+    if not where.is_file():
+        raise MissingFileError(where, "`prepare` has not run", "run `dvc repro prepare`")
+    data = files.read_json(where)
+    if not isinstance(data, dict) or data.get("update") != number:
+        raise StaleDataMetricsError(where, number)
+    made = lineage.committed_at(project, params.update.parent) if params.update.parent else None
+    decision = decide(params, data, None if made is None else (time.time() - made) / 86400)
+    for ruling in decision.rulings:
+        print(ruling)
+    print(f"update {number}: {'needed' if decision.update else 'not needed'}")
+    if not decision.update:
+        raise typer.Exit(1)
+
+
+@app.command()
 def status() -> None:
     """Say where the project stands: update, parent, champion, what is dirty, what to run next."""
     from renate_stages import lineage

@@ -158,6 +158,44 @@ class TuningParams(_Block):
         return self
 
 
+class ShiftParams(_Block):
+    """How `prepare` tests whether the new data is drawn like the parent's."""
+
+    enabled: bool = True
+    tests: list[Literal["mmd", "ks", "c2st", "label_chi2", "bbse"]] = Field(
+        default=["mmd", "ks", "label_chi2"], min_length=1, description="see docs/shift.md"
+    )
+    features: Literal["auto", "raw", "model", "feature_fn"] = Field(
+        default="auto", description="what of an example is compared; auto: the first that can be"
+    )
+    reference: Literal["holdouts", "memory", "both"] = Field(
+        default="holdouts", description="the parent's examples to compare with"
+    )
+    alpha: float = Field(
+        default=0.01, gt=0, lt=1, description="chance of a false alarm, all tests together"
+    )
+    max_rows: int = Field(default=1000, ge=4, description="rows of either side, drawn at random")
+    permutations: int = Field(default=1000, ge=1, description="of the tests that permute")
+
+
+class ShouldUpdateParams(_Block):
+    """When `should-update` says yes. A rule that is null, or false, is not looked at."""
+
+    when: Literal["any", "all"] = Field(default="any", description="how many rules must fire")
+    shift: bool = Field(default=True, description="a shift test is significant")
+    performance_drop: float | None = Field(
+        default=0.05,
+        ge=0,
+        description="evaluation.metric of the parent's model is worse by more on the new data",
+    )
+    amount_of_data: int | None = Field(
+        default=None, ge=1, description="at least so many new training rows"
+    )
+    age: float | None = Field(
+        default=None, gt=0, description="the parent was committed at least so many days ago"
+    )
+
+
 class EvaluationParams(_Block):
     """What is measured on every holdout."""
 
@@ -236,6 +274,8 @@ class Params(_Block):
     )
     trainer: TrainerParams = TrainerParams()
     tuning: TuningParams = TuningParams()
+    shift: ShiftParams = ShiftParams()
+    should_update: ShouldUpdateParams = ShouldUpdateParams()
     evaluation: EvaluationParams = EvaluationParams()
     retention: RetentionParams = RetentionParams()
     export: ExportParams = ExportParams()

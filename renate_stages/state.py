@@ -111,6 +111,11 @@ class State:
         """Whether a learner left its own state; a first state has none."""
         return (self.folder / LEARNER_FILES[0]).is_file()
 
+    @property
+    def has_examples(self) -> bool:
+        """Whether it holds any example of an earlier update, in holdouts or memory."""
+        return any(len(store) for store in (self.memory(), *self.split("holdouts").values()))
+
     def memory(self) -> ExampleStore:
         """Return the examples kept for replay."""
         return ExampleStore.open(self.examples / "memory")

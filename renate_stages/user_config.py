@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "test_target_transform": (),
     "buffer_transform": (),
     "buffer_target_transform": (),
+    "feature_fn": (),
 }
 REQUIRED = ("model_fn", "data_module_fn")
 

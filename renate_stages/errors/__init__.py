@@ -79,6 +79,12 @@ from renate_stages.errors.searches import (
     NoValidationDataError,
     TrialMistakeError,
 )
+from renate_stages.errors.shift import (
+    StaleDataMetricsError,
+    UncomparableRowsError,
+    UnfittedDetectorError,
+    UnknownDetectorError,
+)
 from renate_stages.errors.states import (
     DamagedStateError,
     FeaturesNotFiniteError,
@@ -152,16 +158,20 @@ __all__ = [
     "PromotionRefusedError",
     "RenateStagesError",
     "SliceError",
+    "StaleDataMetricsError",
     "StaleVerdictError",
     "StateExistsError",
     "StillHeldError",
     "StoredArgumentError",
     "TrackingUriError",
     "TrialMistakeError",
+    "UncomparableRowsError",
     "UndeclaredUserFileError",
     "UndecodableError",
     "UnequalExamplesError",
     "UnfitHeadError",
+    "UnfittedDetectorError",
+    "UnknownDetectorError",
     "UnknownDigitsUpdateError",
     "UnknownFieldError",
     "UnknownHyperparameterError",

@@ -16,12 +16,20 @@ from renate_stages.lineage.champion import (
 )
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
 from renate_stages.lineage.opening import open_forget, open_from, open_next, uncommitted, unfinished
-from renate_stages.lineage.records import at_tag, is_fresh, older_versions, pointer_hash, tags
+from renate_stages.lineage.records import (
+    at_tag,
+    committed_at,
+    is_fresh,
+    older_versions,
+    pointer_hash,
+    tags,
+)
 from renate_stages.lineage.standing import status
 
 __all__ = [
     "ChampionPointer",
     "at_tag",
+    "committed_at",
     "crown",
     "dvc",
     "export_entry",

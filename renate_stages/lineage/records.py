@@ -57,6 +57,12 @@ def at_tag(project: Project, number: int, name: str) -> str:
     return git(project, "show", f"{TAG}{number}:{name}")
 
 
+def committed_at(project: Project, number: int) -> int | None:
+    """Return when an update was committed, in Unix seconds; None where its tag is not here."""
+    found = git(project, "log", "-1", "--format=%ct", f"{TAG}{number}", check=False)
+    return int(found) if found else None
+
+
 def older_versions(project: Project) -> dict[str, list[str]]:
     """Return by tag which outputs and data of that update lie in DVC's cache, and are not today's.
 

@@ -1,4 +1,4 @@
-"""Turn the incoming data into stores: `renate-stages prepare`."""
+"""Turn the incoming data into stores, and compare it with the old: `renate-stages prepare`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from renate_stages.params import DataParams, Params
 from renate_stages.prepared import SPLITS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.state import State
 from renate_stages.user_config import UserConfig
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ class CountedForgetList:
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Read `data/incoming` through the user's data module; write `work/prepared` and its counts.
+    """Read `data/incoming` through the user's data module; write `work/prepared` and its figures.
 
     Raises:
         RenateStagesError: If parameters, the user's functions or the data cannot be used.
     """
     params = Params.load(project.params)
     forget = CountedForgetList(ForgetList.read(project.forget_list))
-    splits = Splits()
+    splits, user = Splits(), None
     if params.update.kind == "update":
         require_files(project.incoming)
         with heavy_imports():
@@ -79,8 +80,33 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         prepared.write_manifest(folder, params.update.number)
         counts: dict[str, Any] = {split: describe(store) for split, store in stores.items()}
     said = [f"{split} {count['rows']} rows" for split, count in counts.items()]
-    files.write_json(project.data_metrics, {**counts, "forgotten": {"rows": forget.rows}})
     say(", ".join([*said, *([f"{forget.rows} forgotten left out"] if forget.rows else [])]))
+    counts |= {"forgotten": {"rows": forget.rows}, "update": params.update.number}
+    if user is not None and params.shift.enabled:
+        counts |= compare_with_parent(project, params, user, say)
+    files.write_json(project.data_metrics, counts)
+
+
+def compare_with_parent(
+    project: Project, params: Params, user: UserConfig, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the figures of `shift` by that key; nothing where the parent has no examples."""
+    parent = State.open(project.parent)
+    if not parent.has_examples:
+        return {}
+    from renate_stages.shift.comparison import compare
+
+    new = ExampleStore.open(project.prepared / "train")
+    found = compare(user, params, parent, new)
+    if found is None:
+        return {}
+    for what, reason in found.get("skipped", {}).items():
+        say(f"{what} is left out: {reason}")
+    tests = [f"{name} p {each['p_value']:.2g}" for name, each in found["tests"].items()]
+    if tests:
+        seen = "shift" if found["alarms"] else "no shift"
+        say(f"{seen} against {parent.label}: {', '.join(tests)}")
+    return {"shift": found}
 
 
 def require_files(incoming: Path) -> None:

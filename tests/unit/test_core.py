@@ -261,7 +261,7 @@ def test_third_parties_have_one_room_each():
     package = Path(renate_stages.__file__).parent
     for name, rooms in {
         "mlflow": {"tracking/writer.py"},
-        "sklearn": set(),
+        "sklearn": {"shift/classifier.py"},
         "torchvision": set(),
         "pickle": set(),
     }.items():

@@ -1,0 +1,24 @@
+"""Is new data drawn like the old? Detectors of shift, each fitted on reference rows."""
+
+from renate_stages.shift.black_box import BlackBoxShift
+from renate_stages.shift.classifier import ClassifierTwoSample
+from renate_stages.shift.detector import Detector, ShiftResult
+from renate_stages.shift.detectors import DETECTORS, load_detector
+from renate_stages.shift.kolmogorov_smirnov import KolmogorovSmirnov
+from renate_stages.shift.label_shift import LabelChiSquare
+from renate_stages.shift.mmd import MaximumMeanDiscrepancy
+from renate_stages.shift.multiple_testing import bonferroni, holm
+
+__all__ = [
+    "DETECTORS",
+    "BlackBoxShift",
+    "ClassifierTwoSample",
+    "Detector",
+    "KolmogorovSmirnov",
+    "LabelChiSquare",
+    "MaximumMeanDiscrepancy",
+    "ShiftResult",
+    "bonferroni",
+    "holm",
+    "load_detector",
+]

@@ -1,0 +1,242 @@
+"""Compare the new examples of an update with those of its parent: the figures of `shift`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renate_stages.errors import ModelMismatchError, UncomparableRowsError, UserConfigError
+from renate_stages.memory import ExampleStore
+from renate_stages.params import Params
+from renate_stages.randomness import Generators
+from renate_stages.shift.detector import LEAST_ROWS, ShiftResult
+from renate_stages.shift.detectors import DETECTORS
+from renate_stages.shift.multiple_testing import holm
+from renate_stages.shift.rows import Sample, function_rows, model_rows, raw_fields, raw_rows
+from renate_stages.state import State
+from renate_stages.user_config import UserConfig
+
+if TYPE_CHECKING:
+    from renate_stages.evaluation.examined import Examined
+    from renate_stages.models import RenateModule
+
+
+def compare(
+    user: UserConfig, params: Params, parent: State, new: ExampleStore
+) -> dict[str, Any] | None:
+    """Return the figures of `shift` in `metrics/data.json`; None where there is nothing to compare.
+
+    Figures have six significant digits: the last ones depend on the number of threads.
+
+    Args:
+        user: Its functions build the model and transform inputs.
+        params: Which tests on what, and how many rows at most.
+        parent: Its holdouts or memory are the reference, its model is measured.
+        new: The new training examples.
+
+    Returns:
+        `reference` and `new` with their `rows`; `tests`, by name `statistic`, `p_value`,
+        `corrected_p_value` (Holm's, over the tests) and `effect_size`; `alarms`, how many corrected
+        ones are at most alpha; `model`, the parent's on the new rows, metrics by name; `parent`,
+        its metrics on all its holdouts; `skipped`, why a test or the model is not there.
+    """
+    generators = Generators(params.seed, params.update.number)
+    generator = generators.numpy("shift")
+    most = params.shift.max_rows
+    reference = Sample.draw(reference_stores(parent, params.shift.reference), most, generator)
+    sample = Sample.draw([new], most, generator)
+    if min(len(reference), len(sample)) < LEAST_ROWS:
+        return None
+    generators.seed_global("shift")
+    return Comparison(user, params, parent, reference, sample).figures(generators)
+
+
+def reference_stores(parent: State, of: str) -> list[ExampleStore]:
+    """Return the parent's examples to compare with; where there are no holdouts, the memory.
+
+    Holdouts are drawn at random and were never trained on. What a memory holds may be chosen, and
+    the model has learnt it by heart.
+    """
+    holdouts = [] if of == "memory" else list(parent.split("holdouts").values())
+    memory = [parent.memory()] if of != "holdouts" or not any(map(len, holdouts)) else []
+    return [store for store in (*holdouts, *memory) if len(store)]
+
+
+@dataclass
+class Comparison:
+    """What is compared, and what is computed for it once.
+
+    Args:
+        user: The user's functions.
+        params: Of the update.
+        parent: The state it starts from.
+        reference: Examples of the parent.
+        new: New training examples.
+    """
+
+    user: UserConfig
+    params: Params
+    parent: State
+    reference: Sample
+    new: Sample
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def figures(self, generators: Generators) -> dict[str, Any]:
+        """Run the tests and measure the model; see `compare`."""
+        results: dict[str, ShiftResult] = {}
+        for name in self.params.shift.tests:
+            try:
+                results[name] = self.run(name, generators.numpy(f"shift {name}"))
+            except UncomparableRowsError as error:
+                self.skipped[name] = str(error).split("\n")[0]
+        corrected = holm(np.array([each.p_value for each in results.values()]))
+        found: dict[str, Any] = {
+            "alarms": int((corrected <= self.params.shift.alpha).sum()),
+            "new": {"rows": len(self.new)},
+            "reference": {"rows": len(self.reference)},
+            "tests": {
+                name: {
+                    "corrected_p_value": rounded(p_value),
+                    "effect_size": rounded(result.effect_size),
+                    "p_value": rounded(result.p_value),
+                    "statistic": rounded(result.statistic),
+                }
+                for (name, result), p_value in zip(results.items(), corrected, strict=True)
+            },
+        }
+        if self.model is not None:
+            metrics = self.examined[1].metrics
+            found["model"] = {name: rounded(value) for name, value in metrics.items()}
+            found["parent"] = parents_metrics(self.parent)
+        return {**found, "skipped": self.skipped} if self.skipped else found
+
+    def run(self, name: str, generator: np.random.Generator) -> ShiftResult:
+        """Run one test.
+
+        Raises:
+            UncomparableRowsError: If the examples are not what it compares.
+        """
+        detector = DETECTORS[name]()
+        if "permutations" in detector.settings:
+            detector = DETECTORS[name](permutations=self.params.shift.permutations)  # pyright: ignore[reportCallIssue]
+        return detector.fit(self.compared(name, 0)).test(self.compared(name, 1), generator)
+
+    def compared(self, name: str, which: int) -> np.ndarray:
+        """Return what a test compares, of the reference (0) or of the new examples (1)."""
+        sample = (self.reference, self.new)[which]
+        if name == "label_chi2":
+            labels = sample.labels()
+            if labels is None:
+                raise UncomparableRowsError(
+                    "targets are no class labels", "leave label_chi2 out of shift.tests"
+                )
+            return labels
+        if name == "bbse":
+            predictions = self.examined[which].predictions if self.model is not None else None
+            if predictions is None:
+                raise UncomparableRowsError(
+                    "there is no model of the parent's whose outputs are classes",
+                    "leave bbse out of shift.tests",
+                )
+            pairs = np.stack([predictions.predicted, predictions.labels], axis=1)
+            return pairs[:, 0] if which else pairs
+        return self.rows[which]
+
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the reference and of the new examples, float32 `(n, d)`."""
+        rows = self.rows_of
+        return rows(self.reference), rows(self.new)
+
+    @property
+    def rows_of(self) -> Callable[[Sample], np.ndarray]:
+        """What makes rows of a sample, as `shift.features` says."""
+        features = self.params.shift.features
+        if features == "auto":
+            raw = raw_fields(self.reference) is not None
+            features = (
+                "feature_fn" if "feature_fn" in self.user.functions else "raw" if raw else "model"
+            )
+        if features == "raw":
+            return raw_rows
+        batch_size = self.params.evaluation.batch_size
+        transform = self.user.transforms(self.hyperparameters).test[0]
+        if features == "feature_fn":
+            function = self.user.optional("feature_fn", self.hyperparameters)
+            if function is None:
+                raise UserConfigError(
+                    self.user.path,
+                    "params.yaml, shift.features is feature_fn, and it returned or is nothing",
+                    "define feature_fn, which returns a function of a batch of inputs",
+                )
+            return partial(
+                function_rows, function=function, transform=transform, batch_size=batch_size
+            )
+        if self.model is None:
+            raise UncomparableRowsError(
+                "there is no model of the parent's", "set shift.features to raw or feature_fn"
+            )
+        return partial(
+            model_rows,
+            model=self.model,
+            transform=transform,
+            task_id=self.params.update.task_id,
+            batch_size=batch_size,
+        )
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Constants, and the middle of what is searched."""
+        return dict(self.params.fixed().hyperparameters)
+
+    @cached_property
+    def model(self) -> RenateModule | None:
+        """The parent's model, where it has one that these hyperparameters build."""
+        if not self.parent.has_model:
+            return None
+        from renate_stages.models.stored import build_model
+
+        try:
+            return build_model(
+                self.user, self.hyperparameters, self.parent.folder, self.params.update.task_id
+            )
+        except ModelMismatchError as error:
+            self.skipped["model"] = str(error).split("\n")[0]
+            return None
+
+    @cached_property
+    def examined(self) -> dict[int, Examined]:
+        """What the parent's model says of the reference (0) and of the new examples (1)."""
+        from renate_stages import optimization
+        from renate_stages.evaluation.evaluator import examine
+
+        assert self.model is not None
+        transforms = self.user.transforms(self.hyperparameters).test
+        samples = {0: self.reference, 1: self.new}
+        metrics_fn = None
+        if "metrics_fn" in self.user.functions:
+            metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
+        return examine(
+            self.model,
+            {place: sample.dataset(transforms) for place, sample in samples.items()},
+            loss_fn=optimization.loss_fn(self.user, self.hyperparameters),
+            metrics_fn=metrics_fn,
+            task_ids=dict.fromkeys(samples, self.params.update.task_id),
+            batch_size=self.params.evaluation.batch_size,
+        )
+
+
+def parents_metrics(parent: State) -> dict[str, float | None]:
+    """Return each metric of the parent's model, over the rows of all its holdouts."""
+    history, number = parent.evaluations(), parent.provenance.update
+    measured = [name for name in history.metrics if number in history.matrix(name)]
+    return {name: history.summary(number, name)["overall"] for name in measured}  # pyright: ignore[reportReturnType]
+
+
+def rounded(value: float) -> float | None:
+    """Return a figure with six significant digits; None, which JSON can hold, if it is not finite."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None

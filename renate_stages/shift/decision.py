@@ -1,0 +1,106 @@
+"""Does the new data call for an update? The policy `should_update` of params.yaml, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from renate_stages.params import Params
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What one rule of the policy says.
+
+    Args:
+        rule: Its name.
+        fires: Whether it calls for an update; None where nothing is known.
+        reason: In one line, with the figures.
+    """
+
+    rule: str
+    fires: bool | None
+    reason: str
+
+    def __str__(self) -> str:
+        said = {True: "yes", False: "no", None: "unknown"}[self.fires]
+        return f"{self.rule}: {said}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to update, and why.
+
+    Args:
+        update: The decision.
+        rulings: Of each rule that the policy has.
+    """
+
+    update: bool
+    rulings: tuple[Ruling, ...]
+
+
+def decide(params: Params, data: Mapping[str, Any], age: float | None) -> Decision:
+    """Apply the policy; what is unknown does not call for an update.
+
+    Where there is no earlier update to compare with, one is called for.
+
+    Args:
+        params: With the policy, and the metric of a drop.
+        data: The content of `metrics/data.json`.
+        age: Days since the parent was made; None: unknown.
+    """
+    if not params.update.parent and "model" not in data.get("shift", {}):
+        return Decision(
+            True, (Ruling("first", True, "there is no earlier update to compare with"),)
+        )
+    rulings = tuple(_rulings(params, data, age))
+    fires = [ruling.fires is True for ruling in rulings]
+    combined = any(fires) if params.should_update.when == "any" else all(fires) and bool(fires)
+    return Decision(combined, rulings)
+
+
+def _rulings(params: Params, data: Mapping[str, Any], age: float | None) -> Iterator[Ruling]:
+    policy = params.should_update
+    if policy.shift:
+        yield _shift(params, data)
+    if policy.performance_drop is not None:
+        yield _performance_drop(params, data, policy.performance_drop)
+    if policy.amount_of_data is not None:
+        rows = data["train"]["rows"]
+        reason = f"{rows} new training rows, and {policy.amount_of_data} call for an update"
+        yield Ruling("amount_of_data", rows >= policy.amount_of_data, reason)
+    if policy.age is not None:
+        known = "of unknown age" if age is None else f"{age:.1f} days old"
+        reason = f"update {params.update.parent} is {known}, the limit is {policy.age:g} days"
+        yield Ruling("age", None if age is None else age >= policy.age, reason)
+
+
+def _shift(params: Params, data: Mapping[str, Any]) -> Ruling:
+    figures = data.get("shift", {})
+    tests = figures.get("tests")
+    if not tests:
+        return Ruling("shift", None, "metrics/data.json has no shift tests")
+    alpha = params.shift.alpha
+    each = [
+        f"{name} p {test['corrected_p_value']:.2g}, effect {test['effect_size']:.2g}"
+        for name, test in tests.items()
+    ]
+    fires = any(test["corrected_p_value"] <= alpha for test in tests.values())
+    said = f"at level {alpha:g}" if fires else f"none at level {alpha:g}"
+    return Ruling("shift", fires, f"{'; '.join(each)} ({said})")
+
+
+def _performance_drop(params: Params, data: Mapping[str, Any], most: float) -> Ruling:
+    metric = params.evaluation.metric
+    figures = data.get("shift", {})
+    new, old = (figures.get(of, {}).get(metric) for of in ("model", "parent"))
+    if new is None or old is None:
+        reason = f"metrics/data.json has no {metric} of the parent's model on new data"
+        return Ruling("performance_drop", None, reason)
+    drop = new - old if metric in params.evaluation.lower_is_better else old - new
+    reason = (
+        f"{metric} {new:.3f} on the new data, {old:.3f} on its holdouts, may differ by {most:g}"
+    )
+    return Ruling("performance_drop", drop > most, reason)

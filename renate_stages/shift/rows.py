@@ -1,0 +1,151 @@
+"""Rows of numbers out of stored examples: as they lie there, as the model sees them, or the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renate_stages.errors import UncomparableRowsError, UserConfigError
+from renate_stages.memory import ExampleStore
+
+if TYPE_CHECKING:
+    from renate_stages.data.stored import ConcatStored
+    from renate_stages.models import RenateModule
+
+MOST_RAW = 10_000  # numbers of an example; above, its raw values say little and cost much
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of some stores, in the order of the stores.
+
+    Args:
+        stores: Each with rows of it, int64.
+    """
+
+    stores: tuple[tuple[ExampleStore, np.ndarray], ...]
+
+    @classmethod
+    def draw(
+        cls, stores: Sequence[ExampleStore], most: int, generator: np.random.Generator
+    ) -> Sample:
+        """Return at most so many rows of all stores together, drawn alike, without repeats."""
+        offsets = np.cumsum([0] + [len(store) for store in stores])
+        total = int(offsets[-1])
+        chosen = np.arange(total)
+        if total > most:
+            chosen = np.sort(generator.choice(total, most, replace=False))
+        parts = [
+            (store, chosen[(chosen >= first) & (chosen < first + len(store))] - first)
+            for store, first in zip(stores, offsets[:-1].tolist(), strict=True)
+        ]
+        return cls(tuple((store, rows) for store, rows in parts if len(rows)))
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.stores)
+
+    def labels(self) -> np.ndarray | None:
+        """Return the class labels, int64 `(len,)`; None if targets are not one integer each."""
+        found = []
+        for store, rows in self.stores:
+            field = store.spec.fields.get("targets") if store.spec else None
+            if field is None or field.ragged or field.shape or field.dtype.kind not in "iu":
+                return None
+            found.append(np.asarray(store.columns(rows, ["targets"])["targets"], dtype=np.int64))
+        return np.concatenate(found)
+
+    def dataset(self, transforms: tuple[Callable | None, Callable | None]) -> ConcatStored:
+        """Return the rows as a dataset, with transforms of inputs and targets."""
+        from renate_stages.data import ConcatStored, StoredDataset
+
+        return ConcatStored(
+            [StoredDataset(store, rows, *transforms) for store, rows in self.stores]
+        )
+
+
+def raw_fields(sample: Sample) -> list[str] | None:
+    """Return the paths of the inputs; None if they have no one shape, or too large a one."""
+    store = sample.stores[0][0]
+    fields = {} if store.spec is None else store.spec.fields
+    inputs = {path: each for path, each in fields.items() if path.split(".")[0] == "inputs"}
+    if any(each.ragged for each in inputs.values()):
+        return None
+    numbers = sum(int(np.prod(each.shape)) for each in inputs.values())
+    return list(inputs) if numbers <= MOST_RAW else None
+
+
+def raw_rows(sample: Sample) -> np.ndarray:
+    """Return the inputs as they are stored, flattened, float32 `(n, d)`.
+
+    Raises:
+        UncomparableRowsError: If examples differ in length, or are encoded or very large.
+    """
+    paths = raw_fields(sample)
+    if paths is None:
+        raise UncomparableRowsError(
+            f"inputs differ in length, or are encoded, or hold more than {MOST_RAW} numbers each",
+            "set shift.features in params.yaml to model, or to feature_fn and define that function",
+        )
+    blocks = []
+    for store, rows in sample.stores:
+        columns = store.columns(rows, paths)
+        parts = [np.asarray(columns[path]).reshape(len(rows), -1) for path in paths]
+        blocks.append(np.concatenate([part.astype(np.float32) for part in parts], axis=1))
+    return np.concatenate(blocks)
+
+
+def model_rows(
+    sample: Sample, model: RenateModule, transform: Callable | None, task_id: str, batch_size: int
+) -> np.ndarray:
+    """Return what the model makes of examples before its last layer, float32 `(n, d)`.
+
+    It is in evaluation mode for it, and without gradients (`models.features`).
+    """
+    from renate_stages.models.features import features_of
+
+    batches = _inputs(sample, transform, batch_size)
+    return np.concatenate([features_of(model, each, task_id).numpy() for each in batches])
+
+
+def function_rows(
+    sample: Sample, function: Callable[[Any], Any], transform: Callable | None, batch_size: int
+) -> np.ndarray:
+    """Return what the user's function makes of batches of inputs, float32 `(n, d)`.
+
+    A module is in evaluation mode for it.
+
+    Raises:
+        UserConfigError: If it does not return one row of numbers for each example.
+    """
+    import torch
+
+    if isinstance(function, torch.nn.Module):
+        function.eval()
+    blocks = []
+    with torch.inference_mode():
+        for batch, size in zip(
+            _inputs(sample, transform, batch_size), _sizes(sample, batch_size), strict=True
+        ):
+            block = np.asarray(function(batch), dtype=np.float32)
+            if block.ndim != 2 or len(block) != size:
+                raise UserConfigError(
+                    "renate_config.py",
+                    f"what feature_fn returned gave shape {block.shape} for {size} examples",
+                    "return a function of a batch of inputs that gives (examples, features)",
+                )
+            blocks.append(block)
+    return np.concatenate(blocks)
+
+
+def _inputs(sample: Sample, transform: Callable | None, batch_size: int) -> Iterator[Any]:
+    dataset = sample.dataset((transform, None))
+    for start in range(0, len(dataset), batch_size):
+        stop = min(start + batch_size, len(dataset))
+        yield dataset.__getitems__(list(range(start, stop)))[0]
+
+
+def _sizes(sample: Sample, batch_size: int) -> list[int]:
+    return [min(batch_size, len(sample) - start) for start in range(0, len(sample), batch_size)]

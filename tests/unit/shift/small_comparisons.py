@@ -1,0 +1,41 @@
+"""An update on half of the digits, and another half that is, or is not, like it."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+from small_project import edit_params
+
+from renate_stages.digits import _read_digits
+from renate_stages.project import Project
+from renate_stages.stages import prepare, restore_state, train, tune
+
+
+def quiet(message: str) -> None:
+    assert message
+
+
+def digits(half: int, turned: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return every other digit, of all classes: images (n, 8, 8) uint8, and labels."""
+    rows = _read_digits()[np.random.default_rng(0).permutation(1797)][half::2]
+    images = rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8)
+    return np.rot90(images, axes=(1, 2)) if turned else images, rows[:, -1].astype(np.int64)
+
+
+def put(project: Project, images: np.ndarray, labels: np.ndarray) -> None:
+    shutil.rmtree(project.incoming, ignore_errors=True)
+    project.incoming.mkdir(parents=True)
+    np.save(project.incoming / "inputs.npy", images)
+    np.save(project.incoming / "targets.npy", labels)
+
+
+def first_update(project: Project) -> None:
+    """Run update 1 on the first half, and open update 2."""
+    put(project, *digits(0))
+    edit_params(project, trainer__max_epochs=8)
+    for stage in (prepare, restore_state, tune, train):
+        stage.run(project, quiet)
+    shutil.rmtree(project.parent)
+    project.state.rename(project.parent)
+    edit_params(project, update__number=2, update__parent=1)

@@ -1,0 +1,263 @@
+"""What `prepare` says of new data against the parent's, and what `should-update` makes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from small_comparisons import digits, first_update, put, quiet
+from small_project import edit_config, edit_params
+
+from renate_stages import errors, files, state
+from renate_stages.cli import main
+from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.params import Params, ShiftParams
+from renate_stages.project import Project
+from renate_stages.shift import DETECTORS
+from renate_stages.shift.decision import decide
+from renate_stages.shift.rows import Sample, raw_rows
+from renate_stages.stages import prepare
+
+
+@pytest.fixture(scope="module")
+def after_one(tmp_path_factory):
+    """A folder with a project whose update 2 is open; tests work on copies."""
+    return tmp_path_factory.mktemp("one") / "project"
+
+
+@pytest.fixture
+def second(project, after_one) -> Project:
+    if not after_one.exists():
+        first_update(project)
+        shutil.copytree(project.root, after_one)
+    shutil.copytree(after_one, project.root, dirs_exist_ok=True)
+    return project
+
+
+def prepared(project, images, labels) -> dict:
+    put(project, images, labels)
+    prepare.run(project, quiet)
+    return files.read_json(project.data_metrics)
+
+
+def asked(monkeypatch, capsys) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["renate-stages", "should-update"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0), "".join(capsys.readouterr())
+
+
+def test_without_a_parent_there_are_no_figures_and_an_update_is_called_for(
+    project, monkeypatch, capsys
+):
+    prepare.run(project, quiet)
+    assert "shift" not in files.read_json(project.data_metrics)
+    code, said = asked(monkeypatch, capsys)
+    assert code == 0 and "no earlier update" in said
+
+
+def test_digits_drawn_like_the_old_call_for_no_update(second, monkeypatch, capsys):
+    figures = prepared(second, *digits(1))["shift"]
+    assert set(figures) == {"alarms", "model", "new", "parent", "reference", "tests"}
+    assert figures["alarms"] == 0
+    assert set(figures["tests"]) == {"mmd", "ks", "label_chi2"}
+    rows = len(ExampleStore.open(second.prepared / "train"))
+    assert figures["new"]["rows"] == rows
+    assert figures["reference"]["rows"] == len(state.State.open(second.parent).split("holdouts")[1])
+    assert figures["model"]["accuracy"] == pytest.approx(figures["parent"]["accuracy"], abs=0.05)
+    code, said = asked(monkeypatch, capsys)
+    assert code == 1, said
+    assert "shift: no: ks p" in said and "update 2: not needed" in said
+
+
+def test_turned_digits_call_for_an_update(second, monkeypatch, capsys):
+    figures = prepared(second, *digits(1, turned=True))["shift"]
+    assert figures["alarms"] == 2, "pixels changed, labels did not"
+    assert figures["tests"]["label_chi2"]["corrected_p_value"] > 0.01
+    assert figures["tests"]["ks"]["effect_size"] > 0.3
+    assert figures["model"]["accuracy"] < figures["parent"]["accuracy"] - 0.3
+    code, said = asked(monkeypatch, capsys)
+    assert code == 0, said
+    assert "shift: yes" in said and "performance_drop: yes" in said and "2: needed" in said
+
+
+def test_figures_are_the_same_each_time_and_of_the_seed(second):
+    edit_params(second, shift__max_rows=100)
+    first = prepared(second, *digits(1))
+    assert prepared(second, *digits(1)) == first
+    assert first["shift"]["new"] == first["shift"]["reference"] == {"rows": 100}
+    edit_params(second, seed=1)
+    assert prepared(second, *digits(1)) != first
+
+
+def test_stores_are_as_without_the_comparison(second):
+    prepared(second, *digits(1))
+    before = files.inventory(second.prepared)
+    edit_params(second, shift__enabled=False)
+    assert "shift" not in prepared(second, *digits(1))
+    assert files.inventory(second.prepared) == before
+
+
+def test_all_tests_run_on_the_models_representation_too(second):
+    edit_params(
+        second, shift__tests=sorted(DETECTORS), shift__features="model", shift__reference="holdouts"
+    )
+    calm = prepared(second, *digits(1))["shift"]
+    assert set(calm["tests"]) == set(DETECTORS) and calm["alarms"] == 0
+    turned = prepared(second, *digits(1, turned=True))["shift"]
+    assert turned["alarms"] == len(DETECTORS) - 1, "all but label_chi2"
+
+
+def test_classes_that_come_more_often_are_seen_by_the_models_predictions(second):
+    edit_params(second, shift__tests=["bbse", "label_chi2"])
+    images, labels = digits(1)
+    often = np.flatnonzero((labels < 5) | (np.arange(len(labels)) % 4 == 0))
+    tests = prepared(second, images[often], labels[often])["shift"]["tests"]
+    assert tests["bbse"]["corrected_p_value"] < 0.01 and tests["label_chi2"]["p_value"] < 0.01
+    share = (labels[often] < 5).mean() - 0.5
+    assert tests["bbse"]["effect_size"] == pytest.approx(share, abs=0.1)
+
+
+def test_the_users_features_are_compared_where_they_are_there(second):
+    text = "\n\ndef feature_fn(power: int = 1):\n    return lambda x: x.flatten(1).mean(1, keepdim=True) ** power\n"
+    second.user_config.write_text(second.user_config.read_text() + text)
+    figures = prepared(second, *digits(1, turned=True))["shift"]
+    assert figures["tests"]["ks"]["corrected_p_value"] > 0.01, "turning changes no mean"
+    brighter = np.minimum(digits(1)[0] + 2, 16).astype(np.uint8)
+    assert prepared(second, brighter, digits(1)[1])["shift"]["alarms"] == 2
+    edit_config(second, "x.flatten(1).mean(1, keepdim=True) ** power", "x.mean()")
+    with pytest.raises(errors.UserConfigError, match="feature_fn"):
+        prepared(second, *digits(1))
+
+
+def test_features_that_are_nowhere_defined_are_a_mistake(second):
+    edit_params(second, shift__features="feature_fn")
+    with pytest.raises(errors.UserConfigError, match="define feature_fn"):
+        prepared(second, *digits(1))
+
+
+def test_a_model_that_cannot_be_built_is_left_out_and_said(second):
+    edit_config(second, "MLP.from_state_dict(torch.load(model_state_url))", "MLP(64, 10, 1, 7)")
+    edit_config(
+        second, "def model_fn(model_state_url: str | None = None, hidden", "def model_fn(hidden"
+    )
+    edit_config(second, "if model_state_url is not None", "if hidden_size == 128")
+    edit_params(second, shift__tests=["ks", "bbse"])
+    put(second, *digits(1))
+    said: list[str] = []
+    prepare.run(second, said.append)
+    figures = files.read_json(second.data_metrics)["shift"]
+    assert set(figures["skipped"]) == {"bbse", "model"} and set(figures["tests"]) == {"ks"}
+    assert "model" not in figures and any("model is left out" in line for line in said)
+
+
+def test_figures_of_another_update_are_refused(second, monkeypatch, capsys):
+    prepared(second, *digits(1))
+    edit_params(second, update__number=3)
+    code, said = asked(monkeypatch, capsys)
+    assert code == 2 and "dvc repro prepare" in said
+    second.data_metrics.unlink()
+    code, said = asked(monkeypatch, capsys)
+    assert code == 2 and "prepare" in said
+
+
+# -- rows
+
+
+def test_a_sample_is_drawn_from_all_stores_alike_and_in_their_order(tmp_path):
+    stores = []
+    for number, rows in enumerate((30, 0, 70)):
+        with StoreWriter(tmp_path / str(number), update=1) as writer:
+            if rows:
+                values = 100 * number + np.arange(rows)
+                writer.append(({"a": values, "b": np.ones((rows, 2))}, values))
+        stores.append(ExampleStore.open(tmp_path / str(number)))
+    counts = np.zeros(300)
+    for seed in range(200):
+        sample = Sample.draw(stores, 20, np.random.default_rng(seed))
+        labels = sample.labels()
+        assert labels is not None and len(sample) == len(set(labels)) == 20
+        assert (np.diff(labels) > 0).all()
+        counts[labels] += 1
+        np.testing.assert_array_equal(raw_rows(sample)[:, 0], labels)
+    assert raw_rows(sample).shape == (20, 3)
+    drawn = counts[np.r_[0:30, 200:270]]
+    assert drawn.sum() == 4000 and drawn.min() > 20 and drawn.max() < 65  # 40 each, give or take
+    everything = Sample.draw(stores, 1000, np.random.default_rng(0))
+    assert len(everything) == 100
+
+
+def test_texts_have_no_raw_rows(tmp_path):
+    from renate_stages.memory import Ragged
+
+    with StoreWriter(tmp_path / "texts", update=1) as writer:
+        tokens = Ragged(np.arange(10), np.array([0, 3, 10]))
+        writer.append((tokens, np.zeros(2, int)))
+    sample = Sample.draw([ExampleStore.open(tmp_path / "texts")], 10, np.random.default_rng(0))
+    with pytest.raises(errors.UncomparableRowsError, match="differ in length"):
+        raw_rows(sample)
+
+
+# -- the decision
+
+
+def data(p: float = 0.5, new: float = 0.9, rows: int = 100) -> dict:
+    test = {"corrected_p_value": p, "effect_size": 0.1, "p_value": p, "statistic": 1.0}
+    shift = {"tests": {"mmd": test}, "model": {"accuracy": new}, "parent": {"accuracy": 0.95}}
+    return {"shift": shift, "train": {"rows": rows}, "update": 2}
+
+
+def decided(policy: dict, age: float | None = None, **figures) -> tuple[bool, list[bool | None]]:
+    content = {"update": {"number": 2, "parent": 1}, "should_update": policy}
+    decision = decide(Params.parse(content), data(**figures), age)
+    return decision.update, [ruling.fires for ruling in decision.rulings]
+
+
+def test_each_rule_fires_at_its_figure():
+    only = {"shift": False, "performance_drop": None}
+    assert decided({}) == (False, [False, False])
+    assert decided({}, p=0.01) == (True, [True, False])
+    assert decided({}, new=0.89) == (True, [False, True])
+    assert decided({**only, "amount_of_data": 100}) == (True, [True])
+    assert decided({**only, "amount_of_data": 101}) == (False, [False])
+    assert decided({**only, "age": 30}, age=30.0) == (True, [True])
+    assert decided({**only, "age": 30}, age=29.9) == (False, [False])
+    assert decided({**only, "age": 30}) == (False, [None])
+    assert decided(only) == (False, [])
+
+
+def test_rules_are_combined_by_any_or_all():
+    policy = {"amount_of_data": 50, "when": "all"}
+    assert decided(policy, p=0.001) == (False, [True, False, True])
+    assert decided(policy, p=0.001, new=0.5) == (True, [True, True, True])
+    assert decided({**policy, "when": "any"}) == (True, [False, False, True])
+
+
+def test_of_a_metric_of_which_less_is_better_more_is_a_drop():
+    content = {
+        "update": {"number": 2, "parent": 1},
+        "evaluation": {"metric": "error", "mode": "min"},
+        "should_update": {"shift": False, "performance_drop": 0.1},
+    }
+    for new, fires in ((0.35, True), (0.25, False), (0.1, False)):
+        figures = {
+            "shift": {"model": {"error": new}, "parent": {"error": 0.2}},
+            "train": {"rows": 1},
+        }
+        assert decide(Params.parse(content), figures, None).update == fires
+
+
+def test_what_is_not_in_the_figures_is_unknown():
+    content = {"update": {"number": 2, "parent": 1}}
+    decision = decide(Params.parse(content), {"train": {"rows": 5}, "update": 2}, None)
+    assert not decision.update and [each.fires for each in decision.rulings] == [None, None]
+    assert all("data.json" in str(ruling) for ruling in decision.rulings)
+
+
+def test_the_parameters_name_every_detector():
+    annotation = ShiftParams.model_json_schema()["properties"]["tests"]["items"]["enum"]
+    assert set(annotation) == set(DETECTORS)
+    assert json.dumps(sorted(annotation))
