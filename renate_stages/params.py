@@ -195,11 +195,25 @@ class RetentionParams(_Block):
     )
 
 
+class ExportParams(_Block):
+    """What lies in `export/` beside the model."""
+
+    onnx: bool = Field(default=False, description="also model.onnx; needs the extra onnx")
+
+
 class TrackingParams(_Block):
     """Where runs are logged. Read by no stage as an input: it changes no output."""
 
     enabled: bool = True
     experiment: str = Field(default="renate-stages", min_length=1, description="MLflow experiment")
+    model: str | None = Field(
+        default=None, min_length=1, description="registered model; none: named as the experiment"
+    )
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model that versions are published to."""
+        return self.model or self.experiment
 
 
 class Params(_Block):
@@ -219,6 +233,7 @@ class Params(_Block):
     tuning: TuningParams = TuningParams()
     evaluation: EvaluationParams = EvaluationParams()
     retention: RetentionParams = RetentionParams()
+    export: ExportParams = ExportParams()
     tracking: TrackingParams = TrackingParams()
 
     @property
