@@ -261,6 +261,17 @@ def learners() -> None:
 
 
 @app.command()
+def publish() -> None:
+    """Put the finished update into MLflow: run, curves, pictures, model version. Safe to repeat."""
+    from renate_stages import publishing
+    from renate_stages.params import Params
+
+    project = Project.find()
+    with project.lock("publish"):
+        publishing.publish(project, Params.load(project.params))
+
+
+@app.command()
 def status() -> None:
     """Say where the project stands: update, parent, what is dirty, what to run next."""
     from renate_stages import lineage

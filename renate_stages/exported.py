@@ -1,10 +1,10 @@
 """What `export/` holds beside the weights: the model as a program, its labels, what it takes.
 
-    model.pt2       a `torch.export` program with dynamic batch size; missing where PyTorch cannot
-                    trace the model, and `program.json` and the model card say why
-    program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
-    labels.json     the number of outputs, and the classes met so far: class c is column c
-    model.onnx      where `export.onnx` asks for it
+model.pt2       a `torch.export` program with dynamic batch size; missing where PyTorch cannot
+                trace the model, and `program.json` and the model card say why
+program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
+labels.json     the number of outputs, and the classes met so far: class c is column c
+model.onnx      where `export.onnx` asks for it
 """
 
 from __future__ import annotations

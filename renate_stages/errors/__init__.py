@@ -66,6 +66,7 @@ from renate_stages.errors.projects import (
     UnknownUpdateError,
     UnsupportedLocationError,
 )
+from renate_stages.errors.publications import OtherUpdateError, PublishError
 from renate_stages.errors.searches import (
     ForkServerError,
     NoFinishedTrialError,
@@ -137,7 +138,9 @@ __all__ = [
     "NotFiniteError",
     "NotFiniteFisherError",
     "NothingToForgetError",
+    "OtherUpdateError",
     "ParentExistsError",
+    "PublishError",
     "RenateStagesError",
     "StateExistsError",
     "StillHeldError",

@@ -8,7 +8,14 @@ content hash is that of `state` in the parent's `dvc.lock`.
 from renate_stages.lineage.chain import verify
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
 from renate_stages.lineage.opening import open_forget, open_from, open_next, unfinished
-from renate_stages.lineage.records import at_tag, is_fresh, older_versions, pointer_hash, tags
+from renate_stages.lineage.records import (
+    at_tag,
+    is_fresh,
+    older_versions,
+    pointer_hash,
+    state_hash,
+    tags,
+)
 from renate_stages.lineage.standing import status
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "open_from",
     "open_next",
     "pointer_hash",
+    "state_hash",
     "status",
     "tags",
     "track",

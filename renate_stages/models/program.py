@@ -140,9 +140,13 @@ def _described(tree: Any, ragged: bool) -> list[dict[str, Any]]:
     free = 2 if ragged else 1
     return [
         {
-            "name": pytree.keystr(path).strip(".[]'\"").replace("']['", ".") or None,
+            "name": ".".join(str(_key(step)) for step in path) or None,
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": [None if place < free else size for place, size in enumerate(tensor.shape)],
         }
         for path, tensor in leaves
     ]
+
+
+def _key(step: Any) -> str | int:
+    return step.key if isinstance(step, pytree.MappingKey) else step.idx

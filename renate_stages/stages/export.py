@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from renate_stages import exported, files, tracking
+from renate_stages import exported, files, publishing, tracking
 from renate_stages.evaluation.report import model_card, update_report
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import read_tuned
@@ -47,29 +47,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         search = files.read_json(path) if path.is_file() else None  # older projects have none
         files.write_text(project.report, update_report(state, params.evaluation, search))
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
-            log_artifacts(project, params, state, tracker)
+            publishing.log_results(project, params, state, tracker)
     if reason:
         say(f"no export/{exported.PROGRAM}: PyTorch could not trace the model: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
-
-
-def log_artifacts(
-    project: Project, params: Params, state: State, tracker: tracking.Tracker
-) -> None:
-    """Add report, plot data and pictures to the update's run."""
-    from renate_stages.evaluation.plots import draw
-    from renate_stages.evaluation.search_pictures import draw_search
-
-    tracker.log_artifact(project.report, "reports")
-    tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
-    for path in sorted(project.plots.glob("*.csv")):
-        tracker.log_artifact(path, "plots")
-    lower = params.evaluation.lower_is_better
-    pictures = project.scratch / "pictures"
-    metric, mode = params.objective
-    trials = project.plots / "tuning_trials.csv"
-    searched = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
-    for picture in searched:
-        tracker.log_artifact(picture, "plots")
-    for picture in draw(pictures, state.evaluations(), project.plots, lower_is_better=lower):
-        tracker.log_artifact(picture, "plots")

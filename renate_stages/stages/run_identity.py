@@ -35,7 +35,7 @@ def run_identity(
         tags["dvc.parent.md5"] = md5
     return tracking.RunIdentity(
         experiment=params.tracking.experiment,
-        name=f"update {number}" + (f" · {what_if}" if what_if else ""),
+        name=f"update-{number}" + (f" · {what_if}" if what_if else ""),
         key=key,
         tags=tags,
     )

@@ -82,6 +82,20 @@ class Writer:
         self, *, mode: str, store: dict[str, Any], experiment: str, name: str, key: str, tags: Tags
     ) -> None:
         """Open a new attempt (mode "new") or the latest complete one (mode "reopen")."""
+        with self._connected(store):
+            experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
+
+        attempts = self._attempts(experiment_id, key) if experiment_id else []
+        if mode == "new" and experiment_id:
+            tags = {**tags, "renate.key": key, "renate.attempt": str(len(attempts) + 1)}
+            self._start(experiment_id, name, tags, attempts)
+        else:
+            self._restart(attempts)
+        self.reply({"run_id": self.run_id})
+
+    @contextmanager
+    def _connected(self, store: dict[str, Any]) -> Iterator[None]:
+        """Import MLflow and open the store; it is locked within the block if it is a file."""
         with _heavy_imports():
             from mlflow import MlflowClient
 
@@ -91,15 +105,7 @@ class Writer:
                     _make_database(Path(database))
                 _check_connection(uri)
                 self.client = MlflowClient(tracking_uri=uri)  # imports what this store needs
-                experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
-
-        attempts = self._attempts(experiment_id, key) if experiment_id else []
-        if mode == "new" and experiment_id:
-            tags = {**tags, "renate.key": key, "renate.attempt": str(len(attempts) + 1)}
-            self._start(experiment_id, name, tags, attempts)
-        else:
-            self._restart(attempts)
-        self.reply({"run_id": self.run_id})
+                yield
 
     def _start(self, experiment_id: str, name: str, tags: Tags, attempts: list[Any]) -> None:
         for run in attempts:
@@ -334,7 +340,7 @@ def _commands(parent: int) -> Iterator[Command]:
             return
 
 
-def main() -> None:
+def main(writer: Callable[[Reply], Writer] = Writer) -> None:
     """Follow the commands of the process whose id is the first argument."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what MLflow prints is no answer
@@ -346,7 +352,7 @@ def main() -> None:
     os.environ.update(TELEMETRY_OFF)
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    Writer(reply).follow(_commands(parent=int(sys.argv[1])))
+    writer(reply).follow(_commands(parent=int(sys.argv[1])))
     os._exit(0)  # MLflow's threads and exit hooks have nothing left to do
 
 
