@@ -54,7 +54,8 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         lacking = found.lacking
         if "figures" in lacking:
             found.log_parameters(parameters(params))
-            log_figures(_curves(project), files.read_json(project.update_metrics), found)
+            summary = files.read_json(project.update_metrics)
+            log_figures(params, _curves(project), summary, found)
             found.set_tags(state_tags(project, state))
         if "results" in lacking:
             log_results(project, params, state, found)
@@ -123,18 +124,31 @@ def state_tags(project: Project, state: State) -> dict[str, str]:
 
 
 def log_figures(
-    curves: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tracker: tracking.Tracker
+    params: Params,
+    curves: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    tracker: tracking.Tracker,
 ) -> None:
-    """Log the curves over the steps, and the figures of the finished update at the last.
+    """Log the figures of the finished update, and the curves that led there.
+
+    The headline comes first: MLflow's pages compare runs by what was logged first.
 
     Args:
+        params: Of which the headline metric counts.
         curves: For each epoch a mapping with `step` and values by name.
         summary: As in `metrics/update.json`.
         tracker: Of the run.
     """
+    steps, metric = summary["training"]["steps"], params.evaluation.metric
+    headline = summary.get(metric, {})
+    if "overall" in headline:
+        tracker.log_metrics({metric: {"overall": headline["overall"]}}, steps)
+    rest = {name: value for name, value in headline.items() if name != "overall"}
+    others = {name: value for name, value in summary.items() if name not in (metric, "update")}
+    tracker.log_metrics({metric: rest, **others}, steps)
     for row in curves:
-        tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
-    tracker.log_metrics(summary, summary["training"]["steps"])
+        values = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        tracker.log_metrics(values, int(row["step"]))
 
 
 def log_results(project: Project, params: Params, state: State, tracker: tracking.Tracker) -> None:
@@ -161,8 +175,9 @@ def log_results(project: Project, params: Params, state: State, tracker: trackin
 def note(project: Project) -> str:
     """Return the verdict and the first table of the report, for a page of MLflow."""
     _, _, body = project.report.read_text(encoding="utf-8").partition("\n")  # the page has a title
-    first, *sections = body.split("\n## ")
-    return "\n## ".join([first, *sections[:1]]).strip()
+    verdict, *sections = body.split("\n## ")
+    _, _, table = sections[0].partition("\n") if sections else ("", "", "")
+    return f"{verdict.strip()}\n\n{table.strip()}".strip()
 
 
 def _curves(project: Project) -> list[dict[str, float]]:

@@ -56,7 +56,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
             write_search_plots(folder, project.tuning, params.update.number)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
-        publishing.log_figures(update.updated.curves, summary, tracker)
+        publishing.log_figures(params, update.updated.curves, summary, tracker)
         tracker.set_tags(publishing.state_tags(project, State.open(project.state)))
     say(describe(params, summary))
 

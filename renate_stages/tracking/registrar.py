@@ -31,11 +31,20 @@ class Registrar(Writer):
     ended: int | None = None  # when the run that was found ended; it keeps that time
 
     def publish(
-        self, *, state: str, store: dict[str, Any], experiment: str, name: str, key: str, tags: Tags
+        self,
+        *,
+        state: str,
+        store: dict[str, Any],
+        experiment: str,
+        experiment_tags: Tags,
+        name: str,
+        key: str,
+        tags: Tags,
     ) -> None:
         """Open the run that made a state, or a new one; answer what it lacks."""
         with self._connected(store):
-            experiment_id = self._experiment_id(experiment, store["artifact_location"], "new")
+            place = store["artifact_location"], experiment_tags
+            experiment_id = self._experiment_id(experiment, *place, create=True)
             assert experiment_id is not None
             self.uri = store["uri"]
         attempts = self._attempts(experiment_id, key)

@@ -35,6 +35,7 @@ class RunIdentity:
         key: SHA-256 of the update's inputs; attempts at the same update share it.
         tags: More tags of a new run: update number, parent's hash, `provenance_tags`.
         description: Markdown shown on the run's page; made from name and tags if empty.
+        experiment_tags: Of the experiment, where this run is its first.
     """
 
     experiment: str
@@ -42,6 +43,7 @@ class RunIdentity:
     key: str
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    experiment_tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ def open_command(store: Store, identity: RunIdentity, tags: Mapping[str, str]) -
     return {
         "store": store.described(identity.experiment),
         "experiment": identity.experiment,
+        "experiment_tags": dict(identity.experiment_tags),
         "name": identity.name,
         "key": identity.key,
         "tags": dict(tags),

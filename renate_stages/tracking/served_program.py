@@ -22,7 +22,9 @@ class ServedProgram(mlflow.pyfunc.PythonModel):
 
         exported = torch.export.load(context.artifacts["program"])
         self.program = exported.module()
-        self.structure = exported.call_spec.in_spec
+        structure = exported.call_spec.in_spec
+        assert structure is not None  # torch.export records it
+        self.structure = structure
         described = json.loads(Path(context.artifacts["description"]).read_text("utf-8"))
         self.inputs, self.outputs = described["inputs"], described["outputs"]
 

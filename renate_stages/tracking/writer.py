@@ -79,11 +79,20 @@ class Writer:
         return verb != "close" and self.run_id is not None
 
     def open(
-        self, *, mode: str, store: dict[str, Any], experiment: str, name: str, key: str, tags: Tags
+        self,
+        *,
+        mode: str,
+        store: dict[str, Any],
+        experiment: str,
+        experiment_tags: Tags,
+        name: str,
+        key: str,
+        tags: Tags,
     ) -> None:
         """Open a new attempt (mode "new") or the latest complete one (mode "reopen")."""
         with self._connected(store):
-            experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
+            place = store["artifact_location"], experiment_tags
+            experiment_id = self._experiment_id(experiment, *place, create=mode == "new")
 
         attempts = self._attempts(experiment_id, key) if experiment_id else []
         if mode == "new" and experiment_id:
@@ -130,11 +139,13 @@ class Writer:
         if "renate.error" in latest.data.tags:
             self.client.delete_tag(latest.info.run_id, "renate.error")
 
-    def _experiment_id(self, name: str, artifact_location: str | None, mode: str) -> str | None:
+    def _experiment_id(
+        self, name: str, artifact_location: str | None, tags: Tags, *, create: bool
+    ) -> str | None:
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(name)
-        if found is None and mode == "reopen":
+        if found is None and not create:
             return None
         if found is not None and found.lifecycle_stage != "active":
             raise ValueError(
@@ -144,7 +155,8 @@ class Writer:
         if found is not None:
             return found.experiment_id
         try:
-            return self.client.create_experiment(name, artifact_location, EXPERIMENT_TAGS)
+            tags = {**EXPERIMENT_TAGS, **tags}
+            return self.client.create_experiment(name, artifact_location, tags)
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(name)
             if found is None:
