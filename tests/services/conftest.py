@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,15 @@ class Published:
 
     def identity(self, number: int) -> str:
         return State.open(self.project(number).state).identity
+
+
+@pytest.fixture(scope="session")
+def mlflow_in_process() -> None:
+    """Import what MLflow's client needs of it, whose many dependencies deprecate much."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.store.model_registry import sqlalchemy_store  # noqa: F401
+        from mlflow.store.tracking import sqlalchemy_store as _  # noqa: F401
 
 
 @pytest.fixture(scope="session")

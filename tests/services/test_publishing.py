@@ -25,7 +25,9 @@ from renate_stages.project import Project
 
 
 @pytest.fixture(autouse=True)
-def environment(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(
+    published: Published, mlflow_in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", published.uri)
     monkeypatch.delenv("DVC_ROOT", raising=False)
 

@@ -30,6 +30,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
+    "docs/mlflow.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]
