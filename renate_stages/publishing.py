@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from renate_stages import exported, files, lineage, tracking
+from renate_stages import exported_program, files, lineage, tracking
 from renate_stages.errors import OtherUpdateError, PublishError
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
@@ -48,7 +48,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
     if made.update != number:
         raise OtherUpdateError(made.update, number)
     identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
-    program = files.read_json(project.export / exported.DESCRIPTION)
+    program = files.read_json(project.export / exported_program.DESCRIPTION)
     model = params.tracking.registered_model
     with tracking.publication(project.root, identity, model, state.identity) as found:
         lacking = found.lacking
@@ -73,7 +73,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
                 found.point(CHALLENGER)
     say(f"run {identity.name}: " + ("published" if lacking else "is there already"))
     if version is None:
-        say(f"no model version: there is no export/{exported.PROGRAM} ({program['reason']})")
+        say(f"no model version: there is no export/{exported_program.PROGRAM} ({program['reason']})")
     else:
         say(f"{model}, version {version}: " + ("published" if new else "is there already"))
 

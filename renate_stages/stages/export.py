@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from renate_stages import exported, files, publishing, tracking
+from renate_stages import exported_program, files, publishing, tracking
 from renate_stages.evaluation.report import model_card, update_report
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import read_tuned
@@ -24,7 +24,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If the state or a parameter cannot be used.
     """
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
-    exported.check_onnx(params)
+    exported_program.check_onnx(params)
     state = State.open(project.state)
     identity = run_identity(
         project, params, key=state.provenance.inputs or "", parent=state.provenance.parent
@@ -40,8 +40,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             user_config = project.user_config  # copied: a user edits it, and DVC links its outputs
             shutil.copyfile(user_config, folder / user_config.name)
             write_checkpoint(state.folder, folder / "model.ckpt")
-            reason = exported.write_program(folder, state, params, user)
-            card = f"{model_card(state, params.evaluation)}\n{exported.card_section(folder)}"
+            reason = exported_program.write_program(folder, state, params, user)
+            card = f"{model_card(state, params.evaluation)}\n{exported_program.card_section(folder)}"
             files.write_text(folder / "MODEL_CARD.md", card)
         path = project.tuning / SEARCH
         search = files.read_json(path) if path.is_file() else None  # older projects have none
@@ -49,5 +49,5 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             publishing.log_results(project, params, state, tracker)
     if reason:
-        say(f"no export/{exported.PROGRAM}: PyTorch could not trace the model: {reason}")
+        say(f"no export/{exported_program.PROGRAM}: PyTorch could not trace the model: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")

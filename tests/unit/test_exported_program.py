@@ -177,7 +177,7 @@ def test_an_update_whose_model_cannot_be_exported_happened_all_the_same(project)
 
 
 def test_onnx_without_its_packages_is_refused_before_any_work(project, monkeypatch):
-    monkeypatch.setattr("renate_stages.exported.find_spec", lambda name: None)
+    monkeypatch.setattr("renate_stages.exported_program.find_spec", lambda name: None)
     for stage in STAGES[:-1]:
         stage.run(project, lambda message: None)
     edit_params(project, export__onnx=True)
