@@ -324,6 +324,17 @@ def learners() -> None:
 
 
 @app.command()
+def publish() -> None:
+    """Put the finished update into MLflow: run, curves, pictures, model version. Safe to repeat."""
+    from renate_stages import publishing
+    from renate_stages.params import Params
+
+    project = Project.find()
+    with project.lock("publish"):
+        publishing.publish(project, Params.load(project.params))
+
+
+@app.command()
 def should_update() -> None:
     """Say whether the prepared data calls for an update, and why: exit code 0 if so, 1 if not."""
     import time

@@ -242,7 +242,7 @@ class RetentionParams(_Block):
 
 
 class ExportParams(_Block):
-    """What an update must reach to become champion, and who makes it so."""
+    """What lies in `export/`, what an update must reach to become champion, and who makes it so."""
 
     promote: Any = Field(
         default={}, description="the gate's rules: limits by figure, as in `gate.rules`"
@@ -250,6 +250,7 @@ class ExportParams(_Block):
     promotion: Literal["manual", "auto"] = Field(
         default="manual", description="auto: `next` promotes where the committed verdict passed"
     )
+    onnx: bool = Field(default=False, description="also model.onnx; needs the extra onnx")
 
 
 class TrackingParams(_Block):
@@ -257,6 +258,14 @@ class TrackingParams(_Block):
 
     enabled: bool = True
     experiment: str = Field(default="renate-stages", min_length=1, description="MLflow experiment")
+    model: str | None = Field(
+        default=None, min_length=1, description="registered model; none: named as the experiment"
+    )
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered model that versions are published to."""
+        return self.model or self.experiment
 
 
 class Params(_Block):

@@ -73,6 +73,7 @@ from renate_stages.errors.projects import (
     UnknownUpdateError,
     UnsupportedLocationError,
 )
+from renate_stages.errors.publications import OtherUpdateError, PublishError
 from renate_stages.errors.searches import (
     ForkServerError,
     NoFinishedTrialError,
@@ -154,8 +155,10 @@ __all__ = [
     "NotFiniteError",
     "NotFiniteFisherError",
     "NothingToForgetError",
+    "OtherUpdateError",
     "ParentExistsError",
     "PromotionRefusedError",
+    "PublishError",
     "RenateStagesError",
     "SliceError",
     "StaleDataMetricsError",

@@ -22,6 +22,7 @@ from renate_stages.lineage.records import (
     is_fresh,
     older_versions,
     pointer_hash,
+    state_hash,
     tags,
 )
 from renate_stages.lineage.standing import status
@@ -44,6 +45,7 @@ __all__ = [
     "open_next",
     "pointer_hash",
     "since",
+    "state_hash",
     "status",
     "tags",
     "track",

@@ -96,3 +96,11 @@ def is_fresh(project: Project) -> bool:
     if parent not in tags(project):
         return False
     return project.lock_file.read_text("utf-8").rstrip() == at_tag(project, parent, "dvc.lock")
+
+
+def state_hash(project: Project) -> str | None:
+    """Return DVC's hash of the state that `dvc.lock` names, or None where there is none."""
+    if not project.lock_file.is_file():
+        return None
+    entry = state_entry(project.lock_file.read_text(encoding="utf-8"))
+    return None if entry is None else entry["md5"]

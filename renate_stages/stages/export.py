@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from renate_stages import files, tracking
+from renate_stages import exported_program, files, publishing, tracking
 from renate_stages.evaluation.report import model_card, update_report
 from renate_stages.exported import Exported
 from renate_stages.gate.rules import CLASSES
@@ -23,7 +23,7 @@ from renate_stages.user_config import UserConfig, project_modules
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Write `export/` (model, model card), the gate's verdict and `reports/update.md`.
+    """Write `export/` (model, program, card), the gate's verdict and `reports/update.md`.
 
     They are added to the MLflow run. What is in `export/` does not depend on the champion.
 
@@ -31,6 +31,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If the state or a parameter cannot be used.
     """
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
+    exported_program.check_onnx(params)
     state = State.open(project.state)
     identity = run_identity(
         project, params, key=state.provenance.inputs or "", parent=state.provenance.parent
@@ -45,19 +46,25 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 files.link_or_copy(state.folder / name, folder / name)
             copy_code(project, folder)
             write_checkpoint(state.folder, folder / "model.ckpt")
-            files.write_text(folder / "MODEL_CARD.md", model_card(state, params.evaluation))
+            reason = exported_program.write_program(folder, state, params, user)
+            card = (
+                f"{model_card(state, params.evaluation)}\n{exported_program.card_section(folder)}"
+            )
+            files.write_text(folder / "MODEL_CARD.md", card)
             description(params, state).write(folder)
         verdict = pass_gate(project, params, state, user)
         files.write_json(project.verdict, verdict.content)
-        path = project.tuning / SEARCH
-        search = files.read_json(path) if path.is_file() else None  # older projects have none
-        path = project.update_metrics
-        figures = files.read_json(path) if path.is_file() else None
+        search, figures = (  # older projects have none
+            files.read_json(path) if path.is_file() else None
+            for path in (project.tuning / SEARCH, project.update_metrics)
+        )
         started_from = params.update.parent
         report = update_report(state, params.evaluation, search, figures, started_from, verdict)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
-            log_artifacts(project, params, state, tracker)
+            publishing.log_results(project, params, state, tracker)
+    if reason:
+        say(f"no export/{exported_program.PROGRAM}: PyTorch could not trace the model: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
     say(f"gate: {verdict.headline}")
 
@@ -105,33 +112,3 @@ def pass_gate(project: Project, params: Params, state: State, user: UserConfig) 
     lower = params.evaluation.lower_is_better
     generators = Generators(params.seed, params.update.number)
     return judge(params.rules, measured, params.evaluation.metric, lower, generators)
-
-
-def log_artifacts(
-    project: Project, params: Params, state: State, tracker: tracking.Tracker
-) -> None:
-    """Add report, plot data and pictures to the update's run."""
-    from renate_stages.evaluation.plots import draw
-    from renate_stages.evaluation.search_pictures import draw_search
-    from renate_stages.evaluation.update_pictures import draw_update
-    from renate_stages.memory.composition import composition
-    from renate_stages.memory.composition import draw as draw_memory
-
-    tracker.log_artifact(project.report, "reports")
-    tracker.log_artifact(project.export / "MODEL_CARD.md", "reports")
-    tracker.log_artifact(project.verdict, "reports")
-    for path in sorted(project.plots.glob("*.csv")):
-        tracker.log_artifact(path, "plots")
-    headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
-    pictures, history = project.scratch / "pictures", state.evaluations()
-    metric, mode = params.objective
-    trials = project.plots / "tuning_trials.csv"
-    drawn = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
-    drawn += draw(pictures, history, project.plots, lower_is_better=lower)
-    worse = headline in lower
-    drawn += draw_update(pictures, history, project.plots, headline, lower_is_better=worse)
-    if memory := composition(state.memory()):
-        draw_memory(memory, pictures / "memory.png")
-        drawn.append(pictures / "memory.png")
-    for picture in drawn:
-        tracker.log_artifact(picture, "plots")

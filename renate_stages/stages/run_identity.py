@@ -35,7 +35,15 @@ def run_identity(
         tags["dvc.parent.md5"] = md5
     return tracking.RunIdentity(
         experiment=params.tracking.experiment,
-        name=f"update {number}" + (f" · {what_if}" if what_if else ""),
+        name=f"update-{number}" + (f" · {what_if}" if what_if else ""),
         key=key,
         tags=tags,
+        experiment_tags={
+            "mlflow.note.content": (
+                "Each run is one attempt at an update of the model. Its description is the verdict, "
+                "`reports/` has the whole report, `plots/` the pictures; trials of searches are in "
+                f"the experiment {params.tracking.experiment}-trials."
+            ),
+            "mlflow.experiment.primaryMetric.name": f"{params.evaluation.metric}.overall",
+        },
     )

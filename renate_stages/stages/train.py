@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renate_stages import files, tracking
+from renate_stages import files, publishing, tracking
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import inputs_key, read_tuned
@@ -45,7 +45,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         resume = Resume.of(project.checkpoints, key, say)
         if resume.take_over(project.tuning / "checkpoints"):
             say("the best trial was trained with these values: its training is taken over")
-        tracker.log_parameters(params.model_dump(exclude={"tracking"}))
+        tracker.log_parameters(publishing.parameters(params))
         with project.empty_scratch("kept") as scratch:
             update = MeasuredUpdate.run(
                 user, params, params.hyperparameters, parent, data, key, scratch, forget, resume
@@ -61,10 +61,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_update_plots(folder, update.answers, memory)
             write_search_plots(folder, project.tuning, params.update.number)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
-        for row in update.updated.curves:
-            tracker.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
         cost = {"cost": cost_of(update.updated, project.state)}
-        tracker.log_metrics(summary | cost, update.updated.steps)
+        publishing.log_figures(params, update.updated.curves, summary | cost, tracker)
+        tracker.set_tags(publishing.state_tags(project, State.open(project.state)))
     say(describe(params, summary))
 
 

@@ -73,7 +73,13 @@ def search_identity(project: Project, params: Params, search: UpdateSearch) -> t
     identity = run_identity(project, params, key=search.folder.name, parent=search.parent)
     name = f"tuning of {identity.name}"
     experiment = f"{identity.experiment}-trials"
-    return replace(identity, name=name, experiment=experiment)
+    about = "Each run is the search of an update; its trials are nested under it."
+    return replace(
+        identity,
+        name=name,
+        experiment=experiment,
+        experiment_tags={"mlflow.note.content": about},
+    )
 
 
 def describe(params: Params, found: Found) -> str:

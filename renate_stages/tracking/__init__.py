@@ -2,14 +2,17 @@
 
 from renate_stages.tracking.location import tracking_uri
 from renate_stages.tracking.provenance import provenance_tags
+from renate_stages.tracking.publication import move_alias, publication
 from renate_stages.tracking.runs import RunIdentity, Tracker, TrialRun, new_run, reopened_run
 
 __all__ = [
     "RunIdentity",
     "Tracker",
     "TrialRun",
+    "move_alias",
     "new_run",
     "provenance_tags",
+    "publication",
     "reopened_run",
     "tracking_uri",
 ]

@@ -55,6 +55,15 @@ class Store:
         folder = re.sub(r"[^\w.-]", "-", experiment).lstrip(".") or "-"
         return (self.root / "mlartifacts" / folder).as_uri()
 
+    def described(self, experiment: str) -> dict[str, str | None]:
+        """Return what the process that writes to it is told."""
+        return {
+            "uri": self.uri,
+            "database": str(self.database) if self.database else None,
+            "lock": str(self.lock),
+            "artifact_location": self.artifact_location(experiment),
+        }
+
 
 def tracking_uri(project_root: Path) -> str:
     """Return the URI of the store in which the runs of this project lie.

@@ -31,10 +31,11 @@ class RunIdentity:
 
     Args:
         experiment: Name of the MLflow experiment, such as the project's slug.
-        name: The run's name in MLflow's pages, such as "update 3".
+        name: The run's name in MLflow's pages, such as "update-3".
         key: SHA-256 of the update's inputs; attempts at the same update share it.
         tags: More tags of a new run: update number, parent's hash, `provenance_tags`.
         description: Markdown shown on the run's page; made from name and tags if empty.
+        experiment_tags: Of the experiment, where this run is its first.
     """
 
     experiment: str
@@ -42,6 +43,7 @@ class RunIdentity:
     key: str
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    experiment_tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def new_run(
         TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
     """
     store = store_of(project_root) if enabled else None
-    tracker = _opened("new", store, identity, _run_tags(identity)) if store else Tracker()
+    tracker = _opened("new", store, identity, run_tags(identity)) if store else Tracker()
     with _closing(tracker, {"renate.complete": "true"}):
         yield tracker
 
@@ -236,26 +238,23 @@ def _closing(tracker: Tracker, tags: dict[str, str]) -> Iterator[None]:
 def _opened(mode: str, store: Store, identity: RunIdentity, tags: dict[str, str]) -> Tracker:
     process = SideProcess(store.root)
     tracker = Tracker(process, store)
-    tracker._send(
-        {
-            "do": "open",
-            "mode": mode,
-            "store": {
-                "uri": store.uri,
-                "database": str(store.database) if store.database else None,
-                "lock": str(store.lock),
-                "artifact_location": store.artifact_location(identity.experiment),
-            },
-            "experiment": identity.experiment,
-            "name": identity.name,
-            "key": identity.key,
-            "tags": tags,
-        }
-    )
+    tracker._send({"do": "open", "mode": mode, **open_command(store, identity, tags)})
     return tracker
 
 
-def _run_tags(identity: RunIdentity) -> dict[str, str]:
+def open_command(store: Store, identity: RunIdentity, tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a writer needs to find or make a run."""
+    return {
+        "store": store.described(identity.experiment),
+        "experiment": identity.experiment,
+        "experiment_tags": dict(identity.experiment_tags),
+        "name": identity.name,
+        "key": identity.key,
+        "tags": dict(tags),
+    }
+
+
+def run_tags(identity: RunIdentity) -> dict[str, str]:
     """Return the identity's tags and those that MLflow's pages make columns of."""
     given = {name: str(value) for name, value in identity.tags.items()}
     tags = {

@@ -27,9 +27,10 @@ class SideProcess:
 
     Args:
         folder: The writer's working directory.
+        script: The writer's program; None: the one that only logs runs.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, script: Path | None = None) -> None:
         self.problems: list[str] = []
         self.answers: dict[str, Any] = {}
         self._ended = False
@@ -38,7 +39,7 @@ class SideProcess:
         # A session of its own: Ctrl-C and the end of the terminal reach the stage alone, which
         # then says how the run ended. -P: a user's file named like a package does not hide it.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(WRITER), str(os.getpid())],
+            [sys.executable, "-P", str(script or WRITER), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

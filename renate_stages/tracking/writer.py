@@ -79,9 +79,32 @@ class Writer:
         return verb != "close" and self.run_id is not None
 
     def open(
-        self, *, mode: str, store: dict[str, Any], experiment: str, name: str, key: str, tags: Tags
+        self,
+        *,
+        mode: str,
+        store: dict[str, Any],
+        experiment: str,
+        experiment_tags: Tags,
+        name: str,
+        key: str,
+        tags: Tags,
     ) -> None:
         """Open a new attempt (mode "new") or the latest complete one (mode "reopen")."""
+        with self._connected(store):
+            place = store["artifact_location"], experiment_tags
+            experiment_id = self._experiment_id(experiment, *place, create=mode == "new")
+
+        attempts = self._attempts(experiment_id, key) if experiment_id else []
+        if mode == "new" and experiment_id:
+            tags = {**tags, "renate.key": key, "renate.attempt": str(len(attempts) + 1)}
+            self._start(experiment_id, name, tags, attempts)
+        else:
+            self._restart(attempts)
+        self.reply({"run_id": self.run_id})
+
+    @contextmanager
+    def _connected(self, store: dict[str, Any]) -> Iterator[None]:
+        """Import MLflow and open the store; it is locked within the block if it is a file."""
         with _heavy_imports():
             from mlflow import MlflowClient
 
@@ -91,15 +114,7 @@ class Writer:
                     _make_database(Path(database))
                 _check_connection(uri)
                 self.client = MlflowClient(tracking_uri=uri)  # imports what this store needs
-                experiment_id = self._experiment_id(experiment, store["artifact_location"], mode)
-
-        attempts = self._attempts(experiment_id, key) if experiment_id else []
-        if mode == "new" and experiment_id:
-            tags = {**tags, "renate.key": key, "renate.attempt": str(len(attempts) + 1)}
-            self._start(experiment_id, name, tags, attempts)
-        else:
-            self._restart(attempts)
-        self.reply({"run_id": self.run_id})
+                yield
 
     def _start(self, experiment_id: str, name: str, tags: Tags, attempts: list[Any]) -> None:
         for run in attempts:
@@ -124,11 +139,13 @@ class Writer:
         if "renate.error" in latest.data.tags:
             self.client.delete_tag(latest.info.run_id, "renate.error")
 
-    def _experiment_id(self, name: str, artifact_location: str | None, mode: str) -> str | None:
+    def _experiment_id(
+        self, name: str, artifact_location: str | None, tags: Tags, *, create: bool
+    ) -> str | None:
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(name)
-        if found is None and mode == "reopen":
+        if found is None and not create:
             return None
         if found is not None and found.lifecycle_stage != "active":
             raise ValueError(
@@ -138,7 +155,8 @@ class Writer:
         if found is not None:
             return found.experiment_id
         try:
-            return self.client.create_experiment(name, artifact_location, EXPERIMENT_TAGS)
+            tags = {**EXPERIMENT_TAGS, **tags}
+            return self.client.create_experiment(name, artifact_location, tags)
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(name)
             if found is None:
@@ -334,7 +352,7 @@ def _commands(parent: int) -> Iterator[Command]:
             return
 
 
-def main() -> None:
+def main(writer: Callable[[Reply], Writer] = Writer) -> None:
     """Follow the commands of the process whose id is the first argument."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what MLflow prints is no answer
@@ -346,7 +364,7 @@ def main() -> None:
     os.environ.update(TELEMETRY_OFF)
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    Writer(reply).follow(_commands(parent=int(sys.argv[1])))
+    writer(reply).follow(_commands(parent=int(sys.argv[1])))
     os._exit(0)  # MLflow's threads and exit hooks have nothing left to do
 
 

@@ -52,8 +52,8 @@ def test_two_updates_search_one_after_the_other(project):
     trials = [run for run in project.runs if "mlflow.parentRunId" in run]
     parents = {run["id"]: run["name"] for run in project.runs}
     assert [parents[run["mlflow.parentRunId"]] for run in trials] == [
-        *["tuning of update 1"] * 3,
-        *["tuning of update 2"] * 3,
+        *["tuning of update-1"] * 3,
+        *["tuning of update-2"] * 3,
     ]
     assert sum("trial.best" in run for run in trials) == 2
 

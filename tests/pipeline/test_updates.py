@@ -33,10 +33,10 @@ def test_a_second_repro_does_nothing_and_a_forced_one_gives_equal_hashes(project
     assert not project.run("git", "status", "--porcelain")
     # One run for each update and attempt, shared by its stages.
     assert [(run["name"], run["renate.attempt"]) for run in project.runs] == [
-        ("update 1", "1"),
-        ("update 2", "1"),
-        ("update 3", "1"),
-        ("update 3", "2"),
+        ("update-1", "1"),
+        ("update-2", "1"),
+        ("update-3", "1"),
+        ("update-3", "2"),
     ]
     assert {run["status"] for run in project.runs} == {"FINISHED"}
 
@@ -97,7 +97,7 @@ def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
     runs = {run["dvc.exp.name"]: run for run in project.runs if "dvc.exp.name" in run}
     assert set(runs) == {"slower", "elsewhere"}
     for name, run in runs.items():
-        assert run["name"] == f"update 3 · {name}"
+        assert run["name"] == f"update-3 · {name}"
         assert (run["status"], run["update.number"], run["update.parent"]) == ("FINISHED", "3", "2")
         assert run["update.parent.state"] == parent
         assert run["dvc.parent.md5"] == project.pointed_parent

@@ -31,6 +31,7 @@ DOCUMENTS = [
     "docs/gate.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
+    "docs/mlflow.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]

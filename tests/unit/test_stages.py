@@ -87,9 +87,12 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
         "export": {
             "export/MODEL_CARD.md",
             "export/export.json",
+            "export/labels.json",
             "export/model.ckpt",
             "export/model.json",
+            "export/model.pt2",
             "export/model.safetensors",
+            "export/program.json",
             "export/renate_config.py",
             "metrics/verdict.json",
             "reports/update.md",

@@ -1,0 +1,152 @@
+"""A model as a `torch.export` program: it runs without the user's code and without this library."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from renate_stages import files
+from renate_stages.models.module import RenateModule
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # of a program's outputs to its model's, in float32
+
+
+class UnexportableModelError(ValueError):
+    """A model that cannot become a program; the update goes on without one."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced model.
+
+    Args:
+        exported: Takes a batch of any size, gives the model's outputs; holds no example.
+        inputs: For each tensor of a batch `name`, `dtype` and `shape`; a size that may vary is None.
+        outputs: The same of what it returns.
+    """
+
+    exported: ExportedProgram
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+
+    @property
+    def columns(self) -> int | None:
+        """How many columns the outputs have; None where they are not one tensor `(B, K)`."""
+        shapes = [each["shape"] for each in self.outputs]
+        return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 2 else None
+
+    def write(self, path: Path) -> None:
+        """Write it as a `.pt2` file, equal bytes for equal models: no path, no time, no example."""
+        buffer = io.BytesIO()  # written to a file, the archive would carry the file's name
+        torch.export.save(self.exported, buffer)
+        path.write_bytes(buffer.getvalue())
+        path.chmod(0o666 & ~files.umask())
+
+
+class _Call(nn.Module):
+    """A model with its task chosen: a program has no strings among its inputs."""
+
+    def __init__(self, model: RenateModule, task_id: str | None) -> None:
+        super().__init__()
+        self.model = model
+        self.task_id = task_id
+
+    def forward(self, inputs: Any) -> Any:
+        return self.model(inputs, task_id=self.task_id)
+
+
+def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool = False) -> Program:
+    """Trace a model, in evaluation mode, and compare the program with it.
+
+    Args:
+        model: Called as `model(batch, task_id=...)`.
+        batch: A tensor `(B, ...)`, or tuples and dicts of such, B >= 3, after the test transform.
+        task_id: The task whose parameters the program has.
+        ragged: Whether the second dimension may vary too, as where rows are filled up.
+
+    Raises:
+        UnexportableModelError: If PyTorch cannot trace it, in one line, or if the program gives
+            other outputs than the model.
+    """
+    call = _Call(model, task_id).eval()
+    traced = pytree.tree_map(lambda tensor: tensor[:2], batch)  # a size of 1 would be a constant
+    size = Dim("batch")
+
+    def dynamic(tensor: Any) -> dict[int, Any]:
+        return {0: size, 1: Dim.AUTO} if ragged and tensor.ndim > 1 else {0: size}
+
+    try:
+        with torch.no_grad():
+            shapes = (pytree.tree_map(dynamic, traced),)
+            exported = torch.export.export(call, (traced,), dynamic_shapes=shapes)
+            _make_anonymous(exported)
+            given, expected = exported.module()(batch), call(batch)
+            inputs, outputs = _described(batch, ragged), _described(expected, ragged)
+            same = all(
+                torch.allclose(one, other, **CLOSE, equal_nan=True)
+                for one, other in zip(_tensors(given), _tensors(expected), strict=True)
+            )
+    except Exception as error:  # whatever a user's code and PyTorch's tracer make of each other
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise UnexportableModelError(reason) from error
+    if not same:
+        raise UnexportableModelError("its program gives other outputs than the model itself")
+    return Program(exported, inputs, outputs)
+
+
+def write_onnx(program: Program, path: Path) -> None:
+    """Write a program in ONNX format, with a dynamic batch size."""
+    converted = torch.onnx.export(program.exported, (), dynamo=True, verbose=False)
+    assert converted is not None
+    converted.save(os.fspath(path))
+
+
+def name_of(transform: Callable | None) -> str | None:
+    """Return how a user finds a transform in their own file."""
+    if transform is None:
+        return None
+    inner = getattr(transform, "transform", None) or getattr(transform, "func", None)
+    own = getattr(transform, "__name__", type(transform).__name__)
+    return f"{own}({name_of(inner)})" if callable(inner) else own
+
+
+def _make_anonymous(exported: ExportedProgram) -> None:
+    """Take out the example it was traced with, which must not outlive its row, and file names."""
+    exported.example_inputs = None
+    for module in exported.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    leaves = pytree.tree_leaves(tree)
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise TypeError("the model returns something else than tensors")
+    return leaves
+
+
+def _described(tree: Any, ragged: bool) -> list[dict[str, Any]]:
+    leaves, _ = pytree.tree_flatten_with_path(tree)
+    free = 2 if ragged else 1
+    return [
+        {
+            "name": ".".join(str(_key(step)) for step in path) or None,
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": [None if place < free else size for place, size in enumerate(tensor.shape)],
+        }
+        for path, tensor in leaves
+    ]
+
+
+def _key(step: Any) -> str | int:
+    return step.key if isinstance(step, pytree.MappingKey) else step.idx

@@ -1,0 +1,198 @@
+"""What MLflow is told of an update: by the stages as they run, and by `renate-stages publish`.
+
+A stage logs to the run of its own attempt. `publish` makes the same run, and the version of a
+registered model, from the files of any checkout: for results that came from DVC's cache, from
+`dvc exp apply` or from CI. Both are found by the state's identity, so nothing is added twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from renate_stages import exported_program, files, lineage, tracking
+from renate_stages.errors import OtherUpdateError, PublishError
+from renate_stages.inputs import read_tuned
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.stages.run_identity import run_identity
+from renate_stages.state import State
+
+CHALLENGER = "challenger"
+OFF = "tracking.enabled in params.yaml is false: nothing is changed in MLflow"
+
+
+def publish(project: Project, params: Params, say: Callable[[str], None] = print) -> None:
+    """Put the finished update into MLflow, what of it is not there yet.
+
+    A new version of the registered model gets the alias `challenger`.
+
+    Args:
+        project: With `state/`, `metrics/`, `plots/`, `export/`, `tuned.yaml`, `reports/` of it.
+        params: As in params.yaml.
+        say: Is told what was done.
+
+    Raises:
+        OtherUpdateError: The state is not that of the open update.
+        PublishError: MLflow did not take something.
+        RenateStagesError: A file is missing or cannot be read.
+    """
+    if not params.tracking.enabled:
+        say(OFF)
+        return
+    params = params.fixed(read_tuned(project.tuned))
+    state = State.open(project.state)
+    made, number = state.provenance, params.update.number
+    if made.update != number:
+        raise OtherUpdateError(made.update, number)
+    identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
+    program = files.read_json(project.export / exported_program.DESCRIPTION)
+    model = params.tracking.registered_model
+    with tracking.publication(project.root, identity, model, state.identity) as found:
+        lacking = found.lacking
+        if "figures" in lacking:
+            found.log_parameters(parameters(params))
+            summary = files.read_json(project.update_metrics)
+            log_figures(params, _curves(project), summary, found)
+            found.set_tags(state_tags(project, state))
+        if "results" in lacking:
+            log_results(project, params, state, found)
+        version = new = None
+        if program["program"] is not None:
+            tags = {"update.number": number, **state_tags(project, state)}
+            about = (
+                f"One version for each update of the experiment {params.tracking.experiment}. "
+                "`champion` serves, `challenger` is the latest."
+            )
+            version, new = found.register(
+                project.export, {k: str(v) for k, v in tags.items()}, note(project), about
+            )
+            if new:
+                found.point(CHALLENGER)
+    say(f"run {identity.name}: " + ("published" if lacking else "is there already"))
+    if version is None:
+        say(
+            f"no model version: there is no export/{exported_program.PROGRAM} ({program['reason']})"
+        )
+    else:
+        say(f"{model}, version {version}: " + ("published" if new else "is there already"))
+
+
+def point(project: Project, params: Params, alias: str, state: str | None) -> None:
+    """Move an alias of the registered model to the version of a state.
+
+    The project's own files say which update is champion; MLflow's aliases follow. So where MLflow
+    does not, one line on stderr says it, and nothing fails.
+
+    Args:
+        project: Whose store is meant.
+        params: Of which `tracking` counts; where it is disabled, a line says so.
+        alias: `champion` or `challenger`.
+        state: The state's identity; None removes the alias.
+
+    Raises:
+        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+    """
+    if not params.tracking.enabled:
+        print(OFF)
+        return
+    model = params.tracking.registered_model
+    try:
+        version = tracking.move_alias(project.root, model, alias, state)
+    except PublishError as error:
+        print(f"warning: the alias {alias} was not moved: {error}", file=sys.stderr)
+        return
+    if state is not None and version is None:
+        print(
+            f"warning: {model} has no version of the state {state[:8]}, so the alias {alias} was "
+            "not moved: `renate-stages publish` in a checkout of that update makes one",
+            file=sys.stderr,
+        )
+
+
+def parameters(params: Params) -> dict[str, Any]:
+    """Return the parameters of a run: those that the result depends on."""
+    return params.model_dump(exclude={"tracking", "export"})
+
+
+def state_tags(project: Project, state: State) -> dict[str, str]:
+    """Return the tags by which a run or a version is found from a state, and a state from them."""
+    tags = {"renate.state": state.identity}
+    if md5 := lineage.state_hash(project):
+        tags["dvc.state.md5"] = md5
+    return tags
+
+
+def log_figures(
+    params: Params,
+    curves: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    tracker: tracking.Tracker,
+) -> None:
+    """Log the figures of the finished update, and the curves that led there.
+
+    The headline comes first: MLflow's pages compare runs by what was logged first.
+
+    Args:
+        params: Of which the headline metric counts.
+        curves: For each epoch a mapping with `step` and values by name.
+        summary: As in `metrics/update.json`.
+        tracker: Of the run.
+    """
+    steps, metric = summary["training"]["steps"], params.evaluation.metric
+    headline = summary.get(metric, {})
+    if "overall" in headline:
+        tracker.log_metrics({metric: {"overall": headline["overall"]}}, steps)
+    rest = {name: value for name, value in headline.items() if name != "overall"}
+    others = {name: value for name, value in summary.items() if name not in (metric, "update")}
+    tracker.log_metrics({metric: rest, **others}, steps)
+    for row in curves:
+        values = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        tracker.log_metrics(values, int(row["step"]))
+
+
+def log_results(project: Project, params: Params, state: State, tracker: tracking.Tracker) -> None:
+    """Log report, plot data and pictures, and describe the run by the report's beginning."""
+    from renate_stages.evaluation.plots import draw
+    from renate_stages.evaluation.search_pictures import draw_search
+    from renate_stages.evaluation.update_pictures import draw_update
+    from renate_stages.memory.composition import composition
+    from renate_stages.memory.composition import draw as draw_memory
+
+    for path in (project.report, project.export / "MODEL_CARD.md", project.verdict):
+        if path.is_file():  # a verdict there is since there is a gate
+            tracker.log_artifact(path, "reports")
+    for path in sorted(project.plots.glob("*.csv")):
+        tracker.log_artifact(path, "plots")
+    headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
+    pictures, history = project.scratch / "pictures", state.evaluations()
+    metric, mode = params.objective
+    trials = project.plots / "tuning_trials.csv"
+    drawn = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
+    drawn += draw(pictures, history, project.plots, lower_is_better=lower)
+    worse = headline in lower
+    drawn += draw_update(pictures, history, project.plots, headline, lower_is_better=worse)
+    if memory := composition(state.memory()):
+        draw_memory(memory, pictures / "memory.png")
+        drawn.append(pictures / "memory.png")
+    for picture in drawn:
+        tracker.log_artifact(picture, "plots")
+    tracker.set_tags({"mlflow.note.content": note(project), "renate.exported": "true"})
+
+
+def note(project: Project) -> str:
+    """Return the verdict and the first table of the report, for a page of MLflow."""
+    _, _, body = project.report.read_text(encoding="utf-8").partition("\n")  # the page has a title
+    verdict, *sections = body.split("\n## ")
+    _, _, table = sections[0].partition("\n") if sections else ("", "", "")
+    return f"{verdict.strip()}\n\n{table.strip()}".strip()
+
+
+def _curves(project: Project) -> list[dict[str, float]]:
+    with (project.plots / "learning_curve.csv").open(encoding="utf-8", newline="") as stream:
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(stream)
+        ]

@@ -1,0 +1,190 @@
+"""The side process of `renate-stages publish` and of aliases: a writer that also knows MLflow's registry.
+
+It is run by file name, as `writer.py` is, whose commands it takes too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+PACKAGE_ROOT = Path(__file__).parents[2]
+if __name__ == "__main__":  # the package that started it, wherever that was found
+    sys.path.insert(0, str(PACKAGE_ROOT))
+
+from renate_stages.tracking import writer
+from renate_stages.tracking.writer import Tags, Writer
+
+SERVED = Path(__file__).with_name("served_program.py")
+STATE_TAG = "renate.state"
+EXPORTED_TAG = "renate.exported"
+ROWS = 2  # of an input example
+
+
+class Registrar(Writer):
+    """Finds or makes the run of a state, and the version of a registered model that holds it."""
+
+    untouched = False  # whether the run lacked nothing
+    ended: int | None = None  # when the run that was found ended; it keeps that time
+
+    def publish(
+        self,
+        *,
+        state: str,
+        store: dict[str, Any],
+        experiment: str,
+        experiment_tags: Tags,
+        name: str,
+        key: str,
+        tags: Tags,
+    ) -> None:
+        """Open the run that made a state, or a new one; answer what it lacks."""
+        with self._connected(store):
+            place = store["artifact_location"], experiment_tags
+            experiment_id = self._experiment_id(experiment, *place, create=True)
+            assert experiment_id is not None
+            self.uri = store["uri"]
+        attempts = self._attempts(experiment_id, key)
+        made = [
+            run
+            for run in attempts
+            if run.data.tags.get(STATE_TAG) == state
+            and run.data.tags.get("renate.complete") == "true"
+            and run.info.lifecycle_stage == "active"
+        ]
+        lacking = ["figures", "results"]
+        if made:
+            latest = max(made, key=lambda run: int(run.data.tags["renate.attempt"]))
+            self.run_id, self.experiment_id = latest.info.run_id, experiment_id
+            self.ended = latest.info.end_time
+            self.untouched = latest.data.tags.get(EXPORTED_TAG) == "true"
+            lacking = [] if self.untouched else ["results"]
+        else:
+            own = {"renate.key": key, "renate.attempt": str(len(attempts) + 1), STATE_TAG: state}
+            self._start(experiment_id, name, {**tags, **own}, attempts)
+        self.reply({"lacking": lacking, "run_id": self.run_id})
+
+    def version(
+        self, *, model: str, state: str, folder: str, tags: Tags, description: str, about: str
+    ) -> None:
+        """Register the exported program as a version, once a state; answer its number."""
+        import mlflow
+
+        found = self._version_of(model, state)
+        if found is not None:
+            self.reply({"version": found, "new": False})
+            return
+        mlflow.set_tracking_uri(self.uri)
+        exported = Path(folder)
+        described = json.loads((exported / "program.json").read_text("utf-8"))
+        with mlflow.start_run(run_id=self._run(), log_system_metrics=False):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(SERVED),
+                artifacts={
+                    "program": str(exported / described["program"]),
+                    "description": str(exported / "program.json"),
+                    "labels": str(exported / "labels.json"),
+                    "card": str(exported / "MODEL_CARD.md"),
+                },
+                signature=_signature(described),
+                input_example=_example(described["inputs"]),
+                pip_requirements=_requirements(),
+                tags={STATE_TAG: state, **tags},
+            )
+        self._make_model(model, about)
+        made = mlflow.register_model(logged.model_uri, model, tags={STATE_TAG: state, **tags})
+        self.client.update_model_version(model, made.version, description)
+        self.reply({"version": str(made.version), "new": True})
+
+    def alias(self, *, model: str, alias: str, state: str) -> None:
+        """Let an alias name the version of a state."""
+        found = self._version_of(model, state)
+        if found is not None:
+            self.client.set_registered_model_alias(model, alias, found)
+
+    def point(self, *, store: dict[str, Any], model: str, alias: str, state: str | None) -> None:
+        """Connect and move an alias to the version of a state, or remove it; answer the version."""
+        from mlflow.exceptions import MlflowException
+
+        with self._connected(store):
+            pass
+        if state is not None:
+            self.alias(model=model, alias=alias, state=state)
+            self.reply({"pointed": self._version_of(model, state)})
+            return
+        try:
+            self.client.delete_registered_model_alias(model, alias)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # a model that there never was
+                raise
+        self.reply({"pointed": None})
+
+    def close(self, status: str, tags: Tags) -> None:
+        """End the run; one that was found is finished, and ended when it did."""
+        if self.ended is None:
+            super().close(status, tags)
+            return
+        if not self.untouched and status == "FINISHED":
+            self.tags(tags)
+        self.client.set_terminated(self._run(), "FINISHED", self.ended)
+        self.reply({"closed": True})
+
+    def _version_of(self, model: str, state: str) -> str | None:
+        quoted = model.replace("'", "\\'")
+        where = f"name = '{quoted}' and tags.`{STATE_TAG}` = '{state}'"
+        found = self.client.search_model_versions(where)
+        return max((str(each.version) for each in found), key=int, default=None)
+
+    def _make_model(self, name: str, description: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name, description=description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+
+def _signature(described: dict[str, Any]) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def schema(tensors: list[dict[str, Any]]) -> Schema:
+        return Schema(
+            [
+                TensorSpec(
+                    np.dtype(each["dtype"]),
+                    [-1 if size is None else size for size in each["shape"]],
+                    each["name"],
+                )
+                for each in tensors
+            ]
+        )
+
+    return ModelSignature(schema(described["inputs"]), schema(described["outputs"]))
+
+
+def _example(inputs: list[dict[str, Any]]) -> Any:
+    """Return a batch of zeros: a row of the data would outlive its deletion here."""
+    import numpy as np
+
+    arrays = {
+        each["name"]: np.zeros(
+            [ROWS if size is None else size for size in each["shape"]], each["dtype"]
+        )
+        for each in inputs
+    }
+    return arrays.get(None, arrays)
+
+
+def _requirements() -> list[str]:
+    return [f"{name}=={installed(name).partition('+')[0]}" for name in ("mlflow", "numpy", "torch")]
+
+
+if __name__ == "__main__":
+    writer.main(Registrar)

@@ -1,0 +1,109 @@
+"""Three updates of the digits in one MLflow store: logged by the stages, and published."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from renate_stages import publishing, state, yaml_file
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.state import State
+
+REPOSITORY = Path(__file__).parents[2]
+EXPERIMENT = "model-updates"  # and the name of the registered model
+
+
+@dataclass(frozen=True)
+class Published:
+    """The projects and the store.
+
+    Update 1 was published from its files alone; in update 2 a search had three trials. Update 2 is
+    champion, update 3 the challenger.
+    """
+
+    folder: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def project(self, number: int) -> Project:
+        """The project as it was when an update had finished."""
+        return Project(self.folder / f"update-{number}")
+
+    def params(self, number: int) -> Params:
+        return Params.load(self.project(number).params)
+
+    def identity(self, number: int) -> str:
+        return State.open(self.project(number).state).identity
+
+
+@pytest.fixture(scope="session")
+def mlflow_in_process() -> None:
+    """Import what MLflow's client needs of it, whose many dependencies deprecate much."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.store.model_registry import sqlalchemy_store  # noqa: F401
+        from mlflow.store.tracking import sqlalchemy_store as _  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory, worker_id) -> Published:
+    """Tests must not change it."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent  # of all of xdist's processes
+    made = Published(shared / "published")
+    with (shared / "published.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, the others wait
+        if not (made.folder / "ready").exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "path", list(sys.path))
+                patch.setenv("MLFLOW_TRACKING_URI", made.uri)
+                patch.delenv("DVC_ROOT", raising=False)
+                patch.chdir(shared)
+                make_three_updates(made)
+            (made.folder / "ready").touch()
+    return made
+
+
+def make_three_updates(made: Published) -> None:
+    from renate_stages.data import write_digits
+
+    project = Project(made.folder / "project")
+    project.root.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml", "renate_config.py"):
+        shutil.copy(REPOSITORY / name, project.root / name)
+    project.parent.mkdir()
+    state.write_empty(project.parent)
+    space = {"loguniform": [0.01, 0.2]}
+    for number in (1, 2, 3):
+        if number > 1:
+            shutil.rmtree(project.parent)
+            shutil.copytree(project.state, project.parent)
+            shutil.rmtree(project.incoming)
+        write_digits(project.incoming, number)
+
+        def change(content, number=number):
+            content["update"] |= {"number": number, "parent": number - 1}
+            content["trainer"]["max_epochs"] = 4
+            content["tuning"] |= {"scheduler": "random", "max_trials": 3}
+            content["hyperparameters"]["learning_rate"] = space if number == 2 else 0.05
+            content["tracking"]["enabled"] = number > 1
+
+        yaml_file.edit(project.params, change)
+        os.chdir(project.root)  # as `dvc repro` does
+        for stage in (prepare, restore_state, tune, train, export):
+            stage.run(project, lambda message: None)
+        yaml_file.edit(project.params, lambda content: content["tracking"].update(enabled=True))
+        shutil.copytree(project.root, made.project(number).root)
+        publishing.publish(made.project(number), made.params(number), lambda message: None)
+    publishing.point(made.project(2), made.params(2), "champion", made.identity(2))

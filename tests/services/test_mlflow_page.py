@@ -1,0 +1,119 @@
+"""What a user sees of three updates in MLflow's pages, in a real browser.
+
+Screenshots are kept in the folder that RENATE_STAGES_SCREENSHOTS names, else in pytest's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from browser import Browser, browser, chromium
+from conftest import EXPERIMENT, Published
+from mlflow import MlflowClient
+from servers import mlflow_server
+
+PROGRAM = chromium()
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def address(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("pages"), published.uri) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    folder = tmp_path_factory.mktemp("browser")
+    pictures = os.environ.get("RENATE_STAGES_SCREENSHOTS") or folder / "screenshots"
+    assert PROGRAM is not None
+    with browser(PROGRAM, folder, Path(pictures)) as it:
+        print(f"screenshots: {pictures}")
+        yield it
+
+
+@pytest.fixture(scope="module")
+def client(published: Published, mlflow_in_process: None) -> MlflowClient:
+    return MlflowClient(published.uri)
+
+
+@pytest.fixture(scope="module")
+def experiment(client: MlflowClient) -> str:
+    """Its id."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    return found.experiment_id
+
+
+@pytest.fixture(scope="module")
+def runs(client: MlflowClient, experiment: str) -> dict[str, str]:
+    """Ids by name."""
+    return {run.info.run_name or "": run.info.run_id for run in client.search_runs([experiment])}
+
+
+def test_the_experiment_lists_updates_by_name_with_their_versions(page, address, experiment):
+    url = f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    shown = page.see(url, "update-1", "update-2", "update-3", name="experiment")
+    assert shown.index("update-3") < shown.index("update-2") < shown.index("update-1")
+    assert "trial" not in shown.split("Run Name")[-1]
+
+
+def test_the_experiment_draws_the_headline_first(page, address, experiment):
+    url = f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART"
+    shown = page.see(
+        f"{url}&workflowType=machine_learning", "update-3", "accuracy.overall", name="charts"
+    )
+    charts = shown[shown.index("Model metrics") :]
+    assert "epoch\n" not in charts
+
+
+def test_a_run_begins_with_its_verdict_and_table(page, address, experiment, runs, published):
+    report = published.project(3).report.read_text().splitlines()
+    texts = (report[2], "parent's model", "accuracy.overall", "update.number", EXPERIMENT)
+    url = f"{address}/#/experiments/{experiment}/runs/{runs['update-3']}"
+    page.see(url, "update-3", *texts, name="run")
+
+
+@pytest.mark.parametrize("picture", ["matrix_accuracy", "holdouts_accuracy"])
+def test_a_run_has_its_pictures(page, address, experiment, runs, picture):
+    url = f"{address}/#/experiments/{experiment}/runs/{runs['update-3']}/artifacts/plots/{picture}.png"
+    page.see(url, f"plots/{picture}.png", "reports", name=f"picture {picture}")
+
+
+def test_the_report_is_among_the_artifacts(page, address, experiment, runs):
+    url = (
+        f"{address}/#/experiments/{experiment}/runs/{runs['update-3']}/artifacts/reports/update.md"
+    )
+    page.see(url, "Lineage", name="report")
+
+
+def test_updates_are_compared_by_the_headline(page, address, experiment, runs):
+    ids = quote(str([runs[f"update-{number}"] for number in (3, 2, 1)]).replace("'", '"'))
+    url = f"{address}/#/compare-runs?runs={ids}&experiments={quote(f'["{experiment}"]')}"
+    texts = ("Comparing 3 Runs", "update-1", "update-2", "update-3", "accuracy.overall")
+    page.see(url, *texts, name="compare")
+
+
+def test_the_registered_model_shows_champion_and_challenger(page, address):
+    url = f"{address}/#/models/{EXPERIMENT}"
+    texts = ("Version 1", "Version 2", "Version 3", "@ champion", "@ challenger")
+    shown = page.see(url, *texts, "One version for each update", name="model")
+    assert shown.index("@ challenger") < shown.index("Version 2") < shown.index("@ champion")
+
+
+def test_a_version_says_how_good_it_is_and_what_it_takes(page, address, published):
+    verdict = published.project(3).report.read_text().splitlines()[2]
+    url = f"{address}/#/models/{EXPERIMENT}/versions/3"
+    page.see(url, verdict, "update-3", "Inputs (1)", "Outputs (1)", name="version")
+
+
+def test_a_search_lists_its_trials(page, address, client):
+    found = client.get_experiment_by_name(f"{EXPERIMENT}-trials")
+    assert found is not None
+    url = f"{address}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    opened = "document.querySelector('[data-testid=expander-button], .ag-group-contracted, [aria-label*=expand i]')"
+    page.see(url, "tuning of update-2", name="trials", click=None and opened)

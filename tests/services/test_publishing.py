@@ -1,0 +1,224 @@
+"""`renate-stages publish`: the run and the version that it makes, and what loads and serves it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import torch
+from conftest import EXPERIMENT, Published
+from mlflow import MlflowClient
+from servers import running
+
+from renate_stages import errors, files, publishing, yaml_file
+from renate_stages.models import MLP
+from renate_stages.project import Project
+
+
+@pytest.fixture(autouse=True)
+def environment(
+    published: Published, mlflow_in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", published.uri)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).random((5, 8, 8), dtype=np.float32)
+
+
+def expected_outputs(project: Project, images: np.ndarray) -> np.ndarray:
+    """What the update's own model says, loaded as a user loads it."""
+    model = MLP.from_state_dict(torch.load(project.export / "model.ckpt")).eval()
+    with torch.no_grad():
+        return model(torch.from_numpy(images)).numpy()
+
+
+def run_of(client: MlflowClient, name: str) -> Any:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    (run,) = [each for each in found if each.info.run_name == name]
+    return run
+
+
+def artifacts_of(run: Any) -> dict[str, bytes]:
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def version_of(client: MlflowClient, update: int) -> Any:
+    where = f"name = '{EXPERIMENT}' and tags.`update.number` = '{update}'"
+    (version,) = client.search_model_versions(where)
+    return version
+
+
+def test_a_run_made_from_files_is_the_one_that_the_stages_logged(published, tmp_path, monkeypatch):
+    copy = Project(tmp_path / "clone")
+    shutil.copytree(published.project(3).root, copy.root)
+    elsewhere = f"sqlite:///{tmp_path}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+    said: list[str] = []
+    publishing.publish(copy, published.params(3), said.append)
+    assert said == ["run update-3: published", "model-updates, version 1: published"]
+
+    clients = MlflowClient(published.uri), MlflowClient(elsewhere)
+    logged, rebuilt = (run_of(client, "update-3") for client in clients)
+    assert rebuilt.data.params == logged.data.params
+    assert rebuilt.data.metrics == logged.data.metrics
+    assert rebuilt.data.tags["mlflow.note.content"] == logged.data.tags["mlflow.note.content"]
+    for name in ("renate.state", "renate.key", "renate.complete", "update.number", "learner"):
+        assert rebuilt.data.tags[name] == logged.data.tags[name], name
+    for metric in logged.data.metrics:
+        curves = [
+            [
+                (point.step, point.value)
+                for point in client.get_metric_history(run.info.run_id, metric)
+            ]
+            for client, run in zip(clients, (logged, rebuilt), strict=True)
+        ]
+        assert curves[0] == curves[1], metric
+    assert artifacts_of(rebuilt) == artifacts_of(logged)
+    assert {"reports/update.md", "plots/matrix_accuracy.png"} <= artifacts_of(logged).keys()
+
+
+def test_publishing_again_adds_nothing(published):
+    def content() -> list[str]:
+        with closing(sqlite3.connect(published.uri.removeprefix("sqlite:///"))) as store:
+            return sorted(store.iterdump())
+
+    before, said = content(), []
+    for number in (1, 2, 3):
+        publishing.publish(published.project(number), published.params(number), said.append)
+    assert content() == before
+    assert all(line.endswith("is there already") for line in said) and len(said) == 6
+
+
+def test_a_version_says_what_it_takes_needs_and_comes_from(published):
+    client = MlflowClient(published.uri)
+    for number in (1, 2, 3):
+        version = version_of(client, number)
+        assert version.tags["renate.state"] == published.identity(number)
+        assert client.get_run(version.run_id).info.run_name == f"update-{number}"
+        assert version.description.splitlines()[0] in published.project(number).report.read_text()
+    assert client.get_registered_model(EXPERIMENT).aliases == {
+        "champion": int(version_of(client, 2).version),
+        "challenger": int(version_of(client, 3).version),
+    }
+    model = client.get_logged_model(version_of(client, 3).source.rpartition("/")[2])
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    description = yaml_file.read(folder / "MLmodel")
+    (given,) = json.loads(description["signature"]["inputs"])
+    assert given["tensor-spec"] == {"dtype": "float32", "shape": [-1, 8, 8]}
+    required = (folder / "requirements.txt").read_text().split()
+    assert [each.partition("==")[0] for each in required] == ["mlflow", "numpy", "torch"]
+    example = json.loads((folder / "serving_input_example.json").read_text())["inputs"]
+    assert np.shape(example) == (2, 8, 8) and not np.any(example)  # no row of the data
+
+
+def test_the_champion_predicts_in_a_process_without_this_library(published, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    program = f"""
+import sys, numpy, mlflow
+model = mlflow.pyfunc.load_model("models:/{EXPERIMENT}@champion")
+numpy.save("outputs.npy", model.predict(numpy.load("images.npy")))
+loaded = {{"renate_stages", "renate_config", "pytorch_lightning", "syne_tune"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    given = np.load(tmp_path / "outputs.npy")
+    np.testing.assert_allclose(given, expected_outputs(published.project(2), images), atol=1e-5)
+
+
+def test_mlflow_serves_the_champion_over_http(published, images, tmp_path):
+    arguments = (
+        "models",
+        "serve",
+        "-m",
+        f"models:/{EXPERIMENT}@champion",
+        "--env-manager",
+        "local",
+    )
+    with running(tmp_path, "/ping", *arguments) as address:
+        body = json.dumps({"inputs": images.tolist()}).encode()
+        request = Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=120) as answer:
+            given = json.load(answer)["predictions"]
+    np.testing.assert_allclose(given, expected_outputs(published.project(2), images), atol=1e-5)
+
+
+def test_an_alias_moves_and_goes(published, capsys):
+    client = MlflowClient(published.uri)
+    project, params = published.project(3), published.params(3)
+
+    def named() -> dict[str, int]:
+        return client.get_registered_model(EXPERIMENT).aliases
+
+    before = named()
+    publishing.point(project, params, "canary", published.identity(1))
+    assert named()["canary"] == int(version_of(client, 1).version)
+    publishing.point(project, params, "canary", published.identity(3))
+    assert named()["canary"] == int(version_of(client, 3).version)
+    publishing.point(project, params, "canary", None)
+    publishing.point(project, params, "canary", None)
+    assert named() == before and capsys.readouterr() == ("", "")
+
+    publishing.point(project, params, "canary", "f" * 64)
+    assert "no version of the state ffffffff" in capsys.readouterr().err
+    off = params.model_copy(
+        update={"tracking": params.tracking.model_copy(update={"enabled": False})}
+    )
+    publishing.point(project, off, "canary", published.identity(1))
+    assert capsys.readouterr().out == f"{publishing.OFF}\n"
+    assert named() == before
+
+
+def test_an_update_without_a_program_has_a_run_and_no_version(published, tmp_path, monkeypatch):
+    copy = Project(tmp_path / "clone")
+    shutil.copytree(published.project(1).root, copy.root)
+    described = files.read_json(copy.export / "program.json")
+    files.write_json(
+        copy.export / "program.json", {**described, "program": None, "reason": "it branches"}
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    said: list[str] = []
+    publishing.publish(copy, published.params(1), said.append)
+    assert said == [
+        "run update-1: published",
+        "no model version: there is no export/model.pt2 (it branches)",
+    ]
+
+
+def test_results_of_another_update_are_refused(published):
+    with pytest.raises(errors.OtherUpdateError, match="git checkout update-2 && dvc checkout"):
+        publishing.publish(published.project(2), published.params(3))
+
+
+def test_a_store_that_does_not_answer_is_an_error_of_publish_and_a_warning_of_an_alias(
+    published, monkeypatch, capsys
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(errors.PublishError, match="then do this again") as caught:
+        publishing.publish(published.project(1), published.params(1))
+    assert "secret" not in str(caught.value)
+    publishing.point(published.project(1), published.params(1), "champion", "a" * 64)
+    assert "was not moved" in capsys.readouterr().err

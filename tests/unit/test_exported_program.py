@@ -1,0 +1,186 @@
+"""The exported program: it is the model, for any batch, and holds nothing but the model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from small_project import edit_config, edit_params
+from torch import nn
+
+from renate_stages import errors
+from renate_stages.data import StoredDataset
+from renate_stages.models import MLP, RenateModule
+from renate_stages.models.program import UnexportableModelError, name_of, trace
+from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.state import State
+
+STAGES = (prepare, restore_state, tune, train, export)
+
+
+class Pair(RenateModule):
+    """Takes a dict of a tensor and a tuple; gives two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x, task_id=None):
+        left, (right,) = x["left"], x["rest"]
+        return {"sum": self.layer(left) + right, "length": right.sum(1)}
+
+
+class Branching(RenateModule):
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def forward(self, x, task_id=None):
+        return x if x.sum() > 0 else -x
+
+
+class OverLength(RenateModule):
+    """Takes rows filled up to any length."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.embedding = nn.Embedding(9, 4)
+
+    def forward(self, x, task_id=None):
+        return self.embedding(x).mean(1)
+
+
+def test_the_program_is_the_model_for_a_batch_of_any_size(tmp_path):
+    model = MLP(64, 10, dropout=0.5)
+    trace(model, torch.rand(4, 8, 8), None).write(tmp_path / "m.pt2")
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    for rows in (1, 2, 5, 300):
+        images = torch.rand(rows, 8, 8)
+        torch.testing.assert_close(program(images), model.eval()(images))
+
+
+def test_inputs_and_outputs_may_be_nested_and_are_described_by_name():
+    batch = {"left": torch.rand(5, 3), "rest": (torch.rand(5, 2),)}
+    program = trace(Pair(), batch, None)
+    assert program.inputs == [
+        {"name": "left", "dtype": "float32", "shape": [None, 3]},
+        {"name": "rest.0", "dtype": "float32", "shape": [None, 2]},
+    ]
+    assert [each["name"] for each in program.outputs] == ["sum", "length"]
+    assert program.columns is None
+
+
+def test_rows_that_are_filled_up_may_have_any_length():
+    model = OverLength()
+    program = trace(model, torch.ones(3, 6, dtype=torch.int64), None, ragged=True)
+    tokens = torch.arange(8).reshape(1, 8)
+    torch.testing.assert_close(program.exported.module()(tokens), model(tokens))
+    assert program.inputs[0]["shape"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("heads", "task_id"), [("shared", "anything"), ("per_task", "b")], ids=["shared", "per task"]
+)
+def test_the_task_is_part_of_the_program(heads, task_id):
+    model = MLP(4, 3, heads=heads)
+    model.add_task_params("a")
+    model.add_task_params("b")
+    x = torch.rand(3, 4)
+    program = trace(model, x, task_id).exported.module()
+    torch.testing.assert_close(program(x), model(x, task_id=task_id))
+
+
+def test_a_model_whose_branches_depend_on_values_is_refused_in_one_line():
+    with pytest.raises(UnexportableModelError) as caught:
+        trace(Branching(), torch.rand(3, 2), None)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_bytes_are_equal_wherever_it_is_written_and_hold_no_example(tmp_path):
+    torch.manual_seed(0)
+    model, images = MLP(64, 10, hidden_size=4), torch.rand(3, 8, 8)
+    written = set()
+    for name, batch in (("a.pt2", images), ("sub/other.pt2", torch.rand(7, 8, 8))):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        trace(model, batch, None).write(path)
+        written.add(path.read_bytes())
+    (content,) = written
+    assert str(tmp_path).encode() not in content and b".py" not in content
+    for row in images:
+        assert row.numpy().tobytes() not in content
+
+
+def test_transforms_are_named_as_in_the_users_file():
+    from functools import partial
+
+    from renate_stages.data import Batched
+
+    assert name_of(None) is None
+    assert name_of(Batched(torch.relu)) == "Batched(relu)"
+    assert name_of(partial(torch.clamp, min=0)) == "partial(clamp)"
+    assert name_of(nn.Flatten()) == "Flatten"
+
+
+def test_export_describes_the_program_and_runs_without_this_library(project, tmp_path):
+    for stage in STAGES:
+        stage.run(project, lambda message: None)
+    described = json.loads((project.export / "program.json").read_text())
+    assert described["inputs"] == [{"name": None, "dtype": "float32", "shape": [None, 8, 8]}]
+    assert described["transforms"]["test_transform"] == "Batched(to_unit_range)"
+    labels = json.loads((project.export / "labels.json").read_text())
+    assert labels == {"classes": [0, 1, 2, 3], "columns": 10}
+    card = (project.export / "MODEL_CARD.md").read_text()
+    assert "`model.pt2` needs neither" in card and "float32 (any, 8, 8)" in card
+
+    holdout = State.open(project.state).split("holdouts")[1]
+    images, targets = StoredDataset(holdout).__getitems__(range(len(holdout)))
+    np.save(tmp_path / "images.npy", images.float().numpy() / 16)
+    program = (
+        "import sys, numpy, torch\n"
+        f"images = torch.from_numpy(numpy.load({str(tmp_path / 'images.npy')!r}))\n"
+        f"model = torch.export.load({str(project.export / 'model.pt2')!r}).module()\n"
+        "print(*model(images).argmax(1).tolist())\n"
+        "assert not {'renate_stages', 'renate_config', 'pytorch_lightning'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    predicted = np.array(done.stdout.split(), dtype=np.int64)
+    metrics = json.loads(project.update_metrics.read_text())
+    assert (predicted == targets.numpy()).mean() == pytest.approx(metrics["accuracy"]["overall"])
+
+
+def test_an_update_whose_model_cannot_be_exported_happened_all_the_same(project):
+    edit_config(
+        project,
+        "def loss_fn()",
+        "class Branching(MLP):\n"
+        "    def forward(self, x, task_id=None):\n"
+        "        return super().forward(x if x.sum() > 0 else -x)\n\n\n"
+        "def loss_fn()",
+    )
+    edit_config(project, "return MLP.from", "return Branching.from")
+    edit_config(project, "return MLP(num", "return Branching(num")
+    said = []
+    for stage in STAGES:
+        stage.run(project, said.append)
+    assert any("no export/model.pt2" in line for line in said)
+    assert not (project.export / "model.pt2").exists()
+    assert json.loads((project.export / "program.json").read_text())["program"] is None
+    assert "There is no `model.pt2`" in (project.export / "MODEL_CARD.md").read_text()
+    assert (project.export / "model.ckpt").is_file() and project.report.is_file()
+
+
+def test_onnx_without_its_packages_is_refused_before_any_work(project, monkeypatch):
+    monkeypatch.setattr("renate_stages.exported_program.find_spec", lambda name: None)
+    for stage in STAGES[:-1]:
+        stage.run(project, lambda message: None)
+    edit_params(project, export__onnx=True)
+    with pytest.raises(errors.MissingExtraError, match="renate-stages\\[onnx\\]"):
+        export.run(project)
+    assert not project.export.exists()
