@@ -28,6 +28,7 @@ GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8"
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/evaluation.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/tuning.md",
