@@ -29,6 +29,7 @@ DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/gate.md",
+    "docs/evaluation.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/mlflow.md",

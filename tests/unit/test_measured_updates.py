@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_project import edit_config, edit_params, move_on
+from small_project import REPOSITORY, edit_config, edit_params, move_on
 
 from renate_stages import errors, files
 from renate_stages.data import write_digits
@@ -126,3 +126,14 @@ def test_what_an_update_cost_is_told_to_mlflow_and_stands_in_no_output(project, 
     state = sum(path.stat().st_size for path in project.state.rglob("*") if path.is_file())
     assert cost["state_mb"] == state / 1e6
     assert cost["peak_memory_mb"] > 1 and cost["training_seconds"] > 0
+
+
+def test_the_guide_to_evaluation_names_every_key(sourced):
+    edit_params(sourced, evaluation__slices=["source"], evaluation__reference={1: 0.9})
+    text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    told = run(sourced)
+    blocks = {"accuracy": told.pop("accuracy"), **{name: told[name] for name in ("flips", "loss")}}
+    for figure in {figure for block in blocks.values() for figure in block}:
+        assert f".{figure}`" in text or f".{figure}." in text, figure
+    for name in told.keys() - {"update", "loss"}:
+        assert f"`{name}." in text, name
