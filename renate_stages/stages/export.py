@@ -90,7 +90,11 @@ def description(params: Params, state: State) -> Exported:
     if number in history.matrix(metric):  # retention may have left no holdout
         better = metric not in params.evaluation.lower_is_better
         summary = history.summary(number, metric, higher_is_better=better)
-        figures = {f"{each}_{metric}": summary[each] for each in ("average", "overall")}
+        figures = {
+            f"{each}_{metric}": value
+            for each in ("average", "overall")
+            if not isinstance(value := summary[each], dict)
+        }
     return Exported(
         number, state.identity, params.update.task_id, dict(params.hyperparameters), figures
     )
