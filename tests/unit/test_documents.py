@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.main import get_command
 
 from renate_stages import yaml_file
@@ -17,13 +18,15 @@ from renate_stages.data.ingest import ingest
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.memory import POLICIES, size_in_bytes
-from renate_stages.params import Params
+from renate_stages.params import Params, ShiftParams, ShouldUpdateParams
+from renate_stages.shift import DETECTORS
 from renate_stages.tuning.domains import KINDS
 from renate_stages.tuning.schedulers import SCHEDULERS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 LEARNERS = (REPOSITORY / "docs" / "learners.md").read_text(encoding="utf-8")
+SHIFT = (REPOSITORY / "docs" / "shift.md").read_text(encoding="utf-8")
 GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     "README.md",
@@ -33,6 +36,7 @@ DOCUMENTS = [
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/mlflow.md",
+    "docs/shift.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]
@@ -70,6 +74,19 @@ for number in (1, 2):
 assert done.curves[0]["train_FeatureDistillation"] > 0
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_every_detector_and_rule_is_in_the_guide_to_shift():
+    for name in (*DETECTORS, *ShouldUpdateParams.model_fields, *ShiftParams.model_fields):
+        assert f"`{name}`" in SHIFT or f"`shift.{name}`" in SHIFT, name
+
+
+def test_the_detector_of_the_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", SHIFT, re.DOTALL)):
+        (tmp_path / f"{number}.py").write_text(code)
+    runpy.run_path("1.py")
+    assert runpy.run_path("0.py")["feature_fn"]()(torch.ones(3, 2, 2)).tolist() == [[1.0]] * 3
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -17,6 +17,7 @@ FILES = {
     ".dvc/.gitignore",
     ".dvc/config",
     ".dvcignore",
+    ".github/workflows/should-update.yml",
     ".github/workflows/update.yml",
     ".gitignore",
     ".pre-commit-config.yaml",
@@ -100,6 +101,17 @@ def test_the_workflow_runs_an_update_and_posts_its_report(tmp_path):
     commands = "\n".join(step.get("run", "") for step in steps)
     assert "dvc repro --pull --allow-missing" in commands
     assert "dvc metrics diff --md" in commands and "gh pr comment" in commands
+
+
+def test_the_scheduled_workflow_asks_before_it_updates(tmp_path):
+    text = (bake(tmp_path) / ".github/workflows/should-update.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow[True]["schedule"]  # PyYAML reads the key `on` as true
+    steps = {step.get("name"): step for step in workflow["jobs"]["should-update"]["steps"]}
+    assert "renate-stages should-update" in steps["Decide"]["run"]
+    for name in ("Run the update", "Propose it"):
+        assert steps[name]["if"] == "steps.decide.outputs.code == '0'"
+    assert list(steps).index("Compare it with the old") < list(steps).index("Decide")
 
 
 def test_the_stages_and_outputs_are_ignored_by_git(tmp_path):

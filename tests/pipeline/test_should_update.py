@@ -1,0 +1,55 @@
+"""New digits like the old, and turned ones, under `dvc repro prepare` and `should-update`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from sandbox import UP_TO_DATE, Sandbox
+
+from renate_stages.data import write_digits
+
+
+def put_digits_of_all_classes(project: Sandbox, scratch: Path, turns: int) -> None:
+    """Put a third of all digits in place, turned by so many quarters, and under DVC."""
+    images, labels = [], []
+    for update in (1, 2, 3):
+        write_digits(scratch / str(update), update)
+        images.append(np.load(scratch / str(update) / "inputs.npy")[::3])
+        labels.append(np.load(scratch / str(update) / "targets.npy")[::3])
+    incoming = project.root / "data" / "incoming"
+    shutil.rmtree(incoming)
+    incoming.mkdir()
+    np.save(incoming / "inputs.npy", np.rot90(np.concatenate(images), turns, axes=(1, 2)))
+    np.save(incoming / "targets.npy", np.concatenate(labels))
+    project.run("dvc", "add", "-q", "data/incoming")
+
+
+def test_turned_digits_call_for_an_update_and_digits_like_the_old_do_not(project, tmp_path):
+    project.stop_tracking()
+    project.commit("Track nothing")
+    project.run("dvc", "repro", "-q")
+    project.run("renate-stages", "next")
+    assert "not of update 4" in project.run("renate-stages", "should-update", code=2)
+
+    put_digits_of_all_classes(project, tmp_path, turns=0)
+    project.run("dvc", "repro", "-q", "prepare")
+    said = project.run("renate-stages", "should-update", code=1)
+    assert "shift: no" in said and "update 4: not needed" in said
+
+    put_digits_of_all_classes(project, tmp_path, turns=1)
+    printed = project.run("dvc", "repro", "prepare")
+    assert "shift against update 3" in printed
+    said = project.run("renate-stages", "should-update")
+    assert "shift: yes" in said and "performance_drop: yes" in said and "update 4: needed" in said
+    assert UP_TO_DATE in project.run("dvc", "repro", "prepare")
+    before = project.read("metrics/data.json")
+    project.run("dvc", "repro", "-q", "-f", "-s", "prepare")
+    assert project.read("metrics/data.json") == before
+
+    project.edit("params.yaml", ("age: null", "age: 0.000001"))
+    assert "age: yes: update 3 is 0.0 days old" in project.run("renate-stages", "should-update")
+    project.commit("Prepare update 4")
+    clone = project.clone()  # which was not pulled: the figures are in Git
+    assert "update 4: needed" in clone.run("renate-stages", "should-update")
