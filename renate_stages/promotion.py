@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
 
 from renate_stages import lineage
@@ -17,6 +18,8 @@ from renate_stages.errors import (
     NoEarlierChampionError,
     NoVerdictError,
     PromotionRefusedError,
+    PublishError,
+    TrackingUriError,
     UnknownUpdateError,
 )
 from renate_stages.exported import DESCRIPTION, Exported
@@ -131,13 +134,27 @@ def promote_where_asked(project: Project) -> str | None:
 
 
 def publish_aliases(project: Project, champion: ChampionPointer, open_number: int) -> None:
-    """Tell those outside who is champion: called after `promote` and `demote` have committed.
+    """Tell MLflow who is champion: called after `promote` and `demote` have committed.
+
+    The champion's version is published where the working tree has it. What MLflow does not take is
+    a warning: the project's own files say who is champion.
 
     Args:
         project: Where `champion/` is in place.
         champion: Its `state` is the identity of the champion's state, "" where there is none.
         open_number: Number of the open update.
     """
+    from renate_stages import publishing
+
+    params = Params.load(project.params)
+    if not params.tracking.enabled:
+        return
+    try:
+        if champion.update == open_number:
+            publishing.publish(project, params)
+        publishing.point(project, params, "champion", champion.state or None)
+    except (PublishError, TrackingUriError) as error:
+        print(f"warning: MLflow was not told: {error}", file=sys.stderr)
 
 
 def standing(project: Project) -> list[tuple[str, str]]:
