@@ -53,7 +53,7 @@ class ClassifierTwoSample(Detector):
             return ShiftResult(self.name, 0.5, 1.0, 0.0)
         classifier = LogisticRegression(C=1 / self.regularisation, max_iter=1000)
         classifier.fit(rows[learn], is_new[learn])
-        right = int((classifier.predict(rows[ask]) == is_new[ask]).sum())
+        right = int(np.sum(classifier.predict(rows[ask]) == is_new[ask]))
         p_value = float(bdtrc(right - 1, len(ask), 0.5)) if right else 1.0
         accuracy = right / len(ask)
         attribution = np.abs(classifier.coef_[0])

@@ -10,6 +10,7 @@ import numpy as np
 
 from renate_stages.errors import UncomparableRowsError, UserConfigError
 from renate_stages.memory import ExampleStore
+from renate_stages.memory.spec import Field
 
 if TYPE_CHECKING:
     from renate_stages.data.stored import ConcatStored
@@ -35,9 +36,10 @@ class Sample:
         """Return at most so many rows of all stores together, drawn alike, without repeats."""
         offsets = np.cumsum([0] + [len(store) for store in stores])
         total = int(offsets[-1])
-        chosen = np.arange(total)
         if total > most:
             chosen = np.sort(generator.choice(total, most, replace=False))
+        else:
+            chosen = np.arange(total)
         parts = [
             (store, chosen[(chosen >= first) & (chosen < first + len(store))] - first)
             for store, first in zip(stores, offsets[:-1].tolist(), strict=True)
@@ -68,25 +70,30 @@ class Sample:
 
 def raw_fields(sample: Sample) -> list[str] | None:
     """Return the paths of the inputs; None if they have no one shape, or too large a one."""
-    store = sample.stores[0][0]
-    fields = {} if store.spec is None else store.spec.fields
-    inputs = {path: each for path, each in fields.items() if path.split(".")[0] == "inputs"}
+    inputs, *others = (_inputs_of(store) for store, _ in sample.stores)
+    if any(other != inputs for other in others):
+        return None
     if any(each.ragged for each in inputs.values()):
         return None
     numbers = sum(int(np.prod(each.shape)) for each in inputs.values())
     return list(inputs) if numbers <= MOST_RAW else None
 
 
+def _inputs_of(store: ExampleStore) -> dict[str, Field]:
+    fields = {} if store.spec is None else store.spec.fields
+    return {path: each for path, each in fields.items() if path.split(".")[0] == "inputs"}
+
+
 def raw_rows(sample: Sample) -> np.ndarray:
     """Return the inputs as they are stored, flattened, float32 `(n, d)`.
 
     Raises:
-        UncomparableRowsError: If examples differ in length, or are encoded or very large.
+        UncomparableRowsError: If examples differ in shape, or are encoded or very large.
     """
     paths = raw_fields(sample)
     if paths is None:
         raise UncomparableRowsError(
-            f"inputs differ in length, or are encoded, or hold more than {MOST_RAW} numbers each",
+            f"inputs differ in shape, or are encoded, or hold more than {MOST_RAW} numbers each",
             "set shift.features in params.yaml to model, or to feature_fn and define that function",
         )
     blocks = []

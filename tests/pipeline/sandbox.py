@@ -102,7 +102,8 @@ class Sandbox:
 
     def stop_tracking(self) -> None:
         """Log nothing to MLflow any more: it takes seconds, and is no input of a stage."""
-        self.edit("params.yaml", ("enabled: true", "enabled: false"))
+        tracked = "enabled: true\n  experiment"
+        self.edit("params.yaml", (tracked, tracked.replace("true", "false")))
 
     def clone(self) -> Sandbox:
         """Clone it beside itself, where the relative remote is the same."""

@@ -65,7 +65,9 @@ def undisturbed(tmp_path_factory):
     for name in ("dvc.yaml", "forget.yaml", "params.yaml", "renate_config.py"):
         shutil.copy(REPOSITORY / name, root / name)
     params = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(params.replace("enabled: true", "enabled: false"))
+    (root / "params.yaml").write_text(
+        params.replace("enabled: true\n  exp", "enabled: false\n  exp")
+    )
     write_digits(root / "data" / "incoming", 1)
     (root / "parent-state").mkdir()
     state.write_empty(root / "parent-state")

@@ -18,7 +18,7 @@ from renate_stages.params import Params, ShiftParams
 from renate_stages.project import Project
 from renate_stages.shift import DETECTORS
 from renate_stages.shift.decision import decide
-from renate_stages.shift.rows import Sample, raw_rows
+from renate_stages.shift.rows import Sample, raw_fields, raw_rows
 from renate_stages.stages import prepare
 
 
@@ -197,8 +197,19 @@ def test_texts_have_no_raw_rows(tmp_path):
         tokens = Ragged(np.arange(10), np.array([0, 3, 10]))
         writer.append((tokens, np.zeros(2, int)))
     sample = Sample.draw([ExampleStore.open(tmp_path / "texts")], 10, np.random.default_rng(0))
-    with pytest.raises(errors.UncomparableRowsError, match="differ in length"):
+    with pytest.raises(errors.UncomparableRowsError, match="differ in shape"):
         raw_rows(sample)
+
+
+def test_images_of_several_sizes_or_very_large_ones_have_no_raw_rows(tmp_path):
+    stores = []
+    for side in (4, 5, 101):
+        with StoreWriter(tmp_path / str(side), update=1) as writer:
+            writer.append((np.zeros((3, side, side), np.uint8), np.zeros(3, int)))
+        stores.append(ExampleStore.open(tmp_path / str(side)))
+    for drawn_from, fits in ((stores[:1], True), (stores[:2], False), (stores[2:], False)):
+        sample = Sample.draw(drawn_from, 10, np.random.default_rng(0))
+        assert (raw_fields(sample) is not None) == fits
 
 
 # -- the decision

@@ -68,11 +68,11 @@ def test_sums_in_tiles_are_those_of_the_whole_matrix(samples, tile, first):
     np.fill_diagonal(kernel, 0)
     marks = splits.astype(float)
     sums = split_sums(rows, splits, 2.0, tile)
-    precision = {"rtol": 1e-12 if tile >= len(rows) else 1e-6}  # single, in more tiles than one
-    np.testing.assert_allclose(sums.first, np.diag(marks @ kernel @ marks.T), **precision)
+    rtol = 1e-12 if tile >= len(rows) else 1e-6  # single, in more tiles than one
+    np.testing.assert_allclose(sums.first, np.diag(marks @ kernel @ marks.T), rtol=rtol)
     others = 1 - marks
-    np.testing.assert_allclose(sums.second, np.diag(others @ kernel @ others.T), **precision)
-    np.testing.assert_allclose(sums.between, np.diag(marks @ kernel @ others.T), **precision)
+    np.testing.assert_allclose(sums.second, np.diag(others @ kernel @ others.T), rtol=rtol)
+    np.testing.assert_allclose(sums.between, np.diag(marks @ kernel @ others.T), rtol=rtol)
 
 
 def test_many_rows_in_tiles_have_the_p_value_of_the_whole_matrix():
