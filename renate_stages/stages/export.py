@@ -112,7 +112,8 @@ def pass_gate(project: Project, params: Params, state: State, user: UserConfig) 
         measured = challenge(project, params, state, user, champion)
     else:
         history, number = state.evaluations(), state.provenance.update
-        measured = Measured(number, history.examined(number), champion.update)
+        problem = "no holdout is kept to measure it on" if champion else None
+        measured = Measured(number, history.examined(number), champion.update, None, problem)
     lower = params.evaluation.lower_is_better
     generators = Generators(params.seed, params.update.number)
     return judge(params.rules, measured, params.evaluation.metric, lower, generators)
