@@ -63,13 +63,14 @@ def test_the_experiment_lists_updates_by_name_with_their_versions(page, address,
     assert "trial" not in shown.split("Run Name")[-1]
 
 
-def test_the_experiment_draws_the_headline_first(page, address, experiment):
+def test_the_experiment_draws_figures_over_the_updates(page, address, experiment):
     url = f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART"
-    shown = page.see(
-        f"{url}&workflowType=machine_learning", "update-3", "accuracy.overall", name="charts"
-    )
-    charts = shown[shown.index("Model metrics") :]
-    assert "epoch\n" not in charts
+    url += "&workflowType=machine_learning"
+    shown = page.see(url, "accuracy.average", "update-3 (accuracy.average)", name="charts")
+    chart = shown[shown.index("accuracy.average") : shown.index("accuracy.backward")]
+    ticks = chart[: chart.index("Step")].split()
+    assert {"1", "2", "3"} <= set(ticks)
+    assert "epoch" not in shown
 
 
 def test_a_run_begins_with_its_verdict_and_table(page, address, experiment, runs, published):
