@@ -131,9 +131,10 @@ def log_figures(
     summary: Mapping[str, Any],
     tracker: tracking.Tracker,
 ) -> None:
-    """Log the figures of the finished update, and the curves that led there.
+    """Log the figures of the finished update, at its number, and the curves that led there.
 
-    The headline comes first: MLflow's pages compare runs by what was logged first.
+    So a chart over several runs shows a figure over the updates. The headline comes first: MLflow's
+    page for comparing shows what was logged first.
 
     Args:
         params: Of which the headline metric counts.
@@ -141,13 +142,13 @@ def log_figures(
         summary: As in `metrics/update.json`.
         tracker: Of the run.
     """
-    steps, metric = summary["training"]["steps"], params.evaluation.metric
+    update, metric = params.update.number, params.evaluation.metric
     headline = summary.get(metric, {})
     if "overall" in headline:
-        tracker.log_metrics({metric: {"overall": headline["overall"]}}, steps)
+        tracker.log_metrics({metric: {"overall": headline["overall"]}}, update)
     rest = {name: value for name, value in headline.items() if name != "overall"}
     others = {name: value for name, value in summary.items() if name not in (metric, "update")}
-    tracker.log_metrics({metric: rest, **others}, steps)
+    tracker.log_metrics({metric: rest, **others}, update)
     for row in curves:
         values = {name: value for name, value in row.items() if name not in ("step", "epoch")}
         tracker.log_metrics(values, int(row["step"]))

@@ -40,10 +40,8 @@ def run_identity(
         tags=tags,
         experiment_tags={
             "mlflow.note.content": (
-                "Each run is one attempt at an update of the model. Its description is the verdict, "
-                "`reports/` has the whole report, `plots/` the pictures; trials of searches are in "
-                f"the experiment {params.tracking.experiment}-trials."
-            ),
-            "mlflow.experiment.primaryMetric.name": f"{params.evaluation.metric}.overall",
+                "One run for each attempt at an update; its description is the verdict. "
+                f"Searches: `{params.tracking.experiment}-trials`."
+            )
         },
     )

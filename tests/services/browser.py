@@ -18,6 +18,7 @@ import aiohttp
 from servers import end_group
 
 PATIENCE = 120  # seconds until a page has to show what is expected
+VISIBLE = "(document.body?.innerText ?? '').replaceAll('\\u00a0', ' ')"
 OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # tests may run as root, in a container
@@ -74,7 +75,7 @@ class Browser:
                 if not clicked:
                     script = f"(e => e ? (e.click(), true) : false)({click})"
                     clicked = await self._evaluate(page, script)
-                shown = await self._evaluate(page, "document.body ? document.body.innerText : ''")
+                shown = await self._evaluate(page, VISIBLE)
                 if clicked and all(text in shown for text in texts) and await self._is_calm(page):
                     break
                 if time.monotonic() > end:
