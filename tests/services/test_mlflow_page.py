@@ -66,9 +66,14 @@ def test_the_experiment_lists_updates_by_name_with_their_versions(page, address,
 def test_the_experiment_draws_figures_over_the_updates(page, address, experiment):
     url = f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART"
     url += "&workflowType=machine_learning"
-    shown = page.see(url, "accuracy.average", "update-3 (accuracy.average)", name="charts")
-    chart = shown[shown.index("accuracy.average") : shown.index("accuracy.backward")]
-    ticks = chart[: chart.index("Step")].split()
+    texts = (
+        "accuracy.average",
+        "accuracy.backward_transfer",
+        "update-3 (accuracy.average)",
+        "Step",
+    )
+    shown = page.see(url, *texts, name="charts")
+    ticks = shown[shown.index("accuracy.average") :].partition("Step")[0].split()
     assert {"1", "2", "3"} <= set(ticks)
     assert "epoch" not in shown
 
