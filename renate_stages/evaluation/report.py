@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from renate_stages.evaluation.change import verdict
@@ -17,25 +18,36 @@ if TYPE_CHECKING:
 WEAKEST = 5  # parts that the report names
 
 
-def update_report(
-    state: State,
-    evaluation: EvaluationParams,
-    search: Mapping[str, Any] | None = None,
-    figures: Mapping[str, Any] | None = None,
-    parent: int = 0,
-    gate: Verdict | None = None,
-) -> str:
+@dataclass(frozen=True)
+class Findings:
+    """What the stages found of an update; empty where an older project lacks it.
+
+    Args:
+        data: What `prepare` says of the data, as in `metrics/data.json`.
+        search: What `tune` says of its search, as in `work/tuning/search.json`.
+        figures: What `train` measured, as in `metrics/update.json`.
+        hyperparameters: Those that the model was trained with.
+        parent: Number of the update that this one starts from; 0: none that has plots.
+        gate: What the gate says.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    parent: int = 0
+    gate: Verdict | None = None
+
+
+def update_report(state: State, evaluation: EvaluationParams, findings: Findings) -> str:
     """Return the report of the update that wrote a state, for a pull request to carry.
 
     Args:
         state: What the update left.
         evaluation: Names the headline metric and which direction is better.
-        search: What `tune` says of its search, as in `work/tuning/search.json`.
-        figures: What `train` measured, as in `metrics/update.json`.
-        parent: Number of the update that this one starts from; 0: none that has plots.
-        gate: What the gate says.
+        findings: Of that update.
     """
-    made, figures = state.provenance, figures or {}
+    made, figures = state.provenance, findings.figures
     history = state.evaluations()
     return "\n".join(
         [
@@ -43,7 +55,7 @@ def update_report(
             "",
             *verdict(history, made.update, evaluation, figures),
             "",
-            *(section(gate) if gate else []),
+            *(section(findings.gate) if findings.gate else []),
             f"## {evaluation.metric} on every holdout",
             "",
             *_holdout_table(history, made.update, evaluation.metric, figures),
@@ -53,8 +65,9 @@ def update_report(
             "",
             *_table(("figure", "value"), [*_figures(state, evaluation), *_told(figures)]),
             "",
-            *_pictures(parent),
-            *_search(search),
+            *_pictures(findings.parent),
+            *_data(findings.data),
+            *(_search(findings.search) or _hyperparameters(findings.hyperparameters)),
             *_forgotten(made.left, made.kind),
             "## Lineage",
             "",
@@ -88,9 +101,39 @@ def model_card(state: State, evaluation: EvaluationParams) -> str:
     )
 
 
-def _search(search: Mapping[str, Any] | None) -> list[str]:
+def _data(data: Mapping[str, Any]) -> list[str]:
+    """Say what came in, and whether it is like what the parent knows."""
+    rows = [
+        (split, data[split]["rows"], len(data[split].get("classes", {})) or "no labels")
+        for split in ("train", "val", "test")
+        if split in data
+    ]
+    if not rows:
+        return []
+    shift = data.get("shift", {})
+    said = ["## Data", "", *_table(("split", "examples", "classes"), rows), ""]
+    if shift.get("tests"):
+        tests = [
+            (name, f"{each['corrected_p_value']:.2g}", each["effect_size"])
+            for name, each in shift["tests"].items()
+        ]
+        said += [
+            f"Shift against the parent: {shift['alarms']} of {len(tests)} tests alarm.",
+            "",
+            *_table(("test", "corrected p-value", "effect size"), tests),
+            "",
+        ]
+    return said
+
+
+def _hyperparameters(values: Mapping[str, Any]) -> list[str]:
+    rows = [(f"`{name}`", value) for name, value in sorted(values.items())]
+    return ["## Hyperparameters", "", *_table(("name", "value"), rows), ""] if rows else []
+
+
+def _search(search: Mapping[str, Any]) -> list[str]:
     """Say how the hyperparameters were chosen; nothing where they are constants."""
-    if not search or not search["searched"]:
+    if not search.get("searched"):
         return []
     best, objective = search["best"], search["objective"]
     trials = ", ".join(f"{count} {status}" for status, count in search["trials"].items())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from renate_stages import exported_program, files, publishing, tracking
-from renate_stages.evaluation.report import model_card, update_report
+from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.exported import Exported
 from renate_stages.gate.rules import CLASSES
 from renate_stages.gate.verdict import Measured, Verdict, judge
@@ -54,12 +54,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             description(params, state).write(folder)
         verdict = pass_gate(project, params, state, user)
         files.write_json(project.verdict, verdict.content)
-        search, figures = (  # older projects have none
-            files.read_json(path) if path.is_file() else None
-            for path in (project.tuning / SEARCH, project.update_metrics)
+        data, search, figures = (  # older projects lack some
+            files.read_json(path) if path.is_file() else {}
+            for path in (project.data_metrics, project.tuning / SEARCH, project.update_metrics)
         )
-        started_from = params.update.parent
-        report = update_report(state, params.evaluation, search, figures, started_from, verdict)
+        findings = Findings(
+            data, search, figures, params.hyperparameters, params.update.parent, verdict
+        )
+        report = update_report(state, params.evaluation, findings)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             publishing.log_results(project, params, state, tracker)

@@ -80,6 +80,10 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     assert report.splitlines()[2].startswith("**Better**: accuracy on all 2 holdouts")
     assert "| holdout of | parent's model | new model | change | now wrong | now right |" in report
     assert "## Weakest parts" in report and "`dvc plots diff update-1`" in report
+    data = files.read_json(sourced.data_metrics)
+    assert f"| train | {data['train']['rows']} | 3 |" in report
+    assert f"Shift against the parent: {data['shift']['alarms']} of 3 tests alarm." in report
+    assert "| `memory_size` | 100 |" in report
 
 
 def test_a_slice_that_no_example_has_is_refused_before_training(project):
@@ -101,7 +105,9 @@ def test_a_metric_with_a_name_that_the_file_gives_to_something_else_is_refused(p
 
 
 def test_slices_are_of_class_labels(sourced):
-    edit_params(sourced, evaluation__slices=["source"], evaluation__metric="loss")
+    edit_params(
+        sourced, evaluation__slices=["source"], evaluation__metric="loss", export__promote={}
+    )
     edit_config(sourced, "int(self.labels[i]), known", "float(self.labels[i]), known")
     edit_config(
         sourced,
