@@ -18,8 +18,7 @@ from renate_stages.errors import (
     NoEarlierChampionError,
     NoVerdictError,
     PromotionRefusedError,
-    PublishError,
-    TrackingUriError,
+    RenateStagesError,
     UnknownUpdateError,
 )
 from renate_stages.exported import DESCRIPTION, Exported
@@ -153,7 +152,7 @@ def publish_aliases(project: Project, champion: ChampionPointer, open_number: in
         if champion.update == open_number:
             publishing.publish(project, params)
         publishing.point(project, params, "champion", champion.state or None)
-    except (PublishError, TrackingUriError) as error:
+    except RenateStagesError as error:
         print(f"warning: MLflow was not told: {error}", file=sys.stderr)
 
 

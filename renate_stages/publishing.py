@@ -17,7 +17,7 @@ from renate_stages.errors import OtherUpdateError, PublishError
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.stages.run_identity import run_identity
+from renate_stages.run_identity import run_identity
 from renate_stages.state import State
 
 CHALLENGER = "challenger"

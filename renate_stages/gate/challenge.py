@@ -17,7 +17,7 @@ from renate_stages.data import StoredDataset
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.exported import Exported
-from renate_stages.gate.verdict import Measured
+from renate_stages.gate.figures import Measured
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params

@@ -9,14 +9,15 @@ from pathlib import Path
 from renate_stages import exported_program, files, publishing, tracking
 from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.exported import Exported
+from renate_stages.gate.figures import Measured
 from renate_stages.gate.rules import CLASSES
-from renate_stages.gate.verdict import Measured, Verdict, judge
+from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.stages.run_identity import run_identity
+from renate_stages.run_identity import run_identity
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.tuning.outcome import SEARCH
 from renate_stages.user_config import UserConfig, project_modules

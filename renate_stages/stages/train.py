@@ -13,7 +13,7 @@ from renate_stages.inputs import inputs_key, read_tuned
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
-from renate_stages.stages.run_identity import run_identity
+from renate_stages.run_identity import run_identity
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.user_config import UserConfig
 

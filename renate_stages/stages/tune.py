@@ -14,7 +14,7 @@ from renate_stages import files, tracking
 from renate_stages.inputs import write_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.stages.run_identity import run_identity
+from renate_stages.run_identity import run_identity
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.tuning.outcome import summary, unrepeatable, write_search, write_unsearched
 from renate_stages.tuning.trial_log import TrialLog

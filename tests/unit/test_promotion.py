@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from small_project import edit_params
 
-from renate_stages import errors, lineage, promotion, yaml_file
+from renate_stages import errors, lineage, promotion, publishing, yaml_file
 from renate_stages.exported import Exported
 from renate_stages.lineage import ChampionPointer
 from renate_stages.project import Project
@@ -36,7 +36,8 @@ MAKE = """
 import json, sys
 from pathlib import Path
 from renate_stages.exported import Exported
-from renate_stages.gate.verdict import Measured, judge
+from renate_stages.gate.figures import Measured
+from renate_stages.gate.verdict import judge
 from renate_stages.evaluation.examined import Examined
 from renate_stages.gate.rules import read_rules
 from renate_stages.params import Params
@@ -79,7 +80,9 @@ def template(tmp_path_factory, request):
     project = Project(tmp_path_factory.mktemp("small") / "project")
     project.root.mkdir()
     project.pipeline.write_text(yaml_file.dump(PIPELINE))
-    project.params.write_text("seed: 0\nupdate:\n  number: 1\n  parent: 0\n")
+    project.params.write_text(
+        "seed: 0\nupdate:\n  number: 1\n  parent: 0\ntracking:\n  enabled: false\n"
+    )
     (project.root / "make.py").write_text(MAKE)
     (project.root / ".gitignore").write_text(".renate\n")
     lineage.git(project, "init", "-q", "-b", "main")
@@ -329,3 +332,22 @@ def test_the_champion_is_told_with_its_commit_and_figures(project):
     assert found["before"] == "update 2 (`renate-stages demote` goes back to it)"
     shutil.rmtree(project.champion)
     assert dict(promotion.standing(project))["figures"] == "not here: `dvc pull champion.dvc`"
+
+
+def test_mlflow_follows_and_cannot_undo_a_promotion(project, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(publishing, "publish", lambda project, params: told.append("published"))
+    monkeypatch.setattr(publishing, "point", lambda project, params, *alias: told.append(alias))
+    edit_params(project, tracking__enabled=True)
+    lineage.git(project, "commit", "-qam", "Track")
+    promotion.promote(project, 1)
+    promotion.promote(project, force=True)
+    assert told == [("champion", "identity-1-9"), "published", ("champion", "identity-3-9")]
+
+    def unreachable(*_) -> None:
+        raise errors.PublishError("a store", "no answer")
+
+    monkeypatch.setattr(publishing, "point", unreachable)
+    promotion.demote(project)
+    assert champion(project) == (1, "identity-1-9", 1)
+    assert "warning: MLflow was not told" in capsys.readouterr().err

@@ -9,8 +9,9 @@ import pytest
 
 from renate_stages import errors
 from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.gate.figures import Measured
 from renate_stages.gate.rules import read_rules
-from renate_stages.gate.verdict import Measured, Verdict, judge, section
+from renate_stages.gate.verdict import Verdict, judge, section
 from renate_stages.randomness import Generators
 
 

@@ -1,0 +1,190 @@
+"""The figures of two models on the same holdouts, that the gate rules on.
+
+With a[i] the metric on holdout i, n[i] its rows:
+
+    average          mean over i of a[i]
+    overall          sum over i of n[i] a[i] / sum over i of n[i]
+    worst_holdout    `min`: the lowest a[i]; `max_drop`: the holdout that lost most to the champion.
+                     Not the difference of the two lowest: the champion never learnt the newest
+                     holdout, and against its figure there every loss elsewhere would pass.
+    classes          likewise, over the accuracy of each class on all holdouts as one
+    negative_flips   share of all rows that the champion had right and the update has wrong
+    positive_flips   the reverse
+
+Beside a difference stands its interval (95 %, paired bootstrap), where the metric is the share of
+right answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from renate_stages.evaluation.comparison import difference_interval, flips
+from renate_stages.evaluation.examined import Examined
+from renate_stages.gate.rules import CLASSES, FLIPS, SCOPES
+
+ModelScores = Mapping[int, Examined]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What there is to judge.
+
+    Args:
+        update: Number of the update.
+        new: Its model on each holdout.
+        champion_update: Number of the champion's update, 0 where there is no champion.
+        champion: The champion's model on the same holdouts; None: there is none, or it fails.
+        problem: Why the champion could not be measured.
+    """
+
+    update: int
+    new: ModelScores
+    champion_update: int = 0
+    champion: ModelScores | None = None
+    problem: str | None = None
+
+
+def figure(
+    name: str, measured: Measured, lower: set[str], generator: np.random.Generator
+) -> dict[str, dict[str, Any]]:
+    """Return a figure as its `own` part and, where the two differ, as `lost` that which lost most.
+
+    Args:
+        name: `<scope>_<metric>`, `classes`, or of flips.
+        measured: Both models.
+        lower: Names of the metrics of which less is better.
+        generator: Draws the resamples.
+    """
+    new, champion = measured.new, measured.champion
+    if name in FLIPS:
+        return {"own": _entry(_flips(name, new, champion), None)}
+    if name == CLASSES:
+        return _worst(_by_class(new), _by_class(champion), False, {}, generator)
+    scope = next(scope for scope in SCOPES if name.startswith(f"{scope}_"))
+    metric = name.removeprefix(f"{scope}_")
+    ours, theirs = _values(new, metric), _values(champion, metric)
+    scores = _paired_scores(metric, new, champion)
+    if scope == "worst_holdout":
+        return _worst(ours, theirs, metric in lower, scores, generator)
+    average = scope == "average"
+    rows = {number: 1 if average else each.rows for number, each in new.items()}
+    bounds = _interval(scores, generator, average=average)
+    return {"own": _entry(_mean(ours, rows), _mean(theirs, rows), bounds=bounds)}
+
+
+def _worst(
+    ours: Mapping[int, float],
+    theirs: Mapping[int, float],
+    lower: bool,
+    scores: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    generator: np.random.Generator,
+) -> dict[str, dict[str, Any]]:
+    sign = -1 if lower else 1
+    known = {n: v for n, v in ours.items() if not math.isnan(v)}
+    if not known:
+        return {"own": _entry(None, None)}
+    worst = min(known, key=lambda n: (sign * known[n], n))
+    parts = {"own": _entry(ours[worst], theirs.get(worst), at=worst)}
+    changes = {
+        n: sign * (known[n] - theirs[n]) for n in known if not math.isnan(theirs.get(n, math.nan))
+    }
+    if changes:
+        lost = min(changes, key=lambda n: (changes[n], n))
+        bounds = _interval({n: scores[n] for n in [lost] if n in scores}, generator, average=True)
+        parts["lost"] = _entry(ours[lost], theirs[lost], at=lost, bounds=bounds)
+    return parts
+
+
+def _flips(name: str, new: ModelScores, champion: ModelScores | None) -> float | None:
+    before, after = _right(champion or {}), _right(new)
+    if not before.keys() & after.keys():
+        return None
+    found = flips(before, after)
+    return found.negative if name == "negative_flips" else found.positive
+
+
+def _right(examined: ModelScores) -> dict[int, np.ndarray]:
+    return {
+        number: each.predictions.correct
+        for number, each in examined.items()
+        if each.predictions is not None
+    }
+
+
+def _by_class(examined: ModelScores | None) -> dict[int, float]:
+    """Return the accuracy on the rows of each class, over all holdouts as one."""
+    answers = [each.predictions for each in (examined or {}).values() if each.predictions]
+    if not answers:
+        return {}
+    labels = np.concatenate([each.labels for each in answers])
+    right = np.concatenate([each.correct for each in answers])
+    return {int(label): float(right[labels == label].mean()) for label in np.unique(labels)}
+
+
+def _values(examined: ModelScores | None, metric: str) -> dict[int, float]:
+    return {n: each.metrics.get(metric, math.nan) for n, each in (examined or {}).items()}
+
+
+def _paired_scores(
+    metric: str, new: ModelScores, champion: ModelScores | None
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return the champion's and the new score of each row, where the metric is their mean."""
+    if champion is None:
+        return {}
+    before, after = _right(champion), _right(new)
+    for model, right in ((champion, before), (new, after)):
+        for number, each in model.items():
+            value = each.metrics.get(metric, math.nan)
+            if number not in right or not math.isclose(right[number].mean(), value, abs_tol=1e-6):
+                return {}
+    return {number: (before[number], after[number]) for number in after}
+
+
+def _interval(
+    scores: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    generator: np.random.Generator,
+    *,
+    average: bool,
+) -> tuple[float, float] | None:
+    if not scores:
+        return None
+    before = {number: pair[0] for number, pair in scores.items()}
+    after = {number: pair[1] for number, pair in scores.items()}
+    return difference_interval(before, after, generator, average=average)
+
+
+def _mean(values: Mapping[int, float], weights: Mapping[int, int]) -> float | None:
+    if not values or any(math.isnan(value) for value in values.values()):
+        return None
+    total = sum(weights[number] for number in values)
+    return sum(weights[number] * value for number, value in values.items()) / total
+
+
+def _entry(
+    value: float | None,
+    champion: float | None,
+    *,
+    at: int | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    low, high = bounds or (None, None)
+    entry = {"value": value, "champion": champion, "low": low, "high": high}
+    return {**{name: rounded(each) for name, each in entry.items()}, "at": at}
+
+
+def difference(entry: Mapping[str, Any]) -> float | None:
+    """Return the update's value minus the champion's, where both are known."""
+    if entry["value"] is None or entry["champion"] is None:
+        return None
+    return rounded(entry["value"] - entry["champion"])
+
+
+def rounded(value: float | None) -> float | None:
+    """Return what JSON can hold, without the noise of sums: -0.01 for 0.94 - 0.95."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 8) + 0.0
