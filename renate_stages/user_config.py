@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -283,13 +284,14 @@ def project_modules(root: Path) -> dict[str, Path]:
         root: The project's folder, resolved.
     """
     found = {}
+    installed = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
     for name, module in list(sys.modules.items()):
         source = getattr(module, "__file__", None)
         if source is None or name.startswith("renate_stages"):
             continue
         file = Path(source)  # torch makes modules whose file is a bare name
-        if not file.is_absolute():
-            continue
+        if source.startswith(installed) or not file.is_absolute():
+            continue  # they are thousands, which to resolve takes a second
         file = file.resolve()
         if file.is_relative_to(root) and "site-packages" not in file.parts:
             found[name] = file
