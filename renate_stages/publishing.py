@@ -184,11 +184,11 @@ def log_results(project: Project, params: Params, state: State, tracker: trackin
 
 
 def note(project: Project) -> str:
-    """Return the verdict and the first table of the report, for a page of MLflow."""
+    """Return the report's verdict, and what the gate and the holdouts say, for a page of MLflow."""
     _, _, body = project.report.read_text(encoding="utf-8").partition("\n")  # the page has a title
     verdict, *sections = body.split("\n## ")
-    _, _, table = sections[0].partition("\n") if sections else ("", "", "")
-    return f"{verdict.strip()}\n\n{table.strip()}".strip()
+    told = [verdict, *(section.partition("\n")[2] for section in sections[:2])]
+    return "\n\n".join(part.strip() for part in told).strip()
 
 
 def _curves(project: Project) -> list[dict[str, float]]:

@@ -196,8 +196,8 @@ def change_the_data(project: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("prepare", "reasons"),
     [
-        (edit_a_parameter, ["not up to date (train, tune)", "not committed: params.yaml"]),
-        (commit_a_changed_parameter, ["not up to date (train, tune)"]),
+        (edit_a_parameter, ["not up to date (export, train, tune)", "not committed: params.yaml"]),
+        (commit_a_changed_parameter, ["not up to date (export, train, tune)"]),
         (add_a_file, ["not committed: notes.txt"]),
         (drop_the_results, ["the pipeline has not run"]),
         (tag_it, ["the tag update-3 exists"]),

@@ -81,11 +81,13 @@ def test_a_run_made_from_files_is_the_one_that_the_stages_logged(published, tmp_
     clients = MlflowClient(published.uri), MlflowClient(elsewhere)
     logged, rebuilt = (run_of(client, "update-3") for client in clients)
     assert rebuilt.data.params == logged.data.params
-    assert rebuilt.data.metrics == approx(logged.data.metrics)
+    metrics = {n: each for n, each in logged.data.metrics.items() if not n.startswith("cost.")}
+    assert len(metrics) < len(logged.data.metrics), "what it cost is in no file"
+    assert rebuilt.data.metrics == approx(metrics)
     assert rebuilt.data.tags["mlflow.note.content"] == logged.data.tags["mlflow.note.content"]
     for name in ("renate.state", "renate.key", "renate.complete", "update.number", "learner"):
         assert rebuilt.data.tags[name] == logged.data.tags[name], name
-    for metric in logged.data.metrics:
+    for metric in metrics:
         one, other = [
             [
                 (point.step, point.value)
