@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 from browser import Browser, browser, chromium
-from conftest import EXPERIMENT, Published
 from mlflow import MlflowClient
+from published_updates import EXPERIMENT, Published
 from servers import mlflow_server
 
 PROGRAM = chromium()

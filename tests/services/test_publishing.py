@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import torch
-from conftest import EXPERIMENT, Published
 from mlflow import MlflowClient
+from published_updates import EXPERIMENT, Published
 from servers import running
 
 from renate_stages import errors, files, publishing, yaml_file
