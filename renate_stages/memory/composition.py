@@ -95,7 +95,8 @@ def draw(parts: list[Part], path: Path) -> None:
         axes.bar(names, rows, bottom=base, color=colour, hatch=hatch, label=label or None)
         base += rows
     axes.set(xlabel="update that the rows came with", ylabel="rows in memory")
-    axes.set_ylim(0, 1.05 * base.max(initial=1))  # else the tallest bar ends at the frame, as if cut off
+    # Else the tallest bar ends at the frame, as if cut off.
+    axes.set_ylim(0, 1.05 * base.max(initial=1))
     if any(part.classes for part in parts):
         axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     beside = path.with_name(f".{path.name}.new")
