@@ -14,6 +14,7 @@ Two settings: a small CNN (16 channels first) on CIFAR-sized images, 32 new and 
 examples; an MLP 784-200-10 on MNIST-sized ones, 64 and 64. The data is random: its values cost no time.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import argparse

@@ -48,7 +48,8 @@ class CostRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        self.examples += len(batch.new)
+        learner: Learner = pl_module  # type: ignore[assignment]
+        self.examples += learner.num_examples(batch)
 
     def on_train_end(self, *_: Any) -> None:
         self.seconds = time.monotonic() - self._start

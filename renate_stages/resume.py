@@ -42,7 +42,8 @@ class Resume:
     Args:
         folder: Of this training alone.
         say: Tells the user, in one line, what was found.
-        whole: Write when training ends or is interrupted by a callback, and only then.
+        whole: Write when training ends or is interrupted by a callback, and only then; so it is
+            for a learner that cannot go on between two epochs.
     """
 
     folder: Path
@@ -136,7 +137,7 @@ class CheckpointWriter(Callback):
             self.found = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        whole = self.resume.whole
+        whole = self.resume.whole or not self.learner.resumes
         if not (is_last_epoch(trainer) if whole else time.monotonic() - self.last >= self.pause):
             return
         self.resume.folder.mkdir(parents=True, exist_ok=True)

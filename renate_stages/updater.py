@@ -328,9 +328,8 @@ class ModelUpdater:
         if parent.has_learner:
             tensors = read_tensors(parent.folder / LEARNER_FILES[0])
             learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
-        policy = getattr(learner, "policy", None)
-        if policy is not None and memory_rows is not None and not memory_rows.all():
-            policy.forget(memory_rows)
+        if memory_rows is not None and not memory_rows.all():
+            learner.lose_rows(memory_rows)
         if forgotten is not None and len(forgotten):
             learner.forget(forgotten)
         return learner
@@ -357,6 +356,8 @@ class ModelUpdater:
             old_classes=parent.provenance.classes if parent else (),
             has_parent=parent is not None and parent.has_model,
             max_epochs=self.params.trainer.max_epochs,
+            precision=self.params.trainer.precision,
+            gradient_clip_val=self.params.trainer.gradient_clip_val,
             say=self.say,
             parent_weights=parent_weights,
         )

@@ -3,6 +3,7 @@
 A message says what is wrong, where, what was found, what was expected, and what mends it.
 """
 
+from renate_stages.errors.avalanche import AvalancheRefusedError, AvalancheStateError
 from renate_stages.errors.base import (
     MalformedFileError,
     MissingFileError,
@@ -105,6 +106,8 @@ from renate_stages.errors.states import (
 
 __all__ = [
     "AllForgottenError",
+    "AvalancheRefusedError",
+    "AvalancheStateError",
     "BusyError",
     "ChangedPointerError",
     "ClassLabelsNeededError",

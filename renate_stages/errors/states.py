@@ -67,9 +67,9 @@ class ModelMismatchError(RenateStagesError):
 class NotFiniteError(RenateStagesError):
     """Training gave a loss that is not a finite number; no state is written."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, what: str = "The loss") -> None:
         super().__init__(
-            f"The loss is not finite after epoch {epoch}: no state was written.\n"
+            f"{what} is not finite after epoch {epoch}: no state was written.\n"
             "To mend it: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, lower "
             "what weighs the learner's own terms, such as hyperparameters.ewc_weight, or look for "
             "invalid numbers in the inputs."

@@ -58,6 +58,7 @@ class Learner(LightningModule):
     """
 
     max_epochs: ClassVar[int | None] = None  # a strategy of one pass says 1
+    policy: Any = None  # a SelectionPolicy: which examples stay in the memory; None: it has none
 
     def __init__(
         self,
@@ -216,6 +217,16 @@ class Learner(LightningModule):
         """
         return ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
 
+    def lose_rows(self, memory_rows: np.ndarray) -> None:
+        """Take notice that rows have left the memory since the parent; before `forget`, if at all.
+
+        Args:
+            memory_rows: Which rows of the memory that the parent's learner left are still there,
+                bool.
+        """
+        if self.policy is not None:
+            self.policy.forget(memory_rows)
+
     def forget(self, examples: StoredDataset) -> None:
         """Take out what was learned from examples; called before `start_update`, if at all.
 
@@ -228,6 +239,11 @@ class Learner(LightningModule):
     def tables(self) -> dict[str, list[dict[str, float]]]:
         """Return figures of this update to be kept as plot data, rows by the file's name."""
         return {}
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a training can go on between two epochs, and give the same bits."""
+        return True
 
     @property
     def served(self) -> RenateModule:
@@ -312,6 +328,10 @@ class Learner(LightningModule):
         if device.type == "cpu":
             return batch
         return StepBatch(self.moved(batch.new), tuple(self.moved(drawn) for drawn in batch.memory))
+
+    def num_examples(self, batch: Any) -> int:
+        """Return how many new examples a batch of `train_dataloader` has."""
+        return len(batch.new)
 
     def moved(self, batch: Batch) -> Batch:
         """Return a batch on the model's device."""

@@ -36,6 +36,9 @@ class UpdateContext:
         old_classes: Labels met before this update, ascending; empty where it is the first.
         has_parent: Whether the model has the weights of an earlier update.
         max_epochs: Passes over the new data; None: as many as it takes.
+        precision: As of `trainer.precision`.
+        gradient_clip_val: Largest gradient norm; None: any. For learners that step themselves:
+            Lightning clips no other gradients.
         say: Tells the user something in one line.
         parent_weights: Returns the parent's tensors by name, as they were stored; a model may have
             grown since. None without a parent.
@@ -54,5 +57,7 @@ class UpdateContext:
     old_classes: tuple[int, ...] = ()
     has_parent: bool = False
     max_epochs: int | None = None
+    precision: str = "32-true"
+    gradient_clip_val: float | None = None
     say: Callable[[str], None] = _say_nothing
     parent_weights: Callable[[], Mapping[str, Tensor]] = dict

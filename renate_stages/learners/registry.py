@@ -13,7 +13,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from renate_stages.errors import UnknownLearnerError
+from renate_stages.errors import UnknownLearnerError, did_you_mean
+from renate_stages.learners.avalanche import catalog
 
 if TYPE_CHECKING:
     from renate_stages.learners.base import Learner
@@ -214,8 +215,20 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def problem_of(name: str) -> str | None:
+    """Return what is wrong with a learner's name; None: nothing. No learner is imported for it."""
+    if catalog.is_name(name):
+        return catalog.problem_of(name)
+    if is_known(name):
+        return None
+    known = names()
+    return f"unknown learner '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})"
+
+
 def is_known(name: str) -> bool:
     """Return whether a name can be looked up; a dotted one is not imported for it."""
+    if catalog.is_name(name):
+        return catalog.problem_of(name) is None
     return name in LEARNERS or _DOTTED.fullmatch(name) is not None or name in _added()
 
 
@@ -227,7 +240,10 @@ def learner_class(name: str) -> type[Learner]:
 
     Raises:
         UnknownLearnerError: If there is none, or what is there is no learner.
+        MissingExtraError: If it is one of Avalanche, which is not installed.
     """
+    if catalog.is_name(name):
+        return _of_avalanche(name)
     from renate_stages.learners.base import Learner
 
     place = LEARNERS[name].place if name in LEARNERS else _added().get(name, name)
@@ -239,6 +255,15 @@ def learner_class(name: str) -> type[Learner]:
     if not (isinstance(found, type) and issubclass(found, Learner)):
         raise UnknownLearnerError(name, f"{place} is no subclass of Learner", names())
     return found
+
+
+def _of_avalanche(name: str) -> type[Learner]:
+    problem = catalog.problem_of(name)
+    if problem is not None:
+        raise UnknownLearnerError(name, problem, names())
+    from renate_stages.learners.avalanche.learner import named
+
+    return named(name)
 
 
 def classes() -> Iterator[type[Learner]]:

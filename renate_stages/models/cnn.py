@@ -27,6 +27,7 @@ class SmallCNN(FeatureClassifier):
             94,000 parameters.
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
         random_features: Random features between the convolutions and a shared head; 0: none.
+        nearest_mean: Whether a shared head serves the nearest class mean; see `NearestMeanHead`.
 
     Raises:
         ModelArgumentError: If an argument is out of its range.
@@ -39,6 +40,7 @@ class SmallCNN(FeatureClassifier):
         width: int = 32,
         heads: Heads = "shared",
         random_features: int = 0,
+        nearest_mean: bool = False,
     ) -> None:
         check_positive("SmallCNN", num_channels=num_channels, width=width)
         super().__init__(
@@ -59,6 +61,7 @@ class SmallCNN(FeatureClassifier):
             num_outputs=num_outputs,
             heads=heads,
             random_features=random_features,
+            nearest_mean=nearest_mean,
         )
 
 

@@ -4,6 +4,7 @@ classifier that has them."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -84,6 +85,50 @@ class RandomFeatureHead(nn.Module):
         return self.linear(torch.relu(features @ self.projection))
 
 
+class NearestMeanHead(nn.Module):
+    """A linear layer in training; served, the nearest of the classes' mean features.
+
+    Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017, Algorithm
+    1, on features of length 1. Until it is given means, and while `uses_means` is off, it is the
+    linear layer in either mode.
+
+    Args:
+        num_features: Width F of the features.
+        num_outputs: K.
+    """
+
+    means: Tensor  # (K, F), of length 1
+    known: Tensor  # (K,) bool: which classes have a mean
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_features, num_outputs)
+        self.register_buffer("means", torch.zeros(num_outputs, num_features))
+        self.register_buffer("known", torch.zeros(num_outputs, dtype=torch.bool))
+        self.uses_means = True
+
+    @torch.no_grad()
+    def take_means(self, means: Mapping[int, Tensor]) -> None:
+        """Take the mean features (F,) of classes; of those that are not named there are none."""
+        self.known.zero_()
+        for label, mean in means.items():
+            self.means[label] = mean
+            self.known[label] = True
+        self.uses_means = True
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return outputs (B, K) for features (B, F); served, -4 for classes without a mean.
+
+        Those of a class with one are its negative distance, in [-2, 0].
+        """
+        if self.training or not self.uses_means:
+            return self.linear(features)
+        unit = features / features.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        distances = torch.cdist(unit, self.means)
+        by_means = torch.where(self.known, -distances, -4.0)
+        return torch.where(self.known.any(), by_means, self.linear(features))
+
+
 class FeatureClassifier(RenateModule):
     """`head(features(x))`: the common part of the reference models.
 
@@ -96,9 +141,11 @@ class FeatureClassifier(RenateModule):
             each id given to `add_task_params`; every call then has to name a task.
         random_features: Random features between the features and the shared head; 0: none. See
             `RandomFeatureHead`. A subclass that takes this argument too can be given them later.
+        nearest_mean: Whether the shared head serves the nearest mean; see `NearestMeanHead`. As
+            with random features, a subclass that takes this argument can be given it later.
     """
 
-    head: nn.Linear | PerTaskHeads | RandomFeatureHead
+    head: nn.Linear | PerTaskHeads | RandomFeatureHead | NearestMeanHead
 
     def __init__(
         self,
@@ -108,9 +155,12 @@ class FeatureClassifier(RenateModule):
         num_outputs: int,
         heads: Heads,
         random_features: int = 0,
+        nearest_mean: bool = False,
     ) -> None:
         if random_features:  # without them a state stays as it was before there were any
             constructor_arguments = {**constructor_arguments, "random_features": random_features}
+        if nearest_mean:
+            constructor_arguments = {**constructor_arguments, "nearest_mean": True}
         super().__init__(constructor_arguments)
         name = type(self).__name__
         if heads not in ("shared", "per_task"):
@@ -118,14 +168,18 @@ class FeatureClassifier(RenateModule):
         check_positive(name, num_outputs=num_outputs)
         self.features = features
         self._sizes = num_features, num_outputs
-        if not random_features:
-            head_type = nn.Linear if heads == "shared" else PerTaskHeads
-            self.head = head_type(num_features, num_outputs)
-            return
-        check_positive(name, random_features=random_features)
         if heads != "shared":
-            raise ModelArgumentError(name, "random_features", random_features, "0 with these heads")
-        self.head = RandomFeatureHead(num_features, random_features, num_outputs)
+            if random_features or nearest_mean:
+                which = "random_features" if random_features else "nearest_mean"
+                value = random_features or nearest_mean
+                raise ModelArgumentError(name, which, value, "none with these heads")
+            self.head = PerTaskHeads(num_features, num_outputs)
+            return
+        if random_features:
+            check_positive(name, random_features=random_features)
+        if random_features and nearest_mean:
+            raise ModelArgumentError(name, "nearest_mean", True, "False with random_features")
+        self.head = self._shared_head(random_features, nearest_mean)
 
     @property
     def random_features(self) -> int:
@@ -133,9 +187,19 @@ class FeatureClassifier(RenateModule):
         return self._constructor_arguments.get("random_features", 0)
 
     @property
+    def nearest_mean(self) -> bool:
+        """Whether the head serves the nearest mean."""
+        return self._constructor_arguments.get("nearest_mean", False)
+
+    @property
     def takes_random_features(self) -> bool:
         """Whether a state with random features can be loaded again: the constructor takes them."""
         return "random_features" in inspect.signature(type(self)).parameters
+
+    @property
+    def takes_nearest_mean(self) -> bool:
+        """Whether a state with means can be loaded again: the constructor takes `nearest_mean`."""
+        return "nearest_mean" in inspect.signature(type(self)).parameters
 
     def use_random_features(self, number: int, generator: torch.Generator | None = None) -> None:
         """Put a new shared head in place of the old one. Its weights are 0.
@@ -150,38 +214,73 @@ class FeatureClassifier(RenateModule):
             ModelStateError: If the class does not take `random_features`, so that its state could
                 not be loaded again.
         """
-        if number and not self.takes_random_features:
+        if number:
+            self._refuse_unless(
+                self.takes_random_features, "random features", "random_features: int = 0"
+            )
+        self._put_head(number, False, generator)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def use_nearest_mean(self) -> None:
+        """Put a head that serves the nearest mean in place of a linear one, whose weights it keeps.
+
+        Raises:
+            ModelStateError: If the class does not take `nearest_mean`, so that its state could not
+                be loaded again.
+        """
+        self._refuse_unless(
+            self.takes_nearest_mean, "means of classes", "nearest_mean: bool = False"
+        )
+        before = self.head
+        self._put_head(0, True)
+        if isinstance(before, nn.Linear) and isinstance(self.head, NearestMeanHead):
+            self.head.linear = before
+
+    def _put_head(
+        self, random_features: int, nearest_mean: bool, generator: torch.Generator | None = None
+    ) -> None:
+        place = next(self.parameters())
+        with torch.random.fork_rng(devices=[]):  # the weights that a layer draws are not used
+            head = self._shared_head(random_features, nearest_mean, generator)
+        self.head = head.to(place.device, place.dtype)
+        for name, value in (("random_features", random_features), ("nearest_mean", nearest_mean)):
+            self._constructor_arguments.pop(name, None)
+            if value:
+                self._constructor_arguments[name] = value
+
+    def _shared_head(
+        self, random_features: int, nearest_mean: bool, generator: torch.Generator | None = None
+    ) -> nn.Linear | RandomFeatureHead | NearestMeanHead:
+        num_features, num_outputs = self._sizes
+        if random_features:
+            return RandomFeatureHead(num_features, random_features, num_outputs, generator)
+        return (NearestMeanHead if nearest_mean else nn.Linear)(num_features, num_outputs)
+
+    def _refuse_unless(self, takes: bool, what: str, argument: str) -> None:
+        if not takes:
             name = type(self).__name__
             raise ModelStateError(
                 name,
-                "it would have a head on random features, which its constructor does not know.",
-                f"let {name} take `random_features: int = 0` and give it to FeatureClassifier",
+                f"it would have a head on {what}, which its constructor does not know.",
+                f"let {name} take `{argument}` and give it to FeatureClassifier",
             )
-        place = next(self.parameters())
-        with torch.random.fork_rng(devices=[]):  # the weights that a layer draws are not used
-            num_features, num_outputs = self._sizes
-            head = (
-                RandomFeatureHead(num_features, number, num_outputs, generator)
-                if number
-                else nn.Linear(num_features, num_outputs)
-            )
-        for parameter in head.parameters():
-            nn.init.zeros_(parameter)
-        self.head = head.to(place.device, place.dtype)
-        self._constructor_arguments.pop("random_features", None)
-        if number:
-            self._constructor_arguments["random_features"] = number
 
     def set_extra_state(self, state: Any) -> None:
-        """Take the stored tasks' heads, and random features as the state has them.
+        """Take the stored tasks' heads, and the kind of the shared one, as the state has them.
 
         Raises:
             ModelStateError: If the state was not written by a `RenateModule` of this library.
         """
         super().set_extra_state(state)
-        number = state["constructor_arguments"].get("random_features", 0)
-        if number != self.random_features and not isinstance(self.head, PerTaskHeads):
+        stored = state["constructor_arguments"]
+        number, nearest = stored.get("random_features", 0), stored.get("nearest_mean", False)
+        if isinstance(self.head, PerTaskHeads):
+            return
+        if number != self.random_features:
             self.use_random_features(number)
+        if nearest and not self.nearest_mean:
+            self.use_nearest_mean()
 
     def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
         """Return the outputs (B, K), not normalised.

@@ -26,6 +26,7 @@ class MLP(FeatureClassifier):
         dropout: Share of hidden values set to zero in training, in [0, 1).
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
         random_features: Random features between the last hidden layer and a shared head; 0: none.
+        nearest_mean: Whether a shared head serves the nearest class mean; see `NearestMeanHead`.
 
     Raises:
         ModelArgumentError: If an argument is out of its range.
@@ -41,6 +42,7 @@ class MLP(FeatureClassifier):
         dropout: float = 0.0,
         heads: Heads = "shared",
         random_features: int = 0,
+        nearest_mean: bool = False,
     ) -> None:
         if isinstance(hidden_size, Sequence):
             widths = list(hidden_size)
@@ -78,4 +80,5 @@ class MLP(FeatureClassifier):
             num_outputs=num_outputs,
             heads=heads,
             random_features=random_features,
+            nearest_mean=nearest_mean,
         )

@@ -28,13 +28,19 @@ class ResNet18(FeatureClassifier):
         width: Channels of the first stage; the others have 2, 4 and 8 times as many. 64 makes
             11,173,962 parameters for 10 outputs, and features of 512.
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
+        nearest_mean: Whether a shared head serves the nearest class mean; see `NearestMeanHead`.
 
     Raises:
         ModelArgumentError: If an argument is out of its range.
     """
 
     def __init__(
-        self, num_outputs: int, num_channels: int = 3, width: int = 64, heads: Heads = "shared"
+        self,
+        num_outputs: int,
+        num_channels: int = 3,
+        width: int = 64,
+        heads: Heads = "shared",
+        nearest_mean: bool = False,
     ) -> None:
         check_positive("ResNet18", num_channels=num_channels, width=width)
         super().__init__(
@@ -58,6 +64,7 @@ class ResNet18(FeatureClassifier):
             num_features=8 * width,
             num_outputs=num_outputs,
             heads=heads,
+            nearest_mean=nearest_mean,
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from renate_stages.learners import registry
+from renate_stages.learners.avalanche import catalog
 
 Spaces = dict[str, dict[str, list[Any]]]
 
@@ -38,6 +39,20 @@ LEARNERS: dict[str, Spaces] = {
     "EWC": {"ewc_weight": {"loguniform": [1.0, 10000.0]}},
 }
 
+AVALANCHE: dict[str, Spaces] = {  # by part of a learner's name
+    "ER": REPLAY,
+    "DER": REPLAY | {"alpha": {"loguniform": [0.05, 2.0]}, "beta": {"loguniform": [0.1, 2.0]}},
+    "ER-ACE": REPLAY,
+    "EWC": {"ewc_lambda": {"loguniform": [1.0, 10000.0]}},
+    "SI": {"si_lambda": {"loguniform": [0.01, 100.0]}},
+    "MAS": {"lambda_reg": {"loguniform": [0.001, 10.0]}},
+    "LwF": {
+        "alpha": {"loguniform": [0.1, 10.0]},
+        "temperature": {"ordinal": [1.0, 2.0, 4.0]},
+    },
+    "LFL": {"lambda_e": {"loguniform": [0.0001, 1.0]}},
+}
+
 
 def of_learners(names: Iterable[str], optimizer: Any = "SGD") -> dict[str, Any]:
     """Return the default spaces of learners, by hyperparameter.
@@ -52,6 +67,9 @@ def of_learners(names: Iterable[str], optimizer: Any = "SGD") -> dict[str, Any]:
         if known is None or "backbone" not in known.needs:  # those solve for the head, in one pass
             spaces |= GRADIENT
         spaces |= LEARNERS.get(name, {})
+        if catalog.is_name(name):
+            for part in catalog.composed(name).parts:
+                spaces |= AVALANCHE.get(part, {})
     if optimizer in ("Adam", "AdamW") and "learning_rate" in spaces:
         spaces["learning_rate"] = ADAPTIVE_LEARNING_RATE
         del spaces["momentum"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from renate_stages.errors import InvalidParamsError, did_you_mean
 from renate_stages.learners import registry
+from renate_stages.learners.avalanche import catalog
 from renate_stages.tuning import default_spaces
 from renate_stages.tuning.domains import Domain
 
@@ -49,7 +50,7 @@ class SearchSpace:
         problems: list[str] = []
         domains: dict[str, Domain] = {}
         names = _learners(learner, problems)
-        if isinstance(learner, Mapping) and names:
+        if isinstance(learner, Mapping) and "avalanche" not in learner and names:
             domains["learner"] = Domain("choice", tuple(names))
         spaces, constants = _divided(hyperparameters, names, problems)
         automatic = frozenset(name for name, content in spaces.items() if content == AUTO)
@@ -163,7 +164,10 @@ def taken_by(learner: str) -> frozenset[str]:
 
 def _learners(learner: Any, problems: list[str]) -> list[str]:
     names: Iterable[Any] = [learner]
-    if isinstance(learner, Mapping):
+    if isinstance(learner, Mapping) and set(learner) == {"avalanche"}:
+        joined = _of_avalanche(learner["avalanche"], problems)
+        names = [] if joined is None else [joined]
+    elif isinstance(learner, Mapping):
         try:
             domain = Domain.parse(learner)
             if domain.kind != "choice":
@@ -175,11 +179,23 @@ def _learners(learner: Any, problems: list[str]) -> list[str]:
     for name in names:
         if not isinstance(name, str):
             problems.append(f"learner: expected a name or {{choice: [...]}}, found {name!r}")
-        elif not registry.is_known(name):
-            known = registry.names()
-            hint = did_you_mean(name, known)
-            problems.append(f"learner: unknown learner '{name}'{hint} (known: {', '.join(known)})")
+        elif problem := registry.problem_of(name):
+            problems.append(f"learner: {problem}")
     return [name for name in names if isinstance(name, str) and registry.is_known(name)]
+
+
+def _of_avalanche(content: Any, problems: list[str]) -> str | None:
+    """Return the learner's name for `{plugins: [ER, LwF]}`."""
+    plugins = content.get("plugins") if isinstance(content, Mapping) else None
+    if not (
+        isinstance(plugins, list)
+        and plugins
+        and all(isinstance(each, str) for each in plugins)
+        and set(content) == {"plugins"}
+    ):
+        problems.append(f"learner.avalanche: expected {{plugins: [names]}}, found {content!r}")
+        return None
+    return catalog.name_of(plugins)
 
 
 def _divided(

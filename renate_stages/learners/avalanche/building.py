@@ -1,0 +1,231 @@
+"""What an update of a strategy is made of: model, optimizer, loss, plugins, experience."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from renate_stages.errors import UnfitHeadError
+from renate_stages.learners.avalanche import catalog, codec, mended
+from renate_stages.learners.avalanche.examples import Examples, experience
+from renate_stages.learners.avalanche.model import as_avalanche_model
+from renate_stages.models.features import backbone_of
+from renate_stages.models.heads import FeatureClassifier, NearestMeanHead
+from renate_stages.models.module import unwrap
+from renate_stages.optimization import default_loss
+
+if TYPE_CHECKING:
+    from renate_stages.learners.avalanche.learner import AvalancheLearner
+
+
+class Criterion(nn.Module):
+    """The user's loss as Avalanche calls one.
+
+    Args:
+        loss_fn: Of outputs and targets, one value per example or their mean.
+    """
+
+    def __init__(self, loss_fn: Any) -> None:
+        super().__init__()
+        self.loss_fn = loss_fn
+        self.reduction = "mean"
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = self.loss_fn(outputs, targets)
+        return losses.mean() if self.reduction == "mean" else losses
+
+
+class Run:
+    """A strategy, ready for its update.
+
+    Args:
+        learner: Whose update it is; its data is there.
+    """
+
+    def __init__(self, learner: AvalancheLearner) -> None:
+        from renate_stages.learners.avalanche.learner import load
+
+        context = learner.context
+        tasks = learner.model.task_ids
+        task = tasks.index(context.task_id) if context.task_id in tasks else 0
+        self.learner = learner
+        self.task = task if len(tasks) > 1 else None
+        self.examples = Examples(learner.memory, learner.new, context.test_transforms, task)
+        self.optimizer: Any = learner.own_optimizer
+        self.is_icarl = learner.composed.strategy == "iCaRL"
+        self.model: nn.Module = as_avalanche_model(learner.model, context.task_id)
+        criterion: Any = (
+            nn.CrossEntropyLoss() if context.loss_fn is default_loss else Criterion(context.loss_fn)
+        )
+        plugins = [
+            load(catalog.PARTS[name].place)(**self._arguments(name))
+            if name in catalog.PARTS
+            else load(name)()
+            for name in learner.composed.plugins
+        ]
+        if self.is_icarl:
+            self.model, criterion, more = self._icarl()
+            plugins += more
+        for plugin in plugins:
+            codec.check_known(plugin)
+        part = catalog.PARTS[learner.composed.strategy]
+        own = {} if self.is_icarl else self._arguments(learner.composed.strategy)
+        self.strategy = load(part.place)(
+            model=self.model,
+            optimizer=self.optimizer,
+            criterion=criterion,
+            train_mb_size=learner.batch_size,
+            eval_mb_size=learner.batch_size,
+            train_epochs=context.max_epochs or 1,
+            device=learner.device,
+            plugins=plugins,
+            evaluator=None,
+            **own,
+        )
+        self.strategy.backward = learner.backward_of_step
+        self.strategy.optimizer_step = learner.optimizer_step_of_step
+
+    def _arguments(self, name: str) -> dict[str, Any]:
+        arguments = catalog.PARTS[name].arguments
+        values = self.learner.values
+        return {argument.theirs or key: values[key] for key, argument in arguments.items()}
+
+    def _icarl(self) -> tuple[nn.Module, Any, list[Any]]:
+        """Return iCaRL's model, loss and plugins, as Avalanche's class would put them together.
+
+        Raises:
+            UnfitHeadError: If the model has no head that could be the nearest mean's.
+        """
+        module = unwrap(self.learner.model)
+        if not (isinstance(module, FeatureClassifier) and module.takes_nearest_mean):
+            cure = (
+                "take one of renate_stages.models, or let yours take `nearest_mean: bool = False`"
+            )
+            raise UnfitHeadError("Avalanche-iCaRL", type(module).__name__, "serves no means", cure)
+        if not isinstance(module.head, NearestMeanHead):
+            module.use_nearest_mean()
+        assert isinstance(module.head, NearestMeanHead)
+        exemplars = mended.Exemplars(**self._arguments("iCaRL"))
+        exemplars.examples = self.examples
+        model = mended.served_by_means(backbone_of(self.learner.model), module.head.linear)
+        loss = mended.Distilled()
+        return model, loss, [exemplars, loss]
+
+    # -- what survives ----------------------------------------------------------------------------
+
+    def encode(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the strategy's state as JSON, and its tensors."""
+        encoder = codec.Encoder()
+        strategy = self.strategy
+        stored = {
+            "classes_by_update": self.classes_by_update,
+            "trained": [each.requires_grad for each in self.model.parameters()],
+            "strategy": encoder.fields(strategy, "strategy"),
+            "plugins": {
+                type(plugin).__name__: encoder.fields(plugin, type(plugin).__name__)
+                for plugin in strategy.plugins
+            },
+            "optimizer": self._encoded_optimizer(encoder),
+        }
+        return stored, encoder.tensors
+
+    def start_from(self, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `encode` returned at the parent's end, and make the update's experience.
+
+        Args:
+            stored: Empty where the parent's learner was none of Avalanche's.
+            tensors: Its tensors.
+        """
+        self.restore(stored, tensors)
+        adopted = not stored and self._adopt_memory()
+        self._fit_memory()
+        before = [list(each) for each in stored.get("classes_by_update", [])]
+        old = {*self.learner.context.old_classes, *(label for each in before for label in each)}
+        dataset = self.examples.new()
+        classes = sorted({int(each) for each in dataset.targets} - old)  # type: ignore[attr-defined]
+        self.classes_by_update = [*before, classes]
+        number = self.strategy.clock.train_exp_counter + adopted
+        self.experience = experience(
+            dataset, number, sorted(old), self.classes_by_update, self.task
+        )
+
+    def restore(self, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take what `encode` returned, of the parent's learner or of a training that goes on."""
+        learner = self.learner
+        decoder = codec.Decoder(tensors, self.examples, self.model, learner.device)
+        plugins = {type(plugin).__name__: plugin for plugin in self.strategy.plugins}
+        left = stored.get("plugins", {})
+        for name, plugin in plugins.items():
+            if name in left:
+                decoder.fields(plugin, left[name])
+                if hasattr(plugin, "reopen"):
+                    plugin.reopen()
+        if lost := sorted(left.keys() - plugins.keys()):
+            learner.context.say(f"not used any more of the parent's state: {', '.join(lost)}")
+        if "strategy" in stored:
+            decoder.fields(self.strategy, stored["strategy"])
+        for parameter, trained in zip(
+            self.model.parameters(), stored.get("trained", ()), strict=False
+        ):
+            parameter.requires_grad_(trained)
+        self._restore_optimizer(stored.get("optimizer"), decoder)
+
+    def finish(self) -> None:
+        """Write into the user's model what the strategy would serve beside its weights."""
+        if self.is_icarl:
+            head: Any = unwrap(self.learner.model).head
+            means: Any = self.model.eval_classifier
+            head.take_means(means.class_means_dict)
+
+    def _adopt_memory(self) -> bool:
+        """Offer the buffers the memory that a learner of another kind left; whether one took it."""
+        count = self.examples.num_old
+        if not count:
+            return False
+        memory = self.examples.of(np.arange(count))
+        for policy in self._buffers():
+            policy.post_adapt(self.strategy, experience(memory, 0, (), [[]], self.task))
+        taken = any(len(policy.buffer) for policy in self._buffers())
+        what = "are offered to its buffers" if taken else "are not what this strategy keeps"
+        self.learner.context.say(f"the memory's {count} examples {what}")
+        return taken
+
+    def _fit_memory(self) -> None:
+        """Let buffers have the size that this update's hyperparameters say."""
+        size = self.learner.values.get("memory_size")
+        for policy in self._buffers():
+            if size is not None and policy.buffer_groups:
+                policy.resize(self.strategy, size)
+
+    def _buffers(self) -> list[Any]:
+        holders = (self.strategy, *self.strategy.plugins)
+        found = [getattr(holder, "storage_policy", None) for holder in holders]
+        return [policy for policy in found if policy is not None]
+
+    def _encoded_optimizer(self, encoder: codec.Encoder) -> Any:
+        state = self.optimizer.state
+        names = {id(each): name for name, each in self.model.named_parameters()}
+        return {
+            "class": type(self.optimizer).__name__,
+            "state": {
+                names[id(each)]: encoder.encode(dict(values), f"optimizer/{names[id(each)]}")
+                for each, values in state.items()
+                if values and id(each) in names
+            },
+        }
+
+    def _restore_optimizer(self, stored: Mapping[str, Any] | None, decoder: codec.Decoder) -> None:
+        """Let momentum go on over updates, as it does in Avalanche; rates are this update's."""
+        if stored is None or stored["class"] != type(self.optimizer).__name__:
+            return
+        parameters = dict(self.model.named_parameters())
+        self.strategy.make_optimizer(reset_optimizer_state=True)
+        for name, values in stored["state"].items():
+            if name in parameters:
+                restored = decoder.decode(values)
+                if isinstance(restored.get("step"), Tensor):
+                    restored["step"] = restored["step"].cpu()  # where torch keeps it
+                self.optimizer.state[parameters[name]] = restored

@@ -1,0 +1,195 @@
+"""Our examples as Avalanche's datasets: read from their stores, and known by their rows.
+
+The rows of the parent's memory and of the new data are counted through, the memory's first. Every
+dataset that Avalanche makes of one (a subset, a buffer) keeps the numbers of its rows, so that what
+a strategy holds can be told without holding an example.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
+from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
+from avalanche.benchmarks.utils.data import AvalancheDataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute, TensorDataAttribute
+from avalanche.benchmarks.utils.flat_data import FlatData
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from renate_stages.data import StoredDataset
+from renate_stages.data.stored import Batched, Transform
+
+ROW = "renate_row"  # the data attribute with the numbers of rows
+_STANDARD = {ROW, "targets", "targets_task_labels"}
+
+
+class Stored(NamedTuple):
+    """An example's inputs as stored, and whether they came with this update."""
+
+    inputs: Any
+    is_new: bool
+
+
+class Examples:
+    """The parent's memory and the new data of an update.
+
+    Args:
+        memory: Past examples, with the transforms of replay.
+        new: New examples, with the transforms of training.
+        evaluation: Transforms of inputs and targets, as examples are measured.
+        task: Label of this update's task, >= 0.
+    """
+
+    def __init__(
+        self, memory: StoredDataset, new: StoredDataset, evaluation: tuple[Any, Any], task: int
+    ) -> None:
+        self.num_old, self.num_new, self.task = len(memory), len(new), task
+        self._parts = [StoredDataset(each.store, each.rows) for each in (memory, new)]
+        self._labels = [
+            _labels(stored, each.target_transform)
+            for stored, each in zip(self._parts, (memory, new), strict=True)
+        ]
+        replayed, trained = (_of_one(each.transform) for each in (memory, new))
+        measured = _of_one(evaluation[0])
+
+        def train(example: Stored) -> Any:
+            return (trained if example.is_new else replayed)(example.inputs)
+
+        def evaluate(example: Stored) -> Any:
+            return measured(example.inputs)
+
+        self._groups = {"train": (train, None), "eval": (evaluate, None)}
+
+    def new(self) -> AvalancheDataset:
+        """Return the new examples."""
+        return self.of(np.arange(self.num_old, self.num_old + self.num_new))
+
+    def of(
+        self,
+        rows: np.ndarray,
+        tasks: np.ndarray | None = None,
+        columns: Mapping[str, Tensor] | None = None,
+    ) -> AvalancheDataset:
+        """Return some examples, in their order.
+
+        Args:
+            rows: Their numbers, int64 `(n,)`.
+            tasks: Labels of their tasks, int64 `(n,)`; None: this update's.
+            columns: What is kept beside each and part of an item, by name, `(n, ...)`.
+        """
+        labels = [self._label(row) for row in rows]
+        dataset = _make_taskaware_classification_dataset(
+            _Rows(self, rows, labels),
+            targets=labels,
+            task_labels=self.task if tasks is None else tasks.tolist(),
+            transform_groups=self._groups,
+        )
+        attributes = [DataAttribute(rows.tolist(), name=ROW, use_in_getitem=False)]
+        for name, column in (columns or {}).items():
+            values = FlatData([list(column)], discard_elements_not_in_indices=True)
+            attributes.append(TensorDataAttribute(values, name=name, use_in_getitem=True))
+        for attribute in attributes:
+            dataset = dataset.update_data_attribute(attribute.name, attribute)
+        return dataset
+
+    def read(self, row: int) -> Any:
+        """Return the inputs of a row, as stored."""
+        old = row < self.num_old
+        return self._parts[not old][int(row) - (0 if old else self.num_old)][0]
+
+    def _label(self, row: int) -> int:
+        old = row < self.num_old
+        return int(self._labels[not old][int(row) - (0 if old else self.num_old)])
+
+
+class _Rows(Dataset):
+    """Rows as pairs of what is stored and a label."""
+
+    def __init__(self, examples: Examples, rows: np.ndarray, labels: Sequence[int]) -> None:
+        self.examples, self.rows, self.labels = examples, rows, labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Stored, int]:
+        row = int(self.rows[index])
+        stored = Stored(self.examples.read(row), row >= self.examples.num_old)
+        return stored, self.labels[index]
+
+
+def rows_of(dataset: AvalancheDataset) -> np.ndarray:
+    """Return the numbers of a dataset's rows, int64 `(n,)`."""
+    return np.fromiter(getattr(dataset, ROW), dtype=np.int64, count=len(dataset))
+
+
+def tasks_of(dataset: AvalancheDataset) -> np.ndarray:
+    """Return the task labels of a dataset's rows, int64 `(n,)`."""
+    labels: Any = dataset.targets_task_labels  # type: ignore[attr-defined]
+    return np.fromiter(labels, dtype=np.int64, count=len(dataset))
+
+
+def columns_of(dataset: AvalancheDataset) -> dict[str, Tensor]:
+    """Return what a dataset keeps beside each row, such as logits, by name, `(n, ...)`."""
+    return {
+        name: torch.stack([torch.as_tensor(each) for each in attribute])
+        for name, attribute in dataset._data_attributes.items()
+        if name not in _STANDARD
+    }
+
+
+def experience(
+    dataset: AvalancheDataset,
+    number: int,
+    old_classes: Sequence[int],
+    classes_by_update: Sequence[Sequence[int]],
+    task: int | None,
+) -> DatasetExperience:
+    """Return an update as Avalanche's strategies look at it.
+
+    Args:
+        dataset: The new examples.
+        number: Updates before it that this strategy has seen.
+        old_classes: Labels met before.
+        classes_by_update: New labels of each update that the strategy has seen, this one last.
+        task: Label of its task where there are several; None where there is one.
+    """
+    made: Any = DatasetExperience(dataset=dataset, current_experience=number)
+    classes = sorted({int(each) for each in dataset.targets})  # type: ignore[attr-defined]
+    made.classes_in_this_experience = classes
+    made.previous_classes = set(old_classes)
+    made.classes_seen_so_far = {*old_classes, *classes}
+    made.benchmark = SimpleNamespace(  # what iCaRL asks it
+        n_classes_per_exp=[len(each) for each in classes_by_update],
+        classes_order=[label for each in classes_by_update for label in each],
+    )
+    if task is not None:
+        made.task_labels, made.task_label = [task], task
+    return made
+
+
+def _labels(dataset: StoredDataset, transform: Transform | None) -> np.ndarray:
+    """Return the labels as a strategy is to see them, int64 `(len,)`."""
+    labels = dataset.labels()
+    if labels is None:
+        return np.empty(0, dtype=np.int64)
+    if transform is None or not len(labels):
+        return labels
+    if isinstance(transform, Batched):
+        return np.asarray(transform(torch.from_numpy(labels)), dtype=np.int64)
+    return np.array([int(transform(torch.tensor(each))) for each in labels], dtype=np.int64)
+
+
+def _of_one(transform: Transform | None) -> Transform:
+    """Return a transform of one example's inputs."""
+    if transform is None:
+        return lambda inputs: inputs
+    if isinstance(transform, Batched):
+        whole = transform
+        return lambda inputs: whole(inputs.unsqueeze(0))[0]
+    return transform
