@@ -13,6 +13,7 @@ from renate_stages import files, prepared
 from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
+from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.params import DataParams, Params
 from renate_stages.prepared import SPLITS
@@ -63,6 +64,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If parameters, the user's functions or the data cannot be used.
     """
     params = Params.load(project.params)
+    registry.check_installed(params.search_space.learners)
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     splits, user = Splits(), None
     if params.update.kind == "update":
