@@ -383,7 +383,7 @@ def verify(
         bool, typer.Option("--deep", help="also read every file of parent-state/ and state/")
     ] = False,
 ) -> None:
-    """Check the chain of hashes over all tagged updates, the champion, and --deep the files."""
+    """Check the chain of hashes over all tagged updates, and the champion; --deep: the files."""
     from renate_stages import lineage, state
 
     project = Project.find()

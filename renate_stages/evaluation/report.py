@@ -187,7 +187,9 @@ def _holdout_table(
     before = history.matrix(metric, "before").get(update, {})
     flips = figures.get("flips", {}).get("holdout", {})
     parent_serves = measured is not None and measured.relation == "parent"
-    champion = {} if measured is None or parent_serves else measured.champion or {}
+    champion: dict[int, float] = {}
+    if measured is not None and measured.champion and not parent_serves:
+        champion = {n: each.metrics[metric] for n, each in measured.champion.items()}
     rows = []
     for holdout, after in history.matrix(metric).get(update, {}).items():
         start = before.get(holdout)
@@ -197,8 +199,7 @@ def _holdout_table(
             changed = flips[str(holdout)]
             row += [f"{100 * changed[side]:.1f} %" for side in ("negative", "positive")]
         if champion:
-            serving = champion[holdout].metrics[metric]
-            row += [serving, f"{after - serving:+.4f}"]
+            row += [champion[holdout], f"{after - champion[holdout]:+.4f}"]
         rows.append(row)
     head = ["holdout of", "parent's model", "new model", "change"]
     head += ["now wrong", "now right"] if flips else []

@@ -9,12 +9,13 @@ With a[i] the metric on holdout i, n[i] its rows:
                      holdout, and against its figure there every loss elsewhere would pass.
     classes          likewise, over the accuracy of each class on all holdouts as one
     slices           likewise, of each value of each field of `evaluation.slices`
-    calibration_error  over all holdouts as one: see `evaluation.calibration`
+    calibration_error
+                     of all holdouts as one, see `evaluation.calibration`
     negative_flips   share of all rows that the champion had right and the update has wrong
     positive_flips   the reverse
 
-Beside a difference stands its interval (95 %, paired bootstrap), where the metric is the share of
-right answers.
+Beside a difference stands its interval (95 %, paired bootstrap), where the figure is a share of right
+answers; that of a class or a slice is drawn from its own rows.
 """
 
 from __future__ import annotations
