@@ -11,6 +11,7 @@ from renate_stages.gate.verdict import section
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
+    from renate_stages.gate.figures import Measured
     from renate_stages.gate.verdict import Verdict
     from renate_stages.params import EvaluationParams
     from renate_stages.state import State
@@ -29,6 +30,7 @@ class Findings:
         hyperparameters: Those that the model was trained with.
         parent: Number of the update that this one starts from; 0: none that has plots.
         gate: What the gate says.
+        measured: What it was said of.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class Findings:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     parent: int = 0
     gate: Verdict | None = None
+    measured: Measured | None = None
 
 
 def update_report(state: State, evaluation: EvaluationParams, findings: Findings) -> str:
@@ -58,7 +61,7 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
             *(section(findings.gate) if findings.gate else []),
             f"## {evaluation.metric} on every holdout",
             "",
-            *_holdout_table(history, made.update, evaluation.metric, figures),
+            *_holdout_table(history, made.update, evaluation.metric, figures, findings.measured),
             "",
             *_weakest(figures),
             "## Over all updates",
@@ -174,10 +177,19 @@ def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
 
 
 def _holdout_table(
-    history: EvaluationHistory, update: int, metric: str, figures: Mapping[str, Any]
+    history: EvaluationHistory,
+    update: int,
+    metric: str,
+    figures: Mapping[str, Any],
+    measured: Measured | None,
 ) -> list[str]:
+    """Tell the new model's figures beside the parent's, and the champion's where it is another."""
     before = history.matrix(metric, "before").get(update, {})
     flips = figures.get("flips", {}).get("holdout", {})
+    parent_serves = measured is not None and measured.relation == "parent"
+    champion: dict[int, float] = {}
+    if measured is not None and measured.champion and not parent_serves:
+        champion = {n: each.metrics[metric] for n, each in measured.champion.items()}
     rows = []
     for holdout, after in history.matrix(metric).get(update, {}).items():
         start = before.get(holdout)
@@ -186,9 +198,15 @@ def _holdout_table(
         if flips:
             changed = flips[str(holdout)]
             row += [f"{100 * changed[side]:.1f} %" for side in ("negative", "positive")]
+        if champion:
+            row += [champion[holdout], f"{after - champion[holdout]:+.4f}"]
         rows.append(row)
     head = ["holdout of", "parent's model", "new model", "change"]
-    return _table(head + (["now wrong", "now right"] if flips else []), rows)
+    head += ["now wrong", "now right"] if flips else []
+    if champion and measured is not None:
+        head += [f"champion (update {measured.champion_update})", "change against it"]
+    said = ["", "The champion is the parent's model."] if parent_serves else []
+    return [*_table(head, rows), *said]
 
 
 def _weakest(figures: Mapping[str, Any]) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from renate_stages import exported_program, files, publishing, tracking
 from renate_stages.evaluation.report import Findings, model_card, update_report
-from renate_stages.exported import Exported
+from renate_stages.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
-from renate_stages.gate.rules import CLASSES
 from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import read_tuned
@@ -53,15 +53,15 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             )
             files.write_text(folder / "MODEL_CARD.md", card)
             description(params, state).write(folder)
-        verdict = pass_gate(project, params, state, user)
+        measured = measure(project, params, state, user)
+        verdict = pass_gate(params, measured)
         files.write_json(project.verdict, verdict.content)
         data, search, figures = (  # older projects lack some
             files.read_json(path) if path.is_file() else {}
             for path in (project.data_metrics, project.tuning / SEARCH, project.update_metrics)
         )
-        findings = Findings(
-            data, search, figures, params.hyperparameters, params.update.parent, verdict
-        )
+        values, parent = params.hyperparameters, params.update.parent
+        findings = Findings(data, search, figures, values, parent, verdict, measured)
         report = update_report(state, params.evaluation, findings)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
@@ -103,20 +103,33 @@ def description(params: Params, state: State) -> Exported:
     )
 
 
-def pass_gate(project: Project, params: Params, state: State, user: UserConfig) -> Verdict:
-    """Measure the new model and the champion on all holdouts of the state, and judge."""
+def measure(project: Project, params: Params, state: State, user: UserConfig) -> Measured:
+    """Measure the new model, written to `export/`, and the champion on all holdouts of the state.
+
+    Where the champion is this very model, as after `promote`, there is nothing to compare with.
+    """
     champion = Exported()
     if project.champion.is_dir():  # a project generated before there was a gate has none
         champion = Exported.read(project.champion)
-    rows_count = champion or any(rule.figure == CLASSES for rule in params.rules)
-    if rows_count and state.split("holdouts"):
+    itself = champion.state == state.identity and is_same(project.champion, project.export)
+    opponent = Exported() if itself else champion
+    if (opponent or any(rule.by_row for rule in params.rules)) and state.split("holdouts"):
         from renate_stages.gate.challenge import challenge
 
-        measured = challenge(project, params, state, user, champion)
+        measured = challenge(project, params, state, user, opponent)
     else:
         history, number = state.evaluations(), state.provenance.update
-        problem = "no holdout is kept to measure it on" if champion else None
-        measured = Measured(number, history.examined(number), champion.update, None, problem)
+        problem = "no holdout is kept to measure it on" if opponent else None
+        measured = Measured(number, history.examined(number), opponent.update, None, problem)
+    if itself:
+        return replace(measured, champion_update=champion.update, relation="itself")
+    if champion and champion.state == state.provenance.parent:
+        return replace(measured, relation="parent")
+    return measured
+
+
+def pass_gate(params: Params, measured: Measured) -> Verdict:
+    """Hold what was measured against `export.promote`."""
     lower = params.evaluation.lower_is_better
     generators = Generators(params.seed, params.update.number)
     return judge(params.rules, measured, params.evaluation.metric, lower, generators)
