@@ -47,7 +47,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 files.link_or_copy(state.folder / name, folder / name)
             copy_code(project, folder)
             write_checkpoint(state.folder, folder / "model.ckpt")
-            reason = exported_program.write_program(folder, state, params, user)
+            lacking = exported_program.write_program(folder, state, params, user)
             card = (
                 f"{model_card(state, params.evaluation)}\n{exported_program.card_section(folder)}"
             )
@@ -66,8 +66,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         files.write_text(project.report, report)
         if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
             publishing.log_results(project, params, state, tracker)
-    if reason:
-        say(f"no export/{exported_program.PROGRAM}: PyTorch could not trace the model: {reason}")
+    for name, reason in lacking.items():
+        say(f"no export/{name}: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
     say(f"gate: {verdict.headline}")
 
