@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Findings:
         parent: Number of the update that this one starts from; 0: none that has plots.
         gate: What the gate says.
         measured: What it was said of.
+        pictures: A line of Markdown for each, which links it.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Findings:
     parent: int = 0
     gate: Verdict | None = None
     measured: Measured | None = None
+    pictures: Sequence[str] = ()
 
 
 def update_report(state: State, evaluation: EvaluationParams, findings: Findings) -> str:
@@ -68,7 +70,7 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
             "",
             *_table(("figure", "value"), [*_figures(state, evaluation), *_told(figures)]),
             "",
-            *_pictures(findings.parent),
+            *_pictures(findings.parent, findings.pictures),
             *_data(findings.data),
             *(_search(findings.search) or _hyperparameters(findings.hyperparameters)),
             *_forgotten(made.left, made.kind),
@@ -230,15 +232,22 @@ def _told(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
     return rows
 
 
-def _pictures(parent: int) -> list[str]:
+def _pictures(parent: int, pictures: Sequence[str]) -> list[str]:
     against = f", `dvc plots diff update-{parent}`" if parent else ""
+    beside = [
+        "They lie beside this report where it was made, and are in neither Git nor DVC: not in a pull",
+        "request. `renate-stages publish` draws them in any checkout of this update.",
+        "",
+        *pictures,
+        "",
+    ]
     return [
         "## Pictures and cost",
         "",
-        f"`dvc plots show`{against}; as PNG in this update's MLflow run, under `plots/`: the metrics",
-        "on every holdout, forgetting, confusion, classes, learning curve, memory. There too, as",
+        f"`dvc plots show`{against}; as PNG in this update's MLflow run, under `plots/`. There too, as",
         "`cost.*`: seconds, examples, peak memory, size of the state.",
         "",
+        *(beside if pictures else []),
     ]
 
 

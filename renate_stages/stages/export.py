@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
+from renate_stages.pictures import draw_pictures, links
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.run_identity import run_identity
@@ -24,7 +26,7 @@ from renate_stages.user_config import UserConfig, project_modules
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Write `export/` (model, program, card), the gate's verdict and `reports/update.md`.
+    """Write `export/` (model, program, card), the gate's verdict and the report with its pictures.
 
     They are added to the MLflow run. What is in `export/` does not depend on the champion.
 
@@ -47,7 +49,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 files.link_or_copy(state.folder / name, folder / name)
             copy_code(project, folder)
             write_checkpoint(state.folder, folder / "model.ckpt")
-            reason = exported_program.write_program(folder, state, params, user)
+            lacking = exported_program.write_program(folder, state, params, user)
             card = (
                 f"{model_card(state, params.evaluation)}\n{exported_program.card_section(folder)}"
             )
@@ -60,16 +62,38 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             files.read_json(path) if path.is_file() else {}
             for path in (project.data_metrics, project.tuning / SEARCH, project.update_metrics)
         )
-        values, parent = params.hyperparameters, params.update.parent
-        findings = Findings(data, search, figures, values, parent, verdict, measured)
+        pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
+        findings = Findings(
+            data,
+            search,
+            figures,
+            params.hyperparameters,
+            params.update.parent,
+            verdict,
+            measured,
+            links(pictures, project.report),
+        )
         report = update_report(state, params.evaluation, findings)
         files.write_text(project.report, report)
-        if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
-            publishing.log_results(project, params, state, tracker)
-    if reason:
-        say(f"no export/{exported_program.PROGRAM}: PyTorch could not trace the model: {reason}")
+        if tracker.started:  # not `found`, which would wait for it
+            publishing.log_results(project, pictures, tracker)
+    for name, reason in lacking.items():
+        say(f"no export/{name}: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
     say(f"gate: {verdict.headline}")
+
+
+def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
+    """Return the pictures beside the report; where they cannot be drawn, say so and go on.
+
+    The update happened, and its figures are in Git: a picture is no reason to lose it.
+    """
+    try:
+        return draw_pictures(project, params, state)
+    except Exception as error:  # noqa: BLE001 -- a defect of ours, or of what draws
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"warning: the pictures could not be drawn: {reason}", file=sys.stderr)
+        return []
 
 
 def copy_code(project: Project, folder: Path) -> None:

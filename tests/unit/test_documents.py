@@ -81,12 +81,13 @@ def test_every_detector_and_rule_is_in_the_guide_to_shift():
         assert f"`{name}`" in SHIFT or f"`shift.{name}`" in SHIFT, name
 
 
-def test_the_detector_of_the_guide_runs(tmp_path, monkeypatch):
+def test_the_code_of_the_guide_to_shift_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", SHIFT, re.DOTALL)):
         (tmp_path / f"{number}.py").write_text(code)
-    runpy.run_path("1.py")
-    assert runpy.run_path("0.py")["feature_fn"]()(torch.ones(3, 2, 2)).tolist() == [[1.0]] * 3
+    assert len(runpy.run_path("0.py")["Customers"].feature_names) == 3
+    runpy.run_path("2.py")
+    assert runpy.run_path("1.py")["feature_fn"]()(torch.ones(3, 2, 2)).tolist() == [[1.0]] * 3
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
