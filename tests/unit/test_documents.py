@@ -31,6 +31,7 @@ GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8"
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/avalanche.md",
     "docs/gate.md",
     "docs/evaluation.md",
     "docs/learners.md",
