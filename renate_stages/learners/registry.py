@@ -262,7 +262,7 @@ def _of_avalanche(name: str) -> type[Learner]:
     problem = catalog.problem_of(name)
     if problem is not None:
         raise UnknownLearnerError(name, problem, names())
-    from renate_stages.learners.avalanche.learner import named
+    from renate_stages.learners.avalanche.naming import named
 
     return named(name)
 

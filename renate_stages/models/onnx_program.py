@@ -1,5 +1,6 @@
 """A program in ONNX format: it runs without PyTorch. The only module that knows ONNX."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import logging

@@ -1,6 +1,14 @@
 """Strategies of Avalanche as learners: `learner: Avalanche-EWC`, or `Avalanche-ER+LwF` for several.
 
-`catalog` says which there are, `learner` runs one update of one inside Lightning, `examples` hands
-our stores over as Avalanche's datasets, `codec` turns what a strategy keeps into tensors and JSON,
-`mended` holds the plugins that need mending. Only `catalog` can be imported without avalanche-lib.
+    catalog    which there are, with their arguments; and which are refused, and why
+    naming     the class of a name
+    learner    one update of one, inside Lightning
+    building   the strategy with its model, loss and plugins, and what survives the update
+    examples   our stores as Avalanche's datasets
+    model      the user's model as Avalanche calls it
+    codec      what a strategy keeps, as tensors and JSON
+    tables     the rows of examples among these
+    mended     plugins that need mending
+
+Avalanche itself comes in with `building`, when a training begins.
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from renate_stages.errors import AvalancheStateError
 from renate_stages.learners.avalanche import catalog, codec, mended
 from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
@@ -44,8 +46,6 @@ class Run:
     """
 
     def __init__(self, learner: AvalancheLearner) -> None:
-        from renate_stages.learners.avalanche.learner import load
-
         context = learner.context
         tasks = learner.model.task_ids
         task = tasks.index(context.task_id) if context.task_id in tasks else 0
@@ -229,3 +229,18 @@ class Run:
                 if isinstance(restored.get("step"), Tensor):
                     restored["step"] = restored["step"].cpu()  # where torch keeps it
                 self.optimizer.state[parameters[name]] = restored
+
+
+def load(place: str) -> Any:
+    """Return what lies at `module:name`.
+
+    Raises:
+        AvalancheStateError: If nothing does.
+    """
+    module, _, attribute = place.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise AvalancheStateError(
+            f"the plugin {place} cannot be loaded: {error}", "name it as package.module:Class"
+        ) from error

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from renate_stages.errors import AvalancheStateError
 from renate_stages.learners.avalanche.examples import Examples, columns_of, rows_of, tasks_of
-from renate_stages.learners.avalanche.mended import Table
+from renate_stages.learners.avalanche.tables import Table
 
 _RWALK = ("params", "loss", "scores")
 KEPT: dict[str, tuple[str, ...]] = {
@@ -293,51 +293,6 @@ class Decoder:
         for key, value in stored["dict"]:
             found[_hashable(self.decode(key))] = self.decode(value)
         return found
-
-
-# -- rows -----------------------------------------------------------------------------------------
-
-
-def tables_in(stored: Any) -> list[Mapping[str, Any]]:
-    """Return every table in what `Encoder.encode` returned."""
-    if isinstance(stored, list):
-        return [table for each in stored for table in tables_in(each)]
-    if not isinstance(stored, Mapping):
-        return []
-    own = [stored] if "table" in stored else []
-    return own + [table for each in stored.values() for table in tables_in(each)]
-
-
-def rows_in(stored: Any, tensors: Mapping[str, Tensor]) -> np.ndarray:
-    """Return all rows that are kept, each once, ascending, int64."""
-    found = [tensors[f"{table['table']}/rows"].numpy() for table in tables_in(stored)]
-    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
-
-
-def renumber(stored: Any, tensors: dict[str, Tensor], number: np.ndarray) -> None:
-    """Give rows new numbers, in place, and take out those that have none.
-
-    Args:
-        stored: What `Encoder.encode` returned.
-        tensors: Its tensors.
-        number: Of each row the new one, int64; -1: it is no more.
-    """
-    for table in tables_in(stored):
-        path = table["table"]
-        rows = torch.from_numpy(number)[tensors[f"{path}/rows"]]
-        stay = rows >= 0
-        for name in table["columns"]:
-            tensors[f"{path}/{name}"] = tensors[f"{path}/{name}"][stay]
-        tensors[f"{path}/rows"] = rows[stay]
-
-
-def not_finite(encoder_tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of tensors that hold what is not a finite number."""
-    return [
-        name
-        for name, each in encoder_tensors.items()
-        if each.is_floating_point() and not bool(each.isfinite().all())
-    ]
 
 
 def _keeps_itself(plugin: Any) -> bool:

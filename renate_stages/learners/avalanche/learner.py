@@ -8,12 +8,9 @@ for every learner. Equal seeds give the bits that Avalanche gives alone.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +26,7 @@ from renate_stages.errors import (
     NotFiniteError,
 )
 from renate_stages.learners.arguments import in_range, positive
-from renate_stages.learners.avalanche import catalog
+from renate_stages.learners.avalanche import tables
 from renate_stages.learners.avalanche.catalog import REQUIRED, Argument, Composed
 from renate_stages.learners.base import NOTHING, Learner
 from renate_stages.learners.context import UpdateContext
@@ -44,7 +41,7 @@ STATE = "avalanche"  # begins the names of the strategy's tensors
 
 
 class AvalancheLearner(Learner):
-    """A strategy of Avalanche with its plugins; `named` makes the class of a name.
+    """A strategy of Avalanche with its plugins; `naming` makes the class of a name.
 
     Args:
         context: What the update gives.
@@ -211,31 +208,27 @@ class AvalancheLearner(Learner):
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         """Return the rows that the strategy's buffers hold."""
-        from renate_stages.learners.avalanche import codec
-
         if self._encoded is None:
             return ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
         stored, tensors = self._encoded
         old, count = len(self.memory), len(self.memory) + len(self.new)
         may = np.ones(count, dtype=bool)
         may[old:] = np.isin(np.arange(len(self.new)), self.keepable)
-        rows = codec.rows_in(stored, tensors)
+        rows = tables.rows_in(stored, tensors)
         if lost := int((~may[rows]).sum()):
             self.context.say(f"{lost} examples that are to be forgotten leave the buffers")
         rows = rows[may[rows]]
         number = np.full(count, -1, dtype=np.int64)
         number[rows] = np.arange(len(rows))
         self._stored, self._tensors = stored, dict(tensors)
-        codec.renumber(self._stored, self._tensors, number)
+        tables.renumber(self._stored, self._tensors, number)
         self._encoded = None
         self._chosen = ChosenMemory(Selection(rows[rows < old], rows[rows >= old] - old))
         return self._chosen
 
     def lose_rows(self, memory_rows: np.ndarray) -> None:
-        from renate_stages.learners.avalanche import codec
-
         number = np.where(memory_rows, np.cumsum(memory_rows) - 1, -1).astype(np.int64)
-        codec.renumber(self._stored, self._tensors, number)
+        tables.renumber(self._stored, self._tensors, number)
 
     def forget(self, examples: StoredDataset) -> None:
         """Refuse where the strategy keeps tensors of examples, out of which none can be taken.
@@ -303,51 +296,6 @@ class _Batches:
     def __iter__(self) -> Iterator[Any]:
         # Not the loader's own iterator, which draws as soon as it is made: Lightning makes one more.
         yield from self._loader
-
-
-@cache
-def named(name: str) -> type[AvalancheLearner]:
-    """Return the learner of a name such as `Avalanche-EWC` or `Avalanche-ER+LwF`.
-
-    Its hyperparameters show in the signature of its constructor.
-
-    Raises:
-        ValueError: If there is none.
-        MissingExtraError: If avalanche-lib is not installed.
-    """
-    composed = catalog.composed(name)
-    catalog.check_installed()
-
-    def construct(self: AvalancheLearner, context: UpdateContext, **values: Any) -> None:
-        AvalancheLearner.__init__(self, context, **values)
-
-    kind = inspect.Parameter.KEYWORD_ONLY
-    own = [
-        inspect.Parameter(key, kind, default=_default(argument))
-        for key, argument in composed.arguments.items()
-    ]
-    shown = inspect.signature(Learner.__init__).parameters.values()
-    construct.__signature__ = inspect.Signature([*shown, *own])  # type: ignore[attr-defined]
-    return type(name, (AvalancheLearner,), {"composed": composed, "__init__": construct})
-
-
-def load(place: str) -> Any:
-    """Return what lies at `module:name`.
-
-    Raises:
-        AvalancheStateError: If nothing does.
-    """
-    module, _, attribute = place.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise AvalancheStateError(
-            f"the plugin {place} cannot be loaded: {error}", "name it as package.module:Class"
-        ) from error
-
-
-def _default(argument: Argument) -> Any:
-    return inspect.Parameter.empty if argument.default is REQUIRED else argument.default
 
 
 def _checked(name: str, value: Any, argument: Argument) -> Any:

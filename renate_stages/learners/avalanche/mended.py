@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,15 +29,9 @@ from torch.utils.data import DataLoader
 
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.avalanche.examples import Examples, rows_of
+from renate_stages.learners.avalanche.tables import Table
 
 FISHERS = ("batch", "example")
-
-
-@dataclass
-class Table:
-    """Columns of equal length about rows; `rows` are their numbers, int64."""
-
-    columns: dict[str, Tensor]
 
 
 class Elastic(EWCPlugin):

@@ -26,7 +26,8 @@ from renate_stages.errors import (
     NotFiniteError,
 )
 from renate_stages.learners.avalanche import catalog
-from renate_stages.learners.avalanche.learner import load, named
+from renate_stages.learners.avalanche.building import load
+from renate_stages.learners.avalanche.naming import named
 from renate_stages.models import MLP
 from renate_stages.resume import Resume
 
