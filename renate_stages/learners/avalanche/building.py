@@ -193,6 +193,19 @@ class Run:
         self.learner.context.say(f"the memory's {count} examples {what}")
         return taken
 
+    def say_if_nothing_is_replayed(self) -> None:
+        """Say so where the memory is too small for one batch: Avalanche then trains without it."""
+        for holder in (self.strategy, *self.strategy.plugins):
+            policy = getattr(holder, "storage_policy", None)
+            if policy is None or getattr(holder, "replay_loader", policy) is not None:
+                continue
+            kept = len(policy.buffer)
+            if self.examples.num_old and kept < holder.batch_size_mem:
+                self.learner.context.say(
+                    f"nothing is replayed: a batch of {holder.batch_size_mem} takes more than the "
+                    f"{kept} examples kept; lower memory_batch_size, or raise memory_size"
+                )
+
     def _fit_memory(self) -> None:
         """Let buffers have the size that this update's hyperparameters say."""
         size = self.learner.values.get("memory_size")

@@ -245,7 +245,7 @@ REFUSED: dict[str, str] = {
     "LaMAML": "it needs the package `higher`, which Avalanche does not install",
     "MER": "it takes a step for each single example: twenty times the time of ER",
     "PNN": "it builds its own model: of the one that model_fn returns nothing would be served",
-    "SCR": "it needs two random views of each example, which the transforms here do not give",
+    "SCR": "it serves class means and takes transforms as objects: take iCaRL or ER-ACE",
     "StreamingLDA": "SLDA of this library is the same, exact, and takes examples out again",
 }
 _ALIASES = {

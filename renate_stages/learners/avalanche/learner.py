@@ -135,6 +135,7 @@ class AvalancheLearner(Learner):
         strategy._before_training()
         strategy.experience = run.experience
         strategy._before_training_exp(num_workers=self.context.num_workers)
+        run.say_if_nothing_is_replayed()
         if strategy.model is not run.model:
             raise AvalancheStateError(
                 f"{type(self).__name__} puts another model in the place of the one it was given",

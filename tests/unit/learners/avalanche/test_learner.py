@@ -265,6 +265,17 @@ def test_numbers_that_are_none_are_an_error_and_no_state(name, argument, tmp_pat
         updates(tmp_path / "updates", name, 2, **{argument: 1e12})
 
 
+@pytest.mark.parametrize("name", ["DER", "ER-ACE", "MIR"])
+def test_a_memory_too_small_for_one_batch_is_said(name: str, tmp_path: Path) -> None:
+    values = {"memory_size": 6, "memory_batch_size": 8}
+    _, parent = updates(tmp_path / "before", name, 1, **values)
+    for size, expected in ((8, 1), (4, 0)):
+        said: list[str] = []
+        made = updater(name, 2, {**values, "memory_batch_size": size}, say=said.append)
+        made.update(parent, write(tmp_path / f"new-{size}", 2), {})
+        assert sum("nothing is replayed" in line for line in said) == expected
+
+
 # -- what Avalanche cannot ------------------------------------------------------------------------
 
 
