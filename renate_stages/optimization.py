@@ -127,5 +127,13 @@ def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return errors.flatten(1).mean(1) if errors.ndim > 1 else errors
 
 
+def is_cross_entropy(loss_fn: Callable[..., Any]) -> bool:
+    """Return whether a loss is plain cross-entropy where targets are labels: every learner's own."""
+    if loss_fn is default_loss:
+        return True
+    plain = isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is None
+    return plain and loss_fn.label_smoothing == 0 and loss_fn.ignore_index < 0
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -81,6 +81,14 @@ LEARNERS = {
         "new classes do not push old ones away",
         "Caccia et al. 2022",
     ),
+    "iCaRL": Entry(
+        "renate_stages.learners.icarl:ICaRL",
+        ("memory", "labels", "features"),
+        "B + M, B + M fwd",
+        "COST",
+        "distils old classes, serves the nearest mean of exemplars",
+        "Rebuffi et al. 2017",
+    ),
     "CLS-ER": Entry(
         "renate_stages.learners.cls_er:CLSER",
         ("memory", "labels"),

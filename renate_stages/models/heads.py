@@ -320,16 +320,20 @@ def give_nearest_mean(model: RenateModule) -> None:
         ModelMismatchError: If it has no head that could.
     """
     module = unwrap(model)
-    if not (isinstance(module, FeatureClassifier) and module.takes_nearest_mean):
+    if not (
+        isinstance(module, FeatureClassifier)
+        and module.takes_nearest_mean
+        and isinstance(module.head, nn.Linear | NearestMeanHead)
+    ):
         raise ModelMismatchError(
             f"iCaRL serves the nearest class mean, which {type(module).__name__} has no head for",
             "take a model of renate_stages.models, or let a FeatureClassifier of yours take "
             "`nearest_mean: bool = False` and give it to FeatureClassifier",
         )
-    if not isinstance(module.head, NearestMeanHead):
+    if isinstance(module.head, nn.Linear):
         module.use_nearest_mean()
-    assert isinstance(module.head, NearestMeanHead)
-    module.head.uses_means = False
+    head: Any = module.head
+    head.uses_means = False
 
 
 def check_positive(model: str, **arguments: int) -> None:

@@ -28,6 +28,7 @@ LEARNERS: dict[str, Spaces] = {
     "DER": REPLAY | {"alpha": {"loguniform": [0.05, 2.0]}},
     "DER++": REPLAY | {"alpha": {"loguniform": [0.05, 2.0]}, "beta": {"loguniform": [0.1, 2.0]}},
     "ER-ACE": REPLAY,
+    "iCaRL": REPLAY,
     "CLS-ER": REPLAY | {"consistency_weight": {"loguniform": [0.05, 1.0]}},
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},
     "Budgeted": REPLAY,

@@ -109,3 +109,19 @@ def test_values_are_learned_by_squared_error_one_loss_for_each_example():
     outputs, targets = torch.randn(5, 2, 3), torch.randn(5, 2, 3)
     expected = torch.stack([F.mse_loss(o, t) for o, t in zip(outputs, targets, strict=True)])
     torch.testing.assert_close(optimization.default_loss(outputs, targets), expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "plain"),
+    [
+        (optimization.default_loss, True),
+        (nn.CrossEntropyLoss(reduction="none"), True),
+        (nn.CrossEntropyLoss(), True),
+        (nn.CrossEntropyLoss(label_smoothing=0.1), False),
+        (nn.CrossEntropyLoss(weight=torch.ones(3)), False),
+        (nn.CrossEntropyLoss(ignore_index=0), False),
+        (F.cross_entropy, False),
+    ],
+)
+def test_plain_cross_entropy_is_told_from_other_losses(loss, plain):
+    assert optimization.is_cross_entropy(loss) is plain

@@ -15,7 +15,7 @@ from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
 from renate_stages.models.features import backbone_of
 from renate_stages.models.module import unwrap
-from renate_stages.optimization import default_loss
+from renate_stages.optimization import is_cross_entropy
 
 if TYPE_CHECKING:
     from renate_stages.learners.avalanche.learner import AvalancheLearner
@@ -56,7 +56,9 @@ class Run:
         self.is_icarl = learner.composed.strategy == "iCaRL"
         self.model: nn.Module = as_avalanche_model(learner.model, context.task_id)
         criterion: Any = (
-            nn.CrossEntropyLoss() if context.loss_fn is default_loss else Criterion(context.loss_fn)
+            nn.CrossEntropyLoss()
+            if is_cross_entropy(context.loss_fn)
+            else Criterion(context.loss_fn)
         )
         plugins = [
             load(catalog.PARTS[name].place)(**self._arguments(name))

@@ -34,7 +34,7 @@ from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models.heads import give_nearest_mean
-from renate_stages.optimization import default_loss
+from renate_stages.optimization import is_cross_entropy
 
 PRECISIONS = ("32", "32-true", "bf16-mixed")
 STATE = "avalanche"  # begins the names of the strategy's tensors
@@ -85,10 +85,10 @@ class AvalancheLearner(Learner):
                 "leave it out, or mask in loss_fn",
             )
         own = [each for each, part in self.composed.parts.items() if part.own_loss]
-        if own and context.loss_fn is not default_loss:
+        if own and not is_cross_entropy(context.loss_fn):
             raise AvalancheRefusedError(
                 name,
-                "a loss_fn",
+                "a loss_fn other than plain cross-entropy",
                 f"{own[0]} has a loss of its own and would not call it",
                 "leave loss_fn out of renate_config.py, or take another learner",
             )

@@ -282,7 +282,7 @@ def test_a_memory_too_small_for_one_batch_is_said(name: str, tmp_path: Path) -> 
 def test_what_would_be_passed_over_is_refused() -> None:
     for name, settings, functions, match in (
         ("EWC", {"precision": "16-mixed"}, {}, "precision"),
-        ("DER", {}, {"loss_fn": lambda: torch.nn.CrossEntropyLoss(reduction="none")}, "loss_fn"),
+        ("DER", {}, {"loss_fn": lambda: torch.nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss_fn"),
     ):
         made = updater(name, 1, STRATEGIES[name][0], functions=functions, **settings)
         with pytest.raises(AvalancheRefusedError, match=match):
