@@ -2,11 +2,12 @@
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 BIN := .venv/bin
+AVALANCHE := .venv-avalanche
 # A file of tests to one process: what a file's tests share is made once. In order: the slow first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-unit test-slow lint bench lock clean
+.PHONY: help install demo test test-unit test-slow test-avalanche lint bench lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +24,13 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+# Beside it, since Avalanche brings 90 packages that nothing else needs.
+$(AVALANCHE)/.installed: $(BIN)/.installed
+	$(PYTHON) -m venv $(AVALANCHE)
+	$(BIN)/uv pip sync --quiet --python $(AVALANCHE)/bin/python requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(AVALANCHE)/bin/python --editable ".[avalanche]"
+	@touch $@
+
 demo: install ## Generate a project in ./demo and take it through three updates
 	@$(BIN)/python scripts/demo.py
 
@@ -35,18 +43,22 @@ test-unit: install ## Run the unit tests alone
 test-slow: install ## Run the long forms of the tests
 	$(BIN)/python -m pytest $(PARALLEL) -m slow tests
 
+test-avalanche: $(AVALANCHE)/.installed ## Run the tests that need the extra avalanche
+	PATH="$(CURDIR)/$(AVALANCHE)/bin:$$PATH" $(AVALANCHE)/bin/python -m pytest $(PARALLEL) \
+		tests/pipeline/test_avalanche.py tests/unit/learners/avalanche
+
 lint: install ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: install ## Run a benchmark: make bench NAME=pipeline [DATA=folder] [ARGS="--quick"]
+bench: install $(if $(filter avalanche,$(NAME)),$(AVALANCHE)/.installed) ## Run a benchmark: make bench NAME=pipeline [DATA=folder] [ARGS="--quick"]
 	@test -n "$(NAME)" || { echo "error: name one: $$(cd benchmarks && ls *.py | sed 's/.py//' | xargs)"; exit 2; }
-	$(BIN)/python benchmarks/$(NAME).py $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(if $(filter avalanche,$(NAME)),$(AVALANCHE)/bin,$(BIN))/python benchmarks/$(NAME).py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 lock: install ## Renew requirements.lock within the ranges of pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url \
 		--generate-hashes --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 clean: ## Remove the environment and the demo
-	rm -rf .venv demo demo-dvc-remote
+	rm -rf .venv $(AVALANCHE) demo demo-dvc-remote

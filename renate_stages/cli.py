@@ -383,7 +383,7 @@ def verify(
         bool, typer.Option("--deep", help="also read every file of parent-state/ and state/")
     ] = False,
 ) -> None:
-    """Check the chain of hashes over all tagged updates, and with --deep the files here."""
+    """Check the chain of hashes over all tagged updates, and the champion; --deep: the files."""
     from renate_stages import lineage, state
 
     project = Project.find()
@@ -398,6 +398,10 @@ def verify(
     if problems:
         raise typer.Exit(1)
     print(f"{checked} tagged update(s): each starts from the state its parent wrote")
+    if project.champion_pointer.is_file():
+        pointer = lineage.ChampionPointer.read(project)
+        if pointer.update:
+            print(f"champion: {pointer.label}, which a commit has; its files can be had")
 
 
 def _number(name: str) -> int:

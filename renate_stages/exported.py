@@ -5,6 +5,7 @@ With the model's files and the copy of the user's code beside it, it is all that
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,3 +71,13 @@ class Exported:
             reason = f"lacks or has of another kind: {', '.join(wrong)}"
             raise MalformedFileError(path, "an exported model", reason)
         return cls(**{name: content[name] for name in kinds})
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return whether two exported models are the same files with the same bytes."""
+    names = [
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        for folder in (one, other)
+    ]
+    same = names[0] == names[1]
+    return same and all(filecmp.cmp(one / n, other / n, shallow=False) for n in names[0])

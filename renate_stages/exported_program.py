@@ -4,14 +4,15 @@ model.pt2       a `torch.export` program with dynamic batch size; missing where 
                 trace the model, and `program.json` and the model card say why
 program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
 labels.json     the number of outputs, and the classes met so far: class c is column c
-model.onnx      where `export.onnx` asks for it
+model.onnx      the same in ONNX format, where `export.onnx` asks for it; missing where PyTorch cannot
+                convert the program, and `program.json` and the model card say why
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from renate_stages import files
 from renate_stages.errors import MissingExtraError
@@ -19,10 +20,14 @@ from renate_stages.params import Params
 from renate_stages.state import SPLITS, State
 from renate_stages.user_config import Transforms, UserConfig
 
+if TYPE_CHECKING:
+    from renate_stages.models.program import Program
+
 PROGRAM = "model.pt2"
 DESCRIPTION = "program.json"
 LABELS = "labels.json"
 ONNX = "model.onnx"
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # those of the extra
 EXAMPLES = 8  # rows that the program is compared with the model on
 
 
@@ -32,13 +37,13 @@ def check_onnx(params: Params) -> None:
     Raises:
         MissingExtraError: If its packages are not installed.
     """
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if params.export.onnx and missing:
         raise MissingExtraError("export.onnx", " and ".join(missing), "onnx")
 
 
-def write_program(folder: Path, state: State, params: Params, user: UserConfig) -> str | None:
-    """Write the files above; return in one line why there is no program, or None.
+def write_program(folder: Path, state: State, params: Params, user: UserConfig) -> dict[str, str]:
+    """Write the files above; return, by name of a file that is not there, in one line why.
 
     Args:
         folder: Where `export/` is being written.
@@ -49,7 +54,7 @@ def write_program(folder: Path, state: State, params: Params, user: UserConfig) 
     Raises:
         RenateStagesError: If the user's functions fail.
     """
-    from renate_stages.models.program import UnexportableModelError, name_of, trace, write_onnx
+    from renate_stages.models.program import UnexportableModelError, name_of, trace
     from renate_stages.models.stored import build_model
 
     task_id = params.update.task_id
@@ -61,23 +66,39 @@ def write_program(folder: Path, state: State, params: Params, user: UserConfig) 
             "test_target_transform": name_of(transforms.test[1]),
         },
     }
-    columns = reason = None
+    columns = None
+    lacking: dict[str, str] = {}
     try:
         batch, ragged = _example_batch(state, transforms)
         model = build_model(user, params.hyperparameters, state.folder, task_id)
         program = trace(model, batch, task_id, ragged=ragged)
         program.write(folder / PROGRAM)
-        if params.export.onnx:
-            write_onnx(program, folder / ONNX)
         described |= {"inputs": program.inputs, "outputs": program.outputs, "program": PROGRAM}
         columns = program.columns
+        if params.export.onnx:
+            reason = _write_onnx(program, batch, folder / ONNX)
+            described |= {"onnx": None, "onnx_reason": reason} if reason else {"onnx": ONNX}
+            if reason:
+                lacking[ONNX] = f"PyTorch could not convert the program: {reason}"
     except UnexportableModelError as error:
-        reason = str(error)
-        described |= {"program": None, "reason": reason}
+        lacking[PROGRAM] = f"PyTorch could not trace the model: {error}"
+        described |= {"program": None, "reason": str(error)}
     files.write_json(folder / DESCRIPTION, described)
     classes = list(state.provenance.classes)
     files.write_json(folder / LABELS, {"classes": classes, "columns": columns})
-    return reason
+    return lacking
+
+
+def _write_onnx(program: Program, batch: Any, path: Path) -> str | None:
+    """Write the file; return in one line why it could not be, or None."""
+    from renate_stages.models.onnx_program import write_onnx
+    from renate_stages.models.program import UnexportableModelError
+
+    try:
+        write_onnx(program, batch, path)
+    except UnexportableModelError as error:
+        return str(error)
+    return None
 
 
 def _example_batch(state: State, transforms: Transforms) -> tuple[Any, bool]:
@@ -129,7 +150,31 @@ def card_section(folder: Path) -> str:
     if labels["classes"] and labels["columns"]:
         met = ", ".join(map(str, labels["classes"]))
         lines.append(f"- column c of the output is class c; classes met so far: {met}")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_onnx_lines(described), ""])
+
+
+def _onnx_lines(described: dict[str, Any]) -> list[str]:
+    """Say how the ONNX file is run, or why there is none; nothing where none was asked for."""
+    from renate_stages.models.onnx_program import onnx_name
+
+    if "onnx" not in described:
+        return []
+    if described["onnx"] is None:
+        reason = described["onnx_reason"]
+        return ["", f"There is no `{ONNX}`: PyTorch could not convert the program (`{reason}`)."]
+    given = ", ".join(f'"{onnx_name("inputs", each)}": ...' for each in described["inputs"])
+    named = ", ".join(f"`{onnx_name('outputs', each)}`" for each in described["outputs"])
+    return [
+        "",
+        f"`{ONNX}` is the same program for ONNX Runtime and others, without PyTorch; it gives {named}:",
+        "",
+        "```python",
+        "import onnxruntime",
+        "",
+        f'session = onnxruntime.InferenceSession("{ONNX}")',
+        f"outputs = session.run(None, {{{given}}})  # NumPy arrays, as above",
+        "```",
+    ]
 
 
 def _shown(tensor: dict[str, Any]) -> str:

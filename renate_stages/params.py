@@ -298,7 +298,10 @@ class Params(_Block):
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What the gate asks."""
-        return read_rules(self.export.promote, self.evaluation.metric, self.evaluation.mode)
+        evaluation = self.evaluation
+        return read_rules(
+            self.export.promote, evaluation.metric, evaluation.mode, evaluation.slices
+        )
 
     @property
     def objective(self) -> tuple[str, Literal["max", "min"]]:

@@ -120,6 +120,11 @@ class Project:
         return self.root / "metrics" / "data.json"
 
     @property
+    def feature_shift(self) -> Path:
+        """What `prepare` says of each feature; in `plots` it would be an output of `train`."""
+        return self.root / "metrics" / "shift.csv"
+
+    @property
     def update_metrics(self) -> Path:
         return self.root / "metrics" / "update.json"
 
@@ -134,6 +139,11 @@ class Project:
     @property
     def report(self) -> Path:
         return self.root / "reports" / "update.md"
+
+    @property
+    def pictures(self) -> Path:
+        """PNG files beside the report, in a folder named by what they show; not in Git, not DVC's."""
+        return self.root / "reports" / "pictures"
 
     @property
     def scratch(self) -> Path:

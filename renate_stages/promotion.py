@@ -222,6 +222,6 @@ def _objections(
         )
     if not verdict.passed:
         reasons.append(f"the gate says: {verdict.headline}")
-        reasons += [f"{row[0]}: {row[5]}" for row in verdict.table() if row[5].startswith("FAILED")]
+        reasons += verdict.failures
         reasons.append(f"repair it (`dvc exp run -S ...`), or {forced}")
     return reasons

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from renate_stages import exported_program, files, lineage, tracking
 from renate_stages.errors import OtherUpdateError, PublishError
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
+from renate_stages.pictures import pictures_at_hand
 from renate_stages.project import Project
 from renate_stages.run_identity import run_identity
 from renate_stages.state import State
@@ -27,7 +29,8 @@ OFF = "tracking.enabled in params.yaml is false: nothing is changed in MLflow"
 def publish(project: Project, params: Params, say: Callable[[str], None] = print) -> None:
     """Put the finished update into MLflow, what of it is not there yet.
 
-    A new version of the registered model gets the alias `challenger`.
+    A new version of the registered model gets the alias `challenger`. The pictures beside the report
+    are drawn where they are not there, as in a fresh checkout, also where tracking is off.
 
     Args:
         project: With `state/`, `metrics/`, `plots/`, `export/`, `tuned.yaml`, `reports/` of it.
@@ -39,14 +42,15 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         PublishError: MLflow did not take something.
         RenateStagesError: A file is missing or cannot be read.
     """
-    if not params.tracking.enabled:
-        say(OFF)
-        return
     params = params.fixed(read_tuned(project.tuned))
     state = State.open(project.state)
     made, number = state.provenance, params.update.number
     if made.update != number:
         raise OtherUpdateError(made.update, number)
+    drawn = pictures_at_hand(project, params, state)
+    if not params.tracking.enabled:
+        say(OFF)
+        return
     identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
     program = files.read_json(project.export / exported_program.DESCRIPTION)
     model = params.tracking.registered_model
@@ -58,7 +62,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
             log_figures(params, _curves(project), summary, found)
             found.set_tags(state_tags(project, state))
         if "results" in lacking:
-            log_results(project, params, state, found)
+            log_results(project, drawn, found)
         version = new = None
         if program["program"] is not None:
             tags = {"update.number": number, **state_tags(project, state)}
@@ -154,31 +158,15 @@ def log_figures(
         tracker.log_metrics(values, int(row["step"]))
 
 
-def log_results(project: Project, params: Params, state: State, tracker: tracking.Tracker) -> None:
+def log_results(project: Project, pictures: Iterable[Path], tracker: tracking.Tracker) -> None:
     """Log report, plot data and pictures, and describe the run by the report's beginning."""
-    from renate_stages.evaluation.plots import draw
-    from renate_stages.evaluation.search_pictures import draw_search
-    from renate_stages.evaluation.update_pictures import draw_update
-    from renate_stages.memory.composition import composition
-    from renate_stages.memory.composition import draw as draw_memory
-
     for path in (project.report, project.export / "MODEL_CARD.md", project.verdict):
         if path.is_file():  # a verdict there is since there is a gate
             tracker.log_artifact(path, "reports")
-    for path in sorted(project.plots.glob("*.csv")):
-        tracker.log_artifact(path, "plots")
-    headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
-    pictures, history = project.scratch / "pictures", state.evaluations()
-    metric, mode = params.objective
-    trials = project.plots / "tuning_trials.csv"
-    drawn = draw_search(pictures, trials, metric, lower_is_better=mode == "min")
-    drawn += draw(pictures, history, project.plots, lower_is_better=lower)
-    worse = headline in lower
-    drawn += draw_update(pictures, history, project.plots, headline, lower_is_better=worse)
-    if memory := composition(state.memory()):
-        draw_memory(memory, pictures / "memory.png")
-        drawn.append(pictures / "memory.png")
-    for picture in drawn:
+    for path in (*sorted(project.plots.glob("*.csv")), project.feature_shift):
+        if path.is_file():
+            tracker.log_artifact(path, "plots")
+    for picture in pictures:
         tracker.log_artifact(picture, "plots")
     tracker.set_tags({"mlflow.note.content": note(project), "renate.exported": "true"})
 

@@ -34,6 +34,7 @@ from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
+from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import Learner, hyperparameters_of
 from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.measure import Measure
@@ -422,7 +423,7 @@ def check_hyperparameters(
     Raises:
         UnknownHyperparameterError: With every such name.
     """
-    known = optimization.shared_hyperparameters(user)
+    known = optimization.shared_hyperparameters(user) | catalog.hyperparameters()
     for each in (*registry.classes(), registry.learner_class(learner)):
         known |= set(hyperparameters_of(each))
     unknown = set(hyperparameters) - known

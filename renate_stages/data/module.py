@@ -33,6 +33,8 @@ class RenateDataModule(ABC):
     Attributes:
         ragged_fields: Paths, such as `inputs` or `inputs.input_ids`, whose first dimension differs
             from item to item.
+        feature_names: What the numbers of an example's inputs are called, as many as there are, in
+            their order; empty: by their place. For tabular data: shift is told by them.
 
     Args:
         data_path: Folder with the update's data.
@@ -44,6 +46,7 @@ class RenateDataModule(ABC):
     """
 
     ragged_fields: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
 
     def __init__(self, data_path: str | Path, val_size: float = 0.0, seed: int = 0) -> None:
         self._data_path = Path(data_path)

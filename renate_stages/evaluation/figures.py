@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,14 @@ class Answers:
             abs(each.metrics[metric] - correct[number].mean()) < 1e-6
             for number, each in self.after.items()
         )
+
+    def calibration(self) -> float:
+        """Return the calibration error over all holdouts as one; NaN without class labels."""
+        answers = self.predictions.values()
+        if not answers:
+            return math.nan
+        confidence = np.concatenate([each.confidence for each in answers])
+        return calibration_error(confidence, np.concatenate([each.correct for each in answers]))
 
     def classes(self) -> dict[str, Part]:
         """Return the accuracy on each class, over all holdouts."""
@@ -181,11 +190,9 @@ def _row_figures(answers: Answers) -> dict[str, Any]:
         str(number): known(calibration_error(each.confidence, each.correct))
         for number, each in predictions.items()
     }
-    confidence = np.concatenate([each.confidence for each in predictions.values()])
-    error = calibration_error(confidence, np.concatenate(list(answers.correct.values())))
     figures: dict[str, Any] = {
         "flips": {"negative": None, "positive": None},
-        "calibration": {"error": known(error), "holdout": errors},
+        "calibration": {"error": known(answers.calibration()), "holdout": errors},
         "classes": _shown(answers.classes()),
     }
     if answers.correct_before:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from renate_stages.gate.verdict import section
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
+    from renate_stages.gate.figures import Measured
     from renate_stages.gate.verdict import Verdict
     from renate_stages.params import EvaluationParams
     from renate_stages.state import State
@@ -29,6 +30,8 @@ class Findings:
         hyperparameters: Those that the model was trained with.
         parent: Number of the update that this one starts from; 0: none that has plots.
         gate: What the gate says.
+        measured: What it was said of.
+        pictures: A line of Markdown for each, which links it.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -37,6 +40,8 @@ class Findings:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     parent: int = 0
     gate: Verdict | None = None
+    measured: Measured | None = None
+    pictures: Sequence[str] = ()
 
 
 def update_report(state: State, evaluation: EvaluationParams, findings: Findings) -> str:
@@ -58,14 +63,14 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
             *(section(findings.gate) if findings.gate else []),
             f"## {evaluation.metric} on every holdout",
             "",
-            *_holdout_table(history, made.update, evaluation.metric, figures),
+            *_holdout_table(history, made.update, evaluation.metric, figures, findings.measured),
             "",
             *_weakest(figures),
             "## Over all updates",
             "",
             *_table(("figure", "value"), [*_figures(state, evaluation), *_told(figures)]),
             "",
-            *_pictures(findings.parent),
+            *_pictures(findings.parent, findings.pictures),
             *_data(findings.data),
             *(_search(findings.search) or _hyperparameters(findings.hyperparameters)),
             *_forgotten(made.left, made.kind),
@@ -174,10 +179,19 @@ def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
 
 
 def _holdout_table(
-    history: EvaluationHistory, update: int, metric: str, figures: Mapping[str, Any]
+    history: EvaluationHistory,
+    update: int,
+    metric: str,
+    figures: Mapping[str, Any],
+    measured: Measured | None,
 ) -> list[str]:
+    """Tell the new model's figures beside the parent's, and the champion's where it is another."""
     before = history.matrix(metric, "before").get(update, {})
     flips = figures.get("flips", {}).get("holdout", {})
+    parent_serves = measured is not None and measured.relation == "parent"
+    champion: dict[int, float] = {}
+    if measured is not None and measured.champion and not parent_serves:
+        champion = {n: each.metrics[metric] for n, each in measured.champion.items()}
     rows = []
     for holdout, after in history.matrix(metric).get(update, {}).items():
         start = before.get(holdout)
@@ -186,9 +200,15 @@ def _holdout_table(
         if flips:
             changed = flips[str(holdout)]
             row += [f"{100 * changed[side]:.1f} %" for side in ("negative", "positive")]
+        if champion:
+            row += [champion[holdout], f"{after - champion[holdout]:+.4f}"]
         rows.append(row)
     head = ["holdout of", "parent's model", "new model", "change"]
-    return _table(head + (["now wrong", "now right"] if flips else []), rows)
+    head += ["now wrong", "now right"] if flips else []
+    if champion and measured is not None:
+        head += [f"champion (update {measured.champion_update})", "change against it"]
+    said = ["", "The champion is the parent's model."] if parent_serves else []
+    return [*_table(head, rows), *said]
 
 
 def _weakest(figures: Mapping[str, Any]) -> list[str]:
@@ -212,15 +232,22 @@ def _told(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
     return rows
 
 
-def _pictures(parent: int) -> list[str]:
+def _pictures(parent: int, pictures: Sequence[str]) -> list[str]:
     against = f", `dvc plots diff update-{parent}`" if parent else ""
+    beside = [
+        "They lie beside this report where it was made, and are in neither Git nor DVC: not in a pull",
+        "request. `renate-stages publish` draws them in any checkout of this update.",
+        "",
+        *pictures,
+        "",
+    ]
     return [
         "## Pictures and cost",
         "",
-        f"`dvc plots show`{against}; as PNG in this update's MLflow run, under `plots/`: the metrics",
-        "on every holdout, forgetting, confusion, classes, learning curve, memory. There too, as",
+        f"`dvc plots show`{against}; as PNG in this update's MLflow run, under `plots/`. There too, as",
         "`cost.*`: seconds, examples, peak memory, size of the state.",
         "",
+        *(beside if pictures else []),
     ]
 
 

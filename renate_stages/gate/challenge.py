@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from renate_stages import optimization
 from renate_stages.data import StoredDataset
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.slices import slices_of
 from renate_stages.exported import Exported
 from renate_stages.gate.figures import Measured
 from renate_stages.models import RenateModule
@@ -50,8 +52,10 @@ def challenge(
     on_holdouts = _Holdouts(params, state, user)
     values = params.hyperparameters
     new, width = on_holdouts.measure(user, values, state.folder)
+    slices = slices_of(params.evaluation.slices, on_holdouts.stores)
+    found = Measured(params.update.number, new, champion.update, slices=slices)
     if not champion:
-        return Measured(params.update.number, new)
+        return found
     try:
         with own_modules(project.root):
             deployed = UserConfig.load(project.champion / project.user_config.name)
@@ -60,8 +64,8 @@ def challenge(
             )
     except Exception as error:  # noqa: BLE001 -- whatever an old model does with new data
         told = str(error).replace(f"{project.root}/", "")
-        return Measured(params.update.number, new, champion.update, None, told)
-    return Measured(params.update.number, new, champion.update, old)
+        return replace(found, problem=told)
+    return replace(found, champion=old)
 
 
 class _Holdouts:

@@ -14,10 +14,15 @@ from renate_stages import files
 from renate_stages.errors import NoVerdictError
 from renate_stages.evaluation.comparison import within_noise
 from renate_stages.gate.figures import Measured, difference, figure, rounded
-from renate_stages.gate.rules import CLASSES, FLIPS, SCOPES, Rule
+from renate_stages.gate.parts import KINDS, Part, absent, accuracies
+from renate_stages.gate.rules import FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
 
 NOT_KNOWN = "not known"
+ITSELF = (
+    "Nothing is compared, since the champion is this very model. The comparison that it was promoted "
+    "on: `git show COMMIT:reports/update.md`, with the commit that `renate-stages champion` names."
+)
 COLUMNS = ("rule", "allowed", "update", "champion", "change (95 %)", "verdict")
 
 
@@ -37,9 +42,14 @@ class Verdict:
 
     @property
     def champion(self) -> str:
-        """The champion that it was measured against, as a user speaks of it."""
+        """The champion that there was, as a user speaks of it."""
         number = self.content["champion_update"]
         return f"update {number}" if number else "no champion"
+
+    @property
+    def is_champion(self) -> bool:
+        """Whether the update was champion itself when it was judged, and so compared with none."""
+        return bool(self.content.get("is_champion"))  # an older release does not say
 
     @classmethod
     def read(cls, path: Path) -> Verdict:
@@ -83,18 +93,29 @@ class Verdict:
             said = "passed: export.promote has no rules"
         else:
             said = f"passed: {len(self.rules)} rule(s)"
-        return f"update {self.update} against {self.champion}: {said}"
+        beside = ", the champion" if self.is_champion else f" against {self.champion}"
+        return f"update {self.update}{beside}: {said}"
+
+    @property
+    def failures(self) -> list[str]:
+        """Each rule that failed, where, and by how much."""
+        return [
+            f"{name} {limit}{_place(name, each)}: {_outcome(each)}"
+            for name, limit, each in self.rules
+            if not each["passed"]
+        ]
 
     def table(self) -> list[tuple[str, ...]]:
         """Return a row for each rule: rule, allowed, update, champion, change, by how much."""
+        none = "is the champion" if self.is_champion else "no champion"
         return [
             (
                 f"{name} {limit}",
                 _shown(each["allowed"]),
-                _shown(each["value"]) + _place(name, each["at"]),
+                _shown(each["value"]) + _place(name, each),
                 _shown(each["champion"]),
                 _change(each),
-                _outcome(each),
+                _outcome(each, none),
             )
             for name, limit, each in self.rules
         ]
@@ -106,11 +127,13 @@ def section(verdict: Verdict) -> list[str]:
     lines = ["## Gate", "", f"{verdict.headline[0].upper()}{verdict.headline[1:]}.", ""]
     if problem:
         lines += [f"The champion could not be measured: {problem}", ""]
+    if verdict.is_champion:
+        lines += [ITSELF, ""]
     if verdict.rules:
         lines += [
             f"| {' | '.join(COLUMNS)} |",
             f"|{'|'.join('---' for _ in COLUMNS)}|",
-            *(f"| {' | '.join(row)} |" for row in verdict.table()),
+            *(f"| {' | '.join(map(_cell, row))} |" for row in verdict.table()),
             "",
         ]
     return lines
@@ -125,7 +148,8 @@ def judge(
 ) -> Verdict:
     """Hold an update against the champion and the rules.
 
-    A rule that needs a champion counts where there is one; one whose figure is not known fails.
+    A rule that needs a champion counts where there is one, and it is not the update itself. One
+    whose figure is not known fails; one on a part that no row is in always does, and says `why`.
 
     Args:
         rules: Of `export.promote`.
@@ -136,20 +160,23 @@ def judge(
     """
     lower = set(lower_is_better)
     rules = tuple(rules)
-    names = {f"{scope}_{metric}" for scope in SCOPES} | {rule.figure for rule in rules} | {*FLIPS}
+    always = (*(f"{scope}_{metric}" for scope in SCOPES), *FLIPS)
+    wanted: dict[str, tuple[str, Part]] = {name: (name, ()) for name in always}
+    wanted |= {rule.name: (rule.figure, rule.part) for rule in rules}
     figures = {
-        name: figure(name, measured, lower, generators.numpy(f"gate.{name}"))
-        for name in sorted(names)
+        name: figure(of, measured, lower, generators.numpy(f"gate.{name}"), part)
+        for name, (of, part) in sorted(wanted.items())
     }
     outcomes: dict[str, dict[str, Any]] = {}
     for rule in rules:
-        outcome = _outcome_of(rule, figures[rule.figure], measured)
-        outcomes.setdefault(rule.figure, {})[rule.limit] = outcome
+        outcome = _outcome_of(rule, figures[rule.name], measured)
+        outcomes.setdefault(rule.name, {})[rule.limit] = outcome
     return Verdict(
         {
             "passed": all(o["passed"] for limits in outcomes.values() for o in limits.values()),
             "update": measured.update,
             "champion_update": measured.champion_update,
+            "is_champion": measured.relation == "itself",
             "problem": measured.problem,
             "rules": outcomes,
             "figures": {name: parts["own"] for name, parts in figures.items()},
@@ -168,17 +195,28 @@ def _outcome_of(
         sign = 1 if rule.limit in ("min", "max_drop") else -1
         bound = -sign * rule.allowed if against else rule.allowed
         margin = rounded(sign * (found - bound))
-    counts = measured.champion_update > 0 or not rule.relative
-    passed = not counts or (margin is not None and margin >= 0)
-    return {**part, "allowed": rule.allowed, "margin": margin, "passed": passed}
+    compared = measured.champion_update > 0 and measured.relation != "itself"
+    counts = compared or not rule.relative
+    why = None
+    if rule.part:  # also where nothing is compared: a name that fits nothing never passes
+        known = accuracies(rule.figure, measured.new, measured.slices)
+        why = absent(rule.figure, rule.part, known)
+    passed = why is None and (not counts or (margin is not None and margin >= 0))
+    return {**part, "allowed": rule.allowed, "margin": margin, "passed": passed, "why": why}
 
 
 def _shown(value: float | None) -> str:
     return NOT_KNOWN if value is None else f"{value:.4f}"
 
 
-def _place(name: str, at: int | None) -> str:
-    return "" if at is None else f" ({'class' if name == CLASSES else 'holdout'} {at})"
+def _place(name: str, outcome: Mapping[str, Any]) -> str:
+    at = outcome["at"]
+    return "" if at is None else f" ({KINDS.get(name.partition('.')[0], 'holdout')} {at})"
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of Markdown: a slice's value may hold anything."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _change(outcome: Mapping[str, Any]) -> str:
@@ -191,9 +229,10 @@ def _change(outcome: Mapping[str, Any]) -> str:
     return f"{change:+.4f} ({outcome['low']:+.4f} to {outcome['high']:+.4f}{noise})"
 
 
-def _outcome(outcome: Mapping[str, Any]) -> str:
-    if outcome["margin"] is None:
-        return "no champion" if outcome["passed"] else f"FAILED: {NOT_KNOWN}"
+def _outcome(outcome: Mapping[str, Any], without: str = "") -> str:
+    """Say how a rule ended; `without`: what is said of one that has nothing to compare with."""
     if outcome["passed"]:
-        return f"passed by {outcome['margin']:.4f}"
+        return without if outcome["margin"] is None else f"passed by {outcome['margin']:.4f}"
+    if outcome["margin"] is None:
+        return f"FAILED: {outcome.get('why') or NOT_KNOWN}"
     return f"FAILED by {-outcome['margin']:.4f}"

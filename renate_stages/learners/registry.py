@@ -7,7 +7,7 @@ it in the entry points of the group `renate_stages.learners`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -210,6 +210,7 @@ def table() -> str:
         "B: batch_size new examples, M: memory_batch_size remembered ones (fwd: forward only).",
         "Its cost: time beside a step of FineTuning, of a small CNN with B = M; one pass: no epochs.",
         "backbone: works on a model whose features are trained. How to choose: docs/learners.md.",
+        f"{catalog.PREFIX}NAME, with the extra `avalanche`: {', '.join(catalog.PARTS)}",
         "Take one with `dvc exp run -S learner=NAME`; your own is learner: package.module:Class.",
     ]
     return "\n".join(lines)
@@ -264,6 +265,16 @@ def _of_avalanche(name: str) -> type[Learner]:
     from renate_stages.learners.avalanche.learner import named
 
     return named(name)
+
+
+def check_installed(learners: Iterable[str]) -> None:
+    """Refuse learners that need a package which is not there; imports none.
+
+    Raises:
+        MissingExtraError: If there is one.
+    """
+    if any(catalog.is_name(name) for name in learners):
+        catalog.check_installed()
 
 
 def classes() -> Iterator[type[Learner]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from renate_stages import yaml_file
 from renate_stages.lineage.records import TAG, at_tag, entries, read_pointer, state_entry, tags
+from renate_stages.lineage.serving import champion_problems
 from renate_stages.params import Params
 from renate_stages.project import Project
 
@@ -12,7 +13,8 @@ def verify(project: Project) -> tuple[int, list[str]]:
     """Check the chain of hashes over all tagged updates and the open one; needs no data.
 
     Each update's `parent.dvc` must name the state in its parent's `dvc.lock`, and each `dvc.lock`
-    must agree with itself and with the pointer beside it.
+    must agree with itself and with the pointer beside it. Each `champion.dvc` must name the export
+    in the `dvc.lock` of a committed update, and today's one that is here or in the remote.
 
     Returns:
         How many updates were checked, and every break of the chain.
@@ -45,7 +47,7 @@ def verify(project: Project) -> tuple[int, list[str]]:
         problems += _broken_links(
             project, "the working tree", lock, pointer, parent, known, has_run=has_run
         )
-    return len(known), problems
+    return len(known), problems + champion_problems(project, known)
 
 
 def _broken_links(

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from renate_stages import files, yaml_file
-from renate_stages.errors import ChangedPointerError, CommandError, NoChampionPointerError
+from renate_stages.errors import (
+    ChangedPointerError,
+    CommandError,
+    MalformedFileError,
+    NoChampionPointerError,
+)
 from renate_stages.lineage.commands import fetch, git
 from renate_stages.lineage.records import stage_entry
 from renate_stages.project import Project
@@ -48,15 +53,29 @@ class ChampionPointer:
 
         Raises:
             NoChampionPointerError: If there is none.
+            MalformedFileError: If it is not what `text` gives.
         """
         path = project.champion_pointer
         if not path.is_file():
             raise NoChampionPointerError
-        content = yaml_file.read(path)
-        meta = content.get("meta") or {}
-        out = {key: content["outs"][0][key] for key in HASH_KEYS}
-        replaced = tuple(meta.get("replaced", ()))
-        return cls(out, meta.get("update", 0), meta.get("state", ""), replaced)
+        return cls.parse(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def parse(cls, text: str) -> ChampionPointer:
+        """Read what `text` gives.
+
+        Raises:
+            MalformedFileError: If it is something else.
+        """
+        content = yaml_file.parse(text, POINTER)
+        try:
+            meta = content.get("meta") or {}
+            out = {key: content["outs"][0][key] for key in HASH_KEYS}
+            replaced = tuple(meta.get("replaced", ()))
+            return cls(out, meta.get("update", 0), meta.get("state", ""), replaced)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            reason = f"expected one of outs, with {', '.join(HASH_KEYS)}"
+            raise MalformedFileError(POINTER, "a pointer to a champion", reason) from error
 
     def text(self) -> str:
         """Return the file's text; one that names no champion and replaced none has no `meta`."""

@@ -11,8 +11,13 @@ from urllib.parse import quote
 import torch
 from torch import Tensor, nn
 
-from renate_stages.errors import ModelArgumentError, ModelStateError, UnknownTaskError
-from renate_stages.models.module import RenateModule
+from renate_stages.errors import (
+    ModelArgumentError,
+    ModelMismatchError,
+    ModelStateError,
+    UnknownTaskError,
+)
+from renate_stages.models.module import RenateModule, unwrap
 
 Heads = Literal["shared", "per_task"]
 
@@ -306,6 +311,25 @@ class FeatureClassifier(RenateModule):
     def _add_task_params(self, task_id: str) -> None:
         if isinstance(self.head, PerTaskHeads):
             self.head.add(task_id)
+
+
+def give_nearest_mean(model: RenateModule) -> None:
+    """Let a model serve the nearest mean, and its linear head until it is given means.
+
+    Raises:
+        ModelMismatchError: If it has no head that could.
+    """
+    module = unwrap(model)
+    if not (isinstance(module, FeatureClassifier) and module.takes_nearest_mean):
+        raise ModelMismatchError(
+            f"iCaRL serves the nearest class mean, which {type(module).__name__} has no head for",
+            "take a model of renate_stages.models, or let a FeatureClassifier of yours take "
+            "`nearest_mean: bool = False` and give it to FeatureClassifier",
+        )
+    if not isinstance(module.head, NearestMeanHead):
+        module.use_nearest_mean()
+    assert isinstance(module.head, NearestMeanHead)
+    module.head.uses_means = False
 
 
 def check_positive(model: str, **arguments: int) -> None:

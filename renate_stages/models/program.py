@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +100,6 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
     if not same:
         raise UnexportableModelError("its program gives other outputs than the model itself")
     return Program(exported, inputs, outputs)
-
-
-def write_onnx(program: Program, path: Path) -> None:
-    """Write a program in ONNX format, with a dynamic batch size."""
-    converted = torch.onnx.export(program.exported, (), dynamo=True, verbose=False)
-    assert converted is not None
-    converted.save(os.fspath(path))
 
 
 def name_of(transform: Callable | None) -> str | None:

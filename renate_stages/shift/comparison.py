@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,16 @@ from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.shift.detector import LEAST_ROWS, ShiftResult
 from renate_stages.shift.detectors import DETECTORS
+from renate_stages.shift.features import FeatureShift, attribute
 from renate_stages.shift.multiple_testing import holm
-from renate_stages.shift.rows import Sample, function_rows, model_rows, raw_fields, raw_rows
+from renate_stages.shift.rows import (
+    Sample,
+    function_rows,
+    model_rows,
+    raw_fields,
+    raw_names,
+    raw_rows,
+)
 from renate_stages.state import State
 from renate_stages.user_config import UserConfig
 
@@ -25,10 +33,30 @@ if TYPE_CHECKING:
     from renate_stages.models import RenateModule
 
 
+LABEL_TESTS = ("label_chi2", "bbse")  # which compare classes; the others compare features
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What a comparison found.
+
+    Args:
+        figures: Those of `shift` in `metrics/data.json`.
+        features: All that were compared, the most shifted first; none where only classes were.
+    """
+
+    figures: dict[str, Any]
+    features: list[FeatureShift]
+
+
 def compare(
-    user: UserConfig, params: Params, parent: State, new: ExampleStore
-) -> dict[str, Any] | None:
-    """Return the figures of `shift` in `metrics/data.json`; None where there is nothing to compare.
+    user: UserConfig,
+    params: Params,
+    parent: State,
+    new: ExampleStore,
+    feature_names: Sequence[str] = (),
+) -> Shift | None:
+    """Compare new examples with the parent's; None where there is nothing to compare.
 
     Figures have six significant digits: the last ones depend on the number of threads.
 
@@ -37,11 +65,13 @@ def compare(
         params: Which tests on what, and how many rows at most.
         parent: Its holdouts or memory are the reference, its model is measured.
         new: The new training examples.
+        feature_names: Of the numbers of an example's inputs; empty: they are told by their place.
 
     Returns:
-        `reference` and `new` with their `rows`; `tests`, by name `statistic`, `p_value`,
+        Figures and features. Figures are `reference` and `new` with their `rows`; `tests`, by name `statistic`, `p_value`,
         `corrected_p_value` (Holm's, over the tests) and `effect_size`; `alarms`, how many corrected
-        ones are at most alpha; `model`, the parent's on the new rows, metrics by name; `parent`,
+        ones are at most alpha; `features`, of those `compared` how many are `shifted` (their own
+        corrected p-value is at most alpha), and the `most_shifted`; `model`, the parent's on the new rows, metrics by name; `parent`,
         its metrics on all its holdouts; `skipped`, why a test or the model is not there.
     """
     generators = Generators(params.seed, params.update.number)
@@ -52,7 +82,7 @@ def compare(
     if min(len(reference), len(sample)) < LEAST_ROWS:
         return None
     generators.seed_global("shift")
-    return Comparison(user, params, parent, reference, sample).figures(generators)
+    return Comparison(user, params, parent, reference, sample, feature_names).shift(generators)
 
 
 def reference_stores(parent: State, of: str) -> list[ExampleStore]:
@@ -76,6 +106,7 @@ class Comparison:
         parent: The state it starts from.
         reference: Examples of the parent.
         new: New training examples.
+        feature_names: Of stored inputs, as the user's data module gives them.
     """
 
     user: UserConfig
@@ -83,9 +114,10 @@ class Comparison:
     parent: State
     reference: Sample
     new: Sample
+    feature_names: Sequence[str] = ()
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def figures(self, generators: Generators) -> dict[str, Any]:
+    def shift(self, generators: Generators) -> Shift:
         """Run the tests and measure the model; see `compare`."""
         results: dict[str, ShiftResult] = {}
         for name in self.params.shift.tests:
@@ -108,11 +140,34 @@ class Comparison:
                 for (name, result), p_value in zip(results.items(), corrected, strict=True)
             },
         }
+        features = self.features(results)
+        if features:
+            found["features"] = {
+                "compared": len(features),
+                "most_shifted": features[0].feature,
+                "shifted": sum(each.p_value <= self.params.shift.alpha for each in features),
+            }
         if self.model is not None:
             metrics = self.examined[1].metrics
             found["model"] = {name: rounded(value) for name, value in metrics.items()}
             found["parent"] = parents_metrics(self.parent)
-        return {**found, "skipped": self.skipped} if self.skipped else found
+        return Shift({**found, "skipped": self.skipped} if self.skipped else found, features)
+
+    def features(self, results: Mapping[str, ShiftResult]) -> list[FeatureShift]:
+        """Return each feature's part in what the tests found; none where they compared classes.
+
+        It is that of the Kolmogorov-Smirnov test, which is run for it where it is not among them.
+        """
+        if set(results) <= {*LABEL_TESTS}:
+            return []
+        ks = results.get("ks") or self.run("ks", np.random.default_rng(0))  # it draws nothing
+        reference, new = self.rows
+        kind, width = self.kind, reference.shape[1]
+        if kind == "raw":
+            names = raw_names(self.reference, self.feature_names)
+        else:
+            names = [f"{kind}[{place}]" for place in range(width)]
+        return attribute(names, reference, new, ks, results.get("c2st"))
 
     def run(self, name: str, generator: np.random.Generator) -> ShiftResult:
         """Run one test.
@@ -153,19 +208,22 @@ class Comparison:
         return rows(self.reference), rows(self.new)
 
     @property
+    def kind(self) -> str:
+        """What of an example is compared: `raw`, `model` or `feature_fn`."""
+        if self.params.shift.features != "auto":
+            return self.params.shift.features
+        if "feature_fn" in self.user.functions:
+            return "feature_fn"
+        return "raw" if raw_fields(self.reference) is not None else "model"
+
+    @property
     def rows_of(self) -> Callable[[Sample], np.ndarray]:
         """What makes rows of a sample, as `shift.features` says."""
-        features = self.params.shift.features
-        if features == "auto":
-            raw = raw_fields(self.reference) is not None
-            features = (
-                "feature_fn" if "feature_fn" in self.user.functions else "raw" if raw else "model"
-            )
-        if features == "raw":
+        if self.kind == "raw":
             return raw_rows
         batch_size = self.params.evaluation.batch_size
         transform = self.user.transforms(self.hyperparameters).test[0]
-        if features == "feature_fn":
+        if self.kind == "feature_fn":
             function = self.user.optional("feature_fn", self.hyperparameters)
             if function is None:
                 raise UserConfigError(

@@ -24,9 +24,9 @@ class MaximumMeanDiscrepancy(Detector):
     permutations have a statistic at least as large. So it is never 0, and the test is exact at any
     number of rows. Features count by their scale: bring them to one first where units differ.
 
-    Time is that of (n + m)² (d + permutations) / 2 products and sums; memory is bounded (`kernel`), by
-    150 MB beside the rows for 50,000 + 50,000 rows and 1,000 permutations. With
-    `estimate="linear"` both grow with n + m alone (lemma 14), and the p-value is of the normal
+    Time is that of (n + m)² (d + permutations) / 2 products and sums. Memory is bounded (`kernel`):
+    for 50,000 + 50,000 rows of 64 features and 1,000 permutations 182 MB beside the rows, measured.
+    With `estimate="linear"` both grow with n + m alone (lemma 14), and the p-value is of the normal
     distribution; it sees large shifts only.
 
     Effect size: the square root of MMD², in [0, √2].

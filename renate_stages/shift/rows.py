@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages.errors import UncomparableRowsError, UserConfigError
+from renate_stages.errors import DataModuleError, UncomparableRowsError, UserConfigError
 from renate_stages.memory import ExampleStore
 from renate_stages.memory.spec import Field
 
@@ -102,6 +102,35 @@ def raw_rows(sample: Sample) -> np.ndarray:
         parts = [np.asarray(columns[path]).reshape(len(rows), -1) for path in paths]
         blocks.append(np.concatenate([part.astype(np.float32) for part in parts], axis=1))
     return np.concatenate(blocks)
+
+
+def raw_names(sample: Sample, given: Sequence[str] = ()) -> list[str]:
+    """Return what the columns of `raw_rows` are called, `(d,)` names.
+
+    They are given, or say where a number lies in an example: `[3, 4]` in its one array, `age` or
+    `image[3, 4]` in one of several.
+
+    Args:
+        sample: Of which `raw_rows` are.
+        given: `feature_names` of the user's data module.
+
+    Raises:
+        DataModuleError: If they are not as many as the columns, or some are the same.
+    """
+    names = []
+    for path in raw_fields(sample) or ():
+        name = path.removeprefix("inputs").removeprefix(".")
+        places = np.ndindex(*sample.stores[0][0].spec.fields[path].shape)  # pyright: ignore[reportOptionalMemberAccess]
+        names += [name + (str(list(place)) if place else "") or "inputs" for place in places]
+    if not given:
+        return names
+    if len(given) != len(names) or len(set(given)) != len(given):
+        raise DataModuleError(
+            f"feature_names has {len(given)} names, {len(set(given))} of them different, and an "
+            f"example has {len(names)} numbers",
+            "give each number of an example's inputs one name, or no names",
+        )
+    return list(given)
 
 
 def model_rows(

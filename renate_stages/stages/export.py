@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from renate_stages import exported_program, files, publishing, tracking
 from renate_stages.evaluation.report import Findings, model_card, update_report
-from renate_stages.exported import Exported
+from renate_stages.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
-from renate_stages.gate.rules import CLASSES
 from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
+from renate_stages.pictures import draw_pictures, links
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.run_identity import run_identity
@@ -24,7 +26,7 @@ from renate_stages.user_config import UserConfig, project_modules
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Write `export/` (model, program, card), the gate's verdict and `reports/update.md`.
+    """Write `export/` (model, program, card), the gate's verdict and the report with its pictures.
 
     They are added to the MLflow run. What is in `export/` does not depend on the champion.
 
@@ -47,29 +49,51 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 files.link_or_copy(state.folder / name, folder / name)
             copy_code(project, folder)
             write_checkpoint(state.folder, folder / "model.ckpt")
-            reason = exported_program.write_program(folder, state, params, user)
+            lacking = exported_program.write_program(folder, state, params, user)
             card = (
                 f"{model_card(state, params.evaluation)}\n{exported_program.card_section(folder)}"
             )
             files.write_text(folder / "MODEL_CARD.md", card)
             description(params, state).write(folder)
-        verdict = pass_gate(project, params, state, user)
+        measured = measure(project, params, state, user)
+        verdict = pass_gate(params, measured)
         files.write_json(project.verdict, verdict.content)
         data, search, figures = (  # older projects lack some
             files.read_json(path) if path.is_file() else {}
             for path in (project.data_metrics, project.tuning / SEARCH, project.update_metrics)
         )
+        pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
         findings = Findings(
-            data, search, figures, params.hyperparameters, params.update.parent, verdict
+            data,
+            search,
+            figures,
+            params.hyperparameters,
+            params.update.parent,
+            verdict,
+            measured,
+            links(pictures, project.report),
         )
         report = update_report(state, params.evaluation, findings)
         files.write_text(project.report, report)
-        if tracker.started:  # not `found`: pictures are drawn while MLflow is still imported
-            publishing.log_results(project, params, state, tracker)
-    if reason:
-        say(f"no export/{exported_program.PROGRAM}: PyTorch could not trace the model: {reason}")
+        if tracker.started:  # not `found`, which would wait for it
+            publishing.log_results(project, pictures, tracker)
+    for name, reason in lacking.items():
+        say(f"no export/{name}: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
     say(f"gate: {verdict.headline}")
+
+
+def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
+    """Return the pictures beside the report; where they cannot be drawn, say so and go on.
+
+    The update happened, and its figures are in Git: a picture is no reason to lose it.
+    """
+    try:
+        return draw_pictures(project, params, state)
+    except Exception as error:  # noqa: BLE001 -- a defect of ours, or of what draws
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"warning: the pictures could not be drawn: {reason}", file=sys.stderr)
+        return []
 
 
 def copy_code(project: Project, folder: Path) -> None:
@@ -103,20 +127,33 @@ def description(params: Params, state: State) -> Exported:
     )
 
 
-def pass_gate(project: Project, params: Params, state: State, user: UserConfig) -> Verdict:
-    """Measure the new model and the champion on all holdouts of the state, and judge."""
+def measure(project: Project, params: Params, state: State, user: UserConfig) -> Measured:
+    """Measure the new model, written to `export/`, and the champion on all holdouts of the state.
+
+    Where the champion is this very model, as after `promote`, there is nothing to compare with.
+    """
     champion = Exported()
     if project.champion.is_dir():  # a project generated before there was a gate has none
         champion = Exported.read(project.champion)
-    rows_count = champion or any(rule.figure == CLASSES for rule in params.rules)
-    if rows_count and state.split("holdouts"):
+    itself = champion.state == state.identity and is_same(project.champion, project.export)
+    opponent = Exported() if itself else champion
+    if (opponent or any(rule.by_row for rule in params.rules)) and state.split("holdouts"):
         from renate_stages.gate.challenge import challenge
 
-        measured = challenge(project, params, state, user, champion)
+        measured = challenge(project, params, state, user, opponent)
     else:
         history, number = state.evaluations(), state.provenance.update
-        problem = "no holdout is kept to measure it on" if champion else None
-        measured = Measured(number, history.examined(number), champion.update, None, problem)
+        problem = "no holdout is kept to measure it on" if opponent else None
+        measured = Measured(number, history.examined(number), opponent.update, None, problem)
+    if itself:
+        return replace(measured, champion_update=champion.update, relation="itself")
+    if champion and champion.state == state.provenance.parent:
+        return replace(measured, relation="parent")
+    return measured
+
+
+def pass_gate(params: Params, measured: Measured) -> Verdict:
+    """Hold what was measured against `export.promote`."""
     lower = params.evaluation.lower_is_better
     generators = Generators(params.seed, params.update.number)
     return judge(params.rules, measured, params.evaluation.metric, lower, generators)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,20 @@ from renate_stages import files, prepared
 from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
+from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.params import DataParams, Params
 from renate_stages.prepared import SPLITS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.shift.features import write_features
 from renate_stages.state import State
 from renate_stages.user_config import UserConfig
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
+
+    from renate_stages.shift.comparison import Shift
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,14 @@ class Splits:
         val: To choose by.
         test: To measure on.
         ragged: Paths in their items that differ in length.
+        feature_names: Of the numbers of an example's inputs, where the data module has some.
     """
 
     train: Dataset | None = None
     val: Dataset | None = None
     test: Dataset | None = None
     ragged: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -63,6 +69,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If parameters, the user's functions or the data cannot be used.
     """
     params = Params.load(project.params)
+    registry.check_installed(params.search_space.learners)
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     splits, user = Splits(), None
     if params.update.kind == "update":
@@ -82,31 +89,42 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     said = [f"{split} {count['rows']} rows" for split, count in counts.items()]
     say(", ".join([*said, *([f"{forget.rows} forgotten left out"] if forget.rows else [])]))
     counts |= {"forgotten": {"rows": forget.rows}, "update": params.update.number}
+    shift = None
     if user is not None and params.shift.enabled:
-        counts |= compare_with_parent(project, params, user, say)
+        shift = compare_with_parent(project, params, user, splits.feature_names, say)
+    if shift is not None:
+        counts["shift"] = shift.figures
+    write_features(project.feature_shift, shift.features if shift is not None else [])
     files.write_json(project.data_metrics, counts)
 
 
 def compare_with_parent(
-    project: Project, params: Params, user: UserConfig, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return the figures of `shift` by that key; nothing where the parent has no examples."""
+    project: Project,
+    params: Params,
+    user: UserConfig,
+    feature_names: Sequence[str],
+    say: Callable[[str], None],
+) -> Shift | None:
+    """Compare the new training rows with the parent's; None where it has no examples."""
     parent = State.open(project.parent)
     if not parent.has_examples:
-        return {}
+        return None
     from renate_stages.shift.comparison import compare
 
     new = ExampleStore.open(project.prepared / "train")
-    found = compare(user, params, parent, new)
+    found = compare(user, params, parent, new, feature_names)
     if found is None:
-        return {}
-    for what, reason in found.get("skipped", {}).items():
+        return None
+    for what, reason in found.figures.get("skipped", {}).items():
         say(f"{what} is left out: {reason}")
-    tests = [f"{name} p {each['p_value']:.2g}" for name, each in found["tests"].items()]
+    tests = [f"{name} p {each['p_value']:.2g}" for name, each in found.figures["tests"].items()]
     if tests:
-        seen = "shift" if found["alarms"] else "no shift"
+        seen = "shift" if found.figures["alarms"] else "no shift"
         say(f"{seen} against {parent.label}: {', '.join(tests)}")
-    return {"shift": found}
+    of = found.figures.get("features", {})
+    if of.get("shifted"):
+        say(f"{of['shifted']} of {of['compared']} features, most of all {of['most_shifted']}")
+    return found
 
 
 def require_files(incoming: Path) -> None:
@@ -143,7 +161,8 @@ def read_splits(
         train, test = split_off(train, data.test_fraction, generators.integer("test split"))
     if val is None and data.validation_fraction:
         train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
-    return Splits(train, val, test, tuple(getattr(module, "ragged_fields", ())))
+    ragged, names = (getattr(module, each, ()) for each in ("ragged_fields", "feature_names"))
+    return Splits(train, val, test, tuple(ragged), tuple(map(str, names)))
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

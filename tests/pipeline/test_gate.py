@@ -111,6 +111,27 @@ def test_the_same_update_measured_again_has_the_same_verdict(with_champion):
     assert not with_champion.run("git", "status", "--porcelain")
 
 
+def test_an_update_that_is_champion_says_so_and_where_it_was_compared(with_champion):
+    """`dvc repro` after `promote`: champion/ changed, and so `export` runs again."""
+    project = with_champion
+    assert "The champion is the parent's model." in project.read("reports/update.md")
+    project.run("renate-stages", "promote")
+    assert "champion: update 3, which a commit has" in project.run("renate-stages", "verify")
+    assert "Running stage 'export'" in project.run("dvc", "repro")
+    assert UP_TO_DATE in project.run("dvc", "status")
+    assert "update 3, the champion: passed" in project.run("renate-stages", "gate")
+    assert "COMMIT:reports/update.md" in project.read("reports/update.md")
+    (since,) = [
+        line.split()[1].rstrip(",")
+        for line in project.run("renate-stages", "champion").splitlines()
+        if line.startswith("since:")
+    ]
+    compared = project.run("git", "show", f"{since}:reports/update.md")
+    assert "Update 3 against update 2: passed" in compared
+    project.commit("Update 3, the champion")
+    assert "update 4 is open" in project.run("renate-stages", "next")
+
+
 def test_a_project_of_before_the_gate_gets_a_champion_by_init(project):
     project.stop_tracking()
     project.run("git", "rm", "-q", "champion.dvc")

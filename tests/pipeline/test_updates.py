@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from sandbox import UP_TO_DATE, Sandbox, digest
@@ -140,9 +143,37 @@ def test_the_run_of_an_update_holds_parameters_curves_pictures_and_report(three_
         "plots/matrix_accuracy.png",
         "plots/holdouts_accuracy.png",
         "plots/learning_curve.csv",
+        "plots/shift.csv",
+        "plots/shift_features.png",
         "reports/update.md",
         "reports/MODEL_CARD.md",
     } <= three_updates.artifacts(run)
+
+
+def test_a_report_shows_pictures_of_its_own_update_or_none(project):
+    def links() -> list[Path]:
+        found = re.findall(r"\]\((pictures/[^)]*)\)", project.read("reports/update.md"))
+        return [project.root / "reports" / unquote(link) for link in found]
+
+    assert len(links()) > 8 and all(path.is_file() for path in links())
+    project.run("git", "checkout", "-q", "update-2")
+    project.run("dvc", "checkout", "-q")
+    assert len(links()) > 8 and not any(path.exists() for path in links())
+    project.run("renate-stages", "publish")
+    assert all(path.is_file() for path in links())
+    assert not project.run("git", "status", "--porcelain")
+
+
+def test_the_shift_of_features_is_a_plot_that_overlays_updates(project):
+    assert project.read("metrics/shift.csv").count("\n") == 51
+    for command in (("show",), ("diff", "update-2")):
+        project.run("dvc", "plots", *command, "-o", "shown")
+        page = (project.root / "shown" / "index.html").read_text()
+        assert "shift of features against the parent" in page and "distance" in page
+        project.run("git", "clean", "-fdxq", "shown")
+    project.run("dvc", "metrics", "diff", "update-2")
+    shift = project.read_json("metrics/data.json")["shift"]
+    assert set(shift["features"]) == {"compared", "most_shifted", "shifted"}
 
 
 def test_the_users_own_tests_pass(project):

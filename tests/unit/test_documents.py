@@ -81,12 +81,13 @@ def test_every_detector_and_rule_is_in_the_guide_to_shift():
         assert f"`{name}`" in SHIFT or f"`shift.{name}`" in SHIFT, name
 
 
-def test_the_detector_of_the_guide_runs(tmp_path, monkeypatch):
+def test_the_code_of_the_guide_to_shift_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", SHIFT, re.DOTALL)):
         (tmp_path / f"{number}.py").write_text(code)
-    runpy.run_path("1.py")
-    assert runpy.run_path("0.py")["feature_fn"]()(torch.ones(3, 2, 2)).tolist() == [[1.0]] * 3
+    assert len(runpy.run_path("0.py")["Customers"].feature_names) == 3
+    runpy.run_path("2.py")
+    assert runpy.run_path("1.py")["feature_fn"]()(torch.ones(3, 2, 2)).tolist() == [[1.0]] * 3
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -140,13 +141,14 @@ def test_the_guide_to_tuning_has_every_space_and_every_scheduler():
 def test_the_guide_to_the_gate_has_every_figure_with_its_limits():
     guide = (REPOSITORY / "docs" / "gate.md").read_text(encoding="utf-8")
     given = yaml_file.parse(block(guide, "yaml"), "the guide")
-    assert len(Params.parse(given).rules) == 5
+    assert len(Params.parse(given).rules) == 11
     rows = re.findall(r"^\| `(\w+)` \| .* \| (`.*`) \|$", guide, re.MULTILINE)
     promote = {
         name.replace("METRIC", "accuracy"): dict.fromkeys(re.findall(r"`(\w+)`", limits), 0.5)
         for name, limits in rows
     }
-    assert len(promote) == 6 and Params.parse({"export": {"promote": promote}}).rules
+    given = {"export": {"promote": promote}, "evaluation": {"slices": ["camera"]}}
+    assert len(promote) == 8 and Params.parse(given).rules
 
 
 def test_the_pipeline_calls_commands_that_are_there():

@@ -184,3 +184,78 @@ def test_onnx_without_its_packages_is_refused_before_any_work(project, monkeypat
     with pytest.raises(errors.MissingExtraError, match="renate-stages\\[onnx\\]"):
         export.run(project)
     assert not project.export.exists()
+
+
+def export_with_onnx(project) -> list[str]:
+    said: list[str] = []
+    edit_params(project, export__onnx=True)
+    for stage in STAGES:
+        stage.run(project, said.append)
+    return said
+
+
+@pytest.fixture
+def with_onnx():
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+
+
+@pytest.mark.usefixtures("with_onnx")
+def test_onnx_that_is_asked_for_lies_beside_the_program_and_the_card_runs(project, tmp_path):
+    export_with_onnx(project)
+    described = json.loads((project.export / "program.json").read_text())
+    assert (described["program"], described["onnx"]) == ("model.pt2", "model.onnx")
+    card = (project.export / "MODEL_CARD.md").read_text()
+    code = card.split("```python\n")[-1].split("```")[0]
+    assert "onnxruntime.InferenceSession" in code
+
+    holdout = State.open(project.state).split("holdouts")[1]
+    images, targets = StoredDataset(holdout).__getitems__(range(len(holdout)))
+    np.save(tmp_path / "images.npy", images.float().numpy() / 16)
+    code = code.replace("...", f"numpy.load({str(tmp_path / 'images.npy')!r})")
+    program = (
+        f"import sys, numpy\n{code}\n"
+        "print(*outputs[0].argmax(1).tolist())\n"
+        "assert not {'torch', 'renate_stages', 'renate_config'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=project.export,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    predicted = np.array(done.stdout.split(), dtype=np.int64)
+    metrics = json.loads(project.update_metrics.read_text())
+    assert (predicted == targets.numpy()).mean() == pytest.approx(metrics["accuracy"]["overall"])
+
+
+@pytest.mark.usefixtures("with_onnx")
+def test_a_program_that_onnx_cannot_hold_is_exported_without(project):
+    edit_config(
+        project,
+        "def loss_fn()",
+        "class Bessel(MLP):\n"
+        "    def forward(self, x, task_id=None):\n"
+        "        found = super().forward(x)\n"
+        "        return found + torch.special.bessel_j0(found.detach())\n\n\n"
+        "def loss_fn()",
+    )
+    edit_config(project, "return MLP.from", "return Bessel.from")
+    edit_config(project, "return MLP(num", "return Bessel(num")
+    said = export_with_onnx(project)
+    assert any("no export/model.onnx: PyTorch could not convert" in line for line in said)
+    described = json.loads((project.export / "program.json").read_text())
+    assert (described["program"], described["onnx"]) == ("model.pt2", None)
+    assert len(described["onnx_reason"].splitlines()) == 1
+    assert "There is no `model.onnx`" in (project.export / "MODEL_CARD.md").read_text()
+    names = {path.name for path in project.export.iterdir()}
+    assert "model.pt2" in names and not any(name.startswith("model.onnx") for name in names)
+
+
+def test_without_a_wish_for_onnx_nothing_is_said_of_it(project):
+    for stage in STAGES:
+        stage.run(project, lambda message: None)
+    assert "onnx" not in (project.export / "MODEL_CARD.md").read_text()
+    assert "onnx" not in json.loads((project.export / "program.json").read_text())

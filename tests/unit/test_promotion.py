@@ -351,3 +351,101 @@ def test_mlflow_follows_and_cannot_undo_a_promotion(project, monkeypatch, capsys
     promotion.demote(project)
     assert champion(project) == (1, "identity-1-9", 1)
     assert "warning: MLflow was not told" in capsys.readouterr().err
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+def champion_problems(project: Project) -> list[str]:
+    checked, problems = lineage.verify(project)
+    assert checked == 2
+    return problems
+
+
+def rewrite(project: Project, old: str, new: str) -> None:
+    text = project.champion_pointer.read_text()
+    assert old in text
+    project.champion_pointer.write_text(text.replace(old, new, 1))
+
+
+def test_a_champion_is_verified_by_the_commit_that_made_it_tagged_or_not(project):
+    assert champion_problems(project) == [], "there is none"
+    promotion.promote(project, 1)
+    assert champion_problems(project) == []
+    promotion.promote(project, force=True)
+    assert champion_problems(project) == [], "of the open update"
+    run_update(project, GOOD - 1)
+    assert champion_problems(project) == [], "of a run of it that is not the latest any more"
+    lineage.open_next(project)
+    assert lineage.verify(project) == (3, [])
+
+
+def test_a_champion_that_no_commit_made_is_told(project):
+    promotion.promote(project, 1)
+    md5 = ChampionPointer.read(project).out["md5"]
+    forged = f"{md5[:-5]}.dir"[::-1]
+    rewrite(project, md5, forged)
+    (problem,) = champion_problems(project)
+    assert problem == (
+        f"the working tree: champion.dvc names {forged} as update 1, but no commit here has a "
+        "dvc.lock that wrote it: `git checkout HEAD -- champion.dvc`, or `renate-stages promote "
+        "update-K`"
+    )
+
+
+def test_an_experiment_is_no_commit_that_a_champion_may_come_from(project):
+    edit_params(project, seed=GOOD - 2)
+    lineage.dvc(project, "exp", "run", "--quiet", "--name", "what-if")
+    made = lineage.export_entry(project.lock_file.read_text())
+    assert made is not None
+    lineage.git(project, "checkout", "--", ".")
+    promotion.promote(project, 1)
+    rewrite(project, ChampionPointer.read(project).out["md5"], made["md5"])
+    (problem,) = champion_problems(project)
+    assert "no commit here has a dvc.lock that wrote it" in problem
+
+
+def test_a_champion_of_another_update_than_it_says_is_told(project):
+    promotion.promote(project, 1)
+    rewrite(project, "update: 1", "update: 2")
+    (problem,) = champion_problems(project)
+    assert problem.endswith("as update 2, but it is the export of update 1")
+
+
+def test_the_champion_of_a_tagged_update_is_verified_too(project):
+    promotion.promote(project, 1)
+    rewrite(project, "update: 1", "update: 2")
+    lineage.git(project, "commit", "-qam", "Forged")
+    lineage.git(project, "tag", "-f", "update-2")
+    lineage.git(project, "reset", "--hard", "-q", "HEAD~2")
+    (problem,) = [each for each in lineage.verify(project)[1] if "champion.dvc" in each]
+    assert problem.startswith("update-2: champion.dvc names")
+
+
+def test_a_pointer_that_is_no_pointer_is_told(project):
+    promotion.promote(project, 1)
+    project.champion_pointer.write_text("outs: []\n")
+    (problem,) = champion_problems(project)
+    assert problem.startswith("the working tree: champion.dvc is not readable as a pointer to a")
+
+
+def test_the_champions_files_are_looked_for_here_and_in_the_remote(project, tmp_path):
+    promotion.promote(project, 1)
+    away = project.root / ".dvc" / "cache" / "files"
+    lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "remote"))
+    lineage.dvc(project, "push", "-q", "champion.dvc")
+    shutil.rmtree(away)
+    assert champion_problems(project) == [], "in champion/ and in the remote"
+    shutil.rmtree(project.champion)
+    assert champion_problems(project) == [], "in the remote"
+    lineage.dvc(project, "remote", "remove", "beside")
+    (problem,) = champion_problems(project)
+    assert "champion.dvc names (champion" in problem and "there is no remote to ask" in problem
+    lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "other"))
+    (problem,) = champion_problems(project)
+    assert "are neither in DVC's cache nor in the remote: `dvc push`" in problem
+    lineage.dvc(
+        project, "remote", "modify", "-q", "beside", "url", "hdfs://a-driver-that-is-not-here"
+    )
+    (problem,) = champion_problems(project)
+    assert "whether its files can be had is not known" in problem

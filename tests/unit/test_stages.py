@@ -29,6 +29,9 @@ def quiet(message: str) -> None:
     assert message and "\n\n" not in message
 
 
+METRICS = ("accuracy", "loss")
+
+
 def run_until(project, last: str) -> None:
     for name, stage in STAGES.items():
         stage.run(project, quiet)
@@ -51,10 +54,15 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
         assert all(after[path] == content for path, content in before.items())
         written[name] = set(after) - set(before)
     shard = "00001-00"
+    (folder,) = project.pictures.iterdir()  # named by what is drawn
+    names = {"confusion", "classes", "learning_curve", "memory"}
+    names |= {f"{kind}_{metric}" for kind in ("matrix", "holdouts") for metric in METRICS}
+    pictures = {f"reports/pictures/{folder.name}/{name}.png" for name in names}
     assert written == {
         "prepare": {
             "work/prepared/prepared.json",
             "metrics/data.json",
+            "metrics/shift.csv",
             *store("work/prepared/train", shard),
             *store("work/prepared/val", shard),
             *store("work/prepared/test", shard),
@@ -96,6 +104,7 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
             "export/renate_config.py",
             "metrics/verdict.json",
             "reports/update.md",
+            *pictures,
         },
     }
     first = snapshot(project)

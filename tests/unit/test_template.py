@@ -121,3 +121,24 @@ def test_the_stages_and_outputs_are_ignored_by_git(tmp_path):
     outs = [out for stage in pipeline["stages"].values() for out in stage["outs"]]
     for out in [out for out in outs if isinstance(out, str)]:
         assert f"/{out.split('/')[0]}" in ignored
+    assert "/reports/pictures" in ignored and "/reports" not in ignored
+
+
+def test_every_plot_is_of_a_file_that_a_stage_writes_to_git(tmp_path):
+    pipeline = yaml.safe_load((bake(tmp_path) / "dvc.yaml").read_text())
+    in_git = [
+        name
+        for stage in pipeline["stages"].values()
+        for out in stage["outs"]
+        if isinstance(out, dict)
+        for name, kind in out.items()
+        if kind == {"cache": False}
+    ]
+    plotted = {path for plot in pipeline["plots"] for each in plot.values() for path in each["y"]}
+    assert {path.split("/")[0] if path.startswith("plots/") else path for path in plotted} <= {
+        *in_git
+    }
+    assert "metrics/shift.csv" in plotted
+    assert "metrics/shift.csv" in pipeline["stages"]["export"]["deps"], (
+        "the report names its picture"
+    )

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from renate_stages.errors import UnfitHeadError
 from renate_stages.learners.avalanche import catalog, codec, mended
 from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
 from renate_stages.models.features import backbone_of
-from renate_stages.models.heads import FeatureClassifier, NearestMeanHead
 from renate_stages.models.module import unwrap
 from renate_stages.optimization import default_loss
 
@@ -94,23 +92,11 @@ class Run:
         return {argument.theirs or key: values[key] for key, argument in arguments.items()}
 
     def _icarl(self) -> tuple[nn.Module, Any, list[Any]]:
-        """Return iCaRL's model, loss and plugins, as Avalanche's class would put them together.
-
-        Raises:
-            UnfitHeadError: If the model has no head that could be the nearest mean's.
-        """
-        module = unwrap(self.learner.model)
-        if not (isinstance(module, FeatureClassifier) and module.takes_nearest_mean):
-            cure = (
-                "take one of renate_stages.models, or let yours take `nearest_mean: bool = False`"
-            )
-            raise UnfitHeadError("Avalanche-iCaRL", type(module).__name__, "serves no means", cure)
-        if not isinstance(module.head, NearestMeanHead):
-            module.use_nearest_mean()
-        assert isinstance(module.head, NearestMeanHead)
+        """Return iCaRL's model, loss and plugins, as Avalanche's class would put them together."""
+        head: Any = unwrap(self.learner.model).head
         exemplars = mended.Exemplars(**self._arguments("iCaRL"))
         exemplars.examples = self.examples
-        model = mended.served_by_means(backbone_of(self.learner.model), module.head.linear)
+        model = mended.served_by_means(backbone_of(self.learner.model), head.linear)
         loss = mended.Distilled()
         return model, loss, [exemplars, loss]
 
@@ -122,6 +108,7 @@ class Run:
         strategy = self.strategy
         stored = {
             "classes_by_update": self.classes_by_update,
+            "batch_size": self.learner.batch_size,
             "trained": [each.requires_grad for each in self.model.parameters()],
             "strategy": encoder.fields(strategy, "strategy"),
             "plugins": {
@@ -140,6 +127,7 @@ class Run:
             tensors: Its tensors.
         """
         self.restore(stored, tensors)
+        self._compare_batch_sizes(stored)
         adopted = not stored and self._adopt_memory()
         self._fit_memory()
         before = [list(each) for each in stored.get("classes_by_update", [])]
@@ -179,6 +167,18 @@ class Run:
             head: Any = unwrap(self.learner.model).head
             means: Any = self.model.eval_classifier
             head.take_means(means.class_means_dict)
+
+    def _compare_batch_sizes(self, stored: Mapping[str, Any]) -> None:
+        """Say so where importances of batches of one size meet those of another."""
+        own, before = self.learner.batch_size, stored.get("batch_size")
+        parts = [name for name in ("EWC", "MAS", "RWalk") if name in self.learner.composed.parts]
+        if not parts or before in (None, own) or self.learner.values.get("fisher") == "example":
+            return
+        cure = "; fisher: example makes them so" if "EWC" in parts else ""
+        self.learner.context.say(
+            f"{', '.join(parts)}: importances of batches of {before} (the parent's) and of {own} "
+            f"are not of one scale{cure}"
+        )
 
     def _adopt_memory(self) -> bool:
         """Offer the buffers the memory that a learner of another kind left; whether one took it."""

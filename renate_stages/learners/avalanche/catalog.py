@@ -331,6 +331,11 @@ def composed(name: str) -> Composed:
     return Composed(found.strategy, plugins, arguments)
 
 
+def hyperparameters() -> set[str]:
+    """Return the names of all arguments of all parts."""
+    return {name for part in PARTS.values() for name in part.arguments}
+
+
 def check_installed() -> None:
     """Refuse where avalanche-lib is not installed; imports nothing.
 

@@ -24,8 +24,8 @@ from renate_stages.data import StoredDataset
 from renate_stages.errors import (
     AvalancheRefusedError,
     AvalancheStateError,
+    ClassLabelsNeededError,
     InvalidHyperparameterError,
-    LabelsNeededError,
     NotFiniteError,
 )
 from renate_stages.learners.arguments import in_range, positive
@@ -36,6 +36,7 @@ from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import Selection
+from renate_stages.models.heads import give_nearest_mean
 from renate_stages.optimization import default_loss
 
 PRECISIONS = ("32", "32-true", "bf16-mixed")
@@ -108,9 +109,12 @@ class AvalancheLearner(Learner):
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
-        if new.labels() is None:
-            raise LabelsNeededError(type(self).__name__)
+        found = new.labels()
+        if found is None:
+            raise ClassLabelsNeededError(type(self).__name__, "not one integer each")
         super().start_update(new, memory, keepable)
+        if self.composed.strategy == "iCaRL":
+            give_nearest_mean(self.model)
 
     def train_dataloader(self) -> Any:
         if self._strategy is None:
@@ -119,12 +123,11 @@ class AvalancheLearner(Learner):
         return _Batches(self._strategy)
 
     def _begin(self) -> None:
-        """Build the strategy, give it back what the parent's learner left, and let it look at the data.
+        """Build the strategy, give back what the parent's learner left, let it look at the data.
 
-        Lightning has seeded nothing by now, and the updater has: Avalanche draws from the global
-        generators.
+        The updater has seeded the global generators just before; Avalanche draws from these.
         """
-        from renate_stages.learners.avalanche.building import Run
+        from renate_stages.learners.avalanche.building import Run  # Avalanche comes in here
 
         came = {name: each.clone() for name, each in self.model.state_dict().items() if _is(each)}
         run = self._run = Run(self)
@@ -153,6 +156,8 @@ class AvalancheLearner(Learner):
         strategy = self._strategy
         strategy.dataloader = [batch]
         strategy.training_epoch()
+        if strategy._stop_training:  # a plugin asks for it
+            self.trainer.should_stop = True
         self._losses.add("loss", strategy.loss.detach().reshape(()), len(batch[0]))
         if batch_idx + 1 == len(self.trainer.train_dataloader):  # type: ignore[arg-type]
             self._end_epoch()
@@ -366,6 +371,7 @@ def _is(value: Any) -> bool:
 def _quiet() -> Iterator[None]:
     """Silence what Avalanche warns of in its own code; it sets filters, so none of ours would do."""
     with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
         yield
     for each in heard:
         if "avalanche" not in Path(each.filename).parts:

@@ -123,9 +123,11 @@ class MaximallyInterfered(MIRPlugin):
 
     last_classes: list[int] | None = None  # which the next update's draws leave out
 
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        super().after_training_exp(strategy, **kwargs)
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         self.last_classes = torch.unique(strategy.mb_y).tolist()
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        self.storage_policy.post_adapt(strategy, strategy.experience)
         self.reopen()
 
     def reopen(self) -> None:
@@ -201,11 +203,12 @@ class Exemplars(_ICaRLPlugin):
     # -- in an update -----------------------------------------------------------------------------
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Do nothing: classes are noted with their first exemplars."""
+
+    def construct_exemplar_set(self, strategy: Any) -> None:
         for label in strategy.experience.classes_in_this_experience:
             if label not in self.observed_classes:
                 self.observed_classes.append(label)
-
-    def construct_exemplar_set(self, strategy: Any) -> None:
         share = self._share()
         dataset = strategy.experience.dataset
         numbers, labels = rows_of(dataset), torch.tensor(list(dataset.targets))

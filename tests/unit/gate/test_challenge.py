@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch import nn
 
 from renate_stages.exported import Exported
 from renate_stages.gate.challenge import _Widened
+from renate_stages.gate.verdict import Verdict
 from renate_stages.models.module import RenateWrapper
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.state import State
 
 
 def quiet(message: str) -> None:
@@ -43,6 +46,12 @@ def verdict_of(project) -> dict:
     return json.loads(project.verdict.read_text())
 
 
+def serve_another(project) -> None:
+    """Make the export champion, as a model that is not the same in every byte."""
+    shutil.copytree(project.export, project.champion)
+    (project.champion / "MODEL_CARD.md").write_text("Of another export")
+
+
 def test_a_champion_is_measured_with_its_own_code_of_its_own_time(updated, monkeypatch):
     project = updated
     export.run(project, quiet)
@@ -51,8 +60,8 @@ def test_a_champion_is_measured_with_its_own_code_of_its_own_time(updated, monke
     assert exported.hyperparameters["hidden_size"] == 128
     assert (project.export / "scaling.py").read_text() == "FACTOR = 1 / 16\n"
 
-    # Against itself: nothing changed, and nothing of it is noise.
-    shutil.copytree(project.export, project.champion)
+    # Against one with the same weights: nothing changed, and nothing of it is noise.
+    serve_another(project)
     before = snapshot(project)
     verdict = verdict_of(project)
     figure = verdict["figures"]["average_accuracy"]
@@ -88,6 +97,29 @@ def test_a_champion_that_cannot_be_built_any_more_is_part_of_the_verdict(updated
     assert "could not be measured" in project.report.read_text()
 
 
+def test_an_update_that_is_champion_is_not_measured_against_itself(updated):
+    """`promote` changes champion/, a dependency of `export`: the next `dvc repro` comes here."""
+    project = updated
+    promote = {"average": {"min": 0.5, "max_drop": 0.0}, "classes": {"min": 0.5, "max_drop": 0.0}}
+    edit_params(project, export__promote=promote)
+    export.run(project, quiet)
+    shutil.copytree(project.export, project.champion)
+    verdict = Verdict(verdict_of(project))
+    assert verdict.passed and verdict.is_champion
+    assert verdict.headline == "update 1, the champion: passed: 4 rule(s)"
+    outcomes = {row[0]: row[3:] for row in verdict.table()}
+    assert outcomes["average_accuracy max_drop"] == ("not known", "", "is the champion")
+    assert outcomes["classes max_drop"] == ("not known", "", "is the champion")
+    assert outcomes["classes min"][2].startswith("passed by")
+    report = project.report.read_text()
+    assert "`git show COMMIT:reports/update.md`" in report
+    assert "champion (update" not in report, "no column of the same figures"
+
+    # Trained anew it has the same number, and is another model.
+    (project.champion / "model.safetensors").write_bytes(b"another")
+    assert not verdict_of(project)["is_champion"]
+
+
 def test_classes_are_ruled_on_without_a_champion_too(updated):
     edit_params(updated, export__promote={"classes": {"min": 0.5, "max_drop": 0.0}})
     verdict = verdict_of(updated)
@@ -106,3 +138,62 @@ def test_classes_that_a_model_does_not_know_are_least_likely_and_cost_a_finite_l
     assert loss.isfinite() and loss > 15
     _Widened(model, 2)  # of outputs that are wide enough nothing changes
     assert model(torch.zeros(1, 2)).shape == (1, 5)
+
+
+def test_slices_are_read_from_the_holdouts_and_the_champions_figures_stand_in_the_report(sourced):
+    """A rule on a slice, and one on a slice that does not exist, from params.yaml to the report."""
+    promote = {
+        "slices": {
+            "max_drop": 0.0,
+            "source": {"us": {"min": 0.5, "max_drop": 0.1}, "usa": {"max_drop": 0.5}},
+        },
+        "calibration_error": {"max": 0.9, "max_rise": 0.0},
+    }
+    edit_params(
+        sourced, evaluation__slices=["source"], export__promote=promote, trainer__max_epochs=8
+    )
+    for stage in (prepare, restore_state, tune, train):
+        stage.run(sourced, quiet)
+    told = "FAILED: no row of the holdouts is in this slice, did you mean 'us'? (there are: eu, us)"
+    alone = Verdict(verdict_of(sourced))
+    said = {row[0]: row[5] for row in alone.table()}
+    assert said["slices.source.usa max_drop"] == told
+    assert said["slices max_drop"] == said["calibration_error max_rise"] == "no champion"
+    assert alone.failures == [f"slices.source.usa max_drop: {told}"]
+    assert not alone.passed, "a name that fits nothing never passes, champion or not"
+    measured = json.loads(sourced.update_metrics.read_text())
+    outcome = alone.content["rules"]["slices.source.us"]["min"]
+    assert outcome["value"] == pytest.approx(measured["slices"]["source"]["us"])
+    error = alone.content["rules"]["calibration_error"]["max"]["value"]
+    assert error == pytest.approx(measured["calibration"]["error"])
+    assert (
+        "champion"
+        not in sourced.report.read_text()
+        .partition("## Over all")[0]
+        .partition("## accuracy on every holdout")[2]
+    ), "where there is no champion there is no column of it"
+
+    serve_another(sourced)
+    both = Verdict(verdict_of(sourced))
+    outcome = both.content["rules"]["slices"]["max_drop"]
+    assert outcome["value"] == outcome["champion"] and outcome["at"] in ("source eu", "source us")
+    assert (outcome["low"], outcome["high"]) == (0, 0)
+    assert both.failures == [f"slices.source.usa max_drop: {told}"]
+    report = sourced.report.read_text()
+    assert f"| slices.source.usa max_drop | 0.5000 | not known | not known |  | {told} |" in report
+    assert "| champion (update 1) | change against it |" in report
+    (row,) = [line for line in report.splitlines() if line.startswith("| update 1 |")]
+    value = f"{measured['accuracy']['overall']:.4f}"
+    assert row.endswith(f"| {value} | +0.0000 |")
+
+
+def test_the_parents_figures_are_not_told_twice_where_it_is_champion(updated):
+    project = updated
+    export.run(project, quiet)
+    serve_another(project)
+    exported = Exported.read(project.export)
+    replace(exported, state=State.open(project.parent).identity).write(project.champion)
+    export.run(project, quiet)
+    report = project.report.read_text()
+    assert "The champion is the parent's model." in report
+    assert "champion (update" not in report and "change against it" not in report

@@ -48,6 +48,93 @@ def test_a_rule_is_relative_where_it_needs_a_champion():
     }
 
 
+def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
+    content = {
+        "classes": {"max_drop": 0.1, 7: {"min": 0.8}},
+        "slices": {
+            "max_drop": 0.05,
+            "camera": {"min": 0.6, "night": {"min": 0.8}},
+            "source": {False: {"min": 0.7}},  # a bool's text is the value of the field
+        },
+    }
+    rules = read_rules(content, "accuracy", "max", ["camera", "source"])
+    assert rules == (
+        Rule("classes", "max_drop", 0.1),
+        Rule("classes", "min", 0.8, ("7",)),
+        Rule("slices", "max_drop", 0.05),
+        Rule("slices", "min", 0.6, ("camera",)),
+        Rule("slices", "min", 0.8, ("camera", "night")),
+        Rule("slices", "min", 0.7, ("source", "False")),
+    )
+    assert [rule.name for rule in rules[1:]] == [
+        "classes.7",
+        "slices",
+        "slices.camera",
+        "slices.camera.night",
+        "slices.source.False",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("promote", "expected"),
+    [
+        (
+            {"slices": {"camra": {"night": {"min": 0.8}}}},
+            "export.promote.slices.camra.night: unknown field 'camra', did you mean 'camera'? (eval",
+        ),
+        (
+            {"slices": {"colour": {"min": 0.8}}},
+            "export.promote.slices.colour: unknown field 'colour' (evaluation.slices has: camera, s",
+        ),
+        (
+            {"slices": {"max_dorp": 0.1}},
+            "export.promote.slices.max_dorp: unknown limit, did you mean 'max_drop'? (of slices, of",
+        ),
+        (
+            {"slices": {"camera": {"night": 0.8}}},
+            "export.promote.slices.camera.night: unknown limit; a part has limits of its own: nigh",
+        ),
+        (
+            {"slices": {"camera": {"night": {"dark": {"min": 0.8}}}}},
+            "export.promote.slices.camera.night.dark: unknown limit (of slices, of which more is b",
+        ),
+        (
+            {"slices": {"camera": {"night": {}}}},
+            "export.promote.slices.camera.night: expected limits, such as {max_drop: 0.01}",
+        ),
+        ({"slices": None}, "export.promote.slices: expected limits"),
+        (
+            {"slices": {"camera": {"night": {"min": 80}}}},
+            "export.promote.slices.camera.night.min: expected a share from 0 to 1, found 80",
+        ),
+        (
+            {"classes": {"cat": {"min": 0.8}}},
+            "export.promote.classes.cat: expected a class label, a whole number, found 'cat'",
+        ),
+        (
+            {"classes": {7: {"min": 0.8}, "7": {"min": 0.9}}},
+            "export.promote.classes.7.min: given twice, as classes.7 too",
+        ),
+        (
+            {"calibration_error": {"max_drop": 0.1}},
+            "export.promote.calibration_error.max_drop: unknown limit, did you mean",
+        ),
+        (
+            {"calibration_error": {"max": 2}},
+            "export.promote.calibration_error.max: expected a share from 0 to 1",
+        ),
+    ],
+)
+def test_a_wrong_part_is_refused_by_name(promote, expected):
+    (problem,) = problems_of(promote, slices=["camera", "source"])
+    assert problem.startswith(expected)
+
+
+def test_slices_cannot_be_ruled_on_where_none_are_measured():
+    (problem,) = problems_of({"slices": {"max_drop": 0.1}})
+    assert problem.startswith("export.promote.slices: evaluation.slices is empty")
+
+
 @pytest.mark.parametrize(
     ("promote", "expected"),
     [

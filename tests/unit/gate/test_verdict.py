@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from renate_stages import errors
+from renate_stages.evaluation.comparison import difference_interval
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.rules import read_rules
@@ -38,7 +39,11 @@ NEW = {1: answers("+" * 8 + "--"), 2: answers("+" * 12 + "---" + "+" * 15, "1" *
 def judged(promote, measured: Measured, metric: str = "accuracy", mode="max") -> Verdict:
     lower = {"loss"} | ({metric} if mode == "min" else set())
     return judge(
-        read_rules(promote, metric, mode), measured, metric, sorted(lower), Generators(0, 3)
+        read_rules(promote, metric, mode, [*measured.slices]),
+        measured,
+        metric,
+        sorted(lower),
+        Generators(0, 3),
     )
 
 
@@ -47,8 +52,12 @@ def rule_of(promote, measured: Measured, **kwargs):
     return outcome
 
 
-BOTH = Measured(3, NEW, 2, CHAMPION)
-ALONE = Measured(3, NEW)
+# Of camera `night` holdout 1 has its last 4 rows, holdout 2 its last 5; place and weather likewise.
+NIGHT = {1: np.array(["day"] * 6 + ["night"] * 4), 2: np.array(["day"] * 25 + ["night"] * 5)}
+PLACES = {1: np.array(["north"] * 10), 2: np.array(["south"] * 30)}
+SLICES = {"camera": NIGHT, "place": PLACES}
+BOTH = Measured(3, NEW, 2, CHAMPION, slices=SLICES)
+ALONE = Measured(3, NEW, slices=SLICES)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +81,18 @@ ALONE = Measured(3, NEW)
         # by class: 0: 8/10 (was 1), 1: 12/15 (was 1), 2: 1 (was 0)
         ({"classes": {"min": 0.8}}, 0.8, 1.0, 0.0, True),
         ({"classes": {"max_drop": 0.1}}, 0.8, 1.0, -0.1, False),
+        ({"classes": {1: {"min": 0.85}}}, 0.8, 1.0, -0.05, False),
+        ({"classes": {2: {"max_drop": 0}}}, 1.0, 0.0, 1.0, True),
+        # by slice: day (6 + 22) / 31 (was 21), night (2 + 5) / 9 (was 4), north 8/10 (was 1),
+        # south 27/30 (was 1/2)
+        ({"slices": {"min": 0.8}}, 7 / 9, 4 / 9, 7 / 9 - 0.8, False),
+        ({"slices": {"max_drop": 0.15}}, 0.8, 1.0, -0.05, False),
+        ({"slices": {"camera": {"max_drop": 0}}}, 28 / 31, 21 / 31, 7 / 31, True),
+        ({"slices": {"camera": {"night": {"min": 0.7}}}}, 7 / 9, 4 / 9, 7 / 9 - 0.7, True),
+        ({"slices": {"place": {"north": {"max_drop": 0.1}}}}, 0.8, 1.0, -0.1, False),
+        # all are wholly sure: the error is the share of wrong answers, 5 of 40, and was 15
+        ({"calibration_error": {"max": 0.1}}, 0.125, 0.375, -0.025, False),
+        ({"calibration_error": {"max_rise": 0}}, 0.125, 0.375, 0.25, True),
         # loss: 0.15 against 0.25
         ({"average_loss": {"max": 0.1}}, 0.15, 0.25, -0.05, False),
         ({"average_loss": {"max_rise": 0}}, 0.15, 0.25, 0.1, True),
@@ -85,6 +106,86 @@ def test_a_rule_says_by_how_much(promote, value, champion, margin, passed):
     assert outcome["champion"] == (None if champion is None else pytest.approx(champion))
     assert outcome["margin"] == pytest.approx(margin)
     assert outcome["passed"] is passed
+
+
+@pytest.mark.parametrize(
+    ("promote", "at"),
+    [
+        ({"slices": {"max_drop": 1}}, "place north"),
+        ({"slices": {"camera": {"min": 0}}}, "camera night"),
+        ({"classes": {"max_drop": 1}}, 0),  # 1 lost as much: the first of equals
+        ({"classes": {1: {"min": 0}}}, 1),
+    ],
+)
+def test_a_rule_on_parts_names_the_one_it_is_decided_by(promote, at):
+    verdict = judged(promote, BOTH)
+    ((_, _, outcome),) = verdict.rules
+    assert outcome["at"] == at
+    shown = f"class {at}" if isinstance(at, int) else f"slice {at}"
+    assert f"({shown})" in verdict.table()[0][2]
+    assert f"({shown})" in "\n".join(section(verdict))
+
+
+@pytest.mark.parametrize(
+    ("promote", "rows"),
+    [
+        ({"classes": {0: {"max_drop": 1}}}, {1: slice(0, 10)}),
+        ({"slices": {"place": {"north": {"max_drop": 1}}}}, {1: slice(0, 10)}),
+        ({"slices": {"camera": {"night": {"max_drop": 1}}}}, {1: slice(6, 10), 2: slice(25, 30)}),
+    ],
+)
+def test_the_interval_of_a_part_is_drawn_from_its_rows_alone(promote, rows):
+    outcome = rule_of(promote, BOTH)
+    ((name, _, _),) = judged(promote, BOTH).rules
+    before, after = (
+        {n: each[n].predictions.correct[part] for n, part in rows.items()}
+        for each in (CHAMPION, NEW)
+    )
+    expected = difference_interval(
+        before, after, Generators(0, 3).numpy(f"gate.{name}"), average=False
+    )
+    assert (outcome["low"], outcome["high"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("promote", "why"),
+    [
+        (
+            {"slices": {"camera": {"nigth": {"max_drop": 1}}}},
+            "no row of the holdouts is in this slice, did you mean 'night'? (there are: day, night)",
+        ),
+        (
+            {"classes": {7: {"max_drop": 1}}},
+            "no row of the holdouts is in this class (there are: 0, 1, 2)",
+        ),
+    ],
+)
+def test_a_part_that_no_row_is_in_fails_its_rule_also_where_nothing_is_compared(promote, why):
+    itself = Measured(3, NEW, 3, slices=SLICES, relation="itself")
+    for measured in (BOTH, ALONE, itself):
+        verdict = judged(promote, measured)
+        assert not verdict.passed
+        ((name, limit, outcome),) = verdict.rules
+        assert outcome["why"] == why
+        assert verdict.table()[0][5] == f"FAILED: {why}"
+        assert verdict.failures == [f"{name} {limit}: FAILED: {why}"]
+
+
+def test_a_part_of_holdouts_without_labels_fails_its_rule():
+    regression = Measured(3, {1: scored(accuracy=0.5)}, slices={"camera": NIGHT})
+    verdict = judged({"slices": {"camera": {"night": {"min": 0}}}}, regression)
+    assert verdict.failures == [
+        "slices.camera.night min: FAILED: no row of the holdouts has a slice"
+    ]
+    assert not judged({"slices": {"min": 0}}, regression).passed
+
+
+def test_a_slice_with_signs_of_markdown_stays_in_its_cell():
+    odd = {"camera": {n: np.full(len(each), "a|b\nc") for n, each in NIGHT.items()}}
+    verdict = judged({"slices": {"min": 0.5}}, Measured(3, NEW, slices=odd))
+    assert verdict.content["rules"]["slices"]["min"]["at"] == "camera a|b\nc"
+    (row,) = [line for line in section(verdict) if "slices min" in line]
+    assert "(slice camera a\\|b c)" in row
 
 
 def test_the_noise_of_sums_decides_nothing():
@@ -182,7 +283,7 @@ def test_the_file_has_the_same_keys_with_and_without_a_champion():
             if isinstance(value, dict):
                 yield from keys(value, f"{at}{name}.")
 
-    rules = {"average": {"max_drop": 0.1}, "classes": {"max_drop": 0.1}}
+    rules = {"average": {"max_drop": 0.1}, "classes": {"max_drop": 0.1}, "slices": {"min": 0}}
     with_one, without = judged(rules, BOTH).content, judged(rules, ALONE).content
     assert list(keys(with_one)) == list(keys(without))
     assert json.loads(json.dumps(with_one, allow_nan=False)) == with_one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -55,14 +56,18 @@ def test_without_a_parent_there_are_no_figures_and_an_update_is_called_for(
 ):
     prepare.run(project, quiet)
     assert "shift" not in files.read_json(project.data_metrics)
+    assert project.feature_shift.read_text().count("\n") == 1, "a header, for the plot of dvc.yaml"
     code, said = asked(monkeypatch, capsys)
     assert code == 0 and "no earlier update" in said
 
 
 def test_digits_drawn_like_the_old_call_for_no_update(second, monkeypatch, capsys):
     figures = prepared(second, *digits(1))["shift"]
-    assert set(figures) == {"alarms", "model", "new", "parent", "reference", "tests"}
+    assert set(figures) == {
+        *("alarms", "features", "model", "new", "parent", "reference", "tests"),
+    }
     assert figures["alarms"] == 0
+    assert (figures["features"]["compared"], figures["features"]["shifted"]) == (64, 0)
     assert set(figures["tests"]) == {"mmd", "ks", "label_chi2"}
     rows = len(ExampleStore.open(second.prepared / "train"))
     assert figures["new"]["rows"] == rows
@@ -84,6 +89,66 @@ def test_turned_digits_call_for_an_update(second, monkeypatch, capsys):
     assert "shift: yes" in said and "performance_drop: yes" in said and "2: needed" in said
 
 
+def shifted_features(project) -> list[dict[str, str]]:
+    with project.feature_shift.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_turned_digits_are_put_down_to_the_pixels_of_their_edges(second):
+    put(second, *digits(1, turned=True))
+    said: list[str] = []
+    prepare.run(second, said.append)
+    figures = files.read_json(second.data_metrics)["shift"]["features"]
+    rows = shifted_features(second)
+    assert figures["most_shifted"] == rows[0]["feature"]
+    assert len(rows) == 50 and figures["compared"] == 64
+    assert figures["shifted"] >= 40
+    assert f"{figures['shifted']} of 64 features, most of all {rows[0]['feature']}" in said
+    places = {tuple(json.loads(row["feature"])) for row in rows[:8]}
+    # Digits are taller than wide: ink left the middle of the upper and lower edge for the sides.
+    assert places == {(y, x) for y in (0, 7) for x in (3, 4)} | {
+        (y, x) for y in (3, 4) for x in (0, 7)
+    }
+    changes = {tuple(json.loads(row["feature"])): float(row["mean_change"]) for row in rows}
+    assert changes[0, 3] < -1 and changes[3, 0] > 1
+    first = second.feature_shift.read_bytes()
+    prepare.run(second, quiet)
+    assert second.feature_shift.read_bytes() == first
+
+
+def test_features_are_called_as_the_data_module_calls_them(second):
+    names = tuple(f"pixel {number}" for number in range(64))
+    edit_config(
+        second,
+        "    def setup(self) -> None:",
+        f"    feature_names = {names!r}\n\n    def setup(self) -> None:",
+    )
+    prepared(second, *digits(1, turned=True))
+    assert shifted_features(second)[0]["feature"] == "pixel 4"
+    edit_config(second, "'pixel 63'", "'pixel 62'")
+    with pytest.raises(errors.DataModuleError, match="feature_names"):
+        prepared(second, *digits(1))
+
+
+def test_features_of_the_model_and_of_the_user_are_called_by_number(second):
+    edit_params(second, shift__features="model", shift__tests=["mmd", "c2st"])
+    figures = prepared(second, *digits(1, turned=True))["shift"]
+    rows = shifted_features(second)
+    assert figures["features"]["most_shifted"].startswith("model[")
+    assert all(0 <= float(row["distance"]) <= 1 and row["weight"] for row in rows)
+    text = "\n\ndef feature_fn():\n    return lambda x: x.flatten(1).mean(1, keepdim=True)\n"
+    second.user_config.write_text(second.user_config.read_text() + text)
+    edit_params(second, shift__features="auto")
+    prepared(second, *digits(1))
+    assert [row["feature"] for row in shifted_features(second)] == ["feature_fn[0]"]
+
+
+def test_where_classes_alone_are_compared_no_feature_is(second):
+    edit_params(second, shift__tests=["label_chi2", "bbse"])
+    assert "features" not in prepared(second, *digits(1))["shift"]
+    assert shifted_features(second) == []
+
+
 def test_figures_are_the_same_each_time_and_of_the_seed(second):
     edit_params(second, shift__max_rows=100)
     first = prepared(second, *digits(1))
@@ -98,6 +163,7 @@ def test_stores_are_as_without_the_comparison(second):
     before = files.inventory(second.prepared)
     edit_params(second, shift__enabled=False)
     assert "shift" not in prepared(second, *digits(1))
+    assert shifted_features(second) == []
     assert files.inventory(second.prepared) == before
 
 

@@ -23,7 +23,7 @@ from renate_stages.models import MLP
 from renate_stages.randomness import Generators
 
 INPUTS, CLASSES, BATCH, RATE, MOMENTUM, EPOCHS = 5, 6, 8, 0.1, 0.9, 2
-MEMORY = 18
+MEMORY = 24
 
 STRATEGIES: dict[str, tuple[dict[str, Any], Any]] = {
     "Naive": ({}, None),

@@ -1,0 +1,141 @@
+"""The shift of single features as a picture.
+
+shift_features.png     a bar for each of the most shifted features, and where they lie in an image
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renate_stages.evaluation.plots import COLOURS, READABLE, new_figure, print_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CHANNELS = 4  # so many at most; an axis of that size, first or last, is that of colours
+PLACE = re.compile(r"\[(\d+(?:, \d+)+)\]")
+Rows = Sequence[Mapping[str, str]]
+
+
+def draw_shift(
+    folder: Path,
+    features: Path,
+    figures: Mapping[str, Any],
+    shape: tuple[int, ...] = (),
+) -> list[Path]:
+    """Draw what `prepare` says of each feature; nothing where it compared none.
+
+    Args:
+        folder: Made if it is missing.
+        features: `metrics/shift.csv`; may be missing.
+        figures: What `metrics/data.json` has under `shift`.
+        shape: Of an example's inputs, where they are one array: in an image places are shown too.
+
+    Returns:
+        The files written.
+    """
+    if not features.is_file():  # of an older release
+        return []
+    with features.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    told = figures.get("features")
+    if not rows or not told:
+        return []
+    figure = _figure(rows, told["shifted"], told["compared"], _places(rows, shape))
+    return [print_figure(folder / "shift_features.png", figure)]
+
+
+def _figure(rows: Rows, shifted: int, compared: int, places: np.ndarray | None) -> Figure:
+    shown = rows[:READABLE]
+    height = 1.7 + 0.26 * max(len(shown), 4)
+    figure = new_figure(width=7.5 if places is None else 12.5, height=height)
+    several = figure.subplots(1, 1 if places is None else 2, squeeze=False)[0]
+    _bars(several[0], shown, shifted)
+    if places is not None:
+        _map(figure, several[1], places, len(rows))
+    title = f"shift against the parent's examples: {shifted} of {compared} features differ"
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def _bars(axes: Axes, rows: Rows, shifted: int) -> None:
+    """The first so many differ; beside each its p-value, and which way its mean went."""
+    from matplotlib.patches import Patch
+
+    distances = [float(row["distance"]) for row in rows]
+    colours = [COLOURS[0] if place < shifted else "#bbbbbb" for place in range(len(rows))]
+    axes.barh(range(len(rows)), distances, color=colours)
+    for place, (distance, row) in enumerate(zip(distances, rows, strict=True)):
+        change = round(float(row["mean_change"]), 2) + 0.0  # no -0.00
+        text = f"{_p_value(float(row['p_value']))}, mean {change:+.2f} sd"
+        where = (distance, place)
+        axes.annotate(
+            text, where, (4, 0), textcoords="offset points", va="center", fontsize="small"
+        )
+    axes.set_yticks(range(len(rows)), [_short(row["feature"]) for row in rows])
+    axes.set_xlim(0, 1.5)  # one scale for every update: a calm one is to look calm
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.margins(y=0.02)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("Kolmogorov-Smirnov distance (0: drawn alike, 1: no overlap)")
+    axes.set_ylabel("feature, the most shifted first")
+    names = {COLOURS[0]: "differs", "#bbbbbb": "may be chance"}
+    handles = [Patch(color=each, label=names[each]) for each in dict.fromkeys(colours)]
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2}
+    axes.legend(handles=handles, frameon=False, fontsize="small", **above)
+
+
+def _map(figure: Figure, axes: Axes, places: np.ndarray, count: int) -> None:
+    """Where in an image the most shifted features lie; grey is any other place."""
+    from matplotlib import colormaps
+
+    colours = colormaps["cividis"].with_extremes(bad="#e6e6e6")
+    image = axes.imshow(np.ma.masked_invalid(places), cmap=colours, vmin=0, vmax=1)
+    axes.set_xlabel("column of the image, in pixels")
+    axes.set_ylabel("row, in pixels")
+    axes.set_title(f"where the {count} most shifted lie", loc="left", fontsize="medium")
+    bar = figure.colorbar(image, ax=axes, label="distance", shrink=0.8)
+    bar.outline.set_visible(False)  # type: ignore[attr-defined]
+
+
+def _places(rows: Rows, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the distance at each pixel, the largest of its colours, `(rows, columns)`.
+
+    NaN is a pixel that is not among the rows. None is returned where inputs are no image, or
+    features not its pixels.
+    """
+    sides = [axis for axis in range(len(shape)) if not _colours(shape, axis)]
+    matched = [PLACE.fullmatch(row["feature"]) for row in rows]
+    if len(sides) != 2 or not all(matched):
+        return None
+    found = np.full([shape[axis] for axis in sides], np.nan)
+    for row, match in zip(rows, matched, strict=True):
+        place = [int(each) for each in match[1].split(",")] if match else []
+        if len(place) != len(shape):
+            return None
+        pixel = tuple(place[axis] for axis in sides)
+        found[pixel] = np.fmax(found[pixel], float(row["distance"]))
+    return found
+
+
+def _colours(shape: tuple[int, ...], axis: int) -> bool:
+    """Whether an axis of an image is that of its colours: the first of three or the last."""
+    if len(shape) != 3 or axis == 1:
+        return False
+    return shape[axis] <= CHANNELS and (axis == 0 or shape[0] > CHANNELS)
+
+
+def _p_value(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p {value:.2g}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"

@@ -1,0 +1,110 @@
+"""The pictures of an update, beside its report: `reports/pictures/<what they show>/*.png`.
+
+They are in neither Git nor DVC, since their bytes differ by the version of matplotlib. So a checkout
+of another update leaves them where they are. Therefore their folder is named by the hash of all
+that they are drawn of, and a report names that folder: it never shows pictures of another update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from renate_stages import files
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.state import State
+
+CAPTIONS = {  # by the beginning of a file's name; {} is the metric that follows
+    "matrix_": "{} on every holdout after each update, as a matrix",
+    "holdouts_": "{} on each holdout over the updates",
+    "forgetting_": "{}: what was forgotten after each update",
+    "interpolation_": "{} between the parent's weights and the new ones",
+    "confusion": "classes and what they are taken for",
+    "classes": "accuracy on each class",
+    "learning_curve": "losses and metrics over the epochs",
+    "memory": "what the memory holds",
+    "shift_features": "shift of features against the parent's examples",
+    "tuning_parallel": "trials of the search, and how well their values did",
+    "tuning_importance": "hyperparameters that mattered in the search",
+}
+
+
+def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
+    """Draw all pictures of the finished update; those of another are removed.
+
+    Args:
+        project: With `plots/` and `metrics/` of that update.
+        params: Without spaces, as `Params.fixed` returns them.
+        state: What the update left.
+
+    Returns:
+        The files written.
+    """
+    from renate_stages.evaluation.plots import draw
+    from renate_stages.evaluation.search_pictures import draw_search
+    from renate_stages.evaluation.shift_picture import draw_shift
+    from renate_stages.evaluation.update_pictures import draw_update
+    from renate_stages.memory.composition import composition
+    from renate_stages.memory.composition import draw as draw_memory
+
+    headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
+    metric, mode = params.objective
+    history = state.evaluations()
+    name = folder_name(project, state)
+    with files.whole_directory(project.pictures) as beside:
+        folder = beside / name
+        folder.mkdir()
+        trials = project.plots / "tuning_trials.csv"
+        drawn = draw(folder, history, project.plots, lower_is_better=lower)
+        worse = headline in lower
+        drawn += draw_update(folder, history, project.plots, headline, lower_is_better=worse)
+        if memory := composition(state.memory()):
+            draw_memory(memory, folder / "memory.png")
+            drawn.append(folder / "memory.png")
+        data = files.read_json(project.data_metrics) if project.data_metrics.is_file() else {}
+        shape = shape_of_inputs(state)
+        drawn += draw_shift(folder, project.feature_shift, data.get("shift", {}), shape)
+        drawn += draw_search(folder, trials, metric, lower_is_better=mode == "min")
+    return [project.pictures / name / path.name for path in drawn]
+
+
+def pictures_at_hand(project: Project, params: Params, state: State) -> list[Path]:
+    """Return the pictures of the finished update, and draw them where they are not there."""
+    folder = project.pictures / folder_name(project, state)
+    return sorted(folder.glob("*.png")) or draw_pictures(project, params, state)
+
+
+def folder_name(project: Project, state: State) -> str:
+    """Return what the pictures' folder is called: 12 hexadecimal digits of what they show."""
+    shown = {path.name: files.sha256(path) for path in project.plots.glob("*.csv")}
+    for path in (project.data_metrics, project.feature_shift):
+        if path.is_file():  # an older project lacks some
+            shown[path.name] = files.sha256(path)
+    return files.digest({"state": state.identity, "shown": shown})[:12]
+
+
+def shape_of_inputs(state: State) -> tuple[int, ...]:
+    """Return the shape of an example's inputs; `()` where they are not one array of one shape."""
+    stores = [*state.split("holdouts").values(), state.memory()]
+    specs = [store.spec for store in stores if len(store) and store.spec is not None]
+    field = specs[0].fields.get("inputs") if specs else None
+    return () if field is None or field.ragged else field.shape
+
+
+def links(pictures: Sequence[Path], report: Path) -> list[str]:
+    """Return a line of Markdown for each picture: what it shows, linked from the report."""
+    return [
+        f"- [{caption(path)}]({quote(path.relative_to(report.parent).as_posix())})"
+        for path in pictures
+    ]
+
+
+def caption(picture: Path) -> str:
+    """Return in a few words what a picture shows."""
+    name = unquote(picture.stem)
+    for beginning, text in CAPTIONS.items():
+        if name.startswith(beginning):
+            return text.format(name.removeprefix(beginning))
+    return name

@@ -1,0 +1,48 @@
+"""The report's table of holdouts: the new model beside the parent's and the champion's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from renate_stages.evaluation import EvaluationHistory
+from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.report import _holdout_table
+from renate_stages.gate.figures import Measured
+
+NEW = {1: Examined(10, {"accuracy": 0.8}), 2: Examined(10, {"accuracy": 0.75})}
+CHAMPION = {1: Examined(10, {"accuracy": 0.9}), 2: Examined(10, {"accuracy": 0.25})}
+BEFORE = {1: {"accuracy": 0.7}, 2: {"accuracy": 0.5}}
+FLIPS = {"flips": {"holdout": {n: {"negative": 0.1, "positive": 0.2} for n in ("1", "2")}}}
+OF_PARENT = [
+    "| holdout of | parent's model | new model | change | now wrong | now right |",
+    "|---|---|---|---|---|---|",
+    "| update 1 | 0.7000 | 0.8000 | +0.1000 | 10.0 % | 20.0 % |",
+    "| update 2 | 0.5000 | 0.7500 | +0.2500 | 10.0 % | 20.0 % |",
+]
+
+
+def table(measured: Measured | None) -> list[str]:
+    rows = {1: 10, 2: 10}
+    history = EvaluationHistory().with_update(5, "before", BEFORE, rows)
+    after = {number: each.metrics for number, each in NEW.items()}
+    history = history.with_update(5, "after", after, rows)
+    return _holdout_table(history, 5, "accuracy", FLIPS, measured)
+
+
+def test_a_champion_that_is_another_model_than_the_parents_has_columns_of_its_own():
+    head, line, first, second = table(Measured(5, NEW, 3, CHAMPION))
+    assert head == f"{OF_PARENT[0]} champion (update 3) | change against it |"
+    assert line == f"{OF_PARENT[1]}---|---|"
+    assert first == f"{OF_PARENT[2]} 0.9000 | -0.1000 |"
+    assert second == f"{OF_PARENT[3]} 0.2500 | +0.5000 |"
+
+
+def test_without_another_champion_there_is_no_column_for_it():
+    failed = Measured(5, NEW, 3, None, "model_fn failed")
+    for measured in (None, Measured(5, NEW), failed, replace(failed, relation="itself")):
+        assert table(measured) == OF_PARENT
+
+
+def test_the_parents_model_is_not_told_twice():
+    parent = Measured(5, NEW, 4, CHAMPION, relation="parent")
+    assert table(parent) == [*OF_PARENT, "", "The champion is the parent's model."]

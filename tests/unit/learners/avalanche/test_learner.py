@@ -1,0 +1,466 @@
+"""What an update with a strategy of Avalanche does beside training: state, memory, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("avalanche", reason="needs the extra avalanche")
+
+import inspect
+
+import torch
+from alone import BATCH, EPOCHS, MEMORY, STRATEGIES, arrays, model_fn, write
+from avalanche_updates import continued, first_state, parameters, updater, updates
+from safetensors.torch import load_file
+from small_updates import state_of
+
+from renate_stages.errors import (
+    AvalancheRefusedError,
+    AvalancheStateError,
+    InvalidHyperparameterError,
+    InvalidParamsError,
+    NotFiniteError,
+)
+from renate_stages.learners.avalanche import catalog
+from renate_stages.learners.avalanche.learner import load, named
+from renate_stages.models import MLP
+from renate_stages.resume import Resume
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+ALL = sorted(set(STRATEGIES) - {"Naive"})
+BUFFERED = sorted(n for n in STRATEGIES if "examples" in catalog.PARTS[n].keeps)
+
+
+@pytest.fixture(scope="module")
+def naive(tmp_path_factory) -> torch.Tensor:
+    """Weights after two updates of fine-tuning."""
+    found, _ = updates(tmp_path_factory.mktemp("naive") / "updates", "Naive", 2)
+    return parameters(found[-1].model)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_strategy_differs_from_fine_tuning_and_is_finite(name, naive, tmp_path) -> None:
+    found, _ = updates(tmp_path / "updates", name, 2, **STRATEGIES[name][0])
+    weights = parameters(found[-1].model)
+    assert weights.isfinite().all()
+    assert not torch.equal(weights[: len(naive)], naive)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_where_classes_come_again_it_still_differs_and_is_finite(name, tmp_path) -> None:
+    plain, _ = updates(tmp_path / "naive", "Naive", 2, again=True)
+    found, _ = updates(tmp_path / "updates", name, 2, again=True, **STRATEGIES[name][0])
+    weights, naive = parameters(found[-1].model), parameters(plain[-1].model)
+    assert weights.isfinite().all()
+    assert not torch.equal(weights[: len(naive)], naive)
+
+
+# -- state ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BUFFERED)
+def test_buffers_are_rows_of_the_memory_and_nothing_else(name: str, tmp_path: Path) -> None:
+    _, left = updates(tmp_path / "updates", name, 2, **STRATEGIES[name][0])
+    memory = left.memory()
+    tensors = load_file(left.folder / "learner.safetensors")
+    numbers = torch.cat([each for key, each in tensors.items() if key.endswith("/rows")])
+    assert sorted(set(numbers.tolist())) == list(range(len(memory)))
+    if "memory_size" in STRATEGIES[name][0]:
+        assert 0 < len(memory) <= MEMORY
+    images = np.concatenate([arrays(number)[0] for number in (1, 2)])
+    kept = memory.column("inputs")
+    assert all((images == row).all(1).any() for row in kept)
+
+
+def test_the_state_is_tensors_and_json(tmp_path: Path) -> None:
+    _, left = updates(tmp_path / "updates", "LwF", 1)
+    names = {path.name for path in left.folder.iterdir() if path.is_file()}
+    assert {"learner.safetensors", "learner.json"} <= names
+    content = json.loads((left.folder / "learner.json").read_text())
+    assert content["learner"] == "Avalanche-LwF"
+    assert content["avalanche"]["plugins"]["Clock"]["train_exp_counter"] == 1
+
+
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if catalog.PARTS[n].repeats])
+def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path) -> None:
+    values = STRATEGIES[name][0]
+    _, parent = updates(tmp_path / "before", name, 1, **values)
+    new = write(tmp_path / "new", 2)
+    whole = updater(name, 2, values).update(parent, new, {})
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(learner, epoch=[0]):  # noqa: B006 -- counts over calls
+        epoch[0] += 1
+        if epoch[0] == 2:
+            raise StoppedError
+
+    resume = Resume(tmp_path / "resume" / "key", say=lambda _: None)
+    first = updater(name, 2, values)
+    make = first.learner
+
+    def make_one_that_stops(*arguments):
+        learner = make(*arguments)
+        begin = learner.on_train_epoch_start
+
+        def begin_or_stop() -> None:
+            stop(learner)
+            begin()
+
+        learner.on_train_epoch_start = begin_or_stop
+        return learner
+
+    first.learner = make_one_that_stops  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RENATE_STAGES_CHECKPOINT_SECONDS", "0")
+        with pytest.raises(StoppedError):
+            first.update(parent, new, {}, resume=resume)
+        assert resume.file.is_file()
+        went_on = updater(name, 2, values).update(parent, new, {}, resume=resume)
+    assert len(went_on.curves) == EPOCHS
+    assert torch.equal(parameters(went_on.model), parameters(whole.model))
+    for ours, theirs in zip(
+        went_on.learner.learner_state()[0].values(),
+        whole.learner.learner_state()[0].values(),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_training_that_ended_is_finished_in_another_process(name: str, tmp_path: Path) -> None:
+    values = STRATEGIES[name][0]
+    _, parent = updates(tmp_path / "before", name, 1, **values)
+    new = write(tmp_path / "new", 2)
+    folder = tmp_path / "resume"
+    first = updater(name, 2, values).update(
+        parent, new, {}, resume=Resume(folder, lambda _: None, whole=True)
+    )
+    again = updater(name, 2, values).update(
+        parent, new, {}, resume=Resume(folder, lambda _: None, whole=True)
+    )
+    assert torch.equal(parameters(again.model), parameters(first.model))
+    assert again.selection.added.tolist() == first.selection.added.tolist()
+
+
+def test_what_cannot_go_on_between_epochs_writes_no_checkpoint_there(tmp_path: Path) -> None:
+    for name, part in catalog.PARTS.items():
+        made = updater(name, 1, STRATEGIES[name][0])
+        learner = made.learner(made.build_model(None), {})
+        assert learner.resumes == part.repeats
+
+
+def test_a_smaller_memory_holds_fewer_examples(tmp_path: Path) -> None:
+    _, parent = updates(tmp_path / "before", "ER", 1, memory_size=20)
+    _, left = continued(tmp_path / "after", "ER", parent, 2, memory_size=10)
+    assert len(left.memory()) == 10
+
+
+def test_a_memory_of_another_learner_is_taken_over(tmp_path: Path) -> None:
+    said: list[str] = []
+    _, parent = updates(tmp_path / "before", "ER", 1, learner="ER", memory_size=20)
+    made = updater("ER", 2, {"memory_size": 20}, say=said.append)
+    new = write(tmp_path / "new", 2)
+    updated = made.update(parent, new, {})
+    assert any("offered to its buffers" in line for line in said)
+    assert len(updated.selection.kept) == 10  # half of the memory is that update's
+    back = updater("ER", 3, {"memory_size": 20}, learner="ER")
+    left = state_of(tmp_path / "left", updated, 2, classes=range(4), parent=parent, new=new)
+    assert len(back.update(left, write(tmp_path / "third", 3), {}).selection.kept)
+
+
+def test_rows_that_are_forgotten_leave_the_buffers(tmp_path: Path) -> None:
+    _, parent = updates(tmp_path / "before", "DER", 1, memory_size=20)
+    gone = np.arange(20) >= 5
+    made = updater("DER", 2, {"memory_size": 20})
+    learner = made._restored(parent, gone, None)
+    tensors, _ = learner.learner_state()
+    rows = torch.cat([each for name, each in tensors.items() if name.endswith("/rows")])
+    assert sorted(rows.tolist()) == list(range(15))
+    for name, each in tensors.items():
+        if name.endswith("/logits"):
+            assert len(each) == len(tensors[name.replace("/logits", "/rows")])
+
+
+def test_gem_refuses_to_forget_what_it_cannot_find(tmp_path: Path) -> None:
+    _, parent = updates(tmp_path / "before", "GEM", 1, patterns_per_experience=8)
+    made = updater("GEM", 2, {"patterns_per_experience": 8})
+    with pytest.raises(AvalancheStateError, match="tensors of examples"):
+        made._restored(parent, None, made.test_set(write(tmp_path / "gone", 1)))
+
+
+# -- defects of Avalanche -------------------------------------------------------------------------
+
+
+def test_icarl_keeps_one_group_a_class_where_classes_come_again(tmp_path: Path) -> None:
+    found, left = updates(tmp_path / "updates", "iCaRL", 3, again=True, memory_size=MEMORY)
+    groups = json.loads((left.folder / "learner.json").read_text())["avalanche"]["plugins"]
+    assert len(groups["Exemplars"]["groups"]) == 6
+    assert len(left.memory()) == MEMORY
+    model = found[-1].model
+    inputs, labels = arrays(4, 60, again=True)
+    with torch.no_grad():
+        guessed = model(torch.from_numpy(inputs)).argmax(1).numpy()
+    assert (guessed == labels).mean() > 0.3  # chance is 0.17
+
+
+def test_icarl_serves_the_nearest_mean_and_no_class_without_one(tmp_path: Path) -> None:
+    found, left = updates(tmp_path / "updates", "iCaRL", 2, memory_size=MEMORY)
+    model = found[-1].model
+    inputs = torch.from_numpy(arrays(2)[0])
+    with torch.no_grad():
+        outputs = model(inputs)
+        features = model.features(inputs)
+    unit = features / features.norm(dim=1, keepdim=True)
+    means = model.head.means[:4]
+    by_hand = -torch.cdist(unit, means)
+    torch.testing.assert_close(outputs[:, :4], by_hand)
+    assert (outputs[:, 4:] == -4).all()
+    restored = updater("iCaRL", 3, {"memory_size": MEMORY}).build_model(left.folder)
+    with torch.no_grad():
+        assert torch.equal(restored.eval()(inputs), outputs)
+
+
+@pytest.mark.parametrize("fisher", ["batch", "example"])
+def test_importances_depend_on_the_batch_size_unless_of_examples(fisher, tmp_path) -> None:
+    from renate_stages.data import StoredDataset
+    from renate_stages.learners.avalanche.examples import Examples
+    from renate_stages.learners.avalanche.mended import Elastic
+
+    store = write(tmp_path / "new", 1)
+    new = StoredDataset(store)
+    dataset = Examples(StoredDataset(store, np.empty(0, np.int64)), new, (None, None), 0).new()
+    plugin = Elastic(fisher, ewc_lambda=1.0)
+    torch.manual_seed(0)
+    model = model_fn()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sums = []
+    for size in (4, 21):
+        found = plugin.compute_importances(
+            model, torch.nn.CrossEntropyLoss(), optimizer, dataset, "cpu", size
+        )
+        sums.append(sum(float(each.data.sum()) for each in found.values()))
+    assert (abs(sums[0] - sums[1]) < 1e-6) == (fisher == "example")
+
+
+def test_another_batch_size_is_said_where_importances_depend_on_it(tmp_path: Path) -> None:
+    _, parent = updates(tmp_path / "before", "EWC", 1, ewc_lambda=1.0)
+    for fisher, expected in (("batch", 1), ("example", 0)):
+        said: list[str] = []
+        values = {"ewc_lambda": 1.0, "batch_size": 2 * BATCH, "fisher": fisher}
+        made = updater("EWC", 2, values, say=said.append)
+        made.update(parent, write(tmp_path / f"new-{fisher}", 2), {})
+        assert sum("not of one scale" in line for line in said) == expected
+
+
+@pytest.mark.parametrize(("name", "argument"), [("EWC", "ewc_lambda"), ("MAS", "lambda_reg")])
+def test_numbers_that_are_none_are_an_error_and_no_state(name, argument, tmp_path) -> None:
+    with pytest.raises(NotFiniteError):
+        updates(tmp_path / "updates", name, 2, **{argument: 1e12})
+
+
+# -- what Avalanche cannot ------------------------------------------------------------------------
+
+
+def test_what_would_be_passed_over_is_refused() -> None:
+    for name, settings, functions, match in (
+        ("EWC", {"precision": "16-mixed"}, {}, "precision"),
+        ("DER", {}, {"loss_fn": lambda: torch.nn.CrossEntropyLoss(reduction="none")}, "loss_fn"),
+    ):
+        made = updater(name, 1, STRATEGIES[name][0], functions=functions, **settings)
+        with pytest.raises(AvalancheRefusedError, match=match):
+            made.learner(made.build_model(None), {})
+    made = updater("ER", 1, {"mask_unused_classes": True})
+    with pytest.raises(AvalancheRefusedError, match="mask_unused_classes"):
+        made.learner(made.build_model(None), {})
+
+
+@pytest.mark.parametrize("name", sorted(catalog.REFUSED))
+def test_a_strategy_that_cannot_be_run_right_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(InvalidParamsError, match="is refused") as caught:
+        updater(name, 1, {})
+    assert catalog.REFUSED[name][:30] in str(caught.value)
+
+
+def test_a_hyperparameter_that_must_be_given_is_asked_for() -> None:
+    made = updater("EWC", 1, {})
+    with pytest.raises(InvalidHyperparameterError, match="ewc_lambda"):
+        made.learner(made.build_model(None), {})
+
+
+@pytest.mark.parametrize("name", sorted(catalog.PARTS))
+def test_the_catalog_knows_the_arguments_that_there_are(name: str) -> None:
+    part = catalog.PARTS[name]
+    theirs = {argument.theirs or key for key, argument in part.arguments.items()}
+    kind = load(part.place if name != "iCaRL" else "avalanche.training.supervised:ICaRL")
+    known = {
+        parameter
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+        for parameter in inspect.signature(base.__init__).parameters
+    }
+    assert theirs <= known
+
+
+def test_hyperparameters_of_a_name_show_in_its_signature() -> None:
+    shown = inspect.signature(named("Avalanche-ER+LwF").__init__).parameters
+    assert {"batch_size", "memory_size", "memory_batch_size", "alpha", "temperature"} <= set(shown)
+
+
+# -- the frame ------------------------------------------------------------------------------------
+
+
+def test_epochs_are_measured_and_the_best_is_kept(tmp_path: Path) -> None:
+    validation = {1: write(tmp_path / "val", 1)}
+    made = updater("EWC", 1, {"ewc_lambda": 1.0}, keep="best", max_epochs=4)
+    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), validation)
+    assert len(updated.curves) == 4
+    assert {"train_loss", "val_loss", "val_accuracy"} <= set(updated.curves[0])
+    best = max(updated.curves, key=lambda row: row["val_accuracy"])
+    measured = made.evaluate(updated.model, {1: made.test_set(validation[1])})[1]
+    assert measured["accuracy"] == pytest.approx(best["val_accuracy"])
+    assert updated.steps == 4 * -(-42 // BATCH)
+    assert updated.examples == 4 * 42
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    start, new = first_state(tmp_path), write(tmp_path / "new", 1)
+    norms: dict[float | None, list[float]] = {}
+    for clip in (None, 0.01):
+        made = updater("Naive", 1, {}, gradient_clip_val=clip, max_epochs=1)
+        norms[clip] = []
+
+        def step_fn(found=norms[clip]):
+            class Watching(torch.optim.SGD):
+                def step(self, closure=None):
+                    grads = [p.grad.norm() for g in self.param_groups for p in g["params"]]
+                    found.append(float(torch.stack(grads).norm()))
+                    return super().step(closure)
+
+            return lambda parameters: Watching(parameters, lr=0.1)
+
+        made._optimizer_fn = step_fn()
+        made.update(start, new, {})
+    assert max(norms[0.01]) <= 0.01 + 1e-6 < min(norms[None])
+
+
+@pytest.mark.parametrize(("interval", "times"), [("epoch", EPOCHS), ("step", EPOCHS * 6)])
+def test_the_schedule_is_followed(interval: str, times: int, tmp_path: Path) -> None:
+    made = updater("Naive", 1, {})
+    schedulers = []
+
+    def schedule(optimizer):
+        schedulers.append(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
+        return schedulers[-1]
+
+    made._lr_scheduler_fn = (schedule, interval)
+    made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    assert schedulers[-1].last_epoch == times
+
+
+def test_fewer_steps_than_an_epoch_end_the_update(tmp_path: Path) -> None:
+    made = updater("ER", 1, {"memory_size": 10}, max_steps=3)
+    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    assert updated.steps == 3
+    assert len(updated.selection.added) == 10
+
+
+def test_an_average_of_the_weights_is_an_option_here_too(tmp_path: Path) -> None:
+    start, new = first_state(tmp_path), write(tmp_path / "new", 1)
+    plain = updater("Naive", 1, {}).update(start, new, {})
+    averaged = updater("Naive", 1, {"ema_decay": 0.9}).update(start, new, {})
+    assert not torch.equal(parameters(plain.model), parameters(averaged.model))
+
+
+def test_half_precision_trains(tmp_path: Path) -> None:
+    made = updater("EWC", 1, {"ewc_lambda": 1.0}, precision="bf16-mixed")
+    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    assert parameters(updated.model).isfinite().all()
+    plain = updater("EWC", 1, {"ewc_lambda": 1.0}).update(
+        first_state(tmp_path / "plain"), write(tmp_path / "plain-new", 1), {}
+    )
+    assert not torch.equal(parameters(plain.model), parameters(updated.model))
+
+
+def test_transforms_are_the_users(tmp_path: Path) -> None:
+    seen = {"train": 0, "buffer": 0, "test": 0}
+
+    def counting(name):
+        def transform():
+            def count(inputs):
+                seen[name] += 1
+                return inputs
+
+            return count
+
+        return transform
+
+    functions = {
+        "train_transform": counting("train"),
+        "buffer_transform": counting("buffer"),
+        "test_transform": counting("test"),
+    }
+    start = first_state(tmp_path)
+    made = updater("DER", 1, {"memory_size": 10}, functions=functions)
+    new = write(tmp_path / "new", 1)
+    left = state_of(tmp_path / "left", made.update(start, new, {}), 1, parent=start, new=new)
+    assert seen["train"] == EPOCHS * 42
+    assert seen["test"] == 42  # of which the logits are kept
+    assert not seen["buffer"]
+    made = updater("DER", 2, {"memory_size": 10}, functions=functions)
+    made.update(left, write(tmp_path / "second", 2), {})
+    assert seen["buffer"]
+
+
+def test_tasks_have_their_own_heads(tmp_path: Path) -> None:
+    def tasks_model(model_state_url: str | None = None) -> MLP:
+        if model_state_url is not None:
+            return MLP.from_state_dict(torch.load(model_state_url, weights_only=True))
+        return MLP(num_inputs=5, num_outputs=6, hidden_size=8, heads="per_task")
+
+    parent = first_state(tmp_path)
+    for number, name in enumerate(("a", "b", "c"), 1):
+        made = updater(
+            "ER+LwF",
+            number,
+            {"memory_size": 12},
+            functions={"model_fn": tasks_model},
+            task_id=name,
+        )
+        new = write(tmp_path / f"new-{number}", number)
+        updated = made.update(parent, new, {})
+        before = parent
+        parent = state_of(tmp_path / f"state-{number}", updated, number, parent=parent, new=new)
+    assert updated.model.task_ids == ["a", "b", "c"]
+    old = made.build_model(before.folder)
+    inputs = torch.from_numpy(arrays(1)[0])
+    with torch.no_grad():
+        assert not torch.equal(updated.model(inputs, "a"), old.eval()(inputs, "a"))
+    tensors = load_file(parent.folder / "learner.safetensors")
+    tasks = torch.cat([each for key, each in tensors.items() if key.endswith("/tasks")])
+    assert set(tasks.tolist()) == {0, 1, 2}
+
+
+# -- plugins of users -----------------------------------------------------------------------------
+
+
+def test_a_plugin_that_keeps_its_state_goes_on_with_it(tmp_path: Path) -> None:
+    _, left = updates(tmp_path / "updates", "ER+users_plugins:Counting", 2, memory_size=10)
+    stored = json.loads((left.folder / "learner.json").read_text())
+    assert stored["avalanche"]["plugins"]["Counting"]["own"]["dict"] == [["steps", 24]]
+
+
+def test_a_plugin_that_does_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AvalancheStateError, match="load_state_dict"):
+        updates(tmp_path / "updates", "users_plugins:Forgetful", 1)
+
+
+def test_a_plugin_may_end_the_training(tmp_path: Path) -> None:
+    made = updater("users_plugins:Impatient", 1, {}, max_epochs=5)
+    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    assert len(updated.curves) < 5

@@ -1,0 +1,130 @@
+"""Which features a shift is put down to, what they are called, and the file that Git keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from renate_stages import errors
+from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.shift import ClassifierTwoSample, KolmogorovSmirnov
+from renate_stages.shift.features import (
+    COLUMNS,
+    MOST,
+    FeatureShift,
+    attribute,
+    mean_changes,
+    write_features,
+)
+from renate_stages.shift.rows import Sample, raw_names, raw_rows
+
+
+def samples(features: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of which feature 2 moved up and feature 0 spread out."""
+    generator = np.random.default_rng(0)
+    reference = generator.normal(size=(300, features))
+    new = generator.normal(size=(200, features))
+    new[:, 2] += 1
+    new[:, 0] *= 3
+    return reference, new
+
+
+def test_each_feature_has_its_distance_p_value_and_change():
+    reference, new = samples()
+    ks = KolmogorovSmirnov(correction="bonferroni").fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
+    found = attribute("abcd", reference, new, ks)
+    assert [each.feature for each in found][:2] == ["c", "a"], "the most shifted first"
+    for each in found:
+        column = "abcd".index(each.feature)
+        one, other = reference[:, column], new[:, column]
+        expected = ks_2samp(one, other, method="asymp")
+        assert each.distance == pytest.approx(expected.statistic)  # pyright: ignore[reportAttributeAccessIssue]
+        p_value = min(1.0, 4 * expected.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+        assert each.p_value == pytest.approx(p_value, rel=0.01, abs=1e-12)
+        spread = np.concatenate([one, other]).std()
+        assert each.mean_change == pytest.approx((other.mean() - one.mean()) / spread)
+        assert each.weight is None
+    up, wider = found[:2]
+    assert up.mean_change > 0.5 and abs(wider.mean_change) < 0.2
+
+
+def test_the_classifiers_coefficients_stand_beside_them():
+    reference, new = samples()
+    ks = KolmogorovSmirnov().fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
+    c2st = ClassifierTwoSample().fit(reference).test(new, np.random.default_rng(0))
+    found = attribute("abcd", reference, new, ks, c2st)
+    assert c2st.attribution is not None
+    assert {each.feature: each.weight for each in found} == dict(
+        zip("abcd", c2st.attribution.tolist(), strict=True)
+    )
+    assert max(found, key=lambda each: each.weight or 0).feature == "c"
+
+
+def test_features_as_far_shifted_stand_in_their_own_order():
+    reference = np.tile(np.arange(10.0)[:, None], 12)
+    new = reference.copy()
+    new[:3] += 100  # 0.3 in each of them; differences of the same shares may not tell them apart
+    ks = KolmogorovSmirnov().fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
+    names = [f"f{place}" for place in range(12)]
+    assert [each.feature for each in attribute(names, reference, new, ks)] == names
+
+
+def test_a_feature_that_was_constant_has_a_finite_change():
+    reference, new = np.zeros((6, 3)), np.zeros((6, 3))
+    new[:, 1] = 5
+    new[:, 2] = [0, 0, 0, 0, 0, 6]
+    np.testing.assert_allclose(mean_changes(reference, new), [0, 2, 1 / np.sqrt(2.75)])
+
+
+def test_the_file_is_bounded_and_has_a_header_always(tmp_path):
+    path = tmp_path / "metrics" / "shift.csv"
+    write_features(path, [])
+    assert path.read_text() == "feature,distance,p_value,mean_change,weight\n"
+    many = [FeatureShift(f"[0, {place}]", 1 / 3, 1e-300, -1 / 7) for place in range(3000)]
+    write_features(path, many)
+    lines = path.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS) and len(lines) == 1 + MOST == 51
+    assert lines[1] == '"[0, 0]",0.333333,1e-300,-0.142857,'
+    assert path.stat().st_size < 5000
+
+
+# -- names
+
+
+def sample_of(tmp_path, inputs) -> Sample:
+    with StoreWriter(tmp_path / "store", update=1) as writer:
+        writer.append((inputs, np.zeros(3, int)))
+    store = ExampleStore.open(tmp_path / "store")
+    return Sample(((store, np.arange(3)),))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "names"),
+    [
+        (np.zeros((3, 2, 2)), ["[0, 0]", "[0, 1]", "[1, 0]", "[1, 1]"]),
+        (np.zeros((3, 2)), ["[0]", "[1]"]),
+        (np.zeros(3), ["inputs"]),
+        ({"age": np.zeros(3), "image": np.zeros((3, 1, 2))}, ["age", "image[0, 0]", "image[0, 1]"]),
+    ],
+    ids=["image", "row", "number", "several"],
+)
+def test_numbers_are_called_by_their_place(tmp_path, inputs, names):
+    sample = sample_of(tmp_path, inputs)
+    assert raw_names(sample) == names
+    assert raw_rows(sample).shape[1] == len(names)
+
+
+def test_names_are_those_of_the_columns(tmp_path):
+    inputs = {"b": np.arange(6).reshape(3, 2), "a": np.full(3, 9)}
+    sample = sample_of(tmp_path, inputs)
+    first = dict(zip(raw_names(sample), raw_rows(sample)[1].tolist(), strict=True))
+    assert first == {"a": 9, "b[0]": 2, "b[1]": 3}
+
+
+def test_names_of_the_data_module_take_their_place(tmp_path):
+    sample = sample_of(tmp_path, np.zeros((3, 2)))
+    assert raw_names(sample, ("age", "income")) == ["age", "income"]
+    for wrong in (("age",), ("age", "age")):
+        with pytest.raises(errors.DataModuleError, match=r"feature_names .* has 2 numbers"):
+            raw_names(sample, wrong)
