@@ -30,20 +30,13 @@ The full form takes hours. Each run is noted in `results/learners-runs.jsonl` as
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from fnmatch import fnmatch
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-import mnist
-import torch
+import runs
 from protocols import (
     QUICK_ROTATED,
     QUICK_ROWS,
@@ -51,13 +44,13 @@ from protocols import (
     ROTATED,
     ROWS,
     UPDATES,
-    Record,
     Row,
     known,
     run_rotated,
     run_row,
 )
 from report import RESULTS, Report
+from runs import Digits, Interval, Record, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,16 +108,13 @@ def main() -> None:
         print(f"the quick form: few rows and seeds, {QUICK_UPDATES} of 20 permuted updates\n")
     print(f"{'':<36}{'ours':>15}{'plain':>15}{'difference':>12}{'95 % interval':>18}{'paper':>8}")
     table = Table(jobs)
-    RESULTS.mkdir(exist_ok=True)
     noted = RESULTS / "learners-runs.jsonl"
-    if arguments.resume and noted.is_file():
-        for line in noted.read_text(encoding="utf-8").splitlines():
-            table.add(json.loads(line))
+    for record in runs.read(noted) if arguments.resume else []:
+        table.add(record)
     todo = [job for job in jobs if not table.has(job)]
-    with noted.open("a" if arguments.resume else "w", encoding="utf-8") as stream:
-        for record in run(todo, arguments.data, arguments.processes):
-            print(json.dumps(record, sort_keys=True), file=stream, flush=True)
-            table.add(record)
+    given = arguments.data, arguments.processes, noted, arguments.resume
+    for record in runs.run(todo, run_job, *given):
+        table.add(record)
     table.finish(report)
     table.write_csv(RESULTS / f"{report.name}.csv")
     table.draw(RESULTS / f"{report.name}.png")
@@ -160,41 +150,14 @@ def wanted(patterns: Sequence[str], seeds: int | None, quick: bool) -> list[Job]
 
 # -- running --------------------------------------------------------------------------------------
 
-_digits: tuple[mnist.Images, mnist.Images]  # of a process
 
-
-def run(jobs: Sequence[Job], data: Path, processes: int) -> Iterator[Record]:
-    """Yield a record of each row and seed as it ends."""
-    if not jobs:
-        return
-    with TemporaryDirectory() as folder:
-        mnist.decode(data, Path(folder))
-        pool = ProcessPoolExecutor(
-            processes, get_context("spawn"), initializer=start, initargs=(Path(folder),)
-        )
-        with pool:
-            running = [pool.submit(run_job, job) for job in jobs]
-            try:
-                for each in as_completed(running):
-                    yield from each.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-def start(folder: Path) -> None:
-    """Prepare a process: one thread, the digits mapped."""
-    global _digits
-    torch.set_num_threads(1)
-    _digits = mnist.load(folder)
-
-
-def run_job(job: Job) -> list[Record]:
+def run_job(job: Job, digits: Digits) -> list[Record]:
     """Run a job in this process."""
     if job.protocol == "rotated":
-        found = run_rotated([row for row in ROTATED if row.name in job.names], job.seed, _digits)
+        found = run_rotated([row for row in ROTATED if row.name in job.names], job.seed, digits)
         by_name = [found[name] for name in job.names]
     else:
-        by_name = [run_row(row_of(job), job.seed, _digits, job.quick)]
+        by_name = [run_row(row_of(job), job.seed, digits, job.quick)]
     return [
         {"row": label, "seed": job.seed, **record}
         for label, record in zip(job.labels(), by_name, strict=True)
@@ -208,30 +171,6 @@ def row_of(job: Job) -> Row:
 
 
 # -- the table ------------------------------------------------------------------------------------
-
-
-class Interval(NamedTuple):
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Return that of independent values; without end where there is one."""
-        if len(values) == 1:
-            return cls(values[0], -math.inf, math.inf)
-        from scipy.stats import t
-
-        quantile = float(t.ppf(0.975, len(values) - 1))
-        half = quantile * stdev(values) / math.sqrt(len(values))
-        return cls(mean(values), mean(values) - half, mean(values) + half)
-
-    @property
-    def beyond(self) -> float:
-        """How far it reaches from 0; 0 where it includes 0."""
-        return 0.0 if self.low <= 0 <= self.high else max(abs(self.low), abs(self.high))
 
 
 class Table:
@@ -281,12 +220,9 @@ class Table:
             )
             return f"{label:<36}  {'    '.join(parts)}"
         found, paper = self.difference(label), self.papers[label]
-        between = (
-            f"{found.low:+.2f} to {found.high:+.2f}" if math.isfinite(found.low) else "one seed"
-        )
         return (
             f"{label:<36}{spread(self.values(label, 'ours')):>15}"
-            f"{spread(self.values(label, 'plain')):>15}{found.mean:>+12.2f}{between:>18}"
+            f"{spread(self.values(label, 'plain')):>15}{found.mean:>+12.2f}{found.ends:>18}"
             f"{paper if paper is not None else '':>8}"
         )
 
@@ -323,16 +259,7 @@ class Table:
         lines = [
             self.records[label][seed] for label in self.records for seed in self.records[label]
         ]
-        names = [
-            "row",
-            "seed",
-            *sorted({name for line in lines for name in line} - {"row", "seed"}),
-        ]
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
-        print(f"\n{path}")
+        runs.write_csv(path, lines, ("row", "seed"))
 
     def draw(self, path: Path) -> None:
         """Draw a panel for each protocol: means, standard deviations as bars, the paper's value."""
@@ -404,11 +331,6 @@ TITLES = {
     "permuted": "Permuted-MNIST, domain-incremental",
     "rotated": "One update of digits turned by 45°",
 }
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return mean and standard deviation as text."""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

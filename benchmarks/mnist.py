@@ -36,11 +36,11 @@ class Images(NamedTuple):
         order = np.random.default_rng(seed).permutation(self.inputs[0].size)
         return Images(self.inputs.reshape(len(self.inputs), -1)[:, order], self.labels)
 
-    def rotated(self) -> Images:
-        """Return them turned by 45 degrees against the clock, with black corners."""
+    def rotated(self, degrees: float = DEGREES) -> Images:
+        """Return them turned against the clock, with black corners."""
         from scipy import ndimage
 
-        turned = ndimage.rotate(self.inputs, DEGREES, axes=(1, 2), reshape=False, order=1)
+        turned = ndimage.rotate(self.inputs, degrees, axes=(1, 2), reshape=False, order=1)
         return Images(turned, self.labels)
 
 

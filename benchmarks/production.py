@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mnist import Images
 from torch import Tensor, nn
@@ -31,6 +32,28 @@ class DigitsMLP(MLP):
 
     def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
         return super().forward(x.float() / 255, task_id)
+
+
+class AsFloats(nn.Module):
+    """Bytes to floats in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float() / 255
+
+
+class ScaledMLP(FeatureClassifier):
+    """The same whose submodule `features` takes bytes: iCaRL asks for features alone."""
+
+    def __init__(self, nearest_mean: bool = False) -> None:
+        features = nn.Sequential(
+            AsFloats(),
+            nn.Flatten(),
+            nn.Linear(784, 100),
+            nn.ReLU(),
+            nn.Linear(100, 100),
+            nn.ReLU(),
+        )
+        super().__init__({}, features, 100, 10, heads="shared", nearest_mean=nearest_mean)
 
 
 class DigitsCNN(FeatureClassifier):
@@ -139,14 +162,18 @@ def accuracy(model: Callable[[Tensor], Tensor], images: Images, scale: bool = Fa
         images: All are asked for.
         scale: Whether the model takes floats in [0, 1], `(B, 784)`, and not bytes.
     """
-    correct = 0
+    return 100 * float(np.mean(answers(model, images, scale) == images.labels))
+
+
+def answers(model: Callable[[Tensor], Tensor], images: Images, scale: bool = False) -> np.ndarray:
+    """Return the class that a model says of each image, int64 `(n,)`; arguments as `accuracy`."""
+    found = []
     with torch.inference_mode():
         for start in range(0, len(images.labels), 1000):
             part = images.at(slice(start, start + 1000))
             inputs = as_floats(part) if scale else torch.from_numpy(part.inputs.copy())
-            found = model(inputs).argmax(1).numpy()
-            correct += int((found == part.labels).sum())
-    return 100 * correct / len(images.labels)
+            found.append(model(inputs).argmax(1).numpy())
+    return np.concatenate(found)
 
 
 def as_floats(images: Images) -> Tensor:

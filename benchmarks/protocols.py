@@ -20,6 +20,7 @@ import torch
 from mnist import Images
 from plain_loops import Loss, Recipe, Task
 from production import DigitsCNN, DigitsMLP, Split
+from runs import Digits, Record
 from torch import nn
 
 from renate_stages.learners import registry
@@ -33,9 +34,6 @@ UPDATES = {"split": 5, "permuted": 20, "ridge": 5}
 QUICK_UPDATES = 3  # of the permuted protocol
 
 PLAIN = Recipe(rate=0.1)
-
-Record = dict[str, Any]
-Digits = tuple[Images, Images]  # to train and to test on
 
 
 @dataclass(frozen=True)

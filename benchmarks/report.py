@@ -14,7 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+if sys.path[0] == str(HERE):  # last, so that `import avalanche` does not find avalanche.py
+    sys.path.append(sys.path.pop(0))
 PACKAGES = ("torch", "pytorch-lightning", "mlflow", "dvc", "numpy")
 
 
@@ -66,6 +69,12 @@ class Report:
         text = json.dumps(content, indent=1, sort_keys=True)
         (RESULTS / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
         sys.exit(not all(met for *_, met in self.aims))
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed; a benchmark that bears its name does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin != str(HERE / f"{package}.py")
 
 
 def has_bytecode(package: str) -> bool:

@@ -24,7 +24,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -33,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from report import Report
+from report import Report, is_installed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -99,7 +98,7 @@ def main() -> None:
     if arguments.relative:
         measure_relative(repeats)
         return
-    with_avalanche = find_spec("avalanche") is not None
+    with_avalanche = is_installed("avalanche")
     report = Report("step", {"repeats": repeats, "threads": 1, "avalanche": with_avalanche})
     if not with_avalanche:
         print("Avalanche is not installed: no peer (c)")
