@@ -79,7 +79,8 @@ class Method:
 
 # The weights of EWC are no equals: Avalanche's penalty is lambda times a sum over updates, of squared
 # gradients of batches' means; ours is half the weight times one sum, of single examples' gradients,
-# which are as many times larger as a batch has examples. With a lambda of 10 the weights of seed 3
+# which are as many times larger as a batch has examples. iCaRL's rates are equals: its loss is a mean
+# over ten classes there, and a sum here, as in the paper. With a lambda of 10 the weights of seed 3
 # grow without end, alone as inside; so it is 3. Those of LwF are equals: Avalanche's lacks T^2.
 METHODS = (
     Method(
@@ -90,7 +91,14 @@ METHODS = (
         "ER",
         {"memory_size": MEMORY, "memory_batch_size": BATCH},
     ),
-    Method("split", "iCaRL", 1.0, {"memory_size": MEMORY}),
+    Method(
+        "split",
+        "iCaRL",
+        1.0,
+        {"memory_size": MEMORY},
+        "iCaRL",
+        {"memory_size": MEMORY, "memory_batch_size": BATCH, "learning_rate": 0.1},
+    ),
     Method("rotated", "EWC", 0.1, {"ewc_lambda": 3.0}, "EWC", {"ewc_weight": 1.0}),
     Method("rotated", "LwF", 0.1, {"alpha": 12.0}, "LwF", {"distillation_weight": 3.0}),
     Method("rotated", "Naive", 0.1, native="FineTuning"),

@@ -47,7 +47,18 @@ from renate_stages.user_config import UserConfig
 MEMORY = 5000
 RATE = 0.01
 LEARNERS = ("ER", "DER++", "CLS-ER", "LwF")
-RELATIVE = ("WiSE-FT", "EWC", "LwF", "ER", "ER-ACE", "Offline-ER", "DER", "DER++", "CLS-ER")
+RELATIVE = (
+    "WiSE-FT",
+    "EWC",
+    "LwF",
+    "ER",
+    "ER-ACE",
+    "Offline-ER",
+    "DER",
+    "DER++",
+    "CLS-ER",
+    "iCaRL",
+)
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}
 
 
@@ -178,7 +189,10 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
         "memory_size": MEMORY,
     }
     folder.mkdir(exist_ok=True)
-    new = write(folder / "new", *setting.examples(setting.batch * setting.steps, 0))
+    images, labels = setting.examples(setting.batch * setting.steps, 0)
+    if learner == "iCaRL":  # which distils classes that do not come again
+        labels = labels % 5
+    new = write(folder / "new", images, labels)
     parent = parent_state(folder / "parent", setting, new)
     user = UserConfig(folder / "config.py", {"model_fn": lambda: setting.model_fn()})
     updater = ModelUpdater(user, params, values)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class RenateStagesError(Exception):
     """Base of all errors that a user can mend; shown without a traceback."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are pickled as a call with their message, which most of ours make themselves.
+        return _as_it_was, (type(self), self.args, dict(self.__dict__))
 
 
 class MissingFileError(RenateStagesError):
@@ -23,6 +28,14 @@ class MalformedFileError(RenateStagesError):
 
     def __init__(self, path: Path | str, kind: str, reason: str) -> None:
         super().__init__(f"{path} is not readable as {kind}: {reason}")
+
+
+def _as_it_was(
+    kind: type[RenateStagesError], arguments: tuple[Any, ...], attributes: dict[str, Any]
+) -> RenateStagesError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

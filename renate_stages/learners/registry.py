@@ -85,7 +85,7 @@ LEARNERS = {
         "renate_stages.learners.icarl:ICaRL",
         ("memory", "labels", "features"),
         "B + M, B + M fwd",
-        "COST",
+        "2.5x",
         "distils old classes, serves the nearest mean of exemplars",
         "Rebuffi et al. 2017",
     ),
