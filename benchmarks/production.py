@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 from renate_stages import files, prepared, state
 from renate_stages.measured_update import MeasuredUpdate
 from renate_stages.models import MLP, RenateModule
-from renate_stages.models.heads import FeatureClassifier
+from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData

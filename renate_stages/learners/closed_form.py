@@ -29,8 +29,9 @@ from renate_stages.learners.measure import Measure
 from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.working_memory import BLOCK, ChosenMemory
 from renate_stages.memory import SelectionPolicy
+from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.features import digest_of, head_inputs_of
-from renate_stages.models.heads import FeatureClassifier, PerTaskHeads, RandomFeatureHead
+from renate_stages.models.heads import PerTaskHeads, RandomFeatureHead
 from renate_stages.models.module import EXTRA_STATE, unwrap
 
 ROWS = 1024  # whose sums are taken at once

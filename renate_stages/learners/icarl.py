@@ -17,8 +17,8 @@ from renate_stages.learners.lwf import FrozenCopy
 from renate_stages.learners.measure import Measure
 from renate_stages.learners.replay import ReplayLearner
 from renate_stages.learners.working_memory import BLOCK, ChosenMemory
+from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.features import features_of
-from renate_stages.models.heads import give_nearest_mean
 from renate_stages.models.module import unwrap
 from renate_stages.optimization import is_cross_entropy
 

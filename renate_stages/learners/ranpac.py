@@ -14,7 +14,8 @@ from renate_stages.learners.class_statistics import ClassStatistics, solve_posit
 from renate_stages.learners.closed_form import ClosedFormLearner
 from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.measure import Measure
-from renate_stages.models.heads import FeatureClassifier, RandomFeatureHead
+from renate_stages.models.feature_classifier import FeatureClassifier
+from renate_stages.models.heads import RandomFeatureHead
 from renate_stages.randomness import Generators
 
 NUMBER = 2000

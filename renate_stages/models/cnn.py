@@ -6,7 +6,7 @@ from math import gcd
 
 from torch import nn
 
-from renate_stages.models.heads import FeatureClassifier, Heads, check_positive
+from renate_stages.models.feature_classifier import FeatureClassifier, Heads, check_positive
 
 
 class SmallCNN(FeatureClassifier):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from renate_stages.errors import ModelArgumentError
-from renate_stages.models.heads import FeatureClassifier, Heads, check_positive
+from renate_stages.models.feature_classifier import FeatureClassifier, Heads, check_positive
 
 ACTIVATIONS = ("ELU", "GELU", "LeakyReLU", "Mish", "ReLU", "SELU", "SiLU", "Sigmoid", "Tanh")
 

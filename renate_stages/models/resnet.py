@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renate_stages.models.heads import FeatureClassifier, Heads, check_positive
+from renate_stages.models.feature_classifier import FeatureClassifier, Heads, check_positive
 
 
 class ResNet18(FeatureClassifier):

@@ -22,7 +22,8 @@ from renate_stages.learners.replay import ExperienceReplay
 from renate_stages.learners.streaming_lda import StreamingLDA
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, RenateModule, SmallCNN
-from renate_stages.models.heads import FeatureClassifier, RandomFeatureHead
+from renate_stages.models.feature_classifier import FeatureClassifier
+from renate_stages.models.heads import RandomFeatureHead
 from renate_stages.models.module import RenateWrapper
 from renate_stages.models.stored import read_tensors, write_tensors
 
