@@ -138,7 +138,8 @@ def test_every_plot_is_of_a_file_that_a_stage_writes_to_git(tmp_path):
     assert {path.split("/")[0] if path.startswith("plots/") else path for path in plotted} <= {
         *in_git
     }
-    assert "metrics/shift.csv" in plotted
+    ((shift, shown),) = pipeline["stages"]["prepare"]["plots"][0].items()
+    assert shift == "metrics/shift.csv" and shown["cache"] is False
     assert "metrics/shift.csv" in pipeline["stages"]["export"]["deps"], (
         "the report names its picture"
     )

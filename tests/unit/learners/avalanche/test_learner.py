@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("avalanche", reason="needs the extra avalanche")
 
 import inspect
+import itertools
 
 import torch
 from alone import BATCH, EPOCHS, MEMORY, STRATEGIES, arrays, model_fn, write
@@ -86,6 +87,10 @@ def test_the_state_is_tensors_and_json(tmp_path: Path) -> None:
     assert content["avalanche"]["plugins"]["Clock"]["train_exp_counter"] == 1
 
 
+class StoppedError(Exception):
+    """Between two epochs."""
+
+
 @pytest.mark.parametrize("name", [n for n in STRATEGIES if catalog.PARTS[n].repeats])
 def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path) -> None:
     values = STRATEGIES[name][0]
@@ -93,24 +98,17 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path
     new = write(tmp_path / "new", 2)
     whole = updater(name, 2, values).update(parent, new, {})
 
-    class StoppedError(Exception):
-        pass
-
-    def stop(learner, epoch=[0]):  # noqa: B006 -- counts over calls
-        epoch[0] += 1
-        if epoch[0] == 2:
-            raise StoppedError
-
     resume = Resume(tmp_path / "resume" / "key", say=lambda _: None)
     first = updater(name, 2, values)
-    make = first.learner
+    make, epochs = first.learner, itertools.count(1)
 
     def make_one_that_stops(*arguments):
         learner = make(*arguments)
         begin = learner.on_train_epoch_start
 
         def begin_or_stop() -> None:
-            stop(learner)
+            if next(epochs) == 2:
+                raise StoppedError
             begin()
 
         learner.on_train_epoch_start = begin_or_stop
