@@ -45,7 +45,7 @@ test-slow: install ## Run the long forms of the tests
 
 test-avalanche: $(AVALANCHE)/.installed ## Run the tests that need the extra avalanche
 	PATH="$(CURDIR)/$(AVALANCHE)/bin:$$PATH" $(AVALANCHE)/bin/python -m pytest $(PARALLEL) \
-		tests/pipeline/test_avalanche.py tests/unit/learners/avalanche
+		tests/pipeline/test_avalanche.py tests/unit/avalanche_learners
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .

@@ -251,10 +251,10 @@ def test_restoring_and_tuning_run_without_torch(project):
     assert heavy_after("restore_state", "tune") == ""
 
 
-def test_preparing_and_exporting_import_torch_alone(project):
+def test_preparing_imports_torch_alone_and_exporting_what_draws_pictures(project):
     assert heavy_after("prepare") == "torch"
     heavy_after("restore_state", "tune", "train")
-    assert heavy_after("export") == "torch"
+    assert heavy_after("export") == "torch matplotlib"
 
 
 def test_third_parties_have_one_room_each():

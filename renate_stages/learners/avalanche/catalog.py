@@ -342,5 +342,6 @@ def check_installed() -> None:
     Raises:
         MissingExtraError: If it is not.
     """
-    if find_spec("avalanche") is None:
+    spec = find_spec("avalanche")
+    if spec is None or spec.origin is None:  # a folder of that name is no package
         raise MissingExtraError("a learner of Avalanche", "avalanche-lib", "avalanche")
