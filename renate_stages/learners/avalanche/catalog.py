@@ -238,7 +238,7 @@ REFUSED: dict[str, str] = {
     "ExpertGate": _PRETRAINED,
     "FeatureReplay": "its accuracies are at chance with models that it did not build",
     "FromScratch": "it keeps nothing between updates: take Joint or GDumb",
-    "GSS": "it keeps copies of examples in main memory, and takes minutes where ER takes seconds",
+    "GSS": "it keeps copies of examples in main memory, not rows of a store: take ER",
     "GenerativeReplay": "it trains a second model that it does not hand out",
     "JointTraining": _WHOLE_DATA,
     "L2P": _PRETRAINED,

@@ -68,6 +68,7 @@ class AvalancheLearner(Learner):
         self._tensors: dict[str, Tensor] = {}
         self._position: Mapping[str, Any] | None = None
         self._encoded: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+        self._chosen = ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
         self._open = False  # whether an epoch has begun and not ended
 
     @property
@@ -209,8 +210,8 @@ class AvalancheLearner(Learner):
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         """Return the rows that the strategy's buffers hold."""
-        if self._encoded is None:
-            return ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
+        if self._encoded is None:  # asked before, or nothing was trained
+            return self._chosen
         stored, tensors = self._encoded
         old, count = len(self.memory), len(self.memory) + len(self.new)
         may = np.ones(count, dtype=bool)

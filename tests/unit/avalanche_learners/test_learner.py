@@ -78,6 +78,13 @@ def test_buffers_are_rows_of_the_memory_and_nothing_else(name: str, tmp_path: Pa
     assert all((images == row).all(1).any() for row in kept)
 
 
+def test_the_memory_is_the_same_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    found, _ = updates(tmp_path / "updates", "ER", 1, memory_size=10)
+    again = found[-1].learner.choose_memory()
+    assert again.selection.added.tolist() == found[-1].selection.added.tolist()
+    assert len(again.selection.added) == 10
+
+
 def test_the_state_is_tensors_and_json(tmp_path: Path) -> None:
     _, left = updates(tmp_path / "updates", "LwF", 1)
     names = {path.name for path in left.folder.iterdir() if path.is_file()}
