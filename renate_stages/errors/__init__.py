@@ -75,6 +75,12 @@ from renate_stages.errors.projects import (
     UnsupportedLocationError,
 )
 from renate_stages.errors.publications import OtherUpdateError, PublishError
+from renate_stages.errors.remote import (
+    DamagedTransferError,
+    InvalidUrlError,
+    RemoteRefusedError,
+    RemoteUnreachableError,
+)
 from renate_stages.errors.searches import (
     ForkServerError,
     NoFinishedTrialError,
@@ -114,6 +120,7 @@ __all__ = [
     "CommandError",
     "DamagedStateError",
     "DamagedStoreError",
+    "DamagedTransferError",
     "DataModuleError",
     "EmptyDatasetError",
     "EmptyHoldoutError",
@@ -130,6 +137,7 @@ __all__ = [
     "InvalidParamsError",
     "InvalidPredicateError",
     "InvalidShareError",
+    "InvalidUrlError",
     "ItemMismatchError",
     "LabelOutOfRangeError",
     "LabelsNeededError",
@@ -162,6 +170,8 @@ __all__ = [
     "ParentExistsError",
     "PromotionRefusedError",
     "PublishError",
+    "RemoteRefusedError",
+    "RemoteUnreachableError",
     "RenateStagesError",
     "SliceError",
     "StaleDataMetricsError",

@@ -1,0 +1,41 @@
+"""Places elsewhere that cannot be reached, refuse, or give other bytes than they were given."""
+
+from __future__ import annotations
+
+from renate_stages.errors.base import RenateStagesError
+
+
+class InvalidUrlError(RenateStagesError):
+    """A URL that names no place that can be reached from here."""
+
+    def __init__(self, url: str, problem: str, cure: str) -> None:
+        super().__init__(f"{url}: {problem}.\nTo mend it: {cure}.")
+
+
+class RemoteRefusedError(RenateStagesError):
+    """A service answered, and will not do this however often it is asked."""
+
+    def __init__(self, doing: str, url: str, reason: str, cure: str) -> None:
+        super().__init__(f"{doing} {url} was refused: {reason}\nTo mend it: {cure}.")
+
+
+class RemoteUnreachableError(RenateStagesError):
+    """A service did not answer, broke off or asked to wait, each time it was asked."""
+
+    def __init__(self, doing: str, url: str, attempts: int, reason: str) -> None:
+        super().__init__(
+            f"{doing} {url} failed {attempts} times, the last time with: {reason}\n"
+            "To mend it: look whether the network and the service answer (for a service that is "
+            "compatible with S3: whether AWS_ENDPOINT_URL names it), then do this again: what has "
+            "arrived already does not travel again."
+        )
+
+
+class DamagedTransferError(RenateStagesError):
+    """What arrived is not what was sent."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(
+            f"{url} is not what it must be: {problem}.\nTo mend it: do this again; if it stays so, "
+            "the file there is damaged: put it there anew from a copy that is whole."
+        )

@@ -1,0 +1,78 @@
+"""How far a transfer is: a bar on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+_QUIET = 10.0
+"""Seconds between two plain lines."""
+_WIDTH = 24
+
+
+class Progress:
+    """Counts files and bytes as they arrive, and says so on standard error; for many threads.
+
+    Args:
+        doing: `sending`, `fetching`.
+        what: What travels, in a word or two: `state`, `data`.
+        url: To or from where.
+        files: How many there are.
+        size: Their bytes.
+    """
+
+    def __init__(self, doing: str, what: str, url: str, files: int, size: int) -> None:
+        self._title = f"{doing} {what}"
+        self._url = url
+        self._files, self._size = files, size
+        self._done_files = self._done_bytes = 0
+        self._lock = threading.Lock()
+        self._on_terminal = sys.stderr.isatty()
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, size: int) -> None:
+        """Count a file that has arrived whole."""
+        with self._lock:
+            self._done_files += 1
+            self._done_bytes += size
+            now = time.monotonic()
+            if self._on_terminal or now - self._said > _QUIET:
+                self._said = now
+                self._say("\r" if self._on_terminal else "", "" if self._on_terminal else "\n")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._on_terminal and self._done_files:
+            print(file=sys.stderr)
+        elif kind is None and self._files:
+            seconds = time.monotonic() - self._started
+            arrived = f"{self._files} files, {readable(self._size)}, in {seconds:.1f} s"
+            print(f"{self._title}: {arrived} ({self._url})", file=sys.stderr, flush=True)
+
+    def _say(self, begin: str, end: str) -> None:
+        share = self._done_bytes / self._size if self._size else 1.0
+        bar = ("#" * round(share * _WIDTH)).ljust(_WIDTH) if self._on_terminal else ""
+        line = (
+            f"{self._title} {f'[{bar}] ' if bar else ''}{self._done_files} of {self._files} files, "
+            f"{readable(self._done_bytes)} of {readable(self._size)}"
+        )
+        print(f"{begin}{line}", end=end, file=sys.stderr, flush=True)
+
+
+def readable(size: float) -> str:
+    """Return a number of bytes as a person reads it: `1.5 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
