@@ -10,7 +10,7 @@ from renate_stages.project import Project
 
 app = typer.Typer(
     name="remote",
-    help="Look after the jobs of tune and train in the cloud; see docs/remote.md.",
+    help="Look after the jobs of tune and train in the cloud; see docs/sagemaker.md.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -110,7 +110,7 @@ class RemoteParams(Block):
             if self.sagemaker.image_uri is None:
                 problems.append(
                     "remote.sagemaker.image_uri: name a container image with Python and pip; "
-                    "docs/remote.md says which fit"
+                    "docs/sagemaker.md says which fit"
                 )
             if problems:
                 raise InvalidParamsError("params.yaml", problems)

@@ -31,9 +31,9 @@ STATUS: Mapping[str, Status] = {
 }
 RETRIES = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "6"}  # where the user says nothing
 CURES = {
-    "AccessDeniedException": "give your AWS identity the permission that is named; docs/remote.md "
+    "AccessDeniedException": "give your AWS identity the permission that is named; docs/sagemaker.md "
     "lists what is needed",
-    "AccessDenied": "give your AWS identity the permission that is named; docs/remote.md lists "
+    "AccessDenied": "give your AWS identity the permission that is named; docs/sagemaker.md lists "
     "what is needed",
     "ExpiredTokenException": "renew your AWS credentials, for example with `aws sso login`",
     "ExpiredToken": "renew your AWS credentials, for example with `aws sso login`",
