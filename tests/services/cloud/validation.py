@@ -44,8 +44,9 @@ def check_training_job(request: dict[str, Any]) -> None:
     for name in ("InstanceType", "InstanceCount", "VolumeSizeInGB"):
         if name not in resources:
             raise invalid(f"{name} must be specified in ResourceConfig.")
-    if resources["VolumeSizeInGB"] < 1:  # the model allows 0, for jobs without instances
-        raise invalid("VolumeSizeInGB must be at least 1.")
+    for name in ("InstanceCount", "VolumeSizeInGB"):
+        if resources[name] < 1:  # the model allows 0, for jobs without instances
+            raise invalid(f"{name} must be at least 1.")
     stopping = request.get("StoppingCondition", {})
     longest, wait = stopping.get("MaxRuntimeInSeconds"), stopping.get("MaxWaitTimeInSeconds")
     if longest is None:
