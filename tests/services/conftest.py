@@ -48,10 +48,10 @@ def bucket(cloud: Cloud) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sagemaker_python() -> Path:
     """Python with the SDK of SageMaker, in an environment beside that of the tests."""
-    python = Path(sys.prefix).parent / ".venv-sagemaker" / "bin" / "python"
-    if not python.exists():
+    environment = Path(sys.prefix).parent / ".venv-sagemaker"
+    if not list(environment.glob("lib/python*/site-packages/sagemaker/train")):
         pytest.skip("no environment has the SDK of SageMaker: make .venv-sagemaker/.installed")
-    return python
+    return environment / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
 import time
 import zipfile
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,7 +204,8 @@ signal.signal(signal.SIGTERM, end)
 (ml / "model/ready").touch()
 while done < 1000:
     done += 1
-    steps.write_text(str(done))
+    steps.with_suffix(".new").write_text(str(done))  # the signal may come while it is written
+    steps.with_suffix(".new").replace(steps)
     time.sleep(0.02)
 """
 
@@ -246,6 +250,41 @@ subprocess.run([sys.executable, "-c", child], start_new_session=True)
     assert cloud.wait(name)["SecondaryStatus"] == "Stopped"
     assert time.monotonic() - began > 0.5
     assert inside(folder) == []
+
+
+OF_TESTS_THAT_DIE = """
+import os, sys, time
+from cloud import Cloud
+from test_cloud import Submitter
+
+cloud = Cloud().start()
+cloud.inside("s3").create_bucket(Bucket="bucket")
+name = Submitter(cloud, "bucket")("(ml / 'model/ready').touch(); time.sleep(600)")
+cloud.wait(name, "Training")
+while not (cloud.jobs[name].folders[0] / "model" / "ready").exists():
+    time.sleep(0.02)
+print(cloud.jobs[name].containers[0].folder)
+sys.stdout.flush()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_jobs_end_with_the_tests_however_those_end():
+    from cloud.processes import inside
+
+    done = subprocess.run(
+        [sys.executable, "-c", OF_TESTS_THAT_DIE],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr
+    folder = Path(done.stdout.strip())
+    end = time.monotonic() + 10
+    while folder.exists() or inside(folder):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_job_that_takes_too_long_is_stopped(cloud, bucket, submit):

@@ -118,10 +118,11 @@ class Container:
         self._reader.start()
 
     def _read(self) -> None:
-        for line in self._process.stdout:
-            message = line.decode(errors="replace").rstrip("\n") or " "  # empty ones are refused
-            with self._lock:
-                self._said.append({"timestamp": int(time.time() * 1000), "message": message})
+        with self._process.stdout as lines:
+            for line in lines:
+                text = line.decode(errors="replace").rstrip("\n") or " "  # empty ones are refused
+                with self._lock:
+                    self._said.append({"timestamp": int(time.time() * 1000), "message": text})
 
     def said(self) -> list[dict[str, Any]]:
         """Take the lines since the last time, as events of CloudWatch Logs."""
@@ -150,8 +151,7 @@ class Container:
         if self._process is not None:
             processes.end_all(self.folder)
             self._process.wait()
-            self._reader.join()
-            self._process.stdout.close()
+            self._reader.join(10)
 
     def failure(self) -> str:
         """What the program left as the reason of its failure."""

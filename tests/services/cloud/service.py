@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import urlopen
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import BaseWSGIServer, make_server
+from moto.server import DomainDispatcherApplication, create_backend_app
 
 from cloud import processes
+from cloud.entrance import REGION, Entrance
 from cloud.faults import Fault, Faults, Kind
 from cloud.image import Image
+from cloud.job_status import ENDED
 from cloud.log_streams import named_streams
 from cloud.protocol import Application, Environ, Request, ServiceError, StartResponse
 from cloud.storage import Storage
 from cloud.traffic import DOWNLOADS, UPLOADS, Call, Traffic
 from cloud.training_api import TrainingApi, allowed
-from cloud.training_jobs import ENDED, LOG_GROUP, Surroundings
+from cloud.training_jobs import LOG_GROUP, Surroundings
 
-REGION = "us-east-1"
 ACCOUNT = "123456789012"  # of moto
 ROLE = "renate-training"
 TRUST = {
@@ -46,8 +40,6 @@ TRUST = {
         }
     ],
 }
-# Below those that the kernel gives away, so that one is still free after `offline`.
-PORTS = range(20000, 32000)
 
 
 class Cloud:
@@ -64,56 +56,62 @@ class Cloud:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))  # short: sockets lie in it
-        self._guard: subprocess.Popen[bytes] | None = None
-        self.defects: list[str] = []
-        moto = DomainDispatcherApplication(create_backend_app)
-        services = self._services(moto)
+        self.defects: list[str] = []  # of the services themselves, which no test may pass over
+        services = self._services(DomainDispatcherApplication(create_backend_app))
         self._traffic = Traffic(services)
         self._faults = Faults(self._traffic)
-        self._inside = Entrance(services)
-        self._outside = Entrance(self._faults)
-        self._client_session, self._role_session = _session("client"), _session("role")
+        self._outside = Entrance(self._faults, "client")
+        self._inside = Entrance(services, "role")
         self._inner: dict[str, Any] = {}
-        self._making = threading.Lock()  # sessions of boto3 are for one thread, clients for many
+        self._ends = ExitStack()
         self.role = f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
 
     # Its own life.
 
     def start(self) -> Self:
         """Start serving."""
-        (self.folder / "jobs").mkdir()
-        # Ends all jobs if these tests die, since it then reads the end of its input.
-        command = [sys.executable, "-IS", processes.__file__, str(self.folder)]
-        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE)
-        self._inside.open()
-        self._outside.open()
+        with ExitStack() as ends:  # all of them, if a step fails too
+            ends.callback(self._report_defects)
+            folder = Path(tempfile.mkdtemp(prefix="cloud-"))  # short: sockets lie in it
+            ends.callback(shutil.rmtree, folder, ignore_errors=True)
+            (folder / "jobs").mkdir()
+            # Ends all jobs if these tests die, since it then reads the end of its input.
+            command = [sys.executable, "-IS", processes.__file__, str(folder)]
+            guard = subprocess.Popen(command, stdin=subprocess.PIPE)
+            ends.callback(guard.communicate)
+            self._inside.open()
+            ends.callback(self._inside.close)
+            ends.callback(self._inside.post, "/moto-api/reset")
+            self._prepare(folder)
+            ends.callback(self._end_all_jobs)
+            self._outside.open()
+            ends.callback(self._outside.close)
+            self.client_environment = self._outside.variables | _client_settings(folder)
+            self._ends = ends.pop_all()
+        return self
+
+    def stop(self) -> None:
+        """End all jobs and the services, and forget everything."""
+        self._ends.close()
+
+    def _prepare(self, folder: Path) -> None:
         around = Surroundings(
-            self.folder / "jobs",
-            Image(self.folder / "image"),
+            folder / "jobs",
+            Image(folder / "image"),
             Storage(self.inside("s3")),
             self.inside("logs"),
-            _variables(self._inside.url, "role"),
+            self._inside.variables,
         )
         self.api = TrainingApi(around, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/")
         self.jobs = self.api.jobs
         self.inside("logs").create_log_group(logGroupName=LOG_GROUP)
         self.inside("iam").create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST))
-        self.client_environment = _variables(self._outside.url, "client") | self._client_files()
-        return self
 
-    def stop(self) -> None:
-        """End all jobs and the services, and forget everything."""
-        try:
-            for job in list(self.jobs.values()):
-                job.kill()
-            self._inside.post("/moto-api/reset")
-        finally:
-            self._outside.close()
-            self._inside.close()
-            if self._guard is not None:
-                self._guard.communicate()
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def _end_all_jobs(self) -> None:
+        for job in list(self.jobs.values()):
+            job.kill()
+
+    def _report_defects(self) -> None:
         assert not self.defects, "\n".join(self.defects)
 
     def __enter__(self) -> Self:
@@ -121,20 +119,6 @@ class Cloud:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
-
-    def _client_files(self) -> dict[str, str]:
-        """Keep a developer's own configuration, and telemetry, out of the tests."""
-        sdk = self.folder / "sagemaker.yaml"
-        sdk.write_text(
-            "SchemaVersion: '1.0'\nSageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}\n"
-        )
-        empty = self.folder / "aws"  # a file: dvc-s3 refuses /dev/null
-        empty.touch()
-        return {
-            "AWS_CONFIG_FILE": str(empty),
-            "AWS_SHARED_CREDENTIALS_FILE": str(empty),
-            "SAGEMAKER_USER_CONFIG_OVERRIDE": str(sdk),
-        }
 
     def _services(self, moto: Application) -> Application:
         """Training jobs are ours, everything else is moto's."""
@@ -152,6 +136,8 @@ class Cloud:
                 return moto(environ, start_response)
             except ServiceError as error:
                 return request.refuse(start_response, error)
+            except ConnectionError:  # the client is gone
+                raise
             except Exception:
                 self.defects.append(f"{request.name}: {traceback.format_exc()}")
                 raise
@@ -167,19 +153,13 @@ class Cloud:
             service: Such as `sagemaker`.
             config: Of `botocore.config.Config`.
         """
-        with self._making:
-            return self._client_session.client(
-                service, endpoint_url=self._outside.url, config=Config(**config)
-            )
+        return self._outside.client(service, **config)
 
     def inside(self, service: str) -> Any:
         """Make a client of boto3 for a test's own look, which nothing disturbs."""
-        with self._making:
-            if service not in self._inner:
-                self._inner[service] = self._role_session.client(
-                    service, endpoint_url=self._inside.url
-                )
-            return self._inner[service]
+        if service not in self._inner:
+            self._inner[service] = self._inside.client(service)
+        return self._inner[service]
 
     # Jobs.
 
@@ -234,37 +214,53 @@ class Cloud:
             if job.request["OutputDataConfig"]["S3OutputPath"].startswith(f"s3://{bucket}"):
                 job.kill()
 
-    # Faults: `operation` is `CreateTrainingJob`, `sagemaker:CreateTrainingJob` or like `s3:*`.
+    # Faults. Of each: `operation` is `CreateTrainingJob`, `sagemaker:CreateTrainingJob` or a
+    # pattern such as `s3:*`; it happens to so many requests (`times`; None: to all), and only for
+    # so many seconds (`during`; None: until the test ends).
 
-    def throttle(self, operation: str, times: int | None = 1, **limits: Any) -> Fault:
+    def throttle(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
         """Answer that there are too many requests: ThrottlingException, or SlowDown of S3."""
-        return self._fault("throttle", operation, times, **limits)
+        return self._fault("throttle", operation, times, during)
 
     def refuse(
-        self, operation: str, code: str, message: str, times: int | None = 1, status: int = 400
+        self,
+        operation: str,
+        code: str,
+        message: str,
+        times: int | None = 1,
+        during: float | None = None,
+        status: int = 400,
     ) -> Fault:
         """Answer with an error, such as `ResourceLimitExceeded`."""
         error = ServiceError(code, message, status)
-        return self._fault("refuse", operation, times, error=error)
+        return self._fault("refuse", operation, times, during, error=error)
 
-    def fail(self, operation: str, times: int | None = 1, **limits: Any) -> Fault:
+    def fail(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
         """Answer with HTTP 500."""
-        return self._fault("error", operation, times, **limits)
+        return self._fault("error", operation, times, during)
 
-    def drop(self, operation: str, times: int | None = 1, **limits: Any) -> Fault:
+    def drop(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
         """Close the connection without doing anything."""
-        return self._fault("drop", operation, times, **limits)
+        return self._fault("drop", operation, times, during)
 
-    def lose_answer(self, operation: str, times: int | None = 1, **limits: Any) -> Fault:
+    def lose_answer(
+        self, operation: str, times: int | None = 1, during: float | None = None
+    ) -> Fault:
         """Do what is asked, and close the connection instead of answering."""
-        return self._fault("lose", operation, times, **limits)
+        return self._fault("lose", operation, times, during)
 
-    def delay(self, operation: str, seconds: float, times: int | None = 1, **limits: Any) -> Fault:
+    def delay(
+        self,
+        operation: str,
+        seconds: float,
+        times: int | None = 1,
+        during: float | None = None,
+    ) -> Fault:
         """Answer after some seconds."""
-        return self._fault("delay", operation, times, seconds=seconds, **limits)
+        return self._fault("delay", operation, times, during, seconds=seconds)
 
     def _fault(
-        self, kind: Kind, operation: str, times: int | None, during: float | None = None, **of: Any
+        self, kind: Kind, operation: str, times: int | None, during: float | None, **of: Any
     ) -> Fault:
         until = None if during is None else time.monotonic() + during
         return self._faults.add(Fault(kind, operation, times, until, **of))
@@ -306,71 +302,18 @@ class Cloud:
         return self._traffic.sizes(DOWNLOADS, since, under)
 
 
-class Entrance:
-    """A port of this machine at which an application answers, when it is open."""
-
-    def __init__(self, application: Application) -> None:
-        self.application = application
-        self.port: int | None = None
-        self._server: BaseWSGIServer | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def open(self) -> None:
-        """Answer, at the same port each time."""
-        ports = [self.port] if self.port else random.SystemRandom().sample(PORTS, 100)
-        for port in ports:
-            try:
-                self._server = make_server(
-                    "127.0.0.1", port, self.application, threaded=True, request_handler=_Silent
-                )
-            except (OSError, SystemExit):  # taken; werkzeug exits
-                continue
-            self.port = port
-            break
-        assert self._server, f"no port is free of {ports}"
-        serve = {"target": self._server.serve_forever, "kwargs": {"poll_interval": 0.02}}
-        self._thread = threading.Thread(**serve, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = None
-
-    def post(self, path: str) -> None:
-        with urlopen(self.url + path, b"", timeout=30):
-            pass
-
-
-class _Silent(MotoRequestHandler):
-    def log(self, *_: object) -> None:
-        """Say nothing: `Cloud.calls` and `Cloud.defects` keep what matters."""
-
-
-def _variables(url: str, who: str) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": f"{who}-key",
-        "AWS_SECRET_ACCESS_KEY": f"secret of {who}",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-
-
-def _session(who: str) -> boto3.Session:
-    """Make a session with keys of its own, without a developer's profile and configuration."""
-    files = ("profile", "config_file", "credentials_file")
-    nothing = dict.fromkeys(files, (None, None, None, None))
-    return boto3.Session(
-        aws_access_key_id=f"{who}-key",
-        aws_secret_access_key=f"secret of {who}",
-        region_name=REGION,
-        botocore_session=botocore.session.Session(session_vars=nothing),
+def _client_settings(folder: Path) -> dict[str, str]:
+    """Keep a developer's own configuration and proxy, and telemetry, out of the tests."""
+    sdk = folder / "sagemaker.yaml"
+    sdk.write_text(
+        "SchemaVersion: '1.0'\nSageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}\n"
     )
+    empty = folder / "aws"  # a file: dvc-s3 refuses /dev/null
+    empty.touch()
+    return {
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "AWS_CONFIG_FILE": str(empty),
+        "AWS_SHARED_CREDENTIALS_FILE": str(empty),
+        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(sdk),
+    }

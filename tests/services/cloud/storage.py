@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -88,16 +89,18 @@ class Storage:
 
     def upload_archive(self, folders: list[Path], uri: str) -> None:
         """Pack what the hosts left in their folders; of two files with a name, the first's."""
-        archive = folders[0].parent / f"{folders[0].name}.tar.gz"
         packed = set()
-        with tarfile.open(archive, "w:gz") as tar:
-            for folder in folders:
-                for path in files(folder):
-                    name = path.relative_to(folder).as_posix()
-                    if name not in packed:
-                        tar.add(path, arcname=name)
-                    packed.add(name)
-        self.upload(archive, uri)
+        with tempfile.TemporaryFile() as archive:
+            with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+                for folder in folders:
+                    for path in files(folder):
+                        name = path.relative_to(folder).as_posix()
+                        if name not in packed:
+                            tar.add(path, arcname=name)
+                        packed.add(name)
+            archive.seek(0)
+            bucket, key = split(uri)
+            self.s3.upload_fileobj(archive, bucket, key, Config=IN_THREAD)
 
 
 class CheckpointSync:

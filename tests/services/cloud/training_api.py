@@ -12,8 +12,8 @@ from cloud.validation import check_members, check_training_job, invalid
 
 ORDERS = {
     "Name": lambda job: job.name,
-    "CreationTime": lambda job: job.created,
-    "Status": lambda job: job.status,
+    "CreationTime": lambda job: job.status.created,
+    "Status": lambda job: job.status.primary,
 }
 INPUT_MODES = ("File", "FastFile")
 
@@ -84,7 +84,7 @@ class TrainingApi:
         job = self.find(asked["TrainingJobName"])
         if not job.stop():
             raise invalid(
-                f"The request was rejected because the training job is in status {job.status}."
+                f"The request was rejected because the training job is in status {job.status.primary}."
             )
         return {}
 
@@ -135,13 +135,14 @@ def allowed(form: dict[str, list[str]]) -> str:
 
 
 def _is_asked_for(job: TrainingJob, asked: dict[str, Any]) -> bool:
+    status = job.status
     return (
         asked.get("NameContains", "").lower() in job.name.lower()
-        and asked.get("StatusEquals", job.status) == job.status
-        and job.created >= asked.get("CreationTimeAfter", job.created)
-        and job.created <= asked.get("CreationTimeBefore", job.created)
-        and job.modified >= asked.get("LastModifiedTimeAfter", job.modified)
-        and job.modified <= asked.get("LastModifiedTimeBefore", job.modified)
+        and asked.get("StatusEquals", status.primary) == status.primary
+        and status.created >= asked.get("CreationTimeAfter", status.created)
+        and status.created <= asked.get("CreationTimeBefore", status.created)
+        and status.modified >= asked.get("LastModifiedTimeAfter", status.modified)
+        and status.modified <= asked.get("LastModifiedTimeBefore", status.modified)
     )
 
 

@@ -16,25 +16,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cloud.container import Container
 from cloud.image import Image
+from cloud.job_status import JobStatus
 from cloud.storage import CheckpointSync, Storage, files
 
+S3_ERRORS = (BotoCoreError, Boto3Error, ClientError)
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 TICK = 0.05  # seconds between looks at a running job
 SYNC_EVERY = 0.5  # seconds between uploads of checkpoints and of the log
-SPOT_PRICE = 0.3  # of the usual one: what is billed of the training time
-ENDED = ("Completed", "Failed", "Stopped")
-MESSAGES = {
-    "Starting": "Preparing the instances for training",
-    "Downloading": "Downloading input data",
-    "Training": "Training image download completed. Training in progress.",
-    "Uploading": "Uploading generated training model",
-    "Stopping": "Stopping the training job",
-    "Interrupted": "Training job interrupted. A new attempt will be made.",
-    "Completed": "Training job completed",
-    "Stopped": "Training job stopped",
-    "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
-    "MaxWaitTimeExceeded": "Training job exceeded MaxWaitTimeInSeconds provided",
-}
 
 
 class Wanted(Enum):
@@ -47,7 +35,7 @@ class Wanted(Enum):
 
 
 class JobError(Exception):
-    """What a job fails with; the text is its FailureReason."""
+    """What a request is to blame for; the text is in its job's FailureReason."""
 
 
 @dataclass
@@ -77,13 +65,7 @@ class TrainingJob:
     def __init__(self, request: dict[str, Any], arn: str, around: Surroundings) -> None:
         self.request, self.arn, self.around = request, arn, around
         self.name: str = request["TrainingJobName"]
-        self.status, self.secondary = "InProgress", "Starting"
-        self.transitions: list[dict[str, Any]] = []
-        self.reason: str | None = None
-        self.created = self.modified = time.time()
-        self.began: float | None = None  # of training, at the first attempt
-        self.ended: float | None = None
-        self.trained = 0.0  # seconds, over the attempts
+        self.status = JobStatus(spot=request.get("EnableManagedSpotTraining", False))
         self.containers: list[Container] = []
         self._failed: list[Container] = []
         self._attempts = 0
@@ -91,8 +73,6 @@ class TrainingJob:
         self._away = 0.0
         self._interrupted = threading.Event()
         self._killed = threading.Event()
-        self._lock = threading.RLock()
-        self._enter("Starting")
         self._thread = threading.Thread(target=self._run, name=f"job {self.name}", daemon=True)
 
     # What others ask of it.
@@ -102,12 +82,12 @@ class TrainingJob:
 
     def stop(self) -> bool:
         """Ask it to stop; False if it ended already, or is about to."""
-        with self._lock:
-            if self.status != "InProgress":
+        with self.status.lock:
+            if self.status.primary != "InProgress":
                 return False
-            self.status = "Stopping"
+            self.status.primary = "Stopping"
             self._wanted = Wanted.STOP
-            self._enter("Stopping")
+            self.status.enter("Stopping")
             return True
 
     def interrupt(self, away: float) -> None:
@@ -116,9 +96,10 @@ class TrainingJob:
         Args:
             away: Seconds until there are others.
         """
-        assert self.request.get("EnableManagedSpotTraining"), "only spot instances are taken away"
-        with self._lock:
-            assert self.secondary == "Training", f"{self.name} is not training: {self.secondary}"
+        assert self.status.spot, "only spot instances are taken away"
+        with self.status.lock:
+            now = self.status.secondary
+            assert now == "Training", f"{self.name} is not training: {now}"
             self._away = away
             self._interrupted.clear()
             self._wanted = Wanted.INTERRUPT
@@ -142,28 +123,12 @@ class TrainingJob:
         return f"{self._output}/{'model.tar.gz' if packed else 'model/'}"
 
     def describe(self) -> dict[str, Any]:
-        """As DescribeTrainingJob answers, without what is not known yet."""
-        with self._lock:
-            over = self.status in ENDED
-            seconds = math.ceil(self.trained)
-            spot = self.request.get("EnableManagedSpotTraining", False)
-            billable = math.ceil(seconds * (SPOT_PRICE if spot else 1))
-            known = {
-                "TrainingJobArn": self.arn,
-                "TrainingJobStatus": self.status,
-                "SecondaryStatus": self.secondary,
-                "SecondaryStatusTransitions": [dict(each) for each in self.transitions],
-                "FailureReason": self.reason,
-                "CreationTime": self.created,
-                "LastModifiedTime": self.modified,
-                "TrainingStartTime": self.began,
-                "TrainingEndTime": self.ended,
-                "TrainingTimeInSeconds": seconds if over else None,
-                "BillableTimeInSeconds": billable if over else None,
-                "ModelArtifacts": {"S3ModelArtifacts": self.artifacts} if over else None,
-            }
+        """As DescribeTrainingJob answers."""
         asked = {name: value for name, value in self.request.items() if name != "Tags"}
-        return asked | {name: value for name, value in known.items() if value is not None}
+        known = asked | {"TrainingJobArn": self.arn} | self.status.describe()
+        if self.status.is_over:
+            known["ModelArtifacts"] = {"S3ModelArtifacts": self.artifacts}
+        return known
 
     # What it does.
 
@@ -171,31 +136,14 @@ class TrainingJob:
     def _output(self) -> str:
         return f"{self.request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output"
 
-    def _enter(self, secondary: str, message: str | None = None) -> None:
-        with self._lock:
-            now = time.time()
-            for last in self.transitions[-1:]:
-                last.setdefault("EndTime", now)
-            text = MESSAGES.get(secondary, "") if message is None else message
-            entered = {"Status": secondary, "StartTime": now, "StatusMessage": text}
-            self.transitions.append(entered)
-            self.secondary, self.modified = secondary, now
-
-    def _end(self, status: str, secondary: str | None = None, reason: str | None = None) -> None:
-        with self._lock:
-            self.reason = None if reason is None else reason[:1024]
-            self._enter(secondary or status, self.reason)
-            self.transitions[-1]["EndTime"] = self.ended = self.modified
-            self.status = status
-
     def _run(self) -> None:
         try:
             while not self._attempt():
-                self._enter("Starting")
-        except JobError as error:
-            self._end("Failed", reason=str(error))
+                self.status.enter("Starting")
+        except (JobError, *S3_ERRORS) as error:
+            self.status.end("Failed", reason=f"ClientError: {error}")
         except Exception as error:
-            self._end("Failed", reason=f"InternalServerError: {error!r}")
+            self.status.end("Failed", reason=f"InternalServerError: {error!r}")
             raise  # a defect of the endpoint must not look like a job that failed
         finally:
             self._interrupted.set()
@@ -219,19 +167,19 @@ class TrainingJob:
         for sync in syncs:
             sync.upload()
         if self._killed.is_set():
-            self._end("Stopped")
+            self.status.end("Stopped")
             return True
         if wanted is Wanted.INTERRUPT:
             self._wait_for_instances()
             return False
-        self._enter("Uploading")
+        self.status.enter("Uploading")
         self._upload()
         self._conclude(wanted)
         return True
 
     def _wait_for_instances(self) -> None:
-        with self._lock:
-            self._enter("Interrupted")
+        with self.status.lock:
+            self.status.enter("Interrupted")
             if self._wanted is Wanted.INTERRUPT:  # nobody stopped it meanwhile
                 self._wanted = None
         self._interrupted.set()
@@ -240,7 +188,7 @@ class TrainingJob:
             time.sleep(TICK)
 
     def _download(self) -> list[CheckpointSync]:
-        self._enter("Downloading")
+        self.status.enter("Downloading")
         storage, checkpoints = self.around.storage, self.request.get("CheckpointConfig")
         syncs = []
         try:
@@ -255,8 +203,8 @@ class TrainingJob:
                     folder.mkdir(parents=True, exist_ok=True)
                     syncs.append(CheckpointSync(storage, folder, checkpoints["S3Uri"]))
                     syncs[-1].restore()
-        except (BotoCoreError, Boto3Error, ClientError, ValueError, LookupError) as error:
-            raise JobError(f"ClientError: Data download failed: {error}") from error
+        except (*S3_ERRORS, ValueError, LookupError) as error:  # a manifest may hold anything
+            raise JobError(f"Data download failed: {error}") from error
         return syncs
 
     def _train(self, syncs: list[CheckpointSync]) -> Wanted | None:
@@ -264,19 +212,16 @@ class TrainingJob:
         given = {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self.arn}
         if not self.request.get("EnableNetworkIsolation"):
             given |= self.around.environment
-        self._enter("Training")
-        began = time.time()
-        self.began = self.began or began
+        self.status.enter("Training")
+        began = time.monotonic()
         try:
             for container in self.containers:
                 container.start(self.request, given)
         except OSError as error:
-            raise JobError(
-                f"ClientError: Cannot run the entry point: {error}, exit code: 127"
-            ) from None
-        before, wanted, give_up, synced = self.trained, None, math.inf, 0.0
+            raise JobError(f"Cannot run the entry point: {error}, exit code: 127") from error
+        before, wanted, give_up, synced = self.status.trained, None, math.inf, 0.0
         while not self._is_over(wanted, give_up):
-            self.trained = before + time.time() - began
+            self.status.trained = before + time.monotonic() - began
             if wanted is None and (wanted := self._why_not()):
                 give_up = time.monotonic() + self.around.stop_grace
                 for container in self.containers:
@@ -287,7 +232,7 @@ class TrainingJob:
                 for sync in syncs:
                     sync.upload()
             self._killed.wait(TICK)
-        self.trained = before + time.time() - began
+        self.status.trained = before + time.monotonic() - began
         # before those that go on are ended, and then have a code too
         self._failed = [container for container in self.containers if container.exit_code]
         return wanted
@@ -303,9 +248,9 @@ class TrainingJob:
         limits = self.request["StoppingCondition"]
         if self._wanted:
             return self._wanted
-        if self.trained > limits["MaxRuntimeInSeconds"]:
+        if self.status.trained > limits["MaxRuntimeInSeconds"]:
             return Wanted.MAX_RUNTIME
-        if time.time() - self.created > limits.get("MaxWaitTimeInSeconds", math.inf):
+        if time.time() - self.status.created > limits.get("MaxWaitTimeInSeconds", math.inf):
             return Wanted.MAX_WAIT
         return None
 
@@ -324,23 +269,20 @@ class TrainingJob:
     def _upload(self) -> None:
         storage = self.around.storage
         packed = self.artifacts.endswith(".gz")
-        try:
-            for name, folder in (("model", "model"), ("output", "output/data")):
-                folders = [container.ml / folder for container in self.containers]
-                if packed and any(files(each) for each in folders):
-                    storage.upload_archive(folders, f"{self._output}/{name}.tar.gz")
-                elif not packed:
-                    for each in folders:
-                        storage.upload_folder(each, f"{self._output}/{name}")
-        except (BotoCoreError, Boto3Error, ClientError) as error:
-            raise JobError(f"ClientError: Artifact upload failed: {error}") from error
+        for name, folder in (("model", "model"), ("output", "output/data")):
+            folders = [container.ml / folder for container in self.containers]
+            if packed and any(files(each) for each in folders):
+                storage.upload_archive(folders, f"{self._output}/{name}.tar.gz")
+            elif not packed:
+                for each in folders:
+                    storage.upload_folder(each, f"{self._output}/{name}")
 
     def _conclude(self, wanted: Wanted | None) -> None:
         if wanted:
-            self._end("Stopped", wanted.value)
+            self.status.end("Stopped", wanted.value)
         elif self._failed:
             first = next((each for each in self._failed if each.failure()), self._failed[0])
             text = f"AlgorithmError: {first.failure()[:980]}, exit code: {first.exit_code}"
-            self._end("Failed", reason=text)
+            self.status.end("Failed", reason=text)
         else:
-            self._end("Completed")
+            self.status.end("Completed")

@@ -44,8 +44,9 @@ def check_training_job(request: dict[str, Any]) -> None:
     for name in ("InstanceType", "InstanceCount", "VolumeSizeInGB"):
         if name not in resources:
             raise invalid(f"{name} must be specified in ResourceConfig.")
-    if resources["VolumeSizeInGB"] < 1:  # the model allows 0, for jobs without instances
-        raise invalid("VolumeSizeInGB must be at least 1.")
+    for name in ("InstanceCount", "VolumeSizeInGB"):
+        if resources[name] < 1:  # the model allows 0, for jobs without instances
+            raise invalid(f"{name} must be at least 1.")
     stopping = request.get("StoppingCondition", {})
     longest, wait = stopping.get("MaxRuntimeInSeconds"), stopping.get("MaxWaitTimeInSeconds")
     if longest is None:
@@ -89,22 +90,18 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
 
 def _own_violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
     rules = shape.metadata
-    number = shape.type_name in ("integer", "long", "float", "double")
-    size, what = (
-        (value, "value")
-        if number
-        else (len(value), "length")
-        if hasattr(value, "__len__")
-        else (None, "")
-    )
-    if size is not None and size < rules.get("min", size):
-        yield _violation(
-            value, path, f"Member must have {what} greater than or equal to {rules['min']}"
-        )
-    if size is not None and size > rules.get("max", size):
-        yield _violation(
-            value, path, f"Member must have {what} less than or equal to {rules['max']}"
-        )
+    if shape.type_name in ("integer", "long", "float", "double"):
+        what, size = "value", value
+    elif shape.type_name in ("string", "list", "map"):
+        what, size = "length", len(value)
+    else:
+        return
+    if size < rules.get("min", size):
+        expected = f"Member must have {what} greater than or equal to {rules['min']}"
+        yield _violation(value, path, expected)
+    if size > rules.get("max", size):
+        expected = f"Member must have {what} less than or equal to {rules['max']}"
+        yield _violation(value, path, expected)
     if "enum" in rules and value not in rules["enum"]:
         yield _violation(value, path, f"Member must satisfy enum value set: {rules['enum']}")
     if "pattern" in rules:
