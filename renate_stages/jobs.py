@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from renate_stages import files, prepared, state, yaml_file
+from renate_stages import files, prepared, state
 from renate_stages.errors import (
     InvalidHyperparameterError,
     StateExistsError,
@@ -25,6 +22,7 @@ from renate_stages.stages import prepare
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.tuning.domains import as_written
 from renate_stages.user_config import UserConfig
+from renate_stages.workplace import lay_out, workplace
 
 SEARCH = "search"  # folder of the working directory, where a search goes on after a kill
 
@@ -174,8 +172,8 @@ def run_training_job(
 
     beside = target.parent if target is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
-    with _workplace(root, beside, Path(config_file)) as project:
-        _lay_out(project, params, source)
+    with workplace(root, beside, Path(config_file)) as project:
+        lay_out(project, params, source)
         parent = State.open(project.parent)
         data = _prepare(user, params, incoming, project.prepared)
         search: Mapping[str, Any] = {}
@@ -228,44 +226,6 @@ def _name_of(scheduler: str | type) -> str:
     if isinstance(scheduler, str):
         return scheduler
     return f"{scheduler.__module__}:{scheduler.__qualname__}"
-
-
-@contextmanager
-def _workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project]:
-    """Yield a folder laid out as a project's, that is gone when all went well.
-
-    Args:
-        root: A folder that stays when the job is killed, for one job at a time; None: a passing one.
-        beside: Where a passing one lies.
-        config: The user's functions.
-    """
-    beside.mkdir(parents=True, exist_ok=True)
-    if root is None:
-        with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
-            yield Project(Path(scratch), config.resolve())
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    project = Project(root.resolve(), config.resolve())
-    with project.lock("search of run_training_job"):
-        yield project
-        shutil.rmtree(root)
-
-
-def _lay_out(project: Project, params: Params, source: Path | None) -> None:
-    """Write the parameters and link the parent; what a killed job left but its trials goes."""
-    work = project.prepared.parent
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    if project.parent.is_symlink():
-        project.parent.unlink()
-    shutil.rmtree(project.parent, ignore_errors=True)
-    if source is not None:
-        project.parent.symlink_to(source.resolve(), target_is_directory=True)
-    else:
-        project.parent.mkdir()
-        state.write_empty(project.parent)
-    project.restored.symlink_to(project.parent, target_is_directory=True)
-    files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
 
 
 def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> PreparedData:
