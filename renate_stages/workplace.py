@@ -34,13 +34,14 @@ def workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project
         shutil.rmtree(root)
 
 
-def lay_out(project: Project, params: Params, source: Path | None) -> None:
+def lay_out(project: Project, params: Params, source: Path | None, *, may_go: bool = False) -> None:
     """Write the parameters and link the parent; what a killed job left but its trials goes.
 
     Args:
         project: The workplace.
         params: Written as its `params.yaml`.
         source: The state to start from; None: the empty one.
+        may_go: Whether other jobs may displace it while this one runs: then its files are linked.
     """
     work = project.prepared.parent
     shutil.rmtree(work, ignore_errors=True)
@@ -48,10 +49,16 @@ def lay_out(project: Project, params: Params, source: Path | None) -> None:
     if project.parent.is_symlink():
         project.parent.unlink()
     shutil.rmtree(project.parent, ignore_errors=True)
-    if source is not None:
+    if source is not None and may_go:
+        shutil.copytree(source, project.parent, copy_function=_link)
+    elif source is not None:
         project.parent.symlink_to(source.resolve(), target_is_directory=True)
     else:
         project.parent.mkdir()
         state.write_empty(project.parent)
     project.restored.symlink_to(project.parent, target_is_directory=True)
     files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
+
+
+def _link(source: str, target: str) -> None:
+    files.link_or_copy(Path(source), Path(target))

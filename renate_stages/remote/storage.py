@@ -122,7 +122,7 @@ class Storage:
 
     def url_of(self, name: str) -> str:
         """Return the URL of a file or folder of it."""
-        return f"{self.url.rstrip('/')}/{name}"
+        return f"{self.url}{'' if self.url.endswith('/') else '/'}{name}"
 
     def shares_service_with(self, other: Storage) -> bool:
         """Return whether the service can copy from one to the other by itself."""
@@ -141,6 +141,16 @@ class Storage:
             RemoteUnreachableError: If the service does not answer.
         """
         return {name: int(answer["size"]) for name, answer in self._listed(prefix).items()}
+
+    def versions(self) -> dict[str, dict[str, Any]]:
+        """Return of each file, by name, its `size` and a `mark` that changes with its content.
+
+        The mark is the ETag where the service gives one, else the time of the last change.
+        """
+        return {
+            name: {"size": int(answer["size"]), "mark": _mark(answer)}
+            for name, answer in self._listed("").items()
+        }
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name now."""
@@ -363,7 +373,9 @@ class Storage:
         return {
             each[start:]: answer
             for each, answer in sorted(found.items())
-            if not each.endswith("/") and answer["type"] == "file"  # S3's consoles make folders
+            if not each.endswith("/")  # S3's consoles make folders
+            and answer["type"] == "file"
+            and each != self._root
         }
 
     def _agrees(self, name: str, answer: Mapping[str, Any], content: Content) -> bool | None:
@@ -380,6 +392,14 @@ _CURE = "write s3://bucket/folder, a URL of another protocol that fsspec knows, 
 
 def _missing(url: str) -> MissingFileError:
     return MissingFileError(url, "there is no such file", "look whether the URL is the right one")
+
+
+def _mark(answer: Mapping[str, Any]) -> str:
+    """Return what tells one content of a file from its next, by the names that services use."""
+    for name in ("ETag", "etag", "mtime", "updated", "last_modified", "LastModified", "created"):
+        if answer.get(name):
+            return str(answer[name])
+    return ""
 
 
 def _unique() -> str:
