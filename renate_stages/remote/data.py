@@ -50,7 +50,9 @@ def bring_data(source: Storage, working_directory: Path) -> tuple[Path, Traffic]
     known = _read(record)
     for path in list(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
-        if path.is_file() and known.get(relative) != _seen(versions.get(relative), path):
+        if path.is_dir():
+            continue
+        if relative not in versions or known.get(relative) != _seen(versions[relative], path):
             path.unlink()
     missing = {name: folder / name for name in versions if not (folder / name).exists()}
     try:
@@ -69,6 +71,6 @@ def _read(record: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _seen(version: dict[str, Any] | None, path: Path) -> dict[str, Any] | None:
+def _seen(version: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return what must be as before for a file not to be fetched again."""
-    return version and {**version, "changed": path.stat().st_mtime_ns}
+    return {**version, "changed": path.stat().st_mtime_ns}

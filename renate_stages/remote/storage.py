@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -408,11 +408,18 @@ def _unique() -> str:
 
 def _in_parallel(act: Callable[[str], None], names: Iterable[str]) -> None:
     """Act on each name, some at a time; after the first failure begin no more, and raise it."""
+    stop = threading.Event()
+
+    def unless_stopped(name: str) -> None:
+        if not stop.is_set():
+            try:
+                act(name)
+            except BaseException:
+                stop.set()
+                raise
+
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="remote") as pool:
         try:
-            jobs = [pool.submit(act, name) for name in names]
-            done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-            for job in done:
-                job.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            list(pool.map(unless_stopped, names))
+        finally:  # Ctrl-C comes here, while it waits
+            stop.set()
