@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 AVALANCHE := .venv-avalanche
+SAGEMAKER := .venv-sagemaker
 # A file of tests to one process: what a file's tests share is made once. In order: the slow first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-unit test-slow test-avalanche lint bench lock clean
+.PHONY: help install demo test test-unit test-slow test-services test-avalanche lint bench lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,13 @@ $(AVALANCHE)/.installed: $(BIN)/.installed
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(AVALANCHE)/bin/python --editable ".[avalanche]"
 	@touch $@
 
+# Beside it too: the SDK brings 13 packages, and plugs itself into MLflow's client.
+$(SAGEMAKER)/.installed: $(BIN)/.installed
+	$(PYTHON) -m venv $(SAGEMAKER)
+	$(BIN)/uv pip sync --quiet --python $(SAGEMAKER)/bin/python requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(SAGEMAKER)/bin/python --editable ".[sagemaker]"
+	@touch $@
+
 demo: install ## Generate a project in ./demo and take it through three updates
 	@$(BIN)/python scripts/demo.py
 
@@ -42,6 +50,9 @@ test-unit: install ## Run the unit tests alone
 
 test-slow: install ## Run the long forms of the tests
 	$(BIN)/python -m pytest $(PARALLEL) -m slow tests
+
+test-services: install $(SAGEMAKER)/.installed ## Run the tests over real protocols: MLflow, S3, SageMaker
+	$(BIN)/python -m pytest $(PARALLEL) tests/services
 
 test-avalanche: $(AVALANCHE)/.installed ## Run the tests that need the extra avalanche
 	PATH="$(CURDIR)/$(AVALANCHE)/bin:$$PATH" $(AVALANCHE)/bin/python -m pytest $(PARALLEL) \
@@ -61,4 +72,4 @@ lock: install ## Renew requirements.lock within the ranges of pyproject.toml
 		--generate-hashes --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 clean: ## Remove the environment and the demo
-	rm -rf .venv $(AVALANCHE) demo demo-dvc-remote
+	rm -rf .venv $(AVALANCHE) $(SAGEMAKER) demo demo-dvc-remote

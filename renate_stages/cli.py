@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from renate_stages import cli_remote
 from renate_stages.errors import MissingFileError, RenateStagesError
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from renate_stages import forget as forget_action
 
@@ -30,6 +31,9 @@ app = typer.Typer(
 )
 
 
+app.add_typer(cli_remote.app)
+
+
 def main() -> None:
     """Run the command line: a user's mistake is one message and exit code 2, without traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -37,7 +41,7 @@ def main() -> None:
         app()
     except RenateStagesError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -76,7 +80,7 @@ def tune() -> None:
 
     project = Project.find()
     with project.lock("tune"):
-        stage.run(project)
+        _run_where_asked(project, stage.run, "tune")
 
 
 @app.command()
@@ -86,7 +90,7 @@ def train() -> None:
 
     project = Project.find()
     with project.lock("train"):
-        stage.run(project)
+        _run_where_asked(project, stage.run, "train")
 
 
 @app.command()
@@ -97,6 +101,18 @@ def export() -> None:
     project = Project.find()
     with project.lock("export"):
         stage.run(project)
+
+
+def _run_where_asked(project: Project, run: Callable[[Project], None], stage: str) -> None:
+    """Run a stage here, or in the cloud where `remote` in params.yaml says so."""
+    from renate_stages.params import Params
+    from renate_stages.remote import elsewhere
+
+    params = Params.load(project.params)
+    if elsewhere.backend_of(params, stage) == "local":
+        run(project)
+    else:
+        elsewhere.run(project, params, stage)
 
 
 # -- what a user does ------------------------------------------------------------------------------

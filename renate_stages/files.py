@@ -125,6 +125,11 @@ Entry = dict[str, Any]
 """Size in bytes and SHA-256 of a file."""
 
 
+def entry_of(content: bytes) -> Entry:
+    """Return the entry of a file with this content."""
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
 def inventory(
     folder: Path,
     *,

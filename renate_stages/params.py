@@ -10,23 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from renate_stages import yaml_file
+from renate_stages.blocks import Block, OptionalSeconds
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
 from renate_stages.gate.rules import Rule, read_rules
+from renate_stages.remote.params import RemoteParams
 from renate_stages.tuning import schedulers
 from renate_stages.tuning.search_space import SearchSpace
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-TIME_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class UpdateParams(_Block):
+class UpdateParams(Block):
     """Which update this is. `renate-stages next` writes the two numbers."""
 
     number: int = Field(default=1, ge=1, description="running number of the update")
@@ -47,7 +44,7 @@ class UpdateParams(_Block):
         return self
 
 
-class DataParams(_Block):
+class DataParams(Block):
     """How `prepare` divides the incoming data where the data module does not."""
 
     validation_fraction: Fraction = Field(
@@ -60,7 +57,7 @@ class DataParams(_Block):
     arguments: dict[str, Any] = Field(default={}, description="arguments of data_module_fn")
 
 
-class TrainerParams(_Block):
+class TrainerParams(Block):
     """How long and on what a model trains."""
 
     max_epochs: int | None = Field(default=50, ge=1, description="passes over the new data")
@@ -91,21 +88,7 @@ class TrainerParams(_Block):
         return self
 
 
-def _seconds(given: Any) -> Any:
-    """Return a time such as '30 min' in seconds, and what is no text as it is."""
-    if not isinstance(given, str):
-        return given
-    number, _, unit = given.strip().partition(" ")
-    try:
-        return float(number) * TIME_UNITS[unit.strip() or "s"]
-    except (ValueError, KeyError) as error:
-        units = ", ".join(TIME_UNITS)
-        raise ValueError(
-            f"expected seconds, or a number and one of {units}, such as '30 min', found {given!r}"
-        ) from error
-
-
-class TuningParams(_Block):
+class TuningParams(Block):
     """How hyperparameters are searched, where one of them is a space."""
 
     scheduler: str = Field(
@@ -132,9 +115,7 @@ class TuningParams(_Block):
     max_epochs_total: int | None = Field(
         default=None, ge=1, description="epochs of all trials together"
     )
-    max_time: Annotated[float | None, BeforeValidator(_seconds)] = Field(
-        default=None, gt=0, description="seconds, or such as '30 min'"
-    )
+    max_time: OptionalSeconds = Field(default=None, gt=0, description="or such as '30 min'")
     n_workers: int = Field(default=1, ge=1, description="trials at a time")
     processes: Literal["fork", "fresh"] = Field(
         default="fork", description="fresh: an interpreter for each trial, for what cannot fork"
@@ -158,7 +139,7 @@ class TuningParams(_Block):
         return self
 
 
-class ShiftParams(_Block):
+class ShiftParams(Block):
     """How `prepare` tests whether the new data is drawn like the parent's."""
 
     enabled: bool = True
@@ -178,7 +159,7 @@ class ShiftParams(_Block):
     permutations: int = Field(default=1000, ge=1, description="of the tests that permute")
 
 
-class ShouldUpdateParams(_Block):
+class ShouldUpdateParams(Block):
     """When `should-update` says yes. A rule that is null, or false, is not looked at."""
 
     when: Literal["any", "all"] = Field(default="any", description="how many rules must fire")
@@ -196,7 +177,7 @@ class ShouldUpdateParams(_Block):
     )
 
 
-class EvaluationParams(_Block):
+class EvaluationParams(Block):
     """What is measured on every holdout."""
 
     metric: str = Field(
@@ -218,7 +199,7 @@ class EvaluationParams(_Block):
         return {"loss"} | ({self.metric} if self.mode == "min" else set())
 
 
-class RetentionParams(_Block):
+class RetentionParams(Block):
     """What is kept of the data, and how long. Rows that may not be kept leave no byte."""
 
     holdout_rows: int | None = Field(
@@ -241,7 +222,7 @@ class RetentionParams(_Block):
     )
 
 
-class ExportParams(_Block):
+class ExportParams(Block):
     """What lies in `export/`, what an update must reach to become champion, and who makes it so."""
 
     promote: Any = Field(
@@ -253,7 +234,7 @@ class ExportParams(_Block):
     onnx: bool = Field(default=False, description="also model.onnx; needs the extra onnx")
 
 
-class TrackingParams(_Block):
+class TrackingParams(Block):
     """Where runs are logged. Read by no stage as an input: it changes no output."""
 
     enabled: bool = True
@@ -268,7 +249,7 @@ class TrackingParams(_Block):
         return self.model or self.experiment
 
 
-class Params(_Block):
+class Params(Block):
     """The whole of `params.yaml`."""
 
     example: Literal["digits"] | None = Field(
@@ -289,6 +270,7 @@ class Params(_Block):
     retention: RetentionParams = RetentionParams()
     export: ExportParams = ExportParams()
     tracking: TrackingParams = TrackingParams()
+    remote: RemoteParams = RemoteParams()
 
     @property
     def search_space(self) -> SearchSpace:

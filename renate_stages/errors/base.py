@@ -11,6 +11,8 @@ from typing import Any
 class RenateStagesError(Exception):
     """Base of all errors that a user can mend; shown without a traceback."""
 
+    exit_code = 2  # of the command that it ends
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are pickled as a call with their message, which most of ours make themselves.
         return _as_it_was, (type(self), self.args, dict(self.__dict__))

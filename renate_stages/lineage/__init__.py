@@ -15,6 +15,7 @@ from renate_stages.lineage.champion import (
     verdict_hash,
 )
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
+from renate_stages.lineage.definition import StageDefinition
 from renate_stages.lineage.opening import open_forget, open_from, open_next, uncommitted, unfinished
 from renate_stages.lineage.records import (
     at_tag,
@@ -29,6 +30,7 @@ from renate_stages.lineage.standing import status
 
 __all__ = [
     "ChampionPointer",
+    "StageDefinition",
     "at_tag",
     "committed_at",
     "crown",

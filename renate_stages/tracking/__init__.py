@@ -3,9 +3,12 @@
 from renate_stages.tracking.location import tracking_uri
 from renate_stages.tracking.provenance import provenance_tags
 from renate_stages.tracking.publication import move_alias, publication
+from renate_stages.tracking.recording import FILE_VARIABLE, recorded
+from renate_stages.tracking.replaying import replay
 from renate_stages.tracking.runs import RunIdentity, Tracker, TrialRun, new_run, reopened_run
 
 __all__ = [
+    "FILE_VARIABLE",
     "RunIdentity",
     "Tracker",
     "TrialRun",
@@ -13,6 +16,8 @@ __all__ = [
     "new_run",
     "provenance_tags",
     "publication",
+    "recorded",
     "reopened_run",
+    "replay",
     "tracking_uri",
 ]

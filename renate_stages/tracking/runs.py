@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import os
 import posixpath
 import re
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from renate_stages.tracking.location import Store, hide_password, store_of
+from renate_stages.tracking.recording import FILE_VARIABLE, Recording
 from renate_stages.tracking.side_process import SideProcess
 
 
@@ -75,7 +77,9 @@ class Tracker:
     written by the time the run closes.
     """
 
-    def __init__(self, process: SideProcess | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self, process: SideProcess | Recording | None = None, store: Store | None = None
+    ) -> None:
         self._process = process
         self._store = store
         self._warned = False
@@ -150,9 +154,10 @@ class Tracker:
             self._process.send(command)
             self._warn()
 
-    def _close(self, status: str, tags: dict[str, str]) -> None:
+    def _close(self, status: str, tags: dict[str, str], ended: int | None = None) -> None:
         if self._process is not None:
-            self._process.close({"do": "close", "status": status, "tags": tags})
+            then = {} if ended is None else {"ended": ended}
+            self._process.close({"do": "close", "status": status, "tags": tags, **then})
             self._warn()
 
     def _warn(self) -> None:
@@ -236,7 +241,8 @@ def _closing(tracker: Tracker, tags: dict[str, str]) -> Iterator[None]:
 
 
 def _opened(mode: str, store: Store, identity: RunIdentity, tags: dict[str, str]) -> Tracker:
-    process = SideProcess(store.root)
+    recording = os.environ.get(FILE_VARIABLE)
+    process = Recording(Path(recording)) if recording else SideProcess(store.root)
     tracker = Tracker(process, store)
     tracker._send({"do": "open", "mode": mode, **open_command(store, identity, tags)})
     return tracker

@@ -88,6 +88,7 @@ class Writer:
         name: str,
         key: str,
         tags: Tags,
+        started: int | None = None,
     ) -> None:
         """Open a new attempt (mode "new") or the latest complete one (mode "reopen")."""
         with self._connected(store):
@@ -97,7 +98,7 @@ class Writer:
         attempts = self._attempts(experiment_id, key) if experiment_id else []
         if mode == "new" and experiment_id:
             tags = {**tags, "renate.key": key, "renate.attempt": str(len(attempts) + 1)}
-            self._start(experiment_id, name, tags, attempts)
+            self._start(experiment_id, name, tags, attempts, started)
         else:
             self._restart(attempts)
         self.reply({"run_id": self.run_id})
@@ -116,12 +117,19 @@ class Writer:
                 self.client = MlflowClient(tracking_uri=uri)  # imports what this store needs
                 yield
 
-    def _start(self, experiment_id: str, name: str, tags: Tags, attempts: list[Any]) -> None:
+    def _start(
+        self,
+        experiment_id: str,
+        name: str,
+        tags: Tags,
+        attempts: list[Any],
+        started: int | None = None,
+    ) -> None:
         for run in attempts:
             if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
                 self.client.set_terminated(run.info.run_id, "KILLED")
         tags = {key: value[:TAG_LENGTH] for key, value in tags.items()}
-        run = self.client.create_run(experiment_id, run_name=name, tags=tags)
+        run = self.client.create_run(experiment_id, started, tags, run_name=name)
         self.run_id, self.experiment_id = run.info.run_id, experiment_id
 
     def _restart(self, attempts: list[Any]) -> None:
@@ -244,10 +252,10 @@ class Writer:
         log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
         log(self._run(), path, folder)
 
-    def close(self, status: str, tags: Tags) -> None:
+    def close(self, status: str, tags: Tags, ended: int | None = None) -> None:
         """End the run."""
         self.tags(tags)
-        self.client.set_terminated(self._run(), status)
+        self.client.set_terminated(self._run(), status, end_time=ended)
         self.reply({"closed": True})
 
     def _run(self) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from published_updates import Published
@@ -16,7 +19,39 @@ from renate_stages import publishing, state, yaml_file
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
+if TYPE_CHECKING:
+    from cloud import Cloud
+
 REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """AWS on this machine; a test has a `bucket` of its own in it."""
+    from cloud import Cloud
+
+    with Cloud() as it:
+        it.stop_grace = 3.0
+        yield it
+
+
+@pytest.fixture
+def bucket(cloud: Cloud) -> Iterator[str]:
+    """Name of a new bucket; with the test end its faults and the jobs that write to the bucket."""
+    name = f"renate-{secrets.token_hex(6)}"
+    cloud.inside("s3").create_bucket(Bucket=name)
+    yield name
+    cloud.clear_faults()
+    cloud.end_jobs(name)
+
+
+@pytest.fixture(scope="session")
+def sagemaker_python() -> Path:
+    """Python with the SDK of SageMaker, in an environment beside that of the tests."""
+    environment = Path(sys.prefix).parent / ".venv-sagemaker"
+    if not list(environment.glob("lib/python*/site-packages/sagemaker/train")):
+        pytest.skip("no environment has the SDK of SageMaker: make .venv-sagemaker/.installed")
+    return environment / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,34 @@
+"""What the blocks of `params.yaml` are made of: frozen, strict models, and types of theirs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+TIME_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+class Block(BaseModel):
+    """A block of keys: an unknown one is refused, and a value is of its type or refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def seconds(given: Any) -> Any:
+    """Return a time such as '30 min' in seconds, and what is no text as it is."""
+    if not isinstance(given, str):
+        return given
+    number, _, unit = given.strip().partition(" ")
+    try:
+        return float(number) * TIME_UNITS[unit.strip() or "s"]
+    except (ValueError, KeyError) as error:
+        units = ", ".join(TIME_UNITS)
+        raise ValueError(
+            f"expected seconds, or a number and one of {units}, such as '30 min', found {given!r}"
+        ) from error
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+"""A time in seconds, which may be given as '30 min'."""
+OptionalSeconds = Annotated[float | None, BeforeValidator(seconds)]

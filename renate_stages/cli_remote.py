@@ -1,0 +1,62 @@
+"""`renate-stages remote ...`: what a user asks of the place where stages run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from renate_stages.project import Project
+
+app = typer.Typer(
+    name="remote",
+    help="Look after the jobs of tune and train in the cloud; see docs/sagemaker.md.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def check(
+    submit: Annotated[
+        bool, typer.Option("--submit", help="also run a small job: a few minutes, a few cents")
+    ] = False,
+) -> None:
+    """Check step by step what jobs need: account, bucket, role, quota, image. Exit code 1 if not."""
+    from renate_stages.params import Params
+    from renate_stages.remote.checklist import Checklist
+
+    project = Project.find()
+    checklist = Checklist(project, Params.load(project.params), print)
+    if not checklist.run(submit=submit):
+        raise typer.Exit(1)
+
+
+@app.command()
+def jobs() -> None:
+    """List this project's jobs of the stages as they are now, the latest first."""
+    from renate_stages.params import Params
+    from renate_stages.remote import elsewhere
+    from renate_stages.remote.job import Job
+
+    project = Project.find()
+    params = Params.load(project.params)
+    backend = elsewhere.connect(params)
+    names = [Job.of(project, params, stage).service_name for stage in params.remote.stages]
+    found = [state for name in names for state in backend.find(name)]
+    for state in found:
+        seconds = "" if state.seconds is None else f"  {state.seconds:g} s"
+        print(f"{state.name}  {state.status} ({state.phase}){seconds}  {state.reason}".rstrip())
+    if not found:
+        print("no job has the inputs of this project as they are now")
+
+
+@app.command()
+def stop(job: Annotated[str, typer.Argument(help="as `remote jobs` names it")]) -> None:
+    """Ask a job to stop. What it has saved stays: started again, the stage goes on from there."""
+    from renate_stages.params import Params
+    from renate_stages.remote import elsewhere
+
+    project = Project.find()
+    elsewhere.connect(Params.load(project.params)).stop(job)
+    print(f"asked to stop: {job}")

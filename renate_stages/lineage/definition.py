@@ -1,0 +1,76 @@
+"""What `dvc.yaml` says of a stage: the files it reads, its parameters, and what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from renate_stages import yaml_file
+from renate_stages.errors import MissingFileError, StageDefinitionError
+from renate_stages.project import Project
+
+PARAMS_FILE = "params.yaml"
+WRITTEN = ("outs", "metrics", "plots")
+
+
+@dataclass(frozen=True)
+class StageDefinition:
+    """One stage of the pipeline; all paths are relative to the project.
+
+    Args:
+        name: The stage's.
+        reads: Files and folders that it depends on.
+        params: Keys of each parameter file; none: the whole file.
+        writes: Files and folders that it makes.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    params: Mapping[str, tuple[str, ...]]
+    writes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, project: Project, name: str) -> StageDefinition:
+        """Read a stage from `dvc.yaml`.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            StageDefinitionError: If the stage is not there, or its paths are not plain ones within
+                the project.
+        """
+        path = project.pipeline
+        if not path.is_file():
+            raise MissingFileError(path, "the pipeline", "run this in a project folder")
+        content = yaml_file.read(path)
+        stages = content.get("stages") if isinstance(content, dict) else None
+        stage = stages.get(name) if isinstance(stages, dict) else None
+        if not isinstance(stage, dict):
+            raise StageDefinitionError(path, name, "it has no such stage")
+        definition = cls(
+            name=name,
+            reads=tuple(_names(stage.get("deps"))),
+            params=_params(stage.get("params")),
+            writes=tuple(written for key in WRITTEN for written in _names(stage.get(key))),
+        )
+        for each in (*definition.reads, *definition.params, *definition.writes):
+            if "${" in each or each.startswith(("/", "~")) or ".." in each.split("/"):
+                problem = f"{each!r} is no plain path within the project"
+                raise StageDefinitionError(path, name, problem)
+        return definition
+
+
+def _names(entries: Any) -> Iterable[str]:
+    """Yield the paths of a list such as `outs`, whose entries may have options."""
+    for entry in entries or ():
+        yield next(iter(entry)) if isinstance(entry, dict) else str(entry)
+
+
+def _params(entries: Any) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in entries or ():
+        if isinstance(entry, dict):
+            found |= {name: tuple(keys or ()) for name, keys in entry.items()}
+        else:
+            found[PARAMS_FILE] = (*found.get(PARAMS_FILE, ()), str(entry))
+    return found

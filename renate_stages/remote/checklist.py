@@ -1,0 +1,110 @@
+"""What jobs need, checked step by step against the user's own account: `remote check`.
+
+Each step says what it tried and what the service answered. A step that needs an earlier one is left
+out when that failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from renate_stages.errors import RenateStagesError
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.remote import elsewhere, package
+from renate_stages.remote.following import follow
+from renate_stages.remote.job import Job
+from renate_stages.remote.storage import Storage
+
+PROBE = "check"
+
+
+class Checklist:
+    """Checks what `params.yaml` asks for.
+
+    Args:
+        project: Whose stages are to run.
+        params: Its parameters.
+        say: Is told of each step.
+    """
+
+    def __init__(self, project: Project, params: Params, say: Callable[[str], None]) -> None:
+        self.project = project
+        self.params = params
+        self.say = say
+        self.passed = True
+
+    def run(self, *, submit: bool) -> bool:
+        """Go through all steps; return whether each passed.
+
+        Args:
+            submit: Whether to run a small job too, which costs money.
+        """
+        remote = self.params.remote.model_copy(update={"backend": "sagemaker"})
+        if self._step("params.yaml: remote", remote.chosen_backend) is None:
+            return False
+        params = self.params.model_copy(update={"remote": remote})
+        backend: Any = self._step("SageMaker's SDK", lambda: elsewhere.connect(params))
+        self._step("packages", self._packages)
+        if backend is None:
+            return False
+        if self._step("identity", backend.identity) is None:
+            return False
+        storage = Storage.at(str(remote.url))
+        bucket = self._step(f"write, read, list, remove in {remote.url}", lambda: _probe(storage))
+        self._step("role", backend.role)
+        self._step("training jobs may be listed", lambda: backend.find("renate") is not None)
+        self._step(
+            f"quota of {remote.sagemaker.instance_type}",
+            lambda: backend.quota() or "not listed for this account",
+        )
+        if submit and bucket is not None and self.passed:
+            self._step("a job", lambda: self._job(backend, storage))
+        return self.passed
+
+    def _step(self, what: str, act: Callable[[], Any]) -> Any:
+        """Do one step and say how it went; return what it gave, or None if it failed."""
+        try:
+            found = act()
+        except (RenateStagesError, ConnectionError, ValueError) as error:
+            self.passed = False
+            self.say(f"FAILED  {what}: {error}")
+            return None
+        shown = f": {found}" if isinstance(found, str) else ""
+        self.say(f"ok      {what}{shown}")
+        return found
+
+    def _packages(self) -> str:
+        listed = self.params.remote.requirements
+        path = self.project.root / listed if listed else None
+        if path is not None and not path.is_file():
+            path = None
+        return f"{len(package.pins(path, self.params.remote.from_image))} in the versions here"
+
+    def _job(self, backend: Any, storage: Storage) -> str:
+        """Run `renate-stages --help` in a job: image, installation, role and bucket are used."""
+        key, library = str(int(time.time())), package.wheel()
+        requirements = package.pins(None, self.params.remote.from_image)
+        job = Job(PROBE, key, {}, (), library, requirements, command=("--help",))
+        elsewhere.send(self.project, job, storage, self.say)
+        submitted = backend.submit(job.service_name, storage.url, job.folder)
+        state = follow(backend, submitted, self.say)
+        if state.status != "completed":
+            raise elsewhere.failure(
+                self.project, self.params, state, storage.child(job.folder.rstrip("/")), backend
+            )
+        return f"{state.name} ran for {state.seconds or 0:g} s and wrote to {storage.url}"
+
+
+def _probe(storage: Storage) -> str:
+    """Write, read, list and remove a small file."""
+    place = storage.child(PROBE)
+    name, content = f"probe-{time.time_ns()}", b"renate-stages"
+    place.write(name, content)
+    read, listed = place.read(name), place.sizes()
+    place.remove([name])
+    if read != content or listed.get(name) != len(content) or place.has(name):
+        raise ValueError("what was written is not what was read, listed or removed")
+    return "as it should"

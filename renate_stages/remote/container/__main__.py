@@ -1,0 +1,184 @@
+"""Run one stage inside a job: lay the project out, run the stage, send what it made.
+
+    python -m renate_stages.remote.container <job.json> <folder with the objects>
+
+The stage is the very command that DVC runs on a user's machine, in a folder that looks the same. Of
+several machines each runs it, as torchrun has it, and the first one sends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files, tracking
+from renate_stages.remote.job import FAILURE, OUTPUTS
+from renate_stages.remote.objects import ObjectStore, name_of
+from renate_stages.remote.params import BACKEND_VARIABLE
+from renate_stages.remote.storage import Storage
+
+LAST_LINES = 200  # of what a failed stage printed, which travel back
+REASON_LENGTH = 1000  # characters of a failure that SageMaker shows; it cuts at 1024
+PORT = 7777  # on which the machines of a job meet
+RECORDING = "tracked.jsonl"
+TORCHRUN = "torch.distributed.run"
+
+
+@dataclass(frozen=True)
+class Host:
+    """This machine among those of the job.
+
+    Args:
+        name: Its own.
+        names: Of all, ascending; the first one leads.
+    """
+
+    name: str
+    names: Sequence[str]
+
+    @classmethod
+    def here(cls, environment: Mapping[str, str]) -> Host:
+        """Return what SageMaker's training toolkit says."""
+        name = environment.get("SM_CURRENT_HOST", "algo-1")
+        return cls(name, json.loads(environment.get("SM_HOSTS", json.dumps([name]))))
+
+    @property
+    def rank(self) -> int:
+        return self.names.index(self.name)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+
+def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> int:
+    """Run the job that a file describes; return the stage's exit code."""
+    job = files.read_json(configuration)
+    host = Host.here(environment)
+    base = Path(environment["SM_INPUT_DIR"]).parent
+    root = base / "project"
+    lay_out(root, job, inputs, base / "checkpoints")
+    recording = base / RECORDING
+    code, lines = run_stage(root, job, host, recording, environment)
+    if not host.leads:
+        return code
+    storage = Storage.at(job["url"])
+    folder = storage.child(f"jobs/{job['stage']}-{job['key']}")
+    told = {"job": environment.get("TRAINING_JOB_NAME"), "tracked": tracking.recorded(recording)}
+    if code:
+        reason = "\n".join(lines)[-REASON_LENGTH:]
+        Path(environment["SM_OUTPUT_FAILURE"]).write_text(reason, encoding="utf-8")
+        write_json(folder, FAILURE, {**told, "exit_code": code, "lines": list(lines)})
+        return code
+    made = outputs(root, job["writes"])
+    store = ObjectStore(storage.child("objects"))
+    sent = store.upload({root / name: entry for name, entry in made.items()}, "results")
+    print(f"{len(made)} files made, {sent.files} sent: {sent.bytes} bytes", flush=True)
+    write_json(folder, OUTPUTS, {**told, "files": made})
+    return 0
+
+
+def lay_out(root: Path, job: Mapping[str, Any], inputs: Path, checkpoints: Path) -> None:
+    """Make the project's folder of the objects, with the places for what must outlive the job.
+
+    Args:
+        root: The folder to make.
+        job: What `job.json` says.
+        inputs: Where its objects lie.
+        checkpoints: Kept by the service, also through an interruption.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for name, entry in job["files"].items():
+        target = root / name
+        if (
+            not target.exists()
+        ):  # an interrupted job starts again in the same place, or in a new one
+            files.link_or_copy(inputs / name_of(entry), target)
+    scratch = root / ".renate"
+    scratch.mkdir(exist_ok=True)
+    for name in ("resume", "tuning"):
+        (checkpoints / name).mkdir(parents=True, exist_ok=True)
+        if not (scratch / name).is_symlink():
+            (scratch / name).symlink_to(checkpoints / name, target_is_directory=True)
+
+
+def run_stage(
+    root: Path,
+    job: Mapping[str, Any],
+    host: Host,
+    recording: Path,
+    environment: Mapping[str, str],
+) -> tuple[int, list[str]]:
+    """Run the stage's command; return its exit code, and the last lines that it printed."""
+    command = [sys.executable, "-m"]
+    if job["nodes"] > 1:
+        command += [TORCHRUN, *meeting(root, host), "-m"]
+    command += ["renate_stages", *job["command"]]
+    own = {
+        **environment,
+        **job.get("variables", {}),
+        BACKEND_VARIABLE: "local",
+        tracking.FILE_VARIABLE: str(recording),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the service ends the job
+    lines: deque[str] = deque(maxlen=LAST_LINES)
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line.rstrip("\n"))
+    code = process.wait()
+    return (128 - code if code < 0 else code), list(lines)
+
+
+def meeting(root: Path, host: Host) -> list[str]:
+    """Return the options of torchrun by which the machines of a job find each other."""
+    from renate_stages.params import Params
+
+    devices = Params.load(root / "params.yaml").trainer.devices
+    return [
+        f"--nnodes={len(host.names)}",
+        f"--node-rank={host.rank}",
+        f"--nproc-per-node={devices}",
+        f"--master-addr={host.names[0]}",
+        f"--master-port={PORT}",
+    ]
+
+
+def outputs(root: Path, written: Sequence[str]) -> dict[str, files.Entry]:
+    """Return all files under the paths that a stage writes, by relative path."""
+    found: dict[str, files.Entry] = {}
+    for name in written:
+        path = root / name
+        if path.is_dir():
+            found |= {f"{name}/{each}": entry for each, entry in files.inventory(path).items()}
+        elif path.is_file():
+            found[name] = {"sha256": files.sha256(path), "size": path.stat().st_size}
+    return found
+
+
+def write_json(storage: Storage, name: str, content: Any) -> None:
+    """Write a JSON file whole."""
+    storage.write(name, json.dumps(content, sort_keys=True).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), os.environ))

@@ -1,0 +1,52 @@
+"""The SHA-256 of the project's files, read once: a file that has not changed is not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+from renate_stages.files import Entry
+from renate_stages.project import Project
+
+
+class Hashes:
+    """Knows files by inode, size and time of change, as DVC does.
+
+    Args:
+        path: Where what is known is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, Any] = {}
+        if path.is_file():
+            try:
+                self._known = files.read_json(path)
+            except MalformedFileError:
+                self._known = {}  # a passing file: what it knew is found out again
+
+    @classmethod
+    def of(cls, project: Project) -> Hashes:
+        """Return what is known of a project's files."""
+        return cls(project.scratch / "hashes.json")
+
+    def entries(self, wanted: Mapping[str, Path]) -> dict[str, Entry]:
+        """Return size and SHA-256 of files, and keep them for the next time.
+
+        Args:
+            wanted: Files by relative path.
+        """
+        found = {name: self._entry(name, path) for name, path in wanted.items()}
+        files.write_json(self.path, self._known)
+        return found
+
+    def _entry(self, name: str, path: Path) -> Entry:
+        status = path.stat()
+        seen = [status.st_ino, status.st_size, status.st_mtime_ns]
+        known = self._known.get(name)
+        if not isinstance(known, dict) or known.get("seen") != seen:
+            known = self._known[name] = {"seen": seen, "sha256": files.sha256(path)}
+        return {"sha256": known["sha256"], "size": status.st_size}

@@ -1,0 +1,127 @@
+"""The library as a job gets it: a wheel of what runs here, and the versions of what it needs.
+
+A job computes with the versions that are installed here, since other ones may give other bytes, or
+none. The wheel is made from the installed files, so a changed checkout travels as it is; equal files
+give an equal wheel.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from io import BytesIO
+from pathlib import Path
+
+from packaging.markers import default_environment
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from renate_stages.errors import MalformedFileError, MissingFileError, NotInstalledHereError
+
+DISTRIBUTION = "renate-stages"
+EXTRAS = ("s3",)  # a job reads and writes the bucket
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip file
+
+
+def wheel() -> tuple[str, bytes]:
+    """Return name and bytes of a wheel of this library; equal sources give equal bytes."""
+    import renate_stages
+
+    package = Path(renate_stages.__file__).parent
+    version = renate_stages.__version__
+    folder = f"renate_stages-{version}.dist-info"
+    content = {
+        path.relative_to(package.parent).as_posix(): path.read_bytes()
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.parts
+    }
+    described = f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {version}\n"
+    described += f"Requires-Python: {metadata.metadata(DISTRIBUTION)['Requires-Python']}\n"
+    kind = "Wheel-Version: 1.0\nGenerator: renate-stages\nRoot-Is-Purelib: true\n"
+    content[f"{folder}/METADATA"] = described.encode()
+    content[f"{folder}/WHEEL"] = f"{kind}Tag: py3-none-any\n".encode()
+    record = f"{folder}/RECORD"
+    lines = [f"{name},sha256={_digest(each)},{len(each)}" for name, each in content.items()]
+    content[record] = "\n".join([*lines, f"{record},,", ""]).encode()
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, each in content.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, each)
+    return f"renate_stages-{version}-py3-none-any.whl", packed.getvalue()
+
+
+def pins(requirements: Path | None = None, without: Iterable[str] = ()) -> list[str]:
+    """Return `name==version` of all that the library needs, and what a file names, in order.
+
+    Args:
+        requirements: A file of requirements, whose names count; their versions are those here.
+        without: Names that are left out, since the image has them.
+
+    Raises:
+        MissingFileError: If the file is not there.
+        MalformedFileError: If it cannot be read.
+        NotInstalledHereError: If something that it names is not installed here.
+    """
+    roots = [Requirement(f"{DISTRIBUTION}[{','.join(EXTRAS)}]")]
+    if requirements is not None:
+        named = list(_read(requirements))
+        lacking = {each.name for each in named if not _installed(each.name)}
+        if lacking:
+            raise NotInstalledHereError(str(requirements), lacking)
+        roots += named
+    left = {canonicalize_name(name) for name in (*without, DISTRIBUTION)}
+    found = {name: version for name, version in _closure(roots).items() if name not in left}
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def _closure(roots: list[Requirement]) -> dict[str, str]:
+    """Return the installed versions of requirements and all that they need, by canonical name."""
+    versions: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [(root, extra) for root in roots for extra in ("", *root.extras)]
+    environment: dict[str, str] = dict(default_environment())  # type: ignore[arg-type]
+    while waiting:
+        requirement, extra = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extra) in seen or not _installed(name):
+            continue
+        seen.add((name, extra))
+        distribution = metadata.distribution(name)
+        versions[name] = distribution.version.partition("+")[0]  # a build for one kind of device
+        for line in distribution.requires or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({**environment, "extra": extra}):
+                waiting += [(needed, each) for each in ("", *needed.extras)]
+    return versions
+
+
+def _read(path: Path) -> Iterator[Requirement]:
+    if not path.is_file():
+        cure = "write it, or set remote.requirements: null in params.yaml"
+        raise MissingFileError(path, "what jobs shall have installed", cure)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.partition(" #")[0].strip()
+        if not text or text.startswith(("#", "-")):  # options, such as hashes, are not for a name
+            continue
+        try:
+            yield Requirement(text)
+        except InvalidRequirement as error:
+            raise MalformedFileError(path, f"requirements, line {line!r}", str(error)) from error
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,0 +1,323 @@
+"""Training jobs of Amazon SageMaker. The only module that imports its SDK.
+
+A job is submitted by the SDK's `ModelTrainer`; what follows (states, logs, stopping) is asked of the
+services by boto3, whose clients are told how patient to be. No hyperparameter is passed: SageMaker
+would parse and quote them; a job reads a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from renate_stages.errors import RemoteServiceError, RenateStagesError
+from renate_stages.remote.backend import JobState, Status
+from renate_stages.remote.container import start
+from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFEST
+from renate_stages.remote.params import RemoteParams
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+STATUS: Mapping[str, Status] = {
+    "Completed": "completed",
+    "Failed": "failed",
+    "Stopped": "stopped",
+}
+RETRIES = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "6"}  # where the user says nothing
+CURES = {
+    "AccessDeniedException": "give your AWS identity the permission that is named; docs/sagemaker.md "
+    "lists what is needed",
+    "AccessDenied": "give your AWS identity the permission that is named; docs/sagemaker.md lists "
+    "what is needed",
+    "ExpiredTokenException": "renew your AWS credentials, for example with `aws sso login`",
+    "ExpiredToken": "renew your AWS credentials, for example with `aws sso login`",
+    "ResourceLimitExceeded": "ask for a higher quota in the Service Quotas console, or set "
+    "remote.sagemaker.instance_type to one that your account has",
+    "UnrecognizedClientException": "check your AWS credentials: the service does not know them",
+}
+ANY_CURE = "see `remote.sagemaker` in params.yaml, and try `renate-stages remote check`"
+
+T = TypeVar("T")
+
+
+class SageMaker:
+    """Runs jobs in SageMaker; see `Backend`.
+
+    Args:
+        remote: Block `remote` of the project's parameters.
+
+    Raises:
+        RemoteServiceError: If no region or no credentials are set.
+    """
+
+    service = "SageMaker"
+
+    def __init__(self, remote: RemoteParams) -> None:
+        import boto3
+
+        for name, value in RETRIES.items():
+            os.environ.setdefault(name, value)
+        self.remote = remote
+        self.asked = remote.sagemaker
+        self.session = boto3.Session(region_name=self.asked.region)
+        self._jobs = self._answer("a client", lambda: self.session.client("sagemaker"))
+        self._logs = self._answer("a client", lambda: self.session.client("logs"))
+
+    def submit(self, name: str, url: str, folder: str) -> str:
+        """Start a job by the SDK; see `Backend.submit`."""
+        with _quiet():
+            try:
+                return self._answer("the job", lambda: self._train(name, url, folder))
+            except (ConnectionError, RenateStagesError):
+                # The request may have arrived, and its answer been lost; or been sent twice.
+                for found in self.find(name):
+                    if found.status == "running":
+                        return found.name
+                raise
+
+    def find(self, name: str) -> list[JobState]:
+        """Return the jobs whose names begin so, the latest first."""
+        asked = {"NameContains": name, "SortBy": "CreationTime", "SortOrder": "Descending"}
+        found = self._answer("a list of jobs", lambda: self._jobs.list_training_jobs(**asked))
+        names = [each["TrainingJobName"] for each in found["TrainingJobSummaries"]]
+        return [self.state(each) for each in names if each.startswith(f"{name}-")][:3]
+
+    def state(self, job: str) -> JobState:
+        """Return how a job stands."""
+        found = self._answer(
+            f"the job {job}", lambda: self._jobs.describe_training_job(TrainingJobName=job)
+        )
+        phase = found.get("SecondaryStatus") or found["TrainingJobStatus"]
+        reason = found.get("FailureReason", "")
+        if phase in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded"):
+            name = "max_runtime" if phase.startswith("MaxRuntime") else "max_wait"
+            reason = f"it took longer than remote.sagemaker.{name} allows"
+        return JobState(
+            name=job,
+            status=STATUS.get(found["TrainingJobStatus"], "running"),
+            phase=phase,
+            reason=reason,
+            seconds=found.get("TrainingTimeInSeconds"),
+            billable=found.get("BillableTimeInSeconds"),
+        )
+
+    def log(self, job: str) -> CloudWatchLog:
+        """Return what the first machine of a job prints."""
+        return CloudWatchLog(self._answer, self._logs, job)
+
+    def log_address(self, job: str) -> str:
+        """Return where a user finds the log of a job."""
+        return f"CloudWatch, group {LOG_GROUP}, stream {job}/algo-1-..."
+
+    def stop(self, job: str) -> None:
+        """Ask a job to stop; one that has ended stays as it is."""
+        if self.state(job).status == "running":
+            self._answer("to stop", lambda: self._jobs.stop_training_job(TrainingJobName=job))
+
+    def identity(self) -> str:
+        """Return the ARN of who we are."""
+        client = self._answer("a client", lambda: self.session.client("sts"))
+        return self._answer("our identity", client.get_caller_identity)["Arn"]
+
+    def quota(self) -> str | None:
+        """Return how many instances of the wanted type may run at once; None where not known."""
+        wanted = f"{self.asked.instance_type} for {'spot ' * self.asked.spot}training job usage"
+        client = self._answer("a client", lambda: self.session.client("service-quotas"))
+        pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+        found = self._answer("quotas", lambda: [q for page in pages for q in page["Quotas"]])
+        return next((f"{q['Value']:g}" for q in found if q["QuotaName"] == wanted), None)
+
+    def role(self) -> str:
+        """Return the ARN of the role that jobs run as, checked by the SDK as far as IAM lets it."""
+        with _quiet():
+            from sagemaker.core.helper.session_helper import Session
+            from sagemaker.train.defaults import TrainDefaults
+
+            session = Session(boto_session=self.session, sagemaker_config=_configuration())
+            return self._answer(
+                "the role", lambda: TrainDefaults.get_role(self.asked.role, session)
+            )
+
+    # -- submitting -------------------------------------------------------------------------------
+
+    def _train(self, name: str, url: str, folder: str) -> str:
+        from sagemaker.core import shapes
+        from sagemaker.core.helper.session_helper import Session
+        from sagemaker.core.training import configs
+        from sagemaker.train import ModelTrainer
+
+        asked = self.asked
+        own = f"{url}/{folder.rstrip('/')}"
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        session = Session(
+            boto_session=self.session,
+            default_bucket=bucket,
+            default_bucket_prefix=prefix or None,
+            sagemaker_config=_configuration(),
+        )
+        limits = {"max_runtime_in_seconds": int(asked.max_runtime)}
+        if asked.spot:
+            limits["max_wait_time_in_seconds"] = int(asked.max_wait or 2 * asked.max_runtime)
+        nodes = asked.instance_count if name.startswith("renate-train-") else 1
+        optional: dict[str, Any] = {}
+        if asked.keep_alive is not None:
+            optional["keep_alive_period_in_seconds"] = int(asked.keep_alive)
+        if asked.kms_key is not None:
+            optional["volume_kms_key_id"] = asked.kms_key
+        with tempfile.TemporaryDirectory() as source:
+            shutil.copy(start.__file__, source)
+            trainer = ModelTrainer(
+                sagemaker_session=session,
+                role=asked.role,
+                base_job_name=name,
+                input_s3_key_prefix="submitted",
+                training_image=asked.image_uri,
+                source_code=configs.SourceCode(
+                    source_dir=source, command=f"python3 {Path(start.__file__).name}"
+                ),
+                compute=configs.Compute(
+                    instance_type=asked.instance_type,
+                    instance_count=nodes,
+                    volume_size_in_gb=asked.volume_gb,
+                    enable_managed_spot_training=asked.spot or None,
+                    **optional,
+                ),
+                networking=configs.Networking(
+                    subnets=asked.subnets, security_group_ids=asked.security_groups
+                )
+                if asked.subnets
+                else None,
+                stopping_condition=configs.StoppingCondition(**limits),
+                output_data_config=configs.OutputDataConfig(
+                    s3_output_path=f"{url}/submitted",
+                    **({"kms_key_id": asked.kms_key} if asked.kms_key else {}),
+                ),
+                checkpoint_config=configs.CheckpointConfig(s3_uri=f"{own}/{CHECKPOINTS}"),
+                environment=dict(asked.environment),
+                tags=[shapes.Tag(key=key, value=value) for key, value in asked.tags.items()]
+                or None,
+            )
+            channels = [
+                configs.InputData(
+                    channel_name=Path(CONFIGURATION).parent.name,
+                    data_source=f"{own}/{Path(CONFIGURATION).parent.as_posix()}/",
+                ),
+                configs.InputData(
+                    channel_name="inputs",
+                    data_source=shapes.S3DataSource(
+                        s3_data_type="ManifestFile",
+                        s3_uri=f"{own}/{MANIFEST}",
+                        s3_data_distribution_type="FullyReplicated",
+                    ),
+                ),
+            ]
+            trainer.train(input_data_config=channels, wait=False, logs=False)
+        job = trainer._latest_training_job  # the only way to the job's name
+        assert job is not None
+        return str(job.training_job_name)
+
+    def _answer(self, asked: str, ask: Callable[[], T]) -> T:
+        """Return what a service answers, or raise what a user can act on.
+
+        Raises:
+            ConnectionError: If there is no answer.
+            RemoteServiceError: If the service refuses.
+        """
+        from botocore import exceptions as aws
+
+        try:
+            return ask()
+        except aws.ClientError as error:
+            told = error.response.get("Error", {})
+            code, message = str(told.get("Code", "")), str(told.get("Message", ""))
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if status >= 500 or code in ("ThrottlingException", "Throttling", "SlowDown"):
+                raise ConnectionError(f"{code}: {message}") from error
+            cure = CURES.get(code, ANY_CURE)
+            raise RemoteServiceError("AWS", asked, f"{code}: {message}", cure) from error
+        except (aws.NoCredentialsError, aws.NoRegionError, aws.PartialCredentialsError) as error:
+            cure = (
+                "set AWS_PROFILE or run `aws configure`; remote.sagemaker.region names the region"
+            )
+            raise RemoteServiceError("AWS", asked, str(error), cure) from error
+        except (aws.HTTPClientError, aws.ConnectionError) as error:
+            raise ConnectionError(str(error)) from error
+
+
+class CloudWatchLog:
+    """Reads the log of a job's first machine, from where it was last read.
+
+    Args:
+        answer: Asks a service; `SageMaker._answer`.
+        client: Of CloudWatch Logs.
+        job: Name of the job.
+    """
+
+    def __init__(self, answer: Callable[..., Any], client: Any, job: str) -> None:
+        self._answer = answer
+        self._client = client
+        self._job = job
+        self._places: dict[str, str | None] = {}  # in each stream; a job has one for each start
+
+    def new_lines(self) -> list[str]:
+        """Return the lines since this was last called; none while there is no stream."""
+        for stream in self._streams():
+            self._places.setdefault(stream, None)
+        return [line for stream in self._places for line in self._read(stream)]
+
+    def _streams(self) -> list[str]:
+        begin = f"{self._job}/algo-1-"
+        asked = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": begin}
+        try:
+            found = self._answer("the log", lambda: self._client.describe_log_streams(**asked))
+        except RemoteServiceError as error:
+            if "ResourceNotFoundException" in str(error):  # no job has ever logged here
+                return []
+            raise
+        return sorted(each["logStreamName"] for each in found["logStreams"])
+
+    def _read(self, stream: str) -> Iterator[str]:
+        asked = {"logGroupName": LOG_GROUP, "logStreamName": stream, "startFromHead": True}
+        while True:
+            place = self._places[stream]
+            more = {"nextToken": place} if place else {}
+            page = self._answer("the log", lambda m=more: self._client.get_log_events(**asked, **m))
+            self._places[stream] = page["nextForwardToken"]
+            yield from (event["message"].rstrip("\n") for event in page["events"])
+            if not page["events"] or page["nextForwardToken"] == place:
+                return
+
+
+def _configuration() -> dict[str, Any]:
+    """Return the user's defaults for the SDK, without its telemetry."""
+    from sagemaker.core.config.config import load_sagemaker_config
+
+    found = dict(load_sagemaker_config() or {})
+    found.setdefault("SchemaVersion", "1.0")
+    place = found
+    for name in ("SageMaker", "PythonSDK", "Modules"):
+        inner = dict(place.get(name) or {})
+        place[name] = inner
+        place = inner
+    place["TelemetryOptOut"] = True
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the SDK's chatter, and what it says of its own deprecations."""
+    logger = logging.getLogger("sagemaker")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,104 @@
+"""What can go wrong between a client and the services."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from cloud.protocol import Application, Environ, Request, ServiceError, StartResponse
+
+Kind = Literal["throttle", "refuse", "error", "drop", "lose", "delay"]
+
+
+@dataclass
+class Fault:
+    """What happens to requests of an operation.
+
+    Args:
+        kind: `throttle`: too many requests; `refuse`: the error that is given; `error`: HTTP 500;
+            `drop`: the connection is closed before anything is done; `lose`: it is done, and the
+            connection closed before the answer; `delay`: it is done after some seconds.
+        operation: `CreateTrainingJob`, `sagemaker:CreateTrainingJob`, or a pattern such as `s3:*`.
+        times: How many requests it meets; None: all.
+        until: Time of the monotonic clock at which it is over; None: never.
+        error: Of `refuse`.
+        seconds: Of `delay`.
+    """
+
+    kind: Kind
+    operation: str
+    times: int | None = 1
+    until: float | None = None
+    error: ServiceError | None = None
+    seconds: float = 0.0
+    met: int = field(default=0, init=False)  # requests so far
+
+    def meets(self, request: Request) -> bool:
+        if not any(fnmatchcase(name, self.operation) for name in (request.operation, request.name)):
+            return False
+        over = self.until is not None and time.monotonic() > self.until
+        return not over and (self.times is None or self.met < self.times)
+
+
+class Faults:
+    """An application behind faults: the first that meets a request is what happens to it."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+
+    def add(self, fault: Fault) -> Fault:
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        with self._lock:
+            self._faults.clear()
+
+    def _fault_of(self, request: Request) -> Fault | None:
+        with self._lock:
+            fault = next((each for each in self._faults if each.meets(request)), None)
+            if fault:
+                fault.met += 1
+        return fault
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request.read(environ)
+        fault = self._fault_of(request)
+        kind = fault and fault.kind
+        if kind == "throttle":
+            return request.refuse(start_response, _too_many(request))
+        if kind == "refuse":
+            return request.refuse(start_response, fault.error)
+        if kind == "error":
+            code = "InternalError" if request.service == "s3" else "InternalFailure"
+            return request.refuse(start_response, ServiceError(code, "Something failed.", 500))
+        if kind == "drop":
+            _close(environ)
+        if kind == "lose":
+            for _ in self.application(environ, lambda *_: None):
+                pass
+            _close(environ)
+        if kind == "delay":
+            time.sleep(fault.seconds)
+        return self.application(environ, start_response)
+
+
+def _too_many(request: Request) -> ServiceError:
+    if request.service == "s3":
+        return ServiceError("SlowDown", "Please reduce your request rate.", 503)
+    code = "Throttling" if request.service in ("iam", "sts") else "ThrottlingException"
+    return ServiceError(code, "Rate exceeded")
+
+
+def _close(environ: Environ) -> None:
+    """End the connection without a word."""
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError("a fault that a test asked for")

@@ -1,0 +1,319 @@
+"""The services on this machine, and what a test does with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+
+from cloud import processes
+from cloud.entrance import REGION, Entrance
+from cloud.faults import Fault, Faults, Kind
+from cloud.image import Image
+from cloud.job_status import ENDED
+from cloud.log_streams import named_streams
+from cloud.protocol import Application, Environ, Request, ServiceError, StartResponse
+from cloud.storage import Storage
+from cloud.traffic import DOWNLOADS, UPLOADS, Call, Traffic
+from cloud.training_api import TrainingApi, allowed
+from cloud.training_jobs import LOG_GROUP, Surroundings
+
+ACCOUNT = "123456789012"  # of moto
+ROLE = "renate-training"
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "sagemaker.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ],
+}
+
+
+class Cloud:
+    """AWS for one process of tests, from `start` to `stop`; also a context manager.
+
+    It has two entrances. The client under test comes in by one, where it meets the faults that a
+    test asked for and its calls are counted. Jobs, and a test's own look inside, come in by the
+    other, where nothing goes wrong and nothing is counted.
+
+    Attributes:
+        client_environment: Variables for the client under test.
+        role: ARN of a role that SageMaker may take.
+        jobs: By name.
+    """
+
+    def __init__(self) -> None:
+        self.defects: list[str] = []  # of the services themselves, which no test may pass over
+        services = self._services(DomainDispatcherApplication(create_backend_app))
+        self._traffic = Traffic(services)
+        self._faults = Faults(self._traffic)
+        self._outside = Entrance(self._faults, "client")
+        self._inside = Entrance(services, "role")
+        self._inner: dict[str, Any] = {}
+        self._ends = ExitStack()
+        self.role = f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
+
+    # Its own life.
+
+    def start(self) -> Self:
+        """Start serving."""
+        with ExitStack() as ends:  # all of them, if a step fails too
+            ends.callback(self._report_defects)
+            folder = Path(tempfile.mkdtemp(prefix="cloud-"))  # short: sockets lie in it
+            ends.callback(shutil.rmtree, folder, ignore_errors=True)
+            (folder / "jobs").mkdir()
+            # Ends all jobs if these tests die, since it then reads the end of its input.
+            command = [sys.executable, "-IS", processes.__file__, str(folder)]
+            guard = subprocess.Popen(command, stdin=subprocess.PIPE)
+            ends.callback(guard.communicate)
+            self._inside.open()
+            ends.callback(self._inside.close)
+            ends.callback(self._inside.post, "/moto-api/reset")
+            self._prepare(folder)
+            ends.callback(self._end_all_jobs)
+            self._outside.open()
+            ends.callback(self._outside.close)
+            self.client_environment = self._outside.variables | _client_settings(folder)
+            self._ends = ends.pop_all()
+        return self
+
+    def stop(self) -> None:
+        """End all jobs and the services, and forget everything."""
+        self._ends.close()
+
+    def _prepare(self, folder: Path) -> None:
+        around = Surroundings(
+            folder / "jobs",
+            Image(folder / "image"),
+            Storage(self.inside("s3")),
+            self.inside("logs"),
+            self._inside.variables,
+        )
+        self.api = TrainingApi(around, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/")
+        self.jobs = self.api.jobs
+        self.inside("logs").create_log_group(logGroupName=LOG_GROUP)
+        self.inside("iam").create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST))
+
+    def _end_all_jobs(self) -> None:
+        for job in list(self.jobs.values()):
+            job.kill()
+
+    def _report_defects(self) -> None:
+        assert not self.defects, "\n".join(self.defects)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def _services(self, moto: Application) -> Application:
+        """Training jobs are ours, everything else is moto's."""
+
+        def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            request = Request.read(environ)
+            try:
+                if request.name == "iam:SimulatePrincipalPolicy":
+                    return request.answer_xml(start_response, allowed(request.form))
+                operation = self.api.operations.get(request.operation)
+                if request.service == "sagemaker" and operation:
+                    return request.answer(start_response, operation(request.parameters))
+                if request.name == "logs:FilterLogEvents":
+                    request.replace(named_streams(request.parameters, self.inside("logs")))
+                return moto(environ, start_response)
+            except ServiceError as error:
+                return request.refuse(start_response, error)
+            except ConnectionError:  # the client is gone
+                raise
+            except Exception:
+                self.defects.append(f"{request.name}: {traceback.format_exc()}")
+                raise
+
+        return answer
+
+    # Clients.
+
+    def client(self, service: str, **config: Any) -> Any:
+        """Make a client of boto3 that meets faults and is counted, as the client under test.
+
+        Args:
+            service: Such as `sagemaker`.
+            config: Of `botocore.config.Config`.
+        """
+        return self._outside.client(service, **config)
+
+    def inside(self, service: str) -> Any:
+        """Make a client of boto3 for a test's own look, which nothing disturbs."""
+        if service not in self._inner:
+            self._inner[service] = self._inside.client(service)
+        return self._inner[service]
+
+    # Jobs.
+
+    @property
+    def requests(self) -> dict[str, dict[str, Any]]:
+        """What was asked of CreateTrainingJob, by the name of the job."""
+        return {name: job.request for name, job in self.jobs.items()}
+
+    def wait(self, name: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
+        """Wait until a job has one of the secondary statuses, or has ended.
+
+        Returns:
+            What DescribeTrainingJob answers.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            found = self.jobs[name].describe()
+            if found["SecondaryStatus"] in statuses or found["TrainingJobStatus"] in ENDED:
+                return found
+            assert time.monotonic() < end, f"{name} is still {found['SecondaryStatus']}"
+            time.sleep(0.02)
+
+    def log(self, name: str) -> str:
+        """What a job said, of all hosts, in the order of time."""
+        pages = self.inside("logs").get_paginator("filter_log_events")
+        found = pages.paginate(logGroupName=LOG_GROUP, logStreamNamePrefix=f"{name}/")
+        return "\n".join(event["message"] for page in found for event in page["events"])
+
+    def interrupt(self, name: str, away: float = 0.0) -> None:
+        """Take the instances of a spot job away, which then starts again from its checkpoints.
+
+        Returns when the job has no instances any more.
+
+        Args:
+            name: Of a job whose secondary status is `Training`.
+            away: Seconds until it gets others.
+        """
+        self.jobs[name].interrupt(away)
+
+    @property
+    def stop_grace(self) -> float:
+        """Seconds that jobs have between SIGTERM and SIGKILL; the service gives 120."""
+        return self.api.around.stop_grace
+
+    @stop_grace.setter
+    def stop_grace(self, seconds: float) -> None:
+        self.api.around.stop_grace = seconds
+
+    def end_jobs(self, bucket: str) -> None:
+        """End the jobs that write to a bucket, at once."""
+        for job in list(self.jobs.values()):
+            if job.request["OutputDataConfig"]["S3OutputPath"].startswith(f"s3://{bucket}"):
+                job.kill()
+
+    # Faults. Of each: `operation` is `CreateTrainingJob`, `sagemaker:CreateTrainingJob` or a
+    # pattern such as `s3:*`; it happens to so many requests (`times`; None: to all), and only for
+    # so many seconds (`during`; None: until the test ends).
+
+    def throttle(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
+        """Answer that there are too many requests: ThrottlingException, or SlowDown of S3."""
+        return self._fault("throttle", operation, times, during)
+
+    def refuse(
+        self,
+        operation: str,
+        code: str,
+        message: str,
+        times: int | None = 1,
+        during: float | None = None,
+        status: int = 400,
+    ) -> Fault:
+        """Answer with an error, such as `ResourceLimitExceeded`."""
+        error = ServiceError(code, message, status)
+        return self._fault("refuse", operation, times, during, error=error)
+
+    def fail(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
+        """Answer with HTTP 500."""
+        return self._fault("error", operation, times, during)
+
+    def drop(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
+        """Close the connection without doing anything."""
+        return self._fault("drop", operation, times, during)
+
+    def lose_answer(
+        self, operation: str, times: int | None = 1, during: float | None = None
+    ) -> Fault:
+        """Do what is asked, and close the connection instead of answering."""
+        return self._fault("lose", operation, times, during)
+
+    def delay(
+        self,
+        operation: str,
+        seconds: float,
+        times: int | None = 1,
+        during: float | None = None,
+    ) -> Fault:
+        """Answer after some seconds."""
+        return self._fault("delay", operation, times, during, seconds=seconds)
+
+    def _fault(
+        self, kind: Kind, operation: str, times: int | None, during: float | None, **of: Any
+    ) -> Fault:
+        until = None if during is None else time.monotonic() + during
+        return self._faults.add(Fault(kind, operation, times, until, **of))
+
+    def clear_faults(self) -> None:
+        """Let everything go well again."""
+        self._faults.clear()
+
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Refuse all connections of clients in this block; jobs go on."""
+        self._outside.close()
+        try:
+            yield
+        finally:
+            self._outside.open()
+
+    # What travelled.
+
+    def mark(self) -> int:
+        """A moment, to count from."""
+        return len(self._traffic.calls)
+
+    def calls(self, since: int = 0) -> list[Call]:
+        """What clients asked and was answered; not what faults kept away."""
+        return self._traffic.calls[since:]
+
+    def uploads(self, since: int = 0, under: str = "") -> dict[str, int]:
+        """Bytes that clients sent of each object.
+
+        Args:
+            since: What `mark` returned.
+            under: `s3://bucket/prefix/`; only what lies there, named from there.
+        """
+        return self._traffic.sizes(UPLOADS, since, under)
+
+    def downloads(self, since: int = 0, under: str = "") -> dict[str, int]:
+        """Bytes that clients were sent of each object; arguments as of `uploads`."""
+        return self._traffic.sizes(DOWNLOADS, since, under)
+
+
+def _client_settings(folder: Path) -> dict[str, str]:
+    """Keep a developer's own configuration and proxy, and telemetry, out of the tests."""
+    sdk = folder / "sagemaker.yaml"
+    sdk.write_text(
+        "SchemaVersion: '1.0'\nSageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}\n"
+    )
+    empty = folder / "aws"  # a file: dvc-s3 refuses /dev/null
+    empty.touch()
+    return {
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "AWS_CONFIG_FILE": str(empty),
+        "AWS_SHARED_CREDENTIALS_FILE": str(empty),
+        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(sdk),
+    }

@@ -1,0 +1,76 @@
+"""A generated project whose stages may run in the cloud of the tests."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sandbox import SLUG, Sandbox, generate
+
+from renate_stages import yaml_file
+
+if TYPE_CHECKING:
+    from cloud import Cloud
+
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:1"
+# The SDK needs other versions of these than the lock has, which the image holds.
+FROM_IMAGE = ["importlib-metadata", "protobuf", "rich"]
+BACKEND = "RENATE_STAGES_BACKEND"
+
+
+@dataclass(frozen=True)
+class CloudProject(Sandbox):
+    """A project, the environment that has the SDK, and the cloud.
+
+    Args:
+        python: Of the environment.
+        variables: More of the environment in which commands run.
+    """
+
+    python: Path = Path()
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        found = super().environment
+        return {
+            **{name: value for name, value in found.items() if name != "PYTHONPATH"},
+            "PATH": f"{self.python.parent}{os.pathsep}{found['PATH']}",
+            "RENATE_STAGES_POLL_SECONDS": "0.2",
+            **self.variables,
+        }
+
+    def change(self, **changes: Any) -> None:
+        """Set values in params.yaml; `a__b` names the key b of block a."""
+
+        def act(content: Any) -> None:
+            for path, value in changes.items():
+                *blocks, key = path.split("__")
+                block = content
+                for name in blocks:
+                    block = block[name]
+                block[key] = value
+
+        yaml_file.edit(self.root / "params.yaml", act)
+
+
+def project_in(
+    folder: Path, cloud: Cloud, bucket: str, python: Path, **variables: str
+) -> CloudProject:
+    """Generate a project with the digits of update 1, whose jobs would run in the cloud."""
+    made = generate(folder)
+    project = CloudProject(made.root, python, {**cloud.client_environment, **variables})
+    project.change(
+        trainer__max_epochs=2,
+        remote__url=f"s3://{bucket}/updates",
+        remote__from_image=FROM_IMAGE,
+        remote__requirements=None,
+        remote__sagemaker={"image_uri": IMAGE, "role": cloud.role, "region": "us-east-1"},
+    )
+    project.run("renate-stages", "init")
+    return project
+
+
+__all__ = ["BACKEND", "SLUG", "CloudProject", "project_in"]

@@ -1,0 +1,114 @@
+"""A place that runs jobs, for tests: what a job makes is given, and it takes as long as told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from renate_stages import files
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.remote.backend import JobState
+from renate_stages.remote.container.start import BEGIN
+from renate_stages.remote.job import FAILURE, OUTPUTS
+
+MADE = {
+    "metrics/update.json": b"{}",
+    "plots/classes.csv": b"class\n",
+    "state/state.json": b'{"new": 1}',
+    "state/memory/00001-00.inputs.npy": b"a shard",
+}
+
+
+@dataclass
+class Place:
+    """A backend whose jobs are answered by a script.
+
+    Args:
+        bucket: The folder that stands for the bucket.
+        made: Files that a job makes.
+        states: What is answered of a job, one after the other; the last one stays.
+        lines: What a job prints.
+    """
+
+    bucket: Path
+    made: Mapping[str, bytes] = field(default_factory=lambda: dict(MADE))
+    states: list[JobState | Exception] = field(
+        default_factory=lambda: [JobState("", "completed", "Completed")]
+    )
+    lines: list[str] = field(default_factory=lambda: ["pulling the image", BEGIN, "training"])
+    known: list[JobState] = field(default_factory=list)
+    submitted: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    tracked: list[dict] = field(default_factory=list)
+    failure: dict | None = None
+    service = "Place"
+
+    def connect(self, params: Params) -> Place:
+        return self
+
+    def submit(self, name: str, url: str, folder: str) -> str:
+        job = f"{name}-{len(self.submitted)}"
+        self.submitted.append(job)
+        self.finish(folder, job)
+        return job
+
+    def finish(self, folder: str, job: str) -> None:
+        """Do what the job does: write its results, or why it failed."""
+        own = self.bucket / folder
+        told = {"job": job, "tracked": self.tracked}
+        if self.failure is not None:
+            (own / FAILURE).write_text(json.dumps({**told, **self.failure}))
+            return
+        entries = {name: files.entry_of(content) for name, content in self.made.items()}
+        for name, content in self.made.items():
+            digest = entries[name]["sha256"]
+            target = self.bucket / "objects" / digest[:2] / digest[2:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        own.mkdir(parents=True, exist_ok=True)
+        (own / OUTPUTS).write_text(json.dumps({**told, "files": entries}))
+
+    def find(self, name: str) -> list[JobState]:
+        return [each for each in self.known if each.name.startswith(name)]
+
+    def state(self, job: str) -> JobState:
+        found = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(found, Exception):
+            raise found
+        return JobState(job, found.status, found.phase, found.reason)
+
+    def log(self, job: str) -> Place:
+        return self
+
+    def new_lines(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+    def log_address(self, job: str) -> str:
+        return f"the log of {job}"
+
+    def stop(self, job: str) -> None:
+        self.stopped.append(job)
+
+
+def ready_for_training(project: Project) -> None:
+    """Write small files where `train` reads: what they hold, no test here looks at."""
+    for name in (
+        "forget.yaml",
+        "parent-state/evaluations.csv",
+        "parent-state/holdouts/index.json",
+        "parent-state/memory/index.json",
+        "parent-state/memory/00001-00.inputs.npy",
+        "parent-state/validation/index.json",
+        "work/prepared/index.json",
+        "work/restored/state.json",
+        "work/tuning/search.json",
+        "tuned.yaml",
+    ):
+        path = project.root / name
+        path.unlink(missing_ok=True)
+        content = "a shard" if name.endswith("npy") else f"file: {name}\n"
+        files.write_text(path, content)

@@ -1,0 +1,87 @@
+"""A job's key: a digest of what its result depends on, and of nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from small_project import edit_params
+
+from renate_stages import files
+from renate_stages.errors import StageDefinitionError
+from renate_stages.params import Params
+from renate_stages.remote.job import Job
+
+
+def key(project) -> str:
+    return Job.of(project, Params.load(project.params), "train").key
+
+
+def test_equal_inputs_have_the_same_key(ready):
+    assert key(ready) == key(ready)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"trainer__max_epochs": 3},
+        {"learner": "FineTuning"},
+        {"remote__sagemaker": {"instance_type": "ml.g5.xlarge"}},
+        {"remote__sagemaker": {"image_uri": "123.dkr.ecr.eu-west-1.amazonaws.com/ours:2"}},
+        {"remote__from_image": ["torch"]},
+    ],
+)
+def test_what_changes_the_result_changes_the_key(ready, change):
+    before = key(ready)
+    edit_params(ready, **change)
+    assert key(ready) != before
+
+
+@pytest.mark.parametrize("name", ["renate_config.py", "work/prepared/index.json", "tuned.yaml"])
+def test_a_changed_file_changes_the_key(ready, name):
+    before = key(ready)
+    files.write_text(ready.root / name, "other: 1\n")
+    assert key(ready) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tracking__experiment": "another"},
+        {"export__onnx": True},
+        {"shift__alpha": 0.05},
+        {"remote__backend": "sagemaker"},
+        {"remote__sagemaker": {"volume_gb": 100, "tags": {"team": "vision"}, "max_runtime": 60}},
+    ],
+)
+def test_what_the_stage_does_not_depend_on_leaves_the_key(ready, change):
+    before = key(ready)
+    edit_params(ready, **change)
+    assert key(ready) == before
+
+
+def test_files_that_the_user_names_travel_and_count(ready):
+    edit_params(ready, remote__files=["lexicon"])
+    files.write_text(ready.root / "lexicon" / "words.txt", "a b")
+    before = Job.of(ready, Params.load(ready.params), "train")
+    assert before.files["lexicon/words.txt"]["size"] == 3
+    files.write_text(ready.root / "lexicon" / "words.txt", "a b c")
+    assert key(ready) != before.key
+
+
+def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
+    read: list[str] = []
+    whole = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or whole(path))
+    key(ready)
+    assert "index.json" in read
+    read.clear()
+    files.write_text(ready.prepared / "index.json", "changed")
+    key(ready)
+    assert read == ["index.json"]
+
+
+def test_a_stage_that_writes_outside_the_project_is_refused(ready):
+    text = ready.pipeline.read_text().replace("- state\n", "- ../state\n")
+    files.write_text(ready.pipeline, text)
+    with pytest.raises(StageDefinitionError, match="no plain path"):
+        key(ready)
