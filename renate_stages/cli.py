@@ -332,6 +332,22 @@ def memory(
 
 
 @app.command()
+def copy_state(
+    source: Annotated[str, typer.Argument(help="folder or URL of a state, such as s3://bucket/1")],
+    target: Annotated[str, typer.Argument(help="folder or URL where none is yet")],
+) -> None:
+    """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
+    from renate_stages.remote import states
+    from renate_stages.remote.progress import readable
+
+    moved = states.copy_state(source, target)
+    if not moved.files:
+        print(f"this state is whole in {target} already")
+        return
+    print(f"state copied to {target}: {moved.files} files travelled, {readable(moved.bytes)}")
+
+
+@app.command()
 def learners() -> None:
     """List the learners: what each does, needs and costs a step."""
     from renate_stages.learners import registry

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from renate_stages import files, prepared, state, yaml_file
-from renate_stages.errors import (
-    InvalidHyperparameterError,
-    StateExistsError,
-    UnsupportedLocationError,
-)
+from renate_stages import files, prepared
+from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocationError
 from renate_stages.inputs import inputs_key
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.remote.locations import InputState, OutputState, bring
+from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.tuning.domains import as_written
 from renate_stages.user_config import UserConfig
+from renate_stages.workplace import lay_out, workplace
 
 SEARCH = "search"  # folder of the working directory, where a search goes on after a kill
 
@@ -34,13 +30,16 @@ class TrainingJobResult:
     """What a training job gave.
 
     Args:
-        state: The new state; None where no `output_state_url` was given.
+        state: The new state; None where no `output_state_url` was given. Of one at a URL, the copy
+            that the working directory keeps, until later jobs displace it.
         metrics: As in `metrics/update.json`.
         curves: Losses and metrics of each epoch.
         hyperparameters: Those that the model was trained with; `learner` and `max_epochs` too, where
             they were searched.
         search: What the search found, as in `work/tuning/search.json`; empty without one.
         tables: What the learner has to show, rows by name, as in `plots/<name>.csv`.
+        fetched: What travelled here from URLs, of state and data.
+        sent: What travelled to `output_state_url`.
     """
 
     state: State | None
@@ -49,6 +48,8 @@ class TrainingJobResult:
     hyperparameters: Mapping[str, Any]
     search: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
+    fetched: Traffic = field(default_factory=Traffic)
+    sent: Traffic = field(default_factory=Traffic)
 
 
 def run_training_job(
@@ -83,7 +84,8 @@ def run_training_job(
 
     Renate ran each job in a process of its own and shared a working directory between jobs; here
     training is in this process, trials are in processes of their own, and nothing is written but the
-    new state and, for a passing time, what they read. A search that is killed goes on from its
+    new state and, for a passing time, what they read; of states and data at URLs the working
+    directory keeps what the next job would fetch again. A search that is killed goes on from its
     trials when the job is started again.
 
     Args:
@@ -97,11 +99,14 @@ def run_training_job(
         max_epochs: Passes over the new data, >= 1.
         task_id: Names the model's parameters of this task.
         config_file: The user's functions.
-        input_state_url: Folder with the state to start from; None starts from nothing.
-        output_state_url: Folder for the new state, which must not be there yet; None keeps none.
+        input_state_url: Folder or URL with the state to start from; None starts from nothing. A
+            URL is `s3://bucket/folder`, or of another protocol of fsspec.
+        output_state_url: Folder or URL for the new state, where none must be yet; None keeps none.
+            At a URL it is a state when all of it has arrived, and not before.
         working_directory: Its folder `data` is given to `data_module_fn` unless `data_path` is; its
-            folder `search` is there while a search is. One job at a time searches in it.
-        data_path: Folder with the new data.
+            folder `search` is there while a search is. One job at a time searches in it. What comes
+            from URLs is kept in it, for the next job, and a new state until it has been sent.
+        data_path: Folder or URL with the new data.
         seed: The one source of randomness.
         accelerator: As Lightning's Trainer names it.
         devices: One.
@@ -117,6 +122,7 @@ def run_training_job(
         tuning: What else the block `tuning` of `params.yaml` takes.
 
     Raises:
+        StateNotSentError: If the new state could not be sent; it says where it lies on this machine.
         RenateStagesError: If an argument, the user's functions, the data or the state cannot be
             used, or there is a state at `output_state_url`.
 
@@ -128,15 +134,10 @@ def run_training_job(
         ...                           input_state_url="states/1", output_state_url="states/2")
         >>> second.metrics["accuracy"]["forgetting"]
     """
-    source, target = _folder(input_state_url), _folder(output_state_url)
     if backend != "local":
         raise UnsupportedLocationError("backend", backend)
-    if target is not None and target.exists():
-        raise StateExistsError(target)
     working_directory = Path(working_directory)
-    incoming = Path(data_path) if data_path is not None else working_directory / "data"
-    incoming.mkdir(parents=True, exist_ok=True)  # Renate's data modules fetch their data into it
-    parent_update = State.open(source).provenance.update if source is not None else 0
+    target, origin = OutputState.at(output_state_url), InputState.at(input_state_url)
     trainer = {
         "max_epochs": max_epochs,
         "accelerator": accelerator,
@@ -150,7 +151,7 @@ def run_training_job(
     params = Params.parse(
         {
             "seed": seed,
-            "update": {"number": parent_update + 1, "parent": parent_update, "task_id": task_id},
+            "update": {"number": origin.update + 1, "parent": origin.update, "task_id": task_id},
             "learner": as_written(updater),
             "hyperparameters": _translated(config_space),
             "trainer": trainer,
@@ -165,17 +166,17 @@ def run_training_job(
         },
         "run_training_job",
     )
-    if source is not None:
-        state.check(source)
     user = UserConfig.load(Path(config_file))
+    source, fetched_state = origin.bring(working_directory)
+    incoming, fetched_data = bring(data_path, working_directory)
 
     from renate_stages.measured_update import MeasuredUpdate
     from renate_stages.resume import Resume
 
-    beside = target.parent if target is not None else working_directory
+    beside = target.folder.parent if target.folder is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
-    with _workplace(root, beside, Path(config_file)) as project:
-        _lay_out(project, params, source)
+    with workplace(root, beside, Path(config_file)) as project:
+        lay_out(project, params, source, may_go=origin.storage is not None)
         parent = State.open(project.parent)
         data = _prepare(user, params, incoming, project.prepared)
         search: Mapping[str, Any] = {}
@@ -192,21 +193,23 @@ def run_training_job(
             update = MeasuredUpdate.run(
                 user, params, params.hyperparameters, parent, data, key, kept, resume=resume
             )
-            if target is not None:
-                update.write_state(target, project.tuning / TUNING_HISTORY if search else None)
-    written = State.open(target) if target is not None else None
-    updated = update.updated
+            trials = project.tuning / TUNING_HISTORY if search else None
+            written = target.write(
+                lambda folder: update.write_state(folder, trials), project.root, working_directory
+            )
+    new, sent = None, Traffic()
+    if written is not None:
+        new, sent = target.deliver(written, origin, working_directory)
     return TrainingJobResult(
-        written, update.summary(), updated.curves, chosen, search, updated.tables
+        new,
+        update.summary(),
+        update.updated.curves,
+        chosen,
+        search,
+        update.updated.tables,
+        fetched_state + fetched_data,
+        sent,
     )
-
-
-def _folder(url: str | Path | None) -> Path | None:
-    if url is None:
-        return None
-    if "://" in str(url) and not str(url).startswith("file://"):
-        raise UnsupportedLocationError("state", str(url))
-    return Path(str(url).removeprefix("file://"))
 
 
 def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,44 +231,6 @@ def _name_of(scheduler: str | type) -> str:
     if isinstance(scheduler, str):
         return scheduler
     return f"{scheduler.__module__}:{scheduler.__qualname__}"
-
-
-@contextmanager
-def _workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project]:
-    """Yield a folder laid out as a project's, that is gone when all went well.
-
-    Args:
-        root: A folder that stays when the job is killed, for one job at a time; None: a passing one.
-        beside: Where a passing one lies.
-        config: The user's functions.
-    """
-    beside.mkdir(parents=True, exist_ok=True)
-    if root is None:
-        with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
-            yield Project(Path(scratch), config.resolve())
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    project = Project(root.resolve(), config.resolve())
-    with project.lock("search of run_training_job"):
-        yield project
-        shutil.rmtree(root)
-
-
-def _lay_out(project: Project, params: Params, source: Path | None) -> None:
-    """Write the parameters and link the parent; what a killed job left but its trials goes."""
-    work = project.prepared.parent
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    if project.parent.is_symlink():
-        project.parent.unlink()
-    shutil.rmtree(project.parent, ignore_errors=True)
-    if source is not None:
-        project.parent.symlink_to(source.resolve(), target_is_directory=True)
-    else:
-        project.parent.mkdir()
-        state.write_empty(project.parent)
-    project.restored.symlink_to(project.parent, target_is_directory=True)
-    files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
 
 
 def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> PreparedData:

@@ -14,6 +14,7 @@ A state's identity is the SHA-256 of its `state.json`, and so of all that it hol
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -155,12 +156,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             cure = "`renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
         raise MissingFileError(path, "there is no state here", cure)
     try:
-        manifest = files.read_json(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedStateError(folder, [f"{MANIFEST}: not a manifest ({error})"]) from error
+    return parse_manifest(content, folder)
+
+
+def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
+    """Check the content of a `state.json`, wherever it lies.
+
+    Args:
+        content: Of the file.
+        folder: Where the state is, for the errors; a URL too.
+
+    Raises:
+        DamagedStateError: If it is not one.
+        NewerStateError: If a later version wrote it.
+    """
+    try:
+        manifest = json.loads(content.decode())
         schema = manifest["schema"]
     except Exception as error:
         raise DamagedStateError(folder, [f"{MANIFEST}: not a manifest ({error})"]) from error
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise NewerStateError(path, schema, SCHEMA)
+        raise NewerStateError(f"{folder}/{MANIFEST}", schema, SCHEMA)
     if schema < 1:
         raise DamagedStateError(folder, [f"{MANIFEST}: its schema is {schema}"])
     for older in range(schema, SCHEMA):

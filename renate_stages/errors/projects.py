@@ -157,12 +157,12 @@ class ParentExistsError(RenateStagesError):
 
 
 class UnsupportedLocationError(RenateStagesError):
-    """A place to run in or to keep states that this version does not reach."""
+    """A place to run in that this version does not reach."""
 
     def __init__(self, what: str, found: str) -> None:
         super().__init__(
-            f"{what} '{found}' is not on this machine, and this version works on this machine "
-            "only.\nTo mend it: use a local folder and backend='local'."
+            f"{what} '{found}' is not on this machine, and this version runs on this machine "
+            "only.\nTo mend it: backend='local'."
         )
 
 

@@ -11,22 +11,22 @@ from renate_stages.errors.base import RenateStagesError, did_you_mean
 class DamagedStateError(RenateStagesError):
     """A state whose files are not those its manifest lists."""
 
-    def __init__(self, path: Path, problems: Iterable[str]) -> None:
+    def __init__(self, path: Path | str, problems: Iterable[str]) -> None:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        target = (
-            "parent.dvc" if path.name == "parent-state" else path.name
-        )  # `state` is a stage's output
-        super().__init__(
-            f"The state in {path} is damaged:\n{listed}\n"
-            f"To mend it: `dvc checkout --force {target}`; if the cache is damaged too, "
-            f"remove the folder and run `dvc pull {target}`."
-        )
+        cure = "put a copy there that is whole, or start from another state"
+        if isinstance(path, Path):  # and no URL
+            target = "parent.dvc" if path.name == "parent-state" else path.name
+            cure = (  # `state` is a stage's output
+                f"`dvc checkout --force {target}`; if the cache is damaged too, remove the folder "
+                f"and run `dvc pull {target}`"
+            )
+        super().__init__(f"The state in {path} is damaged:\n{listed}\nTo mend it: {cure}.")
 
 
 class NewerStateError(RenateStagesError):
     """A state written by a later version of this library."""
 
-    def __init__(self, path: Path, found: object, known: int) -> None:
+    def __init__(self, path: Path | str, found: object, known: int) -> None:
         super().__init__(
             f"{path} was written by a newer version of renate-stages: its schema is {found!r}, "
             f"this version reads up to {known}.\nTo mend it: upgrade renate-stages."
@@ -36,10 +36,34 @@ class NewerStateError(RenateStagesError):
 class StateExistsError(RenateStagesError):
     """A place for a new state where something is already."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(
-            f"output_state_url {path} is there already, and no state is ever replaced.\n"
-            "To mend it: name a new folder."
+            f"{path} is there already, and no state is ever replaced.\n"
+            "To mend it: name a new folder for the new state."
+        )
+
+
+class PlaceTakenError(RenateStagesError):
+    """A URL for a new state under which lies what is of no state."""
+
+    def __init__(self, url: str, names: Iterable[str]) -> None:
+        names = sorted(names)
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        super().__init__(
+            f"Under {url} lie files that are of no state: {shown}.\n"
+            f"To mend it: name a folder for the new state alone, such as {url}/1."
+        )
+
+
+class StateNotSentError(RenateStagesError):
+    """A new state could not be sent; it is whole on this machine."""
+
+    def __init__(self, folder: Path, url: str, reason: str) -> None:
+        super().__init__(
+            f"The new state is not, or not fully, at {url}: {reason}\n"
+            f"Nothing is lost: it lies whole in {folder}.\n"
+            f"To mend it: when the service answers again, `renate-stages copy-state {folder} {url}`; "
+            "what has arrived already does not travel again."
         )
 
 

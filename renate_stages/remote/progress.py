@@ -44,7 +44,7 @@ class Progress:
             now = time.monotonic()
             if self._on_terminal or now - self._said > _QUIET:
                 self._said = now
-                self._say("\r" if self._on_terminal else "", "" if self._on_terminal else "\n")
+                self._say()
 
     def __exit__(
         self,
@@ -59,14 +59,15 @@ class Progress:
             arrived = f"{self._files} files, {readable(self._size)}, in {seconds:.1f} s"
             print(f"{self._title}: {arrived} ({self._url})", file=sys.stderr, flush=True)
 
-    def _say(self, begin: str, end: str) -> None:
+    def _say(self) -> None:
+        files = f"{self._done_files} of {self._files} files"
+        line = f"{files}, {readable(self._done_bytes)} of {readable(self._size)}"
+        if not self._on_terminal:
+            print(f"{self._title}: {line}", file=sys.stderr, flush=True)
+            return
         share = self._done_bytes / self._size if self._size else 1.0
-        bar = ("#" * round(share * _WIDTH)).ljust(_WIDTH) if self._on_terminal else ""
-        line = (
-            f"{self._title} {f'[{bar}] ' if bar else ''}{self._done_files} of {self._files} files, "
-            f"{readable(self._done_bytes)} of {readable(self._size)}"
-        )
-        print(f"{begin}{line}", end=end, file=sys.stderr, flush=True)
+        bar = ("#" * round(share * _WIDTH)).ljust(_WIDTH)
+        print(f"\r{self._title} [{bar}] {line}", end="", file=sys.stderr, flush=True)
 
 
 def readable(size: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 from pathlib import Path
 
@@ -88,10 +89,71 @@ def test_at_most_six_questions_are_asked():
     assert len([name for name in questions if not name.startswith("_")]) <= 6
 
 
-def test_how_the_library_is_installed_and_where_data_goes_can_be_chosen(tmp_path):
-    root = bake(tmp_path, _renate_stages="./wheel.whl", dvc_remote="s3://bucket/x")
-    assert (root / "requirements.txt").read_text().split() == ["./wheel.whl", "dvc-s3", "pytest"]
-    assert "url = s3://bucket/x\n" in (root / ".dvc" / "config").read_text()
+@pytest.mark.parametrize(
+    ("library", "line"),
+    [
+        ("renate-stages", "renate-stages[s3]"),
+        ("renate-stages==0.2", "renate-stages[s3]==0.2"),
+        ("-e /src/renate", "-e /src/renate[s3]"),
+        ("./wheel.whl", "./wheel.whl[s3]"),
+        ("git+https://host/library", "renate-stages[s3] @ git+https://host/library"),
+    ],
+)
+def test_a_project_whose_data_goes_to_s3_has_what_that_needs(tmp_path, library, line):
+    root = bake(tmp_path, _renate_stages=library, dvc_remote="s3://bucket/x")
+    assert (root / "requirements.txt").read_text() == f"{line}\npytest\n"
+    assert (root / ".dvc" / "config").read_text().endswith("    url = s3://bucket/x\n")
+    assert "aws s3 mb s3://bucket\n" in (root / "README.md").read_text()
+
+
+def test_a_project_whose_data_stays_here_has_nothing_of_s3(tmp_path):
+    root = bake(tmp_path, _renate_stages="./wheel.whl")
+    assert (root / "requirements.txt").read_text() == "./wheel.whl\npytest\n"
+    config = (root / ".dvc" / "config").read_text()
+    assert config.endswith("    url = ../../model-updates-dvc-remote\n")
+    assert "s3" not in config + (root / "README.md").read_text()
+
+
+def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
+    endpoint = "http://127.0.0.1:9000"
+    root = bake(tmp_path, dvc_remote="s3://bucket/x", _s3_endpoint_url=endpoint)
+    config = configparser.ConfigParser()
+    config.read(root / ".dvc" / "config")
+    assert dict(config["'remote \"storage\"'"]) == {
+        "url": "s3://bucket/x",
+        "endpointurl": endpoint,
+    }
+    assert f"aws s3 mb s3://bucket --endpoint-url {endpoint}\n" in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("remote", "endpoint"),
+    [
+        ("s3://", ""),
+        ("s3:///folder", ""),
+        ("s3:bucket/folder", ""),
+        ("S3://bucket/folder", ""),
+        ("s3://Bucket/folder", ""),
+        ("s3://bucket//folder", ""),
+        ("s3://my bucket", ""),
+        (" ", ""),
+        ("s3://bucket/folder", "127.0.0.1:9000"),
+        ("../folder", "http://127.0.0.1:9000"),
+    ],
+)
+def test_a_remote_that_is_no_place_is_refused(tmp_path, capfd, remote, endpoint):
+    with pytest.raises(FailedHookException):
+        bake(tmp_path / "in", dvc_remote=remote, _s3_endpoint_url=endpoint)
+    assert f"is '{endpoint or remote}': expected" in capfd.readouterr().err
+    assert not (tmp_path / "in" / "model-updates").exists()
+
+
+@pytest.mark.parametrize("name", ["update", "should-update"])
+def test_the_workflows_hand_on_what_s3_asks_for(tmp_path, name):
+    workflow = yaml.safe_load((bake(tmp_path) / f".github/workflows/{name}.yml").read_text())
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"} <= {
+        *workflow["env"]
+    }
 
 
 def test_the_workflow_runs_an_update_and_posts_its_report(tmp_path):

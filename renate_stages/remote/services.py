@@ -1,0 +1,176 @@
+"""The services that keep files, as fsspec reaches them: what differs between S3, folders and others."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from renate_stages.errors import InvalidUrlError, MissingExtraError
+from renate_stages.remote import checksums
+from renate_stages.remote.checksums import Content
+
+_CURE = "write s3://bucket/folder, a URL of another protocol that fsspec knows, or a local path"
+_S3 = ("s3", "s3a")
+_OBJECT_STORES = ("gs", "gcs", "abfs", "abfss", "az", "adl")
+
+
+class Service:
+    """A file system of fsspec; paths are as it names them.
+
+    Args:
+        fs: The file system.
+    """
+
+    def __init__(self, fs: Any) -> None:
+        self.fs = fs
+        self.protocol: str = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+
+    def ask(self, path: str) -> Mapping[str, Any]:
+        """Return what it says of a file now: `size`, `type`, perhaps something of its content.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        self.fs.invalidate_cache()
+        return self.fs.info(path)
+
+    def find(self, path: str) -> dict[str, dict[str, Any]]:
+        """Return what it says of each file under a folder now, by path."""
+        self.fs.invalidate_cache()
+        found = self.fs.find(path, detail=True)
+        return {
+            name: answer
+            for name, answer in sorted(found.items())
+            if answer["type"] == "file" and not name.endswith("/")  # S3's consoles make folders
+        }
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+        return self.fs.cat_file(path)
+
+    def write(self, path: str, content: Content) -> Mapping[str, Any] | None:
+        """Write a file whole; return what the service says of what arrived, if it says that."""
+        self._in_place(path, lambda place: self._write(place, content))
+        return None
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Write a file's content to a place here."""
+        self.fs.get_file(path, str(target))
+
+    def copy(self, source: str, path: str) -> None:
+        """Copy a file without its content coming here."""
+        self._in_place(path, lambda place: self.fs.cp_file(source, place))
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self.fs.rm_file(path)
+
+    def agrees(self, path: str, answer: Mapping[str, Any], content: Content) -> bool | None:
+        """Return whether a file has this content, as far as the service tells; None: it does not."""
+        if self.protocol not in ("file", "memory"):
+            return None
+        return self.read(path) == (content if isinstance(content, bytes) else content.read_bytes())
+
+    def _write(self, path: str, content: Content) -> None:
+        if isinstance(content, bytes):
+            self.fs.pipe_file(path, content)
+        else:
+            self.fs.put_file(str(content), path)
+
+    def _in_place(self, path: str, write: Callable[[str], None]) -> None:
+        if self.protocol not in _OBJECT_STORES:  # where making a folder might make a bucket
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        write(path)
+
+
+class Folder(Service):
+    """Files of this machine: written beside their place, and renamed in."""
+
+    def _in_place(self, path: str, write: Callable[[str], None]) -> None:
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = beside_of(place)
+        try:
+            write(beside.as_posix())
+            beside.replace(place)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+class S3(Service):
+    """S3: an object appears when all of it has arrived, and has an ETag."""
+
+    def ask(self, path: str) -> Mapping[str, Any]:
+        bucket, key, _ = self.fs.split_path(path)
+        head = self.fs.call_s3("head_object", Bucket=bucket, Key=key)
+        return {**head, "size": head["ContentLength"], "type": "file"}
+
+    def write(self, path: str, content: Content) -> Mapping[str, Any] | None:
+        part = checksums.part_size(checksums.size_of(content))
+        if checksums.size_of(content) >= 2 * part:
+            self.fs.put_file(str(content), path, chunksize=part)
+            return None
+        bucket, key, _ = self.fs.split_path(path)
+        body = content if isinstance(content, bytes) else content.read_bytes()
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        answer = self.fs.call_s3(
+            "put_object",
+            Bucket=bucket,
+            Key=key,
+            Body=body,
+            ContentMD5=base64.b64encode(digest).decode(),  # it refuses other bytes by itself
+        )
+        return {**answer, "size": len(body)}
+
+    def copy(self, source: str, path: str) -> None:
+        self.fs.cp_file(source, path)
+
+    def agrees(self, path: str, answer: Mapping[str, Any], content: Content) -> bool | None:
+        return checksums.agrees_with_etag(answer, content)
+
+
+def at(url: str | Path) -> tuple[str, Service, str]:
+    """Return a URL without its last slash, the service it names, and its path there.
+
+    Raises:
+        InvalidUrlError: If its protocol is unknown, lacks its package, or it names no bucket.
+        MissingExtraError: If it is in S3 and the extra `s3` is not installed.
+    """
+    import fsspec
+
+    protocol, separator, rest = str(url).rpartition("://")
+    shown = protocol + separator + (rest.rstrip("/") or rest)
+    protocol = protocol or "file"
+    if protocol not in fsspec.available_protocols():
+        raise InvalidUrlError(shown, f"the protocol {protocol!r} is unknown", _CURE)
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol in _S3:
+        # s3fs repeats the parts of a large file; botocore's own repeating would multiply ours.
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+        options["max_concurrency"] = 4
+    try:
+        fs, root = fsspec.url_to_fs(shown, **options)
+    except ImportError as error:
+        if protocol in _S3:
+            raise MissingExtraError(shown, "s3fs", "s3") from error
+        cure = "install that package beside renate-stages"
+        raise InvalidUrlError(shown, str(error), cure) from error
+    except ValueError as error:
+        raise InvalidUrlError(shown, str(error), _CURE) from error
+    root = root.rstrip("/")
+    if protocol in (*_S3, *_OBJECT_STORES) and not root.split("/")[0]:
+        raise InvalidUrlError(shown, "it names no bucket", "write s3://bucket/folder")
+    if protocol in _S3:
+        fs.retries = 3
+        return shown, S3(fs), root
+    return shown, Folder(fs) if protocol == "file" else Service(fs), root
+
+
+def beside_of(path: Path) -> Path:
+    """Return where this thread writes a file before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")

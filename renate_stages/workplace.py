@@ -1,0 +1,64 @@
+"""Where a job from Python works: a folder laid out as a project's, for as long as the job runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from renate_stages import files, state, yaml_file
+from renate_stages.params import Params
+from renate_stages.project import Project
+
+
+@contextmanager
+def workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project]:
+    """Yield a folder laid out as a project's, that is gone when all went well.
+
+    Args:
+        root: A folder that stays when the job is killed, for one job at a time; None: a passing one.
+        beside: Where a passing one lies.
+        config: The user's functions.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    if root is None:
+        with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
+            yield Project(Path(scratch), config.resolve())
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    project = Project(root.resolve(), config.resolve())
+    with project.lock("search of run_training_job"):
+        yield project
+        shutil.rmtree(root)
+
+
+def lay_out(project: Project, params: Params, source: Path | None, *, may_go: bool = False) -> None:
+    """Write the parameters and link the parent; what a killed job left but its trials goes.
+
+    Args:
+        project: The workplace.
+        params: Written as its `params.yaml`.
+        source: The state to start from; None: the empty one.
+        may_go: Whether other jobs may displace it while this one runs: then its files are linked.
+    """
+    work = project.prepared.parent
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    if project.parent.is_symlink():
+        project.parent.unlink()
+    shutil.rmtree(project.parent, ignore_errors=True)
+    if source is not None and may_go:
+        shutil.copytree(source, project.parent, copy_function=_link)
+    elif source is not None:
+        project.parent.symlink_to(source.resolve(), target_is_directory=True)
+    else:
+        project.parent.mkdir()
+        state.write_empty(project.parent)
+    project.restored.symlink_to(project.parent, target_is_directory=True)
+    files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
+
+
+def _link(source: str, target: str) -> None:
+    files.link_or_copy(Path(source), Path(target))

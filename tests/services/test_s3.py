@@ -1,0 +1,301 @@
+"""S3 over HTTP: what travels is counted by the service, and goes wrong on the way there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sandbox import REPOSITORY, Sandbox, generate
+
+from renate_stages import errors, files, run_training_job, state
+from renate_stages.data import write_digits
+from renate_stages.remote import Storage, checksums, retries
+from renate_stages.remote.states import copy_state
+from renate_stages.state import MANIFEST
+
+VALUES = {"learning_rate": 0.05, "memory_size": 300}
+
+
+@pytest.fixture(autouse=True)
+def client(cloud, monkeypatch):
+    """This process is the client; it waits for a short time only."""
+    for name, value in cloud.client_environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(retries, "PAUSES", (0.05, 0.1, 0.2))
+
+
+@pytest.fixture
+def url(bucket):
+    return f"s3://{bucket}/states"
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """The states of two updates, in folders here; tests must not change them."""
+    folder = tmp_path_factory.mktemp("states")
+    source = None
+    for number in (1, 2):
+        write_digits(folder / f"week-{number}", number)
+        run_training_job(
+            VALUES,
+            data_path=folder / f"week-{number}",
+            input_state_url=source,
+            output_state_url=folder / str(number),
+            **arguments(folder),
+        )
+        source = folder / str(number)
+    return folder
+
+
+def arguments(folder):
+    config = REPOSITORY / "renate_config.py"
+    return {"max_epochs": 1, "config_file": config, "working_directory": folder / "work"}
+
+
+def sizes_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def put_data(url, folder):
+    Storage.at(url).put({path.name: path for path in folder.iterdir()}, "data")
+
+
+def fetch_plainly(cloud, bucket, prefix, folder):
+    """Copy what lies under a prefix, as `aws s3 sync` does."""
+    s3 = cloud.inside("s3")
+    for found in s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]:
+        path = folder / found["Key"].removeprefix(f"{prefix}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file(bucket, found["Key"], str(path))
+    return folder
+
+
+def test_of_a_second_update_only_what_is_new_travels(cloud, bucket, url, states, tmp_path):
+    results, marks = [], []
+    for number in (1, 2):
+        put_data(f"s3://{bucket}/week-{number}", states / f"week-{number}")
+        marks.append(cloud.mark())
+        results.append(
+            run_training_job(
+                VALUES,
+                data_path=f"s3://{bucket}/week-{number}",
+                input_state_url=f"{url}/1" if number == 2 else None,
+                output_state_url=f"{url}/{number}",
+                **arguments(tmp_path),
+            )
+        )
+        plain = fetch_plainly(cloud, bucket, f"states/{number}", tmp_path / str(number))
+        state.check(plain)
+        assert (plain / MANIFEST).read_bytes() == (states / str(number) / MANIFEST).read_bytes()
+
+    before = state.read_manifest(states / "1")["files"]
+    after = state.read_manifest(states / "2")["files"]
+    known = {entry["sha256"] for entry in before.values()}
+    new = {name: entry["size"] for name, entry in after.items() if entry["sha256"] not in known}
+    new[MANIFEST] = (states / "2" / MANIFEST).stat().st_size
+    assert cloud.uploads(marks[1], f"{url}/2/") == new
+    assert cloud.uploads(marks[1]) == {f"{url}/2/{name}": size for name, size in new.items()}
+    assert sum(new.values()) < 0.8 * sum(sizes_of(states / "2").values())
+    assert (results[1].sent.files, results[1].sent.bytes) == (len(new), sum(new.values()))
+
+    fetched = cloud.downloads(marks[1])
+    assert fetched.keys() == {f"{url}/1/{MANIFEST}"} | {
+        f"s3://{bucket}/week-2/{name}" for name in sizes_of(states / "week-2")
+    }, "the first update's state was here still"
+
+
+def test_a_third_machine_fetches_a_later_state_but_for_what_it_has(
+    cloud, bucket, url, states, tmp_path
+):
+    put_data(f"s3://{bucket}/week-2", states / "week-2")
+    for number in (1, 2):
+        copy_state(states / str(number), f"{url}/{number}")
+    for number in (1, 2):
+        mark = cloud.mark()
+        result = run_training_job(
+            VALUES,
+            data_path=f"s3://{bucket}/week-2",
+            input_state_url=f"{url}/{number}",
+            **arguments(tmp_path),
+        )
+        fetched = cloud.downloads(mark)
+        assert sum(fetched.values()) == result.fetched.bytes
+    names = state.read_manifest(states / "2")["files"]
+    known = {entry["sha256"] for entry in state.read_manifest(states / "1")["files"].values()}
+    new = {f"{url}/2/{name}" for name in names if names[name]["sha256"] not in known}
+    assert fetched.keys() == new | {f"{url}/2/{MANIFEST}"}
+
+
+@pytest.mark.parametrize("fault", ["throttle", "fail", "drop", "lose_answer"])
+def test_what_passes_is_tried_again(cloud, url, states, tmp_path, fault):
+    operations = ("PutObject", "HeadObject", "GetObject", "ListObjectsV2")
+    faults = [getattr(cloud, fault)(f"s3:{operation}", times=3) for operation in operations]
+    copy_state(states / "1", f"{url}/1")
+    copy_state(f"{url}/1", tmp_path / "back")
+    state.check(tmp_path / "back")
+    assert [each.met for each in faults] == [3] * 4
+
+
+def test_a_service_that_goes_in_the_middle_leaves_no_state_there_and_a_whole_one_here(
+    cloud, bucket, url, states, tmp_path
+):
+    put_data(f"s3://{bucket}/week-1", states / "week-1")
+    slow = cloud.delay("s3:PutObject", 0.05, times=None)
+    over = threading.Event()
+
+    def go_away():
+        while slow.met < 12:
+            time.sleep(0.01)
+        with cloud.offline():
+            over.wait(60)
+
+    leaving = threading.Thread(target=go_away)
+    leaving.start()
+    try:
+        with pytest.raises(errors.StateNotSentError, match="failed 4 times") as found:
+            run_training_job(
+                VALUES,
+                data_path=f"s3://{bucket}/week-1",
+                output_state_url=f"{url}/1",
+                **arguments(tmp_path),
+            )
+    finally:
+        over.set()
+        leaving.join()
+    cloud.clear_faults()
+    (unsent,) = (tmp_path / "work" / "unsent").iterdir()
+    state.check(unsent)
+    assert str(unsent) in str(found.value)
+    arrived = Storage.at(f"{url}/1").sizes()
+    assert MANIFEST not in arrived and 0 < len(arrived) < len(sizes_of(unsent))
+    with pytest.raises(errors.MissingFileError, match="no state here"):
+        run_training_job(VALUES, input_state_url=f"{url}/1", **arguments(tmp_path))
+
+    mark = cloud.mark()
+    copy_state(unsent, f"{url}/1")
+    assert cloud.uploads(mark, f"{url}/1/").keys() == sizes_of(unsent).keys() - arrived.keys()
+    state.check(fetch_plainly(cloud, bucket, "states/1", tmp_path / "plain"))
+
+
+def test_killed_in_the_middle_it_leaves_no_state_and_goes_on_where_it_was(
+    cloud, url, states, tmp_path
+):
+    slow = cloud.delay("s3:PutObject", 0.2, times=None)
+    command = ["renate-stages", "copy-state", str(states / "1"), f"{url}/1"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    sending = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
+    while slow.met < 10 and sending.poll() is None:
+        time.sleep(0.01)
+    os.killpg(sending.pid, signal.SIGKILL)
+    sending.wait()
+    cloud.clear_faults()
+    time.sleep(0.3)  # for what was on its way
+    arrived = Storage.at(f"{url}/1").sizes()
+    assert MANIFEST not in arrived and 0 < len(arrived) < len(sizes_of(states / "1")) - 1
+    mark = cloud.mark()
+    copy_state(states / "1", f"{url}/1")
+    sent = cloud.uploads(mark, f"{url}/1/")
+    assert sent.keys() == sizes_of(states / "1").keys() - arrived.keys()
+
+
+def test_other_bytes_than_were_sent_are_noticed_and_sent_again(
+    cloud, url, states, monkeypatch, tmp_path
+):
+    from s3fs import S3FileSystem
+
+    whole, wrong = S3FileSystem.call_s3, []
+
+    def call(self, method, *rest, **arguments):
+        if method == "put_object" and "safetensors" in arguments["Key"] and len(wrong) < 2:
+            wrong.append(arguments["Key"])
+            del arguments["ContentMD5"]  # by which the service would refuse it
+            content = arguments["Body"]
+            arguments["Body"] = content[:-1] + bytes([content[-1] ^ 1])
+        return whole(self, method, *rest, **arguments)
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", call)
+    copy_state(states / "1", f"{url}/1")
+    assert len(wrong) == 2
+    copy_state(f"{url}/1", tmp_path / "back")
+    state.check(tmp_path / "back")
+
+
+def test_a_large_file_goes_in_parts_that_are_checked_too(cloud, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(checksums, "PART", 5 * 2**20)
+    (tmp_path / "large").write_bytes(os.urandom(11 * 2**20))
+    paths = {"large": tmp_path / "large"}
+    storage = Storage.at(f"s3://{bucket}/files")
+    throttled, mark = cloud.throttle("s3:UploadPart", times=2), cloud.mark()
+    storage.put(paths)
+    assert [call.name for call in cloud.calls(mark)].count("s3:UploadPart") == 3
+    assert throttled.met == 2 and cloud.uploads(mark, f"{storage.url}/") == {"large": 11 * 2**20}
+    assert storage.same(paths) == {"large"}
+    copy = storage.child("copy")
+    copy.copy(storage, {"large": "large"})
+    assert copy.same(paths) == {"large"}, "put at once, it has another ETag"
+    entry = {"size": 11 * 2**20, "sha256": files.sha256(tmp_path / "large")}
+    storage.get({"large": tmp_path / "back"}, {"large": entry})
+    content = bytearray((tmp_path / "large").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "large").write_bytes(content)
+    assert storage.same(paths) == set()
+
+
+def test_what_another_client_puts_is_seen_at_once(cloud, bucket):
+    storage = Storage.at(f"s3://{bucket}/files")
+    assert storage.sizes() == {} and not storage.has("a")
+    cloud.inside("s3").put_object(Bucket=bucket, Key="files/a", Body=b"abc")
+    cloud.inside("s3").put_object(Bucket=bucket, Key="files/", Body=b"")  # as S3's console does
+    assert storage.sizes() == {"a": 3} and storage.has("a") and storage.read("a") == b"abc"
+
+
+def test_what_does_not_pass_is_one_clear_error_at_once(cloud, bucket, url, states, monkeypatch):
+    denied = cloud.refuse("s3:PutObject", "AccessDenied", "Access Denied", None, status=403)
+    with pytest.raises(errors.RemoteRefusedError, match="get-caller-identity"):
+        Storage.at(url).write("a", b"abc")
+    assert denied.met == 1
+    cloud.clear_faults()
+    with pytest.raises(errors.RemoteRefusedError, match="no such bucket"):
+        copy_state(states / "1", f"s3://{bucket}-not/1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(errors.RemoteRefusedError, match="AWS_ACCESS_KEY_ID"):
+        Storage.at(url).sizes()
+
+
+class S3Project(Sandbox):
+    @property
+    def environment(self):
+        kept = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        del kept["AWS_ENDPOINT_URL"]  # it is in .dvc/config
+        return super().environment | kept
+
+
+def test_a_project_keeps_its_data_in_s3_and_a_clone_has_it(cloud, bucket, tmp_path):
+    endpoint = cloud.client_environment["AWS_ENDPOINT_URL"]
+    remote = f"s3://{bucket}/updates"
+    made = generate(tmp_path / "made", dvc_remote=remote, _s3_endpoint_url=endpoint)
+    project = S3Project(made.root)
+    project.run("renate-stages", "init")
+    mark = cloud.mark()
+    project.run("dvc", "push", "-q")
+    sent = cloud.uploads(mark, f"{remote}/")
+    assert sent and not any(name.startswith("..") for name in sent)
+    mark = cloud.mark()
+    clone = S3Project(project.clone().root)
+    clone.run("dvc", "pull", "-q", "data/incoming.dvc", "parent.dvc")
+    for folder in ("data/incoming", "parent-state"):
+        assert clone.hashes(folder) == project.hashes(folder) != {}
+    assert cloud.downloads(mark, f"{remote}/")
+    assert "AWS" not in clone.read(".dvc/config")

@@ -1,0 +1,378 @@
+"""The files under a URL: sent, verified, fetched, repeated where that can help."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import sys
+import threading
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from renate_stages import errors, files
+from renate_stages.remote import Storage, Traffic, checksums, retries
+from renate_stages.remote import progress as progress_module
+from renate_stages.remote.progress import Progress, readable
+
+
+@pytest.fixture(autouse=True)
+def service(monkeypatch):
+    """An empty service in memory, and no waiting."""
+    monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    return MemoryFileSystem.store
+
+
+@pytest.fixture(params=["memory", "path", "file"])
+def storage(request, tmp_path):
+    places = {"memory": "memory://bucket/1", "path": tmp_path / "there/1"}
+    return Storage.at(places.get(request.param, f"file://{tmp_path}/there/1"))
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Local files by name: some in folders, one empty."""
+    found = {}
+    for name, content in {"a": b"abc", "deep/er/b": b"\0" * 5000, "empty": b""}.items():
+        found[name] = tmp_path / "here" / name
+        found[name].parent.mkdir(parents=True, exist_ok=True)
+        found[name].write_bytes(content)
+    return found
+
+
+def entries_of(paths):
+    return {
+        name: {"size": path.stat().st_size, "sha256": files.sha256(path)}
+        for name, path in paths.items()
+    }
+
+
+def flaky(monkeypatch, method, *failures):
+    """Have a method of the service fail with each of these in turn, and then work."""
+    whole, left, lock = getattr(MemoryFileSystem, method), list(failures), threading.Lock()
+    calls = []
+
+    def call(self, *args, **kwargs):
+        with lock:
+            calls.append(args)
+            failure = left.pop(0) if left else None
+        if failure is not None:
+            raise failure
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, method, call)
+    return calls
+
+
+class AnswerError(Exception):
+    """What botocore raises on an answer with an error."""
+
+    def __init__(self, code, status):
+        super().__init__(f"An error occurred ({code})")
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+class TestFiles:
+    def test_are_sent_listed_fetched_and_removed(self, storage, paths, tmp_path):
+        sizes = {"a": 3, "deep/er/b": 5000, "empty": 0}
+        assert storage.sizes() == {} and not storage.has("a")
+        assert storage.put(paths) == Traffic(3, 5003)
+        assert storage.sizes() == sizes
+        assert storage.sizes("deep") == {"deep/er/b": 5000} == storage.sizes("deep/er/b")
+        assert storage.child("deep").sizes() == {"er/b": 5000}
+        assert storage.has("a") and not storage.has("deep") and not storage.has("c")
+        targets = {name: tmp_path / "back" / name for name in paths}
+        assert storage.get(targets, entries_of(paths)) == Traffic(3, 5003)
+        assert entries_of(targets) == entries_of(paths)
+        storage.remove(["a", "never there"])
+        assert storage.sizes().keys() == sizes.keys() - {"a"}
+
+    def test_are_copied_on_the_side_of_the_service(self, storage, paths):
+        storage.put(paths)
+        assert storage.child("copy").copy(storage, {"x/y": "deep/er/b"}) == Traffic()
+        assert storage.child("copy").same({"x/y": paths["deep/er/b"]}) == {"x/y"}
+        with pytest.raises(errors.MissingFileError, match="nothing"):
+            storage.copy(storage, {"x": "nothing"})
+
+    def test_are_not_copied_between_services(self, tmp_path):
+        with pytest.raises(errors.RemoteRefusedError, match="another service"):
+            Storage.at("memory://bucket").copy(Storage.at(tmp_path), {"a": "a"})
+
+    def test_are_the_same_by_content_not_by_size(self, storage, paths):
+        storage.put(paths)
+        storage.write("a", b"xyz")
+        assert storage.same(paths) == {"deep/er/b", "empty"}
+
+    def test_are_read_and_written_whole(self, storage):
+        storage.write("b/c", b"one")
+        storage.write("b/c", b"three")
+        assert storage.read("b/c") == b"three"
+        with pytest.raises(errors.MissingFileError, match="nothing is missing"):
+            storage.read("nothing")
+
+    def test_have_a_version_that_changes_with_them(self, storage, paths):
+        storage.put(paths)
+        before = storage.versions()
+        assert storage.versions() == before
+        storage.write("a", b"xyz")
+        after = storage.versions()
+        assert {name for name in before if before[name] != after[name]} == {"a"}
+
+    def test_that_are_sent_are_only_read(self, storage, paths):
+        before = {name: path.stat() for name, path in paths.items()}
+        storage.put(paths)
+        for name, path in paths.items():
+            now = path.stat()
+            assert (now.st_ino, now.st_mtime_ns) == (before[name].st_ino, before[name].st_mtime_ns)
+
+    def test_in_a_local_folder_are_replaced_and_never_written_through_a_link(self, tmp_path, paths):
+        storage = Storage.at(tmp_path / "there")
+        storage.write("a", b"old")
+        (tmp_path / "linked").hardlink_to(tmp_path / "there" / "a")
+        storage.put({"a": paths["a"]})
+        storage.copy(storage, {"a": "a"})
+        assert (tmp_path / "linked").read_bytes() == b"old"
+        assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
+
+    def test_go_many_at_a_time(self, paths, monkeypatch):
+        together = threading.Barrier(3, timeout=20)
+        whole = MemoryFileSystem.put_file
+
+        def meet(self, *args, **kwargs):
+            together.wait()  # for ever, if they came one after the other
+            return whole(self, *args, **kwargs)
+
+        monkeypatch.setattr(MemoryFileSystem, "put_file", meet)
+        assert Storage.at("memory://b").put(paths).files == 3
+
+
+class TestAFailure:
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            ConnectionResetError("reset"),
+            TimeoutError(),
+            caused(OSError(errno.EBUSY, "slow down"), AnswerError("SlowDown", 503)),
+            AnswerError("ServiceUnavailable", 503),
+            AnswerError("503", 503),
+            AnswerError("Unheard", 500),
+            AnswerError("Unheard", 429),
+            type("ReadTimeoutError", (type("HTTPClientError", (Exception,), {}),), {})("slow"),
+        ],
+        ids=repr,
+    )
+    def test_that_can_pass_is_tried_again(self, paths, monkeypatch, failure):
+        calls = flaky(monkeypatch, "put_file", failure, failure)
+        storage = Storage.at("memory://bucket")
+        storage.put({"a": paths["a"]})
+        assert len(calls) == 3 and storage.read("a") == b"abc"
+
+    @pytest.mark.parametrize(
+        ("failure", "message"),
+        [
+            (PermissionError("no"), "aws sts get-caller-identity"),
+            (caused(PermissionError("no"), AnswerError("AccessDenied", 403)), "get-caller-ident"),
+            (caused(FileNotFoundError("x"), AnswerError("NoSuchBucket", 404)), "make the bucket"),
+            (type("NoCredentialsError", (Exception,), {})("none"), "AWS_ACCESS_KEY_ID"),
+            (AnswerError("InvalidRequest", 400), "InvalidRequest"),
+            (NotImplementedError("read-only"), "read-only"),
+        ],
+        ids=repr,
+    )
+    def test_that_stays_is_one_clear_error_at_once(self, paths, monkeypatch, failure, message):
+        calls = flaky(monkeypatch, "put_file", *[failure] * 9)
+        with pytest.raises(errors.RemoteRefusedError, match=message) as found:
+            Storage.at("memory://bucket").put({"a": paths["a"]})
+        assert len(calls) == 1 and "memory://bucket/a" in str(found.value)
+
+    def test_each_time_says_how_often_it_was_tried(self, paths, monkeypatch):
+        calls = flaky(monkeypatch, "put_file", *[ConnectionResetError("reset")] * 9)
+        with pytest.raises(errors.RemoteUnreachableError, match=r"failed 4 times.*reset"):
+            Storage.at("memory://bucket").put({"a": paths["a"]})
+        assert len(calls) == 4
+
+    def test_of_ours_is_not_hidden(self, paths, monkeypatch):
+        flaky(monkeypatch, "put_file", TypeError("a defect"))
+        with pytest.raises(TypeError, match="a defect"):
+            Storage.at("memory://bucket").put({"a": paths["a"]})
+
+    def test_for_want_of_room_stays_what_it_is(self, tmp_path, monkeypatch):
+        Storage.at("memory://b").write("a", b"abc")
+        flaky(monkeypatch, "get_file", OSError(errno.ENOSPC, "full"))
+        with pytest.raises(OSError, match="full"):
+            Storage.at("memory://b").get({"a": tmp_path / "a"}, {"a": {"size": 3}})
+
+    def test_begins_no_further_file(self, tmp_path, monkeypatch):
+        calls = flaky(monkeypatch, "put_file", *[PermissionError("no")] * 1000)
+        (tmp_path / "a").write_bytes(b"abc")
+        with pytest.raises(errors.RemoteRefusedError):
+            Storage.at("memory://b").put({str(number): tmp_path / "a" for number in range(1000)})
+        assert len(calls) < 100
+
+    def test_waits_longer_each_time_and_never_as_long_as_others(self, monkeypatch):
+        waited: list[float] = []
+        monkeypatch.setattr(retries, "PAUSES", (1.0, 2.0, 4.0))
+        monkeypatch.setattr(retries.time, "sleep", waited.append)
+
+        def fail():
+            raise TimeoutError
+
+        for _ in range(20):
+            with pytest.raises(errors.RemoteUnreachableError):
+                retries.attempt("asking", "memory://b", fail)
+        for number, pause in enumerate((1.0, 2.0, 4.0)):
+            of_this = waited[number::3]
+            assert pause / 2 <= min(of_this) < max(of_this) <= pause * 1.5
+
+
+class TestOtherBytes:
+    @pytest.mark.parametrize("wrong", [b"ab", b"xyz", b""])
+    def test_that_arrive_are_sent_again(self, paths, monkeypatch, wrong):
+        whole, times = MemoryFileSystem.put_file, []
+
+        def put(self, local, path, **kwargs):
+            times.append(path)
+            if len(times) < 3:
+                self.pipe_file(path, wrong)
+            else:
+                whole(self, local, path, **kwargs)
+
+        monkeypatch.setattr(MemoryFileSystem, "put_file", put)
+        storage = Storage.at("memory://b")
+        storage.put({"a": paths["a"]})
+        assert storage.read("a") == b"abc" and len(times) == 3
+
+    def test_that_arrive_each_time_are_an_error(self, paths, monkeypatch):
+        monkeypatch.setattr(
+            MemoryFileSystem, "put_file", lambda self, _, path, **__: self.pipe_file(path, b"xyz")
+        )
+        with pytest.raises(errors.DamagedTransferError, match=r"memory://b/a .*other bytes"):
+            Storage.at("memory://b").put({"a": paths["a"]})
+
+    @pytest.mark.parametrize(
+        ("content", "problem"), [(b"xyz", "SHA-256"), (b"abcd", "4 bytes, expected 3")]
+    )
+    def test_are_never_put_in_place(self, tmp_path, paths, content, problem):
+        storage, target = Storage.at("memory://b"), tmp_path / "back" / "a"
+        storage.write("a", content)
+        target.parent.mkdir()
+        target.write_bytes(b"old")
+        with pytest.raises(errors.DamagedTransferError, match=problem):
+            storage.get({"a": target}, entries_of(paths))
+        assert target.read_bytes() == b"old" and len(list(target.parent.iterdir())) == 1
+
+    def test_of_a_transfer_that_broke_off_are_never_put_in_place(
+        self, tmp_path, monkeypatch, paths
+    ):
+        storage, target = Storage.at("memory://b"), tmp_path / "back" / "a"
+        storage.write("a", b"abc")
+
+        def half(self, path, local, **kwargs):
+            Path(local).write_bytes(b"a")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(MemoryFileSystem, "get_file", half)
+        with pytest.raises(KeyboardInterrupt):
+            storage.get({"a": target}, entries_of(paths))
+        assert list(target.parent.iterdir()) == []
+
+
+class TestAPlace:
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("nothing://bucket/x", "protocol 'nothing' is unknown"),
+            ("s3://", "names no bucket"),
+            ("s3:///x", "names no bucket"),
+            ("gs://bucket/x", "gcsfs"),
+        ],
+    )
+    def test_that_cannot_be_reached_is_refused_before_any_work(self, url, problem):
+        with pytest.raises(errors.InvalidUrlError, match=problem):
+            Storage.at(url)
+
+    def test_in_s3_needs_the_extra(self, monkeypatch):
+        def missing(*_, **__):
+            raise ImportError("Install s3fs to access S3")
+
+        monkeypatch.setattr(fsspec, "url_to_fs", missing)
+        with pytest.raises(errors.MissingExtraError, match=r"renate-stages\[s3\]"):
+            Storage.at("s3://bucket/x")
+
+    def test_has_its_name_without_a_last_slash(self):
+        storage = Storage.at("s3://bucket/x/")
+        assert storage.url == "s3://bucket/x" and storage.url_of("a/b") == "s3://bucket/x/a/b"
+        assert storage.child("y").url == "s3://bucket/x/y"
+        assert Storage.at("memory://").url_of("a") == "memory://a"
+
+
+class TestAnETag:
+    """By the published rule: MD5 of the content; in parts, MD5 of the parts' MD5s and their number."""
+
+    def test_of_a_file_put_at_once(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"abc")
+        right = {"ETag": '"900150983cd24fb0d6963f7d28e17f72"'}
+        for content in (b"abc", tmp_path / "a"):
+            assert checksums.agrees_with_etag(right, content) is True
+        assert checksums.agrees_with_etag(right, b"abd") is False
+
+    def test_of_a_file_put_in_parts(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(checksums, "PART", 2)
+        (tmp_path / "a").write_bytes(b"abc")
+        parts = hashlib.md5(b"ab").digest() + hashlib.md5(b"c").digest()
+        right = {"ETag": f'"{hashlib.md5(parts).hexdigest()}-2"'}
+        for content in (b"abc", tmp_path / "a"):
+            assert checksums.agrees_with_etag(right, content) is True
+        assert checksums.agrees_with_etag(right, b"abd") is False
+        assert checksums.agrees_with_etag({"ETag": f'"{"0" * 32}-3"'}, b"abc") is None
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {},
+            {"ETag": '"0x8D"'},
+            {"ETag": f'"{"0" * 32}"', "ServerSideEncryption": "aws:kms"},
+            {"ETag": f'"{"0" * 32}"', "SSECustomerAlgorithm": "AES256"},
+        ],
+    )
+    def test_that_says_nothing_of_the_content_proves_nothing(self, answer):
+        assert checksums.agrees_with_etag(answer, b"abc") is None
+
+    def test_of_the_largest_file_has_no_more_parts_than_s3_allows(self):
+        assert -(-5 * 2**40 // checksums.part_size(5 * 2**40)) <= 10_000
+
+
+class TestProgress:
+    def test_is_one_plain_line_where_nobody_watches(self, capsys):
+        with Progress("sending", "state", "memory://b", 2, 3000) as progress:
+            progress.add(1000)
+            progress.add(2000)
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("sending state: 2 files, 3.0 kB, in ")
+        assert err.count("\n") == 1
+
+    def test_is_a_line_now_and_then_when_it_takes_long(self, capsys, monkeypatch):
+        monkeypatch.setattr(progress_module, "_QUIET", -1.0)
+        with Progress("sending", "state", "memory://b", 2, 3000) as progress:
+            progress.add(1000)
+        assert "sending state: 1 of 2 files, 1.0 kB of 3.0 kB\n" in capsys.readouterr().err
+
+    def test_is_a_bar_on_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        with Progress("fetching", "data", "memory://b", 2, 3000) as progress:
+            progress.add(1500)
+        line = f"\rfetching data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\n"
+        assert capsys.readouterr().err == line
+
+    def test_bytes_are_readable(self):
+        shown = [readable(size) for size in (0, 999, 1500, 2_500_000, 3e12)]
+        assert shown == ["0 bytes", "999 bytes", "1.5 kB", "2.5 MB", "3000.0 GB"]

@@ -1,0 +1,98 @@
+"""New data at a URL: only what changed travels, and what is gone there goes here."""
+
+from __future__ import annotations
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from renate_stages import errors
+from renate_stages.remote import Storage, Traffic, retries
+from renate_stages.remote.data import bring_data
+
+
+@pytest.fixture(autouse=True)
+def service(monkeypatch):
+    """An empty service in memory, and no waiting."""
+    monkeypatch.setattr(retries, "PAUSES", (0.0,))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+
+
+@pytest.fixture
+def there():
+    storage = Storage.at("memory://bucket/week-1")
+    for name, content in {"a.csv": b"one", "images/b.npy": b"three", "empty": b""}.items():
+        storage.write(name, content)
+    return storage
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_folder_holds_the_files_alone(there, tmp_path):
+    folder, fetched = bring_data(there, tmp_path)
+    assert contents(folder) == {"a.csv": b"one", "images/b.npy": b"three", "empty": b""}
+    assert fetched == Traffic(3, 8)
+
+
+def test_what_is_here_does_not_travel_again(there, tmp_path):
+    first, _ = bring_data(there, tmp_path)
+    assert bring_data(there, tmp_path) == (first, Traffic())
+
+
+def test_what_changed_there_travels_and_what_is_gone_there_goes(there, tmp_path):
+    bring_data(there, tmp_path)
+    there.write("a.csv", b"two")  # of the same size
+    there.remove(["empty"])
+    there.write("images/c.npy", b"four")
+    folder, fetched = bring_data(there, tmp_path)
+    assert contents(folder) == {"a.csv": b"two", "images/b.npy": b"three", "images/c.npy": b"four"}
+    assert fetched == Traffic(2, 7)
+
+
+def test_what_was_changed_or_added_here_is_as_there_again(there, tmp_path):
+    folder, _ = bring_data(there, tmp_path)
+    before = contents(folder)
+    (folder / "a.csv").write_bytes(b"own")
+    (folder / "images" / "own.npy").write_bytes(b"mine")
+    again, fetched = bring_data(there, tmp_path)
+    assert again == folder and contents(folder) == before and fetched == Traffic(1, 3)
+
+
+def test_after_a_failure_only_the_rest_travels(there, tmp_path, monkeypatch):
+    whole = MemoryFileSystem.get_file
+
+    def get(self, path, local, **kwargs):
+        if path.endswith("b.npy"):
+            raise PermissionError("no")
+        return whole(self, path, local, **kwargs)
+
+    monkeypatch.setattr("renate_stages.remote.storage.WORKERS", 1)
+    with monkeypatch.context() as failing:
+        failing.setattr(MemoryFileSystem, "get_file", get)
+        with pytest.raises(errors.RemoteRefusedError, match=r"week-1/images/b\.npy"):
+            bring_data(there, tmp_path)
+    assert bring_data(there, tmp_path)[1] == Traffic(1, 5)
+
+
+def test_folders_of_the_same_name_are_told_apart(there, tmp_path):
+    other = Storage.at("memory://elsewhere/week-1")
+    other.write("a.csv", b"other")
+    assert bring_data(there, tmp_path)[0] != bring_data(other, tmp_path)[0]
+
+
+@pytest.mark.parametrize("url", ["memory://bucket/week-9", "memory://bucket/week-1/a.csv"])
+def test_where_there_are_no_files_is_said(there, tmp_path, url):
+    with pytest.raises(errors.MissingFileError, match="no files under it"):
+        bring_data(Storage.at(url), tmp_path)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(there, tmp_path, monkeypatch):
+    monkeypatch.setattr(Storage, "versions", lambda self: {"../evil": {"size": 1, "mark": ""}})
+    with pytest.raises(errors.InvalidUrlError, match="evil"):
+        bring_data(there, tmp_path / "work")

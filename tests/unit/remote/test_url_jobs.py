@@ -1,0 +1,142 @@
+"""`run_training_job` with states and data at URLs."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from small_project import REPOSITORY
+
+from renate_stages import errors, run_training_job, state
+from renate_stages.data import write_digits
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.remote import Storage, Traffic, retries
+from renate_stages.remote.states import copy_state
+from renate_stages.workplace import lay_out
+
+VALUES = {"learning_rate": 0.05, "memory_size": 300}
+STATES = "memory://bucket/states"
+
+
+@pytest.fixture(autouse=True)
+def service(monkeypatch):
+    """An empty service in memory, and no waiting."""
+    monkeypatch.setattr(retries, "PAUSES", (0.0,))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    for number in (1, 2):
+        write_digits(tmp_path / f"week-{number}", number)
+        names = {path.name: path for path in (tmp_path / f"week-{number}").iterdir()}
+        Storage.at(f"memory://bucket/week-{number}").put(names)
+    return {
+        "max_epochs": 1,
+        "config_file": REPOSITORY / "renate_config.py",
+        "working_directory": tmp_path / "work",
+    }
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def both_updates(arguments, data, states):
+    first = run_training_job(
+        VALUES, data_path=f"{data}/week-1", output_state_url=f"{states}/1", **arguments
+    )
+    second = run_training_job(
+        VALUES,
+        data_path=f"{data}/week-2",
+        input_state_url=f"{states}/1",
+        output_state_url=f"{states}/2",
+        **arguments,
+    )
+    return first, second
+
+
+def test_two_updates_give_the_same_bytes_as_with_folders(tmp_path, arguments):
+    first, second = both_updates(arguments, "memory://bucket", STATES)
+    assert first.state is not None and second.state is not None
+    here = both_updates(
+        {**arguments, "working_directory": tmp_path / "plain"}, tmp_path, tmp_path / "states"
+    )
+    for number, result, plain in ((1, first, here[0]), (2, second, here[1])):
+        there = Storage.at(f"{STATES}/{number}")
+        expected = contents(tmp_path / "states" / str(number))
+        assert {name: there.read(name) for name in there.sizes()} == expected
+        assert contents(result.state.folder) == expected, "and so the copy that stays here"
+        assert result.metrics == plain.metrics
+        assert plain.sent == plain.fetched == Traffic()
+    new = second.sent.bytes / sum(Storage.at(f"{STATES}/2").sizes().values())
+    assert new < 0.8, "the first update's holdout and memory did not travel"
+    manifest = len((first.state.folder / "state.json").read_bytes())
+    data = Storage.at("memory://bucket/week-2").sizes()
+    assert second.fetched == Traffic(1 + len(data), manifest + sum(data.values()))
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"incoming", "states"}
+
+
+def test_what_can_be_refused_is_refused_before_any_data_travels(tmp_path, arguments, monkeypatch):
+    both_updates(arguments, "memory://bucket", STATES)
+    monkeypatch.setattr(MemoryFileSystem, "get_file", None)
+    again = {**arguments, "working_directory": tmp_path / "new", "data_path": "memory://bucket/w"}
+    with pytest.raises(errors.StateExistsError, match="states/1"):
+        run_training_job(VALUES, output_state_url=f"{STATES}/1", **again)
+    with pytest.raises(errors.PlaceTakenError, match=r"1/evaluations\.csv"):
+        run_training_job(VALUES, output_state_url=STATES, **again)
+    with pytest.raises(errors.MissingFileError, match="states/9/state"):
+        run_training_job(VALUES, input_state_url=f"{STATES}/9", **again)
+    with pytest.raises(errors.InvalidUrlError, match="'s4' is unknown"):
+        run_training_job(VALUES, output_state_url="s4://bucket/1", **again)
+    with pytest.raises(errors.InvalidParamsError, match="max_epochs"):
+        run_training_job(VALUES, input_state_url=f"{STATES}/1", **{**again, "max_epochs": "many"})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("failing", ["put_file", "pipe_file"])
+def test_a_state_that_cannot_be_sent_stays_here_whole_and_can_be_sent_later(
+    arguments, tmp_path, monkeypatch, failing
+):
+    def refuse(*_, **__):
+        raise ConnectionResetError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryFileSystem, failing, refuse)
+        with pytest.raises(errors.StateNotSentError, match="Nothing is lost") as found:
+            run_training_job(
+                VALUES,
+                data_path="memory://bucket/week-1",
+                output_state_url=f"{STATES}/1",
+                **arguments,
+            )
+    (unsent,) = (tmp_path / "work" / "unsent").iterdir()
+    state.check(unsent)
+    assert f"`renate-stages copy-state {unsent} {STATES}/1`" in str(found.value)
+    assert not Storage.at(f"{STATES}/1").has("state.json")
+    copy_state(unsent, f"{STATES}/1")
+    there = Storage.at(f"{STATES}/1")
+    assert {name: there.read(name) for name in there.sizes()} == contents(unsent)
+    result = run_training_job(
+        VALUES, data_path="memory://bucket/week-2", input_state_url=f"{STATES}/1", **arguments
+    )
+    assert result.metrics["update"] == 2 and result.state is None
+    assert unsent.is_dir(), "what is not known to lie elsewhere is nobody's to remove"
+
+
+def test_the_parent_stays_while_a_job_runs_though_other_jobs_displace_it(make_state, tmp_path):
+    source = make_state(20).folder
+    before = contents(source)
+    project = Project(tmp_path / "work")
+    project.root.mkdir()
+    for _ in range(2):  # as after a kill, where a search goes on
+        lay_out(project, Params.parse({}, "a test"), source, may_go=True)
+    shutil.rmtree(source)
+    assert contents(project.parent) == contents(project.restored) == before
