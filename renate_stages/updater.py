@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.profilers import PassThroughProfiler
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
 from renate_stages import files, optimization
@@ -46,6 +39,7 @@ from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
+from renate_stages.trainer import make_trainer, quiet
 from renate_stages.user_config import UserConfig
 
 
@@ -137,8 +131,8 @@ class ModelUpdater:
         self._lr_scheduler_fn = optimization.lr_scheduler_fn(user, hyperparameters)
         self.transforms = user.transforms(hyperparameters)
         torch.set_num_threads(params.trainer.threads)
-        with _quiet():
-            self._trainer()  # a wrong value is refused now, not after loading data
+        with quiet():
+            make_trainer(params.trainer)  # a wrong value is refused now, not after loading data
 
     def build_model(self, stored: Path | None) -> RenateModule:
         """Build the user's model, new (seeded, so always the same) or with stored tensors."""
@@ -281,9 +275,8 @@ class ModelUpdater:
             found = resume.checkpoint()
             writer = CheckpointWriter(resume, learner, recorder.curves, found)
             callbacks.append(writer)
-        with _quiet():
-            clips = learner.automatic_optimization  # Lightning clips no other gradients
-            trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs, clips=clips)
+        with quiet():
+            trainer = make_trainer(self.params.trainer, learner, callbacks)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
         learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
         if writer is not None:
@@ -366,45 +359,6 @@ class ModelUpdater:
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
         return learner_class(context, **own)
 
-    def _trainer(
-        self, *callbacks: Callback, max_epochs: int | None = None, clips: bool = True
-    ) -> Trainer:
-        trainer = self.params.trainer
-        max_epochs = max_epochs or trainer.max_epochs
-        on_terminal = sys.stderr.isatty()
-        try:
-            return Trainer(
-                accelerator=trainer.accelerator,
-                devices=trainer.devices,
-                precision=trainer.precision,
-                min_epochs=0,
-                max_epochs=max_epochs if max_epochs is not None else -1,
-                gradient_clip_val=trainer.gradient_clip_val if clips else None,
-                deterministic=trainer.deterministic,
-                callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
-                enable_progress_bar=on_terminal,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                logger=False,
-                profiler=_NoProfiler(),
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-            )
-        except (MisconfigurationException, ValueError) as error:
-            given = f"accelerator {trainer.accelerator!r} and precision {trainer.precision!r}"
-            raise InvalidParamsError(
-                "params.yaml", [f"trainer: Lightning refuses {given} on this machine: {error}"]
-            ) from error
-
-
-class _NoProfiler(PassThroughProfiler):
-    """Times nothing, at less cost: Lightning asks two dozen times a step."""
-
-    _untimed = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager:
-        return self._untimed
-
 
 def write_learner(folder: Path, learner: Learner) -> None:
     """Write what the learner leaves for the next update into a new state."""
@@ -437,17 +391,3 @@ def _needed(measure: Measure | None) -> Measure:
         cure = "set data.validation_fraction, or keep: last"
         raise InvalidParamsError("params.yaml", [problem + cure])
     return measure
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what Lightning says of its own settings, which a user of stages cannot act on."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
