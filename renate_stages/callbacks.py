@@ -13,6 +13,7 @@ from torch import Tensor
 from renate_stages.errors import NotFiniteError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.measure import Measure
+from renate_stages.ranks import take_from_the_first
 
 Curves = list[dict[str, float]]
 
@@ -69,6 +70,8 @@ class CurveRecorder(Callback):
         if not math.isfinite(row.get("train_loss", 0)):
             raise NotFiniteError(trainer.current_epoch + 1)
         if self.measure is not None:
+            for model in (learner.model, learner.served):
+                take_from_the_first(model, buffers_only=True)  # of layers that keep statistics
             row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
         self.curves.append(row)
 

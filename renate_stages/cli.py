@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from renate_stages import launch
 from renate_stages.errors import MissingFileError, RenateStagesError
 from renate_stages.project import Project
 
@@ -33,9 +34,13 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line: a user's mistake is one message and exit code 2, without traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not launch.begin():
+        return
     try:
         app()
     except RenateStagesError as error:
+        if launch.rank():
+            launch.wait_for_the_first()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -44,6 +49,9 @@ def main() -> None:
         print(f"error: nothing more can be written: {error}", file=sys.stderr)
         print("Nothing half is left; make room and run `dvc repro` again.", file=sys.stderr)
         sys.exit(1)
+    except Exception:
+        launch.wait_for_the_first()
+        raise
 
 
 # -- stages ----------------------------------------------------------------------------------------
@@ -82,10 +90,16 @@ def tune() -> None:
 @app.command()
 def train() -> None:
     """Stage 4: train the parent's model on the new data, measure both."""
+    from renate_stages.params import Params
     from renate_stages.stages import train as stage
 
     project = Project.find()
-    with project.lock("train"):
+    params = Params.load(project.params)
+    if launch.is_to_launch(params):
+        with project.lock("train"):
+            command, scratch = ["-m", "renate_stages", "train"], project.scratch
+            raise typer.Exit(launch.start(command, params.trainer.devices, scratch))
+    with launch.held(project, "train"):
         stage.run(project)
 
 

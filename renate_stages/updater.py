@@ -23,9 +23,14 @@ from renate_stages.callbacks import (
     StopAfter,
 )
 from renate_stages.data import StoredDataset
-from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
+from renate_stages.errors import (
+    InvalidParamsError,
+    UnknownHyperparameterError,
+    UnsharedLearnerError,
+)
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
+from renate_stages.launch import check_processes
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import Learner, hyperparameters_of
@@ -35,8 +40,9 @@ from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors
-from renate_stages.params import Params
+from renate_stages.params import Params, TrainerParams
 from renate_stages.randomness import Generators
+from renate_stages.ranks import ranks, take_from_the_first
 from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.trainer import make_trainer, quiet
@@ -107,6 +113,7 @@ class ModelUpdater:
         UnknownHyperparameterError: If nothing reads one of them.
         InvalidHyperparameterError: If one is outside its range.
         InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
+        UnsharedLearnerError: If the learner would pass over a setting of the trainer.
 
     Example:
         >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
@@ -121,6 +128,7 @@ class ModelUpdater:
         say: Callable[[str], None] = print,
     ) -> None:
         check_hyperparameters(user, params.learner, hyperparameters)
+        check_sharing(params)
         self.user = user
         self.params = params
         self.say = say
@@ -250,7 +258,9 @@ class ModelUpdater:
         Raises:
             NotFiniteError: If the training loss is not a finite number.
             InvalidParamsError: If the best epoch is to be kept, and there is no validation data.
+            ProcessCountError: If there are not as many processes as devices.
         """
+        check_processes(self.params.trainer, ranks().count)
         learner = self._restored(parent, memory_rows, forgotten)
         old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(new, None, *self.transforms.train)
@@ -269,7 +279,8 @@ class ModelUpdater:
             callbacks.append(follower)
         if self.params.trainer.max_steps is not None:
             callbacks.append(StopAfter(self.params.trainer.max_steps))
-        self.generators.seed_global("training")
+        rank = ranks().rank  # each augments and drops out in its own way
+        self.generators.seed_global(f"training of process {rank}" if rank else "training")
         found = writer = None
         if resume is not None:
             found = resume.checkpoint()
@@ -284,6 +295,7 @@ class ModelUpdater:
         if best is not None:
             best.give_back(learner)
         learner.end_training(measure)
+        take_from_the_first(learner.model)
         return Trained(
             learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
         )
@@ -352,6 +364,9 @@ class ModelUpdater:
             max_epochs=self.params.trainer.max_epochs,
             precision=self.params.trainer.precision,
             gradient_clip_val=self.params.trainer.gradient_clip_val,
+            gradient_clip_algorithm=self.params.trainer.gradient_clip_algorithm,
+            batches_a_step=self.params.trainer.accumulate_grad_batches,
+            compiled=self.params.trainer.compile,
             say=self.say,
             parent_weights=parent_weights,
         )
@@ -383,6 +398,20 @@ def check_hyperparameters(
     unknown = set(hyperparameters) - known
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)
+
+
+def check_sharing(params: Params) -> None:
+    """Refuse what of `trainer` a learner that takes its steps itself would pass over.
+
+    Raises:
+        UnsharedLearnerError: With the first of it.
+    """
+    if registry.learner_class(params.learner).steps_itself:
+        one = TrainerParams()
+        for name in ("devices", "num_nodes", "accumulate_grad_batches", "compile"):
+            found = getattr(params.trainer, name)
+            if found != getattr(one, name):
+                raise UnsharedLearnerError(params.learner, f"{name}: {str(found).lower()}")
 
 
 def _needed(measure: Measure | None) -> Measure:

@@ -54,6 +54,11 @@ from renate_stages.errors.forgetting import (
     NothingToForgetError,
     StillHeldError,
 )
+from renate_stages.errors.processes import (
+    LostProcessError,
+    ProcessCountError,
+    UnsharedLearnerError,
+)
 from renate_stages.errors.projects import (
     BusyError,
     ChangedPointerError,
@@ -134,6 +139,7 @@ __all__ = [
     "LabelOutOfRangeError",
     "LabelsNeededError",
     "LossShapeError",
+    "LostProcessError",
     "MalformedFileError",
     "MetricError",
     "MissingExtraError",
@@ -160,6 +166,7 @@ __all__ = [
     "NothingToForgetError",
     "OtherUpdateError",
     "ParentExistsError",
+    "ProcessCountError",
     "PromotionRefusedError",
     "PublishError",
     "RenateStagesError",
@@ -186,6 +193,7 @@ __all__ = [
     "UnknownTaskError",
     "UnknownUpdateError",
     "UnmeasuredMetricError",
+    "UnsharedLearnerError",
     "UnstorableValueError",
     "UnsupportedLocationError",
     "UserConfigError",
