@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +35,21 @@ class StopAfter(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
+
+
+class EndOnSignal(Callback):
+    """Lets SIGTERM end a process of several as it did before training began.
+
+    Lightning's own handler speaks to the other processes, wherever in a step they are, and so can
+    wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, *_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
 
 
 class CostRecorder(Callback):

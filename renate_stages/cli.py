@@ -39,8 +39,7 @@ def main() -> None:
     try:
         app()
     except RenateStagesError as error:
-        if launch.rank():
-            launch.wait_for_the_first()
+        launch.let_others_speak(launch.MISTAKE)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -50,7 +49,7 @@ def main() -> None:
         print("Nothing half is left; make room and run `dvc repro` again.", file=sys.stderr)
         sys.exit(1)
     except Exception:
-        launch.wait_for_the_first()
+        launch.let_others_speak(launch.DEFECT)
         raise
 
 
@@ -96,8 +95,8 @@ def train() -> None:
     project = Project.find()
     params = Params.load(project.params)
     if launch.is_to_launch(params):
-        with project.lock("train"):
-            command, scratch = ["-m", "renate_stages", "train"], project.scratch
+        with project.lock("train"), project.empty_scratch("launched") as scratch:
+            command = ["-m", "renate_stages", "train"]
             raise typer.Exit(launch.start(command, params.trainer.devices, scratch))
     with launch.held(project, "train"):
         stage.run(project)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # that every launcher sets
 OURS = "RENATE_STAGES_LAUNCHED"  # set where it was us, who hold the project
-PATIENCE = 5.0  # seconds in which the launcher ends a process after another has failed
+MISTAKE, DEFECT = 2.0, 6.0  # seconds in which another process may say what has gone wrong
 
 
 def is_launched() -> bool:
@@ -96,17 +96,20 @@ def begin() -> bool:
             del os.environ[name]
         return alone
     if rank():
+        # At once: what waits for it then meets that it has gone, and can end in good order.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- as long as the process
     return True
 
 
-def wait_for_the_first() -> None:
-    """Let the process speak that failed first: what others meet then, is that it has gone.
+def let_others_speak(seconds: float) -> None:
+    """Wait before this process says what has gone wrong: another may know better, or the same.
 
-    Where this process is the one, it goes on after a while, and the launcher ends the others.
+    A mistake that all meet is told once, by the first process, which does not wait. Where one process
+    has failed, the others only meet that it has gone. The launcher ends those that wait.
     """
-    if num_processes() > 1 and is_launched():
-        time.sleep(PATIENCE)
+    if num_processes() > 1 and (rank() or seconds == DEFECT):
+        time.sleep(seconds)
 
 
 def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
@@ -117,7 +120,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
     Args:
         arguments: Those of Python.
         count: How many processes.
-        scratch: A folder for what the launcher writes.
+        scratch: An empty folder for what the launcher writes.
 
     Raises:
         LostProcessError: If one was killed.
@@ -129,9 +132,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logs = scratch / "launched"
-    logs.mkdir(parents=True, exist_ok=True)
+    logging.disable(logging.CRITICAL)  # of torch's launcher: what is to be said, is said by us
     os.environ[OURS] = str(os.getpid())
     config = LaunchConfig(
         min_nodes=1,
@@ -142,7 +143,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,  # a training goes on from its checkpoint when it is run again
-        logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
+        logs_specs=DefaultLogsSpecs(log_dir=str(scratch)),
     )
     try:
         elastic_launch(config, sys.executable)("-P", *arguments)
@@ -155,4 +156,5 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
         return 128 + int(error.sigval)
     finally:
         del os.environ[OURS]
+        logging.disable(logging.NOTSET)
     return 0

@@ -18,6 +18,7 @@ from renate_stages.callbacks import (
     CostRecorder,
     CurveRecorder,
     Curves,
+    EndOnSignal,
     Follower,
     KeepBest,
     StopAfter,
@@ -281,6 +282,8 @@ class ModelUpdater:
             callbacks.append(StopAfter(self.params.trainer.max_steps))
         rank = ranks().rank  # each augments and drops out in its own way
         self.generators.seed_global(f"training of process {rank}" if rank else "training")
+        if ranks().count > 1:
+            callbacks.append(EndOnSignal())
         found = writer = None
         if resume is not None:
             found = resume.checkpoint()

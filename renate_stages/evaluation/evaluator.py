@@ -170,8 +170,12 @@ def _new_metrics(
     if "loss" in metrics:
         raise MetricError("loss", "this name is taken by the mean of loss_fn", "rename the metric")
     for part in (part for metric in metrics.values() for part in metric.modules()):
-        vars(part)["sync_on_compute"] = False  # every process is given all rows, not its share
+        vars(part)["distributed_available_fn"] = _alone  # every process is given all rows
     return {name: metric.to(device) for name, metric in metrics.items()}
+
+
+def _alone() -> bool:
+    return False
 
 
 def _scalar(name: str, value: Any) -> float:

@@ -48,7 +48,9 @@ class JointStatistics:
             counted = values[np.delete(np.arange(len(values)), self.left_out)]
         number = values.new_tensor([counted.numel() / values.shape[1]])
         sums = _Summed.apply(torch.cat([counted.sum(others), number]))
-        mean, count = sums[:-1] / sums[-1].detach(), float(sums[-1])
+        mean, count = sums[:-1] / sums[-1].detach(), float(sums[-1].detach())
+        if count <= 1:
+            raise ValueError("expected more than 1 value a channel in training, over all processes")
         variance = _Summed.apply(((counted - mean.view(shape)) ** 2).sum(others)) / count
         self._follow(layer, mean.detach(), variance.detach(), count)
         found = (values - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
