@@ -18,7 +18,7 @@ from renate_stages.errors import MissingFileError, RenateStagesError
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from renate_stages import forget as forget_action
 
@@ -34,10 +34,14 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line: a user's mistake is one message and exit code 2, without traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if not launch.begin():
-        return
+    if launch.begin(trains=sys.argv[1:2] == ["train"]):
+        guarded(app)
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Do something; what goes wrong is said, by one where several processes share the work."""
     try:
-        app()
+        work()
     except RenateStagesError as error:
         launch.let_others_speak(launch.MISTAKE)
         print(f"error: {error}", file=sys.stderr)

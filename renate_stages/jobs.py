@@ -10,19 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from renate_stages import files, prepared, state, yaml_file
+from renate_stages import files, job_update, prepared, state, yaml_file
 from renate_stages.errors import (
     InvalidHyperparameterError,
     StateExistsError,
     UnsupportedLocationError,
 )
-from renate_stages.inputs import inputs_key
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.stages import prepare
-from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.state import State
 from renate_stages.tuning.domains import as_written
 from renate_stages.user_config import UserConfig
 
@@ -82,7 +80,8 @@ def run_training_job(
     """Update a model once: search its hyperparameters where there is a space, and train it.
 
     Renate ran each job in a process of its own and shared a working directory between jobs; here
-    training is in this process, trials are in processes of their own, and nothing is written but the
+    training is in this process, or on several devices in a process for each, trials are in processes
+    of their own, and nothing is written but the
     new state and, for a passing time, what they read. A search that is killed goes on from its
     trials when the job is started again.
 
@@ -104,7 +103,7 @@ def run_training_job(
         data_path: Folder with the new data.
         seed: The one source of randomness.
         accelerator: As Lightning's Trainer names it.
-        devices: One.
+        devices: A process for each, all on this machine; they share each batch.
         precision: As Lightning's Trainer names it.
         deterministic_trainer: Refuse kernels that differ from run to run.
         gradient_clip_val: Largest norm of the gradient; None does not clip.
@@ -169,35 +168,20 @@ def run_training_job(
         state.check(source)
     user = UserConfig.load(Path(config_file))
 
-    from renate_stages.measured_update import MeasuredUpdate
-    from renate_stages.resume import Resume
-
     beside = target.parent if target is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
     with _workplace(root, beside, Path(config_file)) as project:
         _lay_out(project, params, source)
-        parent = State.open(project.parent)
-        data = _prepare(user, params, incoming, project.prepared)
+        _prepare(user, params, incoming, project.prepared)
         search: Mapping[str, Any] = {}
         chosen = params.hyperparameters
         if params.search_space:
             search, chosen = _search(project, params)
         params = params.fixed(chosen)
-        key = inputs_key(project, params, parent, data)
-        resume = None
-        if search:
-            resume = Resume.of(project.checkpoints, key)
-            resume.take_over(project.tuning / "checkpoints")
-        with project.empty_scratch("kept") as kept:
-            update = MeasuredUpdate.run(
-                user, params, params.hyperparameters, parent, data, key, kept, resume=resume
-            )
-            if target is not None:
-                update.write_state(target, project.tuning / TUNING_HISTORY if search else None)
+        found = job_update.run(project, user, params, target, searched=bool(search))
     written = State.open(target) if target is not None else None
-    updated = update.updated
     return TrainingJobResult(
-        written, update.summary(), updated.curves, chosen, search, updated.tables
+        written, found["summary"], found["curves"], chosen, search, found["tables"]
     )
 
 
@@ -268,13 +252,12 @@ def _lay_out(project: Project, params: Params, source: Path | None) -> None:
     files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
 
 
-def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> PreparedData:
+def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> None:
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("prepare")
     splits = prepare.read_splits(user, incoming, params.data, generators)
     prepare.ingest_splits(splits, folder, params.update.number)
     prepared.write_manifest(folder, params.update.number)
-    return PreparedData.open(folder)
 
 
 def _search(project: Project, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # that every launcher sets
 OURS = "RENATE_STAGES_LAUNCHED"  # set where it was us, who hold the project
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by torch's launcher
 MISTAKE, DEFECT = 2.0, 6.0  # seconds in which another process may say what has gone wrong
 
 
@@ -70,6 +71,11 @@ def is_to_launch(params: Params) -> bool:
     return True
 
 
+def own(name: str) -> str:
+    """Return a name for a folder of this process alone."""
+    return f"{name}-{rank()}" if rank() else name
+
+
 @contextmanager
 def held(project: Project, stage: str) -> Iterator[None]:
     """Hold the project, unless the first process or the one that started all does so."""
@@ -80,17 +86,20 @@ def held(project: Project, stage: str) -> Iterator[None]:
         yield
 
 
-def begin() -> bool:
+def begin(*, trains: bool) -> bool:
     """Settle what this process is, before anything else; return whether there is work for it.
 
     Of several processes the later ones train, print nothing, and leave all other commands to the
     first, which then is as if it were alone.
+
+    Args:
+        trains: Whether this is what several processes do together.
     """
     if OURS in os.environ:
         end_with_parent()
     if not is_launched() or num_processes() == 1:
         return True
-    if "train" not in sys.argv[1:2]:
+    if not trains:
         alone = rank() == 0
         for name in VARIABLES:
             del os.environ[name]
@@ -134,6 +143,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
 
     logging.disable(logging.CRITICAL)  # of torch's launcher: what is to be said, is said by us
     os.environ[OURS] = str(os.getpid())
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -153,8 +163,12 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
             raise LostProcessError(failed, signal.Signals(-failure.exitcode).name) from error
         return failure.exitcode
     except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from error
         return 128 + int(error.sigval)
     finally:
         del os.environ[OURS]
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         logging.disable(logging.NOTSET)
     return 0

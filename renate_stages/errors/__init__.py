@@ -57,6 +57,7 @@ from renate_stages.errors.forgetting import (
 from renate_stages.errors.processes import (
     LostProcessError,
     ProcessCountError,
+    SharedTrainingError,
     UnsharedLearnerError,
 )
 from renate_stages.errors.projects import (
@@ -170,6 +171,7 @@ __all__ = [
     "PromotionRefusedError",
     "PublishError",
     "RenateStagesError",
+    "SharedTrainingError",
     "SliceError",
     "StaleDataMetricsError",
     "StaleVerdictError",

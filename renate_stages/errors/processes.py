@@ -41,3 +41,13 @@ class LostProcessError(RenateStagesError):
             "To mend it: where that was for want of memory, lower hyperparameters.batch_size or "
             "trainer.devices; then run it again: it goes on from its last checkpoint."
         )
+
+
+class SharedTrainingError(RenateStagesError):
+    """A training that several processes shared has failed; one of them has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(
+            f"the processes that shared the training ended with exit code {code}.\n"
+            "To mend it: see what one of them printed above."
+        )

@@ -49,8 +49,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if resume.take_over(project.tuning / "checkpoints"):
             say("the best trial was trained with these values: its training is taken over")
         tracker.log_parameters(publishing.parameters(params))
-        kept = f"kept-{rank}" if rank else "kept"
-        with project.empty_scratch(kept) as scratch, joined(params.trainer.accelerator):
+        with (
+            project.empty_scratch(launch.own("kept")) as scratch,
+            joined(params.trainer.accelerator),
+        ):
             update = MeasuredUpdate.run(
                 user, params, params.hyperparameters, parent, data, key, scratch, forget, resume
             )
