@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor
 from renate_stages.errors import NotFiniteError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.measure import Measure
+from renate_stages.ranks import take_from_the_first
 
 Curves = list[dict[str, float]]
 
@@ -32,6 +35,21 @@ class StopAfter(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
+
+
+class EndOnSignal(Callback):
+    """Lets SIGTERM end a process of several as it did before training began.
+
+    Lightning's own handler speaks to the other processes, wherever in a step they are, and so can
+    wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, *_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
 
 
 class CostRecorder(Callback):
@@ -69,6 +87,8 @@ class CurveRecorder(Callback):
         if not math.isfinite(row.get("train_loss", 0)):
             raise NotFiniteError(trainer.current_epoch + 1)
         if self.measure is not None:
+            for model in (learner.model, learner.served):
+                take_from_the_first(model, buffers_only=True)  # of layers that keep statistics
             row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
         self.curves.append(row)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote
+from renate_stages import cli_remote, launch
 from renate_stages.errors import MissingFileError, RenateStagesError
 from renate_stages.project import Project
 
@@ -37,9 +37,16 @@ app.add_typer(cli_remote.app)
 def main() -> None:
     """Run the command line: a user's mistake is one message and exit code 2, without traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if launch.begin(trains=sys.argv[1:2] == ["train"]):
+        guarded(app)
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Do something; what goes wrong is said, by one where several processes share the work."""
     try:
-        app()
+        work()
     except RenateStagesError as error:
+        launch.let_others_speak(launch.MISTAKE)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
@@ -48,6 +55,9 @@ def main() -> None:
         print(f"error: nothing more can be written: {error}", file=sys.stderr)
         print("Nothing half is left; make room and run `dvc repro` again.", file=sys.stderr)
         sys.exit(1)
+    except Exception:
+        launch.let_others_speak(launch.DEFECT)
+        raise
 
 
 # -- stages ----------------------------------------------------------------------------------------
@@ -79,18 +89,28 @@ def tune() -> None:
     from renate_stages.stages import tune as stage
 
     project = Project.find()
+    if _ran_elsewhere(project, "tune"):
+        return
     with project.lock("tune"):
-        _run_where_asked(project, stage.run, "tune")
+        stage.run(project)
 
 
 @app.command()
 def train() -> None:
     """Stage 4: train the parent's model on the new data, measure both."""
+    from renate_stages.params import Params
     from renate_stages.stages import train as stage
 
     project = Project.find()
-    with project.lock("train"):
-        _run_where_asked(project, stage.run, "train")
+    if _ran_elsewhere(project, "train"):
+        return
+    params = Params.load(project.params)
+    if launch.is_to_launch(params):
+        with project.lock("train"), project.empty_scratch("launched") as scratch:
+            command = ["-m", "renate_stages", "train"]
+            raise typer.Exit(launch.start(command, params.trainer.devices, scratch))
+    with launch.held(project, "train"):
+        stage.run(project)
 
 
 @app.command()
@@ -103,16 +123,17 @@ def export() -> None:
         stage.run(project)
 
 
-def _run_where_asked(project: Project, run: Callable[[Project], None], stage: str) -> None:
-    """Run a stage here, or in the cloud where `remote` in params.yaml says so."""
+def _ran_elsewhere(project: Project, stage: str) -> bool:
+    """Run a stage in the cloud where `remote` in params.yaml says so; return whether it did."""
     from renate_stages.params import Params
     from renate_stages.remote import elsewhere
 
     params = Params.load(project.params)
     if elsewhere.backend_of(params, stage) == "local":
-        run(project)
-    else:
+        return False
+    with project.lock(stage):
         elsewhere.run(project, params, stage)
+    return True
 
 
 # -- what a user does ------------------------------------------------------------------------------

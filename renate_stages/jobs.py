@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from renate_stages import files, prepared
+from renate_stages import files, job_update, prepared
 from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocationError
-from renate_stages.inputs import inputs_key
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.remote.locations import InputState, OutputState, bring
 from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
-from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.state import State
 from renate_stages.tuning.domains import as_written
 from renate_stages.user_config import UserConfig
 from renate_stages.workplace import lay_out, workplace
@@ -83,9 +81,10 @@ def run_training_job(
     """Update a model once: search its hyperparameters where there is a space, and train it.
 
     Renate ran each job in a process of its own and shared a working directory between jobs; here
-    training is in this process, trials are in processes of their own, and nothing is written but the
-    new state and, for a passing time, what they read; of states and data at URLs the working
-    directory keeps what the next job would fetch again. A search that is killed goes on from its
+    training is in this process, or on several devices in a process for each, trials are in processes
+    of their own, and nothing is written but the new state and, for a passing time, what they read; of
+    states and data at URLs the working directory keeps what the next job would fetch again. A search
+    that is killed goes on from its
     trials when the job is started again.
 
     Args:
@@ -109,7 +108,7 @@ def run_training_job(
         data_path: Folder or URL with the new data.
         seed: The one source of randomness.
         accelerator: As Lightning's Trainer names it.
-        devices: One.
+        devices: A process for each, all on this machine; they share each batch.
         precision: As Lightning's Trainer names it.
         deterministic_trainer: Refuse kernels that differ from run to run.
         gradient_clip_val: Largest norm of the gradient; None does not clip.
@@ -170,43 +169,29 @@ def run_training_job(
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
 
-    from renate_stages.measured_update import MeasuredUpdate
-    from renate_stages.resume import Resume
-
     beside = target.folder.parent if target.folder is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
     with workplace(root, beside, Path(config_file)) as project:
         lay_out(project, params, source, may_go=origin.storage is not None)
-        parent = State.open(project.parent)
-        data = _prepare(user, params, incoming, project.prepared)
+        _prepare(user, params, incoming, project.prepared)
         search: Mapping[str, Any] = {}
         chosen = params.hyperparameters
         if params.search_space:
             search, chosen = _search(project, params)
         params = params.fixed(chosen)
-        key = inputs_key(project, params, parent, data)
-        resume = None
-        if search:
-            resume = Resume.of(project.checkpoints, key)
-            resume.take_over(project.tuning / "checkpoints")
-        with project.empty_scratch("kept") as kept:
-            update = MeasuredUpdate.run(
-                user, params, params.hyperparameters, parent, data, key, kept, resume=resume
-            )
-            trials = project.tuning / TUNING_HISTORY if search else None
-            written = target.write(
-                lambda folder: update.write_state(folder, trials), project.root, working_directory
-            )
+        folder = target.passing(project.root)
+        found = job_update.run(project, user, params, folder, searched=bool(search))
+        written = folder and target.keep(folder, working_directory)
     new, sent = None, Traffic()
     if written is not None:
         new, sent = target.deliver(written, origin, working_directory)
     return TrainingJobResult(
         new,
-        update.summary(),
-        update.updated.curves,
+        found["summary"],
+        found["curves"],
         chosen,
         search,
-        update.updated.tables,
+        found["tables"],
         fetched_state + fetched_data,
         sent,
     )
@@ -233,13 +218,12 @@ def _name_of(scheduler: str | type) -> str:
     return f"{scheduler.__module__}:{scheduler.__qualname__}"
 
 
-def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> PreparedData:
+def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> None:
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("prepare")
     splits = prepare.read_splits(user, incoming, params.data, generators)
     prepare.ingest_splits(splits, folder, params.update.number)
     prepared.write_manifest(folder, params.update.number)
-    return PreparedData.open(folder)
 
 
 def _search(project: Project, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,12 +17,14 @@ from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
 from renate_stages.forget_list import ForgetList
 from renate_stages.keeping import Keeping, Kept
+from renate_stages.launch import check_processes
 from renate_stages.memory import evolve
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.randomness import Generators
+from renate_stages.ranks import ranks
 from renate_stages.resume import Resume
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
@@ -88,6 +90,8 @@ class MeasuredUpdate:
         """
         number = params.update.number
         updater = ModelUpdater(user, params, hyperparameters)
+        if params.update.kind != "forget":
+            check_processes(params.trainer, ranks().count)
         kept = Keeping(forget, params.retention, updater.generators).apply(parent, data, scratch)
         holdouts = kept.splits("holdouts")
         task_ids = {**parent.provenance.task_ids, str(number): params.update.task_id}

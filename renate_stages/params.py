@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from renate_stages import yaml_file
 from renate_stages.blocks import Block, OptionalSeconds
@@ -69,10 +69,25 @@ class TrainerParams(Block):
     )
     accelerator: str = Field(default="cpu", description="as Lightning's Trainer names it")
     devices: int = Field(
-        default=1, ge=1, le=1, description="one; several come with remote execution"
+        default=1,
+        ge=1,
+        description="a process for each; no `auto`: their number changes sums, so bytes",
     )
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    num_nodes: int = Field(default=1, ge=1, description="machines with so many devices each")
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
+        default="auto", description="of several devices, as Lightning names it; auto: ddp"
+    )
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
+        default="32-true", description="mixed: weights, and so the state, stay float32"
+    )
+    accumulate_grad_batches: int = Field(
+        default=1, ge=1, description="batches whose mean gradient makes a step"
+    )
     gradient_clip_val: float | None = Field(default=None, gt=0, description="largest gradient norm")
+    gradient_clip_algorithm: Literal["norm", "value"] = Field(
+        default="norm", description="value: gradient_clip_val bounds each number of it"
+    )
+    compile: bool = Field(default=False, description="train the model as torch.compile makes it")
     deterministic: bool = Field(
         default=True, description="refuse kernels that differ from run to run"
     )
@@ -80,6 +95,25 @@ class TrainerParams(Block):
     keep: Literal["last", "best"] = Field(
         default="last", description="which epoch's model an update ships, best: on validation data"
     )
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes share a training."""
+        return self.devices * self.num_nodes
+
+    def on_one_device(self) -> TrainerParams:
+        """Return the same for one process, which takes the same steps with whole batches."""
+        return self.model_copy(update={"devices": 1, "num_nodes": 1, "strategy": "auto"})
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _weights_are_whole(cls, strategy: Any) -> Any:
+        if str(strategy).startswith(("fsdp", "deepspeed", "model_parallel")):
+            raise ValueError(
+                f"{strategy} gives each process a piece of the weights, and learners read whole "
+                "ones (averages, importance, teachers, what is kept beside examples): take ddp"
+            )
+        return strategy
 
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainerParams:

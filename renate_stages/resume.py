@@ -4,8 +4,8 @@
 
 The key is a digest of all inputs and of the versions of the libraries that compute, so a checkpoint
 of anything else is never found. It holds what Lightning keeps (model, learner, optimizer, scheduler,
-progress), the curves so far, the state of every global generator, and where the learner stands in
-its data. A resumed training gives the same bytes as one that was not interrupted. It is in torch's
+progress), the curves so far, the states of every process's global generators, and where the learner
+stands in its data. A resumed training gives the same bytes as one that was not interrupted. It is in torch's
 format, and read without running code.
 """
 
@@ -28,6 +28,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from renate_stages import __version__, files
 from renate_stages.callbacks import is_last_epoch
 from renate_stages.learners.base import Learner
+from renate_stages.ranks import of_all, of_the_first, ranks
 
 SECONDS = 30.0  # at least so long between two checkpoints
 SECONDS_VARIABLE = "RENATE_STAGES_CHECKPOINT_SECONDS"
@@ -78,7 +79,16 @@ class Resume:
         return True
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """Return the checkpoint, or None without a usable one; one that is damaged is removed."""
+        """Return the checkpoint, or None without a usable one; one that is damaged is removed.
+
+        Where several processes share the training, perhaps on machines with files of their own, all
+        have one of the same epoch, or none has.
+        """
+        found = self._read()
+        epochs = of_all(-1 if found is None else found["epoch"])
+        return found if len(set(epochs)) == 1 else None
+
+    def _read(self) -> dict[str, Any] | None:
         if not self.file.is_file():
             return None
         try:
@@ -133,17 +143,19 @@ class CheckpointWriter(Callback):
         """Set the global generators to where the training stood, once after a restart."""
         if self.found is not None:
             self.resume.say(f"{what} after epoch {len(self.curves)}")
-            restore_generators(self.found[STATE]["generators"])
+            restore_generators(self.found[STATE]["generators"][ranks().rank])
             self.found = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         whole = self.resume.whole or not self.learner.resumes
-        if not (is_last_epoch(trainer) if whole else time.monotonic() - self.last >= self.pause):
+        waited = time.monotonic() - self.last >= self.pause
+        if not (is_last_epoch(trainer) if whole else of_the_first(waited)):
             return
         self.resume.folder.mkdir(parents=True, exist_ok=True)
         beside = self.resume.file.with_name(f".{NAME}.{os.getpid()}.new")
-        trainer.save_checkpoint(beside)
-        beside.replace(self.resume.file)
+        trainer.save_checkpoint(beside)  # all processes take part, and the first writes
+        if trainer.is_global_zero:
+            beside.replace(self.resume.file)
         self.last = time.monotonic()
 
     def on_save_checkpoint(
@@ -151,7 +163,7 @@ class CheckpointWriter(Callback):
     ) -> None:
         checkpoint[STATE] = {
             "curves": list(self.curves),
-            "generators": generators(),
+            "generators": of_all(generators()),
             "position": self.learner.position(),
         }
 

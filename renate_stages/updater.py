@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.profilers import PassThroughProfiler
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
 from renate_stages import files, optimization
@@ -25,14 +18,20 @@ from renate_stages.callbacks import (
     CostRecorder,
     CurveRecorder,
     Curves,
+    EndOnSignal,
     Follower,
     KeepBest,
     StopAfter,
 )
 from renate_stages.data import StoredDataset
-from renate_stages.errors import InvalidParamsError, UnknownHyperparameterError
+from renate_stages.errors import (
+    InvalidParamsError,
+    UnknownHyperparameterError,
+    UnsharedLearnerError,
+)
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
+from renate_stages.launch import check_processes
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import Learner, hyperparameters_of
@@ -42,10 +41,12 @@ from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors
-from renate_stages.params import Params
+from renate_stages.params import Params, TrainerParams
 from renate_stages.randomness import Generators
+from renate_stages.ranks import ranks, take_from_the_first
 from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
+from renate_stages.trainer import make_trainer, quiet
 from renate_stages.user_config import UserConfig
 
 
@@ -113,6 +114,7 @@ class ModelUpdater:
         UnknownHyperparameterError: If nothing reads one of them.
         InvalidHyperparameterError: If one is outside its range.
         InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
+        UnsharedLearnerError: If the learner would pass over a setting of the trainer.
 
     Example:
         >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
@@ -127,6 +129,7 @@ class ModelUpdater:
         say: Callable[[str], None] = print,
     ) -> None:
         check_hyperparameters(user, params.learner, hyperparameters)
+        check_sharing(params)
         self.user = user
         self.params = params
         self.say = say
@@ -137,8 +140,8 @@ class ModelUpdater:
         self._lr_scheduler_fn = optimization.lr_scheduler_fn(user, hyperparameters)
         self.transforms = user.transforms(hyperparameters)
         torch.set_num_threads(params.trainer.threads)
-        with _quiet():
-            self._trainer()  # a wrong value is refused now, not after loading data
+        with quiet():
+            make_trainer(params.trainer)  # a wrong value is refused now, not after loading data
 
     def build_model(self, stored: Path | None) -> RenateModule:
         """Build the user's model, new (seeded, so always the same) or with stored tensors."""
@@ -256,7 +259,9 @@ class ModelUpdater:
         Raises:
             NotFiniteError: If the training loss is not a finite number.
             InvalidParamsError: If the best epoch is to be kept, and there is no validation data.
+            ProcessCountError: If there are not as many processes as devices.
         """
+        check_processes(self.params.trainer, ranks().count)
         learner = self._restored(parent, memory_rows, forgotten)
         old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(new, None, *self.transforms.train)
@@ -275,15 +280,17 @@ class ModelUpdater:
             callbacks.append(follower)
         if self.params.trainer.max_steps is not None:
             callbacks.append(StopAfter(self.params.trainer.max_steps))
-        self.generators.seed_global("training")
+        rank = ranks().rank  # each augments and drops out in its own way
+        self.generators.seed_global(f"training of process {rank}" if rank else "training")
+        if ranks().count > 1:
+            callbacks.append(EndOnSignal())
         found = writer = None
         if resume is not None:
             found = resume.checkpoint()
             writer = CheckpointWriter(resume, learner, recorder.curves, found)
             callbacks.append(writer)
-        with _quiet():
-            clips = learner.automatic_optimization  # Lightning clips no other gradients
-            trainer = self._trainer(*callbacks, max_epochs=learner.max_epochs, clips=clips)
+        with quiet():
+            trainer = make_trainer(self.params.trainer, learner, callbacks)
             trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
         learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
         if writer is not None:
@@ -291,6 +298,7 @@ class ModelUpdater:
         if best is not None:
             best.give_back(learner)
         learner.end_training(measure)
+        take_from_the_first(learner.model)
         return Trained(
             learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
         )
@@ -359,51 +367,15 @@ class ModelUpdater:
             max_epochs=self.params.trainer.max_epochs,
             precision=self.params.trainer.precision,
             gradient_clip_val=self.params.trainer.gradient_clip_val,
+            gradient_clip_algorithm=self.params.trainer.gradient_clip_algorithm,
+            batches_a_step=self.params.trainer.accumulate_grad_batches,
+            compiled=self.params.trainer.compile,
             say=self.say,
             parent_weights=parent_weights,
         )
         known = hyperparameters_of(learner_class)
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
         return learner_class(context, **own)
-
-    def _trainer(
-        self, *callbacks: Callback, max_epochs: int | None = None, clips: bool = True
-    ) -> Trainer:
-        trainer = self.params.trainer
-        max_epochs = max_epochs or trainer.max_epochs
-        on_terminal = sys.stderr.isatty()
-        try:
-            return Trainer(
-                accelerator=trainer.accelerator,
-                devices=trainer.devices,
-                precision=trainer.precision,
-                min_epochs=0,
-                max_epochs=max_epochs if max_epochs is not None else -1,
-                gradient_clip_val=trainer.gradient_clip_val if clips else None,
-                deterministic=trainer.deterministic,
-                callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
-                enable_progress_bar=on_terminal,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                logger=False,
-                profiler=_NoProfiler(),
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-            )
-        except (MisconfigurationException, ValueError) as error:
-            given = f"accelerator {trainer.accelerator!r} and precision {trainer.precision!r}"
-            raise InvalidParamsError(
-                "params.yaml", [f"trainer: Lightning refuses {given} on this machine: {error}"]
-            ) from error
-
-
-class _NoProfiler(PassThroughProfiler):
-    """Times nothing, at less cost: Lightning asks two dozen times a step."""
-
-    _untimed = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager:
-        return self._untimed
 
 
 def write_learner(folder: Path, learner: Learner) -> None:
@@ -431,23 +403,23 @@ def check_hyperparameters(
         raise UnknownHyperparameterError(unknown, known, learner)
 
 
+def check_sharing(params: Params) -> None:
+    """Refuse what of `trainer` a learner that takes its steps itself would pass over.
+
+    Raises:
+        UnsharedLearnerError: With the first of it.
+    """
+    if registry.learner_class(params.learner).steps_itself:
+        one = TrainerParams()
+        for name in ("devices", "num_nodes", "accumulate_grad_batches", "compile"):
+            found = getattr(params.trainer, name)
+            if found != getattr(one, name):
+                raise UnsharedLearnerError(params.learner, f"{name}: {str(found).lower()}")
+
+
 def _needed(measure: Measure | None) -> Measure:
     if measure is None:
         problem = "trainer.keep: which epoch is best shows on validation data, and there is none: "
         cure = "set data.validation_fraction, or keep: last"
         raise InvalidParamsError("params.yaml", [problem + cure])
     return measure
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what Lightning says of its own settings, which a user of stages cannot act on."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -11,25 +13,42 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from renate_stages.data.stored import ConcatStored, StoredDataset
+from renate_stages.ranks import Ranks, ranks
 
 
 class Batch(NamedTuple):
     """Examples of one batch, and where they come from.
+
+    Where several processes share a step, it holds this one's share. A process whose share is empty
+    has one of the others' examples to stand in, of which `rows` knows nothing: what is computed from
+    it must count for nothing, which `share` says.
 
     Args:
         inputs: A tensor `(B, ...)`, or a dict or tuple of them.
         targets: Likewise.
         rows: Their rows in the dataset, int64 `(B,)`.
         fields: What the memory knows of each beside it, by name, `(B, ...)`.
+        whole: The rows of all processes, in the order of the draw; None: `rows` are all.
     """
 
     inputs: Any
     targets: Any
     rows: np.ndarray
     fields: Mapping[str, Tensor] = {}
+    whole: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def all_rows(self) -> np.ndarray:
+        """The rows of all processes."""
+        return self.rows if self.whole is None else self.whole
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether it holds one example that is another process's."""
+        return self.whole is not None and not len(self.rows)
 
 
 class StepBatch(NamedTuple):
@@ -216,13 +235,40 @@ class Steps(Dataset):
     def __init__(self, new: StoredDataset | ConcatStored, memory: Memory | None = None) -> None:
         self._new = new
         self._memory = memory
+        self.ranks = Ranks()  # a loader that is one process's of several says so
 
     def __getitem__(self, rows: StepRows) -> StepBatch:
-        inputs, targets = self._new.__getitems__(rows.new)
-        new = Batch(inputs, targets, rows.new)
+        new = read_share(self._read_new, rows.new, self.ranks)
         if self._memory is None:
             return StepBatch(new)
-        return StepBatch(new, tuple(self._memory.read(drawn) for drawn in rows.memory))
+        read = self._memory.read
+        return StepBatch(new, tuple(read_share(read, drawn, self.ranks) for drawn in rows.memory))
+
+    def _read_new(self, rows: np.ndarray) -> Batch:
+        inputs, targets = self._new.__getitems__(rows)
+        return Batch(inputs, targets, rows)
+
+
+def read_share(read: Callable[[np.ndarray], Batch], rows: np.ndarray, ranks: Ranks) -> Batch:
+    """Read a process's share of rows, or one to stand in where it has none."""
+    if ranks.count == 1:
+        return read(rows)
+    own = ranks.own(rows)
+    found = read(own if len(own) else rows[:1])
+    return Batch(found.inputs, found.targets, own, found.fields, rows)
+
+
+def share(*batches: Batch) -> float:
+    """Return what a mean over batches counts for where processes' means are averaged.
+
+    That is the number of processes times the share of the examples that this one has: 1 with one
+    process, and where all have as many. The average of the weighed means is then the mean over all
+    examples, whoever had how many.
+    """
+    if batches[0].whole is None:
+        return 1.0
+    own = sum(len(batch) for batch in batches)
+    return ranks().count * own / sum(len(batch.all_rows) for batch in batches)
 
 
 class InProcess:
@@ -259,6 +305,7 @@ def step_loader(
         num_workers: Processes that read ahead, transforms included; 0 reads in this one.
         pin_memory: Whether tensors are put in pinned memory, for faster copies to a GPU.
     """
+    steps.ranks = ranks()
     if not num_workers and not pin_memory:
         return InProcess(steps, rows)
     return DataLoader(
@@ -270,8 +317,18 @@ def step_loader(
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
+        worker_init_fn=partial(_seed_worker, steps.ranks.rank),
     )
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _seed_worker(rank: int, _: int) -> None:
+    """Let the workers of several processes augment their shares each in its own way."""
+    if rank:
+        seed = (torch.initial_seed() + rank * 0x9E3779B97F4A7C15) % 2**64  # far from all others
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)

@@ -54,6 +54,12 @@ from renate_stages.errors.forgetting import (
     NothingToForgetError,
     StillHeldError,
 )
+from renate_stages.errors.processes import (
+    LostProcessError,
+    ProcessCountError,
+    SharedTrainingError,
+    UnsharedLearnerError,
+)
 from renate_stages.errors.projects import (
     BusyError,
     ChangedPointerError,
@@ -156,6 +162,7 @@ __all__ = [
     "LabelOutOfRangeError",
     "LabelsNeededError",
     "LossShapeError",
+    "LostProcessError",
     "MalformedFileError",
     "MetricError",
     "MissingExtraError",
@@ -184,6 +191,7 @@ __all__ = [
     "OtherUpdateError",
     "ParentExistsError",
     "PlaceTakenError",
+    "ProcessCountError",
     "PromotionRefusedError",
     "PublishError",
     "RemoteJobFailedError",
@@ -192,6 +200,7 @@ __all__ = [
     "RemoteServiceError",
     "RemoteUnreachableError",
     "RenateStagesError",
+    "SharedTrainingError",
     "SliceError",
     "StageDefinitionError",
     "StaleDataMetricsError",
@@ -218,6 +227,7 @@ __all__ = [
     "UnknownUpdateError",
     "UnmeasuredMetricError",
     "UnreachableServiceError",
+    "UnsharedLearnerError",
     "UnstorableValueError",
     "UnsupportedLocationError",
     "UserConfigError",

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from renate_stages.errors import EmptyHoldoutError, LossShapeError, MetricError
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.models.module import RenateModule
+from renate_stages.ranks import gathered, ranks
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -31,7 +32,9 @@ def examine(
 ) -> dict[int, Examined]:
     """Return what a model says of each holdout, in evaluation mode and without gradients.
 
-    The model is left as it was: the mode of each of its modules, its device, its statistics.
+    The model is left as it was: the mode of each of its modules, its device, its statistics. Where
+    several processes share a training, all call this with equal models; each puts its share of every
+    batch through its model, and all have all answers.
 
     Args:
         model: Called as `model(inputs, task_id=...)`.
@@ -87,7 +90,7 @@ def _examine_one(
 ) -> Examined:
     rows, loss, answers, labelled = 0, 0.0, [], True
     for size, inputs, targets in batches:
-        outputs = model(inputs, task_id=task_id)
+        outputs, targets = gathered((model(inputs, task_id=task_id), targets), size)
         rows += size
         loss += _loss_sum(loss_fn(outputs, targets), size)
         for metric in (metrics or {}).values():
@@ -112,17 +115,19 @@ def _examine_one(
 def _batches(
     number: int, dataset: Any, batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[int, Any, Any]]:
-    """Yield (rows, inputs, targets) in the dataset's order."""
+    """Yield (rows, inputs, targets) in the dataset's order, of the rows this process's share."""
     if len(dataset) == 0:
         raise EmptyHoldoutError(number)
     for start in range(0, len(dataset), batch_size):
-        indices = list(range(start, min(start + batch_size, len(dataset))))
+        rows = range(start, min(start + batch_size, len(dataset)))
+        first, last = ranks().bounds(len(rows))
+        indices = list(rows[first:last] or rows[:1])
         if hasattr(dataset, "__getitems__"):
             batch = dataset.__getitems__(indices)
         else:
             batch = [dataset[index] for index in indices]
         inputs, targets = default_collate(batch) if isinstance(batch, list) else batch
-        yield len(indices), _move(inputs, device), _move(targets, device)
+        yield len(rows), _move(inputs, device), _move(targets, device)
 
 
 def _move(value: Any, device: torch.device | str) -> Any:
@@ -164,7 +169,13 @@ def _new_metrics(
     metrics = dict(metrics_fn())
     if "loss" in metrics:
         raise MetricError("loss", "this name is taken by the mean of loss_fn", "rename the metric")
+    for part in (part for metric in metrics.values() for part in metric.modules()):
+        vars(part)["distributed_available_fn"] = _alone  # every process is given all rows
     return {name: metric.to(device) for name, metric in metrics.items()}
+
+
+def _alone() -> bool:
+    return False
 
 
 def _scalar(name: str, value: Any) -> float:

@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
-from renate_stages.data.steps import Memory, Pass, RowSource, StepLoader, Steps, step_loader
+from renate_stages.data.steps import Memory, Pass, RowSource, StepLoader, Steps, share, step_loader
 from renate_stages.learners.arguments import in_range, positive
 from renate_stages.learners.averaging import averaged_copy
 from renate_stages.learners.context import UpdateContext
@@ -40,6 +40,8 @@ from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.features import backbone_of
+from renate_stages.models.joint_statistics import JointStatistics
+from renate_stages.ranks import averaged, ranks
 
 NOTHING = np.empty(0, dtype=np.int64)
 
@@ -58,6 +60,7 @@ class Learner(LightningModule):
     """
 
     max_epochs: ClassVar[int | None] = None  # a strategy of one pass says 1
+    steps_itself: ClassVar[bool] = False  # then its steps cannot be shared, nor added up
     policy: Any = None  # a SelectionPolicy: which examples stay in the memory; None: it has none
 
     def __init__(
@@ -82,6 +85,9 @@ class Learner(LightningModule):
         self._features: list[Tensor] = []  # of the latest call of the model, where they are kept
         self._hook: RemovableHandle | None = None
         self._left: dict[str, Tensor] = {}  # of components, until an update starts
+        self._compiled: list[Any] = []  # the model, in a list: no submodule, so no second name
+        self._statistics: JointStatistics | None = None  # of batch norm, where ranks share a step
+        self._steps = 0  # the optimizer's, that `after_step` has seen
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook forty times a step, and nn.Module is slow to set.
@@ -169,7 +175,7 @@ class Learner(LightningModule):
     def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
         """Return the loss of one step, a scalar."""
         loss = self.loss(batch)
-        self._losses.add("loss", loss, len(batch.new))
+        self._losses.add("loss", loss, len(batch.new.all_rows))
         return loss
 
     def loss(self, batch: StepBatch) -> Tensor:
@@ -177,7 +183,26 @@ class Learner(LightningModule):
         new = self.pass_on(batch.new)
         return self.with_components(self.supervised(new), new, None)
 
+    def on_fit_start(self) -> None:
+        if self.context.compiled:
+            self._compiled[:] = [torch.compile(self.model)]
+        if ranks().count > 1:
+            self._statistics = JointStatistics(self.model)
+
+    def on_fit_end(self) -> None:
+        self._compiled.clear()
+        if self._statistics is not None:
+            self._statistics.end()
+            self._statistics = None
+
+    def on_train_start(self) -> None:
+        self._steps = self.trainer.global_step
+
     def on_train_batch_end(self, *_: Any) -> None:
+        if self.context.batches_a_step > 1:
+            taken, self._steps = self._steps, self.trainer.global_step
+            if taken == self._steps:  # gradients were added up
+                return
         self.after_step()
 
     def after_step(self) -> None:
@@ -264,17 +289,36 @@ class Learner(LightningModule):
 
     def forward(self, inputs: Any) -> Any:
         """Return the model's outputs for this update's task."""
-        return self.model(inputs, task_id=self.context.task_id)
+        compiled = self._compiled and self.model.training
+        model = self._compiled[0] if compiled else self.model
+        return model(inputs, task_id=self.context.task_id)
 
-    def pass_on(self, batch: Batch) -> Passed:
-        """Put a batch through the model."""
+    def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> Passed:
+        """Put a batch through the model.
+
+        Args:
+            batch: What goes in.
+            left_out: Rows that stand in for an empty share, where `batch` does not say so itself:
+                they count for no statistics of the batch.
+        """
         self._features.clear()
+        if self._statistics is not None:
+            self._statistics.left_out = [0] if batch.stands_in else list(left_out)
         outputs = self(batch.inputs)
         return Passed(batch, outputs, self._features[-1] if self._features else None)
 
     def supervised(self, passed: Passed) -> Tensor:
-        """Return the user's loss on a batch, its mean."""
-        return self.loss_of(passed.outputs, passed.batch.targets)
+        """Return the user's loss on a batch, its mean, weighed."""
+        return self.weighed(self.loss_of(passed.outputs, passed.batch.targets), passed.batch)
+
+    def weighed(self, mean: Tensor, *batches: Batch) -> Tensor:
+        """Return a mean over batches as it counts where several processes share a step.
+
+        Their gradients are averaged, as if each had as many examples; see `data.steps.share`. With
+        one process it is the mean itself.
+        """
+        weight = share(*batches)
+        return mean if weight == 1 else weight * mean
 
     def loss_of(self, outputs: Any, targets: Any) -> Tensor:
         """Return the user's loss of outputs and targets, its mean; unused classes masked."""
@@ -286,7 +330,7 @@ class Learner(LightningModule):
         """Add the terms of all components.
 
         Args:
-            loss: What they are added to.
+            loss: What they are added to; weighed, as `supervised` is.
             new: The new batch.
             draws: The draws from the memory, in the order of the components that take one; None or
                 empty where nothing is replayed.
@@ -297,15 +341,18 @@ class Learner(LightningModule):
                 if not draws:
                     continue
                 number += component.own_draw or number < 0
-            term = component(new, draws[number] if component.replays and draws else None)
-            self._losses.add(type(component).__name__, term, len(new.batch))
+            draw = draws[number] if component.replays and draws else None
+            term = component(new, draw)
+            if component.per_example:
+                term = self.weighed(term, (draw or new).batch)
+            self._losses.add(type(component).__name__, term, len(new.batch.all_rows))
             loss = loss + component.weight * term
         return loss
 
     def epoch_losses(self) -> dict[str, float]:
         """Return the mean losses over the examples since this was last called, and forget them."""
         found, self._losses = self._losses.means(), EpochLosses()
-        return found
+        return averaged(found)
 
     def _keep_features(self, _: nn.Module, __: Any, output: Tensor) -> None:
         self._features[:] = [output.flatten(1)]
@@ -331,7 +378,7 @@ class Learner(LightningModule):
 
     def num_examples(self, batch: Any) -> int:
         """Return how many new examples a batch of `train_dataloader` has."""
-        return len(batch.new)
+        return len(batch.new.all_rows)
 
     def moved(self, batch: Batch) -> Batch:
         """Return a batch on the model's device."""
@@ -340,7 +387,7 @@ class Learner(LightningModule):
         inputs, targets, fields = (
             _on(part, self.device) for part in (batch.inputs, batch.targets, dict(batch.fields))
         )
-        return Batch(inputs, targets, batch.rows, fields)
+        return Batch(inputs, targets, batch.rows, fields, batch.whole)
 
     # -- what survives an update ------------------------------------------------------------------
 

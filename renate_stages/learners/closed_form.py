@@ -33,6 +33,7 @@ from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.features import digest_of, head_inputs_of
 from renate_stages.models.heads import PerTaskHeads, RandomFeatureHead
 from renate_stages.models.module import EXTRA_STATE, unwrap
+from renate_stages.ranks import gathered
 
 ROWS = 1024  # whose sums are taken at once
 
@@ -262,7 +263,8 @@ class ClosedFormLearner(Learner):
     # -- features ---------------------------------------------------------------------------------
 
     def _take_in(self, batch: Batch) -> None:
-        self._waiting.append(self._features_and_labels(batch))
+        own = self._features_and_labels(batch)
+        self._waiting.append(gathered(own, len(batch.all_rows)))  # so all processes have all sums
         self._is_solved = False
         if sum(len(labels) for _, labels in self._waiting) >= ROWS:
             self._sum_up()

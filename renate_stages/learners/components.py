@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from renate_stages.data import Batch
 from renate_stages.learners.arguments import in_range
 from renate_stages.learners.averaging import averaged_copy
 from renate_stages.learners.base import Learner
 from renate_stages.learners.loss_component import LossComponent, Passed
+from renate_stages.ranks import summed
 
 
 class ReplayLoss(LossComponent):
@@ -46,7 +48,7 @@ class LogitDistillation(LossComponent):
 
     def forward(self, new: Passed, memory: Passed | None) -> Tensor:
         assert memory is not None
-        return squared_distance(memory.outputs, memory.batch.fields["logits"])
+        return distance_to_kept(memory.outputs, memory.batch, "logits")
 
     def remember(self, passed: Passed) -> dict[str, Tensor]:
         return {"logits": passed.outputs.detach().float()}
@@ -66,7 +68,7 @@ class FeatureDistillation(LossComponent):
 
     def forward(self, new: Passed, memory: Passed | None) -> Tensor:
         assert memory is not None and memory.features is not None
-        return squared_distance(memory.features, memory.batch.fields["features"])
+        return distance_to_kept(memory.features, memory.batch, "features")
 
     def remember(self, passed: Passed) -> dict[str, Tensor]:
         assert passed.features is not None
@@ -123,6 +125,22 @@ class Reinitialisation(LossComponent):
 
     def start_update(self, learner: Learner) -> None:
         learner.model.load_state_dict(dict(learner.context.untrained))
+
+
+def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
+    """Return `squared_distance` to a field of remembered examples, some of which may lack values.
+
+    Where several processes share the draw, it is such that their weighed mean (see `share`) is the
+    mean over all that is known, although one process's examples may know more than another's.
+    """
+    kept = batch.fields[field]
+    if batch.whole is None:
+        return squared_distance(outputs, kept)
+    known = ~kept.isnan()
+    number = known.sum() * (not batch.stands_in)
+    distance = torch.where(known, outputs.float() - kept, outputs.new_zeros(())) ** 2
+    mean_known = summed(number).clamp(min=1) / len(batch.whole)  # values an example
+    return distance.sum() / (mean_known * max(1, len(batch)))
 
 
 def squared_distance(outputs: Tensor, kept: Tensor) -> Tensor:

@@ -39,6 +39,9 @@ class UpdateContext:
         precision: As of `trainer.precision`.
         gradient_clip_val: Largest gradient norm; None: any. For learners that step themselves:
             Lightning clips no other gradients.
+        gradient_clip_algorithm: Likewise: `norm`, of the whole gradient, or `value`, of each number.
+        batches_a_step: How many batches' gradients are added up for a step of the optimizer.
+        compiled: Whether batches go through the model as `torch.compile` makes it.
         say: Tells the user something in one line.
         parent_weights: Returns the parent's tensors by name, as they were stored; a model may have
             grown since. None without a parent.
@@ -59,5 +62,8 @@ class UpdateContext:
     max_epochs: int | None = None
     precision: str = "32-true"
     gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str = "norm"
+    batches_a_step: int = 1
+    compiled: bool = False
     say: Callable[[str], None] = _say_nothing
     parent_weights: Callable[[], Mapping[str, Tensor]] = dict

@@ -12,6 +12,7 @@ from renate_stages.learners.context import UpdateContext
 from renate_stages.learners.loss_component import Passed
 from renate_stages.learners.masking import mask_classes
 from renate_stages.learners.replay import ReplayLearner
+from renate_stages.ranks import gathered
 
 
 class ERACE(ReplayLearner):
@@ -46,5 +47,6 @@ class ERACE(ReplayLearner):
 
     def total(self, new: Passed, draws: list[Passed]) -> Tensor:
         if draws and self.context.old_classes:
-            new = new._replace(outputs=mask_classes(new.outputs, new.batch.targets.unique()))
+            met = gathered(new.batch.targets, len(new.batch.all_rows)).unique()
+            new = new._replace(outputs=mask_classes(new.outputs, met))
         return super().total(new, draws)

@@ -15,7 +15,7 @@ from renate_stages.learners.labels import check_labels
 from renate_stages.learners.loss_component import Passed
 from renate_stages.learners.lwf import FrozenCopy
 from renate_stages.learners.measure import Measure
-from renate_stages.learners.replay import ReplayLearner
+from renate_stages.learners.replay import ReplayLearner, own
 from renate_stages.learners.working_memory import BLOCK, ChosenMemory
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.features import features_of
@@ -64,7 +64,7 @@ class ICaRL(ReplayLearner):
             self.teacher = FrozenCopy(self.model)
 
     def total(self, new: Passed, draws: list[Passed]) -> Tensor:
-        passed = [new, *draws]
+        passed = own(new, *draws)
         outputs = concatenate([each.outputs for each in passed]).float()
         labels = concatenate([each.batch.targets for each in passed]).long()
         wanted = F.one_hot(labels, outputs.shape[1]).float()
@@ -75,7 +75,8 @@ class ICaRL(ReplayLearner):
         losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
         if self.mask_unused_classes:
             losses = losses[:, self.classes]
-        return self.with_components(losses.sum(1).mean(), new, draws)
+        loss = self.weighed(losses.sum(1).mean(), *(each.batch for each in (new, *draws)))
+        return self.with_components(loss, new, draws)
 
     def finish_model(self, measure: Measure | None) -> None:
         self.teacher = None

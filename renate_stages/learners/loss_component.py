@@ -40,6 +40,7 @@ class LossComponent(nn.Module):
     """
 
     replays: ClassVar[bool] = True  # without a memory the term is 0
+    per_example: ClassVar[bool] = True  # a mean over the draw or, if none replays, the new batch
     memory_fields: ClassVar[tuple[str, ...]] = ()  # what `remember` returns
     needs_features: ClassVar[bool] = False
     survives: ClassVar[bool] = False  # whether its state is kept for the next update

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
-from renate_stages.data.steps import RandomRows, StepLoader
+from renate_stages.data.steps import RandomRows, StepLoader, read_share
 from renate_stages.learners.arguments import one_of, positive
 from renate_stages.learners.base import Learner
 from renate_stages.learners.context import UpdateContext
@@ -19,6 +19,7 @@ from renate_stages.learners.loss_component import Passed
 from renate_stages.learners.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
 from renate_stages.memory import SelectionPolicy, make_policy, rows_of_size, size_in_bytes
 from renate_stages.models.features import features_of
+from renate_stages.ranks import gathered, ranks
 
 MEMORY_UPDATES = ("end", "online")
 FORWARDS = ("joint", "separate")
@@ -122,9 +123,10 @@ class ReplayLearner(Learner):
             return self.pass_on(new), [self.pass_on(each) for each in drawn]
         batches = [new, *drawn]
         inputs = concatenate([each.inputs for each in batches])
-        whole = self.pass_on(Batch(inputs, None, new.rows))
+        sizes = [max(1, len(each)) for each in batches]  # with what stands in
+        left_out = [sum(sizes[:n]) for n, each in enumerate(batches) if each.stands_in]
+        whole = self.pass_on(Batch(inputs, None, new.rows), left_out)
         self._together[:] = [whole.outputs]
-        sizes = [len(each) for each in batches]
         outputs = whole.outputs.split(sizes)
         features = (
             whole.features.split(sizes) if whole.features is not None else [None] * len(sizes)
@@ -206,7 +208,8 @@ class ReplayLearner(Learner):
             return ()
         size = min(self.memory_batch_size, members)
         drawn = [self._random_places(members, size) for _ in range(self.draws_a_step)]
-        return tuple(self.moved(self.working.read(places)) for places in drawn)
+        read = self.working.read
+        return tuple(self.moved(read_share(read, places, ranks())) for places in drawn)
 
     def _random_places(self, members: int, size: int) -> np.ndarray:
         if 4 * size > members:
@@ -220,11 +223,12 @@ class ReplayLearner(Learner):
         return places
 
     def _take_in(self, new: Passed) -> None:
-        fits = self._may_be_kept[new.batch.rows]
-        fields = self.remember(new)
+        rows = new.batch.all_rows  # so that every process has the same memory
+        fits = self._may_be_kept[rows]
+        fields = gathered(self.remember(new), len(rows))
         if not fits.all():
             fields = {name: each[torch.from_numpy(fits)] for name, each in fields.items()}
-        self.working.offer(self.policy, new.batch.rows[fits], fields)
+        self.working.offer(self.policy, rows[fits], fields)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -270,12 +274,22 @@ class ExperienceReplay(ReplayLearner):
         if not draws:
             return super().total(new, draws)
         (drawn,) = draws
-        if self.replay_forward == "separate":
-            outputs = concatenate([new.outputs, drawn.outputs])
+        both = own(new, drawn)
+        if self.replay_forward == "separate" or len(both) == 1:
+            outputs = concatenate([each.outputs for each in both])
         else:  # what was one batch need not be joined again
             (outputs,) = self._together
-        targets = concatenate([new.batch.targets, drawn.batch.targets])
-        return self.with_components(self.loss_of(outputs, targets), new, draws)
+        targets = concatenate([each.batch.targets for each in both])
+        loss = self.weighed(self.loss_of(outputs, targets), new.batch, drawn.batch)
+        return self.with_components(loss, new, draws)
+
+
+def own(*passed: Passed) -> list[Passed]:
+    """Return what a mean over batches is taken of: all but what stands in for an empty share.
+
+    Where all does, the first; its mean then has no weight.
+    """
+    return [each for each in passed if not each.batch.stands_in] or [passed[0]]
 
 
 def policy_of(name: str, size: int | str, context: UpdateContext) -> SelectionPolicy:

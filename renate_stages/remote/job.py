@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from renate_stages import files, yaml_file
-from renate_stages.errors import MissingFileError
+from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.files import Entry
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
@@ -66,6 +66,7 @@ class Job:
         """Return the job of a stage as the project's files are now.
 
         Raises:
+            InvalidParamsError: If there are to be other machines than the training has nodes.
             RenateStagesError: If a file or a package that it needs is not here.
         """
         definition = StageDefinition.read(project, stage)
@@ -80,6 +81,11 @@ class Job:
         requirements = package.pins(asked, remote.from_image)
         library = package.wheel()
         nodes = remote.sagemaker.instance_count if stage == "train" else 1
+        if stage == "train" and nodes != params.trainer.num_nodes:
+            problem = f"remote.sagemaker.instance_count is {nodes}, and trainer.num_nodes "
+            raise InvalidParamsError(
+                "params.yaml", [f"{problem}{params.trainer.num_nodes}: each node is an instance"]
+            )
         by_value = {*definition.params, pipeline}
         depends = {
             "files": {n: e["sha256"] for n, e in found.items() if n not in by_value},

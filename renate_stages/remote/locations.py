@@ -6,7 +6,6 @@ working_directory/unsent/<name>-<identity>/    a new state, until it lies whole 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,28 +103,29 @@ class OutputState:
             raise StateExistsError(folder)
         return cls(folder)
 
-    def write(
-        self, write: Callable[[Path], None], scratch: Path, working_directory: Path
-    ) -> Path | None:
-        """Have the new state written whole on this machine, and return its folder.
+    def passing(self, scratch: Path) -> Path | None:
+        """Return the folder to write the new state into; None where none is kept.
 
         Args:
-            write: Writes it into a folder of this name.
             scratch: A folder of the same file system as the working directory.
+        """
+        return self.folder if self.storage is None else scratch / "new-state"
+
+    def keep(self, written: Path, working_directory: Path) -> Path:
+        """Put a state that was written where nothing takes it away; return its folder.
+
+        Args:
+            written: What `passing` returned, with a whole state in it.
             working_directory: Where one that is to be sent lies meanwhile.
         """
         if self.storage is None:
-            if self.folder is not None:
-                write(self.folder)
-            return self.folder
-        passing = scratch / "new-state"
-        write(passing)
+            return written
         name = self.storage.url.rsplit("/", 1)[-1]
-        unsent = working_directory / UNSENT / f"{name}-{files.sha256(passing / MANIFEST)[:16]}"
+        unsent = working_directory / UNSENT / f"{name}-{files.sha256(written / MANIFEST)[:16]}"
         unsent.parent.mkdir(parents=True, exist_ok=True)
         if unsent.exists():  # the same state, of a job whose sending failed
             shutil.rmtree(unsent)
-        passing.rename(unsent)
+        written.rename(unsent)
         return unsent
 
     def deliver(
@@ -134,7 +134,7 @@ class OutputState:
         """Send the new state where it belongs; return it as it lies here, and what travelled.
 
         Args:
-            written: Its folder, as `write` returned it.
+            written: Its folder, as `keep` returned it.
             parent: What it started from: equal files at the same service do not travel.
             working_directory: Keeps it for the next job.
 

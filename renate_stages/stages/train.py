@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renate_stages import files, publishing, tracking
+from renate_stages import files, launch, publishing, tracking
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import inputs_key, read_tuned
@@ -31,7 +31,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     key = inputs_key(project, params, parent, data)
     identity = run_identity(project, params, key=key, parent=parent.identity)
 
-    with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
+    rank = launch.rank()  # the first process alone logs and writes
+    tracked = params.tracking.enabled and rank == 0
+    with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
         with heavy_imports():
             user = UserConfig.load(project.user_config, stage="train")
             from renate_stages.cost import cost_of
@@ -39,6 +41,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             from renate_stages.evaluation.update_plots import write_update_plots
             from renate_stages.measured_update import MeasuredUpdate  # torch, Lightning: only here
             from renate_stages.memory.composition import composition
+            from renate_stages.ranks import joined
             from renate_stages.resume import Resume
             from renate_stages.tuning.search_plots import write_search_plots
 
@@ -46,10 +49,15 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if resume.take_over(project.tuning / "checkpoints"):
             say("the best trial was trained with these values: its training is taken over")
         tracker.log_parameters(publishing.parameters(params))
-        with project.empty_scratch("kept") as scratch:
+        with (
+            project.empty_scratch(launch.own("kept")) as scratch,
+            joined(params.trainer.accelerator),
+        ):
             update = MeasuredUpdate.run(
                 user, params, params.hyperparameters, parent, data, key, scratch, forget, resume
             )
+            if rank:
+                return
             update.write_state(project.state, project.tuning / TUNING_HISTORY)
         summary = update.summary()
         files.write_json(project.update_metrics, summary)

@@ -11,7 +11,6 @@ closes, because the search is over or dead, it kills what is left.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -27,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renate_stages.imports import heavy_imports
+from renate_stages.parent_process import end_with_parent
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
     from renate_stages.tuning.trial import TrialInputs
 
 REQUEST = struct.Struct("!cI")
-PR_SET_PDEATHSIG = 1
 
 
 class Server:
@@ -129,15 +128,6 @@ class Server:
     def say(self, **message: object) -> None:
         with suppress(OSError):  # the search is gone, which the next read shows
             self.connection.sendall(json.dumps(message).encode() + b"\n")
-
-
-def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends, however that ends."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended in between
-        os._exit(1)
 
 
 def import_all() -> None:

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from renate_stages.imports import heavy_imports
+from renate_stages.parent_process import end_with_parent
 from renate_stages.project import Project
 from renate_stages.tuning.channel import TrialChannel
-from renate_stages.tuning.fork_server import end_with_parent
 
 
 def main() -> None:

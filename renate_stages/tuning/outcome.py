@@ -60,7 +60,9 @@ def write_search(
         if trial.status == "failed":
             lines = [trial.reason, *trial.log()]
             files.write_text(folder / "failures" / f"{trial.number}.log", "\n".join(lines) + "\n")
-    if params.tuning.reuse_best and found.best.status in ("completed", "paused"):
+    shared = params.trainer.num_processes > 1  # other sums than of a trial, so other bytes
+    whole = found.best.status in ("completed", "paused")
+    if params.tuning.reuse_best and whole and not shared:
         for path in sorted((found.best.folder / "checkpoints").rglob("*.ckpt")):
             target = folder / "checkpoints" / path.parent.name / path.name
             files.link_or_copy(path, target)

@@ -62,11 +62,14 @@ class TrialInputs:
     def open(cls, project: Project, scratch: Path) -> TrialInputs:
         """Open the inputs: small files and NumPy maps, nothing of torch and of the user.
 
+        A trial trains on one device, whole batches: the steps are those of an update on several.
+
         Args:
             project: Whose `prepare` and `restore-state` have run.
             scratch: An empty folder for stores without the rows that may not be kept.
         """
         params = Params.load(project.params)
+        params = params.model_copy(update={"trainer": params.trainer.on_one_device()})
         parent = State.open(project.restored, examples=project.parent)
         data = PreparedData.open(project.prepared)
         rules = Generators(params.seed, params.update.number)

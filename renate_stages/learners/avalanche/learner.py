@@ -53,6 +53,7 @@ class AvalancheLearner(Learner):
     """
 
     composed: ClassVar[Composed]
+    steps_itself = True
 
     def __init__(self, context: UpdateContext, **values: Any) -> None:
         own = {name: values.pop(name) for name in self.composed.arguments if name in values}
@@ -170,7 +171,8 @@ class AvalancheLearner(Learner):
         """Clip the gradients, step, and let the schedule follow."""
         optimizer: Any = self.optimizers()
         if self.context.gradient_clip_val is not None:
-            self.clip_gradients(optimizer, self.context.gradient_clip_val, "norm")
+            algorithm = self.context.gradient_clip_algorithm
+            self.clip_gradients(optimizer, self.context.gradient_clip_val, algorithm)
         optimizer.step()
         self._follow_schedule("step")
 

@@ -1,0 +1,96 @@
+"""The update of a training job: in this process, or in several that share it.
+
+python -m renate_stages.job_update PROJECT CONFIG OUTCOME SEARCHED [TARGET]     in each of them
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files, launch, yaml_file
+from renate_stages.errors import SharedTrainingError
+from renate_stages.imports import heavy_imports
+from renate_stages.inputs import inputs_key
+from renate_stages.params import Params
+from renate_stages.prepared import PreparedData
+from renate_stages.project import Project
+from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.user_config import UserConfig
+
+
+def run(
+    project: Project, user: UserConfig, params: Params, target: Path | None, *, searched: bool
+) -> dict[str, Any]:
+    """Run an update, and write its state; return its `summary`, `curves` and `tables`.
+
+    Args:
+        project: With the parent and the prepared data.
+        user: The user's functions.
+        params: Without spaces; of several devices, each gets a process.
+        target: Folder for the new state; None keeps none.
+        searched: Whether the search's history belongs to the state, and its best trial is known.
+
+    Raises:
+        SharedTrainingError: If one of several processes failed, which has said why.
+    """
+    if not launch.is_to_launch(params):
+        return run_here(project, user, params, target, searched=searched)
+    files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
+    with project.empty_scratch("launched") as scratch, project.empty_scratch("outcome") as folder:
+        outcome = folder / "outcome.json"
+        given = [project.root, project.user_config, outcome, int(searched)]
+        given += [] if target is None else [target.resolve()]
+        command = ["-m", "renate_stages.job_update", *map(str, given)]
+        code = launch.start(command, params.trainer.devices, scratch)
+        if code:
+            raise SharedTrainingError(code)
+        return files.read_json(outcome)
+
+
+def run_here(
+    project: Project, user: UserConfig, params: Params, target: Path | None, *, searched: bool
+) -> dict[str, Any]:
+    """Do what `run` does in this process, which may be one of several."""
+    with heavy_imports():
+        from renate_stages.measured_update import MeasuredUpdate
+        from renate_stages.ranks import joined
+        from renate_stages.resume import Resume
+
+    parent = State.open(project.parent)
+    data = PreparedData.open(project.prepared)
+    key = inputs_key(project, params, parent, data)
+    resume = None
+    if searched:
+        resume = Resume.of(project.checkpoints, key)
+        resume.take_over(project.tuning / "checkpoints")
+    with (
+        project.empty_scratch(launch.own("kept")) as kept,
+        joined(params.trainer.accelerator),
+    ):
+        update = MeasuredUpdate.run(
+            user, params, params.hyperparameters, parent, data, key, kept, resume=resume
+        )
+        if target is not None and not launch.rank():
+            update.write_state(target, project.tuning / TUNING_HISTORY if searched else None)
+    updated = update.updated
+    return {"summary": update.summary(), "curves": updated.curves, "tables": dict(updated.tables)}
+
+
+def main() -> None:
+    """Be one of the processes."""
+    root, config, outcome, searched, *target = sys.argv[1:]
+    project = Project(Path(root), Path(config))
+    params, user = Params.load(project.params), UserConfig.load(project.user_config)
+    folder = Path(target[0]) if target else None
+    found = run_here(project, user, params, folder, searched=bool(int(searched)))
+    if not launch.rank():
+        files.write_json(Path(outcome), found)
+
+
+if __name__ == "__main__":
+    from renate_stages.cli import guarded
+
+    launch.begin(trains=True)
+    guarded(main)

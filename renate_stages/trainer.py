@@ -1,0 +1,106 @@
+"""Lightning's Trainer as `params.yaml` asks for it, and without what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from renate_stages.errors import InvalidParamsError
+from renate_stages.learners.base import Learner
+from renate_stages.params import TrainerParams
+
+
+def make_trainer(
+    params: TrainerParams, learner: Learner | None = None, callbacks: Sequence[Callback] = ()
+) -> Trainer:
+    """Return a trainer; without a learner, one that only shows that there can be one.
+
+    Args:
+        params: How it trains, and on what.
+        learner: Whom it trains.
+        callbacks: Called beside, in this order.
+
+    Raises:
+        InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
+    """
+    most = learner.max_epochs if learner is not None else None
+    max_epochs = most or params.max_epochs
+    clips = (
+        learner is None or learner.automatic_optimization
+    )  # Lightning changes no other gradients
+    on_terminal = sys.stderr.isatty()
+    try:
+        return Trainer(
+            accelerator=params.accelerator,
+            devices=params.devices,
+            num_nodes=params.num_nodes,
+            strategy=_strategy(params, learner),
+            precision=params.precision,
+            min_epochs=0,
+            max_epochs=max_epochs if max_epochs is not None else -1,
+            accumulate_grad_batches=params.accumulate_grad_batches if clips else 1,
+            gradient_clip_val=params.gradient_clip_val if clips else None,
+            gradient_clip_algorithm=params.gradient_clip_algorithm if clips else None,
+            deterministic=params.deterministic,
+            callbacks=[*callbacks, *([TQDMProgressBar()] if on_terminal else [])],
+            enable_progress_bar=on_terminal,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            logger=False,
+            profiler=_NoProfiler(),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        given = f"accelerator {params.accelerator!r} and precision {params.precision!r}"
+        raise InvalidParamsError(
+            "params.yaml", [f"trainer: Lightning refuses {given} on this machine: {error}"]
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Lightning says of its own settings, which a user of stages cannot act on."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _strategy(params: TrainerParams, learner: Learner | None) -> Strategy | str:
+    """Return how processes share a training.
+
+    Buffers are not broadcast at each step: they are equal already, and a learner may have as many as
+    weights.
+    """
+    if params.num_processes == 1:
+        return "auto"
+    unused = params.strategy == "ddp_find_unused_parameters_true"
+    if learner is not None:  # of other tasks, in models with weights for each
+        trained = set(map(id, learner.model.get_params(learner.context.task_id)))
+        weights = [each for each in learner.parameters() if each.requires_grad]
+        unused |= any(id(each) not in trained for each in weights)
+    return DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False)
+
+
+class _NoProfiler(PassThroughProfiler):
+    """Times nothing, at less cost: Lightning asks two dozen times a step."""
+
+    _untimed = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager:
+        return self._untimed

@@ -1,0 +1,123 @@
+"""An update that two processes share, in a generated project."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sandbox import SLUG, Sandbox, generate
+
+TRANSFORM = "    return images.float() / 16\n"
+# In training, and in the second process alone; what happens there is said in a file.
+FATE = """    import os
+
+    fate = Path(".renate/fate")
+    if os.environ.get("RANK") == "1" and torch.is_grad_enabled() and fate.exists():
+        (fate.parent / "met").touch()
+        if fate.read_text() == "mistake":
+            from renate_stages.errors import RenateStagesError
+
+            raise RenateStagesError("the second process alone says so")
+        if fate.read_text() == "defect":
+            raise ZeroDivisionError("of the second process alone")
+        __import__("time").sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory) -> tuple[Sandbox, str]:
+    """A project whose first update two processes trained, and what that printed."""
+    project = generate(tmp_path_factory.mktemp("two") / SLUG)
+    changes = (("  devices: 1 ", "  devices: 2 "), ("max_epochs: 20 ", "max_epochs: 2 "))
+    project.edit("params.yaml", *changes)
+    project.run("renate-stages", "init")
+    return project, project.run("dvc", "repro", "train")
+
+
+@pytest.fixture
+def project(repro) -> Iterator[Sandbox]:
+    """The same, with a second process whose fate can be chosen."""
+    project, _ = repro
+    project.stop_tracking()
+    project.edit("renate_config.py", (TRANSFORM, FATE + TRANSFORM))
+    yield project
+    project.edit("renate_config.py", (FATE, ""))
+    tracked = "enabled: false\n  experiment"
+    project.edit("params.yaml", (tracked, tracked.replace("false", "true")))
+    for name in ("fate", "met"):
+        (project.root / ".renate" / name).unlink(missing_ok=True)
+
+
+def processes() -> list[int]:
+    """Return the processes of this user's that train in two."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"RENATE_STAGES_LAUNCHED=" in variables and b"RANK=" in variables:
+            found.append(int(folder.name))
+    return found
+
+
+def test_two_processes_make_one_update(repro):
+    project, printed = repro
+    assert printed.count("update 1: 34 steps") == 1 == printed.count("memory: 300 examples")
+    assert [run["status"] for run in project.runs] == ["FINISHED"]
+    assert project.read_json("metrics/update.json")["training"] == {"epochs": 2, "steps": 34}
+    left = {path.name for path in (project.root / ".renate").iterdir()}
+    assert left == {"mlflow.lock", "stage.lock"}
+    assert not processes()
+
+
+def test_made_again_it_has_the_same_bytes(repro):
+    project, _ = repro
+    before = project.hashes("state"), project.hashes("metrics"), project.hashes("plots")
+    project.run("dvc", "repro", "-q", "--force", "--single-item", "train")
+    assert (project.hashes("state"), project.hashes("metrics"), project.hashes("plots")) == before
+
+
+@pytest.mark.parametrize(
+    ("fate", "code", "said"),
+    [
+        ("mistake", 2, "error: the second process alone says so"),
+        ("defect", 1, "ZeroDivisionError: of the second"),
+    ],
+)
+def test_what_fails_in_one_process_ends_both_and_is_said_once(project, fate, code, said):
+    (project.root / ".renate" / "fate").write_text(fate)
+    printed = project.run("renate-stages", "train", code=code)
+    assert printed.count(said) == 1 and printed.count("Traceback") == (fate == "defect"), printed
+    assert not processes()
+
+
+def test_a_mistake_that_both_meet_is_said_once(project):
+    right = "learning_rate: 0.05"
+    project.edit("tuned.yaml", (right, "learning_rate: -1"))
+    printed = project.run("renate-stages", "train", code=2)
+    project.edit("tuned.yaml", ("learning_rate: -1", right))
+    assert printed.count("error:") == 1 and "expected a number > 0, found -1" in printed
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_end_with_the_stage(project, ending):
+    scratch = project.root / ".renate"
+    (scratch / "fate").write_text("wait")
+    stage = project.start("renate-stages", "train")
+    started = time.monotonic()
+    while not (scratch / "met").exists():
+        assert stage.poll() is None and time.monotonic() - started < 180
+        time.sleep(0.1)
+    assert (scratch / "stage.lock").read_text() == f"stage train, process {stage.pid}"
+    assert len(processes()) == 2
+    os.kill(stage.pid, ending)
+    assert stage.wait(20) == (143 if ending == signal.SIGTERM else -signal.SIGKILL)
+    ended = time.monotonic()
+    while processes():
+        assert time.monotonic() - ended < 10
+        time.sleep(0.1)

@@ -1,0 +1,263 @@
+"""Updates that one process runs, or two share: what each of them saw, and what came of it.
+
+python shared_updates.py FOLDER     in each of two processes: every update, results in FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torchmetrics
+from small_updates import VALUES, model_fn, state_of, updater, weights, write_examples
+from torch import nn
+
+from renate_stages import state
+from renate_stages.data import Batch
+from renate_stages.data.steps import share
+from renate_stages.learners.base import Learner
+from renate_stages.learners.components import distance_to_kept
+from renate_stages.models import MLP, RenateModule
+from renate_stages.ranks import joined, of_all, ranks
+from renate_stages.resume import SECONDS_VARIABLE, Resume
+from renate_stages.state import Provenance, State
+from renate_stages.updater import ModelUpdater, UpdatedModel
+
+ROWS = 33  # in batches of 8, the last of 1: a process has no share of it
+Found = dict[str, Any]
+
+
+class Normed(RenateModule):
+    """A model with batch norm in it."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.features = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU())
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x, task_id=None):
+        return self.head(self.features(x))
+
+
+class Convolved(RenateModule):
+    """One with batch norm over pictures, which forgets its statistics slowly."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.features = nn.Sequential(
+            nn.Conv1d(1, 2, 2), nn.BatchNorm1d(2, momentum=None), nn.ReLU(), nn.Flatten()
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x, task_id=None):
+        return self.head(self.features(x[:, None]))
+
+
+def per_task() -> MLP:
+    model = MLP(num_inputs=5, num_outputs=3, hidden_size=4, heads="per_task")
+    model.add_task_params("another")
+    return model
+
+
+class Sums(torchmetrics.Metric):
+    """Twice the data is twice the value: what is counted twice shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, outputs, targets):
+        self.total += outputs.sum() + targets.sum()
+
+    def compute(self):
+        return self.total
+
+
+def noisy(inputs):
+    return inputs + 0.1 * torch.randn(5)
+
+
+def _of(model) -> dict[str, Callable]:
+    return {"model_fn": lambda model_state_url=None: _loaded(model(), model_state_url)}
+
+
+def _loaded(model, url):
+    if url is not None:
+        model.load_state_dict(torch.load(url, weights_only=True))
+    return model
+
+
+ADAPTIVE = {"ema_decay": 0.9}
+ONLINE = {"memory_update": "online"}
+RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ER": ("ER", {}, {}),
+    "ER separate": ("ER", {"replay_forward": "separate", "memory_batch_size": 1}, {}),
+    "one example a step": ("ER", {"batch_size": 1, "memory_batch_size": 1}, {"max_epochs": 1}),
+    "memory of one": ("DER", {"memory_size": 1, **ONLINE}, {}),
+    "DER++ online": ("DER++", ONLINE, {}),
+    "DER++ joint": ("DER++", {"replay_forward": "joint"}, {}),
+    "ER-ACE": ("ER-ACE", {"memory_batch_size": 5}, {}),
+    "CLS-ER": ("CLS-ER", {"consistency_weight": 1.0, "stable_probability": 0.5}, {}),
+    "Offline-ER": ("Offline-ER", {"memory_batch_size": 5}, {}),
+    "iCaRL": ("iCaRL", {"memory_batch_size": 5}, {}),
+    "Budgeted": ("Budgeted", {"sampling": "class_balanced"}, {}),
+    "GDumb": ("GDumb", {"memory_size": 13}, {}),
+    "Joint": ("Joint", {}, {}),
+    "WiSE-FT": ("WiSE-FT", {}, {}),
+    "LwF": ("LwF", {"temperature": 1.0}, {}),
+    "EWC": ("EWC", {"ewc_weight": 50.0}, {}),
+    "NCM": ("NCM", {"memory_size": 10}, {}),
+    "SLDA": ("SLDA", {}, {}),
+    "RanPAC": ("RanPAC", {}, {}),
+    "averaged": ("FineTuning", ADAPTIVE, {}),
+    "accumulated": ("ER", ADAPTIVE, {"accumulate_grad_batches": 2}),
+    "clipped": ("ER", {}, {"gradient_clip_val": 0.05}),
+    "clipped by value": ("ER", {}, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
+    "best epoch": ("ER", {}, {"keep": "best", "max_epochs": 4}),
+    "some steps": ("ER", {}, {"max_steps": 7}),
+    "batch norm": ("ER", {}, {"functions": _of(Normed)}),
+    "batch norm separate": ("DER", {"batch_size": 11}, {"functions": _of(Normed)}),
+    "batch norm over pictures": ("DER", {}, {"functions": _of(Convolved)}),
+    "heads for each task": ("FineTuning", {}, {"functions": _of(per_task)}),
+    "metrics of the user": ("ER", {}, {"functions": {"metrics_fn": lambda: {"accuracy": Sums()}}}),
+}
+
+
+# Whose second update learns something from the state of the first.
+TWICE = ("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "EWC", "NCM", "RanPAC")
+
+
+def run(name: str, folder: Path) -> list[Found]:
+    """Run an update, or two, the second from the first's state; return what was seen of each."""
+    learner, values, trainer = RUNS[name]
+    trainer = dict(trainer)
+    functions = trainer.pop("functions", {})
+    parent, found = _empty(folder), []
+    for number in (1, 2) if name in TWICE else (1,):
+        made = updater(
+            learner,
+            {**VALUES, **values},
+            number=number,
+            functions={"model_fn": model_fn, **functions},
+            devices=ranks().count,
+            **trainer,
+        )
+        new = write_examples(folder / f"new-{number}", ROWS, first=100 * number)
+        updated, steps = watched(made, parent, new)
+        found.append(_seen(updated, steps))
+        parent = state_of(folder / f"state-{number}", updated, number, (0, 1, 2), parent, new)
+    return found
+
+
+def watched(made: ModelUpdater, parent: State, new, **more) -> tuple[UpdatedModel, list[Found]]:
+    """Run an update; return the rows and the loss of each of its steps beside."""
+    steps: list[Found] = []
+    original = Learner.training_step
+
+    def training_step(self, batch, batch_idx):
+        loss = original(self, batch, batch_idx)
+        parts = {"new": batch.new, **{f"draw {n}": each for n, each in enumerate(batch.memory)}}
+        rows = {name: (each.rows.tolist(), each.all_rows.tolist()) for name, each in parts.items()}
+        steps.append({"rows": rows, "loss": float(loss.detach())})
+        return loss
+
+    Learner.training_step = training_step
+    try:
+        return made.update(parent, new, {1: new}, **more), steps
+    finally:
+        Learner.training_step = original
+
+
+def _seen(updated: UpdatedModel, steps: list[Found]) -> Found:
+    selection = updated.selection
+    tensors, values = updated.learner.learner_state()
+    return {
+        "steps": steps,
+        "curves": updated.curves,
+        "taken": updated.steps,
+        "examples": updated.examples,
+        "model": {n: t for n, t in updated.model.state_dict().items() if torch.is_tensor(t)},
+        "kept": selection.kept.tolist(),
+        "added": selection.added.tolist(),
+        "fields": {
+            name: torch.as_tensor(each)
+            for fields in (updated.chosen.fields, updated.chosen.added_fields)
+            for name, each in fields.items()
+        },
+        "learner": tensors,
+        "policy": repr(values.get("policy")),
+    }
+
+
+def resumed(folder: Path) -> Found:
+    """Train four epochs at once, and in two parts; every process augments in its own way."""
+    os.environ[SECONDS_VARIABLE] = "0"
+    parent, new = _empty(folder), write_examples(folder / "new", ROWS)
+    functions = {"train_transform": lambda: noisy}
+
+    def made(epochs: int) -> ModelUpdater:
+        values = {**VALUES, **ONLINE, "dropout": 0.3}
+        count = ranks().count
+        return updater("DER++", values, functions=functions, max_epochs=epochs, devices=count)
+
+    straight = made(4).update(parent, new, {1: new})
+    shared = Path(of_all(str(folder))[0]) / "resume"
+    said: list[str] = []
+    made(2).update(parent, new, {1: new}, resume=Resume(shared, said.append))
+    torch.randn(3)
+    again, _ = watched(made(4), parent, new, resume=Resume(shared, said.append))
+    return {
+        "equal": torch.equal(weights(again), weights(straight)),
+        "curves": again.curves == straight.curves,
+        "memory": again.selection.added.tolist() == straight.selection.added.tolist(),
+        "said": said,
+        "files": sorted(path.name for path in shared.iterdir()),
+        "weights": weights(again),
+        "next": float(torch.rand(())),
+    }
+
+
+def distances() -> Found:
+    """Distil from logits of which some are unknown, more of one process's than of the other's."""
+    generator = torch.Generator().manual_seed(0)
+    outputs, kept = torch.randn(2, 7, 4, generator=generator)
+    kept[:3, 1:] = torch.nan
+    here = ranks()
+    rows = torch.arange(7).numpy()
+    own = here.own(rows) if here.count > 1 else rows
+    batch = Batch(None, None, own, {"logits": kept[own]}, rows if here.count > 1 else None)
+    term = share(batch) * distance_to_kept(outputs[own], batch, "logits")
+    return {"mean": sum(of_all(float(term))) / here.count}
+
+
+def _empty(folder: Path) -> State:
+    folder.mkdir(parents=True)
+    state.write_empty(folder / "parent")
+    (folder / "parent" / "memory" / "index.json").unlink()
+    write_examples(folder / "parent" / "memory", 10, first=1000)
+    state.write_manifest(folder / "parent", Provenance("init", 0))
+    return State.open(folder / "parent")
+
+
+def everything(folder: Path) -> Found:
+    """Return all results by name."""
+    found: Found = {name: run(name, folder / name.replace(" ", "-")) for name in RUNS}
+    return {**found, "resumed": resumed(folder / "resumed"), "distances": distances()}
+
+
+def main(folder: Path) -> None:
+    with joined("cpu") as here:
+        found = everything(folder / str(here.rank))
+        torch.save(found, folder / f"{here.rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
