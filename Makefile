@@ -28,14 +28,14 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 # Beside it, since Avalanche brings 90 packages that nothing else needs.
 $(AVALANCHE)/.installed: $(BIN)/.installed
 	$(PYTHON) -m venv $(AVALANCHE)
-	$(BIN)/uv pip sync --quiet --python $(AVALANCHE)/bin/python requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(AVALANCHE)/bin/python requirements.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(AVALANCHE)/bin/python --editable ".[avalanche]"
 	@touch $@
 
 # Beside it too: the SDK brings 13 packages, and plugs itself into MLflow's client.
 $(SAGEMAKER)/.installed: $(BIN)/.installed
 	$(PYTHON) -m venv $(SAGEMAKER)
-	$(BIN)/uv pip sync --quiet --python $(SAGEMAKER)/bin/python requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(SAGEMAKER)/bin/python requirements.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(SAGEMAKER)/bin/python --editable ".[sagemaker]"
 	@touch $@
 

@@ -58,7 +58,7 @@ class Checklist:
         self._step("training jobs may be listed", lambda: backend.find("renate") is not None)
         self._step(
             f"quota of {remote.sagemaker.instance_type}",
-            lambda: backend.quota() or "not listed for this account",
+            lambda: backend.quota() or "it is not told",
         )
         if submit and bucket is not None and self.passed:
             self._step("a job", lambda: self._job(backend, storage))

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from renate_stages import files, lineage, tracking
 from renate_stages.errors import (
@@ -20,6 +20,7 @@ from renate_stages.errors import (
     MissingExtraError,
     RemoteJobFailedError,
     RemoteJobStoppedError,
+    RemoteServiceError,
 )
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -29,7 +30,10 @@ from renate_stages.remote.job import CONFIGURATION, FAILURE, MANIFEST, OBJECTS, 
 from renate_stages.remote.objects import ObjectStore, name_of
 from renate_stages.remote.storage import Storage
 
+T = TypeVar("T")
+
 EXPERIMENT = "DVC_EXP_NAME"  # names the run in MLflow
+SHOWN = 15  # last lines of a failed stage that the error repeats
 
 
 def backend_of(params: Params, stage: str) -> str:
@@ -83,7 +87,7 @@ def run(
     own = storage.child(job.folder.rstrip("/"))
     objects = ObjectStore(storage.child(OBJECTS))
     backend = connect(params)
-    found = backend.find(job.service_name)
+    found = _answered(backend, lambda: backend.find(job.service_name))
     running = next((each for each in found if each.status == "running"), None)
     if running is not None:
         say(f"attached to job {running.name}, which has the same inputs")
@@ -93,10 +97,11 @@ def run(
         return
     else:
         send(project, job, storage, say)
-    submitted = (
-        running.name if running else backend.submit(job.service_name, storage.url, job.folder)
-    )
-    if running is None:
+    if running is not None:
+        submitted = running.name
+    else:
+        asked = job.service_name, storage.url, job.folder
+        submitted = _answered(backend, lambda: backend.submit(*asked))
         say(f"job {submitted} is submitted; Ctrl-C asks whether to stop it")
     state = follow(backend, submitted, say)
     if state.status == "completed":
@@ -160,9 +165,18 @@ def failure(
     if state.status == "stopped":
         cure = "Started again, it goes on from what it has saved."
         return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
-    lines, code = told.get("lines", []), int(told.get("exit_code", 1))
+    lines, code = told.get("lines", [])[-SHOWN:], int(told.get("exit_code", 1))
     reason = f"exit code {code}" if lines else state.reason
     return RemoteJobFailedError(state.name, reason, lines, code, backend.log_address(state.name))
+
+
+def _answered(backend: Backend, ask: Callable[[], T]) -> T:
+    """Ask a backend, whose client is patient by itself."""
+    try:
+        return ask()
+    except ConnectionError as error:
+        cure = "look after the network, then run `dvc repro` again: what was begun is found"
+        raise RemoteServiceError(backend.service, "an answer", str(error), cure) from error
 
 
 def _read(own: Storage, name: str) -> dict[str, Any]:

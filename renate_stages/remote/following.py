@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 from renate_stages.errors import DetachedError, UnreachableServiceError
 from renate_stages.remote.backend import Backend, JobState, Log
-from renate_stages.remote.container.start import BEGIN
+from renate_stages.remote.container.start import BEGIN, END
 
 PAUSE = 5.0  # seconds between two looks
 PAUSE_VARIABLE = "RENATE_STAGES_POLL_SECONDS"
 PATIENCE = 3600.0  # seconds without an answer, after which we leave the job alone
 PATIENCE_VARIABLE = "RENATE_STAGES_PATIENCE_SECONDS"
 LONGEST_PAUSE = 60.0
-BEFORE = 50  # lines of the container that are shown where the stage has not begun
+AROUND = 50  # lines of the container that are shown where the stage has not begun
 
 
 def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
@@ -93,18 +93,18 @@ class _StageLog:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._before: list[str] = []
-        self._begun = False
+        self._around: list[str] = []  # what the container says
+        self._inside = self._begun = False
 
     def new_lines(self) -> list[str]:
-        lines = self._log.new_lines()
-        if not self._begun and BEGIN in lines:
-            place = lines.index(BEGIN)
-            self._begun, lines = True, lines[place + 1 :]
-        if self._begun:
-            return lines
-        self._before += lines
-        return []
+        found: list[str] = []
+        for line in self._log.new_lines():
+            if line in (BEGIN, END):
+                self._inside = line == BEGIN
+                self._begun = True
+            else:
+                (found if self._inside else self._around).append(line)
+        return found
 
     def rest(self, state: JobState) -> list[str]:
         """Return the last lines of a job that has ended."""
@@ -112,4 +112,5 @@ class _StageLog:
             lines = self.new_lines()
         except ConnectionError:
             lines = []
-        return lines if self._begun or state.status == "completed" else self._before[-BEFORE:]
+        never = not self._begun and state.status != "completed"
+        return [*lines, *self._around[-AROUND:]] if never else lines

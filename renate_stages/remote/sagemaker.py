@@ -126,11 +126,14 @@ class SageMaker:
         return self._answer("our identity", client.get_caller_identity)["Arn"]
 
     def quota(self) -> str | None:
-        """Return how many instances of the wanted type may run at once; None where not known."""
+        """Return how many instances of the wanted type may run at once; None where not told."""
         wanted = f"{self.asked.instance_type} for {'spot ' * self.asked.spot}training job usage"
         client = self._answer("a client", lambda: self.session.client("service-quotas"))
         pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
-        found = self._answer("quotas", lambda: [q for page in pages for q in page["Quotas"]])
+        try:
+            found = self._answer("quotas", lambda: [q for page in pages for q in page["Quotas"]])
+        except RemoteServiceError:  # a permission that nothing else needs
+            return None
         return next((f"{q['Value']:g}" for q in found if q["QuotaName"] == wanted), None)
 
     def role(self) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
+import time
+import zipfile
+from pathlib import Path
 
 import pytest
 from cloud_project import BACKEND, CloudProject, project_in
 
 THERE = {BACKEND: "sagemaker"}
-SLOWLY = "import time; time.sleep(0.4)  # a test has time to interfere\n"
 
 
 def in_cloud(project: CloudProject, **variables: str) -> CloudProject:
@@ -27,24 +31,43 @@ def jobs_of(cloud, project: CloudProject) -> list[str]:
     ]
 
 
-@pytest.fixture
-def project(tmp_path, cloud, bucket, sagemaker_python) -> CloudProject:
-    return project_in(tmp_path / "there", cloud, bucket, sagemaker_python, BUCKET=bucket)
-
-
-@pytest.fixture
-def ready(project) -> CloudProject:
-    """A project whose next stage is `train`, which runs in the cloud; nothing is tracked."""
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory, cloud, sagemaker_python) -> CloudProject:
+    """A project whose next stage is `train`; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("generated")
+    project = project_in(folder, cloud, "no-bucket-yet", sagemaker_python)
+    subprocess.run(["cp", "-a", project.root, folder / "new"], check=True)
     project.stop_tracking()
     for stage in ("prepare", "restore-state", "tune"):
         project.run("renate-stages", stage)
-    return in_cloud(project)
+    return project
+
+
+def copy_of(root: Path, generated: CloudProject, bucket: str, target: Path) -> CloudProject:
+    """Return a copy of a project, whose jobs lie in this test's bucket."""
+    target.mkdir()
+    subprocess.run(["cp", "-a", root, target / "digits"], check=True)
+    variables = {**generated.variables, "BUCKET": bucket}
+    copy = CloudProject(target / "digits", generated.python, variables)
+    copy.change(remote__url=f"s3://{bucket}/updates")
+    return copy
+
+
+@pytest.fixture
+def project(generated, tmp_path, bucket) -> CloudProject:
+    """A new project, in which nothing has run."""
+    return copy_of(generated.root.with_name("new"), generated, bucket, tmp_path / "copy")
+
+
+@pytest.fixture
+def ready(generated, tmp_path, bucket) -> CloudProject:
+    """A project whose next stage is `train`, which runs in the cloud; nothing is tracked."""
+    return in_cloud(copy_of(generated.root, generated, bucket, tmp_path / "copy"))
 
 
 def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
     there = in_cloud(project)
     objects = f"s3://{bucket}/updates/objects/"
-    first = cloud.mark()
     there.run("dvc", "repro")
     there.commit("Update 1")
     there.run("renate-stages", "next")
@@ -55,22 +78,23 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
         tuning__n_workers=2,
     )
     known = set(there.hashes(".").values())
-    second = cloud.mark()
+    earlier, second = set(cloud.uploads(under=objects)), cloud.mark()
     said = there.run("dvc", "repro")
 
     tune, train = jobs_of(cloud, there)[1:]  # in update 1 there was nothing to search
     assert tune.startswith("renate-tune-") and train.startswith("renate-train-")
     assert "update 2:" in said  # the stage's own lines
     assert "Training" in said and "Completed" in said  # the job's states
-    assert [run["status"] for run in there.runs] == ["FINISHED"] * 5
-    assert {run["remote.job"] for run in there.runs if "remote.job" in run} == set(
-        jobs_of(cloud, there)
-    )
+    runs = [run for run in there.runs if "remote.job" in run]  # trials are nested under one
+    assert [(run["name"], run["status"]) for run in runs] == [
+        ("update-1", "FINISHED"),
+        ("tuning of update-2", "FINISHED"),
+        ("update-2", "FINISHED"),
+    ]
+    assert [run["remote.job"] for run in runs] == jobs_of(cloud, there)
 
-    sent = {name.replace("/", "") for name in cloud.uploads(second, under=objects)}
-    assert sent and not sent & {
-        name.replace("/", "") for name in cloud.calls_before(second, objects)
-    }
+    sent = set(cloud.uploads(second, under=objects))
+    assert sent and not sent & earlier
     brought = {name.replace("/", "") for name in cloud.downloads(second, under=objects)}
     assert brought and not brought & known
     size = sum(path.stat().st_size for path in (there.root / "state").rglob("*.np*"))
@@ -80,3 +104,192 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
     project.run("dvc", "repro", "--force", "--single-item", "tune", "train")
     assert there.read("dvc.lock") == lock
     assert len(jobs_of(cloud, there)) == 3
+
+
+def test_a_users_mistake_there_is_told_as_one_here(ready, cloud):
+    ready.change(hyperparameters__learning_rate=-1.0)
+    ready.run("renate-stages", "tune")
+    said = ready.run("renate-stages", "train", code=2)
+    assert "hyperparameters.learning_rate: expected a number > 0, found -1.0" in said
+    assert "handle_error" not in said  # what the container says around it
+    (job,) = jobs_of(cloud, ready)
+    assert cloud.jobs[job].describe()["FailureReason"].startswith("AlgorithmError: ")
+    assert not (ready.root / "state").exists()
+
+
+def test_a_defect_there_is_told_with_its_traceback_and_mended_by_running_again(ready, cloud):
+    broken = "class Broken(MLP):\n    def forward(self, *_, **__):\n        raise RuntimeError('no')\n\n\n"
+    whole = ready.read("renate_config.py")
+    changed = whole.replace("def model_fn", f"{broken}def model_fn").replace(
+        "MLP(num", "Broken(num"
+    )
+    (ready.root / "renate_config.py").write_text(changed)
+    said = ready.run("renate-stages", "train", code=1)
+    assert "  |     raise RuntimeError('no')" in said and "renate_config.py" in said
+    assert not (ready.root / "state").exists()
+
+    (ready.root / "renate_config.py").write_text(whole)
+    cloud.lose_answer("CreateTrainingJob")  # it is made, and we do not hear of it
+    cloud.throttle("DescribeTrainingJob", times=3)
+    cloud.throttle("s3:PutObject", times=3)
+    ready.run("renate-stages", "train")
+    assert (ready.root / "state" / "state.json").is_file()
+    assert len(jobs_of(cloud, ready)) == 2
+
+
+def test_a_job_that_is_left_is_attached_to_and_what_it_made_is_taken(ready, cloud):
+    slow(ready)
+    left = left_running(ready, cloud)
+    mark = cloud.mark()
+    attached = ready.start("renate-stages", "train")
+    wait_for(lambda: asked(cloud, mark, "logs:GetLogEvents"))
+    with cloud.offline():
+        time.sleep(2)
+    assert attached.wait(120) == 0
+    assert jobs_of(cloud, ready) == [left]
+
+    (ready.root / "state").rename(ready.root / "state-before")
+    cloud.wait(left)
+    mark = cloud.mark()
+    said = ready.run("renate-stages", "train")
+    assert "a job with the same inputs has made it" in said
+    assert jobs_of(cloud, ready) == [left]
+    assert not asked(cloud, mark, "sagemaker:CreateTrainingJob")
+    assert ready.hashes("state") == ready.hashes("state-before")
+
+
+def test_an_interrupted_or_stopped_training_goes_on_with_the_same_bytes(ready, cloud):
+    slow(ready)
+    ready.change(
+        remote__sagemaker__spot=True,
+        remote__sagemaker__environment={"RENATE_STAGES_CHECKPOINT_SECONDS": "0"},
+    )
+    running = ready.start("renate-stages", "train")
+    (job,) = wait_for(lambda: jobs_of(cloud, ready))
+    wait_for(lambda: saved(cloud, ready))
+    cloud.interrupt(job)
+    wait_for(lambda: "Training" in cloud.wait(job, "Training")["SecondaryStatus"])
+    ready.run("renate-stages", "remote", "stop", job)
+    assert running.wait(120) == 1
+
+    said = ready.run("renate-stages", "train")
+    assert "training goes on after epoch" in said
+    there = ready.hashes("state")
+    (ready.root / "state").rename(ready.root / "state-there")
+    ready.run("env", f"{BACKEND}=local", "renate-stages", "train")
+    assert ready.hashes("state") == there
+
+
+def test_what_the_account_refuses_is_told_with_its_cure(ready, cloud):
+    said = "The account-level service limit 'ml.m5.xlarge for training job usage' is 0 Instances"
+    cloud.refuse("CreateTrainingJob", "ResourceLimitExceeded", said)
+    shown = ready.run("renate-stages", "train", code=2)
+    assert said in shown and "Service Quotas" in shown
+    assert jobs_of(cloud, ready) == []
+
+
+def test_a_job_out_of_time_says_which_limit(ready, cloud):
+    slow(ready)
+    ready.change(remote__sagemaker__max_runtime=1)
+    said = ready.run("renate-stages", "train", code=1)
+    assert "it took longer than remote.sagemaker.max_runtime allows" in said
+
+
+def test_a_package_that_the_image_lacks_is_installed_there(ready, cloud, tmp_path):
+    wheels, here = tmp_path / "wheels", tmp_path / "here"
+    make_package(wheels, here)
+    (ready.root / "requirements.txt").write_text("tiny-lexicon\n")
+    config = ready.root / "renate_config.py"
+    config.write_text("import tiny_lexicon  # noqa: F401\n" + config.read_text())
+    ready.change(
+        remote__requirements="requirements.txt",
+        remote__sagemaker__environment={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)},
+    )
+    with_package = in_cloud(ready, PYTHONPATH=str(here))
+    said = with_package.run("renate-stages", "train")
+    (job,) = jobs_of(cloud, ready)
+    assert "installing 1 packages" in cloud.log(job)
+    assert "update 1:" in said
+
+
+def test_the_checklist_goes_through_all_steps(ready, cloud, bucket):
+    said = ready.run("renate-stages", "remote", "check", "--submit")
+    steps = [line.removeprefix("ok ").strip() for line in said.splitlines() if line[:3] == "ok "]
+    assert "FAILED" not in said
+    assert "quota of ml.m5.xlarge: 4" in steps
+    assert f"wrote to s3://{bucket}/updates" in steps[-1]
+
+
+def test_the_checklist_says_what_is_wrong(ready):
+    ready.change(remote__url="s3://no-such-bucket-of-ours/updates")
+    said = ready.run("renate-stages", "remote", "check", code=1)
+    assert "FAILED  write, read, list, remove in s3://no-such-bucket-of-ours/updates" in said
+    assert "ok      role" in said
+
+
+def test_two_machines_train_together_by_torchrun(ready, cloud):
+    ready.change(remote__sagemaker__instance_count=2, trainer__num_nodes=2)
+    said = ready.run("renate-stages", "train")
+    assert said.count("update 1:") == 1
+    assert json.loads(ready.read("state/state.json"))["update"] == 1
+
+
+def slow(project: CloudProject) -> None:
+    """Let each batch take a while, without changing what is computed."""
+    text, anchor = project.read("renate_config.py"), "    return images.float() / 16"
+    assert anchor in text
+    text = text.replace(anchor, f"    time.sleep(0.03)\n{anchor}")
+    text = text.replace("from pathlib", "import time\nfrom pathlib")
+    (project.root / "renate_config.py").write_text(text)
+    project.change(trainer__max_epochs=6)
+
+
+def wait_for(found, timeout: float = 60):
+    end = time.monotonic() + timeout
+    while not (it := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return it
+
+
+def asked(cloud, mark: int, name: str) -> list:
+    """What the client has asked of one kind."""
+    return [call for call in cloud.calls(mark) if call.name == name]
+
+
+def saved(cloud, project: CloudProject) -> list[str]:
+    """Checkpoints of the project's jobs that lie in the bucket."""
+    bucket = project.variables["BUCKET"]
+    listed = cloud.inside("s3").list_objects_v2(Bucket=bucket, Prefix="updates/jobs/")
+    names = [each["Key"] for each in listed.get("Contents", [])]
+    return [name for name in names if name.endswith("last.ckpt")]
+
+
+def left_running(project: CloudProject, cloud) -> str:
+    """Start `train`, and press Ctrl-C where nobody can answer; return the job's name."""
+    process = project.start("renate-stages", "train")
+    (job,) = wait_for(lambda: jobs_of(cloud, project))
+    cloud.wait(job, "Training")
+    time.sleep(2)  # it has begun to follow
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert cloud.jobs[job].describe()["TrainingJobStatus"] == "InProgress"
+    return job
+
+
+def make_package(wheels: Path, here: Path) -> None:
+    """Make a wheel of a tiny package, and have it installed here."""
+    wheels.mkdir()
+    files = {
+        "tiny_lexicon.py": "WORDS = ('a', 'b')\n",
+        "tiny_lexicon-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny-lexicon\n"
+        "Version: 1.0\n",
+        "tiny_lexicon-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+        "tiny_lexicon-1.0.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(wheels / "tiny_lexicon-1.0-py3-none-any.whl", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            (here / name).write_text(text)

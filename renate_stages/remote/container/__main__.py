@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from renate_stages import files, tracking
+from renate_stages.remote.container.start import END
 from renate_stages.remote.job import FAILURE, OUTPUTS
 from renate_stages.remote.objects import ObjectStore, name_of
 from renate_stages.remote.params import BACKEND_VARIABLE
@@ -181,4 +182,6 @@ def write_json(storage: Storage, name: str, content: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), os.environ))
+    code = main(Path(sys.argv[1]), Path(sys.argv[2]), os.environ)
+    print(END, flush=True)
+    sys.exit(code)

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 BEGIN = "== renate-stages begins =="  # what is printed before it is of the container
+END = "== renate-stages ends =="  # and what is printed after this
 
 
 def main():

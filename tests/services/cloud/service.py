@@ -30,6 +30,7 @@ from cloud.training_jobs import LOG_GROUP, Surroundings
 
 ACCOUNT = "123456789012"  # of moto
 ROLE = "renate-training"
+QUOTAS = [{"QuotaName": "ml.m5.xlarge for training job usage", "Value": 4.0}]
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -131,6 +132,8 @@ class Cloud:
                 operation = self.api.operations.get(request.operation)
                 if request.service == "sagemaker" and operation:
                     return request.answer(start_response, operation(request.parameters))
+                if request.name == "servicequotas:ListServiceQuotas":  # which moto lacks
+                    return request.answer(start_response, {"Quotas": QUOTAS})
                 if request.name == "logs:FilterLogEvents":
                     request.replace(named_streams(request.parameters, self.inside("logs")))
                 return moto(environ, start_response)
