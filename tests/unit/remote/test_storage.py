@@ -381,7 +381,7 @@ class TestProgress:
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         with Progress("fetching", "data", "memory://b", 2, 3000) as progress:
             progress.add(1500)
-        line = f"\rfetching data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\n"
+        line = f"\rfetching data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\x1b[K\n"
         assert capsys.readouterr().err == line
 
     def test_bytes_are_readable(self):
