@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from renate_stages import errors, files
-from renate_stages.remote import Storage, Traffic, checksums, retries
+from renate_stages.remote import Storage, Traffic, checksums, retries, services
 from renate_stages.remote import progress as progress_module
 from renate_stages.remote.progress import Progress, readable
 
@@ -360,6 +360,49 @@ class TestAnETag:
 
     def test_of_the_largest_file_has_no_more_parts_than_s3_allows(self):
         assert -(-5 * 2**40 // checksums.part_size(5 * 2**40)) <= 10_000
+
+
+class AnsweringS3:
+    """Says of each object what it was told to say."""
+
+    protocol = ("s3", "s3a")
+
+    def __init__(self, **head):
+        self.head, self.asked = head, []
+
+    def split_path(self, path):
+        return (*path.split("/", 1), None)
+
+    def call_s3(self, method, **arguments):
+        self.asked.append(method)
+        return self.head if method == "head_object" else {"ETag": self.head["ETag"]}
+
+
+class TestAnObjectOfS3:
+    RIGHT, OTHER = '"900150983cd24fb0d6963f7d28e17f72"', f'"{"0" * 32}"'
+
+    def test_whose_answer_proves_it_is_not_asked_about(self):
+        s3 = AnsweringS3(ETag=self.RIGHT, ContentLength=3)
+        Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
+        assert s3.asked == ["put_object"]
+
+    def test_encrypted_by_kms_is_taken_by_its_size(self):
+        s3 = AnsweringS3(ETag=self.OTHER, ContentLength=3, ServerSideEncryption="aws:kms")
+        Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
+        assert s3.asked == ["put_object", "head_object"]
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            {"ETag": OTHER, "ContentLength": 3},
+            {"ETag": OTHER, "ContentLength": 2, "ServerSideEncryption": "aws:kms"},
+        ],
+    )
+    def test_that_is_another_is_sent_again_and_then_an_error(self, head):
+        s3 = AnsweringS3(**head)
+        with pytest.raises(errors.DamagedTransferError):
+            Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
+        assert s3.asked == ["put_object", "head_object"] * 4
 
 
 class TestProgress:
