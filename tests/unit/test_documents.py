@@ -37,6 +37,7 @@ DOCUMENTS = [
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/mlflow.md",
+    "docs/remote.md",
     "docs/shift.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
