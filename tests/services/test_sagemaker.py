@@ -228,8 +228,32 @@ def test_the_checklist_says_what_is_wrong(ready):
 
 
 def test_two_machines_train_together_by_torchrun(ready, cloud):
-    ready.change(remote__sagemaker__instance_count=2, trainer__num_nodes=2)
+    ready.change(
+        trainer__num_nodes=2,
+        remote__sagemaker__instance_count=2,
+        remote__sagemaker__volume_gb=50,
+        remote__sagemaker__max_runtime="2 h",
+        remote__sagemaker__keep_alive="10 min",
+        remote__sagemaker__subnets=["subnet-1"],
+        remote__sagemaker__security_groups=["sg-1"],
+        remote__sagemaker__kms_key="alias/ours",
+        remote__sagemaker__tags={"team": "vision"},
+    )
     said = ready.run("renate-stages", "train")
+    (job,) = jobs_of(cloud, ready)
+    request = cloud.requests[job]
+    assert request["ResourceConfig"] == {
+        "InstanceType": "ml.m5.xlarge",
+        "InstanceCount": 2,
+        "VolumeSizeInGB": 50,
+        "VolumeKmsKeyId": "alias/ours",
+        "KeepAlivePeriodInSeconds": 600,
+    }
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
+    assert request["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    assert request["Tags"] == [{"Key": "team", "Value": "vision"}]
+    assert request["OutputDataConfig"]["KmsKeyId"] == "alias/ours"
+    assert not request.get("HyperParameters")
     assert said.count("update 1:") == 1
     assert json.loads(ready.read("state/state.json"))["update"] == 1
 
