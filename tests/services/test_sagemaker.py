@@ -258,6 +258,34 @@ def test_two_machines_train_together_by_torchrun(ready, cloud):
     assert json.loads(ready.read("state/state.json"))["update"] == 1
 
 
+def test_a_job_from_python_runs_there_by_one_argument(ready, cloud, bucket):
+    program = """if True:
+        import json, math, sys
+        from renate_stages import run_training_job
+
+        remote = json.loads(sys.argv[1])
+        given = {"data_path": "data/incoming", "max_epochs": 2}
+        space = {"learning_rate": 0.05, "memory_size": 50}
+        here = run_training_job(space, output_state_url="here", **given)
+        url = f"{remote['url']}/states/1"
+        there = run_training_job(
+            space, backend="sagemaker", remote=remote, output_state_url=url, **given
+        )
+        assert there.metrics == here.metrics
+        for ours, theirs in zip(here.curves, there.curves, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(math.isclose(ours[n], theirs[n], rel_tol=1e-7) for n in ours)
+        assert there.hyperparameters == here.hyperparameters
+        assert there.state.identity == here.state.identity
+        assert there.sent.files > 10
+    """
+    remote = json.dumps(dict(ready.params["remote"]))
+    ready.run(str(ready.python), "-c", program, remote)
+    assert len(jobs_of(cloud, ready)) == 1
+    listed = cloud.inside("s3").list_objects_v2(Bucket=bucket, Prefix="updates/states/1/")
+    assert "updates/states/1/state.json" in {each["Key"] for each in listed["Contents"]}
+
+
 def slow(project: CloudProject) -> None:
     """Let each batch take a while, without changing what is computed."""
     text, anchor = project.read("renate_config.py"), "    return images.float() / 16"
