@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from renate_stages import files, yaml_file
-from renate_stages.forget_list import ForgetList
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -21,7 +20,6 @@ CONFIG = "renate_config.py"
 PIPELINE: dict[str, Any] = {
     "tune": {
         "deps": [
-            "forget.yaml",
             "parent-state/memory",
             "parent-state/validation",
             CONFIG,
@@ -42,7 +40,6 @@ PIPELINE: dict[str, Any] = {
     },
     "train": {
         "deps": [
-            "forget.yaml",
             "parent-state/evaluations.csv",
             "parent-state/holdouts",
             "parent-state/memory",
@@ -64,7 +61,7 @@ PIPELINE: dict[str, Any] = {
         "outs": ["state", "plots", "metrics/update.json"],
     },
 }
-"""What the stages read and write, as the `dvc.yaml` of a generated project says."""
+"""What the stages read and write, as the `dvc.yaml` of a generated project says; nothing is forgotten."""
 
 
 def run(project: Project, params: Params, target: Path | None) -> dict[str, Any]:
@@ -83,7 +80,6 @@ def run(project: Project, params: Params, target: Path | None) -> dict[str, Any]
         RenateStagesError: If something does not fit here, or a job fails.
     """
     files.link_or_copy(project.user_config, project.root / CONFIG)
-    ForgetList().write(project.forget_list)
     files.write_text(project.pipeline, yaml_file.dump({"stages": PIPELINE}))
     if params.search_space:
         elsewhere.run(project, params, "tune")
