@@ -343,8 +343,8 @@ class Learner(LightningModule):
                 number += component.own_draw or number < 0
             draw = draws[number] if component.replays and draws else None
             term = component(new, draw)
-            if component.per_example:
-                term = self.weighed(term, (draw or new).batch)
+            # A term of the weights alone is equal in all processes, whose shares average to 1.
+            term = self.weighed(term, (draw or new).batch)
             self._losses.add(type(component).__name__, term, len(new.batch.all_rows))
             loss = loss + component.weight * term
         return loss
