@@ -27,11 +27,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pytorch_lightning import Trainer
 from report import Report, is_installed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -198,8 +199,8 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
     updater = ModelUpdater(user, params, values)
 
     def run() -> float:
-        fit = TimedFit(updater)
-        updater.update(parent, new, {})
+        with TimedFit() as fit:
+            updater.update(parent, new, {})
         return fit.seconds
 
     return run
@@ -208,23 +209,22 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
 class TimedFit:
     """Takes the time of Lightning's `fit` within an update: the steps, not what is around them."""
 
-    def __init__(self, updater: ModelUpdater) -> None:
+    def __init__(self) -> None:
         self.seconds = 0.0
-        make = ModelUpdater._trainer
 
-        def trainer(*callbacks: Any, **options: Any) -> Any:
-            made = make(updater, *callbacks, **options)
-            fit = made.fit
+    def __enter__(self) -> Self:
+        self._fit = fit = Trainer.fit
 
-            def timed(*arguments: Any, **keywords: Any) -> None:
-                started = time.perf_counter()
-                fit(*arguments, **keywords)
-                self.seconds = time.perf_counter() - started
+        def timed(*arguments: Any, **keywords: Any) -> None:
+            started = time.perf_counter()
+            fit(*arguments, **keywords)
+            self.seconds = time.perf_counter() - started
 
-            made.fit = timed
-            return made
+        Trainer.fit = timed
+        return self
 
-        updater._trainer = trainer  # type: ignore[method-assign]
+    def __exit__(self, *_: object) -> None:
+        Trainer.fit = self._fit
 
 
 def write(folder: Path, images: Tensor, labels: Tensor, **metadata: np.ndarray) -> ExampleStore:

@@ -33,6 +33,7 @@ DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/avalanche.md",
+    "docs/distributed.md",
     "docs/gate.md",
     "docs/evaluation.md",
     "docs/learners.md",
@@ -78,6 +79,16 @@ for number in (1, 2):
 assert done.curves[0]["train_FeatureDistillation"] > 0
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_every_learner_and_setting_of_the_trainer_is_in_the_guide_to_devices():
+    guide = (REPOSITORY / "docs" / "distributed.md").read_text(encoding="utf-8")
+    table = guide[guide.index("| learner |") :].split("\n\n")[0]
+    for name in registry.LEARNERS:
+        assert re.search(rf"^\| .*\b{re.escape(name)}[ ,]", table, re.MULTILINE), name
+    for name in ("devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches"):
+        assert f"`{name}`" in guide, name
+    Params.parse(yaml_file.parse(block(guide, "yaml"), "the guide"))
 
 
 def test_every_detector_and_rule_is_in_the_guide_to_shift():
