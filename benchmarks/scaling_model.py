@@ -20,7 +20,7 @@ HEADER = 128  # bytes of an .npy file before its values
 INDEX, INDEX_SHARD = 400, 70  # bytes of a store's index.json, and more for each shard
 LISTED = 135  # bytes that a manifest takes for a file
 PAGE = 1000  # objects that S3 lists at a time
-FETCHED = 50 * 2**20  # bytes that a GET of s3fs asks for; a larger file takes several
+FETCHED = 50 * 2**20  # bytes that s3fs asks for, or DVC by it sends, at a time
 PREFIXES = 16**PREFIX_LENGTH
 EMPTY_STATE_FILES = 5
 OTHER_BYTES = 20_000  # of a small project: lists of folders, export, trials, code
@@ -37,15 +37,17 @@ class Part:
         bytes: Of all of them.
         files: How many.
         inputs: Those of them that are a shard's inputs, the only large ones: bytes, how many.
+        same: How many of them have the content of another: whole shards' numbers of the update.
     """
 
     bytes: float = 0
     files: float = 0
     inputs: tuple[tuple[float, int], ...] = ()
+    same: float = 0
 
     def __add__(self, other: Part) -> Part:
         files, inputs = self.files + other.files, self.inputs + other.inputs
-        return Part(self.bytes + other.bytes, files, inputs)
+        return Part(self.bytes + other.bytes, files, inputs, self.same + other.same)
 
     def requests(self, piece: int, least: int) -> tuple[float, float, float]:
         """Return files that travel whole, those that travel in pieces, and the pieces.
@@ -57,7 +59,7 @@ class Part:
         large = [(size, count) for size, count in self.inputs if size >= least]
         in_pieces = sum(count for _, count in large)
         pieces = sum(ceil(size / piece) * count for size, count in large)
-        return self.files - in_pieces, in_pieces, pieces
+        return self.files - self.same - in_pieces, in_pieces, pieces
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def store(rows: float, row_bytes: int) -> Part:
     shards = full + bool(rest)
     size = rows * (row_bytes + TARGET + METADATA) + shards * (FIELDS * HEADER + INDEX_SHARD) + INDEX
     inputs = ((fitting * row_bytes + HEADER, full), (rest * row_bytes + HEADER, int(bool(rest))))
-    return Part(size, FIELDS * shards + 1, inputs)
+    return Part(size, FIELDS * shards + 1, inputs, max(0, full - 1))
 
 
 def manifest(part: Part) -> Part:
@@ -282,7 +284,7 @@ def our_upload(new: Part, looked_for: float, lying: float) -> dict[str, float]:
         lying: Objects that lie there.
     """
     whole, in_pieces, pieces = new.requests(PART, 2 * PART)
-    empty = prefixes(new.files) * (1 - prefixes(lying) / PREFIXES)
+    empty = prefixes(new.files - new.same) * (1 - prefixes(lying) / PREFIXES)
     return {
         "PUT": whole + pieces,
         "POST": 2 * in_pieces,
@@ -311,15 +313,18 @@ def sent_to_job(update: Update) -> Part:
 
 def own(update: Update) -> Part:
     """Return what an update adds to DVC's cache and remote: data as it came, prepared, state, the rest."""
-    incoming = Part(update.rows * (update.row_bytes + TARGET), update.incoming_files)
-    other = Part(OTHER_BYTES + update.model_bytes, 9 if update.before else 21)
+    incoming_bytes = update.rows * (update.row_bytes + TARGET)
+    each = (incoming_bytes / update.incoming_files, update.incoming_files)
+    incoming = Part(incoming_bytes, update.incoming_files + 1, (each,))
+    other = Part(OTHER_BYTES + update.model_bytes, 8 if update.before else 20)
     return total([incoming, prepared(update), new_in_state(update), other])
 
 
 def dvc_push(update: Update) -> dict[str, float]:
     """Return PUT requests and bytes of `dvc push` after an update; a file of 100 MiB takes several."""
     part = own(update)
-    return {"PUT": part.files, "bytes up": part.bytes}
+    whole, _, pieces = part.requests(FETCHED, 2 * FETCHED)
+    return {"PUT": whole + pieces, "bytes up": part.bytes}
 
 
 def disk(update: Update, cached: float) -> float:

@@ -15,8 +15,8 @@ MODEL_BYTES = 100_000_000
 UPDATES = 52
 INCOMING_FILE = 64e6
 
-# MB of new data that a processor gets through in a second: what 400 MB cost over 10 MB in `scaling.py`.
-RATES = {"dvc add": 700, "prepare": 160, "dvc commit": 350}
+# MB of new data that a processor gets through in a second: what 100 and 400 MB cost over 10 MB.
+RATES = {"dvc add": 550, "prepare": 160, "dvc commit": 280}
 NETWORK = 125e6  # bytes a second: 1 Gbit/s
 ROWS_A_SECOND = 1000  # of your model, in training: put your own in its place
 
@@ -71,11 +71,15 @@ def files_of(size: float) -> int:
 def rows_of(update: Update) -> dict[str, str]:
     """Return what the tables say of an update, by the name of the row."""
     first = not update.before
-    lying = 0.0 if first else UPDATES * (model.prepared(update).files + 20)
+    lying = (
+        0.0
+        if first
+        else UPDATES * (model.prepared(update).files - model.prepared(update).same + 20)
+    )
     sent, back = model.sent_to_job(update), model.new_in_state(update)
-    up = model.our_upload(sent, model.job_reads(update).files, lying)
-    down = model.our_download(back, lying)
     pushed, reads = model.dvc_push(update), model.job_reads(update)
+    up = model.our_upload(sent, reads.files - reads.same, lying)
+    down = model.our_download(back, lying)
     incoming = update.rows * (update.row_bytes + model.TARGET)
     disk = model.disk(update, model.parent_read(update).bytes)
     mapped = 2 * sum(count for _, count in reads.inputs)
@@ -92,7 +96,7 @@ def rows_of(update: Update) -> dict[str, str]:
         "sent to a job": size(up["bytes up"]),
         "brought from it": size(down["bytes down"]),
         "PUT, POST and LIST for it": number(requests),
-        "GET and HEAD for it": number(up["HEAD"] + down["GET"] + reads.files),
+        "GET and HEAD for it": number(up["HEAD"] + down["GET"] + reads.files - reads.same),
         "arrays that `train` maps": number(mapped),
         "rows trained": number(model.rows_trained(update)),
         "rows measured": number(model.rows_evaluated(update)),
