@@ -11,28 +11,25 @@ server. The server and the clients share the cores, so what is timed is their wo
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from ctypes import c_longlong
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from report import Report
+from s3_server import BUCKET, Server
 
 from renate_stages import state
 from renate_stages.remote import Storage
 from renate_stages.remote.states import send_state
 from renate_stages.state import Provenance
 
-BUCKET = "benchmark"
 LATENCY = 0.02  # seconds
 SHARDS, NEW = 200, 20
 SHARD_BYTES = 100_000
@@ -46,7 +43,7 @@ def main() -> None:
     repeats = 1 if parser.parse_args().quick else 3
     settings = {"latency": LATENCY, "repeats": repeats, "shards": SHARDS, "new": NEW}
     report = Report("remote", {**settings, "bytes of a shard": SHARD_BYTES})
-    with TemporaryDirectory() as folder, Server() as server:
+    with TemporaryDirectory() as folder, Server(LATENCY) as server:
         first, second = make_states(Path(folder))
         times = time_all(report, server, first, Path(folder), repeats)
         measure_bytes(report, server, first, second)
@@ -54,64 +51,6 @@ def main() -> None:
         ratios = [a / b for a, b in zip(times[peer], times[own], strict=True)]
         report.at_least(f"{peer} over {own}, time", median(ratios), aim)
     report.finish()
-
-
-class Server:
-    """S3 of moto in another process, which counts what is put."""
-
-    def __enter__(self) -> Self:
-        context = multiprocessing.get_context("spawn")
-        self._counted = (context.Value(c_longlong, 0), context.Value(c_longlong, 0))
-        mine, its = context.Pipe()
-        self._process = context.Process(target=serve, args=(its, *self._counted), daemon=True)
-        self._process.start()
-        os.environ |= {
-            "AWS_ENDPOINT_URL": mine.recv(),
-            "AWS_ACCESS_KEY_ID": "benchmark",
-            "AWS_SECRET_ACCESS_KEY": "benchmark",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        import boto3
-
-        self.client = boto3.client("s3")
-        self.client.create_bucket(Bucket=BUCKET)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    def count(self, act: Callable[[], Any]) -> tuple[int, int]:
-        """Return how many files were put while this ran, and their bytes."""
-        before = [each.value for each in self._counted]
-        act()
-        files, size = (each.value - old for each, old in zip(self._counted, before, strict=True))
-        return files, size
-
-
-def serve(pipe: Any, files: Any, size: Any) -> None:
-    """Serve S3 on a free port, and send its address back."""
-    import logging
-
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = DomainDispatcherApplication(create_backend_app)
-
-    def slowly(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        time.sleep(LATENCY)
-        if environ["REQUEST_METHOD"] == "PUT" and "HTTP_X_AMZ_COPY_SOURCE" not in environ:
-            decoded = environ.get("HTTP_X_AMZ_DECODED_CONTENT_LENGTH")
-            with files.get_lock(), size.get_lock():
-                files.value += 1
-                size.value += int(decoded or environ.get("CONTENT_LENGTH") or 0)
-        return moto(environ, start_response)
-
-    WSGIRequestHandler.protocol_version = "HTTP/1.1"  # connections are used again, as S3 does
-    server = make_server("127.0.0.1", 0, slowly, threaded=True)
-    pipe.send(f"http://127.0.0.1:{server.server_port}")
-    server.serve_forever()
 
 
 def make_states(folder: Path) -> tuple[Path, Path]:
@@ -182,14 +121,14 @@ def measure_bytes(report: Report, server: Server, first: Path, second: Path) -> 
     before, after = (Storage.at(f"s3://{BUCKET}/bytes/{name}") for name in ("1", "2"))
     whole = sum(path.stat().st_size for path in second.rglob("*") if path.is_file())
     send_state(first, before)
-    files, size = server.count(lambda: send_state(second, after, parent=before))
-    report.at_most("files that travel of an update, over new ones and state.json", files, NEW + 1)
-    report.at_most(
-        "bytes that travel of an update, over the state's", size / whole, NEW / SHARDS + 0.01
-    )
+    asked = server.count(lambda: send_state(second, after, parent=before))
+    what = "files that travel of an update, over new ones and state.json"
+    report.at_most(what, asked["PUT"], NEW + 1)
+    share = asked["bytes up"] / whole
+    report.at_most("bytes that travel of an update, over the state's", share, NEW / SHARDS + 0.01)
     after.remove(["state.json", *sorted(after.sizes())[:5]])  # as an interrupted sending left it
-    files, _ = server.count(lambda: send_state(second, after))
-    report.at_most("files that travel again where 5 were missing", files, 6)
+    asked = server.count(lambda: send_state(second, after))
+    report.at_most("files that travel again where 5 were missing", asked["PUT"], 6)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,18 @@ class DamagedStoreError(RenateStagesError):
         super().__init__(f"store of examples: {file}: {problem}; {cure}")
 
 
+class TooManyMapsError(RenateStagesError):
+    """Examples lie in more files than the system lets a process map at once."""
+
+    def __init__(self, file: object, problem: str | None) -> None:
+        super().__init__(
+            f"store of examples: {file} cannot be mapped ({problem}): too many files of examples "
+            "are in use.\nTo mend it: raise the hard limit of open files (`ulimit -Hn`) and, as root, "
+            "the system's limit of maps (`sysctl -w vm.max_map_count=1000000`); or take in less data "
+            "in an update."
+        )
+
+
 class ExampleStructureError(RenateStagesError):
     """An example has a part that cannot be named or stored, such as an empty or oddly named one."""
 

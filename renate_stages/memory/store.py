@@ -23,6 +23,7 @@ import numpy as np
 
 from renate_stages.errors import DamagedStoreError
 from renate_stages.memory.index import INDEX, LIVE, Shard, read_index
+from renate_stages.memory.maps import map_array
 from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.spec import METADATA, ExampleSpec, Field, Tree
 from renate_stages.memory.windows import Windows
@@ -224,6 +225,5 @@ class ExampleStore:
 
     def _map(self, name: str) -> np.ndarray:
         if name not in self._maps:
-            mapped = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
-            self._maps[name] = np.asarray(mapped)  # np.memmap's own indexing is slower
+            self._maps[name] = map_array(self.path / name)
         return self._maps[name]

@@ -94,10 +94,8 @@ class ObjectStore:
 
     def _sizes(self, names: Iterable[str]) -> dict[str, int]:
         """Return the sizes of those objects that are there, and of their neighbours."""
-        found: dict[str, int] = {}
-        for folder in sorted({name.split("/")[0] for name in names}):
-            found |= self.storage.sizes(f"{folder}/")
-        return found
+        folders = sorted({f"{name.split('/')[0]}/" for name in names})
+        return self.storage.sizes_in(folders)
 
 
 def name_of(entry: Entry) -> str:

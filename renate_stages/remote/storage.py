@@ -106,6 +106,16 @@ class Storage:
         """
         return {name: int(answer["size"]) for name, answer in self._listed(prefix).items()}
 
+    def sizes_in(self, folders: Iterable[str]) -> dict[str, int]:
+        """Return what `sizes` does for each of some folders of it, asking for several at a time."""
+        found: dict[str, dict[str, int]] = {}
+
+        def ask(folder: str) -> None:
+            found[folder] = self.sizes(folder)
+
+        _in_parallel(ask, folders)
+        return {name: size for folder in sorted(found) for name, size in found[folder].items()}
+
     def versions(self) -> dict[str, dict[str, Any]]:
         """Return of each file, by name, its `size` and a `mark` that changes with its content.
 

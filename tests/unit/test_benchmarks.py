@@ -7,6 +7,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from renate_stages import files
+from renate_stages.data.ingest import ingest
+from renate_stages.memory import ExampleStore, StoreWriter, evolve
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ASK = """
 import sys
@@ -24,3 +31,48 @@ def test_a_benchmark_named_like_a_package_does_not_stand_in_for_it() -> None:
     spec = find_spec("avalanche")
     found = spec.origin if spec is not None else str(BENCHMARKS / "avalanche.py")
     assert asked.stdout.split() == [str(spec is not None), found]
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import scaling_model
+
+    return scaling_model
+
+
+def images(rows: int) -> list[tuple[np.ndarray, int]]:
+    return [(np.full((3, 64, 64), row % 251, np.uint8), row % 10) for row in range(rows)]
+
+
+def test_the_model_of_cost_knows_the_bytes_and_files_of_a_store(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "SHARD_BYTES", 2**20)
+    monkeypatch.setattr(StoreWriter.__init__, "__defaults__", (2**20, ()))
+    ingest(images(300), tmp_path / "train", 1, "train")  # pyright: ignore[reportArgumentType]
+    listed = files.inventory(tmp_path / "train").values()
+    part = model.store(300, 3 * 64 * 64)
+    assert part.files == len(listed) == 17
+    assert part.bytes == pytest.approx(sum(each["size"] for each in listed), rel=1e-3)
+    inputs = [path.stat().st_size for path in sorted((tmp_path / "train").glob("*.inputs.npy"))]
+    assert [size for size, count in part.inputs for _ in range(count)] == inputs
+
+
+def test_the_model_of_cost_knows_the_second_memory(model, tmp_path):
+    update = model.Update(100, 3 * 64 * 64, before=1, seen=288, memory_rows=50)
+    assert (update.test, update.val, update.train, update.added) == (20, 8, 72, 10)
+    new = ingest(images(72), tmp_path / "new", 2, "train")  # pyright: ignore[reportArgumentType]
+    old = ingest(images(50), tmp_path / "old", 1, "train")  # pyright: ignore[reportArgumentType]
+    evolve(tmp_path / "memory", old, np.arange(40), new, np.arange(10), 2)
+    listed = files.inventory(tmp_path / "memory").values()
+    part = model.memory_stored(update)
+    assert part.files == len(listed) == 10
+    assert part.bytes == pytest.approx(sum(each["size"] for each in listed), rel=2e-3)
+    assert len(ExampleStore.open(tmp_path / "memory")) == update.memory
+
+
+def test_the_model_of_cost_counts_requests_of_files_in_pieces(model):
+    part = model.Part(100, 5, ((40 * 2**20, 2), (1000, 1)))
+    asked = model.our_upload(part, looked_for=5, lying=256_000 * 3)
+    assert (asked["PUT"], asked["POST"]) == (3 + 2 * 3, 4)
+    assert asked["LIST"] == pytest.approx(3 * model.prefixes(5))
+    assert model.our_download(part, lying=0)["GET"] == 5

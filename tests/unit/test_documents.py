@@ -41,6 +41,7 @@ DOCUMENTS = [
     "docs/mlflow.md",
     "docs/remote.md",
     "docs/sagemaker.md",
+    "docs/scaling.md",
     "docs/shift.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
@@ -223,3 +224,14 @@ def test_the_table_of_learners_is_what_the_script_prints(tmp_path):
         for found, stated in zip(figures[:-1], row[1:-1], strict=True):
             assert float(found) == pytest.approx(float(stated), abs=0.03), learner
         assert figures[-1] == row[-1]
+
+
+def test_the_tables_of_the_guide_to_scaling_are_what_the_command_prints():
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "scaling.py"), "--table"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    guide = (REPOSITORY / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert len(done.stdout.splitlines()) > 40 and done.stdout.strip() in guide

@@ -218,3 +218,38 @@ def test_damage_is_found_on_opening(tmp_path, damage, message):
 def test_the_memory_package_imports_no_torch():
     code = "import sys, renate_stages.memory; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SMALL_LIMIT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from renate_stages.errors import TooManyMapsError
+from renate_stages.memory import ExampleStore
+
+hard = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+store = ExampleStore.open(Path(sys.argv[1]))
+try:
+    print(store.gather(np.arange(len(store)))[1].sum())
+except TooManyMapsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("hard", [1024, 64])
+def test_a_store_of_more_files_than_may_be_open_is_read_as_far_as_the_hard_limit_allows(
+    tmp_path, hard
+):
+    """Each map keeps its file open: 32 GiB of shards were more than the usual 1,024."""
+    write(tmp_path / "s", block(0, 400))
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_LIMIT, str(tmp_path / "s"), str(hard)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if hard == 1024:
+        assert int(done.stdout) == sum(range(400))
+    else:
+        assert "cannot be mapped" in done.stdout and "ulimit -Hn" in done.stdout

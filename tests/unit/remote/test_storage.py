@@ -90,6 +90,7 @@ class TestFiles:
         assert storage.sizes() == sizes
         assert storage.sizes("deep") == {"deep/er/b": 5000} == storage.sizes("deep/er/b")
         assert storage.child("deep").sizes() == {"er/b": 5000}
+        assert storage.sizes_in(["deep/", "not there/"]) == {"deep/er/b": 5000}
         assert storage.has("a") and not storage.has("deep") and not storage.has("c")
         targets = {name: tmp_path / "back" / name for name in paths}
         assert storage.get(targets, entries_of(paths)) == Traffic(3, 5003)
