@@ -111,6 +111,15 @@ def lay_out(root: Path, job: Mapping[str, Any], inputs: Path, checkpoints: Path)
             (scratch / name).symlink_to(checkpoints / name, target_is_directory=True)
 
 
+def _link(source: Path, target: Path) -> None:
+    """Let a file be found at another place, without copying it: there may be no room for that."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system, or read-only
+        target.symlink_to(source)
+
+
 def run_stage(
     root: Path,
     job: Mapping[str, Any],
@@ -119,10 +128,6 @@ def run_stage(
     environment: Mapping[str, str],
 ) -> tuple[int, list[str]]:
     """Run the stage's command; return its exit code, and the last lines that it printed."""
-    command = [sys.executable, "-m"]
-    if job["nodes"] > 1:
-        command += [TORCHRUN, *meeting(root, host), "-m"]
-    command += ["renate_stages", *job["command"]]
     own = {
         **environment,
         **job.get("variables", {}),
@@ -130,8 +135,9 @@ def run_stage(
         tracking.FILE_VARIABLE: str(recording),
         "PYTHONUNBUFFERED": "1",
     }
-    process = subprocess.Popen(
-        command,
+    lines: deque[str] = deque(maxlen=LAST_LINES)
+    with subprocess.Popen(
+        stage_command(root, job, host),
         cwd=root,
         env=own,
         stdin=subprocess.DEVNULL,
@@ -139,15 +145,23 @@ def run_stage(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the service ends the job
-    lines: deque[str] = deque(maxlen=LAST_LINES)
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line.rstrip("\n"))
-    code = process.wait()
+    ) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the job is ended
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip("\n"))
+    signal.signal(signal.SIGTERM, before)
+    code = process.returncode
     return (128 - code if code < 0 else code), list(lines)
+
+
+def stage_command(root: Path, job: Mapping[str, Any], host: Host) -> list[str]:
+    """Return the command that DVC runs on a user's machine, as this machine runs it."""
+    command = [sys.executable, "-m"]
+    if job["nodes"] > 1:
+        command += [TORCHRUN, *meeting(root, host), "-m"]
+    return [*command, "renate_stages", *job["command"]]
 
 
 def meeting(root: Path, host: Host) -> list[str]:

@@ -1,0 +1,113 @@
+"""What runs inside a job: the project it lays out, the stage's command, and what it sends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from renate_stages import files
+from renate_stages.remote.container import __main__ as container
+from renate_stages.remote.objects import name_of
+
+WRITES = "import pathlib, sys; p = pathlib.Path('state'); p.mkdir(); (p / 'state.json').write_text"
+STAGE = f"{WRITES}(open('params.yaml').read()); print('done')"
+FAILS = "import sys; print('line 1'); sys.exit('error: learning_rate')"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """The folders of a job whose stage is a small program instead of ours."""
+    for name in ("input", "output"):
+        (tmp_path / name).mkdir()
+    content = b"seed: 3\n"
+    entry = files.entry_of(content)
+    inputs = tmp_path / "input" / "data" / "inputs"
+    files.write_text(inputs / name_of(entry), content.decode())
+
+    def run(program: str, hosts: tuple[str, ...] = ("algo-1",), current: str = "algo-1") -> int:
+        job = {
+            "stage": "train",
+            "key": "0123",
+            "url": str(tmp_path / "bucket"),
+            "command": [],
+            "files": {"params.yaml": entry},
+            "writes": ["state"],
+            "nodes": 1,
+        }
+        monkeypatch.setattr(
+            container, "stage_command", lambda root, job, host: [sys.executable, "-c", program]
+        )
+        path = tmp_path / "job.json"
+        files.write_json(path, job)
+        environment = {
+            **os.environ,
+            "SM_INPUT_DIR": str(tmp_path / "input"),
+            "SM_OUTPUT_FAILURE": str(tmp_path / "output" / "failure"),
+            "SM_CURRENT_HOST": current,
+            "SM_HOSTS": json.dumps(hosts),
+            "TRAINING_JOB_NAME": "renate-train-0123-1",
+        }
+        return container.main(path, inputs, environment)
+
+    return run
+
+
+def told(folder: Path, name: str) -> dict:
+    return json.loads((folder / "bucket" / "jobs" / "train-0123" / name).read_text())
+
+
+def test_what_the_stage_made_is_sent_and_listed_last(machine, tmp_path):
+    assert machine(STAGE) == 0
+    listed = told(tmp_path, "outputs.json")
+    assert listed["job"] == "renate-train-0123-1"
+    entry = listed["files"]["state/state.json"]
+    assert (tmp_path / "bucket" / "objects" / name_of(entry)).read_bytes() == b"seed: 3\n"
+
+
+def test_a_failure_is_told_with_its_last_lines_and_sends_no_results(machine, tmp_path):
+    assert machine(FAILS) == 1
+    assert told(tmp_path, "failure.json")["lines"] == ["line 1", "error: learning_rate"]
+    assert (tmp_path / "output" / "failure").read_text() == "line 1\nerror: learning_rate"
+    assert not (tmp_path / "bucket" / "jobs" / "train-0123" / "outputs.json").exists()
+
+
+def test_of_several_machines_the_first_one_sends(machine, tmp_path):
+    assert machine(STAGE, ("algo-1", "algo-2"), "algo-2") == 0
+    assert not (tmp_path / "bucket").exists()
+
+
+def test_inputs_are_linked_and_where_they_cannot_be_pointed_to(machine, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert machine(STAGE) == 0
+    assert (tmp_path / "project" / "params.yaml").is_symlink()
+
+
+def test_checkpoints_lie_where_the_service_keeps_them(machine, tmp_path):
+    saves = "import pathlib; pathlib.Path('.renate/resume/last').write_text('1'); "
+    assert machine(saves + STAGE) == 0
+    assert (tmp_path / "checkpoints" / "resume" / "last").read_text() == "1"
+
+
+def test_each_machine_starts_torchrun_with_its_own_rank(tmp_path):
+    (tmp_path / "params.yaml").write_text("trainer: {devices: 4, num_nodes: 2}\n")
+    host = container.Host("algo-2", ("algo-1", "algo-2"))
+    command = container.stage_command(tmp_path, {"nodes": 2, "command": ["train"]}, host)
+    assert command[1:] == [
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--node-rank=1",
+        "--nproc-per-node=4",
+        "--master-addr=algo-1",
+        "--master-port=7777",
+        "-m",
+        "renate_stages",
+        "train",
+    ]
