@@ -22,12 +22,14 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,6 +43,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State
+from renate_stages.trainer import make_trainer
 from renate_stages.updater import ModelUpdater
 from renate_stages.user_config import UserConfig
 
@@ -198,33 +201,32 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
     updater = ModelUpdater(user, params, values)
 
     def run() -> float:
-        fit = TimedFit(updater)
-        updater.update(parent, new, {})
-        return fit.seconds
+        with timed_fit() as seconds:
+            updater.update(parent, new, {})
+        return seconds[0]
 
     return run
 
 
-class TimedFit:
-    """Takes the time of Lightning's `fit` within an update: the steps, not what is around them."""
+@contextmanager
+def timed_fit() -> Iterator[list[float]]:
+    """Take the time of each `fit` of Lightning within: the steps, not what an update is beside."""
+    taken: list[float] = []
 
-    def __init__(self, updater: ModelUpdater) -> None:
-        self.seconds = 0.0
-        make = ModelUpdater._trainer
+    def trainer(*arguments: Any) -> Any:
+        made = make_trainer(*arguments)
+        fit = made.fit
 
-        def trainer(*callbacks: Any, **options: Any) -> Any:
-            made = make(updater, *callbacks, **options)
-            fit = made.fit
+        def timed(*arguments: Any, **keywords: Any) -> None:
+            started = time.perf_counter()
+            fit(*arguments, **keywords)
+            taken.append(time.perf_counter() - started)
 
-            def timed(*arguments: Any, **keywords: Any) -> None:
-                started = time.perf_counter()
-                fit(*arguments, **keywords)
-                self.seconds = time.perf_counter() - started
+        made.fit = timed
+        return made
 
-            made.fit = timed
-            return made
-
-        updater._trainer = trainer  # type: ignore[method-assign]
+    with patch("renate_stages.updater.make_trainer", trainer):
+        yield taken
 
 
 def write(folder: Path, images: Tensor, labels: Tensor, **metadata: np.ndarray) -> ExampleStore:
