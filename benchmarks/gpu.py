@@ -35,7 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from report import Report
-from step import timed_fit, write
+from step import TimedFit, write
 from torch import Tensor
 
 from renate_stages import state
@@ -214,9 +214,9 @@ def ours(
     updater = ModelUpdater(user, params, values)
 
     def run() -> float:
-        with timed_fit() as seconds:
+        with TimedFit() as fit:
             updater.train(parent, new, {})
-        return seconds[0]
+        return fit.seconds
 
     return run
 

@@ -22,18 +22,17 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
-from unittest.mock import patch
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pytorch_lightning import Trainer
 from report import Report, is_installed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -43,7 +42,6 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State
-from renate_stages.trainer import make_trainer
 from renate_stages.updater import ModelUpdater
 from renate_stages.user_config import UserConfig
 
@@ -201,32 +199,32 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
     updater = ModelUpdater(user, params, values)
 
     def run() -> float:
-        with timed_fit() as seconds:
+        with TimedFit() as fit:
             updater.update(parent, new, {})
-        return seconds[0]
+        return fit.seconds
 
     return run
 
 
-@contextmanager
-def timed_fit() -> Iterator[list[float]]:
-    """Take the time of each `fit` of Lightning within: the steps, not what an update is beside."""
-    taken: list[float] = []
+class TimedFit:
+    """Takes the time of Lightning's `fit` within an update: the steps, not what is around them."""
 
-    def trainer(*arguments: Any) -> Any:
-        made = make_trainer(*arguments)
-        fit = made.fit
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self._fit = fit = Trainer.fit
 
         def timed(*arguments: Any, **keywords: Any) -> None:
             started = time.perf_counter()
             fit(*arguments, **keywords)
-            taken.append(time.perf_counter() - started)
+            self.seconds = time.perf_counter() - started
 
-        made.fit = timed
-        return made
+        Trainer.fit = timed
+        return self
 
-    with patch("renate_stages.updater.make_trainer", trainer):
-        yield taken
+    def __exit__(self, *_: object) -> None:
+        Trainer.fit = self._fit
 
 
 def write(folder: Path, images: Tensor, labels: Tensor, **metadata: np.ndarray) -> ExampleStore:

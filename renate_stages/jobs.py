@@ -12,7 +12,9 @@ from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocation
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.remote import training_job
 from renate_stages.remote.locations import InputState, OutputState, bring
+from renate_stages.remote.params import BACKENDS
 from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
 from renate_stages.state import State
@@ -54,7 +56,7 @@ def run_training_job(
     config_space: Mapping[str, Any],
     mode: Literal["max", "min"] = "max",
     metric: str = "val_accuracy",
-    backend: Literal["local"] = "local",
+    backend: Literal["local", "sagemaker"] = "local",
     updater: Any = "ER",
     max_epochs: int = 50,
     task_id: str = "default_task",
@@ -77,6 +79,7 @@ def run_training_job(
     max_num_trials_finished: int | None = None,
     n_workers: int = 1,
     tuning: Mapping[str, Any] | None = None,
+    remote: Mapping[str, Any] | None = None,
 ) -> TrainingJobResult:
     """Update a model once: search its hyperparameters where there is a space, and train it.
 
@@ -119,6 +122,8 @@ def run_training_job(
         max_num_trials_finished: The same: each trial that is started finishes, soon or late.
         n_workers: Trials at a time.
         tuning: What else the block `tuning` of `params.yaml` takes.
+        remote: What the block `remote` of `params.yaml` takes: bucket, image, machine; needed by
+            `sagemaker`. `config_file` must import no file beside it then, unless an installed one.
 
     Raises:
         StateNotSentError: If the new state could not be sent; it says where it lies on this machine.
@@ -133,8 +138,8 @@ def run_training_job(
         ...                           input_state_url="states/1", output_state_url="states/2")
         >>> second.metrics["accuracy"]["forgetting"]
     """
-    if backend != "local":
-        raise UnsupportedLocationError("backend", backend)
+    if backend not in BACKENDS:
+        raise UnsupportedLocationError(backend, BACKENDS)
     working_directory = Path(working_directory)
     target, origin = OutputState.at(output_state_url), InputState.at(input_state_url)
     trainer = {
@@ -162,9 +167,12 @@ def run_training_job(
                 **(tuning or {}),
             },
             "evaluation": {"metric": metric.removeprefix("val_"), "mode": mode},
+            "remote": dict(remote or {}),
         },
         "run_training_job",
     )
+    if backend == "sagemaker":
+        params.remote.check_sagemaker()
     user = UserConfig.load(Path(config_file))
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
@@ -174,13 +182,11 @@ def run_training_job(
     with workplace(root, beside, Path(config_file)) as project:
         lay_out(project, params, source, may_go=origin.storage is not None)
         _prepare(user, params, incoming, project.prepared)
-        search: Mapping[str, Any] = {}
-        chosen = params.hyperparameters
-        if params.search_space:
-            search, chosen = _search(project, params)
-        params = params.fixed(chosen)
         folder = target.passing(project.root)
-        found = job_update.run(project, user, params, folder, searched=bool(search))
+        if backend == "sagemaker":
+            found = training_job.run(project, params, folder)
+        else:
+            found = _run_here(project, user, params, folder)
         written = folder and target.keep(folder, working_directory)
     new, sent = None, Traffic()
     if written is not None:
@@ -189,8 +195,8 @@ def run_training_job(
         new,
         found["summary"],
         found["curves"],
-        chosen,
-        search,
+        found["chosen"],
+        found["search"],
         found["tables"],
         fetched_state + fetched_data,
         sent,
@@ -224,6 +230,19 @@ def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> 
     splits = prepare.read_splits(user, incoming, params.data, generators)
     prepare.ingest_splits(splits, folder, params.update.number)
     prepared.write_manifest(folder, params.update.number)
+
+
+def _run_here(
+    project: Project, user: UserConfig, params: Params, target: Path | None
+) -> dict[str, Any]:
+    """Search where there is a space, and train; return what `training_job.run` does."""
+    search: Mapping[str, Any] = {}
+    chosen = params.hyperparameters
+    if params.search_space:
+        search, chosen = _search(project, params)
+    fixed = params.fixed(chosen)
+    found = job_update.run(project, user, fixed, target, searched=bool(search))
+    return {**found, "chosen": chosen, "search": search}
 
 
 def _search(project: Project, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -168,7 +169,8 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
         return 128 + int(error.sigval)
     finally:
         del os.environ[OURS]
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():  # elsewhere nothing was changed
+            for number, handler in handlers.items():
+                signal.signal(number, handler or signal.SIG_DFL)
         logging.disable(logging.NOTSET)
     return 0

@@ -5,8 +5,8 @@
 The key is a digest of all inputs and of the versions of the libraries that compute, so a checkpoint
 of anything else is never found. It holds what Lightning keeps (model, learner, optimizer, scheduler,
 progress), the curves so far, the states of every process's global generators, and where the learner
-stands in its data. A resumed training gives the same bytes as one that was not interrupted. It is in torch's
-format, and read without running code.
+stands in its data. A resumed training gives the same bytes as one that was not interrupted. It is in
+torch's format, and read without running code.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project
     beside.mkdir(parents=True, exist_ok=True)
     if root is None:
         with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
-            yield Project(Path(scratch), config.resolve())
+            yield Project(Path(scratch).resolve(), config.resolve())
         return
     root.mkdir(parents=True, exist_ok=True)
     project = Project(root.resolve(), config.resolve())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from renate_stages.errors.base import RenateStagesError
+from renate_stages.errors.base import RenateStagesError, did_you_mean
 
 
 class NotAProjectError(RenateStagesError):
@@ -157,12 +157,12 @@ class ParentExistsError(RenateStagesError):
 
 
 class UnsupportedLocationError(RenateStagesError):
-    """A place to run in that this version does not reach."""
+    """A place to run in that there is not."""
 
-    def __init__(self, what: str, found: str) -> None:
+    def __init__(self, found: str, known: Iterable[str]) -> None:
         super().__init__(
-            f"{what} '{found}' is not on this machine, and this version runs on this machine "
-            "only.\nTo mend it: backend='local'."
+            f"backend {found!r} is none that jobs run on{did_you_mean(found, known)}.\n"
+            f"To mend it: name one of {', '.join(known)}."
         )
 
 

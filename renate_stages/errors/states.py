@@ -60,10 +60,9 @@ class StateNotSentError(RenateStagesError):
 
     def __init__(self, folder: Path, url: str, reason: str) -> None:
         super().__init__(
-            f"The new state is not, or not fully, at {url}: {reason}\n"
-            f"Nothing is lost: it lies whole in {folder}.\n"
-            f"To mend it: when the service answers again, `renate-stages copy-state {folder} {url}`; "
-            "what has arrived already does not travel again."
+            f"The new state lies whole in {folder}, and not, or not fully, at {url}.\n"
+            f"To send it, from where that stopped: `renate-stages copy-state {folder} {url}`.\n"
+            f"What failed: {reason}"
         )
 
 

@@ -215,7 +215,7 @@ class Learner(LightningModule):
         if self.context.data_on_device:
             put_on(self.datasets, self.device)
         if self.context.compiled:
-            self._compiled[:] = [torch.compile(self.model)]
+            self._compiled[:] = [compiled(self.model)]
         if ranks().count > 1:
             self._statistics = JointStatistics(self.model)
 
@@ -320,8 +320,8 @@ class Learner(LightningModule):
 
     def forward(self, inputs: Any) -> Any:
         """Return the model's outputs for this update's task."""
-        compiled = self._compiled and self.model.training
-        model = self._compiled[0] if compiled else self.model
+        trains = self._compiled and self.model.training  # what is measured is not compiled for it
+        model = self._compiled[0] if trains else self.model
         return model(inputs, task_id=self.context.task_id)
 
     def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> Passed:
@@ -374,8 +374,8 @@ class Learner(LightningModule):
                 number += component.own_draw or number < 0
             draw = draws[number] if component.replays and draws else None
             term = component(new, draw)
-            if component.per_example:
-                term = self.weighed(term, (draw or new).batch)
+            # A term of the weights alone is equal in all processes, whose shares average to 1.
+            term = self.weighed(term, (draw or new).batch)
             self._losses.add(type(component).__name__, term, len(new.batch.all_rows))
             loss = loss + component.weight * term
         return loss
@@ -446,6 +446,11 @@ class Learner(LightningModule):
             if found and not component.restore(found):
                 self.context.say(f"the model has changed: {name} starts anew from the parent's")
         self._left = {}
+
+
+def compiled(model: nn.Module) -> Any:
+    """Return a model as `torch.compile` makes it, of the same tensors."""
+    return torch.compile(model)
 
 
 class FineTuning(Learner):

@@ -30,7 +30,6 @@ class QuadraticPenalty(LossComponent):
     """
 
     replays = False
-    per_example = False  # of the weights, which all processes have
     survives = True
 
     def __init__(

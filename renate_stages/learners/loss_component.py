@@ -40,7 +40,6 @@ class LossComponent(nn.Module):
     """
 
     replays: ClassVar[bool] = True  # without a memory the term is 0
-    per_example: ClassVar[bool] = True  # a mean over the draw or, if none replays, the new batch
     memory_fields: ClassVar[tuple[str, ...]] = ()  # what `remember` returns
     needs_features: ClassVar[bool] = False
     survives: ClassVar[bool] = False  # whether its state is kept for the next update
@@ -52,6 +51,9 @@ class LossComponent(nn.Module):
 
     def forward(self, new: Passed, memory: Passed | None) -> Tensor:
         """Return the term without its weight, a scalar.
+
+        A mean over the examples of the draw or, where it does not replay, of the new batch; or of the
+        weights alone.
 
         Args:
             new: The new batch.

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from renate_stages import files, lineage, tracking
 from renate_stages.errors import (
     DamagedOutputError,
+    InvalidParamsError,
     MissingExtraError,
     RemoteJobFailedError,
     RemoteJobStoppedError,
@@ -83,6 +84,7 @@ def run(
         RenateStagesError: If it cannot run there, or fails there; nothing here is changed then.
     """
     job = Job.of(project, params, stage)
+    _check_volume(params, job)
     storage = Storage.at(str(params.remote.url))
     own = storage.child(job.folder.rstrip("/"))
     objects = ObjectStore(storage.child(OBJECTS))
@@ -108,6 +110,15 @@ def run(
         fetch(project, params, job, own, objects, say)
         return
     raise failure(project, params, state, own, backend)
+
+
+def _check_volume(params: Params, job: Job) -> None:
+    """Refuse a disk that does not hold what the job reads, which would show there much later."""
+    given = params.remote.sagemaker.volume_gb
+    needed = sum({e["sha256"]: e["size"] for e in job.files.values()}.values()) / 2**30
+    if needed > given:
+        problem = f"remote.sagemaker.volume_gb is {given}, and {job.stage} reads {needed:.0f} GiB"
+        raise InvalidParamsError("params.yaml", [f"{problem}; what it writes needs room too"])
 
 
 def send(project: Project, job: Job, storage: Storage, say: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from renate_stages.errors import DetachedError, UnreachableServiceError
+from renate_stages.errors import DetachedError, RemoteServiceError, UnreachableServiceError
 from renate_stages.remote.backend import Backend, JobState, Log
 from renate_stages.remote.container.start import BEGIN, END
 
@@ -27,9 +27,10 @@ def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
 
     Raises:
         UnreachableServiceError: If it does not answer for an hour.
+        RemoteServiceError: If it refuses to say how the job stands.
         DetachedError: If the user leaves the job alone.
     """
-    log = _StageLog(backend.log(job))
+    log = _StageLog(backend.log(job), say)
     pause = float(os.environ.get(PAUSE_VARIABLE, PAUSE))
     patience = float(os.environ.get(PATIENCE_VARIABLE, PATIENCE))
     phase, answered, wait = "", time.monotonic(), pause
@@ -50,6 +51,9 @@ def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
                 say(f"{backend.service} does not answer; the job goes on, and is asked for again")
             phase, wait = phase or "unknown", min(2 * wait, LONGEST_PAUSE)
             continue
+        except RemoteServiceError:  # credentials that have expired, say
+            say(str(DetachedError(job)))
+            raise
         if wait > pause:
             say(f"{backend.service} answers again")
         answered, wait = time.monotonic(), pause
@@ -89,16 +93,20 @@ def asking(backend: Backend, job: str, say: Callable[[str], None]) -> Iterator[N
 
 
 class _StageLog:
-    """The lines of the stage, without those of the container around it, unless it never begins."""
+    """The lines of the stage, without those of the container around it, unless it never begins.
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    A log that may not be read is no reason to leave the job: that is said once.
+    """
+
+    def __init__(self, log: Log, say: Callable[[str], None]) -> None:
+        self._log: Log | None = log
+        self._say = say
         self._around: list[str] = []  # what the container says
         self._inside = self._begun = False
 
     def new_lines(self) -> list[str]:
         found: list[str] = []
-        for line in self._log.new_lines():
+        for line in self._read():
             if line in (BEGIN, END):
                 self._inside = line == BEGIN
                 self._begun = True
@@ -114,3 +122,11 @@ class _StageLog:
             lines = []
         never = not self._begun and state.status != "completed"
         return [*lines, *self._around[-AROUND:]] if never else lines
+
+    def _read(self) -> list[str]:
+        try:
+            return self._log.new_lines() if self._log is not None else []
+        except RemoteServiceError as error:
+            self._log = None
+            self._say(f"warning: what the job prints cannot be shown. {error}")
+            return []

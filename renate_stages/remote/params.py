@@ -103,15 +103,23 @@ class RemoteParams(Block):
             problem = f"{BACKEND_VARIABLE}: expected one of {allowed}, found {backend!r}"
             raise InvalidParamsError("environment", [problem])
         if backend == "sagemaker":
-            problems = []
-            if not (self.url or "").startswith("s3://"):
-                found = f"found {self.url!r}" if self.url else "and none is given"
-                problems.append(f"remote.url: SageMaker needs s3://bucket/folder, {found}")
-            if self.sagemaker.image_uri is None:
-                problems.append(
-                    "remote.sagemaker.image_uri: name a container image with Python and pip; "
-                    "docs/sagemaker.md says which fit"
-                )
-            if problems:
-                raise InvalidParamsError("params.yaml", problems)
+            self.check_sagemaker()
         return backend
+
+    def check_sagemaker(self) -> None:
+        """Refuse to run in SageMaker without what that needs.
+
+        Raises:
+            InvalidParamsError: With all that is lacking.
+        """
+        problems = []
+        if not (self.url or "").startswith("s3://"):
+            found = f"found {self.url!r}" if self.url else "and none is given"
+            problems.append(f"remote.url: SageMaker needs s3://bucket/folder, {found}")
+        if self.sagemaker.image_uri is None:
+            problems.append(
+                "remote.sagemaker.image_uri: name a container image with Python and pip; "
+                "docs/sagemaker.md says which fit"
+            )
+        if problems:
+            raise InvalidParamsError("params.yaml", problems)

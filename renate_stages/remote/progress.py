@@ -11,6 +11,7 @@ from typing import Self
 _QUIET = 10.0
 """Seconds between two plain lines."""
 _WIDTH = 24
+_CLEAR = "\x1b[K"  # the rest of the line: a number may get shorter
 
 
 class Progress:
@@ -67,7 +68,7 @@ class Progress:
             return
         share = self._done_bytes / self._size if self._size else 1.0
         bar = ("#" * round(share * _WIDTH)).ljust(_WIDTH)
-        print(f"\r{self._title} [{bar}] {line}", end="", file=sys.stderr, flush=True)
+        print(f"\r{self._title} [{bar}] {line}{_CLEAR}", end="", file=sys.stderr, flush=True)
 
 
 def readable(size: float) -> str:

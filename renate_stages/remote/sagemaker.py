@@ -24,6 +24,7 @@ from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFEST
 from renate_stages.remote.params import RemoteParams
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+LATEST = 5  # jobs of one name that are looked at
 STATUS: Mapping[str, Status] = {
     "Completed": "completed",
     "Failed": "failed",
@@ -83,10 +84,15 @@ class SageMaker:
 
     def find(self, name: str) -> list[JobState]:
         """Return the jobs whose names begin so, the latest first."""
-        asked = {"NameContains": name, "SortBy": "CreationTime", "SortOrder": "Descending"}
+        asked: dict[str, Any] = {
+            "NameContains": name,
+            "SortBy": "CreationTime",
+            "SortOrder": "Descending",
+        }
+        asked["MaxResults"] = LATEST
         found = self._answer("a list of jobs", lambda: self._jobs.list_training_jobs(**asked))
         names = [each["TrainingJobName"] for each in found["TrainingJobSummaries"]]
-        return [self.state(each) for each in names if each.startswith(f"{name}-")][:3]
+        return [self.state(each) for each in names if each.startswith(f"{name}-")]
 
     def state(self, job: str) -> JobState:
         """Return how a job stands."""

@@ -111,9 +111,8 @@ class S3(Service):
         return {**head, "size": head["ContentLength"], "type": "file"}
 
     def write(self, path: str, content: Content) -> Mapping[str, Any] | None:
-        part = checksums.part_size(checksums.size_of(content))
-        if checksums.size_of(content) >= 2 * part:
-            self.fs.put_file(str(content), path, chunksize=part)
+        if isinstance(content, Path) and (size := content.stat().st_size) >= 2 * checksums.PART:
+            self.fs.put_file(str(content), path, chunksize=checksums.part_size(size))
             return None
         bucket, key, _ = self.fs.split_path(path)
         body = content if isinstance(content, bytes) else content.read_bytes()

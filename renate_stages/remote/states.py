@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from renate_stages import files, state
@@ -26,6 +26,7 @@ from renate_stages.errors import (
     MissingFileError,
     PlaceTakenError,
     RemoteRefusedError,
+    RenateStagesError,
     StateExistsError,
 )
 from renate_stages.files import Entry
@@ -194,12 +195,10 @@ class KeptStates:
         place = self._place(content)
         with self._alone():
             if place.exists():
-                try:
+                with suppress(DamagedStateError, MissingFileError):
                     state.check(place)
                     os.utime(place)
                     return place, Traffic()
-                except DamagedStateError:
-                    pass
             partial = place.with_name(f".{place.name}.partial")
             fetched = _assemble(source, content, partial, self._held())
             if place.exists():
@@ -228,11 +227,9 @@ class KeptStates:
         held = {}
         unsent = self._folder.with_name(UNSENT)
         for folder in (*self._folder.glob("[0-9a-f]*"), *unsent.glob("*")):
-            try:
+            with suppress(RenateStagesError):  # one that cannot be read has nothing to give
                 listed = state.read_manifest(folder)["files"]
-            except (DamagedStateError, MissingFileError):
-                continue
-            held.update({entry["sha256"]: folder / name for name, entry in listed.items()})
+                held.update({entry["sha256"]: folder / name for name, entry in listed.items()})
         return held
 
     def _displace(self) -> None:

@@ -52,15 +52,16 @@ def project(repro) -> Iterator[Sandbox]:
         (project.root / ".renate" / name).unlink(missing_ok=True)
 
 
-def processes() -> list[int]:
-    """Return the processes of this user's that train in two."""
+def processes(project: Sandbox) -> list[int]:
+    """Return the processes that share the training of a project."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             variables = (folder / "environ").read_bytes()
+            here = (folder / "cwd").readlink() == project.root
         except OSError:
             continue
-        if b"RENATE_STAGES_LAUNCHED=" in variables and b"RANK=" in variables:
+        if here and b"RENATE_STAGES_LAUNCHED=" in variables and b"RANK=" in variables:
             found.append(int(folder.name))
     return found
 
@@ -72,7 +73,7 @@ def test_two_processes_make_one_update(repro):
     assert project.read_json("metrics/update.json")["training"] == {"epochs": 2, "steps": 34}
     left = {path.name for path in (project.root / ".renate").iterdir()}
     assert left == {"mlflow.lock", "stage.lock"}
-    assert not processes()
+    assert not processes(project)
 
 
 def test_made_again_it_has_the_same_bytes(repro):
@@ -93,7 +94,7 @@ def test_what_fails_in_one_process_ends_both_and_is_said_once(project, fate, cod
     (project.root / ".renate" / "fate").write_text(fate)
     printed = project.run("renate-stages", "train", code=code)
     assert printed.count(said) == 1 and printed.count("Traceback") == (fate == "defect"), printed
-    assert not processes()
+    assert not processes(project)
 
 
 def test_a_mistake_that_both_meet_is_said_once(project):
@@ -114,10 +115,10 @@ def test_the_processes_end_with_the_stage(project, ending):
         assert stage.poll() is None and time.monotonic() - started < 180
         time.sleep(0.1)
     assert (scratch / "stage.lock").read_text() == f"stage train, process {stage.pid}"
-    assert len(processes()) == 2
+    assert len(processes(project)) == 2
     os.kill(stage.pid, ending)
     assert stage.wait(20) == (143 if ending == signal.SIGTERM else -signal.SIGKILL)
     ended = time.monotonic()
-    while processes():
+    while processes(project):
         assert time.monotonic() - ended < 10
         time.sleep(0.1)

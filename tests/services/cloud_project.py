@@ -42,6 +42,11 @@ class CloudProject(Sandbox):
             **self.variables,
         }
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """What params.yaml says."""
+        return yaml_file.read(self.root / "params.yaml")
+
     def change(self, **changes: Any) -> None:
         """Set values in params.yaml; `a__b` names the key b of block a."""
 

@@ -245,6 +245,8 @@ def test_a_large_file_goes_in_parts_that_are_checked_too(cloud, bucket, tmp_path
     assert copy.same(paths) == {"large"}, "put at once, it has another ETag"
     entry = {"size": 11 * 2**20, "sha256": files.sha256(tmp_path / "large")}
     storage.get({"large": tmp_path / "back"}, {"large": entry})
+    storage.write("at hand", (tmp_path / "large").read_bytes())
+    assert storage.same({"at hand": tmp_path / "large"}) == {"at hand"}
     content = bytearray((tmp_path / "large").read_bytes())
     content[-1] ^= 1
     (tmp_path / "large").write_bytes(content)

@@ -228,10 +228,64 @@ def test_the_checklist_says_what_is_wrong(ready):
 
 
 def test_two_machines_train_together_by_torchrun(ready, cloud):
-    ready.change(remote__sagemaker__instance_count=2, trainer__num_nodes=2)
+    ready.change(
+        trainer__num_nodes=2,
+        remote__sagemaker__instance_count=2,
+        remote__sagemaker__volume_gb=50,
+        remote__sagemaker__max_runtime="2 h",
+        remote__sagemaker__keep_alive="10 min",
+        remote__sagemaker__subnets=["subnet-1"],
+        remote__sagemaker__security_groups=["sg-1"],
+        remote__sagemaker__kms_key="alias/ours",
+        remote__sagemaker__tags={"team": "vision"},
+    )
     said = ready.run("renate-stages", "train")
+    (job,) = jobs_of(cloud, ready)
+    request = cloud.requests[job]
+    assert request["ResourceConfig"] == {
+        "InstanceType": "ml.m5.xlarge",
+        "InstanceCount": 2,
+        "VolumeSizeInGB": 50,
+        "VolumeKmsKeyId": "alias/ours",
+        "KeepAlivePeriodInSeconds": 600,
+    }
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
+    assert request["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    assert request["Tags"] == [{"Key": "team", "Value": "vision"}]
+    assert request["OutputDataConfig"]["KmsKeyId"] == "alias/ours"
+    assert not request.get("HyperParameters")
     assert said.count("update 1:") == 1
     assert json.loads(ready.read("state/state.json"))["update"] == 1
+
+
+def test_a_job_from_python_runs_there_by_one_argument(ready, cloud, bucket):
+    program = """if True:
+        import json, math, sys
+        from renate_stages import run_training_job
+
+        remote = json.loads(sys.argv[1])
+        given = {"data_path": "data/incoming", "max_epochs": 2}
+        space = {"learning_rate": 0.05, "memory_size": 50}
+        here = run_training_job(space, output_state_url="here", **given)
+        url = f"{remote['url']}/states/1"
+        there = run_training_job(
+            space, backend="sagemaker", remote=remote, output_state_url=url, **given
+        )
+        assert there.metrics == here.metrics
+        for ours, theirs in zip(here.curves, there.curves, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(math.isclose(ours[n], theirs[n], rel_tol=1e-7) for n in ours)
+        assert there.hyperparameters == here.hyperparameters
+        for name in ("model.safetensors", "learner.safetensors", "memory/index.json"):
+            ours, theirs = (each.state.folder / name for each in (here, there))
+            assert ours.read_bytes() == theirs.read_bytes(), name
+        assert there.sent.files > 10
+    """
+    remote = json.dumps(dict(ready.params["remote"]))
+    ready.run(str(ready.python), "-c", program, remote)
+    assert len(jobs_of(cloud, ready)) == 1
+    listed = cloud.inside("s3").list_objects_v2(Bucket=bucket, Prefix="updates/states/1/")
+    assert "updates/states/1/state.json" in {each["Key"] for each in listed["Contents"]}
 
 
 def slow(project: CloudProject) -> None:

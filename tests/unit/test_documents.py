@@ -12,13 +12,14 @@ import pytest
 import torch
 from typer.main import get_command
 
-from renate_stages import yaml_file
+from renate_stages import cli_remote, yaml_file
 from renate_stages.cli import app
 from renate_stages.data.ingest import ingest
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.memory import POLICIES, size_in_bytes
 from renate_stages.params import Params, ShiftParams, ShouldUpdateParams
+from renate_stages.remote.params import RemoteParams, SageMakerParams
 from renate_stages.shift import DETECTORS
 from renate_stages.tuning.domains import KINDS
 from renate_stages.tuning.schedulers import SCHEDULERS
@@ -32,11 +33,14 @@ DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/avalanche.md",
+    "docs/distributed.md",
     "docs/gate.md",
     "docs/evaluation.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/mlflow.md",
+    "docs/remote.md",
+    "docs/sagemaker.md",
     "docs/shift.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
@@ -75,6 +79,18 @@ for number in (1, 2):
 assert done.curves[0]["train_FeatureDistillation"] > 0
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_every_learner_and_setting_of_the_trainer_is_in_the_guide_to_devices():
+    guide = (REPOSITORY / "docs" / "distributed.md").read_text(encoding="utf-8")
+    table = guide[guide.index("| learner |") :].split("\n\n")[0]
+    for name in registry.LEARNERS:
+        assert re.search(rf"^\| .*\b{re.escape(name)}[ ,]", table, re.MULTILINE), name
+    settings = ("devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches")
+    for name in (*settings, "num_workers", "prefetch", "data_on_device"):
+        assert f"`{name}`" in guide, name
+    for given in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL):
+        Params.parse(yaml_file.parse(given, "the guide"))
 
 
 def test_every_detector_and_rule_is_in_the_guide_to_shift():
@@ -150,6 +166,23 @@ def test_the_guide_to_the_gate_has_every_figure_with_its_limits():
     }
     given = {"export": {"promote": promote}, "evaluation": {"slices": ["camera"]}}
     assert len(promote) == 8 and Params.parse(given).rules
+
+
+def test_the_guide_to_sagemaker_has_every_key_and_only_commands_that_are_there():
+    guide = (REPOSITORY / "docs" / "sagemaker.md").read_text(encoding="utf-8")
+    for name in (*SageMakerParams.model_fields, *RemoteParams.model_fields):
+        assert f"`{name}`" in guide or f"{name}:" in guide, name
+    for command in re.findall(r"renate-stages remote (\w+)", guide):
+        assert command in {each.callback.__name__ for each in cli_remote.app.registered_commands}
+
+
+def test_only_the_rooms_of_third_parties_know_them():
+    rooms = {"sagemaker": "remote/sagemaker.py", "boto3": "remote/sagemaker.py"}
+    library = REPOSITORY / "renate_stages"
+    for path in library.rglob("*.py"):
+        for name, room in rooms.items():
+            known = re.search(rf"^\s*(from|import) {name}\b", path.read_text("utf-8"), re.MULTILINE)
+            assert not known or path == library / room, (path, name)
 
 
 def test_the_pipeline_calls_commands_that_are_there():

@@ -168,6 +168,8 @@ def test_a_job_changes_neither_its_arguments_nor_an_earlier_state(tmp_path):
     assert result.metrics["training"]["steps"] == -(-518 // 24), "24 new and 8 replayed a step"
     with pytest.raises(errors.StateExistsError, match="no state is ever replaced"):
         run_training_job(space, **arguments)
-    with pytest.raises(errors.UnsupportedLocationError, match="sagemaker"):
-        run_training_job(space, backend="sagemaker", **arguments)
+    with pytest.raises(errors.UnsupportedLocationError, match="did you mean 'sagemaker'"):
+        run_training_job(space, backend="sagemakr", **arguments)
+    with pytest.raises(errors.InvalidParamsError, match=r"remote\.url: SageMaker needs s3://"):
+        run_training_job(space, backend="sagemaker", **arguments | {"output_state_url": None})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "state"]

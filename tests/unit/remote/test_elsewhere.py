@@ -6,18 +6,21 @@ import json
 
 import pytest
 from jobs_elsewhere import MADE, Place
-from small_project import snapshot
+from small_project import edit_params, snapshot
 
 from renate_stages import files
 from renate_stages.errors import (
     DamagedOutputError,
+    InvalidParamsError,
     MissingFileError,
     RemoteJobFailedError,
     RemoteJobStoppedError,
 )
 from renate_stages.params import Params
 from renate_stages.remote import elsewhere, retries
+from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
+from renate_stages.remote.hashes import Hashes
 from renate_stages.remote.job import OUTPUTS, Job
 
 
@@ -190,3 +193,17 @@ def test_an_input_that_is_missing_is_said_before_anything_travels(ready, place):
     with pytest.raises(MissingFileError, match=r"forget\.yaml"):
         train(ready, place)
     assert not place.bucket.exists()
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_travels(ready, place, monkeypatch):
+    monkeypatch.setattr(job_module, "_under", lambda project, names: {"big": ready.params})
+    monkeypatch.setattr(Hashes, "entries", lambda *_: {"big": {"sha256": "0" * 64, "size": 2**36}})
+    with pytest.raises(InvalidParamsError, match=r"volume_gb is 30, and train reads 64 GiB"):
+        train(ready, place)
+    assert not place.bucket.exists()
+
+
+def test_machines_are_as_many_as_the_training_has_nodes(ready, place):
+    edit_params(ready, remote__sagemaker={"instance_count": 2})
+    with pytest.raises(InvalidParamsError, match="each node is an instance"):
+        train(ready, place)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from renate_stages.errors import DetachedError, UnreachableServiceError
+from renate_stages.errors import DetachedError, RemoteServiceError, UnreachableServiceError
 from renate_stages.remote.backend import JobState
 from renate_stages.remote.following import follow
 
@@ -100,4 +100,25 @@ def test_ctrl_c_asks_and_goes_on_waiting(place, said, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("w\n"))
     interrupted(place, RUNNING, JobState("job", "completed", "Completed"))
     assert follow(place, "job", said.append).status == "completed"
+    assert place.stopped == []
+
+
+REFUSED = RemoteServiceError("AWS", "the log", "AccessDeniedException: no", "ask for it")
+
+
+def test_a_log_that_may_not_be_read_is_said_once_and_the_job_followed(place, said):
+    def refuse():
+        raise REFUSED
+
+    place.new_lines = refuse
+    place.states = [RUNNING, RUNNING, DONE]
+    assert follow(place, "job", said.append).status == "completed"
+    assert len([line for line in said if "cannot be shown" in line]) == 1
+
+
+def test_where_we_are_refused_the_job_goes_on_and_we_say_so(place, said):
+    place.states = [RUNNING, REFUSED]
+    with pytest.raises(RemoteServiceError):
+        follow(place, "job", said.append)
+    assert "the job job goes on" in said[-1]
     assert place.stopped == []

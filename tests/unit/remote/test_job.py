@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from small_project import edit_params
 
-from renate_stages import files
+from renate_stages import files, yaml_file
 from renate_stages.errors import StageDefinitionError
+from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
+from renate_stages.project import Project
 from renate_stages.remote.job import Job
+from renate_stages.remote.training_job import PIPELINE
 
 
 def key(project) -> str:
@@ -85,3 +88,13 @@ def test_a_stage_that_writes_outside_the_project_is_refused(ready):
     files.write_text(ready.pipeline, text)
     with pytest.raises(StageDefinitionError, match="no plain path"):
         key(ready)
+
+
+def test_a_job_from_python_reads_and_writes_what_the_pipeline_of_a_project_says(ready, tmp_path):
+    workplace = Project(tmp_path / "workplace")
+    files.write_text(workplace.pipeline, yaml_file.dump({"stages": PIPELINE}))
+    for stage in ("tune", "train"):
+        theirs, ours = (StageDefinition.read(each, stage) for each in (ready, workplace))
+        assert set(theirs.reads) == {*ours.reads, "forget.yaml"}
+        assert set(theirs.writes) == set(ours.writes)
+        assert theirs.params == ours.params

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import sys
 import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -13,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from renate_stages import errors, files
-from renate_stages.remote import Storage, Traffic, checksums, retries
+from renate_stages.remote import Storage, Traffic, checksums, retries, services
 from renate_stages.remote import progress as progress_module
 from renate_stages.remote.progress import Progress, readable
 
@@ -211,8 +212,18 @@ class TestAFailure:
         with pytest.raises(OSError, match="full"):
             Storage.at("memory://b").get({"a": tmp_path / "a"}, {"a": {"size": 3}})
 
-    def test_begins_no_further_file(self, tmp_path, monkeypatch):
-        calls = flaky(monkeypatch, "put_file", *[PermissionError("no")] * 1000)
+    def test_begins_no_further_file_though_an_earlier_one_is_still_on_its_way(
+        self, tmp_path, monkeypatch
+    ):
+        calls = []
+
+        def put(self, local, path, **kwargs):
+            calls.append(path)
+            if path.endswith("/0"):
+                time.sleep(0.3)
+            raise PermissionError("no")
+
+        monkeypatch.setattr(MemoryFileSystem, "put_file", put)
         (tmp_path / "a").write_bytes(b"abc")
         with pytest.raises(errors.RemoteRefusedError):
             Storage.at("memory://b").put({str(number): tmp_path / "a" for number in range(1000)})
@@ -351,6 +362,49 @@ class TestAnETag:
         assert -(-5 * 2**40 // checksums.part_size(5 * 2**40)) <= 10_000
 
 
+class AnsweringS3:
+    """Says of each object what it was told to say."""
+
+    protocol = ("s3", "s3a")
+
+    def __init__(self, **head):
+        self.head, self.asked = head, []
+
+    def split_path(self, path):
+        return (*path.split("/", 1), None)
+
+    def call_s3(self, method, **arguments):
+        self.asked.append(method)
+        return self.head if method == "head_object" else {"ETag": self.head["ETag"]}
+
+
+class TestAnObjectOfS3:
+    RIGHT, OTHER = '"900150983cd24fb0d6963f7d28e17f72"', f'"{"0" * 32}"'
+
+    def test_whose_answer_proves_it_is_not_asked_about(self):
+        s3 = AnsweringS3(ETag=self.RIGHT, ContentLength=3)
+        Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
+        assert s3.asked == ["put_object"]
+
+    def test_encrypted_by_kms_is_taken_by_its_size(self):
+        s3 = AnsweringS3(ETag=self.OTHER, ContentLength=3, ServerSideEncryption="aws:kms")
+        Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
+        assert s3.asked == ["put_object", "head_object"]
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            {"ETag": OTHER, "ContentLength": 3},
+            {"ETag": OTHER, "ContentLength": 2, "ServerSideEncryption": "aws:kms"},
+        ],
+    )
+    def test_that_is_another_is_sent_again_and_then_an_error(self, head):
+        s3 = AnsweringS3(**head)
+        with pytest.raises(errors.DamagedTransferError):
+            Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
+        assert s3.asked == ["put_object", "head_object"] * 4
+
+
 class TestProgress:
     def test_is_one_plain_line_where_nobody_watches(self, capsys):
         with Progress("sending", "state", "memory://b", 2, 3000) as progress:
@@ -370,7 +424,7 @@ class TestProgress:
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         with Progress("fetching", "data", "memory://b", 2, 3000) as progress:
             progress.add(1500)
-        line = f"\rfetching data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\n"
+        line = f"\rfetching data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\x1b[K\n"
         assert capsys.readouterr().err == line
 
     def test_bytes_are_readable(self):

@@ -237,6 +237,16 @@ class TestBringing:
         assert self.bring(kept, there) == (folder, Traffic(1, size))
         assert bytes_of(folder) == bytes_of(first)
 
+    def test_a_manifest_that_was_damaged_or_lost_here_is_fetched_again(self, first, there, kept):
+        send_state(first, there)
+        folder, _ = self.bring(kept, there)
+        (folder / MANIFEST).write_bytes(b"{}")
+        self.bring(kept, there)
+        assert bytes_of(folder) == bytes_of(first)
+        (folder / MANIFEST).unlink()
+        self.bring(kept, there)
+        assert bytes_of(folder) == bytes_of(first)
+
     def test_a_file_that_was_damaged_there_is_an_error_and_no_state_here(
         self, first, there, kept, tmp_path
     ):

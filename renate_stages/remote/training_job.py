@@ -1,0 +1,101 @@
+"""A training job from Python whose search and training run in the cloud.
+
+The workplace of the job is made a project, and its stages `tune` and `train` run as a project's do.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files, yaml_file
+from renate_stages.inputs import read_tuned
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.remote import elsewhere
+from renate_stages.stages import tune
+
+CONFIG = "renate_config.py"
+PIPELINE: dict[str, Any] = {
+    "tune": {
+        "deps": [
+            "parent-state/memory",
+            "parent-state/validation",
+            CONFIG,
+            "work/prepared",
+            "work/restored",
+        ],
+        "params": [
+            "evaluation",
+            "hyperparameters",
+            "learner",
+            "retention",
+            "seed",
+            "trainer",
+            "tuning",
+            "update",
+        ],
+        "outs": ["work/tuning", "tuned.yaml"],
+    },
+    "train": {
+        "deps": [
+            "parent-state/evaluations.csv",
+            "parent-state/holdouts",
+            "parent-state/memory",
+            "parent-state/validation",
+            CONFIG,
+            "work/prepared",
+            "work/restored",
+            "work/tuning",
+        ],
+        "params": [
+            "evaluation",
+            "learner",
+            "retention",
+            "seed",
+            "trainer",
+            "update",
+            {"tuned.yaml": None},
+        ],
+        "outs": ["state", "plots", "metrics/update.json"],
+    },
+}
+"""What the stages read and write, as the `dvc.yaml` of a generated project says; nothing is forgotten."""
+
+
+def run(project: Project, params: Params, target: Path | None) -> dict[str, Any]:
+    """Search where there is a space, and train, in jobs.
+
+    Args:
+        project: The workplace, with the parent and the prepared data.
+        params: As its `params.yaml` has them.
+        target: Folder for the new state; None keeps none.
+
+    Returns:
+        The update's `summary`, `curves` to the eight digits of a plot, `tables`, the values
+        `chosen`, and what the `search` found. Tables of a learner's own stay there.
+
+    Raises:
+        RenateStagesError: If something does not fit here, or a job fails.
+    """
+    files.link_or_copy(project.user_config, project.root / CONFIG)
+    files.write_text(project.pipeline, yaml_file.dump({"stages": PIPELINE}))
+    if params.search_space:
+        elsewhere.run(project, params, "tune")
+    else:
+        tune.run(project, lambda said: None)
+    elsewhere.run(project, params, "train")
+    with (project.plots / "learning_curve.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(stream)]
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        project.state.rename(target)
+    search = project.tuning / "search.json"
+    return {
+        "summary": files.read_json(project.update_metrics),
+        "curves": rows,
+        "tables": {},
+        "chosen": read_tuned(project.tuned),
+        "search": files.read_json(search) if params.search_space else {},
+    }
