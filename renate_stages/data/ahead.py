@@ -39,7 +39,7 @@ class Ahead:
         self._steps = steps
         self._rows = rows
         self._depth = depth
-        self._device = device
+        self._copies = NoCopies() if device is None else Copies(device)
         self._running: weakref.ref[Generator[StepBatch]] | None = None
 
     def __len__(self) -> int:
@@ -58,10 +58,8 @@ class Ahead:
             epoch.close()
 
     def _epoch(self) -> Generator[StepBatch]:
-        copies = NoCopies() if self._device is None else Copies(self._device)
-        source = self._rows.source
+        copies, source, rows = self._copies, self._rows.source, iter(self._rows)
         stood = None if source is None else source.state_dict()
-        rows = iter(self._rows)
 
         def read(each: StepRows) -> Any:
             return copies.send(self._steps[each])

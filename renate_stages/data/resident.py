@@ -39,6 +39,8 @@ def put_on(datasets: Iterable[StoredDataset], device: torch.device) -> None:
     needed = sum(alike[0].nbytes for alike in copies.values())
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        # What torch holds and does not use is free too.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         if needed > free:
             raise DeviceMemoryError(needed, free, str(device))
     for alike in copies.values():
