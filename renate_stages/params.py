@@ -92,6 +92,14 @@ class TrainerParams(Block):
         default=True, description="refuse kernels that differ from run to run"
     )
     num_workers: int = Field(default=0, ge=0, description="loader processes")
+    prefetch: int | None = Field(
+        default=None,
+        ge=0,
+        description="steps that a thread reads ahead, none: 2 for a GPU, else 0; changes no byte",
+    )
+    data_on_device: bool = Field(
+        default=False, description="the new data and the memory lie on the device while it trains"
+    )
     keep: Literal["last", "best"] = Field(
         default="last", description="which epoch's model an update ships, best: on validation data"
     )
@@ -119,6 +127,18 @@ class TrainerParams(Block):
     def _has_an_end(self) -> TrainerParams:
         if self.max_epochs is None and self.max_steps is None:
             raise ValueError("max_epochs and max_steps are both null: give at least one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_in_one_way(self) -> TrainerParams:
+        ways = {
+            "num_workers": self.num_workers,
+            "prefetch": self.prefetch,
+            "data_on_device": self.data_on_device,
+        }
+        given = [f"{name} {str(value).lower()}" for name, value in ways.items() if value]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are ways to one end: give one of them")
         return self
 
 

@@ -161,6 +161,7 @@ class CheckpointWriter(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self.learner.stop_reading()
         checkpoint[STATE] = {
             "curves": list(self.curves),
             "generators": of_all(generators()),

@@ -24,6 +24,7 @@ from renate_stages.callbacks import (
     StopAfter,
 )
 from renate_stages.data import StoredDataset
+from renate_stages.data.resident import check_transforms
 from renate_stages.errors import (
     InvalidParamsError,
     UnknownHyperparameterError,
@@ -48,6 +49,16 @@ from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.trainer import make_trainer, quiet
 from renate_stages.user_config import UserConfig
+
+# What of `trainer` a learner that takes its steps itself knows nothing of.
+PASSED_OVER = (
+    "devices",
+    "num_nodes",
+    "accumulate_grad_batches",
+    "compile",
+    "prefetch",
+    "data_on_device",
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class ModelUpdater:
         InvalidHyperparameterError: If one is outside its range.
         InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
         UnsharedLearnerError: If the learner would pass over a setting of the trainer.
+        NotBatchedError: If examples are to lie on the device, and a transform takes single ones.
 
     Example:
         >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
@@ -139,6 +151,12 @@ class ModelUpdater:
         self._optimizer_fn = optimization.optimizer_fn(user, hyperparameters)
         self._lr_scheduler_fn = optimization.lr_scheduler_fn(user, hyperparameters)
         self.transforms = user.transforms(hyperparameters)
+        if params.trainer.data_on_device:
+            train, memory = self.transforms.train, self.transforms.memory
+            names = ("train_transform", "train_target_transform")
+            check_transforms(dict(zip(names, train, strict=True)))
+            names = ("buffer_transform", "buffer_target_transform")
+            check_transforms(dict(zip(names, memory, strict=True)))
         torch.set_num_threads(params.trainer.threads)
         with quiet():
             make_trainer(params.trainer)  # a wrong value is refused now, not after loading data
@@ -291,7 +309,10 @@ class ModelUpdater:
             callbacks.append(writer)
         with quiet():
             trainer = make_trainer(self.params.trainer, learner, callbacks)
-            trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
+            try:
+                trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
+            finally:
+                learner.stop_reading()
         learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
         if writer is not None:
             writer.training_ended()
@@ -360,6 +381,8 @@ class ModelUpdater:
             task_id=self.params.update.task_id,
             generators=self.generators,
             num_workers=self.params.trainer.num_workers,
+            prefetch=self.params.trainer.prefetch,
+            data_on_device=self.params.trainer.data_on_device,
             test_transforms=self.transforms.test,
             memory_transforms=self.transforms.memory,
             old_classes=parent.provenance.classes if parent else (),
@@ -411,7 +434,7 @@ def check_sharing(params: Params) -> None:
     """
     if registry.learner_class(params.learner).steps_itself:
         one = TrainerParams()
-        for name in ("devices", "num_nodes", "accumulate_grad_batches", "compile"):
+        for name in PASSED_OVER:
             found = getattr(params.trainer, name)
             if found != getattr(one, name):
                 raise UnsharedLearnerError(params.learner, f"{name}: {str(found).lower()}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from renate_stages.data.stored import ConcatStored, StoredDataset
 from renate_stages.ranks import Ranks, ranks
@@ -50,6 +49,13 @@ class Batch(NamedTuple):
         """Whether it holds one example that is another process's."""
         return self.whole is not None and not len(self.rows)
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a batch whose every tensor is changed; row numbers stay as they are."""
+        inputs, targets, fields = (
+            _mapped(part, change) for part in (self.inputs, self.targets, dict(self.fields))
+        )
+        return Batch(inputs, targets, self.rows, fields, self.whole)
+
 
 class StepBatch(NamedTuple):
     """What one step learns from.
@@ -61,6 +67,12 @@ class StepBatch(NamedTuple):
 
     new: Batch
     memory: tuple[Batch, ...] = ()
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> StepBatch:
+        """Return a step whose every tensor is changed."""
+        return StepBatch(
+            self.new.mapped(change), tuple(each.mapped(change) for each in self.memory)
+        )
 
 
 class StepRows(NamedTuple):
@@ -165,7 +177,43 @@ class BalancedRows:
         self._generator.set_state(state["generator"])
 
 
-class Pass:
+class EpochRows(ABC):
+    """The rows of the steps of one epoch; iterated again, those of the next one.
+
+    Nothing is drawn before the first step is asked for.
+    """
+
+    source: RowSource | None = None  # what steps are drawn from, one after the other
+    draws = 1  # of it in a step
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[StepRows]: ...
+
+
+class InOrder(EpochRows):
+    """All rows once, in order; the last batch may be smaller.
+
+    Args:
+        length: Number of rows.
+        batch_size: Rows a batch, >= 1.
+    """
+
+    def __init__(self, length: int, batch_size: int) -> None:
+        self._length = length
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return (self._length + self._batch_size - 1) // self._batch_size
+
+    def __iter__(self) -> Iterator[StepRows]:
+        for start in range(0, self._length, self._batch_size):
+            yield StepRows(np.arange(start, min(start + self._batch_size, self._length)))
+
+
+class Pass(EpochRows):
     """The rows of one epoch: each row once in a fresh random order, the last batch may be smaller.
 
     Args:
@@ -187,8 +235,8 @@ class Pass:
         self._length = length
         self._batch_size = batch_size
         self._generator = generator
-        self._replay = replay
-        self._draws = draws
+        self.source = replay
+        self.draws = draws
 
     def __len__(self) -> int:
         return (self._length + self._batch_size - 1) // self._batch_size
@@ -197,14 +245,14 @@ class Pass:
         order = torch.randperm(self._length, generator=self._generator).numpy()
         for start in range(0, self._length, self._batch_size):
             new = order[start : start + self._batch_size]
-            if self._replay is None:
+            if self.source is None:
                 yield StepRows(new)
             else:
-                replay = self._replay
-                yield StepRows(new, tuple(next(replay) for _ in range(self._draws)))
+                replay = self.source
+                yield StepRows(new, tuple(next(replay) for _ in range(self.draws)))
 
 
-class Budget:
+class Budget(EpochRows):
     """The rows of one epoch of a fixed number of steps.
 
     Args:
@@ -213,7 +261,7 @@ class Budget:
     """
 
     def __init__(self, rows: RowSource, steps: int) -> None:
-        self._rows = rows
+        self.source: RowSource = rows
         self._steps = steps
 
     def __len__(self) -> int:
@@ -221,7 +269,7 @@ class Budget:
 
     def __iter__(self) -> Iterator[StepRows]:
         for _ in range(self._steps):
-            yield StepRows(next(self._rows))
+            yield StepRows(next(self.source))
 
 
 class Steps(Dataset):
@@ -274,7 +322,7 @@ def share(*batches: Batch) -> float:
 class InProcess:
     """Reads steps one after the other: what a `DataLoader` without workers does, at less cost."""
 
-    def __init__(self, steps: Steps, rows: Pass | Budget) -> None:
+    def __init__(self, steps: Steps, rows: EpochRows) -> None:
         self._steps = steps
         self._rows = rows
 
@@ -285,50 +333,9 @@ class InProcess:
         return map(self._steps.__getitem__, self._rows)
 
 
-StepLoader = DataLoader | InProcess
-"""The step batches of an epoch; iterated again, those of the next one."""
-
-
-def step_loader(
-    steps: Steps,
-    rows: Pass | Budget,
-    generator: torch.Generator,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-) -> StepLoader:
-    """Return the step batches of an epoch; iterated again, those of the next one.
-
-    Args:
-        steps: Reads them.
-        rows: Says which.
-        generator: Source of the workers' seeds; drawn from once an epoch.
-        num_workers: Processes that read ahead, transforms included; 0 reads in this one.
-        pin_memory: Whether tensors are put in pinned memory, for faster copies to a GPU.
-    """
-    steps.ranks = ranks()
-    if not num_workers and not pin_memory:
-        return InProcess(steps, rows)
-    return DataLoader(
-        steps,
-        batch_size=None,
-        sampler=rows,
-        generator=generator,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-        collate_fn=_as_it_is,
-        worker_init_fn=partial(_seed_worker, steps.ranks.rank),
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _seed_worker(rank: int, _: int) -> None:
-    """Let the workers of several processes augment their shares each in its own way."""
-    if rank:
-        seed = (torch.initial_seed() + rank * 0x9E3779B97F4A7C15) % 2**64  # far from all others
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+def _mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _mapped(child, change) for key, child in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_mapped(child, change) for child in tree)
+    return change(tree)

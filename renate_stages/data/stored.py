@@ -72,6 +72,7 @@ class StoredDataset(Dataset):
         self.rows = None if rows is None else np.asarray(rows, dtype=np.int64)
         self.transform = transform
         self.target_transform = target_transform
+        self.resident: Tree | None = None  # all examples as tensors, where `data.resident` put them
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
@@ -116,6 +117,8 @@ class StoredDataset(Dataset):
 
     def _gather(self, indices: Rows) -> Tree:
         rows = np.asarray(indices, dtype=np.int64)
+        if self.resident is not None:
+            return _taken(self.resident, torch.from_numpy(rows))
         return _tensors(self.store.gather(rows if self.rows is None else self.rows[rows]))
 
 
@@ -179,6 +182,15 @@ def _tensors(tree: Tree) -> Tree:
     if isinstance(tree, tuple):
         return tuple(_tensors(child) for child in tree)
     return tree if isinstance(tree, Ragged) else torch.from_numpy(tree)
+
+
+def _taken(tree: Tree, rows: Tensor) -> Tree:
+    """Return copies of some rows of a tree of tensors, gathered where they lie."""
+    if isinstance(tree, dict):
+        return {key: _taken(child, rows) for key, child in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_taken(child, rows) for child in tree)
+    return tree.index_select(0, rows.to(tree.device, non_blocking=True))
 
 
 def _has_ragged(tree: Tree) -> bool:

@@ -46,6 +46,40 @@ class UserConfigError(RenateStagesError):
         super().__init__(f"{path}: {problem}.\nTo mend it: {cure}.")
 
 
+class NotBatchedError(RenateStagesError):
+    """A transform of single examples where examples lie on the device."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"params.yaml, trainer.data_on_device: {name} takes one example at a time, which on a "
+            "device is slower than reading the data from disk.\n"
+            "To mend it: return `Batched(transform)` (renate_stages.data) with a transform of whole "
+            "batches, (B, ...), or set data_on_device: false."
+        )
+
+
+class UnequalOnDeviceError(RenateStagesError):
+    """Examples that cannot lie on the device as one tensor."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(
+            f"params.yaml, trainer.data_on_device: the examples' field '{field}' differs in length "
+            "or holds encoded images, and only tensors of one shape can lie on the device.\n"
+            "To mend it: store it decoded and at one size, or set data_on_device: false."
+        )
+
+
+class DeviceMemoryError(RenateStagesError):
+    """The examples do not fit in the device's memory."""
+
+    def __init__(self, needed: int, free: int, device: str) -> None:
+        super().__init__(
+            f"params.yaml, trainer.data_on_device: the new data and the memory take "
+            f"{needed / 2**30:.2f} GiB, and {device} has {free / 2**30:.2f} GiB free.\n"
+            "To mend it: set data_on_device: false; batches are then read ahead from disk."
+        )
+
+
 class UndeclaredUserFileError(RenateStagesError):
     """The user's code imports a file of the project that the stage does not depend on."""
 

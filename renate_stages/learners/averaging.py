@@ -34,7 +34,8 @@ def averaged_copy(model: RenateModule, decay: float) -> AveragedModel:
     def average(averages: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
         weight = 1 - min(1 - 1 / (int(steps) + 1), decay)
         floats = [(a, c) for a, c in zip(averages, current, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
+        if floats:  # tensors come by dtype, and a model may have some of bools alone
+            torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
         for target, source in zip(averages, current, strict=True):
             if not target.is_floating_point():
                 target.copy_(source)

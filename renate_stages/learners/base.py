@@ -28,7 +28,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
-from renate_stages.data.steps import Memory, Pass, RowSource, StepLoader, Steps, share, step_loader
+from renate_stages.data.ahead import Ahead
+from renate_stages.data.loading import StepLoader, step_loader
+from renate_stages.data.resident import put_on, take_off
+from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
 from renate_stages.learners.arguments import in_range, positive
 from renate_stages.learners.averaging import averaged_copy
 from renate_stages.learners.context import UpdateContext
@@ -87,6 +90,7 @@ class Learner(LightningModule):
         self._left: dict[str, Tensor] = {}  # of components, until an update starts
         self._compiled: list[Any] = []  # the model, in a list: no submodule, so no second name
         self._statistics: JointStatistics | None = None  # of batch norm, where ranks share a step
+        self._loader: StepLoader | None = None  # of the running training
         self._steps = 0  # the optimizer's, that `after_step` has seen
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -144,10 +148,34 @@ class Learner(LightningModule):
         rows = Pass(len(dataset), self.batch_size, order, replay, draws)
         return self.step_loader(Steps(dataset, memory), rows)
 
-    def step_loader(self, steps: Steps, rows: Any) -> StepLoader:
-        """Return a loader of steps as this update's parameters say: workers, pinned memory."""
-        pinned = self.device.type == "cuda"
-        return step_loader(steps, rows, self._worker_seeds, self.context.num_workers, pinned)
+    def step_loader(self, steps: Steps, rows: EpochRows) -> StepLoader:
+        """Return a loader of steps as this update's parameters say: read ahead, in processes."""
+        seeds, context = self._worker_seeds, self.context
+        if context.data_on_device:  # there is nothing to wait for
+            loader = step_loader(steps, rows, seeds)
+        else:
+            ahead = context.prefetch
+            if ahead is None:
+                ahead = 2 if self.device.type == "cuda" else 0
+            workers = context.num_workers
+            loader = step_loader(
+                steps, rows, seeds, num_workers=workers, prefetch=ahead, device=self.device
+            )
+        self._loader = loader
+        return loader
+
+    def stop_reading(self) -> None:
+        """Let nothing be read ahead any more; generators then stand where the last step left them.
+
+        Called before `position` is asked for, and when training ends, whatever ended it.
+        """
+        if isinstance(self._loader, Ahead):
+            self._loader.close()
+
+    @property
+    def datasets(self) -> list[StoredDataset]:
+        """What training steps read from; under `trainer.data_on_device` they lie there."""
+        return [self.new]
 
     def order(self) -> torch.Generator:
         """Return the source of the order of batches, where a resumed training stands in it."""
@@ -184,12 +212,15 @@ class Learner(LightningModule):
         return self.with_components(self.supervised(new), new, None)
 
     def on_fit_start(self) -> None:
+        if self.context.data_on_device:
+            put_on(self.datasets, self.device)
         if self.context.compiled:
             self._compiled[:] = [compiled(self.model)]
         if ranks().count > 1:
             self._statistics = JointStatistics(self.model)
 
     def on_fit_end(self) -> None:
+        take_off(self.datasets)
         self._compiled.clear()
         if self._statistics is not None:
             self._statistics.end()
@@ -384,10 +415,7 @@ class Learner(LightningModule):
         """Return a batch on the model's device."""
         if self.device.type == "cpu":
             return batch
-        inputs, targets, fields = (
-            _on(part, self.device) for part in (batch.inputs, batch.targets, dict(batch.fields))
-        )
-        return Batch(inputs, targets, batch.rows, fields, batch.whole)
+        return batch.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
 
     # -- what survives an update ------------------------------------------------------------------
 
@@ -438,11 +466,3 @@ def hyperparameters_of(learner: type[Learner]) -> dict[str, inspect.Parameter]:
                 if parameter.kind is not parameter.VAR_KEYWORD:
                     found[parameter.name] = parameter
     return {name: each for name, each in found.items() if name not in ("self", "context")}
-
-
-def _on(tree: Any, device: torch.device) -> Any:
-    if isinstance(tree, dict):
-        return {key: _on(child, device) for key, child in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_on(child, device) for child in tree)
-    return tree.to(device, non_blocking=True)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
-from renate_stages.data.steps import StepLoader, StepRows, Steps
+from renate_stages.data.loading import StepLoader
+from renate_stages.data.steps import InOrder, Steps
 from renate_stages.errors import (
     FeaturesNotFiniteError,
     NotCountedError,
@@ -203,10 +204,11 @@ class ClosedFormLearner(Learner):
 
     def train_dataloader(self) -> StepLoader:
         """Return the one pass, in the order of the data: the sums do not depend on it."""
-        count, size = len(self.examples), self.batch_size
-        starts = range(0, count, size)
-        rows = [StepRows(np.arange(start, min(start + size, count))) for start in starts]
-        return self.step_loader(Steps(self.examples), rows)
+        return self.step_loader(Steps(self.examples), InOrder(len(self.examples), self.batch_size))
+
+    @property
+    def datasets(self) -> list[StoredDataset]:
+        return list(self.examples.parts)
 
     def on_train_epoch_start(self) -> None:
         self.model.eval()

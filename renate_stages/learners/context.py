@@ -31,6 +31,8 @@ class UpdateContext:
         task_id: Names the model's parameters of this task.
         generators: The update's named generators.
         num_workers: Loader processes.
+        prefetch: Steps that a thread reads ahead; None: 2 for a GPU, none for the CPU.
+        data_on_device: Whether all examples of the training lie on the device.
         test_transforms: Of inputs and targets, as examples are measured.
         memory_transforms: Of inputs and targets, as examples are replayed.
         old_classes: Labels met before this update, ascending; empty where it is the first.
@@ -55,6 +57,8 @@ class UpdateContext:
     task_id: str
     generators: Generators
     num_workers: int = 0
+    prefetch: int | None = None
+    data_on_device: bool = False
     test_transforms: tuple[Any, Any] = (None, None)
     memory_transforms: tuple[Any, Any] = (None, None)
     old_classes: tuple[int, ...] = ()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
-from renate_stages.data.steps import RandomRows, StepLoader, read_share
+from renate_stages.data.loading import StepLoader
+from renate_stages.data.steps import RandomRows, read_share
 from renate_stages.learners.arguments import one_of, positive
 from renate_stages.learners.base import Learner
 from renate_stages.learners.context import UpdateContext
@@ -69,8 +70,8 @@ class ReplayLearner(Learner):
     ) -> None:
         super().start_update(new, memory, keepable)
         fit_policy(self.policy, self.memory_size, memory, new)
-        as_replayed = StoredDataset(new.store, new.rows, *self.context.memory_transforms)
-        self.working = WorkingMemory(memory, as_replayed, self.memory_fields)
+        self._as_replayed = StoredDataset(new.store, new.rows, *self.context.memory_transforms)
+        self.working = WorkingMemory(memory, self._as_replayed, self.memory_fields)
         self._remember_what_is_missing()
         self._may_be_kept = np.isin(np.arange(len(new)), self.keepable)
         self._replay: RandomRows | None = None
@@ -97,6 +98,13 @@ class ReplayLearner(Learner):
         if self._replay is None:
             return self.loader(self.new)
         return self.loader(self.new, self.working, self._replay, self.draws_a_step)
+
+    @property
+    def datasets(self) -> list[StoredDataset]:
+        replayed = (
+            [self.memory, self._as_replayed] if self.memory_update == "online" else [self.memory]
+        )
+        return [*super().datasets, *replayed]
 
     def loss(self, batch: StepBatch) -> Tensor:
         """Return the loss of one step: that of the new examples and of each component."""

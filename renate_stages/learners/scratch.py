@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from renate_stages.data import ConcatStored, StoredDataset
-from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, StepLoader, Steps
+from renate_stages.data.loading import StepLoader
+from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, Steps
 from renate_stages.errors import LabelsNeededError
 from renate_stages.learners.arguments import one_of, positive
 from renate_stages.learners.base import Learner
@@ -69,6 +70,10 @@ class PoolLearner(Learner):
             return self.loader(self.pool)
         self._rows = self._rows or self.rows()
         return self.step_loader(Steps(self.pool), Budget(self._rows, self.steps_of_new))
+
+    @property
+    def datasets(self) -> list[StoredDataset]:
+        return list(self.pool.parts)
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         candidates = StoredDataset(self.new.store, self.keepable)

@@ -87,9 +87,11 @@ def test_every_learner_and_setting_of_the_trainer_is_in_the_guide_to_devices():
     table = guide[guide.index("| learner |") :].split("\n\n")[0]
     for name in registry.LEARNERS:
         assert re.search(rf"^\| .*\b{re.escape(name)}[ ,]", table, re.MULTILINE), name
-    for name in ("devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches"):
+    settings = ("devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches")
+    for name in (*settings, "num_workers", "prefetch", "data_on_device"):
         assert f"`{name}`" in guide, name
-    Params.parse(yaml_file.parse(block(guide, "yaml"), "the guide"))
+    for given in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL):
+        Params.parse(yaml_file.parse(given, "the guide"))
 
 
 def test_every_detector_and_rule_is_in_the_guide_to_shift():

@@ -99,10 +99,8 @@ def lay_out(root: Path, job: Mapping[str, Any], inputs: Path, checkpoints: Path)
     root.mkdir(parents=True, exist_ok=True)
     for name, entry in job["files"].items():
         target = root / name
-        if (
-            not target.exists()
-        ):  # an interrupted job starts again in the same place, or in a new one
-            files.link_or_copy(inputs / name_of(entry), target)
+        if not target.exists():  # an interrupted job may start again in the same place
+            _link((inputs / name_of(entry)).absolute(), target)
     scratch = root / ".renate"
     scratch.mkdir(exist_ok=True)
     for name in ("resume", "tuning"):

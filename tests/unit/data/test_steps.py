@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from renate_stages.data import StoredDataset
-from renate_stages.data.steps import BalancedRows, Budget, Pass, RandomRows, Steps, step_loader
+from renate_stages.data.loading import step_loader
+from renate_stages.data.steps import BalancedRows, Budget, Pass, RandomRows, Steps
 from renate_stages.memory import ExampleStore, StoreWriter
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from small_learners import CLASSES, context, first_step, stored, take_steps
+from torch import nn
 
 from renate_stages import errors
 from renate_stages.data import StoredDataset
+from renate_stages.learners.averaging import averaged_copy
 from renate_stages.learners.base import FineTuning, Learner
 from renate_stages.learners.cls_er import CLSER
 from renate_stages.learners.components import FeatureDistillation
@@ -375,6 +378,18 @@ def test_the_average_is_what_the_update_gives(tmp_path):
     for want, found, before in zip(expected, learner.model.parameters(), served, strict=True):
         torch.testing.assert_close(found, want)
         assert torch.equal(found, before)
+
+
+def test_a_model_with_batch_norm_is_averaged_its_statistics_too():
+    """Tensors come by dtype: its counter of batches is alone among the integers."""
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = averaged_copy(model, 0.5)
+    model(torch.randn(8, 2))
+    before = [value.clone() for value in average.module.state_dict().values()]
+    average.update_parameters(model)
+    averaged = average.module.state_dict().values()
+    for old, new, found in zip(before, model.state_dict().values(), averaged, strict=True):
+        torch.testing.assert_close(found, (old + new) / 2 if new.is_floating_point() else new)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -1,0 +1,95 @@
+"""Examples that lie on the device: the batches of the store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from renate_stages.data import Batched, ConcatStored, StoredDataset
+from renate_stages.data.resident import put_on, take_off
+from renate_stages.errors import DeviceMemoryError, NotBatchedError, UnequalOnDeviceError
+from renate_stages.memory import ExampleStore, Ragged, StoreWriter
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def store(tmp_path) -> ExampleStore:
+    generator = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "store", update=1) as writer:
+        for _ in range(3):
+            images = generator.integers(0, 256, (7, 2, 2), dtype=np.uint8)
+            inputs = {"image": images, "pair": (np.arange(7), generator.random(7))}
+            writer.append((inputs, np.arange(7)))
+    return ExampleStore.open(tmp_path / "store")
+
+
+def leaves(tree) -> list[torch.Tensor]:
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    return [leaf for child in tree for leaf in leaves(child)] if isinstance(tree, tuple) else [tree]
+
+
+def scaled(inputs):
+    return {**inputs, "image": inputs["image"].float() / 255}
+
+
+@pytest.mark.parametrize("rows", [None, np.array([20, 3, 3, 11, 0])])
+@pytest.mark.parametrize("transform", [None, Batched(scaled)])
+def test_batches_are_those_of_the_store_before_and_after(store, rows, transform):
+    dataset = StoredDataset(store, rows, transform)
+    asked = [4, 0, 0, 2]
+    stored = dataset.__getitems__(asked)
+    put_on([dataset], CPU)
+    for found in (dataset.__getitems__(asked), dataset.__getitems__(np.array(asked))):
+        assert found[0].keys() == stored[0].keys()
+        assert all(torch.equal(*each) for each in zip(leaves(found), leaves(stored), strict=True))
+    leaves(found)[0].zero_()
+    again = dataset.__getitems__(asked)
+    assert torch.equal(leaves(again)[0], leaves(stored)[0]), "a batch is a copy"
+    take_off([dataset])
+    assert dataset.resident is None
+
+
+def test_a_part_of_a_whole_reads_from_where_it_lies(store):
+    parts = [StoredDataset(store, np.arange(5)), StoredDataset(store, np.arange(9, 21))]
+    whole = ConcatStored(parts)
+    rows = np.array([16, 2, 7, 0, 5])
+    stored = whole.__getitems__(rows)
+    put_on(parts, CPU)
+    found = whole.__getitems__(rows)
+    assert all(torch.equal(*each) for each in zip(leaves(found), leaves(stored), strict=True))
+
+
+def test_the_same_rows_lie_there_once_and_nothing_of_no_rows(store):
+    rows = np.arange(6)
+    one, same, other = (StoredDataset(store, each) for each in (rows, rows, np.arange(3)))
+    empty = StoredDataset(store, np.arange(0))
+    put_on([one, same, other, empty], CPU)
+    assert one.resident is same.resident is not other.resident
+    assert empty.resident is None
+
+
+def test_what_cannot_lie_there_is_refused_by_name(store, tmp_path):
+    def crop(inputs):
+        return inputs
+
+    with pytest.raises(NotBatchedError, match="crop takes one example at a time"):
+        put_on([StoredDataset(store, transform=crop)], CPU)
+    with StoreWriter(tmp_path / "texts", update=1) as writer:
+        writer.append((Ragged.of([np.arange(2), np.arange(3)]), np.arange(2)))
+    texts = StoredDataset(ExampleStore.open(tmp_path / "texts"))
+    with pytest.raises(UnequalOnDeviceError, match="'inputs' differs in length"):
+        put_on([texts], CPU)
+
+
+def test_examples_that_do_not_fit_are_refused_with_the_sizes_before_any_is_copied(
+    store, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 2**33))
+    dataset = StoredDataset(store)
+    monkeypatch.setattr(StoredDataset, "nbytes", 3 * 2**30)
+    with pytest.raises(DeviceMemoryError, match=r"take 3\.00 GiB, and cuda:0 has 0\.00 GiB free"):
+        put_on([dataset, StoredDataset(store)], torch.device("cuda:0"))
+    assert dataset.resident is None

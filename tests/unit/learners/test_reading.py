@@ -1,0 +1,264 @@
+"""How steps are read changes nothing of an update: ahead in a thread, or from the device."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from small_updates import VALUES, state_of, updater, weights, write_examples
+from torch.utils._pytree import tree_map
+
+from renate_stages.callbacks import Follower
+from renate_stages.data import Batched
+from renate_stages.errors import InvalidParamsError, NotBatchedError
+from renate_stages.learners.base import Learner
+from renate_stages.params import Params
+from renate_stages.resume import SECONDS_VARIABLE, Resume
+
+CASES = {
+    "FineTuning": ("FineTuning", {}),
+    "ER": ("ER", {}),
+    "ER online": ("ER", {"memory_update": "online"}),
+    "DER++": ("DER++", {}),
+    "DER++ online": ("DER++", {"memory_update": "online", "memory_policy": "class_balanced"}),
+    "CLS-ER": ("CLS-ER", {}),
+    "Budgeted": ("Budgeted", {}),
+    "Joint": ("Joint", {}),
+    "GDumb": ("GDumb", {}),
+    "iCaRL": ("iCaRL", {}),
+    "EWC": ("EWC", {}),
+    "NCM": ("NCM", {}),
+}
+WAYS = {
+    "ahead": {"prefetch": 2},
+    "far ahead": {"prefetch": 9},
+    "on device": {"data_on_device": True},
+}
+
+
+def halved():
+    return Batched(lambda inputs: inputs / 2)
+
+
+def scaled_labels():
+    return Batched(lambda labels: labels * 1)
+
+
+FUNCTIONS = {"train_transform": halved, "train_target_transform": scaled_labels}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    learner, own = CASES[request.param]
+    return learner, {**VALUES, **own}
+
+
+@pytest.fixture
+def second(tmp_path):
+    return write_examples(tmp_path / "second", 45, first=300)
+
+
+@pytest.fixture
+def parent(make_state, new, tmp_path):
+    first = updater("DER", functions=FUNCTIONS).update(make_state(), new, {})
+    return state_of(tmp_path / "parent", first, 1, new=new)
+
+
+def made(learner, values, **trainer):
+    functions = {**FUNCTIONS, **trainer.pop("functions", {})}
+    return updater(learner, values, number=2, functions=functions, **trainer)
+
+
+def seen_by(monkeypatch) -> list[torch.Tensor]:
+    """Note the tensors and rows of each step and draw, online ones too, as they go into the model."""
+    found, pass_on = [], Learner.pass_on
+
+    def noted(self, batch, *left_out):
+        fields = [value.clone() for _, value in sorted(batch.fields.items())]
+        found.extend([batch.inputs.clone(), torch.from_numpy(batch.rows.copy()), *fields])
+        return pass_on(self, batch, *left_out)
+
+    monkeypatch.setattr(Learner, "pass_on", noted)
+    return found
+
+
+def assert_equal(one, other):
+    assert torch.equal(weights(one), weights(other)) and one.curves == other.curves
+    (tensors, values), (expected, wanted) = (each.learner.learner_state() for each in (one, other))
+    assert values == wanted and tensors.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
+    for part in ("kept", "added"):
+        np.testing.assert_array_equal(getattr(one.selection, part), getattr(other.selection, part))
+    for part in ("fields", "added_fields"):
+        mine, its = getattr(one.chosen, part), getattr(other.chosen, part)
+        assert mine.keys() == its.keys()
+        assert all(np.array_equal(each, its[name]) for name, each in mine.items())
+
+
+def as_lists(position):
+    return tree_map(
+        lambda each: each.tolist() if isinstance(each, torch.Tensor) else each, position
+    )
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "ahead" in thread.name]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_update_sees_the_same_batches_and_gives_the_same_bits(
+    parent, second, case, way, monkeypatch
+):
+    learner, values = case
+    seen = seen_by(monkeypatch)
+    plain = made(learner, values).update(parent, second, {2: second})
+    count = len(seen)
+    same = made(learner, values, **WAYS[way]).update(parent, second, {2: second})
+    assert_equal(same, plain)
+    assert len(seen) == 2 * count
+    assert all(torch.equal(*each) for each in zip(seen[:count], seen[count:], strict=True))
+    assert not threads()
+    assert all(dataset.resident is None for dataset in same.learner.datasets)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_batches_are_read_as_asked_for(parent, second, way, monkeypatch):
+    """Else the tests above compare a thing with itself."""
+    ran, on_device = [], []
+    after_step = Learner.after_step
+
+    def noted(self):
+        ran.extend(threads())
+        on_device.extend(each.resident is not None for each in self.datasets)
+        after_step(self)
+
+    monkeypatch.setattr(Learner, "after_step", noted)
+    made("ER", {**VALUES, "batch_size": 1}, **WAYS[way]).update(parent, second, {})
+    assert bool(ran) == (way != "on device")
+    assert all(on_device) == any(on_device) == (way == "on device")
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6, 8])
+def test_a_training_that_stops_within_an_epoch_stands_where_it_would(
+    parent, second, case, steps, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
+    learner, values = case
+    positions = []
+    for number, way in enumerate(({}, {"prefetch": 2})):
+        resume = Resume.of(tmp_path / str(number), "inputs", lambda _: None)
+        stopped = made(learner, values, max_steps=steps, **way)
+        stopped.update(parent, second, {}, resume=resume)
+        positions.append(torch.load(resume.file, weights_only=True)["renate_stages"]["position"])
+        assert not threads()
+    assert as_lists(positions[0]) == as_lists(positions[1])
+
+
+class Fails:
+    """A transform that raises when it is called for the `at`-th time."""
+
+    def __init__(self, at: int, kind: type[BaseException]) -> None:
+        self.left, self.kind = at, kind
+
+    def __call__(self, inputs):
+        self.left -= 1
+        if self.left == 0:
+            raise self.kind("within")
+        return inputs
+
+
+@pytest.mark.parametrize("kind", [ArithmeticError, KeyboardInterrupt])
+def test_a_training_that_fails_says_so_and_leaves_no_thread(parent, second, kind):
+    functions = {"train_transform": lambda: Fails(30, kind)}
+    with pytest.raises((kind, SystemExit)):
+        made("ER", VALUES, prefetch=2, functions=functions).update(parent, second, {})
+    assert not threads()
+
+
+def test_a_loss_that_fails_leaves_no_thread(parent, second):
+    def loss_fn():
+        def loss(outputs, targets):
+            raise ArithmeticError("in the loss")
+
+        return loss
+
+    with pytest.raises(ArithmeticError) as caught:
+        made("ER", VALUES, prefetch=2, functions={"loss_fn": loss_fn}).update(parent, second, {})
+    assert not threads() and caught.value.__traceback__ is not None, "which holds the frames"
+
+
+def test_a_training_that_is_followed_may_end_between_two_epochs(parent, second):
+    class Ends(Follower):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    straight, ahead = (
+        made("ER", VALUES, max_epochs=9, **way).train(parent, second, {}, follower=Ends())
+        for way in ({}, {"prefetch": 2})
+    )
+    assert len(straight.curves) == 1 and straight.curves == ahead.curves and not threads()
+    assert as_lists(straight.learner.position()) == as_lists(ahead.learner.position())
+
+
+def test_a_resumed_training_ends_in_the_same_bytes(parent, second, case, tmp_path, monkeypatch):
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
+    learner, values = case
+    if learner == "NCM":
+        pytest.skip("one epoch")
+    resume = Resume.of(tmp_path / "resume", "inputs", lambda _: None)
+    interrupt = Fails(0, KeyboardInterrupt)
+    functions = {"train_transform": lambda: interrupt, "train_target_transform": scaled_labels}
+    straight = made(learner, values, functions=functions, max_epochs=4).update(parent, second, {})
+    interrupt.left = -interrupt.left // 2
+    trains = made(learner, values, functions=functions, max_epochs=4, prefetch=2)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trains.update(parent, second, {}, resume=resume)
+    interrupt.left = -1
+    assert_equal(trains.update(parent, second, {}, resume=resume), straight)
+
+
+def test_transforms_of_single_examples_are_refused_before_any_data_is_read():
+    functions = {"train_transform": lambda: torch.abs}
+    with pytest.raises(NotBatchedError, match="train_transform takes one example at a time"):
+        updater("ER", functions=functions, data_on_device=True)
+    functions = {"buffer_target_transform": lambda: torch.abs}
+    with pytest.raises(NotBatchedError, match="buffer_target_transform"):
+        updater("ER", functions=functions, data_on_device=True)
+    updater("ER", functions=functions)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("num_workers: 2", "prefetch: 2"),
+        ("num_workers: 2", "data_on_device: true"),
+        ("prefetch: 1", "data_on_device: true"),
+    ],
+)
+def test_two_ways_of_reading_at_once_are_refused(one, other):
+    import yaml
+
+    trainer = yaml.safe_load(f"{one}\n{other}")
+    problem = f"{one.replace(':', '')} and {other.replace(':', '')} are ways to one end"
+    with pytest.raises(InvalidParamsError, match=problem):
+        Params.parse({"trainer": trainer})
+    Params.parse({"trainer": {**trainer, one.split(":")[0]: 0}})
+
+
+@pytest.mark.parametrize(
+    ("device", "prefetch", "expected"),
+    [("cpu", None, 0), ("cpu", 3, 3), ("cuda", None, 2), ("cuda", 0, 0), ("cuda", 5, 5)],
+)
+def test_the_default_reads_ahead_for_a_gpu_alone(device, prefetch, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "renate_stages.learners.base.step_loader", lambda *_, **given: asked.append(given)
+    )
+    made = updater("FineTuning", prefetch=prefetch)
+    learner = made.learner(made.build_model(None), {})
+    monkeypatch.setattr(type(learner), "device", torch.device(device))
+    learner.step_loader(partial, partial)
+    assert asked[0]["prefetch"] == expected and asked[0]["device"].type == device
