@@ -9,6 +9,8 @@ from small_searches import SEARCH, make_project, quiet, rows, searched
 from renate_stages import errors
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
+pytestmark = pytest.mark.usefixtures("warm_searches")
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):

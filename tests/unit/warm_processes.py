@@ -1,0 +1,154 @@
+"""Processes that are forked from one which has imported what they need: seconds once, not each time.
+
+What runs in them is the very code that runs in processes of their own; only imports are not
+repeated. That it also starts from nothing is for other tests, with real processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+# It forks a process that watches, and this the one that works: what it says is an id, then a code.
+SERVER = """
+import importlib, json, os, signal, socket, sys, traceback
+
+def work(asked, descriptors):
+    os.setsid()
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.dup2(descriptors[1], 1)
+    os.dup2(descriptors[2], 2)
+    sys.argv = [asked["main"], *(str(d) for d in descriptors[3:]), *asked["arguments"]]
+    module, _, name = asked["main"].partition(":")
+    code = 1
+    try:
+        code = getattr(importlib.import_module(module), name)()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+def watch(asked, descriptors):
+    said = socket.socket(fileno=descriptors[0])
+    process = os.fork()
+    if process == 0:
+        said.detach()
+        os.close(descriptors[0])
+        work(asked, descriptors)
+    for each in descriptors[1:]:
+        os.close(each)
+    said.sendall(b"%d\\n" % process)
+    said.sendall(b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    os._exit(0)
+
+connection = socket.socket(fileno=int(sys.argv[1]))
+os.set_inheritable(connection.fileno(), False)
+for each in sys.argv[2:]:
+    module, _, name = each.partition(":")
+    imported = importlib.import_module(module)
+    if name:
+        getattr(imported, name)()
+while True:
+    message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
+    if not message:
+        break
+    if os.fork() == 0:
+        connection.close()
+        watch(json.loads(message), descriptors)
+    for each in descriptors:
+        os.close(each)
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
+"""
+
+
+class WarmProcesses:
+    """Forks processes that have imported some modules.
+
+    Args:
+        modules: Imported once, before the first process; of `module:name` the function is called.
+    """
+
+    def __init__(self, *modules: str) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-P", "-c", SERVER, str(theirs.fileno()), *modules]
+        self._server = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+
+    def start(
+        self, main: str, arguments: list[str], folder: Path, streams: tuple[int, int], *sockets: int
+    ) -> WarmProcess:
+        """Call a function, `module:name`, in a new process, as the command of these arguments.
+
+        Args:
+            main: The function; what it returns is the exit code.
+            arguments: Of `sys.argv`, after the sockets' descriptors.
+            folder: To work in.
+            streams: Where it prints to.
+            sockets: Descriptors that it takes over.
+        """
+        asked = {
+            "main": main,
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": dict(os.environ),
+        }
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = [theirs.fileno(), *streams, *sockets]
+            socket.send_fds(self._connection, [json.dumps(asked).encode()], descriptors)
+        return WarmProcess(ours)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._server.wait()
+
+
+class WarmProcess:
+    """What the library asks of a `subprocess.Popen`."""
+
+    def __init__(self, said: socket.socket) -> None:
+        self._said: IO[bytes] = said.makefile("rb")
+        said.close()
+        self.pid = int(self._said.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._said], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._said], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a warm process", timeout or 0)
+            self.returncode = int(self._said.readline())
+            self._said.close()
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
