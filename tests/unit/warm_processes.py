@@ -13,8 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+# What DVC's commands import, each when it needs it.
+DVC = """
+dvc.cachemgr dvc.cli dvc.cli.parser dvc.daemon dvc.data_cloud dvc.dependency dvc.lock dvc.output
+dvc.repo dvc.repo.add dvc.repo.artifacts dvc.repo.checkout dvc.repo.commit dvc.repo.datasets
+dvc.repo.graph dvc.repo.index dvc.repo.metrics dvc.repo.open_repo dvc.repo.params dvc.repo.plots
+dvc.repo.push dvc.repo.reproduce dvc.repo.stage dvc.repo.status dvc.rwlock dvc.scm dvc.stage.cache
+dvc.utils.strictyaml dvc_data.hashfile.build dvc_data.hashfile.db.local dvc_data.index
+dulwich.ignore dulwich.repo dulwich.worktree networkx pygit2
+""".split()
 
 # It forks a process that watches, and this the one that works: what it says is an id, then a code.
 SERVER = """
@@ -99,7 +111,13 @@ class WarmProcesses:
         theirs.close()
 
     def start(
-        self, main: str, arguments: list[str], folder: Path, streams: tuple[int, int], *sockets: int
+        self,
+        main: str,
+        arguments: Sequence[str],
+        folder: Path,
+        streams: tuple[int, int],
+        *sockets: int,
+        environment: Mapping[str, str] = os.environ,
     ) -> WarmProcess:
         """Call a function, `module:name`, in a new process, as the command of these arguments.
 
@@ -109,12 +127,13 @@ class WarmProcesses:
             folder: To work in.
             streams: Where it prints to.
             sockets: Descriptors that it takes over.
+            environment: Its variables.
         """
         asked = {
             "main": main,
-            "arguments": arguments,
+            "arguments": list(arguments),
             "folder": str(folder),
-            "environment": dict(os.environ),
+            "environment": dict(environment),
         }
         ours, theirs = socket.socketpair()
         with theirs:
@@ -152,3 +171,27 @@ class WarmProcess:
     def kill(self) -> None:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
+
+
+class WarmDvc:
+    """Stands for the module `subprocess` where Git and DVC are run: forks DVC's processes."""
+
+    def __init__(self) -> None:
+        self._warm = WarmProcesses(*DVC)
+        self.close = self._warm.close
+
+    def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[:3] != [sys.executable, "-m", "dvc"]:
+            return subprocess.run(command, **options)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self._warm.start(
+                "dvc.cli:main",
+                command[3:],
+                options["cwd"],
+                (out.fileno(), err.fileno()),
+                environment=options["env"],
+            )
+            code = process.wait()
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, code, out.read(), err.read())
