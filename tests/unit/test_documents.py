@@ -187,7 +187,9 @@ def test_the_readmes_python_example_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "states" / "1" / "state.json").is_file()
 
 
-def test_the_table_of_learners_is_what_the_script_prints_and_within_its_aims(tmp_path, monkeypatch, capsys):
+def test_the_table_of_learners_is_what_the_script_prints_and_within_its_aims(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     out = run_program(REPOSITORY / "benchmarks" / "forgetting.py", monkeypatch, capsys)
     printed = [line.split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]

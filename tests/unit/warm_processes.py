@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import IO, Any
 
 # What DVC's commands import, each when it needs it.
-DVC = """
-dvc.cachemgr dvc.cli dvc.cli.parser dvc.daemon dvc.data_cloud dvc.dependency dvc.lock dvc.output
-dvc.repo dvc.repo.add dvc.repo.artifacts dvc.repo.checkout dvc.repo.commit dvc.repo.datasets
-dvc.repo.graph dvc.repo.index dvc.repo.metrics dvc.repo.open_repo dvc.repo.params dvc.repo.plots
-dvc.repo.push dvc.repo.reproduce dvc.repo.stage dvc.repo.status dvc.rwlock dvc.scm dvc.stage.cache
-dvc.utils.strictyaml dvc_data.hashfile.build dvc_data.hashfile.db.local dvc_data.index
-dulwich.ignore dulwich.repo dulwich.worktree networkx pygit2
-""".split()
+DVC = (
+    *("dvc.cachemgr", "dvc.cli", "dvc.cli.parser", "dvc.daemon", "dvc.data_cloud"),
+    *("dvc.dependency", "dvc.lock", "dvc.output", "dvc.rwlock", "dvc.scm", "dvc.stage.cache"),
+    *("dvc.repo", "dvc.repo.add", "dvc.repo.artifacts", "dvc.repo.checkout", "dvc.repo.commit"),
+    *("dvc.repo.datasets", "dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics"),
+    *("dvc.repo.open_repo", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.push"),
+    *("dvc.repo.reproduce", "dvc.repo.stage", "dvc.repo.status", "dvc.utils.strictyaml"),
+    *("dvc_data.hashfile.build", "dvc_data.hashfile.db.local", "dvc_data.index"),
+    *("dulwich.ignore", "dulwich.repo", "dulwich.worktree", "networkx", "pygit2"),
+)
 
 # It forks a process that watches, and this the one that works: what it says is an id, then a code.
 SERVER = """
@@ -182,7 +184,7 @@ class WarmDvc:
 
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         if command[:3] != [sys.executable, "-m", "dvc"]:
-            return subprocess.run(command, **options)
+            return subprocess.run(command, **options)  # noqa: PLW1510 -- the caller says
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = self._warm.start(
                 "dvc.cli:main",
