@@ -79,6 +79,7 @@ def run_training_job(
     max_num_trials_finished: int | None = None,
     n_workers: int = 1,
     tuning: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, Any] | None = None,
     remote: Mapping[str, Any] | None = None,
 ) -> TrainingJobResult:
     """Update a model once: search its hyperparameters where there is a space, and train it.
@@ -122,6 +123,7 @@ def run_training_job(
         max_num_trials_finished: The same: each trial that is started finishes, soon or late.
         n_workers: Trials at a time.
         tuning: What else the block `tuning` of `params.yaml` takes.
+        trainer: What else its block `trainer` takes, such as `{"num_nodes": 2}`.
         remote: What the block `remote` of `params.yaml` takes: bucket, image, machine; needed by
             `sagemaker`. `config_file` must import no file beside it then, unless an installed one.
 
@@ -142,13 +144,14 @@ def run_training_job(
         raise UnsupportedLocationError(backend, BACKENDS)
     working_directory = Path(working_directory)
     target, origin = OutputState.at(output_state_url), InputState.at(input_state_url)
-    trainer = {
+    training = {
         "max_epochs": max_epochs,
         "accelerator": accelerator,
         "devices": devices,
         "precision": precision,
         "deterministic": deterministic_trainer,
         "gradient_clip_val": gradient_clip_val,
+        **(trainer or {}),
     }
     most_trials = [n for n in (max_num_trials_started, max_num_trials_finished) if n is not None]
     budget = {"max_time": max_time, "max_trials": min(most_trials, default=None)}
@@ -158,7 +161,7 @@ def run_training_job(
             "update": {"number": origin.update + 1, "parent": origin.update, "task_id": task_id},
             "learner": as_written(updater),
             "hyperparameters": _translated(config_space),
-            "trainer": trainer,
+            "trainer": training,
             "tuning": {
                 **(budget if any(each is not None for each in budget.values()) else {}),
                 **({"scheduler": _name_of(scheduler)} if scheduler is not None else {}),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
+from warm_processes import WarmProcesses
 
 from renate_stages import state
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
 from renate_stages.state import Provenance, State
+from renate_stages.tuning import processes
 
 
 @pytest.fixture
@@ -68,3 +71,24 @@ def new(tmp_path) -> ExampleStore:
     from small_updates import write_examples
 
     return write_examples(tmp_path / "new", 30)
+
+
+@pytest.fixture(scope="session")
+def warm_servers():
+    """What the servers that trials are forked from import, imported once for many searches."""
+    warm = WarmProcesses("renate_stages.tuning.fork_server:import_all")
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def warm_searches(warm_servers, monkeypatch):
+    """Searches whose server need not import first; `test_trials.py` has servers that do."""
+
+    def start(module, connection, *arguments, log):
+        assert module == "renate_stages.tuning.fork_server"
+        streams = log.fileno(), log.fileno()
+        main, folder = f"{module}:main", Path.cwd()
+        return warm_servers.start(main, [*arguments], folder, streams, connection.fileno())
+
+    monkeypatch.setattr(processes, "_popen", start)

@@ -24,7 +24,6 @@ def quiet(message: str) -> None:
 def run(project, *, say=quiet) -> State:
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, say)
-    export.run(project, quiet)
     return State.open(project.state)
 
 
@@ -59,6 +58,7 @@ def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):
     for name in ("model.safetensors", "learner.safetensors"):
         assert files.sha256(forgot.folder / name) == files.sha256(sourced.parent / name)
     assert "memory: 95 examples" in said[-1]
+    export.run(sourced, quiet)
     report = sourced.report.read_text()
     assert "This update forgets examples" in report and "| memory | 5 |" in report
     assert "may still reflect them" in report

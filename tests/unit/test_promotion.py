@@ -8,10 +8,11 @@ import subprocess
 
 import pytest
 from small_project import edit_params
+from warm_processes import WarmDvc
 
 from renate_stages import errors, lineage, promotion, publishing, yaml_file
 from renate_stages.exported import Exported
-from renate_stages.lineage import ChampionPointer
+from renate_stages.lineage import ChampionPointer, commands
 from renate_stages.project import Project
 
 # `train` and `export` in small: the update's seed is what the gate thinks of it.
@@ -33,22 +34,22 @@ PIPELINE = {
     }
 }
 MAKE = """
-import json, sys
+import sys
 from pathlib import Path
-from renate_stages.exported import Exported
-from renate_stages.gate.figures import Measured
-from renate_stages.gate.verdict import judge
-from renate_stages.evaluation.examined import Examined
-from renate_stages.gate.rules import read_rules
 from renate_stages.params import Params
-from renate_stages.randomness import Generators
-from renate_stages import files
 params = Params.load(Path("params.yaml"))
 number = params.update.number
 if sys.argv[1] == "train":
     Path("state").mkdir(exist_ok=True)
     Path("state/state.json").write_text(f"{number} {params.seed}")
 else:
+    from renate_stages import files
+    from renate_stages.evaluation.examined import Examined
+    from renate_stages.exported import Exported
+    from renate_stages.gate.figures import Measured
+    from renate_stages.gate.rules import read_rules
+    from renate_stages.gate.verdict import judge
+    from renate_stages.randomness import Generators
     Path("export").mkdir(exist_ok=True)
     Exported(number, f"identity-{number}-{params.seed}", "t", {}, {"average_accuracy": 0.5}).write(Path("export"))
     champion = Exported.read(Path("champion"))
@@ -68,8 +69,18 @@ def run_update(project: Project, quality: int) -> None:
     lineage.git(project, "commit", "-q", "-m", "An update")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm_dvc():
+    """Real DVC, in processes that need not import it: a hundred commands, of 0.5 s each."""
+    warm = WarmDvc()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "subprocess", warm)
+        yield
+    warm.close()
+
+
 @pytest.fixture(scope="module")
-def template(tmp_path_factory, request):
+def template(warm_dvc, tmp_path_factory, request):
     """Two tagged updates that passed, no champion, and a third that is open and has passed."""
     patch = pytest.MonkeyPatch()
     request.addfinalizer(patch.undo)

@@ -418,7 +418,7 @@ MISTAKES = [
     ids=[f"{stage}-{error.__name__}" for stage, _, error, _ in MISTAKES],
 )
 def test_a_mistake_gets_one_clear_message_and_changes_no_file(
-    project, monkeypatch, capsys, stage, mistake, error, says
+    project, warm_searches, monkeypatch, capsys, stage, mistake, error, says
 ):
     if stage in ("train", "export"):
         run_until(project, "tune")

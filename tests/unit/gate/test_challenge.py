@@ -24,6 +24,12 @@ def quiet(message: str) -> None:
     pass
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """None is of the gate, and drawing them takes longest of all that `export` does."""
+    monkeypatch.setattr(export, "draw_pictures", lambda *_: [])
+
+
 @pytest.fixture
 def updated(project) -> Project:
     """Update 1 up to its state; its inputs are scaled by a file of the user's own."""

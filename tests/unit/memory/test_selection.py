@@ -278,7 +278,7 @@ def cbrs(size: int, labels: list[int], generator: np.random.Generator) -> list[i
             places = [place for place, each in enumerate(memory) if labels[each] == label]
         else:
             continue
-        memory[generator.choice(places)] = item
+        memory[places[generator.integers(len(places))]] = item
     return memory
 
 

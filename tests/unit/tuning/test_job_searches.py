@@ -14,6 +14,7 @@ from renate_stages import errors, measured_update, run_training_job
 from renate_stages.data import write_digits
 from renate_stages.project import Project
 
+pytestmark = pytest.mark.usefixtures("warm_searches")
 SPACE = {
     "learning_rate": loguniform(0.01, 1.0),
     "momentum": {"choice": [0.0, 0.9]},

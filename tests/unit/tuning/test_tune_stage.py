@@ -14,6 +14,8 @@ from renate_stages.inputs import read_tuned
 from renate_stages.stages import export, train, tune
 from renate_stages.tuning.trials import Trials
 
+pytestmark = pytest.mark.usefixtures("warm_searches")
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):

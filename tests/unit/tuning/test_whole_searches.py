@@ -1,4 +1,4 @@
-"""Searches from end to end: equal bytes, taken over by `train`, limits, schedulers, history."""
+"""Searches from end to end: equal bytes, taken over by `train`, limits, history."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from small_searches import SEARCH, make_project, quiet, rows, searched
 
 from renate_stages import errors
 from renate_stages.stages import export, prepare, restore_state, train, tune
+
+pytestmark = pytest.mark.usefixtures("warm_searches")
 
 
 @pytest.fixture
@@ -102,19 +104,3 @@ def test_two_workers_find_the_same_trials(project):
     two = searched(project, tuning={**SEARCH, "n_workers": 2})
     assert rows(project) == alone and two["best"] == one["best"]
     assert two["not_repeatable_because"] == ["2 trials ran at a time (tuning.n_workers)"]
-
-
-@pytest.mark.parametrize("scheduler", ["bo", "asha", "pasha", "rush", "bounding-box"])
-def test_schedulers_search_end_to_end(project, scheduler):
-    if scheduler == "bo":
-        pytest.importorskip("botorch")
-    said = searched(
-        project,
-        trainer__max_epochs=4,
-        tuning={"scheduler": scheduler, "max_trials": 5},
-    )
-    assert sum(said["trials"].values()) == 5 and said["epochs"] <= 20
-    assert said["ended_by"] == "max_trials"
-    first = snapshot(project)
-    tune.run(project, quiet)
-    assert snapshot(project) == first
