@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,12 +56,12 @@ def connect(params: Params) -> Backend:
         MissingExtraError: If its package is not installed.
         RemoteServiceError: If it refuses us.
     """
-    try:
-        from renate_stages.remote.sagemaker import SageMaker
-    except ImportError as error:
-        raise MissingExtraError(
-            "remote.backend: sagemaker", str(error.name), "sagemaker,s3"
-        ) from error
+    for package in ("boto3", "sagemaker"):
+        if find_spec(package) is None:
+            raise MissingExtraError("remote.backend: sagemaker", package, "sagemaker,s3")
+
+    from renate_stages.remote.sagemaker import SageMaker
+
     return SageMaker(params.remote)
 
 
@@ -92,16 +93,14 @@ def run(
     found = _answered(backend, lambda: backend.find(job.service_name))
     running = next((each for each in found if each.status == "running"), None)
     if running is not None:
-        say(f"attached to job {running.name}, which has the same inputs")
+        submitted = running.name
+        say(f"attached to job {submitted}, which has the same inputs")
     elif params.remote.reuse and own.has(OUTPUTS):
         say(f"taken from {own.url}: a job with the same inputs has made it")
         fetch(project, params, job, own, objects, say)
         return
     else:
         send(project, job, storage, say)
-    if running is not None:
-        submitted = running.name
-    else:
         asked = job.service_name, storage.url, job.folder
         submitted = _answered(backend, lambda: backend.submit(*asked))
         say(f"job {submitted} is submitted; Ctrl-C asks whether to stop it")
@@ -149,7 +148,7 @@ def fetch(
 ) -> None:
     """Bring what a job has made, check all of it, and only then put it in place."""
     told = _read(own, OUTPUTS)
-    made: Mapping[str, files.Entry] = told["files"]
+    made: Any = told.get("files")
     here = {entry["sha256"]: project.root / name for name, entry in job.files.items()}
     _check(own.url_of(OUTPUTS), made, job)
     with project.empty_scratch("fetched") as scratch:

@@ -42,6 +42,7 @@ CURES = {
     "remote.sagemaker.instance_type to one that your account has",
     "UnrecognizedClientException": "check your AWS credentials: the service does not know them",
 }
+ROLE_ERROR = "RoleValidationError"  # by name: its module takes seconds to import
 ANY_CURE = "see `remote.sagemaker` in params.yaml, and try `renate-stages remote check`"
 
 T = TypeVar("T")
@@ -84,13 +85,15 @@ class SageMaker:
 
     def find(self, name: str) -> list[JobState]:
         """Return the jobs whose names begin so, the latest first."""
-        asked: dict[str, Any] = {
-            "NameContains": name,
-            "SortBy": "CreationTime",
-            "SortOrder": "Descending",
-        }
-        asked["MaxResults"] = LATEST
-        found = self._answer("a list of jobs", lambda: self._jobs.list_training_jobs(**asked))
+        found = self._answer(
+            "a list of jobs",
+            lambda: self._jobs.list_training_jobs(
+                NameContains=name,
+                SortBy="CreationTime",
+                SortOrder="Descending",
+                MaxResults=LATEST,
+            ),
+        )
         names = [each["TrainingJobName"] for each in found["TrainingJobSummaries"]]
         return [self.state(each) for each in names if each.startswith(f"{name}-")]
 
@@ -257,6 +260,11 @@ class SageMaker:
             raise RemoteServiceError("AWS", asked, str(error), cure) from error
         except (aws.HTTPClientError, aws.ConnectionError) as error:
             raise ConnectionError(str(error)) from error
+        except Exception as error:
+            # Of the SDK: a role that is not there, or that may too little.
+            if not isinstance(error, ValueError) and type(error).__name__ != ROLE_ERROR:
+                raise
+            raise RemoteServiceError("SageMaker's SDK", asked, str(error), ANY_CURE) from error
 
 
 class CloudWatchLog:

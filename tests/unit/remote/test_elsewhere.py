@@ -12,6 +12,7 @@ from renate_stages import files
 from renate_stages.errors import (
     DamagedOutputError,
     InvalidParamsError,
+    MissingExtraError,
     MissingFileError,
     RemoteJobFailedError,
     RemoteJobStoppedError,
@@ -174,6 +175,7 @@ def test_a_result_whose_bytes_are_others_is_refused_and_changes_nothing(ready, p
         (lambda made: made | {"state/state.json": {"sha256": 7}}, "its entry of"),
         (lambda made: {n: e for n, e in made.items() if n != "metrics/update.json"}, "it lacks"),
         (lambda made: [], "it lists no files"),
+        (lambda made: None, "it lists no files"),
     ],
 )
 def test_a_list_of_results_that_cannot_be_is_refused(ready, place, change, said):
@@ -207,3 +209,9 @@ def test_machines_are_as_many_as_the_training_has_nodes(ready, place):
     edit_params(ready, remote__sagemaker={"instance_count": 2})
     with pytest.raises(InvalidParamsError, match="each node is an instance"):
         train(ready, place)
+
+
+def test_without_the_sdk_the_extra_is_named(ready, monkeypatch):
+    monkeypatch.setattr(elsewhere, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"renate-stages\[sagemaker,s3\]"):
+        elsewhere.connect(Params.load(ready.params))
