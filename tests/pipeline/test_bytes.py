@@ -70,6 +70,7 @@ def test_an_update_adds_to_cache_and_remote_what_is_new(three_updates):
 
 
 def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
+    project.stop_tracking()
     cached_before = project.hashes(".dvc/cache/files")
     shutil.rmtree(project.root / "parent-state")
     project.run("dvc", "checkout", "-q", "parent.dvc")
