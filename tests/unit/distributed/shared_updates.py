@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -197,9 +198,9 @@ def _seen(updated: UpdatedModel, steps: list[Found]) -> Found:
     }
 
 
+@patch.dict(os.environ, {SECONDS_VARIABLE: "0"})
 def resumed(folder: Path) -> Found:
     """Train four epochs at once, and in two parts; every process augments in its own way."""
-    os.environ[SECONDS_VARIABLE] = "0"
     parent, new = _empty(folder), write_examples(folder / "new", ROWS)
     functions = {"train_transform": lambda: noisy}
 
