@@ -40,6 +40,7 @@ DOCUMENTS = [
     "docs/evaluation.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
+    "docs/migration.md",
     "docs/mlflow.md",
     "docs/remote.md",
     "docs/sagemaker.md",
