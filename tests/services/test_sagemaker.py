@@ -302,7 +302,7 @@ def slow(project: CloudProject) -> None:
     project.change(trainer__max_epochs=6)
 
 
-def wait_for(found, timeout: float = 60):
+def wait_for(found, timeout: float = 120):
     end = time.monotonic() + timeout
     while not (it := found()):
         assert time.monotonic() < end
@@ -325,10 +325,10 @@ def saved(cloud, project: CloudProject) -> list[str]:
 
 def left_running(project: CloudProject, cloud) -> str:
     """Start `train`, and press Ctrl-C where nobody can answer; return the job's name."""
+    mark = cloud.mark()
     process = project.start("renate-stages", "train")
     (job,) = wait_for(lambda: jobs_of(cloud, project))
-    cloud.wait(job, "Training")
-    time.sleep(2)  # it has begun to follow
+    wait_for(lambda: asked(cloud, mark, "logs:GetLogEvents"))  # it has begun to follow
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert cloud.jobs[job].describe()["TrainingJobStatus"] == "InProgress"
