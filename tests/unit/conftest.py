@@ -33,8 +33,6 @@ def project(tmp_path, monkeypatch) -> Project:
     edit_params(project, trainer__max_epochs=2, tracking__enabled=False)
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    # Which other files' tests set for good: a training would be found again.
-    monkeypatch.delenv("RENATE_STAGES_CHECKPOINT_SECONDS", raising=False)
     return project
 
 
