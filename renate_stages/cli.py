@@ -66,9 +66,12 @@ def guarded(work: Callable[[], object]) -> None:
 @app.command()
 def prepare() -> None:
     """Stage 1: turn data/incoming into stores of examples."""
+    from renate_stages.params import Params
+    from renate_stages.remote import elsewhere
     from renate_stages.stages import prepare as stage
 
     project = Project.find()
+    elsewhere.check_backend(Params.load(project.params))  # now, not after hours of preparing
     with project.lock("prepare"):
         stage.run(project)
 

@@ -15,7 +15,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import elsewhere, package
 from renate_stages.remote.following import follow
-from renate_stages.remote.job import Job
+from renate_stages.remote.job import Job, requirements_of
 from renate_stages.remote.storage import Storage
 
 PROBE = "check"
@@ -77,16 +77,12 @@ class Checklist:
         return found
 
     def _packages(self) -> str:
-        listed = self.params.remote.requirements
-        path = self.project.root / listed if listed else None
-        if path is not None and not path.is_file():
-            path = None
-        return f"{len(package.pins(path, self.params.remote.from_image))} in the versions here"
+        return f"{len(requirements_of(self.project, self.params.remote))} in the versions here"
 
     def _job(self, backend: Any, storage: Storage) -> str:
         """Run `renate-stages --help` in a job: image, installation, role and bucket are used."""
         key, library = str(int(time.time())), package.wheel()
-        requirements = package.pins(None, self.params.remote.from_image)
+        requirements = requirements_of(self.project, self.params.remote)
         job = Job(PROBE, key, {}, (), library, requirements, command=("--help",))
         elsewhere.send(self.project, job, storage, self.say)
         submitted = backend.submit(job.service_name, storage.url, job.folder)

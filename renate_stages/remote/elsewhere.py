@@ -49,6 +49,23 @@ def backend_of(params: Params, stage: str) -> str:
     return "local" if idle or stage not in params.remote.stages else backend
 
 
+def check_backend(params: Params) -> None:
+    """Refuse, before any stage works, what the stages that run elsewhere would refuse later.
+
+    Raises:
+        InvalidParamsError: If what the backend needs is not given.
+        MissingExtraError: If its package is not installed.
+    """
+    if params.remote.chosen_backend() != "local":
+        _check_packages()
+
+
+def _check_packages() -> None:
+    for package in ("boto3", "sagemaker"):
+        if find_spec(package) is None:
+            raise MissingExtraError("remote.backend: sagemaker", package, "sagemaker,s3")
+
+
 def connect(params: Params) -> Backend:
     """Return the backend that runs jobs.
 
@@ -56,9 +73,7 @@ def connect(params: Params) -> Backend:
         MissingExtraError: If its package is not installed.
         RemoteServiceError: If it refuses us.
     """
-    for package in ("boto3", "sagemaker"):
-        if find_spec(package) is None:
-            raise MissingExtraError("remote.backend: sagemaker", package, "sagemaker,s3")
+    _check_packages()
 
     from renate_stages.remote.sagemaker import SageMaker
 

@@ -63,6 +63,8 @@ def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
         if state.status != "running":
             for line in log.rest(state):
                 say(line)
+            if state.billable is not None:
+                say(f"job {job}: {state.billable:g} s are paid for")
             return state
 
 

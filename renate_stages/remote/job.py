@@ -26,8 +26,8 @@ from renate_stages.project import Project
 from renate_stages.remote import package
 from renate_stages.remote.hashes import Hashes
 from renate_stages.remote.objects import name_of
+from renate_stages.remote.params import RemoteParams
 
-SCHEMA = 1
 KEY_LENGTH = 20  # hexadecimal digits: a job's name has no room for 64
 OBJECTS = "objects"
 CONFIGURATION = "configuration/job.json"
@@ -74,11 +74,7 @@ class Job:
         named = (*definition.reads, *definition.params, *remote.files)
         pipeline = project.relative(project.pipeline)
         found = Hashes.of(project).entries(_under(project, (*named, pipeline)))
-        asked = project.root / (remote.requirements or "")
-        default = type(remote).model_fields["requirements"].default
-        if remote.requirements is None or (remote.requirements == default and not asked.exists()):
-            asked = None
-        requirements = package.pins(asked, remote.from_image)
+        requirements = requirements_of(project, remote)
         library = package.wheel()
         nodes = remote.sagemaker.instance_count if stage == "train" else 1
         if stage == "train" and nodes != params.trainer.num_nodes:
@@ -125,7 +121,6 @@ class Job:
             variables: Of the stage's environment.
         """
         return {
-            "schema": SCHEMA,
             "stage": self.stage,
             "command": list(self.command or (self.stage,)),
             "key": self.key,
@@ -142,6 +137,19 @@ class Job:
         """Return the list of its objects, in the form that SageMaker reads."""
         entries = (*self.files.values(), self.library_entry)
         return [{"prefix": f"{objects_url}/"}, *sorted({name_of(entry) for entry in entries})]
+
+
+def requirements_of(project: Project, remote: RemoteParams) -> list[str]:
+    """Return `name==version` of all that jobs of a project need.
+
+    Raises:
+        RenateStagesError: If the file that names more is not there, or something of it not here.
+    """
+    default = type(remote).model_fields["requirements"].default
+    listed = None if remote.requirements is None else project.root / remote.requirements
+    if remote.requirements == default and listed is not None and not listed.exists():
+        listed = None  # nobody has asked for it
+    return package.pins(listed, remote.from_image)
 
 
 def _under(project: Project, names: Sequence[str]) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -92,8 +93,10 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
     ]
     assert [run["remote.job"] for run in runs] == jobs_of(cloud, there)
 
-    sent = set(cloud.uploads(second, under=objects))
-    assert sent and not sent & earlier
+    sent = cloud.uploads(second, under=objects)
+    assert sent and not set(sent) & earlier
+    assert said_bytes(said, "sent") == sum(sent.values())
+    assert said_bytes(said, "brought") == sum(cloud.downloads(second, under=objects).values())
     brought = {name.replace("/", "") for name in cloud.downloads(second, under=objects)}
     assert brought and not brought & known
     made = ("state", "plots", "work/tuning", "tuned.yaml", "metrics/update.json")
@@ -295,6 +298,11 @@ def test_a_job_from_python_runs_there_by_one_argument(ready, cloud, bucket):
     assert len(jobs_of(cloud, ready)) == 1
     listed = cloud.inside("s3").list_objects_v2(Bucket=bucket, Prefix="updates/states/1/")
     assert "updates/states/1/state.json" in {each["Key"] for each in listed["Contents"]}
+
+
+def said_bytes(said: str, verb: str) -> int:
+    """What the stages say has travelled, of all jobs."""
+    return sum(int(n) for n in re.findall(rf"; {verb} \d+ files, (\d+) bytes", said))
 
 
 def slow(project: CloudProject) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from jobs_elsewhere import MADE, Place
 from small_project import edit_params, snapshot
 
-from renate_stages import files
+from renate_stages import cli, files
 from renate_stages.errors import (
     DamagedOutputError,
     InvalidParamsError,
@@ -215,3 +216,16 @@ def test_without_the_sdk_the_extra_is_named(ready, monkeypatch):
     monkeypatch.setattr(elsewhere, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"renate-stages\[sagemaker,s3\]"):
         elsewhere.connect(Params.load(ready.params))
+
+
+def test_a_backend_that_lacks_something_is_refused_before_data_is_prepared(
+    ready, monkeypatch, capsys
+):
+    monkeypatch.setenv("RENATE_STAGES_BACKEND", "sagemaker")
+    monkeypatch.chdir(ready.root)
+    monkeypatch.setattr(sys, "argv", ["renate-stages", "prepare"])
+    before = snapshot(ready)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "remote.sagemaker.image_uri" in capsys.readouterr().err
+    assert snapshot(ready) == before

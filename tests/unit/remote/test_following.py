@@ -31,6 +31,12 @@ def test_the_lines_of_the_stage_are_shown_and_each_state_once(place, said):
     assert said == ["training", "job job: Training", "job job: Completed"]
 
 
+def test_what_is_paid_for_is_said(place, said):
+    place.state = lambda job: JobState(job, "completed", "Completed", billable=70)
+    follow(place, "job", said.append)
+    assert said[-1] == "job job: 70 s are paid for"
+
+
 def test_where_the_stage_never_begins_the_container_is_shown(place, said):
     place.lines = ["no such image"]
     place.states = [JobState("", "failed", "Failed", "exit code: 1")]
