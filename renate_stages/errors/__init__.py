@@ -5,6 +5,8 @@ A message says what is wrong, where, what was found, what was expected, and what
 
 from renate_stages.errors.avalanche import AvalancheRefusedError, AvalancheStateError
 from renate_stages.errors.base import (
+    FolderTakenError,
+    ForeignFolderError,
     MalformedFileError,
     MissingFileError,
     RenateStagesError,
@@ -153,7 +155,9 @@ __all__ = [
     "ExampleMismatchError",
     "ExampleStructureError",
     "FeaturesNotFiniteError",
+    "FolderTakenError",
     "ForeignDataError",
+    "ForeignFolderError",
     "ForkServerError",
     "InvalidForgetListError",
     "InvalidHyperparameterError",

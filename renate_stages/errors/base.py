@@ -32,6 +32,26 @@ class MalformedFileError(RenateStagesError):
         super().__init__(f"{path} is not readable as {kind}: {reason}")
 
 
+class FolderTakenError(RenateStagesError):
+    """A new folder whose place was taken while it was being written."""
+
+    def __init__(self, path: Path, kept: Path) -> None:
+        super().__init__(
+            f"{path} was made by somebody else meanwhile, and was left as it is. The new folder is "
+            f"complete, in {kept}.\nTo fix this: rename it, or use it where it is."
+        )
+
+
+class ForeignFolderError(RenateStagesError):
+    """A folder that a command would use and remove, and that holds files of somebody else."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} holds files that are not ours, and this job would remove the folder.\n"
+            "To fix this: give another working_directory, or move that folder away."
+        )
+
+
 def _as_it_was(
     kind: type[RenateStagesError], arguments: tuple[Any, ...], attributes: dict[str, Any]
 ) -> RenateStagesError:
