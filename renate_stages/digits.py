@@ -50,6 +50,12 @@ def write_digits(target: Path, update: int) -> None:
             (new / name).write_bytes(content)
 
 
+def holds_digits(target: Path, update: int) -> bool:
+    """Return whether a folder holds the digits of an update, and nothing else."""
+    wanted = _files(_read_digits(), CLASSES[update])
+    return _read(target, max(map(len, wanted.values()))) == wanted
+
+
 def _files(digits: np.ndarray, classes: range) -> dict[str, bytes]:
     chosen = digits[np.isin(digits[:, -1], classes)]
     return {

@@ -31,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with _held(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
-            with open(descriptor, "wb", closefd=False) as stream:  # noqa: PTH123 - not a path
+            with open(descriptor, "wb", closefd=False) as stream:
                 stream.write(content)
             os.fsync(descriptor)
             beside.replace(path)

@@ -28,8 +28,20 @@ class MissingFileError(RenateStagesError):
 class MalformedFileError(RenateStagesError):
     """A file that cannot be read as what it should be."""
 
-    def __init__(self, path: Path | str, kind: str, reason: str) -> None:
-        super().__init__(f"{path} is not readable as {kind}: {reason}")
+    def __init__(self, path: Path | str, kind: str, reason: str, cure: str | None = None) -> None:
+        fix = f"\nTo fix this: {cure}." if cure else ""
+        super().__init__(f"{path} is not readable as {kind}: {reason}{fix}")
+
+
+class ConflictedFileError(RenateStagesError):
+    """A file that Git left with the marks of a merge conflict."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(
+            f"{path} has conflicts of a merge: it holds two versions of some lines.\n"
+            "To fix this: `renate-stages status` says which versions these are, and "
+            "`renate-stages resolve --ours` or `--theirs` takes one of them."
+        )
 
 
 class FolderTakenError(RenateStagesError):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from renate_stages import files, tracking
+from renate_stages import files, lineage, tracking
 from renate_stages.inputs import write_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -30,6 +30,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If an input cannot be used, or no trial has finished; nothing is written.
     """
+    lineage.check_inputs(project, "tune")
     params = Params.load(project.params)
     space = params.search_space
     if not space:

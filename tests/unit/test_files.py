@@ -138,12 +138,14 @@ with files.whole_directory(Path(sys.argv[1])) as folder:
 
 
 def test_a_folder_that_was_made_meanwhile_is_kept_and_so_is_the_new_one(tmp_path):
-    with pytest.raises(FolderTakenError, match=r"out-3"):
-        with files.whole_directory(tmp_path / "out", replace=False) as folder:
-            (folder / "new").touch()
-            for name in ("out", "out-2"):
-                (tmp_path / name).mkdir()
-                (tmp_path / name / "old").touch()
+    with (
+        pytest.raises(FolderTakenError, match="out-3"),
+        files.whole_directory(tmp_path / "out", replace=False) as folder,
+    ):
+        (folder / "new").touch()
+        for name in ("out", "out-2"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "old").touch()
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*/*")) == [
         "out-2/old",
         "out-3/new",

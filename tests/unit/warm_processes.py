@@ -178,6 +178,8 @@ class WarmProcess:
 class WarmDvc:
     """Stands for the module `subprocess` where Git and DVC are run: forks DVC's processes."""
 
+    DEVNULL = subprocess.DEVNULL
+
     def __init__(self) -> None:
         self._warm = WarmProcesses(*DVC)
         self.close = self._warm.close
