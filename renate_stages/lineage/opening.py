@@ -159,7 +159,14 @@ def unfinished(project: Project, number: int) -> list[str]:
     if state_entry(lock_text(project)) is None:
         reasons.append("`train` has not finished: `dvc repro`")
     elif changed := _changed_stages(project):
-        reasons.append(f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`")
+        folders = {POINTER: project.parent, project.champion_pointer.name: project.champion}
+        damaged = [
+            f"{project.relative(folder)}/ is not what {pointer} names: `renate-stages verify --repair`"
+            for pointer, folder in folders.items()
+            if pointer in changed
+        ]
+        stale = f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`"
+        reasons += damaged or [stale]
     return reasons + uncommitted(project)
 
 

@@ -18,6 +18,7 @@ FILES = {
     ".dvc/.gitignore",
     ".dvc/config",
     ".dvcignore",
+    ".gitattributes",
     ".github/workflows/should-update.yml",
     ".github/workflows/update.yml",
     ".gitignore",
