@@ -105,7 +105,7 @@ def _commit(project: Project, revision: str) -> Commit:
     number = _number_at(project, revision)
     name = git(project, "name-rev", "--name-only", "--exclude=HEAD", revision, check=False)
     when = git(project, "show", "--no-patch", "--format=%an, %cs", revision)
-    return Commit(revision, number, f"{revision[:8]} ({name}; {when}), update {number or '?'}")
+    return Commit(revision, number, f"{revision[:8]} ({name}; {when}), update {number or '?'} open")
 
 
 def _number_at(project: Project, revision: str) -> int | None:
