@@ -456,6 +456,7 @@ def resolve(
 @contextmanager
 def _changing(command: str) -> Iterator[Project]:
     """Hold the project for a command that changes the lineage, and first end an interrupted one."""
+    from renate_stages import lineage
     from renate_stages.actions import resolve as action
 
     project = Project.find()
@@ -464,6 +465,8 @@ def _changing(command: str) -> Iterator[Project]:
             print(done)
             if done.completed and done.command.split()[1] == command:
                 raise typer.Exit  # it is what was asked for
+        if command != "init" and (settled := lineage.settle_remote(project)):
+            print(settled)
         yield project
 
 

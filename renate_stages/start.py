@@ -149,8 +149,8 @@ def _make_repositories(project: Project, again: bool) -> list[str]:
         storage = f"../{project.root.name}-dvc-remote"
         lineage.dvc(project, "remote", "add", "--quiet", "--force", "--default", REMOTE, storage)
         done.append(f"dvc: a new repository, with the remote {storage}")
-    if place := lineage.settle_remote(project):
-        done.append(f"dvc: in this clone the remote is {place}")
+    if settled := lineage.settle_remote(project):
+        done.append(settled)
     return done
 
 

@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from renate_stages import files, yaml_file
-from renate_stages.errors import CommandError, MergeError, NoConflictError, RenateStagesError
+from renate_stages.errors import CommandError, MergeError, NoConflictError
 from renate_stages.forget_list import NAME as FORGET_LIST
 from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.commands import git
-from renate_stages.lineage.records import TAG, tags
+from renate_stages.lineage.records import TAG, number_at, tags
 from renate_stages.lineage.transaction import make_tag
 from renate_stages.project import Project
 
@@ -94,7 +94,8 @@ def find_conflict(project: Project) -> Conflict | None:
 
 
 def _unmerged(project: Project) -> tuple[str, ...]:
-    return tuple(git(project, "diff", "--name-only", "--diff-filter=U", "--relative").splitlines())
+    asked = ("diff", "--name-only", "--diff-filter=U", "--relative")
+    return tuple(git(project, *asked, check=False).splitlines())  # none without a repository
 
 
 def _revision(project: Project, name: str) -> str | None:
@@ -102,19 +103,10 @@ def _revision(project: Project, name: str) -> str | None:
 
 
 def _commit(project: Project, revision: str) -> Commit:
-    number = _number_at(project, revision)
+    number = number_at(project, revision)
     name = git(project, "name-rev", "--name-only", "--exclude=HEAD", revision, check=False)
     when = git(project, "show", "--no-patch", "--format=%an, %cs", revision)
     return Commit(revision, number, f"{revision[:8]} ({name}; {when}), update {number or '?'} open")
-
-
-def _number_at(project: Project, revision: str) -> int | None:
-    try:
-        text = git(project, "show", f"{revision}:./{PARAMS}")
-        number = yaml_file.parse(text, PARAMS)["update"]["number"]
-    except (RenateStagesError, KeyError, TypeError):
-        return None
-    return number if type(number) is int else None
 
 
 def take_side(project: Project, which: Side, say: Callable[[str], None] = print) -> list[str]:
@@ -236,7 +228,7 @@ def _closed_updates(project: Project, revision: str) -> dict[int, str]:
     """Return the last commit of each update that was closed in a history, by its number."""
     found: dict[int, str] = {}
     history = git(project, "log", "--first-parent", "--format=%H", revision, "--", PARAMS)
-    opened = [(each, _number_at(project, each)) for each in history.splitlines()]
+    opened = [(each, number_at(project, each)) for each in history.splitlines()]
     for later, earlier in itertools.pairwise(opened):
         if earlier[1] is not None and later[1] is not None and later[1] != earlier[1]:
             parent = git(project, "rev-parse", "--verify", "--quiet", f"{later[0]}^", check=False)

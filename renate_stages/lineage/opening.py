@@ -15,6 +15,7 @@ from renate_stages.lineage.records import (
     at_tag,
     is_fresh,
     lock_text,
+    number_at,
     numbers_in_use,
     state_entry,
     tags,
@@ -167,7 +168,17 @@ def unfinished(project: Project, number: int) -> list[str]:
         ]
         stale = f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`"
         reasons += damaged or [stale]
-    return reasons + uncommitted(project)
+    return reasons + _overtaken(project, number) + uncommitted(project)
+
+
+def _overtaken(project: Project, number: int) -> list[str]:
+    """Return that another clone has closed the update already, as a reason, where that is known."""
+    asked = ("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
+    upstream = git(project, *asked, check=False)
+    there = number_at(project, upstream) if upstream else None
+    if there is None or there <= number:
+        return []
+    return [f"{upstream} has update {there} open already: `git pull`"]
 
 
 def _changed_stages(project: Project) -> list[str]:

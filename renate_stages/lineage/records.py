@@ -134,25 +134,26 @@ def numbers_in_use(project: Project) -> dict[int, str]:
     Looks at the tags and at `params.yaml` of every branch, of remotes too.
     """
     found = {number: f"{TAG}{number}" for number in tags(project)}
-    refs = git(
-        project, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes"
-    ).splitlines()
+    heads = ("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes")
     seen: dict[str, int | None] = {}
-    for ref in refs:
+    for ref in git(project, *heads).splitlines():
         blob = git(project, "rev-parse", "--verify", "--quiet", f"{ref}:./params.yaml", check=False)
         if blob and blob not in seen:
-            seen[blob] = _number_in(git(project, "cat-file", "blob", blob))
+            seen[blob] = number_at(project, ref)
         if blob and (number := seen[blob]):
             found.setdefault(number, ref)
     return found
 
 
-def _number_in(text: str) -> int | None:
-    """Return the number in a `params.yaml`, perhaps of another version; None if it has none."""
-    with suppress(RenateStagesError):
-        content = yaml_file.parse(text, "params.yaml")
-        update = content.get("update") if isinstance(content, dict) else None
-        number = update.get("number") if isinstance(update, dict) else None
+def number_at(project: Project, revision: str) -> int | None:
+    """Return the number of the update that is open at a commit, perhaps of another version of ours.
+
+    Returns:
+        None where it has no `params.yaml`, or one that names no number.
+    """
+    text = git(project, "show", f"{revision}:./params.yaml", check=False)
+    with suppress(RenateStagesError, AttributeError, KeyError, TypeError):
+        number = yaml_file.parse(text, "params.yaml")["update"]["number"]
         return number if type(number) is int else None
     return None
 

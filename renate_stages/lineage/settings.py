@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configobj import ConfigObj
 from platformdirs import site_config_dir, user_config_dir
 
+from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.lineage.commands import dvc
 from renate_stages.project import Project
 
 DVC = ("dvc", "iterative")  # its name and its author's, by which its settings are found
+SETTLED = "remote"  # file of `.renate/`: the path that this clone was given
 
 
 def cache_folder(project: Project) -> Path:
@@ -37,44 +40,75 @@ def cache_folder(project: Project) -> Path:
     return own / "cache"
 
 
-def settle_remote(project: Project) -> Path | None:
+def settle_remote(project: Project) -> str | None:
     """Give this clone the absolute path of a remote that the project names by a relative one.
 
     `dvc push --all-tags` reads the settings out of a commit, where it takes a relative path for one
-    below `/`. What `.dvc/config.local` says is for this clone alone, and goes before.
+    below `/`. What `.dvc/config.local` says holds for this clone alone, and has precedence. Where the
+    project names another kind of remote by now, what was written here is removed again.
 
     Returns:
-        The path, where it was written now; None where nothing was to do.
+        What was done, in one line; None where nothing was to do.
 
     Raises:
         MalformedFileError: If a file of DVC's settings cannot be read.
     """
-    name, place, now = _remote(project)
-    if place is None or now == str(place):
+    remote = _Remote.read(project)
+    if not remote.is_unsettled:
         return None
-    dvc(project, "remote", "modify", "--local", "--quiet", name, "url", str(place))
-    return place
+    if remote.path is None:
+        dvc(project, "remote", "modify", "--local", "--unset", "--quiet", remote.name, "url")
+        return f"dvc: the remote is {remote.given}, in this clone too"
+    modify = ("remote", "modify", "--local", "--quiet", remote.name, "url", str(remote.path))
+    dvc(project, *modify)
+    files.write_text(project.scratch / SETTLED, f"{remote.path}\n")
+    return f"dvc: in this clone the remote is {remote.path}"
 
 
-def moved_remote(project: Project) -> str | None:
-    """Return what to do where this clone names another remote than the project; None: nothing."""
-    _, place, now = _remote(project)
-    if place is None or now in (None, str(place)):
+def unsettled_remote(project: Project) -> str | None:
+    """Return what to do where this clone uses another remote than the project names; None: nothing."""
+    remote = _Remote.read(project)
+    if not remote.is_unsettled or remote.here is None:
         return None
-    return (
-        f".dvc/config.local names {now}, and the project {place}: `renate-stages init` settles it"
-    )
+    named = remote.path or remote.given
+    return f"this clone uses {remote.here}, and the project names {named}: `renate-stages init`"
 
 
-def _remote(project: Project) -> tuple[str, Path | None, str | None]:
-    """Return the default remote's name, its path where it is a relative one, and this clone's."""
-    own = project.root / ".dvc"
-    settings, local = _read(own / "config"), _read(own / "config.local")
-    name = _setting(settings, "core", "remote")
-    given, now = (_setting(each, f'remote "{name}"', "url") for each in (settings, local))
-    if not given or "://" in given or given.startswith(("/", "~")):
-        return str(name), None, now
-    return str(name), (own / given).resolve(), now
+@dataclass(frozen=True)
+class _Remote:
+    """DVC's default remote.
+
+    Args:
+        name: It is called so.
+        given: Its URL or path, as the project names it.
+        path: The absolute path, where `given` is a relative one.
+        here: Its URL or path in this clone, where that is another.
+        settled: What `settle_remote` wrote last.
+    """
+
+    name: str
+    given: str | None
+    path: Path | None
+    here: str | None
+    settled: str | None
+
+    @classmethod
+    def read(cls, project: Project) -> _Remote:
+        own, settled = project.root / ".dvc", project.scratch / SETTLED
+        settings, local = _read(own / "config"), _read(own / "config.local")
+        name = _setting(settings, "core", "remote")
+        given, here = (_setting(each, f'remote "{name}"', "url") for each in (settings, local))
+        relative = given and "://" not in given and not given.startswith(("/", "~"))
+        path = (own / given).resolve() if given and relative else None
+        known = settled.read_text("utf-8").strip() if settled.is_file() else None
+        return cls(str(name), given, path, here, known)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether `settle_remote` has something to do."""
+        if self.path is not None:
+            return self.here in (None, self.settled) and self.here != str(self.path)
+        return self.here is not None and self.here == self.settled
 
 
 def _setting(settings: dict[str, Any], section: str, name: str) -> str | None:

@@ -8,7 +8,7 @@ from renate_stages.lineage.commands import git
 from renate_stages.lineage.conflict import Conflict, find_conflict
 from renate_stages.lineage.opening import DATA, unfinished
 from renate_stages.lineage.records import at_tag, foreign_tags, is_fresh, pointer_hash, tags
-from renate_stages.lineage.settings import moved_remote
+from renate_stages.lineage.settings import unsettled_remote
 from renate_stages.params import Params
 from renate_stages.project import Project
 
@@ -29,8 +29,8 @@ def status(project: Project) -> dict[str, str]:
     found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
     if foreign := foreign_tags(project):
         found["tags"] = f"not of updates, and left out: {', '.join(foreign)}"
-    if moved := moved_remote(project):
-        found["remote"] = moved
+    if unsettled := unsettled_remote(project):
+        found["remote"] = unsettled
     if update.number in tags(project):
         found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
     elif update.kind == "forget" and is_fresh(project):

@@ -186,8 +186,7 @@ def changing(
 def _recover_or_say(project: Project, error: BaseException) -> None:
     """Recover from a failed block; where that fails too, say what to do, and keep the intent."""
     try:
-        done = recover(project)
-        if not isinstance(error, Exception):  # Ctrl-C: nothing else says what it led to
+        if done := recover(project):  # the error does not say what it led to
             print(done, file=sys.stderr)
     except Exception as second:  # noqa: BLE001 -- whatever it is, both are said
         raise HalfDoneError(str(error), str(second)) from error
@@ -206,8 +205,9 @@ class Recovered:
     completed: bool
 
     def __str__(self) -> str:
-        done = "completed" if self.completed else "taken back"
-        return f"the interrupted `{self.command}` was {done}"
+        if self.completed:
+            return f"completed: `{self.command}`, which was interrupted"
+        return f"taken back: `{self.command}`; nothing has changed"
 
 
 def recover(project: Project) -> Recovered | None:
