@@ -11,6 +11,7 @@ import pytest
 
 from renate_stages import files
 from renate_stages.remote.container import __main__ as container
+from renate_stages.remote.messages import JobDescription
 from renate_stages.remote.objects import name_of
 
 WRITES = "import pathlib, sys; p = pathlib.Path('state'); p.mkdir(); (p / 'state.json').write_text"
@@ -37,6 +38,9 @@ def machine(tmp_path, monkeypatch):
             "files": {"params.yaml": entry},
             "writes": ["state"],
             "nodes": 1,
+            "variables": {},
+            "requirements": [],
+            "wheel": {"name": "ours-1-py3-none-any.whl", "object": name_of(entry)},
         }
         monkeypatch.setattr(
             container, "stage_command", lambda root, job, host: [sys.executable, "-c", program]
@@ -98,7 +102,8 @@ def test_checkpoints_lie_where_the_service_keeps_them(machine, tmp_path):
 def test_each_machine_starts_torchrun_with_its_own_rank(tmp_path):
     (tmp_path / "params.yaml").write_text("trainer: {devices: 4, num_nodes: 2}\n")
     host = container.Host("algo-2", ("algo-1", "algo-2"))
-    command = container.stage_command(tmp_path, {"nodes": 2, "command": ["train"]}, host)
+    job = JobDescription.model_construct(nodes=2, command=["train"])
+    command = container.stage_command(tmp_path, job, host)
     assert command[1:] == [
         "-m",
         "torch.distributed.run",

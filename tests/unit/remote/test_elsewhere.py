@@ -68,10 +68,12 @@ def test_inputs_travel_once_and_then_only_those_that_changed(ready, place):
 def test_what_a_job_is_told_names_every_input_by_its_content(ready, place):
     train(ready, place)
     (own,) = (place.bucket / "jobs").iterdir()
-    told = json.loads((own / "configuration" / "job.json").read_text())
+    described = own / "configuration" / place.digests[0] / "job.json"
+    assert files.sha256(described) == place.digests[0], "the request anchors what the job is told"
+    told = json.loads(described.read_text())
     for name in ("renate_config.py", "params.yaml", "tuned.yaml", "work/tuning/search.json"):
         assert told["files"][name] == files.entry_of((ready.root / name).read_bytes())
-    manifest = json.loads((own / "inputs.manifest").read_text())
+    manifest = json.loads((own / "inputs" / f"{place.digests[0]}.manifest").read_text())
     assert manifest[0] == {"prefix": f"{place.bucket}/objects/"}
     for name in manifest[1:]:
         assert files.sha256(place.bucket / "objects" / name) == name.replace("/", "")
@@ -170,13 +172,23 @@ def test_a_result_whose_bytes_are_others_is_refused_and_changes_nothing(ready, p
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda made: made | {"../params.yaml": made["state/state.json"]}, "does not write"),
-        (lambda made: made | {"state/../params.yaml": made["state/state.json"]}, "does not write"),
+        (lambda made: made | {"../params.yaml": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"state/../params.yaml": made["state/state.json"]}, "relative path"),
         (lambda made: made | {"renate_config.py": made["state/state.json"]}, "does not write"),
-        (lambda made: made | {"state/state.json": {"sha256": 7}}, "its entry of"),
+        (lambda made: made | {"state/./a": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"/state/a": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"state/a\x1b[2J": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"state/state.json/a": made["state/state.json"]}, "as a file"),
+        (lambda made: made | {"state": made["state/state.json"]}, "'state' as a file"),
+        (lambda made: made | {"state/state.json": {"sha256": 7, "size": 1}}, "sha256"),
+        (lambda made: made | {"state/state.json": {"sha256": "0" * 63, "size": 1}}, "sha256"),
+        (lambda made: made | {"state/state.json": {"sha256": "../" * 21 + "a", "size": 1}}, "sha"),
+        (lambda made: made | {"state/state.json": {"sha256": "0" * 64, "size": -1}}, "size"),
+        (lambda made: made | {"state/state.json": {"sha256": "0" * 64, "size": 1, "do": 1}}, "do"),
         (lambda made: {n: e for n, e in made.items() if n != "metrics/update.json"}, "it lacks"),
-        (lambda made: [], "it lists no files"),
-        (lambda made: None, "it lists no files"),
+        (lambda made: {n: made[n] for n in ("metrics/update.json", "plots/classes.csv")}, "state"),
+        (lambda made: [], "files: Input should be"),
+        (lambda made: None, "files: Input should be"),
     ],
 )
 def test_a_list_of_results_that_cannot_be_is_refused(ready, place, change, said):
