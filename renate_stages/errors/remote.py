@@ -42,9 +42,16 @@ class OversizedFileError(RenateStagesError):
 
 
 class DamagedTransferError(RenateStagesError):
-    """What arrived is not what was sent."""
+    """What arrived is not what was sent.
 
-    def __init__(self, url: str, problem: str) -> None:
+    Args:
+        url: Of the file.
+        problem: What is wrong with it.
+        passes: Whether another attempt may help; not where the service itself has these bytes.
+    """
+
+    def __init__(self, url: str, problem: str, *, passes: bool = True) -> None:
+        self.passes = passes
         super().__init__(
             f"{url} is not what it must be: {problem}.\nTo fix this: run this again. If the error "
             "stays, the file there is damaged: replace it with a whole copy."

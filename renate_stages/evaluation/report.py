@@ -280,7 +280,9 @@ def _lineage(state: State) -> list[tuple[str, object]]:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
     head = list(head)
-    cells = [[f"{c:.4f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    cells = [
+        [f"{c:.4f}" if isinstance(c, float) else hide_secrets(str(c)) for c in row] for row in rows
+    ]
     return [
         f"| {' | '.join(head)} |",
         f"|{'|'.join('---' for _ in head)}|",

@@ -65,7 +65,9 @@ def fetch(service: services.Service, path: str, url: str, target: Path, entry: E
         if size != entry["size"]:
             raise DamagedTransferError(url, f"{size} bytes, expected {entry['size']}")
         if "sha256" in entry and files.sha256(beside) != entry["sha256"]:
-            raise DamagedTransferError(url, "its content is another (SHA-256 differs)")
+            arrived = service.agrees(path, service.ask(path), beside) is True
+            problem = "its content is another (SHA-256 differs)"
+            raise DamagedTransferError(url, problem, passes=not arrived)
         if "sha256" not in entry and _is_another(service, path, beside, entry):
             raise DamagedTransferError(url, "other bytes arrived than the service has")
 
