@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from renate_stages.evaluation.change import verdict
 from renate_stages.gate.verdict import section
+from renate_stages.redaction import hide_secrets
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from renate_stages import files, tracking
+from renate_stages.errors import OversizedFileError, RenateStagesError
 from renate_stages.files import Entry
 from renate_stages.remote.container.start import END
 from renate_stages.remote.job import FAILURE, OUTPUTS
@@ -110,15 +111,21 @@ def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> i
 
 
 def _send_recording(recording: Path, store: ObjectStore) -> Entry | None:
-    """Send what the stage logged, if it did; return its size and SHA-256."""
+    """Send what the stage logged, if it did; return its size and SHA-256.
+
+    Where that fails a line says so: the results are not lost to it.
+    """
     size = recording.stat().st_size if recording.is_file() else 0
-    if size > tracking.RECORDING_BYTES:
-        most = tracking.RECORDING_BYTES
-        print(f"warning: what was logged has {size} bytes, of {most} that are accepted", flush=True)
-    if not 0 < size <= tracking.RECORDING_BYTES:
+    if not size:
         return None
     entry = {"sha256": files.sha256(recording), "size": size}
-    store.upload({recording: entry}, "what was logged", doubted=None)
+    try:
+        if size > tracking.RECORDING_BYTES:
+            raise OversizedFileError(RECORDING, size, tracking.RECORDING_BYTES)
+        store.upload({recording: entry}, "what was logged", doubted=None)
+    except RenateStagesError as error:
+        print(f"warning: what was logged is not in MLflow: {error}", flush=True)
+        return None
     return entry
 
 
