@@ -90,7 +90,8 @@ class Checklist:
         submitted = backend.submit(job.service_name, storage.url, job.folder, digest)
         state = follow(backend, submitted, self.say)
         if state.status != "completed":
-            raise failure(self.project, self.params, job, state, storage, backend)
+            own = storage.child(job.folder.rstrip("/"))
+            raise failure(self.project, self.params, job, state, own, backend)
         return f"{state.name} ran for {state.seconds or 0:g} s and wrote to {storage.url}"
 
 

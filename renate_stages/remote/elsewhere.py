@@ -129,7 +129,7 @@ def run(
     if state.status == "completed":
         fetch(project, params, job, own, objects, tell)
         return
-    raise failure(project, params, job, state, storage, backend)
+    raise failure(project, params, job, state, own, backend)
 
 
 def _check_volume(params: Params, job: Job) -> None:

@@ -3,6 +3,7 @@
     <url>/objects/3f/9a0c...              all files, by content: inputs, the library, results
     <url>/jobs/train-<key>/configuration/<digest>/job.json    what to run; a channel of the job
     <url>/jobs/train-<key>/inputs/<digest>.manifest           its objects; the other channel
+    <url>/jobs/train-<key>/tracked/       what its stage logged for MLflow
     <url>/jobs/train-<key>/checkpoints/   what an interrupted one goes on from
     <url>/jobs/train-<key>/outputs.json   what it has made; written last, so that it is all there
     <url>/jobs/train-<key>/failure.json   else: the last lines that it printed

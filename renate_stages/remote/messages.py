@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from renate_stages.files import Entry
 from renate_stages.redaction import printable
 from renate_stages.state import is_inside
 from renate_stages.tracking.records import SHA256, described
@@ -86,7 +87,7 @@ class Outputs(Message):
     Args:
         job: The service's name of the job.
         files: What the stage wrote.
-        tracked: What the stage logged, a file of `tracking.records`; None: nothing.
+        tracked: What the stage logged, the content of `recording_in`; None: nothing.
     """
 
     job: JobName | None
@@ -110,6 +111,11 @@ class Failure(Message):
     lines: Annotated[list[Line], Field(max_length=LAST_LINES)]
     damaged: Annotated[list[ObjectName], Field(max_length=FILES)] = []
     tracked: Content | None = None
+
+
+def recording_in(tracked: Entry) -> str:
+    """Return the place, in the job's folder, of what its stage logged: records of `tracking`."""
+    return f"tracked/{tracked['sha256']}.jsonl"
 
 
 def parse(kind: type[M], content: bytes) -> M:

@@ -22,9 +22,16 @@ from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.remote.backend import Backend, JobState
-from renate_stages.remote.job import FAILURE, OBJECTS, OUTPUTS, Job
-from renate_stages.remote.messages import MESSAGE_BYTES, Failure, M, Outputs, parse
-from renate_stages.remote.objects import ObjectStore, name_of
+from renate_stages.remote.job import FAILURE, OUTPUTS, Job
+from renate_stages.remote.messages import (
+    MESSAGE_BYTES,
+    Failure,
+    M,
+    Outputs,
+    parse,
+    recording_in,
+)
+from renate_stages.remote.objects import ObjectStore
 from renate_stages.remote.storage import Storage
 from renate_stages.run_identity import run_identity, search_identity
 from renate_stages.state import MANIFEST, State
@@ -59,7 +66,7 @@ def fetch(
         f"{job.stage} has made {len(made)} files, {size} bytes; brought {came.files} files, "
         f"{came.bytes} bytes"
     )
-    _log(project, params, job.stage, told, objects)
+    _log(project, params, job.stage, told, own)
 
 
 def failure(
@@ -67,11 +74,11 @@ def failure(
     params: Params,
     job: Job,
     state: JobState,
-    storage: Storage,
+    own: Storage,
     backend: Backend,
 ) -> Exception:
     """Return the error of a job that has not completed, and log its run."""
-    own, told, lines = storage.child(job.folder.rstrip("/")), None, []
+    told, lines = None, []
     try:
         told = read(own, FAILURE, Failure) if own.has(FAILURE) else None
     except (DamagedOutputError, OversizedFileError) as error:
@@ -80,7 +87,7 @@ def failure(
         told = None
     if told is not None:
         lines = told.lines[-SHOWN:]
-        _log(project, params, job.stage, told, ObjectStore(storage.child(OBJECTS)))
+        _log(project, params, job.stage, told, own)
     if state.status == "stopped":
         cure = "Started again, it goes on from what it has saved."
         return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
@@ -138,7 +145,7 @@ def _log(
     params: Params,
     stage: str,
     told: Outputs | Failure,
-    objects: ObjectStore,
+    own: Storage,
 ) -> None:
     """Log to the project's own MLflow store what the stage logged there; where not, say why."""
     if not params.tracking.enabled or told.tracked is None:
@@ -153,12 +160,12 @@ def _log(
     if complete is not None and (manifest := project.state / MANIFEST).is_file():
         complete = {"renate.state": files.sha256(manifest)} if stage == "train" else {}
     try:
+        name = recording_in(entry)
         if entry["size"] > tracking.RECORDING_BYTES:
-            url = objects.storage.url_of(name_of(entry))
-            raise OversizedFileError(url, entry["size"], tracking.RECORDING_BYTES)
+            raise OversizedFileError(own.url_of(name), entry["size"], tracking.RECORDING_BYTES)
         with project.empty_scratch("tracked") as scratch:
             recording = scratch / "tracked.jsonl"
-            objects.download({recording: entry}, {}, "what was logged")
+            own.get({name: recording}, {name: entry}, "what was logged")
             tracking.replay(project.root, recording, identity, outputs=made, complete=complete)
     except RenateStagesError as error:
         line = str(error).partition("\n")[0]

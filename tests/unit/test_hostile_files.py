@@ -206,7 +206,7 @@ def test_a_manifest_lists_sizes_and_hashes_and_nothing_else(hostile, entry):
     listed = json.loads((hostile / state.MANIFEST).read_text())["files"]
     edit_json(hostile / state.MANIFEST, files={**listed, "evaluations.csv": entry})
     for read in (state.check, State.open):
-        with pytest.raises(DamagedStateError, match="its entry of 'evaluations.csv' is not one"):
+        with pytest.raises(DamagedStateError, match=r"its entry of 'evaluations\.csv' is not one"):
             read(hostile)
 
 

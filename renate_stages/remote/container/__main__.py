@@ -32,6 +32,7 @@ from renate_stages.remote.messages import (
     Message,
     Outputs,
     parse,
+    recording_in,
 )
 from renate_stages.remote.objects import ObjectStore, damaged, name_of
 from renate_stages.remote.params import BACKEND_VARIABLE
@@ -96,10 +97,10 @@ def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> i
     code, lines = run_stage(root, job, host, recording, environment)
     if not host.leads:
         return code
-    store = ObjectStore(storage.child("objects"))
-    tracked = _send_recording(recording, store)
+    tracked = _send_recording(recording, folder)
     if code:
         return _fail(folder, environment, lines, code, tracked=tracked)
+    store = ObjectStore(storage.child("objects"))
     made = outputs(root, job.writes)
     verified = {entry["sha256"] for entry in listed.values()}
     doubted = [name_of(entry) for entry in made.values() if entry["sha256"] not in verified]
@@ -110,7 +111,7 @@ def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> i
     return 0
 
 
-def _send_recording(recording: Path, store: ObjectStore) -> Entry | None:
+def _send_recording(recording: Path, folder: Storage) -> Entry | None:
     """Send what the stage logged, if it did; return its size and SHA-256.
 
     Where that fails a line says so: the results are not lost to it.
@@ -122,7 +123,7 @@ def _send_recording(recording: Path, store: ObjectStore) -> Entry | None:
     try:
         if size > tracking.RECORDING_BYTES:
             raise OversizedFileError(RECORDING, size, tracking.RECORDING_BYTES)
-        store.upload({recording: entry}, "what was logged", doubted=None)
+        folder.put({recording_in(entry): recording}, "what was logged")
     except RenateStagesError as error:
         print(f"warning: what was logged is not in MLflow: {error}", flush=True)
         return None

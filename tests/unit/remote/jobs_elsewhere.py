@@ -13,6 +13,7 @@ from renate_stages.project import Project
 from renate_stages.remote.backend import JobState
 from renate_stages.remote.container.start import BEGIN
 from renate_stages.remote.job import FAILURE, OUTPUTS
+from renate_stages.remote.messages import recording_in
 from renate_stages.remote.objects import name_of
 
 MADE = {
@@ -61,7 +62,9 @@ class Place:
     def finish(self, folder: str, job: str) -> None:
         """Do what the job does: write its results, or why it failed."""
         own = self.bucket / folder
-        tracked = self.put(self.tracked) if self.tracked else None
+        tracked = files.entry_of(self.tracked) if self.tracked else None
+        if tracked:
+            files.write_text(own / recording_in(tracked), self.tracked.decode())
         told = {"job": job, "tracked": tracked}
         if self.failure is not None:
             (own / FAILURE).write_text(json.dumps({**told, **self.failure}))

@@ -12,7 +12,7 @@ import pytest
 from renate_stages import files
 from renate_stages.remote.container import __main__ as container
 from renate_stages.remote.container import start
-from renate_stages.remote.messages import JobDescription
+from renate_stages.remote.messages import JobDescription, recording_in
 from renate_stages.remote.objects import name_of
 
 WRITES = "import pathlib, sys; p = pathlib.Path('state'); p.mkdir(); (p / 'state.json').write_text"
@@ -146,7 +146,8 @@ def test_what_was_logged_is_sent_beside_the_results(machine, tmp_path):
     log = "import os; open(os.environ['RENATE_STAGES_TRACKING_FILE'], 'a').write('{}\\n'); "
     assert machine(log + STAGE) == 0
     entry = told(tmp_path, "outputs.json")["tracked"]
-    assert (tmp_path / "bucket" / "objects" / name_of(entry)).read_bytes() == b"{}\n"
+    folder = tmp_path / "bucket" / "jobs" / "train-0123"
+    assert (folder / recording_in(entry)).read_bytes() == b"{}\n"
     assert machine(log + FAILS) == 1
     assert told(tmp_path, "failure.json")["tracked"] == entry, "an earlier recording is gone"
 
