@@ -37,7 +37,7 @@ class OversizedFileError(RenateStagesError):
     def __init__(self, url: str, size: int, limit: int) -> None:
         super().__init__(
             f"{url} has at least {size} bytes; expected at most {limit}. It was not read.\n"
-            "To fix this: look who wrote it, and remove it."
+            "To fix this: find out who wrote it, and remove it."
         )
 
 

@@ -28,7 +28,7 @@ def test_nothing_is_logged_of_blocks_that_may_hold_secrets():
     content = {
         "data": {"arguments": {"database": f"postgresql://me:{SECRET}@host", "token": SECRET}},
         "remote": {
-            "url": f"s3://{SECRET}:{SECRET}@bucket",
+            "url": f"s3://{SECRET}/folder",
             "sagemaker": {"environment": {"API_KEY": SECRET}, "tags": {"owner": SECRET}},
         },
         "tracking": {"experiment": SECRET},
