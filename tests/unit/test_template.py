@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,7 @@ def test_what_a_contributor_chooses_is_no_part_of_a_shells_text(tmp_path, name):
         for step in job["steps"]:
             assert "${{" not in step.get("run", ""), step
             assert "${{" not in step.get("if", "")
+            subprocess.run(["bash", "-n"], input=step.get("run", ""), text=True, check=True)
 
 
 def test_a_pull_request_from_a_fork_gets_no_secrets_and_is_not_pushed_to(tmp_path):
