@@ -366,14 +366,15 @@ def copy_state(
     target: Annotated[str, typer.Argument(help="folder or URL where none is yet")],
 ) -> None:
     """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
+    from renate_stages.redaction import shown
     from renate_stages.remote import states
     from renate_stages.remote.progress import readable
 
-    moved = states.copy_state(source, target)
+    moved, place = states.copy_state(source, target), shown(target)
     if not moved.files:
-        print(f"this state is whole in {target} already")
+        print(f"this state is whole in {place} already")
         return
-    print(f"state copied to {target}: {moved.files} files travelled, {readable(moved.bytes)}")
+    print(f"state copied to {place}: {moved.files} files travelled, {readable(moved.bytes)}")
 
 
 @app.command()
