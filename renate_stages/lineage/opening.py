@@ -164,9 +164,9 @@ def unfinished(project: Project, number: int) -> list[str]:
         damaged = [
             f"{project.relative(folder)}/ is not what {pointer} names: `renate-stages verify --repair`"
             for pointer, folder in folders.items()
-            if pointer in changed
+            if "modified" in str(changed.get(pointer))
         ]
-        stale = f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`"
+        stale = f"the pipeline is not up to date ({', '.join(sorted(changed))}): `dvc repro`"
         reasons += damaged or [stale]
     return reasons + _overtaken(project, number) + uncommitted(project)
 
@@ -181,15 +181,15 @@ def _overtaken(project: Project, number: int) -> list[str]:
     return [f"{upstream} has update {there} open already: `git pull`"]
 
 
-def _changed_stages(project: Project) -> list[str]:
-    """Return what is not up to date, but not `export` if only the champion is another since.
+def _changed_stages(project: Project) -> dict[str, Any]:
+    """Return what is not up to date, and how, but not `export` if only the champion is another since.
 
     Its verdict is on the champion of its time; the next update is measured against the new one.
     """
     changed = json.loads(dvc(project, "status", "--json") or "{}")
     if changed.get("export") == [{"changed deps": {project.champion.name: "modified"}}]:
         del changed["export"]
-    return sorted(changed)
+    return changed
 
 
 def uncommitted(project: Project) -> list[str]:
