@@ -5,17 +5,21 @@ Everything heavy is imported inside a command: `renate-stages --help` answers at
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote, launch
-from renate_stages.errors import MissingFileError, RenateStagesError
+from renate_stages import cli_remote, launch, shortage
+from renate_stages.errors import (
+    FullDiskError,
+    MissingFileError,
+    OutOfMemoryError,
+    RenateStagesError,
+)
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
@@ -50,15 +54,26 @@ def guarded(work: Callable[[], object]) -> None:
         launch.let_others_speak(launch.MISTAKE)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if (found := _shortage(error)) is None:
+            launch.let_others_speak(launch.DEFECT)
             raise
-        print(f"error: nothing more can be written: {error}", file=sys.stderr)
-        print("Nothing half is left; make room and run `dvc repro` again.", file=sys.stderr)
-        sys.exit(1)
-    except Exception:
-        launch.let_others_speak(launch.DEFECT)
-        raise
+        launch.let_others_speak(launch.MISTAKE)
+        print(f"error: {found}", file=sys.stderr)
+        sys.exit(found.exit_code)
+
+
+def _shortage(error: Exception) -> RenateStagesError | None:
+    """Return what to say of a machine that has run out of disk or memory; None: it has not."""
+    found = shortage.cause(error)
+    if found is None:
+        return None
+    if isinstance(found, MemoryError):
+        return OutOfMemoryError(found)
+    interrupted = None
+    with suppress(RenateStagesError):
+        interrupted = Project.find().interrupted
+    return FullDiskError(found, interrupted)
 
 
 # -- stages ----------------------------------------------------------------------------------------
@@ -401,9 +416,10 @@ def should_update() -> None:
     """Say whether the prepared data calls for an update, and why: exit code 0 if so, 1 if not."""
     import time
 
-    from renate_stages import files, lineage
+    from renate_stages import lineage
     from renate_stages.errors import StaleDataMetricsError
     from renate_stages.params import Params
+    from renate_stages.shift.data_metrics import DataMetrics
     from renate_stages.shift.decision import decide
 
     project = Project.find()
@@ -411,8 +427,8 @@ def should_update() -> None:
     where, number = project.data_metrics, params.update.number
     if not where.is_file():
         raise MissingFileError(where, "`prepare` has not run", "run `dvc repro prepare`")
-    data = files.read_json(where)
-    if not isinstance(data, dict) or data.get("update") != number:
+    data = DataMetrics.read(where)
+    if data.update != number:
         raise StaleDataMetricsError(where, number)
     made = lineage.committed_at(project, params.update.parent) if params.update.parent else None
     decision = decide(params, data, None if made is None else (time.time() - made) / 86400)

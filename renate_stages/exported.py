@@ -6,17 +6,18 @@ With the model's files and the copy of the user's code beside it, it is all that
 from __future__ import annotations
 
 import filecmp
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files
+from renate_stages import files, typed
 from renate_stages.errors import MalformedFileError
+from renate_stages.typed import Content, Figure, UpdateNumber
 
 DESCRIPTION = "export.json"
 SCHEMA = 1
+CURE = "`renate-stages verify --repair` puts back the folder that Git names"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Exported:
             MalformedFileError: If it is missing, or not what `write` writes.
         """
         path = folder / DESCRIPTION
-        return cls._of(files.read_json(path), path)
+        return cls._of(files.read_json(path, CURE), path)
 
     @classmethod
     def parse(cls, content: bytes) -> Exported:
@@ -66,27 +67,22 @@ class Exported:
         Raises:
             MalformedFileError: If it is not what `write` writes.
         """
-        try:
-            return cls._of(json.loads(content), DESCRIPTION)
-        except (ValueError, RecursionError) as error:
-            raise MalformedFileError(DESCRIPTION, "JSON", str(error)) from error
+        return cls._of(typed.parse_json(content, DESCRIPTION, CURE), DESCRIPTION)
 
     @classmethod
     def _of(cls, content: Any, path: Path | str) -> Exported:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise MalformedFileError(path, "an exported model", f"expected schema {SCHEMA}")
-        kinds = {
-            "update": int,
-            "state": str,
-            "task_id": str,
-            "hyperparameters": dict,
-            "figures": dict,
-        }
-        wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
-        if wrong:
-            reason = f"lacks or has of another kind: {', '.join(wrong)}"
-            raise MalformedFileError(path, "an exported model", reason)
-        return cls(**{name: content[name] for name in kinds})
+            raise MalformedFileError(path, "an exported model", f"expected schema {SCHEMA}", CURE)
+        found = typed.checked(_Description, content, path, "an exported model", CURE)
+        return cls(**dict(found))
+
+
+class _Description(Content):
+    update: UpdateNumber
+    state: str
+    task_id: str
+    hyperparameters: dict[str, Any]
+    figures: dict[str, Figure]
 
 
 def is_same(one: Path, other: Path) -> bool:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from renate_stages import files
+from pydantic import Field
+
+from renate_stages import files, typed
 from renate_stages.errors import MissingExtraError
 from renate_stages.params import Params
 from renate_stages.state import SPLITS, State
+from renate_stages.typed import Content, Count
 from renate_stages.user_config import Transforms, UserConfig
 
 if TYPE_CHECKING:
@@ -29,6 +32,31 @@ LABELS = "labels.json"
 ONNX = "model.onnx"
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # those of the extra
 EXAMPLES = 8  # rows that the program is compared with the model on
+
+
+class _Tensor(Content):
+    dtype: str
+    name: str | None
+    shape: list[Count | None]
+
+
+class Described(Content):
+    """What `program.json` says: which inputs the program takes; None where there is none, and why."""
+
+    program: Literal["model.pt2"] | None
+    reason: str = ""
+    inputs: list[_Tensor] = Field(default=[])
+    outputs: list[_Tensor] = Field(default=[])
+
+
+def read_description(folder: Path) -> Described:
+    """Read `program.json` of an `export/`.
+
+    Raises:
+        MalformedFileError: If it is not what `write_program` writes.
+    """
+    path = folder / DESCRIPTION
+    return typed.read_json(Described, path, "an exported program", typed.RUN_AGAIN)
 
 
 def check_onnx(params: Params) -> None:

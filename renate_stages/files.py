@@ -21,7 +21,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from renate_stages.errors import FolderTakenError, MalformedFileError
+from renate_stages import shortage
+from renate_stages.errors import ConflictedFileError, FolderTakenError, MalformedFileError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,16 +46,72 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, cure: str | None = None) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        cure: One action that puts a wrong file right, for the error.
 
     Raises:
         MalformedFileError: If it is missing, not UTF-8 or not JSON, or nested without end.
+        ConflictedFileError: If Git left a merge conflict in it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MalformedFileError(path, "JSON", str(error)) from error
+        text = path.read_text(encoding="utf-8")
+        if has_conflict_marks(text):
+            raise ConflictedFileError(path)
+        return parse_json(text)
+    except OSError as error:
+        raise MalformedFileError(path, "JSON", str(error.strerror), cure) from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedFileError(path, "JSON", str(error), cure) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the content of JSON.
+
+    Raises:
+        ValueError: If it is no JSON, or has half of a character, which no text can hold.
+        RecursionError: If it is nested without end.
+    """
+    text = text if isinstance(text, str) else text.decode()
+    content = json.loads(text)
+    if has_half_characters(text, content):
+        raise ValueError("it has half of a character, such as \\ud800")
+    return content
+
+
+def has_half_characters(text: str, content: Any) -> bool:
+    """Return whether values have lone surrogates: they come from escapes, and cannot be written.
+
+    Args:
+        text: That was read; without escapes it has none.
+        content: What was read.
+    """
+    if "\\" not in text:
+        return False
+    waiting, seen = [content], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str) and any("\ud800" <= character <= "\udfff" for character in each):
+            return True
+        if isinstance(each, dict | list | tuple | set) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [*each, *each.values()] if isinstance(each, dict) else each
+    return False
+
+
+def has_conflict_marks(text: str) -> bool:
+    """Return whether Git left a merge conflict in a text."""
+    marks = iter(("<<<<<<< ", "=======", ">>>>>>> "))
+    mark = next(marks)
+    for line in text.splitlines() if mark in text else ():
+        if line == mark or (line.startswith(mark) and mark != "======="):
+            mark = next(marks, "")
+            if not mark:
+                return True
+    return False
 
 
 @contextmanager
@@ -76,7 +133,8 @@ def whole_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     with _held(beside):
         try:
-            yield beside
+            with shortage.explained(beside):
+                yield beside
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise

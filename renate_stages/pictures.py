@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from renate_stages import files
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import State
 
 CAPTIONS = {  # by the beginning of a file's name; {} is the metric that follows
@@ -63,9 +64,8 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
         if memory := composition(state.memory()):
             draw_memory(memory, folder / "memory.png")
             drawn.append(folder / "memory.png")
-        data = files.read_json(project.data_metrics) if project.data_metrics.is_file() else {}
-        shape = shape_of_inputs(state)
-        drawn += draw_shift(folder, project.feature_shift, data.get("shift", {}), shape)
+        shift = DataMetrics.read(project.data_metrics).shift
+        drawn += draw_shift(folder, project.feature_shift, shift, shape_of_inputs(state))
         drawn += draw_search(folder, trials, metric, lower_is_better=mode == "min")
     return [project.pictures / name / path.name for path in drawn]
 

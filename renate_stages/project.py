@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from renate_stages import files
+from renate_stages import files, shortage
 from renate_stages.errors import BusyError, InterruptedCommandError, NotAProjectError
 
 
@@ -181,7 +181,8 @@ class Project:
         shutil.rmtree(folder, ignore_errors=True)  # of a killed run
         folder.mkdir(parents=True)
         try:
-            yield folder
+            with shortage.explained(folder):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

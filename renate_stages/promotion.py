@@ -7,7 +7,6 @@ the run cache executes none.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,6 @@ from renate_stages.errors import (
     CommandError,
     MalformedFileError,
     NoEarlierChampionError,
-    NoVerdictError,
     PromotionRefusedError,
     RenateStagesError,
     UnknownUpdateError,
@@ -106,7 +104,7 @@ def demote(project: Project) -> Moved:
         NoEarlierChampionError: If no champion was replaced.
         CommandError: If neither cache nor remote has its model; nothing is changed then.
     """
-    before = ChampionPointer.read(project)
+    before, open_number = ChampionPointer.read(project), Params.load(project.params).update.number
     if not before.replaced:
         raise NoEarlierChampionError(before.label)
     now = lineage.crown(
@@ -115,7 +113,7 @@ def demote(project: Project) -> Moved:
         before.predecessor(),
         lambda pointer: f"Demote {before.label}; champion again: {pointer.label}",
     )
-    publish_aliases(project, now, Params.load(project.params).update.number)
+    publish_aliases(project, now, open_number)
     return Moved(now, before)
 
 
@@ -210,9 +208,11 @@ def _objections(
     forced = "`renate-stages promote --force` does it all the same"
     try:
         text = lineage.git(project, "show", f"{revision}:metrics/verdict.json")
-        verdict = Verdict.of(json.loads(text))
-    except (CommandError, ValueError, NoVerdictError):
+        verdict = Verdict.parse(text, "metrics/verdict.json")
+    except CommandError:
         return [f"{revision} has no verdict of the gate; {forced}"]
+    except MalformedFileError as error:
+        return [f"at {revision} {error}; {forced}"]
     # `git show` loses the final newline, which the file had.
     if hashlib.md5(f"{text}\n".encode()).hexdigest() != lineage.verdict_hash(lock):
         return [f"metrics/verdict.json at {revision} is not the one of its dvc.lock: `dvc repro`"]

@@ -7,14 +7,15 @@ registered model, from the files of any checkout: for results that came from DVC
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from renate_stages import exported_program, files, lineage, tracking
+from renate_stages import exported_program, lineage, tracking
 from renate_stages.errors import OtherUpdateError, PublishError
+from renate_stages.evaluation.plots import read_curves
+from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.pictures import pictures_at_hand
@@ -39,6 +40,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
 
     Raises:
         OtherUpdateError: The state is not that of the open update.
+        ChangedFolderError: `state/` or `export/` is not what `dvc.lock` names.
         PublishError: MLflow did not take something.
         RenateStagesError: A file is missing or cannot be read.
     """
@@ -47,24 +49,26 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
     made, number = state.provenance, params.update.number
     if made.update != number:
         raise OtherUpdateError(made.update, number)
+    for folder in (project.state, project.export):
+        lineage.check(project, folder)
     drawn = pictures_at_hand(project, params, state)
     if not params.tracking.enabled:
         say(OFF)
         return
     identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
-    program = files.read_json(project.export / exported_program.DESCRIPTION)
+    program = exported_program.read_description(project.export)
     model = params.tracking.registered_model
     with tracking.publication(project.root, identity, model, state.identity) as found:
         lacking = found.lacking
         if "figures" in lacking:
             found.log_parameters(logged_parameters(params))
-            summary = files.read_json(project.update_metrics)
-            log_figures(params, _curves(project), summary, found)
+            summary = read_update_metrics(project.update_metrics)
+            log_figures(params, read_curves(project.plots), summary, found)
             found.set_tags(state_tags(project, state))
         if "results" in lacking:
             log_results(project, drawn, found)
         version = new = None
-        if program["program"] is not None:
+        if program.program is not None:
             tags = {"update.number": number, **state_tags(project, state)}
             about = (
                 f"One version for each update of the experiment {params.tracking.experiment}. "
@@ -77,9 +81,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
                 found.point(CHALLENGER)
     say(f"run {identity.name}: " + ("published" if lacking else "is there already"))
     if version is None:
-        say(
-            f"no model version: there is no export/{exported_program.PROGRAM} ({program['reason']})"
-        )
+        say(f"no model version: there is no export/{exported_program.PROGRAM} ({program.reason})")
     else:
         say(f"{model}, version {version}: " + ("published" if new else "is there already"))
 
@@ -172,11 +174,3 @@ def note(project: Project) -> str:
     verdict, *sections = body.split("\n## ")
     told = [verdict, *(section.partition("\n")[2] for section in sections[:2])]
     return "\n\n".join(part.strip() for part in told).strip()
-
-
-def _curves(project: Project) -> list[dict[str, float]]:
-    with (project.plots / "learning_curve.csv").open(encoding="utf-8", newline="") as stream:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(stream)
-        ]

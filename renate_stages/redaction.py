@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from urllib.parse import unquote_plus, urlsplit
 
 HIDDEN = "***"
@@ -14,7 +15,8 @@ QUERY_SHOWN = frozenset(
 OBJECT_STORES = frozenset({"file", "gcs", "gs", "models", "runs", "s3", "s3a"})
 """Schemes whose paths may contain '@': without a colon before it, it ends no user name."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BEFORE_SCHEME = re.compile(r"[^A-Za-z0-9+.-]")
+_LETTER = re.compile(r"[A-Za-z]")
 _AUTHORITY = re.compile(r"[^/?#\s]*")
 _TOKEN = re.compile(r"[^\s\"'<>`]*")
 _PUNCTUATION = ").,;:'\"`>}!"
@@ -30,16 +32,30 @@ def hide_secrets(text: str) -> str:
     Args:
         text: An address, or any text with addresses in it.
     """
-    found = list(_SCHEME.finditer(text))
+    found = list(_addresses(text))
     if not found:
         return text
-    pieces = [text[: found[0].start()]]
-    ends = [*(each.start() for each in found[1:]), len(text)]
-    for match, end in zip(found, ends, strict=True):
-        line, newline, below = text[match.end() : end].partition("\n")
-        without = _without_query(_without_user(match[1].lower(), line))
-        pieces += [match.group(), without, newline, below]
+    pieces = [text[: found[0][0]]]
+    ends = [*(start for start, _ in found[1:]), len(text)]
+    for (start, scheme), end in zip(found, ends, strict=True):
+        head = f"{scheme}://"
+        line, newline, below = text[start + len(head) : end].partition("\n")
+        without = _without_query(_without_user(scheme.lower(), line))
+        pieces += [head, without, newline, below]
     return "".join(pieces)
+
+
+def _addresses(text: str) -> Iterator[tuple[int, str]]:
+    """Yield where each URL in a text begins, and its scheme; in linear time, also without any."""
+    after = 0
+    while (mark := text.find("://", after)) >= 0:
+        word = text[after:mark][::-1]
+        border = _BEFORE_SCHEME.search(word)
+        run = (word[: border.start()] if border else word)[::-1]
+        if letter := _LETTER.search(run):
+            scheme = run[letter.start() :]
+            yield mark - len(scheme), scheme
+        after = mark + len("://")
 
 
 def _without_user(scheme: str, line: str) -> str:

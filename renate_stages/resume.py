@@ -25,7 +25,7 @@ import pytorch_lightning
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from renate_stages import __version__, files
+from renate_stages import __version__, files, shortage
 from renate_stages.callbacks import is_last_epoch
 from renate_stages.learners.base import Learner
 from renate_stages.ranks import of_all, of_the_first, ranks
@@ -96,6 +96,7 @@ class Resume:
             if not {"state_dict", "loops", STATE} <= found.keys():
                 raise KeyError(STATE)
         except Exception as error:  # noqa: BLE001 -- torch's reader fails in many ways
+            shortage.reraise(error)
             kind = type(error).__name__
             print(f"warning: {self.file} cannot be read ({kind}): trained anew", file=sys.stderr)
             self.file.unlink()
@@ -153,7 +154,8 @@ class CheckpointWriter(Callback):
             return
         self.resume.folder.mkdir(parents=True, exist_ok=True)
         beside = self.resume.file.with_name(f".{NAME}.{os.getpid()}.new")
-        trainer.save_checkpoint(beside)  # all processes take part, and the first writes
+        with shortage.explained(self.resume.folder):
+            trainer.save_checkpoint(beside)  # all processes take part, and the first writes
         if trainer.is_global_zero:
             beside.replace(self.resume.file)
         self.last = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -49,7 +48,7 @@ def parse(text: str, source: Path | str) -> Any:
     """
     from ruamel.yaml import YAML
 
-    if re.search(r"^<{7} .*^={7}$.*^>{7} ", text, re.MULTILINE | re.DOTALL):
+    if files.has_conflict_marks(text):
         raise ConflictedFileError(source)
     try:
         content = YAML(typ="safe", pure=True).load(text)
@@ -57,6 +56,8 @@ def parse(text: str, source: Path | str) -> Any:
         raise MalformedFileError(source, "YAML", str(error)) from error
     if "*" in text and _values(content, {}) > MOST_VALUES:
         raise MalformedFileError(source, "YAML", "its aliases make it far too large")
+    if files.has_half_characters(text, content):
+        raise MalformedFileError(source, "YAML", "it has half of a character, such as \\ud800")
     return content
 
 

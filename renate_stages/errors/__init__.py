@@ -61,6 +61,7 @@ from renate_stages.errors.forgetting import (
     NothingToForgetError,
     StillHeldError,
 )
+from renate_stages.errors.machine import FullDiskError, OutOfMemoryError
 from renate_stages.errors.processes import (
     LostProcessError,
     ProcessCountError,
@@ -173,6 +174,7 @@ __all__ = [
     "ForeignDataError",
     "ForeignFolderError",
     "ForkServerError",
+    "FullDiskError",
     "GitBusyError",
     "GitNotReadyError",
     "HalfDoneError",
@@ -220,6 +222,7 @@ __all__ = [
     "NotInstalledHereError",
     "NothingToForgetError",
     "OtherUpdateError",
+    "OutOfMemoryError",
     "OversizedFileError",
     "ParentExistsError",
     "PlaceTakenError",

@@ -35,7 +35,7 @@ def verdict(
     headline = figures.get(metric, {})
     lines = [_new_and_old(metric, before, after, update, old)]
     higher = evaluation.mode == "max"
-    if headline.get("change") is not None:
+    if headline.get("change") is not None and headline.get("overall") is not None:
         lines.insert(0, _word(headline, metric, len(after), higher=higher))
         lines[-1] += _on_earlier(headline, higher=higher)
         if flips := _flips(figures):
@@ -72,14 +72,14 @@ def _judged(change: float, ends: Mapping[str, Any], *, higher: bool) -> str:
 
 
 def _between(ends: Mapping[str, float | None], sign: str = "") -> str:
-    if ends.get("low") is None:
+    if ends.get("low") is None or ends.get("high") is None:
         return ""
     return f"95 % interval {ends['low']:{sign}.4f} to {ends['high']:{sign}.4f}"
 
 
 def _flips(figures: Mapping[str, Any]) -> str:
-    shares = figures.get("flips", {})
-    if shares.get("negative") is None:
+    shares = figures.get("flips") or {}
+    if shares.get("negative") is None or shares.get("positive") is None:
         return ""
     return (
         f"Of all examples, {100 * shares['negative']:.1f} % were right and are now wrong, "

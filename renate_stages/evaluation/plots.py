@@ -6,7 +6,7 @@ to MLflow and into the report. Nothing here needs torch, and only `draw` needs m
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from renate_stages import files
+from renate_stages import files, typed
+from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.history import EvaluationHistory, csv_text
 
@@ -87,6 +88,23 @@ def write_plot_data(
     return [folder / name for name in texts]
 
 
+def read_curves(folder: Path) -> list[dict[str, float]]:
+    """Return what training measured after each epoch, as `learning_curve.csv` has it.
+
+    Args:
+        folder: Where `write_plot_data` wrote.
+
+    Raises:
+        MalformedFileError: If it is not what was written.
+    """
+    path = folder / "learning_curve.csv"
+    rows = typed.read_table(path, {"epoch": int}, "plot data", typed.RUN_AGAIN, rest=float)
+    known = [{n: value for n, value in row.items() if not math.isnan(value)} for row in rows]
+    if not all(math.isfinite(row.get("step", math.nan)) for row in known):
+        raise MalformedFileError(path, "plot data", "it has no step for an epoch", typed.RUN_AGAIN)
+    return known
+
+
 def draw(
     folder: Path,
     history: EvaluationHistory,
@@ -118,12 +136,11 @@ def draw(
         figures[f"holdouts_{_file_name(metric)}"] = _lines(metric, matrix)
     table = plot_data / f"{TRADE_OFF}.csv" if plot_data is not None else None
     if table is not None and table.is_file():
-        with table.open(encoding="utf-8", newline="") as stream:
-            rows = [
-                {k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(stream)
-            ]
-        for metric in (name.removeprefix("old_") for name in rows[0] if name.startswith("old_")):
-            if f"new_{metric}" in rows[0]:
+        columns = {"coefficient": float, "chosen": float}
+        rows = typed.read_table(table, columns, "plot data", typed.RUN_AGAIN, rest=float)
+        known = rows[0] if rows else {}
+        for metric in (name.removeprefix("old_") for name in known if name.startswith("old_")):
+            if f"new_{metric}" in known:
                 figures[f"{TRADE_OFF}_{_file_name(metric)}"] = _trade_off(metric, rows)
     return [print_figure(folder / f"{name}.png", figure) for name, figure in figures.items()]
 

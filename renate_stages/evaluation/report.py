@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from renate_stages.evaluation.change import verdict
 from renate_stages.gate.verdict import section
 from renate_stages.redaction import hide_secrets
+from renate_stages.shift.data_metrics import DataMetrics
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from renate_stages.gate.verdict import Verdict
     from renate_stages.params import EvaluationParams
     from renate_stages.state import State
+    from renate_stages.tuning.outcome import Search
 
 WEAKEST = 5  # parts that the report names
+UNKNOWN = "unknown"  # of a figure that is not finite
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Findings:
     """What the stages found of an update; empty where an older project lacks it.
 
     Args:
-        data: What `prepare` says of the data, as in `metrics/data.json`.
-        search: What `tune` says of its search, as in `work/tuning/search.json`.
+        data: What `prepare` says of the data.
+        search: What `tune` says of its search; None without one.
         figures: What `train` measured, as in `metrics/update.json`.
         hyperparameters: Those that the model was trained with.
         parent: Number of the update that this one starts from; 0: none that has plots.
@@ -35,8 +38,8 @@ class Findings:
         pictures: A line of Markdown for each, which links it.
     """
 
-    data: Mapping[str, Any] = field(default_factory=dict)
-    search: Mapping[str, Any] = field(default_factory=dict)
+    data: DataMetrics = field(default_factory=DataMetrics)
+    search: Search | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     parent: int = 0
@@ -107,24 +110,28 @@ def model_card(state: State, evaluation: EvaluationParams) -> str:
     )
 
 
-def _data(data: Mapping[str, Any]) -> list[str]:
+def _data(data: DataMetrics) -> list[str]:
     """Say what came in, and whether it is like what the parent knows."""
+    splits = {"train": data.train, "val": data.val, "test": data.test}
     rows = [
-        (split, data[split]["rows"], len(data[split].get("classes", {})) or "no labels")
-        for split in ("train", "val", "test")
-        if split in data
+        (name, split.rows, len(split.classes) or "no labels")
+        for name, split in splits.items()
+        if split is not None
     ]
     if not rows:
         return []
-    shift = data.get("shift", {})
     said = ["## Data", "", *_table(("split", "examples", "classes"), rows), ""]
-    if shift.get("tests"):
+    if data.shift is not None and data.shift.tests:
         tests = [
-            (name, f"{each['corrected_p_value']:.2g}", each["effect_size"])
-            for name, each in shift["tests"].items()
+            (
+                name,
+                UNKNOWN if (p := each.corrected_p_value) is None else f"{p:.2g}",
+                UNKNOWN if each.effect_size is None else each.effect_size,
+            )
+            for name, each in data.shift.tests.items()
         ]
         said += [
-            f"Shift against the parent: {shift['alarms']} of {len(tests)} tests alarm.",
+            f"Shift against the parent: {data.shift.alarms} of {len(tests)} tests alarm.",
             "",
             *_table(("test", "corrected p-value", "effect size"), tests),
             "",
@@ -137,27 +144,27 @@ def _hyperparameters(values: Mapping[str, Any]) -> list[str]:
     return ["## Hyperparameters", "", *_table(("name", "value"), rows), ""] if rows else []
 
 
-def _search(search: Mapping[str, Any]) -> list[str]:
+def _search(search: Search | None) -> list[str]:
     """Say how the hyperparameters were chosen; nothing where they are constants."""
-    if not search.get("searched"):
+    if search is None:
         return []
-    best, objective = search["best"], search["objective"]
-    trials = ", ".join(f"{count} {status}" for status, count in search["trials"].items())
+    best, objective = search.best, search.objective
+    trials = ", ".join(f"{count} {status}" for status, count in search.trials.items())
     over = {"union": "all updates'", "new": "this update's", "weighted": "all updates', weighted,"}
-    reasons = search["not_repeatable_because"]
+    reasons = search.not_repeatable_because
     repeatable = "The same inputs give the same search."
     if reasons:
         repeatable = f"The search need not find the same again: {'; '.join(reasons)}."
     rows = [
-        ("scheduler", search["scheduler"]),
+        ("scheduler", search.scheduler),
         ("trials", trials),
-        ("epochs of all trials", search["epochs"]),
-        ("ended by", search["ended_by"]),
-        ("best", f"trial {best['trial']}, after epoch {best['epoch']}"),
-        (f"its {objective['metric']} on {over[objective['over']]} validation data", best["value"]),
-        *((f"`{name}`", value) for name, value in best["configuration"].items()),
+        ("epochs of all trials", search.epochs),
+        ("ended by", search.ended_by),
+        ("best", f"trial {best.trial}, after epoch {best.epoch}"),
+        (f"its {objective.metric} on {over[objective.over]} validation data", best.value),
+        *((f"`{name}`", value) for name, value in best.configuration.items()),
     ]
-    history = [f"- {note}" for note in search["history"]] or ["No earlier trials were used."]
+    history = [f"- {note}" for note in search.history] or ["No earlier trials were used."]
     return ["## Search", "", *_table(("what", "value"), rows), "", *history, "", repeatable, ""]
 
 
@@ -188,7 +195,7 @@ def _holdout_table(
 ) -> list[str]:
     """Tell the new model's figures beside the parent's, and the champion's where it is another."""
     before = history.matrix(metric, "before").get(update, {})
-    flips = figures.get("flips", {}).get("holdout", {})
+    flips = (figures.get("flips") or {}).get("holdout", {})
     parent_serves = measured is not None and measured.relation == "parent"
     champion: dict[int, float] = {}
     if measured is not None and measured.champion and not parent_serves:
@@ -199,8 +206,9 @@ def _holdout_table(
         gain = "" if start is None else f"{after - start:+.4f}"
         row = [f"update {holdout}", "" if start is None else f"{start:.4f}", after, gain]
         if flips:
-            changed = flips[str(holdout)]
-            row += [f"{100 * changed[side]:.1f} %" for side in ("negative", "positive")]
+            changed = flips.get(str(holdout), {})
+            shares = [changed.get(side) for side in ("negative", "positive")]
+            row += [UNKNOWN if share is None else f"{100 * share:.1f} %" for share in shares]
         if champion:
             row += [champion[holdout], f"{after - champion[holdout]:+.4f}"]
         rows.append(row)
@@ -226,7 +234,7 @@ def _weakest(figures: Mapping[str, Any]) -> list[str]:
 def _told(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
     """Return calibration and what training took; seconds and memory differ from run to run."""
     rows: list[tuple[str, object]] = []
-    error = figures.get("calibration", {}).get("error")
+    error = (figures.get("calibration") or {}).get("error")
     if error is not None:
         rows.append(("expected calibration error", error))
     rows += [(f"{name} of training", count) for name, count in figures.get("training", {}).items()]

@@ -6,7 +6,6 @@ tuning_importance.png   how strongly the objective follows each hyperparameter
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from renate_stages import typed
 from renate_stages.evaluation.plots import COLOURS, new_figure, print_figure
 
 BESIDE = ("trial", "status", "epochs", "value")  # columns that are no hyperparameters
-Rows = Sequence[Mapping[str, str]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def draw_search(
@@ -36,12 +36,12 @@ def draw_search(
     """
     if not trials.is_file():
         return []
-    with trials.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["value"]]
+    rows = typed.read_table(trials, {"value": float}, "plot data", typed.RUN_AGAIN)
+    rows = [row for row in rows if math.isfinite(row["value"])]
     names = [n for n in rows[0] if n not in BESIDE] if rows else []
     searched = {n: places([row[n] for row in rows]) for n in names}
     searched = {name: place for name, place in searched.items() if len(set(place)) > 1}
-    values = np.array([float(row["value"]) for row in rows])
+    values = np.array([row["value"] for row in rows])
     if len(rows) < 3 or not searched or np.ptp(values) == 0:
         return []
     goodness = -values if lower_is_better else values
@@ -105,7 +105,7 @@ def _parallel(
     for place, name in enumerate(names):
         axes.axvline(place, color="#999999", linewidth=0.8, zorder=0)
         for height, row in _ends(searched.get(name, list(reached))):
-            text = _short(rows[row][name])
+            text = _short(str(rows[row][name]))
             axes.annotate(text, (place, height), (4, 0), textcoords="offset points", fontsize=8)
     axes.set_xticks(range(len(names)), [*searched, metric], rotation=20, ha="right")
     axes.set_yticks([])

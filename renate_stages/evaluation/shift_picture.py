@@ -5,7 +5,7 @@ shift_features.png     a bar for each of the most shifted features, and where th
 
 from __future__ import annotations
 
-import csv
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from renate_stages import typed
 from renate_stages.evaluation.plots import COLOURS, READABLE, new_figure, print_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from renate_stages.shift.data_metrics import ShiftFigures
+
 CHANNELS = 4  # so many at most; an axis of that size, first or last, is that of colours
 PLACE = re.compile(r"\[(\d+(?:, \d+)+)\]")
-Rows = Sequence[Mapping[str, str]]
+COLUMNS = {"feature": str, "distance": float, "p_value": float, "mean_change": float}
+Rows = Sequence[Mapping[str, Any]]
 
 
 def draw_shift(
     folder: Path,
     features: Path,
-    figures: Mapping[str, Any],
+    figures: ShiftFigures | None,
     shape: tuple[int, ...] = (),
 ) -> list[Path]:
     """Draw what `prepare` says of each feature; nothing where it compared none.
@@ -35,7 +39,7 @@ def draw_shift(
     Args:
         folder: Made if it is missing.
         features: `metrics/shift.csv`; may be missing.
-        figures: What `metrics/data.json` has under `shift`.
+        figures: Of `metrics/data.json`; None where nothing was compared.
         shape: Of an example's inputs, where they are one array: in an image places are shown too.
 
     Returns:
@@ -43,12 +47,11 @@ def draw_shift(
     """
     if not features.is_file():  # of an older release
         return []
-    with features.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    told = figures.get("features")
+    rows = typed.read_table(features, COLUMNS, "the shift of features", typed.RUN_AGAIN)
+    told = figures.features if figures is not None else None
     if not rows or not told:
         return []
-    figure = _figure(rows, told["shifted"], told["compared"], _places(rows, shape))
+    figure = _figure(rows, told.shifted, told.compared, _places(rows, shape))
     return [print_figure(folder / "shift_features.png", figure)]
 
 
@@ -69,12 +72,12 @@ def _bars(axes: Axes, rows: Rows, shifted: int) -> None:
     """The first so many differ; beside each its p-value, and which way its mean went."""
     from matplotlib.patches import Patch
 
-    distances = [float(row["distance"]) for row in rows]
+    distances = [row["distance"] for row in rows]
     colours = [COLOURS[0] if place < shifted else "#bbbbbb" for place in range(len(rows))]
     axes.barh(range(len(rows)), distances, color=colours)
     for place, (distance, row) in enumerate(zip(distances, rows, strict=True)):
-        change = round(float(row["mean_change"]), 2) + 0.0  # no -0.00
-        text = f"{_p_value(float(row['p_value']))}, mean {change:+.2f} sd"
+        change = round(row["mean_change"], 2) + 0.0  # no -0.00
+        text = f"{_p_value(row['p_value'])}, mean {change:+.2f} sd"
         where = (distance, place)
         axes.annotate(
             text, where, (4, 0), textcoords="offset points", va="center", fontsize="small"
@@ -119,10 +122,10 @@ def _places(rows: Rows, shape: tuple[int, ...]) -> np.ndarray | None:
     found = np.full([shape[axis] for axis in sides], np.nan)
     for row, match in zip(rows, matched, strict=True):
         place = [int(each) for each in match[1].split(",")] if match else []
-        if len(place) != len(shape):
+        if len(place) != len(shape) or any(map(operator.ge, place, shape)):
             return None
         pixel = tuple(place[axis] for axis in sides)
-        found[pixel] = np.fmax(found[pixel], float(row["distance"]))
+        found[pixel] = np.fmax(found[pixel], row["distance"])
     return found
 
 

@@ -8,7 +8,6 @@ forgetting_<m>.png     the headline metric's forgetting after each update
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from renate_stages import typed
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.plots import COLOURS, MARKERS, READABLE, new_figure, print_figure
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Rows = Sequence[Mapping[str, str]]
+COLUMNS: dict[str, dict[str, type]] = {
+    "confusion": {"actual": int, "predicted": int},
+    "classes": {"class": str, "accuracy": float, "rows": int},
+    "learning_curve": {"epoch": int},
+}
+Rows = Sequence[Mapping[str, Any]]
 
 
 def draw_update(
@@ -48,9 +53,7 @@ def draw_update(
         The files written.
     """
     figures: dict[str, Figure] = {}
-    confusion, classes, curve = (
-        _read(plot_data / f"{name}.csv") for name in ("confusion", "classes", "learning_curve")
-    )
+    confusion, classes, curve = (_read(plot_data / f"{name}.csv") for name in COLUMNS)
     if confusion:
         figures["confusion"] = _confusion(confusion)
     if classes:
@@ -69,13 +72,12 @@ def draw_update(
 def _read(path: Path) -> Rows:
     if not path.is_file():  # of an older release
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return typed.read_table(path, COLUMNS[path.stem], "plot data", typed.RUN_AGAIN, rest=float)
 
 
 def _confusion(rows: Rows) -> Figure:
     """Each row of the matrix is shared out: dark is none of a class's examples, bright is all."""
-    pairs = np.array([(int(row["actual"]), int(row["predicted"])) for row in rows])
+    pairs = np.array([(row["actual"], row["predicted"]) for row in rows])
     labels = np.unique(pairs)
     places = np.searchsorted(labels, pairs)
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
@@ -106,7 +108,7 @@ def _confusion(rows: Rows) -> Figure:
 def _classes(rows: Rows) -> Figure:
     """A bar for each class, the worst named."""
     names = [row["class"] for row in rows]
-    values = np.array([float(row["accuracy"]) for row in rows])
+    values = np.array([row["accuracy"] for row in rows])
     figure = new_figure(width=6, height=1.3 + 0.26 * min(max(len(rows), 3), 2 * READABLE))
     axes: Axes = figure.add_subplot()
     axes.barh(range(len(rows)), values, color=COLOURS[0])
@@ -132,7 +134,7 @@ def _learning_curve(rows: Rows) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     names = [name for name in rows[0] if name not in ("epoch", "step")]
-    epochs = [int(row["epoch"]) for row in rows]
+    epochs = [row["epoch"] for row in rows]
     panels = [
         (title, found)
         for title, found in (
@@ -145,7 +147,7 @@ def _learning_curve(rows: Rows) -> Figure:
     every: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, found) in zip(every, panels, strict=True):
         for place, name in enumerate(found):
-            values = [float(row[name] or "nan") for row in rows]
+            values = [row[name] for row in rows]
             marker = MARKERS[place // len(COLOURS) % len(MARKERS)]
             colour = COLOURS[place % len(COLOURS)]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=name)

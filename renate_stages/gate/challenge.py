@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renate_stages import optimization
+from renate_stages import optimization, shortage
 from renate_stages.data import StoredDataset
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
@@ -63,6 +63,7 @@ def challenge(
                 deployed, champion.hyperparameters, project.champion, width
             )
     except Exception as error:  # noqa: BLE001 -- whatever an old model does with new data
+        shortage.reraise(error)
         told = str(error).replace(f"{project.root}/", "")
         return replace(found, problem=told)
     return replace(found, champion=old)

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files
+from pydantic import model_validator
+
+from renate_stages import files, typed
 from renate_stages.errors import NoVerdictError
 from renate_stages.evaluation.comparison import within_noise
 from renate_stages.gate.figures import Measured, difference, figure, rounded
 from renate_stages.gate.parts import KINDS, Part, absent, accuracies
 from renate_stages.gate.rules import FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
+from renate_stages.typed import Content, Figure, Finite, UpdateNumber
 
 NOT_KNOWN = "not known"
 ITSELF = (
@@ -24,6 +27,39 @@ ITSELF = (
     "on: `git show COMMIT:reports/update.md`, with the commit that `renate-stages champion` names."
 )
 COLUMNS = ("rule", "allowed", "update", "champion", "change (95 %)", "verdict")
+
+
+class _Outcome(Content):
+    """How a rule ended; see `_outcome_of`."""
+
+    value: Figure
+    champion: Figure
+    low: Figure
+    high: Figure
+    at: int | str | None
+    allowed: Finite
+    margin: Figure
+    passed: bool
+    why: str | None = None
+
+
+class _Content(Content):
+    """The file; what an older release did not write has a default."""
+
+    passed: bool
+    update: UpdateNumber
+    champion_update: UpdateNumber
+    is_champion: bool = False
+    problem: str | None = None
+    rules: dict[str, dict[str, _Outcome]]
+    figures: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _agrees_with_its_rules(self) -> _Content:
+        each = [outcome.passed for limits in self.rules.values() for outcome in limits.values()]
+        if self.passed != all(each):
+            raise ValueError(f"passed is {self.passed}, and its rules say {all(each)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -56,22 +92,25 @@ class Verdict:
         """Read `metrics/verdict.json`.
 
         Raises:
-            NoVerdictError: If there is none, or it is not one.
+            NoVerdictError: If there is none.
+            MalformedFileError: If it is something else.
         """
         if not path.is_file():
             raise NoVerdictError(f"{path.name} is missing")
-        return cls.of(files.read_json(path))
+        return cls._of(files.read_json(path, typed.RUN_AGAIN), path)
 
     @classmethod
-    def of(cls, content: Any) -> Verdict:
-        """Check what was read.
+    def parse(cls, text: str, where: str) -> Verdict:
+        """Read the text of `metrics/verdict.json`, from the place that errors name.
 
         Raises:
-            NoVerdictError: If it is not a verdict.
+            MalformedFileError: If it is something else.
         """
-        needed = {"passed", "update", "champion_update", "rules", "figures"}
-        if not isinstance(content, dict) or not needed <= content.keys():
-            raise NoVerdictError("verdict.json is no verdict")
+        return cls._of(typed.parse_json(text, where, typed.RUN_AGAIN), where)
+
+    @classmethod
+    def _of(cls, content: Any, where: Path | str) -> Verdict:
+        typed.checked(_Content, content, where, "a verdict of the gate", typed.RUN_AGAIN)
         return cls(content)
 
     @property

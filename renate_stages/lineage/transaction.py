@@ -155,16 +155,19 @@ def changing(
 
     Raises:
         GitNotReadyError: If Git cannot make a commit or a signed tag; nothing is changed then.
+        CommandError: If DVC cannot be run, as with wrong settings; nothing is changed then.
         RenateStagesError: What the block raised; nothing is changed then either.
     """
     check_git(project)
+    if pointers := tuple(pointers):
+        dvc(project, "config", "--list")  # fails where DVC could not put the folders in place
     intent = Intent(
         command=command,
         head=git(project, "rev-parse", "HEAD"),
         place=git(project, "symbolic-ref", "--quiet", "--short", "HEAD", check=False)
         or git(project, "rev-parse", "HEAD"),
         files=tuple(changes),
-        pointers=tuple(pointers),
+        pointers=pointers,
         tag=tag,
         branch=branch,
         start=start,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from renate_stages import files
+from renate_stages import files, shortage
 from renate_stages.models.program import CLOSE, Program, UnexportableModelError
 
 
@@ -62,6 +62,7 @@ def write_onnx(program: Program, batch: Any, path: Path) -> None:
     except Exception as error:  # of a user's model, PyTorch's converter and ONNX Runtime
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink()
+        shortage.reraise(error)
         if isinstance(error, UnexportableModelError):
             raise
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]

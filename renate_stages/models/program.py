@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from renate_stages import files
+from renate_stages import files, shortage
 from renate_stages.models.module import RenateModule
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # of a program's outputs to its model's, in float32
@@ -95,6 +95,7 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
                 for one, other in zip(_tensors(given), _tensors(expected), strict=True)
             )
     except Exception as error:  # whatever a user's code and PyTorch's tracer make of each other
+        shortage.reraise(error)
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise UnexportableModelError(reason) from error
     if not same:

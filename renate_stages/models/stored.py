@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from renate_stages import files
+from renate_stages import files, shortage
 from renate_stages.errors import MalformedFileError, ModelMismatchError
 from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
 from renate_stages.user_config import UserConfig
@@ -78,7 +78,8 @@ def checkpoint_of(folder: Path) -> Iterator[Path]:
     """Yield a passing file in torch's format with a stored model's state dict."""
     with tempfile.TemporaryDirectory(prefix="renate-stages-") as scratch:
         path = Path(scratch) / "model.ckpt"
-        write_checkpoint(folder, path)
+        with shortage.explained(path.parent):
+            write_checkpoint(folder, path)
         yield path
 
 

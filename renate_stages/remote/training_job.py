@@ -5,16 +5,18 @@ The workplace of the job is made a project, and its stages `tune` and `train` ru
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from renate_stages import files, yaml_file
+from renate_stages.evaluation.plots import read_curves
+from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import elsewhere
 from renate_stages.stages import tune
+from renate_stages.tuning.outcome import SEARCH, Search
 
 CONFIG = "renate_config.py"
 PIPELINE: dict[str, Any] = {
@@ -86,16 +88,15 @@ def run(project: Project, params: Params, target: Path | None) -> dict[str, Any]
     else:
         tune.run(project, lambda said: None)
     elsewhere.run(project, params, "train")
-    with (project.plots / "learning_curve.csv").open(encoding="utf-8", newline="") as stream:
-        rows = [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(stream)]
+    rows = read_curves(project.plots)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         project.state.rename(target)
-    search = project.tuning / "search.json"
+    search = Search.read(project.tuning / SEARCH)
     return {
-        "summary": files.read_json(project.update_metrics),
+        "summary": read_update_metrics(project.update_metrics),
         "curves": rows,
         "tables": {},
         "chosen": read_tuned(project.tuned),
-        "search": files.read_json(search) if params.search_space else {},
+        "search": {"searched": True, **search.model_dump()} if search is not None else {},
     }

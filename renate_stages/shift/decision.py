@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from renate_stages.params import Params
+from renate_stages.shift.data_metrics import DataMetrics, ShiftFigures
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Decision:
     rulings: tuple[Ruling, ...]
 
 
-def decide(params: Params, data: Mapping[str, Any], age: float | None) -> Decision:
+def decide(params: Params, data: DataMetrics, age: float | None) -> Decision:
     """Apply the policy; what is unknown does not call for an update.
 
     Where there is no earlier update to compare with, one is called for.
 
     Args:
         params: With the policy, and the metric of a drop.
-        data: The content of `metrics/data.json`.
+        data: Of the update.
         age: Days since the parent was made; None: unknown.
     """
-    if not params.update.parent and "model" not in data.get("shift", {}):
+    if not params.update.parent and (data.shift is None or data.shift.model is None):
         return Decision(
             True, (Ruling("first", True, "there is no earlier update to compare with"),)
         )
@@ -61,14 +61,14 @@ def decide(params: Params, data: Mapping[str, Any], age: float | None) -> Decisi
     return Decision(combined, rulings)
 
 
-def _rulings(params: Params, data: Mapping[str, Any], age: float | None) -> Iterator[Ruling]:
-    policy = params.should_update
+def _rulings(params: Params, data: DataMetrics, age: float | None) -> Iterator[Ruling]:
+    policy, figures = params.should_update, data.shift or ShiftFigures()
     if policy.shift:
-        yield _shift(params, data)
+        yield _shift(params, figures)
     if policy.performance_drop is not None:
-        yield _performance_drop(params, data, policy.performance_drop)
+        yield _performance_drop(params, figures, policy.performance_drop)
     if policy.amount_of_data is not None:
-        rows = data["train"]["rows"]
+        rows = data.train.rows if data.train else 0
         reason = f"{rows} new training rows, and {policy.amount_of_data} call for an update"
         yield Ruling("amount_of_data", rows >= policy.amount_of_data, reason)
     if policy.age is not None:
@@ -77,25 +77,29 @@ def _rulings(params: Params, data: Mapping[str, Any], age: float | None) -> Iter
         yield Ruling("age", None if age is None else age >= policy.age, reason)
 
 
-def _shift(params: Params, data: Mapping[str, Any]) -> Ruling:
-    figures = data.get("shift", {})
-    tests = figures.get("tests")
-    if not tests:
+def _shift(params: Params, figures: ShiftFigures) -> Ruling:
+    if not figures.tests:
         return Ruling("shift", None, "metrics/data.json has no shift tests")
     alpha = params.shift.alpha
     each = [
-        f"{name} p {test['corrected_p_value']:.2g}, effect {test['effect_size']:.2g}"
-        for name, test in tests.items()
+        f"{name} p {_shown(test.corrected_p_value)}, effect {_shown(test.effect_size)}"
+        for name, test in figures.tests.items()
     ]
-    fires = any(test["corrected_p_value"] <= alpha for test in tests.values())
+    known = [p for t in figures.tests.values() if (p := t.corrected_p_value) is not None]
+    fires = any(p <= alpha for p in known)
+    if not fires and len(known) < len(figures.tests):  # one that gave no figure may have found one
+        return Ruling("shift", None, "; ".join(each))
     said = f"at level {alpha:g}" if fires else f"none at level {alpha:g}"
     return Ruling("shift", fires, f"{'; '.join(each)} ({said})")
 
 
-def _performance_drop(params: Params, data: Mapping[str, Any], most: float) -> Ruling:
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2g}"
+
+
+def _performance_drop(params: Params, figures: ShiftFigures, most: float) -> Ruling:
     metric = params.evaluation.metric
-    figures = data.get("shift", {})
-    new, old = (figures.get(of, {}).get(metric) for of in ("model", "parent"))
+    new, old = (known.get(metric) for known in (figures.model or {}, figures.parent))
     if new is None or old is None:
         reason = f"metrics/data.json has no {metric} of the parent's model on new data"
         return Ruling("performance_drop", None, reason)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import exported_program, files, lineage, publishing, tracking
+from renate_stages import exported_program, files, lineage, publishing, shortage, tracking
 from renate_stages.evaluation.report import Findings, model_card, update_report
+from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
@@ -20,8 +21,9 @@ from renate_stages.pictures import draw_pictures, links
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.run_identity import run_identity
+from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MODEL_FILES, State
-from renate_stages.tuning.outcome import SEARCH
+from renate_stages.tuning.outcome import SEARCH, Search
 from renate_stages.user_config import UserConfig, project_modules
 
 
@@ -37,6 +39,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     exported_program.check_onnx(params)
     state = State.open(project.state)
+    told = {  # of the stages before: what cannot be read is refused before anything is written
+        "data": DataMetrics.read(project.data_metrics),
+        "search": Search.read(project.tuning / SEARCH),
+        "figures": read_update_metrics(project.update_metrics),
+    }
     identity = run_identity(
         project, params, key=state.provenance.inputs or "", parent=state.provenance.parent
     )
@@ -59,20 +66,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         measured = measure(project, params, state, user)
         verdict = pass_gate(params, measured)
         files.write_json(project.verdict, verdict.content)
-        data, search, figures = (  # older projects lack some
-            files.read_json(path) if path.is_file() else {}
-            for path in (project.data_metrics, project.tuning / SEARCH, project.update_metrics)
-        )
         pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
         findings = Findings(
-            data,
-            search,
-            figures,
-            params.hyperparameters,
-            params.update.parent,
-            verdict,
-            measured,
-            links(pictures, project.report),
+            hyperparameters=params.hyperparameters,
+            parent=params.update.parent,
+            gate=verdict,
+            measured=measured,
+            pictures=links(pictures, project.report),
+            **told,
         )
         report = update_report(state, params.evaluation, findings)
         files.write_text(project.report, report)
@@ -87,11 +88,17 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
 def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
     """Return the pictures beside the report; where they cannot be drawn, say so and go on.
 
-    The update happened, and its figures are in Git: a picture is no reason to lose it.
+    The update happened, and its figures are in Git: a picture is no reason to lose it. But a full
+    disk is no fault of the pictures, and the report would differ.
+
+    Raises:
+        OSError: The disk is full, or fails.
+        MemoryError: There is not enough memory.
     """
     try:
         return draw_pictures(project, params, state)
     except Exception as error:  # noqa: BLE001 -- a defect of ours, or of what draws
+        shortage.reraise(error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"warning: the pictures could not be drawn: {reason}", file=sys.stderr)
         return []

@@ -28,11 +28,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     if parent.provenance.update != params.update.parent:
         raise WrongParentError(parent.provenance.update, params.update.parent, params.update.number)
     state.check(project.parent, deep=False)
+    memory = len(parent.memory())
 
     names = (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES, state.TUNING_HISTORY)
     with files.whole_directory(project.restored) as folder:
         for name in names:
             if (project.parent / name).is_file():
                 files.link_or_copy(project.parent / name, folder / name)
-    memory = len(parent.memory())
     say(f"update {params.update.number} starts from {parent.label}, {memory} examples in memory")

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from renate_stages.typed import described
+
 RECORDING_BYTES = 256 * 2**20
 """The largest recording. A search of 500 trials with 5,000 points each has 100 MiB."""
 LINE_BYTES = 16 * 2**20
@@ -141,18 +143,6 @@ def parse(line: bytes) -> AnyRecord:
         return _ADAPTER.validate_json(line)
     except ValidationError as error:
         raise ValueError(described(error)) from error
-
-
-def described(error: ValidationError) -> str:
-    """Return the first problem of a value that does not fit its type, with its place, in one line."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(f"{part!r}" if _is_odd(part) else str(part) for part in first["loc"])
-    message = first["msg"][:200]
-    return f"{place[:200]}: {message}" if place else message
-
-
-def _is_odd(part: str | int) -> bool:
-    return isinstance(part, str) and not part.isidentifier()
 
 
 def recorded(command: Mapping[str, Any], root: str, at: int) -> dict[str, Any] | None:

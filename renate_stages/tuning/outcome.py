@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from renate_stages import files
+from renate_stages import files, typed
 from renate_stages.state import TUNING_HISTORY
+from renate_stages.typed import Content, Count
 
 if TYPE_CHECKING:
     from renate_stages.params import Params
@@ -25,6 +26,51 @@ if TYPE_CHECKING:
     from renate_stages.tuning.trial_folder import TrialFolder
 
 SEARCH = "search.json"
+
+
+class _Objective(Content):
+    metric: str
+    mode: Literal["max", "min"]
+    over: Literal["union", "new", "weighted"]
+
+
+class _Best(Content):
+    trial: Count
+    epoch: Count
+    value: float
+    configuration: dict[str, Any]
+
+
+class Search(Content):
+    """What `search.json` says of a search; see `summary`."""
+
+    scheduler: str
+    objective: _Objective
+    trials: dict[str, Count]
+    epochs: Count
+    ended_by: str
+    best: _Best
+    history: list[str]
+    not_repeatable_because: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> Search | None:
+        """Read the file; None where there was no search, or an older release wrote no file.
+
+        Raises:
+            MalformedFileError: If it is not what `tune` writes.
+        """
+        if not path.is_file():
+            return None
+        content = files.read_json(path, typed.RUN_AGAIN)
+        what = "the outcome of a search"
+        if not typed.checked(_Searched, content, path, what, typed.RUN_AGAIN).searched:
+            return None
+        return typed.checked(cls, content, path, what, typed.RUN_AGAIN)
+
+
+class _Searched(Content):
+    searched: bool
 
 
 def write_unsearched(folder: Path, history: Path) -> None:

@@ -15,7 +15,7 @@ from renate_stages.evaluation.plots import csv_text
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.tuning.history import History, TrialRecord
 from renate_stages.tuning.objective import Objective
-from renate_stages.tuning.outcome import SEARCH
+from renate_stages.tuning.outcome import SEARCH, Search
 
 Rows = list[dict[str, Any]]
 
@@ -28,11 +28,11 @@ def write_search_plots(folder: Path, tuning: Path, update: int) -> None:
         tuning: What `tune` wrote.
         update: Number of the update.
     """
-    said = files.read_json(tuning / SEARCH) if (tuning / SEARCH).is_file() else {}
+    said = Search.read(tuning / SEARCH)
     records: list[TrialRecord] = []
     objective = Objective("")
-    if said.get("searched"):
-        objective = Objective(**said["objective"])
+    if said is not None:
+        objective = Objective(**dict(said.objective))
         trials = History.read(tuning / TUNING_HISTORY).trials
         records = [record for record in trials if record.update == update]
     progress = best_so_far(records, objective)

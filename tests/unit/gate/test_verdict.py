@@ -311,5 +311,5 @@ def test_a_missing_or_foreign_verdict_is_told(tmp_path):
     with pytest.raises(errors.NoVerdictError, match=r"verdict\.json is missing"):
         Verdict.read(tmp_path / "verdict.json")
     (tmp_path / "verdict.json").write_text("{}")
-    with pytest.raises(errors.NoVerdictError, match="is no verdict"):
+    with pytest.raises(errors.MalformedFileError, match=r"verdict of the gate: passed: Field req"):
         Verdict.read(tmp_path / "verdict.json")

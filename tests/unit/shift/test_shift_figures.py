@@ -18,6 +18,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.params import Params, ShiftParams
 from renate_stages.project import Project
 from renate_stages.shift import DETECTORS
+from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.shift.decision import decide
 from renate_stages.shift.rows import Sample, raw_fields, raw_rows
 from renate_stages.stages import prepare
@@ -281,10 +282,10 @@ def test_images_of_several_sizes_or_very_large_ones_have_no_raw_rows(tmp_path):
 # -- the decision
 
 
-def data(p: float = 0.5, new: float = 0.9, rows: int = 100) -> dict:
+def data(p: float = 0.5, new: float = 0.9, rows: int = 100) -> DataMetrics:
     test = {"corrected_p_value": p, "effect_size": 0.1, "p_value": p, "statistic": 1.0}
     shift = {"tests": {"mmd": test}, "model": {"accuracy": new}, "parent": {"accuracy": 0.95}}
-    return {"shift": shift, "train": {"rows": rows}, "update": 2}
+    return DataMetrics.model_validate({"shift": shift, "train": {"rows": rows}, "update": 2})
 
 
 def decided(policy: dict, age: float | None = None, **figures) -> tuple[bool, list[bool | None]]:
@@ -324,12 +325,14 @@ def test_of_a_metric_of_which_less_is_better_more_is_a_drop():
             "shift": {"model": {"error": new}, "parent": {"error": 0.2}},
             "train": {"rows": 1},
         }
-        assert decide(Params.parse(content), figures, None).update == fires
+        data = DataMetrics.model_validate(figures)
+        assert decide(Params.parse(content), data, None).update == fires
 
 
 def test_what_is_not_in_the_figures_is_unknown():
     content = {"update": {"number": 2, "parent": 1}}
-    decision = decide(Params.parse(content), {"train": {"rows": 5}, "update": 2}, None)
+    figures = DataMetrics.model_validate({"train": {"rows": 5}, "update": 2})
+    decision = decide(Params.parse(content), figures, None)
     assert not decision.update and [each.fires for each in decision.rulings] == [None, None]
     assert all("data.json" in str(ruling) for ruling in decision.rulings)
 
@@ -338,3 +341,12 @@ def test_the_parameters_name_every_detector():
     annotation = ShiftParams.model_json_schema()["properties"]["tests"]["items"]["enum"]
     assert set(annotation) == set(DETECTORS)
     assert json.dumps(sorted(annotation))
+
+
+def test_a_test_without_a_figure_leaves_it_unknown_whether_there_is_a_shift():
+    nan, clear = {"corrected_p_value": None, "effect_size": None}, {"corrected_p_value": 0.001}
+    content = {"update": {"number": 2, "parent": 1}, "should_update": {"performance_drop": None}}
+    for tests, fires in (({"ks": nan}, None), ({"ks": nan, "mmd": {**nan, **clear}}, True)):
+        figures = DataMetrics.model_validate({"shift": {"tests": tests}})
+        (ruling,) = decide(Params.parse(content), figures, None).rulings
+        assert ruling.fires is fires and "ks p unknown, effect unknown" in ruling.reason

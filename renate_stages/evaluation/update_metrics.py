@@ -1,0 +1,69 @@
+"""`metrics/update.json` as types: what `evaluation.figures` writes, checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from renate_stages import files, typed
+from renate_stages.typed import Content, Count, Figure, Finite, UpdateNumber
+
+
+class _Ends(Content):
+    low: Figure
+    high: Figure
+
+
+class _Metric(Content):
+    """The block of one metric; the headline's also has changes and intervals."""
+
+    average: Figure = None
+    overall: Figure = None
+    change: Figure = None
+    change_on_earlier: Figure = None
+    holdout: dict[str, Figure] = Field(default={})
+    interval: dict[str, _Ends] = Field(default={})
+
+
+class _Flip(Content):
+    negative: Figure
+    positive: Figure
+
+
+class _Flips(_Flip):
+    holdout: dict[str, _Flip] = Field(default={})
+
+
+class _Calibration(Content):
+    error: Figure
+    holdout: dict[str, Figure] = Field(default={})
+
+
+class _UpdateMetrics(Content):
+    """The file: `evaluation.figures.TAKEN`, and a block for each metric, whose names users choose."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Metric]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    update: UpdateNumber
+    memory: dict[str, Count] = Field(default={})
+    training: dict[str, Count] = Field(default={})
+    flips: _Flips | None = None
+    calibration: _Calibration | None = None
+    classes: dict[str, Finite] = Field(default={})
+    slices: dict[str, dict[str, Finite]] = Field(default={})
+
+
+def read_update_metrics(path: Path) -> dict[str, Any]:
+    """Return the content of the file, as `update_figures` made it; a missing one says nothing.
+
+    Raises:
+        MalformedFileError: If it is not what `train` writes.
+    """
+    if not path.is_file():  # of an older project
+        return {}
+    content = files.read_json(path, typed.RUN_AGAIN)
+    typed.checked(_UpdateMetrics, content, path, "figures of the update", typed.RUN_AGAIN)
+    return content

@@ -1,0 +1,129 @@
+"""Content of files as typed, frozen values: all of it is of its kind, or the file is refused by name."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+
+T = TypeVar("T")
+FROM_GIT = "`git checkout HEAD -- {}` puts back what is committed"
+RUN_AGAIN = "`dvc repro` writes it again"
+
+LARGEST = 2**63  # of whole numbers in tables, which NumPy and torch have to hold
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+UpdateNumber = Annotated[int, Field(ge=0, lt=10**9)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Figure = Finite | None
+"""A figure of ours in a JSON file: null where it is not known, never NaN."""
+
+
+class Content(BaseModel):
+    """What a file of ours holds. A key that is not named here is of a newer release, and passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+def checked(kind: type[T], content: Any, path: Path | str, what: str, cure: str) -> T:
+    """Return content as its type.
+
+    Args:
+        kind: The type: a `Content`, or any other that pydantic knows.
+        content: As a reader of JSON or YAML gives it.
+        path: Of the file, for the error.
+        what: The file should be.
+        cure: One action that puts it right.
+
+    Raises:
+        MalformedFileError: With the first place that is of another type.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise MalformedFileError(path, what, described(error), cure) from error
+
+
+def parse_json(text: str | bytes, path: Path | str, cure: str) -> Any:
+    """Return the content of JSON that is read already; `path` names it in an error.
+
+    Raises:
+        MalformedFileError: If it is no JSON.
+    """
+    try:
+        return files.parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise MalformedFileError(path, "JSON", str(error), cure) from error
+
+
+def read_json(kind: type[T], path: Path, what: str, cure: str) -> T:
+    """Read a JSON file as its type.
+
+    Raises:
+        MalformedFileError: If it is missing, no JSON, or of another type.
+    """
+    return checked(kind, files.read_json(path, cure), path, what, cure)
+
+
+def read_table(
+    path: Path, columns: Mapping[str, type], what: str, cure: str, *, rest: type = str
+) -> list[dict[str, Any]]:
+    """Read a CSV file, each row as a mapping by column.
+
+    Args:
+        path: The file.
+        columns: That it must have, with the type of their cells: `str`, `int` or `float`. An empty
+            cell of a `float` is NaN.
+        what: The file should be.
+        cure: One action that puts it right.
+        rest: Type of all other columns.
+
+    Raises:
+        MalformedFileError: With the line that is wrong.
+    """
+    line = 1
+    try:
+        lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        header = next(lines, [])
+        if missing := [name for name in columns if name not in header]:
+            raise ValueError(f"it has no column {missing[0]!r}")
+        if len(set(header)) < len(header):
+            raise ValueError("two columns have the same name")
+        rows = []
+        for cells in lines:
+            line = lines.line_num
+            if len(cells) != len(header):
+                raise ValueError(f"found {len(cells)} cells, expected {len(header)}")
+            texts = zip(header, cells, strict=True)
+            rows.append({name: _cell(columns.get(name, rest), name, text) for name, text in texts})
+        return rows
+    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+        raise MalformedFileError(path, what, f"line {line}: {error}", cure) from error
+
+
+def _cell(kind: type, name: str, text: str) -> Any:
+    try:
+        value = kind(text or "nan") if kind is float else kind(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is {text!r:.80}, expected a number") from error
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        raise ValueError(f"{name} is {text!r:.80}, expected a smaller number")
+    return value
+
+
+def described(error: ValidationError) -> str:
+    """Return the first problem of a value that does not fit its type, with its place, in one line."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(f"{part!r}" if _is_odd(part) else str(part) for part in first["loc"])
+    message = first["msg"][:200]
+    return f"{place[:200]}: {message}" if place else message
+
+
+def _is_odd(part: str | int) -> bool:
+    return isinstance(part, str) and not part.isidentifier()
