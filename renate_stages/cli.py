@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote, launch, shortage
+from renate_stages import cli_remote, launch, shortage, user_code
 from renate_stages.errors import (
     FullDiskError,
     MissingFileError,
@@ -55,7 +55,7 @@ def guarded(work: Callable[[], object]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
-        if (found := _shortage(error)) is None:
+        if (found := _shortage(error) or user_code.blamed(error)) is None:
             launch.let_others_speak(launch.DEFECT)
             raise
         launch.let_others_speak(launch.MISTAKE)

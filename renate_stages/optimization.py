@@ -75,7 +75,7 @@ def optimizer_fn(
     Raises:
         InvalidHyperparameterError: If the default cannot be built from these values.
     """
-    own = user.optional("optimizer_fn", hyperparameters)
+    own = user.callable_of("optimizer_fn", hyperparameters)
     if own is not None:
         return own
     names = optimizer_hyperparameters()
@@ -95,7 +95,7 @@ def lr_scheduler_fn(
     own = user.optional("lr_scheduler_fn", hyperparameters)
     if own is None:
         return None
-    if not (isinstance(own, tuple) and len(own) == 2 and own[1] in INTERVALS):
+    if not (isinstance(own, tuple) and len(own) == 2 and callable(own[0]) and own[1] in INTERVALS):
         raise UserConfigError(
             user.path,
             f"lr_scheduler_fn returned {own!r}",
@@ -108,7 +108,8 @@ def loss_fn(
     user: UserConfig, hyperparameters: Mapping[str, Any]
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the user's loss, or the default one."""
-    return user.optional("loss_fn", hyperparameters) or default_loss
+    found = user.callable_of("loss_fn", hyperparameters)
+    return default_loss if found is None else found
 
 
 def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:

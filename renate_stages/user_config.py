@@ -24,6 +24,7 @@ from renate_stages.errors import (
     RenateStagesError,
     UndeclaredUserFileError,
     UserConfigError,
+    UserResultError,
     did_you_mean,
 )
 
@@ -152,6 +153,17 @@ class UserConfig:
         """Call a function if the user defined it, else return None."""
         return self.call(name, values) if name in self.functions else None
 
+    def callable_of(self, name: str, values: Mapping[str, Any]) -> Callable | None:
+        """Call a function that returns what is called later; None where it is missing or says so.
+
+        Raises:
+            UserResultError: If it returns something else.
+        """
+        found = self.optional(name, values)
+        if found is not None and not callable(found):
+            raise UserResultError(name, f"a {type(found).__name__}", "what can be called, or None")
+        return found
+
     def data_module(
         self, data_path: Path, arguments: Mapping[str, Any], seed: int
     ) -> RenateDataModule:
@@ -204,17 +216,12 @@ class UserConfig:
 
     def transforms(self, values: Mapping[str, Any]) -> Transforms:
         """Return the transforms; the memory's default to those of training."""
-        train = (
-            self.optional("train_transform", values),
-            self.optional("train_target_transform", values),
-        )
-        memory = (
-            self.optional("buffer_transform", values),
-            self.optional("buffer_target_transform", values),
-        )
-        test = (
-            self.optional("test_transform", values),
-            self.optional("test_target_transform", values),
+        train, memory, test = (
+            (
+                self.callable_of(f"{of}_transform", values),
+                self.callable_of(f"{of}_target_transform", values),
+            )
+            for of in ("train", "buffer", "test")
         )
         return Transforms(train, (memory[0] or train[0], memory[1] or train[1]), test)
 
@@ -265,8 +272,10 @@ def _check_imports_are_declared(path: Path, imported: set[str], stage: str) -> N
     pipeline = root / "dvc.yaml"
     if not pipeline.is_file():
         return
-    deps = yaml_file.read(pipeline)["stages"].get(stage, {}).get("deps", [])
-    declared = [root / str(dep) for dep in deps]
+    deps = yaml_file.read(pipeline)
+    for key in ("stages", stage, "deps"):
+        deps = deps.get(key) if isinstance(deps, dict) else None
+    declared = [root / str(dep) for dep in deps] if isinstance(deps, list) else []
     own = project_modules(root)
     undeclared = [
         own[name].relative_to(root).as_posix()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
+from renate_stages import user_code
 from renate_stages.data.items import Item, ItemReader
 from renate_stages.errors import EmptyDatasetError
 from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged, StoreWriter
@@ -129,7 +130,7 @@ def _item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[tuple[Columns
     spec: ExampleSpec | None = None
     block: list[dict[str, np.ndarray]] = []
     nbytes = 0
-    for index, each in enumerate(_items(dataset)):
+    for index, each in enumerate(_items(dataset, reader.split)):
         item = reader.read(each, index)
         spec = spec or reader.spec(item)
         reader.require(item, spec, index)
@@ -160,7 +161,17 @@ def _stacked(block: list[dict[str, np.ndarray]], spec: ExampleSpec) -> Columns:
     return columns
 
 
-def _items(dataset: Any) -> Iterator[Any]:
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        return iter(dataset)
-    return (dataset[index] for index in range(len(dataset)))
+def _items(dataset: Any, split: str) -> Iterator[Any]:
+    """Yield the items of a dataset; what fails is named by the item, and by the user's line."""
+    index = 0
+    try:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            for item in dataset:
+                yield item
+                index += 1
+            return
+        for index in range(len(dataset)):
+            yield dataset[index]
+    except Exception as error:  # noqa: BLE001 -- it is raised again
+        what = f"data_module_fn, {split} data, item {index}"
+        user_code.fail(what, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from renate_stages import user_code
 from renate_stages.data.decoders import decode
-from renate_stages.errors import UnequalExamplesError
+from renate_stages.errors import UnequalExamplesError, UserResultError
 from renate_stages.memory import ExampleStore, Ragged, Tree
 
 Transform = Callable[[Any], Any]
@@ -97,11 +98,17 @@ class StoredDataset(Dataset):
 
     def _batch(self, part: Tree, transform: Transform | None, count: int) -> Tree:
         if isinstance(transform, Batched):
-            return transform(self._batch(part, None, count))
+            return _whole_batch(transform, self._batch(part, None, count), count)
         if transform is None and not _has_ragged(part):
             return part
         examples = [_example(part, row) for row in range(count)]
-        return _stack(examples if transform is None else [transform(each) for each in examples])
+        if transform is None:
+            return _stack(examples)
+        try:
+            return _stack([transform(each) for each in examples])
+        except Exception as error:  # noqa: BLE001 -- it is raised again
+            given = user_code.outline(examples[0])
+            user_code.fail(f"the transform {_name(transform)}, given {given},", error)
 
     def labels(self) -> np.ndarray | None:
         """Return the labels as stored, int64 `(len,)`; None if targets are not one integer each."""
@@ -170,6 +177,34 @@ class ConcatStored(Dataset):
     def classes(self) -> list[int] | None:
         """Return the distinct labels, sorted; None if there are no integer labels."""
         return _classes(self.labels())
+
+
+def _whole_batch(transform: Batched, batch: Tree, count: int) -> Tree:
+    """Return what a transform makes of a batch, which must have as many rows."""
+    try:
+        found = transform(batch)
+    except Exception as error:  # noqa: BLE001 -- it is raised again
+        what = f"the transform Batched({_name(transform.transform)}), given {user_code.outline(batch)},"
+        user_code.fail(what, error)
+    if any(
+        not isinstance(each, Tensor) or not each.ndim or len(each) != count
+        for each in _leaves(found)
+    ):
+        what = f"the transform Batched({_name(transform.transform)})"
+        raise UserResultError(what, user_code.outline(found), f"tensors of {count} rows")
+    return found
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, Mapping | tuple | list):
+        for each in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _leaves(each)
+    else:
+        yield tree
+
+
+def _name(transform: Any) -> str:
+    return getattr(transform, "__qualname__", None) or type(transform).__qualname__
 
 
 def _classes(labels: np.ndarray | None) -> list[int] | None:

@@ -29,7 +29,9 @@ from renate_stages.errors.configuration import (
     UnknownHyperparameterError,
     UnknownLearnerError,
     UnmeasuredMetricError,
+    UserCodeError,
     UserConfigError,
+    UserResultError,
 )
 from renate_stages.errors.examples import (
     ClassLabelsNeededError,
@@ -120,6 +122,7 @@ from renate_stages.errors.searches import (
     ForkServerError,
     NoFinishedTrialError,
     NoValidationDataError,
+    ObjectiveNotFiniteError,
     TrialMistakeError,
 )
 from renate_stages.errors.shift import (
@@ -221,6 +224,7 @@ __all__ = [
     "NotFiniteFisherError",
     "NotInstalledHereError",
     "NothingToForgetError",
+    "ObjectiveNotFiniteError",
     "OtherUpdateError",
     "OutOfMemoryError",
     "OversizedFileError",
@@ -269,7 +273,9 @@ __all__ = [
     "UnsharedLearnerError",
     "UnstorableValueError",
     "UnsupportedLocationError",
+    "UserCodeError",
     "UserConfigError",
+    "UserResultError",
     "WrongParentError",
     "did_you_mean",
 ]

@@ -46,6 +46,25 @@ class UserConfigError(RenateStagesError):
         super().__init__(f"{path}: {problem}.\nTo mend it: {cure}.")
 
 
+class UserCodeError(RenateStagesError):
+    """A function of the user's that failed when it was called, or whose result cannot be used."""
+
+    def __init__(self, what: str, reason: str, place: str = "") -> None:
+        at = f" at {place}" if place else ""
+        cure = "correct that line" if place else "correct what renate_config.py returns for it"
+        super().__init__(f"{what} failed{at}: {reason}\nTo fix this: {cure}, or what it is given.")
+
+
+class UserResultError(RenateStagesError):
+    """A function of `renate_config.py` that returned something else than it should."""
+
+    def __init__(self, function: str, found: object, expected: str) -> None:
+        super().__init__(
+            f"{function} of renate_config.py returned {found}; expected {expected}.\n"
+            f"To fix this: correct what {function} returns."
+        )
+
+
 class NotBatchedError(RenateStagesError):
     """A transform of single examples where examples lie on the device."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from renate_stages.errors.base import RenateStagesError
+
+MOST_SHOWN = 10  # trials that a message lists
 
 
 class NoValidationDataError(RenateStagesError):
@@ -27,6 +29,21 @@ class NoFinishedTrialError(RenateStagesError):
             f"none of {trials} trial(s) has finished, so nothing can be chosen. The end of the "
             f"first one's log:\n{shown}\nTo mend it: correct what it says, or raise the budget "
             "(tuning.max_time, tuning.max_epochs_total in params.yaml)."
+        )
+
+
+class ObjectiveNotFiniteError(RenateStagesError):
+    """What is tuned for is not a finite number in any trial of a search."""
+
+    def __init__(self, metric: str, values: Mapping[int, float]) -> None:
+        listed = [f"trial {trial}: {value}" for trial, value in values.items()]
+        shown = ", ".join(listed[:MOST_SHOWN]) + (", ..." if len(listed) > MOST_SHOWN else "")
+        super().__init__(
+            f"{metric} on the validation data is not a finite number in any of {len(values)} "
+            f"trial(s), so nothing can be chosen ({shown}).\nTo fix this: name another metric in "
+            "params.yaml (tuning.metric, or evaluation.metric) or correct metrics_fn if this one is "
+            "undefined on the validation data, as for a class without examples; lower the upper end "
+            "of learning_rate if the trainings diverge."
         )
 
 

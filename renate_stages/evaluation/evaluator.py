@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from renate_stages.errors import EmptyHoldoutError, LossShapeError, MetricError
+from renate_stages import user_code
+from renate_stages.errors import EmptyHoldoutError, LossShapeError, MetricError, UserResultError
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.models.module import RenateModule
 from renate_stages.ranks import gathered, ranks
@@ -90,11 +91,12 @@ def _examine_one(
 ) -> Examined:
     rows, loss, answers, labelled = 0, 0.0, [], True
     for size, inputs, targets in batches:
-        outputs, targets = gathered((model(inputs, task_id=task_id), targets), size)
+        outputs, targets = gathered((_called(model, inputs, task_id), targets), size)
         rows += size
-        loss += _loss_sum(loss_fn(outputs, targets), size)
-        for metric in (metrics or {}).values():
-            metric.update(outputs, targets)
+        loss += _loss_sum(loss_fn, outputs, targets, size)
+        for name, metric in (metrics or {}).items():
+            with user_code.running(f"metrics_fn, metric '{name}'"):
+                metric.update(outputs, targets)
         labelled = labelled and _are_labels(outputs, targets)
         if labelled:
             confidence, predicted = outputs.float().softmax(dim=1).max(dim=1)
@@ -108,7 +110,8 @@ def _examine_one(
         if metrics is None:
             results["accuracy"] = int(predictions.correct.sum()) / rows
     for name, metric in (metrics or {}).items():
-        results[name] = _scalar(name, metric.compute())
+        with user_code.running(f"metrics_fn, metric '{name}'"):
+            results[name] = _scalar(name, metric.compute())
     return Examined(rows, results, predictions)
 
 
@@ -142,10 +145,26 @@ def _move(value: Any, device: torch.device | str) -> Any:
     return value
 
 
-def _loss_sum(loss: Tensor, rows: int) -> float:
+def _called(model: RenateModule, inputs: Any, task_id: str | None) -> Any:
+    try:
+        return model(inputs, task_id=task_id)
+    except Exception as error:  # noqa: BLE001 -- it is raised again
+        what = f"the model of model_fn, given inputs of {user_code.outline(inputs)},"
+        user_code.fail(what, error)
+
+
+def _loss_sum(loss_fn: Callable[[Any, Any], Any], outputs: Any, targets: Any, rows: int) -> float:
+    try:
+        loss = loss_fn(outputs, targets)
+    except Exception as error:  # noqa: BLE001 -- it is raised again
+        given = f"outputs of {user_code.outline(outputs)}, targets of {user_code.outline(targets)}"
+        user_code.fail(f"loss_fn, given {given},", error)
+    if not isinstance(loss, Tensor):
+        expected = "a function that gives a tensor, one loss a row or their mean"
+        raise UserResultError("loss_fn", f"one that gives {user_code.outline(loss)}", expected)
     if loss.numel() == 1:
         return float(loss) * rows
-    if loss.shape[0] != rows:
+    if not loss.ndim or loss.shape[0] != rows:
         raise LossShapeError(loss.shape, rows)
     return float(loss.cpu().double().sum()) / prod(loss.shape[1:])  # a row's loss is its mean
 
@@ -166,7 +185,17 @@ def _new_metrics(
 ) -> dict[str, Metric] | None:
     if metrics_fn is None:
         return None
-    metrics = dict(metrics_fn())
+    from torchmetrics import Metric
+
+    metrics = metrics_fn()
+    if not isinstance(metrics, Mapping):
+        expected = "a dict of metrics of torchmetrics, by name"
+        raise UserResultError("metrics_fn", user_code.outline(metrics), expected)
+    metrics = dict(metrics)
+    for name, metric in metrics.items():
+        if not (isinstance(name, str) and name and isinstance(metric, Metric)):
+            found = f"{name!r}: {user_code.outline(metric)}"
+            raise UserResultError("metrics_fn", found, "a metric of torchmetrics for each name")
     if "loss" in metrics:
         raise MetricError("loss", "this name is taken by the mean of loss_fn", "rename the metric")
     for part in (part for metric in metrics.values() for part in metric.modules()):

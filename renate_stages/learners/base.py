@@ -393,11 +393,7 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimizer and scheduler for the parameters of this update's task."""
         parameters = [p for p in self.model.get_params(self.context.task_id) if p.requires_grad]
-        optimizer = self.context.optimizer_fn(parameters)
-        if self.context.lr_scheduler_fn is None:
-            return optimizer
-        scheduler_fn, interval = self.context.lr_scheduler_fn
-        return [optimizer], [{"scheduler": scheduler_fn(optimizer), "interval": interval}]
+        return self.context.optimizers(parameters)
 
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from renate_stages import user_code
+from renate_stages.errors import UserResultError
 from renate_stages.models import RenateModule
 from renate_stages.randomness import Generators
 
@@ -71,3 +73,28 @@ class UpdateContext:
     compiled: bool = False
     say: Callable[[str], None] = _say_nothing
     parent_weights: Callable[[], Mapping[str, Tensor]] = dict
+
+    def optimizers(self, parameters: list[nn.Parameter]) -> Any:
+        """Build optimizer and scheduler, as Lightning's `configure_optimizers` returns them.
+
+        Args:
+            parameters: What to train.
+
+        Raises:
+            UserCodeError: If what `optimizer_fn` or `lr_scheduler_fn` returned fails.
+            UserResultError: If it builds something else.
+        """
+        with user_code.running("what optimizer_fn returned"):
+            optimizer = self.optimizer_fn(parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            found = f"a function that gives {user_code.outline(optimizer)}"
+            raise UserResultError("optimizer_fn", found, "one that gives an optimizer of torch")
+        if self.lr_scheduler_fn is None:
+            return optimizer
+        scheduler_fn, interval = self.lr_scheduler_fn
+        with user_code.running("what lr_scheduler_fn returned"):
+            scheduler = scheduler_fn(optimizer)
+        if not callable(getattr(scheduler, "step", None)):
+            found = f"a function that gives {user_code.outline(scheduler)}"
+            raise UserResultError("lr_scheduler_fn", found, "one that gives a scheduler of torch")
+        return [optimizer], [{"scheduler": scheduler, "interval": interval}]

@@ -106,6 +106,9 @@ def build_model(
         loads_itself = "model_state_url" in user.arguments_of("model_fn")
         _take_stored_tensors(model, read_state_dict(stored), loads_itself)
     model.add_task_params(task_id)
+    if next(model.parameters(), None) is None:
+        cure = "assign its layers to attributes of the module"
+        raise ModelMismatchError("model_fn returned a model without parameters", cure)
     return model
 
 

@@ -224,7 +224,7 @@ class Comparison:
         batch_size = self.params.evaluation.batch_size
         transform = self.user.transforms(self.hyperparameters).test[0]
         if self.kind == "feature_fn":
-            function = self.user.optional("feature_fn", self.hyperparameters)
+            function = self.user.callable_of("feature_fn", self.hyperparameters)
             if function is None:
                 raise UserConfigError(
                     self.user.path,

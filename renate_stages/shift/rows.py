@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from renate_stages import user_code
 from renate_stages.errors import DataModuleError, UncomparableRowsError, UserConfigError
 from renate_stages.memory import ExampleStore
 from renate_stages.memory.spec import Field
@@ -165,7 +166,8 @@ def function_rows(
         for batch, size in zip(
             _inputs(sample, transform, batch_size), _sizes(sample, batch_size), strict=True
         ):
-            block = np.asarray(function(batch), dtype=np.float32)
+            with user_code.running("what feature_fn returned"):
+                block = np.asarray(function(batch), dtype=np.float32)
             if block.ndim != 2 or len(block) != size:
                 raise UserConfigError(
                     "renate_config.py",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import files, lineage, prepared
-from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
+from renate_stages import files, lineage, prepared, user_code
+from renate_stages.errors import (
+    AllForgottenError,
+    DataModuleError,
+    EmptyIncomingError,
+    UserResultError,
+)
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.learners import registry
@@ -150,7 +155,10 @@ def read_splits(
         DataModuleError: If there are no training rows, or no test rows and no share for them.
     """
     module = user.data_module(incoming, data.arguments, generators.integer("split"))
-    train, val, test = module.train_data(), module.val_data(), module.test_data()
+    with user_code.running("the data module of data_module_fn"):
+        train, val, test = module.train_data(), module.val_data(), module.test_data()
+    for name, found in {"train": train, "val": val, "test": test}.items():
+        _check_dataset(f"{name}_data() of the data module", found)
     if train is None:
         raise DataModuleError("train_data() returned None", "return the new training examples")
     if test is None:
@@ -162,8 +170,32 @@ def read_splits(
         train, test = split_off(train, data.test_fraction, generators.integer("test split"))
     if val is None and data.validation_fraction:
         train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
-    ragged, names = (getattr(module, each, ()) for each in ("ragged_fields", "feature_names"))
-    return Splits(train, val, test, tuple(ragged), tuple(map(str, names)))
+    ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
+    return Splits(train, val, test, ragged, names)
+
+
+def _check_dataset(what: str, found: Any) -> None:
+    """Refuse what has neither items nor an end.
+
+    Raises:
+        UserResultError: If it is no dataset.
+    """
+    usable = hasattr(found, "__getitem__") or hasattr(found, "__iter__")
+    if found is not None and (not usable or isinstance(found, str | bytes | Mapping)):
+        expected = "a dataset of torch: with a length and items, or one to iterate over; or None"
+        raise UserResultError(what, f"a {type(found).__name__}", expected)
+
+
+def _names(module: Any, name: str) -> tuple[str, ...]:
+    """Return a list of names that a data module has as an attribute.
+
+    Raises:
+        UserResultError: If it is something else.
+    """
+    found = getattr(module, name, ())
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise UserResultError(f"{name} of the data module", repr(found)[:80], "names, as a tuple")
+    return tuple(map(str, found))
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -179,7 +211,8 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
             f"train_data() is a {type(dataset).__name__} without a length, which cannot be split",
             "return test_data() and val_data() as well, or a dataset with a length",
         )
-    rest, share = split(dataset, fraction, seed)
+    with user_code.running("train_data() of the data module"):
+        rest, share = split(dataset, fraction, seed)
     if not len(rest) or not len(share):
         raise DataModuleError(
             f"train_data() has {len(rest) + len(share)} row(s), too few to set {fraction:.0%} aside",

@@ -65,7 +65,7 @@ class Objective:
         return {**union, self.metric: value}
 
     def better(self, one: float, other: float) -> bool:
-        """Return whether one value is better than another; NaN is worse than any number."""
-        if math.isnan(one) or math.isnan(other):
-            return not math.isnan(one)
+        """Return whether one value is better than another; NaN and infinity are worse than all."""
+        if not (math.isfinite(one) and math.isfinite(other)):
+            return math.isfinite(one) and not math.isfinite(other)
         return one > other if self.mode == "max" else one < other

@@ -18,7 +18,7 @@ from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.scheduler import TrialScheduler, TrialSuggestion
 from syne_tune.tuner_callback import TunerCallback
 
-from renate_stages.errors import NoFinishedTrialError
+from renate_stages.errors import NoFinishedTrialError, ObjectiveNotFiniteError
 from renate_stages.params import TuningParams
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.seeded import SeededScheduler
@@ -171,6 +171,7 @@ def search(
 
     Raises:
         NoFinishedTrialError: If none has finished in time.
+        ObjectiveNotFiniteError: If none has given a finite number.
         TrialMistakeError: If the first one met a mistake of the user's.
     """
     budget = Budget(tuning, trials)
@@ -195,6 +196,9 @@ def search(
     found = tuple(trials.records.values())
     follow.on_loop_end()
     best = best_trial(found, objective)
+    told = {each.number: value_of(each, objective) for each in found if each.shown}
+    if told and not any(map(math.isfinite, told.values())):
+        raise ObjectiveNotFiniteError(objective.metric, told)
     if best is None or not any(each.finished for each in found if each.shown):
         raise NoFinishedTrialError(len(found), found[0].log() if found else [])
     return Found(found, best, budget.reached or "the space")

@@ -14,10 +14,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from renate_stages import files
 
@@ -43,6 +46,19 @@ class Report:
     steps: int
     metrics: Mapping[str, float]
     final: bool = False
+
+
+_REPORT: TypeAdapter[Report] = TypeAdapter(Report)
+
+
+def _whole(lines: Iterable[str]) -> Iterator[Report]:
+    """Yield the reports in lines, up to one that was not written whole as the search was killed."""
+    for line in lines:
+        with suppress(ValidationError):
+            if line.endswith("\n"):
+                yield _REPORT.validate_json(line, strict=True)
+                continue
+        return
 
 
 @dataclass
@@ -77,11 +93,11 @@ class TrialFolder:
         """Return the record of a trial, with what a killed search has left of it."""
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / "configuration.json", dict(configuration))
-        reports = []
-        if (path := folder / REPORTS).is_file():
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):  # else the search was killed while it wrote
-                    reports.append(Report(**json.loads(line)))
+        path = folder / REPORTS
+        lines = path.read_text("utf-8", "replace").splitlines(True) if path.is_file() else []
+        reports = list(_whole(lines))
+        if len(reports) < len(lines):  # more would be added to half a line
+            files.write_text(path, "".join(lines[: len(reports)]))
         return cls(number, configuration, folder, reports)
 
     def add(self, report: Report) -> None:

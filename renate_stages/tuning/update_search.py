@@ -105,6 +105,7 @@ class UpdateSearch:
 
         Raises:
             NoFinishedTrialError: If none has finished.
+            ObjectiveNotFiniteError: If none has given a finite number.
             RenateStagesError: If something that all trials share cannot be used.
         """
         from renate_stages.tuning.search import search  # Syne Tune

@@ -43,6 +43,25 @@ POINTERS = {"parent-state": "parent.dvc", "champion": "champion.dvc"}
 OUTPUTS = {"state": "train", "export": "export"}  # of stages: dvc.lock names them
 
 
+STAGES = (
+    *("renate_stages.stages.prepare", "renate_stages.stages.train", "renate_stages.stages.export"),
+    *("renate_stages.cost", "renate_stages.evaluation.search_pictures", "renate_stages.gate.challenge"),
+    *("renate_stages.evaluation.update_pictures", "renate_stages.evaluation.update_plots"),
+    *("renate_stages.evaluation.shift_picture", "renate_stages.measured_update"),
+    *("renate_stages.learners.replay", "renate_stages.pictures"),
+    *("renate_stages.shift.comparison", "renate_stages.tuning.search", "fsspec.implementations.local"),
+    *("renate_stages.tuning.search_plots", "mutated_projects:trace_once", "ruamel.yaml"),
+)
+"""What stages import."""
+
+
+def trace_once() -> None:
+    """Have torch import all that tracing a model takes."""
+    import torch
+
+    torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))
+
+
 def command() -> None:
     """Be `renate-stages`, within limits; the first argument is a file for what is opened, or `-`."""
     from renate_stages import cli

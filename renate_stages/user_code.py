@@ -1,0 +1,98 @@
+"""Errors of a user's own code, and of what it returned: the function and its line, not our frames."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from renate_stages import shortage
+from renate_stages.errors import RenateStagesError, UserCodeError
+
+_LIBRARIES = tuple(
+    f"{path}/"
+    for path in {
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(__file__).parent),
+    }
+)
+
+
+@contextmanager
+def running(what: str) -> Iterator[None]:
+    """Turn what fails in a block into an error that names the user's function.
+
+    Args:
+        what: That function, or what it returned, as its user calls it.
+
+    Raises:
+        UserCodeError: If libraries or ours failed on what the user's code gave.
+        OSError, MemoryError: The machine has run out of disk or memory.
+        Exception: What came out of the user's own lines, as it is; the command line names these.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- it is raised again
+        fail(what, error)
+
+
+def fail(what: str, error: Exception) -> NoReturn:
+    """Raise what `running` does, for calls by the thousand in a `try` of their own."""
+    if isinstance(error, RenateStagesError) or place(error):
+        raise error
+    shortage.reraise(error)
+    raise UserCodeError(what, f"{type(error).__name__}: {error}") from error
+
+
+def blamed(error: Exception) -> UserCodeError | None:
+    """Return an error that came out of a user's code; None where none of its frames is the user's."""
+    frame = _last_frame(error.__traceback__)
+    if frame is None:
+        return None
+    name = (
+        frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name
+    )
+    return UserCodeError(name, f"{type(error).__name__}: {error}", place(error))
+
+
+def place(error: BaseException) -> str:
+    """Return the line of a user's code that an error came out of; empty where there is none."""
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        path = Path(trace.tb_frame.f_code.co_filename)
+        if _is_users(str(path)):
+            found = f"{_shown(path)}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def _last_frame(trace: TracebackType | None) -> FrameType | None:
+    found = None
+    while trace is not None:
+        if _is_users(trace.tb_frame.f_code.co_filename):
+            found = trace.tb_frame
+        trace = trace.tb_next
+    return found
+
+
+def _is_users(path: str) -> bool:
+    return path.startswith("/") and not path.startswith(_LIBRARIES)
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def outline(tree: Any) -> str:
+    """Return in a few words what a tensor, or a tree of them, is: `float32 (32, 10)`."""
+    if isinstance(tree, Mapping):
+        return f"{{{', '.join(f'{key}: {outline(each)}' for key, each in tree.items())}}}"[:200]
+    if isinstance(tree, tuple | list):
+        return f"({', '.join(map(outline, tree[:4]))}{', ...' if len(tree) > 4 else ''})"[:200]
+    if hasattr(tree, "shape") and hasattr(tree, "dtype"):
+        return f"{str(tree.dtype).removeprefix('torch.')} {tuple(tree.shape)}"
+    return "None" if tree is None else f"a {type(tree).__name__}"
