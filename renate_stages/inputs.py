@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from renate_stages import files, yaml_file
+from pydantic import Field
+
+from renate_stages import files, typed, yaml_file
 from renate_stages.errors import MissingFileError
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.state import State
+from renate_stages.typed import Content
 
 HEADING = "# Written by `renate-stages tune`, read by `train`: edit params.yaml instead.\n"
 SEARCHED_BESIDE = ("learner", "max_epochs")  # in a configuration, and no hyperparameters
+
+
+class _Tuned(Content):
+    hyperparameters: dict[str, Any] | None
+    learner: Annotated[str, Field(min_length=1)] = "ER"  # where it was searched
+    max_epochs: Annotated[int, Field(ge=1, lt=2**31)] = 1
 
 
 def read_tuned(path: Path) -> dict[str, Any]:
@@ -22,12 +31,14 @@ def read_tuned(path: Path) -> dict[str, Any]:
 
     Raises:
         MissingFileError: If it has not run.
+        MalformedFileError: If it is not what `write_tuned` writes.
     """
     if not path.is_file():
         raise MissingFileError(path, "`tune` has not run", "run `dvc repro`")
     content = yaml_file.read(path)
+    found = typed.checked(_Tuned, content, path, "the values that tune chose", typed.RUN_AGAIN)
     chosen = {name: content[name] for name in SEARCHED_BESIDE if name in content}
-    return {**(content["hyperparameters"] or {}), **chosen}
+    return {**(found.hyperparameters or {}), **chosen}
 
 
 def write_tuned(path: Path, configuration: Mapping[str, Any]) -> None:

@@ -14,7 +14,10 @@ class FullDiskError(RenateStagesError):
 
     def __init__(self, reason: OSError, interrupted: str | None) -> None:
         what = "the disk fails" if reason.errno == errno.EIO else "nothing more can be written"
-        left = "Nothing half is left.\nTo fix this: make room, and run the command again."
+        left = (
+            "Every file and folder that was written is whole.\nTo fix this: make room, and run the "
+            "command again."
+        )
         if interrupted is not None:
             left = (
                 f"`{interrupted}` is half done.\nTo fix this: make room, then run `renate-stages "

@@ -63,19 +63,19 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             )
             files.write_text(folder / "MODEL_CARD.md", card)
             description(params, state).write(folder)
-        measured = measure(project, params, state, user)
-        verdict = pass_gate(params, measured)
+            measured = measure(project, params, state, user, folder)
+            verdict = pass_gate(params, measured)
+            pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
+            findings = Findings(
+                hyperparameters=params.hyperparameters,
+                parent=params.update.parent,
+                gate=verdict,
+                measured=measured,
+                pictures=links(pictures, project.report),
+                **told,
+            )
+            report = update_report(state, params.evaluation, findings)
         files.write_json(project.verdict, verdict.content)
-        pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
-        findings = Findings(
-            hyperparameters=params.hyperparameters,
-            parent=params.update.parent,
-            gate=verdict,
-            measured=measured,
-            pictures=links(pictures, project.report),
-            **told,
-        )
-        report = update_report(state, params.evaluation, findings)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`, which would wait for it
             publishing.log_results(project, pictures, tracker)
@@ -135,15 +135,17 @@ def description(params: Params, state: State) -> Exported:
     )
 
 
-def measure(project: Project, params: Params, state: State, user: UserConfig) -> Measured:
-    """Measure the new model, written to `export/`, and the champion on all holdouts of the state.
+def measure(
+    project: Project, params: Params, state: State, user: UserConfig, folder: Path
+) -> Measured:
+    """Measure the new model, exported to a folder, and the champion on all holdouts of the state.
 
     Where the champion is this very model, as after `promote`, there is nothing to compare with.
     """
     champion = Exported()
     if project.champion.is_dir():  # a project generated before there was a gate has none
         champion = Exported.read(project.champion)
-    itself = champion.state == state.identity and is_same(project.champion, project.export)
+    itself = champion.state == state.identity and is_same(project.champion, folder)
     opponent = Exported() if itself else champion
     if (opponent or any(rule.by_row for rule in params.rules)) and state.split("holdouts"):
         from renate_stages.gate.challenge import challenge

@@ -92,12 +92,12 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             raise AllForgottenError(forget.rows)
         prepared.write_manifest(folder, params.update.number)
         counts: dict[str, Any] = {split: describe(store) for split, store in stores.items()}
-    said = [f"{split} {count['rows']} rows" for split, count in counts.items()]
-    say(", ".join([*said, *([f"{forget.rows} forgotten left out"] if forget.rows else [])]))
-    counts |= {"forgotten": {"rows": forget.rows}, "update": params.update.number}
-    shift = None
-    if user is not None and params.shift.enabled:
-        shift = compare_with_parent(project, params, user, splits.feature_names, say)
+        said = [f"{split} {count['rows']} rows" for split, count in counts.items()]
+        say(", ".join([*said, *([f"{forget.rows} forgotten left out"] if forget.rows else [])]))
+        counts |= {"forgotten": {"rows": forget.rows}, "update": params.update.number}
+        shift, names = None, splits.feature_names
+        if user is not None and params.shift.enabled:
+            shift = compare_with_parent(project, params, user, stores["train"], names, say)
     if shift is not None:
         counts["shift"] = shift.figures
     write_features(project.feature_shift, shift.features if shift is not None else [])
@@ -108,16 +108,16 @@ def compare_with_parent(
     project: Project,
     params: Params,
     user: UserConfig,
+    new: ExampleStore,
     feature_names: Sequence[str],
     say: Callable[[str], None],
 ) -> Shift | None:
-    """Compare the new training rows with the parent's; None where it has no examples."""
+    """Compare new training rows with the parent's; None where it has no examples."""
     parent = State.open(project.parent)
     if not parent.has_examples:
         return None
     from renate_stages.shift.comparison import compare
 
-    new = ExampleStore.open(project.prepared / "train")
     found = compare(user, params, parent, new, feature_names)
     if found is None:
         return None

@@ -15,6 +15,7 @@ from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.tuning.search_plots import Searched, write_search_plots
 from renate_stages.user_config import UserConfig
 
 
@@ -30,6 +31,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     parent = State.open(project.restored, examples=project.parent)
     data = PreparedData.open(project.prepared)
+    searched = Searched.read(project.tuning, params.update.number)
     forget = ForgetList.read(project.forget_list)
     key = inputs_key(project, params, parent, data)
     identity = run_identity(project, params, key=key, parent=parent.identity)
@@ -45,7 +47,6 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             from renate_stages.memory.composition import composition
             from renate_stages.ranks import joined
             from renate_stages.resume import Resume
-            from renate_stages.tuning.search_plots import write_search_plots
 
         resume = Resume.of(project.checkpoints, key, say)
         if resume.take_over(project.tuning / "checkpoints"):
@@ -60,8 +61,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             )
             if rank:
                 return
+            summary = update.summary()
             update.write_state(project.state, project.tuning / TUNING_HISTORY)
-        summary = update.summary()
         files.write_json(project.update_metrics, summary)
         lower = params.evaluation.lower_is_better
         with files.whole_directory(project.plots) as folder:
@@ -69,7 +70,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
             memory = composition(State.open(project.state).memory())
             write_update_plots(folder, update.answers, memory)
-            write_search_plots(folder, project.tuning, params.update.number)
+            write_search_plots(folder, searched)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         cost = {"cost": cost_of(update.updated, project.state)}
         publishing.log_figures(params, update.updated.curves, summary | cost, tracker)

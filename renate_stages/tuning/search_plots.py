@@ -7,10 +7,13 @@ tuning_trials.csv   trial, status, epochs, value (its last), and its configurati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files
+from renate_stages import files, typed
+from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation.plots import csv_text
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.tuning.history import History, TrialRecord
@@ -20,21 +23,48 @@ from renate_stages.tuning.outcome import SEARCH, Search
 Rows = list[dict[str, Any]]
 
 
-def write_search_plots(folder: Path, tuning: Path, update: int) -> None:
+@dataclass(frozen=True)
+class Searched:
+    """One update's search, as far as it is plotted.
+
+    Args:
+        records: Its trials; none without a search.
+        objective: What was searched for.
+    """
+
+    records: tuple[TrialRecord, ...] = ()
+    objective: Objective = field(default_factory=lambda: Objective(""))
+
+    @classmethod
+    def read(cls, tuning: Path, update: int) -> Searched:
+        """Read what `tune` wrote.
+
+        Args:
+            tuning: Where.
+            update: Number of the update.
+
+        Raises:
+            MalformedFileError: If a file of it is something else.
+        """
+        said = Search.read(tuning / SEARCH)
+        if said is None:
+            return cls()
+        path, objective = tuning / TUNING_HISTORY, Objective(**dict(said.objective))
+        own = tuple(each for each in History.read(path).trials if each.update == update)
+        if not all(objective.metric in epoch.metrics for each in own for epoch in each.epochs):
+            problem = f"a trial of update {update} has no {objective.metric}"
+            raise MalformedFileError(path, "a tuning history", problem, typed.RUN_AGAIN)
+        return cls(own, objective)
+
+
+def write_search_plots(folder: Path, searched: Searched) -> None:
     """Write the CSVs of one update's search.
 
     Args:
         folder: Where all plot data lies.
-        tuning: What `tune` wrote.
-        update: Number of the update.
+        searched: What is plotted.
     """
-    said = Search.read(tuning / SEARCH)
-    records: list[TrialRecord] = []
-    objective = Objective("")
-    if said is not None:
-        objective = Objective(**dict(said.objective))
-        trials = History.read(tuning / TUNING_HISTORY).trials
-        records = [record for record in trials if record.update == update]
+    records, objective = searched.records, searched.objective
     progress = best_so_far(records, objective)
     files.write_text(folder / "tuning.csv", csv_text(("epochs", "best", "trial"), progress))
     if records:
@@ -43,7 +73,7 @@ def write_search_plots(folder: Path, tuning: Path, update: int) -> None:
         files.write_text(folder / "tuning_trials.csv", csv_text(columns, rows))
 
 
-def best_so_far(records: list[TrialRecord], objective: Objective) -> Rows:
+def best_so_far(records: Sequence[TrialRecord], objective: Objective) -> Rows:
     """Return, for each epoch that trials have run one after the other, the best value so far."""
     rows: Rows = []
     for record in records:

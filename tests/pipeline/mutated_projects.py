@@ -45,11 +45,19 @@ OUTPUTS = {"state": "train", "export": "export"}  # of stages: dvc.lock names th
 
 STAGES = (
     *("renate_stages.stages.prepare", "renate_stages.stages.train", "renate_stages.stages.export"),
-    *("renate_stages.cost", "renate_stages.evaluation.search_pictures", "renate_stages.gate.challenge"),
+    *(
+        "renate_stages.cost",
+        "renate_stages.evaluation.search_pictures",
+        "renate_stages.gate.challenge",
+    ),
     *("renate_stages.evaluation.update_pictures", "renate_stages.evaluation.update_plots"),
     *("renate_stages.evaluation.shift_picture", "renate_stages.measured_update"),
     *("renate_stages.learners.replay", "renate_stages.pictures"),
-    *("renate_stages.shift.comparison", "renate_stages.tuning.search", "fsspec.implementations.local"),
+    *(
+        "renate_stages.shift.comparison",
+        "renate_stages.tuning.search",
+        "fsspec.implementations.local",
+    ),
     *("renate_stages.tuning.search_plots", "mutated_projects:trace_once", "ruamel.yaml"),
 )
 """What stages import."""
