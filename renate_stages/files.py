@@ -76,28 +76,22 @@ def parse_json(text: str | bytes) -> Any:
         RecursionError: If it is nested without end.
     """
     text = text if isinstance(text, str) else text.decode()
-    content = json.loads(text)
-    if has_half_characters(text, content):
+    if has_half_characters(content := json.loads(text)):
         raise ValueError("it has half of a character, such as \\ud800")
     return content
 
 
-def has_half_characters(text: str, content: Any) -> bool:
-    """Return whether values have lone surrogates: they come from escapes, and cannot be written.
-
-    Args:
-        text: That was read; without escapes it has none.
-        content: What was read.
-    """
-    if "\\" not in text:
-        return False
-    waiting, seen = [content], set()
+def has_half_characters(content: Any) -> bool:
+    """Return whether texts in values have lone surrogates, which no text in a file can hold."""
+    waiting = [content]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, str) and any("\ud800" <= character <= "\udfff" for character in each):
-            return True
-        if isinstance(each, dict | list | tuple | set) and id(each) not in seen:
-            seen.add(id(each))
+        if isinstance(each, str):
+            try:
+                each.encode()
+            except UnicodeEncodeError:
+                return True
+        elif isinstance(each, dict | list):
             waiting += [*each, *each.values()] if isinstance(each, dict) else each
     return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError, UserConfigError
+from renate_stages.typed import is_number
 from renate_stages.user_config import UserConfig
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -44,11 +44,11 @@ def default_optimizer(
     """
     if optimizer not in OPTIMIZERS:
         raise InvalidHyperparameterError("optimizer", optimizer, f"one of {', '.join(OPTIMIZERS)}")
-    if not _is_number(learning_rate) or learning_rate <= 0:
+    if not is_number(learning_rate) or learning_rate <= 0:
         raise InvalidHyperparameterError("learning_rate", learning_rate, "a number > 0")
-    if not _is_number(momentum) or not 0 <= momentum < 1:
+    if not is_number(momentum) or not 0 <= momentum < 1:
         raise InvalidHyperparameterError("momentum", momentum, "a number in [0, 1)")
-    if not _is_number(weight_decay) or weight_decay < 0:
+    if not is_number(weight_decay) or weight_decay < 0:
         raise InvalidHyperparameterError("weight_decay", weight_decay, "a number >= 0")
     arguments: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
     if optimizer == "SGD":
@@ -134,7 +134,3 @@ def is_cross_entropy(loss_fn: Callable[..., Any]) -> bool:
         return True
     plain = isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is None
     return plain and loss_fn.label_smoothing == 0 and loss_fn.ignore_index < 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -162,7 +162,8 @@ class Project:
         if not self.intent.is_file():
             return None
         content = files.read_json(self.intent)
-        return str(content.get("command")) if isinstance(content, dict) else "a command"
+        command = content.get("command") if isinstance(content, dict) else None
+        return command if command and isinstance(command, str) else "a command"
 
     @property
     def checkpoints(self) -> Path:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
@@ -17,7 +25,7 @@ T = TypeVar("T")
 FROM_GIT = "`git checkout HEAD -- {}` puts back what is committed"
 RUN_AGAIN = "`dvc repro` writes it again"
 
-LARGEST = 2**63  # of whole numbers in tables, which NumPy and torch have to hold
+LARGEST = 2**63  # of whole numbers, which NumPy and torch have to hold
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 UpdateNumber = Annotated[int, Field(ge=0, lt=10**9)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -29,6 +37,26 @@ class Content(BaseModel):
     """What a file of ours holds. A key that is not named here is of a newer release, and passed over."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Ends(Content):
+    """The ends of an interval; both are null where it is not known."""
+
+    low: Figure
+    high: Figure
+
+    @model_validator(mode="after")
+    def _are_two(self) -> Ends:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high are both numbers, or both null")
+        return self
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, and none that no machine could hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -LARGEST <= value < LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def checked(kind: type[T], content: Any, path: Path | str, what: str, cure: str) -> T:

@@ -13,6 +13,8 @@ from renate_stages.errors import ConflictedFileError, MalformedFileError
 
 MOST_VALUES = 1_000_000
 """Values in a file, each alias counted as what it stands for."""
+MOST_DEEP = 100
+"""Lists and mappings within each other."""
 
 
 def read(path: Path) -> Any:
@@ -56,9 +58,27 @@ def parse(text: str, source: Path | str) -> Any:
         raise MalformedFileError(source, "YAML", str(error)) from error
     if "*" in text and _values(content, {}) > MOST_VALUES:
         raise MalformedFileError(source, "YAML", "its aliases make it far too large")
-    if files.has_half_characters(text, content):
-        raise MalformedFileError(source, "YAML", "it has half of a character, such as \\ud800")
+    if problem := _problem(content):
+        raise MalformedFileError(source, "YAML", problem)
     return content
+
+
+def _problem(content: Any) -> str | None:
+    """Return what none of our files needs, and nobody who reads them could cope with."""
+    waiting, seen = [(content, 0)], set()
+    while waiting:
+        each, depth = waiting.pop()
+        if depth > MOST_DEEP:
+            return f"it is nested more than {MOST_DEEP} deep"
+        if isinstance(each, int) and not -(2**63) <= each < 2**63:
+            return f"it has a number of {len(str(abs(each)))} digits"
+        if isinstance(each, str) and files.has_half_characters(each):
+            return "it has half of a character, such as \\ud800"
+        if isinstance(each, dict | list | set | tuple) and id(each) not in seen:
+            seen.add(id(each))
+            parts = [*each, *each.values()] if isinstance(each, dict) else each
+            waiting += [(part, depth + 1) for part in parts]
+    return None
 
 
 def _values(content: Any, counted: dict[int, float]) -> float:

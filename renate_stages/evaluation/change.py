@@ -98,7 +98,8 @@ def _new_and_old(
     new = f"{metric} on the new data {_from_to(before.get(update), after[update])}"
     if not old:
         return f"First update: {new}."
-    mean_before = sum(before[holdout] for holdout in old) / len(old)
+    known = all(holdout in before for holdout in old)
+    mean_before = sum(before[holdout] for holdout in old) / len(old) if known else None
     mean_after = sum(after[holdout] for holdout in old) / len(old)
     name = "holdout" if len(old) == 1 else "holdouts"
     change = _from_to(mean_before, mean_after)

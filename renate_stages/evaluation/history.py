@@ -18,6 +18,7 @@ from renate_stages.evaluation.examined import Examined
 
 Phase = Literal["initial", "before", "after"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+MOST_DIGITS = 15
 COLUMNS = ("update", "phase", "holdout", "metric", "value", "rows")
 
 
@@ -79,24 +80,25 @@ class EvaluationHistory:
         """Read a history.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            MalformedFileError: If it is not what `write` writes; names the line.
+            MalformedFileError: If it is missing, or not what `write` writes; names the line.
         """
         evaluations: dict[tuple[int, int, int, str], Evaluation] = {}
-        with path.open(encoding="utf-8", newline="") as stream:
-            lines = csv.reader(stream, strict=True)
-            try:
+        line = 1
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                lines = csv.reader(stream, strict=True)
                 header = next(lines, None)
                 if header != list(COLUMNS):
                     raise ValueError(f"its header is {header}, expected {list(COLUMNS)}")
                 for cells in lines:
+                    line = lines.line_num
                     evaluation = _parse(cells)
                     if evaluation.place in evaluations:
                         raise ValueError("repeats update, phase, holdout and metric of another")
                     evaluations[evaluation.place] = evaluation
-            except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
-                reason = f"line {max(1, lines.line_num)}: {error}"
-                raise MalformedFileError(path, "a history of evaluations", reason) from error
+        except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+            reason = f"line {line}: {error}"
+            raise MalformedFileError(path, "a history of evaluations", reason) from error
         return cls(tuple(evaluations.values()))
 
     def write(self, path: Path) -> None:
@@ -234,8 +236,8 @@ def _parse(cells: list[str]) -> Evaluation:
         raise ValueError(f"it has {len(cells)} cells, expected {len(COLUMNS)}")
     update, phase, holdout, metric, value, rows = cells
     for name, cell in (("update", update), ("holdout", holdout), ("rows", rows)):
-        if not (cell.isascii() and cell.isdecimal()):
-            raise ValueError(f"{name} is {cell!r}, expected a whole number, at least 0")
+        if not (cell.isascii() and cell.isdecimal() and len(cell) <= MOST_DIGITS):
+            raise ValueError(f"{name} is {cell!r:.40}, expected a whole number, at least 0")
     if phase not in PHASES:
         raise ValueError(f"phase is {phase!r}, expected one of {', '.join(PHASES)}")
     if not metric:

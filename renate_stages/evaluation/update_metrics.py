@@ -8,12 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from renate_stages import files, typed
-from renate_stages.typed import Content, Count, Figure, Finite, UpdateNumber
-
-
-class _Ends(Content):
-    low: Figure
-    high: Figure
+from renate_stages.typed import Content, Count, Ends, Figure, Finite, UpdateNumber
 
 
 class _Metric(Content):
@@ -24,7 +19,7 @@ class _Metric(Content):
     change: Figure = None
     change_on_earlier: Figure = None
     holdout: dict[str, Figure] = Field(default={})
-    interval: dict[str, _Ends] = Field(default={})
+    interval: dict[str, Ends] = Field(default={})
 
 
 class _Flip(Content):

@@ -9,12 +9,12 @@ slices: {max_drop: 0.05, camera: {night: {min: 0.8}}}
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from renate_stages.errors import InvalidParamsError, did_you_mean
+from renate_stages.typed import is_number
 
 Limit = Literal["min", "max", "max_drop", "max_rise"]
 SCOPES = ("average", "overall", "worst_holdout")
@@ -163,9 +163,7 @@ def _problem(rule: Rule, known: tuple[Limit, ...]) -> str | None:
         if not hint and len(rule.part) < PARTS.get(figure, 0):
             hint = f"; a part has limits of its own: {limit}: {{{known[0]}: 0.8}}"
         return f"unknown limit{hint} (of {figure}, of which {better} is better: {', '.join(known)})"
-    if isinstance(allowed, bool) or not isinstance(allowed, int | float):
-        return f"expected a number, found {allowed!r}"
-    if not math.isfinite(allowed):
+    if not is_number(allowed):
         return f"expected a finite number, found {allowed!r}"
     if limit in ("max_drop", "max_rise") and allowed < 0:
         return f"expected a number >= 0, found {allowed!r}"

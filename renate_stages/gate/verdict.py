@@ -19,7 +19,7 @@ from renate_stages.gate.figures import Measured, difference, figure, rounded
 from renate_stages.gate.parts import KINDS, Part, absent, accuracies
 from renate_stages.gate.rules import FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
-from renate_stages.typed import Content, Figure, Finite, UpdateNumber
+from renate_stages.typed import Content, Ends, Figure, Finite, UpdateNumber
 
 NOT_KNOWN = "not known"
 ITSELF = (
@@ -29,13 +29,11 @@ ITSELF = (
 COLUMNS = ("rule", "allowed", "update", "champion", "change (95 %)", "verdict")
 
 
-class _Outcome(Content):
+class _Outcome(Ends):
     """How a rule ended; see `_outcome_of`."""
 
     value: Figure
     champion: Figure
-    low: Figure
-    high: Figure
     at: int | str | None
     allowed: Finite
     margin: Figure

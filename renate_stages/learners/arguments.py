@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from renate_stages.errors import InvalidHyperparameterError
+from renate_stages.typed import is_number
 
 
 def positive(name: str, value: int) -> int:
@@ -15,7 +16,7 @@ def positive(name: str, value: int) -> int:
     Raises:
         InvalidHyperparameterError: If it is not.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_number(value) or not isinstance(value, int) or value < 1:
         raise InvalidHyperparameterError(name, value, "a whole number >= 1")
     return value
 
@@ -28,8 +29,7 @@ def in_range(
     Raises:
         InvalidHyperparameterError: If it is not.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= most or (below and value == most):
+    if not is_number(value) or not least <= value <= most or (below and value == most):
         end = ")" if below or most == np.inf else "]"
         raise InvalidHyperparameterError(name, value, f"a number in [{least:g}, {most:g}{end}")
     return float(value)

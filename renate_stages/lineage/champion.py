@@ -18,7 +18,7 @@ from renate_stages.errors import (
 )
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.content import cached, listing
-from renate_stages.lineage.records import HASH, read_pointer, stage_entry
+from renate_stages.lineage.records import HASH, folder_entry, read_pointer, stage_entry
 from renate_stages.lineage.transaction import changing
 from renate_stages.project import Project
 
@@ -112,7 +112,7 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
 
 def export_entry(lock: str) -> dict[str, Any] | None:
     """Return what a `dvc.lock` says of `export/`, or None where `export` has not finished."""
-    entry = stage_entry(lock, "export", "outs", "export")
+    entry = folder_entry(lock, "export", "export")
     return {key: entry[key] for key in HASH_KEYS} if entry else None
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from renate_stages import yaml_file
+from pydantic import Field, TypeAdapter, ValidationError
+
+from renate_stages import typed, yaml_file
 from renate_stages.errors import MissingFileError, StageDefinitionError
 from renate_stages.project import Project
+from renate_stages.typed import Content
 
 PARAMS_FILE = "params.yaml"
 WRITTEN = ("outs", "metrics", "plots")
@@ -47,11 +50,15 @@ class StageDefinition:
         stage = stages.get(name) if isinstance(stages, dict) else None
         if not isinstance(stage, dict):
             raise StageDefinitionError(path, name, "it has no such stage")
+        try:
+            stage = TypeAdapter(_Stage).validate_python(stage)
+        except ValidationError as error:
+            raise StageDefinitionError(path, name, typed.described(error)) from error
         definition = cls(
             name=name,
-            reads=tuple(_names(stage.get("deps"))),
-            params=_params(stage.get("params")),
-            writes=tuple(written for key in WRITTEN for written in _names(stage.get(key))),
+            reads=tuple(_names(stage.deps)),
+            params=_params(stage.params),
+            writes=tuple(each for key in WRITTEN for each in _names(getattr(stage, key))),
         )
         for each in (*definition.reads, *definition.params, *definition.writes):
             if "${" in each or each.startswith(("/", "~")) or ".." in each.split("/"):
@@ -60,17 +67,32 @@ class StageDefinition:
         return definition
 
 
-def _names(entries: Any) -> Iterable[str]:
+Place = Annotated[str, Field(min_length=1)]
+Options = dict[str, Any] | None
+Entry = Place | Annotated[dict[Place, Options], Field(min_length=1, max_length=1)]
+
+
+class _Stage(Content):
+    deps: list[Place] | None = None
+    params: list[str | dict[Place, list[str] | None]] | None = None
+    outs: list[Entry] | None = None
+    metrics: list[Entry] | None = None
+    plots: list[Entry] | None = None
+
+
+def _names(entries: Iterable[Entry] | None) -> Iterable[str]:
     """Yield the paths of a list such as `outs`, whose entries may have options."""
     for entry in entries or ():
-        yield next(iter(entry)) if isinstance(entry, dict) else str(entry)
+        yield next(iter(entry)) if isinstance(entry, dict) else entry
 
 
-def _params(entries: Any) -> dict[str, tuple[str, ...]]:
+def _params(
+    entries: Iterable[str | dict[str, list[str] | None]] | None,
+) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for entry in entries or ():
         if isinstance(entry, dict):
             found |= {name: tuple(keys or ()) for name, keys in entry.items()}
         else:
-            found[PARAMS_FILE] = (*found.get(PARAMS_FILE, ()), str(entry))
+            found[PARAMS_FILE] = (*found.get(PARAMS_FILE, ()), entry)
     return found

@@ -16,6 +16,7 @@ from renate_stages.project import Project
 
 TAG = "update-"
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+LOCK_CURE = "`git checkout HEAD -- dvc.lock`, then `dvc repro`"
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -37,11 +38,12 @@ def read_pointer(text: str, name: str) -> dict[str, Any]:
     """
     content = yaml_file.parse(text, name)
     outs = content.get("outs") if isinstance(content, dict) else None
-    if not (isinstance(outs, list) and len(outs) == 1):
-        raise MalformedFileError(name, "a pointer of DVC", "expected one entry in `outs`")
-    if problem := _entry_problem(outs[0]):
-        raise MalformedFileError(name, "a pointer of DVC", problem)
-    return outs[0]
+    found = outs if isinstance(outs, list) else []
+    problem = _entry_problem(found[0]) if len(found) == 1 else "expected one entry in `outs`"
+    if problem:
+        cure = f"`git checkout HEAD -- {name}`"
+        raise MalformedFileError(name, "a pointer of DVC", problem, cure)
+    return found[0]
 
 
 def _entry_problem(entry: Any) -> str | None:
@@ -80,8 +82,7 @@ def read_lock(text: str) -> Mapping[str, Any]:
         if problem:
             break
     if problem:
-        cure = "`git checkout HEAD -- dvc.lock`, then `dvc repro`"
-        raise MalformedFileError("dvc.lock", "DVC's record of the pipeline", problem, cure)
+        raise MalformedFileError("dvc.lock", "DVC's record of the pipeline", problem, LOCK_CURE)
     return stages or {}
 
 
@@ -94,7 +95,20 @@ def entries(lock: str, key: str) -> Iterator[tuple[str, str, str]]:
 
 def state_entry(lock: str) -> dict[str, Any] | None:
     """Return what a `dvc.lock` says of the state, or None where `train` has not finished."""
-    return stage_entry(lock, "train", "outs", "state")
+    return folder_entry(lock, "train", "state")
+
+
+def folder_entry(lock: str, stage: str, path: str) -> dict[str, Any] | None:
+    """Return what a `dvc.lock` says of a folder that a stage wrote, its size included; or None.
+
+    Raises:
+        MalformedFileError: If it is not what DVC writes.
+    """
+    entry = stage_entry(lock, stage, "outs", path)
+    if entry is not None and not {"size", "nfiles"} <= entry.keys():
+        problem = f"stage {stage!r}: {path!r} has no size or nfiles"
+        raise MalformedFileError("dvc.lock", "DVC's record of the pipeline", problem, LOCK_CURE)
+    return entry
 
 
 def stage_entry(lock: str, stage: str, key: str, path: str) -> dict[str, Any] | None:

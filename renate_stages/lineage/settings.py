@@ -100,7 +100,7 @@ class _Remote:
         given, here = (_setting(each, f'remote "{name}"', "url") for each in (settings, local))
         relative = given and "://" not in given and not given.startswith(("/", "~"))
         path = (own / given).resolve() if given and relative else None
-        known = settled.read_text("utf-8").strip() if settled.is_file() else None
+        known = settled.read_text("utf-8", "replace").strip() if settled.is_file() else None
         return cls(str(name), given, path, here, known)
 
     @property
@@ -119,6 +119,9 @@ def _setting(settings: dict[str, Any], section: str, name: str) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if path.is_file() and b"\0" in path.read_bytes():
+            raise ValueError("it has a NUL character")
         return ConfigObj(str(path), list_values=False, encoding="utf-8").dict()
     except Exception as error:
-        raise MalformedFileError(path, "settings of DVC", str(error)) from error
+        cure = "correct it, or `git checkout HEAD -- .dvc/config` where it is the project's"
+        raise MalformedFileError(path, "settings of DVC", str(error), cure) from error

@@ -117,8 +117,11 @@ class Change:
         """Commit the intent's files, and nothing else.
 
         Raises:
-            CommandError: If Git refuses, as for a hook of the project's; with what that printed.
+            CommandError: If Git refuses, as for a hook of the project's, with what that printed; or
+                DVC, whose settings are wrong.
         """
+        if self.intent.pointers:
+            dvc(self.project, "config", "--list")  # it puts folders in place after the commit
         written = {name: _digest(text) for name, text in self.texts.items()}
         self.intent.model_copy(update={"written": written}).write(self.project)
         git(self.project, "add", "--", *self.texts)
@@ -155,19 +158,16 @@ def changing(
 
     Raises:
         GitNotReadyError: If Git cannot make a commit or a signed tag; nothing is changed then.
-        CommandError: If DVC cannot be run, as with wrong settings; nothing is changed then.
         RenateStagesError: What the block raised; nothing is changed then either.
     """
     check_git(project)
-    if pointers := tuple(pointers):
-        dvc(project, "config", "--list")  # fails where DVC could not put the folders in place
     intent = Intent(
         command=command,
         head=git(project, "rev-parse", "HEAD"),
         place=git(project, "symbolic-ref", "--quiet", "--short", "HEAD", check=False)
         or git(project, "rev-parse", "HEAD"),
         files=tuple(changes),
-        pointers=pointers,
+        pointers=tuple(pointers),
         tag=tag,
         branch=branch,
         start=start,

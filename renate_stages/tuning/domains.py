@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from renate_stages.errors import did_you_mean
+from renate_stages.typed import is_number
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -114,7 +115,7 @@ class Domain:
         """Return whether a value of an earlier search can be one of these."""
         if self.is_list:
             return any(_same(value, each) for each in self.values)
-        if not _is_number(value) or not self.values[0] <= value <= self.values[1]:
+        if not is_number(value) or not self.values[0] <= value <= self.values[1]:
             return False
         if "finrange" in self.kind:
             return any(math.isclose(value, each, rel_tol=1e-6) for each in self.grid(self.size))
@@ -187,7 +188,7 @@ def _problem_of(kind: str, values: Any) -> str | None:
     if kind in ("choice", "ordinal"):
         return _problem_of_list(values)
     wanted = 3 if "finrange" in kind else 2
-    if len(values) != wanted or not all(_is_number(each) for each in values):
+    if len(values) != wanted or not all(is_number(each) for each in values):
         return f"expected {wanted} numbers"
     low, high = values[:2]
     if low >= high:
@@ -228,7 +229,3 @@ def _spread(size: int, count: int) -> list[int]:
 def _same(one: Any, other: Any) -> bool:
     """Return whether two values are one: True is not 1, but 1.0 is."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,6 +20,7 @@ from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.tuning.experience import Experience
 from renate_stages.tuning.search_space import SearchSpace
+from renate_stages.typed import is_number
 
 FIXED = ("update", "trial", "status", "epoch", "steps")
 CONFIG, METRIC = "config.", "metric."
@@ -123,7 +124,7 @@ class History:
             before = found[key].epochs if key in found else ()
             epoch, steps = int(row["epoch"]), int(row["steps"])
             values = _values(row, METRIC)
-            if not all(type(each) in (int, float) for each in values.values()):
+            if not all(type(each) is float or is_number(each) for each in values.values()):
                 raise ValueError(f"a metric is no number in {cells}")
             added = (TrialEpoch(epoch, steps, values),) if epoch else ()
             found[key] = TrialRecord(*key, row["status"], _values(row, CONFIG), before + added)

@@ -39,6 +39,8 @@ LARGEST = 300_000  # bytes of a file that counts as small
 PASSING = (".renate/", ".git/objects/", ".git/logs/", ".git/index", ".git/COMMIT_EDITMSG")
 PASSING += (".git/ORIG_HEAD", ".git/FETCH_HEAD", ".dvc/tmp/", ".dvc/cache/", ".dvc/config.local")
 
+SPECIAL = ("missing", "a folder", "a pipe", "a link to itself", "a link to nothing")
+SPECIAL += ("a link to /dev/zero",)
 POINTERS = {"parent-state": "parent.dvc", "champion": "champion.dvc"}
 OUTPUTS = {"state": "train", "export": "export"}  # of stages: dvc.lock names them
 
@@ -207,6 +209,23 @@ class Mutated:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
+    def make_special(self, name: str, kind: str) -> None:
+        """Put something in a file's place that is no file: see `SPECIAL`."""
+        path = self.sandbox.root / name
+        path.unlink()
+        match kind:
+            case "a folder":
+                path.mkdir()
+                (path / "x").write_text("x")
+            case "a pipe":
+                os.mkfifo(path)
+            case "a link to itself":
+                path.symlink_to(path.name)
+            case "a link to nothing":
+                path.symlink_to("nothing")
+            case "a link to /dev/zero":
+                path.symlink_to("/dev/zero")
+
     def put_back(self) -> None:
         """Make the project as it was."""
         root, now = self.sandbox.root, _seen(self.sandbox.root)
@@ -229,6 +248,10 @@ class Mutated:
             **self.pristine,
             **{n: s for n, s in _seen(root).items() if n in self.pristine},
         }
+
+    def tracks(self, name: str) -> bool:
+        """Return whether Git has a file."""
+        return bool(self._git("ls-files", "--", name))
 
     def commit(self) -> None:
         """Commit all that Git sees."""
@@ -382,26 +405,35 @@ def attempts(
         arguments = draws.choices(commands, weights)[0]
         names = pairs[arguments]
         name = draws.choices(names, [0.1 if name.endswith(".npy") else 1.0 for name in names])[0]
-        tag = draws.choice(["update-1", "update-2"])
-        content = (mutated.source.root / name).read_bytes()
-        how, changed = Mutator(draws).mutate(name, content)
-        folder = name.partition("/")[0]
-        way = "here"
-        if folder in (*POINTERS, *OUTPUTS) and draws.random() < 0.8:
-            way = "signed again"
-        elif draws.random() < 0.35:
-            way = "committed"
-        elif draws.random() < 0.25 and mutated._git("ls-files", "--", name):
-            way = tag
-        if way == tag:
-            mutated.at_tag(tag, name, changed)
+        if draws.random() < 0.06:
+            how = draws.choice(SPECIAL)
+            mutated.make_special(name, how)
+            way = "here"
         else:
-            mutated.write(name, changed)
-        with suppress(OSError):
-            if way == "signed again":
-                mutated.sign_again(name)
-            elif way == "committed":
-                mutated.commit()
+            content = (mutated.source.root / name).read_bytes()
+            how, changed = Mutator(draws).mutate(name, content)
+            way = _write(mutated, name, changed, draws)
         outcome = mutated.run(*arguments)
         mutated.put_back()
         yield f"{seed} {number}: {' '.join(arguments)}; {name} ({way}): {how}", outcome
+
+
+def _write(mutated: Mutated, name: str, content: bytes, draws: random.Random) -> str:
+    """Give a file another content, here, in Git too, or in the commit of a tag; return which."""
+    tag = draws.choice(["update-1", "update-2"])
+    way = "here"
+    if name.partition("/")[0] in (*POINTERS, *OUTPUTS) and draws.random() < 0.8:
+        way = "signed again"
+    elif draws.random() < 0.35:
+        way = "committed"
+    elif draws.random() < 0.25 and mutated.tracks(name):
+        way = tag
+    if way == tag:
+        mutated.at_tag(tag, name, content)
+        return way
+    mutated.write(name, content)
+    if way == "signed again":
+        mutated.sign_again(name)
+    elif way == "committed":
+        mutated.commit()
+    return way

@@ -163,8 +163,14 @@ def test_slices_cannot_be_ruled_on_where_none_are_measured():
             "export.promote.average: expected limits, such as {max_drop: 0.01}, found 0.9",
         ),
         ({"average": {}}, "export.promote.average: expected limits"),
-        ({"average": {"min": "0.9"}}, "export.promote.average.min: expected a number, found '0.9'"),
-        ({"average": {"min": True}}, "export.promote.average.min: expected a number, found True"),
+        (
+            {"average": {"min": "0.9"}},
+            "export.promote.average.min: expected a finite number, found '0.9'",
+        ),
+        (
+            {"average": {"min": True}},
+            "export.promote.average.min: expected a finite number, found True",
+        ),
         (
             {"average": {"min": float("nan")}},
             "export.promote.average.min: expected a finite number, found nan",
