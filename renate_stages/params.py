@@ -271,7 +271,7 @@ class RetentionParams(Block):
     memory_updates: int | None = Field(
         default=None, ge=1, description="updates after which a row leaves the memory"
     )
-    never_keep: list[str] = Field(
+    never_keep: list[str | int | float | bool] = Field(
         default=[], description="sources to learn from and measure on once, but not to keep"
     )
 
