@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from renate_stages import files, yaml_file
-from renate_stages.errors import InvalidForgetListError, MalformedFileError
+from renate_stages.errors import InvalidForgetListError
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.memory.identity import (
     PREFIX,
@@ -56,14 +56,12 @@ class ForgetList:
 
         Raises:
             InvalidForgetListError: If it is not what `write` writes.
+            MalformedFileError, ConflictedFileError: If it is not YAML.
             InvalidPredicateError: If a condition cannot be understood.
         """
         if not path.is_file():
             return cls()
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise MalformedFileError(path, "YAML", f"it is not UTF-8 ({error})") from error
+        text = yaml_file.text(path)
         long = _IDS.search(text)  # a YAML parser would take a minute for a million of them
         plain = long[1].split()[1::2] if long else []
         content = yaml_file.parse(_IDS.sub("", text, count=1), path) or {}
@@ -82,10 +80,14 @@ class ForgetList:
 
     def write(self, path: Path) -> None:
         """Write the list, sorted, so that equal lists are equal files."""
+        files.write_text(path, self.text())
+
+    def text(self) -> str:
+        """Return the text of the file."""
         where = sorted({predicate.text for predicate in self.where})
         ids = "".join(f"- {each}\n" for each in printed(self.ids.array))
         text = f"ids:\n{ids}" if ids else "ids: []\n"
-        files.write_text(path, HEAD + text + yaml_file.dump({"where": where}))
+        return HEAD + text + yaml_file.dump({"where": where})
 
     def with_more(self, ids: Iterable[str] | IdSet = (), where: Iterable[str] = ()) -> ForgetList:
         """Return a list that forgets these examples as well.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import exported_program, files, publishing, tracking
+from renate_stages import exported_program, files, lineage, publishing, tracking
 from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
@@ -33,6 +33,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If the state or a parameter cannot be used.
     """
+    lineage.check_inputs(project, "export")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     exported_program.check_onnx(params)
     state = State.open(project.state)

@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renate_stages import files, launch, publishing, tracking
+from renate_stages import files, launch, lineage, publishing, tracking
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import inputs_key, read_tuned
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
-from renate_stages.run_identity import run_identity
+from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.user_config import UserConfig
 
@@ -24,6 +24,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If an input cannot be used; nothing is written then.
     """
+    rank = launch.rank()  # the first process alone checks, logs and writes
+    if not rank:
+        lineage.check_inputs(project, "train")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     parent = State.open(project.restored, examples=project.parent)
     data = PreparedData.open(project.prepared)
@@ -31,7 +34,6 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     key = inputs_key(project, params, parent, data)
     identity = run_identity(project, params, key=key, parent=parent.identity)
 
-    rank = launch.rank()  # the first process alone logs and writes
     tracked = params.tracking.enabled and rank == 0
     with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
         with heavy_imports():
@@ -48,7 +50,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         resume = Resume.of(project.checkpoints, key, say)
         if resume.take_over(project.tuning / "checkpoints"):
             say("the best trial was trained with these values: its training is taken over")
-        tracker.log_parameters(publishing.parameters(params))
+        tracker.log_parameters(logged_parameters(params))
         with (
             project.empty_scratch(launch.own("kept")) as scratch,
             joined(params.trainer.accelerator),

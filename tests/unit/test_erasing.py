@@ -341,13 +341,13 @@ def test_passing_files_of_the_project_go_too(story):
     for workspace in (places[3], places[4]):
         (workspace.parents[1] / ".dvc").mkdir()
     queue = root / ".dvc" / "tmp" / "exps" / "celery" / "broker" / "x"
-    intent = root / ".renate" / "intent.json"
-    for path in (queue, intent):
+    lists = root / ".renate" / "erase-other.txt"
+    for path in (queue, lists):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     story.erase()
     assert not any(path.exists() for path in places) and story.places_of(2) == set()
-    assert queue.exists() and intent.exists()
+    assert queue.exists() and lists.exists()
 
 
 def test_what_else_dvc_tracks_is_named(story):
