@@ -569,11 +569,10 @@ def verify(
         with project.lock("verify --repair"):
             lineage.repair(project)
     if deep or repair:
-        for folder in (project.parent, project.champion, project.state, project.export):
-            if folder.is_dir() and lineage.check(project, folder, deep=True):
+        for folder in lineage.folders_to_verify(project):
+            if lineage.check(project, folder, deep=True):
                 print(f"{project.relative(folder)}/: every file is what Git names")
-        for folder in (project.parent, project.state):
-            if folder.is_dir():
+            if folder in (project.parent, project.state):
                 state.check(folder)
                 print(f"{project.relative(folder)}/: every file is as its manifest says")
     checked, problems = lineage.verify(project)

@@ -5,7 +5,7 @@ cycles, and an update needs the state that the one before it wrote: the edge is 
 content hash is that of `state` in the parent's `dvc.lock`.
 """
 
-from renate_stages.lineage.anchor import anchored, check, check_inputs
+from renate_stages.lineage.anchor import anchored, check, check_inputs, folders_to_verify
 from renate_stages.lineage.chain import verify
 from renate_stages.lineage.champion import (
     ChampionPointer,
@@ -49,6 +49,7 @@ __all__ = [
     "dvc",
     "export_entry",
     "fetch",
+    "folders_to_verify",
     "git",
     "has_remote",
     "is_fresh",

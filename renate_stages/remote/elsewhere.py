@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from renate_stages import tracking
+from renate_stages import lineage, tracking
 from renate_stages.errors import (
     DamagedOutputError,
     InvalidParamsError,
