@@ -291,6 +291,10 @@ def forget(
     from renate_stages import forget as action
     from renate_stages.id_file import IdFile
 
+    if erase and (ids or where):
+        raise typer.BadParameter("--erase removes what was forgotten before; forget these first")
+    if not erase and (shared or yes):
+        raise typer.BadParameter("--shared-storage and --yes go with --erase")
     project = Project.find()
     if erase:
         _erase(project, shared, yes)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from renate_stages import files, yaml_file
-from renate_stages.errors import InvalidForgetListError
+from renate_stages.errors import InvalidForgetListError, InvalidPredicateError
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.memory.identity import (
     PREFIX,
@@ -132,12 +133,19 @@ class ForgetList:
             needed |= {path} if path in spec.metadata else spec.fields.keys()
         return sorted(needed)
 
-    def rows(self, columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray:
+    def rows(
+        self, columns: Mapping[str, Column], spec: ExampleSpec, *, lenient: bool = False
+    ) -> np.ndarray:
         """Return which rows are to be forgotten, by id, or by content where they have no id.
 
         Args:
             columns: By path, those that `paths` names at least; of all rows everything is known.
             spec: What they are.
+            lenient: Whether a condition that compares a text with numbers is true of no row, as in
+                old versions whose metadata was of another type.
+
+        Raises:
+            InvalidPredicateError: If there is such a condition.
         """
         rows = len(next(iter(columns.values())))
         found = np.zeros(rows, dtype=bool)
@@ -153,7 +161,8 @@ class ForgetList:
             if isinstance(column := columns.get(path), np.ndarray)
         }
         for predicate in self.where:
-            found |= predicate.matches(known, rows)
+            with suppress(InvalidPredicateError) if lenient else nullcontext():
+                found |= predicate.matches(known, rows)
         return found
 
     def stored_rows(self, store: ExampleStore) -> np.ndarray:

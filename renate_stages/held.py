@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from renate_stages.forget_list import ForgetList
@@ -49,6 +50,7 @@ class HeldRows:
             rows has too.
         raw: Versions of `data/incoming` that hold some, or may.
         unseen: Those of them that `prepare` never read.
+        keeping_tensors: Folders of states whose learner keeps tensors of examples.
         unknown: Paths that DVC tracks and that are neither ours nor `data/incoming`.
     """
 
@@ -60,7 +62,9 @@ class HeldRows:
         self._incoming = project.relative(project.incoming)
         self._metrics = project.relative(project.data_metrics)
         self._shards: dict[Pairs, int] = {}  # rows to forget, by shard
+        self._stores: dict[frozenset[tuple[str, str]], tuple[set[str], int, int]] = {}
         self._folders: dict[str, tuple[int, int]] = {}  # rows to forget and all rows, by folder
+        self.keeping_tensors: set[str] = set()
         self._holding: set[str] = set()
         self._innocent: set[str] = set()
 
@@ -114,31 +118,47 @@ class HeldRows:
         if md5 in self._folders or not md5.endswith(".dir"):
             return self._folders.get(md5, (0, 0))
         tree = self._objects.tree(md5) or {}
+        by_folder: dict[str, dict[str, str]] = defaultdict(dict)
+        for path, each in tree.items():
+            folder, _, name = path.rpartition("/")
+            by_folder[folder][name] = each
         of_stores: set[str] = set()
         held = rows = 0
-        for index in sorted(path for path in tree if PurePosixPath(path).name == INDEX):
-            folder = index.removesuffix(INDEX)
-            store = {
-                path.removeprefix(folder): each
-                for path, each in tree.items()
-                if path.startswith(folder) and path.endswith(".npy")
-            }
-            file = self._objects.locate(tree[index])
-            if file is None:  # without its index nothing of a store can be used
-                of_stores |= set(store.values())
-                self._holding |= set(store.values())
-            elif _is_index(file):
-                for shard, spec in _shards(file):
-                    names = shard.files(spec)
-                    of_stores |= {store[name] for name in names if name in store}
-                    found = self._of_shard(shard, spec, store)
-                    held, rows = held + found, rows + shard.rows
+        for folder in by_folder.values():
+            if INDEX in folder:
+                hashes, *found = self._of_store(folder)
+                of_stores |= hashes
+                held, rows = held + found[0], rows + found[1]
         if learner := self._examples_of_a_learner(tree):
+            self.keeping_tensors.add(md5)
             of_stores.add(learner)
             self._holding.add(learner)
         self._innocent |= set(tree.values()) - of_stores
         self._folders[md5] = held, rows
         return held, rows
+
+    def _of_store(self, folder: dict[str, str]) -> tuple[set[str], int, int]:
+        """Return the hashes of a store's shards, how many rows to forget it has, and rows at all.
+
+        Args:
+            folder: The hash of each file in a folder with an index, by its name.
+        """
+        key = frozenset(folder.items())  # most stores are in many versions
+        if key not in self._stores:
+            arrays = {name: md5 for name, md5 in folder.items() if name.endswith(".npy")}
+            hashes: set[str] = set()
+            held = rows = 0
+            index = self._objects.locate(folder[INDEX])
+            if index is None:  # without it nothing of a store can be used
+                hashes |= set(arrays.values())
+                self._holding |= hashes
+            elif _is_index(index):
+                for shard, spec in _shards(index):
+                    hashes |= {arrays[name] for name in shard.files(spec) if name in arrays}
+                    held += self._of_shard(shard, spec, arrays)
+                    rows += shard.rows
+            self._stores[key] = hashes, held, rows
+        return self._stores[key]
 
     def _of_shard(self, shard: Shard, spec: ExampleSpec, store: dict[str, str]) -> int:
         """Return how many rows to forget a shard has, and note its objects."""
@@ -154,7 +174,9 @@ class HeldRows:
             if columns is None:
                 self._shards[key] = shard.rows
             else:
-                self._shards[key] = int(self._forget.rows(columns, spec).sum()) if paths else 0
+                self._shards[key] = (
+                    int(self._forget.rows(columns, spec, lenient=True).sum()) if paths else 0
+                )
             hashes = {md5 for _, md5 in key if md5}
             (self._holding if self._shards[key] else self._innocent).update(hashes)
         return self._shards[key]

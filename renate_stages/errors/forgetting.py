@@ -65,7 +65,7 @@ class NothingToForgetError(RenateStagesError):
 class StillHeldError(RenateStagesError):
     """Old versions are to be removed, but the present one holds rows to forget."""
 
-    def __init__(self, rows: Mapping[str, int]) -> None:
+    def __init__(self, rows: Mapping[str, int | str]) -> None:
         listed = ", ".join(f"{count} in {name}" for name, count in rows.items())
         super().__init__(
             f"rows to forget are still here: {listed}.\nTo fix this: finish the forget update "

@@ -299,6 +299,20 @@ def test_rows_are_found_in_shards_as_they_are_in_stores(story, kind):
         assert story.places_of(31) == set()
 
 
+def test_a_condition_that_older_metadata_cannot_fulfil_is_no_obstacle(story):
+    for number, ages in (1, [b"old", b"young"]), (2, [17, 18]):
+        folder = store(story.folder / f"old{number}", [30 + number, 40 + number], 1, age=ages)
+        md5 = story.put({f"memory/{n}": each for n, each in contents(folder.path).items()})
+        story.write_pointer(f"old{number}.dvc", f"old{number}", md5)
+    story.commit("ages were texts")
+    for number in (1, 2):
+        (story.project.root / f"old{number}.dvc").unlink()
+    story.commit("no longer")
+    story.forget(where="age < 18")
+    story.erase()
+    assert story.places_of(32) == set() and story.places_of(31) == {CACHE, REMOTE}
+
+
 def test_tensors_of_examples_that_a_learner_keeps_go(story):
     """GEM's: none of them can be found there."""
     tensors = image(2) + b"in the middle of a tensor"
@@ -313,6 +327,13 @@ def test_tensors_of_examples_that_a_learner_keeps_go(story):
     story.commit("no longer")
     story.erase()
     assert story.places_of(2) == story.places_of(41) == set()
+
+
+def test_a_present_state_with_tensors_of_examples_is_refused(story):
+    state = story.state(story.made([3, 13, 21, 22], 5)) | {"learner.json": b'{"memory_x": 1}'}
+    story.update(5, None, story.prepared(story.made([], 5)), state)
+    with pytest.raises(errors.StillHeldError, match="tensors of examples in state"):
+        story.erase()
 
 
 def test_what_is_only_in_the_remote_is_looked_into_there(story):

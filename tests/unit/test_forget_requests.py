@@ -164,6 +164,15 @@ def test_a_request_that_cannot_be_done_changes_nothing(repository, arguments, er
     assert not lineage.git(repository, "status", "--porcelain")
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--erase", "--where", "age < 3"], ["--erase", "--ids", "x"], ["--yes"]]
+)
+def test_erasing_takes_no_request_with_it(repository, arguments):
+    """It would forget nothing of it, and not say so."""
+    done = CliRunner().invoke(cli.app, ["forget", *arguments])
+    assert done.exit_code == 2 and "--erase" in done.output
+
+
 def test_a_condition_of_earlier_on_what_nobody_has_any_more_is_no_obstacle(repository):
     ForgetList().with_more(where=["gone == 'x'"]).write(repository.forget_list)
     lineage.git(repository, "add", "-A")

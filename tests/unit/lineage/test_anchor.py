@@ -151,7 +151,9 @@ def test_a_file_too_many_and_a_file_too_few_are_refused(project, has_list):
     if not has_list:
         cached(project, md5).unlink()
     (project.parent / "extra").touch()
-    with pytest.raises(errors.ChangedFolderError, match="extra" if has_list else "hash of the folder"):
+    with pytest.raises(
+        errors.ChangedFolderError, match="extra" if has_list else "hash of the folder"
+    ):
         check(project, project.parent)
     (project.parent / "extra").unlink()
     (project.parent / "state.json").rename(project.root / "away")
