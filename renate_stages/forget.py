@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renate_stages import files, lineage
+from renate_stages import lineage
 from renate_stages.errors import NothingToForgetError, UnknownFieldError
 from renate_stages.forget_list import ForgetList, names, stored_truth
 from renate_stages.memory import ExampleStore
@@ -175,25 +175,26 @@ def _matches(predicate: Predicate, stores: Mapping[str, ExampleStore]) -> Condit
 def _unmatched(project: Project, ids: Iterable[str], matched: IdSet) -> IdMatches:
     """Find the ids of a request that no stored example has; more than a few go to a file."""
     given, missing = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)]
-    texts: list[str] = []
-    for block in _blocks(ids):
-        readings = [_readings(text) for text in block]
-        first = to_array(each[0] for each in readings)
-        found = matched.among(first) | matched.among(to_array(each[-1] for each in readings))
-        given.append(first)
-        missing.append(first[~found])
-        texts += [
-            text for text, is_found in zip(block, found.tolist(), strict=True) if not is_found
-        ]
-    count = len(IdSet(np.concatenate(missing)))
+    examples: dict[str, None] = {}
+    project.scratch.mkdir(exist_ok=True)
     listed = project.scratch / UNMATCHED
     listed.unlink(missing_ok=True)  # of an earlier request
-    examples = tuple(islice(dict.fromkeys(texts), MOST_SHOWN))
-    if count > MOST_SHOWN:
-        files.write_text(listed, "".join(f"{text}\n" for text in texts))
-    return IdMatches(
-        len(IdSet(np.concatenate(given))), count, examples, listed if count > MOST_SHOWN else None
-    )
+    with listed.open("x", encoding="utf-8") as stream:
+        for block in _blocks(ids):
+            readings = [_readings(text) for text in block]
+            first = to_array(each[0] for each in readings)
+            found = matched.among(first) | matched.among(to_array(each[-1] for each in readings))
+            given.append(first)
+            missing.append(first[~found])
+            for text in (block[place] for place in np.flatnonzero(~found)):
+                stream.write(f"{text}\n")
+                if len(examples) < MOST_SHOWN:
+                    examples[text] = None
+    count = len(IdSet(np.concatenate(missing)))
+    if few := count <= MOST_SHOWN:
+        listed.unlink()
+    all_given = len(IdSet(np.concatenate(given)))
+    return IdMatches(all_given, count, tuple(examples), None if few else listed)
 
 
 def _blocks(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -33,9 +33,9 @@ NAME = "forget.yaml"
 HEAD = """\
 # Examples to forget: `renate-stages forget --ids FILE` or `--where "source == 'eu'"` adds to it.
 """
-_DIGITS = f"(?:{PREFIX})?[0-9a-f]{{32}}"  # files of old releases have no prefix
-_ID = re.compile(_DIGITS)
-_IDS = re.compile(rf"^ids:\n((?:- {_DIGITS}\n)+)(?!- )", re.MULTILINE)
+_ID = re.compile(f"(?:{PREFIX})?[0-9a-f]{{32}}")  # lists of old releases have no prefix
+_IDS = re.compile(r"^ids:\n(?=- )", re.MULTILINE)
+_END = re.compile(r"\n(?!- )")
 NO_IDS = IdSet(np.empty((0, 2), dtype=np.uint64))
 
 
@@ -63,9 +63,8 @@ class ForgetList:
         if not path.is_file():
             return cls()
         text = yaml_file.text(path)
-        long = _IDS.search(text)  # a YAML parser would take a minute for a million of them
-        plain = long[1].split()[1::2] if long else []
-        content = yaml_file.parse(_IDS.sub("", text, count=1), path) or {}
+        plain, text = _taken_out(text)
+        content = yaml_file.parse(text, path) or {}
         if not isinstance(content, dict) or set(content) - {"ids", "where"}:
             raise InvalidForgetListError(path, "expected the keys `ids` and `where`")
         ids, where = content.get("ids") or [], content.get("where") or []
@@ -76,8 +75,8 @@ class ForgetList:
             raise InvalidForgetListError(path, expected)
         if not isinstance(where, list) or not all(isinstance(text, str) for text in where):
             raise InvalidForgetListError(path, "expected conditions as texts under `where`")
-        digits = (each.removeprefix(PREFIX) for each in (*plain, *ids))
-        return cls(IdSet(to_array(map(bytes.fromhex, digits))), tuple(map(Predicate.parse, where)))
+        others = (bytes.fromhex(each.removeprefix(PREFIX)) for each in ids)
+        return cls(IdSet(to_array([plain, *others])), tuple(map(Predicate.parse, where)))
 
     def write(self, path: Path) -> None:
         """Write the list, sorted, so that equal lists are equal files."""
@@ -173,6 +172,31 @@ class ForgetList:
         for predicate in self.where:
             found |= stored_truth(store, predicate).true
         return found
+
+
+def _taken_out(text: str) -> tuple[bytes, str]:
+    """Return the ids of a list as `write` writes them, and the text without them.
+
+    A YAML parser would take a minute for a million.
+    """
+    begin = _IDS.search(text)
+    if begin is None:
+        return b"", text
+    end = _END.search(text, begin.end())
+    block = text[begin.end() : end.end() if end else len(text)]
+    for head in (f"- {PREFIX}", "- "):
+        width = len(head) + 33
+        lines, rest = divmod(len(block), width)
+        alike = ((place, head[place] * lines) for place in range(len(head)))
+        if rest or any(block[place::width] != each for place, each in alike):
+            continue
+        try:
+            ids = bytes.fromhex(block.replace(head, ""))
+        except ValueError:
+            continue
+        if len(ids) == 16 * lines:
+            return ids, text[: begin.start()] + text[begin.end() + len(block) :]
+    return b"", text
 
 
 def stored_truth(store: ExampleStore, predicate: Predicate) -> Truth:
