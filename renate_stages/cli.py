@@ -433,7 +433,6 @@ def resolve(
     ] = False,
 ) -> None:
     """Go on after an interrupted command, or after a merge of two clones that met in one update."""
-    from renate_stages import lineage
     from renate_stages.actions import resolve as action
 
     if ours and theirs:
@@ -446,7 +445,7 @@ def resolve(
             if not done:
                 print("no command was interrupted; of a merge, --ours or --theirs takes one side")
             return
-        left = lineage.take_side(project, "ours" if ours else "theirs")
+        left = action.take_side(project, "ours" if ours else "theirs")
     if left:
         print(f"still in conflict: {', '.join(left)}")
         print("next: settle these, `git add` them, `git commit`, `dvc checkout`")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from renate_stages import files, yaml_file
 from renate_stages.errors import (
@@ -60,26 +60,60 @@ class Intent(BaseModel):
     start: str | None = None
     written: dict[str, str] = {}
 
-    @classmethod
-    def read(cls, project: Project) -> Intent | None:
-        """Return what an interrupted command has left; None where there is nothing.
-
-        Raises:
-            MalformedFileError: If it is something else.
-        """
-        if not project.intent.is_file():
-            return None
-        try:
-            return cls.model_validate_json(project.intent.read_bytes())
-        except ValidationError as error:
-            cure = "look at `git status`, put back what is not yours, and remove this file"
-            reason = str(error.errors()[0]["msg"])
-            raise MalformedFileError(project.intent, "an intent", reason, cure) from error
-
     def write(self, project: Project) -> None:
         """Keep it until the command has ended."""
-        project.scratch.mkdir(exist_ok=True)
-        files.write_text(project.intent, f"{self.model_dump_json(indent=1)}\n")
+        _write(project, self)
+
+
+class Repeatable(BaseModel):
+    """What a command was asked that is safe to repeat: interrupted, it is given again.
+
+    Args:
+        command: As its user calls it, such as `renate-stages init`.
+        arguments: By name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: str
+    arguments: dict[str, str]
+
+    @contextmanager
+    def kept(self, project: Project) -> Iterator[None]:
+        """Keep it while a block does it, so that a kill leaves it.
+
+        Args:
+            project: Recovered from an earlier interrupted command, unless that was this very one.
+        """
+        if project.intent.is_file():
+            clear_git_locks(project, since=project.intent.stat().st_mtime)
+        _write(project, self)
+        yield
+        project.intent.unlink()
+
+
+def _write(project: Project, intent: BaseModel) -> None:
+    project.scratch.mkdir(exist_ok=True)
+    files.write_text(project.intent, f"{intent.model_dump_json(indent=1)}\n")
+
+
+def read_intent(project: Project) -> Intent | Repeatable | None:
+    """Return what an interrupted command has left; None where there is nothing.
+
+    Raises:
+        MalformedFileError: If it is something else.
+    """
+    if not project.intent.is_file():
+        return None
+    try:
+        return _INTENTS.validate_json(project.intent.read_bytes())
+    except ValidationError as error:
+        cure = "look at `git status`, put back what is not yours, and remove this file"
+        reason = str(error.errors()[0]["msg"])
+        raise MalformedFileError(project.intent, "an intent", reason, cure) from error
+
+
+_INTENTS: TypeAdapter[Intent | Repeatable] = TypeAdapter(Intent | Repeatable)
 
 
 class Change:
@@ -214,13 +248,13 @@ def recover(project: Project) -> Recovered | None:
     """Take back or complete what an interrupted command has left. Safe to repeat.
 
     Returns:
-        What was done; None where nothing was left.
+        What was done; None where nothing was left, or a command that is given again.
 
     Raises:
         RenateStagesError: If it cannot be done yet; what is left stays as it is.
     """
-    intent = Intent.read(project)
-    if intent is None:
+    intent = read_intent(project)
+    if not isinstance(intent, Intent):
         return None
     clear_git_locks(project, since=project.intent.stat().st_mtime)
     files.clear_abandoned(project.root)
