@@ -208,6 +208,12 @@ def test_a_git_that_is_at_work_is_waited_for(project, monkeypatch):
     assert not (project.root / ".git" / "index.lock").exists()
 
 
+def test_a_list_that_a_killed_dvc_left_broken_is_no_obstacle(project):
+    """DVC empties the file before it writes it, and refuses to work with an empty one."""
+    (project.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    assert lineage.open_next(project) == 4
+
+
 def test_a_branch_of_the_name_that_a_fork_would_get_is_not_touched(project):
     lineage.git(project, "branch", "update-4-from-1")
     before = standing(project)
