@@ -526,7 +526,9 @@ def verify(
 
 
 def _number(name: str) -> int:
+    from renate_stages.lineage.records import NUMBER
+
     digits = name.removeprefix("update-")
-    if not digits.isdigit():
+    if not NUMBER.fullmatch(digits):
         raise typer.BadParameter(f"expected update-K, for example update-2; found {name!r}")
     return int(digits)

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from renate_stages import files, yaml_file
 from renate_stages.errors import (
@@ -30,6 +31,10 @@ from renate_stages.lineage.git_locks import clear_git_locks
 from renate_stages.lineage.records import read_pointer
 from renate_stages.project import Project
 
+Changed = Literal["champion.dvc", "forget.yaml", "params.yaml", "parent.dvc"]
+Pointer = Literal["champion.dvc", "data/incoming.dvc", "parent.dvc"]
+Revision = Annotated[str, Field(pattern="^[0-9a-f]{40,64}$")]
+UpdateName = Annotated[str, Field(pattern="^update-[0-9]+(-from-[0-9]+)?$")]
 EMPTY_TREE = ("hash-object", "-t", "tree", "-w", "/dev/null")
 
 
@@ -51,14 +56,14 @@ class Intent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: str
-    head: str
-    place: str
-    files: tuple[str, ...] = ()
-    pointers: tuple[str, ...] = ()
-    tag: str | None = None
-    branch: str | None = None
-    start: str | None = None
-    written: dict[str, str] = {}
+    head: Revision
+    place: Annotated[str, Field(pattern=r"^[^-\s][^\s]*$")]
+    files: tuple[Changed, ...] = ()
+    pointers: tuple[Pointer, ...] = ()
+    tag: UpdateName | None = None
+    branch: UpdateName | None = None
+    start: Revision | None = None
+    written: dict[Changed, str] = {}
 
     def write(self, project: Project) -> None:
         """Keep it until the command has ended."""
@@ -127,14 +132,14 @@ class Change:
     def __init__(self, project: Project, intent: Intent) -> None:
         self.project = project
         self.intent = intent
-        self.texts: dict[str, str] = {}
+        self.texts: dict[Changed, str] = {}
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: Changed, text: str) -> None:
         """Write one of the intent's files."""
         files.write_text(self.project.root / name, text)
         self.texts[name] = text
 
-    def secure(self, pointer: str) -> None:
+    def secure(self, pointer: Pointer) -> None:
         """Have the folder of one of the intent's pointers in DVC's cache, to be put in place later.
 
         Raises:
@@ -165,8 +170,8 @@ def changing(
     project: Project,
     command: str,
     *,
-    changes: Iterable[str],
-    pointers: Iterable[str] = (),
+    changes: Iterable[Changed],
+    pointers: Iterable[Pointer] = (),
     tag: str | None = None,
     branch: str | None = None,
     start: str | None = None,
