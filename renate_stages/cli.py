@@ -498,7 +498,6 @@ def resolve(
     ] = False,
 ) -> None:
     """Go on after an interrupted command, or after a merge of two clones that met in one update."""
-    from renate_stages import lineage
     from renate_stages.actions import resolve as action
 
     if ours and theirs:
@@ -511,7 +510,7 @@ def resolve(
             if not done:
                 print("no command was interrupted; of a merge, --ours or --theirs takes one side")
             return
-        left = lineage.take_side(project, "ours" if ours else "theirs")
+        left = action.take_side(project, "ours" if ours else "theirs")
     if left:
         print(f"still in conflict: {', '.join(left)}")
         print("next: settle these, `git add` them, `git commit`, `dvc checkout`")
@@ -592,7 +591,9 @@ def verify(
 
 
 def _number(name: str) -> int:
+    from renate_stages.lineage.records import NUMBER
+
     digits = name.removeprefix("update-")
-    if not digits.isdigit():
+    if not NUMBER.fullmatch(digits):
         raise typer.BadParameter(f"expected update-K, for example update-2; found {name!r}")
     return int(digits)

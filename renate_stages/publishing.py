@@ -38,11 +38,15 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         say: Is told what was done.
 
     Raises:
+        ChangedFolderError: `state/` or `export/` is not what `dvc.lock` names.
         OtherUpdateError: The state is not that of the open update.
         PublishError: MLflow did not take something.
         RenateStagesError: A file is missing or cannot be read.
     """
     params = params.fixed(read_tuned(project.tuned))
+    for folder in (project.state, project.export):
+        if folder.is_dir():
+            lineage.check(project, folder)
     state = State.open(project.state)
     made, number = state.provenance, params.update.number
     if made.update != number:
