@@ -32,12 +32,14 @@ class Share:
         hashes: Of the objects to remove, of those that it has.
         left: Why it is left to its owner; None: objects are removed.
         listed: The file that lists the objects which are left.
+        others: Files to remove that are no objects: what killed commands left.
     """
 
     storage: ObjectStorage
     hashes: frozenset[str]
     left: str | None = None
     listed: Path | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -70,8 +72,8 @@ class Erasure:
     broken: frozenset[str]
 
     def __bool__(self) -> bool:
-        objects = any(each.hashes and each.left is None for each in self.shares)
-        return bool(objects or self.folders or self.shares[-1].storage.others)
+        going = any((each.hashes or each.others) and each.left is None for each in self.shares)
+        return bool(going or self.folders)
 
 
 def erase(project: Project, shared: bool, agreed: Callable[[Erasure], bool]) -> bool:
@@ -97,9 +99,9 @@ def erase(project: Project, shared: bool, agreed: Callable[[Erasure], bool]) -> 
             return False
         for share in erasure.shares:
             if share.left is None:
-                own = share.storage is objects.cache and objects.is_own
-                share.storage.remove(share.hashes, share.storage.others if own else ())
-        objects.remove_runs(erasure.broken)
+                share.storage.remove(share.hashes, share.others)
+                if share.storage is objects.cache:
+                    objects.remove_runs(erasure.broken)
         for path in erasure.folders:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return True
@@ -138,7 +140,8 @@ def plan(project: Project, objects: Objects, shared: bool = False) -> Erasure:
 
     shares = [_share(project, remote, going | lost, ours, shared) for remote in objects.remotes]
     if objects.is_own:
-        shares.append(Share(objects.cache, (going | lost) & objects.cache.sizes.keys()))
+        mine = (going | lost) & objects.cache.sizes.keys()
+        shares.append(Share(objects.cache, mine, others=objects.cache.others))
     else:
         shares.append(_share(project, objects.cache, going, ours, shared))
     gone = {md5 for share in shares if share.left is None for md5 in share.hashes}

@@ -10,13 +10,18 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from renate_stages.errors import BusyError, DamagedObjectError, StorageUnreadableError
+from renate_stages.errors import (
+    BusyError,
+    CommandError,
+    DamagedObjectError,
+    StorageUnreadableError,
+)
 from renate_stages.lineage.history import hashes_in
 from renate_stages.project import Project
 
@@ -98,16 +103,22 @@ class Objects:
 
         Raises:
             BusyError: If another DVC command does.
+            CommandError: If DVC cannot open the project.
             StorageUnreadableError: If one cannot be reached.
         """
+        from dvc.exceptions import DvcException
         from dvc.lock import LockError
         from dvc.repo import Repo
 
-        with project.empty_scratch("objects") as scratch, Repo(str(project.root)) as repo:
+        with ExitStack() as stack:
+            scratch = stack.enter_context(project.empty_scratch("objects"))
             try:
+                repo = stack.enter_context(Repo(str(project.root)))
                 repo.lock.lock()
             except LockError as error:
                 raise BusyError(project.root, "a DVC command") from error
+            except DvcException as error:
+                raise CommandError(["dvc", "status"], str(error)) from error
             try:
                 folder = Path(repo.cache.local_cache_dir)
                 cache = _listed("cache", repo.cache.local)

@@ -378,6 +378,15 @@ def test_what_else_dvc_tracks_is_named(story):
     assert story.places_of(2) == {CACHE, REMOTE}  # in data/archive, which only its user knows
 
 
+def test_a_project_that_dvc_cannot_open_is_refused(story):
+    (story.project.root / ".dvc" / "config").write_text("[core]\nremote = nowhere\nodd\n")
+    with pytest.raises(errors.CommandError, match="dvc status"):
+        story.erase()
+    (story.project.root / ".dvc").rename(story.folder / "elsewhere")
+    with pytest.raises(errors.CommandError, match="dvc status"):
+        story.erase()
+
+
 def test_a_shallow_clone_is_refused(story):
     clone = story.folder / "clone"
     lineage.git(
