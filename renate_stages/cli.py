@@ -362,7 +362,7 @@ def _erase(project: Project, shared: bool, yes: bool) -> None:
 
 
 def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
-    """Yield lines on what would be removed, what cannot be had afterwards, and what is not reached."""
+    """Yield lines on what would be removed, what it costs, and what is not reached."""
     from renate_stages.remote.progress import readable
 
     for share in erasure.shares:
@@ -386,7 +386,9 @@ def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
     for path in erasure.folders:
         yield f"  {project.relative(path)}"
     if erasure.incomplete:
-        yield "no longer complete afterwards, and not to go back to:"
+        left = any(share.left and share.hashes for share in erasure.shares)
+        pulled = " (`dvc pull` still has what is left alone)" if left else ""
+        yield f"afterwards these can no longer be checked out in full{pulled}:"
         for name, paths in erasure.incomplete.items():
             yield f"  {name}: {', '.join(paths)}"
     if erasure.incoming:
