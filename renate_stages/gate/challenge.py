@@ -26,7 +26,8 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig, project_modules
+from renate_stages.user_config import UserConfig
+from renate_stages.user_modules import project_modules
 
 UNKNOWN_CLASS = 20.0
 """How far below the lowest output a class lies that a model has no output for."""

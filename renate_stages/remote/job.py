@@ -20,11 +20,11 @@ from typing import Any
 from renate_stages import files, yaml_file
 from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.files import Entry
+from renate_stages.hashes import Hashes
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import package
-from renate_stages.remote.hashes import Hashes
 from renate_stages.remote.objects import name_of
 from renate_stages.remote.params import RemoteParams
 

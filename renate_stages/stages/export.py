@@ -22,7 +22,8 @@ from renate_stages.randomness import Generators
 from renate_stages.run_identity import run_identity
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.tuning.outcome import SEARCH
-from renate_stages.user_config import UserConfig, project_modules
+from renate_stages.user_config import UserConfig
+from renate_stages.user_modules import project_modules
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:

@@ -22,7 +22,7 @@ from renate_stages.params import Params
 from renate_stages.remote import elsewhere, retries
 from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
-from renate_stages.remote.hashes import Hashes
+from renate_stages.hashes import Hashes
 from renate_stages.remote.job import OUTPUTS, Job
 
 
