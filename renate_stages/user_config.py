@@ -27,7 +27,7 @@ from renate_stages.errors import (
 )
 from renate_stages.file_watch import Watch
 from renate_stages.project import Project
-from renate_stages.user_files import UserFiles
+from renate_stages.user_files import UserFiles, forget_namesakes
 
 if TYPE_CHECKING:
     from renate_stages.data import RenateDataModule
@@ -131,6 +131,7 @@ class UserConfig:
             declared = DeclaredFiles.read(path.parent) if stage is not None else None
             watch = UserFiles(path.parent, declared, stage if declared else None)
         watch.start()
+        forget_namesakes(path.parent)
         with watch.running(IMPORT):
             module = _import_file(path)
             if isinstance(watch, UserFiles):
@@ -287,8 +288,9 @@ def _import_file(path: Path) -> types.ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["renate_config"] = module
-    if folder not in sys.path:  # it stays: a function may import a neighbour when it is called
-        sys.path.insert(0, folder)
+    if folder in sys.path:  # maybe behind that of another project
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)  # it stays: a function may import a neighbour when it is called
     try:
         spec.loader.exec_module(module)
     except RenateStagesError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -285,6 +286,20 @@ class OwnFiles(Watch):
             return
         if (name := self.relative(path)) is not None:
             raise ForeignFileError(f"{where} {'imports' if imported else 'reads'} {name}", name)
+
+
+def forget_namesakes(folder: Path) -> None:
+    """Let modules be imported anew that user code of another folder imported under the same name.
+
+    Args:
+        folder: With a `renate_config.py` that is about to be imported, and its modules.
+    """
+    own = os.path.realpath(folder) + os.sep
+    here = {path.name.removesuffix(".py") for path in folder.iterdir()}
+    for name in [each for each in sys.modules if each.partition(".")[0] in here]:
+        file = os.path.realpath(getattr(sys.modules[name], "__file__", None) or "")
+        if file in _run and not file.startswith(own):
+            del sys.modules[name]
 
 
 _run: dict[str, str] = {}  # SHA-256 of each module's file when this process ran it

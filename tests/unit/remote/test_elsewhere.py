@@ -18,11 +18,11 @@ from renate_stages.errors import (
     RemoteJobFailedError,
     RemoteJobStoppedError,
 )
+from renate_stages.hashes import Hashes
 from renate_stages.params import Params
 from renate_stages.remote import elsewhere, retries
 from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
-from renate_stages.hashes import Hashes
 from renate_stages.remote.job import OUTPUTS, Job
 
 
