@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from renate_stages.errors import MissingFileError, RenateStagesError
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from renate_stages import forget as forget_action
 
@@ -156,8 +157,8 @@ def init(
     """Make the project ready for its first update: git, DVC, the first state. Safe to repeat."""
     from renate_stages import start
 
-    project = Project.find()
-    done = start.initialise(project, model=model, memory=memory)
+    with _changing("init") as project:
+        done = start.initialise(project, model=model, memory=memory)
     for line in done or ["nothing to do: the project is ready"]:
         print(line)
     print("next: put new data in data/incoming, `dvc add data/incoming`, `dvc repro`")
@@ -172,16 +173,18 @@ def next_update(
 ) -> None:
     """Close the finished update and open the next: tag, parent.dvc, number, commit."""
     from renate_stages import lineage, promotion
+    from renate_stages.params import Params
 
-    project = Project.find()
-    if start is None:
-        if said := promotion.promote_where_asked(project):
-            print(said)
-        number = lineage.open_next(project)
-        print(f"tagged update-{number - 1}; update {number} is open, and starts from it")
-    else:
-        number = lineage.open_from(project, _number(start))
-        print(f"update {number} is open on a branch of its own, and starts from {start}")
+    with _changing("next") as project:
+        if start is None:
+            if said := promotion.promote_where_asked(project):
+                print(said)
+            closed = Params.load(project.params).update.number
+            number = lineage.open_next(project)
+            print(f"tagged update-{closed}; update {number} is open, and starts from it")
+        else:
+            number = lineage.open_from(project, _number(start))
+            print(f"update {number} is open on a branch of its own, and starts from {start}")
     print(
         f"next: put the data of update {number} in data/incoming (what lies there is of the update "
         "before, and read-only: replace the files, do not write into them), `dvc add "
@@ -221,8 +224,8 @@ def promote(
     """Make a committed update the champion: champion.dvc, commit, aliases."""
     from renate_stages import promotion
 
-    project = Project.find()
-    moved = promotion.promote(project, _number(update) if update else None, force=force)
+    with _changing("promote") as project:
+        moved = promotion.promote(project, _number(update) if update else None, force=force)
     if moved is None:
         print("it is champion already")
         return
@@ -235,7 +238,8 @@ def demote() -> None:
     """Bring back the champion before: champion.dvc, commit, aliases."""
     from renate_stages import promotion
 
-    moved = promotion.demote(Project.find())
+    with _changing("demote") as project:
+        moved = promotion.demote(project)
     print(f"{moved.before.label} is not champion any more; champion again: {moved.now.label}")
 
 
@@ -283,7 +287,8 @@ def forget(
         _erase(action.erasing(project), project, yes)
         return
     listed = _read_ids(ids) if ids else []
-    opened = action.open_update(project, listed, where or [])
+    with _changing("forget"):
+        opened = action.open_update(project, listed, where or [])
     for store, (rows, dropped) in opened.rows.items():
         also = f", and the bytes of {dropped} that were dropped before" if dropped else ""
         print(f"{rows} row(s) of {store} will leave{also}")
@@ -418,12 +423,64 @@ def should_update() -> None:
 
 
 @app.command()
+def resolve(
+    ours: Annotated[
+        bool, typer.Option("--ours", help="of a merge: take what was checked out")
+    ] = False,
+    theirs: Annotated[
+        bool, typer.Option("--theirs", help="of a merge: take what is merged into it")
+    ] = False,
+) -> None:
+    """Go on after an interrupted command, or after a merge of two clones that met in one update."""
+    from renate_stages import lineage
+    from renate_stages.actions import resolve as action
+
+    if ours and theirs:
+        raise typer.BadParameter("--ours and --theirs are mutually exclusive; give one")
+    project = Project.find()
+    with project.lock("resolve", recovers=True):
+        if done := action.recover(project):
+            print(done)
+        if not (ours or theirs):
+            if not done:
+                print("no command was interrupted; of a merge, --ours or --theirs takes one side")
+            return
+        left = lineage.take_side(project, "ours" if ours else "theirs")
+    if left:
+        print(f"still in conflict: {', '.join(left)}")
+        print("next: settle these, `git add` them, `git commit`, `dvc checkout`")
+    else:
+        print("next: `git commit`, `dvc checkout` (or `dvc pull`), `renate-stages verify --deep`")
+
+
+@contextmanager
+def _changing(command: str) -> Iterator[Project]:
+    """Hold the project for a command that changes the lineage, and first end an interrupted one."""
+    from renate_stages import lineage
+    from renate_stages.actions import resolve as action
+
+    project = Project.find()
+    with project.lock(command, recovers=True):
+        if done := action.recover(project):
+            print(done)
+            if done.completed and done.command.split()[1] == command:
+                raise typer.Exit  # it is what was asked for
+        if command != "init" and (settled := lineage.settle_remote(project)):
+            print(settled)
+        yield project
+
+
+@app.command()
 def status() -> None:
     """Say where the project stands: update, parent, champion, what is dirty, what to run next."""
     from renate_stages import lineage
     from renate_stages.gate.verdict import Verdict
 
     project = Project.find()
+    if command := project.interrupted:
+        print(f"interrupted: `{command}` is half done")
+        print("next:        `renate-stages resolve` takes it back or completes it")
+        return
     lines = list(lineage.status(project).items())
     if project.verdict.is_file():
         verdict = Verdict.read(project.verdict)
@@ -436,18 +493,27 @@ def status() -> None:
 @app.command()
 def verify(
     deep: Annotated[
-        bool, typer.Option("--deep", help="also read every file of parent-state/ and state/")
+        bool, typer.Option("--deep", help="also read every file that Git names by its hash")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="put back what differs, from DVC's cache or remote")
     ] = False,
 ) -> None:
     """Check the chain of hashes over all tagged updates, and the champion; --deep: the files."""
     from renate_stages import lineage, state
 
     project = Project.find()
-    if deep:
+    if repair:
+        with project.lock("verify --repair"):
+            lineage.repair(project)
+    if deep or repair:
+        for folder in (project.parent, project.champion, project.state, project.export):
+            if folder.is_dir() and lineage.check(project, folder, deep=True):
+                print(f"{project.relative(folder)}/: every file is what Git names")
         for folder in (project.parent, project.state):
             if folder.is_dir():
                 state.check(folder)
-                print(f"{project.relative(folder)}: every file is as its manifest says")
+                print(f"{project.relative(folder)}/: every file is as its manifest says")
     checked, problems = lineage.verify(project)
     for problem in problems:
         print(f"broken: {problem}", file=sys.stderr)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from renate_stages.errors import ForeignDataError, UnknownDigitsUpdateError
+from renate_stages.files import whole_directory
 
 INPUTS = "inputs.npy"
 TARGETS = "targets.npy"
@@ -45,16 +45,15 @@ def write_digits(target: Path, update: int) -> None:
     if found and found not in files.values():
         raise ForeignDataError(target, found)
 
-    new, old = (target.with_name(f".{target.name}.{word}-digits") for word in ("new", "old"))
-    for leftover in (new, old):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name, content in files[update].items():
-        (new / name).write_bytes(content)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_directory(target) as new:
+        for name, content in files[update].items():
+            (new / name).write_bytes(content)
+
+
+def holds_digits(target: Path, update: int) -> bool:
+    """Return whether a folder holds the digits of an update, and nothing else."""
+    wanted = _files(_read_digits(), CLASSES[update])
+    return _read(target, max(map(len, wanted.values()))) == wanted
 
 
 def _files(digits: np.ndarray, classes: range) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ With the model's files and the copy of the user's code beside it, it is all that
 from __future__ import annotations
 
 import filecmp
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,13 +51,28 @@ class Exported:
 
     @classmethod
     def read(cls, folder: Path) -> Exported:
-        """Read what lies beside a model.
+        """Read the description of a model in its folder.
 
         Raises:
             MalformedFileError: If it is missing, or not what `write` writes.
         """
         path = folder / DESCRIPTION
-        content = files.read_json(path)
+        return cls._of(files.read_json(path), path)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Exported:
+        """Read a description, wherever it is from.
+
+        Raises:
+            MalformedFileError: If it is not what `write` writes.
+        """
+        try:
+            return cls._of(json.loads(content), DESCRIPTION)
+        except (ValueError, RecursionError) as error:
+            raise MalformedFileError(DESCRIPTION, "JSON", str(error)) from error
+
+    @classmethod
+    def _of(cls, content: Any, path: Path | str) -> Exported:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise MalformedFileError(path, "an exported model", f"expected schema {SCHEMA}")
         kinds = {

@@ -7,32 +7,37 @@ through although it is read-only.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import itertools
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from renate_stages.errors import MalformedFileError
+from renate_stages.errors import FolderTakenError, MalformedFileError
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole, with the umask's permissions."""
+    content = text.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with beside.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with _held(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+            with open(descriptor, "wb", closefd=False) as stream:
+                stream.write(content)
+            os.fsync(descriptor)
+            beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    beside.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -53,39 +58,125 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def whole_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new folder beside `path` that takes its place when the block succeeds.
 
-    What stood at `path` is gone afterwards only if it is there again: the caller replaces outputs
-    of its own. On an error the new folder is removed and `path` is as it was.
+    On an error the new folder is removed and `path` is as it was.
+
+    Args:
+        path: The folder to write.
+        replace: Whether a folder at `path` may be replaced, which holds for a stage's own outputs.
+
+    Raises:
+        FolderTakenError: If something is at `path` in the end and may not be replaced. The new
+            folder then stays under another name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent))
-    beside.chmod(0o777 & ~umask())
+    clear_abandoned(path.parent, path.name)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    with _held(beside):
+        try:
+            yield beside
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        if not replace:
+            _move_to_free(beside, path)
+            return
+        replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+        with _held(path) if path.is_dir() else nullcontext():
+            if path.exists():
+                path.rename(replaced)
+            beside.rename(path)
+            if replaced.exists():
+                shutil.rmtree(replaced)
+
+
+def _move_to_free(folder: Path, path: Path) -> None:
+    """Rename a folder to `path`, where nothing may be.
+
+    Raises:
+        FolderTakenError: If something is there; the folder gets the next free name.
+    """
+    for number in itertools.count(1):
+        target = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        if target.exists() or target.is_symlink():
+            continue
+        try:
+            folder.rename(target)  # fails if somebody has just filled a folder of this name
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            continue
+        if number > 1:
+            raise FolderTakenError(path, target)
+        return
+
+
+@contextmanager
+def _held(path: Path, flags: int | None = None) -> Iterator[int]:
+    """Lock a file or folder, whatever its name becomes, so that nobody takes it for an abandoned one.
+
+    Args:
+        path: What to lock; made if it is not there.
+        flags: How to open a file; None: it is a folder.
+
+    Yields:
+        Its descriptor.
+    """
+    while True:
+        if flags is None:
+            path.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY if flags is None else flags, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # cleared away by another process before it was locked
     try:
-        yield beside
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-    if path.exists():
-        path.rename(replaced)
-    beside.rename(path)
-    if replaced.exists():
-        shutil.rmtree(replaced)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove what a killed process left beside `path`; stages hold a lock, so nobody writes it."""
-    for suffix in ("new", "old"):
-        for left in path.parent.glob(f".{path.name}.*.{suffix}"):
-            if not left.is_dir():  # of write_text, for a file whose name begins like the folder's
-                left.unlink()
-            elif suffix == "old" and not path.exists():
-                left.rename(path)
-            else:
-                shutil.rmtree(left)
+_BESIDE = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{8}|\d+)\.(?P<kind>new|old)")
+"""Names that `write_text` and `whole_directory` give to what they have not finished."""
+
+
+def clear_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove unfinished files and folders of processes that were killed.
+
+    An old folder whose successor never took its place is put back.
+
+    Args:
+        folder: Where to look, not below it.
+        name: Of the file or folder that they were to become; None: of any.
+    """
+    for path in folder.glob(".*.*.*"):
+        match = _BESIDE.fullmatch(path.name)
+        if match is None or name not in (None, match["name"]) or not _is_abandoned(path):
+            continue
+        target = path.with_name(match["name"])
+        if match["kind"] == "old" and not target.exists():
+            path.rename(target)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether no process holds the lock of an unfinished file or folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # it has just been finished, or is of another user
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def umask() -> int:

@@ -59,9 +59,12 @@ class ForgetList:
 
     def write(self, path: Path) -> None:
         """Write the list, sorted, so that equal lists are equal files."""
+        files.write_text(path, self.text())
+
+    def text(self) -> str:
+        """Return the text of the file."""
         where = sorted({predicate.text for predicate in self.where})
-        content = {"ids": sorted(self.ids), "where": where}
-        files.write_text(path, HEAD + yaml_file.dump(content))
+        return HEAD + yaml_file.dump({"ids": sorted(self.ids), "where": where})
 
     def with_more(self, ids: Iterable[str] = (), where: Iterable[str] = ()) -> ForgetList:
         """Return a list that forgets these examples as well.

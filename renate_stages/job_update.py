@@ -73,7 +73,8 @@ def run_here(
             user, params, params.hyperparameters, parent, data, inputs.key, kept, resume=resume
         )
         if target is not None and not launch.rank():
-            update.write_state(target, project.tuning / TUNING_HISTORY if searched else None)
+            history = project.tuning / TUNING_HISTORY if searched else None
+            update.write_state(target, history, replace=False)
     updated = update.updated
     return {"summary": update.summary(), "curves": updated.curves, "tables": dict(updated.tables)}
 

@@ -140,14 +140,20 @@ class MeasuredUpdate:
         )
         return cls(params, parent, kept, updated, history, provenance, answers)
 
-    def write_state(self, target: Path, tuning_history: Path | None = None) -> None:
+    def write_state(
+        self, target: Path, tuning_history: Path | None = None, *, replace: bool = True
+    ) -> None:
         """Write the new state whole; examples that the parent has are linked, not copied.
 
         Args:
             target: Its folder.
             tuning_history: Trials of this and earlier updates; None: the parent's, if it has any.
+            replace: Whether a folder at `target` may be replaced.
+
+        Raises:
+            FolderTakenError: If something is at `target` and may not be replaced.
         """
-        with files.whole_directory(target) as folder:
+        with files.whole_directory(target, replace=replace) as folder:
             write_model(folder, self.updated.model)
             write_learner(folder, self.updated.learner)
             (kept, added), chosen = self.updated.selection, self.updated.chosen

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from renate_stages.errors import BusyError, NotAProjectError
+from renate_stages import files
+from renate_stages.errors import BusyError, InterruptedCommandError, NotAProjectError
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,19 @@ class Project:
         return self.root / ".renate"
 
     @property
+    def intent(self) -> Path:
+        """What a command is changing in the lineage; there is one only while that is half done."""
+        return self.scratch / "intent.json"
+
+    @property
+    def interrupted(self) -> str | None:
+        """The command that was interrupted while it changed the lineage; None: none was."""
+        if not self.intent.is_file():
+            return None
+        content = files.read_json(self.intent)
+        return str(content.get("command")) if isinstance(content, dict) else "a command"
+
+    @property
     def checkpoints(self) -> Path:
         """What an interrupted training goes on from; removed when one has succeeded."""
         return self.scratch / "resume"
@@ -172,11 +186,16 @@ class Project:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def lock(self, stage: str) -> Iterator[None]:
-        """Hold the project: one stage at a time, also when `dvc repro` was killed under it.
+    def lock(self, work: str, *, recovers: bool = False) -> Iterator[None]:
+        """Hold the project: one stage or command at a time, also when `dvc repro` was killed.
+
+        Args:
+            work: Name of the stage or command that holds it.
+            recovers: Whether it also works, and first of all, on what an interrupted command left.
 
         Raises:
             BusyError: If another process holds it, with that process's id.
+            InterruptedCommandError: If a command was interrupted that changes the lineage.
         """
         self.scratch.mkdir(exist_ok=True)
         with (self.scratch / "stage.lock").open("a+", encoding="utf-8") as stream:
@@ -186,8 +205,13 @@ class Project:
                 stream.seek(0)
                 raise BusyError(self.root, stream.read().strip() or "just starting") from error
             stream.truncate(0)
-            stream.write(f"stage {stage}, process {os.getpid()}")
+            kind = "command" if recovers else "stage"
+            stream.write(f"{kind} {work}, process {os.getpid()}")
             stream.flush()
+            if not recovers and (command := self.interrupted):
+                raise InterruptedCommandError(command)
+            for folder in (self.root, self.prepared.parent, self.data_metrics.parent):
+                files.clear_abandoned(folder)
             yield
             stream.truncate(0)
 

@@ -77,9 +77,11 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
     if not force and (reasons := _objections(project, revision, lock, before, tagged)):
         raise PromotionRefusedError(number, reasons)
 
-    def described(pointer: ChampionPointer) -> ChampionPointer:
+    pointer = before.succeeded_by(out, number, "")
+
+    def described(content: bytes) -> ChampionPointer:
         try:
-            exported = Exported.read(project.champion)
+            exported = Exported.parse(content)
         except MalformedFileError as error:
             old = f"its export/ has no usable {DESCRIPTION}: made before there was a gate"
             raise PromotionRefusedError(number, [old]) from error
@@ -89,7 +91,8 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
         forced = " (forced)" if force else ""
         return f"Promote update {pointer.update}{forced}; before: {before.label}"
 
-    now = lineage.crown(project, before.succeeded_by(out, number, ""), message, described)
+    command = f"renate-stages promote {TAG}{number}"
+    now = lineage.crown(project, command, pointer, message, described)
     publish_aliases(project, now, open_number)
     return Moved(now, before)
 
@@ -108,6 +111,7 @@ def demote(project: Project) -> Moved:
         raise NoEarlierChampionError(before.label)
     now = lineage.crown(
         project,
+        "renate-stages demote",
         before.predecessor(),
         lambda pointer: f"Demote {before.label}; champion again: {pointer.label}",
     )

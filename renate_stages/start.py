@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from renate_stages import files, lineage, state
@@ -15,6 +16,7 @@ from renate_stages.exported import Exported
 from renate_stages.params import Params
 from renate_stages.project import Project
 
+COMMAND = "renate-stages init"
 REMOTE = "local"
 
 
@@ -23,10 +25,10 @@ def initialise(
 ) -> list[str]:
     """Make Git and DVC ready, and write the state that the first update starts from.
 
-    Safe to repeat: what is there already stays. Commits what it made.
+    Safe to repeat, also when it was killed: what is done already stays. Commits what it made.
 
     Args:
-        project: A generated project, or a clone of one.
+        project: A generated project, or a clone of one; the caller holds its lock.
         model: A state dict to start from; None for the empty state.
         memory: With `model`, a folder of its old data, as `data_module_fn` reads it.
 
@@ -34,25 +36,65 @@ def initialise(
         What was done, a line each; empty when nothing was left to do.
 
     Raises:
-        RenateStagesError: If the project lies inside another repository, or `model` is given and
+        RenateStagesError: If the project is inside another repository, or `model` is given and
             there is a first state already, or does not fit.
     """
     params = Params.load(project.params)
-    if model is not None and (project.parent.exists() or project.parent_pointer.exists()):
+    before = Unfinished.read(project)
+    if before is not None and model is None:
+        model, memory = before.model, before.memory
+    elif model is not None and (project.parent.exists() or project.parent_pointer.exists()):
         raise ParentExistsError(project.parent)
-    done = _make_repositories(project)
-    made: list[str] = []
-    if not project.parent.is_dir():
-        made += _make_parent(project, params, model, memory)
-    if not project.champion.is_dir():
-        made += _make_champion(project)
-    if params.example and not project.incoming.is_dir() and params.update.parent == 0:
-        write_example(project, params.update.number)
-        lineage.track(project, project.incoming)
-        made.append(f"data/incoming: {params.example} of update {params.update.number}")
-    if _commit(project):
-        made.append("committed")
-    return done + made
+    _check_place(project)
+    lineage.check_git(project)
+    Unfinished(model, memory).write(project)
+    try:
+        done = _make_repositories(project, again=before is not None)
+        done += _make_parent(project, params, model, memory)
+        done += _make_champion(project)
+        done += _make_data(project, params, again=before is not None)
+        done += _commit(project)
+    except Exception:
+        if not project.parent.exists():  # another attempt may be asked for something else
+            Unfinished.remove(project)
+        raise
+    Unfinished.remove(project)
+    return done
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What `init` was asked, kept until it has ended.
+
+    Args:
+        model: As in `initialise`.
+        memory: Likewise.
+    """
+
+    model: Path | None = None
+    memory: Path | None = None
+
+    @classmethod
+    def read(cls, project: Project) -> Unfinished | None:
+        """Return what an interrupted `init` was asked; None where none was interrupted."""
+        if not project.intent.is_file():
+            return None
+        content = files.read_json(project.intent)
+        if not isinstance(content, dict) or content.get("command") != COMMAND:
+            return None
+        given = (content.get(name) for name in ("model", "memory"))
+        return cls(*(Path(each) if isinstance(each, str) else None for each in given))
+
+    def write(self, project: Project) -> None:
+        """Keep it: the next `init`, or `resolve`, goes on with it."""
+        given = {"model": self.model, "memory": self.memory}
+        texts = {name: str(path.resolve()) for name, path in given.items() if path is not None}
+        files.write_json(project.intent, {"command": COMMAND, **texts})
+
+    @staticmethod
+    def remove(project: Project) -> None:
+        """Forget it: `init` has ended."""
+        project.intent.unlink()
 
 
 def write_example(project: Project, update: int) -> None:
@@ -69,38 +111,67 @@ def write_example(project: Project, update: int) -> None:
     write_digits(project.incoming, update)
 
 
-def _make_repositories(project: Project) -> list[str]:
+def _check_place(project: Project) -> None:
+    """Refuse a project inside another Git repository that does not ignore it.
+
+    Raises:
+        NestedProjectError: If it is one.
+    """
+    if (project.root / ".git").exists():
+        return
+    outer = lineage.git(project, "rev-parse", "--show-toplevel", check=False)
+    ignored = lineage.git(project, "check-ignore", str(project.root), check=False)
+    if outer and not ignored:
+        raise NestedProjectError(project.root, Path(outer))
+
+
+def _make_repositories(project: Project, again: bool) -> list[str]:
+    """Make what is not there yet of Git's and DVC's repositories.
+
+    Args:
+        project: Where.
+        again: Whether an earlier `init` was interrupted, perhaps in here.
+    """
     done = []
-    if not (project.root / ".git").exists():
-        outer = lineage.git(project, "rev-parse", "--show-toplevel", check=False)
-        ignored = lineage.git(project, "check-ignore", str(project.root), check=False)
-        if outer and not ignored:
-            raise NestedProjectError(project.root, Path(outer))
+    top = lineage.git(project, "rev-parse", "--show-toplevel", check=False)
+    if not (project.root / ".git").exists() or not top:
         lineage.git(project, "init", "--quiet", "--initial-branch", "main")
         done.append("git: a new repository")
-    if not (project.root / ".dvc" / "config").is_file():
+    elif again:
+        lineage.clear_git_locks(project, since=project.intent.stat().st_mtime)
+    settings = project.root / ".dvc" / "config"
+    new = not settings.is_file()
+    if new and not settings.parent.exists():
         lineage.dvc(project, "init", "--quiet")
+    elif new:
+        files.write_text(settings, "")
+    if new or (again and not lineage.has_remote(project)):
         storage = f"../{project.root.name}-dvc-remote"
-        lineage.dvc(project, "remote", "add", "--quiet", "--default", REMOTE, storage)
+        lineage.dvc(project, "remote", "add", "--quiet", "--force", "--default", REMOTE, storage)
         done.append(f"dvc: a new repository, with the remote {storage}")
+    if settled := lineage.settle_remote(project):
+        done.append(settled)
     return done
 
 
 def _make_parent(
     project: Project, params: Params, model: Path | None, memory: Path | None
 ) -> list[str]:
-    """Write or fetch the state that the open update starts from."""
+    """Write or fetch the state that the open update starts from, where that is not done."""
     named = lineage.pointer_hash(project)
+    if project.parent.is_dir() and named is not None:
+        return []
     if params.update.parent:
         lineage.fetch(project, "parent.dvc")
         return [f"parent: the state of update {params.update.parent}, fetched"]
-    with files.whole_directory(project.parent) as folder:
-        if model is None:
-            state.write_empty(folder)
-        else:
-            from renate_stages.adopt import write_adopted
+    if not project.parent.is_dir():
+        with files.whole_directory(project.parent) as folder:
+            if model is None:
+                state.write_empty(folder)
+            else:
+                from renate_stages.adopt import write_adopted
 
-            write_adopted(folder, project, params, model, memory)
+                write_adopted(folder, project, params, model, memory)
     pointer = project.parent_pointer.read_text("utf-8") if named is not None else ""
     lineage.track(project, project.parent, project.parent_pointer)
     if named is not None and lineage.pointer_hash(project) != named:
@@ -113,24 +184,53 @@ def _make_parent(
 
 def _make_champion(project: Project) -> list[str]:
     """Write the champion of a project that has none, or fetch the one that its pointer names."""
-    if project.champion_pointer.is_file() and lineage.ChampionPointer.read(project).update:
-        lineage.fetch(project, project.champion_pointer.name)
+    pointer = project.champion_pointer
+    if project.champion.is_dir() and pointer.is_file():
+        return []
+    if pointer.is_file() and lineage.ChampionPointer.read(project).update:
+        lineage.fetch(project, pointer.name)
         return [f"champion: {lineage.ChampionPointer.read(project).label}, fetched"]
-    with files.whole_directory(project.champion) as folder:
-        Exported().write(folder)
+    if not project.champion.is_dir():
+        with files.whole_directory(project.champion) as folder:
+            Exported().write(folder)
     lineage.track(project, project.champion)
     return ["champion: none yet"]
 
 
-def _commit(project: Project) -> bool:
-    """Commit what `init` made; in a new repository, the whole generated project."""
-    if not lineage.git(project, "rev-parse", "--verify", "HEAD", check=False):
-        lineage.git(project, "add", "--all")
+def _make_data(project: Project, params: Params, again: bool) -> list[str]:
+    """Write the example's data of the first update, where the project is an example.
+
+    Args:
+        project: Where.
+        params: They say so.
+        again: Whether an earlier `init` was interrupted, perhaps in here.
+    """
+    if not params.example or params.update.parent:
+        return []
+    number, pointer = params.update.number, project.incoming.with_name("incoming.dvc")
+    if project.incoming.is_dir():
+        from renate_stages.digits import holds_digits
+
+        if not again or pointer.is_file() or not holds_digits(project.incoming, number):
+            return []
     else:
-        made = ["parent.dvc", "champion.dvc", "data/incoming.dvc", ".gitignore"]
-        made += [".dvc/config", ".dvc/.gitignore", ".dvcignore"]
-        lineage.git(project, "add", "--", *(m for m in made if (project.root / m).exists()))
-    if not lineage.git(project, "diff", "--cached", "--name-only"):
-        return False
-    lineage.git(project, "commit", "--quiet", "-m", "Make the project ready for its first update")
-    return True
+        write_example(project, number)
+    lineage.track(project, project.incoming)
+    return [f"data/incoming: {params.example} of update {number}"]
+
+
+def _commit(project: Project) -> list[str]:
+    """Commit what `init` made; in a new repository, the whole generated project."""
+    message = ("commit", "--quiet", "-m", "Make the project ready for its first update")
+    if not lineage.git(project, "rev-parse", "--verify", "--quiet", "HEAD", check=False):
+        lineage.git(project, "add", "--all")
+        lineage.git(project, *message)
+        return ["committed"]
+    made = ["parent.dvc", "champion.dvc", "data/incoming.dvc", ".gitignore"]
+    made += [".dvc/config", ".dvc/.gitignore", ".dvcignore"]
+    made = [name for name in made if (project.root / name).exists()]
+    lineage.git(project, "add", "--", *made)
+    if not lineage.git(project, "diff", "--cached", "--name-only", "--", *made):
+        return []
+    lineage.git(project, *message, "--", *made)  # what else is staged stays so
+    return ["committed"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from renate_stages import files, state, yaml_file
+from renate_stages.errors import ForeignFolderError
 from renate_stages.params import Params
 from renate_stages.project import Project
 
@@ -27,8 +28,10 @@ def workplace(root: Path | None, beside: Path, config: Path) -> Iterator[Project
         with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
             yield Project(Path(scratch).resolve(), config.resolve())
         return
-    root.mkdir(parents=True, exist_ok=True)
     project = Project(root.resolve(), config.resolve())
+    if root.is_dir() and any(root.iterdir()) and not project.scratch.is_dir():
+        raise ForeignFolderError(root)  # it is removed in the end
+    root.mkdir(parents=True, exist_ok=True)
     with project.lock("search of run_training_job"):
         yield project
         shutil.rmtree(root)

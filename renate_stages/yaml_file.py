@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from renate_stages import files
-from renate_stages.errors import MalformedFileError
+from renate_stages.errors import ConflictedFileError, MalformedFileError
+
+MOST_VALUES = 1_000_000
+"""Values in a file, each alias counted as what it stands for."""
 
 
 def read(path: Path) -> Any:
@@ -16,26 +21,59 @@ def read(path: Path) -> Any:
 
     Raises:
         MalformedFileError: If it is not YAML in UTF-8.
+        ConflictedFileError: If Git left a merge conflict in it.
+    """
+    return parse(text(path), path)
+
+
+def text(path: Path) -> str:
+    """Return the text of a file that should be YAML.
+
+    Raises:
+        MalformedFileError: If it cannot be read, or is not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise MalformedFileError(path, "YAML", f"it is not UTF-8 ({error})") from error
-    return parse(text, path)
+    except OSError as error:
+        raise MalformedFileError(path, "YAML", str(error.strerror)) from error
 
 
 def parse(text: str, source: Path | str) -> Any:
-    """Return the content of YAML text; `source` names it in an error.
+    """Return the content of YAML text as plain values; `source` names it in an error.
 
     Raises:
-        MalformedFileError: If it is not YAML.
+        MalformedFileError: If it is not YAML, or its aliases stand for more than anybody writes.
+        ConflictedFileError: If Git left a merge conflict in it.
     """
     from ruamel.yaml import YAML
 
+    if re.search(r"^<{7} .*^={7}$.*^>{7} ", text, re.MULTILINE | re.DOTALL):
+        raise ConflictedFileError(source)
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        content = YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # `!!int x`, 2026-99-99, deep nesting: it fails in many ways
         raise MalformedFileError(source, "YAML", str(error)) from error
+    if "*" in text and _values(content, {}) > MOST_VALUES:
+        raise MalformedFileError(source, "YAML", "its aliases make it far too large")
+    return content
+
+
+def _values(content: Any, counted: dict[int, float]) -> float:
+    """Return how many values something has, an alias counted as what it stands for.
+
+    Args:
+        content: Values from YAML; aliases are one and the same object.
+        counted: By object, what was found before; infinite while it is being counted.
+    """
+    if not isinstance(content, dict | list | set | tuple):
+        return 1
+    if id(content) not in counted:
+        counted[id(content)] = math.inf  # if it contains itself, it has no end
+        parts = [*content, *content.values()] if isinstance(content, dict) else content
+        counted[id(content)] = 1 + sum(_values(part, counted) for part in parts)
+    return counted[id(content)]
 
 
 def dump(content: Any) -> str:
@@ -51,6 +89,11 @@ def dump(content: Any) -> str:
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
     """Apply `change` to a YAML file's content, keeping comments and order; written whole."""
+    files.write_text(path, edited(path, change))
+
+
+def edited(path: Path, change: Callable[[Any], None]) -> str:
+    """Return the text that `edit` writes."""
     from ruamel.yaml import YAML, RoundTripRepresenter
 
     class NullSpelledOut(RoundTripRepresenter):
@@ -63,8 +106,8 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
     yaml.Representer = NullSpelledOut
     yaml.preserve_quotes = True
     yaml.width = 10_000
-    content = yaml.load(path.read_text(encoding="utf-8"))
+    content = yaml.load(text(path))
     change(content)
     stream = StringIO()
     yaml.dump(content, stream)
-    files.write_text(path, stream.getvalue())
+    return stream.getvalue()

@@ -28,8 +28,40 @@ class MissingFileError(RenateStagesError):
 class MalformedFileError(RenateStagesError):
     """A file that cannot be read as what it should be."""
 
-    def __init__(self, path: Path | str, kind: str, reason: str) -> None:
-        super().__init__(f"{path} is not readable as {kind}: {reason}")
+    def __init__(self, path: Path | str, kind: str, reason: str, cure: str | None = None) -> None:
+        fix = f"\nTo fix this: {cure}." if cure else ""
+        super().__init__(f"{path} is not readable as {kind}: {reason}{fix}")
+
+
+class ConflictedFileError(RenateStagesError):
+    """A file that Git left with the marks of a merge conflict."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(
+            f"{path} has conflicts of a merge: it holds two versions of some lines.\n"
+            "To fix this: `renate-stages status` says which versions these are, and "
+            "`renate-stages resolve --ours` or `--theirs` takes one of them."
+        )
+
+
+class FolderTakenError(RenateStagesError):
+    """A new folder whose place was taken while it was being written."""
+
+    def __init__(self, path: Path, kept: Path) -> None:
+        super().__init__(
+            f"{path} was made by somebody else meanwhile, and was left as it is. The new folder is "
+            f"complete, in {kept}.\nTo fix this: rename it, or use it where it is."
+        )
+
+
+class ForeignFolderError(RenateStagesError):
+    """A folder that a command would use and remove, and that holds files of somebody else."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} holds files that are not ours, and this job would remove the folder.\n"
+            "To fix this: give another working_directory, or move that folder away."
+        )
 
 
 def _as_it_was(

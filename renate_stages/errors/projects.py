@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean
+
+MOST_SHOWN = 10  # problems that a message lists
 
 
 class NotAProjectError(RenateStagesError):
@@ -34,8 +36,8 @@ class BusyError(RenateStagesError):
 
     def __init__(self, root: Path, holder: str) -> None:
         super().__init__(
-            f"Another stage is at work in {root} ({holder}). Killing `dvc repro` leaves its stage "
-            "running.\nTo mend it: wait for it, or end that process."
+            f"Another command is at work in {root} ({holder}). Killing `dvc repro` leaves its stage "
+            "running.\nTo fix this: wait for it, or end that process."
         )
 
 
@@ -43,6 +45,7 @@ class CommandError(RenateStagesError):
     """Git or DVC refused what was asked of it."""
 
     def __init__(self, command: Iterable[str], output: str) -> None:
+        self.output = output
         super().__init__(f"`{' '.join(command)}` failed:\n{output.strip()}")
 
 
@@ -185,4 +188,122 @@ class ForeignDataError(RenateStagesError):
         super().__init__(
             f"example data: {folder} holds data that is not example data ({shown}); "
             "nothing was changed: move it away first, or give another folder"
+        )
+
+
+class ChangedFolderError(RenateStagesError):
+    """A folder under DVC that is not what Git names."""
+
+    def __init__(self, folder: str, source: str, problems: Collection[str]) -> None:
+        shown = "\n".join(f"  - {problem}" for problem in list(problems)[:MOST_SHOWN])
+        more = len(problems) - MOST_SHOWN
+        rest = f"\n  - and {more} more" if more > 0 else ""
+        super().__init__(
+            f"{folder}/ is not what {source} names, and nothing was written:\n{shown}{rest}\n"
+            "To fix this: `renate-stages verify --repair`, which puts back what Git names."
+        )
+
+
+class UncommittedPointerError(RenateStagesError):
+    """`parent.dvc` or `champion.dvc` that no commit has."""
+
+    def __init__(self, pointer: str) -> None:
+        super().__init__(
+            f"{pointer} is not committed, so nothing says which folder it should name.\n"
+            "To fix this: `renate-stages init`, which commits it."
+        )
+
+
+class GitNotReadyError(RenateStagesError):
+    """Git cannot make the commit or the tag that a command ends with."""
+
+    def __init__(self, output: str, signs: bool) -> None:
+        cure = (
+            "make signing work without a question (`git commit --allow-empty -m test` shows whether "
+            "it does), or switch off commit.gpgSign and tag.gpgSign in this repository"
+            if signs
+            else "`git config user.name NAME` and `git config user.email ADDRESS`"
+        )
+        super().__init__(
+            f"Git cannot make a commit here, so nothing was changed:\n{output.strip()}\n"
+            f"To fix this: {cure}."
+        )
+
+
+class GitBusyError(RenateStagesError):
+    """A git process works in a repository that an interrupted command has to be taken back in."""
+
+    def __init__(self, root: Path, locks: Iterable[Path]) -> None:
+        super().__init__(
+            f"A git process is at work in {root} and holds {', '.join(map(str, locks))}.\n"
+            "To fix this: wait for it, or end it; then run the command again."
+        )
+
+
+class NoConflictError(RenateStagesError):
+    """A side of a merge is to be taken, and Git has not stopped in a merge."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no merge to resolve: `--ours` and `--theirs` take one side of a merge that Git "
+            "could not finish.\nTo fix this: run `git merge` or `git pull --no-rebase` first."
+        )
+
+
+class MergeError(RenateStagesError):
+    """Files are in conflict, but not by a merge."""
+
+    def __init__(self, work: str | None) -> None:
+        how = f"`git {work} --abort`" if work else "`git status` says how to go back"
+        super().__init__(
+            f"Files are in conflict, and not by a merge{f' but by a {work}' if work else ''}, where "
+            "`ours` and `theirs` do not mean two clones.\n"
+            f"To fix this: {how}, then `git merge` the other branch and run `renate-stages status`."
+        )
+
+
+class MissingObjectsError(RenateStagesError):
+    """Files that Git names, and that neither DVC's cache nor its remote has."""
+
+    def __init__(self, folder: str, pointer: str) -> None:
+        super().__init__(
+            f"Files of {folder}/ that {pointer} names are neither in DVC's cache nor in its remote.\n"
+            "To fix this: `dvc push` in a clone that has them, then run the command again."
+        )
+
+
+class InterruptedCommandError(RenateStagesError):
+    """A command that changes the lineage was interrupted, and is half done."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(
+            f"`{command}` was interrupted, and is half done.\n"
+            "To fix this: `renate-stages resolve`, which takes it back or completes it."
+        )
+
+
+class HalfDoneError(RenateStagesError):
+    """A command that failed, and could not take back what it had done."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(
+            f"{first}\nWhat was done before that could not be taken back: {second}\n"
+            "To fix this: remove the cause, then `renate-stages resolve`."
+        )
+
+
+class StillDamagedError(RenateStagesError):
+    """A folder that cannot be put back: neither DVC's cache nor its remote has what Git names."""
+
+    def __init__(self, folder: str, source: str, problems: Collection[str], problem: str) -> None:
+        shown = "\n".join(f"  - {each}" for each in list(problems)[:MOST_SHOWN])
+        more = len(problems) - MOST_SHOWN
+        rest = f"\n  - and {more} more" if more > 0 else ""
+        said = f"\nDVC says: {problem}" if problem else ""
+        super().__init__(
+            f"{folder}/ cannot be put back as {source} names it: DVC's cache lacks it, and the remote "
+            f"lacks it too or holds something else under its name:\n{shown}{rest}{said}\n"
+            "To fix this: in a clone where `renate-stages verify --deep` finds nothing, run `dvc "
+            "push`; remove the damaged objects from the remote before, for DVC sends none that is "
+            "there."
         )

@@ -5,6 +5,7 @@ cycles, and an update needs the state that the one before it wrote: the edge is 
 content hash is that of `state` in the parent's `dvc.lock`.
 """
 
+from renate_stages.lineage.anchor import anchored, check, check_inputs
 from renate_stages.lineage.chain import verify
 from renate_stages.lineage.champion import (
     ChampionPointer,
@@ -15,7 +16,9 @@ from renate_stages.lineage.champion import (
     verdict_hash,
 )
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
+from renate_stages.lineage.conflict import take_side
 from renate_stages.lineage.definition import StageDefinition
+from renate_stages.lineage.git_locks import clear_git_locks
 from renate_stages.lineage.opening import open_forget, open_from, open_next, uncommitted, unfinished
 from renate_stages.lineage.records import (
     at_tag,
@@ -26,12 +29,21 @@ from renate_stages.lineage.records import (
     state_hash,
     tags,
 )
+from renate_stages.lineage.repair import repair
+from renate_stages.lineage.settings import settle_remote
 from renate_stages.lineage.standing import status
+from renate_stages.lineage.transaction import Recovered, check_git, recover
 
 __all__ = [
     "ChampionPointer",
+    "Recovered",
     "StageDefinition",
+    "anchored",
     "at_tag",
+    "check",
+    "check_git",
+    "check_inputs",
+    "clear_git_locks",
     "committed_at",
     "crown",
     "dvc",
@@ -46,10 +58,14 @@ __all__ = [
     "open_from",
     "open_next",
     "pointer_hash",
+    "recover",
+    "repair",
+    "settle_remote",
     "since",
     "state_hash",
     "status",
     "tags",
+    "take_side",
     "track",
     "uncommitted",
     "unfinished",

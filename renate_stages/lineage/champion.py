@@ -7,23 +7,25 @@ no history: it works in a shallow clone and after a squash.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from renate_stages import files, yaml_file
+from renate_stages import yaml_file
 from renate_stages.errors import (
     ChangedPointerError,
-    CommandError,
     MalformedFileError,
     NoChampionPointerError,
 )
-from renate_stages.lineage.commands import fetch, git
-from renate_stages.lineage.records import stage_entry
+from renate_stages.lineage.commands import git
+from renate_stages.lineage.content import cached, listing
+from renate_stages.lineage.records import HASH, read_pointer, stage_entry
+from renate_stages.lineage.transaction import changing
 from renate_stages.project import Project
 
 POINTER = "champion.dvc"
 HASH_KEYS = ("md5", "size", "nfiles")
+KINDS = {"md5": str, "size": int, "nfiles": int, "update": int, "state": str}
+DESCRIPTION = "export.json"  # what an exported model says of itself
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class ChampionPointer:
         path = project.champion_pointer
         if not path.is_file():
             raise NoChampionPointerError
-        return cls.parse(path.read_text(encoding="utf-8"))
+        return cls.parse(yaml_file.text(path))
 
     @classmethod
     def parse(cls, text: str) -> ChampionPointer:
@@ -67,15 +69,17 @@ class ChampionPointer:
         Raises:
             MalformedFileError: If it is something else.
         """
-        content = yaml_file.parse(text, POINTER)
+        out = read_pointer(text, POINTER)
+        meta = yaml_file.parse(text, POINTER).get("meta") or {}
         try:
-            meta = content.get("meta") or {}
-            out = {key: content["outs"][0][key] for key in HASH_KEYS}
-            replaced = tuple(meta.get("replaced", ()))
-            return cls(out, meta.get("update", 0), meta.get("state", ""), replaced)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            reason = f"expected one of outs, with {', '.join(HASH_KEYS)}"
-            raise MalformedFileError(POINTER, "a pointer to a champion", reason) from error
+            now = _checked({**out, "update": meta.get("update", 0), "state": meta.get("state", "")})
+            replaced = tuple(_checked(each) for each in meta.get("replaced", ()))
+        except (AttributeError, KeyError, TypeError) as error:
+            reason = f"expected {', '.join(KINDS)} of the champion and of each in `meta.replaced`"
+            cure = f"`git checkout HEAD -- {POINTER}`"
+            raise MalformedFileError(POINTER, "a pointer to a champion", reason, cure) from error
+        update, state = now.pop("update"), now.pop("state")
+        return cls(now, update, state, replaced)
 
     def text(self) -> str:
         """Return the file's text; one that names no champion and replaced none has no `meta`."""
@@ -94,6 +98,16 @@ class ChampionPointer:
         *older, last = self.replaced
         out = {key: last[key] for key in HASH_KEYS}
         return ChampionPointer(out, last["update"], last["state"], tuple(older))
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a champion is described by, or raise `KeyError` or `TypeError`."""
+    found = {name: record[name] for name in KINDS}
+    if not all(type(found[name]) is kind for name, kind in KINDS.items()):
+        raise TypeError(record)
+    if not HASH.fullmatch(found["md5"]) or min(found["size"], found["nfiles"], found["update"]) < 0:
+        raise TypeError(record)
+    return found
 
 
 def export_entry(lock: str) -> dict[str, Any] | None:
@@ -116,39 +130,37 @@ def verdict_hash(lock: str) -> str | None:
 
 def crown(
     project: Project,
+    command: str,
     pointer: ChampionPointer,
     message: Callable[[ChampionPointer], str],
-    described: Callable[[ChampionPointer], ChampionPointer] = lambda pointer: pointer,
+    described: Callable[[bytes], ChampionPointer] | None = None,
 ) -> ChampionPointer:
-    """Put a champion in place and commit its pointer; nothing is changed where that fails.
+    """Commit the pointer to a champion and put its folder in place; where that fails, change nothing.
 
     Whatever else is changed or staged stays so, and is not in the commit.
 
     Args:
         project: Its `champion.dvc` is as committed.
+        command: As its user calls it.
         pointer: To write.
         message: Of the commit.
-        described: Completes the pointer once its folder is in place.
+        described: Completes the pointer by the content of the champion's `export.json`.
 
     Raises:
         ChangedPointerError: If `champion.dvc` is not as it is committed.
-        CommandError: If neither cache nor remote has the model.
+        RenateStagesError: If a step fails, as where neither cache nor remote has the model.
     """
     if git(project, "status", "--porcelain", "--", POINTER):
         raise ChangedPointerError
-    before = project.champion_pointer.read_text(encoding="utf-8")
-    files.write_text(project.champion_pointer, pointer.text())
-    try:
-        fetch(project, POINTER)
-        pointer = described(pointer)
-        files.write_text(project.champion_pointer, pointer.text())
-        git(project, "commit", "--quiet", "-m", message(pointer), "--", POINTER)
-    except BaseException:
-        files.write_text(project.champion_pointer, before)
-        git(project, "reset", "--quiet", "--", POINTER, check=False)
-        with suppress(CommandError):  # what failed first is told
-            fetch(project, POINTER)
-        raise
+    with changing(project, command, changes=[POINTER], pointers=[POINTER]) as change:
+        change.write(POINTER, pointer.text())
+        change.secure(POINTER)
+        if described is not None:
+            named = listing(project, pointer.out["md5"]) or {}
+            about = named.get(DESCRIPTION)
+            pointer = described(cached(project, about).read_bytes() if about else b"")
+            change.write(POINTER, pointer.text())
+        change.commit(message(pointer))
     return pointer
 
 

@@ -10,9 +10,17 @@ from pathlib import Path
 from renate_stages.errors import CommandError
 from renate_stages.project import Project
 
+UNATTENDED = {
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_EDITOR": "true",  # a message is always given: an editor would wait where nobody sees it
+    "GIT_MERGE_AUTOEDIT": "no",
+    "GIT_OPTIONAL_LOCKS": "0",  # a killed `git status` leaves no lock file behind
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
 
 def git(project: Project, *arguments: str, check: bool = True) -> str:
-    """Run git in the project and return what it prints, without surrounding white space.
+    """Run git in the project and return what it prints, without white space at its end.
 
     Raises:
         CommandError: If it fails; with `check=False` an empty string is returned instead.
@@ -29,35 +37,62 @@ def dvc(project: Project, *arguments: str) -> str:
     return run([sys.executable, "-m", "dvc", *arguments], project.root, check=True)
 
 
-def run(command: list[str], folder: Path, check: bool) -> str:
-    """Run a command in a folder; what it prints on success, or, unchecked, on failure nothing."""
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+def run(command: list[str], folder: Path, check: bool, say: bool = False) -> str:
+    """Run a command in a folder, without anybody to answer its questions.
+
+    Args:
+        command: Program and arguments.
+        folder: Where it runs.
+        check: Whether its failure is an error.
+        say: Whether what it prints on stderr, such as a hook's output, is shown.
+
+    Returns:
+        What it prints; nothing where it fails and that is no error.
+
+    Raises:
+        CommandError: If it fails.
+    """
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **UNATTENDED},
+        check=False,
     )
     if done.returncode and check:
         shown = ["dvc", *command[3:]] if command[0] == sys.executable else command
         raise CommandError(shown, done.stderr or done.stdout)
+    if say and done.stderr.strip():
+        print(done.stderr.rstrip(), file=sys.stderr)
     return "" if done.returncode else done.stdout.rstrip()
 
 
-def fetch(project: Project, target: str) -> None:
+def fetch(project: Project, target: str, *, force: bool = False) -> None:
     """Put what a `.dvc` file names in place, from the cache or else from the remote.
+
+    Args:
+        project: Where it is.
+        target: The `.dvc` file, or an output of the pipeline.
+        force: Whether a changed file in its place is replaced.
 
     Raises:
         CommandError: If neither has it, or a changed file is in its place.
     """
+    options = ["--force"] if force else []
     try:
-        dvc(project, "checkout", target)
+        dvc(project, "checkout", *options, target)
     except CommandError:
-        dvc(project, "pull", target)
+        dvc(project, "pull", *options, target)
 
 
 def track(project: Project, path: Path, pointer: Path | None = None) -> None:
-    """Put a folder under DVC: into the cache, its hash into a `.dvc` file.
+    """Put a folder under DVC: into the cache, its hash into a `.dvc` file. Safe to repeat.
 
     Args:
-        project: Where it lies.
+        project: Where it is.
         path: The folder.
         pointer: The file, in the same place as the folder; None: the one named after it.
     """

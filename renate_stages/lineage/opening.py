@@ -3,79 +3,125 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from renate_stages import files, yaml_file
-from renate_stages.errors import CommandError, NextRefusedError, UnknownUpdateError
+from renate_stages import yaml_file
+from renate_stages.errors import NextRefusedError, UnknownUpdateError
 from renate_stages.forget_list import ForgetList
-from renate_stages.lineage.commands import dvc, fetch, git
-from renate_stages.lineage.records import TAG, at_tag, is_fresh, state_entry, tags
+from renate_stages.lineage.commands import dvc, git
+from renate_stages.lineage.records import (
+    TAG,
+    at_tag,
+    is_fresh,
+    lock_text,
+    number_at,
+    numbers_in_use,
+    state_entry,
+    tags,
+)
+from renate_stages.lineage.transaction import Change, changing
 from renate_stages.params import Params
 from renate_stages.project import Project
 
+DATA = "data/incoming.dvc"
+PARAMS = "params.yaml"
+POINTER = "parent.dvc"
 
-def open_next(project: Project) -> int:
-    """Close the finished update and open the next one: tag, pointer, number, checkout, commit.
+
+def open_next(project: Project, say: Callable[[str], None] = print) -> int:
+    """Close the finished update and open the next one: tag, pointer, number, commit, checkout.
 
     Returns:
         The number of the update that is open now.
 
     Raises:
         NextRefusedError: If the update is not finished or not committed; nothing is changed then.
+        RenateStagesError: If a step fails; nothing is changed then either.
     """
+    return _close(project, "renate-stages next", say)
+
+
+def _close(
+    project: Project, command: str, say: Callable[[str], None], forget: ForgetList | None = None
+) -> int:
+    """Close the finished update and open the next one; with a list, as one that forgets."""
     number = Params.load(project.params).update.number
     if reasons := unfinished(project, number):
         raise NextRefusedError(number, reasons)
-    state = state_entry(project.lock_file.read_text(encoding="utf-8"))
+    state = state_entry(lock_text(project))
     assert state is not None
-    finished = git(project, "rev-parse", "HEAD")
-    _start_from(project, state, parent=number, number=number + 1)
-    git(project, "tag", f"{TAG}{number}", finished)
-    return number + 1
+    new = _next_number(project, number, say)
+    changes = [POINTER, PARAMS, *([project.forget_list.name] if forget else [])]
+    tag = f"{TAG}{number}"
+    with changing(project, command, changes=changes, pointers=[POINTER], tag=tag) as change:
+        if forget:
+            change.write(project.forget_list.name, forget.text())
+        _start_from(change, state, parent=number, number=new, kind="forget" if forget else None)
+        message = f"Open update {new}, from update {number}"
+        change.commit(f"Update {new} forgets examples" if forget else message)
+    return new
+
+
+def _next_number(project: Project, number: int, say: Callable[[str], None]) -> int:
+    """Return the number after one, or, where that is in use, the first above all."""
+    in_use = numbers_in_use(project)
+    if number + 1 not in in_use:
+        return number + 1
+    new = max(in_use) + 1
+    say(f"update {number + 1} is in use ({in_use[number + 1]}), so this is update {new}")
+    return new
 
 
 def open_from(project: Project, parent: int) -> int:
     """Open a new update that starts from an earlier one, on a branch of its own.
 
     Returns:
-        The number of the update that is open now: above every tagged one and the one open here.
+        The number of the update that is open now: above all that are in use.
 
     Raises:
         UnknownUpdateError: If there is no such tag.
         NextRefusedError: If something is not committed, or not in DVC.
-        CommandError: If neither cache nor remote has the state or its data; no branch is made then.
+        RenateStagesError: If a step fails, as where neither cache nor remote has the state or its
+            data; nothing is changed then.
     """
     known = tags(project)
     if parent not in known:
         raise UnknownUpdateError(parent, known)
-    number = max(*known, Params.load(project.params).update.number) + 1
-    if reasons := uncommitted(project) + _unsaved(project):
-        raise NextRefusedError(number, reasons, "opened")
-    state = state_entry(at_tag(project, parent, "dvc.lock"))
-    assert state is not None
+    number = max(*numbers_in_use(project), Params.load(project.params).update.number) + 1
     branch = f"{TAG}{number}-from-{parent}"
+    reasons = uncommitted(project) + _unsaved(project)
+    if git(project, "branch", "--list", branch):
+        reasons.append(f"the branch {branch} exists: `git branch -m {branch} ANOTHER-NAME`")
+    state = state_entry(at_tag(project, parent, "dvc.lock"))
+    if state is None:
+        reasons.append(f"{TAG}{parent} has no state in its dvc.lock")
+    if reasons or state is None:
+        raise NextRefusedError(number, reasons, "opened")
     forget = ForgetList.read(project.forget_list)  # what is forgotten stays so, wherever one starts
     pointer = project.champion_pointer  # and what serves goes on serving
-    champion = pointer.read_text("utf-8") if pointer.is_file() else None
-    git(project, "checkout", "--quiet", "-b", branch, f"{TAG}{parent}")
-    try:
-        fetch(project, "data/incoming.dvc")
+    champion = yaml_file.text(pointer) if pointer.is_file() else None
+    own = [project.forget_list.name] * bool(forget) + [pointer.name] * (champion is not None)
+    with changing(
+        project,
+        f"renate-stages next --from {TAG}{parent}",
+        changes=[*own, POINTER, PARAMS],
+        pointers=[DATA, *([pointer.name] if champion is not None else []), POINTER],
+        branch=branch,
+        start=git(project, "rev-parse", f"{TAG}{parent}^{{commit}}"),
+    ) as change:
+        change.secure(DATA)
         if forget:
-            forget.write(project.forget_list)
-            git(project, "add", "--", project.forget_list.name)
+            change.write(project.forget_list.name, forget.text())
         if champion is not None:
-            files.write_text(pointer, champion)
-            git(project, "add", "--", pointer.name)
-            fetch(project, pointer.name)
-        _start_from(project, state, parent=parent, number=number)
-    except CommandError:
-        git(project, "checkout", "--quiet", "--force", "-")
-        git(project, "branch", "--quiet", "-D", branch)
-        raise
+            change.write(pointer.name, champion)
+            change.secure(pointer.name)
+        _start_from(change, state, parent=parent, number=number)
+        change.commit(f"Open update {number}, from update {parent}")
     return number
 
 
-def open_forget(project: Project, forget: ForgetList) -> int:
+def open_forget(project: Project, forget: ForgetList, say: Callable[[str], None] = print) -> int:
     """Open an update of kind `forget`: the open one if it is fresh, else the next; commit.
 
     Returns:
@@ -83,21 +129,24 @@ def open_forget(project: Project, forget: ForgetList) -> int:
 
     Raises:
         NextRefusedError: If the open update has run and is not finished, or is not committed.
+        RenateStagesError: If a step fails; nothing is changed then.
     """
-    if is_fresh(project):
-        number = Params.load(project.params).update.number
-        if reasons := uncommitted(project):
-            raise NextRefusedError(number, reasons, "opened")
-    else:
-        number = open_next(project)
-    forget.write(project.forget_list)
+    command = "renate-stages forget"
+    if not is_fresh(project):
+        return _close(project, command, say, forget)
+    number = Params.load(project.params).update.number
+    if reasons := uncommitted(project):
+        raise NextRefusedError(number, reasons, "opened")
+    name = project.forget_list.name
 
     def set_kind(content: Any) -> None:
         content["update"]["kind"] = "forget"
 
-    yaml_file.edit(project.params, set_kind)
-    git(project, "add", "--", project.forget_list.name, "params.yaml")
-    git(project, "commit", "--quiet", "-m", f"Update {number} forgets examples")
+    texts = {name: forget.text(), PARAMS: yaml_file.edited(project.params, set_kind)}
+    with changing(project, command, changes=texts) as change:
+        for each, text in texts.items():
+            change.write(each, text)
+        change.commit(f"Update {number} forgets examples")
     return number
 
 
@@ -108,11 +157,28 @@ def unfinished(project: Project, number: int) -> list[str]:
     reasons = []
     if number in tags(project):
         reasons.append(f"the tag {TAG}{number} exists: this update is closed already")
-    if state_entry(project.lock_file.read_text(encoding="utf-8")) is None:
+    if state_entry(lock_text(project)) is None:
         reasons.append("`train` has not finished: `dvc repro`")
     elif changed := _changed_stages(project):
-        reasons.append(f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`")
-    return reasons + uncommitted(project)
+        folders = {POINTER: project.parent, project.champion_pointer.name: project.champion}
+        damaged = [
+            f"{project.relative(folder)}/ is not what {pointer} names: `renate-stages verify --repair`"
+            for pointer, folder in folders.items()
+            if pointer in changed
+        ]
+        stale = f"the pipeline is not up to date ({', '.join(changed)}): `dvc repro`"
+        reasons += damaged or [stale]
+    return reasons + _overtaken(project, number) + uncommitted(project)
+
+
+def _overtaken(project: Project, number: int) -> list[str]:
+    """Return that another clone has closed the update already, as a reason, where that is known."""
+    asked = ("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
+    upstream = git(project, *asked, check=False)
+    there = number_at(project, upstream) if upstream else None
+    if there is None or there <= number:
+        return []
+    return [f"{upstream} has update {there} open already: `git pull`"]
 
 
 def _changed_stages(project: Project) -> list[str]:
@@ -135,7 +201,7 @@ def uncommitted(project: Project) -> list[str]:
 
 def _unsaved(project: Project) -> list[str]:
     """Return what of the data and the parent differs from its pointer, and would be replaced."""
-    pairs = {"data/incoming.dvc": project.incoming, "parent.dvc": project.parent}
+    pairs = {DATA: project.incoming, POINTER: project.parent}
     pointers = [
         pointer
         for pointer, path in pairs.items()
@@ -144,7 +210,7 @@ def _unsaved(project: Project) -> list[str]:
     if not pointers:
         return []
     changed = json.loads(dvc(project, "status", "--json", *pointers) or "{}")
-    keep = {"data/incoming.dvc": "`dvc add data/incoming` and commit to keep it, or "}
+    keep = {DATA: "`dvc add data/incoming` and commit to keep it, or "}
     return [
         f"{project.relative(path)} is not what {pointer} names: {keep.get(pointer, '')}"
         f"`dvc checkout --force {pointer}`"  # nobody changes a parent on purpose
@@ -153,22 +219,21 @@ def _unsaved(project: Project) -> list[str]:
     ]
 
 
-def _start_from(project: Project, state: dict[str, Any], *, parent: int, number: int) -> None:
-    """Point `parent.dvc` at a state, raise the update's number, and commit both."""
+def _start_from(
+    change: Change, state: dict[str, Any], *, parent: int, number: int, kind: str | None = None
+) -> None:
+    """Point `parent.dvc` at a state, and write the update's number."""
+    project = change.project
     out = {"md5": state["md5"], "size": state["size"], "nfiles": state["nfiles"]}
     pointer = {"outs": [{**out, "hash": "md5", "path": project.parent.name}]}
-    files.write_text(project.parent_pointer, yaml_file.dump(pointer))
+    change.write(POINTER, yaml_file.dump(pointer))
+    change.secure(POINTER)
 
-    def raise_number(content: Any) -> None:
+    def set_update(content: Any) -> None:
         content["update"]["number"] = number
         content["update"]["parent"] = parent
         content["update"].pop("kind", None)
+        if kind is not None:
+            content["update"]["kind"] = kind
 
-    yaml_file.edit(project.params, raise_number)
-    try:
-        fetch(project, "parent.dvc")
-    except CommandError:
-        git(project, "checkout", "--", "parent.dvc", "params.yaml")
-        raise
-    git(project, "add", "parent.dvc", "params.yaml")
-    git(project, "commit", "--quiet", "-m", f"Open update {number}, from update {parent}")
+    change.write(PARAMS, yaml_file.edited(project.params, set_update))

@@ -2,32 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from renate_stages import yaml_file
+from renate_stages.errors import MalformedFileError, RenateStagesError
 from renate_stages.lineage.commands import dvc, git
 from renate_stages.params import Params
 from renate_stages.project import Project
 
 TAG = "update-"
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def pointer_hash(project: Project) -> str | None:
-    """Return the hash in `parent.dvc`, or None where there is none."""
+    """Return the hash in `parent.dvc`, or None where there is no such file."""
     path = project.parent_pointer
-    return read_pointer(path.read_text(encoding="utf-8"))["md5"] if path.is_file() else None
+    return read_pointer(yaml_file.text(path), path.name)["md5"] if path.is_file() else None
 
 
-def read_pointer(text: str) -> dict[str, Any]:
-    """Return what the text of a `.dvc` file says of its one output."""
-    return yaml_file.parse(text, "a .dvc file")["outs"][0]
+def read_pointer(text: str, name: str) -> dict[str, Any]:
+    """Return what the text of a `.dvc` file says of its one output.
+
+    Args:
+        text: Of the file.
+        name: Of the file, for the error.
+
+    Raises:
+        MalformedFileError: If it does not name one output by its hash.
+    """
+    content = yaml_file.parse(text, name)
+    outs = content.get("outs") if isinstance(content, dict) else None
+    if not (isinstance(outs, list) and len(outs) == 1):
+        raise MalformedFileError(name, "a pointer of DVC", "expected one entry in `outs`")
+    if problem := _entry_problem(outs[0]):
+        raise MalformedFileError(name, "a pointer of DVC", problem)
+    return outs[0]
+
+
+def _entry_problem(entry: Any) -> str | None:
+    """Return what is wrong with an entry of a `.dvc` file or of `dvc.lock`, if anything."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        return f"an entry is {entry!r:.80}, expected path, md5 and size"
+    path, md5 = entry["path"], entry.get("md5")
+    if not (isinstance(md5, str) and HASH.fullmatch(md5)):
+        return f"md5 of {path!r:.80} is {md5!r:.80}, expected 32 hexadecimal digits"
+    for name in ("size", "nfiles"):
+        if name in entry and not (type(entry[name]) is int and entry[name] >= 0):
+            return f"{name} of {path!r:.80} is {entry[name]!r:.80}, expected a whole number"
+    return None
+
+
+def read_lock(text: str) -> Mapping[str, Any]:
+    """Return the stages of a `dvc.lock` by name.
+
+    Raises:
+        MalformedFileError: If it is not what DVC writes.
+    """
+    content = yaml_file.parse(text, "dvc.lock")
+    stages = content.get("stages", {}) if isinstance(content, dict) else None
+    if content is None:
+        stages = {}
+    problem = None if isinstance(stages, dict) else "expected `stages`"
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        lists = [
+            stage.get(key, []) if isinstance(stage, dict) else None for key in ("deps", "outs")
+        ]
+        if not all(isinstance(each, list) for each in lists):
+            problem = f"stage {name!r:.80} has no lists `deps` and `outs`"
+            break
+        wrong = (_entry_problem(entry) for each in lists for entry in each or ())
+        problem = next((f"stage {name!r:.80}: {each}" for each in wrong if each), None)
+        if problem:
+            break
+    if problem:
+        cure = "`git checkout HEAD -- dvc.lock`, then `dvc repro`"
+        raise MalformedFileError("dvc.lock", "DVC's record of the pipeline", problem, cure)
+    return stages or {}
 
 
 def entries(lock: str, key: str) -> Iterator[tuple[str, str, str]]:
     """Yield stage, path and hash of every dependency or output in a `dvc.lock`."""
-    for stage, content in yaml_file.parse(lock, "dvc.lock").get("stages", {}).items():
+    for stage, content in read_lock(lock).items():
         for entry in content.get(key, []):
             yield stage, entry["path"], entry["md5"]
 
@@ -39,17 +99,63 @@ def state_entry(lock: str) -> dict[str, Any] | None:
 
 def stage_entry(lock: str, stage: str, key: str, path: str) -> dict[str, Any] | None:
     """Return what a `dvc.lock` says of one path among the `deps` or `outs` of a stage, or None."""
-    stages = yaml_file.parse(lock, "dvc.lock").get("stages", {})
-    for entry in stages.get(stage, {}).get(key, []):
+    for entry in read_lock(lock).get(stage, {}).get(key, []):
         if entry["path"] == path:
             return entry
     return None
 
 
+def lock_text(project: Project) -> str:
+    """Return the text of `dvc.lock`; an empty one where nothing has run yet."""
+    return yaml_file.text(project.lock_file) if project.lock_file.is_file() else ""
+
+
 def tags(project: Project) -> list[int]:
     """Return the numbers of all tagged updates, ascending."""
-    names = git(project, "tag", "--list", f"{TAG}*").split()
-    return sorted(int(name[len(TAG) :]) for name in names if name[len(TAG) :].isdigit())
+    return sorted(int(name[len(TAG) :]) for name in _tag_names(project) if _is_ours(name))
+
+
+def foreign_tags(project: Project) -> list[str]:
+    """Return tags that begin like those of updates and name none, such as `update-007`."""
+    return [name for name in _tag_names(project) if not _is_ours(name)]
+
+
+def _tag_names(project: Project) -> list[str]:
+    return git(project, "tag", "--list", f"{TAG}*").splitlines()
+
+
+def _is_ours(name: str) -> bool:
+    return NUMBER.fullmatch(name[len(TAG) :]) is not None
+
+
+def numbers_in_use(project: Project) -> dict[int, str]:
+    """Return every number that an update has, tagged or open, and one place that has it.
+
+    Looks at the tags and at `params.yaml` of every branch, of remotes too.
+    """
+    found = {number: f"{TAG}{number}" for number in tags(project)}
+    heads = ("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes")
+    seen: dict[str, int | None] = {}
+    for ref in git(project, *heads).splitlines():
+        blob = git(project, "rev-parse", "--verify", "--quiet", f"{ref}:./params.yaml", check=False)
+        if blob and blob not in seen:
+            seen[blob] = number_at(project, ref)
+        if blob and (number := seen[blob]):
+            found.setdefault(number, ref)
+    return found
+
+
+def number_at(project: Project, revision: str) -> int | None:
+    """Return the number of the update that is open at a commit, perhaps of another version of ours.
+
+    Returns:
+        None where it has no `params.yaml`, or one that names no number.
+    """
+    text = git(project, "show", f"{revision}:./params.yaml", check=False)
+    with suppress(RenateStagesError, AttributeError, KeyError, TypeError):
+        number = yaml_file.parse(text, "params.yaml")["update"]["number"]
+        return number if type(number) is int else None
+    return None
 
 
 def at_tag(project: Project, number: int, name: str) -> str:
@@ -73,11 +179,12 @@ def older_versions(project: Project) -> dict[str, list[str]]:
     def cached(md5: str) -> bool:
         return (cache / md5[:2] / md5[2:]).is_file()
 
-    lock = project.lock_file.read_text("utf-8") if project.lock_file.is_file() else "{}"
+    lock = lock_text(project)
     present = {md5 for _, _, md5 in (*entries(lock, "outs"), *entries(lock, "deps"))}
     present |= {pointer_hash(project) or ""}
     if project.champion_pointer.is_file():
-        present |= {read_pointer(project.champion_pointer.read_text("utf-8"))["md5"]}
+        text = yaml_file.text(project.champion_pointer)
+        present |= {read_pointer(text, project.champion_pointer.name)["md5"]}
     found = {}
     for number in tags(project):
         at = at_tag(project, number, "dvc.lock")
@@ -95,12 +202,10 @@ def is_fresh(project: Project) -> bool:
         return True
     if parent not in tags(project):
         return False
-    return project.lock_file.read_text("utf-8").rstrip() == at_tag(project, parent, "dvc.lock")
+    return lock_text(project).rstrip() == at_tag(project, parent, "dvc.lock")
 
 
 def state_hash(project: Project) -> str | None:
-    """Return DVC's hash of the state that `dvc.lock` names, or None where there is none."""
-    if not project.lock_file.is_file():
-        return None
-    entry = state_entry(project.lock_file.read_text(encoding="utf-8"))
+    """Return DVC's hash of the state that `dvc.lock` names, or None where it names none."""
+    entry = state_entry(lock_text(project))
     return None if entry is None else entry["md5"]

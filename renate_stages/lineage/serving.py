@@ -27,7 +27,7 @@ def champion_problems(project: Project, known: list[int]) -> list[str]:
         for number in known
     }
     here = project.champion_pointer
-    texts[TREE] = here.read_text("utf-8") if here.is_file() else ""
+    texts[TREE] = yaml_file.text(here) if here.is_file() else ""
     found = []
     for where, text in texts.items():
         try:

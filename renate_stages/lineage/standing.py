@@ -5,14 +5,18 @@ from __future__ import annotations
 from renate_stages import yaml_file
 from renate_stages.lineage.champion import ChampionPointer
 from renate_stages.lineage.commands import git
-from renate_stages.lineage.opening import unfinished
-from renate_stages.lineage.records import at_tag, is_fresh, pointer_hash, tags
+from renate_stages.lineage.conflict import Conflict, find_conflict
+from renate_stages.lineage.opening import DATA, unfinished
+from renate_stages.lineage.records import at_tag, foreign_tags, is_fresh, pointer_hash, tags
+from renate_stages.lineage.settings import unsettled_remote
 from renate_stages.params import Params
 from renate_stages.project import Project
 
 
 def status(project: Project) -> dict[str, str]:
     """Return where the project stands and what to run next, a line each."""
+    if conflict := find_conflict(project):
+        return _of_conflict(conflict)
     update = Params.load(project.params).update
     parent = f"update {update.parent}" if update.parent else "the first state"
     found = {"update": str(update.number), "parent": f"{parent} ({pointer_hash(project)})"}
@@ -23,11 +27,15 @@ def status(project: Project) -> dict[str, str]:
         found["champion"] = ChampionPointer.read(project).label
     dirty = git(project, "status", "--porcelain", check=False).splitlines()
     found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
+    if foreign := foreign_tags(project):
+        found["tags"] = f"not of updates, and left out: {', '.join(foreign)}"
+    if unsettled := unsettled_remote(project):
+        found["remote"] = unsettled
     if update.number in tags(project):
         found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
     elif update.kind == "forget" and is_fresh(project):
         found["next"] = "this update forgets examples and needs no data: `dvc repro`"
-    elif not project.incoming.with_name("incoming.dvc").is_file():
+    elif not (project.root / DATA).is_file():
         found["next"] = "there is no data yet: put it in data/incoming, `dvc add data/incoming`"
     elif update.kind == "update" and _same_data_as(project, update.parent):
         found["next"] = (
@@ -41,9 +49,23 @@ def status(project: Project) -> dict[str, str]:
     return found
 
 
+def _of_conflict(conflict: Conflict) -> dict[str, str]:
+    settled = "none: all that was in conflict is settled"
+    return {
+        "merge": "Git has stopped in it: two clones changed the same",
+        "ours": conflict.ours.label,
+        "theirs": conflict.theirs.label,
+        "conflict": ", ".join(conflict.unmerged) or settled,
+        "next": "`renate-stages resolve --ours` or `--theirs` takes what commands and stages wrote "
+        "from one side; then settle what is left, `git commit`, `dvc checkout`"
+        if conflict.unmerged
+        else "`git commit`, then `dvc checkout`",
+    }
+
+
 def _same_data_as(project: Project, parent: int) -> bool:
-    pointer = project.incoming.with_name("incoming.dvc")
+    pointer = project.root / DATA
     if parent not in tags(project) or not pointer.is_file():
         return False
-    before = yaml_file.parse(at_tag(project, parent, "data/incoming.dvc"), pointer)
+    before = yaml_file.parse(at_tag(project, parent, DATA), pointer)
     return before == yaml_file.read(pointer)

@@ -99,6 +99,7 @@ def run(
     Raises:
         RenateStagesError: If it cannot run there, or fails there; nothing here is changed then.
     """
+    lineage.check_inputs(project, stage)
     job = Job.of(project, params, stage)
     _check_volume(params, job)
     storage = Storage.at(str(params.remote.url))

@@ -109,7 +109,11 @@ class OutputState:
         Args:
             scratch: A folder of the same file system as the working directory.
         """
-        return self.folder if self.storage is None else scratch / "new-state"
+        if self.storage is None:
+            return self.folder
+        passing = scratch / "new-state"
+        shutil.rmtree(passing, ignore_errors=True)  # of a killed job
+        return passing
 
     def keep(self, written: Path, working_directory: Path) -> Path:
         """Put a state that was written where nothing takes it away; return its folder.

@@ -34,6 +34,7 @@ from renate_stages.remote.storage import Storage, Traffic
 from renate_stages.state import MANIFEST
 
 UNSENT = "unsent"  # folder of the working directory with states that are still to be sent
+NAME = "[0-9a-f]" * 16  # of a kept state: the first digits of its identity
 LAST = 4
 """How many states stay in a working directory: the next job fetches what is new since them."""
 
@@ -226,7 +227,7 @@ class KeptStates:
         """Return the files of all states here by the SHA-256 that they had."""
         held = {}
         unsent = self._folder.with_name(UNSENT)
-        for folder in (*self._folder.glob("[0-9a-f]*"), *unsent.glob("*")):
+        for folder in (*self._kept(), *unsent.glob("*")):
             with suppress(RenateStagesError):  # one that cannot be read has nothing to give
                 listed = state.read_manifest(folder)["files"]
                 held.update({entry["sha256"]: folder / name for name, entry in listed.items()})
@@ -234,9 +235,13 @@ class KeptStates:
 
     def _displace(self) -> None:
         """Remove all states but the last ones, and what interrupted fetching left."""
-        kept = sorted(self._folder.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
-        for folder in (*kept[:-LAST], *self._folder.glob(".*.partial")):
+        kept = sorted(self._kept(), key=lambda path: path.stat().st_mtime)
+        for folder in (*kept[:-LAST], *self._folder.glob(f".{NAME}.partial")):
             shutil.rmtree(folder)
+
+    def _kept(self) -> list[Path]:
+        """Return the folders that we made; a user may have others here."""
+        return [path for path in self._folder.glob(NAME) if (path / MANIFEST).is_file()]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

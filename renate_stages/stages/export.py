@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import exported_files, exported_program, files, publishing, tracking
+from renate_stages import exported_files, exported_program, files, lineage, publishing, tracking
 from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
@@ -34,6 +34,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If the state or a parameter cannot be used.
     """
     stage = StageInputs.read(project, "export")
+    lineage.check_inputs(project, "export")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     exported_program.check_onnx(params)
     exported_files.check_files(project, params)

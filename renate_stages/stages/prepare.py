@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import files, prepared
+from renate_stages import files, lineage, prepared
 from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
@@ -71,6 +71,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If parameters, the user's functions or the data cannot be used.
     """
     stage = StageInputs.read(project, "prepare")
+    lineage.check_inputs(project, "prepare")
     params = Params.load(project.params)
     registry.check_installed(params.search_space.learners)
     forget = CountedForgetList(ForgetList.read(project.forget_list))

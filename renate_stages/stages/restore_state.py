@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from renate_stages import files, state
+from renate_stages import files, lineage, state
 from renate_stages.errors import WrongParentError
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -22,6 +22,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If the parent is missing, damaged, newer than this version, or not the
             one that `params.yaml` names.
     """
+    lineage.check_inputs(project, "restore-state")
     params = Params.load(project.params)
     parent = State.open(project.parent)
     if parent.provenance.update != params.update.parent:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renate_stages import files, launch, publishing, tracking
+from renate_stages import files, launch, lineage, publishing, tracking
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import StageInputs, read_tuned, update_inputs
@@ -25,6 +25,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If an input cannot be used; nothing is written then.
     """
     stage = StageInputs.read(project, "train")
+    rank = launch.rank()  # the first process alone checks, logs and writes
+    if not rank:
+        lineage.check_inputs(project, "train")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     parent = State.open(project.restored, examples=project.parent)
     data = PreparedData.open(project.prepared)
@@ -32,7 +35,6 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     inputs = update_inputs(project, params, parent, data)
     identity = run_identity(project, params, key=inputs.key, parent=parent.identity)
 
-    rank = launch.rank()  # the first process alone logs and writes
     tracked = params.tracking.enabled and rank == 0
     with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
         with heavy_imports():

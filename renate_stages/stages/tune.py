@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from renate_stages import files, tracking
+from renate_stages import files, lineage, tracking
 from renate_stages.errors import ChangedInputsError
 from renate_stages.inputs import StageInputs, write_tuned
 from renate_stages.params import Params
@@ -32,6 +32,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If an input cannot be used, or no trial has finished; nothing is written.
     """
     stage = StageInputs.read(project, "tune")
+    lineage.check_inputs(project, "tune")
     params = Params.load(project.params)
     space = params.search_space
     if not space:

@@ -25,6 +25,8 @@ if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", SLUG):
     )
 if re.match(r"s3:", REMOTE, re.IGNORECASE) and not re.fullmatch(BUCKET, REMOTE):
     refuse("dvc_remote", REMOTE, "s3://bucket/folder, with a bucket's name as S3 allows it")
+if REMOTE.startswith("~"):
+    refuse("dvc_remote", REMOTE, "a path without '~', which DVC takes for a folder's name")
 if not REMOTE.strip() or REMOTE != REMOTE.strip() or "\n" in REMOTE:
     refuse("dvc_remote", REMOTE, "a path, or s3://bucket/folder, without spaces around it")
 if ENDPOINT and not (re.fullmatch(r"https?://\S+", ENDPOINT) and REMOTE.startswith("s3://")):

@@ -57,4 +57,7 @@ def project(three_updates, tmp_path) -> Sandbox:
             moved = f"update {table} set {column} = replace({column}, ?, ?)"
             store.execute(moved, (str(source), str(copy)))
     store.close()
+    for name in (".dvc/config.local", ".renate/remote"):  # likewise the clone's path of the remote
+        path = copy / SLUG / name
+        path.write_text(path.read_text().replace(str(source), str(copy)))
     return Sandbox(copy / SLUG)

@@ -32,7 +32,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleaned_and_the_replaced_folder_put_back(tmp_path):
-    (tmp_path / ".out.x.new").mkdir()
+    (tmp_path / ".out.0123abcd.new").mkdir()
     (tmp_path / ".out.9.old").mkdir()
     (tmp_path / ".out.9.old" / "a").write_text("1")
     with pytest.raises(RuntimeError), files.whole_directory(tmp_path / "out"):

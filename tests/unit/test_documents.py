@@ -42,6 +42,7 @@ DOCUMENTS = [
     "docs/memory-and-state.md",
     "docs/migration.md",
     "docs/mlflow.md",
+    "docs/reliability.md",
     "docs/remote.md",
     "docs/sagemaker.md",
     "docs/scaling.md",

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from renate_stages import files
+from renate_stages.errors import FolderTakenError
 
 
 def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(tmp_path):
@@ -105,11 +106,63 @@ def test_a_killed_process_leaves_the_old_folder_to_the_next_one(tmp_path, progra
     assert (out / "a").read_text() == "old"
 
 
-def test_what_is_left_of_a_file_with_a_similar_name_is_in_no_folders_way(tmp_path):
-    (tmp_path / ".parent.dvc.12.new").write_text("of write_text, for parent.dvc")
-    with files.whole_directory(tmp_path / "parent"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["parent"]
+def test_a_neighbours_unfinished_work_is_left_alone(tmp_path):
+    """`states/v` once removed what a process was writing for `states/v.2`."""
+    (tmp_path / ".v.2.12.new").write_text("of write_text, for v.2")
+    with files.whole_directory(tmp_path / "v.2"), files.whole_directory(tmp_path / "v"):
+        assert len(list(tmp_path.glob(".v.2.????????.new"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v", "v.2"]
+
+
+def test_two_processes_that_write_one_folder_do_not_remove_each_others_work(tmp_path):
+    other = [sys.executable, "-c", WRITES_ONCE_TOLD, str(tmp_path / "out")]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n"
+        with files.whole_directory(tmp_path / "out") as folder:
+            (folder / "ours").touch()
+        process.communicate(b"go on\n")
+    assert process.returncode == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+WRITES_ONCE_TOLD = """
+import sys
+from pathlib import Path
+from renate_stages import files
+with files.whole_directory(Path(sys.argv[1])) as folder:
+    (folder / "theirs").touch()
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_folder_that_was_made_meanwhile_is_kept_and_so_is_the_new_one(tmp_path):
+    with (
+        pytest.raises(FolderTakenError, match="out-3"),
+        files.whole_directory(tmp_path / "out", replace=False) as folder,
+    ):
+        (folder / "new").touch()
+        for name in ("out", "out-2"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "old").touch()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*/*")) == [
+        "out-2/old",
+        "out-3/new",
+        "out/old",
+    ]
+
+
+def test_what_killed_processes_left_is_cleared_away_and_nothing_else(tmp_path):
+    for name in (".params.yaml.12.new", ".env.new", ".a.notes.new", "b.12.new", ".c.12.newer"):
+        (tmp_path / name).touch()
+    (tmp_path / ".plots.0123abcd.new").mkdir()
+    (tmp_path / ".state.12.old").mkdir()
+    (tmp_path / ".export.12.old").mkdir()
+    (tmp_path / "export").mkdir()
+    files.clear_abandoned(tmp_path)
+    left = [".a.notes.new", ".c.12.newer", ".env.new", "b.12.new", "export", "state"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():

@@ -8,6 +8,8 @@ from small_project import edit_params
 from renate_stages import lineage, yaml_file
 from renate_stages.project import Project
 
+A, B, C, D, E, F = (digit * 32 for digit in "abcdef")
+
 
 def lock(parent: str, made: str) -> dict:
     return {
@@ -26,7 +28,7 @@ def chain(project, monkeypatch) -> Project:
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
     lineage.git(project, "init", "-q")
-    for number, start, made in ((1, "a", "b"), (2, "b", "c"), (3, "c", "d")):
+    for number, start, made in ((1, A, B), (2, B, C), (3, C, D)):
         edit_params(project, update__number=number, update__parent=number - 1)
         pointer = {"outs": [{"path": "parent-state", "md5": start}]}
         project.parent_pointer.write_text(yaml_file.dump(pointer))
@@ -45,9 +47,9 @@ def test_a_whole_chain_passes(chain):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("parent.dvc", "md5: c", "md5: x"),
-        ("dvc.lock", "md5: c", "md5: x"),
-        ("dvc.lock", "md5: d\n      size", "md5: x\n      size"),
+        ("parent.dvc", C, F),
+        ("dvc.lock", C, F),
+        ("dvc.lock", f"{D}\n      size", f"{F}\n      size"),
     ],
 )
 def test_one_altered_hash_breaks_the_chain(chain, name, old, new):
@@ -60,35 +62,35 @@ def test_one_altered_hash_breaks_the_chain(chain, name, old, new):
 
 def test_an_altered_hash_in_a_tagged_update_is_found(chain):
     lineage.git(chain, "checkout", "-q", "--detach", "update-2")
-    chain.lock_file.write_text(yaml_file.dump(lock("b", "z")))
+    chain.lock_file.write_text(yaml_file.dump(lock(B, E)))
     lineage.git(chain, "commit", "-q", "-a", "-m", "forged")
     lineage.git(chain, "tag", "-f", "update-2")
     lineage.git(chain, "checkout", "-q", "-")
-    assert any("update-2 wrote z" in problem for problem in lineage.verify(chain)[1])
+    assert any(f"update-2 wrote {E}" in problem for problem in lineage.verify(chain)[1])
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "told"),
     [
-        ("parent.dvc", "md5: b", "md5: x", "update-2: parent.dvc names x, but update-1 wrote b"),
+        ("parent.dvc", B, F, f"update-2: parent.dvc names {F}, but update-1 wrote {B}"),
         (
             "dvc.lock",
-            "md5: b",
-            "md5: x",
-            "update-2: restore-state read parent-state as x, but parent",
+            B,
+            F,
+            f"update-2: restore-state read parent-state as {F}, but parent",
         ),
         (
             "dvc.lock",
-            "md5: c\n      size",
-            "md5: x\n      size",
-            "update-2: export read state as c",
+            f"{C}\n      size",
+            f"{F}\n      size",
+            f"update-2: export read state as {C}",
         ),
         ("params.yaml", "number: 2", "number: 4", "update-2: params.yaml says it is update 4"),
         (
             "params.yaml",
             "parent: 1",
             "parent: 0",
-            "update-2: parent.dvc names b, but the first state is a",
+            f"update-2: parent.dvc names {B}, but the first state is {A}",
         ),
     ],
 )
@@ -106,17 +108,20 @@ def test_what_is_altered_in_a_tagged_update_is_told(chain, name, old, new, told)
 
 def test_a_parent_without_a_tag_is_told(chain):
     lineage.git(chain, "tag", "-d", "update-1")
-    assert lineage.verify(chain) == (1, ["update-2: its parent update-1 is not tagged"])
+    assert lineage.verify(chain) == (
+        1,
+        ["update-2: its parent update-1 is not tagged here: `git fetch --tags`"],
+    )
 
 
 def test_an_open_update_that_has_not_run_is_no_break(chain):
     """Until then dvc.lock is still its parent's."""
-    chain.lock_file.write_text(yaml_file.dump(lock("b", "c")))
+    chain.lock_file.write_text(yaml_file.dump(lock(B, C)))
     assert lineage.verify(chain) == (2, [])
 
 
 def test_status_says_how_to_get_a_parent_that_is_not_here(chain):
     chain.parent.rename(chain.root / "elsewhere")
     found = lineage.status(chain)
-    assert (found["update"], found["parent"]) == ("3", "update 2 (c)")
+    assert (found["update"], found["parent"]) == ("3", f"update 2 ({C})")
     assert "dvc pull parent.dvc" in found["state"]

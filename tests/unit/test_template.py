@@ -18,6 +18,7 @@ FILES = {
     ".dvc/.gitignore",
     ".dvc/config",
     ".dvcignore",
+    ".gitattributes",
     ".github/workflows/should-update.yml",
     ".github/workflows/update.yml",
     ".gitignore",
@@ -121,6 +122,7 @@ def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
     config.read(root / ".dvc" / "config")
     assert dict(config["'remote \"storage\"'"]) == {
         "url": "s3://bucket/x",
+        "verify": "true",
         "endpointurl": endpoint,
     }
     assert f"aws s3 mb s3://bucket --endpoint-url {endpoint}\n" in (root / "README.md").read_text()
@@ -129,6 +131,7 @@ def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("remote", "endpoint"),
     [
+        ("~/storage", ""),
         ("s3://", ""),
         ("s3:///folder", ""),
         ("s3:bucket/folder", ""),

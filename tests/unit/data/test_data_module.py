@@ -113,8 +113,8 @@ def test_a_users_data_is_not_replaced(tmp_path, name):
 
 def test_a_killed_run_does_not_stand_in_the_way(tmp_path):
     (tmp_path / "incoming").mkdir()
-    (tmp_path / ".incoming.new-digits").mkdir()
-    (tmp_path / ".incoming.new-digits" / "inputs.npy").touch()
+    (tmp_path / ".incoming.0123abcd.new").mkdir()
+    (tmp_path / ".incoming.0123abcd.new" / "inputs.npy").touch()
     write_digits(tmp_path / "incoming", 3)
     assert names(tmp_path) == ["incoming"]
 

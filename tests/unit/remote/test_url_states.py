@@ -287,6 +287,14 @@ class TestBringing:
                 self.bring(kept, Storage.at("memory://bucket/states/1"))
         assert {path for path in brought if path.exists()} == {brought[1], *brought[3:]}
 
+    def test_folders_of_a_user_stay_whatever_their_names(self, first, there, kept, tmp_path):
+        """A folder `backup`, whose name begins like a hexadecimal number, was once removed."""
+        own = [tmp_path / "work" / "states" / name for name in ("1", "backup", "0123456789abcdef")]
+        for folder in own:
+            folder.mkdir(parents=True)
+        self.test_only_the_last_states_stay(first, there, kept, tmp_path)
+        assert all(folder.is_dir() for folder in own)
+
     def test_a_manifest_that_is_none_is_refused_with_its_url(self, there):
         there.write(MANIFEST, b"{}")
         with pytest.raises(errors.DamagedStateError, match="memory://bucket/states/1 is damaged"):

@@ -91,6 +91,14 @@ def test_one_job_at_a_time_searches_in_a_working_directory(tmp_path, arguments):
         run_training_job(SPACE, **arguments)
 
 
+def test_a_users_folder_of_the_same_name_is_not_taken_for_a_search(tmp_path, arguments):
+    (tmp_path / "work" / "search").mkdir(parents=True)
+    (tmp_path / "work" / "search" / "notes.txt").touch()
+    with pytest.raises(errors.ForeignFolderError, match="search holds files that are not ours"):
+        run_training_job(SPACE, **arguments)
+    assert (tmp_path / "work" / "search" / "notes.txt").is_file()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

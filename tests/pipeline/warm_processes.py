@@ -107,8 +107,12 @@ class WarmProcesses:
     def __init__(self, *modules: str) -> None:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-P", "-c", SERVER, str(theirs.fileno()), *modules]
+        folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         self._server = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            command,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
         )
         theirs.close()
 
@@ -177,6 +181,8 @@ class WarmProcess:
 
 class WarmDvc:
     """Stands for the module `subprocess` where Git and DVC are run: forks DVC's processes."""
+
+    DEVNULL = subprocess.DEVNULL
 
     def __init__(self) -> None:
         self._warm = WarmProcesses(*DVC)

@@ -1,0 +1,124 @@
+"""DVC's settings: where its cache and its remote are. Read without importing DVC."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configobj import ConfigObj
+from platformdirs import site_config_dir, user_config_dir
+
+from renate_stages import files
+from renate_stages.errors import MalformedFileError
+from renate_stages.lineage.commands import dvc
+from renate_stages.project import Project
+
+DVC = ("dvc", "iterative")  # its name and its author's, by which its settings are found
+SETTLED = "remote"  # file of `.renate/`: the path that this clone was given
+
+
+def cache_folder(project: Project) -> Path:
+    """Return the folder of DVC's cache, by the same files in the same order as DVC.
+
+    Raises:
+        MalformedFileError: If a file of DVC's settings cannot be read.
+    """
+    own = project.root / ".dvc"
+    user = os.environ.get("DVC_GLOBAL_CONFIG_DIR") or user_config_dir(*DVC)
+    system = os.environ.get("DVC_SYSTEM_CONFIG_DIR") or site_config_dir(*DVC)
+    for place in (
+        own / "config.local",
+        own / "config",
+        Path(user) / "config",
+        Path(system) / "config",
+    ):
+        given = _setting(_read(place), "cache", "dir")
+        if given is not None:
+            return place.parent / Path(given).expanduser()
+    return own / "cache"
+
+
+def settle_remote(project: Project) -> str | None:
+    """Give this clone the absolute path of a remote that the project names by a relative one.
+
+    `dvc push --all-tags` reads the settings out of a commit, where it takes a relative path for one
+    below `/`. What `.dvc/config.local` says holds for this clone alone, and has precedence. Where the
+    project names another kind of remote by now, what was written here is removed again.
+
+    Returns:
+        What was done, in one line; None where nothing was to do.
+
+    Raises:
+        MalformedFileError: If a file of DVC's settings cannot be read.
+    """
+    remote = _Remote.read(project)
+    if not remote.is_unsettled:
+        return None
+    if remote.path is None:
+        dvc(project, "remote", "modify", "--local", "--unset", "--quiet", remote.name, "url")
+        return f"dvc: the remote is {remote.given}, in this clone too"
+    modify = ("remote", "modify", "--local", "--quiet", remote.name, "url", str(remote.path))
+    dvc(project, *modify)
+    files.write_text(project.scratch / SETTLED, f"{remote.path}\n")
+    return f"dvc: in this clone the remote is {remote.path}"
+
+
+def unsettled_remote(project: Project) -> str | None:
+    """Return what to do where this clone uses another remote than the project names; None: nothing."""
+    remote = _Remote.read(project)
+    if not remote.is_unsettled or remote.here is None:
+        return None
+    named = remote.path or remote.given
+    return f"this clone uses {remote.here}, and the project names {named}: `renate-stages init`"
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """DVC's default remote.
+
+    Args:
+        name: It is called so.
+        given: Its URL or path, as the project names it.
+        path: The absolute path, where `given` is a relative one.
+        here: Its URL or path in this clone, where that is another.
+        settled: What `settle_remote` wrote last.
+    """
+
+    name: str
+    given: str | None
+    path: Path | None
+    here: str | None
+    settled: str | None
+
+    @classmethod
+    def read(cls, project: Project) -> _Remote:
+        own, settled = project.root / ".dvc", project.scratch / SETTLED
+        settings, local = _read(own / "config"), _read(own / "config.local")
+        name = _setting(settings, "core", "remote")
+        given, here = (_setting(each, f'remote "{name}"', "url") for each in (settings, local))
+        relative = given and "://" not in given and not given.startswith(("/", "~"))
+        path = (own / given).resolve() if given and relative else None
+        known = settled.read_text("utf-8").strip() if settled.is_file() else None
+        return cls(str(name), given, path, here, known)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether `settle_remote` has something to do."""
+        if self.path is not None:
+            return self.here in (None, self.settled) and self.here != str(self.path)
+        return self.here is not None and self.here == self.settled
+
+
+def _setting(settings: dict[str, Any], section: str, name: str) -> str | None:
+    found = settings.get(section)
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return ConfigObj(str(path), list_values=False, encoding="utf-8").dict()
+    except Exception as error:
+        raise MalformedFileError(path, "settings of DVC", str(error)) from error
