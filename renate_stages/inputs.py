@@ -94,6 +94,11 @@ def update_inputs(
     return Inputs(values, user_files(project, "train", user))
 
 
+def inputs_key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
+    """Return the key of `update_inputs`, for a project with a `dvc.yaml`."""
+    return update_inputs(project, params, parent, data).key
+
+
 def user_files(project: Project, stage: str, user: UserConfig | None = None) -> dict[str, str]:
     """Return the SHA-256 of `renate_config.py` and of the user's other files, by path.
 

@@ -109,8 +109,9 @@ class Resume:
 
     def note(self) -> None:
         """Write beside the checkpoint what it was made with."""
-        made = {"base": self.base, "files": {**self.known, **self.record()}}
-        files.write_json(self.folder / MADE_WITH, made)
+        if self.used is not None:
+            made = {"base": self.base, "files": {**self.known, **self.record()}}
+            files.write_json(self.folder / MADE_WITH, made)
 
     def checkpoint(self) -> dict[str, Any] | None:
         """Return the checkpoint, or None without a usable one; one that is damaged is removed.

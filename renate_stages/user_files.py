@@ -65,9 +65,11 @@ class UserFiles(Watch):
     ) -> None:
         super().__init__(root, root)
         self.used: dict[str, Use] = {}
-        self.root, self.declared, self.stage = root, declared, stage
+        self.root, self.declared, self.stage = root.absolute(), declared, stage
         quiet = [root / name for name in declared.quiet(stage)] if declared is not None else []
-        self._quiet = tuple(each for path in (*quiet, *ignored) for each in spellings(path))
+        paths = (each for path in (*quiet, *ignored) for each in spellings(path))
+        own = self.code[0]
+        self._quiet = tuple(each for each in paths if not own.startswith(each))
         self._hashes = hashes
         self._written: set[str] = set()
         self._rewritten: set[str] = set()  # changed between two uses
@@ -108,7 +110,8 @@ class UserFiles(Watch):
         seen = (status.st_ino, status.st_size, status.st_mtime_ns)
         use = self.used.get(name)
         if use is None or use.seen != seen:
-            found = hashes_of({name: Path(path)}, self._hashes)[name]
+            own = {} if self._is_product(name) else {name: Path(path)}
+            found = hashes_of(own, self._hashes).get(name, "")
             use = self.used.setdefault(name, Use(found, seen, where=where))
             use.seen = seen
             self._rewritten.update([name] if use.sha256 != found else [])

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, yaml_file
+from renate_stages import files
+from renate_stages.declared_files import values_of
 from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.files import Entry
 from renate_stages.hashes import Hashes
@@ -85,7 +86,7 @@ class Job:
         by_value = {*definition.params, pipeline}
         depends = {
             "files": {n: e["sha256"] for n, e in found.items() if n not in by_value},
-            "params": _values(project, definition),
+            "params": values_of(project.root, definition.params),
             "library": files.digest(library[1].hex()),
             "requirements": requirements,
             "place": [remote.sagemaker.image_uri, remote.sagemaker.instance_type, nodes],
@@ -164,17 +165,4 @@ def _under(project: Project, names: Sequence[str]) -> dict[str, Path]:
             found |= {project.relative(each): each for each in inside}
         else:
             raise MissingFileError(path, "the stage depends on it", "`dvc repro` makes or pulls it")
-    return found
-
-
-def _values(project: Project, definition: StageDefinition) -> dict[str, Any]:
-    """Return the parameters that the stage declares, as DVC compares them."""
-    found: dict[str, Any] = {}
-    for name, keys in definition.params.items():
-        content = yaml_file.read(project.root / name)
-        for key in keys or ("",):
-            value = content
-            for part in key.split(".") if key else ():
-                value = value.get(part) if isinstance(value, dict) else None
-            found[f"{name}:{key}"] = value
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import files, lineage, prepared
+from renate_stages import exported_files, files, lineage, prepared
 from renate_stages.errors import AllForgottenError, DataModuleError, EmptyIncomingError
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
@@ -74,6 +74,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     lineage.check_inputs(project, "prepare")
     params = Params.load(project.params)
     registry.check_installed(params.search_space.learners)
+    exported_files.check_files(project, params)  # now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     splits, user = Splits(), None
     if params.update.kind == "update":
