@@ -155,10 +155,13 @@ def _hook(event: str, arguments: tuple) -> None:
         path = arguments[0]
     else:
         return
-    if not path or path.__class__ is int or _thread.busy or path[:1] in ("<", b"<"):
+    if not path or path.__class__ is int or _thread.busy:
         return
     try:
-        path = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 -- keeps symbolic links
+        path = os.fsdecode(path)
+        if path.startswith("<"):  # code that is in no file
+            return
+        path = os.path.abspath(path)  # noqa: PTH100 -- keeps symbolic links
     except (TypeError, ValueError, OSError):
         return
     watching = [watch for each in _watching if (watch := each()) is not None]
@@ -168,7 +171,8 @@ def _hook(event: str, arguments: tuple) -> None:
         watch, function, where = _credited(sys._getframe(1), watching)
         if watch is not None:
             new = bool(flags & (os.O_TRUNC | os.O_EXCL)) or flags & os.O_ACCMODE == os.O_WRONLY
-            imported = event in ("exec", "import")
+            importing = sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
+            imported = importing or event in ("exec", "import")
             watch.saw(path, writes=new, imported=imported, function=function, where=where)
 
 

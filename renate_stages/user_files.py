@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages.declared_files import EARLIER, IMPORT, OF_DATA, DeclaredFiles, hashes_of
+from renate_stages.declared_files import CALLING, EARLIER, IMPORT, OF_DATA, DeclaredFiles, hashes_of
 from renate_stages.errors import ForeignFileError, StaleImportError, UndeclaredUserFileError
 from renate_stages.file_watch import CODE, Watch, spellings, unwatched
 from renate_stages.user_modules import imported_from
@@ -253,7 +253,7 @@ class UserFiles(Watch):
             for stage in self._lacking(name):
                 stages.setdefault(stage, []).append(name)
         said = [f"{use} {', '.join(found)}" for use, found in uses.items()]
-        return UndeclaredUserFileError(said, stages)
+        return UndeclaredUserFileError(said, {n: stages[n] for n in CALLING if n in stages})
 
     def _tell(self, name: str, use: Use) -> None:
         """Say it to the process that this one was forked from, such as to load data for it."""

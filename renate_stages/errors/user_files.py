@@ -25,7 +25,8 @@ class UndeclaredUserFileError(RenateStagesError):
         lines = []
         for stage, names in lacking.items():
             lines += [f"  {stage}:", *(f"      - {name}" for name in sorted(names))]
-        stages = " and ".join(lacking)
+        *others, last = lacking
+        stages = f"{', '.join(others)} and {last}" if others else last
         super().__init__(
             f"{' and '.join(uses)}, which dvc.yaml does not list among the deps of {stages}: "
             "a change there would not rerun these stages.\n"
