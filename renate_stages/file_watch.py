@@ -165,8 +165,8 @@ def _hook(event: str, arguments: tuple) -> None:
     except (TypeError, ValueError, OSError):
         return
     watching = [watch for each in _watching if (watch := each()) is not None]
-    if not any(path.startswith(watch.project) for watch in watching):
-        return
+    if all(watch.relative(path) is None for watch in watching):
+        return  # nearly always: data of the update, packages, files outside the project
     with unwatched():
         watch, function, where = _credited(sys._getframe(1), watching)
         if watch is not None:

@@ -240,7 +240,7 @@ class UserConfig:
             raise UserConfigError(
                 self.path,
                 f"{name} failed at line {line}: {raised}",
-                "correct that line, or what it is given",
+                _cure(error, "correct that line, or what it is given"),
             ) from error
 
     def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
@@ -298,9 +298,18 @@ def _import_file(path: Path) -> types.ModuleType:
     except Exception as error:
         line = _line_of(error, path)
         raise UserConfigError(
-            path, f"line {line}: {type(error).__name__}: {error}", "correct that line"
+            path,
+            f"line {line}: {type(error).__name__}: {error}",
+            _cure(error, "correct that line"),
         ) from error
     return module
+
+
+def _cure(error: Exception, cure: str) -> str:
+    """Return what to do about an error of the user's code."""
+    if isinstance(error, FileNotFoundError | ModuleNotFoundError):
+        return f"{cure}; a job in the cloud has only the files in the stage's deps in dvc.yaml"
+    return cure
 
 
 def _line_of(error: BaseException, path: Path) -> int | str:

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -76,20 +76,8 @@ class UpdateSearch:
     say: Callable[[str], None]
 
     @classmethod
-    def open(
-        cls,
-        project: Project,
-        params: Params,
-        say: Callable[[str], None],
-        ignored: Sequence[Path] = (),
-    ) -> UpdateSearch:
+    def open(cls, project: Project, params: Params, say: Callable[[str], None]) -> UpdateSearch:
         """Check all that can be checked before a trial.
-
-        Args:
-            project: Whose `prepare` and `restore-state` have run.
-            params: Of the update.
-            say: Tells the user something in one line.
-            ignored: Files and folders that the user's functions may use, as data.
 
         Raises:
             ChangedInputsError: If a file of the user's was edited meanwhile.
@@ -103,7 +91,7 @@ class UpdateSearch:
         with heavy_imports():
             from renate_stages import optimization  # torch
 
-            user = UserConfig.of(project, "tune", *ignored)
+            user = UserConfig.of(project, "tune")
         space = params.search_space.read_by(optimization.shared_hyperparameters(user))
         history = History.read(project.restored / TUNING_HISTORY)
         used = history if params.tuning.use_history else History()
