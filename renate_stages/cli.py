@@ -366,14 +366,15 @@ def copy_state(
     target: Annotated[str, typer.Argument(help="folder or URL where none is yet")],
 ) -> None:
     """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
+    from renate_stages.redaction import shown
     from renate_stages.remote import states
     from renate_stages.remote.progress import readable
 
-    moved = states.copy_state(source, target)
+    moved, place = states.copy_state(source, target), shown(target)
     if not moved.files:
-        print(f"this state is whole in {target} already")
+        print(f"this state is whole in {place} already")
         return
-    print(f"state copied to {target}: {moved.files} files travelled, {readable(moved.bytes)}")
+    print(f"state copied to {place}: {moved.files} files travelled, {readable(moved.bytes)}")
 
 
 @app.command()
@@ -432,7 +433,6 @@ def resolve(
     ] = False,
 ) -> None:
     """Go on after an interrupted command, or after a merge of two clones that met in one update."""
-    from renate_stages import lineage
     from renate_stages.actions import resolve as action
 
     if ours and theirs:
@@ -445,7 +445,7 @@ def resolve(
             if not done:
                 print("no command was interrupted; of a merge, --ours or --theirs takes one side")
             return
-        left = lineage.take_side(project, "ours" if ours else "theirs")
+        left = action.take_side(project, "ours" if ours else "theirs")
     if left:
         print(f"still in conflict: {', '.join(left)}")
         print("next: settle these, `git add` them, `git commit`, `dvc checkout`")
@@ -507,11 +507,10 @@ def verify(
         with project.lock("verify --repair"):
             lineage.repair(project)
     if deep or repair:
-        for folder in (project.parent, project.champion, project.state, project.export):
-            if folder.is_dir() and lineage.check(project, folder, deep=True):
+        for folder in lineage.folders_to_verify(project):
+            if lineage.check(project, folder, deep=True):
                 print(f"{project.relative(folder)}/: every file is what Git names")
-        for folder in (project.parent, project.state):
-            if folder.is_dir():
+            if folder in (project.parent, project.state):
                 state.check(folder)
                 print(f"{project.relative(folder)}/: every file is as its manifest says")
     checked, problems = lineage.verify(project)
@@ -527,7 +526,9 @@ def verify(
 
 
 def _number(name: str) -> int:
+    from renate_stages.lineage.records import NUMBER
+
     digits = name.removeprefix("update-")
-    if not digits.isdigit():
+    if not NUMBER.fullmatch(digits):
         raise typer.BadParameter(f"expected update-K, for example update-2; found {name!r}")
     return int(digits)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from renate_stages.project import Project
+from renate_stages.redaction import shown
 
 app = typer.Typer(
     name="remote",
@@ -46,7 +47,8 @@ def jobs() -> None:
     found = [state for name in names for state in backend.find(name)]
     for state in found:
         seconds = "" if state.seconds is None else f"  {state.seconds:g} s"
-        print(f"{state.name}  {state.status} ({state.phase}){seconds}  {state.reason}".rstrip())
+        line = f"{state.name}  {state.status} ({state.phase}){seconds}  {state.reason}"
+        print(shown(line).rstrip())
     if not found:
         print("no job has the inputs of this project as they are now")
 

@@ -19,7 +19,7 @@ from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.pictures import pictures_at_hand
 from renate_stages.project import Project
-from renate_stages.run_identity import run_identity
+from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import State
 
 CHALLENGER = "challenger"
@@ -38,11 +38,15 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         say: Is told what was done.
 
     Raises:
+        ChangedFolderError: `state/` or `export/` is not what `dvc.lock` names.
         OtherUpdateError: The state is not that of the open update.
         PublishError: MLflow did not take something.
         RenateStagesError: A file is missing or cannot be read.
     """
     params = params.fixed(read_tuned(project.tuned))
+    for folder in (project.state, project.export):
+        if folder.is_dir():
+            lineage.check(project, folder)
     state = State.open(project.state)
     made, number = state.provenance, params.update.number
     if made.update != number:
@@ -57,7 +61,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
     with tracking.publication(project.root, identity, model, state.identity) as found:
         lacking = found.lacking
         if "figures" in lacking:
-            found.log_parameters(parameters(params))
+            found.log_parameters(logged_parameters(params))
             summary = files.read_json(project.update_metrics)
             log_figures(params, _curves(project), summary, found)
         if "results" in lacking:
@@ -114,11 +118,6 @@ def point(project: Project, params: Params, alias: str, state: str | None) -> No
             "not moved: `renate-stages publish` in a checkout of that update makes one",
             file=sys.stderr,
         )
-
-
-def parameters(params: Params) -> dict[str, Any]:
-    """Return the parameters of a run: those that the result depends on."""
-    return params.model_dump(exclude={"tracking", "export"})
 
 
 def state_tags(project: Project, state: State) -> dict[str, str]:

@@ -15,6 +15,7 @@ A state's identity is the SHA-256 of its `state.json`, and so of all that it hol
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -194,6 +195,9 @@ def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
             f"{MANIFEST}: it lists {name!r:.80}, which is no file of it" for name in outside
         ]
         raise DamagedStateError(folder, problems)
+    if wrong := [name for name, entry in manifest["files"].items() if not _is_entry(entry)]:
+        problems = [f"{MANIFEST}: its entry of {name!r:.80} is not one" for name in wrong]
+        raise DamagedStateError(folder, problems)
     if wrong := [name for name, fits in _KINDS.items() if not fits(manifest.get(name))]:
         problems = [f"{MANIFEST}: {name} is {manifest.get(name)!r:.80}" for name in wrong]
         raise DamagedStateError(folder, problems)
@@ -204,6 +208,12 @@ def _lists_files(listed: Any) -> bool:
     return isinstance(listed, dict) and all(
         isinstance(entry, dict) and {"sha256", "size"} <= entry.keys() for entry in listed.values()
     )
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    size, digest = entry["size"], entry["sha256"]
+    fits = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    return type(size) is int and size >= 0 and bool(fits)
 
 
 def is_inside(name: str) -> bool:

@@ -100,6 +100,7 @@ from renate_stages.errors.publications import OtherUpdateError, PublishError
 from renate_stages.errors.remote import (
     DamagedTransferError,
     InvalidUrlError,
+    OversizedFileError,
     RemoteRefusedError,
     RemoteUnreachableError,
 )
@@ -229,6 +230,7 @@ __all__ = [
     "NotInstalledHereError",
     "NothingToForgetError",
     "OtherUpdateError",
+    "OversizedFileError",
     "ParentExistsError",
     "PlaceTakenError",
     "ProcessCountError",

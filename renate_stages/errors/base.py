@@ -7,11 +7,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from renate_stages.redaction import shown
+
 
 class RenateStagesError(Exception):
     """Base of all errors that a user can mend; shown without a traceback."""
 
     exit_code = 2  # of the command that it ends
+
+    def __init__(self, *args: Any) -> None:
+        # Messages quote URLs, logs and answers of services, which may hold secrets or control a
+        # terminal. This is the one place that every message passes.
+        super().__init__(*(shown(each) if isinstance(each, str) else each for each in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are pickled as a call with their message, which most of ours make themselves.

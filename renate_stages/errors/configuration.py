@@ -138,7 +138,7 @@ class TrackingUriError(RenateStagesError):
     def __init__(self, uri: str, reason: str) -> None:
         super().__init__(
             f"the MLflow store '{uri}' {reason}. Expected in MLFLOW_TRACKING_URI: an address "
-            "(http://HOST:PORT), a database (sqlite:////PATH/mlflow.db, postgresql://...), or "
+            "(http://HOST:5000), a database (sqlite:////PATH/mlflow.db, postgresql://...), or "
             "nothing: unset it and runs are stored in mlflow.db in the project. "
             "To do without MLflow, set tracking.enabled: false in params.yaml"
         )

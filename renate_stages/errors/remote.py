@@ -31,11 +31,28 @@ class RemoteUnreachableError(RenateStagesError):
         )
 
 
-class DamagedTransferError(RenateStagesError):
-    """What arrived is not what was sent."""
+class OversizedFileError(RenateStagesError):
+    """A file elsewhere that is too large to be what its name says."""
 
-    def __init__(self, url: str, problem: str) -> None:
+    def __init__(self, url: str, size: int, limit: int) -> None:
         super().__init__(
-            f"{url} is not what it must be: {problem}.\nTo mend it: do this again; if it stays so, "
-            "the file there is damaged: put it there anew from a copy that is whole."
+            f"{url} has at least {size} bytes; expected at most {limit}. It was not read.\n"
+            "To fix this: find out who wrote it, and remove it."
+        )
+
+
+class DamagedTransferError(RenateStagesError):
+    """What arrived is not what was sent.
+
+    Args:
+        url: Of the file.
+        problem: What is wrong with it.
+        passes: Whether another attempt may help; not where the service itself has these bytes.
+    """
+
+    def __init__(self, url: str, problem: str, *, passes: bool = True) -> None:
+        self.passes = passes
+        super().__init__(
+            f"{url} is not what it must be: {problem}.\nTo fix this: run this again. If the error "
+            "stays, the file there is damaged: replace it with a whole copy."
         )

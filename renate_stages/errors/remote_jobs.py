@@ -96,6 +96,6 @@ class DamagedOutputError(RenateStagesError):
 
     def __init__(self, url: str, problem: str) -> None:
         super().__init__(
-            f"{url}: {problem}. Nothing here was changed.\nTo mend it: remove that file, and run "
-            "`dvc repro` again: the stage is then run anew."
+            f"{url}: {problem}. Nothing here was changed.\nTo fix this: remove that file, and run "
+            "`dvc repro` again, which runs the stage anew."
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from renate_stages.evaluation.change import verdict
 from renate_stages.gate.verdict import section
+from renate_stages.redaction import hide_secrets
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
@@ -280,7 +281,9 @@ def _lineage(state: State) -> list[tuple[str, object]]:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
     head = list(head)
-    cells = [[f"{c:.4f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    cells = [
+        [f"{c:.4f}" if isinstance(c, float) else hide_secrets(str(c)) for c in row] for row in rows
+    ]
     return [
         f"| {' | '.join(head)} |",
         f"|{'|'.join('---' for _ in head)}|",

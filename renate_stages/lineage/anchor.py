@@ -22,7 +22,7 @@ from renate_stages.errors import ChangedFolderError, RenateStagesError, Uncommit
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.content import Md5s, files_under, folder_hash, listing
 from renate_stages.lineage.definition import StageDefinition
-from renate_stages.lineage.records import lock_text, read_pointer, stage_entry
+from renate_stages.lineage.records import is_fresh, lock_text, read_pointer, stage_entry
 from renate_stages.project import Project
 
 
@@ -128,6 +128,16 @@ def _hash_in(text: str) -> str | None:
     with suppress(RenateStagesError):
         return read_pointer(text, "a pointer")["md5"]
     return None
+
+
+def folders_to_verify(project: Project) -> list[Path]:
+    """Return the folders here that should be what Git names.
+
+    Until the open update has run, `dvc.lock` is its parent's; `state/` and `export/` may be those of
+    another update, as after `next --from`, and nothing reads them.
+    """
+    made = [] if is_fresh(project) else [project.state, project.export]
+    return [folder for folder in (project.parent, project.champion, *made) if folder.is_dir()]
 
 
 def check_inputs(project: Project, stage: str) -> None:

@@ -10,6 +10,7 @@ from renate_stages.errors import CommandError, StillDamagedError
 from renate_stages.lineage.anchor import anchored, changed_pointers
 from renate_stages.lineage.commands import fetch
 from renate_stages.lineage.content import Md5s, cached, listing
+from renate_stages.lineage.records import is_fresh
 from renate_stages.project import Project
 
 
@@ -29,7 +30,8 @@ def repair(project: Project, say: Callable[[str], None] = print) -> None:
     for pointer, committed in changed_pointers(project).items():
         files.write_text(pointer, f"{committed}\n")
         say(f"{pointer.name}: as it is committed again")
-    for folder in (project.parent, project.champion, project.state, project.export):
+    made = [] if is_fresh(project) else [project.state, project.export]
+    for folder in (project.parent, project.champion, *made):
         named = anchored(project, folder)
         if named is None:
             continue

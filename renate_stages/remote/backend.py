@@ -43,13 +43,14 @@ class Backend(Protocol):
 
     service: str
 
-    def submit(self, name: str, url: str, folder: str) -> str:
+    def submit(self, name: str, url: str, folder: str, digest: str) -> str:
         """Start a job, or find the one that an earlier call has started.
 
         Args:
             name: What the job is called; the service's name begins with it.
             url: Under which all its files lie.
             folder: Its own files' place there.
+            digest: SHA-256 of its `job.json`, which the job compares with the one that it gets.
 
         Returns:
             The service's name of it.

@@ -13,9 +13,11 @@ from typing import Any
 from renate_stages.errors import RenateStagesError
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.redaction import shown
 from renate_stages.remote import elsewhere, package
 from renate_stages.remote.following import follow
 from renate_stages.remote.job import Job, requirements_of
+from renate_stages.remote.results import failure
 from renate_stages.remote.storage import Storage
 
 PROBE = "check"
@@ -33,7 +35,7 @@ class Checklist:
     def __init__(self, project: Project, params: Params, say: Callable[[str], None]) -> None:
         self.project = project
         self.params = params
-        self.say = say
+        self.say = lambda line: say(shown(line))
         self.passed = True
 
     def run(self, *, submit: bool) -> bool:
@@ -84,13 +86,12 @@ class Checklist:
         key, library = str(int(time.time())), package.wheel()
         requirements = requirements_of(self.project, self.params.remote)
         job = Job(PROBE, key, {}, (), library, requirements, command=("--help",))
-        elsewhere.send(self.project, job, storage, self.say)
-        submitted = backend.submit(job.service_name, storage.url, job.folder)
+        digest = elsewhere.send(self.project, job, storage, self.say)
+        submitted = backend.submit(job.service_name, storage.url, job.folder, digest)
         state = follow(backend, submitted, self.say)
         if state.status != "completed":
-            raise elsewhere.failure(
-                self.project, self.params, state, storage.child(job.folder.rstrip("/")), backend
-            )
+            own = storage.child(job.folder.rstrip("/"))
+            raise failure(self.project, self.params, job, state, own, backend)
         return f"{state.name} ran for {state.seconds or 0:g} s and wrote to {storage.url}"
 
 

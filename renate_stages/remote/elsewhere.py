@@ -7,35 +7,35 @@ takes what it has made.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from renate_stages import files, lineage, tracking
+from renate_stages import lineage, tracking
 from renate_stages.errors import (
     DamagedOutputError,
     InvalidParamsError,
     MissingExtraError,
-    RemoteJobFailedError,
-    RemoteJobStoppedError,
+    OversizedFileError,
     RemoteServiceError,
 )
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.remote.backend import Backend, JobState
+from renate_stages.redaction import shown
+from renate_stages.remote.backend import Backend
 from renate_stages.remote.following import follow
-from renate_stages.remote.job import CONFIGURATION, FAILURE, MANIFEST, OBJECTS, OUTPUTS, Job
+from renate_stages.remote.job import FAILURE, OBJECTS, OUTPUTS, Job
+from renate_stages.remote.messages import EXPERIMENT, Failure
 from renate_stages.remote.objects import ObjectStore, name_of
+from renate_stages.remote.results import failure, fetch, read
 from renate_stages.remote.storage import Storage
 
 T = TypeVar("T")
-
-EXPERIMENT = "DVC_EXP_NAME"  # names the run in MLflow
-SHOWN = 15  # last lines of a failed stage that the error repeats
 
 
 def backend_of(params: Params, stage: str) -> str:
@@ -99,6 +99,12 @@ def run(
     Raises:
         RenateStagesError: If it cannot run there, or fails there; nothing here is changed then.
     """
+
+    def tell(line: str) -> None:
+        say(shown(line))
+
+    if params.tracking.enabled:
+        tracking.tracking_uri(project.root)  # an address that cannot be right is said now
     lineage.check_inputs(project, stage)
     job = Job.of(project, params, stage)
     _check_volume(params, job)
@@ -110,21 +116,21 @@ def run(
     running = next((each for each in found if each.status == "running"), None)
     if running is not None:
         submitted = running.name
-        say(f"attached to job {submitted}, which has the same inputs")
+        tell(f"attached to job {submitted}, which has the same inputs")
     elif params.remote.reuse and own.has(OUTPUTS):
-        say(f"taken from {own.url}: a job with the same inputs has made it")
-        fetch(project, params, job, own, objects, say)
+        tell(f"taken from {own.url}: a job with the same inputs has made it")
+        fetch(project, params, job, own, objects, tell)
         return
     else:
-        send(project, job, storage, say)
-        asked = job.service_name, storage.url, job.folder
+        digest = send(project, job, storage, tell)
+        asked = job.service_name, storage.url, job.folder, digest
         submitted = _answered(backend, lambda: backend.submit(*asked))
-        say(f"job {submitted} is submitted; Ctrl-C asks whether to stop it")
-    state = follow(backend, submitted, say)
+        tell(f"job {submitted} is submitted; Ctrl-C asks whether to stop it")
+    state = follow(backend, submitted, tell)
     if state.status == "completed":
-        fetch(project, params, job, own, objects, say)
+        fetch(project, params, job, own, objects, tell)
         return
-    raise failure(project, params, state, own, backend)
+    raise failure(project, params, job, state, own, backend)
 
 
 def _check_volume(params: Params, job: Job) -> None:
@@ -136,64 +142,34 @@ def _check_volume(params: Params, job: Job) -> None:
         raise InvalidParamsError("params.yaml", [f"{problem}; what it writes needs room too"])
 
 
-def send(project: Project, job: Job, storage: Storage, say: Callable[[str], None]) -> None:
-    """Send what the job reads and is not there, then what it is told."""
+def send(project: Project, job: Job, storage: Storage, say: Callable[[str], None]) -> str:
+    """Send what the job reads and is not there, then its description; return that one's SHA-256."""
     own = storage.child(job.folder.rstrip("/"))
     objects = ObjectStore(storage.child(OBJECTS))
+    doubted = {name_of(job.library_entry), *_reported(own)}
     with tempfile.TemporaryDirectory() as folder:
         wheel = Path(folder) / job.library[0]
         wheel.write_bytes(job.library[1])
         wanted = {project.root / n: entry for n, entry in job.files.items()}
-        sent = objects.upload({**wanted, wheel: job.library_entry}, f"inputs of {job.stage}")
+        wanted[wheel] = job.library_entry
+        sent = objects.upload(wanted, f"inputs of {job.stage}", doubted)
     variables = {n: os.environ[n] for n in (EXPERIMENT,) if n in os.environ}
-    configuration = job.configuration(storage.url, variables)
-    own.write(MANIFEST, json.dumps(job.manifest(objects.url)).encode())
-    own.write(CONFIGURATION, json.dumps(configuration, sort_keys=True).encode())
+    described = json.dumps(job.configuration(storage.url, variables), sort_keys=True).encode()
+    digest = hashlib.sha256(described).hexdigest()
+    own.write(job.manifest_in(digest), json.dumps(job.manifest(objects.url)).encode())
+    own.write(job.description_in(digest), described)
     size = sum(entry["size"] for entry in job.files.values())
     read = f"{job.stage} reads {len(job.files)} files, {size} bytes"
     say(f"{read}; sent {sent.files} files, {sent.bytes} bytes")
+    return digest
 
 
-def fetch(
-    project: Project,
-    params: Params,
-    job: Job,
-    own: Storage,
-    objects: ObjectStore,
-    say: Callable[[str], None],
-) -> None:
-    """Bring what a job has made, check all of it, and only then put it in place."""
-    told = _read(own, OUTPUTS)
-    made: Any = told.get("files")
-    here = {entry["sha256"]: project.root / name for name, entry in job.files.items()}
-    _check(own.url_of(OUTPUTS), made, job)
-    with project.empty_scratch("fetched") as scratch:
-        wanted = {scratch / name: entry for name, entry in made.items()}
-        came = objects.download(wanted, here, f"results of {job.stage}")
-        for name in job.writes:
-            _put_in_place(scratch / name, project.root / name)
-    size = sum(entry["size"] for entry in made.values())
-    say(
-        f"{job.stage} has made {len(made)} files, {size} bytes; brought {came.files} files, "
-        f"{came.bytes} bytes"
-    )
-    _log(project, params, told)
-
-
-def failure(
-    project: Project, params: Params, state: JobState, own: Storage, backend: Backend
-) -> Exception:
-    """Return the error of a job that has not completed, and log its run."""
-    told = _read(own, FAILURE) if own.has(FAILURE) else {}
-    if told.get("job") != state.name:  # of an earlier job that failed
-        told = {}
-    _log(project, params, told)
-    if state.status == "stopped":
-        cure = "Started again, it goes on from what it has saved."
-        return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
-    lines, code = told.get("lines", [])[-SHOWN:], int(told.get("exit_code", 1))
-    reason = f"exit code {code}" if lines else state.reason
-    return RemoteJobFailedError(state.name, reason, lines, code, backend.log_address(state.name))
+def _reported(own: Storage) -> list[str]:
+    """Return the objects that an earlier job with these inputs found damaged."""
+    try:
+        return read(own, FAILURE, Failure).damaged if own.has(FAILURE) else []
+    except (DamagedOutputError, OversizedFileError):
+        return []
 
 
 def _answered(backend: Backend, ask: Callable[[], T]) -> T:
@@ -203,52 +179,3 @@ def _answered(backend: Backend, ask: Callable[[], T]) -> T:
     except ConnectionError as error:
         cure = "look after the network, then run `dvc repro` again: what was begun is found"
         raise RemoteServiceError(backend.service, "an answer", str(error), cure) from error
-
-
-def _read(own: Storage, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(own.read(name))
-    except ValueError as error:
-        raise DamagedOutputError(own.url_of(name), f"it is no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DamagedOutputError(own.url_of(name), "it is no JSON object")
-    return content
-
-
-def _check(url: str, made: Any, job: Job) -> None:
-    """Refuse a list of results that would write anywhere but where the stage writes."""
-    if not isinstance(made, dict):
-        raise DamagedOutputError(url, "it lists no files")
-    for name, entry in made.items():
-        within = any(name == each or name.startswith(f"{each}/") for each in job.writes)
-        if not within or ".." in name.split("/"):
-            raise DamagedOutputError(url, f"it lists {name!r}, which {job.stage} does not write")
-        try:
-            name_of(entry)
-            int(entry["size"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise DamagedOutputError(url, f"its entry of {name!r} is {entry!r}") from error
-    lacking = [w for w in job.writes if not any(f"{n}/".startswith(f"{w}/") for n in made)]
-    if lacking:
-        raise DamagedOutputError(url, f"it lacks {', '.join(lacking)}")
-
-
-def _put_in_place(source: Path, target: Path) -> None:
-    if source.is_dir():
-        with files.whole_directory(target) as folder:
-            folder.rmdir()
-            source.rename(folder)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
-
-
-def _log(project: Project, params: Params, told: Mapping[str, Any]) -> None:
-    """Log to the project's own MLflow store what the stage logged there."""
-    if not params.tracking.enabled or not told.get("tracked"):
-        return
-    tags = tracking.provenance_tags(project.root)
-    tags["remote.job"] = str(told.get("job"))
-    if pointer := lineage.pointer_hash(project):
-        tags["dvc.parent.md5"] = pointer
-    tracking.replay(project.root, told["tracked"], tags)

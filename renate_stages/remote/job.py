@@ -1,13 +1,16 @@
 """What a job is: a stage, all that it reads, and where its results go.
 
     <url>/objects/3f/9a0c...              all files, by content: inputs, the library, results
-    <url>/jobs/train-<key>/configuration/job.json    what to run; a channel of the job
-    <url>/jobs/train-<key>/inputs.manifest           its objects; the other channel
+    <url>/jobs/train-<key>/configuration/<digest>/job.json    what to run; a channel of the job
+    <url>/jobs/train-<key>/inputs/<digest>.manifest           its objects; the other channel
+    <url>/jobs/train-<key>/tracked/       what its stage logged for MLflow
     <url>/jobs/train-<key>/checkpoints/   what an interrupted one goes on from
     <url>/jobs/train-<key>/outputs.json   what it has made; written last, so that it is all there
     <url>/jobs/train-<key>/failure.json   else: the last lines that it printed
 
 The key is a digest of all that the result depends on: equal inputs have the same, on any machine.
+The digest is the SHA-256 of `job.json`. It also is in the request that starts the job, which refuses
+any other `job.json`.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import package
+from renate_stages.remote.container.start import DESCRIPTION
 from renate_stages.remote.objects import name_of
 from renate_stages.remote.params import RemoteParams
 
 KEY_LENGTH = 20  # hexadecimal digits: a job's name has no room for 64
 OBJECTS = "objects"
-CONFIGURATION = "configuration/job.json"
-MANIFEST = "inputs.manifest"
+CONFIGURATION = "configuration"  # a folder; name of its channel too
+MANIFESTS = "inputs"  # likewise
 CHECKPOINTS = "checkpoints"
 OUTPUTS = "outputs.json"
 FAILURE = "failure.json"
@@ -133,6 +137,16 @@ class Job:
             "requirements": list(self.requirements),
             "nodes": self.nodes,
         }
+
+    @staticmethod
+    def description_in(digest: str) -> str:
+        """Return the place of `job.json` in the job's folder, given its SHA-256."""
+        return f"{CONFIGURATION}/{digest}/{DESCRIPTION}"
+
+    @staticmethod
+    def manifest_in(digest: str) -> str:
+        """Return the place of the list of its objects in the job's folder."""
+        return f"{MANIFESTS}/{digest}.manifest"
 
     def manifest(self, objects_url: str) -> list[Any]:
         """Return the list of its objects, in the form that SageMaker reads."""

@@ -8,12 +8,13 @@ so that shards of the parent's memory, which the new state has too, travel neith
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renate_stages import files
 from renate_stages.errors import DamagedOutputError
+from renate_stages.remote.parallel import in_parallel
 
 if TYPE_CHECKING:
     from renate_stages.files import Entry
@@ -37,12 +38,18 @@ class ObjectStore:
         """Address that all names of objects begin with, without a slash at its end."""
         return self.storage.url
 
-    def upload(self, wanted: Mapping[Path, Entry], what: str) -> Traffic:
-        """Send those files that are not there.
+    def upload(
+        self, wanted: Mapping[Path, Entry], what: str, doubted: Collection[str] | None = ()
+    ) -> Traffic:
+        """Send those files that are not there, or are there with other bytes.
+
+        Where the service tells nothing of the content, as of objects that KMS encrypts, an object of
+        the right size counts as there: who reads it verifies it.
 
         Args:
             wanted: Size and SHA-256 of each file here.
             what: They are, for the progress that a user sees.
+            doubted: Names of objects that are sent again even then. None: all.
 
         Returns:
             What travelled.
@@ -50,10 +57,9 @@ class ObjectStore:
         Raises:
             RenateStagesError: If it cannot be sent, and arrive whole.
         """
-        names = {name_of(entry): (path, entry["size"]) for path, entry in wanted.items()}
-        there = self._sizes(names)
-        lacking = {n: path for n, (path, size) in names.items() if there.get(n) != size}
-        return self.storage.put(lacking, what)
+        paths = {name_of(entry): path for path, entry in wanted.items()}
+        there = self.storage.same(paths, _folders(paths), doubted)
+        return self.storage.put({n: path for n, path in paths.items() if n not in there}, what)
 
     def download(
         self, wanted: Mapping[Path, Entry], here: Mapping[str, Path], what: str
@@ -62,43 +68,73 @@ class ObjectStore:
 
         Args:
             wanted: Size and SHA-256 for each new file.
-            here: Files of this machine by their SHA-256, which are linked or copied instead.
+            here: Files of this machine by the SHA-256 that they had: one that still has it is linked
+                or copied instead.
             what: They are, for the progress that a user sees.
 
         Returns:
             What travelled.
 
         Raises:
-            DamagedOutputError: If one of them is not there.
-            RenateStagesError: If it cannot be had, or arrives otherwise than it was sent.
+            DamagedOutputError: If one of them is not there, or has another size.
+            DamagedTransferError: If the content of one is not what its name says.
+            RenateStagesError: If it cannot be had.
         """
+        wanted_here = {e["sha256"] for e in wanted.values() if e["sha256"] in here}
+        held = {digest: here[digest] for digest in wanted_here if here[digest].is_file()}
+        changed = _unequal({digest: (path, digest) for digest, path in held.items()})
         sources: dict[str, Path] = {}  # one place for each object, of those that travel
         copies: list[tuple[Path, str]] = []
         for target, entry in wanted.items():
-            known = here.get(entry["sha256"])
-            if known is not None:
-                files.link_or_copy(known, target)
+            digest = entry["sha256"]
+            if digest in held and digest not in changed:
+                files.link_or_copy(held[digest], target)
             elif name_of(entry) in sources:
                 copies.append((target, name_of(entry)))
             else:
                 sources[name_of(entry)] = target
         entries = {name_of(entry): entry for entry in wanted.values()}
-        there = self._sizes(sources)
+        there = self.storage.sizes_in(_folders(sources))
         for name in sources:
-            if name not in there:
-                raise DamagedOutputError(self.storage.url_of(name), "it is not there any more")
+            if there.get(name) != entries[name]["size"]:
+                found = f"it has {there[name]} bytes" if name in there else "it is not there"
+                problem = f"{found}; expected {entries[name]['size']} bytes"
+                raise DamagedOutputError(self.storage.url_of(name), problem)
         travelled = self.storage.get(sources, {name: entries[name] for name in sources}, what)
         for target, name in copies:
             files.link_or_copy(sources[name], target)
         return travelled
-
-    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the sizes of those objects that are there, and of their neighbours."""
-        folders = sorted({f"{name.split('/')[0]}/" for name in names})
-        return self.storage.sizes_in(folders)
 
 
 def name_of(entry: Entry) -> str:
     """Return what an object is called."""
     digest = entry["sha256"]
     return f"{digest[:PREFIX_LENGTH]}/{digest[PREFIX_LENGTH:]}"
+
+
+def damaged(folder: Path, entries: Iterable[Entry]) -> list[str]:
+    """Return the names of objects in a folder whose content is not what their name says.
+
+    Args:
+        folder: Where the objects are.
+        entries: Of those that must be there; one that is not there counts as damaged.
+    """
+    names = {name_of(entry): (folder / name_of(entry), entry["sha256"]) for entry in entries}
+    return sorted(_unequal(names))
+
+
+def _unequal(files_by_name: Mapping[str, tuple[Path, str]]) -> set[str]:
+    """Return the names of files, each given with the SHA-256 that it should have, that have another."""
+    found: set[str] = set()
+
+    def compare(name: str) -> None:
+        path, digest = files_by_name[name]
+        if not path.is_file() or files.sha256(path) != digest:
+            found.add(name)
+
+    in_parallel(compare, files_by_name)
+    return found
+
+
+def _folders(names: Iterable[str]) -> list[str]:
+    return sorted({f"{name.split('/')[0]}/" for name in names})

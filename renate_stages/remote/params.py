@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from renate_stages.blocks import Block, OptionalSeconds, Seconds
 from renate_stages.errors import InvalidParamsError
+from renate_stages.redaction import hide_secrets
 
 BACKENDS = ("local", "sagemaker")
 BACKEND_VARIABLE = "RENATE_STAGES_BACKEND"
@@ -86,7 +87,12 @@ class RemoteParams(Block):
 
     @field_validator("url")
     @classmethod
-    def _without_end(cls, url: str | None) -> str | None:
+    def _is_no_secret(cls, url: str | None) -> str | None:
+        if url and hide_secrets(url) != url:
+            raise ValueError(
+                "expected an address without user name, password and query, since params.yaml is in "
+                "Git; give credentials as AWS's tools find them"
+            )
         return url.rstrip("/") if url else url
 
     def chosen_backend(self) -> str:

@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from renate_stages.redaction import shown
+
 _QUIET = 10.0
 """Seconds between two plain lines."""
 _WIDTH = 24
@@ -27,7 +29,7 @@ class Progress:
 
     def __init__(self, doing: str, what: str, url: str, files: int, size: int) -> None:
         self._title = f"{doing} {what}"
-        self._url = url
+        self._url = shown(url)
         self._files, self._size = files, size
         self._done_files = self._done_bytes = 0
         self._lock = threading.Lock()

@@ -60,13 +60,13 @@ def attempt(doing: str, url: str, call: Callable[[], Result]) -> Result:
         FileNotFoundError: As `call` does.
         RemoteRefusedError: If asking again cannot help: no permission, no bucket.
         RemoteUnreachableError: If it failed each time.
-        DamagedTransferError: If other bytes arrived each time.
+        DamagedTransferError: If other bytes arrived each time, or the service has them itself.
     """
     for pause in (*PAUSES, None):
         try:
             return call()
-        except DamagedTransferError:
-            if pause is None:
+        except DamagedTransferError as error:
+            if pause is None or not error.passes:
                 raise
         except RenateStagesError:
             raise

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from renate_stages.errors import RemoteServiceError, RenateStagesError
 from renate_stages.remote.backend import JobState, Status
 from renate_stages.remote.container import start
-from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFEST
+from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFESTS, Job
 from renate_stages.remote.params import RemoteParams
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -71,11 +71,11 @@ class SageMaker:
         self._jobs = self._answer("a client", lambda: self.session.client("sagemaker"))
         self._logs = self._answer("a client", lambda: self.session.client("logs"))
 
-    def submit(self, name: str, url: str, folder: str) -> str:
+    def submit(self, name: str, url: str, folder: str, digest: str) -> str:
         """Start a job by the SDK; see `Backend.submit`."""
         with _quiet():
             try:
-                return self._answer("the job", lambda: self._train(name, url, folder))
+                return self._answer("the job", lambda: self._train(name, url, folder, digest))
             except (ConnectionError, RenateStagesError):
                 # The request may have arrived, and its answer been lost; or been sent twice.
                 for found in self.find(name):
@@ -158,7 +158,7 @@ class SageMaker:
 
     # -- submitting -------------------------------------------------------------------------------
 
-    def _train(self, name: str, url: str, folder: str) -> str:
+    def _train(self, name: str, url: str, folder: str, digest: str) -> str:
         from sagemaker.core import shapes
         from sagemaker.core.helper.session_helper import Session
         from sagemaker.core.training import configs
@@ -211,20 +211,20 @@ class SageMaker:
                     **({"kms_key_id": asked.kms_key} if asked.kms_key else {}),
                 ),
                 checkpoint_config=configs.CheckpointConfig(s3_uri=f"{own}/{CHECKPOINTS}"),
-                environment=dict(asked.environment),
+                environment={**asked.environment, start.DIGEST: digest},
                 tags=[shapes.Tag(key=key, value=value) for key, value in asked.tags.items()]
                 or None,
             )
             channels = [
                 configs.InputData(
-                    channel_name=Path(CONFIGURATION).parent.name,
-                    data_source=f"{own}/{Path(CONFIGURATION).parent.as_posix()}/",
+                    channel_name=CONFIGURATION,
+                    data_source=f"{own}/{Job.description_in(digest).removesuffix(start.DESCRIPTION)}",
                 ),
                 configs.InputData(
-                    channel_name="inputs",
+                    channel_name=MANIFESTS,
                     data_source=shapes.S3DataSource(
                         s3_data_type="ManifestFile",
-                        s3_uri=f"{own}/{MANIFEST}",
+                        s3_uri=f"{own}/{Job.manifest_in(digest)}",
                         s3_data_distribution_type="FullyReplicated",
                     ),
                 ),

@@ -13,7 +13,7 @@ from renate_stages.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
-from renate_stages.run_identity import run_identity
+from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.user_config import UserConfig
 
@@ -52,7 +52,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         resume = Resume.of(project.checkpoints, inputs, say, used=user.files)
         if resume.take_over(project.tuning / "checkpoints"):
             say("the best trial was trained with these values: its training is taken over")
-        tracker.log_parameters(publishing.parameters(params))
+        tracker.log_parameters(logged_parameters(params))
         with (
             project.empty_scratch(launch.own("kept")) as scratch,
             joined(params.trainer.accelerator),

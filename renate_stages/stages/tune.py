@@ -7,7 +7,6 @@ space, trials are run; see `renate_stages.tuning.update_search`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from renate_stages import files, lineage, tracking
@@ -15,14 +14,13 @@ from renate_stages.errors import ChangedInputsError
 from renate_stages.inputs import StageInputs, write_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.run_identity import run_identity
+from renate_stages.run_identity import logged_parameters, search_identity
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.tuning.outcome import summary, unrepeatable, write_search, write_unsearched
 from renate_stages.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:
     from renate_stages.tuning.search import Found
-    from renate_stages.tuning.update_search import UpdateSearch
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
@@ -53,10 +51,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         return
     with started_processes(project, params) as processes:
         search = UpdateSearch.open(project, params, say)
-        identity = search_identity(project, params, search)
+        key = search.folder.name
+        identity = search_identity(project, params, key=key, parent=search.parent)
         with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
             log = TrialLog(tracker)
-            tracker.log_parameters(params.model_dump(exclude={"tracking"}))
+            tracker.log_parameters(logged_parameters(params))
             found = search.run(processes, log)
             try:
                 stage.check(search.user)
@@ -72,23 +71,6 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     write_tuned(project.tuned, found.best.configuration)
     search.clear()
     say(describe(params, found))
-
-
-def search_identity(project: Project, params: Params, search: UpdateSearch) -> tracking.RunIdentity:
-    """Return the identity of the run that the trials are nested under.
-
-    It lies in an experiment of its own, so that the list of updates stays short.
-    """
-    identity = run_identity(project, params, key=search.folder.name, parent=search.parent)
-    name = f"tuning of {identity.name}"
-    experiment = f"{identity.experiment}-trials"
-    about = "Each run is the search of an update; its trials are nested under it."
-    return replace(
-        identity,
-        name=name,
-        experiment=experiment,
-        experiment_tags={"mlflow.note.content": about},
-    )
 
 
 def describe(params: Params, found: Found) -> str:

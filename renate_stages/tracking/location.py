@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from renate_stages.errors import TrackingUriError
+from renate_stages.redaction import hide_secrets
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")
@@ -45,8 +46,8 @@ class Store:
 
     @property
     def shown(self) -> str:
-        """The URI without user name and password."""
-        return hide_password(self.uri)
+        """The URI without its secrets."""
+        return hide_secrets(self.uri)
 
     def artifact_location(self, experiment: str) -> str | None:
         """Return the file URI for a new experiment's artifacts; `None` leaves it to the store."""
@@ -89,7 +90,7 @@ def store_of(project_root: Path) -> Store:
     if not given:
         return _sqlite_store("sqlite", str(root / "mlflow.db"), "", root)
 
-    scheme = "databricks" if given == "databricks" else urlsplit(given).scheme
+    scheme = "databricks" if given == "databricks" else _scheme(given)
     dialect = scheme.partition("+")[0]
     if dialect == "sqlite":
         path, mark, query = given.partition(":///")[2].partition("?")
@@ -102,12 +103,7 @@ def store_of(project_root: Path) -> Store:
         return Store(given, root, database=None, keeps_artifacts=False)
     if scheme in ("", "file"):
         raise TrackingUriError(given, "is a folder, and MLflow stores no runs in folders any more")
-    raise TrackingUriError(hide_password(given), f"has the scheme '{scheme}', unknown to MLflow")
-
-
-def hide_password(text: str) -> str:
-    """Return `text` with the user name and password of every URL in it replaced by `***`."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+    raise TrackingUriError(given, f"has the scheme '{scheme}', unknown to MLflow")
 
 
 def _sqlite_store(scheme: str, path: str, query: str, root: Path) -> Store:
@@ -119,6 +115,13 @@ def _sqlite_store(scheme: str, path: str, query: str, root: Path) -> Store:
             f"{scheme}:///{database}", "has '%' or '?' in its path, which SQLite URIs cannot have"
         )
     return Store(f"{scheme}:///{database}{query}", root, database, keeps_artifacts=False)
+
+
+def _scheme(uri: str) -> str:
+    try:
+        return urlsplit(uri).scheme
+    except ValueError as error:  # such as a bracket that is not closed
+        raise TrackingUriError(uri, f"is not an address ({error})") from error
 
 
 def _plugin_schemes() -> set[str]:

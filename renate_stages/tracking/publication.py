@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from renate_stages.errors import PublishError
-from renate_stages.tracking.location import Store, hide_password, store_of
+from renate_stages.tracking.location import Store, store_of
 from renate_stages.tracking.runs import RunIdentity, Tracker, open_command, run_tags
 from renate_stages.tracking.side_process import SideProcess
 
@@ -71,7 +71,7 @@ class Publication(Tracker):
             PublishError: With the first problem.
         """
         if self._registrar.problems:
-            raise PublishError(self._where.shown, hide_password(self._registrar.problems[0]))
+            raise PublishError(self._where.shown, self._registrar.problems[0])
 
     def _warn(self) -> None:
         """Say nothing yet: `check` raises it."""
@@ -130,5 +130,5 @@ def move_alias(project_root: Path, model: str, alias: str, state: str | None) ->
     version = process.wait_for("pointed")
     process.close({"do": "close", "status": "FINISHED", "tags": {}})
     if process.problems:
-        raise PublishError(store.shown, hide_password(process.problems[0]))
+        raise PublishError(store.shown, process.problems[0])
     return version

@@ -1,7 +1,7 @@
 """What a stage logs where MLflow cannot be reached: kept in a file, and logged later from it.
 
-A stage that runs in the cloud writes its commands to the file that `RENATE_STAGES_TRACKING_FILE`
-names. The file comes back with the stage's outputs; `replaying.py` carries the commands out.
+A stage that runs in the cloud writes records to the file that `RENATE_STAGES_TRACKING_FILE` names.
+The file comes back with the stage's outputs; `replaying.py` logs what it says.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-FILE_VARIABLE = "RENATE_STAGES_TRACKING_FILE"
+from renate_stages.tracking import records
 
-Command = dict[str, Any]
+FILE_VARIABLE = "RENATE_STAGES_TRACKING_FILE"
 
 
 class Recording:
@@ -21,34 +21,29 @@ class Recording:
 
     Args:
         path: The file.
+        root: The project's folder, which artifacts are named relative to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path) -> None:
         self.path = path
+        self.root = root
         self.problems: list[str] = []
         self.answers: dict[str, Any] = {}
 
-    def send(self, command: Command) -> None:
-        """Append one command, and the time: milliseconds since 1970."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**command, "at": int(time.time() * 1000)}) + "\n")
+    def send(self, command: dict[str, Any]) -> None:
+        """Append what a command says, and the time."""
+        try:
+            record = records.recorded(command, str(self.root), int(time.time() * 1000))
+        except ValueError as error:
+            self.problems.append(str(error))
+            return
+        if record is not None:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
 
     def wait_for(self, answer: str) -> Any:
         """Return nothing: nobody answers."""
 
-    def close(self, command: Command) -> None:
+    def close(self, command: dict[str, Any]) -> None:
         """Append the last command."""
         self.send(command)
-
-
-def recorded(path: Path) -> list[Command]:
-    """Return the commands in a file, without a last line that is cut off; none without a file."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:  # the process that wrote it was killed
-            break
-    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,17 @@ class Registrar(Writer):
 
     untouched = False  # whether the run lacked nothing
     ended: int | None = None  # when the run that was found ended; it keeps that time
+
+    @property
+    def verbs(self) -> dict[str, Callable[..., None]]:
+        """What a command may ask for: what a writer does, and what is done to the registry."""
+        own = {
+            "publish": self.publish,
+            "version": self.version,
+            "alias": self.alias,
+            "point": self.point,
+        }
+        return {**super().verbs, **own}
 
     def publish(
         self,

@@ -1,49 +1,156 @@
-"""Logging what was recorded elsewhere: in the project's own store, with the times of then."""
+"""Log in the project's own MLflow store what a stage logged in a job, with the times of then.
+
+What cannot be accepted of a recording is refused, and one warning says what: an update is never lost
+to its tracking.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from renate_stages.tracking.location import store_of
-from renate_stages.tracking.recording import Command
+from renate_stages.redaction import shown
+from renate_stages.tracking import records
+from renate_stages.tracking.location import Store, store_of
+from renate_stages.tracking.records import AnyRecord
 from renate_stages.tracking.runs import RunIdentity, Tracker, open_command, run_tags
 from renate_stages.tracking.side_process import SideProcess
 
 
-def replay(project_root: Path, commands: Iterable[Command], tags: Mapping[str, str]) -> None:
-    """Log each recorded run as a new attempt.
+def replay(
+    project_root: Path,
+    recording: Path,
+    identity: Callable[[str], RunIdentity],
+    *,
+    outputs: Mapping[str, Path] | None = None,
+    complete: Mapping[str, str] | None = None,
+) -> None:
+    """Log a recorded run as a new attempt.
 
-    As with every run, what MLflow refuses is one line on stderr, and no error.
+    As with every run, what MLflow refuses is one line on stderr, and no error; and so is what the
+    recording has that a job may not say.
 
     Args:
         project_root: The project's folder.
-        commands: What `recorded` returned.
-        tags: Of the run, beside those recorded: where it ran, the commit it was made from.
+        recording: The file that came back, one record a line.
+        identity: Returns the identity of the run, given the key that the recording names; the run
+            is refused where the identity has another key.
+        outputs: The job's verified outputs, by the name that it has for each: the only files that
+            can be logged as artifacts.
+        complete: Tags of a run whose results are in place; None: there are no results, and a run
+            that says that it has finished is marked as failed.
 
     Raises:
         TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
     """
-    store = store_of(project_root)
-    tracker = None
-    for command in commands:
-        given = {name: value for name, value in command.items() if name != "at"}
-        if command["do"] == "open":
-            own = {n: v for n, v in command["tags"].items() if not n.startswith("mlflow.")}
-            identity = RunIdentity(
-                experiment=command["experiment"],
-                name=command["name"],
-                key=command["key"],
-                tags={**own, **tags},
-                experiment_tags=command["experiment_tags"],
-            )
-            tracker = Tracker(SideProcess(store.root), store)
-            opening = open_command(store, identity, run_tags(identity))
-            tracker._send({"do": "open", "mode": "new", "started": command["at"], **opening})
-        elif tracker is not None and command["do"] == "close":
-            tracker._close(command["status"], command["tags"], ended=command["at"])
-            tracker = None
-        elif tracker is not None:
-            tracker._send(given)
-    if tracker is not None:  # the stage was killed before it could say how it ended
-        tracker._close("KILLED", {})
+    replayed = _Replayed(store_of(project_root), identity, outputs or {}, complete)
+    refused: list[str] = []
+    number = 0
+    for number, line in enumerate(_lines(recording), start=1):
+        try:
+            if number > records.RECORDS or line is None:
+                raise ValueError("the recording is longer than accepted, and was read up to here")
+            replayed.take(records.parse(line))
+        except ValueError as error:
+            refused.append(f"record {number}: {error}")
+            if line is None or number > records.RECORDS:
+                break
+    replayed.end()
+    if refused:
+        count = f"{len(refused)} of {number} records of the job were refused"
+        said = shown(f"warning: {count} and are not in MLflow. The first: {refused[0]}")
+        print(said, file=sys.stderr, flush=True)
+
+
+def _lines(path: Path) -> Iterator[bytes | None]:
+    """Yield the lines of a file; None for one that is too long to be accepted.
+
+    A last line that is cut off, as a stage leaves it that is killed, is left out.
+    """
+    with path.open("rb") as stream:
+        while line := stream.readline(records.LINE_BYTES + 1):
+            if len(line) > records.LINE_BYTES:
+                yield None
+            elif line.endswith(b"\n"):
+                yield line
+
+
+@dataclass
+class _Replayed:
+    """The run of a recording, as far as it has been read."""
+
+    store: Store
+    identity: Callable[[str], RunIdentity]
+    outputs: Mapping[str, Path]
+    complete: Mapping[str, str] | None
+    tracker: Tracker | None = None
+    has_ended: bool = False
+    trials: set[int] = field(default_factory=set)
+
+    def take(self, record: AnyRecord) -> None:
+        """Log a record.
+
+        Raises:
+            ValueError: If it makes no sense here.
+        """
+        if isinstance(record, records.Open):
+            self._open(record)
+            return
+        if self.tracker is None or self.has_ended:
+            raise ValueError(f"{record.do}: no run is open")
+        match record:
+            case records.Close():
+                self._close(record)
+            case records.Artifact():
+                for path, folder in self._files(record):
+                    self.tracker.log_artifact(path, folder)
+            case _:
+                if isinstance(record, records.Trial):
+                    self.trials.add(record.number)
+                elif isinstance(record, records.TaggedTrial) and record.number not in self.trials:
+                    raise ValueError(f"trial_tags.number: there is no trial {record.number}")
+                self.tracker._send(record.model_dump(exclude={"at"}))
+
+    def end(self) -> None:
+        """End the run where the stage could not: it was killed."""
+        if self.tracker is not None and not self.has_ended:
+            self.tracker._close("KILLED", {})
+
+    def _open(self, record: records.Open) -> None:
+        if self.tracker is not None:
+            raise ValueError("open: a run is open already, and a stage logs one")
+        identity = self.identity(record.key)
+        if identity.key != record.key:
+            raise ValueError(f"open.key: expected {identity.key}, found {record.key}")
+        self.tracker = Tracker(SideProcess(self.store.root), self.store)
+        opening = open_command(self.store, identity, run_tags(identity))
+        self.tracker._send({"do": "open", "mode": "new", "started": record.at, **opening})
+
+    def _close(self, record: records.Close) -> None:
+        assert self.tracker is not None
+        self.has_ended = True
+        if record.status == "FINISHED" and self.complete is not None:
+            tags = {**self.complete, "renate.complete": "true"}
+            self.tracker._close("FINISHED", tags, ended=record.at)
+            return
+        tags = {} if record.error is None else {"renate.error": record.error}
+        status = "FAILED" if record.status == "FINISHED" else record.status
+        self.tracker._close(status, tags, ended=record.at)
+
+    def _files(self, record: records.Artifact) -> Iterator[tuple[Path, str | None]]:
+        """Yield the files that an artifact names, each with its folder among the artifacts."""
+        begin = f"{record.path}/"
+        named = {
+            name: path
+            for name, path in self.outputs.items()
+            if name == record.path or name.startswith(begin)
+        }
+        if not named:
+            raise ValueError(f"artifact.path: the job has no output {record.path!r}")
+        for name, path in sorted(named.items()):
+            if path.is_symlink() or not path.is_file():
+                raise ValueError(f"artifact.path: {name!r} is not a regular file")
+            inside = name.removeprefix(begin).rpartition("/")[0] if name != record.path else ""
+            yield path, "/".join(part for part in (record.folder, inside) if part) or None

@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from renate_stages.tracking.location import Store, hide_password, store_of
+from renate_stages.redaction import hide_secrets, shown
+from renate_stages.tracking.location import Store, store_of
 from renate_stages.tracking.recording import FILE_VARIABLE, Recording
 from renate_stages.tracking.side_process import SideProcess
 
@@ -108,8 +109,9 @@ class Tracker:
 
         Args:
             parameters: Values by name; nested mappings give names with dots. Values become
-                strings. Those longer than MLflow keeps (6000 characters) are cut, and then all
-                are also written, whole, to the artifact `parameters.json`.
+                strings, without secrets in URLs. Those longer than MLflow keeps (6000
+                characters) are cut, and then all are also written, whole, to the artifact
+                `parameters.json`.
         """
         flat = {name: _as_text(value) for name, value in _flat(parameters)}
         self._send({"do": "parameters", "values": flat})
@@ -138,16 +140,16 @@ class Tracker:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; a tag that exists is replaced."""
-        self._send({"do": "tags", "values": {name: str(value) for name, value in tags.items()}})
+        self._send({"do": "tags", "values": _texts(tags)})
 
     def log_trial(self, trial: TrialRun) -> None:
         """Record a trial that has ended as a run of its own, nested under this one."""
-        self._send({"do": "trial", **asdict(trial)})
+        texts = {"parameters": _texts(trial.parameters), "tags": _texts(trial.tags)}
+        self._send({"do": "trial", **asdict(trial), **texts})
 
     def set_trial_tags(self, number: int, tags: Mapping[str, Any]) -> None:
         """Set tags of a trial that is recorded."""
-        values = {name: str(value) for name, value in tags.items()}
-        self._send({"do": "trial_tags", "number": number, "values": values})
+        self._send({"do": "trial_tags", "number": number, "values": _texts(tags)})
 
     def _send(self, command: dict[str, Any]) -> None:
         if self._process is not None:
@@ -166,7 +168,7 @@ class Tracker:
             return
         self._warned = True
         where = self._store.shown if self._store else "MLflow"
-        problem = hide_password(self._process.problems[0])
+        problem = shown(self._process.problems[0])
         line = f"warning: this run is not, or not fully, recorded in MLflow ({where}): {problem}"
         print(line, file=sys.stderr, flush=True)
 
@@ -231,7 +233,7 @@ def _closing(tracker: Tracker, tags: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
+        message = " ".join(hide_secrets(f"{type(error).__name__}: {error}").split())
         tracker._close("FAILED", {"renate.error": message})
         raise
     except BaseException:
@@ -242,7 +244,7 @@ def _closing(tracker: Tracker, tags: dict[str, str]) -> Iterator[None]:
 
 def _opened(mode: str, store: Store, identity: RunIdentity, tags: dict[str, str]) -> Tracker:
     recording = os.environ.get(FILE_VARIABLE)
-    process = Recording(Path(recording)) if recording else SideProcess(store.root)
+    process = Recording(Path(recording), store.root) if recording else SideProcess(store.root)
     tracker = Tracker(process, store)
     tracker._send({"do": "open", "mode": mode, **open_command(store, identity, tags)})
     return tracker
@@ -270,9 +272,9 @@ def run_tags(identity: RunIdentity) -> dict[str, str]:
     }
     with suppress(KeyError, OSError, ImportError):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()
-    for ours, shown in (("git.commit", "commit"), ("git.branch", "branch")):
+    for ours, column in (("git.commit", "commit"), ("git.branch", "branch")):
         if ours in given:
-            tags[f"mlflow.source.git.{shown}"] = given[ours]
+            tags[f"mlflow.source.git.{column}"] = given[ours]
     return {**tags, **given}
 
 
@@ -291,7 +293,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield posixpath.normpath(re.sub(r"[^\w.\- :/]", "_", name)), value
 
 
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: hide_secrets(str(value)) for name, value in values.items()}
+
+
 def _as_text(value: Any) -> str:
     if isinstance(value, list | tuple | dict):
-        return json.dumps(value, default=str, ensure_ascii=False)
-    return str(value)
+        return hide_secrets(json.dumps(value, default=str, ensure_ascii=False))
+    return hide_secrets(str(value))

@@ -53,6 +53,20 @@ class Writer:
         self.failures = 0
         self.lost = False
 
+    @property
+    def verbs(self) -> dict[str, Callable[..., None]]:
+        """What a command may ask for; any other is refused."""
+        return {
+            "open": self.open,
+            "parameters": self.parameters,
+            "metrics": self.metrics,
+            "tags": self.tags,
+            "trial": self.trial,
+            "trial_tags": self.trial_tags,
+            "artifact": self.artifact,
+            "close": self.close,
+        }
+
     def follow(self, commands: Iterable[Command]) -> None:
         """Carry out all commands; report what fails and go on with the next."""
         for command in commands:
@@ -63,11 +77,13 @@ class Writer:
 
     def carry_out(self, command: Command) -> bool:
         """Carry out one command; return whether there is anything left to do afterwards."""
-        verb = command.pop("do")
+        verb = str(command.pop("do", None))
         if self.lost and verb != "close":
             return True
         try:
-            getattr(self, verb)(**command)
+            if verb not in self.verbs:
+                raise ValueError(f"expected one of {', '.join(self.verbs)}")
+            self.verbs[verb](**command)
             self.failures = 0
         except Exception as error:  # noqa: BLE001 - whatever fails, the parent reports it
             self.failures += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,4 +79,30 @@ def project_in(
     return project
 
 
-__all__ = ["BACKEND", "SLUG", "CloudProject", "project_in"]
+def in_cloud(project: CloudProject, **variables: str) -> CloudProject:
+    """The same project, with stages that run there."""
+    given = {**project.variables, BACKEND: "sagemaker", **variables}
+    return CloudProject(project.root, project.python, given)
+
+
+def copy_of(root: Path, generated: CloudProject, bucket: str, target: Path) -> CloudProject:
+    """Return a copy of a project, whose jobs lie in this test's bucket."""
+    target.mkdir()
+    subprocess.run(["cp", "-a", root, target / "digits"], check=True)
+    variables = {**generated.variables, "BUCKET": bucket}
+    copy = CloudProject(target / "digits", generated.python, variables)
+    copy.change(remote__url=f"s3://{bucket}/updates")
+    return copy
+
+
+def jobs_of(cloud: Cloud, project: CloudProject) -> list[str]:
+    """Names of the jobs that a project has submitted, in order."""
+    bucket = project.variables["BUCKET"]
+    return [
+        name
+        for name, request in cloud.requests.items()
+        if request["OutputDataConfig"]["S3OutputPath"].startswith(f"s3://{bucket}/")
+    ]
+
+
+__all__ = ["BACKEND", "SLUG", "CloudProject", "copy_of", "in_cloud", "jobs_of", "project_in"]

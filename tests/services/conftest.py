@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cloud_project import CloudProject, copy_of, in_cloud, project_in
 from published_updates import Published
 
 from renate_stages import publishing, state, yaml_file
@@ -52,6 +53,30 @@ def sagemaker_python() -> Path:
     if not list(environment.glob("lib/python*/site-packages/sagemaker/train")):
         pytest.skip("no environment has the SDK of SageMaker: make .venv-sagemaker/.installed")
     return environment / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory, cloud, sagemaker_python) -> CloudProject:
+    """A project whose next stage is `train`; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("generated")
+    project = project_in(folder, cloud, "no-bucket-yet", sagemaker_python)
+    shutil.copytree(project.root, folder / "new", symlinks=True)
+    project.stop_tracking()
+    for stage in ("prepare", "restore-state", "tune"):
+        project.run("renate-stages", stage)
+    return project
+
+
+@pytest.fixture
+def project(generated, tmp_path, bucket) -> CloudProject:
+    """A new project, in which nothing has run."""
+    return copy_of(generated.root.with_name("new"), generated, bucket, tmp_path / "copy")
+
+
+@pytest.fixture
+def ready(generated, tmp_path, bucket) -> CloudProject:
+    """A project whose next stage is `train`, which runs in the cloud; nothing is tracked."""
+    return in_cloud(copy_of(generated.root, generated, bucket, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")

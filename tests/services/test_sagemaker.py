@@ -5,65 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import time
 import zipfile
 from pathlib import Path
 
-import pytest
-from cloud_project import BACKEND, CloudProject, project_in
-
-THERE = {BACKEND: "sagemaker"}
-
-
-def in_cloud(project: CloudProject, **variables: str) -> CloudProject:
-    """The same project, with stages that run there."""
-    given = {**project.variables, **THERE, **variables}
-    return CloudProject(project.root, project.python, given)
-
-
-def jobs_of(cloud, project: CloudProject) -> list[str]:
-    """Names of the jobs that a project has submitted, in order."""
-    bucket = project.variables["BUCKET"]
-    return [
-        name
-        for name, request in cloud.requests.items()
-        if request["OutputDataConfig"]["S3OutputPath"].startswith(f"s3://{bucket}/")
-    ]
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory, cloud, sagemaker_python) -> CloudProject:
-    """A project whose next stage is `train`; tests work on copies of it."""
-    folder = tmp_path_factory.mktemp("generated")
-    project = project_in(folder, cloud, "no-bucket-yet", sagemaker_python)
-    subprocess.run(["cp", "-a", project.root, folder / "new"], check=True)
-    project.stop_tracking()
-    for stage in ("prepare", "restore-state", "tune"):
-        project.run("renate-stages", stage)
-    return project
-
-
-def copy_of(root: Path, generated: CloudProject, bucket: str, target: Path) -> CloudProject:
-    """Return a copy of a project, whose jobs lie in this test's bucket."""
-    target.mkdir()
-    subprocess.run(["cp", "-a", root, target / "digits"], check=True)
-    variables = {**generated.variables, "BUCKET": bucket}
-    copy = CloudProject(target / "digits", generated.python, variables)
-    copy.change(remote__url=f"s3://{bucket}/updates")
-    return copy
-
-
-@pytest.fixture
-def project(generated, tmp_path, bucket) -> CloudProject:
-    """A new project, in which nothing has run."""
-    return copy_of(generated.root.with_name("new"), generated, bucket, tmp_path / "copy")
-
-
-@pytest.fixture
-def ready(generated, tmp_path, bucket) -> CloudProject:
-    """A project whose next stage is `train`, which runs in the cloud; nothing is tracked."""
-    return in_cloud(copy_of(generated.root, generated, bucket, tmp_path / "copy"))
+from cloud_project import BACKEND, CloudProject, in_cloud, jobs_of
 
 
 def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):

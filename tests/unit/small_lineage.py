@@ -81,6 +81,9 @@ def make_three_updates(root: Path) -> Project:
     Exported().write(project.champion)
     lineage.track(project, project.parent, project.parent_pointer)
     lineage.track(project, project.champion, project.champion_pointer)
+    project.incoming.mkdir(parents=True)
+    (project.incoming / "rows").write_text("1")
+    lineage.track(project, project.incoming)
     run_update(project, GOOD)
     for _ in (2, 3):
         lineage.open_next(project)

@@ -34,6 +34,7 @@ GUIDE = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8"
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "docs/avalanche.md",
     "docs/distributed.md",
     "docs/gate.md",
@@ -47,6 +48,7 @@ DOCUMENTS = [
     "docs/remote.md",
     "docs/sagemaker.md",
     "docs/scaling.md",
+    "docs/security.md",
     "docs/shift.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",

@@ -191,6 +191,25 @@ def test_a_manifest_lists_no_file_outside_its_folder(hostile, name):
             read(hostile)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"sha256": 7, "size": 1},
+        {"sha256": ["0" * 64], "size": 1},
+        {"sha256": "0" * 63 + "\n", "size": 1},
+        {"sha256": "0" * 64, "size": "1"},
+        {"sha256": "0" * 64, "size": -1},
+        {"sha256": "0" * 64, "size": True},
+    ],
+)
+def test_a_manifest_lists_sizes_and_hashes_and_nothing_else(hostile, entry):
+    listed = json.loads((hostile / state.MANIFEST).read_text())["files"]
+    edit_json(hostile / state.MANIFEST, files={**listed, "evaluations.csv": entry})
+    for read in (state.check, State.open):
+        with pytest.raises(DamagedStateError, match=r"its entry of 'evaluations\.csv' is not one"):
+            read(hostile)
+
+
 @pytest.mark.parametrize("update", ["../../examples", "/etc", "1/../1", "1", True, 1.0, None])
 def test_the_index_of_holdouts_names_updates_and_no_other_place(hostile, update):
     edit_json(hostile / "holdouts" / "index.json", updates=[update])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -151,12 +153,109 @@ def test_a_remote_that_is_no_place_is_refused(tmp_path, capfd, remote, endpoint)
     assert not (tmp_path / "in" / "model-updates").exists()
 
 
-@pytest.mark.parametrize("name", ["update", "should-update"])
-def test_the_workflows_hand_on_what_s3_asks_for(tmp_path, name):
-    workflow = yaml.safe_load((bake(tmp_path) / f".github/workflows/{name}.yml").read_text())
-    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"} <= {
-        *workflow["env"]
+WORKFLOWS = ("update", "should-update")
+AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+def workflow_of(folder: Path, name: str) -> dict:
+    """A generated workflow; PyYAML reads its key `on` as true."""
+    return yaml.safe_load((bake(folder) / f".github/workflows/{name}.yml").read_text())
+
+
+def secret_of(step: dict) -> set[str]:
+    """Names of a step's variables that hold secrets, or the token that writes to the repository."""
+    found = {name for name, value in step.get("env", {}).items() if uses_secrets(value)}
+    assert not uses_secrets({key: value for key, value in step.items() if key != "env"})
+    return found
+
+
+def uses_secrets(part: object) -> bool:
+    return re.search(r"\$\{\{[^}]*(secrets\.|github\.token)", str(part)) is not None
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_only_steps_that_need_a_secret_have_it(tmp_path, name):
+    workflow = workflow_of(tmp_path, name)
+    whole = {key: value for key, value in workflow.items() if key != "jobs"}
+    assert not uses_secrets(whole)
+    for job in workflow["jobs"].values():
+        assert not uses_secrets({key: value for key, value in job.items() if key != "steps"})
+        for step in job["steps"]:
+            secrets, command = secret_of(step), step.get("run", "")
+            needs_aws = any(each in command for each in ("dvc pull", "dvc push", "dvc repro"))
+            assert secrets >= AWS if needs_aws else not secrets & AWS, step
+            assert ("GH_TOKEN" in secrets) == ("gh " in command), step
+            assert not ({"GH_TOKEN"} & secrets and AWS & secrets), "no step can do everything"
+            if "MLFLOW_TRACKING_URI" in secrets:
+                assert command == "dvc repro --pull --allow-missing"
+            if "pip install" in command or "make test" in command:
+                assert not step.get("env")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_action_is_pinned_by_its_commit_with_its_version_beside(tmp_path, name):
+    text = (bake(tmp_path) / f".github/workflows/{name}.yml").read_text()
+    used = [line for line in text.splitlines() if "uses:" in line]
+    assert used
+    for line in used:
+        assert re.search(r"uses: actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_jobs_have_no_more_rights_than_they_use(tmp_path, name):
+    workflow = workflow_of(tmp_path, name)
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        commands = " ".join(step.get("run", "") for step in job["steps"])
+        writes = {"contents": "write", "pull-requests": "write"}
+        assert job["permissions"] == (writes if "git push" in commands else {"contents": "read"})
+        (checkout,) = (s["with"] for s in job["steps"] if "checkout" in s.get("uses", ""))
+        assert checkout["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_what_a_contributor_chooses_is_no_part_of_a_shells_text(tmp_path, name):
+    for job in workflow_of(tmp_path, name)["jobs"].values():
+        for step in job["steps"]:
+            assert "${{" not in step.get("run", ""), step
+            assert "${{" not in step.get("if", "")
+            subprocess.run(["bash", "-n"], input=step.get("run", ""), text=True, check=True)
+
+
+def test_a_pull_request_from_a_fork_gets_no_secrets_and_is_not_pushed_to(tmp_path):
+    workflow = workflow_of(tmp_path, "update")
+    assert "pull_request_target" not in workflow[True]
+    fork, update = workflow["jobs"]["fork"], workflow["jobs"]["update"]
+    source = "github.event.pull_request.head.repo.full_name"
+    assert fork["if"] == f"{source} != github.repository"
+    assert update["if"] == f"{source} == github.repository"
+    for job in (fork, update):
+        (checkout,) = (s["with"] for s in job["steps"] if "checkout" in s.get("uses", ""))
+        assert checkout["repository"] == f"${{{{ {source} }}}}" and "head." in checkout["ref"]
+    commands = " ".join(step.get("run", "") for step in fork["steps"])
+    assert not any(secret_of(step) for step in fork["steps"]) and "env" not in fork
+    assert not any(each in commands for each in ("git push", "dvc ", "gh "))
+    assert "cache" not in str(fork["steps"])
+
+
+def test_an_update_is_run_when_anything_changes_that_it_depends_on(tmp_path):
+    root = bake(tmp_path)
+    paths = workflow_of(tmp_path / "again", "update")[True]["pull_request"]["paths"]
+    pipeline = yaml.safe_load((root / "dvc.yaml").read_text())
+    written = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for stage in pipeline["stages"].values()
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get(kind, ())
     }
+    read = {dep for stage in pipeline["stages"].values() for dep in stage["deps"]}
+    sources = {dep for dep in read if not any(f"{dep}/".startswith(f"{out}/") for out in written)}
+    pointers = {"parent-state": "parent.dvc", "champion": "champion.dvc"}
+    for source in sources:
+        name = pointers.get(source.split("/")[0], source)
+        name = "data/incoming.dvc" if name == "data/incoming" else name
+        assert name in paths or name.endswith(".py"), f"{source} changes, and nothing runs"
+    assert {"**.py", "champion.dvc", "dvc.lock", "params.yaml"} <= set(paths)
 
 
 def test_the_workflow_runs_an_update_and_posts_its_report(tmp_path):

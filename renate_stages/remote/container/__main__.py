@@ -20,13 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from renate_stages import files, tracking
+from renate_stages.errors import OversizedFileError, RenateStagesError
+from renate_stages.files import Entry
 from renate_stages.remote.container.start import END
 from renate_stages.remote.job import FAILURE, OUTPUTS
-from renate_stages.remote.objects import ObjectStore, name_of
+from renate_stages.remote.messages import (
+    LAST_LINES,
+    LINE_LENGTH,
+    Failure,
+    JobDescription,
+    Message,
+    Outputs,
+    parse,
+    recording_in,
+)
+from renate_stages.remote.objects import ObjectStore, damaged, name_of
 from renate_stages.remote.params import BACKEND_VARIABLE
 from renate_stages.remote.storage import Storage
 
-LAST_LINES = 200  # of what a failed stage printed, which travel back
+SHOWN = 15  # damaged objects that are named
 REASON_LENGTH = 1000  # characters of a failure that SageMaker shows; it cuts at 1024
 PORT = 7777  # on which the machines of a job meet
 RECORDING = "tracked.jsonl"
@@ -61,44 +73,93 @@ class Host:
 
 
 def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> int:
-    """Run the job that a file describes; return the stage's exit code."""
-    job = files.read_json(configuration)
+    """Run the job that a file describes; return the stage's exit code.
+
+    Args:
+        configuration: `job.json`, which `start.py` has verified.
+        inputs: Folder with the objects that it lists.
+        environment: Of the job.
+    """
+    job = parse(JobDescription, configuration.read_bytes())
     host = Host.here(environment)
     base = Path(environment["SM_INPUT_DIR"]).parent
+    storage = Storage.at(job.url)
+    folder = storage.child(f"jobs/{job.stage}-{job.key}")
+    listed = {name: entry.model_dump() for name, entry in job.files.items()}
+    if wrong := damaged(inputs, listed.values()):
+        lines = [f"objects/{name} is not what its name says" for name in wrong[:SHOWN]]
+        lines.append(f"To fix this: run `dvc repro` again, which sends {len(wrong)} objects again.")
+        return _fail(folder, environment, lines, 2, damaged=wrong)
     root = base / "project"
-    lay_out(root, job, inputs, base / "checkpoints")
+    lay_out(root, listed, inputs, base / "checkpoints")
     recording = base / RECORDING
+    recording.unlink(missing_ok=True)  # of a run here that was interrupted
     code, lines = run_stage(root, job, host, recording, environment)
     if not host.leads:
         return code
-    storage = Storage.at(job["url"])
-    folder = storage.child(f"jobs/{job['stage']}-{job['key']}")
-    told = {"job": environment.get("TRAINING_JOB_NAME"), "tracked": tracking.recorded(recording)}
+    tracked = _send_recording(recording, folder)
     if code:
-        reason = "\n".join(lines)[-REASON_LENGTH:]
-        Path(environment["SM_OUTPUT_FAILURE"]).write_text(reason, encoding="utf-8")
-        write_json(folder, FAILURE, {**told, "exit_code": code, "lines": list(lines)})
-        return code
-    made = outputs(root, job["writes"])
+        return _fail(folder, environment, lines, code, tracked=tracked)
     store = ObjectStore(storage.child("objects"))
-    sent = store.upload({root / name: entry for name, entry in made.items()}, "results")
+    made = outputs(root, job.writes)
+    verified = {entry["sha256"] for entry in listed.values()}
+    doubted = [name_of(entry) for entry in made.values() if entry["sha256"] not in verified]
+    sent = store.upload({root / name: entry for name, entry in made.items()}, "results", doubted)
     print(f"{len(made)} files made, {sent.files} sent: {sent.bytes} bytes", flush=True)
-    write_json(folder, OUTPUTS, {**told, "files": made})
+    told = {"job": environment.get("TRAINING_JOB_NAME"), "files": made, "tracked": tracked}
+    _write(folder, OUTPUTS, Outputs.model_validate(told))
     return 0
 
 
-def lay_out(root: Path, job: Mapping[str, Any], inputs: Path, checkpoints: Path) -> None:
+def _send_recording(recording: Path, folder: Storage) -> Entry | None:
+    """Send what the stage logged, if it did; return its size and SHA-256.
+
+    Where that fails a line says so: the results are not lost to it.
+    """
+    size = recording.stat().st_size if recording.is_file() else 0
+    if not size:
+        return None
+    entry = {"sha256": files.sha256(recording), "size": size}
+    try:
+        if size > tracking.RECORDING_BYTES:
+            raise OversizedFileError(RECORDING, size, tracking.RECORDING_BYTES)
+        folder.put({recording_in(entry): recording}, "what was logged")
+    except RenateStagesError as error:
+        print(f"warning: what was logged is not in MLflow: {error}", flush=True)
+        return None
+    return entry
+
+
+def _fail(
+    folder: Storage,
+    environment: Mapping[str, str],
+    lines: Sequence[str],
+    code: int,
+    **more: Any,
+) -> int:
+    """Say why the job has failed, in the bucket and to SageMaker; return the exit code."""
+    reason = "\n".join(lines)[-REASON_LENGTH:]
+    Path(environment["SM_OUTPUT_FAILURE"]).write_text(reason, encoding="utf-8")
+    cut = [line[:LINE_LENGTH] for line in lines]
+    job = environment.get("TRAINING_JOB_NAME")
+    _write(folder, FAILURE, Failure(job=job, exit_code=code, lines=cut, **more))
+    return code
+
+
+def lay_out(root: Path, listed: Mapping[str, Entry], inputs: Path, checkpoints: Path) -> None:
     """Make the project's folder of the objects, with the places for what must outlive the job.
 
     Args:
         root: The folder to make.
-        job: What `job.json` says.
-        inputs: Where its objects lie.
+        listed: Its files, by relative path; their objects are verified.
+        inputs: Where the objects are.
         checkpoints: Kept by the service, also through an interruption.
     """
     root.mkdir(parents=True, exist_ok=True)
-    for name, entry in job["files"].items():
+    for name, entry in listed.items():
         target = root / name
+        if target.exists() and files.sha256(target) != entry["sha256"]:
+            target.unlink()
         if not target.exists():  # an interrupted job may start again in the same place
             _link((inputs / name_of(entry)).absolute(), target)
     scratch = root / ".renate"
@@ -120,7 +181,7 @@ def _link(source: Path, target: Path) -> None:
 
 def run_stage(
     root: Path,
-    job: Mapping[str, Any],
+    job: JobDescription,
     host: Host,
     recording: Path,
     environment: Mapping[str, str],
@@ -128,7 +189,7 @@ def run_stage(
     """Run the stage's command; return its exit code, and the last lines that it printed."""
     own = {
         **environment,
-        **job.get("variables", {}),
+        **job.variables,
         BACKEND_VARIABLE: "local",
         tracking.FILE_VARIABLE: str(recording),
         "PYTHONUNBUFFERED": "1",
@@ -154,12 +215,12 @@ def run_stage(
     return (128 - code if code < 0 else code), list(lines)
 
 
-def stage_command(root: Path, job: Mapping[str, Any], host: Host) -> list[str]:
+def stage_command(root: Path, job: JobDescription, host: Host) -> list[str]:
     """Return the command that DVC runs on a user's machine, as this machine runs it."""
     command = [sys.executable, "-m"]
-    if job["nodes"] > 1:
+    if job.nodes > 1:
         command += [TORCHRUN, *meeting(root, host), "-m"]
-    return [*command, "renate_stages", *job["command"]]
+    return [*command, "renate_stages", *job.command]
 
 
 def meeting(root: Path, host: Host) -> list[str]:
@@ -188,9 +249,9 @@ def outputs(root: Path, written: Sequence[str]) -> dict[str, files.Entry]:
     return found
 
 
-def write_json(storage: Storage, name: str, content: Any) -> None:
-    """Write a JSON file whole."""
-    storage.write(name, json.dumps(content, sort_keys=True).encode())
+def _write(storage: Storage, name: str, message: Message) -> None:
+    """Write a message whole."""
+    storage.write(name, json.dumps(message.model_dump(), sort_keys=True).encode())
 
 
 if __name__ == "__main__":

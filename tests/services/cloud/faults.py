@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from cloud.protocol import Application, Environ, Request, ServiceError, StartResponse
 
-Kind = Literal["throttle", "refuse", "error", "drop", "lose", "delay"]
+Kind = Literal["throttle", "refuse", "error", "drop", "lose", "delay", "act"]
 
 
 @dataclass
@@ -22,12 +22,14 @@ class Fault:
     Args:
         kind: `throttle`: too many requests; `refuse`: the error that is given; `error`: HTTP 500;
             `drop`: the connection is closed before anything is done; `lose`: it is done, and the
-            connection closed before the answer; `delay`: it is done after some seconds.
+            connection closed before the answer; `delay`: it is done after some seconds; `act`: it
+            is done after something else.
         operation: `CreateTrainingJob`, `sagemaker:CreateTrainingJob`, or a pattern such as `s3:*`.
         times: How many requests it meets; None: all.
         until: Time of the monotonic clock at which it is over; None: never.
         error: Of `refuse`.
         seconds: Of `delay`.
+        action: Of `act`.
     """
 
     kind: Kind
@@ -36,6 +38,7 @@ class Fault:
     until: float | None = None
     error: ServiceError | None = None
     seconds: float = 0.0
+    action: Callable[[], object] | None = None
     met: int = field(default=0, init=False)  # requests so far
 
     def meets(self, request: Request) -> bool:
@@ -88,6 +91,8 @@ class Faults:
             _close(environ)
         if kind == "delay":
             time.sleep(fault.seconds)
+        if kind == "act":
+            fault.action()
         return self.application(environ, start_response)
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -261,6 +261,10 @@ class Cloud:
     ) -> Fault:
         """Answer after some seconds."""
         return self._fault("delay", operation, times, during, seconds=seconds)
+
+    def before(self, operation: str, action: Callable[[], object]) -> Fault:
+        """Do something before the next request is answered, as somebody else might just then."""
+        return self._fault("act", operation, 1, None, action=action)
 
     def _fault(
         self, kind: Kind, operation: str, times: int | None, during: float | None, **of: Any

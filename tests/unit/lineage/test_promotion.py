@@ -218,12 +218,6 @@ def test_by_default_next_leaves_the_champion_alone(project):
 
 
 def test_what_serves_goes_on_serving_where_a_fork_starts(project):
-    project.incoming.mkdir(parents=True)
-    (project.incoming / "rows").write_text("1")
-    lineage.track(project, project.incoming)
-    lineage.git(project, "add", "-A")
-    lineage.git(project, "commit", "-q", "-m", "Data")
-    lineage.git(project, "tag", "-f", "update-2")
     promotion.promote(project, 1)
     lineage.open_from(project, 2)
     assert champion(project)[0] == 1

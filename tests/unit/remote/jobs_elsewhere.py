@@ -13,6 +13,8 @@ from renate_stages.project import Project
 from renate_stages.remote.backend import JobState
 from renate_stages.remote.container.start import BEGIN
 from renate_stages.remote.job import FAILURE, OUTPUTS
+from renate_stages.remote.messages import recording_in
+from renate_stages.remote.objects import name_of
 
 MADE = {
     "metrics/update.json": b"{}",
@@ -42,15 +44,17 @@ class Place:
     known: list[JobState] = field(default_factory=list)
     submitted: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
-    tracked: list[dict] = field(default_factory=list)
+    tracked: bytes = b""
+    digests: list[str] = field(default_factory=list)
     failure: dict | None = None
     service = "Place"
 
     def connect(self, params: Params) -> Place:
         return self
 
-    def submit(self, name: str, url: str, folder: str) -> str:
+    def submit(self, name: str, url: str, folder: str, digest: str) -> str:
         job = f"{name}-{len(self.submitted)}"
+        self.digests.append(digest)
         self.submitted.append(job)
         self.finish(folder, job)
         return job
@@ -58,18 +62,24 @@ class Place:
     def finish(self, folder: str, job: str) -> None:
         """Do what the job does: write its results, or why it failed."""
         own = self.bucket / folder
-        told = {"job": job, "tracked": self.tracked}
+        tracked = files.entry_of(self.tracked) if self.tracked else None
+        if tracked:
+            files.write_text(own / recording_in(tracked), self.tracked.decode())
+        told = {"job": job, "tracked": tracked}
         if self.failure is not None:
             (own / FAILURE).write_text(json.dumps({**told, **self.failure}))
             return
-        entries = {name: files.entry_of(content) for name, content in self.made.items()}
-        for name, content in self.made.items():
-            digest = entries[name]["sha256"]
-            target = self.bucket / "objects" / digest[:2] / digest[2:]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+        entries = {name: self.put(content) for name, content in self.made.items()}
         own.mkdir(parents=True, exist_ok=True)
         (own / OUTPUTS).write_text(json.dumps({**told, "files": entries}))
+
+    def put(self, content: bytes) -> files.Entry:
+        """Write an object, as a job does with what it made."""
+        entry = files.entry_of(content)
+        target = self.bucket / "objects" / name_of(entry)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        return entry
 
     def find(self, name: str) -> list[JobState]:
         return [each for each in self.known if each.name.startswith(name)]

@@ -11,6 +11,8 @@ import pytest
 
 from renate_stages import files
 from renate_stages.remote.container import __main__ as container
+from renate_stages.remote.container import start
+from renate_stages.remote.messages import JobDescription, recording_in
 from renate_stages.remote.objects import name_of
 
 WRITES = "import pathlib, sys; p = pathlib.Path('state'); p.mkdir(); (p / 'state.json').write_text"
@@ -37,6 +39,9 @@ def machine(tmp_path, monkeypatch):
             "files": {"params.yaml": entry},
             "writes": ["state"],
             "nodes": 1,
+            "variables": {},
+            "requirements": [],
+            "wheel": {"name": "ours-1-py3-none-any.whl", "object": name_of(entry)},
         }
         monkeypatch.setattr(
             container, "stage_command", lambda root, job, host: [sys.executable, "-c", program]
@@ -98,7 +103,8 @@ def test_checkpoints_lie_where_the_service_keeps_them(machine, tmp_path):
 def test_each_machine_starts_torchrun_with_its_own_rank(tmp_path):
     (tmp_path / "params.yaml").write_text("trainer: {devices: 4, num_nodes: 2}\n")
     host = container.Host("algo-2", ("algo-1", "algo-2"))
-    command = container.stage_command(tmp_path, {"nodes": 2, "command": ["train"]}, host)
+    job = JobDescription.model_construct(nodes=2, command=["train"])
+    command = container.stage_command(tmp_path, job, host)
     assert command[1:] == [
         "-m",
         "torch.distributed.run",
@@ -111,3 +117,91 @@ def test_each_machine_starts_torchrun_with_its_own_rank(tmp_path):
         "renate_stages",
         "train",
     ]
+
+
+def test_an_input_with_other_bytes_is_not_used_and_is_reported(machine, tmp_path):
+    (path,) = (each for each in (tmp_path / "input").rglob("*") if each.is_file())
+    name = path.relative_to(tmp_path / "input" / "data" / "inputs").as_posix()
+    for content in (b"seed: 4\n", b"", None):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        assert machine(STAGE) == 2
+        found = told(tmp_path, "failure.json")
+        assert found["damaged"] == [name]
+        assert found["lines"][0] == f"objects/{name} is not what its name says"
+        assert found["lines"][0] in (tmp_path / "output" / "failure").read_text()
+        assert not (tmp_path / "project").exists(), "nothing was laid out, and nothing run"
+        path.touch()
+
+
+def test_a_job_that_starts_again_in_the_same_place_uses_whole_inputs(machine, tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "params.yaml").write_text("seed: 4\n")
+    assert machine(STAGE) == 0
+    assert (tmp_path / "project" / "state" / "state.json").read_text() == "seed: 3\n"
+
+
+def test_what_was_logged_is_sent_beside_the_results(machine, tmp_path):
+    log = "import os; open(os.environ['RENATE_STAGES_TRACKING_FILE'], 'a').write('{}\\n'); "
+    assert machine(log + STAGE) == 0
+    entry = told(tmp_path, "outputs.json")["tracked"]
+    folder = tmp_path / "bucket" / "jobs" / "train-0123"
+    assert (folder / recording_in(entry)).read_bytes() == b"{}\n"
+    assert machine(log + FAILS) == 1
+    assert told(tmp_path, "failure.json")["tracked"] == entry, "an earlier recording is gone"
+
+
+def test_a_recording_that_is_too_large_is_left_and_the_results_are_not(
+    machine, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(container.tracking, "RECORDING_BYTES", 2)
+    log = "import os; open(os.environ['RENATE_STAGES_TRACKING_FILE'], 'a').write('{}\\n'); "
+    assert machine(log + STAGE) == 0
+    assert told(tmp_path, "outputs.json")["tracked"] is None
+    assert "warning: what was logged is not in MLflow" in capsys.readouterr().out
+
+
+class TestTheStart:
+    """`start.py`, which runs alone: it installs nothing that the request does not name."""
+
+    @pytest.fixture
+    def started(self, tmp_path, monkeypatch):
+        wheel = b"a wheel"
+        entry = files.entry_of(wheel)
+        inputs, configuration = tmp_path / "inputs", tmp_path / "configuration"
+        files.write_text(inputs / name_of(entry), wheel.decode())
+        job = {
+            "requirements": [],
+            "wheel": {"name": "ours-1-py3-none-any.whl", "object": name_of(entry)},
+        }
+        files.write_json(configuration / "job.json", job)
+        installed: list[tuple[str, ...]] = []
+        monkeypatch.setattr(start, "pip", lambda *given, say: installed.append(given))
+        monkeypatch.setattr(os, "execv", lambda *given: installed.append(("run",)))
+        monkeypatch.setenv("SM_CHANNEL_CONFIGURATION", str(configuration))
+        monkeypatch.setenv("SM_CHANNEL_INPUTS", str(inputs))
+        monkeypatch.setenv("SM_OUTPUT_FAILURE", str(tmp_path / "failure"))
+        monkeypatch.setenv(start.DIGEST, files.sha256(configuration / "job.json"))
+        return installed
+
+    def test_installs_the_library_and_goes_on(self, started):
+        start.main()
+        assert [each[0] for each in started] == ["--no-index", "run"]
+
+    @pytest.mark.parametrize("name", ["configuration/job.json", "inputs/*/*"])
+    def test_refuses_what_is_not_as_it_was_sent(self, started, tmp_path, name):
+        (path,) = tmp_path.glob(name)
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content.replace(b"w", b"W", 1))
+        with pytest.raises(SystemExit, match="1"):
+            start.main()
+        assert started == []
+        assert "To fix this: run `dvc repro` again" in (tmp_path / "failure").read_text()
+
+    def test_refuses_a_request_that_names_no_job(self, started, monkeypatch):
+        monkeypatch.delenv(start.DIGEST)
+        with pytest.raises(SystemExit, match="1"):
+            start.main()
+        assert started == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from jobs_elsewhere import MADE, Place
@@ -15,15 +18,19 @@ from renate_stages.errors import (
     InvalidParamsError,
     MissingExtraError,
     MissingFileError,
+    OversizedFileError,
     RemoteJobFailedError,
     RemoteJobStoppedError,
 )
 from renate_stages.hashes import Hashes
 from renate_stages.params import Params
-from renate_stages.remote import elsewhere, retries
+from renate_stages.remote import elsewhere, results, retries, services
 from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
-from renate_stages.remote.job import OUTPUTS, Job
+from renate_stages.remote.container.start import BEGIN
+from renate_stages.remote.job import FAILURE, OUTPUTS, Job
+from renate_stages.remote.objects import name_of
+from renate_stages.tracking import RunIdentity
 
 
 def train(project, place, say=lambda line: None) -> None:
@@ -68,10 +75,12 @@ def test_inputs_travel_once_and_then_only_those_that_changed(ready, place):
 def test_what_a_job_is_told_names_every_input_by_its_content(ready, place):
     train(ready, place)
     (own,) = (place.bucket / "jobs").iterdir()
-    told = json.loads((own / "configuration" / "job.json").read_text())
+    described = own / "configuration" / place.digests[0] / "job.json"
+    assert files.sha256(described) == place.digests[0], "the request anchors what the job is told"
+    told = json.loads(described.read_text())
     for name in ("renate_config.py", "params.yaml", "tuned.yaml", "work/tuning/search.json"):
         assert told["files"][name] == files.entry_of((ready.root / name).read_bytes())
-    manifest = json.loads((own / "inputs.manifest").read_text())
+    manifest = json.loads((own / "inputs" / f"{place.digests[0]}.manifest").read_text())
     assert manifest[0] == {"prefix": f"{place.bucket}/objects/"}
     for name in manifest[1:]:
         assert files.sha256(place.bucket / "objects" / name) == name.replace("/", "")
@@ -170,13 +179,23 @@ def test_a_result_whose_bytes_are_others_is_refused_and_changes_nothing(ready, p
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda made: made | {"../params.yaml": made["state/state.json"]}, "does not write"),
-        (lambda made: made | {"state/../params.yaml": made["state/state.json"]}, "does not write"),
+        (lambda made: made | {"../params.yaml": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"state/../params.yaml": made["state/state.json"]}, "relative path"),
         (lambda made: made | {"renate_config.py": made["state/state.json"]}, "does not write"),
-        (lambda made: made | {"state/state.json": {"sha256": 7}}, "its entry of"),
+        (lambda made: made | {"state/./a": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"/state/a": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"state/a\x1b[2J": made["state/state.json"]}, "relative path"),
+        (lambda made: made | {"state/state.json/a": made["state/state.json"]}, "as a file"),
+        (lambda made: made | {"state": made["state/state.json"]}, "'state' as a file"),
+        (lambda made: made | {"state/state.json": {"sha256": 7, "size": 1}}, "sha256"),
+        (lambda made: made | {"state/state.json": {"sha256": "0" * 63, "size": 1}}, "sha256"),
+        (lambda made: made | {"state/state.json": {"sha256": "../" * 21 + "a", "size": 1}}, "sha"),
+        (lambda made: made | {"state/state.json": {"sha256": "0" * 64, "size": -1}}, "size"),
+        (lambda made: made | {"state/state.json": {"sha256": "0" * 64, "size": 1, "do": 1}}, "do"),
         (lambda made: {n: e for n, e in made.items() if n != "metrics/update.json"}, "it lacks"),
-        (lambda made: [], "it lists no files"),
-        (lambda made: None, "it lists no files"),
+        (lambda made: {n: made[n] for n in ("metrics/update.json", "plots/classes.csv")}, "state"),
+        (lambda made: [], "files: Input should be"),
+        (lambda made: None, "files: Input should be"),
     ],
 )
 def test_a_list_of_results_that_cannot_be_is_refused(ready, place, change, said):
@@ -229,3 +248,151 @@ def test_a_backend_that_lacks_something_is_refused_before_data_is_prepared(
         cli.main()
     assert "remote.sagemaker.image_uri" in capsys.readouterr().err
     assert snapshot(ready) == before
+
+
+def fails(place: Place, **told) -> None:
+    place.states = [JobState("", "failed", "Failed", "AlgorithmError: exit code: 1")]
+    place.failure = {"exit_code": 1, "lines": ["once"], **told}
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"exit_code": 0}, "exit_code"),
+        ({"exit_code": "1"}, "exit_code"),
+        ({"lines": ["x" * 3000]}, "lines"),
+        ({"lines": ["x"] * 300}, "lines"),
+        ({"damaged": ["../../x"]}, "damaged"),
+        ({"run": "rm"}, "run: Extra inputs"),
+    ],
+)
+def test_a_failure_that_no_job_writes_is_not_repeated(ready, place, told, said):
+    fails(place, **told)
+    before = snapshot(ready)
+    with pytest.raises(RemoteJobFailedError, match="AlgorithmError: exit code: 1") as caught:
+        train(ready, place)
+    assert "it is not what a job writes" in str(caught.value) and said in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert snapshot(ready) == before
+
+
+def test_what_a_job_printed_does_nothing_to_a_terminal(ready, place):
+    fails(place, lines=["\x1b[2Jno \x1b]0;owned\x07http://me:secret@host"])
+    place.lines = [BEGIN, "\x1b[31mepoch 1\x1b[0m http://me:secret@host/x"]
+    said: list[str] = []
+    with pytest.raises(RemoteJobFailedError) as caught:
+        train(ready, place, said.append)
+    assert "  | no http://***@host\n" in str(caught.value)
+    assert "epoch 1 http://***@host/x" in said
+
+
+@pytest.mark.parametrize("name", [OUTPUTS, FAILURE])
+def test_a_file_of_any_size_is_not_read_into_memory(ready, place, name):
+    train(ready, place)
+    folder = outputs_of(place).parent
+    if name == FAILURE:
+        outputs_of(place).unlink()
+        fails(place)
+    place.finish = lambda folder, job: None
+    with (folder / name).open("wb") as stream:
+        stream.truncate(10 * 2**30)  # sparse: it takes no room here
+    error = OversizedFileError if name == OUTPUTS else RemoteJobFailedError
+    with pytest.raises(error, match=f"{name} has at least 10737418240 bytes; expected at most"):
+        train(ready, place)
+
+
+def test_an_object_with_other_bytes_is_sent_again_before_a_job_is_paid_for(ready, place):
+    train(ready, place)
+    outputs_of(place).unlink()
+    entry = files.entry_of(ready.params.read_bytes())
+    object_ = place.bucket / "objects" / name_of(entry)
+    object_.write_bytes(b"x" * entry["size"])
+    train(ready, place)
+    assert files.sha256(object_) == entry["sha256"]
+
+
+def test_what_a_job_reports_as_damaged_is_sent_again_though_the_service_proves_nothing(
+    ready, place, monkeypatch
+):
+    monkeypatch.setattr(services.Folder, "agrees", lambda *_: None)  # as with objects under KMS
+    names = [name_of(files.entry_of(path.read_bytes())) for path in (ready.params, ready.tuned)]
+    fails(place, damaged=[names[0]])
+    with pytest.raises(RemoteJobFailedError):
+        train(ready, place)
+    for name in names:
+        content = (place.bucket / "objects" / name).read_bytes()
+        (place.bucket / "objects" / name).write_bytes(b"x" * len(content))
+    place.failure, place.states = None, [JobState("", "completed", "Completed")]
+    train(ready, place)
+    whole = [
+        files.sha256(place.bucket / "objects" / name) == name.replace("/", "") for name in names
+    ]
+    assert whole == [True, False], "of the other, the job would report it"
+
+
+def test_a_result_that_lies_here_but_was_changed_is_fetched(ready, place):
+    shard = "memory/00001-00.inputs.npy"
+
+    def change(folder: str, job: str) -> None:
+        Place.finish(place, folder, job)
+        (ready.parent / shard).unlink()
+        (ready.parent / shard).write_bytes(b"another")
+
+    place.finish = change
+    train(ready, place)
+    assert (ready.state / shard).read_bytes() == b"a shard"
+
+
+def test_a_result_of_another_size_is_not_fetched(ready, place):
+    train(ready, place)
+    entry = json.loads(outputs_of(place).read_text())["files"]["state/state.json"]
+    with (place.bucket / "objects" / name_of(entry)).open("wb") as stream:
+        stream.truncate(10 * 2**30)
+    before = snapshot(ready)
+    with pytest.raises(DamagedOutputError, match=r"has 10737418240 bytes; expected 10 bytes"):
+        train(ready, place)
+    assert snapshot(ready) == before
+
+
+def test_a_folder_is_not_replaced_by_a_file(ready, place):
+    ready.state.mkdir()
+    (ready.state / "state.json").write_text("{}")
+    place.made = {**{n: c for n, c in MADE.items() if not n.startswith("state/")}, "state": b"x"}
+    before = snapshot(ready)
+    with pytest.raises(DamagedOutputError, match="'state' is a file"):
+        train(ready, place)
+    assert snapshot(ready) == before
+
+
+def test_a_forged_recording_leaks_nothing_and_the_results_are_used(
+    ready, place, monkeypatch, capsys, tmp_path
+):
+    """Somebody writes to the bucket: no local file is logged, and no other server is asked."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    edit_params(ready, tracking__enabled=True)
+    key = "ab" * 32
+    monkeypatch.setattr(results, "identity_of", lambda *_: RunIdentity("digits", "update-1", key))
+    lines = [
+        {"do": "open", "key": key, "at": 1, "store": {"uri": "http://127.0.0.1:9"}},
+        {"do": "open", "key": key, "at": 1},
+        {"do": "artifact", "path": str(ready.user_config), "folder": None, "at": 2},
+        {"do": "artifact", "path": "renate_config.py", "folder": None, "at": 2},
+        {"do": "_make_database", "database": str(tmp_path / "made"), "at": 2},
+        {"do": "tags", "values": {"renate.state": "cd" * 32}, "at": 3},
+        {"do": "metrics", "values": {"loss": 0.5}, "step": 1, "timestamp": 4, "at": 4},
+        {"do": "close", "status": "FINISHED", "error": None, "at": 5},
+    ]
+    place.tracked = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    train(ready, place)
+    assert (ready.state / "state.json").read_bytes() == MADE["state/state.json"]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "5 of 8 records of the job were refused" in warning
+    assert "record 1: open.store: Extra inputs are not permitted" in warning
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as store:
+        ((status, folder),) = store.execute("select status, artifact_uri from runs").fetchall()
+        assert store.execute("select key, value from metrics").fetchall() == [("loss", 0.5)]
+        tags = dict(store.execute("select key, value from tags").fetchall())
+    assert status == "FINISHED" and tags["renate.state"] == files.sha256(ready.state / "state.json")
+    artifacts = Path(folder.removeprefix("file://"))
+    assert not artifacts.exists() or not list(artifacts.rglob("*"))
+    assert not (tmp_path / "made").exists()

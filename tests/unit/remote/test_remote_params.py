@@ -80,6 +80,13 @@ def test_what_cannot_be_is_refused(sagemaker, said):
         parsed(sagemaker=sagemaker)
 
 
+@pytest.mark.parametrize("url", ["s3://KEY:S3CRET/x@bucket/a", "s3://bucket/a?token=S3CRET"])
+def test_an_address_with_a_secret_is_refused_and_not_shown(url):
+    with pytest.raises(InvalidParamsError, match="without user name, password and query") as caught:
+        parsed(url=url)
+    assert "S3CRET" not in str(caught.value)
+
+
 def test_a_project_without_the_block_stays_as_it_was(project):
     edit_params(project, seed=1)
     assert Params.load(project.params).remote.backend == "local"

@@ -431,3 +431,92 @@ class TestProgress:
     def test_bytes_are_readable(self):
         shown = [readable(size) for size in (0, 999, 1500, 2_500_000, 3e12)]
         assert shown == ["0 bytes", "999 bytes", "1.5 kB", "2.5 MB", "3000.0 GB"]
+
+
+class TestReading:
+    def test_is_up_to_a_size(self, storage):
+        storage.write("a", b"abc")
+        storage.write("empty", b"")
+        assert storage.read("a", 3) == b"abc" and storage.read("empty", 0) == b""
+        with pytest.raises(errors.OversizedFileError, match="at least 3 bytes; expected at most 2"):
+            storage.read("a", 2)
+
+    def test_fetches_no_more_of_a_file_that_grows_meanwhile(self, monkeypatch):
+        storage = Storage.at("memory://b")
+        storage.write("a", b"x" * 10_000)
+        ask = services.Service.ask
+        monkeypatch.setattr(
+            services.Service, "ask", lambda self, path: {**ask(self, path), "size": 3}
+        )
+        fetched: list[int] = []
+        cat = MemoryFileSystem.cat_file
+
+        def counted(self, *given, **named):
+            content = cat(self, *given, **named)
+            fetched.append(len(content))
+            return content
+
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+        with pytest.raises(errors.OversizedFileError):
+            storage.read("a", 4)
+        assert fetched == [5]
+
+
+class TestTheSame:
+    """What is there with other bytes is not there; where a service tells nothing, it may be."""
+
+    def test_is_asked_of_single_folders(self, storage, paths):
+        storage.put(paths)
+        storage.write("a", b"xyz")
+        names = {name: path for name, path in paths.items() if "/" in name}
+        assert storage.same(names, ["deep/"], ()) == {"deep/er/b"}
+        assert storage.same(paths, [""], ()) == {"deep/er/b", "empty"}
+
+    def test_counts_by_size_where_nothing_is_told_unless_it_is_doubted(self, paths, monkeypatch):
+        storage = Storage.at("memory://b")
+        storage.put(paths)
+        storage.write("a", b"xyz")
+        monkeypatch.setattr(services.Service, "agrees", lambda *_: None)
+        assert storage.same(paths, [""], ()) == set(paths)
+        assert storage.same(paths, [""], ["a"]) == set(paths) - {"a"}
+        assert storage.same(paths) == set()
+
+    def test_asks_how_an_object_is_encrypted_before_it_is_taken_for_another(self, tmp_path):
+        """A list of S3 has the ETag alone, which KMS makes of something else than the content."""
+        (tmp_path / "a").write_bytes(b"abc")
+        other = f'"{"0" * 32}"'
+        for encryption, expected in (({"ServerSideEncryption": "aws:kms"}, {"a"}), ({}, set())):
+            s3 = AnsweringS3(ETag=other, ContentLength=3, **encryption)
+            listed = {"b/a": {"size": 3, "type": "file", "ETag": other}}
+            s3.find = lambda path, listed=listed, **_: listed
+            s3.invalidate_cache = lambda: None
+            storage = Storage("s3://b", services.S3(s3), "b")
+            assert storage.same({"a": tmp_path / "a"}, [""], ()) == expected
+            assert s3.asked == ["head_object"]
+
+
+def test_a_file_that_the_service_itself_has_so_is_not_fetched_again_and_again(
+    tmp_path, monkeypatch, paths
+):
+    storage = Storage.at("memory://b")
+    storage.write("a", b"xyz")
+    calls = flaky(monkeypatch, "get_file")
+    with pytest.raises(errors.DamagedTransferError, match="SHA-256 differs"):
+        storage.get({"a": tmp_path / "back"}, entries_of(paths))
+    assert len(calls) == 1
+
+
+def test_data_without_a_known_hash_is_compared_with_what_the_service_has(tmp_path, monkeypatch):
+    storage = Storage.at("memory://b")
+    storage.write("a", b"abc")
+    whole, times = MemoryFileSystem.get_file, []
+
+    def get(self, path, local, **kwargs):
+        times.append(path)
+        whole(self, path, local, **kwargs)
+        if len(times) < 3:
+            Path(local).write_bytes(b"xyz")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get)
+    storage.get({"a": tmp_path / "a"}, storage.versions())
+    assert (tmp_path / "a").read_bytes() == b"abc" and len(times) == 3

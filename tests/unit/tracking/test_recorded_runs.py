@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from renate_stages import tracking
-from renate_stages.tracking import TrialRun, new_run, recorded, replay, replaying
+from renate_stages.tracking import TrialRun, new_run, records, replay, replaying, writer
 
 pytestmark = pytest.mark.usefixtures("in_process")
 TRIAL = TrialRun(
     0, {"lr": "0.1"}, {1: {"loss": 2.0}}, {"trial.status": "completed"}, "FINISHED", 5, 9
 )
+COMPLETE = {"renate.state": "abc"}
 
 
 @pytest.fixture
@@ -26,13 +30,32 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def replayed(project, elsewhere, monkeypatch, in_process):
+def replayed(project, identity, elsewhere, monkeypatch, in_process):
     from renate_stages.tracking import runs
 
-    def act(**tags: str) -> None:
-        monkeypatch.delenv(tracking.FILE_VARIABLE)
+    def act(
+        tags: dict[str, str] | None = None,
+        outputs: dict[str, Path] | None = None,
+        complete: dict[str, str] | None = COMPLETE,
+    ) -> None:
+        monkeypatch.delenv(tracking.FILE_VARIABLE, raising=False)
         monkeypatch.setattr(replaying, "SideProcess", runs.SideProcess)
-        replay(project, recorded(elsewhere), tags)
+        of_here = replace(identity, tags={**identity.tags, **(tags or {})})
+        replay(project, elsewhere, lambda key: of_here, outputs=outputs, complete=complete)
+
+    return act
+
+
+@pytest.fixture
+def forged(identity, elsewhere):
+    """Writes a recording as somebody may who writes to the bucket."""
+
+    def act(*lines: Any) -> None:
+        opened = {"do": "open", "key": identity.key, "at": 1000}
+        closed = {"do": "close", "status": "FINISHED", "error": None, "at": 2000}
+        texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
+        whole = [json.dumps(opened), *texts, json.dumps(closed)]
+        elsewhere.write_text("".join(f"{line}\n" for line in whole))
 
     return act
 
@@ -49,13 +72,13 @@ def test_a_run_is_logged_with_all_that_was_recorded(project, identity, store, el
     with new_run(project, identity) as tracker:
         tracker.log_parameters({"learner": {"alpha": 0.5}})
         tracker.log_metrics({"loss": 1.0}, step=1)
-        tracker.log_metrics({"loss": 0.5}, step=2)
-        tracker.set_tags({"renate.state": "abc"})
+        tracker.log_metrics({"loss": 0.5, "odd": float("nan")}, step=2)
+        tracker.set_tags({"tuning.repeatable": True})
         tracker.log_trial(TRIAL)
         tracker.set_trial_tags(0, {"trial.best": "true"})
     time.sleep(0.05)
     ended = int(time.time() * 1000)
-    replayed(**{"git.commit": "c0ffee", "remote.job": "renate-train-1"})
+    replayed({"git.commit": "c0ffee", "remote.job": "renate-train-1"})
 
     run, trial = sorted(store.runs(), key=lambda run: "mlflow.parentRunId" in run.data.tags)
     assert run.info.status == "FINISHED"
@@ -67,6 +90,7 @@ def test_a_run_is_logged_with_all_that_was_recorded(project, identity, store, el
         "renate.state": "abc",
         "renate.key": identity.key,
         "renate.complete": "true",
+        "tuning.repeatable": "True",
         "update.number": "3",
         "git.commit": "c0ffee",
         "mlflow.source.git.commit": "c0ffee",
@@ -77,27 +101,37 @@ def test_a_run_is_logged_with_all_that_was_recorded(project, identity, store, el
     assert trial.data.tags["trial.best"] == "true"
 
 
-def test_who_runs_the_container_is_not_the_user(project, identity, store, elsewhere, replayed):
-    elsewhere.write_text("")
-    with new_run(project, identity):
-        pass
-    lines = [json.loads(line) for line in elsewhere.read_text().splitlines()]
-    lines[0]["tags"]["mlflow.user"] = "of the container"
-    elsewhere.write_text("\n".join(map(json.dumps, lines)))
-    replayed()
-    assert store.run().data.tags["mlflow.user"] != "of the container"
+def test_a_recording_names_no_store_and_no_state(project, identity, elsewhere, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org")
+    with new_run(project, identity) as tracker:
+        tracker.set_tags({"renate.state": "abc", "dvc.state.md5": "def"})
+    text = elsewhere.read_text()
+    assert [json.loads(line)["do"] for line in text.splitlines()] == ["open", "close"]
+    for word in ("secret", "example.org", "mlflow", "renate.", "dvc."):
+        assert word not in text
 
 
 def test_a_failure_there_is_a_failed_run_here(project, identity, store, elsewhere, replayed):
     with pytest.raises(ValueError, match="no"), new_run(project, identity):
         raise ValueError("no")
-    replayed()
+    replayed(complete=None)
     assert store.run().info.status == "FAILED"
     assert store.run().data.tags["renate.error"] == "ValueError: no"
+    assert "renate.complete" not in store.run().data.tags
+
+
+def test_a_run_that_says_it_finished_is_failed_where_its_results_are_not_here(
+    project, identity, store, elsewhere, replayed
+):
+    with new_run(project, identity):
+        pass
+    replayed(complete=None)
+    assert store.run().info.status == "FAILED"
+    assert "renate.complete" not in store.run().data.tags
 
 
 def test_a_stage_that_was_killed_there_is_a_killed_run_here(
-    project, identity, store, elsewhere, replayed
+    project, identity, store, elsewhere, replayed, capsys
 ):
     with new_run(project, identity) as tracker:
         tracker.log_metrics({"loss": 1.0})
@@ -106,6 +140,7 @@ def test_a_stage_that_was_killed_there_is_a_killed_run_here(
     replayed()
     assert store.run().info.status == "KILLED"
     assert store.run().data.metrics == {"loss": 1.0}
+    assert capsys.readouterr().err == "", "what is cut off is not refused"
 
 
 def test_attempts_are_counted_here(project, identity, store, elsewhere, replayed, monkeypatch):
@@ -119,6 +154,155 @@ def test_attempts_are_counted_here(project, identity, store, elsewhere, replayed
     assert [run.data.tags["renate.attempt"] for run in store.runs()] == ["1", "2"]
 
 
-def test_without_a_recording_nothing_is_logged(project, store, elsewhere, replayed):
+VALID = {"do": "metrics", "values": {"loss": 1.0}, "step": 1, "timestamp": 1500, "at": 1500}
+STORE = {"uri": "http://evil", "database": None, "lock": "/tmp/lock", "artifact_location": None}
+TRIAL_RECORD = {
+    "do": "trial",
+    "number": 0,
+    "parameters": {},
+    "points": {"1": {"loss": 2.0}},
+    "tags": {"trial.status": "completed"},
+    "status": "FINISHED",
+    "started": 5,
+    "ended": 9,
+    "at": 1500,
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"do": "_make_database", "database": "/etc/cron.d/x", "at": 1}, "does not match any of"),
+        ({"do": "__class__", "at": 1}, "does not match any of"),
+        ({"do": "publish", "store": STORE, "at": 1}, "does not match any of"),
+        ({"at": 1}, "do"),
+        ("[]", "object"),
+        ("not JSON", "JSON"),
+        ("[" * 100_000, "JSON"),
+        ({"do": "tags", "values": {"mlflow.note.content": "![](http://evil)"}, "at": 1}, "note"),
+        ({"do": "tags", "values": {"renate.complete": "true"}, "at": 1}, "renate.complete"),
+        ({"do": "tags", "values": {"renate.state": "ab" * 32}, "at": 1}, "renate.state"),
+        ({"do": "artifact", "path": "/etc/passwd", "folder": None, "at": 1}, "artifact.path"),
+        ({"do": "artifact", "path": "state/../../x", "folder": None, "at": 1}, "artifact.path"),
+        ({"do": "artifact", "path": "renate_config.py", "folder": None, "at": 1}, "no output"),
+        ({"do": "artifact", "path": "state/a", "folder": "../..", "at": 1}, "artifact.folder"),
+        ({**VALID, "store": STORE}, "metrics.store"),
+        ({**VALID, "values": {"loss": "1.0"}}, "metrics.values"),
+        ({**VALID, "values": {"../loss": 1.0}}, "without empty parts"),
+        ({**VALID, "values": {"x" * 251: 1.0}}, "250 characters"),
+        ({**VALID, "values": {"a\x1b[2J": 1.0}}, "metrics.values"),
+        ({**VALID, "values": {str(n): 1.0 for n in range(records.VALUES + 1)}}, "10000 items"),
+        ({**VALID, "step": 2**60}, "metrics.step"),
+        ({**VALID, "step": 1.5}, "metrics.step"),
+        ({**VALID, "timestamp": -1}, "metrics.timestamp"),
+        ({"do": "parameters", "values": {"a": "x" * 1_000_001}, "at": 1}, "1000000 characters"),
+        ({**TRIAL_RECORD, "tags": {"mlflow.parentRunId": "a"}}, "parentRunId"),
+        ({**TRIAL_RECORD, "number": -1}, "trial.number"),
+        ({**TRIAL_RECORD, "status": "RUNNING"}, "trial.status"),
+        ({"do": "trial_tags", "number": 7, "values": {}, "at": 1}, "there is no trial 7"),
+        ({"do": "open", "key": "ab" * 32, "at": 1}, "a run is open already"),
+    ],
+)
+def test_what_a_job_may_not_say_is_refused_by_name_and_the_rest_is_logged(
+    project, store, replayed, forged, capsys, record, said
+):
+    before = {path for path in project.rglob("*") if path.is_file()}
+    output = project / "state" / "a"
+    output.parent.mkdir()
+    output.write_text("of the job")
+    forged(VALID, record)
+    replayed(outputs={"state/a": output})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: 1 of 4 records of the job were refused")
+    assert "record 3: " in line and said in line and "\x1b" not in line and len(line) < 600
+    run = store.run()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"loss": 1.0}
+    after = {path for path in project.rglob("*") if path.is_file()}
+    assert after - before <= {output, project / ".renate" / "mlflow.lock"}
+
+
+@pytest.mark.parametrize("key", ["cd" * 32, "ab' or 1=1", "ab", 7])
+def test_a_run_of_another_update_is_refused(
+    project, identity, store, replayed, forged, elsewhere, capsys, key
+):
+    forged(VALID)
+    lines = elsewhere.read_text().splitlines()
+    lines[0] = json.dumps({"do": "open", "key": key, "at": 1000})
+    elsewhere.write_text("".join(f"{line}\n" for line in lines))
     replayed()
     assert store.runs() == []
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "3 of 3 records" in said and "open.key" in said
+
+
+def test_a_line_without_end_is_not_read(project, store, replayed, forged, capsys, monkeypatch):
+    monkeypatch.setattr(records, "LINE_BYTES", 1000)
+    forged(VALID, {**VALID, "values": {"a": 1.0, "b" * 2000: 2.0}}, VALID)
+    replayed()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "record 3: the recording is longer than accepted" in said
+    assert store.run().info.status == "KILLED", "its end was not read"
+
+
+def test_records_without_end_are_not_read(project, store, replayed, forged, capsys, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", 10)
+    forged(*[VALID] * 100)
+    replayed()
+    assert "record 11: the recording is longer" in capsys.readouterr().err
+
+
+def test_only_verified_outputs_become_artifacts(project, store, replayed, forged, capsys):
+    folder = project / "state"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a").write_text("of the job")
+    (folder / "beside").write_text("not listed")
+    (folder / "link").symlink_to("/etc/passwd")
+    outputs = {"state/deep/a": folder / "deep" / "a", "other/link": folder / "link"}
+    forged(
+        {"do": "artifact", "path": "state", "folder": "results", "at": 1500},
+        {"do": "artifact", "path": "other", "folder": None, "at": 1500},
+    )
+    replayed(outputs=outputs)
+    assert "'other/link' is not a regular file" in capsys.readouterr().err
+    run = store.run()
+    found = store.client.list_artifacts(run.info.run_id, "results/deep")
+    assert [each.path for each in found] == ["results/deep/a"]
+    assert [each.path for each in store.client.list_artifacts(run.info.run_id)] == ["results"]
+
+
+def test_an_artifact_is_recorded_as_a_path_of_the_project(project, identity, elsewhere, capsys):
+    (project / "plots").mkdir()
+    with new_run(project, identity) as tracker:
+        tracker.log_artifact(project / "plots", "plots")
+        tracker.log_artifact(project.parent / "elsewhere.txt")
+    lines = [json.loads(line) for line in elsewhere.read_text().splitlines()]
+    assert [each.get("path") for each in lines] == [None, "plots", None]
+    assert "elsewhere.txt is not in the project" in capsys.readouterr().err
+
+
+def test_a_search_of_hundreds_of_trials_with_thousands_of_points_is_accepted():
+    """500 trials of 5,000 points: each fits, and all of them."""
+    points = {
+        str(step): {f"metric_{n}": 0.123456789012345 for n in range(10)} for step in range(500)
+    }
+    line = json.dumps({**TRIAL_RECORD, "points": points}).encode()
+    assert records.parse(line).points[499]["metric_9"] == 0.123456789012345
+    assert len(line) < records.LINE_BYTES and 500 * len(line) < records.RECORDING_BYTES
+
+
+@pytest.mark.parametrize("verb", ["_start", "follow", "__init__", "client", "", None, "Open"])
+def test_a_writer_carries_out_nothing_but_its_verbs(verb):
+    answers = []
+    command = {"do": verb} if verb is not None else {}
+    writer.Writer(answers.append).carry_out(command)
+    (answer,) = answers
+    assert re.search(r"expected one of open, parameters, metrics, .*close$", answer["problem"])
+
+
+def test_a_registrar_carries_out_nothing_but_its_verbs():
+    from renate_stages.tracking.registrar import Registrar
+
+    answers = []
+    Registrar(answers.append).carry_out({"do": "_make_model", "name": "a", "description": "b"})
+    assert "publish, version, alias, point" in answers[0]["problem"]

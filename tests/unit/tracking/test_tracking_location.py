@@ -6,7 +6,7 @@ import pytest
 
 from renate_stages.errors import TrackingUriError
 from renate_stages.tracking import tracking_uri
-from renate_stages.tracking.location import hide_password, store_of
+from renate_stages.tracking.location import store_of
 
 
 def test_default_is_a_database_in_the_project(tmp_path):
@@ -47,6 +47,7 @@ def test_other_stores_are_kept_as_given(tmp_path, monkeypatch, uri, keeps_artifa
     [
         ("file:///tmp/mlruns", "is a folder"),
         ("./mlruns", "is a folder"),
+        ("http://[::1/secret", "is not an address"),
         ("sqlite://", "is kept in memory"),
         ("sqlite:///a%20b/mlflow.db", "has '%' or"),
         ("postgres://user:secret@host/runs", "has the scheme 'postgres'"),
@@ -58,7 +59,7 @@ def test_what_mlflow_cannot_use_is_refused(tmp_path, monkeypatch, uri, reason):
         tracking_uri(tmp_path)
     assert reason in str(raised.value)
     assert "unset it" in str(raised.value)
-    assert "secret" not in str(raised.value)
+    assert "secret@" not in str(raised.value) and ":secret" not in str(raised.value)
 
 
 def test_folder_that_the_user_insists_on_is_allowed(tmp_path, monkeypatch):
@@ -72,9 +73,12 @@ def test_artifact_location_is_a_file_uri_below_mlartifacts(tmp_path):
     assert location == (tmp_path / "mlartifacts" / "-my-digits").as_uri()
 
 
-def test_passwords_are_hidden():
-    assert hide_password("at http://me:pw@host/x?") == "at http://***@host/x?"
-    assert hide_password("mail me@host") == "mail me@host"
+def test_the_shown_address_has_no_secrets(tmp_path, monkeypatch):
+    uri = "postgresql://me:my p/a@ss@host/runs?password=other&sslmode=require"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    store = store_of(tmp_path)
+    assert store.uri == uri
+    assert store.shown == "postgresql://***@host/runs?password=***&sslmode=require"
 
 
 def test_emptiness_is_known_without_mlflow(tmp_path: Path, monkeypatch):

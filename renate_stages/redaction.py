@@ -1,0 +1,103 @@
+"""Make text from outside fit to print: URLs without secrets, lines without control characters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from urllib.parse import unquote_plus, urlsplit
+
+HIDDEN = "***"
+QUERY_SHOWN = frozenset(
+    {"charset", "driver", "region", "sslmode", "timeout", "versionId", "workflowType"}
+)
+"""Names in a URL's query whose values are shown; any other value may be a token or a signature."""
+OBJECT_STORES = frozenset({"file", "gcs", "gs", "models", "runs", "s3", "s3a"})
+"""Schemes whose paths may contain '@': without a colon before it, it ends no user name."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_AUTHORITY = re.compile(r"[^/?#\s]*")
+_TOKEN = re.compile(r"[^\s\"'<>`]*")
+_PUNCTUATION = ").,;:'\"`>}!"
+_SEQUENCE = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text in which no URL shows a user name, a password or a value of its query.
+
+    Where it is unclear what belongs to a password, as with one that contains spaces or '/', more is
+    hidden rather than less: all up to the last '@' of the line, or to the next URL.
+
+    Args:
+        text: An address, or any text with addresses in it.
+    """
+    found = list(_SCHEME.finditer(text))
+    if not found:
+        return text
+    pieces = [text[: found[0].start()]]
+    ends = [*(each.start() for each in found[1:]), len(text)]
+    for match, end in zip(found, ends, strict=True):
+        line, newline, below = text[match.end() : end].partition("\n")
+        without = _without_query(_without_user(match[1].lower(), line))
+        pieces += [match.group(), without, newline, below]
+    return "".join(pieces)
+
+
+def _without_user(scheme: str, line: str) -> str:
+    """Hide the user name and the password of a URL, given what follows its '://'."""
+    authority = _AUTHORITY.match(line)[0]  # type: ignore[index] - it matches an empty text too
+    token = _TOKEN.match(line)[0]  # type: ignore[index]
+    colon = ":" in authority.rstrip(_PUNCTUATION)
+    if "@" in authority or not _is_host(authority):
+        end = line.rfind("@")
+        if end < 0:  # a password, and the host is cut off
+            return f"{authority.partition(':')[0]}:{HIDDEN}{line[len(authority) :]}"
+    elif colon and authority[-1:].isdigit() and line[len(authority) :][:1].isspace():
+        end = line.rfind("@")  # a password that begins with digits and contains a space
+    elif colon or scheme not in OBJECT_STORES:
+        end = token.rfind("@")
+    else:
+        end = -1
+    return line if end < 0 else f"{HIDDEN}@{line[end + 1 :]}"
+
+
+def _is_host(authority: str) -> bool:
+    """Return whether this can be a host, perhaps with a port, without a user name."""
+    try:
+        _ = urlsplit(f"any://{authority.rstrip(_PUNCTUATION)}").port
+    except ValueError:  # no port, or a bracket that is not closed
+        return False
+    return True
+
+
+def _without_query(line: str) -> str:
+    """Hide the values in the query and the fragment of the URL that a line begins with."""
+    token = _TOKEN.match(line)[0]  # type: ignore[index]
+    place = re.search(r"[?&#]", token)  # '&': of a URL that was itself in a query
+    if place is None:
+        return line
+    shown = [token[: place.start()]]
+    for mark, part in re.findall(r"([?&#])([^?&#]*)", token[place.start() :]):
+        name, is_pair, _ = part.partition("=")
+        if is_pair and unquote_plus(name) not in QUERY_SHOWN:
+            part = f"{name}={HIDDEN}"
+        elif not is_pair and mark != "#" and part.strip(_PUNCTUATION):
+            part = HIDDEN
+        shown.append(mark + part)
+    return "".join(shown) + line[len(token) :]
+
+
+def printable(line: str) -> str:
+    """Return a line without what a terminal would obey: control characters and their sequences.
+
+    Of a line that was overwritten with carriage returns, as a progress bar's, the last form stays.
+    """
+    last = _SEQUENCE.sub("", line).rstrip("\r\n").rpartition("\r")[2]
+    return "".join(c for c in last if c == "\t" or unicodedata.category(c) not in _CONTROL)
+
+
+_CONTROL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def shown(text: str) -> str:
+    """Return a text as a user may see it: without secrets in URLs, each line `printable`."""
+    return "\n".join(map(printable, hide_secrets(text).split("\n")))

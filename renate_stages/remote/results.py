@@ -1,0 +1,189 @@
+"""What a job has made: fetched, verified, put in place, and logged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from renate_stages import files, tracking
+from renate_stages.errors import (
+    DamagedOutputError,
+    DamagedTransferError,
+    OversizedFileError,
+    RemoteJobFailedError,
+    RemoteJobStoppedError,
+    RenateStagesError,
+)
+from renate_stages.files import Entry
+from renate_stages.inputs import inputs_key, read_tuned
+from renate_stages.params import Params
+from renate_stages.prepared import PreparedData
+from renate_stages.project import Project
+from renate_stages.remote.backend import Backend, JobState
+from renate_stages.remote.job import FAILURE, OUTPUTS, Job
+from renate_stages.remote.messages import (
+    MESSAGE_BYTES,
+    Failure,
+    M,
+    Outputs,
+    parse,
+    recording_in,
+)
+from renate_stages.remote.objects import ObjectStore
+from renate_stages.remote.storage import Storage
+from renate_stages.run_identity import run_identity, search_identity
+from renate_stages.state import MANIFEST, State
+
+SHOWN = 15  # last lines of a failed stage that the error repeats
+
+
+def fetch(
+    project: Project,
+    params: Params,
+    job: Job,
+    own: Storage,
+    objects: ObjectStore,
+    say: Callable[[str], None],
+) -> None:
+    """Bring what a job has made, check all of it, and only then put it in place."""
+    told = read(own, OUTPUTS, Outputs)
+    made = {name: entry.model_dump() for name, entry in told.files.items()}
+    here = {entry["sha256"]: project.root / name for name, entry in job.files.items()}
+    _check(own.url_of(OUTPUTS), made, project, job)
+    with project.empty_scratch("fetched") as scratch:
+        wanted = {scratch / name: entry for name, entry in made.items()}
+        try:
+            came = objects.download(wanted, here, f"results of {job.stage}")
+        except (DamagedTransferError, DamagedOutputError) as error:
+            problem = f"of what it lists, {str(error).splitlines()[0].rstrip('.')}"
+            raise DamagedOutputError(own.url_of(OUTPUTS), problem) from error
+        for name in job.writes:
+            _put_in_place(scratch / name, project.root / name)
+    size = sum(entry["size"] for entry in made.values())
+    say(
+        f"{job.stage} has made {len(made)} files, {size} bytes; brought {came.files} files, "
+        f"{came.bytes} bytes"
+    )
+    _log(project, params, job.stage, told, own)
+
+
+def failure(
+    project: Project,
+    params: Params,
+    job: Job,
+    state: JobState,
+    own: Storage,
+    backend: Backend,
+) -> Exception:
+    """Return the error of a job that has not completed, and log its run."""
+    told, lines = None, []
+    try:
+        told = read(own, FAILURE, Failure) if own.has(FAILURE) else None
+    except (DamagedOutputError, OversizedFileError) as error:
+        lines = str(error).splitlines()[:1]
+    if told is not None and told.job != state.name:  # of an earlier job that failed
+        told = None
+    if told is not None:
+        lines = told.lines[-SHOWN:]
+        _log(project, params, job.stage, told, own)
+    if state.status == "stopped":
+        cure = "Started again, it goes on from what it has saved."
+        return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
+    code = told.exit_code if told is not None else 1
+    reason = f"exit code {code}" if told is not None and lines else state.reason
+    return RemoteJobFailedError(state.name, reason, lines, code, backend.log_address(state.name))
+
+
+def read(own: Storage, name: str, kind: type[M]) -> M:
+    """Read what a job has written of itself.
+
+    Raises:
+        DamagedOutputError: If it is not of its kind.
+        OversizedFileError: If it is larger than a job writes it.
+    """
+    content = own.read(name, MESSAGE_BYTES)
+    try:
+        return parse(kind, content)
+    except ValueError as error:
+        raise DamagedOutputError(
+            own.url_of(name), f"it is not what a job writes: {error}"
+        ) from error
+
+
+def _check(url: str, made: Mapping[str, Entry], project: Project, job: Job) -> None:
+    """Refuse a list of results that would write anywhere but where the stage writes."""
+    for name in made:
+        if not any(name == each or name.startswith(f"{each}/") for each in job.writes):
+            raise DamagedOutputError(url, f"it lists {name!r}, which {job.stage} does not write")
+        above = (parent.as_posix() for parent in PurePosixPath(name).parents)
+        if file := next((each for each in above if each in made), None):
+            raise DamagedOutputError(url, f"it lists {name!r}, and {file!r} as a file")
+    lacking = [w for w in job.writes if not any(f"{n}/".startswith(f"{w}/") for n in made)]
+    if lacking:
+        raise DamagedOutputError(url, f"it lacks {', '.join(lacking)}")
+    for name in job.writes:
+        if (project.root / name).exists() and (project.root / name).is_dir() == (name in made):
+            raise DamagedOutputError(
+                url, f"in it {name!r} is a {'file' if name in made else 'folder'}"
+            )
+
+
+def _put_in_place(source: Path, target: Path) -> None:
+    if source.is_dir():
+        with files.whole_directory(target) as folder:
+            folder.rmdir()
+            source.rename(folder)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+
+
+def _log(
+    project: Project,
+    params: Params,
+    stage: str,
+    told: Outputs | Failure,
+    own: Storage,
+) -> None:
+    """Log to the project's own MLflow store what the stage logged there; where not, say why."""
+    if not params.tracking.enabled or told.tracked is None:
+        return
+
+    def identity(key: str) -> tracking.RunIdentity:
+        return identity_of(project, params, stage, key, told.job)
+
+    entry = told.tracked.model_dump()
+    made = {name: project.root / name for name in told.files} if isinstance(told, Outputs) else None
+    complete = None if made is None else {}
+    if complete is not None and (manifest := project.state / MANIFEST).is_file():
+        complete = {"renate.state": files.sha256(manifest)} if stage == "train" else {}
+    try:
+        name = recording_in(entry)
+        if entry["size"] > tracking.RECORDING_BYTES:
+            raise OversizedFileError(own.url_of(name), entry["size"], tracking.RECORDING_BYTES)
+        with project.empty_scratch("tracked") as scratch:
+            recording = scratch / "tracked.jsonl"
+            own.get({name: recording}, {name: entry}, "what was logged")
+            tracking.replay(project.root, recording, identity, outputs=made, complete=complete)
+    except RenateStagesError as error:
+        line = str(error).partition("\n")[0]
+        print(f"warning: what the job logged is not in MLflow: {line}", file=sys.stderr, flush=True)
+
+
+def identity_of(
+    project: Project, params: Params, stage: str, key: str, job: str | None
+) -> tracking.RunIdentity:
+    """Return the identity of a stage's run, found out here.
+
+    Only the key of a search is taken as the job says it: it depends on versions that the image has.
+    """
+    parent = State.open(project.restored, examples=project.parent)
+    if stage == "tune":
+        found = search_identity(project, params, key=key, parent=parent.identity)
+    else:
+        params = params.fixed(read_tuned(project.tuned))
+        key = inputs_key(project, params, parent, PreparedData.open(project.prepared))
+        found = run_identity(project, params, key=key, parent=parent.identity)
+    return replace(found, tags={**found.tags, "remote.job": str(job)})

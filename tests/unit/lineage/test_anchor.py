@@ -1,0 +1,216 @@
+"""Folders that are not what Git names are refused before anything is written, and put back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from small_lineage import GOOD, run_update
+
+from renate_stages import errors, files, lineage, promotion, state
+from renate_stages.lineage.anchor import check, check_inputs, folders_to_verify
+from renate_stages.lineage.content import Md5s, cached, files_under, folder_hash, listing
+from renate_stages.lineage.records import read_pointer
+
+NAMES = ["b/1", "b-1", "b.1", "a", "B", "é/ü", "b/2/x y", "10", "9"]
+
+
+@pytest.fixture
+def remote(project, tmp_path) -> Path:
+    """The project's remote, which has everything; DVC does not verify what it sends."""
+    lineage.dvc(project, "remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    lineage.git(project, "commit", "-qam", "A remote")
+    lineage.dvc(project, "push", "--quiet")
+    return tmp_path / "remote" / "files" / "md5"
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write into a file in place, as root does through a link of DVC's."""
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def at(folder: Path, md5: str) -> Path:
+    return folder / md5[:2] / md5[2:]
+
+
+def test_the_hash_of_a_folder_is_the_one_that_dvc_computes(project):
+    folder = project.root / "some"
+    for name in NAMES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "b" / "__pycache__").mkdir()
+    (folder / "b" / "__pycache__" / "x.pyc").write_text("not DVC's")
+    (project.root / ".dvcignore").write_text("__pycache__/\n")
+    lineage.dvc(project, "add", "--quiet", "some")
+    named = read_pointer((project.root / "some.dvc").read_text(), "some.dvc")["md5"]
+    found = Md5s(None).of_files(files_under(folder))
+    assert sorted(found) == sorted(NAMES)
+    assert folder_hash(found) == named
+    assert listing(project, named) == found
+
+
+def test_what_git_names_passes_in_every_stage(project):
+    for stage in ("train", "export"):
+        check_inputs(project, stage)
+    for folder in folders_to_verify(project):
+        assert check(project, folder, deep=True)
+
+
+def test_a_damaged_file_is_named_though_it_is_damaged_in_the_cache_too(project, remote, capsys):
+    overwrite(project.parent / "state.json", b"2 8")
+    before = project.parent_pointer.read_text()
+    with pytest.raises(errors.ChangedFolderError, match=r"state\.json: its content differs"):
+        check_inputs(project, "train")
+    assert project.parent_pointer.read_text() == before
+    os.link(project.parent / "state.json", project.root / "same")
+    md5 = read_pointer(before, "parent.dvc")["md5"]
+    (name,) = listing(project, md5).values()
+    cached(project, name).unlink()
+    os.link(project.parent / "state.json", cached(project, name))  # as `dvc checkout` links them
+
+    lineage.repair(project)
+    said = capsys.readouterr().out
+    assert "parent-state/: put back, as parent.dvc names it; 1 damaged object(s)" in said
+    assert (project.parent / "state.json").read_text() == f"2 {GOOD}"
+    check_inputs(project, "train")
+    assert (project.root / "same").read_bytes() == b"2 8", "nothing was written through a link"
+
+
+def test_a_parent_that_signs_itself_anew_is_refused(project, tmp_path):
+    """Whoever changes a file of a state can change `state.json` as well."""
+    shutil.rmtree(project.parent)
+    state.write_empty(project.parent)
+    lineage.dvc(project, "commit", "--quiet", "--force", "parent.dvc")
+    lineage.git(project, "commit", "-qam", "A real state")
+    check_inputs(project, "train")
+    files.write_text(project.parent / "evaluations.csv", "forged")
+    manifest = json.loads((project.parent / "state.json").read_text())
+    manifest["files"] = files.inventory(project.parent, without=("state.json",))
+    files.write_json(project.parent / "state.json", manifest)
+    state.check(project.parent)
+    with pytest.raises(errors.ChangedFolderError, match=r"evaluations\.csv: its content differs"):
+        check_inputs(project, "train")
+
+
+def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(project, capsys):
+    committed = project.parent_pointer.read_text()
+    lineage.git(project, "checkout", "-q", "update-2")
+    lineage.dvc(project, "checkout", "--quiet", "parent.dvc")
+    lineage.git(project, "checkout", "-q", "main")  # and no `dvc checkout`
+    lineage.dvc(project, "commit", "--force", "parent.dvc")  # as `dvc repro` does first of all
+    assert project.parent_pointer.read_text() != committed
+    with pytest.raises(errors.ChangedFolderError, match=r"parent-state/ is not what parent\.dvc"):
+        check_inputs(project, "train")
+    assert project.parent_pointer.read_text() == committed
+    assert "parent.dvc was changed, and is as committed again" in capsys.readouterr().err
+    lineage.repair(project)
+    check_inputs(project, "train")
+
+
+def test_code_of_a_champion_that_the_remote_changed_is_not_run(project, remote, capsys):
+    (project.root / "make.py").write_text(
+        (project.root / "make.py").read_text()
+        + 'if sys.argv[1] == "export":\n    Path("export/renate_config.py").write_text("safe = 1")\n'
+    )
+    run_update(project, GOOD - 1)
+    promotion.promote(project)
+    lineage.dvc(project, "push", "--quiet")
+    pointer = read_pointer(project.champion_pointer.read_text(), "champion.dvc")
+    code = listing(project, pointer["md5"])["renate_config.py"]
+    overwrite(at(remote, code), b"import os; os.mkdir('/tmp/attack')")
+    shutil.rmtree(project.champion)
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    lineage.dvc(project, "pull", "--quiet", "champion.dvc")
+    assert b"attack" in (project.champion / "renate_config.py").read_bytes(), "DVC takes it"
+
+    with pytest.raises(errors.ChangedFolderError, match=r"renate_config\.py: its content differs"):
+        check_inputs(project, "export")
+    with pytest.raises(errors.StillDamagedError, match=r"champion/ cannot be put back"):
+        lineage.repair(project)
+    assert not cached(project, code).exists(), "the damage does not stay in the cache"
+
+
+@pytest.mark.parametrize("folder", ["state", "export"])
+def test_what_the_lock_file_does_not_name_is_refused(project, folder):
+    place = project.root / folder
+    overwrite(next(path for path in sorted(place.iterdir())), b"something else")
+    if folder == "state":
+        with pytest.raises(errors.ChangedFolderError, match=r"state/ is not what dvc\.lock names"):
+            check_inputs(project, "export")
+    with pytest.raises(errors.ChangedFolderError, match=rf"{folder}/ is not what dvc\.lock names"):
+        check(project, place, deep=True)
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+def test_a_file_too_many_and_a_file_too_few_are_refused(project, has_list):
+    md5 = read_pointer(project.parent_pointer.read_text(), "parent.dvc")["md5"]
+    if not has_list:
+        cached(project, md5).unlink()
+    (project.parent / "extra").touch()
+    with pytest.raises(
+        errors.ChangedFolderError, match="extra" if has_list else "hash of the folder"
+    ):
+        check(project, project.parent)
+    (project.parent / "extra").unlink()
+    (project.parent / "state.json").rename(project.root / "away")
+    with pytest.raises(errors.ChangedFolderError, match="missing" if has_list else "hash of the f"):
+        check(project, project.parent)
+    (project.root / "away").rename(project.parent / "state.json")
+    check(project, project.parent)
+
+
+def test_only_the_parts_that_a_stage_reads_need_to_be_there(project):
+    """As after `dvc repro --pull --allow-missing` in a clone that was not pulled."""
+    shutil.rmtree(project.parent)
+    for name in ("memory/a", "memory/b", "holdouts/1"):
+        (project.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.parent / name).write_text(name)
+    lineage.dvc(project, "commit", "--quiet", "--force", "parent.dvc")
+    lineage.git(project, "commit", "-qam", "Parts")
+    text = project.pipeline.read_text()
+    project.pipeline.write_text(text.replace("- parent-state\n", "- parent-state/memory\n"))
+    shutil.rmtree(project.parent / "holdouts")
+    check_inputs(project, "train")
+    overwrite(project.parent / "memory" / "b", b"x")
+    with pytest.raises(errors.ChangedFolderError, match="memory/b: its content differs"):
+        check_inputs(project, "train")
+
+
+def test_a_deep_check_reads_what_looks_unchanged(project):
+    check_inputs(project, "train")
+    path = project.parent / "state.json"
+    before = path.stat()
+    overwrite(path, b"2 8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    check_inputs(project, "train")  # same file, size and time: it is not read again
+    with pytest.raises(errors.ChangedFolderError):
+        check(project, project.parent, deep=True)
+
+
+def test_a_pointer_that_no_commit_has_vouches_for_nothing(project):
+    lineage.git(project, "rm", "--quiet", "--cached", "parent.dvc")
+    lineage.git(project, "commit", "-qm", "Without the pointer")
+    with pytest.raises(errors.UncommittedPointerError, match=r"parent\.dvc is not committed"):
+        check_inputs(project, "train")
+
+
+def test_a_folder_without_dvc_has_nothing_to_check(project):
+    shutil.rmtree(project.root / ".dvc")
+    overwrite(project.parent / "state.json", b"x")
+    check_inputs(project, "train")  # a job's working folder, whose files were verified one by one
+
+
+def test_after_next_the_state_of_another_update_is_no_fault(project):
+    lineage.open_next(project)
+    assert folders_to_verify(project) == [project.parent, project.champion]
+
+
+def test_hashes_that_are_known_are_forgotten_when_their_file_cannot_be_read(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "known.json").write_text("no JSON")
+    found = Md5s(tmp_path / "known.json").of_files({"file": tmp_path / "file"})
+    assert found == {"file": "9dd4e461268c8034f5c8564e155c67a6"}  # RFC 1321's function of "x"

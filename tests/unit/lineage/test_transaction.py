@@ -1,0 +1,286 @@
+"""Commands that change the lineage are done as a whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from small_lineage import GOOD, run_update
+from small_project import edit_params
+
+from renate_stages import errors, lineage, promotion
+from renate_stages.lineage import git_locks, transaction
+from renate_stages.lineage.transaction import Intent
+from renate_stages.project import Project
+
+
+def standing(project: Project) -> tuple[str, ...]:
+    return (
+        lineage.git(project, "rev-parse", "--abbrev-ref", "HEAD"),
+        lineage.git(project, "for-each-ref"),
+        lineage.git(project, "status", "--porcelain"),
+        project.params.read_text(),
+        project.parent_pointer.read_text(),
+        (project.parent / "state.json").read_text(),
+        str(project.intent.exists()),
+    )
+
+
+def hook(project: Project, name: str, script: str) -> None:
+    path = project.root / ".git" / "hooks" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def without_identity(project: Project, monkeypatch) -> None:
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{who}_NAME")
+        monkeypatch.delenv(f"GIT_{who}_EMAIL")
+    monkeypatch.setenv("HOME", str(project.root.parent))
+    lineage.git(project, "config", "user.useConfigOnly", "true")
+
+
+def signing_that_fails(project: Project, monkeypatch) -> None:
+    lineage.git(project, "config", "tag.gpgSign", "true")
+    lineage.git(project, "config", "gpg.program", "false")
+
+
+def signed_by_ssh(project: Project) -> None:
+    key = project.root.parent / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    signers = project.root.parent / "signers"
+    signers.write_text(f"test@example.org {key.with_suffix('.pub').read_text()}")
+    for name, value in (
+        ("gpg.format", "ssh"),
+        ("user.signingKey", str(key)),
+        ("gpg.ssh.allowedSignersFile", str(signers)),
+        ("tag.gpgSign", "true"),
+        ("commit.gpgSign", "true"),
+    ):
+        lineage.git(project, "config", name, value)
+
+
+# -- what Git refuses ------------------------------------------------------------------------------
+
+
+COMMANDS = {
+    "next": lineage.open_next,
+    "fork": lambda project: lineage.open_from(project, 2),
+    "promote": promotion.promote,
+    "demote": promotion.demote,
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request, project):
+    if request.param == "demote":
+        promotion.promote(project)
+    return COMMANDS[request.param]
+
+
+def test_a_hook_that_refuses_changes_nothing_and_is_heard(project, command):
+    hook(project, "pre-commit", "echo 'the hook refuses' >&2; exit 1")
+    before = standing(project)
+    with pytest.raises(errors.CommandError, match="the hook refuses"):
+        command(project)
+    assert standing(project) == before
+    hook(project, "pre-commit", "echo 'the hook agrees' >&2")
+    command(project)
+    assert standing(project) != before and lineage.verify(project)[1] == []
+
+
+def test_what_a_hook_says_is_shown(project, capfd):
+    hook(project, "pre-commit", "echo 'the hook agrees' >&2")
+    lineage.open_next(project)
+    assert "the hook agrees" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_identity, r"Git cannot make a commit here.*To fix this: `git config user\.name"),
+        (signing_that_fails, r"failed to sign.*To fix this: make signing work"),
+    ],
+)
+def test_what_git_cannot_do_is_refused_before_anything_changes(
+    project, command, spoil, message, monkeypatch
+):
+    spoil(project, monkeypatch)
+    before = standing(project)
+    with pytest.raises(errors.GitNotReadyError, match=f"(?s){message}"):
+        command(project)
+    assert standing(project) == before
+
+
+def test_signed_commits_and_tags_are_made_without_an_editor(project, monkeypatch):
+    signed_by_ssh(project)
+    monkeypatch.setenv("GIT_EDITOR", "false")
+    finished = lineage.git(project, "rev-parse", "HEAD")
+    assert lineage.open_next(project) == 4
+    lineage.git(project, "verify-commit", "HEAD")
+    lineage.git(project, "verify-tag", "update-3")
+    assert lineage.git(project, "rev-parse", "update-3^{commit}") == finished
+    run_update(project, GOOD)
+    assert lineage.verify(project) == (3, []), "a signed tag is an update's as any other"
+    assert promotion.promote(project, 3) is not None
+
+
+# -- what is missing, full, or in the way ----------------------------------------------------------
+
+
+def test_what_neither_cache_nor_remote_has_changes_nothing(project, command):
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    before = standing(project)
+    with pytest.raises(errors.RenateStagesError):
+        command(project)
+    assert standing(project) == before
+
+
+def test_a_folder_that_cannot_be_put_in_place_is_put_there_by_resolve(project, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transaction, "fetch", full)
+        with pytest.raises(errors.HalfDoneError, match="`renate-stages resolve`"):
+            lineage.open_next(project)
+    interrupted = pytest.raises(errors.InterruptedCommandError, match="`renate-stages next` was")
+    with interrupted, project.lock("train"):
+        pass
+    done = lineage.recover(project)
+    assert done is not None and done.completed
+    assert lineage.verify(project) == (3, [])
+    assert (project.parent / "state.json").read_text() == f"3 {GOOD}"
+    assert lineage.recover(project) is None
+    with project.lock("train"):
+        pass
+
+
+def test_other_work_is_left_alone_by_what_is_taken_back(project):
+    (project.root / "notes.txt").write_text("staged")
+    lineage.git(project, "add", "notes.txt")
+    (project.root / "make.py").write_text("changed")
+    hook(project, "pre-commit", "exit 1")
+    before = standing(project)
+    with pytest.raises(errors.CommandError):
+        promotion.promote(project, 2)
+    assert standing(project) == before
+    assert lineage.git(project, "diff", "--cached", "--name-only") == "notes.txt"
+
+
+def test_a_file_that_is_no_intent_is_named(project):
+    project.scratch.mkdir(exist_ok=True)
+    intent = Intent(command="renate-stages next", head="0" * 40, place="main")
+    for changes in ({"files": ["../x"]}, {"pointers": ["x.dvc"]}, {"place": "--x"}, {"tag": "-d"}):
+        project.intent.write_text(json.dumps(intent.model_dump() | changes))
+        with pytest.raises(errors.MalformedFileError):
+            lineage.recover(project)
+    for content in ("", "[]", '{"command": "x"}', '{"command": "x", "head": 1, "place": ""}'):
+        project.intent.write_text(content)
+        with pytest.raises(
+            errors.MalformedFileError, match=r"intent\.json is not readable as an in"
+        ):
+            lineage.recover(project)
+
+
+def test_a_lock_of_a_killed_git_is_removed_and_an_older_one_is_not(project):
+    Intent(command="renate-stages next", head="0" * 40, place="main").write(project)
+    began = project.intent.stat().st_mtime
+    git = project.root / ".git"
+    for lock in (git / "index.lock", git / "refs" / "heads" / "main.lock"):
+        lock.touch()
+    lineage.clear_git_locks(project, since=began)
+    assert not list(git.rglob("*.lock"))
+    (git / "index.lock").touch()
+    os.utime(git / "index.lock", (began - 100, began - 100))
+    lineage.clear_git_locks(project, since=began)
+    assert (git / "index.lock").exists(), "it is of somebody else"
+
+
+def test_a_git_that_is_at_work_is_waited_for(project, monkeypatch):
+    monkeypatch.setattr(git_locks, "PATIENCE", 0.3)
+    (project.root / ".git" / "index.lock").touch()
+    command = ["git", "cat-file", "--batch"]
+    with subprocess.Popen(command, cwd=project.root, stdin=subprocess.PIPE) as at_work:
+        with pytest.raises(errors.GitBusyError, match=r"index\.lock"):
+            lineage.clear_git_locks(project, since=0)
+        at_work.communicate()
+    lineage.clear_git_locks(project, since=0)
+    assert not (project.root / ".git" / "index.lock").exists()
+
+
+def test_a_list_that_a_killed_dvc_left_broken_is_no_obstacle(project):
+    """DVC empties the file before it writes it, and refuses to work with an empty one."""
+    (project.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    assert lineage.open_next(project) == 4
+
+
+def test_a_branch_of_the_name_that_a_fork_would_get_is_not_touched(project):
+    lineage.git(project, "branch", "update-4-from-1")
+    before = standing(project)
+    with pytest.raises(errors.NextRefusedError, match="the branch update-4-from-1 exists"):
+        lineage.open_from(project, 1)
+    assert standing(project) == before
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def test_two_updates_never_get_the_same_number(project, capsys):
+    assert lineage.open_from(project, 1) == 4
+    lineage.git(project, "checkout", "-q", "main")
+    lineage.dvc(project, "checkout", "--quiet", "--force", "parent.dvc")
+    assert lineage.open_next(project) == 5, "a branch has 4"
+    assert "update 4 is in use (update-4-from-1), so this is update 5" in capsys.readouterr().out
+    lineage.git(project, "branch", "-m", "update-4-from-1", "renamed")
+    assert lineage.open_from(project, 1) == 6
+
+
+def test_tags_that_are_not_of_updates_are_left_out_with_a_word(project, capsys):
+    for tag in ("update-007", "update-²", "update-", "update-1-old", "update-99999999999999999999"):
+        lineage.git(project, "tag", tag)
+    assert lineage.tags(project) == [1, 2]
+    assert lineage.verify(project) == (2, [])
+    assert "update-007" in capsys.readouterr().out
+    assert "update-007" in lineage.status(project)["tags"]
+    assert lineage.open_next(project) == 4
+
+
+def test_next_is_refused_where_another_clone_has_closed_the_update(project, tmp_path):
+    other = Project(tmp_path / "other")
+    lineage.git(project, "clone", "-q", "--bare", ".", "../origin.git")
+    lineage.git(project, "remote", "add", "origin", "../origin.git")
+    lineage.git(project, "fetch", "-q", "origin")
+    lineage.git(project, "branch", "-u", "origin/main")
+    subprocess.run(["cp", "-a", project.root, other.root], check=True)
+    lineage.open_next(other)
+    lineage.git(other, "push", "-q", "origin", "main")
+    lineage.git(project, "fetch", "-q", "origin")
+    with pytest.raises(
+        errors.NextRefusedError, match="origin/main has update 4 open already: `git"
+    ):
+        lineage.open_next(project)
+
+
+def test_a_shallow_clone_says_what_it_lacks(project, tmp_path):
+    lineage.git(
+        project, "clone", "-q", "--depth", "1", f"file://{project.root}", str(tmp_path / "c")
+    )
+    shutil.copytree(project.parent, tmp_path / "c" / "parent-state")
+    checked, problems = lineage.verify(Project(tmp_path / "c"))
+    assert checked == 0
+    (problem,) = problems
+    assert problem.endswith("is not in this shallow clone: `git fetch --unshallow --tags`")
+
+
+def test_a_changed_parameter_is_no_reason_to_lose_a_comment(project):
+    edit_params(project, seed=GOOD)
+    text = project.params.read_text()
+    project.params.write_text(text.replace("number: 3", "number: 3  # which one"))
+    lineage.git(project, "commit", "-qam", "A comment")
+    lineage.open_next(project)
+    assert "number: 4  # which one" in project.params.read_text()
