@@ -91,11 +91,16 @@ class DeclaredFiles:
 
     def user_files(self, stage: str) -> dict[str, Path]:
         """Return the files of the user's that a stage depends on, by relative path."""
+        return self._files(name for name in self.deps.get(stage, ()) if not self.is_product(name))
+
+    def products(self, stage: str) -> dict[str, Path]:
+        """Return the files of data and of other stages that a stage depends on, by relative path."""
+        return self._files(name for name in self.deps.get(stage, ()) if self.is_product(name))
+
+    def _files(self, names: Iterable[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for name in self.deps.get(stage, ()):
+        for name in names:
             path = self.root / name
-            if self.is_product(name):
-                continue
             if path.is_dir():
                 for each in sorted(path.rglob("*")):
                     relative = each.relative_to(path).as_posix()

@@ -124,7 +124,8 @@ class StageInputs:
     Args:
         project: Whose stage it is.
         stage: Its name.
-        found: What there was: the content of files and parameters by name.
+        found: What there was, by name: hashes of the user's files, values of parameters; of data and
+            of what other stages made, inode, size and time of change.
     """
 
     project: Project
@@ -164,10 +165,8 @@ class StageInputs:
         for name, keys in declared.params.get(stage, {}).items():
             with suppress(MalformedFileError, OSError):  # in the middle of an edit, or not there
                 found |= values_of(project.root, {name: keys})
-        if declared.allows(stage, "data/incoming"):
-            for path in sorted(project.incoming.rglob("*")):
-                status = path.stat() if path.is_file() else None
-                if status is not None:
-                    seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-                    found[path.relative_to(project.root).as_posix()] = seen
+        for name, path in declared.products(stage).items():
+            with suppress(FileNotFoundError):  # it goes while we look
+                status = path.stat()
+                found.setdefault(name, (status.st_ino, status.st_size, status.st_mtime_ns))
         return found

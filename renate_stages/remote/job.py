@@ -16,11 +16,11 @@ any other `job.json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files
+from renate_stages import files, tracking
 from renate_stages.declared_files import values_of
 from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.files import Entry
@@ -53,6 +53,7 @@ class Job:
         writes: What it makes: relative paths of files and folders.
         library: Name and bytes of the library's wheel.
         requirements: `name==version` of all packages.
+        origin: Tags that say from which version of the project it was sent.
         nodes: Machines that run it together.
         command: Of `renate-stages`; none: the stage's.
     """
@@ -65,6 +66,7 @@ class Job:
     requirements: Sequence[str]
     nodes: int = 1
     command: Sequence[str] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: Project, params: Params, stage: str) -> Job:
@@ -96,7 +98,9 @@ class Job:
             "place": [remote.sagemaker.image_uri, remote.sagemaker.instance_type, nodes],
         }
         key = files.digest(depends)[:KEY_LENGTH]
-        return cls(stage, key, found, definition.writes, library, requirements, nodes)
+        origin = tracking.provenance_tags(project.root)
+        own = (key, found, definition.writes, library, requirements, nodes)
+        return cls(stage, *own, origin=origin)
 
     @property
     def name(self) -> str:
