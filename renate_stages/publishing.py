@@ -64,9 +64,9 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
             found.log_parameters(logged_parameters(params))
             summary = files.read_json(project.update_metrics)
             log_figures(params, _curves(project), summary, found)
-            found.set_tags(state_tags(project, state))
         if "results" in lacking:
             log_results(project, drawn, found)
+            found.set_tags(state_tags(project, state))
         version = new = None
         if program["program"] is not None:
             tags = {"update.number": number, **state_tags(project, state)}
@@ -121,11 +121,14 @@ def point(project: Project, params: Params, alias: str, state: str | None) -> No
 
 
 def state_tags(project: Project, state: State) -> dict[str, str]:
-    """Return the tags by which a run or a version is found from a state, and a state from them."""
-    tags = {"renate.state": state.identity}
-    if md5 := lineage.state_hash(project):
-        tags["dvc.state.md5"] = md5
-    return tags
+    """Return the tags by which a run or a version is found from a state, and a state from them.
+
+    DVC writes the state's hash into `dvc.lock` when `train` has ended. Until then, and where somebody
+    runs `train` without DVC, it names an earlier state: that is no tag of this one.
+    """
+    named = lineage.anchored(project, project.state)
+    known = {"dvc.state.md5": named.md5} if named and not named.problems(project) else {}
+    return {"renate.state": state.identity, **known}
 
 
 def log_figures(

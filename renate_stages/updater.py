@@ -307,7 +307,7 @@ class ModelUpdater:
             found = resume.checkpoint()
             writer = CheckpointWriter(resume, learner, recorder.curves, found)
             callbacks.append(writer)
-        with quiet():
+        with quiet(), self.user.files.training():
             trainer = make_trainer(self.params.trainer, learner, callbacks)
             try:
                 trainer.fit(learner, ckpt_path=resume.file if resume and found else None)

@@ -24,7 +24,6 @@ from renate_stages.errors.configuration import (
     NotBatchedError,
     SliceError,
     TrackingUriError,
-    UndeclaredUserFileError,
     UnequalOnDeviceError,
     UnknownHyperparameterError,
     UnknownLearnerError,
@@ -150,6 +149,14 @@ from renate_stages.errors.states import (
     UnknownTaskError,
     WrongParentError,
 )
+from renate_stages.errors.user_files import (
+    ChangedInputsError,
+    ExportFileError,
+    ForeignFileError,
+    StaleImportError,
+    UnbuildableExportError,
+    UndeclaredUserFileError,
+)
 
 __all__ = [
     "AllForgottenError",
@@ -157,6 +164,7 @@ __all__ = [
     "AvalancheStateError",
     "BusyError",
     "ChangedFolderError",
+    "ChangedInputsError",
     "ChangedPointerError",
     "ClassLabelsNeededError",
     "CommandError",
@@ -174,9 +182,11 @@ __all__ = [
     "EmptyIncomingError",
     "ExampleMismatchError",
     "ExampleStructureError",
+    "ExportFileError",
     "FeaturesNotFiniteError",
     "FolderTakenError",
     "ForeignDataError",
+    "ForeignFileError",
     "ForeignFolderError",
     "ForkServerError",
     "GitBusyError",
@@ -245,6 +255,7 @@ __all__ = [
     "SliceError",
     "StageDefinitionError",
     "StaleDataMetricsError",
+    "StaleImportError",
     "StaleVerdictError",
     "StateExistsError",
     "StateNotSentError",
@@ -255,6 +266,7 @@ __all__ = [
     "TooManyMapsError",
     "TrackingUriError",
     "TrialMistakeError",
+    "UnbuildableExportError",
     "UncommittedPointerError",
     "UncomparableRowsError",
     "UndeclaredUserFileError",
