@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from renate_stages import optimization
+from renate_stages import exported_files, optimization
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
@@ -42,17 +42,22 @@ class CheckedConfig:
 def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     """Read a few examples, take a few optimizer steps on them, save and restore the model.
 
+    The files that the functions use meanwhile are compared with the deps in `dvc.yaml`.
+
     Args:
         root: Folder of the project, with data in `data/incoming`.
         examples: How many of the training examples to use, >= 1.
 
     Raises:
+        UndeclaredUserFileError: If the functions use a file of the project that `dvc.yaml` does not
+            list for each stage that calls them.
         RenateStagesError: If a parameter, a hyperparameter, a function, the data or the model cannot
             be used.
     """
     project = Project(root)
-    user = UserConfig.load(project.user_config)
     params = Params.load(project.params)
+    exported_files.check_files(project, params)
+    user = UserConfig.of(project, None)
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     params = params.fixed(space.middle())
     hyperparameters, task_id = params.hyperparameters, params.update.task_id
@@ -62,7 +67,8 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     train = prepare.read_splits(user, project.incoming, params.data, updater.generators).train
     few = _first(train, examples)
     with TemporaryDirectory() as scratch:
-        store = ingest(few, Path(scratch) / "few", params.update.number, "train")
+        with prepare.reading(user):
+            store = ingest(few, Path(scratch) / "few", params.update.number, "train")
         dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 
@@ -84,6 +90,13 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
         restored = updater.build_model(Path(scratch)).eval()
         with torch.inference_mode():
             pair = [each(inputs, task_id=task_id) for each in (model, restored)]
+        for transform in (updater.transforms.memory, updater.transforms.test):
+            StoredDataset(store, None, *transform).__getitems__(range(len(dataset)))
+        if "metrics_fn" in user.functions:
+            user.call("metrics_fn", hyperparameters)
+        if "feature_fn" in user.functions and params.shift.enabled:
+            user.call("feature_fn", hyperparameters)
+    user.files.check()
     return CheckedConfig(before, after, _equal(*pair))
 
 

@@ -23,8 +23,9 @@ from renate_stages.errors import (
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
+    from renate_stages import erasing
     from renate_stages import forget as forget_action
 
 app = typer.Typer(
@@ -284,31 +285,44 @@ def example_data(
 @app.command()
 def forget(
     ids: Annotated[
-        Path | None, typer.Option(help="text file with an example's id a line, yours or hashed")
+        Path | None,
+        typer.Option(
+            help="UTF-8 text file with an example's id a line: yours, or as `memory --ids`"
+        ),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="condition on metadata, such as \"source == 'eu'\"")
     ] = None,
     erase: Annotated[
-        bool, typer.Option("--erase", help="remove every older version of data and states")
+        bool, typer.Option("--erase", help="remove what older versions hold of forgotten examples")
+    ] = False,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared-storage", help="with --erase: also where others may keep theirs"),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="with --erase: do not ask")] = False,
 ) -> None:
     """Open an update that forgets examples; with --erase, remove what older versions hold."""
     from renate_stages import forget as action
+    from renate_stages.id_file import IdFile
 
+    if erase and (ids or where):
+        raise typer.BadParameter("--erase removes what was forgotten before; forget these first")
+    if not erase and (shared or yes):
+        raise typer.BadParameter("--shared-storage and --yes go with --erase")
     project = Project.find()
     if erase:
-        _erase(action.erasing(project), project, yes)
+        _erase(project, shared, yes)
         return
-    listed = _read_ids(ids) if ids else []
+    listed = IdFile(ids) if ids else ()
     with _changing("forget"):
         opened = action.open_update(project, listed, where or [])
-    for store, (rows, dropped) in opened.rows.items():
-        also = f", and the bytes of {dropped} that were dropped before" if dropped else ""
-        print(f"{rows} row(s) of {store} will leave{also}")
-    if not opened.rows:
-        print("no kept row is named; those named stay out if they come in")
+    for line in _matches(opened, project):
+        print(line)
+    nothing_found = opened.ids is not None and opened.ids.unmatched == opened.ids.given
+    if isinstance(listed, IdFile) and nothing_found and listed.looks_like_a_table():
+        print(f"the lines of {ids} look like rows of a table: give its column of ids alone,")
+        print("one id a line, without quotes and separators")
     if opened.by_update:
         print(
             "`update` is the one that rows came with: those that come in again are of a later one,"
@@ -322,31 +336,83 @@ def forget(
     print("still hold the rows: `renate-stages forget --erase` lists and removes these")
 
 
-def _erase(steps: Sequence[forget_action.Step], project: Project, yes: bool) -> None:
-    from renate_stages import lineage
+def _matches(opened: forget_action.Opened, project: Project) -> Iterator[str]:
+    """Yield lines on which stored examples a request to forget names."""
+    if found := opened.ids:
+        yield f"{found.given} id(s) given: {found.given - found.unmatched} match stored examples"
+        if found.unmatched:
+            shown = ", ".join(map(repr, found.examples))
+            rest = f", ...; all of them: {project.relative(found.listed)}" if found.listed else ""
+            yield f"{found.unmatched} match no stored example: {shown}{rest}"
+    for text, matches in opened.conditions.items():
+        yield f"{text}: {_rows(matches.rows) or 'true of no stored example'}"
+        if matches.unknown:
+            yield f"  unknown for {_rows(matches.unknown)}, which lack the metadata, and stay"
+    for store, (rows, dropped) in opened.rows.items():
+        also = f", and the bytes of {dropped} that were dropped before" if dropped else ""
+        yield f"{rows} row(s) of {store} will leave{also}"
+    if not opened.rows:
+        yield ("No stored example matches. Matching examples will be left out of future updates.")
 
-    versions = lineage.older_versions(project)
-    for name, paths in versions.items():
-        print(f"of {name} DVC's cache holds {', '.join(paths)}")
-    if not versions:
-        print("of no tagged update DVC's cache holds more than the present one has")
-    print("this keeps the present commit's data and state alone, and no update to go back to:")
-    for step in steps:
-        print(f"  {step.shown}")
-    print("elsewhere, and not removed: other clones' caches, a remote's runs/ (`dvc push")
-    print("--run-cache`), backups; data/incoming, if what it holds now has such rows")
-    if not yes and not typer.confirm("remove them?"):
+
+def _rows(by_store: Mapping[str, int]) -> str:
+    return ", ".join(f"{rows} row(s) of {store}" for store, rows in by_store.items())
+
+
+def _erase(project: Project, shared: bool, yes: bool) -> None:
+    from renate_stages import erasing
+
+    def agreed(erasure: erasing.Erasure) -> bool:
+        for line in _erasure(erasure, project):
+            print(line)
+        if not erasure:
+            print("nothing to remove")
+            return False
+        if yes or typer.confirm("remove them?"):
+            return True
         raise typer.Exit(1)
-    for step in steps:
-        step.run()
-    print("removed")
+
+    if erasing.erase(project, shared, agreed):
+        print("removed")
 
 
-def _read_ids(path: Path) -> list[str]:
-    if not path.is_file():
-        raise MissingFileError(path, "the ids to forget", "give a text file with an id a line")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
+    """Yield lines on what would be removed, what it costs, and what is not reached."""
+    from renate_stages.remote.progress import readable
+
+    for share in erasure.shares:
+        where = f"{share.storage.name} ({share.storage.location})"
+        count = f"{len(share.hashes)} objects, {readable(share.nbytes)}"
+        if share.left is None:
+            yield f"from {where}: {count}"
+            continue
+        yield f"not from {where}: {share.left}"
+        if share.listed:
+            listed = project.relative(share.listed)
+            yield f"  what it has of forgotten examples is listed in {listed}: {count}"
+            yield "  once its other users agree: `renate-stages forget --erase --shared-storage`"
+    if erasure.uncommitted:
+        yield f"  among them {erasure.uncommitted} of runs and data that were never committed"
+    if erasure.unseen:
+        yield (
+            f"  among them {erasure.unseen} version(s) of data/incoming that `prepare` never read: "
+            "which rows they have is not known"
+        )
+    for path in erasure.folders:
+        yield f"  {project.relative(path)}"
+    if erasure.incomplete:
+        left = any(share.left and share.hashes for share in erasure.shares)
+        pulled = " (`dvc pull` still has what is left alone)" if left else ""
+        yield f"afterwards these can no longer be checked out in full{pulled}:"
+        for name, paths in erasure.incomplete.items():
+            yield f"  {name}: {', '.join(paths)}"
+    if erasure.incoming:
+        yield "data/incoming has, or may have, rows to forget, and stays: put other data there,"
+        yield "`dvc add data/incoming`, commit, and erase again"
+    if erasure.unknown:
+        yield f"not looked into: {', '.join(erasure.unknown)}"
+    yield "not reached: other clones and their caches, backups, versions that a bucket keeps, what"
+    yield "jobs left in a bucket"
 
 
 @app.command()
@@ -356,18 +422,19 @@ def memory(
 ) -> None:
     """Show what is in the memory: rows, bytes, classes, sources and age, by update."""
     from renate_stages.memory import composition
-    from renate_stages.memory.identity import to_text
+    from renate_stages.memory.identity import printed, stored_ids
     from renate_stages.params import Params
     from renate_stages.state import State
 
     project = Project.find()
     folder = project.state if project.state.is_dir() else project.parent
     state = State.open(folder)
-    found = state.memory().metadata("id")
+    store = state.memory()
     if ids:
-        print("\n".join([] if found is None else to_text(found)))
+        for each in printed(stored_ids(store)[store.stored_live()]):
+            print(each)
         return
-    parts = composition.composition(state.memory())
+    parts = composition.composition(store)
     print(f"memory of {state.label}:")
     print(composition.table(parts, Params.load(project.params).update.number))
     if plot is not None:
@@ -449,7 +516,6 @@ def resolve(
     ] = False,
 ) -> None:
     """Go on after an interrupted command, or after a merge of two clones that met in one update."""
-    from renate_stages import lineage
     from renate_stages.actions import resolve as action
 
     if ours and theirs:
@@ -462,7 +528,7 @@ def resolve(
             if not done:
                 print("no command was interrupted; of a merge, --ours or --theirs takes one side")
             return
-        left = lineage.take_side(project, "ours" if ours else "theirs")
+        left = action.take_side(project, "ours" if ours else "theirs")
     if left:
         print(f"still in conflict: {', '.join(left)}")
         print("next: settle these, `git add` them, `git commit`, `dvc checkout`")
@@ -543,7 +609,9 @@ def verify(
 
 
 def _number(name: str) -> int:
+    from renate_stages.lineage.records import NUMBER
+
     digits = name.removeprefix("update-")
-    if not digits.isdigit():
+    if not NUMBER.fullmatch(digits):
         raise typer.BadParameter(f"expected update-K, for example update-2; found {name!r}")
     return int(digits)

@@ -19,11 +19,11 @@ from pydantic import Field
 from renate_stages import files, typed
 from renate_stages.errors import MissingExtraError
 from renate_stages.params import Params
-from renate_stages.state import SPLITS, State
+from renate_stages.state import State
 from renate_stages.typed import Content, Count
-from renate_stages.user_config import Transforms, UserConfig
 
 if TYPE_CHECKING:
+    from renate_stages.built_model import BuiltModel
     from renate_stages.models.program import Program
 
 PROGRAM = "model.pt2"
@@ -31,7 +31,6 @@ DESCRIPTION = "program.json"
 LABELS = "labels.json"
 ONNX = "model.onnx"
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # those of the extra
-EXAMPLES = 8  # rows that the program is compared with the model on
 
 
 class _Tensor(Content):
@@ -70,41 +69,37 @@ def check_onnx(params: Params) -> None:
         raise MissingExtraError("export.onnx", " and ".join(missing), "onnx")
 
 
-def write_program(folder: Path, state: State, params: Params, user: UserConfig) -> dict[str, str]:
+def write_program(folder: Path, state: State, params: Params, built: BuiltModel) -> dict[str, str]:
     """Write the files above; return, by name of a file that is not there, in one line why.
 
     Args:
         folder: Where `export/` is being written.
-        state: What the update left; an example of it says what inputs look like.
+        state: What the update left.
         params: Without spaces, as `Params.fixed` returns them.
-        user: Whose `model_fn` and transforms count.
-
-    Raises:
-        RenateStagesError: If the user's functions fail.
+        built: The model, and examples that say what its inputs look like.
     """
     from renate_stages.models.program import UnexportableModelError, name_of, trace
-    from renate_stages.models.stored import build_model
 
     task_id = params.update.task_id
-    transforms = user.transforms(params.hyperparameters)
     described: dict[str, Any] = {
         "task_id": task_id,
         "transforms": {
-            "test_transform": name_of(transforms.test[0]),
-            "test_target_transform": name_of(transforms.test[1]),
+            "test_transform": name_of(built.transforms[0]),
+            "test_target_transform": name_of(built.transforms[1]),
         },
     }
     columns = None
     lacking: dict[str, str] = {}
     try:
-        batch, ragged = _example_batch(state, transforms)
-        model = build_model(user, params.hyperparameters, state.folder, task_id)
-        program = trace(model, batch, task_id, ragged=ragged)
+        if built.inputs is None:
+            reason = "the state keeps no example that says what inputs look like"
+            raise UnexportableModelError(reason)
+        program = trace(built.model, built.inputs, task_id, ragged=built.ragged)
         program.write(folder / PROGRAM)
         described |= {"inputs": program.inputs, "outputs": program.outputs, "program": PROGRAM}
         columns = program.columns
         if params.export.onnx:
-            reason = _write_onnx(program, batch, folder / ONNX)
+            reason = _write_onnx(program, built.inputs, folder / ONNX)
             described |= {"onnx": None, "onnx_reason": reason} if reason else {"onnx": ONNX}
             if reason:
                 lacking[ONNX] = f"PyTorch could not convert the program: {reason}"
@@ -127,23 +122,6 @@ def _write_onnx(program: Program, batch: Any, path: Path) -> str | None:
     except UnexportableModelError as error:
         return str(error)
     return None
-
-
-def _example_batch(state: State, transforms: Transforms) -> tuple[Any, bool]:
-    """Return inputs of some kept examples as the model gets them, and whether lengths vary."""
-    from renate_stages.data import StoredDataset
-    from renate_stages.models.program import UnexportableModelError
-
-    kept = [store for split in SPLITS for store in reversed(state.split(split).values())]
-    store = next((each for each in [*kept, state.memory()] if len(each)), None)
-    if store is None or store.spec is None:
-        raise UnexportableModelError("the state keeps no example that says what inputs look like")
-    rows = [row % len(store) for row in range(max(3, min(EXAMPLES, len(store))))]
-    inputs, _ = StoredDataset(store, None, *transforms.test).__getitems__(rows)
-    # An encoded image is ragged bytes on disk, and an array of one shape for the model.
-    fields = store.spec.fields.items()
-    of_inputs = [field for name, field in fields if name.split(".")[0] == "inputs"]
-    return inputs, any(field.ragged and not field.decoder for field in of_inputs)
 
 
 def card_section(folder: Path) -> str:

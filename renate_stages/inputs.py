@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from renate_stages import files, typed, yaml_file
-from renate_stages.errors import MissingFileError
+from renate_stages.declared_files import DeclaredFiles, hashes_of, values_of
+from renate_stages.errors import ChangedInputsError, MalformedFileError, MissingFileError
+from renate_stages.file_watch import CODE
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.state import State
 from renate_stages.typed import Content
+from renate_stages.user_config import UserConfig
 
 HEADING = "# Written by `renate-stages tune`, read by `train`: edit params.yaml instead.\n"
 SEARCHED_BESIDE = ("learner", "max_epochs")  # in a configuration, and no hyperparameters
@@ -48,23 +53,131 @@ def write_tuned(path: Path, configuration: Mapping[str, Any]) -> None:
     files.write_text(path, HEADING + yaml_file.dump({"hyperparameters": values, **beside}))
 
 
-def inputs_key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
-    """Return a digest of all that the result depends on: equal inputs have the same key.
+@dataclass(frozen=True)
+class Inputs:
+    """All that a result depends on, by content: equal inputs have the same key.
 
     Args:
-        project: Whose `renate_config.py` and list of examples to forget count.
+        values: Parameters and data, without the user's code.
+        files: SHA-256 of `renate_config.py` and of the user's other files, by path.
+    """
+
+    values: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Return a digest of all."""
+        files_beside = {name: each for name, each in self.files.items() if name != CODE}
+        beside = {"user_files": files_beside} if files_beside else {}
+        return files.digest({**self.values, "user_config": self.files[CODE], **beside})
+
+    @property
+    def base(self) -> str:
+        """Return a digest of all but the user's files."""
+        return files.digest(self.values)
+
+
+def update_inputs(
+    project: Project,
+    params: Params,
+    parent: State,
+    data: PreparedData,
+    user: UserConfig | None = None,
+) -> Inputs:
+    """Return all that the result of an update depends on, the same in a trial and in `train`.
+
+    Args:
+        project: Whose list of examples to forget counts, and the files that `train` depends on.
         params: Without spaces, as `Params.fixed` returns them.
         parent: The state to start from.
         data: The new examples.
+        user: The user's functions; needed where no `dvc.yaml` says which files count.
     """
     own = {"evaluation", "learner", "retention", "seed", "trainer", "update"}
-    return files.digest(
-        {
-            "data": data.digest,
-            "forget": files.sha256(forget) if (forget := project.forget_list).is_file() else None,
-            "hyperparameters": dict(params.hyperparameters),
-            "params": params.model_dump(mode="json", include=own),
-            "parent": parent.identity,
-            "user_config": files.sha256(project.user_config),
-        }
-    )
+    values = {
+        "data": data.digest,
+        "forget": files.sha256(forget) if (forget := project.forget_list).is_file() else None,
+        "hyperparameters": dict(params.hyperparameters),
+        "params": params.model_dump(mode="json", include=own),
+        "parent": parent.identity,
+    }
+    return Inputs(values, user_files(project, "train", user))
+
+
+def inputs_key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
+    """Return the key of `update_inputs`, for a project with a `dvc.yaml`."""
+    return update_inputs(project, params, parent, data).key
+
+
+def user_files(project: Project, stage: str, user: UserConfig | None = None) -> dict[str, str]:
+    """Return the SHA-256 of `renate_config.py` and of the user's other files, by path.
+
+    They are those that a stage depends on, also where nothing sees who reads them; without a
+    `dvc.yaml`, as for `run_training_job`, those that importing `renate_config.py` used.
+    """
+    declared, found = DeclaredFiles.read(project.root), {}
+    if declared is not None:
+        found = hashes_of(declared.user_files(stage), project.scratch / "hashes.json")
+    elif user is not None:
+        found = user.files.imported()
+    own = found.pop(project.user_config.name, None)
+    return {CODE: own or files.sha256(project.user_config), **found}
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a user can edit of what a stage reads, as it was when the stage began.
+
+    DVC takes the hashes that it records when a stage has ended. So a stage whose inputs were edited
+    meanwhile must not succeed: its result would be credited to what it never read.
+
+    Args:
+        project: Whose stage it is.
+        stage: Its name.
+        found: What there was, by name: hashes of the user's files, values of parameters; of data and
+            of what other stages made, inode, size and time of change.
+    """
+
+    project: Project
+    stage: str
+    found: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, project: Project, stage: str) -> StageInputs:
+        """Take notice of them; to be called before anything of them is read."""
+        return cls(project, stage, cls._found(project, stage))
+
+    def check(self, user: UserConfig | None = None) -> None:
+        """Refuse to go on where something of them was edited.
+
+        Args:
+            user: The user's functions, which know when they used which file.
+
+        Raises:
+            ChangedInputsError: If it was.
+        """
+        now = self._found(self.project, self.stage)
+        names = {name for name in {*now, *self.found} if now.get(name) != self.found.get(name)}
+        if user is not None:
+            names |= {*user.files.changed(), *user.files.unlike(self.found)}
+        if names:
+            raise ChangedInputsError(self.stage, names)
+
+    @staticmethod
+    def _found(project: Project, stage: str) -> dict[str, Any]:
+        declared = DeclaredFiles.read(project.root)
+        if declared is None:
+            return {}
+        wanted = declared.user_files(stage)
+        if project.forget_list.is_file() and declared.allows(stage, project.forget_list.name):
+            wanted[project.forget_list.name] = project.forget_list
+        found: dict[str, Any] = dict(hashes_of(wanted, project.scratch / "hashes.json"))
+        for name, keys in declared.params.get(stage, {}).items():
+            with suppress(MalformedFileError, OSError):  # in the middle of an edit, or not there
+                found |= values_of(project.root, {name: keys})
+        for name, path in declared.products(stage).items():
+            with suppress(FileNotFoundError):  # it goes while we look
+                status = path.stat()
+                found.setdefault(name, (status.st_ino, status.st_size, status.st_mtime_ns))
+        return found

@@ -12,7 +12,7 @@ from typing import Any
 from renate_stages import files, launch, yaml_file
 from renate_stages.errors import SharedTrainingError
 from renate_stages.imports import heavy_imports
-from renate_stages.inputs import inputs_key
+from renate_stages.inputs import update_inputs
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
@@ -60,17 +60,17 @@ def run_here(
 
     parent = State.open(project.parent)
     data = PreparedData.open(project.prepared)
-    key = inputs_key(project, params, parent, data)
+    inputs = update_inputs(project, params, parent, data, user)
     resume = None
     if searched:
-        resume = Resume.of(project.checkpoints, key)
+        resume = Resume.of(project.checkpoints, inputs, used=user.files)
         resume.take_over(project.tuning / "checkpoints")
     with (
         project.empty_scratch(launch.own("kept")) as kept,
         joined(params.trainer.accelerator),
     ):
         update = MeasuredUpdate.run(
-            user, params, params.hyperparameters, parent, data, key, kept, resume=resume
+            user, params, params.hyperparameters, parent, data, inputs.key, kept, resume=resume
         )
         if target is not None and not launch.rank():
             history = project.tuning / TUNING_HISTORY if searched else None
@@ -83,7 +83,7 @@ def main() -> None:
     """Be one of the processes."""
     root, config, outcome, searched, *target = sys.argv[1:]
     project = Project(Path(root), Path(config))
-    params, user = Params.load(project.params), UserConfig.load(project.user_config)
+    params, user = Params.load(project.params), UserConfig.of(project, None)
     folder = Path(target[0]) if target else None
     found = run_here(project, user, params, folder, searched=bool(int(searched)))
     if not launch.rank():

@@ -15,11 +15,13 @@ from renate_stages.randomness import Generators
 from renate_stages.remote import training_job
 from renate_stages.remote.locations import InputState, OutputState, bring
 from renate_stages.remote.params import BACKENDS
+from renate_stages.remote.states import local_path
 from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
 from renate_stages.state import State
 from renate_stages.tuning.domains import as_written
 from renate_stages.user_config import UserConfig
+from renate_stages.user_files import UserFiles
 from renate_stages.workplace import lay_out, workplace
 
 SEARCH = "search"  # folder of the working directory, where a search goes on after a kill
@@ -125,7 +127,7 @@ def run_training_job(
         tuning: What else the block `tuning` of `params.yaml` takes.
         trainer: What else its block `trainer` takes, such as `{"num_nodes": 2}`.
         remote: What the block `remote` of `params.yaml` takes: bucket, image, machine; needed by
-            `sagemaker`. `config_file` must import no file beside it then, unless an installed one.
+            `sagemaker`. Jobs get `config_file` and the files in its folder that importing it used.
 
     Raises:
         StateNotSentError: If the new state could not be sent; it says where it lies on this machine.
@@ -176,7 +178,10 @@ def run_training_job(
     )
     if backend == "sagemaker":
         params.remote.check_sagemaker()
-    user = UserConfig.load(Path(config_file))
+    config = Path(config_file)
+    places = (data_path, input_state_url, output_state_url)
+    passing = [working_directory, *(local_path(each) for each in places if each is not None)]
+    user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=passing))
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
 
@@ -187,7 +192,7 @@ def run_training_job(
         _prepare(user, params, incoming, project.prepared)
         folder = target.passing(project.root)
         if backend == "sagemaker":
-            found = training_job.run(project, params, folder)
+            found = training_job.run(project, user, params, folder)
         else:
             found = _run_here(project, user, params, folder)
         written = folder and target.keep(folder, working_directory)
@@ -231,7 +236,8 @@ def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> 
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("prepare")
     splits = prepare.read_splits(user, incoming, params.data, generators)
-    prepare.ingest_splits(splits, folder, params.update.number)
+    with prepare.reading(user):
+        prepare.ingest_splits(splits, folder, params.update.number)
     prepared.write_manifest(folder, params.update.number)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from renate_stages import files
 from renate_stages.forget_list import ForgetList
 from renate_stages.memory import ExampleStore, evolve, link_store
+from renate_stages.never_keep import check_never_keep, never_kept
 from renate_stages.params import RetentionParams
 from renate_stages.prepared import PreparedData
 from renate_stages.randomness import Generators
@@ -81,15 +82,21 @@ class Keeping:
             splits: Those of the parent that are looked at; what a training reads needs no holdouts.
         """
         rules = self.retention
+        old = {name: parent.split(name) for name in splits}
+        memory = parent.memory()
+        everything = [data.train, data.val, data.test, memory]
+        everything += [store for stores in old.values() for store in stores.values()]
+        check_never_keep(rules.never_keep, everything)
         test = self._new(data.test, scratch / "test", rules.holdout_rows, "holdouts")
         val = self._new(data.val, scratch / "val", rules.validation_rows, "validation")
         kept_data = replace(data, test=test, val=val)
         keepable = np.flatnonzero(~self._barred(data.train)[data.train.stored_live()])
 
-        memory = parent.memory()
-        barred = self._barred(memory) | self._too_old(memory)
+        to_forget = self.forget.stored_rows(memory)
+        barred = to_forget | never_kept(store=memory, values=rules.never_keep)
+        barred |= self._too_old(memory)
         memory_rows = ~barred[memory.stored_live()]
-        forgotten = np.flatnonzero(self.forget.stored_rows(memory)[memory.stored_live()])
+        forgotten = np.flatnonzero(to_forget[memory.stored_live()])
         stores = {"memory": (memory, barred)}
         found_in: dict[str, list[int]] = {}
         limits = {
@@ -98,7 +105,7 @@ class Keeping:
         }
         for name in splits:
             rows, updates = limits[name]
-            found = parent.split(name)
+            found = old[name]
             oldest = self.generators.update - updates + 1 if updates is not None else 0
             for update, store in found.items():
                 barred = self._barred(store) | (update < oldest)
@@ -147,18 +154,22 @@ class Keeping:
 
     def _barred(self, store: ExampleStore) -> np.ndarray:
         """Return which stored rows are to be forgotten or are of a source never to keep."""
-        barred = self.forget.stored_rows(store)
-        if self.retention.never_keep and store.spec and "meta.source" in store.spec.metadata:
-            sources = [source.encode() for source in self.retention.never_keep]
-            barred |= np.isin(store.stored_column("meta.source"), sources)
-        return barred
+        return self.forget.stored_rows(store) | never_kept(store, self.retention.never_keep)
 
     def _too_old(self, store: ExampleStore) -> np.ndarray:
-        """Return which stored rows came more than `memory_updates` updates ago."""
+        """Return which stored rows came more than `memory_updates` updates ago.
+
+        Of rows of old releases the update is unknown; it is that of their shard or an earlier one.
+        """
         most = self.retention.memory_updates
-        if most is None or store.spec is None or "meta.update" not in store.spec.metadata:
+        if most is None or store.spec is None:
             return np.zeros(store.offsets[-1], dtype=bool)
-        return store.stored_column("meta.update") < self.generators.update - most
+        shards = store.shards
+        came = np.repeat([each.update for each in shards], [each.rows for each in shards])
+        known = store.stored_known("meta.update")
+        if known.any():
+            came[known] = store.stored_column("meta.update")[known]
+        return came < self.generators.update - most
 
     def _beyond(
         self, store: ExampleStore, barred: np.ndarray, most: int | None, name: str

@@ -7,7 +7,7 @@ allowed; an unknown key names the closest known one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -271,7 +271,7 @@ class RetentionParams(Block):
     memory_updates: int | None = Field(
         default=None, ge=1, description="updates after which a row leaves the memory"
     )
-    never_keep: list[str] = Field(
+    never_keep: list[str | int | float | bool] = Field(
         default=[], description="sources to learn from and measure on once, but not to keep"
     )
 
@@ -286,6 +286,25 @@ class ExportParams(Block):
         default="manual", description="auto: `next` promotes where the committed verdict passed"
     )
     onnx: bool = Field(default=False, description="also model.onnx; needs the extra onnx")
+    files: list[str] = Field(
+        default=[],
+        description="more files and folders of the project that the model needs, beside those that "
+        "model_fn and the test transforms are seen to read",
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _lie_in_the_project(cls, names: list[str]) -> list[str]:
+        for name in names:
+            plain = PurePosixPath(name)
+            if (
+                plain.is_absolute()
+                or ".." in plain.parts
+                or name.startswith("~")
+                or not plain.parts
+            ):
+                raise ValueError(f"{name!r}: expected a path inside the project, such as vocab.txt")
+        return [str(PurePosixPath(name)) for name in names]
 
 
 class TrackingParams(Block):

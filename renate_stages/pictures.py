@@ -53,7 +53,7 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
     headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
     metric, mode = params.objective
     history = state.evaluations()
-    name = folder_name(project, state)
+    name = folder_name(project, params, state)
     with files.whole_directory(project.pictures) as beside:
         folder = beside / name
         folder.mkdir()
@@ -72,17 +72,18 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
 
 def pictures_at_hand(project: Project, params: Params, state: State) -> list[Path]:
     """Return the pictures of the finished update, and draw them where they are not there."""
-    folder = project.pictures / folder_name(project, state)
+    folder = project.pictures / folder_name(project, params, state)
     return sorted(folder.glob("*.png")) or draw_pictures(project, params, state)
 
 
-def folder_name(project: Project, state: State) -> str:
+def folder_name(project: Project, params: Params, state: State) -> str:
     """Return what the pictures' folder is called: 12 hexadecimal digits of what they show."""
     shown = {path.name: files.sha256(path) for path in project.plots.glob("*.csv")}
     for path in (project.data_metrics, project.feature_shift):
         if path.is_file():  # an older project lacks some
             shown[path.name] = files.sha256(path)
-    return files.digest({"state": state.identity, "shown": shown})[:12]
+    metrics = [params.evaluation.metric, params.evaluation.mode, *params.objective]
+    return files.digest({"metrics": metrics, "state": state.identity, "shown": shown})[:12]
 
 
 def shape_of_inputs(state: State) -> tuple[int, ...]:

@@ -39,18 +39,19 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         say: Is told what was done.
 
     Raises:
-        OtherUpdateError: The state is not that of the open update.
         ChangedFolderError: `state/` or `export/` is not what `dvc.lock` names.
+        OtherUpdateError: The state is not that of the open update.
         PublishError: MLflow did not take something.
         RenateStagesError: A file is missing or cannot be read.
     """
     params = params.fixed(read_tuned(project.tuned))
+    for folder in (project.state, project.export):
+        if folder.is_dir():
+            lineage.check(project, folder)
     state = State.open(project.state)
     made, number = state.provenance, params.update.number
     if made.update != number:
         raise OtherUpdateError(made.update, number)
-    for folder in (project.state, project.export):
-        lineage.check(project, folder)
     drawn = pictures_at_hand(project, params, state)
     if not params.tracking.enabled:
         say(OFF)
@@ -64,9 +65,9 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
             found.log_parameters(logged_parameters(params))
             summary = read_update_metrics(project.update_metrics)
             log_figures(params, read_curves(project.plots), summary, found)
-            found.set_tags(state_tags(project, state))
         if "results" in lacking:
             log_results(project, drawn, found)
+            found.set_tags(state_tags(project, state))
         version = new = None
         if program.program is not None:
             tags = {"update.number": number, **state_tags(project, state)}
@@ -119,11 +120,14 @@ def point(project: Project, params: Params, alias: str, state: str | None) -> No
 
 
 def state_tags(project: Project, state: State) -> dict[str, str]:
-    """Return the tags by which a run or a version is found from a state, and a state from them."""
-    tags = {"renate.state": state.identity}
-    if md5 := lineage.state_hash(project):
-        tags["dvc.state.md5"] = md5
-    return tags
+    """Return the tags by which a run or a version is found from a state, and a state from them.
+
+    DVC writes the state's hash into `dvc.lock` when `train` has ended. Until then, and where somebody
+    runs `train` without DVC, it names an earlier state: that is no tag of this one.
+    """
+    named = lineage.anchored(project, project.state)
+    known = {"dvc.state.md5": named.md5} if named and not named.problems(project) else {}
+    return {"renate.state": state.identity, **known}
 
 
 def log_figures(

@@ -1,12 +1,14 @@
 """Going on with a training that was interrupted: a checkpoint of its last epoch, and what it holds.
 
     .renate/resume/<key>/last.ckpt
+    .renate/resume/<key>/files.json     the user's files that it was made with, for a message
 
 The key is a digest of all inputs and of the versions of the libraries that compute, so a checkpoint
 of anything else is never found. It holds what Lightning keeps (model, learner, optimizer, scheduler,
 progress), the curves so far, the states of every process's global generators, and where the learner
-stands in its data. A resumed training gives the same bytes as one that was not interrupted. It is in
-torch's format, and read without running code.
+stands in its data. It also says which files of the user's the training had used, as they were when
+it used them: where one is another now, it is not used. A resumed training gives the same bytes as
+one that was not interrupted. It is in torch's format, and read without running code.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,19 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from renate_stages import __version__, files, shortage
 from renate_stages.callbacks import is_last_epoch
+from renate_stages.errors import MalformedFileError
+from renate_stages.file_watch import CODE
+from renate_stages.inputs import Inputs
 from renate_stages.learners.base import Learner
 from renate_stages.ranks import of_all, of_the_first, ranks
+from renate_stages.user_files import UserFiles
 
 SECONDS = 30.0  # at least so long between two checkpoints
 SECONDS_VARIABLE = "RENATE_STAGES_CHECKPOINT_SECONDS"
 NAME = "last.ckpt"
+MADE_WITH = "files.json"
 STATE = "renate_stages"
+ANEW = "training starts anew: {} changed since the checkpoint"
 
 
 @dataclass(frozen=True)
@@ -45,19 +54,35 @@ class Resume:
         say: Tells the user, in one line, what was found.
         whole: Write when training ends or is interrupted by a callback, and only then; so it is
             for a learner that cannot go on between two epochs.
+        base: Digest of the inputs without the user's files; equal for trainings with other code.
+        known: Those of them that are known before training, by path.
+        used: The same as this process uses them; None: no file counts.
     """
 
     folder: Path
     say: Callable[[str], None] = print
     whole: bool = False
+    base: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
+    used: UserFiles | None = None
 
     @classmethod
     def of(
-        cls, folder: Path, inputs: str, say: Callable[[str], None] = print, *, whole: bool = False
+        cls,
+        folder: Path,
+        inputs: Inputs | str,
+        say: Callable[[str], None] = print,
+        *,
+        whole: bool = False,
+        used: UserFiles | None = None,
     ) -> Resume:
         """Return the place for a training with these inputs, under a folder for all of them."""
         versions = [__version__, torch.__version__, pytorch_lightning.__version__, np.__version__]
-        return cls(folder / files.digest([inputs, *versions]), say, whole)
+        if isinstance(inputs, str):
+            return cls(folder / files.digest([inputs, *versions]), say, whole, used=used)
+        own, base = (files.digest([each, *versions]) for each in (inputs.key, inputs.base))
+        known = {name: each for name, each in inputs.files.items() if name != CODE}
+        return cls(folder / own, say, whole, base, known, used)
 
     @property
     def file(self) -> Path:
@@ -78,6 +103,16 @@ class Resume:
         files.link_or_copy(other, self.file)
         return True
 
+    def record(self) -> dict[str, str]:
+        """Return the SHA-256 of the user's files that were used so far, by path."""
+        return {} if self.used is None else self.used.record()
+
+    def note(self) -> None:
+        """Write beside the checkpoint what it was made with."""
+        if self.used is not None:
+            made = {"base": self.base, "files": {**self.known, **self.record()}}
+            files.write_json(self.folder / MADE_WITH, made)
+
     def checkpoint(self) -> dict[str, Any] | None:
         """Return the checkpoint, or None without a usable one; one that is damaged is removed.
 
@@ -90,6 +125,7 @@ class Resume:
 
     def _read(self) -> dict[str, Any] | None:
         if not self.file.is_file():
+            self._say_why_anew()
             return None
         try:
             found = torch.load(self.file, map_location="cpu", weights_only=True)
@@ -101,7 +137,29 @@ class Resume:
             print(f"warning: {self.file} cannot be read ({kind}): trained anew", file=sys.stderr)
             self.file.unlink()
             return None
-        return found
+        return found if self._is_of_these_files(found[STATE].get("files")) else None
+
+    def _is_of_these_files(self, recorded: dict[str, str] | None) -> bool:
+        if self.used is None:
+            return True
+        if recorded is None:
+            self.say("training starts anew: the checkpoint does not say which files made it")
+            return False
+        if differing := self.used.differing(recorded):
+            self.say(ANEW.format(", ".join(differing)))
+            return False
+        self.used.take_record(recorded)
+        return True
+
+    def _say_why_anew(self) -> None:
+        """Say which files changed, where a training with other files was interrupted."""
+        for path in sorted(self.folder.parent.glob(f"*/{MADE_WITH}")):
+            with suppress(MalformedFileError, KeyError, TypeError, AttributeError):
+                made = files.read_json(path)
+                if self.used is not None and made["base"] == self.base:
+                    names = ", ".join(self.used.differing(made["files"]))
+                    self.say(ANEW.format(names or "a file"))
+                    return
 
 
 class CheckpointWriter(Callback):
@@ -158,6 +216,7 @@ class CheckpointWriter(Callback):
             trainer.save_checkpoint(beside)  # all processes take part, and the first writes
         if trainer.is_global_zero:
             beside.replace(self.resume.file)
+            self.resume.note()
         self.last = time.monotonic()
 
     def on_save_checkpoint(
@@ -166,6 +225,7 @@ class CheckpointWriter(Callback):
         self.learner.stop_reading()
         checkpoint[STATE] = {
             "curves": list(self.curves),
+            "files": self.resume.record(),
             "generators": of_all(generators()),
             "position": self.learner.position(),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from renate_stages import files, lineage, state
@@ -40,61 +39,29 @@ def initialise(
             there is a first state already, or does not fit.
     """
     params = Params.load(project.params)
-    before = Unfinished.read(project)
-    if before is not None and model is None:
-        model, memory = before.model, before.memory
+    before = lineage.read_intent(project)
+    again = isinstance(before, lineage.Repeatable) and before.command == COMMAND
+    if isinstance(before, lineage.Repeatable) and again and model is None:
+        given = before.arguments
+        model, memory = (Path(given[n]) if n in given else None for n in ("model", "memory"))
     elif model is not None and (project.parent.exists() or project.parent_pointer.exists()):
         raise ParentExistsError(project.parent)
     _check_place(project)
     lineage.check_git(project)
-    Unfinished(model, memory).write(project)
+    asked = {"model": model, "memory": memory}
+    given = {name: str(path.resolve()) for name, path in asked.items() if path is not None}
     try:
-        done = _make_repositories(project, again=before is not None)
-        done += _make_parent(project, params, model, memory)
-        done += _make_champion(project)
-        done += _make_data(project, params, again=before is not None)
-        done += _commit(project)
+        with lineage.Repeatable(command=COMMAND, arguments=given).kept(project):
+            done = _make_repositories(project, again)
+            done += _make_parent(project, params, model, memory)
+            done += _make_champion(project)
+            done += _make_data(project, params, again)
+            done += _commit(project)
     except Exception:
         if not project.parent.exists():  # another attempt may be asked for something else
-            Unfinished.remove(project)
+            project.intent.unlink()
         raise
-    Unfinished.remove(project)
     return done
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """What `init` was asked, kept until it has ended.
-
-    Args:
-        model: As in `initialise`.
-        memory: Likewise.
-    """
-
-    model: Path | None = None
-    memory: Path | None = None
-
-    @classmethod
-    def read(cls, project: Project) -> Unfinished | None:
-        """Return what an interrupted `init` was asked; None where none was interrupted."""
-        if not project.intent.is_file():
-            return None
-        content = files.read_json(project.intent)
-        if not isinstance(content, dict) or content.get("command") != COMMAND:
-            return None
-        given = (content.get(name) for name in ("model", "memory"))
-        return cls(*(Path(each) if isinstance(each, str) else None for each in given))
-
-    def write(self, project: Project) -> None:
-        """Keep it: the next `init`, or `resolve`, goes on with it."""
-        given = {"model": self.model, "memory": self.memory}
-        texts = {name: str(path.resolve()) for name, path in given.items() if path is not None}
-        files.write_json(project.intent, {"command": COMMAND, **texts})
-
-    @staticmethod
-    def remove(project: Project) -> None:
-        """Forget it: `init` has ended."""
-        project.intent.unlink()
 
 
 def write_example(project: Project, update: int) -> None:
@@ -137,8 +104,6 @@ def _make_repositories(project: Project, again: bool) -> list[str]:
     if not (project.root / ".git").exists() or not top:
         lineage.git(project, "init", "--quiet", "--initial-branch", "main")
         done.append("git: a new repository")
-    elif again:
-        lineage.clear_git_locks(project, since=project.intent.stat().st_mtime)
     settings = project.root / ".dvc" / "config"
     new = not settings.is_file()
     if new and not settings.parent.exists():

@@ -307,7 +307,7 @@ class ModelUpdater:
             found = resume.checkpoint()
             writer = CheckpointWriter(resume, learner, recorder.curves, found)
             callbacks.append(writer)
-        with quiet():
+        with quiet(), self.user.files.training():
             trainer = make_trainer(self.params.trainer, learner, callbacks)
             try:
                 trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
@@ -345,6 +345,8 @@ class ModelUpdater:
             forgotten: As in `update`.
         """
         learner = self._restored(parent, memory_rows, forgotten)
+        if forgotten is not None and not len(forgotten) and learner.keeps_tensors:
+            learner.forget(forgotten)  # whether it has one to forget, nobody knows
         all_rows = Selection(np.arange(len(parent.memory())), np.empty(0, dtype=np.int64))
         return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 

@@ -9,24 +9,26 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from renate_stages import yaml_file
+from renate_stages.declared_files import IMPORT, DeclaredFiles
 from renate_stages.errors import (
     DataModuleError,
     MissingFileError,
     RenateStagesError,
-    UndeclaredUserFileError,
     UserConfigError,
     UserResultError,
     did_you_mean,
 )
+from renate_stages.file_watch import Watch
+from renate_stages.project import Project
+from renate_stages.user_files import UserFiles, forget_namesakes
 
 if TYPE_CHECKING:
     from renate_stages.data import RenateDataModule
@@ -71,32 +73,70 @@ class UserConfig:
     Args:
         path: The file, for messages.
         functions: Those of `FUNCTIONS` that it defines.
+        watch: Takes notice of the files that they use; None: those of the file's folder.
     """
 
-    def __init__(self, path: Path, functions: Mapping[str, Callable]) -> None:
+    def __init__(
+        self, path: Path, functions: Mapping[str, Callable], watch: Watch | None = None
+    ) -> None:
         self.path = path
         self.functions = dict(functions)
+        self.watch = UserFiles(path.parent) if watch is None else watch
+
+    @property
+    def files(self) -> UserFiles:
+        """The files of the project that the functions are made of and read."""
+        assert isinstance(self.watch, UserFiles), "the copy of an exported model has its own"
+        return self.watch
 
     @classmethod
-    def load(cls, path: Path, *, stage: str | None = None) -> UserConfig:
+    def of(cls, project: Project, stage: str | None, *ignored: Path) -> UserConfig:
+        """Load a project's `renate_config.py` for a stage.
+
+        Args:
+            project: Where it lies; its `dvc.yaml` says what a stage may use.
+            stage: The stage, which must depend on every file of the project that the functions
+                import or read; None: `files.check` asks that of all stages.
+            ignored: Files and folders that do not count.
+
+        Raises:
+            RenateStagesError: As `load`.
+        """
+        declared, hashes = DeclaredFiles.read(project.root), project.scratch / "hashes.json"
+        root = project.user_config.parent
+        passing = (*ignored, *([project.root] if project.config is not None else []))
+        watch = UserFiles(root, declared, stage if declared else None, passing, hashes)
+        return cls.load(project.user_config, watch=watch)
+
+    @classmethod
+    def load(
+        cls, path: Path, *, stage: str | None = None, watch: Watch | None = None
+    ) -> UserConfig:
         """Import the file, with its folder importable, and find its functions.
 
         Args:
             path: The user's `renate_config.py`.
             stage: The stage that loads it, which must depend on every file of the project that
-                the import touches; None checks nothing.
+                the functions use; None checks nothing.
+            watch: Takes notice of these files; None: one for the stage and the file's folder.
 
         Raises:
             MissingFileError: If there is no such file.
             UserConfigError: If it cannot be imported, or lacks a required function.
-            UndeclaredUserFileError: If it imports a file the stage does not depend on.
+            UndeclaredUserFileError: If it uses a file the stage does not depend on.
+            StaleImportError: If a module that it imports was imported before, and has changed.
         """
         if not path.is_file():
             raise MissingFileError(path, "it defines the model and the data", "restore it from Git")
-        before = set(sys.modules)
-        module = _import_file(path)
-        if stage is not None:
-            _check_imports_are_declared(path, set(sys.modules) - before, stage)
+        if watch is None:
+            declared = DeclaredFiles.read(path.parent) if stage is not None else None
+            watch = UserFiles(path.parent, declared, stage if declared else None)
+        watch.start()
+        forget_namesakes(path.parent)
+        with watch.running(IMPORT):
+            module = _import_file(path)
+            if isinstance(watch, UserFiles):
+                watch.take_modules(path)
         functions = {name: getattr(module, name, None) for name in FUNCTIONS}
         found = {name: function for name, function in functions.items() if callable(function)}
         defined = [name for name in vars(module) if not name.startswith("_")]
@@ -107,7 +147,7 @@ class UserConfig:
                     f"there is no function {name}{did_you_mean(name, defined)}",
                     f"define `def {name}({FUNCTIONS[name][0]}, …)`",
                 )
-        return cls(path, found)
+        return cls(path, found, watch)
 
     def hyperparameters(self) -> dict[str, inspect.Parameter]:
         """Return what the functions other than `data_module_fn` read, by name."""
@@ -203,7 +243,8 @@ class UserConfig:
     def _running(self, name: str) -> Iterator[None]:
         """Turn what a user's function raises into a message with its line in their file."""
         try:
-            yield
+            with self.watch.running(name):
+                yield
         except RenateStagesError:
             raise
         except Exception as error:
@@ -211,18 +252,26 @@ class UserConfig:
             raise UserConfigError(
                 self.path,
                 f"{name} failed at line {line}: {raised}",
-                "correct that line, or what it is given",
+                _cure(error, "correct that line, or what it is given"),
             ) from error
+
+    def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
+        """Return those of inputs and of targets that come before a model is measured."""
+        return (
+            self.callable_of("test_transform", values),
+            self.callable_of("test_target_transform", values),
+        )
 
     def transforms(self, values: Mapping[str, Any]) -> Transforms:
         """Return the transforms; the memory's default to those of training."""
-        train, memory, test = (
+        train, memory = (
             (
                 self.callable_of(f"{of}_transform", values),
                 self.callable_of(f"{of}_target_transform", values),
             )
-            for of in ("train", "buffer", "test")
+            for of in ("train", "buffer")
         )
+        test = self.test_transforms(values)
         return Transforms(train, (memory[0] or train[0], memory[1] or train[1]), test)
 
     def _checked(self, function: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
@@ -236,22 +285,42 @@ class UserConfig:
         )
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles a file as it is: bytecode may be of one of the same size and second, and lies beside."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_file(path: Path) -> types.ModuleType:
-    folder = str(path.parent.resolve())
-    spec = importlib.util.spec_from_file_location("renate_config", path)
+    folder, file = str(path.parent.resolve()), str(path.absolute())
+    loader = _FromSource("renate_config", file)
+    spec = importlib.util.spec_from_file_location("renate_config", file, loader=loader)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["renate_config"] = module
-    if folder not in sys.path:  # it stays: a function may import a neighbour when it is called
-        sys.path.insert(0, folder)
+    if folder in sys.path:  # maybe behind that of another project
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)  # it stays: a function may import a neighbour when it is called
     try:
         spec.loader.exec_module(module)
+    except RenateStagesError:
+        raise
     except Exception as error:
         line = _line_of(error, path)
         raise UserConfigError(
-            path, f"line {line}: {type(error).__name__}: {error}", "correct that line"
+            path,
+            f"line {line}: {type(error).__name__}: {error}",
+            _cure(error, "correct that line"),
         ) from error
     return module
+
+
+def _cure(error: Exception, cure: str) -> str:
+    """Return what to do about an error of the user's code."""
+    if isinstance(error, FileNotFoundError | ModuleNotFoundError):
+        return f"{cure}; a job in the cloud has only the files in the stage's deps in dvc.yaml"
+    return cure
 
 
 def _line_of(error: BaseException, path: Path) -> int | str:
@@ -264,47 +333,6 @@ def _line_of(error: BaseException, path: Path) -> int | str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-def _check_imports_are_declared(path: Path, imported: set[str], stage: str) -> None:
-    """Compare the project's own modules among the imported ones with the stage's deps."""
-    root = path.parent.resolve()
-    pipeline = root / "dvc.yaml"
-    if not pipeline.is_file():
-        return
-    deps = yaml_file.read(pipeline)
-    for key in ("stages", stage, "deps"):
-        deps = deps.get(key) if isinstance(deps, dict) else None
-    declared = [root / str(dep) for dep in deps] if isinstance(deps, list) else []
-    own = project_modules(root)
-    undeclared = [
-        own[name].relative_to(root).as_posix()
-        for name in imported & own.keys()
-        if not any(own[name].is_relative_to(dep) for dep in declared)
-    ]
-    if undeclared:
-        raise UndeclaredUserFileError(stage, undeclared)
-
-
-def project_modules(root: Path) -> dict[str, Path]:
-    """Return the file of each module that was imported from a project, and not from the library.
-
-    Args:
-        root: The project's folder, resolved.
-    """
-    found = {}
-    installed = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
-    for name, module in list(sys.modules.items()):
-        source = getattr(module, "__file__", None)
-        if source is None or name.startswith("renate_stages"):
-            continue
-        file = Path(source)  # torch makes modules whose file is a bare name
-        if source.startswith(installed) or not file.is_absolute():
-            continue  # they are thousands, which to resolve takes a second
-        file = file.resolve()
-        if file.is_relative_to(root) and "site-packages" not in file.parts:
-            found[name] = file
-    return found
 
 
 def _named_parameters(function: Callable) -> list[inspect.Parameter]:

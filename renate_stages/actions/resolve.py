@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from renate_stages import lineage, start
-from renate_stages.lineage import Recovered
+from renate_stages.lineage import Recovered, Repeatable
 from renate_stages.project import Project
 
+COMMAND = "renate-stages resolve"
 
-def recover(project: Project) -> Recovered | None:
+
+def recover(project: Project, say: Callable[[str], None] = print) -> Recovered | None:
     """Complete or take back the command that was interrupted, if one was.
 
     Args:
         project: The caller holds its lock.
+        say: Is told what was done, line by line.
 
     Returns:
         What became of it.
@@ -19,7 +25,30 @@ def recover(project: Project) -> Recovered | None:
     Raises:
         RenateStagesError: If that cannot be done yet; what is left stays as it is.
     """
-    if start.Unfinished.read(project) is not None:
+    intent = lineage.read_intent(project)
+    if not isinstance(intent, Repeatable):
+        return lineage.recover(project)
+    if intent.command == start.COMMAND:
         start.initialise(project)
-        return Recovered(start.COMMAND, completed=True)
-    return lineage.recover(project)
+    else:
+        take_side(project, "ours" if "ours" in intent.arguments else "theirs", say)
+    return Recovered(intent.command, completed=True)
+
+
+def take_side(
+    project: Project, side: Literal["ours", "theirs"], say: Callable[[str], None] = print
+) -> list[str]:
+    """Take what commands and stages wrote from one side of a merge; see `lineage.take_side`.
+
+    Args:
+        project: The caller holds its lock.
+        side: `ours` or `theirs`.
+        say: Is told what was done, line by line.
+
+    Returns:
+        The files that are still in conflict.
+    """
+    lineage.check_conflict(project)
+    command = Repeatable(command=f"{COMMAND} --{side}", arguments={side: ""})
+    with command.kept(project):
+        return lineage.take_side(project, side, say)

@@ -163,14 +163,16 @@ class ItemReader:
         if name == "id":
             if not isinstance(value, str | int) or isinstance(value, bool):
                 raise InvalidMetadataError(where, value, "a text or a whole number")
+            if not _is_utf8(str(value)):
+                raise InvalidMetadataError(where, value, "a text that can be written as UTF-8")
             return to_array([given_id(str(value))])[0]
         if isinstance(value, bool):
             return np.asarray(value)
-        if isinstance(value, int | float):
+        if isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
             return np.asarray(value, np.int64 if isinstance(value, int) else np.float64)
-        if isinstance(value, str) and len(value.encode()) <= TEXT_BYTES and "\0" not in value:
+        if isinstance(value, str) and _is_short(value):
             return np.asarray(value.encode(), f"S{TEXT_BYTES}")
-        expected = f"a number, True, False, or a text of at most {TEXT_BYTES} bytes"
+        expected = f"a number of 64 bits, True, False, or a text of at most {TEXT_BYTES} bytes"
         raise InvalidMetadataError(where, value, expected)
 
 
@@ -178,6 +180,14 @@ def _is_pair(item: Any) -> bool:
     if not isinstance(item, tuple | list):
         return False
     return len(item) == 2 or (len(item) == 3 and isinstance(item[2], Mapping))
+
+
+def _is_short(text: str) -> bool:
+    return _is_utf8(text) and len(text.encode()) <= TEXT_BYTES and "\0" not in text
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= each <= "\udfff" for each in text)  # lone halves of UTF-16's pairs
 
 
 def _outline(item: Any) -> str:

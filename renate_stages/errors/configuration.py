@@ -99,18 +99,6 @@ class DeviceMemoryError(RenateStagesError):
         )
 
 
-class UndeclaredUserFileError(RenateStagesError):
-    """The user's code imports a file of the project that the stage does not depend on."""
-
-    def __init__(self, stage: str, imported: Iterable[str]) -> None:
-        names = sorted(imported)
-        super().__init__(
-            f"renate_config.py imports {', '.join(names)}, on which stage '{stage}' does not "
-            "depend: a change there would not rerun it.\nTo mend it: in dvc.yaml, add to the deps "
-            f"of every stage that has renate_config.py: {', '.join(names)}."
-        )
-
-
 class UnmeasuredMetricError(RenateStagesError):
     """The headline metric is not among those measured."""
 

@@ -57,7 +57,7 @@ def slices_of(
 
     Returns:
         For each field and holdout the value of each row as text, `(rows,)`; `unknown` where an
-        update's examples lack the field, or have an empty text.
+        update's examples lack the field, or have an empty text or NaN.
 
     Raises:
         SliceError: If no holdout has a field, it is no single number or text, or it has more than
@@ -82,7 +82,13 @@ def _slice(field: str, holdouts: Mapping[int, ExampleStore]) -> dict[int, np.nda
             continue
         if values.ndim != 1:
             raise SliceError(field, f"its values have shape {values.shape[1:]}, expected one each")
-        texts[number] = np.array([_text(value) for value in values.tolist()])
+        known = holdouts[number].known(field)
+        texts[number] = np.array(
+            [
+                _text(value) if is_known else UNKNOWN
+                for value, is_known in zip(values.tolist(), known, strict=True)
+            ]
+        )
     count = len({text for values in texts.values() for text in np.unique(values).tolist()})
     if count > MOST:
         raise SliceError(field, f"it has {count} values, expected at most {MOST}")

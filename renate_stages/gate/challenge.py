@@ -26,7 +26,9 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig, project_modules
+from renate_stages.user_config import UserConfig
+from renate_stages.user_files import OwnFiles
+from renate_stages.user_modules import project_modules
 
 UNKNOWN_CLASS = 20.0
 """How far below the lowest output a class lies that a model has no output for."""
@@ -58,7 +60,8 @@ def challenge(
         return found
     try:
         with own_modules(project.root):
-            deployed = UserConfig.load(project.champion / project.user_config.name)
+            own = OwnFiles(project.champion, project.root)
+            deployed = UserConfig.load(project.champion / project.user_config.name, watch=own)
             old, _ = on_holdouts.measure(
                 deployed, champion.hyperparameters, project.champion, width
             )
@@ -83,7 +86,7 @@ class _Holdouts:
         self.stores = state.split("holdouts")
         self.task_ids = {n: state.provenance.task_ids[str(n)] for n in self.stores}
         values = params.hyperparameters
-        self.target_transform = user.transforms(values).test[1]
+        self.target_transform = user.test_transforms(values)[1]
         self.settings: dict[str, Any] = {
             "loss_fn": optimization.loss_fn(user, values),
             "metrics_fn": partial(user.call, "metrics_fn", values)
@@ -111,7 +114,7 @@ class _Holdouts:
         model = build_model(user, values, folder, self.params.update.task_id)
         for task_id in sorted(set(self.task_ids.values())):
             model.add_task_params(task_id)
-        transform = user.transforms(values).test[0]
+        transform = user.test_transforms(values)[0]
         datasets = {
             number: StoredDataset(store, None, transform, self.target_transform)
             for number, store in self.stores.items()
@@ -155,10 +158,13 @@ def own_modules(root: Path) -> Iterator[None]:
         root: Modules from below it are imported anew inside the block, and are as before after it.
     """
     path, root = list(sys.path), root.resolve()
+    writes_no_bytecode = sys.dont_write_bytecode
     before = {name: sys.modules.pop(name) for name in project_modules(root)}
     try:
+        sys.dont_write_bytecode = True  # it would lie in champion/, which DVC tracks
         yield
     finally:
+        sys.dont_write_bytecode = writes_no_bytecode
         for name in project_modules(root):
             del sys.modules[name]
         sys.modules.update(before)

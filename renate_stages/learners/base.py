@@ -302,6 +302,11 @@ class Learner(LightningModule):
         return True
 
     @property
+    def keeps_tensors(self) -> bool:
+        """Whether it keeps tensors of examples, in which none can be found by its id."""
+        return False
+
+    @property
     def served(self) -> RenateModule:
         """The model as it would be served if training ended now."""
         return self.average.module if self.average is not None else self.model  # type: ignore

@@ -16,7 +16,7 @@ from renate_stages.lineage.champion import (
     verdict_hash,
 )
 from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
-from renate_stages.lineage.conflict import take_side
+from renate_stages.lineage.conflict import check_conflict, take_side
 from renate_stages.lineage.definition import StageDefinition
 from renate_stages.lineage.git_locks import clear_git_locks
 from renate_stages.lineage.opening import open_forget, open_from, open_next, uncommitted, unfinished
@@ -32,15 +32,17 @@ from renate_stages.lineage.records import (
 from renate_stages.lineage.repair import repair
 from renate_stages.lineage.settings import settle_remote
 from renate_stages.lineage.standing import status
-from renate_stages.lineage.transaction import Recovered, check_git, recover
+from renate_stages.lineage.transaction import Recovered, Repeatable, check_git, read_intent, recover
 
 __all__ = [
     "ChampionPointer",
     "Recovered",
+    "Repeatable",
     "StageDefinition",
     "anchored",
     "at_tag",
     "check",
+    "check_conflict",
     "check_git",
     "check_inputs",
     "clear_git_locks",
@@ -59,6 +61,7 @@ __all__ = [
     "open_from",
     "open_next",
     "pointer_hash",
+    "read_intent",
     "recover",
     "repair",
     "settle_remote",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from renate_stages import yaml_file
 from renate_stages.errors import (
@@ -22,7 +22,7 @@ from renate_stages.lineage.records import HASH, folder_entry, read_pointer, stag
 from renate_stages.lineage.transaction import changing
 from renate_stages.project import Project
 
-POINTER = "champion.dvc"
+POINTER: Final = "champion.dvc"
 HASH_KEYS = ("md5", "size", "nfiles")
 KINDS = {"md5": str, "size": int, "nfiles": int, "update": int, "state": str}
 DESCRIPTION = "export.json"  # what an exported model says of itself

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -34,7 +36,31 @@ def dvc(project: Project, *arguments: str) -> str:
     Raises:
         CommandError: If it fails.
     """
-    return run([sys.executable, "-m", "dvc", *arguments], project.root, check=True)
+    command = [sys.executable, "-m", "dvc", *arguments]
+    try:
+        return run(command, project.root, check=True)
+    except CommandError as error:
+        if "RWLock-file" not in error.output or not _remove_broken_list(project):
+            raise
+    return run(command, project.root, check=True)
+
+
+def _remove_broken_list(project: Project) -> bool:
+    """Remove DVC's list of paths at work if a DVC that was killed while writing it left it broken.
+
+    DVC refuses every command then.
+    """
+    place = project.root / ".dvc" / "tmp"
+    with (place / "rwlock.lock").open("a") as guard:  # held by DVC while it writes the list
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            json.loads((place / "rwlock").read_bytes())
+        except BlockingIOError:
+            return False
+        except ValueError:
+            (place / "rwlock").unlink()
+            return True
+    return False
 
 
 def run(command: list[str], folder: Path, check: bool, say: bool = False) -> str:

@@ -93,6 +93,19 @@ def find_conflict(project: Project) -> Conflict | None:
     return Conflict(_commit(project, ours), _commit(project, theirs), unmerged)
 
 
+def check_conflict(project: Project) -> Conflict:
+    """Return the merge that Git could not finish.
+
+    Raises:
+        NoConflictError: If no merge is to be finished.
+        MergeError: If Git has stopped in something else than a merge.
+    """
+    conflict = find_conflict(project)
+    if conflict is None:
+        raise NoConflictError
+    return conflict
+
+
 def _unmerged(project: Project) -> tuple[str, ...]:
     asked = ("diff", "--name-only", "--diff-filter=U", "--relative")
     return tuple(git(project, *asked, check=False).splitlines())  # none without a repository
@@ -127,9 +140,7 @@ def take_side(project: Project, which: Side, say: Callable[[str], None] = print)
         NoConflictError: If no merge is to be finished.
         MergeError: If Git has stopped in something else than a merge.
     """
-    conflict = find_conflict(project)
-    if conflict is None:
-        raise NoConflictError
+    conflict = check_conflict(project)
     side = conflict.side(which)
     for name in WRITTEN:
         _take(project, side.revision, name)

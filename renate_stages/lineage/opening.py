@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from renate_stages import yaml_file
 from renate_stages.errors import NextRefusedError, UnknownUpdateError
@@ -20,13 +20,15 @@ from renate_stages.lineage.records import (
     state_entry,
     tags,
 )
-from renate_stages.lineage.transaction import Change, changing
+from renate_stages.lineage.transaction import Change, Changed, Pointer, changing
 from renate_stages.params import Params
 from renate_stages.project import Project
 
-DATA = "data/incoming.dvc"
-PARAMS = "params.yaml"
-POINTER = "parent.dvc"
+CHAMPION: Final = "champion.dvc"
+DATA: Final = "data/incoming.dvc"
+FORGET_LIST: Final = "forget.yaml"
+PARAMS: Final = "params.yaml"
+POINTER: Final = "parent.dvc"
 
 
 def open_next(project: Project, say: Callable[[str], None] = print) -> int:
@@ -52,11 +54,11 @@ def _close(
     state = state_entry(lock_text(project))
     assert state is not None
     new = _next_number(project, number, say)
-    changes = [POINTER, PARAMS, *([project.forget_list.name] if forget else [])]
+    changes: list[Changed] = [POINTER, PARAMS, *([FORGET_LIST] if forget else [])]
     tag = f"{TAG}{number}"
     with changing(project, command, changes=changes, pointers=[POINTER], tag=tag) as change:
         if forget:
-            change.write(project.forget_list.name, forget.text())
+            change.write(FORGET_LIST, forget.text())
         _start_from(change, state, parent=number, number=new, kind="forget" if forget else None)
         message = f"Open update {new}, from update {number}"
         change.commit(f"Update {new} forgets examples" if forget else message)
@@ -101,21 +103,25 @@ def open_from(project: Project, parent: int) -> int:
     forget = ForgetList.read(project.forget_list)  # what is forgotten stays so, wherever one starts
     pointer = project.champion_pointer  # and what serves goes on serving
     champion = yaml_file.text(pointer) if pointer.is_file() else None
-    own = [project.forget_list.name] * bool(forget) + [pointer.name] * (champion is not None)
+    changes: list[Changed] = [POINTER, PARAMS, *([FORGET_LIST] if forget else [])]
+    pointers: list[Pointer] = [DATA, POINTER]
+    if champion is not None:
+        changes.append(CHAMPION)
+        pointers.append(CHAMPION)
     with changing(
         project,
         f"renate-stages next --from {TAG}{parent}",
-        changes=[*own, POINTER, PARAMS],
-        pointers=[DATA, *([pointer.name] if champion is not None else []), POINTER],
+        changes=changes,
+        pointers=pointers,
         branch=branch,
         start=git(project, "rev-parse", f"{TAG}{parent}^{{commit}}"),
     ) as change:
         change.secure(DATA)
         if forget:
-            change.write(project.forget_list.name, forget.text())
+            change.write(FORGET_LIST, forget.text())
         if champion is not None:
-            change.write(pointer.name, champion)
-            change.secure(pointer.name)
+            change.write(CHAMPION, champion)
+            change.secure(CHAMPION)
         _start_from(change, state, parent=parent, number=number)
         change.commit(f"Open update {number}, from update {parent}")
     return number
@@ -137,15 +143,13 @@ def open_forget(project: Project, forget: ForgetList, say: Callable[[str], None]
     number = Params.load(project.params).update.number
     if reasons := uncommitted(project):
         raise NextRefusedError(number, reasons, "opened")
-    name = project.forget_list.name
 
     def set_kind(content: Any) -> None:
         content["update"]["kind"] = "forget"
 
-    texts = {name: forget.text(), PARAMS: yaml_file.edited(project.params, set_kind)}
-    with changing(project, command, changes=texts) as change:
-        for each, text in texts.items():
-            change.write(each, text)
+    with changing(project, command, changes=[FORGET_LIST, PARAMS]) as change:
+        change.write(FORGET_LIST, forget.text())
+        change.write(PARAMS, yaml_file.edited(project.params, set_kind))
         change.commit(f"Update {number} forgets examples")
     return number
 

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from renate_stages import files, yaml_file
 from renate_stages.errors import (
@@ -30,6 +31,10 @@ from renate_stages.lineage.git_locks import clear_git_locks
 from renate_stages.lineage.records import read_pointer
 from renate_stages.project import Project
 
+Changed = Literal["champion.dvc", "forget.yaml", "params.yaml", "parent.dvc"]
+Pointer = Literal["champion.dvc", "data/incoming.dvc", "parent.dvc"]
+Revision = Annotated[str, Field(pattern="^[0-9a-f]{40,64}$")]
+UpdateName = Annotated[str, Field(pattern="^update-[0-9]+(-from-[0-9]+)?$")]
 EMPTY_TREE = ("hash-object", "-t", "tree", "-w", "/dev/null")
 
 
@@ -51,35 +56,69 @@ class Intent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: str
-    head: str
-    place: str
-    files: tuple[str, ...] = ()
-    pointers: tuple[str, ...] = ()
-    tag: str | None = None
-    branch: str | None = None
-    start: str | None = None
-    written: dict[str, str] = {}
-
-    @classmethod
-    def read(cls, project: Project) -> Intent | None:
-        """Return what an interrupted command has left; None where there is nothing.
-
-        Raises:
-            MalformedFileError: If it is something else.
-        """
-        if not project.intent.is_file():
-            return None
-        try:
-            return cls.model_validate_json(project.intent.read_bytes())
-        except ValidationError as error:
-            cure = "look at `git status`, put back what is not yours, and remove this file"
-            reason = str(error.errors()[0]["msg"])
-            raise MalformedFileError(project.intent, "an intent", reason, cure) from error
+    head: Revision
+    place: Annotated[str, Field(pattern=r"^[^-\s][^\s]*$")]
+    files: tuple[Changed, ...] = ()
+    pointers: tuple[Pointer, ...] = ()
+    tag: UpdateName | None = None
+    branch: UpdateName | None = None
+    start: Revision | None = None
+    written: dict[Changed, str] = {}
 
     def write(self, project: Project) -> None:
         """Keep it until the command has ended."""
-        project.scratch.mkdir(exist_ok=True)
-        files.write_text(project.intent, f"{self.model_dump_json(indent=1)}\n")
+        _write(project, self)
+
+
+class Repeatable(BaseModel):
+    """What a command was asked that is safe to repeat: interrupted, it is given again.
+
+    Args:
+        command: As its user calls it, such as `renate-stages init`.
+        arguments: By name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: str
+    arguments: dict[str, str]
+
+    @contextmanager
+    def kept(self, project: Project) -> Iterator[None]:
+        """Keep it while a block does it, so that a kill leaves it.
+
+        Args:
+            project: Recovered from an earlier interrupted command, unless that was this very one.
+        """
+        if project.intent.is_file():
+            clear_git_locks(project, since=project.intent.stat().st_mtime)
+        _write(project, self)
+        yield
+        project.intent.unlink()
+
+
+def _write(project: Project, intent: BaseModel) -> None:
+    project.scratch.mkdir(exist_ok=True)
+    files.write_text(project.intent, f"{intent.model_dump_json(indent=1)}\n")
+
+
+def read_intent(project: Project) -> Intent | Repeatable | None:
+    """Return what an interrupted command has left; None where there is nothing.
+
+    Raises:
+        MalformedFileError: If it is something else.
+    """
+    if not project.intent.is_file():
+        return None
+    try:
+        return _INTENTS.validate_json(project.intent.read_bytes())
+    except ValidationError as error:
+        cure = "look at `git status`, put back what is not yours, and remove this file"
+        reason = str(error.errors()[0]["msg"])
+        raise MalformedFileError(project.intent, "an intent", reason, cure) from error
+
+
+_INTENTS: TypeAdapter[Intent | Repeatable] = TypeAdapter(Intent | Repeatable)
 
 
 class Change:
@@ -93,14 +132,14 @@ class Change:
     def __init__(self, project: Project, intent: Intent) -> None:
         self.project = project
         self.intent = intent
-        self.texts: dict[str, str] = {}
+        self.texts: dict[Changed, str] = {}
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: Changed, text: str) -> None:
         """Write one of the intent's files."""
         files.write_text(self.project.root / name, text)
         self.texts[name] = text
 
-    def secure(self, pointer: str) -> None:
+    def secure(self, pointer: Pointer) -> None:
         """Have the folder of one of the intent's pointers in DVC's cache, to be put in place later.
 
         Raises:
@@ -134,8 +173,8 @@ def changing(
     project: Project,
     command: str,
     *,
-    changes: Iterable[str],
-    pointers: Iterable[str] = (),
+    changes: Iterable[Changed],
+    pointers: Iterable[Pointer] = (),
     tag: str | None = None,
     branch: str | None = None,
     start: str | None = None,
@@ -217,13 +256,13 @@ def recover(project: Project) -> Recovered | None:
     """Take back or complete what an interrupted command has left. Safe to repeat.
 
     Returns:
-        What was done; None where nothing was left.
+        What was done; None where nothing was left, or a command that is given again.
 
     Raises:
         RenateStagesError: If it cannot be done yet; what is left stays as it is.
     """
-    intent = Intent.read(project)
-    if intent is None:
+    intent = read_intent(project)
+    if not isinstance(intent, Intent):
         return None
     clear_git_locks(project, since=project.intent.stat().st_mtime)
     files.clear_abandoned(project.root)

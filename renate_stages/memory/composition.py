@@ -17,7 +17,7 @@ class Part:
     """The rows of a store that came with one update.
 
     Args:
-        update: Its number; None where a store of an old release does not know.
+        update: Its number; None of rows of which it is unknown, because an old release stored them.
         rows: How many.
         nbytes: Bytes of their examples, about where rows differ in length.
         classes: Rows by label, ascending; empty where targets are not labels.
@@ -35,19 +35,20 @@ def composition(store: ExampleStore) -> list[Part]:
     """Return what a store holds, the oldest update first."""
     if not len(store) or store.spec is None:
         return []
-    updates = store.metadata("update")
+    updates, known = store.metadata("update"), store.known("update")
     labels = _labels(store)
     sources = store.metadata("source")
-    groups = [(None, np.ones(len(store), bool))]
+    groups: list[tuple[int | None, np.ndarray]] = [] if known.all() else [(None, ~known)]
     if updates is not None:
-        groups = [(int(update), updates == update) for update in np.unique(updates)]
+        numbers = np.unique(updates[known]).tolist()
+        groups += [(number, known & (updates == number)) for number in numbers]
     return [
         Part(
             update,
             int(rows.sum()),
             round(store.nbytes * int(rows.sum()) / len(store)),
             _counts(labels, rows),
-            _counts(sources, rows),
+            _counts(sources, rows, store.known("source")),
         )
         for update, rows in groups
     ]
@@ -113,14 +114,20 @@ def _labels(store: ExampleStore) -> np.ndarray | None:
     return store.column("targets")
 
 
-def _counts(column: np.ndarray | None, rows: np.ndarray) -> dict[str, int]:
-    if column is None:
+def _counts(
+    column: np.ndarray | None, rows: np.ndarray, known: np.ndarray | None = None
+) -> dict[str, int]:
+    """Return the rows of each value, ascending, and of those without one at the end."""
+    if column is None or column.ndim > 1:
         return {}
-    values, counts = np.unique(column[rows], return_counts=True)
-    return {
-        (value.decode() or UNKNOWN) if isinstance(value, bytes) else str(value): count
+    known = np.ones(len(column), dtype=bool) if known is None else known
+    values, counts = np.unique(column[rows & known], return_counts=True)
+    found = {
+        (value.decode() or "''") if isinstance(value, bytes) else str(value): count
         for value, count in zip(values.tolist(), counts.tolist(), strict=True)
     }
+    unknown = int((rows & ~known).sum())
+    return {**found, **({UNKNOWN: unknown} if unknown else {})}
 
 
 def _all_classes(parts: list[Part]) -> list[str]:

@@ -1,32 +1,106 @@
 """Stable ids of examples: 128 bits, from a user's own id or from an example's content.
 
-An id is kept as two unsigned integers beside the example (metadata `id`) and written as 32
-hexadecimal digits. It says nothing of the content, and the same example has the same id in every
-update and store. 128 bits of BLAKE2b (RFC 7693), with a different personalisation for either kind.
+An id is kept as two unsigned integers with the example (metadata `id`). Where we print one, it is
+`renate:` and 32 hexadecimal digits; any other text is an id as a user writes it, and is hashed. An
+id says nothing of the content, and the same example has the same id in every update and store.
+128 bits of BLAKE2b (RFC 7693), with a different personalisation for either kind.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from renate_stages.memory.ragged import Column, Ragged
-from renate_stages.memory.spec import Field
+from renate_stages.memory.spec import METADATA, Field
 
-_HEX = re.compile(r"[0-9a-f]{32}")
+if TYPE_CHECKING:
+    from renate_stages.memory.store import ExampleStore
+
+PREFIX = "renate:"  # marks a hash that we printed: 32 bare digits may be a user's UUID or MD5
+_BLOCK_BYTES = 8 * 2**20  # of examples that are read at once
+_HASH = re.compile(f"{PREFIX}[0-9a-f]{{32}}")
 
 
-def given_id(text: str) -> str:
-    """Return the id of an example that its user calls `text`, as 32 hexadecimal digits."""
-    return blake2b(text.encode(), digest_size=16, person=b"renate given").hexdigest()
+def given_id(text: str) -> bytes:
+    """Return the id of an example that its user calls `text`, 16 bytes.
+
+    Raises:
+        UnicodeEncodeError: The text cannot be written as UTF-8.
+    """
+    return blake2b(text.encode(), digest_size=16, person=b"renate given").digest()
 
 
-def is_id(text: str) -> bool:
-    """Return whether a text is an id as it is written, 32 hexadecimal digits."""
-    return _HEX.fullmatch(text) is not None
+def is_hash(text: str) -> bool:
+    """Return whether a text is an id as we print it, not as a user writes it."""
+    return _HASH.fullmatch(text) is not None
+
+
+def id_of(text: str) -> bytes:
+    """Return the id that a text stands for, 16 bytes: printed by us, or else a user's."""
+    return bytes.fromhex(text[len(PREFIX) :]) if is_hash(text) else given_id(text)
+
+
+def printed(ids: np.ndarray) -> list[str]:
+    """Return ids, uint64 `(n, 2)`, as we print them."""
+    digits = np.ascontiguousarray(ids, ">u8").tobytes().hex()
+    return [PREFIX + digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+
+def to_array(ids: Iterable[bytes]) -> np.ndarray:
+    """Return ids of 16 bytes as uint64 `(n, 2)`."""
+    return np.frombuffer(b"".join(ids), ">u8").astype("<u8").reshape(-1, 2)
+
+
+class IdSet:
+    """A set of ids in 16 bytes each.
+
+    Args:
+        ids: In any order, with repeats or without, uint64 `(n, 2)`.
+    """
+
+    def __init__(self, ids: np.ndarray) -> None:
+        ids = ids[np.lexsort((ids[:, 1], ids[:, 0]))]
+        first = np.ones(len(ids), dtype=bool)
+        first[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+        self.array = ids[first]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> IdSet:
+        """Return the ids that texts stand for, as in `id_of`."""
+        return cls(to_array(map(id_of, texts)))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IdSet) and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash(self.array.tobytes())
+
+    def __or__(self, other: IdSet) -> IdSet:
+        return IdSet(np.concatenate([self.array, other.array]))
+
+    def among(self, ids: np.ndarray) -> np.ndarray:
+        """Return which of some ids, uint64 `(n, 2)`, are in the set, bool `(n,)`."""
+        high, low = np.ascontiguousarray(self.array.T)
+        found = np.zeros(len(ids), dtype=bool)
+        places = np.searchsorted(high, ids[:, 0])
+        rows = np.arange(len(ids))
+        while True:  # a second round only where two ids of the set share their first half
+            rows = rows[places[rows] < len(high)]
+            rows = rows[high[places[rows]] == ids[rows, 0]]
+            if not len(rows):
+                return found
+            same = low[places[rows]] == ids[rows, 1]
+            found[rows[same]] = True
+            rows = rows[~same]
+            places[rows] += 1
 
 
 def content_ids(columns: Mapping[str, Column], fields: Mapping[str, Field]) -> np.ndarray:
@@ -45,30 +119,39 @@ def content_ids(columns: Mapping[str, Column], fields: Mapping[str, Field]) -> n
         one = head.copy()
         one.update(row)
         digests.append(one.digest())
-    return _array(digests)
+    return to_array(digests)
 
 
-def to_array(ids: Iterable[str]) -> np.ndarray:
-    """Return ids of 32 hexadecimal digits as uint64 `(n, 2)`."""
-    return _array([bytes.fromhex(each) for each in ids])
+def stored_ids(store: ExampleStore) -> np.ndarray:
+    """Return the ids of all stored rows, dead ones included, uint64 `(rows, 2)`.
+
+    Rows of old releases were stored without one: they have that of their content.
+    """
+    path = METADATA + "id"
+    known = store.stored_known(path)
+    ids = np.zeros((len(known), 2), dtype=np.uint64)
+    if known.any():
+        ids[known] = store.stored_column(path)[known]
+    rows = np.flatnonzero(~known)
+    ids[rows] = stored_content_ids(store, rows)
+    return ids
 
 
-def to_text(ids: np.ndarray) -> list[str]:
-    """Return ids, uint64 `(n, 2)`, as 32 hexadecimal digits each."""
-    raw = np.ascontiguousarray(ids, ">u8").tobytes()
-    return [raw[start : start + 16].hex() for start in range(0, len(raw), 16)]
+def stored_content_ids(store: ExampleStore, rows: np.ndarray) -> np.ndarray:
+    """Return the ids that stored rows have by their content, uint64 `(n, 2)`.
 
-
-def among(ids: np.ndarray, wanted: Collection[str]) -> np.ndarray:
-    """Return which of the ids, uint64 `(n, 2)`, are wanted, bool `(n,)`."""
-    found = np.isin(ids[:, 0], to_array(wanted)[:, 0])  # half of an id leaves few to look at
-    places = np.flatnonzero(found)
-    found[places] = [each in wanted for each in to_text(ids[places])]
-    return found
-
-
-def _array(digests: list[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(digests), ">u8").astype("<u8").reshape(-1, 2)
+    Args:
+        store: Where the rows are.
+        rows: Counted with the dead ones, int64 `(n,)`.
+    """
+    ids = np.empty((len(rows), 2), dtype=np.uint64)
+    if store.spec is None:
+        return ids
+    step = max(1, _BLOCK_BYTES * max(1, len(store)) // max(1, store.nbytes))
+    for start in range(0, len(rows), step):
+        columns = store.stored_columns(rows[start : start + step], store.spec.fields)
+        ids[start : start + step] = content_ids(columns, store.spec.fields)
+    return ids
 
 
 def _bytes_of_rows(column: Column, dtype: np.dtype) -> np.ndarray | list[bytes]:

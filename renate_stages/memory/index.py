@@ -37,6 +37,11 @@ class Shard:
     live: int
     lacks: tuple[str, ...] = ()
 
+    @property
+    def update(self) -> int:
+        """Number of the update that wrote the rows, or wrote them again."""
+        return int(self.name.partition("-")[0])
+
     def file(self, path: str) -> str:
         """Return the file name of one field."""
         return f"{self.name}.{path}.npy"
@@ -70,7 +75,7 @@ def read_index(folder: Path) -> tuple[ExampleSpec | None, list[Shard], np.ndarra
         DamagedStoreError: A file is missing, cut short, of another dtype or shape, or newer than
             this program.
     """
-    spec, shards = _read_shards(folder / INDEX)
+    spec, shards = read_shards(folder / INDEX)
     for shard in shards:
         for name, each in shard.fields(spec).items() if spec else ():
             _check_array(folder / shard.file(name), each, None if each.ragged else shard.rows)
@@ -79,7 +84,12 @@ def read_index(folder: Path) -> tuple[ExampleSpec | None, list[Shard], np.ndarra
     return spec, shards, _read_live(folder / LIVE, shards)
 
 
-def _read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
+def read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
+    """Return spec and shards that an index names, whether their files are there or not.
+
+    Raises:
+        DamagedStoreError: If it is not an index, or newer than this program.
+    """
     try:
         index = json.loads(file.read_text())
         version = index["format"]

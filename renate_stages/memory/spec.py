@@ -98,9 +98,19 @@ class Field:
         return self.dtype.itemsize * math.prod(self.shape)
 
     def missing(self, rows: int) -> np.ndarray:
-        """Return what rows without this metadata are read as: NaN, -1, 0, False or b""."""
+        """Return what fills the place of unknown metadata: NaN, -1, 0, False or b"".
+
+        These may be values as well: ask `ExampleStore.known` which rows have one.
+        """
         value = {"f": np.nan, "c": np.nan, "i": -1}.get(self.dtype.kind, 0)
         return np.full((rows, *self.shape), b"" if self.dtype.kind == "S" else value, self.dtype)
+
+
+def known_values(column: np.ndarray) -> np.ndarray:
+    """Return which values of a metadata column `(rows, ...)` are not NaN, bool `(rows,)`."""
+    if column.dtype.kind not in "fc":
+        return np.ones(len(column), dtype=bool)
+    return np.logical_not(np.isnan(column.reshape(len(column), -1)).any(axis=1))
 
 
 def _little(array: np.ndarray) -> np.dtype:
@@ -115,7 +125,7 @@ class ExampleSpec:
         structure: `{"inputs": Structure, "targets": Structure}`.
         fields: Path of each leaf (keys and positions joined by `.`) to its dtype and shape.
         metadata: Path of what is known of each example beside it (`meta.id`, `meta.source`) to its
-            dtype and shape. Some of a store's rows may lack some of it.
+            dtype and shape. Some of a store's rows may lack some of it: there it is unknown.
     """
 
     structure: dict[str, Structure]

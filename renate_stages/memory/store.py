@@ -25,7 +25,7 @@ from renate_stages.errors import DamagedStoreError
 from renate_stages.memory.index import INDEX, LIVE, Shard, read_index
 from renate_stages.memory.maps import map_array
 from renate_stages.memory.ragged import Column, Ragged
-from renate_stages.memory.spec import METADATA, ExampleSpec, Field, Tree
+from renate_stages.memory.spec import METADATA, ExampleSpec, Field, Tree, known_values
 from renate_stages.memory.windows import Windows
 
 
@@ -128,13 +128,18 @@ class ExampleStore:
 
         Args:
             rows: Live row numbers, int64 `(n,)`; repeats are allowed.
-            paths: Fields of examples or of metadata. Rows that lack metadata have its `missing`.
+            paths: Fields of examples or of metadata. Where metadata is unknown, its place is filled
+                with `Field.missing`.
 
         Raises:
             IndexError: A row is outside 0 … len − 1.
             KeyError: There is no such field.
         """
         return self._read(self.stored(rows), paths)
+
+    def stored_columns(self, stored: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
+        """Return what `columns` does, of rows counted with the dead ones."""
+        return self._read(np.asarray(stored, dtype=np.int64), paths)
 
     def _read(self, stored: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
         return {path: self._column(path, self._field(path), stored) for path in paths}
@@ -166,11 +171,33 @@ class ExampleStore:
         return self._windows[path]
 
     def metadata(self, name: str) -> np.ndarray | None:
-        """Return one metadata field of all live rows in order, `(len, ...)`; None without it."""
+        """Return one metadata field of all live rows in order, `(len, ...)`; None without it.
+
+        Which of the values are known, `known` says.
+        """
         if self.spec is None or METADATA + name not in self.spec.metadata:
             return None
         column = self.column(METADATA + name)
         return column if isinstance(column, np.ndarray) else None
+
+    def known(self, name: str) -> np.ndarray:
+        """Return of which live rows a metadata field is known, bool `(len,)`.
+
+        It is unknown where the update that rows came with had no such metadata, and where it is
+        NaN.
+        """
+        return self.stored_known(METADATA + name)[self.stored_live()]
+
+    def stored_known(self, path: str) -> np.ndarray:
+        """Return of which stored rows, dead ones included, a metadata field is known, bool."""
+        known = np.zeros(self.offsets[-1], dtype=bool)
+        if self.spec is None or path not in self.spec.metadata:
+            return known
+        for number, shard in enumerate(self.shards):
+            if path not in shard.lacks:
+                rows = slice(self.offsets[number], self.offsets[number + 1])
+                known[rows] = known_values(self._map(shard.file(path)))
+        return known
 
     def column(self, path: str) -> Any:
         """Return one field of all live rows in order, an array `(len, ...)` or a `Ragged`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,9 +149,11 @@ def _rewritten(parts: list[_Part], shard_bytes: int) -> set[str]:
     small = [4 * part.store.shard_bytes(part.shard) < shard_bytes for part in parts]
     rewrite = list(sparse)
     if sum(small) > MAX_SMALL_SHARDS:  # one that stands alone would only become another small one
-        loose = [False, *(one or other for one, other in zip(sparse, small, strict=True)), False]
-        for number, is_small in enumerate(small):
-            rewrite[number] |= is_small and (loose[number] or loose[number + 2])
+        loose = [one or other for one, other in zip(sparse, small, strict=True)]
+        for number, (one, other) in enumerate(pairwise(parts)):
+            if one.shard.lacks == other.shard.lacks:  # others do not become one shard
+                rewrite[number] |= small[number] and loose[number + 1]
+                rewrite[number + 1] |= small[number + 1] and loose[number]
     return {part.shard.name for part, again in zip(parts, rewrite, strict=True) if again}
 
 
@@ -172,11 +175,28 @@ def _copy(
         }
         spec = ExampleSpec(spec.structure, spec.fields, {**spec.metadata, **beside})
     step = max(1, _BLOCK_BYTES * max(1, len(store)) // max(1, store.nbytes))
-    for start in range(0, len(rows), step):
-        block = slice(start, start + step)
-        columns = store.columns(rows[block], store.spec.all_fields)
-        new = {METADATA + name: values[block] for name, values in metadata.items()}
-        writer.append_columns({**columns, **new}, spec)
+    for start, stop, lacks in _alike(store, rows):
+        # What is unknown stays so: written as a value, it would be data from then on.
+        lacking = set(lacks) - {METADATA + name for name in metadata}
+        fields = {path: each for path, each in spec.metadata.items() if path not in lacking}
+        own = ExampleSpec(spec.structure, spec.fields, fields)
+        for first in range(start, stop, step):
+            block = slice(first, min(first + step, stop))
+            new = {METADATA + name: values[block] for name, values in metadata.items()}
+            columns = store.columns(rows[block], sorted(own.all_fields.keys() - new.keys()))
+            writer.append_columns({**columns, **new}, own)
+
+
+def _alike(store: ExampleStore, rows: np.ndarray) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    """Yield where runs of rows begin and end that lack the same metadata, and what they lack."""
+    shards = np.searchsorted(store.offsets, store.stored(rows), side="right") - 1
+    kinds = list({shard.lacks: None for shard in store.shards})
+    of_shard = np.array([kinds.index(shard.lacks) for shard in store.shards], dtype=np.int64)
+    found = of_shard[shards]
+    cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(rows)]
+    for start, stop in pairwise(cuts):
+        if start < stop:
+            yield start, stop, kinds[found[start]]
 
 
 def _spread(values: np.ndarray, live: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from renate_stages import lineage, tracking
 from renate_stages.errors import (
+    ChangedInputsError,
     DamagedOutputError,
     InvalidParamsError,
     MissingExtraError,
@@ -97,6 +98,7 @@ def run(
         say: Tells the user something in one line.
 
     Raises:
+        ChangedInputsError: If its inputs were edited here while it ran; its results stay there.
         RenateStagesError: If it cannot run there, or fails there; nothing here is changed then.
     """
 
@@ -128,9 +130,22 @@ def run(
         tell(f"job {submitted} is submitted; Ctrl-C asks whether to stop it")
     state = follow(backend, submitted, tell)
     if state.status == "completed":
+        _check_unchanged(project, params, job)
         fetch(project, params, job, own, objects, tell)
         return
     raise failure(project, params, job, state, own, backend)
+
+
+def _check_unchanged(project: Project, params: Params, job: Job) -> None:
+    """Refuse results of inputs that are not here any more: DVC would credit them to those that are.
+
+    Raises:
+        ChangedInputsError: If a file or a parameter changed while the job ran.
+    """
+    now = Job.of(project, params, job.stage)
+    if now.key != job.key:
+        names = {n for n in {*now.files, *job.files} if now.files.get(n) != job.files.get(n)}
+        raise ChangedInputsError(job.stage, names or {"params.yaml"})
 
 
 def _check_volume(params: Params, job: Job) -> None:

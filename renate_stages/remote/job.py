@@ -16,19 +16,20 @@ any other `job.json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, yaml_file
+from renate_stages import files, tracking
+from renate_stages.declared_files import values_of
 from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.files import Entry
+from renate_stages.hashes import Hashes
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import package
 from renate_stages.remote.container.start import DESCRIPTION
-from renate_stages.remote.hashes import Hashes
 from renate_stages.remote.objects import name_of
 from renate_stages.remote.params import RemoteParams
 
@@ -52,6 +53,7 @@ class Job:
         writes: What it makes: relative paths of files and folders.
         library: Name and bytes of the library's wheel.
         requirements: `name==version` of all packages.
+        origin: Tags that say from which version of the project it was sent.
         nodes: Machines that run it together.
         command: Of `renate-stages`; none: the stage's.
     """
@@ -64,6 +66,7 @@ class Job:
     requirements: Sequence[str]
     nodes: int = 1
     command: Sequence[str] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: Project, params: Params, stage: str) -> Job:
@@ -89,13 +92,15 @@ class Job:
         by_value = {*definition.params, pipeline}
         depends = {
             "files": {n: e["sha256"] for n, e in found.items() if n not in by_value},
-            "params": _values(project, definition),
+            "params": values_of(project.root, definition.params),
             "library": files.digest(library[1].hex()),
             "requirements": requirements,
             "place": [remote.sagemaker.image_uri, remote.sagemaker.instance_type, nodes],
         }
         key = files.digest(depends)[:KEY_LENGTH]
-        return cls(stage, key, found, definition.writes, library, requirements, nodes)
+        origin = tracking.provenance_tags(project.root)
+        own = (key, found, definition.writes, library, requirements, nodes)
+        return cls(stage, *own, origin=origin)
 
     @property
     def name(self) -> str:
@@ -178,17 +183,4 @@ def _under(project: Project, names: Sequence[str]) -> dict[str, Path]:
             found |= {project.relative(each): each for each in inside}
         else:
             raise MissingFileError(path, "the stage depends on it", "`dvc repro` makes or pulls it")
-    return found
-
-
-def _values(project: Project, definition: StageDefinition) -> dict[str, Any]:
-    """Return the parameters that the stage declares, as DVC compares them."""
-    found: dict[str, Any] = {}
-    for name, keys in definition.params.items():
-        content = yaml_file.read(project.root / name)
-        for key in keys or ("",):
-            value = content
-            for part in key.split(".") if key else ():
-                value = value.get(part) if isinstance(value, dict) else None
-            found[f"{name}:{key}"] = value
     return found

@@ -66,7 +66,7 @@ def fetch(
         f"{job.stage} has made {len(made)} files, {size} bytes; brought {came.files} files, "
         f"{came.bytes} bytes"
     )
-    _log(project, params, job.stage, told, own)
+    _log(project, params, job, told, own)
 
 
 def failure(
@@ -87,7 +87,7 @@ def failure(
         told = None
     if told is not None:
         lines = told.lines[-SHOWN:]
-        _log(project, params, job.stage, told, own)
+        _log(project, params, job, told, own)
     if state.status == "stopped":
         cure = "Started again, it goes on from what it has saved."
         return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
@@ -143,7 +143,7 @@ def _put_in_place(source: Path, target: Path) -> None:
 def _log(
     project: Project,
     params: Params,
-    stage: str,
+    job: Job,
     told: Outputs | Failure,
     own: Storage,
 ) -> None:
@@ -152,13 +152,13 @@ def _log(
         return
 
     def identity(key: str) -> tracking.RunIdentity:
-        return identity_of(project, params, stage, key, told.job)
+        return identity_of(project, params, job, key, told.job)
 
     entry = told.tracked.model_dump()
     made = {name: project.root / name for name in told.files} if isinstance(told, Outputs) else None
     complete = None if made is None else {}
     if complete is not None and (manifest := project.state / MANIFEST).is_file():
-        complete = {"renate.state": files.sha256(manifest)} if stage == "train" else {}
+        complete = {"renate.state": files.sha256(manifest)} if job.stage == "train" else {}
     try:
         name = recording_in(entry)
         if entry["size"] > tracking.RECORDING_BYTES:
@@ -173,17 +173,19 @@ def _log(
 
 
 def identity_of(
-    project: Project, params: Params, stage: str, key: str, job: str | None
+    project: Project, params: Params, job: Job, key: str, name: str | None
 ) -> tracking.RunIdentity:
     """Return the identity of a stage's run, found out here.
 
     Only the key of a search is taken as the job says it: it depends on versions that the image has.
+    The commit is the one that the stage began with, whatever was committed while the job ran.
     """
     parent = State.open(project.restored, examples=project.parent)
-    if stage == "tune":
+    if job.stage == "tune":
         found = search_identity(project, params, key=key, parent=parent.identity)
     else:
         params = params.fixed(read_tuned(project.tuned))
         key = inputs_key(project, params, parent, PreparedData.open(project.prepared))
         found = run_identity(project, params, key=key, parent=parent.identity)
-    return replace(found, tags={**found.tags, "remote.job": str(job)})
+    tags = {tag: value for tag, value in found.tags.items() if not tag.startswith("git.")}
+    return replace(found, tags={**tags, **job.origin, "remote.job": str(name)})

@@ -17,6 +17,7 @@ from renate_stages.project import Project
 from renate_stages.remote import elsewhere
 from renate_stages.stages import tune
 from renate_stages.tuning.outcome import SEARCH, Search
+from renate_stages.user_config import UserConfig
 
 CONFIG = "renate_config.py"
 PIPELINE: dict[str, Any] = {
@@ -66,11 +67,12 @@ PIPELINE: dict[str, Any] = {
 """What the stages read and write, as the `dvc.yaml` of a generated project says; nothing is forgotten."""
 
 
-def run(project: Project, params: Params, target: Path | None) -> dict[str, Any]:
+def run(project: Project, user: UserConfig, params: Params, target: Path | None) -> dict[str, Any]:
     """Search where there is a space, and train, in jobs.
 
     Args:
         project: The workplace, with the parent and the prepared data.
+        user: The user's functions, which know the files that importing them used.
         params: As its `params.yaml` has them.
         target: Folder for the new state; None keeps none.
 
@@ -82,7 +84,11 @@ def run(project: Project, params: Params, target: Path | None) -> dict[str, Any]
         RenateStagesError: If something does not fit here, or a job fails.
     """
     files.link_or_copy(project.user_config, project.root / CONFIG)
-    files.write_text(project.pipeline, yaml_file.dump({"stages": PIPELINE}))
+    beside = [name for name in user.files.imported() if name != project.user_config.name]
+    for name in beside:
+        files.link_or_copy(project.user_config.parent / name, project.root / name)
+    stages = {n: {**stage, "deps": [*stage["deps"], *beside]} for n, stage in PIPELINE.items()}
+    files.write_text(project.pipeline, yaml_file.dump({"stages": stages}))
     if params.search_space:
         elsewhere.run(project, params, "tune")
     else:

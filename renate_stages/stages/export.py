@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import exported_program, files, lineage, publishing, shortage, tracking
+from renate_stages import (
+    exported_files,
+    exported_program,
+    files,
+    lineage,
+    publishing,
+    shortage,
+    tracking,
+)
 from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
-from renate_stages.inputs import read_tuned
+from renate_stages.inputs import StageInputs, read_tuned
 from renate_stages.params import Params
 from renate_stages.pictures import draw_pictures, links
 from renate_stages.project import Project
@@ -24,20 +31,23 @@ from renate_stages.run_identity import run_identity
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.tuning.outcome import SEARCH, Search
-from renate_stages.user_config import UserConfig, project_modules
+from renate_stages.user_config import UserConfig
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
     """Write `export/` (model, program, card), the gate's verdict and the report with its pictures.
 
-    They are added to the MLflow run. What is in `export/` does not depend on the champion.
+    They are added to the MLflow run. What is in `export/` does not depend on the champion. It is put in
+    place when another process has built the model from it alone.
 
     Raises:
         RenateStagesError: If the state or a parameter cannot be used.
     """
+    stage = StageInputs.read(project, "export")
     lineage.check_inputs(project, "export")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     exported_program.check_onnx(params)
+    exported_files.check_files(project, params)
     state = State.open(project.state)
     told = {  # of the stages before: what cannot be read is refused before anything is written
         "data": DataMetrics.read(project.data_metrics),
@@ -49,23 +59,37 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     )
     with tracking.reopened_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
         with heavy_imports():
-            user = UserConfig.load(project.user_config, stage="export")
-            from renate_stages.models.stored import write_checkpoint
+            from renate_stages.built_model import BuiltModel
+            from renate_stages.clean_build import clean_process
+            from renate_stages.models.stored import write_checkpoint, write_tensors
 
-        with files.whole_directory(project.export) as folder:
+        with clean_process() as clean, files.whole_directory(project.export) as folder:
+            with heavy_imports():
+                user = UserConfig.of(project, "export")
+            built = BuiltModel.of(user, params.hyperparameters, params, state.folder, state)
+            expected = built.outputs()
             for name in MODEL_FILES:
                 files.link_or_copy(state.folder / name, folder / name)
-            copy_code(project, folder)
-            write_checkpoint(state.folder, folder / "model.ckpt")
-            lacking = exported_program.write_program(folder, state, params, user)
-            card = (
-                f"{model_card(state, params.evaluation)}\n{exported_program.card_section(folder)}"
-            )
-            files.write_text(folder / "MODEL_CARD.md", card)
+            write_checkpoint(state.folder, folder / exported_files.CHECKPOINT)
+            lacking = exported_program.write_program(folder, state, params, built)
+            carried = exported_files.carry_files(project, params, user, folder)
+            card = [model_card(state, params.evaluation), exported_program.card_section(folder)]
+            card = "\n".join(card) + exported_files.card_section(carried)
+            files.write_text(folder / exported_files.CARD, card)
             description(params, state).write(folder)
-            measured = measure(project, params, state, user, folder)
-            verdict = pass_gate(params, measured)
-            pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
+            with project.empty_scratch("built") as scratch:
+                write_tensors(scratch / "outputs.safetensors", expected)
+                clean.begin(
+                    folder=str(folder),
+                    project=str(project.root),
+                    state=str(project.state),
+                    params=params.model_dump(mode="json"),
+                    outputs=str(scratch / "outputs.safetensors"),
+                )
+                measured = measure(project, params, state, user, folder)
+                verdict = pass_gate(params, measured)
+                pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
+                clean.finish()
             findings = Findings(
                 hyperparameters=params.hyperparameters,
                 parent=params.update.parent,
@@ -75,10 +99,12 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 **told,
             )
             report = update_report(state, params.evaluation, findings)
+            stage.check(user)
         files.write_json(project.verdict, verdict.content)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`, which would wait for it
             publishing.log_results(project, pictures, tracker)
+            tracker.set_tags(publishing.state_tags(project, state))
     for name, reason in lacking.items():
         say(f"no export/{name}: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
@@ -104,19 +130,6 @@ def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
         return []
 
 
-def copy_code(project: Project, folder: Path) -> None:
-    """Copy `renate_config.py` and the project's files that it imported, to build the model with.
-
-    Copied, not linked: a user edits them, and DVC links its outputs.
-    """
-    root = project.root.resolve()
-    imported = {path.relative_to(root) for path in project_modules(root).values()}
-    for name in sorted(imported - {Path(project.user_config.name)}):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, folder / name)
-    shutil.copyfile(project.user_config, folder / project.user_config.name)
-
-
 def description(params: Params, state: State) -> Exported:
     """Return what the exported model says of itself."""
     number, metric = state.provenance.update, params.evaluation.metric
@@ -136,16 +149,16 @@ def description(params: Params, state: State) -> Exported:
 
 
 def measure(
-    project: Project, params: Params, state: State, user: UserConfig, folder: Path
+    project: Project, params: Params, state: State, user: UserConfig, exported: Path
 ) -> Measured:
-    """Measure the new model, exported to a folder, and the champion on all holdouts of the state.
+    """Measure the new model, as it is exported, and the champion on all holdouts of the state.
 
     Where the champion is this very model, as after `promote`, there is nothing to compare with.
     """
     champion = Exported()
     if project.champion.is_dir():  # a project generated before there was a gate has none
         champion = Exported.read(project.champion)
-    itself = champion.state == state.identity and is_same(project.champion, folder)
+    itself = champion.state == state.identity and is_same(project.champion, exported)
     opponent = Exported() if itself else champion
     if (opponent or any(rule.by_row for rule in params.rules)) and state.split("holdouts"):
         from renate_stages.gate.challenge import challenge

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import files, lineage, prepared, user_code
+from renate_stages import exported_files, files, lineage, prepared, user_code
 from renate_stages.errors import (
     AllForgottenError,
     DataModuleError,
@@ -18,6 +19,7 @@ from renate_stages.errors import (
 )
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
+from renate_stages.inputs import StageInputs
 from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.params import DataParams, Params
@@ -73,20 +75,22 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If parameters, the user's functions or the data cannot be used.
     """
+    stage = StageInputs.read(project, "prepare")
     lineage.check_inputs(project, "prepare")
     params = Params.load(project.params)
     registry.check_installed(params.search_space.learners)
+    exported_files.check_files(project, params)  # now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     splits, user = Splits(), None
     if params.update.kind == "update":
         require_files(project.incoming)
         with heavy_imports():
-            user = UserConfig.load(project.user_config, stage="prepare")
+            user = UserConfig.of(project, "prepare")
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
         splits = read_splits(user, project.incoming, params.data, generators)
 
-    with files.whole_directory(project.prepared) as folder:
+    with files.whole_directory(project.prepared) as folder, reading(user):
         stores = ingest_splits(splits, folder, params.update.number, forget)
         if params.update.kind == "update" and not len(stores["train"]):
             raise AllForgottenError(forget.rows)
@@ -102,6 +106,12 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         counts["shift"] = shift.figures
     write_features(project.feature_shift, shift.features if shift is not None else [])
     files.write_json(project.data_metrics, counts)
+    stage.check(user)
+
+
+def reading(user: UserConfig | None) -> AbstractContextManager[None]:
+    """Count the files that items of the user's datasets are read from; refuse others at once."""
+    return user.files.running("data_module_fn", long=True) if user else nullcontext()
 
 
 def compare_with_parent(
@@ -155,7 +165,10 @@ def read_splits(
         DataModuleError: If there are no training rows, or no test rows and no share for them.
     """
     module = user.data_module(incoming, data.arguments, generators.integer("split"))
-    with user_code.running("the data module of data_module_fn"):
+    with (
+        user_code.running("the data module of data_module_fn"),
+        user.files.running("data_module_fn"),
+    ):
         train, val, test = module.train_data(), module.val_data(), module.test_data()
     for name, found in {"train": train, "val": val, "test": test}.items():
         _check_dataset(f"{name}_data() of the data module", found)

@@ -9,7 +9,7 @@ from typing import Any
 from renate_stages import files, launch, lineage, publishing, tracking
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
-from renate_stages.inputs import inputs_key, read_tuned
+from renate_stages.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
@@ -25,6 +25,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If an input cannot be used; nothing is written then.
     """
+    stage = StageInputs.read(project, "train")
     rank = launch.rank()  # the first process alone checks, logs and writes
     if not rank:
         lineage.check_inputs(project, "train")
@@ -33,13 +34,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     data = PreparedData.open(project.prepared)
     searched = Searched.read(project.tuning, params.update.number)
     forget = ForgetList.read(project.forget_list)
-    key = inputs_key(project, params, parent, data)
-    identity = run_identity(project, params, key=key, parent=parent.identity)
+    inputs = update_inputs(project, params, parent, data)
+    identity = run_identity(project, params, key=inputs.key, parent=parent.identity)
 
     tracked = params.tracking.enabled and rank == 0
     with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
         with heavy_imports():
-            user = UserConfig.load(project.user_config, stage="train")
+            user = UserConfig.of(project, "train")
+            stage.check(user)
             from renate_stages.cost import cost_of
             from renate_stages.evaluation.plots import write_plot_data
             from renate_stages.evaluation.update_plots import write_update_plots
@@ -48,7 +50,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             from renate_stages.ranks import joined
             from renate_stages.resume import Resume
 
-        resume = Resume.of(project.checkpoints, key, say)
+        resume = Resume.of(project.checkpoints, inputs, say, used=user.files)
         if resume.take_over(project.tuning / "checkpoints"):
             say("the best trial was trained with these values: its training is taken over")
         tracker.log_parameters(logged_parameters(params))
@@ -57,11 +59,13 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             joined(params.trainer.accelerator),
         ):
             update = MeasuredUpdate.run(
-                user, params, params.hyperparameters, parent, data, key, scratch, forget, resume
+                *(user, params, params.hyperparameters, parent, data, inputs.key),
+                *(scratch, forget, resume),
             )
             if rank:
                 return
             summary = update.summary()
+            stage.check(user)
             update.write_state(project.state, project.tuning / TUNING_HISTORY)
         files.write_json(project.update_metrics, summary)
         lower = params.evaluation.lower_is_better
@@ -71,10 +75,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             memory = composition(State.open(project.state).memory())
             write_update_plots(folder, update.answers, memory)
             write_search_plots(folder, searched)
+        stage.check(user)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         cost = {"cost": cost_of(update.updated, project.state)}
         publishing.log_figures(params, update.updated.curves, summary | cost, tracker)
-        tracker.set_tags(publishing.state_tags(project, State.open(project.state)))
+        tracker.set_tags({"renate.state": State.open(project.state).identity})
     say(describe(params, summary))
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from renate_stages import files, lineage, tracking
-from renate_stages.inputs import write_tuned
+from renate_stages.errors import ChangedInputsError
+from renate_stages.inputs import StageInputs, write_tuned
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.run_identity import logged_parameters, search_identity
@@ -28,12 +29,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     Raises:
         RenateStagesError: If an input cannot be used, or no trial has finished; nothing is written.
     """
+    stage = StageInputs.read(project, "tune")
     lineage.check_inputs(project, "tune")
     params = Params.load(project.params)
     space = params.search_space
     if not space:
         with files.whole_directory(project.tuning) as folder:
             write_unsearched(folder, project.restored / TUNING_HISTORY)
+        stage.check()
         write_tuned(project.tuned, space.constants)
         say("no search space: tuned.yaml holds the constants of params.yaml")
         return
@@ -54,6 +57,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             log = TrialLog(tracker)
             tracker.log_parameters(logged_parameters(params))
             found = search.run(processes, log)
+            try:
+                stage.check(search.user)
+            except ChangedInputsError as error:
+                search.files.drop_unseen(error.names)
+                raise
             log.finish(found)
             tracker.set_tags({"tuning.repeatable": not unrepeatable(params)})
             value = found.best.seen[-1].metrics

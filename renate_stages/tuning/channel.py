@@ -3,6 +3,7 @@
     search to trial   {"configuration": ..., "folder": ..., "environment": ...}     first
                       {"answer": "go"} or {"answer": "pause"}                       to each report
     trial to search   {"epoch": 3, "steps": 42, "metrics": {...}, "final": false}   then it waits
+                      {"files": {...}}       before a report, what is new: SHA-256 by path
                       {"alive": true}        now and then
                       {"paused": true}       its checkpoint is written, and it ends
                       {"mistake": "..."}     it ends with an error of the user's

@@ -22,7 +22,7 @@ from renate_stages.callbacks import Follower, is_last_epoch, validation_metrics
 from renate_stages.data import StoredDataset
 from renate_stages.errors import NotFiniteError, RenateStagesError
 from renate_stages.forget_list import ForgetList
-from renate_stages.inputs import inputs_key
+from renate_stages.inputs import update_inputs
 from renate_stages.keeping import Keeping, Kept
 from renate_stages.learners.base import Learner
 from renate_stages.params import Params
@@ -33,8 +33,10 @@ from renate_stages.resume import Resume, generators, restore_generators
 from renate_stages.state import State
 from renate_stages.tuning.channel import TrialChannel
 from renate_stages.tuning.objective import Objective
+from renate_stages.tuning.search_files import PARAMETERS, digest_of
 from renate_stages.updater import ModelUpdater
 from renate_stages.user_config import UserConfig
+from renate_stages.user_files import UserFiles
 
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
@@ -50,6 +52,7 @@ class TrialInputs:
         parent: The state to start from.
         data: The new examples.
         kept: Both without what may not be kept.
+        parameters: Digest of the parameters as they were read.
     """
 
     project: Project
@@ -57,6 +60,7 @@ class TrialInputs:
     parent: State
     data: PreparedData
     kept: Kept
+    parameters: str
 
     @classmethod
     def open(cls, project: Project, scratch: Path) -> TrialInputs:
@@ -68,14 +72,14 @@ class TrialInputs:
             project: Whose `prepare` and `restore-state` have run.
             scratch: An empty folder for stores without the rows that may not be kept.
         """
-        params = Params.load(project.params)
-        params = params.model_copy(update={"trainer": params.trainer.on_one_device()})
+        read = Params.load(project.params)
+        params = read.model_copy(update={"trainer": read.trainer.on_one_device()})
         parent = State.open(project.restored, examples=project.parent)
         data = PreparedData.open(project.prepared)
         rules = Generators(params.seed, params.update.number)
         keeping = Keeping(ForgetList.read(project.forget_list), params.retention, rules)
         kept = keeping.apply(parent, data, scratch, splits=("validation",))
-        return cls(project, params, parent, data, kept)
+        return cls(project, params, parent, data, kept, digest_of(read))
 
 
 class TrialPaused(SystemExit):
@@ -88,9 +92,12 @@ class Reporter(Follower):
     Where the best epoch is kept, a report is of the model that would be kept if training ended now.
     """
 
-    def __init__(self, channel: TrialChannel, objective: Objective) -> None:
+    def __init__(
+        self, channel: TrialChannel, objective: Objective, used: UserFiles, known: dict[str, str]
+    ) -> None:
         self.channel = channel
         self.objective = objective
+        self._used, self._known, self._told = used, known, {}
         self.metrics: dict[int, dict[str, float]] = {}  # by epoch
         self.paused = False
 
@@ -106,9 +113,17 @@ class Reporter(Follower):
         if is_last_epoch(trainer):
             return
         kept = self.metrics[self.best.epoch if self.best is not None else epoch]
+        self.tell_files()
         self.channel.send(epoch=epoch, steps=trainer.global_step, metrics=kept, final=False)
         self.paused = self.channel.receive()["answer"] == "pause"
         trainer.should_stop |= self.paused
+
+    def tell_files(self) -> None:
+        """Tell the search what this trial was made of so far, where that is new."""
+        found = {**self._known, **self._used.record()}
+        if found != self._told:
+            self.channel.send(files=found)
+            self._told = found
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.paused:  # the checkpoint is written
@@ -139,8 +154,10 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     params = inputs.params.fixed(request["configuration"])
     updater = ModelUpdater(user, params, params.hyperparameters)
     objective = Objective.of(params)
-    key = inputs_key(inputs.project, params, inputs.parent, inputs.data)
-    resume = Resume.of(Path(request["folder"]) / CHECKPOINTS, key, whole=True)
+    own = update_inputs(inputs.project, params, inputs.parent, inputs.data, user)
+    folder = Path(request["folder"]) / CHECKPOINTS
+    resume = Resume.of(folder, own, whole=True, used=user.files)
+    reporter = Reporter(channel, objective, user.files, {PARAMETERS: inputs.parameters})
     kept = inputs.kept
     trained = updater.train(
         kept.parent,
@@ -150,12 +167,13 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
         memory_rows=kept.memory_rows,
         forgotten=StoredDataset(inputs.parent.memory(), kept.forgotten),
         resume=resume,
-        follower=Reporter(channel, objective),
+        follower=reporter,
     )
     model, measure = trained.learner.model.eval(), trained.measure
     assert measure is not None, "a search needs validation data"
     metrics = objective.metrics(measure, model, measure(model))
     epoch = len(trained.curves)
+    reporter.tell_files()
     channel.send(epoch=epoch, steps=trained.steps, metrics=metrics, final=True)
 
 
@@ -174,7 +192,7 @@ def work(channel: TrialChannel, open_inputs: Callable[[Path], TrialInputs]) -> i
     os.environ.update(request["environment"])
     try:
         inputs = open_inputs(folder)
-        user = UserConfig.load(inputs.project.user_config, stage="tune")
+        user = UserConfig.of(inputs.project, "tune")
         run(inputs, user, channel, request)
     except TrialPaused:
         channel.send(paused=True)

@@ -63,6 +63,7 @@ class Trials(TrialBackend):
         processes: Starts them.
         complete: Turns what a scheduler samples into a whole configuration.
         devices: CUDA devices that trials share out among them; empty: none is set.
+        take_files: Is told which of the user's files a trial was made of, and may refuse.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Trials(TrialBackend):
         processes: Processes,
         complete: Callable[[Mapping[str, Any]], dict[str, Any]],
         devices: Sequence[str] = (),
+        take_files: Callable[[Mapping[str, str]], None] = lambda _: None,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.processes = processes
         self.complete = complete
         self.devices = devices
+        self.take_files = take_files
         self.records: dict[int, TrialFolder] = {}
         self.silence = float(os.environ.get(SILENCE_VARIABLE, SILENCE))
         self._running: dict[int, _Process] = {}  # by trial
@@ -199,6 +202,8 @@ class Trials(TrialBackend):
     def _hear(self, record: TrialFolder, process: _Process) -> None:
         channel = process.channel
         for message in channel.received():
+            if "files" in message:
+                self.take_files(message["files"])
             if "epoch" in message:
                 self._take(record, process, Report(**message))
             process.mistake = message.get("mistake", process.mistake)

@@ -1,10 +1,11 @@
 """The search of one update: its inputs, the trials, and what an interrupted one goes on from.
 
     .renate/tuning/<key>/trials/     a folder for each trial; see trial_folder.py
+    .renate/tuning/<key>/files.json  the user's files that the trials were made of
 
 The key is a digest of all inputs but the budget, and of the versions of the libraries that compute or
 decide: a search that was killed goes on from its trials when it is started again, with a larger
-budget too.
+budget too. All trials of a search are made of the same files of the user's; see search_files.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from renate_stages import __version__, files
 from renate_stages.errors import NoValidationDataError
 from renate_stages.imports import heavy_imports
+from renate_stages.inputs import Inputs, user_files
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
@@ -33,6 +35,7 @@ from renate_stages.tuning.history import History
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.processes import ForkedProcesses, FreshProcesses, Processes
 from renate_stages.tuning.schedulers import make_scheduler
+from renate_stages.tuning.search_files import SearchFiles, digest_of
 from renate_stages.tuning.search_space import SearchSpace
 from renate_stages.tuning.trial_view import TrialView
 from renate_stages.user_config import UserConfig
@@ -56,6 +59,8 @@ class UpdateSearch:
         past: What of them can be used.
         parent: Identity of the parent's state.
         folder: Of this search alone.
+        user: The user's functions.
+        files: What the trials are made of.
         say: Tells the user something in one line.
     """
 
@@ -66,6 +71,8 @@ class UpdateSearch:
     past: Experience
     parent: str
     folder: Path
+    user: UserConfig
+    files: SearchFiles
     say: Callable[[str], None]
 
     @classmethod
@@ -73,6 +80,7 @@ class UpdateSearch:
         """Check all that can be checked before a trial.
 
         Raises:
+            ChangedInputsError: If a file of the user's was edited meanwhile.
             NoValidationDataError: If there is nothing to choose by.
             RenateStagesError: If another input cannot be used.
         """
@@ -83,13 +91,18 @@ class UpdateSearch:
         with heavy_imports():
             from renate_stages import optimization  # torch
 
-            user = UserConfig.load(project.user_config, stage="tune")
+            user = UserConfig.of(project, "tune")
         space = params.search_space.read_by(optimization.shared_hyperparameters(user))
         history = History.read(project.restored / TUNING_HISTORY)
         used = history if params.tuning.use_history else History()
         past = used.usable(space, *params.objective)
-        folder = project.searches / _key(project, params, parent, data)
-        return cls(project, params, space, history, past, parent.identity, folder, say)
+        inputs = _inputs(project, params, parent, data, user)
+        folder = project.searches / inputs.key
+        parameters = digest_of(Params.load(project.params))  # which the trials read themselves
+        kept = SearchFiles.open(folder, inputs, user.files, parameters, say)
+        return cls(
+            *(project, params, space, history, past, parent.identity, folder, user, kept, say)
+        )
 
     def best_known(self) -> dict[str, Any]:
         """Return the configuration to take without a search: the best of earlier updates' trials."""
@@ -120,7 +133,9 @@ class UpdateSearch:
         tuning, objective = self.params.tuning, Objective.of(self.params)
         epochs = self.space.most_epochs(self.params.trainer.max_epochs) or 1
         devices = cuda_devices(self.params.trainer.accelerator)
-        trials = Trials(self.folder / "trials", processes, self.space.complete, devices)
+        trials = Trials(
+            *(self.folder / "trials", processes, self.space.complete, devices, self.files.add)
+        )
         scheduler = make_scheduler(
             tuning.scheduler,
             self.space,
@@ -180,18 +195,18 @@ def _check_validation(params: Params, parent: State, data: PreparedData) -> None
         raise NoValidationDataError("")
 
 
-def _key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
+def _inputs(
+    project: Project, params: Params, parent: State, data: PreparedData, user: UserConfig
+) -> Inputs:
     own = {"evaluation", "hyperparameters", "learner", "retention", "seed", "trainer", "update"}
     forget, history = project.forget_list, project.restored / TUNING_HISTORY
-    return files.digest(
-        {
-            "data": data.digest,
-            "forget": files.sha256(forget) if forget.is_file() else None,
-            "history": files.sha256(history) if history.is_file() else None,
-            "params": params.model_dump(mode="json", include=own),
-            "parent": parent.identity,
-            "tuning": params.tuning.model_dump(mode="json", exclude=BUDGET),
-            "user_config": files.sha256(project.user_config),
-            "versions": [__version__, *map(version, LIBRARIES)],
-        }
-    )
+    values = {
+        "data": data.digest,
+        "forget": files.sha256(forget) if forget.is_file() else None,
+        "history": files.sha256(history) if history.is_file() else None,
+        "params": params.model_dump(mode="json", include=own),
+        "parent": parent.identity,
+        "tuning": params.tuning.model_dump(mode="json", exclude=BUDGET),
+        "versions": [__version__, *map(version, LIBRARIES)],
+    }
+    return Inputs(values, user_files(project, "tune", user))

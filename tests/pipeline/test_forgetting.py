@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sandbox import REPOSITORY
+from sandbox import REPOSITORY, generate
 
 from renate_stages.forget import still_held
-from renate_stages.memory.identity import to_text
+from renate_stages.memory.identity import printed
 from renate_stages.project import Project
 from renate_stages.state import State
 
 
+def all_files(*folders: Path) -> dict[Path, bytes]:
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in paths}
+
+
+def holding(images: list[bytes], *folders: Path) -> list[Path]:
+    """Return the files in which the bytes of an image are."""
+    contents = all_files(*folders)
+    return [path for path, content in contents.items() if any(each in content for each in images)]
+
+
 def test_rows_are_forgotten_and_older_versions_erased(project):
+    """Also where another project pushes to the same remote: `dvc gc` would take what it has."""
     project.stop_tracking()
     project.commit("No tracking")
-    root = project.root
-    held = State.open(root / "state")
-    chosen = to_text(held.memory().metadata("id"))[:7]
-    rows = np.flatnonzero(np.isin(to_text(held.memory().metadata("id")), chosen))
-    images = [image.tobytes() for image in held.memory().gather(rows)[0]]
-    (root.parent / "ids.txt").write_text("\n".join(chosen))
+    root, remote = project.root, project.root.parent / "digits-dvc-remote"
+    memory = State.open(root / "state").memory()
+    rows = np.array([0, 1, 2, 3, 4, 5, 6, len(memory) - 2, len(memory) - 1])
+    assert memory.metadata("update")[rows].tolist() == [1] * 7 + [3] * 2
+    chosen = printed(memory.metadata("id")[rows])
+    images = [image.tobytes() for image in memory.gather(rows)[0]]
+    text = "\r\n".join([*chosen, "nobody"])
+    (root.parent / "ids.txt").write_bytes(codecs.BOM_UTF8 + text.encode())
 
     refused = project.run("renate-stages", "forget", code=2)
-    assert "nothing to forget is named" in refused
+    assert "no examples are named" in refused
     refused = project.run("renate-stages", "forget", "--where", "sorce == 'eu'", code=2)
     assert "sorce" in refused and "known:" in refused
+    refused = project.run("renate-stages", "forget", "--where", "id == 3", code=2)
+    assert "--ids" in refused and "Traceback" not in refused
     said = project.run("renate-stages", "forget", "--ids", "../ids.txt")
-    assert "7 row(s) of memory will leave" in said and "come in again" not in said
+    assert "10 id(s) given: 9 match" in said and "1 match no stored example: 'nobody'" in said
+    assert "9 row(s) of memory will leave" in said and "come in again" not in said
     assert "update 4 is open, and forgets" in said
     assert "dvc repro" in project.run("renate-stages", "status")
     refused = project.run("renate-stages", "forget", "--erase", "--yes", code=2)
@@ -38,7 +57,7 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
 
     project.run("dvc", "repro", "-q")
     assert project.read_json("state/state.json")["kind"] == "forget"
-    assert len(State.open(root / "state").memory()) == 293
+    assert len(State.open(root / "state").memory()) == 291
     for folder in ("state", "work"):
         written = b"".join(path.read_bytes() for path in (root / folder).rglob("*.npy"))
         assert not any(image in written for image in images)
@@ -48,29 +67,55 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert "kind" not in project.read("params.yaml")
     assert "every file" in project.run("renate-stages", "verify", "--deep")
     assert still_held(Project(root)) == {}
+    project.run("dvc", "push", "-q")
 
-    cache = [path for path in (root / ".dvc" / "cache").rglob("*") if path.is_file()]
-    assert any(images[0] in path.read_bytes() for path in cache)
+    other = generate(root.parent / "other", dvc_remote=str(remote))
+    other.edit("params.yaml", ("seed: 0", "seed: 7"))
+    other.run("renate-stages", "init")
+    other.run("dvc", "repro", "-q", "prepare", "restore-state")
+    other.commit("Half an update of another project")
+    shared = all_files(remote)
+    other.run("dvc", "push", "-q")
+    pushed = all_files(remote)
+    assert pushed.keys() > shared.keys()
+
+    cache = root / ".dvc" / "cache"
+    assert holding(images, cache) and holding(images, remote)
     listed = project.run("renate-stages", "forget", "--erase", code=1)  # nobody says yes
-    assert "of update-3 DVC's cache holds" in listed and "state" in listed
-    assert any(images[0] in path.read_bytes() for path in cache), "nothing was removed"
+    assert "update-1: data/incoming, state, work/prepared" in listed
+    assert f"{len(pushed) - len(shared)} of its objects are of no commit of this project" in listed
+    assert holding(images, cache), "nothing was removed"
     said = project.run("renate-stages", "forget", "--erase", "--yes")
-    assert "dvc gc --workspace --force --cloud" in said and "removed" in said
-    places = (
-        root / ".dvc",
-        root / "state",
-        root / "parent-state",
-        root.parent / "digits-dvc-remote",
-    )
-    left = [path for place in places for path in place.rglob("*") if path.is_file()]
-    incoming = [path.read_bytes() for path in (root / "data" / "incoming").iterdir()]
-    for path in left:
-        content = path.read_bytes()
-        if content not in incoming:  # of update 3: what a user put there is theirs to replace
-            assert not any(image in content for image in images), path
-    project.run("renate-stages", "verify")
+    assert "removed" in said and "data/incoming has, or may have, rows to forget" in said
+    assert all_files(remote) == pushed
+    incoming = all_files(root / "data" / "incoming").values()  # what a user put there is theirs
+    held = holding(images, root)
+    assert not [path for path in held if path.read_bytes() not in incoming]
+
+    there = other.clone()  # the other project has all that it pushed
+    there.run("dvc", "pull", "-q", "--allow-missing")
+    for folder in ("data/incoming", "work/prepared", "parent-state"):
+        assert there.hashes(folder) == other.hashes(folder) != {}
+    paths = (root / ".renate" / "erase-storage.txt").read_text().splitlines()
+    said = project.run("renate-stages", "forget", "--erase", "--yes", "--shared-storage")
+    assert "removed" in said
+    left = all_files(remote)
+    assert sorted(map(str, pushed.keys() - left.keys())) == sorted(paths) != []
+    theirs = pushed.keys() - shared.keys()  # the same digits, in stores of their own
+    held = [path for path in holding(images, root, remote) if path not in theirs]
+    assert not [path for path in held if path.read_bytes() not in incoming]
+
+    assert "every file" in project.run("renate-stages", "verify", "--deep")
     project.run("dvc", "status")
-    assert project.run("renate-stages", "memory").splitlines()[-1].split()[:2] == ["all", "293"]
+    assert "Everything is up to date." in project.run("dvc", "push")
+    assert "Everything is up to date." in project.run("dvc", "pull")
+    clone = project.clone()
+    clone.run("dvc", "pull", "-q", "--allow-missing")
+    assert clone.hashes("parent-state") == project.hashes("parent-state")
+    assert project.run("renate-stages", "memory").splitlines()[-1].split()[:2] == ["all", "291"]
+    project.put_digits(1)  # the same objects once more: `dvc push` must not take them for pushed
+    project.run("dvc", "push", "-q")
+    assert all_files(remote).keys() > left.keys()
 
 
 @pytest.mark.slow
@@ -80,7 +125,7 @@ def test_the_guides_commands_run_as_written(project):
     block = re.search(r"## Forget examples\n.*?```text\n(.*?)```", guide, re.DOTALL)
     assert block is not None
     held = State.open(project.root / "state").memory()
-    (project.root.parent / "ids.txt").write_text(to_text(held.metadata("id"))[0])
+    (project.root.parent / "ids.txt").write_text(printed(held.metadata("id"))[0])
     for line in block[1].splitlines():
         for command in line.split("#")[0].split("&&"):
             words = ["../ids.txt" if word == "ids.txt" else word for word in shlex.split(command)]

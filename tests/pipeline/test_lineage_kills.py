@@ -25,7 +25,11 @@ LINEAGE = {
     "forget": ("forget", "--where", "label == 3"),
     "init": ("init",),
     "clone": ("init",),
+    "repair": ("verify", "--repair"),
+    "merge": ("resolve", "--theirs"),
 }
+REPEATED = ("init", "clone", "repair", "merge")
+"""These are never taken back: given again, they do what is left."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,29 @@ def _source(name: str, finished: Sandbox, folder: Path) -> Sandbox:
         storage = finished.root.parent / f"{finished.root.name}-dvc-remote"
         (folder / "clone" / storage.name).symlink_to(storage)
         return Sandbox(folder / "clone" / finished.root.name)
+    if name in ("repair", "merge"):
+        project = killed.copied(finished, folder / name)
+        damage(project) if name == "repair" else stop_in_a_merge(project)
+        return project
     return finished
+
+
+def damage(project: Sandbox) -> None:
+    """Change a file of the parent in place, which DVC's cache shares by a hard link."""
+    project.run("dvc", "push", "-q")
+    path = project.root / "parent-state" / "evaluations.csv"
+    path.chmod(0o644)
+    path.write_text("damaged")
+
+
+def stop_in_a_merge(project: Sandbox) -> None:
+    """Merge a branch that has another version of what stages write."""
+    project.run("git", "checkout", "-q", "-b", "theirs", "update-2")
+    project.edit("params.yaml", ("seed: 0", "seed: 1"))
+    project.edit("dvc.lock", ("schema: ", "# theirs\nschema: "))
+    project.run("git", "commit", "-qam", "Theirs")
+    project.run("git", "checkout", "-q", "main")
+    project.run("git", "merge", "-q", "theirs", code=1)
 
 
 def kill(commands: Commands, undisturbed: Undisturbed, name: str, folder: Path, **how: Any) -> str:
@@ -116,13 +142,11 @@ def kill(commands: Commands, undisturbed: Undisturbed, name: str, folder: Path, 
     told = killed.recover(commands, project)
     now = killed.standing(project)
     if now != undisturbed.after:
-        if name not in ("init", "clone"):  # these are completed, whatever was left
+        if name not in REPEATED:
             assert now == undisturbed.before, told
         code, said = commands.run(project, *LINEAGE[name])
         assert code == 0, said
         assert killed.standing(project) == undisturbed.after, told
-    code, said = commands.run(project, "verify", "--deep")
-    assert code == 0, said
     killed.remove(project)
     if now == undisturbed.after:
         return "completed" if any("completed" in each for each in told) else "whole"
@@ -149,6 +173,26 @@ def test_a_command_is_killed_at_every_change(
     for at in range(expected.changes):
         end = kill(commands, expected, name, tmp_path / str(at), at=at)
         record_property("killed at a change", f"{name} {end}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["next", "fork", "promote", "forget"])
+def test_what_resolves_a_kill_may_be_killed_as_well(
+    name, commands, undisturbed, tmp_path, record_property
+):
+    expected = undisturbed(name)
+    for first in range(expected.changes // 4, expected.changes, 5):
+        half = killed.copied(expected.source, tmp_path / f"half-{first}")
+        commands.run(half, *LINEAGE[name], at=first)
+        for second in range(1, 20, 3):
+            project = killed.copied(half, tmp_path / f"{first}-{second}")
+            _, said = commands.run(project, "resolve", at=second)
+            assert "Traceback" not in said, said
+            killed.recover(commands, project)
+            assert killed.standing(project) in (expected.before, expected.after)
+            killed.remove(project)
+            record_property("killed while resolving", name)
+        killed.remove(half)
 
 
 @pytest.mark.slow

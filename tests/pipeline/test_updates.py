@@ -259,6 +259,7 @@ def lose_the_cache(project: Sandbox) -> None:
         (lose_the_cache, "update-1", "failed:\nWARNING: Some of the cache files do not exist"),
         (lambda _: None, "update-7", "no tag update-7 (tagged: update-1, update-2)"),
         (lambda _: None, "one", "expected update-K"),
+        (lambda _: None, "update-²", "expected update-K"),
     ],
 )
 def test_a_fork_that_cannot_be_opened_changes_nothing(project, prepare, start, says):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from erased_history import four_updates, image
 from sandbox import REPOSITORY, Sandbox, generate
 
 from renate_stages import errors, files, run_training_job, state
@@ -301,3 +302,49 @@ def test_a_project_keeps_its_data_in_s3_and_a_clone_has_it(cloud, bucket, tmp_pa
         assert clone.hashes(folder) == project.hashes(folder) != {}
     assert cloud.downloads(mark, f"{remote}/")
     assert "AWS" not in clone.read(".dvc/config")
+
+
+def test_forgotten_rows_are_erased_from_a_bucket_unless_others_use_it(
+    cloud, bucket, tmp_path, monkeypatch
+):
+    """Objects are listed, looked into and deleted over S3's own protocol."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    for name, value in cloud.client_environment.items():
+        monkeypatch.setenv(name, value)
+    story, s3 = four_updates(tmp_path), cloud.inside("s3")
+    for path in (tmp_path / "remote").rglob("*"):
+        if path.is_file():
+            key = f"updates/{path.relative_to(tmp_path / 'remote').as_posix()}"
+            s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    for path in story.cache.rglob("*"):  # a clone that was not pulled: all is read from the bucket
+        if path.is_file():
+            path.unlink()
+    endpoint = cloud.client_environment["AWS_ENDPOINT_URL"]
+    storage = {"url": f"s3://{bucket}/updates", "endpointurl": endpoint}
+    story.configure(core={"remote": "storage"}, storage=storage)
+    story.commit("a bucket")
+
+    def held() -> dict[str, bytes]:
+        listed = s3.list_objects_v2(Bucket=bucket).get("Contents", [])
+        keys = [each["Key"] for each in listed]
+        return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+    theirs = f"updates/files/md5/{'0' * 2}/{'0' * 30}"
+    s3.put_object(Bucket=bucket, Key=theirs, Body=b"theirs")
+    before = held()
+    shown = story.erase()
+    (remote, _) = shown.shares
+    assert remote.left is not None and held() == before and remote.nbytes > 0
+    listed = remote.listed.read_text().split()
+    assert all(each.startswith(f"s3://{bucket}/updates/files/md5/") for each in listed)
+
+    shown = story.erase(shared=True)
+    after = held()
+    assert theirs in after and before.items() >= after.items()
+    assert {f"s3://{bucket}/{key}" for key in before.keys() - after.keys()} == set(listed)
+    for number in (2, 11):
+        assert not any(image(number) in content for content in after.values())
+    assert any(image(25) in content for content in after.values())

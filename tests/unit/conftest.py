@@ -18,7 +18,25 @@ from renate_stages.tuning import processes
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Project:
+def warm_exports(request, monkeypatch):
+    """Exports whose clean process need not import first; `test_clean_build.py` has some that do."""
+
+    def spawn(_, theirs, log):
+        warm = request.getfixturevalue("warm_servers")
+        streams, main = (log.fileno(), log.fileno()), "renate_stages.clean_build:main"
+        process = warm.start(main, [], Path("/"), streams, theirs.fileno())
+
+        def end() -> None:
+            process.kill()
+            process.wait()
+
+        return end
+
+    monkeypatch.setattr("renate_stages.clean_build._spawn", spawn)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, warm_exports) -> Project:
     """The root's own project, with the digits of update 1 and the empty state."""
     from renate_stages.data import write_digits
 
@@ -75,8 +93,8 @@ def new(tmp_path) -> ExampleStore:
 
 @pytest.fixture(scope="session")
 def warm_servers():
-    """What the servers that trials are forked from import, imported once for many searches."""
-    warm = WarmProcesses("renate_stages.tuning.fork_server:import_all")
+    """What the servers that trials are forked from import, imported once for many processes."""
+    warm = WarmProcesses("renate_stages.tuning.fork_server:import_all", "renate_stages.clean_build")
     yield warm
     warm.close()
 

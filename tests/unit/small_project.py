@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from renate_stages import yaml_file
+from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
 from renate_stages.state import State
 
@@ -44,6 +46,24 @@ def edit_config(project: Project, old: str, new: str) -> None:
     text = project.user_config.read_text()
     assert old in text
     project.user_config.write_text(text.replace(old, new))
+
+
+def quiet(message: str) -> None:
+    """Say nothing."""
+
+
+def run(project: Project, *, say: Callable[[str], None] = quiet) -> State:
+    """Run the stages of an update up to `train`; return the state that they wrote."""
+    from renate_stages.stages import prepare, restore_state, train, tune
+
+    for stage in (prepare, restore_state, tune, train):
+        stage.run(project, say)
+    return State.open(project.state)
+
+
+def sources(store: ExampleStore) -> set:
+    """Return the sources of all stored rows, dead ones included."""
+    return set(store.stored_column("meta.source").tolist())
 
 
 def snapshot(project: Project) -> dict[str, bytes]:

@@ -39,6 +39,7 @@ DOCUMENTS = [
     "docs/distributed.md",
     "docs/gate.md",
     "docs/evaluation.md",
+    "docs/inputs.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
     "docs/migration.md",

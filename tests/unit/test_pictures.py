@@ -88,15 +88,17 @@ def test_pictures_of_another_update_are_removed(two):
 
 
 def test_what_is_drawn_names_the_folder(two):
-    state = State.open(two.state)
+    state, params = State.open(two.state), Params.load(two.params)
     (folder,) = two.pictures.iterdir()
-    assert pictures.folder_name(two, state) == folder.name
+    assert pictures.folder_name(two, params, state) == folder.name
     for path in (two.feature_shift, two.plots / "memory.csv", two.data_metrics):
         text = path.read_text()
         path.write_text(text + "\n")
-        assert pictures.folder_name(two, state) != folder.name, path
+        assert pictures.folder_name(two, params, state) != folder.name, path
         path.write_text(text)
-    assert pictures.folder_name(two, state) == folder.name
+    assert pictures.folder_name(two, params, state) == folder.name
+    edit_params(two, tuning__metric="loss")
+    assert pictures.folder_name(two, Params.load(two.params), state) != folder.name
 
 
 def test_publish_draws_what_a_fresh_checkout_lacks(two):

@@ -219,7 +219,12 @@ def test_declared_files_and_folders_may_be_imported(project, declared):
     assert "renate_config.py imports layers.py, parts/blocks.py" in str(raised.value)
     for name in ("layers", "parts", "parts.blocks"):
         del sys.modules[name]
-    yaml_file.edit(project.pipeline, lambda p: p["stages"]["train"]["deps"].extend(declared))
+
+    def declare(content):
+        for stage in ("prepare", "tune", "train", "export"):
+            content["stages"][stage]["deps"].extend(declared)
+
+    yaml_file.edit(project.pipeline, declare)
     assert "model_fn" in UserConfig.load(project.user_config, stage="train").functions
 
 

@@ -234,6 +234,12 @@ class AvalancheLearner(Learner):
         number = np.where(memory_rows, np.cumsum(memory_rows) - 1, -1).astype(np.int64)
         tables.renumber(self._stored, self._tensors, number)
 
+    @property
+    def keeps_tensors(self) -> bool:
+        """Whether GEM has."""
+        parts = self.composed.parts.values()
+        return bool(self._tensors) and any("tensors" in part.keeps for part in parts)
+
     def forget(self, examples: StoredDataset) -> None:
         """Refuse where the strategy keeps tensors of examples, out of which none can be taken.
 
@@ -241,7 +247,7 @@ class AvalancheLearner(Learner):
             AvalancheStateError: If it does.
         """
         for name, part in self.composed.parts.items():
-            if "tensors" in part.keeps and self._tensors:
+            if self.keeps_tensors and "tensors" in part.keeps:
                 raise AvalancheStateError(
                     f"Avalanche's {name} keeps tensors of examples, not examples: none of them can "
                     "be found there and forgotten",

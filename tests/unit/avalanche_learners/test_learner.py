@@ -26,6 +26,7 @@ from renate_stages.errors import (
     InvalidParamsError,
     NotFiniteError,
 )
+from renate_stages.held import KEEPS_EXAMPLES
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.avalanche.building import load
 from renate_stages.learners.avalanche.naming import named
@@ -198,6 +199,12 @@ def test_gem_refuses_to_forget_what_it_cannot_find(tmp_path: Path) -> None:
     made = updater("GEM", 2, {"patterns_per_experience": 8})
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
         made._restored(parent, None, made.test_set(write(tmp_path / "gone", 1)))
+    nothing_found = made.test_set(parent.memory())  # GEM's rows are in no memory
+    assert len(nothing_found) == 0
+    with pytest.raises(AvalancheStateError, match="tensors of examples"):
+        made.carry_over(parent, np.ones(0, dtype=bool), nothing_found)
+    described = (parent.folder / "learner.json").read_bytes()
+    assert KEEPS_EXAMPLES in described  # by which `forget --erase` knows them
 
 
 # -- defects of Avalanche -------------------------------------------------------------------------

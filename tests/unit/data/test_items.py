@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from renate_stages import errors
 from renate_stages.data import ConcatStored, StoredDataset, concatenate, ingest
-from renate_stages.memory.identity import among, given_id, is_id, to_text
+from renate_stages.memory.identity import IdSet, given_id, is_hash, printed, to_array
 
 
 def encoded(width: int, height: int, kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -99,9 +99,10 @@ def test_metadata_is_kept_and_ids_are_hashed(tmp_path):
     assert store.metadata("paid").tolist() == [True, False]
     assert store.metadata("update").tolist() == [7, 7]
     ids = store.metadata("id")
-    assert to_text(ids) == [given_id("customer-17"), given_id("18")]
-    assert all(map(is_id, to_text(ids)))
-    assert among(ids, {given_id("18"), given_id("none")}).tolist() == [False, True]
+    assert ids.tolist() == to_array([given_id("customer-17"), given_id("18")]).tolist()
+    assert all(map(is_hash, printed(ids)))
+    assert IdSet.of(["18", "none"]).among(ids).tolist() == [False, True]
+    assert IdSet.of(printed(ids)) == IdSet.of(["customer-17", "18"])
     raw = b"".join(file.read_bytes() for file in store.files())
     assert b"customer-17" not in raw
 
@@ -109,18 +110,18 @@ def test_metadata_is_kept_and_ids_are_hashed(tmp_path):
 def test_without_an_id_the_content_is_the_id(tmp_path):
     values = torch.arange(6.0).reshape(3, 2)
     data = TensorDataset(torch.cat([values, values[:1]]), torch.tensor([0, 1, 0, 0]))
-    ids = to_text(ingest(data, tmp_path / "a", 1, "train").metadata("id"))
+    ids = printed(ingest(data, tmp_path / "a", 1, "train").metadata("id"))
     assert ids[0] == ids[3] and len(set(ids)) == 3
     items = [(value, int(label)) for value, label in zip(*data[:4], strict=True)]
-    assert to_text(ingest(items, tmp_path / "b", 9, "test").metadata("id")) == ids
+    assert printed(ingest(items, tmp_path / "b", 9, "test").metadata("id")) == ids
     other = TensorDataset(data.tensors[0].int(), data.tensors[1])
-    assert not set(ids) & set(to_text(ingest(other, tmp_path / "c", 1, "train").metadata("id")))
+    assert not set(ids) & set(printed(ingest(other, tmp_path / "c", 1, "train").metadata("id")))
 
 
 def test_texts_that_differ_only_in_where_one_ends_have_ids_of_their_own(tmp_path):
     items = [({"a": [1], "b": [2, 3]}, 0), ({"a": [1, 2], "b": [3]}, 0)]
     store = ingest(items, tmp_path / "s", 1, "train", ragged=("inputs.a", "inputs.b"))
-    assert len(set(to_text(store.metadata("id")))) == 2
+    assert len(set(printed(store.metadata("id")))) == 2
 
 
 GOOD = (torch.zeros(2), 0, {"source": "eu"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -173,6 +174,11 @@ def test_other_work_is_left_alone_by_what_is_taken_back(project):
 
 def test_a_file_that_is_no_intent_is_named(project):
     project.scratch.mkdir(exist_ok=True)
+    intent = Intent(command="renate-stages next", head="0" * 40, place="main")
+    for changes in ({"files": ["../x"]}, {"pointers": ["x.dvc"]}, {"place": "--x"}, {"tag": "-d"}):
+        project.intent.write_text(json.dumps(intent.model_dump() | changes))
+        with pytest.raises(errors.MalformedFileError):
+            lineage.recover(project)
     for content in ("", "[]", '{"command": "x"}', '{"command": "x", "head": 1, "place": ""}'):
         project.intent.write_text(content)
         with pytest.raises(
@@ -182,8 +188,7 @@ def test_a_file_that_is_no_intent_is_named(project):
 
 
 def test_a_lock_of_a_killed_git_is_removed_and_an_older_one_is_not(project):
-    intent = Intent(command="renate-stages next", head="", place="")
-    intent.write(project)
+    Intent(command="renate-stages next", head="0" * 40, place="main").write(project)
     began = project.intent.stat().st_mtime
     git = project.root / ".git"
     for lock in (git / "index.lock", git / "refs" / "heads" / "main.lock"):
@@ -206,6 +211,12 @@ def test_a_git_that_is_at_work_is_waited_for(project, monkeypatch):
         at_work.communicate()
     lineage.clear_git_locks(project, since=0)
     assert not (project.root / ".git" / "index.lock").exists()
+
+
+def test_a_list_that_a_killed_dvc_left_broken_is_no_obstacle(project):
+    """DVC empties the file before it writes it, and refuses to work with an empty one."""
+    (project.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    assert lineage.open_next(project) == 4
 
 
 def test_a_branch_of_the_name_that_a_fork_would_get_is_not_touched(project):

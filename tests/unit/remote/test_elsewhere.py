@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from jobs_elsewhere import MADE, Place
@@ -14,6 +15,7 @@ from small_project import edit_params, snapshot
 
 from renate_stages import cli, files
 from renate_stages.errors import (
+    ChangedInputsError,
     DamagedOutputError,
     InvalidParamsError,
     MissingExtraError,
@@ -22,12 +24,12 @@ from renate_stages.errors import (
     RemoteJobFailedError,
     RemoteJobStoppedError,
 )
+from renate_stages.hashes import Hashes
 from renate_stages.params import Params
 from renate_stages.remote import elsewhere, results, retries, services
 from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
 from renate_stages.remote.container.start import BEGIN
-from renate_stages.remote.hashes import Hashes
 from renate_stages.remote.job import FAILURE, OUTPUTS, Job
 from renate_stages.remote.objects import name_of
 from renate_stages.tracking import RunIdentity
@@ -103,6 +105,50 @@ def test_what_a_job_made_while_nobody_waited_is_taken(ready, place):
     assert len(place.submitted) == 1
     assert (ready.state / "state.json").is_file()
     assert "a job with the same inputs has made it" in said[0]
+
+
+def test_results_of_inputs_that_were_edited_meanwhile_stay_there(ready, place, monkeypatch):
+    """DVC takes the hashes of the inputs when the stage has ended, as they are then."""
+    follow, code = elsewhere.follow, ready.user_config.read_text()
+
+    def edited(*given):
+        ready.user_config.write_text(code + "# edited\n")
+        return follow(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(elsewhere, "follow", edited)
+        with pytest.raises(ChangedInputsError, match=r"renate_config\.py changed while train"):
+            train(ready, place)
+    assert not ready.state.exists()
+    files.write_text(ready.user_config, code)
+    said: list[str] = []
+    train(ready, place, said.append)
+    assert "a job with the same inputs has made it" in said[0] and ready.state.is_dir()
+
+
+def test_a_job_may_run_while_other_parameters_are_edited(ready, place, monkeypatch):
+    follow = elsewhere.follow
+
+    def edited(*given):
+        edit_params(ready, tuning__max_trials=7)
+        return follow(*given)
+
+    monkeypatch.setattr(elsewhere, "follow", edited)
+    train(ready, place)
+    assert ready.state.is_dir()
+
+
+def test_a_job_is_logged_with_the_commit_that_it_was_sent_from(ready, monkeypatch):
+    tags = {"git.commit": "a", "git.branch": "main", "git.dirty": "true"}
+    monkeypatch.setattr("renate_stages.tracking.provenance_tags", lambda _: tags)
+    params = Params.load(ready.params)
+    job = Job.of(ready, params, "tune")
+    parent = SimpleNamespace(identity="a state")
+    monkeypatch.setattr(results.State, "open", lambda *_, **__: parent)
+    later = {"git.commit": "b", "git.dirty": "false", "git.branch": "other"}
+    monkeypatch.setattr("renate_stages.tracking.provenance_tags", lambda _: later)
+    found = results.identity_of(ready, params, job, "ab" * 32, "job-1").tags
+    assert {name: found[name] for name in tags} == tags and found["remote.job"] == "job-1"
 
 
 def test_without_reuse_it_is_made_again(ready, place):
@@ -330,15 +376,15 @@ def test_what_a_job_reports_as_damaged_is_sent_again_though_the_service_proves_n
     assert whole == [True, False], "of the other, the job would report it"
 
 
-def test_a_result_that_lies_here_but_was_changed_is_fetched(ready, place):
-    shard = "memory/00001-00.inputs.npy"
+def test_a_result_that_lies_here_but_was_changed_is_fetched(ready, place, monkeypatch):
+    shard, fetch = "memory/00001-00.inputs.npy", elsewhere.fetch
 
-    def change(folder: str, job: str) -> None:
-        Place.finish(place, folder, job)
+    def change(*given) -> None:
         (ready.parent / shard).unlink()
         (ready.parent / shard).write_bytes(b"another")
+        fetch(*given)
 
-    place.finish = change
+    monkeypatch.setattr(elsewhere, "fetch", change)
     train(ready, place)
     assert (ready.state / shard).read_bytes() == b"a shard"
 

@@ -60,7 +60,8 @@ def write_project(root: Path) -> Project:
     """Write a project of tiny models, without a state to start from."""
     project = Project(root)
     project.user_config.write_text(CONFIG)
-    stages = {name: {"cmd": "", "deps": ["renate_config.py"]} for name in ("prepare", "train")}
+    deps = {"prepare": ["data/incoming", "renate_config.py"], "train": ["renate_config.py"]}
+    stages = {name: {"cmd": "", "deps": found} for name, found in deps.items()}
     project.pipeline.write_text(yaml_file.dump({"stages": stages}))
     return project
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.files import Entry
 from renate_stages.project import Project
+
+SETTLED = (
+    2 * 10**9
+)  # nanoseconds: a file that is younger can change again within one tick of its clock
 
 
 class Hashes:
@@ -44,9 +49,13 @@ class Hashes:
         return found
 
     def _entry(self, name: str, path: Path) -> Entry:
-        status = path.stat()
+        now, status = time.time_ns(), path.stat()
         seen = [status.st_ino, status.st_size, status.st_mtime_ns]
         known = self._known.get(name)
         if not isinstance(known, dict) or known.get("seen") != seen:
-            known = self._known[name] = {"seen": seen, "sha256": files.sha256(path)}
+            known = {"seen": seen, "sha256": files.sha256(path)}
+            if now - status.st_mtime_ns > SETTLED:
+                self._known[name] = known
+            else:  # an edit in the same tick would leave size and time as they are
+                self._known.pop(name, None)
         return {"sha256": known["sha256"], "size": status.st_size}

@@ -1,0 +1,100 @@
+"""Columns of metadata compared with constants: by exact value, as Python compares, not as NumPy casts.
+
+NumPy rounds: `int64 == 2.0**53` holds for 2**53 + 1, and a float32 equals 0.1 that does not.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+Constant: TypeAlias = bool | int | float | str
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def kind_of(column: np.ndarray) -> Literal["number", "text"] | None:
+    """Return what the values of a column are; None where they cannot be compared with constants."""
+    if column.dtype.kind == "S":
+        return "text"
+    return "number" if column.dtype.kind in "biuf" and column.dtype.itemsize <= 8 else None
+
+
+def compare(column: np.ndarray, operation: str, constant: Constant) -> np.ndarray:
+    """Return which values of a column compare so with a constant, bool `(rows,)`.
+
+    Args:
+        column: Numbers, bools, or texts as UTF-8 bytes, `(rows,)`; what is said of NaN means nothing.
+        operation: `==`, `!=`, `<`, `<=`, `>` or `>=`.
+        constant: A text for texts, else a number other than NaN.
+    """
+    if isinstance(constant, str):
+        return _OPERATORS[operation](column, constant.encode())
+    if column.dtype.kind == "f":
+        place = _among_floats(constant)
+        column = column.astype(np.float64, copy=False)
+    else:
+        column = column.astype(np.uint8) if column.dtype.kind == "b" else column
+        place = _within(column.dtype, _among_ints(constant))
+    number, sign = place
+    if not sign:
+        return _OPERATORS[operation](column, number)
+    if operation in ("==", "!="):  # no value of this dtype is the constant
+        return np.full(len(column), operation == "!=")
+    below = column <= number if sign > 0 else column < number
+    return below if operation in ("<", "<=") else ~below
+
+
+def is_in(column: np.ndarray, constants: Sequence[Constant]) -> np.ndarray:
+    """Return which values of a column equal one of some constants, bool `(rows,)`."""
+    if column.dtype.kind == "S":
+        return np.isin(column, np.array([str(each).encode() for each in constants], "S"))
+    if column.dtype.kind == "f":
+        floats = [number for number, sign in map(_among_floats, constants) if not sign]
+        return np.isin(column.astype(np.float64, copy=False), np.array(floats, np.float64))
+    whole = [number for number, sign in map(_among_ints, constants) if not sign]
+    column = column.astype(np.uint8) if column.dtype.kind == "b" else column
+    limits = np.iinfo(column.dtype)
+    fitting = [number for number in whole if limits.min <= number <= limits.max]
+    return np.isin(column, np.array(fitting, column.dtype))
+
+
+def _among_floats(constant: Any) -> tuple[float, int]:
+    """Return the float64 nearest to a number, and whether it equals it (0), is below it (1), above (-1)."""
+    try:
+        nearest = float(constant)
+    except OverflowError:  # of an int
+        largest = float(np.finfo(np.float64).max)
+        return (largest, 1) if constant > 0 else (-largest, -1)
+    if isinstance(constant, float) or int(nearest) == constant:
+        return nearest, 0
+    return nearest, 1 if constant > int(nearest) else -1
+
+
+def _among_ints(constant: Any) -> tuple[int, int]:
+    """Return the same for the largest whole number that is not above a number."""
+    if isinstance(constant, float) and math.isinf(constant):
+        return (2**64, 1) if constant > 0 else (-(2**64), -1)
+    whole = math.floor(constant)
+    return whole, 0 if whole == constant else 1
+
+
+def _within(dtype: np.dtype, place: tuple[int, int]) -> tuple[int, int]:
+    """Return a place among ints as one within a dtype: NumPy compares no others."""
+    limits = np.iinfo(dtype)
+    if place[0] > limits.max:
+        return int(limits.max), 1
+    if place[0] < limits.min:
+        return int(limits.min), -1
+    return place

@@ -1,0 +1,126 @@
+"""The user's files that the trials of a search are made of: the same for all, or the search ends.
+
+Trials are processes that load the user's code one after the other, while somebody may edit it. Each
+tells what it used before it reports. What is known of that is kept beside the trials, so that a search
+which was killed does not go on with trials of other code.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files
+from renate_stages.errors import ChangedInputsError, MalformedFileError
+from renate_stages.file_watch import CODE
+from renate_stages.inputs import Inputs
+from renate_stages.params import Params
+from renate_stages.user_files import UserFiles
+
+NAME = "files.json"
+PARAMETERS = "the parameters in params.yaml"  # beside the names of files
+READ = {
+    "evaluation",
+    "hyperparameters",
+    "learner",
+    "retention",
+    "seed",
+    "trainer",
+    "tuning",
+    "update",
+}
+ANEW = "the search starts anew: {} changed since its trials"
+
+
+@dataclass(frozen=True)
+class SearchFiles:
+    """What is known of the files of one search.
+
+    Args:
+        folder: Of the search.
+        base: Digest of its inputs without the user's files.
+        known: SHA-256 by path; of the parameters, a digest.
+        seen: Names of those that a process told to have used.
+    """
+
+    folder: Path
+    base: str
+    known: dict[str, str]
+    seen: set[str]
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        inputs: Inputs,
+        used: UserFiles,
+        parameters: str,
+        say: Callable[[str], None],
+    ) -> SearchFiles:
+        """Return what is known; trials of other files are removed, and that is said.
+
+        Args:
+            folder: Of the search.
+            inputs: Of the search.
+            used: The user's files, as importing `renate_config.py` used them.
+            parameters: `digest_of` the parameters.
+            say: Tells the user something in one line.
+
+        Raises:
+            ChangedInputsError: If a file was edited while it was read.
+        """
+        if changed := used.unlike(inputs.files):
+            raise ChangedInputsError("tune", changed)
+        recorded = _read(folder).get("files", {})
+        changed = [name for name in used.differing(recorded) if name in recorded]
+        if changed:
+            say(ANEW.format(", ".join(changed)))
+            shutil.rmtree(folder)
+            recorded = {}
+        elif not folder.exists():
+            for other in sorted(folder.parent.glob(f"*/{NAME}")):
+                content = _read(other.parent)
+                if content.get("base") == inputs.base:
+                    names = ", ".join(used.differing(content["files"]))
+                    say(ANEW.format(names or "a file"))
+                    break
+        declared = {name: each for name, each in inputs.files.items() if name != CODE}
+        known = {**declared, **recorded, **used.imported(), PARAMETERS: parameters}
+        return cls(folder, inputs.base, known, {*recorded, *used.imported(), PARAMETERS})
+
+    def add(self, used: Mapping[str, str]) -> None:
+        """Take what a trial used.
+
+        Raises:
+            ChangedInputsError: If another trial, or the search itself, had it otherwise.
+        """
+        if changed := [name for name, sha in used.items() if self.known.get(name, sha) != sha]:
+            raise ChangedInputsError("tune", changed)
+        new = used.keys() - self.known.keys()
+        self.seen.update(used)
+        self.known.update(used)
+        if new or not (self.folder / NAME).is_file():
+            kept = {name: each for name, each in self.known.items() if name != PARAMETERS}
+            files.write_json(self.folder / NAME, {"base": self.base, "files": kept})
+
+    def drop_unseen(self, changed: list[str]) -> None:
+        """Remove the trials where a file changed of which no trial can tell how it was read."""
+        if set(changed) - self.seen:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def digest_of(params: Params) -> str:
+    """Return a digest of parameters that trials read."""
+    return files.digest(params.model_dump(mode="json", include=READ))
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    with suppress(MalformedFileError):
+        content = files.read_json(folder / NAME)
+        if isinstance(content, dict) and isinstance(content.get("files"), dict):
+            return content
+    return {}

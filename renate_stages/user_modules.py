@@ -1,0 +1,77 @@
+"""The modules of a project that this process has imported, and which of them a file names."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = tuple({sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def project_modules(root: Path) -> dict[str, Path]:
+    """Return the file of each module that was imported from a project, and not from the library.
+
+    A file that is a link counts where the link is.
+
+    Args:
+        root: The project's folder, resolved.
+    """
+    found = {}
+    for name, module in list(sys.modules.items()):
+        source = getattr(module, "__file__", None)
+        if not isinstance(source, str) or name.startswith("renate_stages"):
+            continue
+        file = Path(source)  # torch makes modules whose file is a bare name
+        if source.startswith(PACKAGES) or not file.is_absolute():
+            continue  # they are thousands, which to resolve takes a second
+        file = Path(os.path.abspath(file))  # noqa: PTH100 -- keeps symbolic links
+        if not file.is_relative_to(root):
+            file = file.resolve()
+        if file.is_relative_to(root) and "site-packages" not in file.parts:
+            found[name] = file
+    return found
+
+
+def imported_from(config: Path, root: Path) -> set[Path]:
+    """Return the files of imported modules of a project that the imports of a file name.
+
+    Args:
+        config: The file; the imports of the modules that it imports count too.
+        root: The project's folder.
+    """
+    modules = project_modules(root.resolve())
+    found: set[Path] = set()
+    waiting = [("", config)]
+    while waiting:
+        package, path = waiting.pop()
+        for name in _named(path, package):
+            file = modules.get(name)
+            if file is not None and file not in found:
+                found.add(file)
+                inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
+                waiting.append((inside, file))
+    return found
+
+
+def _named(path: Path, package: str) -> Iterator[str]:
+    """Yield the dotted names that the import statements of a file can mean, and their packages'."""
+    try:
+        tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else ast.Module([], [])
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            around = package.split(".") if node.level else []
+            around = around[: len(around) - node.level + 1] if node.level else []
+            base = ".".join([*around, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))

@@ -1,0 +1,227 @@
+"""Files that are edited while a stage runs: its result is credited to nothing but what it read."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from small_project import edit_config, edit_params, snapshot
+
+from renate_stages import errors, files, yaml_file
+from renate_stages.measured_update import MeasuredUpdate
+from renate_stages.resume import SECONDS_VARIABLE
+from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.user_config import UserConfig
+
+LOSSES = """import torch
+
+
+def loss(outputs, targets):
+    return {factor} * torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+"""
+LAZY = """import named_nowhere
+
+    losses = __import__("importlib").import_module("losses")
+    (Path(__file__).parent / "note.txt").read_text()
+    return losses.loss"""
+
+
+def quiet(message: str) -> None:
+    pass
+
+
+def imported_anew() -> None:
+    """Let modules be imported as in a new process."""
+    for name in ("losses", "named_nowhere"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def with_losses(project, monkeypatch):
+    """A project whose loss is a module of its own, imported when it is called, after `tune`."""
+    monkeypatch.setenv(SECONDS_VARIABLE, "0")
+    (project.root / "losses.py").write_text(LOSSES.format(factor=1))
+    (project.root / "named_nowhere.py").write_text("")
+    (project.root / "note.txt").write_text("1")
+
+    def change(content):
+        for stage in ("tune", "train", "export"):
+            content["stages"][stage]["deps"] += ["losses.py", "named_nowhere.py", "note.txt"]
+
+    yaml_file.edit(project.pipeline, change)
+    edit_config(project, 'return torch.nn.CrossEntropyLoss(reduction="none")', LAZY)
+    for stage in (prepare, restore_state, tune):
+        stage.run(project, quiet)
+    imported_anew()
+    yield project
+    imported_anew()
+
+
+def interrupted(project, monkeypatch, edit) -> None:
+    """Train, have a file edited meanwhile, and end before anything is written."""
+    whole = MeasuredUpdate.run
+
+    def edited(*given, **named):
+        whole(*given, **named)
+        edit()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MeasuredUpdate, "run", edited)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(project, quiet)
+    imported_anew()
+
+
+def trained(project) -> tuple[str, dict]:
+    """Train; return the first line that was said, and what was written."""
+    said: list[str] = []
+    train.run(project, said.append)
+    imported_anew()
+    return said[0], files.inventory(project.state)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("losses.py", LOSSES.format(factor=3)), ("note.txt", "2")]
+)
+def test_a_training_of_other_files_is_not_gone_on_from(with_losses, monkeypatch, name, text):
+    project = with_losses
+    path = project.root / name
+    old = path.read_text()
+    interrupted(project, monkeypatch, lambda: path.write_text(text))
+    assert len(list(project.checkpoints.rglob("last.ckpt"))) == 1
+
+    first, new = trained(project)
+    assert first == f"training starts anew: {name} changed since the checkpoint"
+    _, undisturbed = trained(project)
+    assert new == undisturbed
+
+    # With the old content back, the training that was made of it is found: nothing is lost.
+    path.write_text(old)
+    interrupted(project, monkeypatch, lambda: path.write_text(text))
+    path.write_text(old)
+    first, again = trained(project)
+    assert first == "training was complete after epoch 2"
+    assert trained(project)[1] == again
+    assert again["state.json"] != new["state.json"], "the digest of the inputs is another"
+
+
+def test_a_file_that_no_key_names_is_compared_by_the_checkpoints_record(with_losses, monkeypatch):
+    """As for `run_training_job`, whose key is known before a function imports something."""
+    from renate_stages import inputs as inputs_module
+
+    own = {"renate_config.py": "the same"}
+    monkeypatch.setattr(inputs_module, "user_files", lambda *_: own)
+    project = with_losses
+    interrupted(project, monkeypatch, lambda: None)
+    (project.root / "losses.py").write_text(LOSSES.format(factor=3))
+    first, _ = trained(project)
+    assert first == "training starts anew: losses.py changed since the checkpoint"
+
+
+def test_an_edit_during_training_fails_before_a_state_is_written(with_losses, monkeypatch):
+    project = with_losses
+    _, undisturbed = trained(project)
+    before = snapshot(project)
+    whole = MeasuredUpdate.run
+
+    def edited(*given, **named):
+        found = whole(*given, **named)
+        (project.root / "losses.py").write_text(LOSSES.format(factor=3))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MeasuredUpdate, "run", edited)
+        with pytest.raises(errors.ChangedInputsError, match=r"^losses\.py changed while train ran"):
+            train.run(project, quiet)
+    imported_anew()
+    (project.root / "losses.py").write_text(LOSSES.format(factor=1))
+    assert snapshot(project) == before
+    first, again = trained(project)
+    assert first == "training was complete after epoch 2" and again == undisturbed
+
+
+def test_an_edit_between_the_key_and_the_import_is_found_before_training(with_losses, monkeypatch):
+    project = with_losses
+    load = UserConfig.of.__func__
+
+    def late(cls, *given):
+        project.user_config.write_text(project.user_config.read_text() + "\n# edited\n")
+        return load(cls, *given)
+
+    monkeypatch.setattr(UserConfig, "of", classmethod(late))
+    monkeypatch.setattr(MeasuredUpdate, "run", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(errors.ChangedInputsError, match=r"renate_config\.py changed while train"):
+        train.run(project, quiet)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"trainer__threads": 2}, "params.yaml:trainer"),
+        ({"tuning__max_trials": 3, "hyperparameters__learning_rate": 1.0}, None),
+    ],
+)
+def test_parameters_count_that_the_stage_declares(with_losses, monkeypatch, change, named):
+    project, whole = with_losses, MeasuredUpdate.run
+
+    def edited(*given, **named):
+        edit_params(project, **change)
+        return whole(*given, **named)
+
+    monkeypatch.setattr(MeasuredUpdate, "run", edited)
+    if named is None:
+        train.run(project, quiet)
+        return
+    with pytest.raises(errors.ChangedInputsError, match=named):
+        train.run(project, quiet)
+    assert not project.state.exists()
+
+
+def test_the_list_of_what_to_forget_counts(with_losses, monkeypatch):
+    project, whole = with_losses, MeasuredUpdate.run
+
+    def edited(*given, **named):
+        project.forget_list.write_text("ids: []\n")
+        return whole(*given, **named)
+
+    monkeypatch.setattr(MeasuredUpdate, "run", edited)
+    with pytest.raises(errors.ChangedInputsError, match=r"forget\.yaml"):
+        train.run(project, quiet)
+
+
+def test_data_that_changes_while_it_is_prepared_is_refused(project, monkeypatch):
+    whole = prepare.ingest_splits
+
+    def edited(*given):
+        path = project.incoming / "targets.npy"
+        labels = np.load(path)
+        path.unlink()
+        np.save(path, labels)
+        return whole(*given)
+
+    monkeypatch.setattr(prepare, "ingest_splits", edited)
+    with pytest.raises(
+        errors.ChangedInputsError, match=r"data/incoming/targets\.npy changed while"
+    ):
+        prepare.run(project, quiet)
+
+
+def test_an_edit_during_export_leaves_the_export_before(with_losses, monkeypatch):
+    project = with_losses
+    trained(project)
+    export.run(project, quiet)
+    before = snapshot(project)
+    imported_anew()
+    whole = export.draw_or_warn
+
+    def edited(*given):
+        (project.root / "note.txt").write_text("2")
+        return whole(*given)
+
+    monkeypatch.setattr(export, "draw_or_warn", edited)
+    with pytest.raises(errors.ChangedInputsError, match=r"note\.txt changed while export ran"):
+        export.run(project, quiet)
+    (project.root / "note.txt").write_text("1")
+    assert snapshot(project) == before

@@ -1,0 +1,188 @@
+"""`renate-stages forget`: what it finds, says and writes, on a repository without data of DVC."""
+
+from __future__ import annotations
+
+import uuid
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from renate_stages import cli, errors, lineage, state
+from renate_stages.forget import UNMATCHED
+from renate_stages.forget_list import ForgetList
+from renate_stages.memory import ExampleStore, StoreWriter, evolve
+from renate_stages.memory.identity import given_id, printed, to_array
+from renate_stages.state import Provenance, State
+
+UUIDS = [uuid.UUID(int=number).hex for number in range(8)]
+
+
+def write(path, numbers, ids=None, **metadata) -> ExampleStore:
+    known = {} if ids is None else {"id": to_array(map(given_id, ids))}
+    with StoreWriter(path, 1) as writer:
+        known |= {name: np.asarray(values) for name, values in metadata.items()}
+        writer.append((np.asarray(numbers, np.float32)[:, None], np.asarray(numbers) % 2), known)
+    return ExampleStore.open(path)
+
+
+@pytest.fixture
+def repository(project, tmp_path, monkeypatch):
+    """An open update, not yet run, whose parent holds 12 rows in memory and 4 in a holdout.
+
+    In memory: 4 without ids and age, then 8 with ids that are UUIDs; one of these is dead.
+    """
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    old = write(tmp_path / "old", range(4))
+    new = write(tmp_path / "new", range(4, 12), UUIDS, age=np.arange(10, 18))
+    both = evolve(tmp_path / "both", old, np.arange(4), new, np.arange(8), 1)
+    tests = write(tmp_path / "tests", range(20, 24), [*UUIDS[:2], " padded ", "größe"])
+    folder = project.parent
+    for each in ("memory/index.json", "state.json", "holdouts/index.json"):
+        (folder / each).unlink()
+    evolve(folder / "memory", both, np.arange(11), None, np.arange(0), 1)
+    state.write_split(folder, "holdouts", {1: tests})
+    state.write_manifest(folder, Provenance("init", 0))
+    (project.root / ".gitignore").write_text("/parent-state\n/.renate\n/data\n")
+    lineage.git(project, "init", "-q")
+    lineage.git(project, "add", "-A")
+    lineage.git(project, "commit", "-q", "-m", "start")
+    return project
+
+
+def forget(*arguments: object) -> str:
+    """Run the command; return what it prints, or raise what it raises."""
+    done = CliRunner().invoke(cli.app, ["forget", *map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output
+
+
+def forget_ids(project, *ids: str) -> str:
+    path = project.root.parent / "ids.txt"
+    path.write_text("\n".join(ids), encoding="utf-8")
+    return forget("--ids", path)
+
+
+def rows_left(project) -> dict[str, int]:
+    listed = ForgetList.read(project.forget_list)
+    parent = State.open(project.parent)
+    stores = {"memory": parent.memory(), "holdouts/1": parent.split("holdouts")[1]}
+    return {name: int((~listed.stored_rows(store)).sum()) for name, store in stores.items()}
+
+
+def test_ids_that_look_like_hashes_are_found_and_counted(repository):
+    said = forget_ids(repository, *UUIDS[:3], UUIDS[0], UUIDS[7], "nobody")
+    assert "5 id(s) given: 4 match stored examples" in said
+    assert "1 match no stored example: 'nobody'" in said
+    assert "3 row(s) of memory will leave, and the bytes of 1 that were dropped before" in said
+    assert "2 row(s) of holdouts/1 will leave" in said and "No stored example" not in said
+    assert rows_left(repository) == {"memory": 8, "holdouts/1": 2}
+    assert not lineage.git(repository, "status", "--porcelain")
+    assert not any(each in repository.forget_list.read_text() for each in (*UUIDS, "nobody"))
+
+
+def test_a_list_of_a_spreadsheet_forgets_its_first_id_too(repository):
+    path = repository.root.parent / "ids.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([UUIDS[0], "größe", ""]).encode())
+    said = forget("--ids", path)
+    assert "2 id(s) given: 2 match stored examples" in said
+    assert rows_left(repository) == {"memory": 11, "holdouts/1": 2}
+
+
+def test_white_space_around_an_id_is_of_the_list_or_of_the_id(repository):
+    said = forget_ids(repository, f"  {UUIDS[0]}\t", " padded ")
+    assert "2 id(s) given: 2 match stored examples" in said
+    assert rows_left(repository) == {"memory": 11, "holdouts/1": 2}
+
+
+def test_many_ids_that_match_nothing_are_listed_in_a_file_as_they_were_written(repository):
+    unknown = [f" customer {number}" for number in range(12)]
+    said = forget_ids(repository, *unknown, UUIDS[1])
+    assert "12 match no stored example: ' customer 0', " in said and "customer 10" not in said
+    listed = repository.scratch / UNMATCHED
+    assert f".renate/{UNMATCHED}" in said
+    assert listed.read_text().splitlines() == unknown
+    forget_ids(repository, "one more")
+    assert not listed.exists()  # it would be of another request
+
+
+def test_what_matches_nothing_stays_out_and_a_table_is_named(repository):
+    said = forget_ids(repository, "id,name", "17,Ada", "18,Bob")
+    assert "3 id(s) given: 0 match stored examples" in said
+    assert "No stored example matches. Matching examples will be left out of" in said
+    assert "look like rows of a table" in said
+    assert rows_left(repository) == {"memory": 12, "holdouts/1": 4}
+
+
+def test_conditions_say_what_they_name_and_of_which_rows_nothing_is_known(repository):
+    said = forget("--where", "age < 12", "--where", "label == 7", "--where", "age < 12")
+    assert "age < 12: 2 row(s) of memory\n" in said
+    assert "unknown for 4 row(s) of memory, 4 row(s) of holdouts/1, which lack the metadata" in said
+    assert "label == 7: true of no stored example" in said
+    assert rows_left(repository) == {"memory": 10, "holdouts/1": 4}
+
+
+def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp_path):
+    shown = CliRunner().invoke(cli.app, ["memory", "--ids"]).output.split()
+    held = State.open(repository.parent).memory()
+    assert len(shown) == 11 and len(set(shown)) == 11
+    assert shown[4:] == printed(to_array(map(given_id, UUIDS[:7])))
+    folder = repository.parent / "holdouts" / "1"
+    for path in folder.iterdir():
+        path.unlink()
+    write(folder, [20, 2, 22, 23], ["a", "copy of row 2", "c", "d"])
+    said = forget_ids(repository, shown[2])
+    assert "1 id(s) given: 1 match stored examples" in said
+    assert "1 row(s) of memory will leave" in said and "1 row(s) of holdouts/1 will leave" in said
+    listed = ForgetList.read(repository.forget_list)
+    assert np.flatnonzero(listed.stored_rows(held)).tolist() == [2]
+    again = write(tmp_path / "again", [1], ["copy of row 2"])
+    assert listed.stored_rows(again).tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "problem"),
+    [
+        ([], errors.NothingToForgetError, "no examples are named"),
+        (["--where", "aeg < 3"], errors.UnknownFieldError, "did you mean 'age'"),
+        (["--where", "id == 3"], errors.InvalidPredicateError, "by --ids"),
+        (["--where", "age == 'x'"], errors.InvalidPredicateError, "holds numbers"),
+        (["--where", "age ="], errors.InvalidPredicateError, "cannot be read"),
+        (["--where", "age == '\udcff'"], errors.InvalidPredicateError, "cannot be read"),
+        (["--ids", "."], errors.InvalidIdFileError, "a folder"),
+        (["--ids", "/dev/null"], errors.InvalidIdFileError, "no plain file"),
+    ],
+)
+def test_a_request_that_cannot_be_done_changes_nothing(repository, arguments, error, problem):
+    before = lineage.git(repository, "rev-parse", "HEAD")
+    with pytest.raises(error, match=problem):
+        forget(*arguments)
+    assert lineage.git(repository, "rev-parse", "HEAD") == before
+    assert not lineage.git(repository, "status", "--porcelain")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--erase", "--where", "age < 3"], ["--erase", "--ids", "x"], ["--yes"]]
+)
+def test_erasing_takes_no_request_with_it(repository, arguments):
+    """It would forget nothing of it, and not say so."""
+    done = CliRunner().invoke(cli.app, ["forget", *arguments])
+    assert done.exit_code == 2 and "--erase" in done.output
+
+
+def test_a_condition_of_earlier_on_what_nobody_has_any_more_is_no_obstacle(repository):
+    ForgetList().with_more(where=["gone == 'x'"]).write(repository.forget_list)
+    lineage.git(repository, "add", "-A")
+    lineage.git(repository, "commit", "-q", "-m", "an earlier condition")
+    assert "1 match stored examples" in forget_ids(repository, UUIDS[0])
+    assert len(ForgetList.read(repository.forget_list).where) == 1
+
+
+def test_without_the_state_nothing_can_be_looked_for(repository):
+    """In a clone that was not pulled no example is found: this is no answer."""
+    repository.parent.rename(repository.root.parent / "elsewhere")
+    with pytest.raises(errors.MissingFileError, match="dvc pull"):
+        forget_ids(repository, UUIDS[0])

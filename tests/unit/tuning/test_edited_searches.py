@@ -1,0 +1,160 @@
+"""Searches while the user's code is edited: all trials are made of the same files."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from small_project import edit_config, edit_params, snapshot
+from small_searches import SEARCH, SPACES, make_project, quiet, searched
+
+from renate_stages import errors, run_training_job, yaml_file
+from renate_stages.data import write_digits
+from renate_stages.inputs import Inputs
+from renate_stages.params import Params
+from renate_stages.stages import train, tune
+from renate_stages.tuning.search_files import PARAMETERS, SearchFiles, digest_of
+from renate_stages.tuning.trials import Trials
+from renate_stages.user_config import UserConfig
+
+pytestmark = pytest.mark.usefixtures("warm_searches")
+READ = 'float((Path(__file__).parent / "scale.txt").read_text())'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = make_project(tmp_path / "project", epochs=2)
+    (made.root / "scale.txt").write_text("16")
+    edit_config(made, "    return images.float() / 16", f"    return images.float() / {READ}")
+
+    def change(content):
+        for stage in ("tune", "train", "export"):
+            content["stages"][stage]["deps"].append("scale.txt")
+
+    yaml_file.edit(made.pipeline, change)
+    return made
+
+
+def at_trial(monkeypatch, number: int, do) -> None:
+    """Have something done when the trial of a number is started."""
+    start, started = Trials._start, []
+
+    def counted(self, record):
+        started.append(record.number)
+        if len(started) == number + 1:
+            do()
+        start(self, record)
+
+    monkeypatch.setattr(Trials, "_start", counted)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
+    edit_params(project, **SPACES, tuning=SEARCH)
+    with monkeypatch.context() as patched:
+        at_trial(patched, 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tune.run(project, quiet)
+    (project.root / "scale.txt").write_text("8")
+    said: list[str] = []
+    tune.run(project, said.append)
+    assert said[0] == "the search starts anew: scale.txt changed since its trials"
+    assert not any("trials are known" in line for line in said)
+    found = snapshot(project)
+    tune.run(project, quiet)
+    assert snapshot(project) == found
+
+
+def test_a_killed_search_goes_on_when_its_files_are_back(project, monkeypatch):
+    edit_params(project, **SPACES, tuning=SEARCH)
+    with monkeypatch.context() as patched:
+        at_trial(patched, 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tune.run(project, quiet)
+    (project.root / "scale.txt").write_text("8")
+    (project.root / "scale.txt").write_text("16")
+    said: list[str] = []
+    tune.run(project, said.append)
+    assert said[0] == "the search goes on: 2 trials are known"
+
+
+def test_a_search_ends_when_its_files_are_edited(project, monkeypatch):
+    with monkeypatch.context() as patched:
+        at_trial(patched, 1, lambda: (project.root / "scale.txt").write_text("8"))
+        with pytest.raises(errors.ChangedInputsError, match=r"^scale\.txt changed while tune ran"):
+            searched(project)
+    assert not project.tuned.exists()
+    (project.root / "scale.txt").write_text("16")
+    said: list[str] = []
+    tune.run(project, said.append)
+    assert said[0] == "the search goes on: 1 trials are known"
+    first = snapshot(project)
+    shutil.rmtree(project.tuning)
+    tune.run(project, quiet)
+    assert snapshot(project) == first
+
+
+def test_a_search_ends_when_its_parameters_are_edited(project, monkeypatch):
+    at_trial(monkeypatch, 2, lambda: edit_params(project, trainer__gradient_clip_val=1.0))
+    with pytest.raises(errors.ChangedInputsError, match=r"params\.yaml:trainer changed while tune"):
+        searched(project)
+
+
+def test_a_trial_that_read_other_parameters_ends_the_search(project, tmp_path):
+    """As with `tuning.processes: fresh`, where each trial reads params.yaml itself."""
+    params = Params.load(project.params)
+    user, inputs = UserConfig.of(project, "tune"), Inputs({}, {"renate_config.py": "0"})
+    inputs = replace(inputs, files=user.files.imported())
+    kept = SearchFiles.open(tmp_path / "search", inputs, user.files, digest_of(params), quiet)
+    kept.add({PARAMETERS: digest_of(params)})
+    edit_params(project, trainer__gradient_clip_val=1.0)
+    with pytest.raises(errors.ChangedInputsError, match=r"the parameters in params\.yaml changed"):
+        kept.add({PARAMETERS: digest_of(Params.load(project.params))})
+
+
+def test_the_best_training_is_not_taken_over_by_other_code(project):
+    searched(project)
+    (project.root / "scale.txt").write_text("8")
+    said: list[str] = []
+    train.run(project, said.append)
+    assert said[0].startswith("update 1")
+
+
+def test_a_file_that_a_stage_lacks_ends_the_search_at_its_first_trial(project):
+    def change(content):
+        content["stages"]["train"]["deps"].remove("scale.txt")
+
+    yaml_file.edit(project.pipeline, change)
+    with pytest.raises(
+        errors.TrialMistakeError, match=r"scale\.txt[\s\S]*\n  train:\n      - scale"
+    ):
+        searched(project)
+
+
+def test_a_search_of_a_job_from_python_knows_its_files_too(tmp_path, project, monkeypatch, capsys):
+    write_digits(tmp_path / "week-1", 1)
+    arguments = {
+        "max_epochs": 1,
+        "config_file": project.user_config,
+        "data_path": tmp_path / "week-1",
+        "working_directory": tmp_path / "work",
+        "scheduler": "random",
+        "max_num_trials_started": 2,
+    }
+    space = {"learning_rate": {"loguniform": [0.01, 1.0]}, "memory_size": 10, "hidden_size": 4}
+    project.pipeline.unlink()
+    with monkeypatch.context() as patched:
+        at_trial(patched, 1, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_training_job(space, **arguments)
+    (project.root / "scale.txt").write_text("8")
+    capsys.readouterr()
+    run_training_job(space, **arguments)
+    printed = capsys.readouterr().out
+    assert "the search starts anew: scale.txt changed since its trials" in printed
+    assert "trials are known" not in printed
