@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +35,15 @@ def files_under(folder: Path, parts: Iterable[str] = ()) -> dict[str, Path]:
             if not IGNORED & set(name.parts) and path.is_file():
                 found[name.as_posix()] = path
     return found
+
+
+def special_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield what is neither a file nor a folder, such as a named pipe, at paths and below them."""
+    for path in paths:
+        below = path.rglob("*") if path.is_dir() else (path,)
+        yield from (
+            each for each in below if each.exists() and not (each.is_file() or each.is_dir())
+        )
 
 
 def folder_hash(md5s: Mapping[str, str]) -> str:

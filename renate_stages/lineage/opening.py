@@ -10,9 +10,11 @@ from renate_stages import yaml_file
 from renate_stages.errors import NextRefusedError, UnknownUpdateError
 from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.commands import dvc, git
+from renate_stages.lineage.content import special_files
 from renate_stages.lineage.records import (
     TAG,
     at_tag,
+    entries,
     is_fresh,
     lock_text,
     number_at,
@@ -163,6 +165,8 @@ def unfinished(project: Project, number: int) -> list[str]:
         reasons.append(f"the tag {TAG}{number} exists: this update is closed already")
     if state_entry(lock_text(project)) is None:
         reasons.append("`train` has not finished: `dvc repro`")
+    elif special := _special(project):
+        reasons += special
     elif changed := _changed_stages(project):
         folders = {POINTER: project.parent, project.champion_pointer.name: project.champion}
         damaged = [
@@ -194,6 +198,14 @@ def _changed_stages(project: Project) -> dict[str, Any]:
     if changed.get("export") == [{"changed deps": {project.champion.name: "modified"}}]:
         del changed["export"]
     return changed
+
+
+def _special(project: Project) -> list[str]:
+    """Return what is in the place of a file and is none, as a reason: DVC would read it without end."""
+    lock = lock_text(project)
+    named = {path for key in ("deps", "outs") for _, path, _ in entries(lock, key)}
+    found = sorted(map(project.relative, special_files(project.root / each for each in named)))
+    return [f"not a file: {', '.join(found[:5])}: remove it, then `dvc checkout`"] if found else []
 
 
 def uncommitted(project: Project) -> list[str]:

@@ -84,6 +84,7 @@ def _storage_problem(project: Project) -> str | None:
     name = project.champion.name
     asked = ("data", "status", "--granular", "--json")
     try:
+        git(project, "ls-files", "--", name)  # with an index that is damaged, DVC never ends
         status = json.loads(dvc(project, *asked, name) or "{}")
         missing = set(status.get("not_in_cache", ()))
         if not missing or "uncommitted" not in status:  # champion/ is what the pointer names

@@ -90,8 +90,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         generators.seed_global("prepare")
         splits = read_splits(user, project.incoming, params.data, generators)
 
-    with files.whole_directory(project.prepared) as folder, reading(user):
-        stores = ingest_splits(splits, folder, params.update.number, forget)
+    with files.whole_directory(project.prepared) as folder:
+        with reading(user):
+            stores = ingest_splits(splits, folder, params.update.number, forget)
         if params.update.kind == "update" and not len(stores["train"]):
             raise AllForgottenError(forget.rows)
         prepared.write_manifest(folder, params.update.number)

@@ -80,7 +80,6 @@ def test_lists_of_old_releases_are_read(tmp_path, separator):
         "where: [3]",
         "other: []",
         "where: ['os.system(1)']",
-        "where: [\"a == '\\uD800'\"]",
     ],
 )
 def test_a_list_that_is_none_is_refused(tmp_path, content):
@@ -89,6 +88,8 @@ def test_a_list_that_is_none_is_refused(tmp_path, content):
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
+    with pytest.raises(errors.MalformedFileError, match="half of a character"):
+        read(tmp_path, "where: [\"a == '\\uD800'\"]")
     (tmp_path / "forget.yaml").write_bytes("ids: []\n".encode("utf-16"))
     with pytest.raises(errors.MalformedFileError, match="not UTF-8"):
         ForgetList.read(tmp_path / "forget.yaml")

@@ -27,12 +27,11 @@ from renate_stages.forget_list import ForgetList
 from renate_stages.gate.verdict import Verdict, section
 from renate_stages.inputs import read_tuned
 from renate_stages.lineage import settings
-from renate_stages.lineage.transaction import Intent
+from renate_stages.lineage.transaction import read_intent
 from renate_stages.params import EvaluationParams, Params
 from renate_stages.project import Project
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.shift.decision import decide
-from renate_stages.start import Unfinished
 from renate_stages.tuning.history import History
 from renate_stages.tuning.outcome import Search
 from renate_stages.tuning.search_plots import Searched, write_search_plots
@@ -289,11 +288,10 @@ def read_evaluations(path: Path) -> None:
         found.summary(update, "accuracy")
 
 
-def read_intent(path: Path) -> None:
+def read_interrupted(path: Path) -> None:
     project = Project(path.parents[1])
     assert project.interrupted
-    if Unfinished.read(project) is None:
-        Intent.read(project)
+    assert read_intent(project)
 
 
 def read_settings(path: Path) -> None:
@@ -326,7 +324,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "parent-state/evaluations.csv": read_evaluations,
     "export/export.json": lambda path: Exported.read(path.parent),
     "export/program.json": lambda path: read_description(path.parent),
-    ".renate/intent.json": read_intent,
+    ".renate/intent.json": read_interrupted,
     ".dvc/config": read_settings,
 }
 
