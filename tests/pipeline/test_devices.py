@@ -72,7 +72,7 @@ def test_two_processes_make_one_update(repro):
     assert [run["status"] for run in project.runs] == ["FINISHED"]
     assert project.read_json("metrics/update.json")["training"] == {"epochs": 2, "steps": 34}
     left = {path.name for path in (project.root / ".renate").iterdir()}
-    assert left == {"mlflow.lock", "stage.lock"}
+    assert left == {"md5.json", "mlflow.lock", "remote", "stage.lock"}
     assert not processes(project)
 
 
