@@ -6,7 +6,7 @@ import csv
 import json
 
 import pytest
-from small_project import edit_params, snapshot
+from small_project import edit_config, edit_params, snapshot
 from small_searches import SEARCH, SPACES, make_project, quiet, rows, searched
 
 from renate_stages import errors, files
@@ -92,6 +92,31 @@ def test_trials_that_fail_are_kept_with_their_last_words(project):
 def test_no_finished_trial_shows_the_first_ones_log(project):
     with pytest.raises(errors.NoFinishedTrialError, match=r"none of 5 trial[\s\S]*process \d+"):
         searched(project, hyperparameters__fault="exit", tuning={**SEARCH, "max_trials": 20})
+
+
+NEVER = """def metrics_fn():
+    from torchmetrics import MeanMetric
+
+    class Never(MeanMetric):
+        def update(self, outputs, targets):
+            super().update(outputs.sum() * float("nan"))
+
+        def compute(self):
+            return torch.tensor(float("nan"))
+
+    return {"never": Never(nan_strategy="disable")}
+
+
+def loss_fn("""
+
+
+def test_a_metric_that_is_never_a_number_is_named_with_its_values(project):
+    edit_config(project, "def loss_fn(", NEVER)
+    with pytest.raises(errors.ObjectiveNotFiniteError) as raised:
+        searched(project, tuning={**SEARCH, "metric": "never", "mode": "max"})
+    expected = "never on the validation data is not a finite number in any of 3 trial(s)"
+    assert expected in str(raised.value) and "trial 0: nan, trial 1: nan" in str(raised.value)
+    assert not project.tuned.exists()
 
 
 @pytest.mark.parametrize("over", ["new", "weighted"])

@@ -1,0 +1,141 @@
+"""A machine without room: what was interrupted is whole, and the message says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_project import edit_params, quiet, run, snapshot
+
+from renate_stages import cli, errors, files, shortage
+from renate_stages.stages import export
+
+FULL = Path("/dev/full")  # each write to it fails as on a full disk
+
+
+def fill(path: Path) -> None:
+    """Write more than is allowed."""
+    path.write_bytes(bytes(100_000))
+
+
+WRITERS = {
+    "Python": fill,
+    "torch": lambda path: torch.save({"a": torch.zeros(100_000)}, path),
+    "safetensors": lambda path: save_file({"a": torch.zeros(100_000)}, path),
+    "NumPy": lambda path: np.save(path, np.zeros(100_000)),
+}
+
+
+def in_a_small_world(work) -> str:
+    """Do something in a process that may write no file of more than 50,000 bytes; return how it ended."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+            work()
+            said = "done"
+        except BaseException as error:  # noqa: BLE001 -- told
+            said = f"{type(error).__name__} {getattr(error, 'errno', '')}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(process, 0)
+    with os.fdopen(reading) as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("library", WRITERS)
+def test_a_full_disk_is_known_whatever_a_library_makes_of_it(tmp_path, library):
+    def work() -> None:
+        with files.whole_directory(tmp_path / "folder") as folder:
+            WRITERS[library](folder / "file")
+
+    def told() -> None:
+        try:
+            work()
+        except Exception as error:
+            shortage.reraise(error)
+            raise
+
+    assert in_a_small_world(told) == f"OSError {errno.EFBIG}"
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.ENOSPC, "full"), OSError),
+        (OSError(errno.EDQUOT, "quota"), OSError),
+        (OSError(errno.EIO, "fails"), OSError),
+        (OSError(errno.ENOMEM, "no memory"), MemoryError),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            MemoryError,
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), OSError),
+        (MemoryError(), MemoryError),
+        (OSError(errno.ENOENT, "no such file"), None),
+        (RuntimeError("shapes differ"), None),
+        (errors.MissingFileError(Path("x"), "out of memory", "a cure"), None),
+    ],
+)
+def test_a_shortage_is_told_from_other_errors(error, found):
+    outer = ValueError("a library's own")
+    outer.__cause__ = error
+    for each in (error, outer):
+        cause = shortage.cause(each)
+        assert (cause is None) if found is None else isinstance(cause, found)
+
+
+def test_pictures_that_find_no_room_end_export_and_leave_it_as_it_was(project, monkeypatch):
+    edit_params(project, trainer__max_epochs=1)
+    run(project)
+    before = snapshot(project)
+
+    def draw_pictures(*arguments):
+        FULL.write_text("a picture")
+
+    monkeypatch.setattr(export, "draw_pictures", draw_pictures)
+    with pytest.raises(OSError) as raised:
+        export.run(project, quiet)
+    assert raised.value.errno == errno.ENOSPC
+    assert snapshot(project) == before
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(project, monkeypatch, capsys):
+    edit_params(project, trainer__max_epochs=1)
+    run(project)
+    monkeypatch.setattr(export, "draw_pictures", lambda *arguments: 1 / 0)
+    export.run(project, quiet)
+    assert "the pictures could not be drawn: ZeroDivisionError" in capsys.readouterr().err
+    assert project.report.is_file()
+
+
+@pytest.mark.parametrize("interrupted", [None, "renate-stages next"])
+def test_the_command_line_says_what_is_left_and_what_to_do(project, capsys, interrupted):
+    if interrupted:
+        project.scratch.mkdir(exist_ok=True)
+        files.write_json(project.intent, {"command": interrupted})
+
+    def full() -> None:
+        FULL.write_text("x")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.guarded(full)
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "nothing more can be written: [Errno 28] No space left on device" in said
+    assert (
+        "`renate-stages next` is half done" if interrupted else "file and folder that was wri"
+    ) in said
+    assert ("then run `renate-stages resolve`" if interrupted else "run the command again") in said

@@ -1,0 +1,124 @@
+"""What a user's functions do wrong once they run: an error names the function, and the user's line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_project import edit_config, edit_params, quiet, run, snapshot
+
+from renate_stages import errors, user_code
+from renate_stages.stages import prepare
+
+LOSS = 'return torch.nn.CrossEntropyLoss(reduction="none")'
+SCALED = "    return images.float() / 16"
+
+
+BEFORE = "def to_unit_range("
+OPTIMIZER = (
+    "def optimizer_fn(learning_rate, momentum, optimizer, weight_decay):\n    return lambda parameters: {}\n\n\n"
+    + BEFORE
+)
+METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "expected"),
+    [
+        (
+            "return Batched(to_unit_range)",
+            "return 3",
+            errors.UserResultError,
+            "train_transform of renate_config.py returned a int; expected what can be called",
+        ),
+        (
+            SCALED,
+            "    return images.float()[1:]",
+            errors.UserResultError,
+            r"the transform Batched\(to_unit_range\) of .* returned .*; expected tensors of 144 rows",
+        ),
+        (LOSS, "return 3", errors.UserResultError, "loss_fn of renate_config.py returned a int"),
+        (LOSS, "return lambda *_: 3", errors.UserResultError, "loss_fn of .* that gives a int"),
+        (
+            "num_outputs=10",
+            "num_outputs=1",
+            errors.UserCodeError,
+            r"loss_fn, given outputs of float32 \(\d+, 1\), targets of int64 \(\d+,\), failed: Index",
+        ),
+        (
+            "num_inputs=64",
+            "num_inputs=60",
+            errors.UserCodeError,
+            r"the model of model_fn, given inputs of float32 \(\d+, 8, 8\), failed: RuntimeError",
+        ),
+        (
+            BEFORE,
+            METRICS.format("[1]"),
+            errors.UserResultError,
+            "metrics_fn of renate_config.py returned .*; expected a dict of metrics",
+        ),
+        (
+            BEFORE,
+            METRICS.format("{'auroc': __import__('torchmetrics').classification.BinaryAUROC()}"),
+            errors.UserCodeError,
+            "metrics_fn, metric 'auroc' failed: ",
+        ),
+        (
+            BEFORE,
+            OPTIMIZER.format("None"),
+            errors.UserResultError,
+            "optimizer_fn of renate_config.py returned a function that gives None",
+        ),
+    ],
+)
+def test_a_function_that_fails_when_it_is_used_is_named(project, old, new, error, expected):
+    edit_params(project, trainer__max_epochs=1)
+    edit_config(project, old, new)
+    with pytest.raises(error, match=expected):
+        run(project)
+    assert not project.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (SCALED, "    return images @ 3", "to_unit_range failed at renate_config.py, line "),
+        (BEFORE, OPTIMIZER.format("torch.optim.SGD(3)"), "failed at renate_config.py, line "),
+    ],
+)
+def test_a_line_of_the_users_that_fails_is_named(project, old, new, expected):
+    edit_config(project, old, new)
+    with pytest.raises(TypeError) as raised:
+        run(project)
+    said = str(user_code.blamed(raised.value))  # on the command line
+    assert expected in said and "TypeError: " in said
+
+
+def test_an_item_that_fails_is_named_and_nothing_is_prepared(project):
+    edit_config(project, "class DigitsDataModule", BROKEN + "\n\nclass DigitsDataModule")
+    edit_config(project, "TensorDataset(", "Broken(")
+    before = snapshot(project)
+    with pytest.raises(ValueError, match="unreadable picture") as raised:
+        prepare.run(project, quiet)
+    blamed = user_code.blamed(raised.value)
+    assert "Broken.__getitem__ failed at renate_config.py, line " in str(blamed)
+    assert snapshot(project) == before
+
+
+BROKEN = """class Broken(TensorDataset):
+    def __getitem__(self, i):
+        raise ValueError("unreadable picture")
+"""
+
+
+def test_an_error_of_ours_blames_nobody():
+    try:
+        raise ValueError("a defect")
+    except ValueError as error:
+        error.__traceback__ = None
+        assert user_code.blamed(error) is None
+
+
+def test_values_are_outlined_in_a_few_words():
+    tree = {"x": (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)), "y": None, "z": "text"}
+    assert user_code.outline(tree) == "{x: (float32 (2, 3), int64 (2,)), y: None, z: a str}"
+    assert len(user_code.outline({str(each): torch.zeros(1) for each in range(100)})) == 200
