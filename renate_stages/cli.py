@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote, launch, shortage, user_code
+from renate_stages import cli_remote, files, launch, shortage, user_code
 from renate_stages.errors import (
     FullDiskError,
     MissingFileError,
     OutOfMemoryError,
     RenateStagesError,
+    UserCodeError,
 )
 from renate_stages.project import Project
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from renate_stages import erasing
     from renate_stages import forget as forget_action
+
+TRACEBACK = "traceback.txt"  # of the last error in a user's code, in .renate/
 
 app = typer.Typer(
     help="Update PyTorch models with new data, again and again, without forgetting.",
@@ -51,17 +55,24 @@ def guarded(work: Callable[[], object]) -> None:
     """Do something; what goes wrong is said, by one where several processes share the work."""
     try:
         work()
-    except RenateStagesError as error:
-        launch.let_others_speak(launch.MISTAKE)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except Exception as error:
-        if (found := _shortage(error) or user_code.blamed(error)) is None:
-            launch.let_others_speak(launch.DEFECT)
+        found = error if isinstance(error, RenateStagesError) else _shortage(error)
+        found = found or user_code.blamed(error)
+        launch.let_others_speak(launch.DEFECT if found is None else launch.MISTAKE)
+        if found is None:
             raise
-        launch.let_others_speak(launch.MISTAKE)
-        print(f"error: {found}", file=sys.stderr)
+        more = _keep_traceback(error) if isinstance(found, UserCodeError) else ""
+        print(f"error: {found}{more}", file=sys.stderr)
         sys.exit(found.exit_code)
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write a traceback where the user finds it; return a sentence that says where."""
+    with suppress(RenateStagesError, OSError):
+        path = Project.find().scratch / TRACEBACK
+        files.write_text(path, "".join(traceback.format_exception(error)))
+        return f"\nThe whole traceback is in {path.parent.name}/{path.name}."
+    return ""
 
 
 def _shortage(error: Exception) -> RenateStagesError | None:

@@ -87,13 +87,13 @@ def test_made_again_it_has_the_same_bytes(repro):
     ("fate", "code", "said"),
     [
         ("mistake", 2, "error: the second process alone says so"),
-        ("defect", 1, "ZeroDivisionError: of the second"),
+        ("defect", 2, "ZeroDivisionError: of the second"),
     ],
 )
 def test_what_fails_in_one_process_ends_both_and_is_said_once(project, fate, code, said):
     (project.root / ".renate" / "fate").write_text(fate)
     printed = project.run("renate-stages", "train", code=code)
-    assert printed.count(said) == 1 and printed.count("Traceback") == (fate == "defect"), printed
+    assert printed.count(said) == 1 and "Traceback" not in printed, printed
     assert not processes(project)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_project import edit_config, edit_params, quiet, run, snapshot
 
-from renate_stages import errors, user_code
+from renate_stages import cli, errors, user_code
 from renate_stages.stages import prepare
 
 LOSS = 'return torch.nn.CrossEntropyLoss(reduction="none")'
@@ -108,6 +108,18 @@ BROKEN = """class Broken(TensorDataset):
     def __getitem__(self, i):
         raise ValueError("unreadable picture")
 """
+
+
+def test_the_command_line_names_the_line_and_keeps_the_traceback(project, capsys):
+    code = compile("\n\n1 / 0", str(project.user_config), "exec")
+    with pytest.raises(SystemExit) as ended:
+        cli.guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "failed at renate_config.py, line 3: ZeroDivisionError: division by zero" in said
+    assert "The whole traceback is in .renate/traceback.txt." in said and "Traceback" not in said
+    kept = (project.scratch / "traceback.txt").read_text()
+    assert kept.startswith("Traceback") and "in guarded" in kept
 
 
 def test_an_error_of_ours_blames_nobody():
