@@ -45,23 +45,16 @@ POINTERS = {"parent-state": "parent.dvc", "champion": "champion.dvc"}
 OUTPUTS = {"state": "train", "export": "export"}  # of stages: dvc.lock names them
 
 
-STAGES = (
-    *("renate_stages.stages.prepare", "renate_stages.stages.train", "renate_stages.stages.export"),
-    *(
-        "renate_stages.cost",
-        "renate_stages.evaluation.search_pictures",
-        "renate_stages.gate.challenge",
-    ),
-    *("renate_stages.evaluation.update_pictures", "renate_stages.evaluation.update_plots"),
-    *("renate_stages.evaluation.shift_picture", "renate_stages.measured_update"),
-    *("renate_stages.learners.replay", "renate_stages.pictures"),
-    *(
-        "renate_stages.shift.comparison",
-        "renate_stages.tuning.search",
-        "fsspec.implementations.local",
-    ),
-    *("renate_stages.tuning.search_plots", "mutated_projects:trace_once", "ruamel.yaml"),
+STAGES = tuple(
+    f"renate_stages.{name}"
+    for name in (
+        *("cost", "gate.challenge", "learners.replay", "measured_update", "pictures"),
+        *("evaluation.search_pictures", "evaluation.shift_picture", "evaluation.update_pictures"),
+        *("evaluation.update_plots", "shift.comparison", "tuning.search", "tuning.search_plots"),
+        *("stages.export", "stages.prepare", "stages.train"),
+    )
 )
+STAGES += ("fsspec.implementations.local", "mutated_projects:trace_once", "ruamel.yaml")
 """What stages import."""
 
 
@@ -122,6 +115,8 @@ class Outcome:
         """What is wrong with it; None where nothing is."""
         if self.code in (-signal.SIGKILL, -signal.SIGXCPU):
             return "it hangs"
+        if "executed" in self.changed:  # what pickles and YAML tags in `mutations` do
+            return "it ran code of the file"
         if "Traceback" in self.said:
             return "a traceback"
         if self.code not in EXITS:

@@ -44,19 +44,11 @@ JSON_VALUES = (
     Raw('{"a":' * DEEP + "1" + "}" * DEEP),
 )
 YAML_VALUES = (
-    *(
-        Raw(".nan"),
-        Raw(".inf"),
-        Raw("-.inf"),
-        Raw("1e400"),
-        Raw("0x7fffffffffffffffffff"),
-        Raw("1_0"),
-    ),
-    *(Raw("2026-01-01"), Raw("2026-99-99"), Raw("1:30:00"), Raw("!!binary aGk="), Raw("!!int x")),
-    *(Raw("!!python/object/apply:os.system [touch executed]"), Raw("!!set {a, b}"), Raw("=")),
-    *(Raw("!!float x"), Raw("!!timestamp x"), Raw("!!bool x"), Raw("!!omap [a: 1]"), Raw("!x y")),
-    *(Raw("*missing"), Raw("&anchor a"), Raw("{<<: {a: 1}}"), Raw("{<<: 1}"), Raw("{? [a]: 1}")),
-    Raw("&a [*a]"),
+    *map(Raw, (".nan", ".inf", "-.inf", "1e400", "0x7fffffffffffffffffff", "1_0", "1:30:00")),
+    *map(Raw, ("2026-01-01", "2026-99-99", "!!binary aGk=", "!!int x", "!!float x", "!!bool x")),
+    *map(Raw, ("!!timestamp x", "!!set {a, b}", "!!omap [a: 1]", "!x y", "=", "*missing")),
+    *map(Raw, ("&anchor a", "{<<: {a: 1}}", "{<<: 1}", "{? [a]: 1}", "&a [*a]")),
+    Raw("!!python/object/apply:os.system [touch executed]"),
     Raw("[" * 400 + "]" * 400),
     Raw("[" * DEEP + "]" * DEEP),
 )
@@ -67,21 +59,8 @@ BOMB = "\n".join(
     ]
 )
 KEYS = ("unknown", "", "a.b", "..", "path", "<<", "update", "__class__", "1", "x" * 300, "null")
-CELLS = (
-    "",
-    "nan",
-    "inf",
-    "-inf",
-    "1e999",
-    "-1",
-    "0",
-    "1" * 5000,
-    "1" * 400,
-    "x",
-    "é",
-    "1,2",
-    "true",
-)
+CELLS = ("", "nan", "inf", "-inf", "1e999", "-1", "0", "1" * 400, "1" * 5000)
+CELLS += ("x", "é", "1,2", "true")
 
 
 class Mutator:
@@ -234,21 +213,8 @@ class Mutator:
             return self.damage(content)
         line = self.draws.randrange(len(rows))
         column = self.draws.randrange(len(rows[0]))
-        how = self.draws.choice(
-            [
-                "cell",
-                "cell",
-                "cell",
-                "short",
-                "long",
-                "without",
-                "twice",
-                "rename",
-                "none",
-                "quote",
-                "wide",
-            ]
-        )
+        ways = "cell cell cell short long without twice rename none quote wide"
+        how = self.draws.choice(ways.split())
         what = f"line {line + 1}: {how}"
         if how == "cell":
             value = self.draws.choice(CELLS)
@@ -283,15 +249,9 @@ class Mutator:
 def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the path of every value in a structure, its own first."""
     yield path
-    parts = (
-        node.items()
-        if isinstance(node, dict)
-        else enumerate(node)
-        if isinstance(node, list)
-        else ()
-    )
-    for key, value in parts:
-        yield from _places(value, (*path, key))
+    keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    for key in keys:
+        yield from _places(node[key], (*path, key))
 
 
 def _at(node: Any, path: tuple[Any, ...]) -> Any:

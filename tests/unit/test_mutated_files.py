@@ -330,7 +330,8 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture
-def project(tmp_path) -> Project:
+def project(tmp_path, monkeypatch) -> Project:
+    monkeypatch.chdir(tmp_path)
     for name, text in TEXTS.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -353,6 +354,7 @@ def mutate_and_read(project: Project, name: str, seeds: range) -> list[str]:
         except Exception as error:
             raise AssertionError(f"seed {seed}: {name}: {how}") from error
     path.write_bytes(whole)
+    assert not (project.root / "executed").exists(), "code of a file ran"
     return refusals
 
 
