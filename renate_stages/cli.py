@@ -5,6 +5,7 @@ Everything heavy is imported inside a command: `renate-stages --help` answers at
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import sys
 import traceback
@@ -222,7 +223,8 @@ def next_update(
 @app.command()
 def gate() -> None:
     """Say whether the update passed the gate: exit code 0, or 1 if it is refused."""
-    from renate_stages.errors import StaleVerdictError
+    from renate_stages import lineage
+    from renate_stages.errors import ForeignVerdictError, StaleVerdictError
     from renate_stages.gate import verdict
     from renate_stages.params import Params
 
@@ -231,6 +233,9 @@ def gate() -> None:
     number = Params.load(project.params).update.number
     if found.update != number:
         raise StaleVerdictError(found.update, number)
+    written = lineage.verdict_hash(lineage.lock_text(project))
+    if written not in (None, hashlib.md5(project.verdict.read_bytes()).hexdigest()):
+        raise ForeignVerdictError
     print(found.headline)
     rows = [verdict.COLUMNS, *found.table()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -80,6 +80,16 @@ class StaleVerdictError(RenateStagesError):
         )
 
 
+class ForeignVerdictError(RenateStagesError):
+    """The verdict is not the one that the last `dvc repro` wrote."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "metrics/verdict.json is not the file that dvc.lock names: it was changed since `dvc repro`, "
+            "or the two files are of different commits.\nTo fix this: `dvc repro` writes both."
+        )
+
+
 class PromotionRefusedError(RenateStagesError):
     """An update cannot become champion."""
 
