@@ -6,6 +6,7 @@ Everything heavy is imported inside a command: `renate-stages --help` answers at
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import sys
 import traceback
@@ -68,7 +69,10 @@ def guarded(work: Callable[[], object]) -> None:
 
 
 def _keep_traceback(error: Exception) -> str:
-    """Write a traceback where the user finds it; return a sentence that says where."""
+    """Write a traceback where the user finds it, or print it; return a sentence that says where."""
+    if os.environ.get(user_code.SHOWN):
+        traceback.print_exception(error)
+        return ""
     with suppress(RenateStagesError, OSError):
         path = Project.find().scratch / TRACEBACK
         files.write_text(path, "".join(traceback.format_exception(error)))

@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 from renate_stages import shortage
 from renate_stages.errors import RenateStagesError, UserCodeError
 
+SHOWN = "RENATE_STAGES_TRACEBACKS"
+"""Environment variable: where it is set, an error in a user's code is printed with its traceback."""
+
 _LIBRARIES = tuple(
     f"{path}/"
     for path in {

@@ -78,7 +78,7 @@ def test_a_defect_there_is_told_with_its_traceback_and_mended_by_running_again(r
         "MLP(num", "Broken(num"
     )
     (ready.root / "renate_config.py").write_text(changed)
-    said = ready.run("renate-stages", "train", code=1)
+    said = ready.run("renate-stages", "train", code=2)
     assert "  |     raise RuntimeError('no')" in said and "renate_config.py" in said
     assert not (ready.root / "state").exists()
 

@@ -110,7 +110,7 @@ BROKEN = """class Broken(TensorDataset):
 """
 
 
-def test_the_command_line_names_the_line_and_keeps_the_traceback(project, capsys):
+def test_the_command_line_names_the_line_and_keeps_the_traceback(project, monkeypatch, capsys):
     code = compile("\n\n1 / 0", str(project.user_config), "exec")
     with pytest.raises(SystemExit) as ended:
         cli.guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
@@ -120,6 +120,12 @@ def test_the_command_line_names_the_line_and_keeps_the_traceback(project, capsys
     assert "The whole traceback is in .renate/traceback.txt." in said and "Traceback" not in said
     kept = (project.scratch / "traceback.txt").read_text()
     assert kept.startswith("Traceback") and "in guarded" in kept
+
+    monkeypatch.setenv("RENATE_STAGES_TRACEBACKS", "1")
+    with pytest.raises(SystemExit):
+        cli.guarded(lambda: exec(code, {}))  # noqa: S102
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and "traceback.txt" not in said
 
 
 def test_an_error_of_ours_blames_nobody():

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, tracking
+from renate_stages import files, tracking, user_code
 from renate_stages.errors import OversizedFileError, RenateStagesError
 from renate_stages.files import Entry
 from renate_stages.remote.container.start import END
@@ -193,6 +193,7 @@ def run_stage(
         BACKEND_VARIABLE: "local",
         tracking.FILE_VARIABLE: str(recording),
         "PYTHONUNBUFFERED": "1",
+        user_code.SHOWN: "1",  # no file of this machine is seen by a user
     }
     lines: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
