@@ -163,16 +163,21 @@ def _make_champion(project: Project) -> list[str]:
 
 
 def _make_data(project: Project, params: Params, again: bool) -> list[str]:
-    """Write the example's data of the first update, where the project is an example.
+    """Put the data of the first update under DVC; where the project is an example, write it first.
 
     Args:
         project: Where.
         params: They say so.
         again: Whether an earlier `init` was interrupted, perhaps in here.
     """
-    if not params.example or params.update.parent:
+    if params.update.parent:
         return []
     number, pointer = params.update.number, project.incoming.with_name("incoming.dvc")
+    if not params.example:
+        if not lineage.untracked_data(project):
+            return []
+        lineage.track(project, project.incoming)
+        return ["data/incoming: under DVC"]
     if project.incoming.is_dir():
         from renate_stages.digits import holds_digits
 

@@ -36,9 +36,14 @@ def text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedFileError(path, "YAML", f"it is not UTF-8 ({error})") from error
+        reason = f"it is not UTF-8 ({error})"
+        raise MalformedFileError(path, "YAML", reason, _cure(path)) from error
     except OSError as error:
-        raise MalformedFileError(path, "YAML", str(error.strerror)) from error
+        raise MalformedFileError(path, "YAML", str(error.strerror), _cure(path)) from error
+
+
+def _cure(source: Path | str) -> str:
+    return f"correct it; `git diff HEAD -- {source}` shows what changed since the last commit"
 
 
 def parse(text: str, source: Path | str) -> Any:
@@ -55,11 +60,11 @@ def parse(text: str, source: Path | str) -> Any:
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # `!!int x`, 2026-99-99, deep nesting: it fails in many ways
-        raise MalformedFileError(source, "YAML", str(error)) from error
+        raise MalformedFileError(source, "YAML", str(error), _cure(source)) from error
     if "*" in text and _values(content, {}) > MOST_VALUES:
-        raise MalformedFileError(source, "YAML", "its aliases make it far too large")
+        raise MalformedFileError(source, "YAML", "its aliases make it far too large", _cure(source))
     if problem := _problem(content):
-        raise MalformedFileError(source, "YAML", problem)
+        raise MalformedFileError(source, "YAML", problem, _cure(source))
     return content
 
 

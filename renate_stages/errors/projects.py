@@ -278,7 +278,8 @@ class MissingObjectsError(RenateStagesError):
     def __init__(self, folder: str, pointer: str) -> None:
         super().__init__(
             f"Files of {folder}/ that {pointer} names are neither in DVC's cache nor in its remote.\n"
-            "To fix this: `dvc push` in a clone that has them, then run the command again."
+            "To fix this: `dvc push` in a clone that has them, then run the command again. What "
+            "`renate-stages forget --erase` removed is gone: start from an update that has all files."
         )
 
 

@@ -82,6 +82,6 @@ class UnbuildableExportError(RenateStagesError):
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(
             f"The model cannot be used from export/ alone: {problem}\n"
-            "export/ was left as it was. A process that loads export/renate_config.py in another "
+            "Nothing was put into export/. A process that loads export/renate_config.py in another "
             f"folder, as serving and the next gate do, found this.\nTo fix this: {cure}."
         )

@@ -19,7 +19,14 @@ from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
 from renate_stages.lineage.conflict import check_conflict, take_side
 from renate_stages.lineage.definition import StageDefinition
 from renate_stages.lineage.git_locks import clear_git_locks
-from renate_stages.lineage.opening import open_forget, open_from, open_next, uncommitted, unfinished
+from renate_stages.lineage.opening import (
+    open_forget,
+    open_from,
+    open_next,
+    uncommitted,
+    unfinished,
+    untracked_data,
+)
 from renate_stages.lineage.records import (
     at_tag,
     committed_at,
@@ -75,6 +82,7 @@ __all__ = [
     "track",
     "uncommitted",
     "unfinished",
+    "untracked_data",
     "verdict_hash",
     "verify",
 ]

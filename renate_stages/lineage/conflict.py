@@ -18,7 +18,7 @@ from renate_stages.errors import CommandError, MergeError, NoConflictError
 from renate_stages.forget_list import NAME as FORGET_LIST
 from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.commands import git
-from renate_stages.lineage.records import TAG, number_at, tags
+from renate_stages.lineage.records import TAG, entries, lock_text, number_at, tags
 from renate_stages.lineage.transaction import make_tag
 from renate_stages.project import Project
 
@@ -149,7 +149,20 @@ def take_side(project: Project, which: Side, say: Callable[[str], None] = print)
     say(f"taken from {side.label}: {', '.join(WRITTEN)}, and `update` in {PARAMS}")
     for line in _move_tags(project, side.revision):
         say(line)
+    if others := _other_inputs(project, side.revision):
+        names = " ".join(others)
+        say(
+            f"merged, and not as in {side.label}: {names}. `dvc repro` will run the stages that read "
+            f"this; `git checkout {side.revision[:8]} -- {names}` takes it from that side too"
+        )
     return sorted(_unmerged(project))
+
+
+def _other_inputs(project: Project, revision: str) -> list[str]:
+    """Return files that stages read, and that differ from those of the side that was taken."""
+    read = {PARAMS, *(path for _, path, _ in entries(lock_text(project), "deps"))}
+    differ = git(project, "diff", "--name-only", revision, "--", *sorted(read)).splitlines()
+    return [name for name in differ if name not in _unmerged(project)]
 
 
 def _take(project: Project, revision: str, name: str) -> None:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from renate_stages import yaml_file
-from renate_stages.errors import NextRefusedError, UnknownUpdateError
+from renate_stages import typed, yaml_file
+from renate_stages.errors import MalformedFileError, NextRefusedError, UnknownUpdateError
 from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.commands import dvc, git
 from renate_stages.lineage.content import special_files
@@ -15,6 +15,7 @@ from renate_stages.lineage.records import (
     TAG,
     at_tag,
     entries,
+    has_at_tag,
     is_fresh,
     lock_text,
     number_at,
@@ -106,7 +107,8 @@ def open_from(project: Project, parent: int) -> int:
     pointer = project.champion_pointer  # and what serves goes on serving
     champion = yaml_file.text(pointer) if pointer.is_file() else None
     changes: list[Changed] = [POINTER, PARAMS, *([FORGET_LIST] if forget else [])]
-    pointers: list[Pointer] = [DATA, POINTER]
+    has_data = has_at_tag(project, parent, DATA)
+    pointers: list[Pointer] = [*([DATA] if has_data else []), POINTER]
     if champion is not None:
         changes.append(CHAMPION)
         pointers.append(CHAMPION)
@@ -118,7 +120,8 @@ def open_from(project: Project, parent: int) -> int:
         branch=branch,
         start=git(project, "rev-parse", f"{TAG}{parent}^{{commit}}"),
     ) as change:
-        change.secure(DATA)
+        if has_data:
+            change.secure(DATA)
         if forget:
             change.write(FORGET_LIST, forget.text())
         if champion is not None:
@@ -163,6 +166,7 @@ def unfinished(project: Project, number: int) -> list[str]:
     reasons = []
     if number in tags(project):
         reasons.append(f"the tag {TAG}{number} exists: this update is closed already")
+    reasons += untracked_data(project)
     if state_entry(lock_text(project)) is None:
         reasons.append("`train` has not finished: `dvc repro`")
     elif special := _special(project):
@@ -172,11 +176,19 @@ def unfinished(project: Project, number: int) -> list[str]:
         damaged = [
             f"{project.relative(folder)}/ is not what {pointer} names: `renate-stages verify --repair`"
             for pointer, folder in folders.items()
-            if "modified" in str(changed.get(pointer))
+            if any(each in str(changed.get(pointer)) for each in ("'modified'", "'not in cache'"))
         ]
         stale = f"the pipeline is not up to date ({', '.join(sorted(changed))}): `dvc repro`"
         reasons += damaged or [stale]
     return reasons + _overtaken(project, number) + uncommitted(project)
+
+
+def untracked_data(project: Project) -> list[str]:
+    """Return that the data of the open update is in no version, as a reason; empty where it is."""
+    pointer, data = project.root / DATA, project.incoming
+    if pointer.is_file() or not data.is_dir() or not any(data.iterdir()):
+        return []
+    return [f"{project.relative(data)} is not under DVC: `dvc add {project.relative(data)}`"]
 
 
 def _overtaken(project: Project, number: int) -> list[str]:
@@ -194,6 +206,11 @@ def _changed_stages(project: Project) -> dict[str, Any]:
 
     Its verdict is on the champion of its time; the next update is measured against the new one.
     """
+    tuned = project.tuned
+    if tuned.is_file() and not isinstance(
+        yaml_file.read(tuned), dict
+    ):  # DVC's message says nothing
+        raise MalformedFileError(tuned, "the values that tune chose", "no mapping", typed.RUN_AGAIN)
     changed = json.loads(dvc(project, "status", "--json") or "{}")
     if changed.get("export") == [{"changed deps": {project.champion.name: "modified"}}]:
         del changed["export"]

@@ -70,6 +70,8 @@ def read_lock(text: str) -> Mapping[str, Any]:
     if content is None:
         stages = {}
     problem = None if isinstance(stages, dict) else "expected `stages`"
+    if isinstance(content, dict) and content and "stages" not in content:
+        problem = "it has no `stages`"
     for name, stage in stages.items() if isinstance(stages, dict) else ():
         lists = [
             stage.get(key, []) if isinstance(stage, dict) else None for key in ("deps", "outs")
@@ -175,6 +177,11 @@ def number_at(project: Project, revision: str) -> int | None:
 def at_tag(project: Project, number: int, name: str) -> str:
     """Return the text of a file at an update's tag."""
     return git(project, "show", f"{TAG}{number}:{name}")
+
+
+def has_at_tag(project: Project, number: int, name: str) -> bool:
+    """Return whether there is a file at an update's tag."""
+    return bool(git(project, "ls-tree", f"{TAG}{number}", "--", name))
 
 
 def committed_at(project: Project, number: int) -> int | None:

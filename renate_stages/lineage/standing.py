@@ -6,8 +6,15 @@ from renate_stages import yaml_file
 from renate_stages.lineage.champion import ChampionPointer
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.conflict import Conflict, find_conflict
-from renate_stages.lineage.opening import DATA, unfinished
-from renate_stages.lineage.records import at_tag, foreign_tags, is_fresh, pointer_hash, tags
+from renate_stages.lineage.opening import DATA, unfinished, untracked_data
+from renate_stages.lineage.records import (
+    at_tag,
+    foreign_tags,
+    has_at_tag,
+    is_fresh,
+    pointer_hash,
+    tags,
+)
 from renate_stages.lineage.settings import unsettled_remote
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -35,6 +42,8 @@ def status(project: Project) -> dict[str, str]:
         found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
     elif update.kind == "forget" and is_fresh(project):
         found["next"] = "this update forgets examples and needs no data: `dvc repro`"
+    elif untracked := untracked_data(project):
+        found["next"] = "; ".join(untracked)
     elif not (project.root / DATA).is_file():
         found["next"] = "there is no data yet: put it in data/incoming, `dvc add data/incoming`"
     elif update.kind == "update" and _same_data_as(project, update.parent):
@@ -57,15 +66,19 @@ def _of_conflict(conflict: Conflict) -> dict[str, str]:
         "theirs": conflict.theirs.label,
         "conflict": ", ".join(conflict.unmerged) or settled,
         "next": "`renate-stages resolve --ours` or `--theirs` takes what commands and stages wrote "
-        "from one side; then settle what is left, `git commit`, `dvc checkout`"
+        "from one side; then settle what is left, `git commit`, `dvc pull`"
         if conflict.unmerged
-        else "`git commit`, then `dvc checkout`",
+        else "`git commit`, then `dvc pull`",
     }
 
 
 def _same_data_as(project: Project, parent: int) -> bool:
     pointer = project.root / DATA
-    if parent not in tags(project) or not pointer.is_file():
+    if (
+        parent not in tags(project)
+        or not pointer.is_file()
+        or not has_at_tag(project, parent, DATA)
+    ):
         return False
     before = yaml_file.parse(at_tag(project, parent, DATA), pointer)
     return before == yaml_file.read(pointer)

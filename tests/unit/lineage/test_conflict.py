@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -77,6 +78,28 @@ def test_what_commands_and_stages_wrote_is_of_one_side(ours, side, capsys):
     subprocess.run(["cp", "-a", ours.root.parent / "theirs" / ".dvc", ours.root], check=True)
     lineage.dvc(ours, "checkout", "--quiet", "--force", "parent.dvc")
     assert lineage.verify(ours) == (3, [])
+
+
+def test_a_merged_file_that_stages_read_is_named(project, capsys):
+    (project.root / ".gitattributes").write_text(ATTRIBUTES)
+    lineage.git(project, "add", "-A")
+    lineage.git(project, "commit", "-qm", "Attributes")
+    lineage.git(project, "branch", "ours")
+    run_update(project, GOOD - 1)
+    lineage.git(project, "checkout", "-q", "ours")
+    lineage.dvc(project, "checkout", "--quiet", "--force")
+    edit_params(project, tracking__experiment="ours")
+    lineage.git(project, "commit", "-qam", "Another experiment")
+    lineage.open_next(project)
+    run_update(project, GOOD)
+    lineage.git(project, "merge", "-q", "main", check=False)
+    capsys.readouterr()
+    assert take_side(project, "theirs") == []
+    said = capsys.readouterr().out
+    assert "merged, and not as in " in said and "open: params.yaml. `dvc repro` will run" in said
+    (advice,) = re.findall(r"`git (checkout \w{8} -- params\.yaml)`", said)
+    lineage.git(project, *advice.split())
+    assert Params.load(project.params).tracking.experiment != "ours"
 
 
 def test_the_block_of_the_update_is_of_one_side_where_the_numbers_differ(project):

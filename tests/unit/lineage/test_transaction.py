@@ -230,6 +230,18 @@ def test_a_branch_of_the_name_that_a_fork_would_get_is_not_touched(project):
 # -- numbers ---------------------------------------------------------------------------------------
 
 
+def test_an_update_whose_data_is_in_no_version_is_not_closed(project):
+    lineage.git(project, "rm", "-q", "data/incoming.dvc")
+    lineage.git(project, "commit", "-qm", "Without the data's pointer")
+    advice = "data/incoming is not under DVC: `dvc add data/incoming`"
+    assert lineage.status(project)["next"] == advice
+    with pytest.raises(errors.NextRefusedError, match="is not under DVC"):
+        lineage.open_next(project)
+    lineage.git(project, "tag", "update-3")  # as earlier releases did
+    assert lineage.open_from(project, 3) == 4
+    assert lineage.status(project)["next"]
+
+
 def test_two_updates_never_get_the_same_number(project, capsys):
     assert lineage.open_from(project, 1) == 4
     lineage.git(project, "checkout", "-q", "main")
