@@ -222,7 +222,7 @@ class Comparison:
         if self.kind == "raw":
             return raw_rows
         batch_size = self.params.evaluation.batch_size
-        transform = self.user.transforms(self.hyperparameters).test[0]
+        transform = self.user.test_transforms(self.hyperparameters)[0]
         if self.kind == "feature_fn":
             function = self.user.callable_of("feature_fn", self.hyperparameters)
             if function is None:
@@ -273,7 +273,7 @@ class Comparison:
         from renate_stages.evaluation.evaluator import examine
 
         assert self.model is not None
-        transforms = self.user.transforms(self.hyperparameters).test
+        transforms = self.user.test_transforms(self.hyperparameters)
         samples = {0: self.reference, 1: self.new}
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
