@@ -415,8 +415,8 @@ def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
         yield f"  among them {erasure.uncommitted} of runs and data that were never committed"
     if erasure.unseen:
         yield (
-            f"  among them {erasure.unseen} version(s) of data/incoming that `prepare` never read: "
-            "which rows they have is not known"
+            f"  among them {erasure.unseen} version(s) of data/incoming that `prepare` has not "
+            "read, or whose prepared rows are removed already: which rows they have is not known"
         )
     for path in erasure.folders:
         yield f"  {project.relative(path)}"
@@ -428,7 +428,7 @@ def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
             yield f"  {name}: {', '.join(paths)}"
     if erasure.incoming:
         yield "data/incoming has, or may have, rows to forget, and stays: put other data there,"
-        yield "`dvc add data/incoming`, commit, and erase again"
+        yield "`dvc add data/incoming`, `dvc repro`, commit, and erase again"
     if erasure.unknown:
         yield f"not looked into: {', '.join(erasure.unknown)}"
     yield "not reached: other clones and their caches, backups, versions that a bucket keeps, what"
