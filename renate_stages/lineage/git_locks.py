@@ -23,7 +23,8 @@ def clear_git_locks(project: Project, since: float) -> None:
     Raises:
         GitBusyError: If a git process is at work in the repository.
     """
-    folder = Path(git(project, "rev-parse", "--absolute-git-dir"))
+    found = git(project, "rev-parse", "--absolute-git-dir", check=False)
+    folder = Path(found or project.root / ".git")  # a killed `git init` left no repository yet
     until = time.monotonic() + PATIENCE
     while left := _locks(folder, since - SLACK):
         if not _git_is_running(project.root):
