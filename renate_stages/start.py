@@ -50,17 +50,17 @@ def initialise(
     lineage.check_git(project)
     asked = {"model": model, "memory": memory}
     given = {name: str(path.resolve()) for name, path in asked.items() if path is not None}
-    try:
-        with lineage.Repeatable(command=COMMAND, arguments=given).kept(project):
-            done = _make_repositories(project, again)
+    with lineage.Repeatable(command=COMMAND, arguments=given).kept(project):
+        done = _make_repositories(project, again)
+        try:
             done += _make_parent(project, params, model, memory)
-            done += _make_champion(project)
-            done += _make_data(project, params, again)
-            done += _commit(project)
-    except Exception:
-        if not project.parent.exists():  # another attempt may be asked for something else
-            project.intent.unlink()
-        raise
+        except Exception:
+            if not project.parent.exists():  # another attempt may be asked for something else
+                project.intent.unlink()
+            raise
+        done += _make_champion(project)
+        done += _make_data(project, params, again)
+        done += _commit(project)
     return done
 
 

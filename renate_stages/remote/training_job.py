@@ -17,6 +17,7 @@ from renate_stages.project import Project
 from renate_stages.remote import elsewhere
 from renate_stages.stages import tune
 from renate_stages.tuning.outcome import SEARCH, Search
+from renate_stages.tuning.search_files import READ
 from renate_stages.user_config import UserConfig
 
 CONFIG = "renate_config.py"
@@ -29,16 +30,7 @@ PIPELINE: dict[str, Any] = {
             "work/prepared",
             "work/restored",
         ],
-        "params": [
-            "evaluation",
-            "hyperparameters",
-            "learner",
-            "retention",
-            "seed",
-            "trainer",
-            "tuning",
-            "update",
-        ],
+        "params": sorted(READ),
         "outs": ["work/tuning", "tuned.yaml"],
     },
     "train": {
@@ -52,15 +44,7 @@ PIPELINE: dict[str, Any] = {
             "work/restored",
             "work/tuning",
         ],
-        "params": [
-            "evaluation",
-            "learner",
-            "retention",
-            "seed",
-            "trainer",
-            "update",
-            {"tuned.yaml": None},
-        ],
+        "params": [*sorted(READ - {"hyperparameters", "tuning"}), {"tuned.yaml": None}],
         "outs": ["state", "plots", "metrics/update.json"],
     },
 }

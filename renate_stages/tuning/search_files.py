@@ -23,16 +23,10 @@ from renate_stages.user_files import UserFiles
 
 NAME = "files.json"
 PARAMETERS = "the parameters in params.yaml"  # beside the names of files
-READ = {
-    "evaluation",
-    "hyperparameters",
-    "learner",
-    "retention",
-    "seed",
-    "trainer",
-    "tuning",
-    "update",
-}
+READ = frozenset(
+    {"evaluation", "hyperparameters", "learner", "retention", "seed", "trainer", "tuning", "update"}
+)
+"""The blocks of `params.yaml` that `tune` reads."""
 ANEW = "the search starts anew: {} changed since its trials"
 
 
@@ -115,7 +109,7 @@ class SearchFiles:
 
 def digest_of(params: Params) -> str:
     """Return a digest of parameters that trials read."""
-    return files.digest(params.model_dump(mode="json", include=READ))
+    return files.digest(params.model_dump(mode="json", include=set(READ)))
 
 
 def _read(folder: Path) -> dict[str, Any]:

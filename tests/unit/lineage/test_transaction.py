@@ -12,6 +12,7 @@ from small_lineage import GOOD, run_update
 from small_project import edit_params
 
 from renate_stages import errors, lineage, promotion
+from renate_stages.actions import resolve
 from renate_stages.lineage import git_locks, transaction
 from renate_stages.lineage.transaction import Intent
 from renate_stages.project import Project
@@ -199,6 +200,20 @@ def test_a_lock_of_a_killed_git_is_removed_and_an_older_one_is_not(project):
     os.utime(git / "index.lock", (began - 100, began - 100))
     lineage.clear_git_locks(project, since=began)
     assert (git / "index.lock").exists(), "it is of somebody else"
+
+
+def test_init_goes_on_where_git_init_was_killed(tmp_path):
+    project = Project(tmp_path / "new")
+    (project.root / ".git" / "refs").mkdir(parents=True)  # and no HEAD
+    project.params.write_text("update: {number: 1, parent: 0}\ntracking: {enabled: false}\n")
+    project.scratch.mkdir()
+    project.intent.write_text('{"command": "renate-stages init", "arguments": {}}')
+    (project.root / ".git" / "config.lock").touch()
+    assert resolve.recover(project).completed
+    assert (
+        lineage.git(project, "log", "--format=%s") == "Make the project ready for its first update"
+    )
+    assert not project.intent.exists() and project.parent.is_dir()
 
 
 def test_a_git_that_is_at_work_is_waited_for(project, monkeypatch):

@@ -54,12 +54,16 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
+def interrupt_at_trial(project, monkeypatch, number: int) -> None:
     edit_params(project, **SPACES, tuning=SEARCH)
     with monkeypatch.context() as patched:
-        at_trial(patched, 2, interrupt)
+        at_trial(patched, number, interrupt)
         with pytest.raises(KeyboardInterrupt):
             tune.run(project, quiet)
+
+
+def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
+    interrupt_at_trial(project, monkeypatch, 2)
     (project.root / "scale.txt").write_text("8")
     said: list[str] = []
     tune.run(project, said.append)
@@ -71,11 +75,7 @@ def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
 
 
 def test_a_killed_search_goes_on_when_its_files_are_back(project, monkeypatch):
-    edit_params(project, **SPACES, tuning=SEARCH)
-    with monkeypatch.context() as patched:
-        at_trial(patched, 2, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            tune.run(project, quiet)
+    interrupt_at_trial(project, monkeypatch, 2)
     (project.root / "scale.txt").write_text("8")
     (project.root / "scale.txt").write_text("16")
     said: list[str] = []
