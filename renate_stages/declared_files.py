@@ -51,7 +51,7 @@ class DeclaredFiles:
 
     @classmethod
     def read(cls, root: Path) -> DeclaredFiles | None:
-        """Read `dvc.yaml`; None where there is none, so that nothing has to be declared.
+        """Read `dvc.yaml`. Without that file the result is None, and nothing has to be declared.
 
         Raises:
             MalformedFileError: If it is not YAML.
@@ -60,7 +60,7 @@ class DeclaredFiles:
         return _parsed(root, path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def allows(self, stage: str, name: str) -> bool:
-        """Return whether a stage declares a file, or a folder that it lies in."""
+        """Return whether a stage declares a file or one of the folders that contain it."""
         return _within(name, (*self.deps.get(stage, ()), *self.outs.get(stage, ())))
 
     def is_product(self, name: str) -> bool:

@@ -69,7 +69,7 @@ class Watch:
         return None if is_passing(name) or self._is_environment(root, name) else name
 
     def _is_environment(self, root: str, name: str) -> bool:
-        """Return whether a path lies in a virtual environment at the top of the project."""
+        """Return whether a path is in a virtual environment at the top of the project."""
         folder, _, rest = name.partition(os.sep)
         if not rest:
             return False

@@ -288,7 +288,7 @@ class ExportParams(Block):
     onnx: bool = Field(default=False, description="also model.onnx; needs the extra onnx")
     files: list[str] = Field(
         default=[],
-        description="more files and folders of the project that the model needs, beside those that "
+        description="more files and folders of the project that the model needs, in addition to those that "
         "model_fn and the test transforms are seen to read",
     )
 

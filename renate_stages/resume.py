@@ -108,7 +108,7 @@ class Resume:
         return {} if self.used is None else self.used.record()
 
     def note(self) -> None:
-        """Write beside the checkpoint what it was made with."""
+        """Write down, next to the checkpoint, what it was made from."""
         if self.used is not None:
             made = {"base": self.base, "files": {**self.known, **self.record()}}
             files.write_json(self.folder / MADE_WITH, made)

@@ -35,7 +35,7 @@ def compare(column: np.ndarray, operation: str, constant: Constant) -> np.ndarra
     """Return which values of a column compare so with a constant, bool `(rows,)`.
 
     Args:
-        column: Numbers, bools, or texts as UTF-8 bytes, `(rows,)`; what is said of NaN means nothing.
+        column: Numbers, bools, or texts as UTF-8 bytes, `(rows,)`; the result for NaN is undefined.
         operation: `==`, `!=`, `<`, `<=`, `>` or `>=`.
         constant: A text for texts, else a number other than NaN.
     """

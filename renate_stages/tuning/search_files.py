@@ -1,7 +1,7 @@
 """The user's files that the trials of a search are made of: the same for all, or the search ends.
 
 Trials are processes that load the user's code one after the other, while somebody may edit it. Each
-tells what it used before it reports. What is known of that is kept beside the trials, so that a search
+tells what it used before it reports. What is known of that is kept with the trials, so that a search
 which was killed does not go on with trials of other code.
 """
 
@@ -22,7 +22,7 @@ from renate_stages.params import Params
 from renate_stages.user_files import UserFiles
 
 NAME = "files.json"
-PARAMETERS = "the parameters in params.yaml"  # beside the names of files
+PARAMETERS = "the parameters in params.yaml"  # stands among the names of files
 READ = frozenset(
     {"evaluation", "hyperparameters", "learner", "retention", "seed", "trainer", "tuning", "update"}
 )
