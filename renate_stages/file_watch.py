@@ -165,7 +165,8 @@ def _hook(event: str, arguments: tuple) -> None:
     except (TypeError, ValueError, OSError):
         return
     watching = [watch for each in _watching if (watch := each()) is not None]
-    if all(watch.relative(path) is None for watch in watching):
+    watching = [watch for watch in watching if watch.relative(path) is not None]
+    if not watching:
         return  # nearly always: data of the update, packages, files outside the project
     with unwatched():
         watch, function, where = _credited(sys._getframe(1), watching)
@@ -178,16 +179,16 @@ def _hook(event: str, arguments: tuple) -> None:
 
 def _credited(frame: FrameType | None, watching: list[Watch]) -> tuple[Watch | None, str, str]:
     """Return whose code uses a file, which of the user's functions runs, and the code's place."""
-    running = next(((w, name) for each, name in reversed(_running) if (w := each())), None)
+    active = ((each(), name) for each, name in reversed(_running))
+    running = next(((watch, name) for watch, name in active if watch in watching), None)
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(LIBRARY):
             break
         owners = [watch for watch in watching if watch.owns(file)]
         if owners:
-            active = running[0] if running is not None else None
             latest = max(reversed(owners), key=lambda each: len(each.code[0]))
-            watch = active if active in owners else latest
+            watch = running[0] if running is not None and running[0] in owners else latest
             function = running[1] if running is not None and running[0] is watch else ""
             return watch, function, _place(frame, watch, function)
         frame = frame.f_back

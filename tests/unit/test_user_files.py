@@ -15,6 +15,7 @@ from small_project import edit_config, edit_params
 from renate_stages import errors, files, run_training_job, yaml_file
 from renate_stages.check import check_user_config
 from renate_stages.declared_files import DeclaredFiles, hashes_of, is_passing
+from renate_stages.file_watch import Watch
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.user_config import UserConfig
 
@@ -470,3 +471,15 @@ def test_a_file_that_is_read_again_and_again_is_hashed_once(user, tmp_path, monk
         for _ in range(100):
             np.fromfile(tmp_path / "user" / "vocab.txt", dtype=np.uint8)
     assert hashed == ["vocab.txt"]
+
+
+def test_a_watch_does_not_take_files_of_another_project(user, tmp_path):
+    """Also where the calling code is in a project that was loaded before."""
+    (tmp_path / "elsewhere").mkdir()
+    earlier = Watch(Path(__file__).parent, tmp_path / "elsewhere")  # owns this test's code
+    earlier.start()
+    config = user("pass")
+    with config.files.running("model_fn"):
+        (tmp_path / "user" / "vocab.txt").read_text()
+    earlier.stop()
+    assert config.files.used["vocab.txt"].sha256 == sha256("a b c")
