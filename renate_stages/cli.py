@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote, files, launch, shortage, user_code
+from renate_stages import cli_remote, files, launch
 from renate_stages.errors import (
     FullDiskError,
     MissingFileError,
     OutOfMemoryError,
     RenateStagesError,
     UserCodeError,
+    shortage,
+    user_code,
 )
 from renate_stages.project import Project
 
@@ -468,7 +470,7 @@ def copy_state(
     target: Annotated[str, typer.Argument(help="folder or URL where none is yet")],
 ) -> None:
     """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
-    from renate_stages.redaction import shown
+    from renate_stages.errors.redaction import shown
     from renate_stages.remote import states
     from renate_stages.remote.progress import readable
 

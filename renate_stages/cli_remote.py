@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from renate_stages.errors.redaction import shown
 from renate_stages.project import Project
-from renate_stages.redaction import shown
 
 app = typer.Typer(
     name="remote",

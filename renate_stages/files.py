@@ -21,8 +21,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from renate_stages import shortage
-from renate_stages.errors import ConflictedFileError, FolderTakenError, MalformedFileError
+from renate_stages.errors import ConflictedFileError, FolderTakenError, MalformedFileError, shortage
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from renate_stages import files, shortage
-from renate_stages.errors import BusyError, InterruptedCommandError, NotAProjectError
+from renate_stages import files
+from renate_stages.errors import BusyError, InterruptedCommandError, NotAProjectError, shortage
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ import pytorch_lightning
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from renate_stages import __version__, files, shortage
+from renate_stages import __version__, files
 from renate_stages.callbacks import is_last_epoch
-from renate_stages.errors import MalformedFileError
+from renate_stages.errors import MalformedFileError, shortage
 from renate_stages.file_watch import CODE
 from renate_stages.inputs import Inputs
 from renate_stages.learners.base import Learner

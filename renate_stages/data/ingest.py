@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from renate_stages import user_code
 from renate_stages.data.items import Item, ItemReader
-from renate_stages.errors import EmptyDatasetError
+from renate_stages.errors import EmptyDatasetError, user_code
 from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged, StoreWriter
 from renate_stages.memory.identity import content_ids
 from renate_stages.memory.spec import METADATA, Field

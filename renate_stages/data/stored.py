@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from renate_stages import user_code
 from renate_stages.data.decoders import decode
-from renate_stages.errors import UnequalExamplesError, UserResultError
+from renate_stages.errors import UnequalExamplesError, UserResultError, user_code
 from renate_stages.memory import ExampleStore, Ragged, Tree
 
 Transform = Callable[[Any], Any]

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from renate_stages.redaction import shown
+from renate_stages.errors.redaction import shown
 
 
 class RenateStagesError(Exception):

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from renate_stages import user_code
-from renate_stages.errors import EmptyHoldoutError, LossShapeError, MetricError, UserResultError
+from renate_stages.errors import (
+    EmptyHoldoutError,
+    LossShapeError,
+    MetricError,
+    UserResultError,
+    user_code,
+)
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.models.module import RenateModule
 from renate_stages.ranks import gathered, ranks

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from renate_stages.errors.redaction import hide_secrets
 from renate_stages.evaluation.change import verdict
 from renate_stages.gate.verdict import section
-from renate_stages.redaction import hide_secrets
 from renate_stages.shift.data_metrics import DataMetrics
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renate_stages import optimization, shortage
+from renate_stages import optimization
 from renate_stages.data import StoredDataset
+from renate_stages.errors import shortage
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.slices import slices_of

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renate_stages import user_code
-from renate_stages.errors import UserResultError
+from renate_stages.errors import UserResultError, user_code
 from renate_stages.models import RenateModule
 from renate_stages.randomness import Generators
 

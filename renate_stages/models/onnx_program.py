@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from renate_stages import files, shortage
+from renate_stages import files
+from renate_stages.errors import shortage
 from renate_stages.models.program import CLOSE, Program, UnexportableModelError
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from renate_stages import files, shortage
+from renate_stages import files
+from renate_stages.errors import shortage
 from renate_stages.models.module import RenateModule
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # of a program's outputs to its model's, in float32

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from renate_stages import files, shortage
-from renate_stages.errors import MalformedFileError, ModelMismatchError
+from renate_stages import files
+from renate_stages.errors import MalformedFileError, ModelMismatchError, shortage
 from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
 from renate_stages.user_config import UserConfig
 

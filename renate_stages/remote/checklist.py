@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from renate_stages.errors import RenateStagesError
+from renate_stages.errors.redaction import shown
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.redaction import shown
 from renate_stages.remote import elsewhere, package
 from renate_stages.remote.following import follow
 from renate_stages.remote.job import Job, requirements_of

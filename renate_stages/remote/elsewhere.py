@@ -25,9 +25,9 @@ from renate_stages.errors import (
     OversizedFileError,
     RemoteServiceError,
 )
+from renate_stages.errors.redaction import shown
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.redaction import shown
 from renate_stages.remote.backend import Backend
 from renate_stages.remote.following import follow
 from renate_stages.remote.job import FAILURE, OBJECTS, OUTPUTS, Job

@@ -14,8 +14,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from renate_stages.errors.redaction import printable
 from renate_stages.files import Entry
-from renate_stages.redaction import printable
 from renate_stages.state import is_inside
 from renate_stages.tracking.records import SHA256
 from renate_stages.typed import described

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from renate_stages.blocks import Block, OptionalSeconds, Seconds
 from renate_stages.errors import InvalidParamsError
-from renate_stages.redaction import hide_secrets
+from renate_stages.errors.redaction import hide_secrets
 
 BACKENDS = ("local", "sagemaker")
 BACKEND_VARIABLE = "RENATE_STAGES_BACKEND"

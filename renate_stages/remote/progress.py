@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from renate_stages.redaction import shown
+from renate_stages.errors.redaction import shown
 
 _QUIET = 10.0
 """Seconds between two plain lines."""

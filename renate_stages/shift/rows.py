@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import user_code
-from renate_stages.errors import DataModuleError, UncomparableRowsError, UserConfigError
+from renate_stages.errors import DataModuleError, UncomparableRowsError, UserConfigError, user_code
 from renate_stages.memory import ExampleStore
 from renate_stages.memory.spec import Field
 

@@ -7,15 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import (
-    exported_files,
-    exported_program,
-    files,
-    lineage,
-    publishing,
-    shortage,
-    tracking,
-)
+from renate_stages import exported_files, exported_program, files, lineage, publishing, tracking
+from renate_stages.errors import shortage
 from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.exported import Exported, is_same

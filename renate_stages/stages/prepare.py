@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import exported_files, files, lineage, prepared, user_code
+from renate_stages import exported_files, files, lineage, prepared
 from renate_stages.errors import (
     AllForgottenError,
     DataModuleError,
     EmptyIncomingError,
     UserResultError,
+    user_code,
 )
 from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from renate_stages.errors import TrackingUriError
-from renate_stages.redaction import hide_secrets
+from renate_stages.errors.redaction import hide_secrets
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")

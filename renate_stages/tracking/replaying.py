@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from renate_stages.redaction import shown
+from renate_stages.errors.redaction import shown
 from renate_stages.tracking import records
 from renate_stages.tracking.location import Store, store_of
 from renate_stages.tracking.records import AnyRecord

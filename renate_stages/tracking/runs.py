@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from renate_stages.redaction import hide_secrets, shown
+from renate_stages.errors.redaction import hide_secrets, shown
 from renate_stages.tracking.location import Store, store_of
 from renate_stages.tracking.recording import FILE_VARIABLE, Recording
 from renate_stages.tracking.side_process import SideProcess

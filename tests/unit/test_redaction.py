@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renate_stages.errors import RemoteRefusedError
-from renate_stages.redaction import hide_secrets, printable, shown
+from renate_stages.errors.redaction import hide_secrets, printable, shown
 
 
 @pytest.mark.parametrize(

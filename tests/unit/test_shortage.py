@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from small_project import edit_params, quiet, run, snapshot
 
-from renate_stages import cli, errors, files, shortage
+from renate_stages import cli, errors, files
+from renate_stages.errors import shortage
 from renate_stages.stages import export
 
 FULL = Path("/dev/full")  # each write to it fails as on a full disk

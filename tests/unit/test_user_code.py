@@ -6,7 +6,8 @@ import pytest
 import torch
 from small_project import edit_config, edit_params, quiet, run, snapshot
 
-from renate_stages import cli, errors, user_code
+from renate_stages import cli, errors
+from renate_stages.errors import user_code
 from renate_stages.stages import prepare
 
 LOSS = 'return torch.nn.CrossEntropyLoss(reduction="none")'

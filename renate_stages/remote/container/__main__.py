@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, tracking, user_code
-from renate_stages.errors import OversizedFileError, RenateStagesError
+from renate_stages import files, tracking
+from renate_stages.errors import OversizedFileError, RenateStagesError, user_code
 from renate_stages.files import Entry
 from renate_stages.remote.container.start import END
 from renate_stages.remote.job import FAILURE, OUTPUTS

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from renate_stages import shortage
-from renate_stages.errors import RenateStagesError, UserCodeError
+from renate_stages.errors import RenateStagesError, UserCodeError, shortage
 
 SHOWN = "RENATE_STAGES_TRACEBACKS"
 """Environment variable: where it is set, an error in a user's code is printed with its traceback."""
@@ -19,7 +18,7 @@ _LIBRARIES = tuple(
     f"{path}/"
     for path in {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),
     }
 )
 
