@@ -23,7 +23,7 @@ def main() -> None:
     from renate_stages.project import Project
     from renate_stages.tuning.trial import TrialInputs
     from renate_stages.updater import ModelUpdater
-    from renate_stages.user_config import UserConfig
+    from renate_stages.user.config import UserConfig
 
     class Reporting(Follower):
         def on_train_epoch_end(self, trainer, pl_module) -> None:

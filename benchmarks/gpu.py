@@ -45,7 +45,7 @@ from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 RATE = 0.03
 AIM = 0.9  # of the bare loop's throughput

@@ -22,7 +22,7 @@ from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.stages import prepare
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 TASK = "default_task"
 

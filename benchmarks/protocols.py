@@ -26,7 +26,7 @@ from torch import nn
 from renate_stages.learners import registry
 from renate_stages.models import RenateModule
 from renate_stages.randomness import Generators
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 HOLDOUT = 200  # rows of the holdout that a state keeps; results are measured on whole test sets
 FIRST_ORDER = 1000  # seed of the first order of pixels; the same in every run

@@ -43,7 +43,7 @@ from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 MEMORY = 5000
 RATE = 0.01

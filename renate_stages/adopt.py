@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from renate_stages import optimization, state
+from renate_stages import state
 from renate_stages.data import StoredDataset
 from renate_stages.errors import MissingFileError, ModelMismatchError
 from renate_stages.evaluation.history import EvaluationHistory
@@ -23,7 +23,8 @@ from renate_stages.randomness import Generators
 from renate_stages.stages import prepare
 from renate_stages.state import Provenance
 from renate_stages.updater import ModelUpdater, write_learner
-from renate_stages.user_config import UserConfig
+from renate_stages.user import optimization
+from renate_stages.user.config import UserConfig
 
 
 def write_adopted(

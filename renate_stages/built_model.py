@@ -17,7 +17,7 @@ from renate_stages.models.stored import build_model
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import SPLITS, State
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 EXAMPLES = 8  # rows
 

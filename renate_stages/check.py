@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from renate_stages import exported_files, optimization
+from renate_stages import exported_files
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.stages import prepare
 from renate_stages.updater import ModelUpdater
-from renate_stages.user_config import UserConfig
+from renate_stages.user import optimization
+from renate_stages.user.config import UserConfig
 
 STEPS = 20
 

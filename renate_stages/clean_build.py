@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renate_stages import file_watch
 from renate_stages.built_model import BuiltModel
 from renate_stages.errors import ForeignFileError, UnbuildableExportError
 from renate_stages.errors.user_files import EXPORTABLE
@@ -33,9 +32,10 @@ from renate_stages.models.stored import read_tensors
 from renate_stages.params import Params
 from renate_stages.parent_process import end_with_parent
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig
-from renate_stages.user_files import OwnFiles
-from renate_stages.user_modules import project_modules
+from renate_stages.user import file_watch
+from renate_stages.user.config import UserConfig
+from renate_stages.user.modules import project_modules
+from renate_stages.user.used_files import OwnFiles
 
 SILENCE = 1800.0  # seconds after which the process is given up
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # of outputs, as of an exported program's

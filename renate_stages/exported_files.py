@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from renate_stages import exported, exported_program, files
-from renate_stages.declared_files import IMPORT, DeclaredFiles, is_passing
 from renate_stages.errors import ChangedInputsError, ExportFileError, UndeclaredUserFileError
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state import MODEL_FILES
-from renate_stages.user_config import UserConfig
-from renate_stages.user_modules import project_modules
+from renate_stages.user.config import UserConfig
+from renate_stages.user.declared_files import IMPORT, DeclaredFiles, is_passing
+from renate_stages.user.modules import project_modules
 
 CHECKPOINT, CARD = "model.ckpt", "MODEL_CARD.md"
 OURS = {

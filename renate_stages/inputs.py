@@ -11,15 +11,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from renate_stages import files, typed, yaml_file
-from renate_stages.declared_files import DeclaredFiles, hashes_of, values_of
 from renate_stages.errors import ChangedInputsError, MalformedFileError, MissingFileError
-from renate_stages.file_watch import CODE
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.state import State
 from renate_stages.typed import Content
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
+from renate_stages.user.declared_files import DeclaredFiles, hashes_of, values_of
+from renate_stages.user.file_watch import CODE
 
 HEADING = "# Written by `renate-stages tune`, read by `train`: edit params.yaml instead.\n"
 SEARCHED_BESIDE = ("learner", "max_epochs")  # in a configuration, and no hyperparameters

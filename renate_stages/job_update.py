@@ -17,7 +17,7 @@ from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.state import TUNING_HISTORY, State
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 
 def run(

@@ -20,8 +20,8 @@ from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
 from renate_stages.state import State
 from renate_stages.tuning.domains import as_written
-from renate_stages.user_config import UserConfig
-from renate_stages.user_files import UserFiles
+from renate_stages.user.config import UserConfig
+from renate_stages.user.used_files import UserFiles
 from renate_stages.workplace import lay_out, workplace
 
 SEARCH = "search"  # folder of the working directory, where a search goes on after a kill

@@ -28,7 +28,7 @@ from renate_stages.ranks import ranks
 from renate_stages.resume import Resume
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 NOTHING_FORGOTTEN = ForgetList()
 

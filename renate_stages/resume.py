@@ -31,11 +31,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from renate_stages import __version__, files
 from renate_stages.callbacks import is_last_epoch
 from renate_stages.errors import MalformedFileError, shortage
-from renate_stages.file_watch import CODE
 from renate_stages.inputs import Inputs
 from renate_stages.learners.base import Learner
 from renate_stages.ranks import of_all, of_the_first, ranks
-from renate_stages.user_files import UserFiles
+from renate_stages.user.file_watch import CODE
+from renate_stages.user.used_files import UserFiles
 
 SECONDS = 30.0  # at least so long between two checkpoints
 SECONDS_VARIABLE = "RENATE_STAGES_CHECKPOINT_SECONDS"

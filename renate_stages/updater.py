@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
-from renate_stages import files, optimization
+from renate_stages import files
 from renate_stages.callbacks import (
     CostRecorder,
     CurveRecorder,
@@ -48,7 +48,8 @@ from renate_stages.ranks import ranks, take_from_the_first
 from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.trainer import make_trainer, quiet
-from renate_stages.user_config import UserConfig
+from renate_stages.user import optimization
+from renate_stages.user.config import UserConfig
 
 # What of `trainer` a learner that takes its steps itself knows nothing of.
 PASSED_OVER = (

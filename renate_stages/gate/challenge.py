@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renate_stages import optimization
 from renate_stages.data import StoredDataset
 from renate_stages.errors import shortage
 from renate_stages.evaluation.evaluator import examine
@@ -27,9 +26,10 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig
-from renate_stages.user_files import OwnFiles
-from renate_stages.user_modules import project_modules
+from renate_stages.user import optimization
+from renate_stages.user.config import UserConfig
+from renate_stages.user.modules import project_modules
+from renate_stages.user.used_files import OwnFiles
 
 UNKNOWN_CLASS = 20.0
 """How far below the lowest output a class lies that a model has no output for."""

@@ -20,7 +20,7 @@ from renate_stages.learners.working_memory import BLOCK, ChosenMemory
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.features import features_of
 from renate_stages.models.module import unwrap
-from renate_stages.optimization import is_cross_entropy
+from renate_stages.user.optimization import is_cross_entropy
 
 
 class ICaRL(ReplayLearner):

@@ -20,7 +20,7 @@ from torch import nn
 from renate_stages import files
 from renate_stages.errors import MalformedFileError, ModelMismatchError, shortage
 from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 EXTRA_STATE = "_extra_state"
 

@@ -18,7 +18,7 @@ from renate_stages.remote import elsewhere
 from renate_stages.stages import tune
 from renate_stages.tuning.outcome import SEARCH, Search
 from renate_stages.tuning.search_files import READ
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 CONFIG = "renate_config.py"
 PIPELINE: dict[str, Any] = {

@@ -26,7 +26,7 @@ from renate_stages.shift.rows import (
     raw_rows,
 )
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.examined import Examined
@@ -269,8 +269,8 @@ class Comparison:
     @cached_property
     def examined(self) -> dict[int, Examined]:
         """What the parent's model says of the reference (0) and of the new examples (1)."""
-        from renate_stages import optimization
         from renate_stages.evaluation.evaluator import examine
+        from renate_stages.user import optimization
 
         assert self.model is not None
         transforms = self.user.test_transforms(self.hyperparameters)

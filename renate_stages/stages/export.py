@@ -24,7 +24,7 @@ from renate_stages.run_identity import run_identity
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.tuning.outcome import SEARCH, Search
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:

@@ -29,7 +29,7 @@ from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.shift.features import write_features
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset

@@ -16,7 +16,7 @@ from renate_stages.project import Project
 from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.tuning.search_plots import Searched, write_search_plots
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:

@@ -35,8 +35,8 @@ from renate_stages.tuning.channel import TrialChannel
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.search_files import PARAMETERS, digest_of
 from renate_stages.updater import ModelUpdater
-from renate_stages.user_config import UserConfig
-from renate_stages.user_files import UserFiles
+from renate_stages.user.config import UserConfig
+from renate_stages.user.used_files import UserFiles
 
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"

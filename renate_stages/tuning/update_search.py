@@ -38,7 +38,7 @@ from renate_stages.tuning.schedulers import make_scheduler
 from renate_stages.tuning.search_files import SearchFiles, digest_of
 from renate_stages.tuning.search_space import SearchSpace
 from renate_stages.tuning.trial_view import TrialView
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:
     from renate_stages.tuning.search import Found, Show
@@ -89,7 +89,7 @@ class UpdateSearch:
         if params.update.kind != "forget":
             _check_validation(params, parent, data)
         with heavy_imports():
-            from renate_stages import optimization  # torch
+            from renate_stages.user import optimization  # torch
 
             user = UserConfig.of(project, "tune")
         space = params.search_space.read_by(optimization.shared_hyperparameters(user))

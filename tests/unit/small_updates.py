@@ -16,7 +16,7 @@ from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 RATE = 0.1
 VALUES = {"learning_rate": RATE, "batch_size": 8, "memory_batch_size": 6, "memory_size": 20}

@@ -12,7 +12,7 @@ from renate_stages import errors, files, yaml_file
 from renate_stages.measured_update import MeasuredUpdate
 from renate_stages.resume import SECONDS_VARIABLE
 from renate_stages.stages import export, prepare, restore_state, train, tune
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 LOSSES = """import torch
 

@@ -176,7 +176,7 @@ from renate_stages.built_model import BuiltModel
 from renate_stages.inputs import read_tuned
 from renate_stages.models.stored import write_tensors
 from renate_stages.state import State
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 torch.set_num_threads(1)
 place = project.Project(Path(sys.argv[1]))

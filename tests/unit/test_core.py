@@ -17,7 +17,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.stages import restore_state, train, tune
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path):

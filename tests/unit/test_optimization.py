@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from renate_stages import errors, optimization
-from renate_stages.user_config import UserConfig
+from renate_stages import errors
+from renate_stages.user import optimization
+from renate_stages.user.config import UserConfig
 
 
 def user(**functions) -> UserConfig:

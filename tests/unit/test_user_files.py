@@ -14,10 +14,10 @@ from small_project import edit_config, edit_params
 
 from renate_stages import errors, files, run_training_job, yaml_file
 from renate_stages.check import check_user_config
-from renate_stages.declared_files import DeclaredFiles, hashes_of, is_passing
-from renate_stages.file_watch import Watch
 from renate_stages.stages import prepare, restore_state, train, tune
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
+from renate_stages.user.declared_files import DeclaredFiles, hashes_of, is_passing
+from renate_stages.user.file_watch import Watch
 
 STAGES = ("prepare", "tune", "train", "export")
 CONFIG = """
@@ -466,7 +466,7 @@ def test_a_file_that_is_read_again_and_again_is_hashed_once(user, tmp_path, monk
         hashed.extend(wanted)
         return hashes_of(wanted, known)
 
-    monkeypatch.setattr("renate_stages.user_files.hashes_of", counted)
+    monkeypatch.setattr("renate_stages.user.used_files.hashes_of", counted)
     with config.files.running("model_fn"):
         for _ in range(100):
             np.fromfile(tmp_path / "user" / "vocab.txt", dtype=np.uint8)

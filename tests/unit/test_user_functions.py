@@ -9,7 +9,7 @@ import pytest
 from small_project import edit_config
 
 from renate_stages import errors, yaml_file
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 DATA_MODULE = "\ndef data_module_fn(data_path): ...\n"
 

@@ -15,7 +15,7 @@ from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
 from renate_stages.models.features import backbone_of
 from renate_stages.models.module import unwrap
-from renate_stages.optimization import is_cross_entropy
+from renate_stages.user.optimization import is_cross_entropy
 
 if TYPE_CHECKING:
     from renate_stages.learners.avalanche.learner import AvalancheLearner

@@ -34,7 +34,7 @@ from renate_stages.learners.measure import Measure
 from renate_stages.learners.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models.feature_classifier import give_nearest_mean
-from renate_stages.optimization import is_cross_entropy
+from renate_stages.user.optimization import is_cross_entropy
 
 PRECISIONS = ("32", "32-true", "bf16-mixed")
 STATE = "avalanche"  # begins the names of the strategy's tensors

@@ -13,7 +13,7 @@ from renate_stages import state
 from renate_stages.params import Params
 from renate_stages.state import State
 from renate_stages.updater import ModelUpdater, UpdatedModel
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 COMMON = {"learning_rate": RATE, "batch_size": BATCH, "momentum": MOMENTUM}
 

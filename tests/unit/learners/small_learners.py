@@ -13,8 +13,8 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.context import UpdateContext
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
-from renate_stages.optimization import default_loss, default_optimizer
 from renate_stages.randomness import Generators
+from renate_stages.user.optimization import default_loss, default_optimizer
 
 CLASSES = 3
 

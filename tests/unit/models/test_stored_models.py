@@ -18,7 +18,7 @@ from renate_stages.models.stored import (
     read_state_dict,
     write_model,
 )
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 
 def user(model_fn) -> UserConfig:

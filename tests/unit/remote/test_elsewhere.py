@@ -24,7 +24,6 @@ from renate_stages.errors import (
     RemoteJobFailedError,
     RemoteJobStoppedError,
 )
-from renate_stages.hashes import Hashes
 from renate_stages.params import Params
 from renate_stages.remote import elsewhere, results, retries, services
 from renate_stages.remote import job as job_module
@@ -33,6 +32,7 @@ from renate_stages.remote.container.start import BEGIN
 from renate_stages.remote.job import FAILURE, OUTPUTS, Job
 from renate_stages.remote.objects import name_of
 from renate_stages.tracking import RunIdentity
+from renate_stages.user.hashes import Hashes
 
 
 def train(project, place, say=lambda line: None) -> None:

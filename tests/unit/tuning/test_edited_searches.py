@@ -16,7 +16,7 @@ from renate_stages.params import Params
 from renate_stages.stages import train, tune
 from renate_stages.tuning.search_files import PARAMETERS, SearchFiles, digest_of
 from renate_stages.tuning.trials import Trials
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 pytestmark = pytest.mark.usefixtures("warm_searches")
 READ = 'float((Path(__file__).parent / "scale.txt").read_text())'

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from syne_tune import config_space
 
-from renate_stages import errors, optimization
+from renate_stages import errors
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.tuning import Domain, SearchSpace, default_spaces
 from renate_stages.tuning.domains import as_written
+from renate_stages.user import optimization
 
 KINDS = {
     "uniform": [-1, 2.5],

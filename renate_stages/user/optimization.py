@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError, UserConfigError
 from renate_stages.typed import is_number
-from renate_stages.user_config import UserConfig
+from renate_stages.user.config import UserConfig
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,

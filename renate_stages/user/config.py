@@ -17,7 +17,6 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from renate_stages.declared_files import IMPORT, DeclaredFiles
 from renate_stages.errors import (
     DataModuleError,
     MissingFileError,
@@ -26,9 +25,10 @@ from renate_stages.errors import (
     UserResultError,
     did_you_mean,
 )
-from renate_stages.file_watch import Watch
 from renate_stages.project import Project
-from renate_stages.user_files import UserFiles, forget_namesakes
+from renate_stages.user.declared_files import IMPORT, DeclaredFiles
+from renate_stages.user.file_watch import Watch
+from renate_stages.user.used_files import UserFiles, forget_namesakes
 
 if TYPE_CHECKING:
     from renate_stages.data import RenateDataModule

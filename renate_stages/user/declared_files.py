@@ -15,7 +15,7 @@ from typing import Any
 
 from renate_stages import yaml_file
 from renate_stages.files import sha256
-from renate_stages.hashes import Hashes
+from renate_stages.user.hashes import Hashes
 
 IMPORT = "import"  # stands for a function's name: what importing renate_config.py uses
 OF_DATA = (

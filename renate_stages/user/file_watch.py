@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from renate_stages.declared_files import IMPORT, is_passing
-from renate_stages.user_modules import PACKAGES
+from renate_stages.user.declared_files import IMPORT, is_passing
+from renate_stages.user.modules import PACKAGES
 
 CODE = "renate_config.py"
-LIBRARY = f"{Path(__file__).resolve().parent}{os.sep}"
+LIBRARY = f"{Path(__file__).resolve().parents[1]}{os.sep}"
 
 
 class Watch:

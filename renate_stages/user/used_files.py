@@ -17,10 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages.declared_files import CALLING, EARLIER, IMPORT, OF_DATA, DeclaredFiles, hashes_of
 from renate_stages.errors import ForeignFileError, StaleImportError, UndeclaredUserFileError
-from renate_stages.file_watch import CODE, Watch, spellings, unwatched
-from renate_stages.user_modules import imported_from
+from renate_stages.user.declared_files import (
+    CALLING,
+    EARLIER,
+    IMPORT,
+    OF_DATA,
+    DeclaredFiles,
+    hashes_of,
+)
+from renate_stages.user.file_watch import CODE, Watch, spellings, unwatched
+from renate_stages.user.modules import imported_from
 
 LARGEST = 4096  # bytes of a message to a pipe that arrive together
 
