@@ -326,7 +326,7 @@ def forget(
 ) -> None:
     """Open an update that forgets examples; with --erase, remove what older versions hold."""
     from renate_stages import forget as action
-    from renate_stages.id_file import IdFile
+    from renate_stages.memory.id_file import IdFile
 
     if erase and (ids or where):
         raise typer.BadParameter("--erase removes what was forgotten before; forget these first")

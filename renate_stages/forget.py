@@ -16,8 +16,8 @@ import numpy as np
 
 from renate_stages import lineage
 from renate_stages.errors import NothingToForgetError, UnknownFieldError
-from renate_stages.forget_list import ForgetList, names, stored_truth
 from renate_stages.memory import ExampleStore
+from renate_stages.memory.forget_list import ForgetList, names, stored_truth
 from renate_stages.memory.identity import (
     IdSet,
     given_id,

@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.history import History, Version
 from renate_stages.lineage.objects import Objects
 from renate_stages.memory import ExampleSpec, Shard
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.index import INDEX, read_shards
 from renate_stages.memory.loose import read_columns
 from renate_stages.project import Project

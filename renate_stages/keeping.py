@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from renate_stages import files
-from renate_stages.forget_list import ForgetList
 from renate_stages.memory import ExampleStore, evolve, link_store
-from renate_stages.never_keep import check_never_keep, never_kept
+from renate_stages.memory.forget_list import ForgetList
+from renate_stages.memory.never_keep import check_never_keep, never_kept
 from renate_stages.params import RetentionParams
 from renate_stages.prepared import PreparedData
 from renate_stages.randomness import Generators

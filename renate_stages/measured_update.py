@@ -15,10 +15,10 @@ from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
-from renate_stages.forget_list import ForgetList
 from renate_stages.keeping import Keeping, Kept
 from renate_stages.launch import check_processes
 from renate_stages.memory import evolve
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params

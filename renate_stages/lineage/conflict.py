@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from renate_stages import files, yaml_file
 from renate_stages.errors import CommandError, MergeError, NoConflictError
-from renate_stages.forget_list import NAME as FORGET_LIST
-from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.records import TAG, entries, lock_text, number_at, tags
 from renate_stages.lineage.transaction import make_tag
+from renate_stages.memory.forget_list import NAME as FORGET_LIST
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.project import Project
 
 Side = Literal["ours", "theirs"]

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from renate_stages import typed, yaml_file
 from renate_stages.errors import MalformedFileError, NextRefusedError, UnknownUpdateError
-from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.commands import dvc, git
 from renate_stages.lineage.content import special_files
 from renate_stages.lineage.records import (
@@ -24,6 +23,7 @@ from renate_stages.lineage.records import (
     tags,
 )
 from renate_stages.lineage.transaction import Change, Changed, Pointer, changing
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.project import Project
 

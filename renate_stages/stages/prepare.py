@@ -18,11 +18,11 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
-from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import StageInputs
 from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import DataParams, Params
 from renate_stages.prepared import SPLITS
 from renate_stages.project import Project

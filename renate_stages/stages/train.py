@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from renate_stages import files, launch, lineage, publishing, tracking
-from renate_stages.forget_list import ForgetList
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import StageInputs, read_tuned, update_inputs
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project

@@ -21,10 +21,10 @@ from pytorch_lightning import LightningModule, Trainer
 from renate_stages.callbacks import Follower, is_last_epoch, validation_metrics
 from renate_stages.data import StoredDataset
 from renate_stages.errors import NotFiniteError, RenateStagesError
-from renate_stages.forget_list import ForgetList
 from renate_stages.inputs import update_inputs
 from renate_stages.keeping import Keeping, Kept
 from renate_stages.learners.base import Learner
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project

@@ -15,9 +15,9 @@ from erased_history import Story, contents, four_updates, image, store
 
 from renate_stages import errors, lineage
 from renate_stages.erasing import erase
-from renate_stages.forget_list import ForgetList
 from renate_stages.lineage.history import History, Version
 from renate_stages.memory import ExampleStore, Ragged, StoreWriter, evolve
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import stored_ids
 from renate_stages.project import Project
 

@@ -11,7 +11,7 @@ import torch
 
 from renate_stages import errors, yaml_file
 from renate_stages.data import ingest
-from renate_stages.forget_list import ForgetList
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import IdSet, printed
 
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from renate_stages import cli, errors, lineage, state
 from renate_stages.forget import UNMATCHED
-from renate_stages.forget_list import ForgetList
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import given_id, printed, to_array
 from renate_stages.state import Provenance, State
 

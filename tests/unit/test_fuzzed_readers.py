@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from renate_stages import files, yaml_file
 from renate_stages.errors import RenateStagesError
 from renate_stages.evaluation.history import EvaluationHistory
-from renate_stages.forget_list import ForgetList
 from renate_stages.memory import ExampleStore, Ragged, StoreWriter, evolve, make_policy
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.predicate import Predicate
 from renate_stages.models.stored import read_state_dict, read_tensors, write_tensors
 from renate_stages.state import State, write_empty

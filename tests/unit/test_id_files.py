@@ -7,7 +7,7 @@ import codecs
 import pytest
 
 from renate_stages.errors import InvalidIdFileError, MissingFileError
-from renate_stages.id_file import IdFile
+from renate_stages.memory.id_file import IdFile
 
 
 def lines(tmp_path, content: bytes) -> list[str]:

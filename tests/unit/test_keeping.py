@@ -9,7 +9,7 @@ from small_project import edit_params, move_on, quiet, run, sources
 
 from renate_stages import errors, files, state
 from renate_stages.forget import still_held, stores_of
-from renate_stages.forget_list import ForgetList
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import printed
 from renate_stages.prepared import PreparedData
 from renate_stages.stages import export, prepare

@@ -8,7 +8,7 @@ from small_project import edit_config, edit_params, run, sources
 
 from renate_stages.errors import InvalidParamsError, NeverKeepError
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
-from renate_stages.never_keep import check_never_keep, never_kept
+from renate_stages.memory.never_keep import check_never_keep, never_kept
 from renate_stages.params import Params
 from renate_stages.prepared import PreparedData
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from renate_stages.evaluation.slices import slices_of
-from renate_stages.forget_list import ForgetList, stored_truth
 from renate_stages.memory import ExampleStore, StoreWriter, evolve, versions
 from renate_stages.memory.composition import composition, table
+from renate_stages.memory.forget_list import ForgetList, stored_truth
 from renate_stages.memory.identity import IdSet, content_ids, printed, stored_ids
 from renate_stages.memory.predicate import Predicate
 
