@@ -10,16 +10,16 @@ from typing import Any, Literal
 from renate_stages import files, job_update, prepared
 from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocationError
 from renate_stages.params import Params
+from renate_stages.params.domains import as_written
+from renate_stages.params.remote import BACKENDS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.remote import training_job
 from renate_stages.remote.locations import InputState, OutputState, bring
-from renate_stages.remote.params import BACKENDS
 from renate_stages.remote.states import local_path
 from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
 from renate_stages.state import State
-from renate_stages.tuning.domains import as_written
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
 from renate_stages.workplace import lay_out, workplace

@@ -31,7 +31,7 @@ from renate_stages.evaluation.comparison import difference_interval, flips
 from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.figures import Answers
 from renate_stages.gate.parts import Part, Slices, accuracies, rows_of
-from renate_stages.gate.rules import CALIBRATION, CLASSES, FLIPS, PARTS, SCOPES
+from renate_stages.params.rules import CALIBRATION, CLASSES, FLIPS, PARTS, SCOPES
 
 ModelScores = Mapping[int, Examined]
 Place = int | Part  # a holdout, or a part

@@ -13,7 +13,7 @@ import numpy as np
 from renate_stages.errors import did_you_mean
 from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.figures import Answers
-from renate_stages.gate.rules import CLASSES, PARTS
+from renate_stages.params.rules import CLASSES, PARTS
 
 Part = tuple[str, ...]
 Slices = Mapping[str, Mapping[int, np.ndarray]]  # by field and holdout: value of each row, (rows,)

@@ -17,7 +17,7 @@ from renate_stages.errors import NoVerdictError
 from renate_stages.evaluation.comparison import within_noise
 from renate_stages.gate.figures import Measured, difference, figure, rounded
 from renate_stages.gate.parts import KINDS, Part, absent, accuracies
-from renate_stages.gate.rules import FLIPS, SCOPES, Rule
+from renate_stages.params.rules import FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
 from renate_stages.typed import Content, Ends, Figure, Finite, UpdateNumber
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from renate_stages.errors import RemoteServiceError, RenateStagesError
+from renate_stages.params.remote import RemoteParams
 from renate_stages.remote.backend import JobState, Status
 from renate_stages.remote.container import start
 from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFESTS, Job
-from renate_stages.remote.params import RemoteParams
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 LATEST = 5  # jobs of one name that are looked at

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from renate_stages.tuning.search_space import SearchSpace
+from renate_stages.params.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from renate_stages.tuning.history import TrialRecord

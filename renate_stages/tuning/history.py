@@ -18,8 +18,8 @@ from typing import Any
 
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
+from renate_stages.params.search_space import SearchSpace
 from renate_stages.tuning.experience import Experience
-from renate_stages.tuning.search_space import SearchSpace
 from renate_stages.typed import is_number
 
 FIXED = ("update", "trial", "status", "epoch", "steps")

@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from renate_stages.errors import InvalidParamsError, MissingExtraError, did_you_mean
+from renate_stages.params.search_space import SearchSpace
 from renate_stages.tuning.experience import Experience
-from renate_stages.tuning.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from renate_stages.tuning.seeded import SeededScheduler

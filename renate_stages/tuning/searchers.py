@@ -15,7 +15,7 @@ from syne_tune.optimizer.schedulers.searchers.single_objective_searcher import (
 )
 from xgboost import XGBClassifier
 
-from renate_stages.tuning.search_space import SearchSpace
+from renate_stages.params.search_space import SearchSpace
 
 MOST_OF_GRID = 100_000  # points of a grid that are tried
 

@@ -14,7 +14,7 @@ import numpy as np
 from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.scheduler import SchedulerDecision, TrialScheduler, TrialSuggestion
 
-from renate_stages.tuning.search_space import SearchSpace
+from renate_stages.params.search_space import SearchSpace
 
 RESOURCE = "epoch"  # what a trial's reports call the number of epochs it has run
 DRAWS = 1000

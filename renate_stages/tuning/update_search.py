@@ -26,6 +26,7 @@ from renate_stages.errors import NoValidationDataError
 from renate_stages.imports import heavy_imports
 from renate_stages.inputs import Inputs, user_files
 from renate_stages.params import Params
+from renate_stages.params.search_space import SearchSpace
 from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
@@ -36,7 +37,6 @@ from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.processes import ForkedProcesses, FreshProcesses, Processes
 from renate_stages.tuning.schedulers import make_scheduler
 from renate_stages.tuning.search_files import SearchFiles, digest_of
-from renate_stages.tuning.search_space import SearchSpace
 from renate_stages.tuning.trial_view import TrialView
 from renate_stages.user.config import UserConfig
 

@@ -42,7 +42,7 @@ else:
     from renate_stages.evaluation.examined import Examined
     from renate_stages.exported import Exported
     from renate_stages.gate.figures import Measured
-    from renate_stages.gate.rules import read_rules
+    from renate_stages.params.rules import read_rules
     from renate_stages.gate.verdict import judge
     from renate_stages.randomness import Generators
     Path("export").mkdir(exist_ok=True)

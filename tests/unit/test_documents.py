@@ -21,9 +21,9 @@ from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.memory import POLICIES, size_in_bytes
 from renate_stages.params import Params, ShiftParams, ShouldUpdateParams
-from renate_stages.remote.params import RemoteParams, SageMakerParams
+from renate_stages.params.domains import KINDS
+from renate_stages.params.remote import RemoteParams, SageMakerParams
 from renate_stages.shift import DETECTORS
-from renate_stages.tuning.domains import KINDS
 from renate_stages.tuning.schedulers import SCHEDULERS
 
 REPOSITORY = Path(__file__).parents[2]

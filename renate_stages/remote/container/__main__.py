@@ -22,6 +22,7 @@ from typing import Any
 from renate_stages import files, tracking
 from renate_stages.errors import OversizedFileError, RenateStagesError, user_code
 from renate_stages.files import Entry
+from renate_stages.params.remote import BACKEND_VARIABLE
 from renate_stages.remote.container.start import END
 from renate_stages.remote.job import FAILURE, OUTPUTS
 from renate_stages.remote.messages import (
@@ -35,7 +36,6 @@ from renate_stages.remote.messages import (
     recording_in,
 )
 from renate_stages.remote.objects import ObjectStore, damaged, name_of
-from renate_stages.remote.params import BACKEND_VARIABLE
 from renate_stages.remote.storage import Storage
 
 SHOWN = 15  # damaged objects that are named

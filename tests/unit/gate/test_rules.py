@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from renate_stages import errors
-from renate_stages.gate.rules import Rule, read_rules
 from renate_stages.params import Params
+from renate_stages.params.rules import Rule, read_rules
 
 
 def problems_of(promote, **evaluation) -> list[str]:

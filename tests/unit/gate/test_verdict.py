@@ -11,8 +11,8 @@ from renate_stages import errors
 from renate_stages.evaluation.comparison import difference_interval
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.gate.figures import Measured
-from renate_stages.gate.rules import read_rules
 from renate_stages.gate.verdict import Verdict, judge, section
+from renate_stages.params.rules import read_rules
 from renate_stages.randomness import Generators
 
 

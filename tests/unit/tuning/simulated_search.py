@@ -12,7 +12,8 @@ import numpy as np
 from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
-from renate_stages.tuning import History, SearchSpace, TrialEpoch, TrialRecord
+from renate_stages.params.search_space import SearchSpace
+from renate_stages.tuning import History, TrialEpoch, TrialRecord
 from renate_stages.tuning.schedulers import make_scheduler
 
 EPOCHS = 81

@@ -12,8 +12,9 @@ from syne_tune import config_space
 from renate_stages import errors
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
-from renate_stages.tuning import Domain, SearchSpace, default_spaces
-from renate_stages.tuning.domains import as_written
+from renate_stages.params import default_spaces
+from renate_stages.params.domains import Domain, as_written
+from renate_stages.params.search_space import SearchSpace
 from renate_stages.user import optimization
 
 KINDS = {

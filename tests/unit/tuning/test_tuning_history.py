@@ -7,7 +7,8 @@ import math
 import pytest
 
 from renate_stages import errors
-from renate_stages.tuning import History, SearchSpace, TrialEpoch, TrialRecord
+from renate_stages.params.search_space import SearchSpace
+from renate_stages.tuning import History, TrialEpoch, TrialRecord
 
 SPACE = SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}, "batch_size": 32})
 

@@ -10,8 +10,8 @@ from typing import Any
 from renate_stages.errors import InvalidParamsError, did_you_mean
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
-from renate_stages.tuning import default_spaces
-from renate_stages.tuning.domains import Domain
+from renate_stages.params import default_spaces
+from renate_stages.params.domains import Domain
 
 AUTO = "auto"
 Configuration = dict[str, Any]

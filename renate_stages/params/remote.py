@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from renate_stages.blocks import Block, OptionalSeconds, Seconds
 from renate_stages.errors import InvalidParamsError
 from renate_stages.errors.redaction import hide_secrets
+from renate_stages.params.blocks import Block, OptionalSeconds, Seconds
 
 BACKENDS = ("local", "sagemaker")
 BACKEND_VARIABLE = "RENATE_STAGES_BACKEND"

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from renate_stages import yaml_file
-from renate_stages.blocks import Block, OptionalSeconds
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
-from renate_stages.gate.rules import Rule, read_rules
-from renate_stages.remote.params import RemoteParams
+from renate_stages.params.blocks import Block, OptionalSeconds
+from renate_stages.params.remote import RemoteParams
+from renate_stages.params.rules import Rule, read_rules
+from renate_stages.params.search_space import SearchSpace
 from renate_stages.tuning import schedulers
-from renate_stages.tuning.search_space import SearchSpace
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
