@@ -14,7 +14,7 @@ from torch import Tensor
 
 from renate_stages.errors import NotFiniteError
 from renate_stages.learners.base import Learner
-from renate_stages.learners.measure import Measure
+from renate_stages.learners.base.measure import Measure
 from renate_stages.ranks import take_from_the_first
 
 Curves = list[dict[str, float]]

@@ -36,9 +36,9 @@ from renate_stages.launch import check_processes
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import Learner, hyperparameters_of
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.measure import Measure
-from renate_stages.learners.working_memory import ChosenMemory
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors

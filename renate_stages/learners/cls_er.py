@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.learners.arguments import in_range
 from renate_stages.learners.base import Learner
-from renate_stages.learners.components import AveragedTeacher
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.loss_component import LossComponent, Passed
-from renate_stages.learners.replay import ExperienceReplay
+from renate_stages.learners.base.arguments import in_range
+from renate_stages.learners.base.components import AveragedTeacher
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.loss_component import LossComponent, Passed
+from renate_stages.learners.base.replay import ExperienceReplay
 from renate_stages.models import RenateModule
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from renate_stages.learners.arguments import in_range
-from renate_stages.learners.components import LogitDistillation, ReplayLoss
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.replay import ReplayLearner
+from renate_stages.learners.base.arguments import in_range
+from renate_stages.learners.base.components import LogitDistillation, ReplayLoss
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.replay import ReplayLearner
 
 
 class DarkExperienceReplay(ReplayLearner):

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from renate_stages.learners.components import ReplayLoss
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.loss_component import Passed
-from renate_stages.learners.masking import mask_classes
-from renate_stages.learners.replay import ReplayLearner
+from renate_stages.learners.base.components import ReplayLoss
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.masking import mask_classes
+from renate_stages.learners.base.replay import ReplayLearner
 from renate_stages.ranks import gathered
 
 

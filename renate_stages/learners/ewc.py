@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from renate_stages.learners.arguments import in_range, one_of, positive
 from renate_stages.learners.base import Learner
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.fisher import KINDS, diagonal_fisher
-from renate_stages.learners.loss_component import LossComponent, Passed
+from renate_stages.learners.base.arguments import in_range, one_of, positive
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.fisher import KINDS, diagonal_fisher
+from renate_stages.learners.base.loss_component import LossComponent, Passed
 
 
 class QuadraticPenalty(LossComponent):

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renate_stages.data import Batch, StoredDataset, concatenate
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.labels import check_labels
-from renate_stages.learners.loss_component import Passed
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.labels import check_labels
+from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.replay import ReplayLearner, own
+from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
 from renate_stages.learners.lwf import FrozenCopy
-from renate_stages.learners.measure import Measure
-from renate_stages.learners.replay import ReplayLearner, own
-from renate_stages.learners.working_memory import BLOCK, ChosenMemory
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.features import features_of
 from renate_stages.models.module import unwrap

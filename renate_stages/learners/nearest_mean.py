@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from renate_stages.learners.class_statistics import ClassStatistics
-from renate_stages.learners.closed_form import ClosedFormLearner
+from renate_stages.learners.base.class_statistics import ClassStatistics
+from renate_stages.learners.base.closed_form import ClosedFormLearner
 
 
 class NearestClassMean(ClosedFormLearner):

@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from renate_stages.data import StoredDataset
-from renate_stages.learners.arguments import in_range
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.loss_component import Passed
-from renate_stages.learners.replay import ReplayLearner
+from renate_stages.learners.base.arguments import in_range
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.replay import ReplayLearner
 
 
 class OfflineER(ReplayLearner):

@@ -50,7 +50,7 @@ class Entry:
 
 LEARNERS = {
     "ER": Entry(
-        "renate_stages.learners.replay:ExperienceReplay",
+        "renate_stages.learners.base.replay:ExperienceReplay",
         ("memory",),
         "B + M",
         "1.9x",

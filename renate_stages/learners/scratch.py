@@ -12,12 +12,12 @@ from renate_stages.data import ConcatStored, StoredDataset
 from renate_stages.data.loading import StepLoader
 from renate_stages.data.steps import BalancedRows, Budget, RandomRows, RowSource, Steps
 from renate_stages.errors import LabelsNeededError
-from renate_stages.learners.arguments import one_of, positive
 from renate_stages.learners.base import Learner
-from renate_stages.learners.components import Reinitialisation
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
-from renate_stages.learners.working_memory import ChosenMemory
+from renate_stages.learners.base.arguments import one_of, positive
+from renate_stages.learners.base.components import Reinitialisation
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.replay import fit_policy, policy_of, restore_policy, select
+from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import make_policy
 
 BUDGETS = ("compute_matched", "full")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.learners.arguments import in_range
-from renate_stages.learners.class_statistics import ClassStatistics, solve_positive
-from renate_stages.learners.closed_form import ClosedFormLearner
-from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.base.arguments import in_range
+from renate_stages.learners.base.class_statistics import ClassStatistics, solve_positive
+from renate_stages.learners.base.closed_form import ClosedFormLearner
+from renate_stages.learners.base.context import UpdateContext
 
 
 class StreamingLDA(ClosedFormLearner):

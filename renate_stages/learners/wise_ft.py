@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.learners.arguments import in_range, positive
 from renate_stages.learners.base import Learner
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.measure import Measure
+from renate_stages.learners.base.arguments import in_range, positive
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.measure import Measure
 from renate_stages.models import RenateModule
 from renate_stages.models.module import unwrap
 

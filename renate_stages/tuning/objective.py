@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from renate_stages.errors import UnmeasuredMetricError
 
 if TYPE_CHECKING:
-    from renate_stages.learners.measure import Measure
+    from renate_stages.learners.base.measure import Measure
     from renate_stages.models import RenateModule
     from renate_stages.params import Params
 

@@ -25,13 +25,13 @@ from renate_stages.errors import (
     InvalidHyperparameterError,
     NotFiniteError,
 )
-from renate_stages.learners.arguments import in_range, positive
 from renate_stages.learners.avalanche import tables
 from renate_stages.learners.avalanche.catalog import REQUIRED, Argument, Composed
 from renate_stages.learners.base import NOTHING, Learner
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.measure import Measure
-from renate_stages.learners.working_memory import ChosenMemory
+from renate_stages.learners.base.arguments import in_range, positive
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.user.optimization import is_cross_entropy

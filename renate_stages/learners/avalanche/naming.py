@@ -10,7 +10,7 @@ from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.avalanche.catalog import REQUIRED, Argument
 from renate_stages.learners.avalanche.learner import AvalancheLearner
 from renate_stages.learners.base import Learner
-from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.base.context import UpdateContext
 
 
 @cache

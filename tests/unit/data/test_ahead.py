@@ -25,7 +25,7 @@ from renate_stages.data.steps import (
     RandomRows,
     Steps,
 )
-from renate_stages.learners.working_memory import WorkingMemory
+from renate_stages.learners.base.working_memory import WorkingMemory
 from renate_stages.memory import ExampleStore, StoreWriter
 
 

@@ -25,7 +25,7 @@ from renate_stages import state
 from renate_stages.data import Batch
 from renate_stages.data.steps import share
 from renate_stages.learners.base import Learner
-from renate_stages.learners.components import distance_to_kept
+from renate_stages.learners.base.components import distance_to_kept
 from renate_stages.models import MLP, RenateModule
 from renate_stages.ranks import joined, of_all, ranks
 from renate_stages.resume import SECONDS_VARIABLE, Resume

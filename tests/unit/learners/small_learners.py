@@ -10,7 +10,7 @@ import torch
 
 from renate_stages.data import StepBatch, StoredDataset
 from renate_stages.learners.base import Learner
-from renate_stages.learners.context import UpdateContext
+from renate_stages.learners.base.context import UpdateContext
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
 from renate_stages.randomness import Generators

@@ -10,9 +10,9 @@ from torch import nn
 
 from renate_stages import errors
 from renate_stages.data import StoredDataset
-from renate_stages.learners import fisher
+from renate_stages.learners.base import fisher
+from renate_stages.learners.base.fisher import diagonal_fisher, drawn
 from renate_stages.learners.ewc import EWC
-from renate_stages.learners.fisher import diagonal_fisher, drawn
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, RenateModule, SmallCNN
 

@@ -13,7 +13,7 @@ from renate_stages import errors, run_training_job
 from renate_stages.data import StoredDataset, write_digits
 from renate_stages.learners import registry
 from renate_stages.learners.base import FineTuning, hyperparameters_of
-from renate_stages.learners.replay import ExperienceReplay
+from renate_stages.learners.base.replay import ExperienceReplay
 from renate_stages.learners.scratch import Joint
 
 VALUES = {

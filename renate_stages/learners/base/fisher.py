@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map
 
 from renate_stages.data import Batch, StoredDataset
 from renate_stages.errors import NotFiniteFisherError
-from renate_stages.learners.base import Learner
-from renate_stages.learners.masking import mask_classes
+from renate_stages.learners.base.learner import Learner
+from renate_stages.learners.base.masking import mask_classes
 
 KINDS = ("sampled", "empirical")
 MOST_EXAMPLES = 64  # at once

@@ -22,13 +22,13 @@ from renate_stages.errors import (
     NotCountedError,
     UnfitHeadError,
 )
-from renate_stages.learners.base import Learner
-from renate_stages.learners.class_statistics import ClassStatistics
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.labels import check_labels, class_labels
-from renate_stages.learners.measure import Measure
-from renate_stages.learners.replay import fit_policy, policy_of, restore_policy, select
-from renate_stages.learners.working_memory import BLOCK, ChosenMemory
+from renate_stages.learners.base.class_statistics import ClassStatistics
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.labels import check_labels, class_labels
+from renate_stages.learners.base.learner import Learner
+from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.replay import fit_policy, policy_of, restore_policy, select
+from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
 from renate_stages.memory import SelectionPolicy
 from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.features import digest_of, head_inputs_of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from renate_stages.data import Batch
 
 if TYPE_CHECKING:
-    from renate_stages.learners.base import Learner
+    from renate_stages.learners.base.learner import Learner
 
 
 class Passed(NamedTuple):

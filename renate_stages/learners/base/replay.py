@@ -13,11 +13,11 @@ from torch import Tensor
 from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
 from renate_stages.data.loading import StepLoader
 from renate_stages.data.steps import RandomRows, read_share
-from renate_stages.learners.arguments import one_of, positive
-from renate_stages.learners.base import Learner
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.loss_component import Passed
-from renate_stages.learners.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
+from renate_stages.learners.base.arguments import one_of, positive
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.learner import Learner
+from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
 from renate_stages.memory import SelectionPolicy, make_policy, rows_of_size, size_in_bytes
 from renate_stages.models.features import features_of
 from renate_stages.ranks import gathered, ranks

@@ -32,14 +32,14 @@ from renate_stages.data.ahead import Ahead
 from renate_stages.data.loading import StepLoader, step_loader
 from renate_stages.data.resident import put_on, take_off
 from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
-from renate_stages.learners.arguments import in_range, positive
-from renate_stages.learners.averaging import averaged_copy
-from renate_stages.learners.context import UpdateContext
-from renate_stages.learners.epoch_losses import EpochLosses
-from renate_stages.learners.loss_component import LossComponent, Passed, tensors_of
-from renate_stages.learners.masking import mask_classes
-from renate_stages.learners.measure import Measure
-from renate_stages.learners.working_memory import ChosenMemory
+from renate_stages.learners.base.arguments import in_range, positive
+from renate_stages.learners.base.averaging import averaged_copy
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.epoch_losses import EpochLosses
+from renate_stages.learners.base.loss_component import LossComponent, Passed, tensors_of
+from renate_stages.learners.base.masking import mask_classes
+from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.features import backbone_of
