@@ -38,12 +38,11 @@ from report import Report
 from step import TimedFit, write
 from torch import Tensor
 
-from renate_stages import state
 from renate_stages.memory import ExampleStore
 from renate_stages.models import ResNet18
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 from renate_stages.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 

@@ -13,15 +13,15 @@ from mnist import Images
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from renate_stages import files, prepared, state
+from renate_stages import files
 from renate_stages.measured_update import MeasuredUpdate
 from renate_stages.models import MLP, RenateModule
 from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.stages import prepare
-from renate_stages.state import State
+from renate_stages.state import State, prepared, state
+from renate_stages.state.prepared import PreparedData
 from renate_stages.user.config import UserConfig
 
 TASK = "default_task"

@@ -25,10 +25,9 @@ import numpy as np
 from report import Report
 from s3_server import BUCKET, Server
 
-from renate_stages import state
 from renate_stages.remote import Storage
 from renate_stages.remote.states import send_state
-from renate_stages.state import Provenance
+from renate_stages.state import Provenance, state
 
 LATENCY = 0.02  # seconds
 SHARDS, NEW = 200, 20

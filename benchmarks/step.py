@@ -37,11 +37,10 @@ from report import Report, is_installed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from renate_stages import state
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 from renate_stages.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from report import Report
 
-from renate_stages import files, state
+from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.memory import ExampleStore, Reservoir, StoreWriter, evolve
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 
 ROW_BYTES = 3 * 32 * 32 + 8 + 10 * 4
 BATCH = 256

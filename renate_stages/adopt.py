@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from renate_stages import state
 from renate_stages.data import StoredDataset
 from renate_stages.errors import MissingFileError, ModelMismatchError
 from renate_stages.evaluation.history import EvaluationHistory
@@ -21,7 +20,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.stages import prepare
-from renate_stages.state import Provenance
+from renate_stages.state import Provenance, state
 from renate_stages.updater import ModelUpdater, write_learner
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig

@@ -605,7 +605,8 @@ def verify(
     ] = False,
 ) -> None:
     """Check the chain of hashes over all tagged updates, and the champion; --deep: the files."""
-    from renate_stages import lineage, state
+    from renate_stages import lineage
+    from renate_stages.state import state
 
     project = Project.find()
     if repair:

@@ -28,9 +28,9 @@ from renate_stages.memory.identity import (
     to_array,
 )
 from renate_stages.memory.predicate import Predicate
-from renate_stages.prepared import SPLITS, PreparedData
 from renate_stages.project import Project
 from renate_stages.state import State
+from renate_stages.state.prepared import SPLITS, PreparedData
 
 UNMATCHED = "forget-unmatched.txt"  # in .renate/: ids as their user wrote them are not for Git
 MOST_SHOWN = 10

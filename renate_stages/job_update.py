@@ -12,11 +12,11 @@ from typing import Any
 from renate_stages import files, launch, yaml_file
 from renate_stages.errors import SharedTrainingError
 from renate_stages.imports import heavy_imports
-from renate_stages.inputs import update_inputs
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.state.inputs import update_inputs
+from renate_stages.state.prepared import PreparedData
 from renate_stages.user.config import UserConfig
 
 

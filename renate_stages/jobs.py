@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from renate_stages import files, job_update, prepared
+from renate_stages import files, job_update
 from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocationError
 from renate_stages.params import Params
 from renate_stages.params.domains import as_written
@@ -19,7 +19,7 @@ from renate_stages.remote.locations import InputState, OutputState, bring
 from renate_stages.remote.states import local_path
 from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
-from renate_stages.state import State
+from renate_stages.state import State, prepared
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
 from renate_stages.workplace import lay_out, workplace

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, state
+from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.errors import MetricError, NotFiniteError, SliceError, UnmeasuredMetricError
 from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
-from renate_stages.keeping import Keeping, Kept
 from renate_stages.launch import check_processes
 from renate_stages.memory import evolve
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.randomness import Generators
 from renate_stages.ranks import ranks
 from renate_stages.resume import Resume
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
+from renate_stages.state.prepared import PreparedData
+from renate_stages.state.retention import Keeping, Kept
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user.config import UserConfig
 

@@ -16,12 +16,12 @@ from renate_stages import exported_program, lineage, tracking
 from renate_stages.errors import OtherUpdateError, PublishError
 from renate_stages.evaluation.plots import read_curves
 from renate_stages.evaluation.update_metrics import read_update_metrics
-from renate_stages.inputs import read_tuned
 from renate_stages.params import Params
 from renate_stages.pictures import pictures_at_hand
 from renate_stages.project import Project
 from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import State
+from renate_stages.state.inputs import read_tuned
 
 CHALLENGER = "challenger"
 OFF = "tracking.enabled in params.yaml is false: nothing is changed in MLflow"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from renate_stages import files, lineage, state
+from renate_stages import files, lineage
 from renate_stages.errors import (
     NestedProjectError,
     NotExampleProjectError,
@@ -14,6 +14,7 @@ from renate_stages.errors import (
 from renate_stages.exported import Exported
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.state import state
 
 COMMAND = "renate-stages init"
 REMOTE = "local"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from renate_stages import files, state
+from renate_stages import files
 from renate_stages.errors import RenateStagesError, StateExistsError, StateNotSentError
 from renate_stages.remote.data import bring_data
 from renate_stages.remote.states import (
@@ -23,7 +23,7 @@ from renate_stages.remote.states import (
     send_state,
 )
 from renate_stages.remote.storage import Storage, Traffic
-from renate_stages.state import MANIFEST, State
+from renate_stages.state import MANIFEST, State, state
 
 
 @dataclass(frozen=True)

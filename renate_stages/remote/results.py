@@ -17,9 +17,7 @@ from renate_stages.errors import (
     RenateStagesError,
 )
 from renate_stages.files import Entry
-from renate_stages.inputs import inputs_key, read_tuned
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.remote.backend import Backend, JobState
 from renate_stages.remote.job import FAILURE, OUTPUTS, Job
@@ -35,6 +33,8 @@ from renate_stages.remote.objects import ObjectStore
 from renate_stages.remote.storage import Storage
 from renate_stages.run_identity import run_identity, search_identity
 from renate_stages.state import MANIFEST, State
+from renate_stages.state.inputs import inputs_key, read_tuned
+from renate_stages.state.prepared import PreparedData
 
 SHOWN = 15  # last lines of a failed stage that the error repeats
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from renate_stages import files, state
+from renate_stages import files
 from renate_stages.errors import (
     DamagedStateError,
     InvalidUrlError,
@@ -31,7 +31,7 @@ from renate_stages.errors import (
 )
 from renate_stages.files import Entry
 from renate_stages.remote.storage import Storage, Traffic
-from renate_stages.state import MANIFEST
+from renate_stages.state import MANIFEST, state
 
 UNSENT = "unsent"  # folder of the working directory with states that are still to be sent
 NAME = "[0-9a-f]" * 16  # of a kept state: the first digits of its identity

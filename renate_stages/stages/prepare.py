@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import exported_files, files, lineage, prepared
+from renate_stages import exported_files, files, lineage
 from renate_stages.errors import (
     AllForgottenError,
     DataModuleError,
@@ -19,16 +19,16 @@ from renate_stages.errors import (
     user_code,
 )
 from renate_stages.imports import heavy_imports
-from renate_stages.inputs import StageInputs
 from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import DataParams, Params
-from renate_stages.prepared import SPLITS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.shift.features import write_features
-from renate_stages.state import State
+from renate_stages.state import State, prepared
+from renate_stages.state.inputs import StageInputs
+from renate_stages.state.prepared import SPLITS
 from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from renate_stages import files, lineage, state
+from renate_stages import files, lineage
 from renate_stages.errors import WrongParentError
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.state import State
+from renate_stages.state import State, state
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:

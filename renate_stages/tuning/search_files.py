@@ -16,8 +16,8 @@ from typing import Any
 
 from renate_stages import files
 from renate_stages.errors import ChangedInputsError, MalformedFileError
-from renate_stages.inputs import Inputs
 from renate_stages.params import Params
+from renate_stages.state.inputs import Inputs
 from renate_stages.user.file_watch import CODE
 from renate_stages.user.used_files import UserFiles
 

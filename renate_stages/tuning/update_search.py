@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from renate_stages import __version__, files
 from renate_stages.errors import NoValidationDataError
 from renate_stages.imports import heavy_imports
-from renate_stages.inputs import Inputs, user_files
 from renate_stages.params import Params
 from renate_stages.params.search_space import SearchSpace
-from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import TUNING_HISTORY, State
+from renate_stages.state.inputs import Inputs, user_files
+from renate_stages.state.prepared import PreparedData
 from renate_stages.tuning.experience import Experience
 from renate_stages.tuning.history import History
 from renate_stages.tuning.objective import Objective

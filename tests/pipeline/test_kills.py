@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from sandbox import REPOSITORY
 
-from renate_stages import state
 from renate_stages.digits import write_digits
+from renate_stages.state import state
 
 STAGES = ("prepare", "restore-state", "tune", "train", "export")
 PATIENCE = 120  # seconds until a stage is taken to hang

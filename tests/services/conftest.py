@@ -16,9 +16,10 @@ import pytest
 from cloud_project import CloudProject, copy_of, in_cloud, project_in
 from published_updates import Published
 
-from renate_stages import publishing, state, yaml_file
+from renate_stages import publishing, yaml_file
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.state import state
 
 if TYPE_CHECKING:
     from cloud import Cloud

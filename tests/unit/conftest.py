@@ -10,10 +10,9 @@ import pytest
 from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
 from warm_processes import WarmProcesses
 
-from renate_stages import state
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 from renate_stages.tuning import processes
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from renate_stages import state
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user.config import UserConfig
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from small_project import edit_config, edit_params, snapshot
 
-from renate_stages import errors, state
+from renate_stages import errors
 from renate_stages.adopt import write_adopted
 from renate_stages.check import check_user_config
 from renate_stages.data import write_digits
@@ -15,7 +15,7 @@ from renate_stages.models import MLP
 from renate_stages.models.stored import read_state_dict
 from renate_stages.params import Params
 from renate_stages.stages import prepare, restore_state, train, tune
-from renate_stages.state import State
+from renate_stages.state import State, state
 
 
 def quiet(message: str) -> None:

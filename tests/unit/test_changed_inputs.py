@@ -109,7 +109,7 @@ def test_a_training_of_other_files_is_not_gone_on_from(with_losses, monkeypatch,
 
 def test_a_file_that_no_key_names_is_compared_by_the_checkpoints_record(with_losses, monkeypatch):
     """As for `run_training_job`, whose key is known before a function imports something."""
-    from renate_stages import inputs as inputs_module
+    from renate_stages.state import inputs as inputs_module
 
     own = {"renate_config.py": "the same"}
     monkeypatch.setattr(inputs_module, "user_files", lambda *_: own)

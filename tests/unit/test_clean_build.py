@@ -173,7 +173,7 @@ import sys, torch
 from pathlib import Path
 from renate_stages import clean_build, params, project
 from renate_stages.built_model import BuiltModel
-from renate_stages.inputs import read_tuned
+from renate_stages.state.inputs import read_tuned
 from renate_stages.models.stored import write_tensors
 from renate_stages.state import State
 from renate_stages.user.config import UserConfig

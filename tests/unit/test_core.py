@@ -12,11 +12,12 @@ import pytest
 from small_project import REPOSITORY
 
 import renate_stages
-from renate_stages import errors, files, state, yaml_file
+from renate_stages import errors, files, yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.stages import restore_state, train, tune
+from renate_stages.state import state
 from renate_stages.user.config import UserConfig
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from renate_stages import cli, errors, lineage, state
+from renate_stages import cli, errors, lineage
 from renate_stages.forget import UNMATCHED
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import given_id, printed, to_array
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 
 UUIDS = [uuid.UUID(int=number).hex for number in range(8)]
 

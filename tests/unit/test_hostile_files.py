@@ -18,13 +18,13 @@ import pytest
 import torch
 from small_updates import updater, write_examples
 
-from renate_stages import files, state
+from renate_stages import files
 from renate_stages.errors import DamagedStateError, RenateStagesError
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.memory import Ragged, StoreWriter, evolve
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 from renate_stages.updater import write_learner
 
 

@@ -7,13 +7,13 @@ import pytest
 from safetensors.numpy import load_file
 from small_project import edit_params, move_on, quiet, run, sources
 
-from renate_stages import errors, files, state
+from renate_stages import errors, files
 from renate_stages.forget import still_held, stores_of
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import printed
-from renate_stages.prepared import PreparedData
 from renate_stages.stages import export, prepare
-from renate_stages.state import State
+from renate_stages.state import State, state
+from renate_stages.state.prepared import PreparedData
 
 
 def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):

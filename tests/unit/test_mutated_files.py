@@ -24,7 +24,6 @@ from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.exported import Exported
 from renate_stages.exported_program import read_description
 from renate_stages.gate.verdict import Verdict, section
-from renate_stages.inputs import read_tuned
 from renate_stages.lineage import settings
 from renate_stages.lineage.transaction import read_intent
 from renate_stages.memory.forget_list import ForgetList
@@ -32,6 +31,7 @@ from renate_stages.params import EvaluationParams, Params
 from renate_stages.project import Project
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.shift.decision import decide
+from renate_stages.state.inputs import read_tuned
 from renate_stages.tuning.history import History
 from renate_stages.tuning.outcome import Search
 from renate_stages.tuning.search_plots import Searched, write_search_plots

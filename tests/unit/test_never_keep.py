@@ -10,7 +10,7 @@ from renate_stages.errors import InvalidParamsError, NeverKeepError
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.memory.never_keep import check_never_keep, never_kept
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
+from renate_stages.state.prepared import PreparedData
 
 TEXTS = np.array([b"eu", b"", b"3", b"x" * 32], "S32")
 

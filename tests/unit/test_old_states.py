@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from states.make import run_update, write_project
 
-from renate_stages import state
-from renate_stages.state import State
+from renate_stages.state import State, state
 
 STATES = sorted(path.parent for path in (Path(__file__).parent / "states").glob("*/state.json"))
 

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from renate_stages import errors, files, state
+from renate_stages import errors, files
 from renate_stages.memory import StoreWriter
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 
 
 @pytest.fixture

@@ -452,7 +452,7 @@ def test_a_job_from_python_refuses_nothing_and_credits_what_it_used(with_file, t
 
 def test_a_project_that_uses_no_other_file_keeps_its_keys(project):
     """A digest of before: so checkpoints, runs in MLflow and states are found again."""
-    from renate_stages.inputs import Inputs
+    from renate_stages.state.inputs import Inputs
 
     inputs = Inputs({"data": "d"}, {"renate_config.py": "c"})
     assert inputs.key == files.digest({"data": "d", "user_config": "c"})

@@ -9,9 +9,8 @@ import torch
 from alone import BATCH, EPOCHS, MOMENTUM, RATE, model_fn, write
 from small_updates import state_of
 
-from renate_stages import state
 from renate_stages.params import Params
-from renate_stages.state import State
+from renate_stages.state import State, state
 from renate_stages.updater import ModelUpdater, UpdatedModel
 from renate_stages.user.config import UserConfig
 

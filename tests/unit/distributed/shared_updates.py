@@ -21,7 +21,6 @@ import torchmetrics
 from small_updates import VALUES, model_fn, state_of, updater, weights, write_examples
 from torch import nn
 
-from renate_stages import state
 from renate_stages.data import Batch
 from renate_stages.data.steps import share
 from renate_stages.learners.base import Learner
@@ -29,7 +28,7 @@ from renate_stages.learners.base.components import distance_to_kept
 from renate_stages.models import MLP, RenateModule
 from renate_stages.ranks import joined, of_all, ranks
 from renate_stages.resume import SECONDS_VARIABLE, Resume
-from renate_stages.state import Provenance, State
+from renate_stages.state import Provenance, State, state
 from renate_stages.updater import ModelUpdater, UpdatedModel
 
 ROWS = 33  # in batches of 8, the last of 1: a process has no share of it

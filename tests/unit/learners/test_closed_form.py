@@ -333,10 +333,9 @@ def built(model_state_url: str | None) -> MLP:
 
 def state_of(folder, updated, store: ExampleStore):
     """A state with a trained model, its learner and the examples in `store` as memory."""
-    from renate_stages import state
     from renate_stages.memory import link_store
     from renate_stages.models.stored import write_model
-    from renate_stages.state import Provenance, State
+    from renate_stages.state import Provenance, State, state
     from renate_stages.updater import write_learner
 
     state.write_empty(folder)

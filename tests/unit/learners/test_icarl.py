@@ -12,12 +12,12 @@ from small_learners import CLASSES, context, first_step, stored, take_steps
 from small_updates import VALUES, state_of, updater, write_examples
 from torch import nn
 
-from renate_stages import errors, state
+from renate_stages import errors
 from renate_stages.learners.icarl import ICaRL
 from renate_stages.models import MLP
 from renate_stages.models.heads import NearestMeanHead, RandomFeatureHead
 from renate_stages.models.module import RenateWrapper
-from renate_stages.state import State
+from renate_stages.state import State, state
 
 
 def icarl(tmp_path: Path, old=(0, 1), new=(2,), **values) -> ICaRL:

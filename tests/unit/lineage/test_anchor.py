@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from small_lineage import GOOD, run_update
 
-from renate_stages import errors, files, lineage, promotion, state
+from renate_stages import errors, files, lineage, promotion
 from renate_stages.lineage.anchor import check, check_inputs, folders_to_verify
 from renate_stages.lineage.content import Md5s, cached, files_under, folder_hash, listing
 from renate_stages.lineage.records import read_pointer
+from renate_stages.state import state
 
 NAMES = ["b/1", "b-1", "b.1", "a", "B", "é/ü", "b/2/x y", "10", "9"]
 

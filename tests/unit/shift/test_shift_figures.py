@@ -12,7 +12,7 @@ import pytest
 from small_comparisons import digits, first_update, put, quiet
 from small_project import edit_config, edit_params
 
-from renate_stages import errors, files, state
+from renate_stages import errors, files
 from renate_stages.cli import main
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.params import Params, ShiftParams
@@ -22,6 +22,7 @@ from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.shift.decision import decide
 from renate_stages.shift.rows import Sample, raw_fields, raw_rows
 from renate_stages.stages import prepare
+from renate_stages.state import state
 
 
 @pytest.fixture(scope="module")

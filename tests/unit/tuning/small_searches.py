@@ -8,9 +8,10 @@ import shutil
 
 from small_project import REPOSITORY, edit_config, edit_params
 
-from renate_stages import files, state
+from renate_stages import files
 from renate_stages.project import Project
 from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.state import state
 from renate_stages.tuning.trials import Trials
 
 THOUSANDS = itertools.count(0, 1000)

@@ -11,9 +11,9 @@ from small_searches import SEARCH, SPACES, make_project, quiet, searched
 
 from renate_stages import errors, run_training_job, yaml_file
 from renate_stages.data import write_digits
-from renate_stages.inputs import Inputs
 from renate_stages.params import Params
 from renate_stages.stages import train, tune
+from renate_stages.state.inputs import Inputs
 from renate_stages.tuning.search_files import PARAMETERS, SearchFiles, digest_of
 from renate_stages.tuning.trials import Trials
 from renate_stages.user.config import UserConfig

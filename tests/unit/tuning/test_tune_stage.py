@@ -10,8 +10,8 @@ from small_project import edit_config, edit_params, snapshot
 from small_searches import SEARCH, SPACES, make_project, quiet, rows, searched
 
 from renate_stages import errors, files
-from renate_stages.inputs import read_tuned
 from renate_stages.stages import export, train, tune
+from renate_stages.state.inputs import read_tuned
 from renate_stages.tuning.trials import Trials
 
 pytestmark = pytest.mark.usefixtures("warm_searches")

@@ -13,9 +13,9 @@ from pydantic import Field
 from renate_stages import files, typed, yaml_file
 from renate_stages.errors import ChangedInputsError, MalformedFileError, MissingFileError
 from renate_stages.params import Params
-from renate_stages.prepared import PreparedData
 from renate_stages.project import Project
-from renate_stages.state import State
+from renate_stages.state.prepared import PreparedData
+from renate_stages.state.state import State
 from renate_stages.typed import Content
 from renate_stages.user.config import UserConfig
 from renate_stages.user.declared_files import DeclaredFiles, hashes_of, values_of

@@ -17,9 +17,9 @@ from renate_stages.memory import ExampleStore, evolve, link_store
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.never_keep import check_never_keep, never_kept
 from renate_stages.params import RetentionParams
-from renate_stages.prepared import PreparedData
 from renate_stages.randomness import Generators
-from renate_stages.state import SPLITS, State
+from renate_stages.state.prepared import PreparedData
+from renate_stages.state.state import SPLITS, State
 
 NOTHING = np.empty(0, dtype=np.int64)
 

@@ -1,0 +1,25 @@
+"""What is on disk between stages: states, prepared data, and what a result depends on."""
+
+from renate_stages.state.state import (
+    LEARNER_FILES,
+    MANIFEST,
+    MODEL_FILES,
+    SPLITS,
+    TUNING_HISTORY,
+    Provenance,
+    State,
+    is_inside,
+    write_empty,
+)
+
+__all__ = [
+    "LEARNER_FILES",
+    "MANIFEST",
+    "MODEL_FILES",
+    "SPLITS",
+    "TUNING_HISTORY",
+    "Provenance",
+    "State",
+    "is_inside",
+    "write_empty",
+]
