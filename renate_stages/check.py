@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from renate_stages import exported_files
 from renate_stages.data import StoredDataset, ingest
+from renate_stages.export import carried_files
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -57,7 +57,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     """
     project = Project(root)
     params = Params.load(project.params)
-    exported_files.check_files(project, params)
+    carried_files.check_files(project, params)
     user = UserConfig.of(project, None)
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     params = params.fixed(space.middle())

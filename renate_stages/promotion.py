@@ -19,7 +19,7 @@ from renate_stages.errors import (
     RenateStagesError,
     UnknownUpdateError,
 )
-from renate_stages.exported import DESCRIPTION, Exported
+from renate_stages.export.exported import DESCRIPTION, Exported
 from renate_stages.gate.verdict import Verdict
 from renate_stages.lineage import ChampionPointer
 from renate_stages.lineage.records import TAG

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from renate_stages import exported_program, lineage, tracking
+from renate_stages import lineage, tracking
 from renate_stages.errors import OtherUpdateError, PublishError
 from renate_stages.evaluation.plots import read_curves
 from renate_stages.evaluation.update_metrics import read_update_metrics
+from renate_stages.export import program_files
 from renate_stages.params import Params
 from renate_stages.pictures import pictures_at_hand
 from renate_stages.project import Project
@@ -57,7 +58,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         say(OFF)
         return
     identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
-    program = exported_program.read_description(project.export)
+    program = program_files.read_description(project.export)
     model = params.tracking.registered_model
     with tracking.publication(project.root, identity, model, state.identity) as found:
         lacking = found.lacking
@@ -82,7 +83,7 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
                 found.point(CHALLENGER)
     say(f"run {identity.name}: " + ("published" if lacking else "is there already"))
     if version is None:
-        say(f"no model version: there is no export/{exported_program.PROGRAM} ({program.reason})")
+        say(f"no model version: there is no export/{program_files.PROGRAM} ({program.reason})")
     else:
         say(f"{model}, version {version}: " + ("published" if new else "is there already"))
 

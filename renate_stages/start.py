@@ -11,7 +11,7 @@ from renate_stages.errors import (
     NotExampleProjectError,
     ParentExistsError,
 )
-from renate_stages.exported import Exported
+from renate_stages.export.exported import Exported
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state import state

@@ -18,7 +18,7 @@ from renate_stages.errors import shortage
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.slices import slices_of
-from renate_stages.exported import Exported
+from renate_stages.export.exported import Exported
 from renate_stages.gate.figures import Measured
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import exported_files, exported_program, files, lineage, publishing, tracking
+from renate_stages import files, lineage, publishing, tracking
 from renate_stages.errors import shortage
 from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.evaluation.update_metrics import read_update_metrics
-from renate_stages.exported import Exported, is_same
+from renate_stages.export import carried_files, program_files
+from renate_stages.export.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
@@ -39,8 +40,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     stage = StageInputs.read(project, "export")
     lineage.check_inputs(project, "export")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
-    exported_program.check_onnx(params)
-    exported_files.check_files(project, params)
+    program_files.check_onnx(params)
+    carried_files.check_files(project, params)
     state = State.open(project.state)
     told = {  # of the stages before: what cannot be read is refused before anything is written
         "data": DataMetrics.read(project.data_metrics),
@@ -52,8 +53,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     )
     with tracking.reopened_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
         with heavy_imports():
-            from renate_stages.built_model import BuiltModel
-            from renate_stages.clean_build import clean_process
+            from renate_stages.export.built_model import BuiltModel
+            from renate_stages.export.clean_build import clean_process
             from renate_stages.models.stored import write_checkpoint, write_tensors
 
         with clean_process() as clean, files.whole_directory(project.export) as folder:
@@ -63,12 +64,12 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             expected = built.outputs()
             for name in MODEL_FILES:
                 files.link_or_copy(state.folder / name, folder / name)
-            write_checkpoint(state.folder, folder / exported_files.CHECKPOINT)
-            lacking = exported_program.write_program(folder, state, params, built)
-            carried = exported_files.carry_files(project, params, user, folder)
-            card = [model_card(state, params.evaluation), exported_program.card_section(folder)]
-            card = "\n".join(card) + exported_files.card_section(carried)
-            files.write_text(folder / exported_files.CARD, card)
+            write_checkpoint(state.folder, folder / carried_files.CHECKPOINT)
+            lacking = program_files.write_program(folder, state, params, built)
+            carried = carried_files.carry_files(project, params, user, folder)
+            card = [model_card(state, params.evaluation), program_files.card_section(folder)]
+            card = "\n".join(card) + carried_files.card_section(carried)
+            files.write_text(folder / carried_files.CARD, card)
             description(params, state).write(folder)
             with project.empty_scratch("built") as scratch:
                 write_tensors(scratch / "outputs.safetensors", expected)

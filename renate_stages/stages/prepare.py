@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import exported_files, files, lineage
+from renate_stages import files, lineage
 from renate_stages.errors import (
     AllForgottenError,
     DataModuleError,
@@ -18,6 +18,7 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
+from renate_stages.export import carried_files
 from renate_stages.imports import heavy_imports
 from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
@@ -80,7 +81,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     lineage.check_inputs(project, "prepare")
     params = Params.load(project.params)
     registry.check_installed(params.search_space.learners)
-    exported_files.check_files(project, params)  # now, not after hours of training
+    carried_files.check_files(project, params)  # now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     splits, user = Splits(), None
     if params.update.kind == "update":

@@ -22,7 +22,7 @@ def warm_exports(request, monkeypatch):
 
     def spawn(_, theirs, log):
         warm = request.getfixturevalue("warm_servers")
-        streams, main = (log.fileno(), log.fileno()), "renate_stages.clean_build:main"
+        streams, main = (log.fileno(), log.fileno()), "renate_stages.export.clean_build:main"
         process = warm.start(main, [], Path("/"), streams, theirs.fileno())
 
         def end() -> None:
@@ -31,7 +31,7 @@ def warm_exports(request, monkeypatch):
 
         return end
 
-    monkeypatch.setattr("renate_stages.clean_build._spawn", spawn)
+    monkeypatch.setattr("renate_stages.export.clean_build._spawn", spawn)
 
 
 @pytest.fixture
@@ -93,7 +93,9 @@ def new(tmp_path) -> ExampleStore:
 @pytest.fixture(scope="session")
 def warm_servers():
     """What the servers that trials are forked from import, imported once for many processes."""
-    warm = WarmProcesses("renate_stages.tuning.fork_server:import_all", "renate_stages.clean_build")
+    warm = WarmProcesses(
+        "renate_stages.tuning.fork_server:import_all", "renate_stages.export.clean_build"
+    )
     yield warm
     warm.close()
 

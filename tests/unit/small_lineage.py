@@ -7,7 +7,7 @@ from pathlib import Path
 from small_project import edit_params
 
 from renate_stages import lineage, yaml_file
-from renate_stages.exported import Exported
+from renate_stages.export.exported import Exported
 from renate_stages.project import Project
 
 # `train` and `export` in small: the update's seed is what the gate thinks of it.
@@ -40,7 +40,7 @@ if sys.argv[1] == "train":
 else:
     from renate_stages import files
     from renate_stages.evaluation.examined import Examined
-    from renate_stages.exported import Exported
+    from renate_stages.export.exported import Exported
     from renate_stages.gate.figures import Measured
     from renate_stages.params.rules import read_rules
     from renate_stages.gate.verdict import judge

@@ -11,8 +11,9 @@ import sys
 import pytest
 from small_project import edit_config, edit_params, snapshot
 
-from renate_stages import clean_build, errors, files, yaml_file
+from renate_stages import errors, files, yaml_file
 from renate_stages.check import check_user_config
+from renate_stages.export import clean_build
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
 BESIDE = "(Path(__file__).parent / 'scale.txt')"
@@ -172,7 +173,7 @@ PROCESSES = """
 import sys, torch
 from pathlib import Path
 from renate_stages import clean_build, params, project
-from renate_stages.built_model import BuiltModel
+from renate_stages.export.built_model import BuiltModel
 from renate_stages.state.inputs import read_tuned
 from renate_stages.models.stored import write_tensors
 from renate_stages.state import State

@@ -14,8 +14,8 @@ from torch import nn
 
 from renate_stages import errors
 from renate_stages.data import StoredDataset
+from renate_stages.export.program import UnexportableModelError, name_of, trace
 from renate_stages.models import MLP, RenateModule
-from renate_stages.models.program import UnexportableModelError, name_of, trace
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
@@ -177,7 +177,7 @@ def test_an_update_whose_model_cannot_be_exported_happened_all_the_same(project)
 
 
 def test_onnx_without_its_packages_is_refused_before_any_work(project, monkeypatch):
-    monkeypatch.setattr("renate_stages.exported_program.find_spec", lambda name: None)
+    monkeypatch.setattr("renate_stages.export.program_files.find_spec", lambda name: None)
     for stage in STAGES[:-1]:
         stage.run(project, lambda message: None)
     edit_params(project, export__onnx=True)

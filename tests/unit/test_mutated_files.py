@@ -21,8 +21,8 @@ from renate_stages.errors import RenateStagesError
 from renate_stages.evaluation import change, history, plots, report, update_pictures
 from renate_stages.evaluation.shift_picture import COLUMNS as SHIFT_COLUMNS
 from renate_stages.evaluation.update_metrics import read_update_metrics
-from renate_stages.exported import Exported
-from renate_stages.exported_program import read_description
+from renate_stages.export.exported import Exported
+from renate_stages.export.program_files import read_description
 from renate_stages.gate.verdict import Verdict, section
 from renate_stages.lineage import settings
 from renate_stages.lineage.transaction import read_intent

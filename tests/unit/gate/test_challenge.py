@@ -11,7 +11,7 @@ import torch
 from small_project import edit_config, edit_params, snapshot
 from torch import nn
 
-from renate_stages.exported import Exported
+from renate_stages.export.exported import Exported
 from renate_stages.gate.challenge import _Widened
 from renate_stages.gate.verdict import Verdict
 from renate_stages.models.module import RenateWrapper

@@ -10,7 +10,7 @@ from small_lineage import BAD, GOOD, run_update
 from small_project import edit_params
 
 from renate_stages import cli, errors, lineage, promotion, publishing
-from renate_stages.exported import Exported
+from renate_stages.export.exported import Exported
 from renate_stages.lineage import ChampionPointer
 from renate_stages.project import Project
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from renate_stages.export.onnx_program import onnx_name, write_onnx
+from renate_stages.export.program import Program, UnexportableModelError, trace
 from renate_stages.models import MLP, RenateModule, ResNet18, SmallCNN
-from renate_stages.models.onnx_program import onnx_name, write_onnx
-from renate_stages.models.program import Program, UnexportableModelError, trace
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -162,7 +162,7 @@ def test_the_converter_says_nothing_of_its_own(tmp_path, capfd):
 
 
 def test_a_file_that_gives_other_outputs_is_refused_and_removed(tmp_path, monkeypatch):
-    from renate_stages.models import onnx_program
+    from renate_stages.export import onnx_program
 
     images = torch.rand(3, 8, 8)
     program, run = trace(MLP(64, 10), images, None), onnx_program._run

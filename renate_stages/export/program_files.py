@@ -23,8 +23,8 @@ from renate_stages.state import State
 from renate_stages.typed import Content, Count
 
 if TYPE_CHECKING:
-    from renate_stages.built_model import BuiltModel
-    from renate_stages.models.program import Program
+    from renate_stages.export.built_model import BuiltModel
+    from renate_stages.export.program import Program
 
 PROGRAM = "model.pt2"
 DESCRIPTION = "program.json"
@@ -78,7 +78,7 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
         params: Without spaces, as `Params.fixed` returns them.
         built: The model, and examples that say what its inputs look like.
     """
-    from renate_stages.models.program import UnexportableModelError, name_of, trace
+    from renate_stages.export.program import UnexportableModelError, name_of, trace
 
     task_id = params.update.task_id
     described: dict[str, Any] = {
@@ -114,8 +114,8 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
 
 def _write_onnx(program: Program, batch: Any, path: Path) -> str | None:
     """Write the file; return in one line why it could not be, or None."""
-    from renate_stages.models.onnx_program import write_onnx
-    from renate_stages.models.program import UnexportableModelError
+    from renate_stages.export.onnx_program import write_onnx
+    from renate_stages.export.program import UnexportableModelError
 
     try:
         write_onnx(program, batch, path)
@@ -161,7 +161,7 @@ def card_section(folder: Path) -> str:
 
 def _onnx_lines(described: dict[str, Any]) -> list[str]:
     """Say how the ONNX file is run, or why there is none; nothing where none was asked for."""
-    from renate_stages.models.onnx_program import onnx_name
+    from renate_stages.export.onnx_program import onnx_name
 
     if "onnx" not in described:
         return []

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from renate_stages import files
 from renate_stages.errors import shortage
-from renate_stages.models.program import CLOSE, Program, UnexportableModelError
+from renate_stages.export.program import CLOSE, Program, UnexportableModelError
 
 
 def write_onnx(program: Program, batch: Any, path: Path) -> None:

@@ -3,7 +3,7 @@
 The process is forked before the user's code is loaded, from one that has imported torch, so it costs
 no imports. Where this process runs threads, which a fork would lose, it is a new interpreter:
 
-    python -P -m renate_stages.clean_build SOCKET
+    python -P -m renate_stages.export.clean_build SOCKET
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renate_stages.built_model import BuiltModel
 from renate_stages.errors import ForeignFileError, UnbuildableExportError
 from renate_stages.errors.user_files import EXPORTABLE
-from renate_stages.exported import Exported
+from renate_stages.export.built_model import BuiltModel
+from renate_stages.export.exported import Exported
 from renate_stages.models.stored import read_tensors
 from renate_stages.params import Params
 from renate_stages.parent_process import end_with_parent
@@ -135,7 +135,7 @@ def _fork(ours: socket.socket, theirs: socket.socket, log: Any) -> Callable[[], 
 
 
 def _spawn(_: socket.socket, theirs: socket.socket, log: Any) -> Callable[[], object]:
-    command = [sys.executable, "-P", "-m", "renate_stages.clean_build", str(theirs.fileno())]
+    command = [sys.executable, "-P", "-m", "renate_stages.export.clean_build", str(theirs.fileno())]
     process = subprocess.Popen(
         command,
         pass_fds=[theirs.fileno()],

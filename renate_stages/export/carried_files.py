@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from renate_stages import exported, exported_program, files
+from renate_stages import files
 from renate_stages.errors import ChangedInputsError, ExportFileError, UndeclaredUserFileError
+from renate_stages.export import exported, program_files
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state import MODEL_FILES
@@ -21,8 +22,8 @@ from renate_stages.user.modules import project_modules
 
 CHECKPOINT, CARD = "model.ckpt", "MODEL_CARD.md"
 OURS = {
-    *(*MODEL_FILES, CHECKPOINT, CARD, exported.DESCRIPTION, exported_program.PROGRAM),
-    *(exported_program.DESCRIPTION, exported_program.LABELS, exported_program.ONNX),
+    *(*MODEL_FILES, CHECKPOINT, CARD, exported.DESCRIPTION, program_files.PROGRAM),
+    *(program_files.DESCRIPTION, program_files.LABELS, program_files.ONNX),
 }
 BUILDING = {IMPORT, "model_fn", "test_transform", "test_target_transform", ""}  # "": when called
 
