@@ -19,10 +19,10 @@ def main() -> None:
     values = vars(parser.parse_args())
     del values["st_checkpoint_dir"]
 
-    from renate_stages.callbacks import Follower, validation_metrics
     from renate_stages.project import Project
+    from renate_stages.training.callbacks import Follower, validation_metrics
+    from renate_stages.training.updater import ModelUpdater
     from renate_stages.tuning.trial import TrialInputs
-    from renate_stages.updater import ModelUpdater
     from renate_stages.user.config import UserConfig
 
     class Reporting(Follower):

@@ -43,7 +43,7 @@ from renate_stages.models import ResNet18
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
-from renate_stages.updater import ModelUpdater
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
 RATE = 0.03

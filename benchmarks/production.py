@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from renate_stages import files
-from renate_stages.measured_update import MeasuredUpdate
 from renate_stages.models import MLP, RenateModule
 from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.stored import build_model
@@ -22,6 +21,7 @@ from renate_stages.params import Params
 from renate_stages.stages import prepare
 from renate_stages.state import State, prepared, state
 from renate_stages.state.prepared import PreparedData
+from renate_stages.training.measured_update import MeasuredUpdate
 from renate_stages.user.config import UserConfig
 
 TASK = "default_task"

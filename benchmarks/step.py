@@ -41,7 +41,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
-from renate_stages.updater import ModelUpdater
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
 MEMORY = 5000

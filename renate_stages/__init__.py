@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "ExampleStore": "renate_stages.memory",
     "Learner": "renate_stages.learners.base",
-    "ModelUpdater": "renate_stages.updater",
+    "ModelUpdater": "renate_stages.training.updater",
     "RenateDataModule": "renate_stages.data",
     "RenateModule": "renate_stages.models",
     "State": "renate_stages.state",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from renate_stages.memory import ExampleStore as ExampleStore
     from renate_stages.models import RenateModule as RenateModule
     from renate_stages.state import State as State
-    from renate_stages.updater import ModelUpdater as ModelUpdater
+    from renate_stages.training.updater import ModelUpdater as ModelUpdater
 
 
 def __getattr__(name: str) -> Any:

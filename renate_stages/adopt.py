@@ -21,7 +21,7 @@ from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.stages import prepare
 from renate_stages.state import Provenance, state
-from renate_stages.updater import ModelUpdater, write_learner
+from renate_stages.training.updater import ModelUpdater, write_learner
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 

@@ -17,7 +17,7 @@ from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.stages import prepare
-from renate_stages.updater import ModelUpdater
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 

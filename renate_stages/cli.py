@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote, files, launch
+from renate_stages import cli_remote, files
 from renate_stages.errors import (
     FullDiskError,
     MissingFileError,
@@ -27,6 +27,7 @@ from renate_stages.errors import (
     user_code,
 )
 from renate_stages.project import Project
+from renate_stages.training import launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

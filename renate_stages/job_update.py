@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, launch, yaml_file
+from renate_stages import files, yaml_file
 from renate_stages.errors import SharedTrainingError
 from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
@@ -17,6 +17,7 @@ from renate_stages.project import Project
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import update_inputs
 from renate_stages.state.prepared import PreparedData
+from renate_stages.training import launch
 from renate_stages.user.config import UserConfig
 
 
@@ -54,9 +55,9 @@ def run_here(
 ) -> dict[str, Any]:
     """Do what `run` does in this process, which may be one of several."""
     with heavy_imports():
-        from renate_stages.measured_update import MeasuredUpdate
         from renate_stages.ranks import joined
-        from renate_stages.resume import Resume
+        from renate_stages.training.measured_update import MeasuredUpdate
+        from renate_stages.training.resume import Resume
 
     parent = State.open(project.parent)
     data = PreparedData.open(project.prepared)

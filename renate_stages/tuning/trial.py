@@ -18,7 +18,6 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from renate_stages.callbacks import Follower, is_last_epoch, validation_metrics
 from renate_stages.data import StoredDataset
 from renate_stages.errors import NotFiniteError, RenateStagesError
 from renate_stages.learners.base import Learner
@@ -26,15 +25,16 @@ from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.resume import Resume, generators, restore_generators
 from renate_stages.state import State
 from renate_stages.state.inputs import update_inputs
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Keeping, Kept
+from renate_stages.training.callbacks import Follower, is_last_epoch, validation_metrics
+from renate_stages.training.resume import Resume, generators, restore_generators
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.tuning.channel import TrialChannel
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.search_files import PARAMETERS, digest_of
-from renate_stages.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
 

@@ -14,7 +14,7 @@ from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
-from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
+from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user.config import UserConfig
 
 RATE = 0.1

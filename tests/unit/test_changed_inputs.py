@@ -9,9 +9,9 @@ import pytest
 from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors, files, yaml_file
-from renate_stages.measured_update import MeasuredUpdate
-from renate_stages.resume import SECONDS_VARIABLE
 from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.training.measured_update import MeasuredUpdate
+from renate_stages.training.resume import SECONDS_VARIABLE
 from renate_stages.user.config import UserConfig
 
 LOSSES = """import torch

@@ -25,7 +25,7 @@ from renate_stages.memory import Ragged, StoreWriter, evolve
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.state import Provenance, State, state
-from renate_stages.updater import write_learner
+from renate_stages.training.updater import write_learner
 
 
 class Attack:

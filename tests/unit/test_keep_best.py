@@ -7,7 +7,7 @@ import torch
 from small_updates import updater, weights
 
 from renate_stages.errors import InvalidParamsError
-from renate_stages.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 
 DIVERGING = {"learning_rate": 3.0, "batch_size": 8}
 

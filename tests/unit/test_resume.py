@@ -10,8 +10,8 @@ import torch
 from small_updates import VALUES, updater, weights
 
 from renate_stages import files
-from renate_stages.resume import SECONDS_VARIABLE, Resume, generators, restore_generators
 from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.training.resume import SECONDS_VARIABLE, Resume, generators, restore_generators
 
 EPOCHS = 6
 
@@ -151,7 +151,7 @@ def test_the_train_stage_goes_on_and_clears_up(project, monkeypatch):
     metrics = project.update_metrics.read_bytes()
     assert not project.checkpoints.exists()
 
-    from renate_stages.measured_update import MeasuredUpdate
+    from renate_stages.training.measured_update import MeasuredUpdate
 
     whole = MeasuredUpdate.write_state
 

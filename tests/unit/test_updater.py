@@ -17,7 +17,7 @@ from torch import nn
 from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.memory import ExampleStore, StoreWriter
-from renate_stages.updater import ModelUpdater
+from renate_stages.training.updater import ModelUpdater
 
 
 def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epochs: int):

@@ -31,7 +31,7 @@ from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.avalanche.building import load
 from renate_stages.learners.avalanche.naming import named
 from renate_stages.models import MLP
-from renate_stages.resume import Resume
+from renate_stages.training.resume import Resume
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ALL = sorted(set(STRATEGIES) - {"Naive"})

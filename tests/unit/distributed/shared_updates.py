@@ -27,9 +27,9 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.components import distance_to_kept
 from renate_stages.models import MLP, RenateModule
 from renate_stages.ranks import joined, of_all, ranks
-from renate_stages.resume import SECONDS_VARIABLE, Resume
 from renate_stages.state import Provenance, State, state
-from renate_stages.updater import ModelUpdater, UpdatedModel
+from renate_stages.training.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.updater import ModelUpdater, UpdatedModel
 
 ROWS = 33  # in batches of 8, the last of 1: a process has no share of it
 Found = dict[str, Any]

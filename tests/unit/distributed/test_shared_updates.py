@@ -14,7 +14,7 @@ from shared_updates import ROWS, RUNS
 LAUNCH = """
 import sys
 from pathlib import Path
-from renate_stages.launch import start
+from renate_stages.training.launch import start
 sys.exit(start(sys.argv[2:], 2, Path(sys.argv[1])))
 """
 SOLVED = ("NCM", "SLDA", "RanPAC")  # in one pass, without steps

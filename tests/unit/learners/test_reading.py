@@ -11,12 +11,12 @@ import torch
 from small_updates import VALUES, state_of, updater, weights, write_examples
 from torch.utils._pytree import tree_map
 
-from renate_stages.callbacks import Follower
 from renate_stages.data import Batched
 from renate_stages.errors import InvalidParamsError, NotBatchedError
 from renate_stages.learners.base import Learner
 from renate_stages.params import Params
-from renate_stages.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.callbacks import Follower
+from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 
 CASES = {
     "FineTuning": ("FineTuning", {}),

@@ -13,7 +13,7 @@ from renate_stages.learners import registry
 from renate_stages.learners.ewc import EWC
 from renate_stages.models import MLP
 from renate_stages.models.stored import read_tensors
-from renate_stages.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 
 NAMES = ["LwF", "EWC", "WiSE-FT"]
 OWN = {"ewc_weight": 5.0, "num_coefficients": 5}
@@ -161,7 +161,7 @@ def test_a_penalty_that_explodes_ends_the_update_with_what_to_lower(after, secon
 @pytest.mark.parametrize("metric", [{"metric": "accuracy"}, {"metric": "loss", "mode": "min"}])
 def test_the_interpolation_is_the_best_on_all_validation_data(after, new, second, metric):
     from renate_stages.params import Params
-    from renate_stages.updater import ModelUpdater
+    from renate_stages.training.updater import ModelUpdater
 
     _, parent = after("WiSE-FT")
     made = updater("WiSE-FT", EACH, number=2, max_epochs=6)

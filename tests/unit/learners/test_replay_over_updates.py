@@ -10,7 +10,7 @@ from small_updates import VALUES, Interrupt, in_memory, state_of, updater, weigh
 from renate_stages.learners import registry
 from renate_stages.memory.spec import METADATA
 from renate_stages.models import MLP
-from renate_stages.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 
 CASES = {
     "ER": ("ER", {}),

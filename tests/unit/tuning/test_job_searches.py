@@ -10,9 +10,10 @@ import pytest
 from small_project import REPOSITORY
 from syne_tune.config_space import choice, loguniform
 
-from renate_stages import errors, measured_update, run_training_job
+from renate_stages import errors, run_training_job
 from renate_stages.data import write_digits
 from renate_stages.project import Project
+from renate_stages.training import measured_update
 
 pytestmark = pytest.mark.usefixtures("warm_searches")
 SPACE = {

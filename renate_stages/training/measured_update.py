@@ -15,7 +15,6 @@ from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
-from renate_stages.launch import check_processes
 from renate_stages.memory import evolve
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.models import RenateModule
@@ -23,11 +22,12 @@ from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.ranks import ranks
-from renate_stages.resume import Resume
 from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Keeping, Kept
-from renate_stages.updater import ModelUpdater, UpdatedModel, write_learner
+from renate_stages.training.launch import check_processes
+from renate_stages.training.resume import Resume
+from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user.config import UserConfig
 
 NOTHING_FORGOTTEN = ForgetList()

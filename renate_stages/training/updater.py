@@ -14,15 +14,6 @@ from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
 from renate_stages import files
-from renate_stages.callbacks import (
-    CostRecorder,
-    CurveRecorder,
-    Curves,
-    EndOnSignal,
-    Follower,
-    KeepBest,
-    StopAfter,
-)
 from renate_stages.data import StoredDataset
 from renate_stages.data.resident import check_transforms
 from renate_stages.errors import (
@@ -32,7 +23,6 @@ from renate_stages.errors import (
 )
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
-from renate_stages.launch import check_processes
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import Learner, hyperparameters_of
@@ -45,9 +35,19 @@ from renate_stages.models.stored import build_model, read_tensors, write_tensors
 from renate_stages.params import Params, TrainerParams
 from renate_stages.randomness import Generators
 from renate_stages.ranks import ranks, take_from_the_first
-from renate_stages.resume import CheckpointWriter, Resume
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
-from renate_stages.trainer import make_trainer, quiet
+from renate_stages.training.callbacks import (
+    CostRecorder,
+    CurveRecorder,
+    Curves,
+    EndOnSignal,
+    Follower,
+    KeepBest,
+    StopAfter,
+)
+from renate_stages.training.launch import check_processes
+from renate_stages.training.resume import CheckpointWriter, Resume
+from renate_stages.training.trainer import make_trainer, quiet
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
