@@ -25,9 +25,9 @@ import numpy as np
 from report import Report
 from s3_server import BUCKET, Server
 
-from renate_stages.remote import Storage
-from renate_stages.remote.states import send_state
 from renate_stages.state import Provenance, state
+from renate_stages.storage import Storage
+from renate_stages.storage.states import send_state
 
 LATENCY = 0.02  # seconds
 SHARDS, NEW = 200, 20

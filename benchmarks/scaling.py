@@ -145,8 +145,8 @@ def measure_size(report: Any, server: Server, folder: Path, size: int) -> Spent:
     """Run two updates of a project, and compare each with the formulas."""
     from renate_stages import yaml_file
     from renate_stages.project import Project
-    from renate_stages.remote import Storage
-    from renate_stages.remote.objects import ObjectStore
+    from renate_stages.storage import Storage
+    from renate_stages.storage.objects import ObjectStore
 
     root, spent, rows = folder / "bench", Spent(), size * MB // ROW_BYTES
     answers = ["project_slug=bench", "starting_data=empty", "--no-input", "--output-dir"]

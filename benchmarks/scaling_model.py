@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from renate_stages.memory.writer import SHARD_BYTES
-from renate_stages.remote.checksums import PART
-from renate_stages.remote.objects import PREFIX_LENGTH
+from renate_stages.storage.checksums import PART
+from renate_stages.storage.objects import PREFIX_LENGTH
 
 TARGET, METADATA = 8, 16 + 4  # bytes of a row beside its inputs: a label; its id, its update
 FIELDS = 4  # files of a shard

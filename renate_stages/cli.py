@@ -401,7 +401,7 @@ def _erase(project: Project, shared: bool, yes: bool) -> None:
 
 def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
     """Yield lines on what would be removed, what it costs, and what is not reached."""
-    from renate_stages.remote.progress import readable
+    from renate_stages.storage.progress import readable
 
     for share in erasure.shares:
         where = f"{share.storage.name} ({share.storage.location})"
@@ -472,8 +472,8 @@ def copy_state(
 ) -> None:
     """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
     from renate_stages.errors.redaction import shown
-    from renate_stages.remote import states
-    from renate_stages.remote.progress import readable
+    from renate_stages.storage import states
+    from renate_stages.storage.progress import readable
 
     moved, place = states.copy_state(source, target), shown(target)
     if not moved.files:

@@ -16,10 +16,10 @@ from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.remote import training_job
 from renate_stages.remote.locations import InputState, OutputState, bring
-from renate_stages.remote.states import local_path
-from renate_stages.remote.storage import Traffic
 from renate_stages.stages import prepare
 from renate_stages.state import State, prepared
+from renate_stages.storage.states import local_path
+from renate_stages.storage.storage import Traffic
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
 from renate_stages.workplace import lay_out, workplace

@@ -18,7 +18,7 @@ from renate_stages.remote import elsewhere, package
 from renate_stages.remote.following import follow
 from renate_stages.remote.job import Job, requirements_of
 from renate_stages.remote.results import failure
-from renate_stages.remote.storage import Storage
+from renate_stages.storage.storage import Storage
 
 PROBE = "check"
 

@@ -32,9 +32,9 @@ from renate_stages.remote.backend import Backend
 from renate_stages.remote.following import follow
 from renate_stages.remote.job import FAILURE, OBJECTS, OUTPUTS, Job
 from renate_stages.remote.messages import EXPERIMENT, Failure
-from renate_stages.remote.objects import ObjectStore, name_of
 from renate_stages.remote.results import failure, fetch, read
-from renate_stages.remote.storage import Storage
+from renate_stages.storage.objects import ObjectStore, name_of
+from renate_stages.storage.storage import Storage
 
 T = TypeVar("T")
 

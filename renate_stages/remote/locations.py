@@ -12,8 +12,9 @@ from pathlib import Path
 
 from renate_stages import files
 from renate_stages.errors import RenateStagesError, StateExistsError, StateNotSentError
-from renate_stages.remote.data import bring_data
-from renate_stages.remote.states import (
+from renate_stages.state import MANIFEST, State, state
+from renate_stages.storage.data import bring_data
+from renate_stages.storage.states import (
     UNSENT,
     KeptStates,
     is_url,
@@ -22,8 +23,7 @@ from renate_stages.remote.states import (
     refuse_taken,
     send_state,
 )
-from renate_stages.remote.storage import Storage, Traffic
-from renate_stages.state import MANIFEST, State, state
+from renate_stages.storage.storage import Storage, Traffic
 
 
 @dataclass(frozen=True)

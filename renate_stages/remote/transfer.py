@@ -7,9 +7,9 @@ from pathlib import Path
 from renate_stages import files
 from renate_stages.errors import DamagedTransferError, MissingFileError
 from renate_stages.files import Entry
-from renate_stages.remote import checksums, services
-from renate_stages.remote.checksums import Content
-from renate_stages.remote.retries import attempt
+from renate_stages.storage import checksums, services
+from renate_stages.storage.checksums import Content
+from renate_stages.storage.retries import attempt
 
 
 def send(service: services.Service, path: str, url: str, content: Content) -> None:

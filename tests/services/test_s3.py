@@ -16,9 +16,9 @@ from sandbox import REPOSITORY, Sandbox, generate
 
 from renate_stages import errors, files, run_training_job
 from renate_stages.data import write_digits
-from renate_stages.remote import Storage, checksums, retries
-from renate_stages.remote.states import copy_state
 from renate_stages.state import MANIFEST, state
+from renate_stages.storage import Storage, checksums, retries
+from renate_stages.storage.states import copy_state
 
 VALUES = {"learning_rate": 0.05, "memory_size": 300}
 

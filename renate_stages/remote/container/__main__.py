@@ -35,8 +35,8 @@ from renate_stages.remote.messages import (
     parse,
     recording_in,
 )
-from renate_stages.remote.objects import ObjectStore, damaged, name_of
-from renate_stages.remote.storage import Storage
+from renate_stages.storage.objects import ObjectStore, damaged, name_of
+from renate_stages.storage.storage import Storage
 
 SHOWN = 15  # damaged objects that are named
 REASON_LENGTH = 1000  # characters of a failure that SageMaker shows; it cuts at 1024

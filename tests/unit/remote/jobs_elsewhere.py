@@ -14,7 +14,7 @@ from renate_stages.remote.backend import JobState
 from renate_stages.remote.container.start import BEGIN
 from renate_stages.remote.job import FAILURE, OUTPUTS
 from renate_stages.remote.messages import recording_in
-from renate_stages.remote.objects import name_of
+from renate_stages.storage.objects import name_of
 
 MADE = {
     "metrics/update.json": b"{}",

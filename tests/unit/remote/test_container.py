@@ -13,7 +13,7 @@ from renate_stages import files
 from renate_stages.remote.container import __main__ as container
 from renate_stages.remote.container import start
 from renate_stages.remote.messages import JobDescription, recording_in
-from renate_stages.remote.objects import name_of
+from renate_stages.storage.objects import name_of
 
 WRITES = "import pathlib, sys; p = pathlib.Path('state'); p.mkdir(); (p / 'state.json').write_text"
 STAGE = f"{WRITES}(open('params.yaml').read()); print('done')"

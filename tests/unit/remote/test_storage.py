@@ -14,9 +14,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from renate_stages import errors, files
-from renate_stages.remote import Storage, Traffic, checksums, retries, services
-from renate_stages.remote import progress as progress_module
-from renate_stages.remote.progress import Progress, readable
+from renate_stages.storage import Storage, Traffic, checksums, retries, services
+from renate_stages.storage import progress as progress_module
+from renate_stages.storage.progress import Progress, readable
 
 
 @pytest.fixture(autouse=True)

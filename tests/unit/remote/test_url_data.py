@@ -6,8 +6,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from renate_stages import errors
-from renate_stages.remote import Storage, Traffic, retries
-from renate_stages.remote.data import bring_data
+from renate_stages.storage import Storage, Traffic, retries
+from renate_stages.storage.data import bring_data
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from renate_stages import errors, run_training_job
 from renate_stages.data import write_digits
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.remote import Storage, Traffic, retries
-from renate_stages.remote.states import copy_state
 from renate_stages.state import state
+from renate_stages.storage import Storage, Traffic, retries
+from renate_stages.storage.states import copy_state
 from renate_stages.workplace import lay_out
 
 VALUES = {"learning_rate": 0.05, "memory_size": 300}

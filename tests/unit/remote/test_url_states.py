@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from renate_stages import errors
 from renate_stages.cli import app
-from renate_stages.remote import Storage, Traffic, retries
-from renate_stages.remote import states as module
-from renate_stages.remote.states import KeptStates, copy_state, read_manifest, send_state
 from renate_stages.state import MANIFEST, Provenance, State, state
+from renate_stages.storage import Storage, Traffic, retries
+from renate_stages.storage import states as module
+from renate_stages.storage.states import KeptStates, copy_state, read_manifest, send_state
 
 
 @pytest.fixture(autouse=True)

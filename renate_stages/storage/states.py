@@ -30,8 +30,8 @@ from renate_stages.errors import (
     StateExistsError,
 )
 from renate_stages.files import Entry
-from renate_stages.remote.storage import Storage, Traffic
 from renate_stages.state import MANIFEST, state
+from renate_stages.storage.storage import Storage, Traffic
 
 UNSENT = "unsent"  # folder of the working directory with states that are still to be sent
 NAME = "[0-9a-f]" * 16  # of a kept state: the first digits of its identity

@@ -12,8 +12,8 @@ from typing import Any
 
 from renate_stages.errors import InvalidUrlError, MissingExtraError
 from renate_stages.files import sha256
-from renate_stages.remote import checksums
-from renate_stages.remote.checksums import Content
+from renate_stages.storage import checksums
+from renate_stages.storage.checksums import Content
 
 _CURE = "write s3://bucket/folder, a URL of another protocol that fsspec knows, or a local path"
 _S3 = ("s3", "s3a")

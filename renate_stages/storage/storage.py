@@ -18,10 +18,11 @@ from renate_stages.errors import (
     RemoteRefusedError,
 )
 from renate_stages.files import Entry
-from renate_stages.remote import services, transfer
+from renate_stages.remote import transfer
 from renate_stages.remote.parallel import in_parallel
-from renate_stages.remote.progress import Progress
-from renate_stages.remote.retries import attempt
+from renate_stages.storage import services
+from renate_stages.storage.progress import Progress
+from renate_stages.storage.retries import attempt
 
 READ_BYTES = 256 * 2**20
 """The largest file that is read into memory. A `state.json` of a million files has 150 MB."""

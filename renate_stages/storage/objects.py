@@ -18,7 +18,7 @@ from renate_stages.remote.parallel import in_parallel
 
 if TYPE_CHECKING:
     from renate_stages.files import Entry
-    from renate_stages.remote.storage import Storage, Traffic
+    from renate_stages.storage.storage import Storage, Traffic
 
 PREFIX_LENGTH = 2  # hexadecimal digits: 256 folders
 

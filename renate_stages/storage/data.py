@@ -12,8 +12,8 @@ from typing import Any
 
 from renate_stages import files
 from renate_stages.errors import InvalidUrlError, MalformedFileError, MissingFileError
-from renate_stages.remote.storage import Storage, Traffic
 from renate_stages.state import is_inside
+from renate_stages.storage.storage import Storage, Traffic
 
 
 def bring_data(source: Storage, working_directory: Path) -> tuple[Path, Traffic]:

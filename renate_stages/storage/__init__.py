@@ -1,0 +1,5 @@
+"""Files and states at URLs."""
+
+from renate_stages.storage.storage import Storage, Traffic
+
+__all__ = ["Storage", "Traffic"]
