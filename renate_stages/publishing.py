@@ -20,9 +20,9 @@ from renate_stages.export import program_files
 from renate_stages.params import Params
 from renate_stages.pictures import pictures_at_hand
 from renate_stages.project import Project
-from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import State
 from renate_stages.state.inputs import read_tuned
+from renate_stages.tracking.update_run import logged_parameters, run_identity
 
 CHALLENGER = "challenger"
 OFF = "tracking.enabled in params.yaml is false: nothing is changed in MLflow"

@@ -29,12 +29,12 @@ from renate_stages.remote.messages import (
     parse,
     recording_in,
 )
-from renate_stages.run_identity import run_identity, search_identity
 from renate_stages.state import MANIFEST, State
 from renate_stages.state.inputs import inputs_key, read_tuned
 from renate_stages.state.prepared import PreparedData
 from renate_stages.storage.objects import ObjectStore
 from renate_stages.storage.storage import Storage
+from renate_stages.tracking.update_run import run_identity, search_identity
 
 SHOWN = 15  # last lines of a failed stage that the error repeats
 

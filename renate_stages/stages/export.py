@@ -20,10 +20,10 @@ from renate_stages.params import Params
 from renate_stages.pictures import draw_pictures, links
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.run_identity import run_identity
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.state.inputs import StageInputs, read_tuned
+from renate_stages.tracking.update_run import run_identity
 from renate_stages.tuning.outcome import SEARCH, Search
 from renate_stages.user.config import UserConfig
 

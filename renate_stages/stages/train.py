@@ -11,10 +11,10 @@ from renate_stages.imports import heavy_imports
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.run_identity import logged_parameters, run_identity
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.state.prepared import PreparedData
+from renate_stages.tracking.update_run import logged_parameters, run_identity
 from renate_stages.training import launch
 from renate_stages.tuning.search_plots import Searched, write_search_plots
 from renate_stages.user.config import UserConfig

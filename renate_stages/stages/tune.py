@@ -13,9 +13,9 @@ from renate_stages import files, lineage, tracking
 from renate_stages.errors import ChangedInputsError
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.run_identity import logged_parameters, search_identity
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.state.inputs import StageInputs, write_tuned
+from renate_stages.tracking.update_run import logged_parameters, search_identity
 from renate_stages.tuning.outcome import summary, unrepeatable, write_search, write_unsearched
 from renate_stages.tuning.trial_log import TrialLog
 

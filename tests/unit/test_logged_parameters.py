@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from renate_stages.params import Params, TuningParams
-from renate_stages.run_identity import logged_parameters
+from renate_stages.tracking.update_run import logged_parameters
 
 SECRET = "S3CRET"
 FREE = {"learner", "hyperparameters", "evaluation.reference"}
