@@ -14,12 +14,12 @@ from typing import Any
 
 from renate_stages import lineage, tracking
 from renate_stages.errors import OtherUpdateError, PublishError
-from renate_stages.evaluation.plots import read_curves
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export import program_files
 from renate_stages.params import Params
-from renate_stages.pictures import pictures_at_hand
 from renate_stages.project import Project
+from renate_stages.reporting.pictures import pictures_at_hand
+from renate_stages.reporting.plots import read_curves
 from renate_stages.state import State
 from renate_stages.state.inputs import read_tuned
 from renate_stages.tracking.update_run import logged_parameters, run_identity

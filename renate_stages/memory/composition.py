@@ -83,7 +83,7 @@ def draw(parts: list[Part], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from renate_stages.evaluation.plots import COLOURS, DPI
+    from renate_stages.reporting.plots import COLOURS, DPI
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from renate_stages import files, yaml_file
-from renate_stages.evaluation.plots import read_curves
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import elsewhere
+from renate_stages.reporting.plots import read_curves
 from renate_stages.stages import tune
 from renate_stages.state.inputs import read_tuned
 from renate_stages.tuning.outcome import SEARCH, Search

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from renate_stages import files, lineage, publishing, tracking
 from renate_stages.errors import shortage
-from renate_stages.evaluation.report import Findings, model_card, update_report
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export import carried_files, program_files
 from renate_stages.export.exported import Exported, is_same
@@ -17,9 +16,10 @@ from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
-from renate_stages.pictures import draw_pictures, links
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.reporting.pictures import draw_pictures, links
+from renate_stages.reporting.report import Findings, model_card, update_report
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.state.inputs import StageInputs, read_tuned

@@ -11,12 +11,12 @@ from renate_stages.imports import heavy_imports
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.project import Project
+from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.state.prepared import PreparedData
 from renate_stages.tracking.update_run import logged_parameters, run_identity
 from renate_stages.training import launch
-from renate_stages.tuning.search_plots import Searched, write_search_plots
 from renate_stages.user.config import UserConfig
 
 
@@ -43,10 +43,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with heavy_imports():
             user = UserConfig.of(project, "train")
             stage.check(user)
-            from renate_stages.evaluation.plots import write_plot_data
-            from renate_stages.evaluation.update_plots import write_update_plots
             from renate_stages.memory.composition import composition
             from renate_stages.ranks import joined
+            from renate_stages.reporting.plots import write_plot_data
+            from renate_stages.reporting.update_plots import write_update_plots
             from renate_stages.training.cost import cost_of
             from renate_stages.training.measured_update import (
                 MeasuredUpdate,  # torch, Lightning: only here

@@ -18,8 +18,7 @@ from small_project import REPOSITORY
 
 from renate_stages import files, lineage, typed, yaml_file
 from renate_stages.errors import RenateStagesError
-from renate_stages.evaluation import change, history, plots, report, update_pictures
-from renate_stages.evaluation.shift_picture import COLUMNS as SHIFT_COLUMNS
+from renate_stages.evaluation import history
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export.exported import Exported
 from renate_stages.export.program_files import read_description
@@ -29,12 +28,14 @@ from renate_stages.lineage.transaction import read_intent
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import EvaluationParams, Params
 from renate_stages.project import Project
+from renate_stages.reporting import change, plots, report, update_pictures
+from renate_stages.reporting.search_plots import Searched, write_search_plots
+from renate_stages.reporting.shift_picture import COLUMNS as SHIFT_COLUMNS
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.shift.decision import decide
 from renate_stages.state.inputs import read_tuned
 from renate_stages.tuning.history import History
 from renate_stages.tuning.outcome import Search
-from renate_stages.tuning.search_plots import Searched, write_search_plots
 
 MD5 = "2d2e6987d167b463216ecd37c24b13db.dir"
 CHANGE = {"low": -0.1, "high": 0.1}

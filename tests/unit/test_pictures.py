@@ -9,11 +9,12 @@ from urllib.parse import unquote
 import pytest
 from small_project import edit_params, move_on
 
-from renate_stages import pictures, publishing
+from renate_stages import publishing
 from renate_stages.data import write_digits
 from renate_stages.evaluation import EvaluationHistory
-from renate_stages.evaluation.plots import draw
 from renate_stages.params import Params
+from renate_stages.reporting import pictures
+from renate_stages.reporting.plots import draw
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
@@ -119,7 +120,7 @@ def test_a_picture_that_cannot_be_drawn_is_no_reason_to_lose_the_update(two, mon
 
     verdict = two.verdict.read_bytes()
     shutil.rmtree(two.export)
-    monkeypatch.setattr("renate_stages.evaluation.update_pictures._classes", fails)
+    monkeypatch.setattr("renate_stages.reporting.update_pictures._classes", fails)
     export.run(two, quiet)
     warning = "warning: the pictures could not be drawn: ValueError: no such font\n"
     assert capsys.readouterr().err == warning

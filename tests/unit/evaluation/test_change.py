@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from renate_stages.evaluation import EvaluationHistory
-from renate_stages.evaluation.change import verdict
 from renate_stages.params import EvaluationParams
+from renate_stages.reporting.change import verdict
 
 
 def said(

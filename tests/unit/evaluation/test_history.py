@@ -193,7 +193,7 @@ def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_histories_and_plot_data_need_no_torch_and_no_matplotlib() -> None:
     code = (
-        "import sys, renate_stages.evaluation.history, renate_stages.evaluation.plots;"
+        "import sys, renate_stages.evaluation.history, renate_stages.reporting.plots;"
         "print([m for m in ('torch', 'matplotlib', 'pandas', 'lightning') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from renate_stages.evaluation import EvaluationHistory
-from renate_stages.evaluation.plots import draw, write_plot_data
+from renate_stages.reporting.plots import draw, write_plot_data
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

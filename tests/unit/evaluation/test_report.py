@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.evaluation.examined import Examined
-from renate_stages.evaluation.report import _holdout_table
 from renate_stages.gate.figures import Measured
+from renate_stages.reporting.report import _holdout_table
 
 NEW = {1: Examined(10, {"accuracy": 0.8}), 2: Examined(10, {"accuracy": 0.75})}
 CHAMPION = {1: Examined(10, {"accuracy": 0.9}), 2: Examined(10, {"accuracy": 0.25})}

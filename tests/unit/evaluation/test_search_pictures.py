@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import spearmanr
 
-from renate_stages.evaluation.search_pictures import draw_search, places, rank_correlation
+from renate_stages.reporting.search_pictures import draw_search, places, rank_correlation
 
 HEAD = "trial,status,epochs,value,learner,learning_rate,momentum,size\n"
 TRIALS = HEAD + "".join(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from renate_stages.evaluation.shift_picture import _places, draw_shift
+from renate_stages.reporting.shift_picture import _places, draw_shift
 from renate_stages.shift.data_metrics import ShiftFigures
 from renate_stages.shift.features import FeatureShift, write_features
 

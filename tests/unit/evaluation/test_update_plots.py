@@ -9,10 +9,10 @@ import numpy as np
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.evaluation.figures import Answers
-from renate_stages.evaluation.plots import write_plot_data
-from renate_stages.evaluation.update_pictures import draw_update
-from renate_stages.evaluation.update_plots import write_update_plots
 from renate_stages.memory.composition import Part
+from renate_stages.reporting.plots import write_plot_data
+from renate_stages.reporting.update_pictures import draw_update
+from renate_stages.reporting.update_plots import write_update_plots
 
 
 def answers_of(labels: list[int], predicted: list[int]) -> Answers:

@@ -8,9 +8,9 @@ import math
 import pytest
 
 from renate_stages.errors import UnmeasuredMetricError
+from renate_stages.reporting.search_plots import best_so_far
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.search import best_trial
-from renate_stages.tuning.search_plots import best_so_far
 from renate_stages.tuning.trial_folder import Report, TrialFolder
 from renate_stages.tuning.trial_view import TrialView
 from renate_stages.tuning.update_search import cuda_devices

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from renate_stages import typed
-from renate_stages.evaluation.plots import COLOURS, READABLE, new_figure, print_figure
+from renate_stages.reporting.plots import COLOURS, READABLE, new_figure, print_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

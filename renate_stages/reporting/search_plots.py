@@ -14,7 +14,7 @@ from typing import Any
 
 from renate_stages import files, typed
 from renate_stages.errors import MalformedFileError
-from renate_stages.evaluation.plots import csv_text
+from renate_stages.reporting.plots import csv_text
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.tuning.history import History, TrialRecord
 from renate_stages.tuning.objective import Objective

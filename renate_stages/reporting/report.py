@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from renate_stages.errors.redaction import hide_secrets
-from renate_stages.evaluation.change import verdict
 from renate_stages.gate.verdict import section
+from renate_stages.reporting.change import verdict
 from renate_stages.shift.data_metrics import DataMetrics
 
 if TYPE_CHECKING:

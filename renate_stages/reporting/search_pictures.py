@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from renate_stages import typed
-from renate_stages.evaluation.plots import COLOURS, new_figure, print_figure
+from renate_stages.reporting.plots import COLOURS, new_figure, print_figure
 
 BESIDE = ("trial", "status", "epochs", "value")  # columns that are no hyperparameters
 Rows = Sequence[Mapping[str, Any]]

@@ -43,12 +43,12 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
     Returns:
         The files written.
     """
-    from renate_stages.evaluation.plots import draw
-    from renate_stages.evaluation.search_pictures import draw_search
-    from renate_stages.evaluation.shift_picture import draw_shift
-    from renate_stages.evaluation.update_pictures import draw_update
     from renate_stages.memory.composition import composition
     from renate_stages.memory.composition import draw as draw_memory
+    from renate_stages.reporting.plots import draw
+    from renate_stages.reporting.search_pictures import draw_search
+    from renate_stages.reporting.shift_picture import draw_shift
+    from renate_stages.reporting.update_pictures import draw_update
 
     headline, lower = params.evaluation.metric, params.evaluation.lower_is_better
     metric, mode = params.objective

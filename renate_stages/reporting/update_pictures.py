@@ -18,7 +18,7 @@ import numpy as np
 from renate_stages import typed
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.history import EvaluationHistory
-from renate_stages.evaluation.plots import COLOURS, MARKERS, READABLE, new_figure, print_figure
+from renate_stages.reporting.plots import COLOURS, MARKERS, READABLE, new_figure, print_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
