@@ -74,7 +74,7 @@ def mnist_writer(data: Path, folder: Path) -> WriteData:
     import mnist
     import numpy as np
 
-    from renate_stages.digits import CLASSES, INPUTS, TARGETS
+    from renate_stages.actions.digits import CLASSES, INPUTS, TARGETS
 
     mnist.decode(data, folder)
     images = mnist.load(folder)[0].at(slice(MNIST_ROWS))

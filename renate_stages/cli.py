@@ -32,8 +32,8 @@ from renate_stages.training import launch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from renate_stages import erasing
-    from renate_stages import forget as forget_action
+    from renate_stages.actions import erase
+    from renate_stages.actions import forget as forget_action
 
 TRACEBACK = "traceback.txt"  # of the last error in a user's code, in .renate/
 
@@ -190,10 +190,10 @@ def init(
     ] = None,
 ) -> None:
     """Make the project ready for its first update: git, DVC, the first state. Safe to repeat."""
-    from renate_stages import start
+    from renate_stages.actions import init
 
     with _changing("init") as project:
-        done = start.initialise(project, model=model, memory=memory)
+        done = init.initialise(project, model=model, memory=memory)
     for line in done or ["nothing to do: the project is ready"]:
         print(line)
     print("next: put new data in data/incoming, `dvc add data/incoming`, `dvc repro`")
@@ -207,18 +207,19 @@ def next_update(
     ] = None,
 ) -> None:
     """Close the finished update and open the next: tag, parent.dvc, number, commit."""
-    from renate_stages import lineage, promotion
+    from renate_stages import lineage
+    from renate_stages.actions import promote
     from renate_stages.params import Params
 
     with _changing("next") as project:
         if start is None:
-            if said := promotion.promote_where_asked(project):
+            if said := promote.promote_where_asked(project):
                 print(said)
             closed = Params.load(project.params).update.number
             number = lineage.open_next(project)
             print(f"tagged update-{closed}; update {number} is open, and starts from it")
         else:
-            number = lineage.open_from(project, _number(start))
+            number = lineage.open_from(project, _number(init))
             print(f"update {number} is open on a branch of its own, and starts from {start}")
     print(
         f"next: put the data of update {number} in data/incoming (what lies there is of the update "
@@ -261,10 +262,10 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="also where the gate refused it")] = False,
 ) -> None:
     """Make a committed update the champion: champion.dvc, commit, aliases."""
-    from renate_stages import promotion
+    from renate_stages.actions import promote
 
     with _changing("promote") as project:
-        moved = promotion.promote(project, _number(update) if update else None, force=force)
+        moved = promote.promote(project, _number(update) if update else None, force=force)
     if moved is None:
         print("it is champion already")
         return
@@ -275,19 +276,19 @@ def promote(
 @app.command()
 def demote() -> None:
     """Bring back the champion before: champion.dvc, commit, aliases."""
-    from renate_stages import promotion
+    from renate_stages.actions import promote
 
     with _changing("demote") as project:
-        moved = promotion.demote(project)
+        moved = promote.demote(project)
     print(f"{moved.before.label} is not champion any more; champion again: {moved.now.label}")
 
 
 @app.command()
 def champion() -> None:
     """Say which update is champion, since when, and what its figures were."""
-    from renate_stages import promotion
+    from renate_stages.actions import promote
 
-    rows = promotion.standing(Project.find())
+    rows = promote.standing(Project.find())
     width = max(len(name) for name, _ in rows) + 1
     for name, value in rows:
         print(f"{name + ':':<{width}} {value}")
@@ -298,10 +299,10 @@ def example_data(
     update: Annotated[int, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9")],
 ) -> None:
     """Write the example's data of an update into data/incoming."""
-    from renate_stages import start
+    from renate_stages.actions import init
 
     project = Project.find()
-    start.write_example(project, update)
+    init.write_example(project, update)
     print(f"data/incoming holds the digits of update {update}; next: `dvc add data/incoming`")
 
 
@@ -326,7 +327,7 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="with --erase: do not ask")] = False,
 ) -> None:
     """Open an update that forgets examples; with --erase, remove what older versions hold."""
-    from renate_stages import forget as action
+    from renate_stages.actions import forget as action
     from renate_stages.memory.id_file import IdFile
 
     if erase and (ids or where):
@@ -383,9 +384,9 @@ def _rows(by_store: Mapping[str, int]) -> str:
 
 
 def _erase(project: Project, shared: bool, yes: bool) -> None:
-    from renate_stages import erasing
+    from renate_stages.actions import erase
 
-    def agreed(erasure: erasing.Erasure) -> bool:
+    def agreed(erasure: erase.Erasure) -> bool:
         for line in _erasure(erasure, project):
             print(line)
         if not erasure:
@@ -395,11 +396,11 @@ def _erase(project: Project, shared: bool, yes: bool) -> None:
             return True
         raise typer.Exit(1)
 
-    if erasing.erase(project, shared, agreed):
+    if erase.erase(project, shared, agreed):
         print("removed")
 
 
-def _erasure(erasure: erasing.Erasure, project: Project) -> Iterator[str]:
+def _erasure(erasure: erase.Erasure, project: Project) -> Iterator[str]:
     """Yield lines on what would be removed, what it costs, and what is not reached."""
     from renate_stages.storage.progress import readable
 
@@ -493,12 +494,12 @@ def learners() -> None:
 @app.command()
 def publish() -> None:
     """Put the finished update into MLflow: run, curves, pictures, model version. Safe to repeat."""
-    from renate_stages import publishing
+    from renate_stages.actions import publish
     from renate_stages.params import Params
 
     project = Project.find()
     with project.lock("publish"):
-        publishing.publish(project, Params.load(project.params))
+        publish.publish(project, Params.load(project.params))
 
 
 @app.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from renate_stages import lineage, start
+from renate_stages import lineage
+from renate_stages.actions import init
 from renate_stages.lineage import Recovered, Repeatable
 from renate_stages.project import Project
 
@@ -28,8 +29,8 @@ def recover(project: Project, say: Callable[[str], None] = print) -> Recovered |
     intent = lineage.read_intent(project)
     if not isinstance(intent, Repeatable):
         return lineage.recover(project)
-    if intent.command == start.COMMAND:
-        start.initialise(project)
+    if intent.command == init.COMMAND:
+        init.initialise(project)
     else:
         take_side(project, "ours" if "ours" in intent.arguments else "theirs", say)
     return Recovered(intent.command, completed=True)

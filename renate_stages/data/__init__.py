@@ -1,10 +1,10 @@
 """Data of an update: the user's data module, datasets over stores, and loaders."""
 
+from renate_stages.actions.digits import write_digits
 from renate_stages.data.ingest import ingest
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.steps import Batch, StepBatch
 from renate_stages.data.stored import Batched, ConcatStored, StoredDataset, concatenate
-from renate_stages.digits import write_digits
 
 __all__ = [
     "Batch",

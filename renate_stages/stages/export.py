@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from renate_stages import files, lineage, publishing, tracking
+from renate_stages import files, lineage, tracking
+from renate_stages.actions import publish
 from renate_stages.errors import shortage
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export import carried_files, program_files
@@ -97,8 +98,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         files.write_json(project.verdict, verdict.content)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`, which would wait for it
-            publishing.log_results(project, pictures, tracker)
-            tracker.set_tags(publishing.state_tags(project, state))
+            publish.log_results(project, pictures, tracker)
+            tracker.set_tags(publish.state_tags(project, state))
     for name, reason in lacking.items():
         say(f"no export/{name}: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renate_stages import files, lineage, publishing, tracking
+from renate_stages import files, lineage, tracking
+from renate_stages.actions import publish
 from renate_stages.imports import heavy_imports
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
@@ -81,7 +82,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         stage.check(user)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         cost = {"cost": cost_of(update.updated, project.state)}
-        publishing.log_figures(params, update.updated.curves, summary | cost, tracker)
+        publish.log_figures(params, update.updated.curves, summary | cost, tracker)
         tracker.set_tags({"renate.state": State.open(project.state).identity})
     say(describe(params, summary))
 

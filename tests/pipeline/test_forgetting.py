@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sandbox import REPOSITORY, generate
 
-from renate_stages.forget import still_held
+from renate_stages.actions.forget import still_held
 from renate_stages.memory.identity import printed
 from renate_stages.project import Project
 from renate_stages.state import State

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from sandbox import REPOSITORY
 
-from renate_stages.digits import write_digits
+from renate_stages.actions.digits import write_digits
 from renate_stages.state import state
 
 STAGES = ("prepare", "restore-state", "tune", "train", "export")

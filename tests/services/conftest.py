@@ -16,7 +16,8 @@ import pytest
 from cloud_project import CloudProject, copy_of, in_cloud, project_in
 from published_updates import Published
 
-from renate_stages import publishing, yaml_file
+from renate_stages import yaml_file
+from renate_stages.actions import publish
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import state
@@ -138,5 +139,5 @@ def make_three_updates(made: Published) -> None:
             stage.run(project, lambda message: None)
         yaml_file.edit(project.params, lambda content: content["tracking"].update(enabled=True))
         shutil.copytree(project.root, made.project(number).root)
-        publishing.publish(made.project(number), made.params(number), lambda message: None)
-    publishing.point(made.project(2), made.params(2), "champion", made.identity(2))
+        publish.publish(made.project(number), made.params(number), lambda message: None)
+    publish.point(made.project(2), made.params(2), "champion", made.identity(2))

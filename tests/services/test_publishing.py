@@ -19,7 +19,8 @@ from mlflow import MlflowClient
 from published_updates import EXPERIMENT, Published
 from servers import running
 
-from renate_stages import errors, files, publishing, yaml_file
+from renate_stages import errors, files, yaml_file
+from renate_stages.actions import publish
 from renate_stages.models import MLP
 from renate_stages.project import Project
 
@@ -75,7 +76,7 @@ def test_a_run_made_from_files_is_the_one_that_the_stages_logged(published, tmp_
     elsewhere = f"sqlite:///{tmp_path}/other.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
     said: list[str] = []
-    publishing.publish(copy, published.params(3), said.append)
+    publish.publish(copy, published.params(3), said.append)
     assert said == ["run update-3: published", "model-updates, version 1: published"]
 
     clients = MlflowClient(published.uri), MlflowClient(elsewhere)
@@ -108,7 +109,7 @@ def test_publishing_again_adds_nothing(published):
 
     before, said = content(), []
     for number in (1, 2, 3):
-        publishing.publish(published.project(number), published.params(number), said.append)
+        publish.publish(published.project(number), published.params(number), said.append)
     assert content() == before
     assert all(line.endswith("is there already") for line in said) and len(said) == 6
 
@@ -181,21 +182,21 @@ def test_an_alias_moves_and_goes(published, capsys):
         return client.get_registered_model(EXPERIMENT).aliases
 
     before = named()
-    publishing.point(project, params, "canary", published.identity(1))
+    publish.point(project, params, "canary", published.identity(1))
     assert named()["canary"] == int(version_of(client, 1).version)
-    publishing.point(project, params, "canary", published.identity(3))
+    publish.point(project, params, "canary", published.identity(3))
     assert named()["canary"] == int(version_of(client, 3).version)
-    publishing.point(project, params, "canary", None)
-    publishing.point(project, params, "canary", None)
+    publish.point(project, params, "canary", None)
+    publish.point(project, params, "canary", None)
     assert named() == before and capsys.readouterr() == ("", "")
 
-    publishing.point(project, params, "canary", "f" * 64)
+    publish.point(project, params, "canary", "f" * 64)
     assert "no version of the state ffffffff" in capsys.readouterr().err
     off = params.model_copy(
         update={"tracking": params.tracking.model_copy(update={"enabled": False})}
     )
-    publishing.point(project, off, "canary", published.identity(1))
-    assert capsys.readouterr().out == f"{publishing.OFF}\n"
+    publish.point(project, off, "canary", published.identity(1))
+    assert capsys.readouterr().out == f"{publish.OFF}\n"
     assert named() == before
 
 
@@ -208,7 +209,7 @@ def test_an_update_without_a_program_has_a_run_and_no_version(published, tmp_pat
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     said: list[str] = []
-    publishing.publish(copy, published.params(1), said.append)
+    publish.publish(copy, published.params(1), said.append)
     assert said == [
         "run update-1: published",
         "no model version: there is no export/model.pt2 (it branches)",
@@ -217,7 +218,7 @@ def test_an_update_without_a_program_has_a_run_and_no_version(published, tmp_pat
 
 def test_results_of_another_update_are_refused(published):
     with pytest.raises(errors.OtherUpdateError, match="git checkout update-2 && dvc checkout"):
-        publishing.publish(published.project(2), published.params(3))
+        publish.publish(published.project(2), published.params(3))
 
 
 def test_a_store_that_does_not_answer_is_an_error_of_publish_and_a_warning_of_an_alias(
@@ -226,7 +227,7 @@ def test_a_store_that_does_not_answer_is_an_error_of_publish_and_a_warning_of_an
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(errors.PublishError, match="then do this again") as caught:
-        publishing.publish(published.project(1), published.params(1))
+        publish.publish(published.project(1), published.params(1))
     assert "secret" not in str(caught.value)
-    publishing.point(published.project(1), published.params(1), "champion", "a" * 64)
+    publish.point(published.project(1), published.params(1), "champion", "a" * 64)
     assert "was not moved" in capsys.readouterr().err

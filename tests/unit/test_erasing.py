@@ -14,7 +14,7 @@ import pytest
 from erased_history import Story, contents, four_updates, image, store
 
 from renate_stages import errors, lineage
-from renate_stages.erasing import erase
+from renate_stages.actions.erase import erase
 from renate_stages.lineage.history import History, Version
 from renate_stages.memory import ExampleStore, Ragged, StoreWriter, evolve
 from renate_stages.memory.forget_list import ForgetList

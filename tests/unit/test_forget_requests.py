@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from renate_stages import cli, errors, lineage
-from renate_stages.forget import UNMATCHED
+from renate_stages.actions.forget import UNMATCHED
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import given_id, printed, to_array

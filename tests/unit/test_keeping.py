@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 from small_project import edit_params, move_on, quiet, run, sources
 
 from renate_stages import errors, files
-from renate_stages.forget import still_held, stores_of
+from renate_stages.actions.forget import still_held, stores_of
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import printed
 from renate_stages.stages import export, prepare

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from small_project import edit_params, move_on
 
-from renate_stages import publishing
+from renate_stages.actions import publish
 from renate_stages.data import write_digits
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.params import Params
@@ -106,11 +106,11 @@ def test_publish_draws_what_a_fresh_checkout_lacks(two):
     drawn = {path: (two.report.parent / path).read_bytes() for path in shown(two)}
     shutil.rmtree(two.pictures)
     params = Params.load(two.params)
-    publishing.publish(two, params, quiet)  # tracking is off
+    publish.publish(two, params, quiet)  # tracking is off
     assert {path: (two.report.parent / path).read_bytes() for path in shown(two)} == drawn
     (some, *_) = sorted(shown(two))
     (two.report.parent / some).write_bytes(b"left as it is")
-    publishing.publish(two, params, quiet)
+    publish.publish(two, params, quiet)
     assert (two.report.parent / some).read_bytes() == b"left as it is"
 
 

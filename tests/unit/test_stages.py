@@ -485,7 +485,7 @@ def test_the_exported_model_predicts_what_the_state_says(project):
 
 
 def test_the_users_check_tries_model_and_data(project):
-    from renate_stages.check import check_user_config
+    from renate_stages.actions.check import check_user_config
 
     checked = check_user_config(project.root, examples=64)
     assert checked.loss_after < checked.loss_before and checked.restored_equals_saved

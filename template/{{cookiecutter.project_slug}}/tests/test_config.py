@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from renate_stages.check import check_user_config
+from renate_stages.actions.check import check_user_config
 
 ROOT = Path(__file__).parents[1]
 

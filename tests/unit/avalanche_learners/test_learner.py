@@ -19,6 +19,7 @@ from avalanche_updates import continued, first_state, parameters, updater, updat
 from safetensors.torch import load_file
 from small_updates import state_of
 
+from renate_stages.actions.held import KEEPS_EXAMPLES
 from renate_stages.errors import (
     AvalancheRefusedError,
     AvalancheStateError,
@@ -26,7 +27,6 @@ from renate_stages.errors import (
     InvalidParamsError,
     NotFiniteError,
 )
-from renate_stages.held import KEEPS_EXAMPLES
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.avalanche.building import load
 from renate_stages.learners.avalanche.naming import named

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from small_lineage import GOOD, run_update
 
-from renate_stages import errors, files, lineage, promotion
+from renate_stages import errors, files, lineage
+from renate_stages.actions import promote
 from renate_stages.lineage.anchor import check, check_inputs, folders_to_verify
 from renate_stages.lineage.content import Md5s, cached, files_under, folder_hash, listing
 from renate_stages.lineage.records import read_pointer
@@ -118,7 +119,7 @@ def test_code_of_a_champion_that_the_remote_changed_is_not_run(project, remote, 
         + 'if sys.argv[1] == "export":\n    Path("export/renate_config.py").write_text("safe = 1")\n'
     )
     run_update(project, GOOD - 1)
-    promotion.promote(project)
+    promote.promote(project)
     lineage.dvc(project, "push", "--quiet")
     pointer = read_pointer(project.champion_pointer.read_text(), "champion.dvc")
     code = listing(project, pointer["md5"])["renate_config.py"]

@@ -9,7 +9,8 @@ import pytest
 from small_lineage import BAD, GOOD, run_update
 from small_project import edit_params
 
-from renate_stages import cli, errors, lineage, promotion, publishing
+from renate_stages import cli, errors, lineage
+from renate_stages.actions import promote, publish
 from renate_stages.export.exported import Exported
 from renate_stages.lineage import ChampionPointer
 from renate_stages.project import Project
@@ -31,7 +32,7 @@ def champion(project: Project) -> tuple[int, str, int]:
 
 
 def test_a_promoted_update_is_pointed_at_by_the_hash_of_its_export(project):
-    moved = promotion.promote(project)
+    moved = promote.promote(project)
     assert moved is not None and (moved.now.label, moved.before.label) == ("update 3", "none")
     assert champion(project) == (3, "identity-3-9", 3)
     out = lineage.export_entry(project.lock_file.read_text())
@@ -42,43 +43,43 @@ def test_a_promoted_update_is_pointed_at_by_the_hash_of_its_export(project):
 
 def test_demoting_brings_back_one_champion_after_the_other(project):
     for number in (3, 1, 2):
-        promotion.promote(project, number)
-    seen = [promotion.demote(project).now.update for _ in range(3)]
+        promote.promote(project, number)
+    seen = [promote.demote(project).now.update for _ in range(3)]
     assert seen == [1, 3, 0]
     assert champion(project) == (0, "", 0)
     before = standing(project)
     with pytest.raises(errors.NoEarlierChampionError, match="the champion is none"):
-        promotion.demote(project)
+        promote.demote(project)
     assert standing(project) == before
 
 
 def test_after_demoting_the_pointer_is_what_it_was(project):
-    promotion.promote(project)
+    promote.promote(project)
     text = project.champion_pointer.read_text()
-    promotion.promote(project, 2)
-    promotion.demote(project)
+    promote.promote(project, 2)
+    promote.demote(project)
     assert project.champion_pointer.read_text() == text
 
 
 def test_demoting_works_in_the_midst_of_other_work_and_leaves_it_alone(project):
-    promotion.promote(project)
+    promote.promote(project)
     (project.root / "notes.txt").write_text("half done")
     lineage.git(project, "add", "notes.txt")
     project.params.write_text(project.params.read_text() + "# half done\n")
-    promotion.demote(project)
+    promote.demote(project)
     assert lineage.git(project, "show", "--format=", "--name-only").split() == ["champion.dvc"]
     assert lineage.git(project, "status", "--porcelain") == "A  notes.txt\n M params.yaml"
 
 
 def test_a_champion_stays_champion_over_a_clone_without_history(project, tmp_path):
-    promotion.promote(project)
-    promotion.promote(project, 1)
+    promote.promote(project)
+    promote.promote(project, 1)
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "remote"))
     lineage.git(project, "commit", "-q", "-a", "-m", "A remote")
     lineage.dvc(project, "push", "-q", "--all-commits")
     clone = Project(tmp_path / "clone")
     lineage.git(project, "clone", "-q", "--depth", "1", f"file://{project.root}", str(clone.root))
-    assert promotion.demote(clone).now.label == "update 3"
+    assert promote.demote(clone).now.label == "update 3"
     assert champion(clone) == (3, "identity-3-9", 3)
 
 
@@ -86,20 +87,20 @@ def test_what_the_gate_refused_is_promoted_by_force_alone(project):
     run_update(project, BAD)
     before = standing(project)
     with pytest.raises(errors.PromotionRefusedError) as raised:
-        promotion.promote(project)
+        promote.promote(project)
     told = str(raised.value)
     assert "update 3 against no champion: refused: average_accuracy min" in told
     assert "average_accuracy min: FAILED by 0.4000" in told and "--force" in told
     assert standing(project) == before
-    promotion.promote(project, force=True)
+    promote.promote(project, force=True)
     assert champion(project) == (3, "identity-3-1", 3)
     assert "Promote update 3 (forced)" in lineage.git(project, "log", "-1", "--format=%s")
 
 
 def test_promoting_the_champion_again_changes_nothing(project):
-    promotion.promote(project)
+    promote.promote(project)
     before = standing(project)
-    assert promotion.promote(project) is None
+    assert promote.promote(project) is None
     assert standing(project) == before
 
 
@@ -135,23 +136,23 @@ def test_an_update_that_is_not_finished_and_committed_is_refused(project, prepar
     prepare(project)
     before = standing(project)
     with pytest.raises(errors.PromotionRefusedError) as raised:
-        promotion.promote(project, force=True)
+        promote.promote(project, force=True)
     assert reason in str(raised.value)
     assert standing(project) == before
 
 
 def test_a_verdict_on_another_champion_does_not_count(project):
-    promotion.promote(project, 2)  # update 3 was measured when there was none
+    promote.promote(project, 2)  # update 3 was measured when there was none
     with pytest.raises(errors.PromotionRefusedError, match=r"another champion \(no champion\)"):
-        promotion.promote(project)
+        promote.promote(project)
     run_update(project, GOOD - 1)
-    promotion.promote(project)
+    promote.promote(project)
     assert champion(project) == (3, "identity-3-8", 3)
 
 
 def test_a_tagged_update_is_promoted_on_the_verdict_of_its_time(project):
-    promotion.promote(project)
-    promotion.promote(project, 1)
+    promote.promote(project)
+    promote.promote(project, 1)
     assert champion(project) == (1, "identity-1-9", 1)
 
 
@@ -161,7 +162,7 @@ def test_a_verdict_that_is_not_the_tagged_updates_is_refused(project):
     lineage.git(project, "tag", "-f", "update-2")
     lineage.git(project, "checkout", "-q", "main")
     with pytest.raises(errors.PromotionRefusedError, match=r"is not the one of its dvc\.lock"):
-        promotion.promote(project, 2)
+        promote.promote(project, 2)
 
 
 def test_the_gate_answers_from_the_verdict_that_export_wrote_alone(project, monkeypatch):
@@ -175,32 +176,32 @@ def test_the_gate_answers_from_the_verdict_that_export_wrote_alone(project, monk
 
 def test_an_update_without_a_tag_is_unknown(project):
     with pytest.raises(errors.UnknownUpdateError, match=r"no tag update-7 \(tagged: update-1"):
-        promotion.promote(project, 7)
+        promote.promote(project, 7)
 
 
 def test_a_champion_that_is_nowhere_changes_nothing(project):
-    promotion.promote(project)
+    promote.promote(project)
     shutil.rmtree(project.root / ".dvc" / "cache")
     before = standing(project)
     with pytest.raises(errors.MissingObjectsError, match=r"Files of champion/ that champion\.dvc"):
-        promotion.promote(project, 1)
+        promote.promote(project, 1)
     assert standing(project) == before
     with pytest.raises(errors.MissingObjectsError):
-        promotion.demote(project)
+        promote.demote(project)
     assert standing(project) == before
 
 
 def test_a_pointer_that_is_edited_or_missing_is_told(project):
     project.champion_pointer.write_text(project.champion_pointer.read_text() + "# mine\n")
     with pytest.raises(errors.ChangedPointerError, match=r"git checkout HEAD -- champion\.dvc"):
-        promotion.promote(project, 1)
+        promote.promote(project, 1)
     project.champion_pointer.unlink()
     with pytest.raises(errors.NoChampionPointerError, match="`renate-stages init`"):
-        promotion.standing(project)
+        promote.standing(project)
 
 
 def test_next_is_not_stopped_by_an_export_that_only_the_champion_makes_old(project):
-    promotion.promote(project)
+    promote.promote(project)
     assert "export" in json.loads(lineage.dvc(project, "status", "--json"))
     assert lineage.unfinished(project, 3) == []
     assert lineage.open_next(project) == 4
@@ -211,7 +212,7 @@ def test_next_is_not_stopped_by_an_export_that_only_the_champion_makes_old(proje
 def test_next_promotes_what_passed_where_it_is_asked_to(project, quality):
     edit_params(project, seed=quality, export={"promotion": "auto"})
     run_update(project, quality)
-    said = promotion.promote_where_asked(project)
+    said = promote.promote_where_asked(project)
     assert lineage.open_next(project) == 4
     pointer = lineage.at_tag(project, 3, "champion.dvc")
     if quality == GOOD:
@@ -222,45 +223,45 @@ def test_next_promotes_what_passed_where_it_is_asked_to(project, quality):
 
 
 def test_by_default_next_leaves_the_champion_alone(project):
-    assert promotion.promote_where_asked(project) is None
+    assert promote.promote_where_asked(project) is None
     assert ChampionPointer.read(project).update == 0
 
 
 def test_what_serves_goes_on_serving_where_a_fork_starts(project):
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     lineage.open_from(project, 2)
     assert champion(project)[0] == 1
     assert lineage.git(project, "status", "--porcelain") == ""
 
 
 def test_the_champion_is_told_with_its_commit_and_figures(project):
-    assert promotion.standing(project) == [("champion", "none")]
-    promotion.promote(project, 2)
-    promotion.promote(project, 1)
-    found = dict(promotion.standing(project))
+    assert promote.standing(project) == [("champion", "none")]
+    promote.promote(project, 2)
+    promote.promote(project, 1)
+    found = dict(promote.standing(project))
     commit = lineage.git(project, "rev-parse", "--short", "HEAD")
     assert found["champion"] == "update 1" and found["since"].startswith(commit)
     assert found["state"] == "identity-1-9" and found["average accuracy"] == "0.5000"
     assert found["before"] == "update 2 (`renate-stages demote` goes back to it)"
     shutil.rmtree(project.champion)
-    assert dict(promotion.standing(project))["figures"] == "not here: `dvc pull champion.dvc`"
+    assert dict(promote.standing(project))["figures"] == "not here: `dvc pull champion.dvc`"
 
 
 def test_mlflow_follows_and_cannot_undo_a_promotion(project, monkeypatch, capsys):
     told = []
-    monkeypatch.setattr(publishing, "publish", lambda project, params: told.append("published"))
-    monkeypatch.setattr(publishing, "point", lambda project, params, *alias: told.append(alias))
+    monkeypatch.setattr(publish, "publish", lambda project, params: told.append("published"))
+    monkeypatch.setattr(publish, "point", lambda project, params, *alias: told.append(alias))
     edit_params(project, tracking__enabled=True)
     lineage.git(project, "commit", "-qam", "Track")
-    promotion.promote(project, 1)
-    promotion.promote(project, force=True)
+    promote.promote(project, 1)
+    promote.promote(project, force=True)
     assert told == [("champion", "identity-1-9"), "published", ("champion", "identity-3-9")]
 
     def unreachable(*_) -> None:
         raise errors.PublishError("a store", "no answer")
 
-    monkeypatch.setattr(publishing, "point", unreachable)
-    promotion.demote(project)
+    monkeypatch.setattr(publish, "point", unreachable)
+    promote.demote(project)
     assert champion(project) == (1, "identity-1-9", 1)
     assert "warning: MLflow was not told" in capsys.readouterr().err
 
@@ -282,9 +283,9 @@ def rewrite(project: Project, old: str, new: str) -> None:
 
 def test_a_champion_is_verified_by_the_commit_that_made_it_tagged_or_not(project):
     assert champion_problems(project) == [], "there is none"
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     assert champion_problems(project) == []
-    promotion.promote(project, force=True)
+    promote.promote(project, force=True)
     assert champion_problems(project) == [], "of the open update"
     run_update(project, GOOD - 1)
     assert champion_problems(project) == [], "of a run of it that is not the latest any more"
@@ -293,7 +294,7 @@ def test_a_champion_is_verified_by_the_commit_that_made_it_tagged_or_not(project
 
 
 def test_a_champion_that_no_commit_made_is_told(project):
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     md5 = ChampionPointer.read(project).out["md5"]
     forged = f"{md5.removesuffix('.dir')[::-1]}.dir"
     rewrite(project, md5, forged)
@@ -311,21 +312,21 @@ def test_an_experiment_is_no_commit_that_a_champion_may_come_from(project):
     made = lineage.export_entry(project.lock_file.read_text())
     assert made is not None
     lineage.git(project, "checkout", "--", ".")
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     rewrite(project, ChampionPointer.read(project).out["md5"], made["md5"])
     (problem,) = champion_problems(project)
     assert "no commit here has a dvc.lock that wrote it" in problem
 
 
 def test_a_champion_of_another_update_than_it_says_is_told(project):
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     rewrite(project, "update: 1", "update: 2")
     (problem,) = champion_problems(project)
     assert problem.endswith("as update 2, but it is the export of update 1")
 
 
 def test_the_champion_of_a_tagged_update_is_verified_too(project):
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     rewrite(project, "update: 1", "update: 2")
     lineage.git(project, "commit", "-qam", "Forged")
     lineage.git(project, "tag", "-f", "update-2")
@@ -335,14 +336,14 @@ def test_the_champion_of_a_tagged_update_is_verified_too(project):
 
 
 def test_a_pointer_that_is_no_pointer_is_told(project):
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     project.champion_pointer.write_text("outs: []\n")
     (problem,) = champion_problems(project)
     assert problem.startswith("the working tree: champion.dvc is not readable as a pointer")
 
 
 def test_the_champions_files_are_looked_for_here_and_in_the_remote(project, tmp_path):
-    promotion.promote(project, 1)
+    promote.promote(project, 1)
     away = project.root / ".dvc" / "cache" / "files"
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "remote"))
     lineage.dvc(project, "push", "-q", "champion.dvc")

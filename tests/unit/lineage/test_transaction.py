@@ -11,8 +11,8 @@ import pytest
 from small_lineage import GOOD, run_update
 from small_project import edit_params
 
-from renate_stages import errors, lineage, promotion
-from renate_stages.actions import resolve
+from renate_stages import errors, lineage
+from renate_stages.actions import promote, resolve
 from renate_stages.lineage import git_locks, transaction
 from renate_stages.lineage.transaction import Intent
 from renate_stages.project import Project
@@ -71,15 +71,15 @@ def signed_by_ssh(project: Project) -> None:
 COMMANDS = {
     "next": lineage.open_next,
     "fork": lambda project: lineage.open_from(project, 2),
-    "promote": promotion.promote,
-    "demote": promotion.demote,
+    "promote": promote.promote,
+    "demote": promote.demote,
 }
 
 
 @pytest.fixture(params=COMMANDS)
 def command(request, project):
     if request.param == "demote":
-        promotion.promote(project)
+        promote.promote(project)
     return COMMANDS[request.param]
 
 
@@ -127,7 +127,7 @@ def test_signed_commits_and_tags_are_made_without_an_editor(project, monkeypatch
     assert lineage.git(project, "rev-parse", "update-3^{commit}") == finished
     run_update(project, GOOD)
     assert lineage.verify(project) == (3, []), "a signed tag is an update's as any other"
-    assert promotion.promote(project, 3) is not None
+    assert promote.promote(project, 3) is not None
 
 
 # -- what is missing, full, or in the way ----------------------------------------------------------
@@ -168,7 +168,7 @@ def test_other_work_is_left_alone_by_what_is_taken_back(project):
     hook(project, "pre-commit", "exit 1")
     before = standing(project)
     with pytest.raises(errors.CommandError):
-        promotion.promote(project, 2)
+        promote.promote(project, 2)
     assert standing(project) == before
     assert lineage.git(project, "diff", "--cached", "--name-only") == "notes.txt"
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 from small_project import edit_params
 
-from renate_stages.digits import _read_digits
+from renate_stages.actions.digits import _read_digits
 from renate_stages.project import Project
 from renate_stages.stages import prepare, restore_state, train, tune
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renate_stages import files
+from renate_stages.actions.forget import UNMATCHED, still_held
+from renate_stages.actions.held import HeldRows
 from renate_stages.errors import NothingToForgetError, StillHeldError
-from renate_stages.forget import UNMATCHED, still_held
-from renate_stages.held import HeldRows
 from renate_stages.lineage.history import History
 from renate_stages.lineage.objects import Objects, ObjectStorage
 from renate_stages.memory.forget_list import ForgetList

@@ -74,7 +74,7 @@ def write_example(project: Project, update: int) -> None:
     """
     if Params.load(project.params).example is None:
         raise NotExampleProjectError
-    from renate_stages.digits import write_digits
+    from renate_stages.actions.digits import write_digits
 
     write_digits(project.incoming, update)
 
@@ -135,7 +135,7 @@ def _make_parent(
             if model is None:
                 state.write_empty(folder)
             else:
-                from renate_stages.adopt import write_adopted
+                from renate_stages.actions.adopt import write_adopted
 
                 write_adopted(folder, project, params, model, memory)
     pointer = project.parent_pointer.read_text("utf-8") if named is not None else ""
@@ -180,7 +180,7 @@ def _make_data(project: Project, params: Params, again: bool) -> list[str]:
         lineage.track(project, project.incoming)
         return ["data/incoming: under DVC"]
     if project.incoming.is_dir():
-        from renate_stages.digits import holds_digits
+        from renate_stages.actions.digits import holds_digits
 
         if not again or pointer.is_file() or not holds_digits(project.incoming, number):
             return []

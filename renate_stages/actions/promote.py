@@ -145,15 +145,15 @@ def publish_aliases(project: Project, champion: ChampionPointer, open_number: in
         champion: Its `state` is the identity of the champion's state, "" where there is none.
         open_number: Number of the open update.
     """
-    from renate_stages import publishing
+    from renate_stages.actions import publish
 
     params = Params.load(project.params)
     if not params.tracking.enabled:
         return
     try:
         if champion.update == open_number:
-            publishing.publish(project, params)
-        publishing.point(project, params, "champion", champion.state or None)
+            publish.publish(project, params)
+        publish.point(project, params, "champion", champion.state or None)
     except RenateStagesError as error:
         print(f"warning: MLflow was not told: {error}", file=sys.stderr)
 
