@@ -15,8 +15,8 @@ _PLACES = {
     "RenateDataModule": "renate_stages.data",
     "RenateModule": "renate_stages.models",
     "State": "renate_stages.state",
-    "TrainingJobResult": "renate_stages.jobs",
-    "run_training_job": "renate_stages.jobs",
+    "TrainingJobResult": "renate_stages.api.training_job",
+    "run_training_job": "renate_stages.api.training_job",
 }
 __all__ = [  # noqa: PLE0604 -- strings, unpacked
     "__version__",
@@ -24,9 +24,9 @@ __all__ = [  # noqa: PLE0604 -- strings, unpacked
 ]
 
 if TYPE_CHECKING:
+    from renate_stages.api.training_job import TrainingJobResult as TrainingJobResult
+    from renate_stages.api.training_job import run_training_job as run_training_job
     from renate_stages.data import RenateDataModule as RenateDataModule
-    from renate_stages.jobs import TrainingJobResult as TrainingJobResult
-    from renate_stages.jobs import run_training_job as run_training_job
     from renate_stages.learners.base import Learner as Learner
     from renate_stages.memory import ExampleStore as ExampleStore
     from renate_stages.models import RenateModule as RenateModule

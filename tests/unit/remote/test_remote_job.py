@@ -8,12 +8,12 @@ import pytest
 from small_project import edit_params
 
 from renate_stages import files, yaml_file
+from renate_stages.api.in_cloud import PIPELINE
 from renate_stages.errors import StageDefinitionError
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote.job import Job
-from renate_stages.remote.training_job import PIPELINE
 
 
 def key(project) -> str:

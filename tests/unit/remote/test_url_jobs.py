@@ -9,13 +9,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from small_project import REPOSITORY
 
 from renate_stages import errors, run_training_job
+from renate_stages.api.workplace import lay_out
 from renate_stages.data import write_digits
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state import state
 from renate_stages.storage import Storage, Traffic, retries
 from renate_stages.storage.states import copy_state
-from renate_stages.workplace import lay_out
 
 VALUES = {"learning_rate": 0.05, "memory_size": 300}
 STATES = "memory://bucket/states"

@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from renate_stages import files, job_update
+from renate_stages import files
+from renate_stages.api import in_cloud, one_update
+from renate_stages.api.locations import InputState, OutputState, bring
+from renate_stages.api.workplace import lay_out, workplace
 from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocationError
 from renate_stages.params import Params
 from renate_stages.params.domains import as_written
 from renate_stages.params.remote import BACKENDS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.remote import training_job
-from renate_stages.remote.locations import InputState, OutputState, bring
 from renate_stages.stages import prepare
 from renate_stages.state import State, prepared
 from renate_stages.storage.states import local_path
 from renate_stages.storage.storage import Traffic
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
-from renate_stages.workplace import lay_out, workplace
 
 SEARCH = "search"  # folder of the working directory, where a search goes on after a kill
 
@@ -192,7 +192,7 @@ def run_training_job(
         _prepare(user, params, incoming, project.prepared)
         folder = target.passing(project.root)
         if backend == "sagemaker":
-            found = training_job.run(project, user, params, folder)
+            found = in_cloud.run(project, user, params, folder)
         else:
             found = _run_here(project, user, params, folder)
         written = folder and target.keep(folder, working_directory)
@@ -250,7 +250,7 @@ def _run_here(
     if params.search_space:
         search, chosen = _search(project, params)
     fixed = params.fixed(chosen)
-    found = job_update.run(project, user, fixed, target, searched=bool(search))
+    found = one_update.run(project, user, fixed, target, searched=bool(search))
     return {**found, "chosen": chosen, "search": search}
 
 

@@ -1,6 +1,6 @@
 """The update of a training job: in this process, or in several that share it.
 
-python -m renate_stages.job_update PROJECT CONFIG OUTCOME SEARCHED [TARGET]     in each of them
+python -m renate_stages.api.one_update PROJECT CONFIG OUTCOME SEARCHED [TARGET]     in each of them
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(
         outcome = folder / "outcome.json"
         given = [project.root, project.user_config, outcome, int(searched)]
         given += [] if target is None else [target.resolve()]
-        command = ["-m", "renate_stages.job_update", *map(str, given)]
+        command = ["-m", "renate_stages.api.one_update", *map(str, given)]
         code = launch.start(command, params.trainer.devices, scratch)
         if code:
             raise SharedTrainingError(code)
