@@ -111,7 +111,7 @@ def command() -> None:
     """Be `renate-stages`: the first argument says after how many changes to be killed, or where to
     count them; -1 lets the command live.
     """
-    from renate_stages import cli
+    from renate_stages.cli import main
     from renate_stages.lineage import commands
 
     at, *arguments = sys.argv[1:]
@@ -121,7 +121,7 @@ def command() -> None:
         counted = not at.isdigit()
         killer = Killer(0 if counted else int(at), str(Path.cwd()), Path(at) if counted else None)
         sys.addaudithook(lambda event, given: None if let_live else killer(event, given))
-    cli.main()
+    main.main()
 
 
 @dataclass

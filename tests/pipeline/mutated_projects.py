@@ -67,7 +67,7 @@ def trace_once() -> None:
 
 def command() -> None:
     """Be `renate-stages`, within limits; the first argument is a file for what is opened, or `-`."""
-    from renate_stages import cli
+    from renate_stages.cli import main
     from renate_stages.lineage import commands
 
     opened, *arguments = sys.argv[1:]
@@ -80,7 +80,7 @@ def command() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (PATIENCE // 3, PATIENCE // 3))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    cli.main()
+    main.main()
 
 
 def _record_opened(record: Path) -> None:

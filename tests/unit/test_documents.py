@@ -13,8 +13,8 @@ import pytest
 import torch
 from typer.main import get_command
 
-from renate_stages import cli_remote, run_training_job, yaml_file
-from renate_stages.cli import app
+from renate_stages import run_training_job, yaml_file
+from renate_stages.cli import app, remote
 from renate_stages.data import write_digits
 from renate_stages.data.ingest import ingest
 from renate_stages.learners import registry
@@ -181,7 +181,7 @@ def test_the_guide_to_sagemaker_has_every_key_and_only_commands_that_are_there()
     for name in (*SageMakerParams.model_fields, *RemoteParams.model_fields):
         assert f"`{name}`" in guide or f"{name}:" in guide, name
     for command in re.findall(r"renate-stages remote (\w+)", guide):
-        assert command in {each.callback.__name__ for each in cli_remote.app.registered_commands}
+        assert command in {each.callback.__name__ for each in remote.app.registered_commands}
 
 
 def test_only_the_rooms_of_third_parties_know_them():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from renate_stages import cli, errors, lineage
+from renate_stages import errors, lineage
 from renate_stages.actions.forget import UNMATCHED
+from renate_stages.cli import main
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import given_id, printed, to_array
@@ -54,7 +55,7 @@ def repository(project, tmp_path, monkeypatch):
 
 def forget(*arguments: object) -> str:
     """Run the command; return what it prints, or raise what it raises."""
-    done = CliRunner().invoke(cli.app, ["forget", *map(str, arguments)])
+    done = CliRunner().invoke(main.app, ["forget", *map(str, arguments)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.output
@@ -126,7 +127,7 @@ def test_conditions_say_what_they_name_and_of_which_rows_nothing_is_known(reposi
 
 
 def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp_path):
-    shown = CliRunner().invoke(cli.app, ["memory", "--ids"]).output.split()
+    shown = CliRunner().invoke(main.app, ["memory", "--ids"]).output.split()
     held = State.open(repository.parent).memory()
     assert len(shown) == 11 and len(set(shown)) == 11
     assert shown[4:] == printed(to_array(map(given_id, UUIDS[:7])))
@@ -169,7 +170,7 @@ def test_a_request_that_cannot_be_done_changes_nothing(repository, arguments, er
 )
 def test_erasing_takes_no_request_with_it(repository, arguments):
     """It would forget nothing of it, and not say so."""
-    done = CliRunner().invoke(cli.app, ["forget", *arguments])
+    done = CliRunner().invoke(main.app, ["forget", *arguments])
     assert done.exit_code == 2 and "--erase" in done.output
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from small_project import edit_config, edit_params, quiet, run, snapshot
 
-from renate_stages import cli, errors
+from renate_stages import errors
+from renate_stages.cli import main
 from renate_stages.errors import user_code
 from renate_stages.stages import prepare
 
@@ -114,7 +115,7 @@ BROKEN = """class Broken(TensorDataset):
 def test_the_command_line_names_the_line_and_keeps_the_traceback(project, monkeypatch, capsys):
     code = compile("\n\n1 / 0", str(project.user_config), "exec")
     with pytest.raises(SystemExit) as ended:
-        cli.guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
+        main.guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert "failed at renate_config.py, line 3: ZeroDivisionError: division by zero" in said
@@ -124,7 +125,7 @@ def test_the_command_line_names_the_line_and_keeps_the_traceback(project, monkey
 
     monkeypatch.setenv("RENATE_STAGES_TRACEBACKS", "1")
     with pytest.raises(SystemExit):
-        cli.guarded(lambda: exec(code, {}))  # noqa: S102
+        main.guarded(lambda: exec(code, {}))  # noqa: S102
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and "traceback.txt" not in said
 

@@ -13,7 +13,8 @@ import pytest
 from jobs_elsewhere import MADE, Place
 from small_project import edit_params, snapshot
 
-from renate_stages import cli, files
+from renate_stages import files
+from renate_stages.cli import main
 from renate_stages.errors import (
     ChangedInputsError,
     DamagedOutputError,
@@ -292,7 +293,7 @@ def test_a_backend_that_lacks_something_is_refused_before_data_is_prepared(
     monkeypatch.setattr(sys, "argv", ["renate-stages", "prepare"])
     before = snapshot(ready)
     with pytest.raises(SystemExit, match="2"):
-        cli.main()
+        main.main()
     assert "remote.sagemaker.image_uri" in capsys.readouterr().err
     assert snapshot(ready) == before
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import cli_remote, files
+from renate_stages import files
+from renate_stages.cli import remote
 from renate_stages.errors import (
     FullDiskError,
     MissingFileError,
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 
 
-app.add_typer(cli_remote.app)
+app.add_typer(remote.app)
 
 
 def main() -> None:
