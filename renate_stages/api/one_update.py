@@ -55,7 +55,7 @@ def run_here(
 ) -> dict[str, Any]:
     """Do what `run` does in this process, which may be one of several."""
     with heavy_imports():
-        from renate_stages.ranks import joined
+        from renate_stages.data.ranks import joined
         from renate_stages.training.measured_update import MeasuredUpdate
         from renate_stages.training.resume import Resume
 

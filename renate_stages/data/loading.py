@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from renate_stages.data.ahead import Ahead
+from renate_stages.data.ranks import ranks
 from renate_stages.data.steps import EpochRows, InProcess, Steps
-from renate_stages.ranks import ranks
 
 StepLoader = DataLoader | InProcess | Ahead
 """The step batches of an epoch; iterated again, those of the next one."""

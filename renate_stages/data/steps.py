@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from renate_stages.data.ranks import Ranks, ranks
 from renate_stages.data.stored import ConcatStored, StoredDataset
-from renate_stages.ranks import Ranks, ranks
 
 
 class Batch(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from renate_stages.data.ranks import gathered, ranks
 from renate_stages.errors import (
     EmptyHoldoutError,
     LossShapeError,
@@ -20,7 +21,6 @@ from renate_stages.errors import (
 )
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.models.module import RenateModule
-from renate_stages.ranks import gathered, ranks
 
 if TYPE_CHECKING:
     from torchmetrics import Metric

@@ -30,7 +30,7 @@ from renate_stages.export.built_model import BuiltModel
 from renate_stages.export.exported import Exported
 from renate_stages.models.stored import read_tensors
 from renate_stages.params import Params
-from renate_stages.parent_process import end_with_parent
+from renate_stages.processes import end_with_parent
 from renate_stages.state import State
 from renate_stages.user import file_watch
 from renate_stages.user.config import UserConfig

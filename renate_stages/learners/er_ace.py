@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from renate_stages.data.ranks import gathered
 from renate_stages.learners.base.components import ReplayLoss
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.loss_component import Passed
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.learners.base.replay import ReplayLearner
-from renate_stages.ranks import gathered
 
 
 class ERACE(ReplayLearner):

@@ -44,8 +44,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with heavy_imports():
             user = UserConfig.of(project, "train")
             stage.check(user)
+            from renate_stages.data.ranks import joined
             from renate_stages.memory.composition import composition
-            from renate_stages.ranks import joined
             from renate_stages.reporting.plots import write_plot_data
             from renate_stages.reporting.update_plots import write_update_plots
             from renate_stages.training.cost import cost_of

@@ -12,10 +12,10 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from renate_stages.data.ranks import take_from_the_first
 from renate_stages.errors import NotFiniteError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.measure import Measure
-from renate_stages.ranks import take_from_the_first
 
 Curves = list[dict[str, float]]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renate_stages.errors import LostProcessError, ProcessCountError
-from renate_stages.parent_process import end_with_parent
+from renate_stages.processes import end_with_parent
 from renate_stages.project import Project
 
 if TYPE_CHECKING:

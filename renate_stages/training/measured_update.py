@@ -10,6 +10,7 @@ from typing import Any
 
 from renate_stages import files
 from renate_stages.data import StoredDataset
+from renate_stages.data.ranks import ranks
 from renate_stages.errors import MetricError, NotFiniteError, SliceError, UnmeasuredMetricError
 from renate_stages.evaluation.examined import Examined
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
@@ -21,7 +22,6 @@ from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
-from renate_stages.ranks import ranks
 from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Keeping, Kept

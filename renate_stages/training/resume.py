@@ -29,9 +29,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from renate_stages import __version__, files
+from renate_stages.data.ranks import of_all, of_the_first, ranks
 from renate_stages.errors import MalformedFileError, shortage
 from renate_stages.learners.base import Learner
-from renate_stages.ranks import of_all, of_the_first, ranks
 from renate_stages.state.inputs import Inputs
 from renate_stages.training.callbacks import is_last_epoch
 from renate_stages.user.file_watch import CODE

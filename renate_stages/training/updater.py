@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from renate_stages import files
 from renate_stages.data import StoredDataset
+from renate_stages.data.ranks import ranks, take_from_the_first
 from renate_stages.data.resident import check_transforms
 from renate_stages.errors import (
     InvalidParamsError,
@@ -34,7 +35,6 @@ from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors
 from renate_stages.params import Params, TrainerParams
 from renate_stages.randomness import Generators
-from renate_stages.ranks import ranks, take_from_the_first
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.training.callbacks import (
     CostRecorder,

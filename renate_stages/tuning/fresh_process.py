@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from renate_stages.imports import heavy_imports
-from renate_stages.parent_process import end_with_parent
+from renate_stages.processes import end_with_parent
 from renate_stages.project import Project
 from renate_stages.tuning.channel import TrialChannel
 

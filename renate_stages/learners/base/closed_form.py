@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.loading import StepLoader
+from renate_stages.data.ranks import gathered
 from renate_stages.data.steps import InOrder, Steps
 from renate_stages.errors import (
     FeaturesNotFiniteError,
@@ -34,7 +35,6 @@ from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.features import digest_of, head_inputs_of
 from renate_stages.models.heads import PerTaskHeads, RandomFeatureHead
 from renate_stages.models.module import EXTRA_STATE, unwrap
-from renate_stages.ranks import gathered
 
 ROWS = 1024  # whose sums are taken at once
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from renate_stages.data import Batch
+from renate_stages.data.ranks import summed
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.learner import Learner
 from renate_stages.learners.base.loss_component import LossComponent, Passed
-from renate_stages.ranks import summed
 
 
 class ReplayLoss(LossComponent):

@@ -30,6 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.ahead import Ahead
 from renate_stages.data.loading import StepLoader, step_loader
+from renate_stages.data.ranks import averaged, ranks
 from renate_stages.data.resident import put_on, take_off
 from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
 from renate_stages.learners.base.arguments import in_range, positive
@@ -44,7 +45,6 @@ from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.features import backbone_of
 from renate_stages.models.joint_statistics import JointStatistics
-from renate_stages.ranks import averaged, ranks
 
 NOTHING = np.empty(0, dtype=np.int64)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
 from renate_stages.data.loading import StepLoader
+from renate_stages.data.ranks import gathered, ranks
 from renate_stages.data.steps import RandomRows, read_share
 from renate_stages.learners.base.arguments import one_of, positive
 from renate_stages.learners.base.context import UpdateContext
@@ -20,7 +21,6 @@ from renate_stages.learners.base.loss_component import Passed
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
 from renate_stages.memory import SelectionPolicy, make_policy, rows_of_size, size_in_bytes
 from renate_stages.models.features import features_of
-from renate_stages.ranks import gathered, ranks
 
 MEMORY_UPDATES = ("end", "online")
 FORWARDS = ("joint", "separate")

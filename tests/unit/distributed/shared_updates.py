@@ -22,11 +22,11 @@ from small_updates import VALUES, model_fn, state_of, updater, weights, write_ex
 from torch import nn
 
 from renate_stages.data import Batch
+from renate_stages.data.ranks import joined, of_all, ranks
 from renate_stages.data.steps import share
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.components import distance_to_kept
 from renate_stages.models import MLP, RenateModule
-from renate_stages.ranks import joined, of_all, ranks
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.updater import ModelUpdater, UpdatedModel
