@@ -6,7 +6,7 @@ Importing this package imports nothing heavy: each name is loaded when it is fir
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from renate_stages._version import __version__
 
 _PLACES = {
     "ExampleStore": "renate_stages.memory",

@@ -11,8 +11,8 @@ from typing import Any
 
 from renate_stages import files, yaml_file
 from renate_stages.errors import SharedTrainingError
-from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
+from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import update_inputs

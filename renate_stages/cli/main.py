@@ -191,10 +191,10 @@ def init(
     ] = None,
 ) -> None:
     """Make the project ready for its first update: git, DVC, the first state. Safe to repeat."""
-    from renate_stages.actions import init
+    from renate_stages.actions import init as action
 
     with _changing("init") as project:
-        done = init.initialise(project, model=model, memory=memory)
+        done = action.initialise(project, model=model, memory=memory)
     for line in done or ["nothing to do: the project is ready"]:
         print(line)
     print("next: put new data in data/incoming, `dvc add data/incoming`, `dvc repro`")
@@ -209,12 +209,12 @@ def next_update(
 ) -> None:
     """Close the finished update and open the next: tag, parent.dvc, number, commit."""
     from renate_stages import lineage
-    from renate_stages.actions import promote
+    from renate_stages.actions import promote as action
     from renate_stages.params import Params
 
     with _changing("next") as project:
         if start is None:
-            if said := promote.promote_where_asked(project):
+            if said := action.promote_where_asked(project):
                 print(said)
             closed = Params.load(project.params).update.number
             number = lineage.open_next(project)
@@ -263,10 +263,10 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="also where the gate refused it")] = False,
 ) -> None:
     """Make a committed update the champion: champion.dvc, commit, aliases."""
-    from renate_stages.actions import promote
+    from renate_stages.actions import promote as action
 
     with _changing("promote") as project:
-        moved = promote.promote(project, _number(update) if update else None, force=force)
+        moved = action.promote(project, _number(update) if update else None, force=force)
     if moved is None:
         print("it is champion already")
         return
@@ -277,19 +277,19 @@ def promote(
 @app.command()
 def demote() -> None:
     """Bring back the champion before: champion.dvc, commit, aliases."""
-    from renate_stages.actions import promote
+    from renate_stages.actions import promote as action
 
     with _changing("demote") as project:
-        moved = promote.demote(project)
+        moved = action.demote(project)
     print(f"{moved.before.label} is not champion any more; champion again: {moved.now.label}")
 
 
 @app.command()
 def champion() -> None:
     """Say which update is champion, since when, and what its figures were."""
-    from renate_stages.actions import promote
+    from renate_stages.actions import promote as action
 
-    rows = promote.standing(Project.find())
+    rows = action.standing(Project.find())
     width = max(len(name) for name, _ in rows) + 1
     for name, value in rows:
         print(f"{name + ':':<{width}} {value}")
@@ -300,10 +300,10 @@ def example_data(
     update: Annotated[int, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9")],
 ) -> None:
     """Write the example's data of an update into data/incoming."""
-    from renate_stages.actions import init
+    from renate_stages.actions import init as action
 
     project = Project.find()
-    init.write_example(project, update)
+    action.write_example(project, update)
     print(f"data/incoming holds the digits of update {update}; next: `dvc add data/incoming`")
 
 
@@ -495,12 +495,12 @@ def learners() -> None:
 @app.command()
 def publish() -> None:
     """Put the finished update into MLflow: run, curves, pictures, model version. Safe to repeat."""
-    from renate_stages.actions import publish
+    from renate_stages.actions import publish as action
     from renate_stages.params import Params
 
     project = Project.find()
     with project.lock("publish"):
-        publish.publish(project, Params.load(project.params))
+        action.publish(project, Params.load(project.params))
 
 
 @app.command()

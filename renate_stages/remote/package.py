@@ -19,6 +19,7 @@ from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from renate_stages import _version
 from renate_stages.errors import MalformedFileError, MissingFileError, NotInstalledHereError
 
 DISTRIBUTION = "renate-stages"
@@ -28,10 +29,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip file
 
 def wheel() -> tuple[str, bytes]:
     """Return name and bytes of a wheel of this library; equal sources give equal bytes."""
-    import renate_stages
-
-    package = Path(renate_stages.__file__).parent
-    version = renate_stages.__version__
+    package = Path(_version.__file__).parent
+    version = _version.__version__
     folder = f"renate_stages-{version}.dist-info"
     content = {
         path.relative_to(package.parent).as_posix(): path.read_bytes()

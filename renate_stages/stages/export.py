@@ -15,8 +15,8 @@ from renate_stages.export import carried_files, program_files
 from renate_stages.export.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
-from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
+from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.reporting.pictures import draw_pictures, links

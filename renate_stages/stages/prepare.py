@@ -19,11 +19,11 @@ from renate_stages.errors import (
     user_code,
 )
 from renate_stages.export import carried_files
-from renate_stages.imports import heavy_imports
 from renate_stages.learners import registry
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import DataParams, Params
+from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.shift.features import write_features

@@ -8,9 +8,9 @@ from typing import Any
 
 from renate_stages import files, lineage, tracking
 from renate_stages.actions import publish
-from renate_stages.imports import heavy_imports
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
+from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.state import TUNING_HISTORY, State

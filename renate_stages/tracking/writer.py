@@ -288,7 +288,7 @@ def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 @contextmanager
 def _heavy_imports() -> Iterator[None]:
-    """Do as `renate_stages.imports.heavy_imports`, which cannot be imported here."""
+    """Do as `renate_stages.processes.heavy_imports`, which cannot be imported here."""
     gc.collect()
     gc.disable()
     try:

@@ -28,7 +28,8 @@ import pytorch_lightning
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from renate_stages import __version__, files
+from renate_stages import files
+from renate_stages._version import __version__
 from renate_stages.data.ranks import of_all, of_the_first, ranks
 from renate_stages.errors import MalformedFileError, shortage
 from renate_stages.learners.base import Learner

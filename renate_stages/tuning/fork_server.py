@@ -25,8 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from renate_stages.imports import heavy_imports
-from renate_stages.processes import end_with_parent
+from renate_stages.processes import end_with_parent, heavy_imports
 from renate_stages.project import Project
 
 if TYPE_CHECKING:

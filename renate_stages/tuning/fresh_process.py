@@ -13,8 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from renate_stages.imports import heavy_imports
-from renate_stages.processes import end_with_parent
+from renate_stages.processes import end_with_parent, heavy_imports
 from renate_stages.project import Project
 from renate_stages.tuning.channel import TrialChannel
 

@@ -21,11 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from renate_stages import __version__, files
+from renate_stages import files
+from renate_stages._version import __version__
 from renate_stages.errors import NoValidationDataError
-from renate_stages.imports import heavy_imports
 from renate_stages.params import Params
 from renate_stages.params.search_space import SearchSpace
+from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import TUNING_HISTORY, State

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from renate_stages.imports import heavy_imports
+from renate_stages.processes import heavy_imports
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ def test_a_compiled_model_trains_the_same_under_the_same_names(make_state, new, 
 
     plain = updater("DER++").update(make_state(10), new, {1: new})
     with monkeypatch.context() as patch:
-        patch.setattr("renate_stages.learners.base.compiled", compiled)
+        patch.setattr("renate_stages.learners.base.learner.compiled", compiled)
         same = updater("DER++", compile=True).update(make_state(10), new, {1: new})
     assert called and torch.equal(weights(same), weights(plain))
     assert same.curves == plain.curves
