@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from renate_stages import files
 from renate_stages.errors import DamagedOutputError
-from renate_stages.remote.parallel import in_parallel
+from renate_stages.storage.parallel import in_parallel
 
 if TYPE_CHECKING:
     from renate_stages.files import Entry

@@ -18,9 +18,8 @@ from renate_stages.errors import (
     RemoteRefusedError,
 )
 from renate_stages.files import Entry
-from renate_stages.remote import transfer
-from renate_stages.remote.parallel import in_parallel
-from renate_stages.storage import services
+from renate_stages.storage import services, transfer
+from renate_stages.storage.parallel import in_parallel
 from renate_stages.storage.progress import Progress
 from renate_stages.storage.retries import attempt
 

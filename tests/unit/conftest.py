@@ -37,7 +37,7 @@ def warm_exports(request, monkeypatch):
 @pytest.fixture
 def project(tmp_path, monkeypatch, warm_exports) -> Project:
     """The root's own project, with the digits of update 1 and the empty state."""
-    from renate_stages.data import write_digits
+    from renate_stages.actions.digits import write_digits
 
     root = tmp_path / "project"
     root.mkdir()

@@ -10,7 +10,7 @@ from small_project import edit_config, edit_params, snapshot
 from renate_stages import errors
 from renate_stages.actions.adopt import write_adopted
 from renate_stages.actions.check import check_user_config
-from renate_stages.data import write_digits
+from renate_stages.actions.digits import write_digits
 from renate_stages.models import MLP
 from renate_stages.models.stored import read_state_dict
 from renate_stages.params import Params

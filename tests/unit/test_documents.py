@@ -14,8 +14,8 @@ import torch
 from typer.main import get_command
 
 from renate_stages import run_training_job, yaml_file
+from renate_stages.actions.digits import write_digits
 from renate_stages.cli import app, remote
-from renate_stages.data import write_digits
 from renate_stages.data.ingest import ingest
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of

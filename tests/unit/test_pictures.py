@@ -10,7 +10,7 @@ import pytest
 from small_project import edit_params, move_on
 
 from renate_stages.actions import publish
-from renate_stages.data import write_digits
+from renate_stages.actions.digits import write_digits
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.params import Params
 from renate_stages.reporting import pictures

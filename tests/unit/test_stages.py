@@ -169,7 +169,7 @@ def test_constants_reach_training_as_they_are_written(project):
 
 
 def test_the_next_update_takes_over_model_memory_and_history(project):
-    from renate_stages.data import write_digits
+    from renate_stages.actions.digits import write_digits
     from renate_stages.state import State
 
     run_until(project, "train")

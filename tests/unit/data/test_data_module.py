@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from renate_stages.data import RenateDataModule, write_digits
+from renate_stages.actions.digits import write_digits
+from renate_stages.data import RenateDataModule
 from renate_stages.errors import (
     ForeignDataError,
     InvalidShareError,

@@ -9,7 +9,7 @@ import pytest
 from small_project import REPOSITORY
 
 from renate_stages import files
-from renate_stages.data import write_digits
+from renate_stages.actions.digits import write_digits
 
 SCRIPT = """
 import json

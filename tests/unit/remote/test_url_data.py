@@ -72,7 +72,7 @@ def test_after_a_failure_only_the_rest_travels(there, tmp_path, monkeypatch):
             raise PermissionError("no")
         return whole(self, path, local, **kwargs)
 
-    monkeypatch.setattr("renate_stages.remote.parallel.WORKERS", 1)
+    monkeypatch.setattr("renate_stages.storage.parallel.WORKERS", 1)
     with monkeypatch.context() as failing:
         failing.setattr(MemoryFileSystem, "get_file", get)
         with pytest.raises(errors.RemoteRefusedError, match=r"week-1/images/b\.npy"):

@@ -9,8 +9,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from small_project import REPOSITORY
 
 from renate_stages import errors, run_training_job
+from renate_stages.actions.digits import write_digits
 from renate_stages.api.workplace import lay_out
-from renate_stages.data import write_digits
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state import state

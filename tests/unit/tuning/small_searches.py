@@ -48,7 +48,7 @@ def quiet(message: str) -> None:
 
 def make_project(root, epochs: int = 3, update: int = 1) -> Project:
     """A project after `restore-state`, at update 1 or 2."""
-    from renate_stages.data import write_digits
+    from renate_stages.actions.digits import write_digits
 
     root.mkdir(parents=True)
     for name in ("dvc.yaml", "params.yaml", "renate_config.py"):
