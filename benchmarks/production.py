@@ -18,8 +18,7 @@ from renate_stages.models import MLP, RenateModule
 from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
-from renate_stages.stages import prepare
-from renate_stages.state import State, prepared, state
+from renate_stages.state import State, new_data, prepared, state
 from renate_stages.state.prepared import PreparedData
 from renate_stages.training.measured_update import MeasuredUpdate
 from renate_stages.user.config import UserConfig
@@ -137,7 +136,7 @@ def update(
         )
         folder = Path(scratch) / "prepared"
         train, val, test = (_dataset(part) for part in (data.train, data.val, data.test))
-        prepare.ingest_splits(prepare.Splits(train, val, test), folder, number)
+        new_data.ingest_splits(new_data.Splits(train, val, test), folder, number)
         prepared.write_manifest(folder, number)
         stores = PreparedData.open(folder)
         inputs = files.digest([params.model_dump(mode="json"), parent.identity, stores.digest])

@@ -19,8 +19,7 @@ from renate_stages.models.stored import EXTRA_STATE, write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.stages import prepare
-from renate_stages.state import Provenance, state
+from renate_stages.state import Provenance, new_data, state
 from renate_stages.training.updater import ModelUpdater, write_learner
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
@@ -88,9 +87,9 @@ def _read_old_data(
     """Return the splits of the old data as stores; none where there is no old data."""
     if old_data is None:
         return {}
-    prepare.require_files(old_data)
-    splits = prepare.read_splits(updater.user, old_data, params.data, Generators(params.seed, 0))
-    return prepare.ingest_splits(splits, scratch, update=0)
+    new_data.require_files(old_data)
+    splits = new_data.read_splits(updater.user, old_data, params.data, Generators(params.seed, 0))
+    return new_data.ingest_splits(splits, scratch, update=0)
 
 
 def _load(module: nn.Module, path: Path) -> None:

@@ -16,7 +16,7 @@ from renate_stages.export import carried_files
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.stages import prepare
+from renate_stages.state import new_data
 from renate_stages.training.updater import ModelUpdater
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
@@ -63,12 +63,12 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     params = params.fixed(space.middle())
     hyperparameters, task_id = params.hyperparameters, params.update.task_id
     updater = ModelUpdater(user, params, hyperparameters)
-    prepare.require_files(project.incoming)
+    new_data.require_files(project.incoming)
     updater.generators.seed_global("check")
-    train = prepare.read_splits(user, project.incoming, params.data, updater.generators).train
+    train = new_data.read_splits(user, project.incoming, params.data, updater.generators).train
     few = _first(train, examples)
     with TemporaryDirectory() as scratch:
-        with prepare.reading(user):
+        with new_data.reading(user):
             store = ingest(few, Path(scratch) / "few", params.update.number, "train")
         dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from renate_stages.cli import guarded
+    from renate_stages.training.guarded import guarded
 
     launch.begin(trains=True)
     guarded(main)

@@ -17,8 +17,7 @@ from renate_stages.params.domains import as_written
 from renate_stages.params.remote import BACKENDS
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.stages import prepare
-from renate_stages.state import State, prepared
+from renate_stages.state import State, new_data, prepared
 from renate_stages.storage.states import local_path
 from renate_stages.storage.storage import Traffic
 from renate_stages.user.config import UserConfig
@@ -235,9 +234,9 @@ def _name_of(scheduler: str | type) -> str:
 def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> None:
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("prepare")
-    splits = prepare.read_splits(user, incoming, params.data, generators)
-    with prepare.reading(user):
-        prepare.ingest_splits(splits, folder, params.update.number)
+    splits = new_data.read_splits(user, incoming, params.data, generators)
+    with new_data.reading(user):
+        new_data.ingest_splits(splits, folder, params.update.number)
     prepared.write_manifest(folder, params.update.number)
 
 

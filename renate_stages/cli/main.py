@@ -6,37 +6,27 @@ Everything heavy is imported inside a command: `renate-stages --help` answers at
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import sys
-import traceback
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from renate_stages import files
 from renate_stages.cli import remote
 from renate_stages.errors import (
-    FullDiskError,
     MissingFileError,
-    OutOfMemoryError,
-    RenateStagesError,
-    UserCodeError,
-    shortage,
-    user_code,
 )
 from renate_stages.project import Project
 from renate_stages.training import launch
+from renate_stages.training.guarded import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from renate_stages.actions import erase
     from renate_stages.actions import forget as forget_action
-
-TRACEBACK = "traceback.txt"  # of the last error in a user's code, in .renate/
 
 app = typer.Typer(
     help="Update PyTorch models with new data, again and again, without forgetting.",
@@ -55,46 +45,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if launch.begin(trains=sys.argv[1:2] == ["train"]):
         guarded(app)
-
-
-def guarded(work: Callable[[], object]) -> None:
-    """Do something; what goes wrong is said, by one where several processes share the work."""
-    try:
-        work()
-    except Exception as error:
-        found = error if isinstance(error, RenateStagesError) else _shortage(error)
-        found = found or user_code.blamed(error)
-        launch.let_others_speak(launch.DEFECT if found is None else launch.MISTAKE)
-        if found is None:
-            raise
-        more = _keep_traceback(error) if isinstance(found, UserCodeError) else ""
-        print(f"error: {found}{more}", file=sys.stderr)
-        sys.exit(found.exit_code)
-
-
-def _keep_traceback(error: Exception) -> str:
-    """Write a traceback where the user finds it, or print it; return a sentence that says where."""
-    if os.environ.get(user_code.SHOWN):
-        traceback.print_exception(error)
-        return ""
-    with suppress(RenateStagesError, OSError):
-        path = Project.find().scratch / TRACEBACK
-        files.write_text(path, "".join(traceback.format_exception(error)))
-        return f"\nThe whole traceback is in {path.parent.name}/{path.name}."
-    return ""
-
-
-def _shortage(error: Exception) -> RenateStagesError | None:
-    """Return what to say of a machine that has run out of disk or memory; None: it has not."""
-    found = shortage.cause(error)
-    if found is None:
-        return None
-    if isinstance(found, MemoryError):
-        return OutOfMemoryError(found)
-    interrupted = None
-    with suppress(RenateStagesError):
-        interrupted = Project.find().interrupted
-    return FullDiskError(found, interrupted)
 
 
 # -- stages ----------------------------------------------------------------------------------------
@@ -220,7 +170,7 @@ def next_update(
             number = lineage.open_next(project)
             print(f"tagged update-{closed}; update {number} is open, and starts from it")
         else:
-            number = lineage.open_from(project, _number(init))
+            number = lineage.open_from(project, _number(start))
             print(f"update {number} is open on a branch of its own, and starts from {start}")
     print(
         f"next: put the data of update {number} in data/incoming (what lies there is of the update "
@@ -463,7 +413,9 @@ def memory(
     print(f"memory of {state.label}:")
     print(composition.table(parts, Params.load(project.params).update.number))
     if plot is not None:
-        composition.draw(parts, plot)
+        from renate_stages.reporting import memory_picture
+
+        memory_picture.draw(parts, plot)
         print(f"drawn: {plot}")
 
 

@@ -1,6 +1,5 @@
 """Data of an update: the user's data module, datasets over stores, and loaders."""
 
-from renate_stages.actions.digits import write_digits
 from renate_stages.data.ingest import ingest
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.steps import Batch, StepBatch
@@ -15,5 +14,4 @@ __all__ = [
     "StoredDataset",
     "concatenate",
     "ingest",
-    "write_digits",
 ]

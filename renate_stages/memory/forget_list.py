@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +171,20 @@ class ForgetList:
             found |= self.ids.among(stored_ids(store))
         for predicate in self.where:
             found |= stored_truth(store, predicate).true
+        return found
+
+
+@dataclass
+class CountedForgetList:
+    """Leaves out what is to be forgotten, and counts it."""
+
+    listed: ForgetList = field(default_factory=ForgetList)
+    rows: int = 0
+
+    def __call__(self, columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray:
+        """Return which rows of a block to leave out, bool `(rows,)`."""
+        found = self.listed(columns, spec)
+        self.rows += int(found.sum())
         return found
 
 

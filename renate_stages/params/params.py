@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from renate_stages import yaml_file
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
+from renate_stages.params import schedulers
 from renate_stages.params.blocks import Block, OptionalSeconds
 from renate_stages.params.remote import RemoteParams
 from renate_stages.params.rules import Rule, read_rules
 from renate_stages.params.search_space import SearchSpace
-from renate_stages.tuning import schedulers
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

@@ -44,7 +44,7 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
         The files written.
     """
     from renate_stages.memory.composition import composition
-    from renate_stages.memory.composition import draw as draw_memory
+    from renate_stages.reporting import memory_picture
     from renate_stages.reporting.plots import draw
     from renate_stages.reporting.search_pictures import draw_search
     from renate_stages.reporting.shift_picture import draw_shift
@@ -62,7 +62,7 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
         worse = headline in lower
         drawn += draw_update(folder, history, project.plots, headline, lower_is_better=worse)
         if memory := composition(state.memory()):
-            draw_memory(memory, folder / "memory.png")
+            memory_picture.draw(memory, folder / "memory.png")
             drawn.append(folder / "memory.png")
         shift = DataMetrics.read(project.data_metrics).shift
         drawn += draw_shift(folder, project.feature_shift, shift, shape_of_inputs(state))

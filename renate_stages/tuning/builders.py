@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,11 @@ from syne_tune.optimizer.schedulers.searchers.last_value_multi_fidelity_searcher
 from syne_tune.optimizer.schedulers.searchers.searcher_factory import searcher_cls
 from syne_tune.optimizer.schedulers.single_objective_scheduler import SingleObjectiveScheduler
 
+from renate_stages.params.schedulers import HALVING
+from renate_stages.params.search_space import SearchSpace
+from renate_stages.tuning.experience import Experience
 from renate_stages.tuning.pasha import PASHA
 from renate_stages.tuning.rush import RUSH
-from renate_stages.tuning.schedulers import HALVING, Request
 from renate_stages.tuning.searchers import (
     BatchedBore,
     GridSearcher,
@@ -28,6 +31,36 @@ from renate_stages.tuning.seeded import RESOURCE
 
 RANDOM = "random_search"
 GRID_POINTS = 5
+FIRST_POINTS = 3, 10  # of earlier updates, least and most; one of each update in between
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a scheduler is made for.
+
+    Args:
+        space: What is searched.
+        metric: What reports call the objective.
+        mode: `max` or `min`.
+        max_epochs: Most epochs of a trial.
+        seed: In [0, 2^32).
+        past: What earlier updates found.
+        arguments: Keyword arguments of the scheduler.
+    """
+
+    space: SearchSpace
+    metric: str
+    mode: str
+    max_epochs: int
+    seed: int
+    past: Experience
+    arguments: Mapping[str, Any]
+
+    @property
+    def first(self) -> list[dict[str, Any]]:
+        """The points to try first: the best of earlier updates, the middle where there are none."""
+        most = min(max(len(self.past.updates), FIRST_POINTS[0]), FIRST_POINTS[1])
+        return self.past.best(most) or [self.space.encode(self.space.middle())]
 
 
 def _common(request: Request) -> dict[str, Any]:

@@ -7,107 +7,23 @@ yours is named by `package.module:Class`, a `TrialScheduler` of Syne Tune.
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from renate_stages.errors import InvalidParamsError, MissingExtraError, did_you_mean
+from renate_stages.errors import InvalidParamsError, MissingExtraError
+from renate_stages.params.schedulers import problems_of
 from renate_stages.params.search_space import SearchSpace
 from renate_stages.tuning.experience import Experience
 
 if TYPE_CHECKING:
+    from renate_stages.tuning.builders import Request
     from renate_stages.tuning.seeded import SeededScheduler
-
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
-FIRST_POINTS = 3, 10  # of earlier updates, least and most; one of each update in between
-HALVING = ("grace_period", "reduction_factor", "brackets")
-DENSITY = ("min_bandwidth", "num_candidates", "random_fraction", "top_n_percent")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A scheduler: the arguments that `scheduler_arguments` may give, and what it does."""
-
-    arguments: tuple[str, ...]
-    summary: str
-
-
-SCHEDULERS = {
-    "random": Entry((), "draws at random"),
-    "grid": Entry(("points",), "all combinations of so many values of each range, in random order"),
-    "bo": Entry(("num_init_random",), "Bayesian optimisation by a Gaussian process; extra `bo`"),
-    "bore": Entry(("gamma", "random_prob", "init_random"), "Bayesian optimisation by a classifier"),
-    "tpe": Entry(DENSITY, "Bayesian optimisation by kernel densities"),
-    "cqr": Entry(("num_init_random_draws",), "Bayesian optimisation by conformal quantiles"),
-    "asha": Entry(HALVING, "random, and trials that fall behind at 1, 3, 9, … epochs end there"),
-    "bohb": Entry((*HALVING, *DENSITY), "tpe, with trials ended as by asha"),
-    "asha-cqr": Entry(HALVING, "cqr, with trials ended as by asha"),
-    "pasha": Entry(
-        (*HALVING[:2], "percentile"),
-        "asha that lets trials run longer only while that changes who is best",
-    ),
-    "rush": Entry(HALVING, "asha with the best of earlier updates first, as the hurdle for others"),
-    "median": Entry(
-        ("grace_time", "grace_population", "rank_cutoff"),
-        "random, and trials below the median so far end there",
-    ),
-    "zero-shot": Entry((), "what together did best on earlier updates, in that order"),
-    "bounding-box": Entry(("best_of_update",), "random among the best of earlier updates"),
-    "quantile": Entry((), "a model of earlier updates, by Thompson sampling"),
-}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a scheduler is made for.
-
-    Args:
-        space: What is searched.
-        metric: What reports call the objective.
-        mode: `max` or `min`.
-        max_epochs: Most epochs of a trial.
-        seed: In [0, 2^32).
-        past: What earlier updates found.
-        arguments: Keyword arguments of the scheduler.
-    """
-
-    space: SearchSpace
-    metric: str
-    mode: str
-    max_epochs: int
-    seed: int
-    past: Experience
-    arguments: Mapping[str, Any]
-
-    @property
-    def first(self) -> list[dict[str, Any]]:
-        """The points to try first: the best of earlier updates, the middle where there are none."""
-        most = min(max(len(self.past.updates), FIRST_POINTS[0]), FIRST_POINTS[1])
-        return self.past.best(most) or [self.space.encode(self.space.middle())]
-
-
-def problems_of(name: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Return what of `tuning.scheduler` and `tuning.scheduler_arguments` cannot be; imports none."""
-    if name not in SCHEDULERS:
-        if _DOTTED.fullmatch(name):
-            return []
-        known = ", ".join([*SCHEDULERS, "or package.module:Class"])
-        hint = did_you_mean(name, SCHEDULERS)
-        return [f"tuning.scheduler: unknown scheduler '{name}'{hint} (known: {known})"]
-    taken = SCHEDULERS[name].arguments
-    return [
-        f"tuning.scheduler_arguments.{each}: {name} takes no such argument"
-        f"{did_you_mean(each, taken)} (it takes: {', '.join(taken) or 'none'})"
-        for each in arguments
-        if each not in taken
-    ]
 
 
 def make_scheduler(
@@ -152,7 +68,7 @@ def make_scheduler(
     from renate_stages.tuning.seeded import SeededScheduler
 
     seed = seed % 2**32
-    request = Request(space, metric, mode, max_epochs, seed, past, arguments or {})
+    request = builders.Request(space, metric, mode, max_epochs, seed, past, arguments or {})
     build = builders.BUILDERS.get(name)
 
     def inner() -> Any:

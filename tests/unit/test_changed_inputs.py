@@ -10,6 +10,7 @@ from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors, files, yaml_file
 from renate_stages.stages import export, prepare, restore_state, train, tune
+from renate_stages.state import new_data
 from renate_stages.training.measured_update import MeasuredUpdate
 from renate_stages.training.resume import SECONDS_VARIABLE
 from renate_stages.user.config import UserConfig
@@ -192,7 +193,7 @@ def test_the_list_of_what_to_forget_counts(with_losses, monkeypatch):
 
 
 def test_data_that_changes_while_it_is_prepared_is_refused(project, monkeypatch):
-    whole = prepare.ingest_splits
+    whole = new_data.ingest_splits
 
     def edited(*given):
         path = project.incoming / "targets.npy"

@@ -15,7 +15,8 @@ from typer.main import get_command
 
 from renate_stages import run_training_job, yaml_file
 from renate_stages.actions.digits import write_digits
-from renate_stages.cli import app, remote
+from renate_stages.cli import remote
+from renate_stages.cli.main import app
 from renate_stages.data.ingest import ingest
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
@@ -23,8 +24,8 @@ from renate_stages.memory import POLICIES, size_in_bytes
 from renate_stages.params import Params, ShiftParams, ShouldUpdateParams
 from renate_stages.params.domains import KINDS
 from renate_stages.params.remote import RemoteParams, SageMakerParams
+from renate_stages.params.schedulers import SCHEDULERS
 from renate_stages.shift import DETECTORS
-from renate_stages.tuning.schedulers import SCHEDULERS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

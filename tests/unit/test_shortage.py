@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from small_project import edit_params, quiet, run, snapshot
 
 from renate_stages import errors, files
-from renate_stages.cli import main
 from renate_stages.errors import shortage
 from renate_stages.stages import export
+from renate_stages.training.guarded import guarded
 
 FULL = Path("/dev/full")  # each write to it fails as on a full disk
 
@@ -133,7 +133,7 @@ def test_the_command_line_says_what_is_left_and_what_to_do(project, capsys, inte
         FULL.write_text("x")
 
     with pytest.raises(SystemExit) as ended:
-        main.guarded(full)
+        guarded(full)
     said = capsys.readouterr().err
     assert ended.value.code == 1
     assert "nothing more can be written: [Errno 28] No space left on device" in said

@@ -7,9 +7,9 @@ import torch
 from small_project import edit_config, edit_params, quiet, run, snapshot
 
 from renate_stages import errors
-from renate_stages.cli import main
 from renate_stages.errors import user_code
 from renate_stages.stages import prepare
+from renate_stages.training.guarded import guarded
 
 LOSS = 'return torch.nn.CrossEntropyLoss(reduction="none")'
 SCALED = "    return images.float() / 16"
@@ -115,7 +115,7 @@ BROKEN = """class Broken(TensorDataset):
 def test_the_command_line_names_the_line_and_keeps_the_traceback(project, monkeypatch, capsys):
     code = compile("\n\n1 / 0", str(project.user_config), "exec")
     with pytest.raises(SystemExit) as ended:
-        main.guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
+        guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert "failed at renate_config.py, line 3: ZeroDivisionError: division by zero" in said
@@ -125,7 +125,7 @@ def test_the_command_line_names_the_line_and_keeps_the_traceback(project, monkey
 
     monkeypatch.setenv("RENATE_STAGES_TRACEBACKS", "1")
     with pytest.raises(SystemExit):
-        main.guarded(lambda: exec(code, {}))  # noqa: S102
+        guarded(lambda: exec(code, {}))  # noqa: S102
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and "traceback.txt" not in said
 

@@ -10,7 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from typer.testing import CliRunner
 
 from renate_stages import errors
-from renate_stages.cli import app
+from renate_stages.cli.main import app
 from renate_stages.state import MANIFEST, Provenance, State, state
 from renate_stages.storage import Storage, Traffic, retries
 from renate_stages.storage import states as module

@@ -15,9 +15,10 @@ from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
 from renate_stages import errors
+from renate_stages.params.schedulers import SCHEDULERS
 from renate_stages.params.search_space import SearchSpace
 from renate_stages.tuning import History, TrialEpoch, TrialRecord
-from renate_stages.tuning.schedulers import SCHEDULERS, make_scheduler
+from renate_stages.tuning.schedulers import make_scheduler
 
 HAS_BOTORCH = find_spec("botorch") is not None
 NAMES = [name for name in SCHEDULERS if name != "bo" or HAS_BOTORCH]

@@ -1,0 +1,48 @@
+"""A picture of the memory: rows by the update that they came with, and by class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from renate_stages.memory.composition import UNKNOWN, Part
+from renate_stages.reporting.plots import COLOURS, DPI
+
+
+def draw(parts: list[Part], path: Path) -> None:
+    """Draw a composition as bars, an update each, divided by class; written whole.
+
+    Args:
+        parts: What `composition` of a memory returned.
+        path: A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    names = [UNKNOWN if part.update is None else str(part.update) for part in parts]
+    base = np.zeros(len(parts))
+    for number, label in enumerate(_all_classes(parts) or [""]):
+        rows = np.array([part.classes.get(label, 0) if label else part.rows for part in parts])
+        hatch = ("", "//", "..", "xx")[number // len(COLOURS) % 4]
+        colour = COLOURS[number % len(COLOURS)]
+        axes.bar(names, rows, bottom=base, color=colour, hatch=hatch, label=label or None)
+        base += rows
+    axes.set(xlabel="update that the rows came with", ylabel="rows in memory")
+    # Else the tallest bar ends at the frame, as if cut off.
+    axes.set_ylim(0, 1.05 * base.max(initial=1))
+    if any(part.classes for part in parts):
+        axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    beside = path.with_name(f".{path.name}.new")
+    FigureCanvasAgg(figure).print_png(
+        beside, metadata={"Software": None}, pil_kwargs={"dpi": (DPI,) * 2}
+    )
+    beside.replace(path)
+
+
+def _all_classes(parts: list[Part]) -> list[str]:
+    return sorted(
+        {label for part in parts for label in part.classes}, key=lambda each: (len(each), each)
+    )

@@ -1,0 +1,176 @@
+"""The datasets of one update, from the user's data module to stores of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renate_stages.errors import (
+    DataModuleError,
+    EmptyIncomingError,
+    UserResultError,
+    user_code,
+)
+from renate_stages.memory import ExampleStore
+from renate_stages.memory.forget_list import CountedForgetList
+from renate_stages.params import DataParams
+from renate_stages.randomness import Generators
+from renate_stages.state.prepared import SPLITS
+from renate_stages.user.config import UserConfig
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The datasets of one update.
+
+    Args:
+        train: To learn from.
+        val: To choose by.
+        test: To measure on.
+        ragged: Paths in their items that differ in length.
+        feature_names: Of the numbers of an example's inputs, where the data module has some.
+    """
+
+    train: Dataset | None = None
+    val: Dataset | None = None
+    test: Dataset | None = None
+    ragged: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+
+
+def reading(user: UserConfig | None) -> AbstractContextManager[None]:
+    """Count the files that items of the user's datasets are read from; refuse others at once."""
+    return user.files.running("data_module_fn", long=True) if user else nullcontext()
+
+
+def require_files(incoming: Path) -> None:
+    """Refuse an incoming folder that is absent or holds no file.
+
+    Raises:
+        EmptyIncomingError: In either case.
+    """
+    if not incoming.is_dir() or not any(path.is_file() for path in incoming.rglob("*")):
+        raise EmptyIncomingError(incoming)
+
+
+def read_splits(
+    user: UserConfig, incoming: Path, data: DataParams, generators: Generators
+) -> Splits:
+    """Return the datasets of the user's data module.
+
+    Where the module gives no test or validation data, a share of the training rows is set aside,
+    at random by the seed.
+
+    Raises:
+        DataModuleError: If there are no training rows, or no test rows and no share for them.
+    """
+    module = user.data_module(incoming, data.arguments, generators.integer("split"))
+    with (
+        user_code.running("the data module of data_module_fn"),
+        user.files.running("data_module_fn"),
+    ):
+        train, val, test = module.train_data(), module.val_data(), module.test_data()
+    for name, found in {"train": train, "val": val, "test": test}.items():
+        _check_dataset(f"{name}_data() of the data module", found)
+    if train is None:
+        raise DataModuleError("train_data() returned None", "return the new training examples")
+    if test is None:
+        if not data.test_fraction:
+            raise DataModuleError(
+                "test_data() returned None and data.test_fraction is 0",
+                "give test data, or a share of the training rows: forgetting is measured on them",
+            )
+        train, test = split_off(train, data.test_fraction, generators.integer("test split"))
+    if val is None and data.validation_fraction:
+        train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
+    ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
+    return Splits(train, val, test, ragged, names)
+
+
+def _check_dataset(what: str, found: Any) -> None:
+    """Refuse what has neither items nor an end.
+
+    Raises:
+        UserResultError: If it is no dataset.
+    """
+    usable = hasattr(found, "__getitem__") or hasattr(found, "__iter__")
+    if found is not None and (not usable or isinstance(found, str | bytes | Mapping)):
+        expected = "a dataset of torch: with a length and items, or one to iterate over; or None"
+        raise UserResultError(what, f"a {type(found).__name__}", expected)
+
+
+def _names(module: Any, name: str) -> tuple[str, ...]:
+    """Return a list of names that a data module has as an attribute.
+
+    Raises:
+        UserResultError: If it is something else.
+    """
+    found = getattr(module, name, ())
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise UserResultError(f"{name} of the data module", repr(found)[:80], "names, as a tuple")
+    return tuple(map(str, found))
+
+
+def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Return a dataset without a random share of its rows, and that share, neither of them empty.
+
+    Raises:
+        DataModuleError: If it has no length or too few rows.
+    """
+    from renate_stages.data.module import split
+
+    if not hasattr(dataset, "__len__"):
+        raise DataModuleError(
+            f"train_data() is a {type(dataset).__name__} without a length, which cannot be split",
+            "return test_data() and val_data() as well, or a dataset with a length",
+        )
+    with user_code.running("train_data() of the data module"):
+        rest, share = split(dataset, fraction, seed)
+    if not len(rest) or not len(share):
+        raise DataModuleError(
+            f"train_data() has {len(rest) + len(share)} row(s), too few to set {fraction:.0%} aside",
+            "give more rows, or test_data() and val_data() of their own",
+        )
+    return rest, share
+
+
+def ingest_splits(
+    splits: Splits, folder: Path, update: int, forget: CountedForgetList | None = None
+) -> dict[str, ExampleStore]:
+    """Write each split as a store; a split that is None becomes an empty one."""
+    from renate_stages.memory import StoreWriter
+
+    stores = {}
+    for split in SPLITS:
+        dataset = getattr(splits, split)
+        if dataset is None:
+            with StoreWriter(folder / split, update=update):
+                pass
+            stores[split] = ExampleStore.open(folder / split)
+        else:
+            from renate_stages.data import ingest
+
+            unwanted = forget if forget and forget.listed else None
+            stores[split] = ingest(
+                dataset, folder / split, update, split, ragged=splits.ragged, unwanted=unwanted
+            )
+    return stores
+
+
+def describe(store: ExampleStore) -> dict[str, Any]:
+    """Return the number of rows, their bytes, and rows per class where targets are labels."""
+    found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
+    if store.spec is not None and "targets" in store.spec.fields:
+        targets = store.column("targets")
+        if isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu":
+            labels, counts = np.unique(targets, return_counts=True)
+            found["classes"] = {str(label): int(n) for label, n in zip(labels, counts, strict=True)}
+    return found
