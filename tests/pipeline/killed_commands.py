@@ -22,7 +22,7 @@ DATE = "2026-01-01T00:00:00Z"  # of every commit, so that equal ones have equal 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
 OURS = (
-    *("renate_stages.cli", "renate_stages.actions.resolve", "renate_stages.actions.forget"),
+    *("renate_stages.cli.main", "renate_stages.actions.resolve", "renate_stages.actions.forget"),
     *(
         "renate_stages.actions.promote",
         "renate_stages.actions.init",

@@ -12,7 +12,7 @@ import pytest
 from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors, files
-from renate_stages.cli import main
+from renate_stages.cli.main import main
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import state
 from renate_stages.state.inputs import read_tuned

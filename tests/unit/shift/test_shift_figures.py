@@ -13,7 +13,7 @@ from small_comparisons import digits, first_update, put, quiet
 from small_project import edit_config, edit_params
 
 from renate_stages import errors, files
-from renate_stages.cli import main
+from renate_stages.cli.main import main
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.params import Params, ShiftParams
 from renate_stages.project import Project
