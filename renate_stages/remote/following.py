@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from renate_stages.errors import DetachedError, RemoteServiceError, UnreachableServiceError
 from renate_stages.remote.backend import Backend, JobState, Log
-from renate_stages.remote.container.start import BEGIN, END
+from renate_stages.remote.start import BEGIN, END
 
 PAUSE = 5.0  # seconds between two looks
 PAUSE_VARIABLE = "RENATE_STAGES_POLL_SECONDS"

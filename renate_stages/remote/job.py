@@ -28,7 +28,7 @@ from renate_stages.params import Params
 from renate_stages.params.remote import RemoteParams
 from renate_stages.project import Project
 from renate_stages.remote import package
-from renate_stages.remote.container.start import DESCRIPTION
+from renate_stages.remote.start import DESCRIPTION
 from renate_stages.storage.objects import name_of
 from renate_stages.user.declared_files import values_of
 from renate_stages.user.hashes import Hashes

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from renate_stages.errors import RemoteServiceError, RenateStagesError
 from renate_stages.params.remote import RemoteParams
+from renate_stages.remote import start
 from renate_stages.remote.backend import JobState, Status
-from renate_stages.remote.container import start
 from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFESTS, Job
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"

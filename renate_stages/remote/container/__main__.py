@@ -23,7 +23,6 @@ from renate_stages import files, tracking
 from renate_stages.errors import OversizedFileError, RenateStagesError, user_code
 from renate_stages.files import Entry
 from renate_stages.params.remote import BACKEND_VARIABLE
-from renate_stages.remote.container.start import END
 from renate_stages.remote.job import FAILURE, OUTPUTS
 from renate_stages.remote.messages import (
     LAST_LINES,
@@ -35,6 +34,7 @@ from renate_stages.remote.messages import (
     parse,
     recording_in,
 )
+from renate_stages.remote.start import END
 from renate_stages.storage.objects import ObjectStore, damaged, name_of
 from renate_stages.storage.storage import Storage
 

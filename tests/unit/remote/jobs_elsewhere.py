@@ -11,9 +11,9 @@ from renate_stages import files
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote.backend import JobState
-from renate_stages.remote.container.start import BEGIN
 from renate_stages.remote.job import FAILURE, OUTPUTS
 from renate_stages.remote.messages import recording_in
+from renate_stages.remote.start import BEGIN
 from renate_stages.storage.objects import name_of
 
 MADE = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from renate_stages import files
+from renate_stages.remote import start
 from renate_stages.remote.container import __main__ as container
-from renate_stages.remote.container import start
 from renate_stages.remote.messages import JobDescription, recording_in
 from renate_stages.storage.objects import name_of
 

@@ -29,8 +29,8 @@ from renate_stages.params import Params
 from renate_stages.remote import elsewhere, results
 from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
-from renate_stages.remote.container.start import BEGIN
 from renate_stages.remote.job import FAILURE, OUTPUTS, Job
+from renate_stages.remote.start import BEGIN
 from renate_stages.storage import retries, services
 from renate_stages.storage.objects import name_of
 from renate_stages.tracking import RunIdentity
