@@ -58,9 +58,10 @@ test-avalanche: $(AVALANCHE)/.installed ## Run the tests that need the extra ava
 	PATH="$(CURDIR)/$(AVALANCHE)/bin:$$PATH" $(AVALANCHE)/bin/python -m pytest $(PARALLEL) \
 		tests/pipeline/test_avalanche.py tests/unit/avalanche_learners
 
-lint: install ## Check style and types
+lint: install ## Check style, layers and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pyright
 
 bench: install $(if $(filter avalanche,$(NAME)),$(AVALANCHE)/.installed) ## Run a benchmark: make bench NAME=pipeline [DATA=folder] [ARGS="--quick"]

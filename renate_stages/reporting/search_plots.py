@@ -16,9 +16,10 @@ from renate_stages import files, typed
 from renate_stages.errors import MalformedFileError
 from renate_stages.reporting.plots import csv_text
 from renate_stages.state import TUNING_HISTORY
-from renate_stages.tuning.history import History, TrialRecord
+from renate_stages.tuning.history import History
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.outcome import SEARCH, Search
+from renate_stages.tuning.records import TrialRecord
 
 Rows = list[dict[str, Any]]
 

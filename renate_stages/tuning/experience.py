@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from renate_stages.params.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from renate_stages.tuning.history import TrialRecord
+    from renate_stages.tuning.records import TrialRecord
 
 
 @dataclass(frozen=True)

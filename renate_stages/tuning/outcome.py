@@ -21,7 +21,8 @@ from renate_stages.typed import Content, Count
 
 if TYPE_CHECKING:
     from renate_stages.params import Params
-    from renate_stages.tuning.history import History, TrialRecord
+    from renate_stages.tuning.history import History
+    from renate_stages.tuning.records import TrialRecord
     from renate_stages.tuning.search import Found
     from renate_stages.tuning.trial_folder import TrialFolder
 
@@ -150,7 +151,7 @@ def unrepeatable(params: Params) -> list[str]:
 
 def record_of(trial: TrialFolder, params: Params) -> TrialRecord:
     """Return a trial as it stands in the history."""
-    from renate_stages.tuning.history import TrialEpoch, TrialRecord
+    from renate_stages.tuning.records import TrialEpoch, TrialRecord
 
     epochs = tuple(TrialEpoch(each.epoch, each.steps, each.metrics) for each in trial.seen)
     learner = params.fixed(trial.configuration).learner

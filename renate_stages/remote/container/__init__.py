@@ -1,1 +1,1 @@
-"""What runs inside a job: `start.py` first, alone, then this package as a program."""
+"""What runs inside a job: `remote/start.py` first, alone, then this package as a program."""

@@ -40,7 +40,7 @@ def test_the_wheel_installs_and_its_program_runs(wheel, tmp_path):
         str(tmp_path / "renate_stages" / "__init__.py"),
         renate_stages.__version__,
     ]
-    assert (tmp_path / "renate_stages" / "remote" / "container" / "start.py").is_file()
+    assert (tmp_path / "renate_stages" / "remote" / "start.py").is_file()
 
 
 def test_the_wheel_says_which_python_it_needs(wheel):
