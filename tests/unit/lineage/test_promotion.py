@@ -11,7 +11,7 @@ from small_project import edit_params
 
 from renate_stages import errors, lineage
 from renate_stages.actions import promote, publish
-from renate_stages.cli import main
+from renate_stages.cli.champion import gate
 from renate_stages.export.exported import Exported
 from renate_stages.lineage import ChampionPointer
 from renate_stages.project import Project
@@ -168,11 +168,11 @@ def test_a_verdict_that_is_not_the_tagged_updates_is_refused(project):
 
 def test_the_gate_answers_from_the_verdict_that_export_wrote_alone(project, monkeypatch):
     monkeypatch.chdir(project.root)
-    main.gate()
+    gate()
     content = json.loads(project.verdict.read_text())
     project.verdict.write_text(json.dumps({**content, "champion_update": 1}))
     with pytest.raises(errors.ForeignVerdictError, match="`dvc repro` writes both"):
-        main.gate()
+        gate()
 
 
 def test_an_update_without_a_tag_is_unknown(project):

@@ -1,0 +1,83 @@
+"""Commands about the model that serves: gate, promote, demote, publish."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+import typer
+
+from renate_stages.cli.shared import changing, update_number
+from renate_stages.project import Project
+
+
+def gate() -> None:
+    """Say whether the update passed the gate: exit code 0, or 1 if it is refused."""
+    from renate_stages import lineage
+    from renate_stages.errors import ForeignVerdictError, StaleVerdictError
+    from renate_stages.gate import verdict
+    from renate_stages.params import Params
+
+    project = Project.find()
+    found = verdict.Verdict.read(project.verdict)
+    number = Params.load(project.params).update.number
+    if found.update != number:
+        raise StaleVerdictError(found.update, number)
+    written = lineage.verdict_hash(lineage.lock_text(project))
+    if written not in (None, hashlib.md5(project.verdict.read_bytes()).hexdigest()):
+        raise ForeignVerdictError
+    print(found.headline)
+    rows = [verdict.COLUMNS, *found.table()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if found.rules else []:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"  {'  '.join(cells)}".rstrip())
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def promote(
+    update: Annotated[
+        str | None, typer.Argument(metavar="[update-K]", help="a tagged update; none: the open one")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="also where the gate refused it")] = False,
+) -> None:
+    """Make a committed update the champion: champion.dvc, commit, aliases."""
+    from renate_stages.actions import promote as action
+
+    with changing("promote") as project:
+        moved = action.promote(project, update_number(update) if update else None, force=force)
+    if moved is None:
+        print("it is champion already")
+        return
+    print(f"{moved.now.label} is champion; before: {moved.before.label}")
+    print("next: `git push`; `renate-stages demote` takes it back")
+
+
+def demote() -> None:
+    """Bring back the champion before: champion.dvc, commit, aliases."""
+    from renate_stages.actions import promote as action
+
+    with changing("demote") as project:
+        moved = action.demote(project)
+    print(f"{moved.before.label} is not champion any more; champion again: {moved.now.label}")
+
+
+def champion() -> None:
+    """Say which update is champion, since when, and what its figures were."""
+    from renate_stages.actions import promote as action
+
+    rows = action.standing(Project.find())
+    width = max(len(name) for name, _ in rows) + 1
+    for name, value in rows:
+        print(f"{name + ':':<{width}} {value}")
+
+
+def publish() -> None:
+    """Put the finished update into MLflow: run, curves, pictures, model version. Safe to repeat."""
+    from renate_stages.actions import publish as action
+    from renate_stages.params import Params
+
+    project = Project.find()
+    with project.lock("publish"):
+        action.publish(project, Params.load(project.params))

@@ -1,0 +1,192 @@
+"""Commands about the examples that states keep: look at them, forget them, copy them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from renate_stages.cli.shared import changing
+from renate_stages.project import Project
+
+if TYPE_CHECKING:
+    from renate_stages.actions import erase
+    from renate_stages.actions import forget as forget_action
+
+
+def memory(
+    plot: Annotated[Path | None, typer.Option(help="also draw it to this PNG file")] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="list the rows' hashed ids instead")] = False,
+) -> None:
+    """Show what is in the memory: rows, bytes, classes, sources and age, by update."""
+    from renate_stages.memory import composition
+    from renate_stages.memory.identity import printed, stored_ids
+    from renate_stages.params import Params
+    from renate_stages.state import State
+
+    project = Project.find()
+    folder = project.state if project.state.is_dir() else project.parent
+    state = State.open(folder)
+    store = state.memory()
+    if ids:
+        for each in printed(stored_ids(store)[store.stored_live()]):
+            print(each)
+        return
+    parts = composition.composition(store)
+    print(f"memory of {state.label}:")
+    print(composition.table(parts, Params.load(project.params).update.number))
+    if plot is not None:
+        from renate_stages.reporting import memory_picture
+
+        memory_picture.draw(parts, plot)
+        print(f"drawn: {plot}")
+
+
+def forget(
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="UTF-8 text file with an example's id a line: yours, or as `memory --ids`"
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="condition on metadata, such as \"source == 'eu'\"")
+    ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="remove what older versions hold of forgotten examples")
+    ] = False,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared-storage", help="with --erase: also where others may keep theirs"),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="with --erase: do not ask")] = False,
+) -> None:
+    """Open an update that forgets examples; with --erase, remove what older versions hold."""
+    from renate_stages.actions import forget as action
+    from renate_stages.memory.id_file import IdFile
+
+    if erase and (ids or where):
+        raise typer.BadParameter("--erase removes what was forgotten before; forget these first")
+    if not erase and (shared or yes):
+        raise typer.BadParameter("--shared-storage and --yes go with --erase")
+    project = Project.find()
+    if erase:
+        _erase(project, shared, yes)
+        return
+    listed = IdFile(ids) if ids else ()
+    with changing("forget"):
+        opened = action.open_update(project, listed, where or [])
+    for line in _matches(opened, project):
+        print(line)
+    nothing_found = opened.ids is not None and opened.ids.unmatched == opened.ids.given
+    if isinstance(listed, IdFile) and nothing_found and listed.looks_like_a_table():
+        print(f"the lines of {ids} look like rows of a table: give its column of ids alone,")
+        print("one id a line, without quotes and separators")
+    if opened.by_update:
+        print(
+            "`update` is the one that rows came with: those that come in again are of a later one,"
+        )
+        print("and new; to keep them out name their ids, or give a condition without `update`")
+    print(f"update {opened.number} is open, and forgets: no new data, no training")
+    print("the weights may still reflect these examples; only training without them undoes that")
+    print(
+        "next: `dvc repro`, `git add -A && git commit`, `renate-stages next`; then older versions"
+    )
+    print("still hold the rows: `renate-stages forget --erase` lists and removes these")
+
+
+def _matches(opened: forget_action.Opened, project: Project) -> Iterator[str]:
+    """Yield lines on which stored examples a request to forget names."""
+    if found := opened.ids:
+        yield f"{found.given} id(s) given: {found.given - found.unmatched} match stored examples"
+        if found.unmatched:
+            shown = ", ".join(map(repr, found.examples))
+            rest = f", ...; all of them: {project.relative(found.listed)}" if found.listed else ""
+            yield f"{found.unmatched} match no stored example: {shown}{rest}"
+    for text, matches in opened.conditions.items():
+        yield f"{text}: {_rows(matches.rows) or 'true of no stored example'}"
+        if matches.unknown:
+            yield f"  unknown for {_rows(matches.unknown)}, which lack the metadata, and stay"
+    for store, (rows, dropped) in opened.rows.items():
+        also = f", and the bytes of {dropped} that were dropped before" if dropped else ""
+        yield f"{rows} row(s) of {store} will leave{also}"
+    if not opened.rows:
+        yield ("No stored example matches. Matching examples will be left out of future updates.")
+
+
+def _rows(by_store: Mapping[str, int]) -> str:
+    return ", ".join(f"{rows} row(s) of {store}" for store, rows in by_store.items())
+
+
+def _erase(project: Project, shared: bool, yes: bool) -> None:
+    from renate_stages.actions import erase
+
+    def agreed(erasure: erase.Erasure) -> bool:
+        for line in _erasure(erasure, project):
+            print(line)
+        if not erasure:
+            print("nothing to remove")
+            return False
+        if yes or typer.confirm("remove them?"):
+            return True
+        raise typer.Exit(1)
+
+    if erase.erase(project, shared, agreed):
+        print("removed")
+
+
+def _erasure(erasure: erase.Erasure, project: Project) -> Iterator[str]:
+    """Yield lines on what would be removed, what it costs, and what is not reached."""
+    from renate_stages.storage.progress import readable
+
+    for share in erasure.shares:
+        where = f"{share.storage.name} ({share.storage.location})"
+        count = f"{len(share.hashes)} objects, {readable(share.nbytes)}"
+        if share.left is None:
+            yield f"from {where}: {count}"
+            continue
+        yield f"not from {where}: {share.left}"
+        if share.listed:
+            listed = project.relative(share.listed)
+            yield f"  what it has of forgotten examples is listed in {listed}: {count}"
+            yield "  once its other users agree: `renate-stages forget --erase --shared-storage`"
+    if erasure.uncommitted:
+        yield f"  among them {erasure.uncommitted} of runs and data that were never committed"
+    if erasure.unseen:
+        yield (
+            f"  among them {erasure.unseen} version(s) of data/incoming that `prepare` has not "
+            "read, or whose prepared rows are removed already: which rows they have is not known"
+        )
+    for path in erasure.folders:
+        yield f"  {project.relative(path)}"
+    if erasure.incomplete:
+        left = any(share.left and share.hashes for share in erasure.shares)
+        pulled = " (`dvc pull` still has what is left alone)" if left else ""
+        yield f"afterwards these can no longer be checked out in full{pulled}:"
+        for name, paths in erasure.incomplete.items():
+            yield f"  {name}: {', '.join(paths)}"
+    if erasure.incoming:
+        yield "data/incoming has, or may have, rows to forget, and stays: put other data there,"
+        yield "`dvc add data/incoming`, `dvc repro`, commit, and erase again"
+    if erasure.unknown:
+        yield f"not looked into: {', '.join(erasure.unknown)}"
+    yield "not reached: other clones and their caches, backups, versions that a bucket keeps, what"
+    yield "jobs left in a bucket"
+
+
+def copy_state(
+    source: Annotated[str, typer.Argument(help="folder or URL of a state, such as s3://bucket/1")],
+    target: Annotated[str, typer.Argument(help="folder or URL where none is yet")],
+) -> None:
+    """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
+    from renate_stages.errors.redaction import shown
+    from renate_stages.storage import states
+    from renate_stages.storage.progress import readable
+
+    moved, place = states.copy_state(source, target), shown(target)
+    if not moved.files:
+        print(f"this state is whole in {place} already")
+        return
+    print(f"state copied to {place}: {moved.files} files travelled, {readable(moved.bytes)}")

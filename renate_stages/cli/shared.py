@@ -1,0 +1,36 @@
+"""What several commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from renate_stages.project import Project
+
+
+@contextmanager
+def changing(command: str) -> Iterator[Project]:
+    """Hold the project for a command that changes the lineage, and first end an interrupted one."""
+    from renate_stages import lineage
+    from renate_stages.actions import resolve as action
+
+    project = Project.find()
+    with project.lock(command, recovers=True):
+        if done := action.recover(project):
+            print(done)
+            if done.completed and done.command.split()[1] == command:
+                raise typer.Exit  # it is what was asked for
+        if command != "init" and (settled := lineage.settle_remote(project)):
+            print(settled)
+        yield project
+
+
+def update_number(name: str) -> int:
+    from renate_stages.lineage.records import NUMBER
+
+    digits = name.removeprefix("update-")
+    if not NUMBER.fullmatch(digits):
+        raise typer.BadParameter(f"expected update-K, for example update-2; found {name!r}")
+    return int(digits)

@@ -1,0 +1,79 @@
+"""The stages of the pipeline, as `dvc.yaml` calls them."""
+
+from __future__ import annotations
+
+import typer
+
+from renate_stages.project import Project
+from renate_stages.training import launch
+
+
+def prepare() -> None:
+    """Stage 1: turn data/incoming into stores of examples."""
+    from renate_stages.params import Params
+    from renate_stages.remote import elsewhere
+    from renate_stages.stages import prepare as stage
+
+    project = Project.find()
+    elsewhere.check_backend(Params.load(project.params))  # now, not after hours of preparing
+    with project.lock("prepare"):
+        stage.run(project)
+
+
+def restore_state() -> None:
+    """Stage 2: check the parent's state and lay it out."""
+    from renate_stages.stages import restore_state as stage
+
+    project = Project.find()
+    with project.lock("restore-state"):
+        stage.run(project)
+
+
+def tune() -> None:
+    """Stage 3: choose the hyperparameters."""
+    from renate_stages.stages import tune as stage
+
+    project = Project.find()
+    if _ran_elsewhere(project, "tune"):
+        return
+    with project.lock("tune"):
+        stage.run(project)
+
+
+def train() -> None:
+    """Stage 4: train the parent's model on the new data, measure both."""
+    from renate_stages.params import Params
+    from renate_stages.stages import train as stage
+
+    project = Project.find()
+    if _ran_elsewhere(project, "train"):
+        return
+    params = Params.load(project.params)
+    if launch.is_to_launch(params):
+        with project.lock("train"), project.empty_scratch("launched") as scratch:
+            command = ["-m", "renate_stages", "train"]
+            raise typer.Exit(launch.start(command, params.trainer.devices, scratch))
+    with launch.held(project, "train"):
+        stage.run(project)
+
+
+def export() -> None:
+    """Stage 5: write the deployable model, the gate's verdict and the report."""
+    from renate_stages.stages import export as stage
+
+    project = Project.find()
+    with project.lock("export"):
+        stage.run(project)
+
+
+def _ran_elsewhere(project: Project, stage: str) -> bool:
+    """Run a stage in the cloud where `remote` in params.yaml says so; return whether it did."""
+    from renate_stages.params import Params
+    from renate_stages.remote import elsewhere
+
+    params = Params.load(project.params)
+    if elsewhere.backend_of(params, stage) == "local":
+        return False
+    with project.lock(stage):
+        elsewhere.run(project, params, stage)
+    return True

@@ -1,0 +1,189 @@
+"""Commands about updates: open, close, look at, check, repair."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renate_stages.cli.shared import changing, update_number
+from renate_stages.errors import MissingFileError
+from renate_stages.project import Project
+
+
+def init(
+    model: Annotated[
+        Path | None,
+        typer.Option(help="start from this model: a state dict (torch or safetensors)"),
+    ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="with --model: a folder of its old data, as data_module_fn reads it"),
+    ] = None,
+) -> None:
+    """Make the project ready for its first update: git, DVC, the first state. Safe to repeat."""
+    from renate_stages.actions import init as action
+
+    with changing("init") as project:
+        done = action.initialise(project, model=model, memory=memory)
+    for line in done or ["nothing to do: the project is ready"]:
+        print(line)
+    print("next: put new data in data/incoming, `dvc add data/incoming`, `dvc repro`")
+
+
+def next_update(
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="update-K", help="fork: start from an earlier update"),
+    ] = None,
+) -> None:
+    """Close the finished update and open the next: tag, parent.dvc, number, commit."""
+    from renate_stages import lineage
+    from renate_stages.actions import promote as action
+    from renate_stages.params import Params
+
+    with changing("next") as project:
+        if start is None:
+            if said := action.promote_where_asked(project):
+                print(said)
+            closed = Params.load(project.params).update.number
+            number = lineage.open_next(project)
+            print(f"tagged update-{closed}; update {number} is open, and starts from it")
+        else:
+            number = lineage.open_from(project, update_number(start))
+            print(f"update {number} is open on a branch of its own, and starts from {start}")
+    print(
+        f"next: put the data of update {number} in data/incoming (what lies there is of the update "
+        "before, and read-only: replace the files, do not write into them), `dvc add "
+        "data/incoming`, `dvc repro`"
+    )
+
+
+def status() -> None:
+    """Say where the project stands: update, parent, champion, what is dirty, what to run next."""
+    from renate_stages import lineage
+    from renate_stages.gate.verdict import Verdict
+
+    project = Project.find()
+    if command := project.interrupted:
+        print(f"interrupted: `{command}` is half done")
+        print("next:        `renate-stages resolve` takes it back or completes it")
+        return
+    lines = list(lineage.status(project).items())
+    if project.verdict.is_file():
+        verdict = Verdict.read(project.verdict)
+        if ("update", str(verdict.update)) in lines:
+            lines.insert(-1, ("gate", verdict.headline))
+    for name, value in lines:
+        print(f"{name + ':':<10} {value}")
+
+
+def verify(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="also read every file that Git names by its hash")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="put back what differs, from DVC's cache or remote")
+    ] = False,
+) -> None:
+    """Check the chain of hashes over all tagged updates, and the champion; --deep: the files."""
+    from renate_stages import lineage
+    from renate_stages.state import state
+
+    project = Project.find()
+    if repair:
+        with project.lock("verify --repair"):
+            lineage.repair(project)
+    if deep or repair:
+        for folder in lineage.folders_to_verify(project):
+            if lineage.check(project, folder, deep=True):
+                print(f"{project.relative(folder)}/: every file is what Git names")
+            if folder in (project.parent, project.state):
+                state.check(folder)
+                print(f"{project.relative(folder)}/: every file is as its manifest says")
+    checked, problems = lineage.verify(project)
+    for problem in problems:
+        print(f"broken: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+    print(f"{checked} tagged update(s): each starts from the state its parent wrote")
+    if project.champion_pointer.is_file():
+        pointer = lineage.ChampionPointer.read(project)
+        if pointer.update:
+            print(f"champion: {pointer.label}, which a commit has; its files can be had")
+
+
+def resolve(
+    ours: Annotated[
+        bool, typer.Option("--ours", help="of a merge: take what was checked out")
+    ] = False,
+    theirs: Annotated[
+        bool, typer.Option("--theirs", help="of a merge: take what is merged into it")
+    ] = False,
+) -> None:
+    """Go on after an interrupted command, or after a merge of two clones that met in one update."""
+    from renate_stages.actions import resolve as action
+
+    if ours and theirs:
+        raise typer.BadParameter("--ours and --theirs are mutually exclusive; give one")
+    project = Project.find()
+    with project.lock("resolve", recovers=True):
+        if done := action.recover(project):
+            print(done)
+        if not (ours or theirs):
+            if not done:
+                print("no command was interrupted; of a merge, --ours or --theirs takes one side")
+            return
+        left = action.take_side(project, "ours" if ours else "theirs")
+    if left:
+        print(f"still in conflict: {', '.join(left)}")
+        print("next: settle these, `git add` them, `git commit`, `dvc checkout`")
+    else:
+        print("next: `git commit`, `dvc checkout` (or `dvc pull`), `renate-stages verify --deep`")
+
+
+def should_update() -> None:
+    """Say whether the prepared data calls for an update, and why: exit code 0 if so, 1 if not."""
+    import time
+
+    from renate_stages import lineage
+    from renate_stages.errors import StaleDataMetricsError
+    from renate_stages.params import Params
+    from renate_stages.shift.data_metrics import DataMetrics
+    from renate_stages.shift.decision import decide
+
+    project = Project.find()
+    params = Params.load(project.params)
+    where, number = project.data_metrics, params.update.number
+    if not where.is_file():
+        raise MissingFileError(where, "`prepare` has not run", "run `dvc repro prepare`")
+    data = DataMetrics.read(where)
+    if data.update != number:
+        raise StaleDataMetricsError(where, number)
+    made = lineage.committed_at(project, params.update.parent) if params.update.parent else None
+    decision = decide(params, data, None if made is None else (time.time() - made) / 86400)
+    for ruling in decision.rulings:
+        print(ruling)
+    print(f"update {number}: {'needed' if decision.update else 'not needed'}")
+    if not decision.update:
+        raise typer.Exit(1)
+
+
+def example_data(
+    update: Annotated[int, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9")],
+) -> None:
+    """Write the example's data of an update into data/incoming."""
+    from renate_stages.actions import init as action
+
+    project = Project.find()
+    action.write_example(project, update)
+    print(f"data/incoming holds the digits of update {update}; next: `dvc add data/incoming`")
+
+
+def learners() -> None:
+    """List the learners: what each does, needs and costs a step."""
+    from renate_stages.learners import registry
+
+    print(registry.table())
