@@ -143,7 +143,7 @@ def main() -> None:
 
 def measure_size(report: Any, server: Server, folder: Path, size: int) -> Spent:
     """Run two updates of a project, and compare each with the formulas."""
-    from renate_stages import yaml_file
+    from renate_stages.files import yaml_file
     from renate_stages.project import Project
     from renate_stages.storage import Storage
     from renate_stages.storage.objects import ObjectStore

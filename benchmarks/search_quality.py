@@ -144,7 +144,8 @@ def three_updates(
         write: Writes the data of an update into a folder.
         config: What is replaced in the digits' `renate_config.py`.
     """
-    from renate_stages import files, yaml_file
+    from renate_stages import files
+    from renate_stages.files import yaml_file
     from renate_stages.project import Project
     from renate_stages.stages import prepare, restore_state, train, tune
     from renate_stages.state import state

@@ -66,8 +66,8 @@ def main() -> None:
 
 def make_project(root: Path, epochs: int, trials: int) -> Path:
     """Make a project at its second update, after `restore-state`."""
-    from renate_stages import yaml_file
     from renate_stages.actions.digits import write_digits
+    from renate_stages.files import yaml_file
     from renate_stages.project import Project
     from renate_stages.stages import prepare, restore_state, train, tune
     from renate_stages.state import state

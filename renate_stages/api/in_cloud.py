@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.evaluation.update_metrics import read_update_metrics
+from renate_stages.files import yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.remote import elsewhere

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import SharedTrainingError
+from renate_stages.files import yaml_file
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import ForeignFolderError
+from renate_stages.files import yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state import state

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from renate_stages import files, typed
-from renate_stages.typed import Content, Count, Ends, Figure, Finite, UpdateNumber
+from renate_stages import files
+from renate_stages.files import typed
+from renate_stages.files.typed import Content, Count, Ends, Figure, Finite, UpdateNumber
 
 
 class _Metric(Content):

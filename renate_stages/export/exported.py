@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files, typed
+from renate_stages import files
 from renate_stages.errors import MalformedFileError
-from renate_stages.typed import Content, Figure, UpdateNumber
+from renate_stages.files import typed
+from renate_stages.files.typed import Content, Figure, UpdateNumber
 
 DESCRIPTION = "export.json"
 SCHEMA = 1

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from renate_stages import files, typed
+from renate_stages import files
 from renate_stages.errors import MissingExtraError
+from renate_stages.files import typed
+from renate_stages.files.typed import Content, Count
 from renate_stages.params import Params
 from renate_stages.state import State
-from renate_stages.typed import Content, Count
 
 if TYPE_CHECKING:
     from renate_stages.export.built_model import BuiltModel

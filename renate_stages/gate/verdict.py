@@ -12,14 +12,15 @@ from typing import Any
 
 from pydantic import model_validator
 
-from renate_stages import files, typed
+from renate_stages import files
 from renate_stages.errors import NoVerdictError
 from renate_stages.evaluation.comparison import within_noise
+from renate_stages.files import typed
+from renate_stages.files.typed import Content, Ends, Figure, Finite, UpdateNumber
 from renate_stages.gate.figures import Measured, difference, figure, rounded
 from renate_stages.gate.parts import KINDS, Part, absent, accuracies
 from renate_stages.params.rules import FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
-from renate_stages.typed import Content, Ends, Figure, Finite, UpdateNumber
 
 NOT_KNOWN = "not known"
 ITSELF = (

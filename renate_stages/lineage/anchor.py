@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import ChangedFolderError, RenateStagesError, UncommittedPointerError
+from renate_stages.files import yaml_file
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.content import Md5s, files_under, folder_hash, listing
 from renate_stages.lineage.definition import StageDefinition

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from renate_stages import yaml_file
 from renate_stages.errors import CommandError, RenateStagesError
+from renate_stages.files import yaml_file
 from renate_stages.lineage.anchor import changed_pointers
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.records import (

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from renate_stages import yaml_file
 from renate_stages.errors import (
     ChangedPointerError,
     MalformedFileError,
     NoChampionPointerError,
 )
+from renate_stages.files import yaml_file
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.content import cached, listing
 from renate_stages.lineage.records import HASH, folder_entry, read_pointer, stage_entry

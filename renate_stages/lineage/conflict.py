@@ -13,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import CommandError, MergeError, NoConflictError
+from renate_stages.files import yaml_file
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.records import TAG, entries, lock_text, number_at, tags
 from renate_stages.lineage.transaction import make_tag

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from renate_stages import typed, yaml_file
 from renate_stages.errors import MissingFileError, StageDefinitionError
+from renate_stages.files import typed, yaml_file
+from renate_stages.files.typed import Content
 from renate_stages.project import Project
-from renate_stages.typed import Content
 
 PARAMS_FILE = "params.yaml"
 WRITTEN = ("outs", "metrics", "plots")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from renate_stages import typed, yaml_file
 from renate_stages.errors import MalformedFileError, NextRefusedError, UnknownUpdateError
+from renate_stages.files import typed, yaml_file
 from renate_stages.lineage.commands import dvc, git
 from renate_stages.lineage.content import special_files
 from renate_stages.lineage.records import (

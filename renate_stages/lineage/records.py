@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from renate_stages import yaml_file
 from renate_stages.errors import MalformedFileError, RenateStagesError
+from renate_stages.files import yaml_file
 from renate_stages.lineage.commands import dvc, git
 from renate_stages.params import Params
 from renate_stages.project import Project

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from renate_stages import yaml_file
 from renate_stages.errors import CommandError, MalformedFileError
+from renate_stages.files import yaml_file
 from renate_stages.lineage.champion import POINTER, ChampionPointer, export_entry
 from renate_stages.lineage.commands import dvc, git, has_remote
 from renate_stages.lineage.records import TAG

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from renate_stages import yaml_file
+from renate_stages.files import yaml_file
 from renate_stages.lineage.champion import ChampionPointer
 from renate_stages.lineage.commands import git
 from renate_stages.lineage.conflict import Conflict, find_conflict

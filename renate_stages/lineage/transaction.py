@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import (
     CommandError,
     GitNotReadyError,
@@ -25,6 +25,7 @@ from renate_stages.errors import (
     MalformedFileError,
     MissingObjectsError,
 )
+from renate_stages.files import yaml_file
 from renate_stages.lineage.commands import dvc, fetch, git, run
 from renate_stages.lineage.content import is_cached
 from renate_stages.lineage.git_locks import clear_git_locks

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import InvalidForgetListError, InvalidPredicateError
+from renate_stages.files import yaml_file
 from renate_stages.memory import Column, ExampleSpec, ExampleStore
 from renate_stages.memory.identity import (
     PREFIX,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from renate_stages.errors import did_you_mean
-from renate_stages.typed import is_number
+from renate_stages.files.typed import is_number
 
 if TYPE_CHECKING:
     from numpy.random import Generator

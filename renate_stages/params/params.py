@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from renate_stages import yaml_file
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
+from renate_stages.files import yaml_file
 from renate_stages.params import schedulers
 from renate_stages.params.blocks import Block, OptionalSeconds
 from renate_stages.params.remote import RemoteParams

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from renate_stages.errors import InvalidParamsError, did_you_mean
-from renate_stages.typed import is_number
+from renate_stages.files.typed import is_number
 
 Limit = Literal["min", "max", "max_drop", "max_rise"]
 SCOPES = ("average", "overall", "worst_holdout")

@@ -23,6 +23,7 @@ from typing import Any
 from renate_stages import files, tracking
 from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.files import Entry
+from renate_stages.files.hashes import Hashes
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
 from renate_stages.params.remote import RemoteParams
@@ -31,7 +32,6 @@ from renate_stages.remote import package
 from renate_stages.remote.start import DESCRIPTION
 from renate_stages.storage.objects import name_of
 from renate_stages.user.declared_files import values_of
-from renate_stages.user.hashes import Hashes
 
 KEY_LENGTH = 20  # hexadecimal digits: a job's name has no room for 64
 OBJECTS = "objects"

@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from renate_stages.errors.redaction import printable
 from renate_stages.files import Entry
+from renate_stages.files.typed import described
 from renate_stages.state import is_inside
 from renate_stages.tracking.records import SHA256
-from renate_stages.typed import described
 
 MESSAGE_BYTES = 128 * 2**20
 """The largest of these files. One that lists 500,000 files has 80 MB."""

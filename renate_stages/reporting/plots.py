@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from renate_stages import files, typed
+from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.history import EvaluationHistory, csv_text
+from renate_stages.files import typed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from renate_stages import typed
+from renate_stages.files import typed
 from renate_stages.reporting.plots import COLOURS, new_figure, print_figure
 
 BESIDE = ("trial", "status", "epochs", "value")  # columns that are no hyperparameters

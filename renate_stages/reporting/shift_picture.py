@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renate_stages import typed
+from renate_stages.files import typed
 from renate_stages.reporting.plots import COLOURS, READABLE, new_figure, print_figure
 
 if TYPE_CHECKING:

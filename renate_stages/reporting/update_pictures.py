@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from renate_stages import typed
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.files import typed
 from renate_stages.reporting.plots import COLOURS, MARKERS, READABLE, new_figure, print_figure
 
 if TYPE_CHECKING:

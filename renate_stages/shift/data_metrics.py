@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from renate_stages import typed
-from renate_stages.typed import Content, Count, Figure, UpdateNumber
+from renate_stages.files import typed
+from renate_stages.files.typed import Content, Count, Figure, UpdateNumber
 
 
 class Split(Content):

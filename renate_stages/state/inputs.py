@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from renate_stages import files, typed, yaml_file
+from renate_stages import files
 from renate_stages.errors import ChangedInputsError, MalformedFileError, MissingFileError
+from renate_stages.files import typed, yaml_file
+from renate_stages.files.typed import Content
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.state import State
-from renate_stages.typed import Content
 from renate_stages.user.config import UserConfig
 from renate_stages.user.declared_files import DeclaredFiles, hashes_of, values_of
 from renate_stages.user.file_watch import CODE

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from renate_stages.typed import described
+from renate_stages.files.typed import described
 
 RECORDING_BYTES = 256 * 2**20
 """The largest recording. A search of 500 trials with 5,000 points each has 100 MiB."""

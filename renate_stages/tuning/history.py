@@ -17,10 +17,10 @@ from typing import Any
 
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
+from renate_stages.files.typed import is_number
 from renate_stages.params.search_space import SearchSpace
 from renate_stages.tuning.experience import Experience
 from renate_stages.tuning.records import TrialEpoch, TrialRecord
-from renate_stages.typed import is_number
 
 FIXED = ("update", "trial", "status", "epoch", "steps")
 CONFIG, METRIC = "config.", "metric."

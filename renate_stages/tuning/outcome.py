@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from renate_stages import files, typed
+from renate_stages import files
+from renate_stages.files import typed
+from renate_stages.files.typed import Content, Count
 from renate_stages.state import TUNING_HISTORY
-from renate_stages.typed import Content, Count
 
 if TYPE_CHECKING:
     from renate_stages.params import Params

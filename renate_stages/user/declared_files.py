@@ -13,9 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from renate_stages import yaml_file
-from renate_stages.files import sha256
-from renate_stages.user.hashes import Hashes
+from renate_stages.files import sha256, yaml_file
+from renate_stages.files.hashes import Hashes
 
 IMPORT = "import"  # stands for a function's name: what importing renate_config.py uses
 OF_DATA = (

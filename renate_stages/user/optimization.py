@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError, UserConfigError
-from renate_stages.typed import is_number
+from renate_stages.files.typed import is_number
 from renate_stages.user.config import UserConfig
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renate_stages import lineage, yaml_file
+from renate_stages import lineage
 from renate_stages.actions.erase import Erasure, erase
+from renate_stages.files import yaml_file
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import given_id, to_array

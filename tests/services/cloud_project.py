@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import SLUG, Sandbox, generate
 
-from renate_stages import yaml_file
+from renate_stages.files import yaml_file
 
 if TYPE_CHECKING:
     from cloud import Cloud

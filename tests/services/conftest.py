@@ -16,8 +16,8 @@ import pytest
 from cloud_project import CloudProject, copy_of, in_cloud, project_in
 from published_updates import Published
 
-from renate_stages import yaml_file
 from renate_stages.actions import publish
+from renate_stages.files import yaml_file
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import state

@@ -19,8 +19,9 @@ from mlflow import MlflowClient
 from published_updates import EXPERIMENT, Published
 from servers import running
 
-from renate_stages import errors, files, yaml_file
+from renate_stages import errors, files
 from renate_stages.actions import publish
+from renate_stages.files import yaml_file
 from renate_stages.models import MLP
 from renate_stages.project import Project
 

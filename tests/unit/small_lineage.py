@@ -6,8 +6,9 @@ from pathlib import Path
 
 from small_project import edit_params
 
-from renate_stages import lineage, yaml_file
+from renate_stages import lineage
 from renate_stages.export.exported import Exported
+from renate_stages.files import yaml_file
 from renate_stages.project import Project
 
 # `train` and `export` in small: the update's seed is what the gate thinks of it.

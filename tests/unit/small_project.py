@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from renate_stages import yaml_file
+from renate_stages.files import yaml_file
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
 from renate_stages.state import State

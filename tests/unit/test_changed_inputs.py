@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from small_project import edit_config, edit_params, snapshot
 
-from renate_stages import errors, files, yaml_file
+from renate_stages import errors, files
+from renate_stages.files import yaml_file
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import new_data
 from renate_stages.training.measured_update import MeasuredUpdate

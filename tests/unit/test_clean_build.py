@@ -11,9 +11,10 @@ import sys
 import pytest
 from small_project import edit_config, edit_params, snapshot
 
-from renate_stages import errors, files, yaml_file
+from renate_stages import errors, files
 from renate_stages.actions.check import check_user_config
 from renate_stages.export import clean_build
+from renate_stages.files import yaml_file
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
 BESIDE = "(Path(__file__).parent / 'scale.txt')"

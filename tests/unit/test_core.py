@@ -12,7 +12,8 @@ import pytest
 from small_project import REPOSITORY
 
 import renate_stages
-from renate_stages import errors, files, yaml_file
+from renate_stages import errors, files
+from renate_stages.files import yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators

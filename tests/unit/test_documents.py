@@ -13,11 +13,12 @@ import pytest
 import torch
 from typer.main import get_command
 
-from renate_stages import run_training_job, yaml_file
+from renate_stages import run_training_job
 from renate_stages.actions.digits import write_digits
 from renate_stages.cli import remote
 from renate_stages.cli.main import app
 from renate_stages.data.ingest import ingest
+from renate_stages.files import yaml_file
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.memory import POLICIES, size_in_bytes

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from renate_stages import errors, yaml_file
+from renate_stages import errors
 from renate_stages.data import ingest
+from renate_stages.files import yaml_file
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.identity import IdSet, printed
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.errors import RenateStagesError
 from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.files import yaml_file
 from renate_stages.memory import ExampleStore, Ragged, StoreWriter, evolve, make_policy
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.memory.predicate import Predicate

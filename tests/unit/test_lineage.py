@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from small_project import edit_params
 
-from renate_stages import lineage, yaml_file
+from renate_stages import lineage
+from renate_stages.files import yaml_file
 from renate_stages.project import Project
 
 A, B, C, D, E, F = (digit * 32 for digit in "abcdef")

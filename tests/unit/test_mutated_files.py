@@ -16,12 +16,13 @@ import pytest
 from mutations import Mutator
 from small_project import REPOSITORY
 
-from renate_stages import files, lineage, typed, yaml_file
+from renate_stages import files, lineage
 from renate_stages.errors import RenateStagesError
 from renate_stages.evaluation import history
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export.exported import Exported
 from renate_stages.export.program_files import read_description
+from renate_stages.files import typed, yaml_file
 from renate_stages.gate.verdict import Verdict, section
 from renate_stages.lineage import settings
 from renate_stages.lineage.transaction import read_intent

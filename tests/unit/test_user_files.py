@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from small_project import edit_config, edit_params
 
-from renate_stages import errors, files, run_training_job, yaml_file
+from renate_stages import errors, files, run_training_job
 from renate_stages.actions.check import check_user_config
+from renate_stages.files import yaml_file
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.user.config import UserConfig
 from renate_stages.user.declared_files import DeclaredFiles, hashes_of, is_passing

@@ -8,7 +8,8 @@ import textwrap
 import pytest
 from small_project import edit_config
 
-from renate_stages import errors, yaml_file
+from renate_stages import errors
+from renate_stages.files import yaml_file
 from renate_stages.user.config import UserConfig
 
 DATA_MODULE = "\ndef data_module_fn(data_path): ...\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from renate_stages import errors, yaml_file
+from renate_stages import errors
+from renate_stages.files import yaml_file
 
 
 def bomb(levels: int) -> str:

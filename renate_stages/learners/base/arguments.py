@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.typed import is_number
+from renate_stages.files.typed import is_number
 
 
 def positive(name: str, value: int) -> int:

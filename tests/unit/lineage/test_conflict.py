@@ -9,7 +9,8 @@ import pytest
 from small_lineage import GOOD, run_update
 from small_project import edit_params
 
-from renate_stages import errors, lineage, yaml_file
+from renate_stages import errors, lineage
+from renate_stages.files import yaml_file
 from renate_stages.lineage.conflict import find_conflict, take_side
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params

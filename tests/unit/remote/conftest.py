@@ -8,7 +8,7 @@ import pytest
 from jobs_elsewhere import Place, ready_for_training
 from small_project import REPOSITORY
 
-from renate_stages import yaml_file
+from renate_stages.files import yaml_file
 from renate_stages.project import Project
 from renate_stages.remote import package
 

@@ -25,6 +25,7 @@ from renate_stages.errors import (
     RemoteJobFailedError,
     RemoteJobStoppedError,
 )
+from renate_stages.files.hashes import Hashes
 from renate_stages.params import Params
 from renate_stages.remote import elsewhere, results
 from renate_stages.remote import job as job_module
@@ -34,7 +35,6 @@ from renate_stages.remote.start import BEGIN
 from renate_stages.storage import retries, services
 from renate_stages.storage.objects import name_of
 from renate_stages.tracking import RunIdentity
-from renate_stages.user.hashes import Hashes
 
 
 def train(project, place, say=lambda line: None) -> None:

@@ -7,9 +7,10 @@ import os
 import pytest
 from small_project import edit_params
 
-from renate_stages import files, yaml_file
+from renate_stages import files
 from renate_stages.api.in_cloud import PIPELINE
 from renate_stages.errors import StageDefinitionError
+from renate_stages.files import yaml_file
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
 from renate_stages.project import Project

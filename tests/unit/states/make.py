@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from renate_stages import yaml_file
+from renate_stages.files import yaml_file
 from renate_stages.project import Project
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.state import state

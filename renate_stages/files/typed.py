@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from renate_stages import files
 from renate_stages.errors import MalformedFileError
+from renate_stages.files import whole
 
 T = TypeVar("T")
 FROM_GIT = "`git checkout HEAD -- {}` puts back what is committed"
@@ -85,7 +85,7 @@ def parse_json(text: str | bytes, path: Path | str, cure: str) -> Any:
         MalformedFileError: If it is no JSON.
     """
     try:
-        return files.parse_json(text)
+        return whole.parse_json(text)
     except (ValueError, RecursionError) as error:
         raise MalformedFileError(path, "JSON", str(error), cure) from error
 
@@ -96,7 +96,7 @@ def read_json(kind: type[T], path: Path, what: str, cure: str) -> T:
     Raises:
         MalformedFileError: If it is missing, no JSON, or of another type.
     """
-    return checked(kind, files.read_json(path, cure), path, what, cure)
+    return checked(kind, whole.read_json(path, cure), path, what, cure)
 
 
 def read_table(

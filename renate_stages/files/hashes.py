@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files
 from renate_stages.errors import MalformedFileError
-from renate_stages.files import Entry
+from renate_stages.files import whole
+from renate_stages.files.whole import Entry
 from renate_stages.project import Project
 
 SETTLED = (
@@ -29,7 +29,7 @@ class Hashes:
         self._known: dict[str, Any] = {}
         if path.is_file():
             try:
-                self._known = files.read_json(path)
+                self._known = whole.read_json(path)
             except MalformedFileError:
                 self._known = {}  # a passing file: what it knew is found out again
 
@@ -45,7 +45,7 @@ class Hashes:
             wanted: Files by relative path.
         """
         found = {name: self._entry(name, path) for name, path in wanted.items()}
-        files.write_json(self.path, self._known)
+        whole.write_json(self.path, self._known)
         return found
 
     def _entry(self, name: str, path: Path) -> Entry:
@@ -53,7 +53,7 @@ class Hashes:
         seen = [status.st_ino, status.st_size, status.st_mtime_ns]
         known = self._known.get(name)
         if not isinstance(known, dict) or known.get("seen") != seen:
-            known = {"seen": seen, "sha256": files.sha256(path)}
+            known = {"seen": seen, "sha256": whole.sha256(path)}
             if now - status.st_mtime_ns > SETTLED:
                 self._known[name] = known
             else:  # an edit in the same tick would leave size and time as they are

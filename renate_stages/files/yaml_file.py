@@ -8,8 +8,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from renate_stages import files
 from renate_stages.errors import ConflictedFileError, MalformedFileError
+from renate_stages.files import whole
 
 MOST_VALUES = 1_000_000
 """Values in a file, each alias counted as what it stands for."""
@@ -55,7 +55,7 @@ def parse(text: str, source: Path | str) -> Any:
     """
     from ruamel.yaml import YAML
 
-    if files.has_conflict_marks(text):
+    if whole.has_conflict_marks(text):
         raise ConflictedFileError(source)
     try:
         content = YAML(typ="safe", pure=True).load(text)
@@ -77,7 +77,7 @@ def _problem(content: Any) -> str | None:
             return f"it is nested more than {MOST_DEEP} deep"
         if isinstance(each, int) and not -(2**63) <= each < 2**63:
             return f"it has a number of {len(str(abs(each)))} digits"
-        if isinstance(each, str) and files.has_half_characters(each):
+        if isinstance(each, str) and whole.has_half_characters(each):
             return "it has half of a character, such as \\ud800"
         if isinstance(each, dict | list | set | tuple) and id(each) not in seen:
             seen.add(id(each))
@@ -115,7 +115,7 @@ def dump(content: Any) -> str:
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
     """Apply `change` to a YAML file's content, keeping comments and order; written whole."""
-    files.write_text(path, edited(path, change))
+    whole.write_text(path, edited(path, change))
 
 
 def edited(path: Path, change: Callable[[Any], None]) -> str:
