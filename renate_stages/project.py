@@ -152,6 +152,11 @@ class Project:
         return self.root / ".renate"
 
     @property
+    def hashes(self) -> Path:
+        """What is known of the project's files; see `files.hashes`."""
+        return self.scratch / "hashes.json"
+
+    @property
     def intent(self) -> Path:
         """What a command is changing in the lineage; there is one only while that is half done."""
         return self.scratch / "intent.json"

@@ -10,7 +10,6 @@ from typing import Any
 from renate_stages.errors import MalformedFileError
 from renate_stages.files import whole
 from renate_stages.files.whole import Entry
-from renate_stages.project import Project
 
 SETTLED = (
     2 * 10**9
@@ -32,11 +31,6 @@ class Hashes:
                 self._known = whole.read_json(path)
             except MalformedFileError:
                 self._known = {}  # a passing file: what it knew is found out again
-
-    @classmethod
-    def of(cls, project: Project) -> Hashes:
-        """Return what is known of a project's files."""
-        return cls(project.scratch / "hashes.json")
 
     def entries(self, wanted: Mapping[str, Path]) -> dict[str, Entry]:
         """Return size and SHA-256 of files, and keep them for the next time.

@@ -80,7 +80,7 @@ class Job:
         remote = params.remote
         named = (*definition.reads, *definition.params, *remote.files)
         pipeline = project.relative(project.pipeline)
-        found = Hashes.of(project).entries(_under(project, (*named, pipeline)))
+        found = Hashes(project.hashes).entries(_under(project, (*named, pipeline)))
         requirements = requirements_of(project, remote)
         library = package.wheel()
         nodes = remote.sagemaker.instance_count if stage == "train" else 1

@@ -119,7 +119,7 @@ def user_files(project: Project, stage: str, user: UserConfig | None = None) -> 
     """
     declared, found = DeclaredFiles.read(project.root), {}
     if declared is not None:
-        found = hashes_of(declared.user_files(stage), project.scratch / "hashes.json")
+        found = hashes_of(declared.user_files(stage), project.hashes)
     elif user is not None:
         found = user.files.imported()
     own = found.pop(project.user_config.name, None)
@@ -173,7 +173,7 @@ class StageInputs:
         wanted = declared.user_files(stage)
         if project.forget_list.is_file() and declared.allows(stage, project.forget_list.name):
             wanted[project.forget_list.name] = project.forget_list
-        found: dict[str, Any] = dict(hashes_of(wanted, project.scratch / "hashes.json"))
+        found: dict[str, Any] = dict(hashes_of(wanted, project.hashes))
         for name, keys in declared.params.get(stage, {}).items():
             with suppress(MalformedFileError, OSError):  # in the middle of an edit, or not there
                 found |= values_of(project.root, {name: keys})

@@ -102,7 +102,7 @@ class UserConfig:
         Raises:
             RenateStagesError: As `load`.
         """
-        declared, hashes = DeclaredFiles.read(project.root), project.scratch / "hashes.json"
+        declared, hashes = DeclaredFiles.read(project.root), project.hashes
         root = project.user_config.parent
         passing = (*ignored, *([project.root] if project.config is not None else []))
         watch = UserFiles(root, declared, stage if declared else None, passing, hashes)
