@@ -15,7 +15,7 @@ from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.components import AveragedTeacher
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.loss_component import LossComponent, Passed
-from renate_stages.learners.base.replay import ExperienceReplay
+from renate_stages.learners.er import ExperienceReplay
 from renate_stages.models import RenateModule
 
 

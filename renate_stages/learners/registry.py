@@ -50,7 +50,7 @@ class Entry:
 
 LEARNERS = {
     "ER": Entry(
-        "renate_stages.learners.base.replay:ExperienceReplay",
+        "renate_stages.learners.er:ExperienceReplay",
         ("memory",),
         "B + M",
         "1.9x",
@@ -178,7 +178,7 @@ LEARNERS = {
         "Kirkpatrick et al. 2017, Schwarz et al. 2018",
     ),
     "FineTuning": Entry(
-        "renate_stages.learners.base:FineTuning",
+        "renate_stages.learners.fine_tuning:FineTuning",
         (),
         "B",
         "1x",

@@ -16,7 +16,7 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import one_of, positive
 from renate_stages.learners.base.components import Reinitialisation
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.replay import fit_policy, policy_of, restore_policy, select
+from renate_stages.learners.base.policy import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import make_policy
 

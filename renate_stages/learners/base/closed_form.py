@@ -28,7 +28,7 @@ from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.labels import check_labels, class_labels
 from renate_stages.learners.base.learner import Learner
 from renate_stages.learners.base.measure import Measure
-from renate_stages.learners.base.replay import fit_policy, policy_of, restore_policy, select
+from renate_stages.learners.base.policy import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
 from renate_stages.memory import SelectionPolicy
 from renate_stages.models.feature_classifier import FeatureClassifier

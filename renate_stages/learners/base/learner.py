@@ -454,10 +454,6 @@ def compiled(model: nn.Module) -> Any:
     return torch.compile(model)
 
 
-class FineTuning(Learner):
-    """Trains on the new data alone, and so forgets: the baseline that every other must beat."""
-
-
 def hyperparameters_of(learner: type[Learner]) -> dict[str, inspect.Parameter]:
     """Return the hyperparameters of a learner and its bases, by name."""
     found: dict[str, inspect.Parameter] = {}

@@ -18,8 +18,8 @@ from renate_stages.learners.base.arguments import one_of, positive
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.learner import Learner
 from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.policy import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
-from renate_stages.memory import SelectionPolicy, make_policy, rows_of_size, size_in_bytes
 from renate_stages.models.features import features_of
 
 MEMORY_UPDATES = ("end", "online")
@@ -269,96 +269,9 @@ class ReplayLearner(Learner):
         restore_policy(self.policy, values)
 
 
-class ExperienceReplay(ReplayLearner):
-    """ER: each step takes new and remembered examples as one batch.
-
-        L = mean of l(f(x), y) over the union of the new batch and the memory's  (Algorithm 1)
-
-    Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", arXiv:1902.10486, 2019.
-    With an empty memory a step is one of fine-tuning.
-    """
-
-    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
-        if not draws:
-            return super().total(new, draws)
-        (drawn,) = draws
-        both = own(new, drawn)
-        if self.replay_forward == "separate" or len(both) == 1:
-            outputs = concatenate([each.outputs for each in both])
-        else:  # what was one batch need not be joined again
-            (outputs,) = self._together
-        targets = concatenate([each.batch.targets for each in both])
-        loss = self.weighed(self.loss_of(outputs, targets), new.batch, drawn.batch)
-        return self.with_components(loss, new, draws)
-
-
 def own(*passed: Passed) -> list[Passed]:
     """Return what a mean over batches is taken of: all but what stands in for an empty share.
 
     Where all does, the first; its mean then has no weight.
     """
     return [each for each in passed if not each.batch.stands_in] or [passed[0]]
-
-
-def policy_of(name: str, size: int | str, context: UpdateContext) -> SelectionPolicy:
-    """Return a selection policy with the update's generator.
-
-    Args:
-        name: Of the policy.
-        size: Most examples, >= 1, or their bytes: how many rows those are shows with the data.
-        context: What the update gives.
-
-    Raises:
-        InvalidHyperparameterError: If the size is no such number.
-        InvalidMemorySizeError: If it is no size in bytes.
-        UnknownPolicyError: If there is no such policy.
-    """
-    rows = 1
-    if isinstance(size, str):
-        size_in_bytes(size)
-    else:
-        rows = positive("memory_size", size)
-    return make_policy(name, rows, context.generators.numpy("memory"))
-
-
-def fit_policy(
-    policy: SelectionPolicy, size: int | str, old: StoredDataset, new: StoredDataset
-) -> None:
-    """Tell a policy how many rows a size is, now that there are examples."""
-    if policy.size is not None:
-        policy.size = rows_of_size(size, old.nbytes + new.nbytes, len(old) + len(new))
-
-
-def restore_policy(policy: SelectionPolicy, values: Mapping[str, Any]) -> None:
-    """Let a policy go on from what the parent's learner left, if it had one of the same name."""
-    saved = values.get("policy")
-    if saved is not None and saved["policy"] == policy.name:
-        policy.restore(saved)
-
-
-def select(
-    policy: SelectionPolicy,
-    old: StoredDataset,
-    new: StoredDataset,
-    model: Any,
-    task_id: str,
-) -> Any:
-    """Let a policy choose once, of all examples.
-
-    Args:
-        policy: Chooses.
-        old: The memory.
-        new: The new examples that may enter, as they are measured.
-        model: Whose features a policy may need.
-        task_id: Its task.
-    """
-    features = None
-    if policy.needs_features:
-        found = [
-            features_of(
-                model, new.__getitems__(range(start, min(start + BLOCK, len(new))))[0], task_id
-            )
-            for start in range(0, len(new), BLOCK)
-        ]
-        features = torch.cat(found).numpy() if found else np.empty((0, 1), dtype=np.float32)
-    return policy.select(old.labels(), new.labels(), len(old), len(new), features)

@@ -15,7 +15,7 @@ from small_updates import updater, write_examples
 from renate_stages import errors
 from renate_stages.data.ranks import Ranks, averaged, gathered, of_all, ranks
 from renate_stages.learners.avalanche.learner import AvalancheLearner
-from renate_stages.learners.base import FineTuning
+from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.params import Params
 from renate_stages.training import launch
 

@@ -16,7 +16,7 @@ from torch import nn
 from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.learners.base.closed_form import ClosedFormLearner
-from renate_stages.learners.base.replay import ExperienceReplay
+from renate_stages.learners.er import ExperienceReplay
 from renate_stages.learners.nearest_mean import NearestClassMean
 from renate_stages.learners.ranpac import GRID, RIDGE, RanPAC
 from renate_stages.learners.streaming_lda import StreamingLDA

@@ -13,8 +13,9 @@ from renate_stages import errors, run_training_job
 from renate_stages.actions.digits import write_digits
 from renate_stages.data import StoredDataset
 from renate_stages.learners import registry
-from renate_stages.learners.base import FineTuning, hyperparameters_of
-from renate_stages.learners.base.replay import ExperienceReplay
+from renate_stages.learners.base import hyperparameters_of
+from renate_stages.learners.er import ExperienceReplay
+from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.scratch import Joint
 
 VALUES = {

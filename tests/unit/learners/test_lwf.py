@@ -11,9 +11,9 @@ from small_learners import CLASSES, context, first_step, stored, take_steps
 
 from renate_stages import errors
 from renate_stages.data import Batch
-from renate_stages.learners.base import FineTuning
 from renate_stages.learners.base.loss_component import Passed
-from renate_stages.learners.base.replay import ExperienceReplay
+from renate_stages.learners.er import ExperienceReplay
+from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.lwf import LwF, distillation
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP

@@ -9,7 +9,8 @@ import pytest
 
 from renate_stages.errors import UnknownLearnerError
 from renate_stages.learners import registry
-from renate_stages.learners.base import FineTuning, Learner
+from renate_stages.learners.base import Learner
+from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.params import Params
 
 
@@ -42,7 +43,7 @@ def test_an_installed_package_adds_names(tmp_path, monkeypatch):
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text(
-        f"[{registry.GROUP}]\nMine = renate_stages.learners.base:FineTuning\n"
+        f"[{registry.GROUP}]\nMine = renate_stages.learners.fine_tuning:FineTuning\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert registry.learner_class("Mine") is FineTuning

@@ -14,14 +14,16 @@ from torch import nn
 
 from renate_stages import errors
 from renate_stages.data import StoredDataset
-from renate_stages.learners.base import FineTuning, Learner
+from renate_stages.learners.base import Learner
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.components import FeatureDistillation
 from renate_stages.learners.base.masking import mask_classes
-from renate_stages.learners.base.replay import ExperienceReplay, ReplayLearner
+from renate_stages.learners.base.replay import ReplayLearner
 from renate_stages.learners.cls_er import CLSER
 from renate_stages.learners.der import DarkExperienceReplay, DarkExperienceReplayPlusPlus
+from renate_stages.learners.er import ExperienceReplay
 from renate_stages.learners.er_ace import ERACE
+from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.offline_er import OfflineER
 from renate_stages.learners.scratch import BudgetedReplay, GDumb
 from renate_stages.memory import ExampleStore

@@ -12,10 +12,10 @@ from small_learners import CLASSES, context, stored, take_steps
 from torch import Tensor, nn
 
 from renate_stages import errors
-from renate_stages.learners.base import FineTuning
 from renate_stages.learners.base.measure import Measure
-from renate_stages.learners.base.replay import ExperienceReplay
+from renate_stages.learners.er import ExperienceReplay
 from renate_stages.learners.ewc import EWC
+from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.wise_ft import WiSEFT, interpolate, tensors_of
 from renate_stages.models import MLP, RenateModule
 from renate_stages.models.module import RenateWrapper

@@ -1,0 +1,32 @@
+"""ER: learning from new and remembered examples as one batch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from renate_stages.data import concatenate
+from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.replay import ReplayLearner, own
+
+
+class ExperienceReplay(ReplayLearner):
+    """ER: each step takes new and remembered examples as one batch.
+
+        L = mean of l(f(x), y) over the union of the new batch and the memory's  (Algorithm 1)
+
+    Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", arXiv:1902.10486, 2019.
+    With an empty memory a step is one of fine-tuning.
+    """
+
+    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+        if not draws:
+            return super().total(new, draws)
+        (drawn,) = draws
+        both = own(new, drawn)
+        if self.replay_forward == "separate" or len(both) == 1:
+            outputs = concatenate([each.outputs for each in both])
+        else:  # what was one batch need not be joined again
+            (outputs,) = self._together
+        targets = concatenate([each.batch.targets for each in both])
+        loss = self.weighed(self.loss_of(outputs, targets), new.batch, drawn.batch)
+        return self.with_components(loss, new, draws)
