@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.examined import Examined
+from renate_stages.files.csv_file import csv_text
 
 Phase = Literal["initial", "before", "after"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -217,18 +217,6 @@ class EvaluationHistory:
             if update in starts.get(update, {}):
                 matrix[previous].setdefault(update, starts[update][update])
         return matrix
-
-
-def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a CSV with a header; floats with 8 significant digits, None as an empty cell."""
-    columns = list(columns)
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(columns)
-    for row in rows:
-        cells = (row.get(column) for column in columns)
-        lines.writerow([f"{c:.8g}" if isinstance(c, float) else c for c in cells])
-    return text.getvalue()
 
 
 def _parse(cells: list[str]) -> Evaluation:

@@ -17,8 +17,9 @@ import numpy as np
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation import metrics
-from renate_stages.evaluation.history import EvaluationHistory, csv_text
+from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.files import typed
+from renate_stages.files.csv_file import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ import numpy as np
 
 from renate_stages import files
 from renate_stages.evaluation.figures import Answers
-from renate_stages.evaluation.history import csv_text
+from renate_stages.files.csv_file import csv_text
 from renate_stages.memory.composition import Part
 
 

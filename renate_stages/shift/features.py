@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from renate_stages import files
-from renate_stages.evaluation.history import csv_text
+from renate_stages.files.csv_file import csv_text
 from renate_stages.shift.detector import ShiftResult
 
 MOST = 50  # features in the file: an image has thousands, and Git keeps every update's

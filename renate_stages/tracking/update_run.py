@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from renate_stages import lineage, tracking
 from renate_stages.params import Params, TuningParams
 from renate_stages.project import Project
+from renate_stages.state import State
 
 LOGGED: dict[str, Any] = {
     "data": {"test_fraction", "validation_fraction"},
@@ -96,3 +99,64 @@ def search_identity(
         experiment=f"{identity.experiment}-trials",
         experiment_tags={"mlflow.note.content": about},
     )
+
+
+def state_tags(project: Project, state: State) -> dict[str, str]:
+    """Return the tags by which a run or a version is found from a state, and a state from them.
+
+    DVC writes the state's hash into `dvc.lock` when `train` has ended. Until then, and where somebody
+    runs `train` without DVC, it names an earlier state: that is no tag of this one.
+    """
+    named = lineage.anchored(project, project.state)
+    known = {"dvc.state.md5": named.md5} if named and not named.problems(project) else {}
+    return {"renate.state": state.identity, **known}
+
+
+def log_figures(
+    params: Params,
+    curves: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    tracker: tracking.Tracker,
+) -> None:
+    """Log the figures of the finished update, at its number, and the curves that led there.
+
+    So a chart over several runs shows a figure over the updates. The headline comes first: MLflow's
+    page for comparing shows what was logged first.
+
+    Args:
+        params: Of which the headline metric counts.
+        curves: For each epoch a mapping with `step` and values by name.
+        summary: As in `metrics/update.json`.
+        tracker: Of the run.
+    """
+    update, metric = params.update.number, params.evaluation.metric
+    headline = summary.get(metric, {})
+    if "overall" in headline:
+        tracker.log_metrics({metric: {"overall": headline["overall"]}}, update)
+    rest = {name: value for name, value in headline.items() if name != "overall"}
+    others = {name: value for name, value in summary.items() if name not in (metric, "update")}
+    tracker.log_metrics({metric: rest, **others}, update)
+    for row in curves:
+        values = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        tracker.log_metrics(values, int(row["step"]))
+
+
+def log_results(project: Project, pictures: Iterable[Path], tracker: tracking.Tracker) -> None:
+    """Log report, plot data and pictures, and describe the run by the report's beginning."""
+    for path in (project.report, project.export / "MODEL_CARD.md", project.verdict):
+        if path.is_file():  # a verdict there is since there is a gate
+            tracker.log_artifact(path, "reports")
+    for path in (*sorted(project.plots.glob("*.csv")), project.feature_shift):
+        if path.is_file():
+            tracker.log_artifact(path, "plots")
+    for picture in pictures:
+        tracker.log_artifact(picture, "plots")
+    tracker.set_tags({"mlflow.note.content": note(project), "renate.exported": "true"})
+
+
+def note(project: Project) -> str:
+    """Return the report's verdict, and what the gate and the holdouts say, for a page of MLflow."""
+    _, _, body = project.report.read_text(encoding="utf-8").partition("\n")  # the page has a title
+    verdict, *sections = body.split("\n## ")
+    told = [verdict, *(section.partition("\n")[2] for section in sections[:2])]
+    return "\n\n".join(part.strip() for part in told).strip()

@@ -19,13 +19,10 @@ from renate_stages.data.ranks import ranks, take_from_the_first
 from renate_stages.data.resident import check_transforms
 from renate_stages.errors import (
     InvalidParamsError,
-    UnknownHyperparameterError,
-    UnsharedLearnerError,
 )
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
-from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import Learner, hyperparameters_of
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.measure import Measure
@@ -33,7 +30,7 @@ from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, read_tensors, write_tensors
-from renate_stages.params import Params, TrainerParams
+from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.training.callbacks import (
@@ -45,21 +42,12 @@ from renate_stages.training.callbacks import (
     KeepBest,
     StopAfter,
 )
+from renate_stages.training.checks import check_hyperparameters, check_sharing
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import make_trainer, quiet
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
-
-# What of `trainer` a learner that takes its steps itself knows nothing of.
-PASSED_OVER = (
-    "devices",
-    "num_nodes",
-    "accumulate_grad_batches",
-    "compile",
-    "prefetch",
-    "data_on_device",
-)
 
 
 @dataclass(frozen=True)
@@ -409,38 +397,6 @@ def write_learner(folder: Path, learner: Learner) -> None:
     tensors, values = learner.learner_state()
     write_tensors(folder / LEARNER_FILES[0], tensors)
     files.write_json(folder / LEARNER_FILES[1], values)
-
-
-def check_hyperparameters(
-    user: UserConfig, learner: str, hyperparameters: Mapping[str, Any]
-) -> None:
-    """Refuse hyperparameters that no learner, no optimizer and no function of the user reads.
-
-    Those of other learners pass, so that learners can be compared by `-S learner=NAME` alone.
-
-    Raises:
-        UnknownHyperparameterError: With every such name.
-    """
-    known = optimization.shared_hyperparameters(user) | catalog.hyperparameters()
-    for each in (*registry.classes(), registry.learner_class(learner)):
-        known |= set(hyperparameters_of(each))
-    unknown = set(hyperparameters) - known
-    if unknown:
-        raise UnknownHyperparameterError(unknown, known, learner)
-
-
-def check_sharing(params: Params) -> None:
-    """Refuse what of `trainer` a learner that takes its steps itself would pass over.
-
-    Raises:
-        UnsharedLearnerError: With the first of it.
-    """
-    if registry.learner_class(params.learner).steps_itself:
-        one = TrainerParams()
-        for name in PASSED_OVER:
-            found = getattr(params.trainer, name)
-            if found != getattr(one, name):
-                raise UnsharedLearnerError(params.learner, f"{name}: {str(found).lower()}")
 
 
 def _needed(measure: Measure | None) -> Measure:
