@@ -15,7 +15,7 @@ from typing import Any
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.files import typed
-from renate_stages.reporting.plots import csv_text
+from renate_stages.files.csv_file import csv_text
 from renate_stages.state import TUNING_HISTORY
 from renate_stages.tuning.history import History
 from renate_stages.tuning.objective import Objective

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from renate_stages import files, lineage, tracking
-from renate_stages.actions import publish
 from renate_stages.errors import shortage
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export import carried_files, program_files
@@ -24,6 +23,7 @@ from renate_stages.reporting.report import Findings, model_card, update_report
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MODEL_FILES, State
 from renate_stages.state.inputs import StageInputs, read_tuned
+from renate_stages.tracking import update_run
 from renate_stages.tracking.update_run import run_identity
 from renate_stages.tuning.outcome import SEARCH, Search
 from renate_stages.user.config import UserConfig
@@ -98,8 +98,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         files.write_json(project.verdict, verdict.content)
         files.write_text(project.report, report)
         if tracker.started:  # not `found`, which would wait for it
-            publish.log_results(project, pictures, tracker)
-            tracker.set_tags(publish.state_tags(project, state))
+            update_run.log_results(project, pictures, tracker)
+            tracker.set_tags(update_run.state_tags(project, state))
     for name, reason in lacking.items():
         say(f"no export/{name}: {reason}")
     say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from renate_stages import files, lineage, tracking
-from renate_stages.actions import publish
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
@@ -16,6 +15,7 @@ from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.state.prepared import PreparedData
+from renate_stages.tracking import update_run
 from renate_stages.tracking.update_run import logged_parameters, run_identity
 from renate_stages.training import launch
 from renate_stages.user.config import UserConfig
@@ -82,7 +82,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         stage.check(user)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
         cost = {"cost": cost_of(update.updated, project.state)}
-        publish.log_figures(params, update.updated.curves, summary | cost, tracker)
+        update_run.log_figures(params, update.updated.curves, summary | cost, tracker)
         tracker.set_tags({"renate.state": State.open(project.state).identity})
     say(describe(params, summary))
 
