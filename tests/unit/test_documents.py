@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,15 @@ def test_the_tables_of_the_guide_to_scaling_are_what_the_command_prints():
     )
     guide = (REPOSITORY / "docs" / "scaling.md").read_text(encoding="utf-8")
     assert len(done.stdout.splitlines()) > 40 and done.stdout.strip() in guide
+
+
+def test_the_architecture_lists_the_layers_that_lint_holds():
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    guide = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders, _, additions = guide.partition("## Folders")[2].partition("## To add")
+    listed = re.findall(r"^\| `(\w+)` \|", folders, re.MULTILINE)
+    assert listed == [each.strip() for layer in layers for each in layer.split("|")]
+    library = REPOSITORY / "renate_stages"
+    for place in re.findall(r"`(\w+/[\w/]*(?:\.py)?)`", additions):
+        assert (library / place).exists(), place
