@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import Sandbox
+from warm_commands import ForkedDvc
 from warm_processes import DVC, WarmProcess, WarmProcesses
 
 PATIENCE = 120.0  # seconds until a command is taken to hang
@@ -65,46 +66,13 @@ class Killer:
         return event in CHANGES and str(arguments[0]).startswith(self.root)
 
 
-class ForkedDvc:
-    """Stands for the module `subprocess` where Git and DVC are run: forks DVC instead of starting it."""
-
-    DEVNULL = subprocess.DEVNULL
-
-    def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        if command[:3] != [sys.executable, "-m", "dvc"]:
-            return subprocess.run(command, **options)  # noqa: PLW1510 -- the caller says
-        sys.audit("subprocess.Popen", command[0], command, None, None)
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = os.fork()
-            if process == 0:
-                _become_dvc(command[3:], options, out.fileno(), err.fileno())
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            for each in (out, err):
-                each.seek(0)
-            return subprocess.CompletedProcess(command, code, out.read(), err.read())
+let_live = False  # of a process that DVC has become
 
 
-def _become_dvc(arguments: list[str], options: dict[str, Any], out: int, err: int) -> None:
+def begin_dvc() -> None:
+    """Let this process live: it becomes DVC."""
     global let_live
     let_live = True
-    code: Any = 1
-    try:
-        from dvc.cli import main
-
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        os.chdir(options["cwd"])
-        os.environ.update(options["env"])
-        code = main(arguments)
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
-
-
-let_live = False  # of a process that DVC has become
 
 
 def command() -> None:
@@ -115,7 +83,7 @@ def command() -> None:
     from renate_stages.lineage import commands
 
     at, *arguments = sys.argv[1:]
-    commands.subprocess = ForkedDvc()  # type: ignore[assignment]
+    commands.subprocess = ForkedDvc(begin_dvc)  # type: ignore[assignment]
     sys.argv = ["renate-stages", *arguments]
     if at != "-1":
         counted = not at.isdigit()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import warm_commands
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,9 +32,15 @@ UP_TO_DATE = "Data and pipelines are up to date."
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A project, with its DVC remote and a home folder beside it."""
+    """A project, with its DVC remote and a home folder beside it.
+
+    Args:
+        root: Folder of the project.
+        warm: Whether `run` forks commands from a process that has imported what they need.
+    """
 
     root: Path
+    warm: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,10 +60,14 @@ class Sandbox:
 
     def run(self, *command: str, code: int | None = 0) -> str:
         """Run a command; return what it printed on both streams."""
+        environment = self.environment
+        if self.warm:
+            places = [str(warm_commands.folder()), environment["PATH"]]
+            environment = {**environment, "PATH": os.pathsep.join(places)}
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=self.environment,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -108,7 +119,7 @@ class Sandbox:
     def clone(self) -> Sandbox:
         """Clone it beside itself, where the relative remote is the same."""
         self.run("git", "clone", "-q", ".", "../clone")
-        return Sandbox(self.root.parent / "clone")
+        return Sandbox(self.root.parent / "clone", self.warm)
 
     def hashes(self, folder: str) -> dict[str, str]:
         """Return the SHA-256 of every file under a folder, by relative path."""

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ FATE = """    import os
 @pytest.fixture(scope="module")
 def repro(tmp_path_factory) -> tuple[Sandbox, str]:
     """A project whose first update two processes trained, and what that printed."""
-    project = generate(tmp_path_factory.mktemp("two") / SLUG)
+    project = replace(generate(tmp_path_factory.mktemp("two") / SLUG), warm=False)
     changes = (("  devices: 1 ", "  devices: 2 "), ("max_epochs: 20 ", "max_epochs: 2 "))
     project.edit("params.yaml", *changes)
     project.run("renate-stages", "init")

@@ -67,7 +67,12 @@ def project_in(
 ) -> CloudProject:
     """Generate a project with the digits of update 1, whose jobs would run in the cloud."""
     made = generate(folder)
-    project = CloudProject(made.root, python, {**cloud.client_environment, **variables})
+    project = CloudProject(
+        made.root,
+        warm=False,  # the commands are of another environment
+        python=python,
+        variables={**cloud.client_environment, **variables},
+    )
     project.change(
         trainer__max_epochs=2,
         remote__url=f"s3://{bucket}/updates",
