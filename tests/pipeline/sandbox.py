@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Sandbox:
     """
 
     root: Path
-    warm: bool = True
+    warm: bool = field(default=True, kw_only=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -119,7 +119,7 @@ class Sandbox:
     def clone(self) -> Sandbox:
         """Clone it beside itself, where the relative remote is the same."""
         self.run("git", "clone", "-q", ".", "../clone")
-        return Sandbox(self.root.parent / "clone", self.warm)
+        return Sandbox(self.root.parent / "clone", warm=self.warm)
 
     def hashes(self, folder: str) -> dict[str, str]:
         """Return the SHA-256 of every file under a folder, by relative path."""

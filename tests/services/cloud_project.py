@@ -30,6 +30,7 @@ class CloudProject(Sandbox):
         variables: More of the environment in which commands run.
     """
 
+    warm: bool = field(default=False, kw_only=True)  # its commands are of that environment
     python: Path = Path()
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -67,12 +68,7 @@ def project_in(
 ) -> CloudProject:
     """Generate a project with the digits of update 1, whose jobs would run in the cloud."""
     made = generate(folder)
-    project = CloudProject(
-        made.root,
-        warm=False,  # the commands are of another environment
-        python=python,
-        variables={**cloud.client_environment, **variables},
-    )
+    project = CloudProject(made.root, python, {**cloud.client_environment, **variables})
     project.change(
         trainer__max_epochs=2,
         remote__url=f"s3://{bucket}/updates",
