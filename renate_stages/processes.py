@@ -1,4 +1,4 @@
-"""Processes: none outlives the one that started it, and heavy imports are quick."""
+"""End a process with its parent, and import heavy packages quickly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things are in a project: every path and file name, once."""
+"""The paths of a project, and its lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source of randomness: the `seed` parameter makes named generators.
+"""Named random generators, derived from the parameter `seed`.
 
 Each use has its own stream, so that adding one changes no other, and each update its own, so that
 update 2 does not repeat the draws of update 1.

@@ -1,4 +1,4 @@
-"""A first state from a model that a team has already, with examples of its old data."""
+"""Make the first state from an existing model, with examples of its old data."""
 
 from __future__ import annotations
 

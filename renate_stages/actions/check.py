@@ -1,4 +1,4 @@
-"""Tries a user's `renate_config.py` on a few examples, before an update takes hours to fail."""
+"""Try a user's `renate_config.py` on a few examples before hours of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remove what older versions hold of forgotten examples: from DVC's cache, its remotes, the project.
+"""Remove forgotten examples from older versions: DVC's cache, its remotes, and the project.
 
 Shards of stores are looked into; `data/incoming` is not, but its prepared rows are known. A version
 of a folder that holds rows to forget goes as a whole, but for files that other versions need: DVC

@@ -1,4 +1,4 @@
-"""Which of DVC's objects hold rows to forget, in all versions that a project's history names."""
+"""Find DVC's objects that hold forgotten rows, in all versions in the project's history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making a project ready for its first update: `renate-stages init` and `example-data`."""
+"""Prepare a project for its first update: `renate-stages init` and `example-data`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow is told of an update: by the stages as they run, and by `renate-stages publish`.
+"""Publish an update to MLflow: `renate-stages publish` and the aliases of model versions.
 
 A stage logs to the run of its own attempt. `publish` makes the same run, and the version of a
 registered model, from the files of any checkout: for results that came from DVC's cache, from

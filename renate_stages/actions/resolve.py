@@ -1,4 +1,4 @@
-"""Going on after an interrupted command, or after a merge that Git could not finish."""
+"""Finish an interrupted command, or a merge that Git could not finish."""
 
 from __future__ import annotations
 

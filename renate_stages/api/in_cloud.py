@@ -1,4 +1,4 @@
-"""A training job from Python whose search and training run in the cloud.
+"""Run the search and the training of `run_training_job` in the cloud.
 
 The workplace of the job is made a project, and its stages `tune` and `train` run as a project's do.
 """

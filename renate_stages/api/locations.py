@@ -1,4 +1,4 @@
-"""What a job from Python names: states and data in folders here, or at URLs.
+"""Inputs and outputs of `run_training_job`: local folders or URLs.
 
 working_directory/unsent/<name>-<identity>/    a new state, until it lies whole at its URL
 """

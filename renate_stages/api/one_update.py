@@ -1,4 +1,4 @@
-"""The update of a training job: in this process, or in several that share it.
+"""Train the update of `run_training_job`, in this process or in several.
 
 python -m renate_stages.api.one_update PROJECT CONFIG OUTCOME SEARCHED [TARGET]     in each of them
 """

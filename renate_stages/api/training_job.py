@@ -1,4 +1,4 @@
-"""Updates from Python, without DVC: `run_training_job`, with the arguments Renate gave it."""
+"""`run_training_job`: updates from Python without DVC, with Renate's arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a job from Python works: a folder laid out as a project's, for as long as the job runs."""
+"""A temporary folder with the layout of a project, for the time of one `run_training_job`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that a thread reads ahead while another step computes, and copies to the GPU beside it."""
+"""Read steps ahead in a thread while another step computes, and copy them to the GPU."""
 
 from __future__ import annotations
 

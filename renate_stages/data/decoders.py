@@ -1,4 +1,4 @@
-"""Named decoders of fields that are stored as bytes, such as images in their files' encoding."""
+"""Decoders, by name, of fields that are stored as bytes, such as encoded images."""
 
 from __future__ import annotations
 

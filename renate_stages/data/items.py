@@ -1,4 +1,4 @@
-"""What an item of a dataset must be: `(inputs, targets)`, or these and what is known beside them."""
+"""Validate dataset items: `(inputs, targets)`, or `(inputs, targets, metadata)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads the batches of steps, and when: in place, ahead in a thread, or in processes."""
+"""Batch loading: inline, by a background thread, or by worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's data: one class that makes the data of an update readable."""
+"""`RenateDataModule`: the class by which a user gives the data of an update."""
 
 from __future__ import annotations
 

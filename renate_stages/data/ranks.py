@@ -1,4 +1,4 @@
-"""The processes that share one training: which of them this is, which rows are its, what all know.
+"""The processes that share one training: ranks, shares of rows, and collective operations.
 
 A step's rows are drawn from named generators, which every process has and draws from alike; each then
 takes its own share of them, the ranks' shares one after the other in the order of the draw. So the

@@ -1,4 +1,4 @@
-"""Examples that lie on the device for the time of a training."""
+"""Keep the examples of a training on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batches of training steps: first which rows, then one gather for each dataset."""
+"""The batches of training steps: choose the rows first, then gather once for each dataset."""
 
 from __future__ import annotations
 

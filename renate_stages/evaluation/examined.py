@@ -1,4 +1,4 @@
-"""What a model said of each example of a holdout, beside the metrics of the whole."""
+"""A model's metrics on a holdout, with its prediction for each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of one update, as `metrics/update.json` has them. Formulas: `docs/evaluation.md`."""
+"""The figures of one update in `metrics/update.json`. Formulas: `docs/evaluation.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`metrics/update.json` as types: what `evaluation.figures` writes, checked when it is read."""
+"""The types of `metrics/update.json`, checked on reading."""
 
 from __future__ import annotations
 

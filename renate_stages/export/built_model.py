@@ -1,4 +1,4 @@
-"""A model as its files and the user's functions build it, and what it says of a few kept examples."""
+"""Build a stored model with the user's functions, and run it on a few kept examples."""
 
 from __future__ import annotations
 

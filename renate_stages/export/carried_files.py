@@ -1,4 +1,4 @@
-"""The files of the project that `export/` carries, so that the model can be built from it alone.
+"""Copy the user's files that the model needs into `export/`.
 
 They are the user's code, what `model_fn` and the test transforms were seen to read, and what
 `export.files` in params.yaml names, at the same relative paths as in the project.

@@ -1,4 +1,4 @@
-"""Build an exported model in a process that has nothing but its folder, as serving and the gate do.
+"""Build an exported model in a process that has only its folder, as serving and the gate do.
 
 The process is forked before the user's code is loaded, from one that has imported torch, so it costs
 no imports. Where this process runs threads, which a fork would lose, it is a new interpreter:

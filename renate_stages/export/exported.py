@@ -1,4 +1,4 @@
-"""What an exported model says of itself: `export/export.json`, and so `champion/export.json`.
+"""`export/export.json`: what is recorded of an exported model.
 
 With the model's files and the copy of the user's code beside it, it is all that builds the model.
 """

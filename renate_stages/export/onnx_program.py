@@ -1,4 +1,4 @@
-"""A program in ONNX format: it runs without PyTorch. The only module that knows ONNX."""
+"""Convert a program to ONNX. The only module that imports ONNX."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations

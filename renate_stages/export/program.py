@@ -1,4 +1,4 @@
-"""A model as a `torch.export` program: it runs without the user's code and without this library."""
+"""Export a model as a `torch.export` program, which runs without user code and this library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `export/` holds beside the weights: the model as a program, its labels, what it takes.
+"""The program files in `export/`: the program, its description, labels, and ONNX.
 
 model.pt2       a `torch.export` program with dynamic batch size; missing where PyTorch cannot
                 trace the model, and `program.json` and the model card say why

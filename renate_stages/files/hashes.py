@@ -1,4 +1,4 @@
-"""The SHA-256 of the project's files, read once: a file that has not changed is not read again."""
+"""A cache of SHA-256 hashes: a file that has not changed is not read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content of files as typed, frozen values: all of it is of its kind, or the file is refused by name."""
+"""Read small files as typed, frozen values, and refuse a file that does not fit."""
 
 from __future__ import annotations
 

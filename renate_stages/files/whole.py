@@ -1,4 +1,4 @@
-"""Whole and deterministic files and folders: written beside their place and renamed in.
+"""Write files and folders whole: write under another name first, then rename.
 
 A killed process leaves the old file or the new one, never half of one. A file that exists is never
 opened for writing: it may share its bytes with DVC's cache through a hard link, which root writes

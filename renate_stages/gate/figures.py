@@ -1,4 +1,4 @@
-"""The figures of two models on the same holdouts, that the gate rules on.
+"""The figures of update and champion on the same holdouts, which the rules are applied to.
 
 With a[i] the metric on holdout i, n[i] its rows:
 

@@ -1,4 +1,4 @@
-"""The parts of all holdouts as one that the gate rules on: each class, and each slice.
+"""Parts of the holdouts that rules can name: classes and slices.
 
 A part is called by its label, `("7",)`, or by field and value, `("camera", "night")`. Both models
 are measured on the same rows, so a part that the update has the champion has too.

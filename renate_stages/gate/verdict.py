@@ -1,4 +1,4 @@
-"""Two models on the same holdouts, held against the rules: `metrics/verdict.json`.
+"""Apply the gate's rules to two models: `metrics/verdict.json`.
 
 The figures themselves are held against the rules; the interval says how much of a difference is noise.
 """

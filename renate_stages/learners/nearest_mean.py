@@ -1,4 +1,4 @@
-"""The class whose mean is nearest."""
+"""Nearest class mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offline experience replay: two losses, weighed by how much data stands behind each."""
+"""Offline experience replay: two losses, weighted by the amounts of data."""
 
 from __future__ import annotations
 

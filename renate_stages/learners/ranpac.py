@@ -1,4 +1,4 @@
-"""Ridge regression on random features."""
+"""RanPAC: ridge regression on random features."""
 
 from __future__ import annotations
 

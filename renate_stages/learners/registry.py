@@ -1,4 +1,4 @@
-"""The learners by name, and what a user should know of each. Imports none until it is asked for.
+"""All learners by name, with their summaries. Imports a learner only when it is needed.
 
 A learner of yours is named by `package.module:Class`, or by a name that an installed package gives
 it in the entry points of the group `renate_stages.learners`.

@@ -1,4 +1,4 @@
-"""Learners that train on one pool of examples: everything, what a memory holds, or under a budget."""
+"""Learners that train on one pool of examples: all, those in memory, or with a budget."""
 
 from __future__ import annotations
 

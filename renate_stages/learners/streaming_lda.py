@@ -1,4 +1,4 @@
-"""Linear discriminant analysis of a stream."""
+"""Streaming linear discriminant analysis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How updates follow each other: the pointers to parent and champion, the tags, `next`, `verify`.
+"""How updates follow each other: pointers to parent and champion, tags, `next`, `verify`.
 
 The only package that reads `dvc.lock` or writes a `.dvc` file. A pipeline is a graph without
 cycles, and an update needs the state that the one before it wrote: the edge is `parent.dvc`, whose

@@ -1,4 +1,4 @@
-"""Whether the folders that stages read are what Git names: compared by content.
+"""Compare folders that stages read with the hashes in Git.
 
     parent-state/   parent.dvc      which must be as it is committed
     champion/       champion.dvc    likewise

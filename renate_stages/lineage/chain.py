@@ -1,4 +1,4 @@
-"""The chain of hashes over all updates, checked."""
+"""Check the chain of hashes over all updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Git and DVC, run in a project."""
+"""Run Git and DVC in a project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two clones that opened the same update, and meet in a merge: what each has, and taking one of them.
+"""Resolve a merge of two clones that opened the same update.
 
 Files that commands and stages write come from one side as a whole: half of one update and half of the
 other is neither. What users write is merged by Git.

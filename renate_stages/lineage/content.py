@@ -1,4 +1,4 @@
-"""The content of folders, as DVC names it: the MD5 of each file, and one of the list of all."""
+"""DVC's content hashes of files and folders."""
 
 from __future__ import annotations
 

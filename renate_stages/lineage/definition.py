@@ -1,4 +1,4 @@
-"""What `dvc.yaml` says of a stage: the files it reads, its parameters, and what it writes."""
+"""Read the definition of a stage from `dvc.yaml`: dependencies, parameters, outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lock files that a killed git has left in a repository."""
+"""Remove lock files that a killed Git process left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of DVC's objects a project's whole history names: every commit that Git still has."""
+"""Find all of DVC's objects that any commit in Git's history names."""
 
 from __future__ import annotations
 

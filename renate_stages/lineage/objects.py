@@ -1,4 +1,4 @@
-"""Where DVC keeps objects by their hash, the cache and the remotes: list, read and delete them.
+"""List, read and delete objects in DVC's cache and remotes.
 
 <cache or remote>/files/md5/ab/cdef...        a file, or the list of a folder's files (.dir)
 <cache>/runs/ab/<key>/<value>                 the run cache: what a stage gave for which inputs

@@ -1,4 +1,4 @@
-"""Closing an update and opening the next: tag, `parent.dvc`, number, commit."""
+"""Close an update and open the next: tag, `parent.dvc`, number, commit."""
 
 from __future__ import annotations
 

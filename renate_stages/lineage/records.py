@@ -1,4 +1,4 @@
-"""What `dvc.lock`, the `.dvc` files and the tags say."""
+"""Read `dvc.lock`, `.dvc` files and tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting back what Git names, where folders or DVC's cache hold something else."""
+"""Restore folders and DVC's cache to what Git names."""
 
 from __future__ import annotations
 

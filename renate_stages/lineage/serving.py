@@ -1,4 +1,4 @@
-"""Whether what `champion.dvc` names is the export of a committed update, and can be had."""
+"""Check that `champion.dvc` names the export of a committed update that is available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DVC's settings: where its cache and its remote are. Read without importing DVC."""
+"""Read DVC's settings, cache and remote, without importing DVC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a project stands, and what to run next."""
+"""The status of a project, and what to run next."""
 
 from __future__ import annotations
 

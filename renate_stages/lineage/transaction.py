@@ -1,4 +1,4 @@
-"""Commands that change pointers, parameters, tags and branches: whole, or not at all.
+"""Change pointers, parameters, tags and branches completely or not at all.
 
     .renate/intent.json     what a command changes, from before its first step until after its commit
 

@@ -1,4 +1,4 @@
-"""The replay memory: how examples lie on disk, and which of them stay. Needs NumPy only."""
+"""The replay memory: stores of examples on disk, and selection policies. Needs only NumPy."""
 
 from renate_stages.memory.balancing import ClassBalancedReservoir, GreedyClassBalancing
 from renate_stages.memory.herding import Herding

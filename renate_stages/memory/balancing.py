@@ -1,4 +1,4 @@
-"""Selection that balances classes. Rejected rows are skipped in bulk; Python loops over events."""
+"""Selection policies that balance classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of metadata compared with constants: by exact value, as Python compares, not as NumPy casts.
+"""Compare columns of metadata with constants by exact value, as Python does.
 
 NumPy rounds: `int64 == 2.0**53` holds for 2**53 + 1, and a float32 equals 0.1 that does not.
 """

@@ -1,4 +1,4 @@
-"""What a store holds: rows, bytes, classes, sources and age, by the update that rows came with."""
+"""The contents of a store by update: rows, bytes, classes, sources, age."""
 
 from __future__ import annotations
 

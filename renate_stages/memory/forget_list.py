@@ -1,4 +1,4 @@
-"""`forget.yaml`: which examples are to be forgotten, and stay out if they come in again.
+"""`forget.yaml`: the examples to forget, and to leave out of future updates.
 
 It is in Git and a dependency of every stage that reads examples. It names examples by hashed ids
 or by conditions on their metadata, never by content. Needs no torch.

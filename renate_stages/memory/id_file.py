@@ -1,4 +1,4 @@
-"""Text files with an example's id a line, as `renate-stages forget --ids` takes them."""
+"""Text files with one example id per line, as in `renate-stages forget --ids`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of a store of examples, and the checks of the files that it names."""
+"""The index of a store, and the checks of the files that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards of a store whose files are not in one folder, such as those in DVC's cache."""
+"""Read shards whose files are not in one folder, such as those in DVC's cache."""
 
 from __future__ import annotations
 

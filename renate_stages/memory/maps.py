@@ -1,4 +1,4 @@
-"""Memory maps of arrays, as many as the system lets a process have: each keeps its file open."""
+"""Memory maps of arrays, limited to what the system allows for a process."""
 
 from __future__ import annotations
 

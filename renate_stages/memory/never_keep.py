@@ -1,4 +1,4 @@
-"""`retention.never_keep`: which rows are of a source that must not be kept.
+"""`retention.never_keep`: find rows from sources that must not be kept.
 
 Values are compared as the type of the sources: "3" stands for the number 3 where sources are
 numbers. A value that no source can equal is refused, because it would bar nothing without a word.

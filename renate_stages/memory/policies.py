@@ -1,4 +1,4 @@
-"""The selection policies by name, and sizes as users write them."""
+"""The selection policies by name, and memory sizes such as `20GB`."""
 
 from __future__ import annotations
 

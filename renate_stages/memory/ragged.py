@@ -1,4 +1,4 @@
-"""A column of arrays of differing length: all values in one array, and where each row begins."""
+"""A column of arrays that differ in length: all values in one array, with row offsets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which examples stay in a memory of bounded size: the contract, and policies that need no label."""
+"""Selection policies: the interface, and policies that do not need labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one example looks like: its structure, and the dtype and shape of each of its arrays."""
+"""`ExampleSpec`: the structure, dtypes and shapes of an example."""
 
 from __future__ import annotations
 

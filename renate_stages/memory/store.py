@@ -1,4 +1,4 @@
-"""How examples lie on disk: immutable shards of plain NumPy files, and one small index.
+"""`ExampleStore`: examples on disk as immutable shards of NumPy files and a small index.
 
     store/
       index.json                format version, spec of an example, shards in order

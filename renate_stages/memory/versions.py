@@ -1,4 +1,4 @@
-"""The next version of a memory: a new store that shares the unchanged shards with its parent."""
+"""Make the next version of a memory, which shares unchanged shards with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One gather over many memory maps: rows of all shards of a field, read by one call of NumPy."""
+"""Gather rows from many memory maps in one NumPy call."""
 
 from __future__ import annotations
 

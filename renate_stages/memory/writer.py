@@ -1,4 +1,4 @@
-"""Writing a store of examples: once, shard by shard, the index last."""
+"""Write a store of examples shard by shard, the index last."""
 
 from __future__ import annotations
 

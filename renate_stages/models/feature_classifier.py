@@ -1,4 +1,4 @@
-"""The common part of the reference models: a head on features."""
+"""The base class of the reference models: features and a head."""
 
 from __future__ import annotations
 

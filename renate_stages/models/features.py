@@ -1,4 +1,4 @@
-"""What a model makes of an example before its last layer."""
+"""Extract the features before a model's last layer."""
 
 from __future__ import annotations
 

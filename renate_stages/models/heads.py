@@ -1,4 +1,4 @@
-"""Output heads beside a linear one: one for each task, one on random features, the nearest mean."""
+"""Output heads: one per task, random features, nearest mean."""
 
 from __future__ import annotations
 

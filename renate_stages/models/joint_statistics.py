@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes that share a step, as one process would compute it.
+"""Batch norm over the joint batch of all processes, as one process would compute it.
 
 PyTorch's SyncBatchNorm does the same on GPUs alone, and counts every row: one that stands in for a
 process's empty share would count too.

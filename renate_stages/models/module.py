@@ -1,4 +1,4 @@
-"""The model of an update: an `nn.Module` that can be rebuilt from its own state dict.
+"""`RenateModule`: an `nn.Module` that can be rebuilt from its own state dict.
 
 `RenateModule` keeps the interface of the class of that name in awslabs/Renate, with two changes:
 what it stores besides tensors are plain values, so that `torch.load(weights_only=True)` reads it,

@@ -1,4 +1,4 @@
-"""A model on disk: tensors as safetensors, the rest as JSON. No pickle is ever loaded.
+"""Store a model as safetensors and JSON. No pickle is ever loaded.
 
 A user's `model_fn(model_state_url)` that calls `torch.load` is handed a file in torch's format,
 made on the fly.

@@ -1,4 +1,4 @@
-"""What the blocks of `params.yaml` are made of: frozen, strict models, and types of theirs."""
+"""Base classes and types of the blocks in `params.yaml`."""
 
 from __future__ import annotations
 

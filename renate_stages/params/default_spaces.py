@@ -1,4 +1,4 @@
-"""The spaces that `auto` stands for: `hyperparameters: auto`, or `learning_rate: auto`.
+"""The search spaces behind `auto`, as in `learning_rate: auto`.
 
 Ranges are around what the papers and the learners' benchmark (docs/learners.md) use.
 """

@@ -1,4 +1,4 @@
-"""Sets of values that a hyperparameter may take, as `params.yaml` writes them: `{uniform: [0, 1]}`."""
+"""Domains of hyperparameters as `params.yaml` writes them: `{uniform: [0, 1]}`."""
 
 from __future__ import annotations
 

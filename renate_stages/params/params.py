@@ -1,4 +1,4 @@
-"""`params.yaml` as typed, frozen models: every default and every check of a parameter lives here.
+"""`params.yaml` as typed, frozen models, with every default and check.
 
 All problems of a file are reported at once, each with its path, the value found and what is
 allowed; an unknown key names the closest known one.

@@ -1,4 +1,4 @@
-"""The block `remote` of `params.yaml`: where `tune` and `train` run. In no stage's params."""
+"""The block `remote` of `params.yaml`: where `tune` and `train` run. No stage depends on it."""
 
 from __future__ import annotations
 

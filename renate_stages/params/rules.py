@@ -1,4 +1,4 @@
-"""What `export.promote` in params.yaml asks of an update.
+"""The gate's rules in `export.promote`.
 
 average_accuracy: {min: 0.90, max_drop: 0.01}
 worst_holdout: {max_drop: 0.05}

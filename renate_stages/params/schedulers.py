@@ -1,4 +1,4 @@
-"""The names of schedulers, what each does, and the arguments that it takes."""
+"""The names of schedulers, with their descriptions and arguments."""
 
 from __future__ import annotations
 

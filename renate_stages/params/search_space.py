@@ -1,4 +1,4 @@
-"""The space that a search goes through: hyperparameters that are fixed, and those that vary."""
+"""The search space: fixed hyperparameters and those that vary."""
 
 from __future__ import annotations
 

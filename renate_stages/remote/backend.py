@@ -1,4 +1,4 @@
-"""What a place that runs jobs must do. SageMaker is the one there is; see `sagemaker.py`."""
+"""The interface of a service that runs jobs. `sagemaker.py` implements it."""
 
 from __future__ import annotations
 

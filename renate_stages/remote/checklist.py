@@ -1,4 +1,4 @@
-"""What jobs need, checked step by step against the user's own account: `remote check`.
+"""`renate-stages remote check`: check step by step what jobs need.
 
 Each step says what it tried and what the service answered. A step that needs an earlier one is left
 out when that failed.

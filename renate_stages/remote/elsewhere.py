@@ -1,4 +1,4 @@
-"""A stage that runs elsewhere: send what it reads, have it run, bring what it made.
+"""Run a stage in the cloud: send its inputs, run the job, fetch its outputs.
 
 Where it ran changes nothing else: its outputs lie where they would, and DVC sees no difference. A
 job is found by its inputs, so that a stage which is started again attaches to the one that runs, or

@@ -1,4 +1,4 @@
-"""Following a job: its states and its log, until it has ended; Ctrl-C asks what to do with it."""
+"""Follow a job's status and log until it ends; ask what to do on Ctrl-C."""
 
 from __future__ import annotations
 

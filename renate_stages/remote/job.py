@@ -1,4 +1,4 @@
-"""What a job is: a stage, all that it reads, and where its results go.
+"""Describe a job: the stage, its inputs, and where results go.
 
     <url>/objects/3f/9a0c...              all files, by content: inputs, the library, results
     <url>/jobs/train-<key>/configuration/<digest>/job.json    what to run; a channel of the job

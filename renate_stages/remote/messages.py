@@ -1,4 +1,4 @@
-"""What a stage here and its job tell each other, as closed types.
+"""The messages between a stage here and its job, as closed types.
 
     job.json        what to run; its SHA-256 travels in the request that starts the job
     outputs.json    what the job has made

@@ -1,4 +1,4 @@
-"""The library as a job gets it: a wheel of what runs here, and the versions of what it needs.
+"""Package the installed library as a wheel for jobs, with pinned dependencies.
 
 A job computes with the versions that are installed here, since other ones may give other bytes, or
 none. The wheel is made from the installed files, so a changed checkout travels as it is; equal files

@@ -1,4 +1,4 @@
-"""What a job has made: fetched, verified, put in place, and logged."""
+"""Fetch a job's results, verify them, and put them in place."""
 
 from __future__ import annotations
 

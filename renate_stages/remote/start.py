@@ -1,4 +1,4 @@
-"""The first thing that runs in a job's container: install the library there, then run the stage.
+"""The first program in a job's container: install the library, then run the stage.
 
 It travels alone, before anything of ours is installed: the standard library is all it imports. It
 takes the folders from the variables that SageMaker's training toolkit sets. The SHA-256 of job.json

@@ -1,4 +1,4 @@
-"""A picture of the memory: rows by the update that they came with, and by class."""
+"""Draw the memory: rows by update and class."""
 
 from __future__ import annotations
 

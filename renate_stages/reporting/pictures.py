@@ -1,4 +1,4 @@
-"""The pictures of an update, beside its report: `reports/pictures/<what they show>/*.png`.
+"""Draw all pictures of an update, next to its report: `reports/pictures/<key>/*.png`.
 
 They are in neither Git nor DVC, since their bytes differ by the version of matplotlib. So a checkout
 of another update leaves them where they are. Therefore their folder is named by the hash of all

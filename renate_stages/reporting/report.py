@@ -1,4 +1,4 @@
-"""What people read of an update, as Markdown: the report and the model card."""
+"""Write the report and the model card, as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a search: which values did well, and which hyperparameters mattered.
+"""Draw a search: which values did well, and which hyperparameters mattered.
 
 tuning_parallel.png     a line for each trial through its values; bright is good
 tuning_importance.png   how strongly the objective follows each hyperparameter

@@ -1,4 +1,4 @@
-"""What `dvc plots` shows of a search.
+"""Write plot data of a search for `dvc plots`.
 
 tuning.csv          epochs (spent by all trials so far), best (so far), trial (that is best);
                     no rows without a search: dvc.yaml names it

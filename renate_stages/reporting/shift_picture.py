@@ -1,4 +1,4 @@
-"""The shift of single features as a picture.
+"""Draw the shift of single features.
 
 shift_features.png     a bar for each of the most shifted features, and where they lie in an image
 """

@@ -1,4 +1,4 @@
-"""Pictures of one update: what its model confuses, how it was trained, what was forgotten.
+"""Draw one update: confusion, learning curve, forgetting.
 
 confusion.png          actual classes downwards, predicted ones to the right
 classes.png            the accuracy on each class

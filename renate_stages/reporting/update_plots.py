@@ -1,4 +1,4 @@
-"""What one update's model and memory look like, as plot data for DVC (CSV).
+"""Write plot data of one update for `dvc plots`: classes, confusion, memory.
 
 Outputs of a stage: deterministic and in Git. All are written always, with a header alone where
 there is nothing to tell, so that a plot of `dvc.yaml` never lacks its file.

@@ -1,4 +1,4 @@
-"""Is new data drawn like the old? Detectors of shift, each fitted on reference rows."""
+"""Detectors of distribution shift between reference rows and new rows."""
 
 from renate_stages.shift.black_box import BlackBoxShift
 from renate_stages.shift.classifier import ClassifierTwoSample

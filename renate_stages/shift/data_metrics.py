@@ -1,4 +1,4 @@
-"""`metrics/data.json` as types: what `prepare` says of the new data, and of how it differs."""
+"""The types of `metrics/data.json`: counts of the new data, and its shift."""
 
 from __future__ import annotations
 

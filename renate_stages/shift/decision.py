@@ -1,4 +1,4 @@
-"""Does the new data call for an update? The policy `should_update` of params.yaml, applied."""
+"""Decide whether the new data calls for an update: `should_update` in params.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every detector of shift is: fitted on reference rows, asked of new ones, kept on disk.
+"""The base class of shift detectors: fit on reference rows, score new rows, save and load.
 
     detector.json           schema, name of the detector, its settings
     detector.safetensors    what `fit` kept of the reference rows

@@ -1,4 +1,4 @@
-"""The detectors by name, and how one that was saved comes back."""
+"""The detectors by name, and loading of a saved one."""
 
 from __future__ import annotations
 

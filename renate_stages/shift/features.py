@@ -1,4 +1,4 @@
-"""Which features of new examples are drawn unlike the old: what a shift is put down to.
+"""Find the features whose distribution shifted most.
 
     metrics/shift.csv   feature, distance, p_value, mean_change, weight   a row for each, bounded
 

@@ -1,4 +1,4 @@
-"""Sums over a Gaussian kernel matrix that is never there as a whole."""
+"""Sums over a Gaussian kernel matrix, computed in blocks."""
 
 from __future__ import annotations
 

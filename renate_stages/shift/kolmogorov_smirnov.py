@@ -1,4 +1,4 @@
-"""The Kolmogorov-Smirnov test, on each feature."""
+"""The Kolmogorov-Smirnov test on each feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shift of class labels, by their counts."""
+"""Test for a shift of class frequencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corrections of p-values for their number: the chance of any false alarm stays below alpha."""
+"""Holm's correction of p-values for multiple tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of numbers out of stored examples: as they lie there, as the model sees them, or the user's."""
+"""Turn stored examples into rows of numbers: as stored, as the model's features, or by the user."""
 
 from __future__ import annotations
 

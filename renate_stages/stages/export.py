@@ -1,4 +1,4 @@
-"""Turn the new state into what is deployed and what is read: `renate-stages export`."""
+"""`renate-stages export`: write the deployable model, the verdict and the report."""
 
 from __future__ import annotations
 

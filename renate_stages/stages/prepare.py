@@ -1,4 +1,4 @@
-"""Turn the incoming data into stores, and compare it with the old: `renate-stages prepare`."""
+"""`renate-stages prepare`: turn the incoming data into stores, and measure its shift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the parent's state and lay out what training starts from: `renate-stages restore-state`.
+"""`renate-stages restore-state`: check the parent's state and prepare it for training.
 
 Examples stay in `parent-state/` and are read from there. Needs no torch.
 """

@@ -1,4 +1,4 @@
-"""Train the restored model on the prepared data: `renate-stages train`."""
+"""`renate-stages train`: train the restored model on the prepared data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the hyperparameters of this update: `renate-stages tune`.
+"""`renate-stages tune`: choose the hyperparameters of this update.
 
 Constants are taken as they are, and nothing heavy is imported. Where `hyperparameters` has a search
 space, trials are run; see `renate_stages.tuning.update_search`.

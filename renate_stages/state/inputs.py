@@ -1,4 +1,4 @@
-"""What an update is made from: the values that `tune` chose, and a key of all inputs."""
+"""The chosen hyperparameters, and a digest of everything that an update depends on."""
 
 from __future__ import annotations
 

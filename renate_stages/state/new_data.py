@@ -1,4 +1,4 @@
-"""The datasets of one update, from the user's data module to stores of examples."""
+"""Turn the user's data module into the stores of one update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prepared data of one update: what `prepare` writes and `train` reads."""
+"""The prepared data of one update: written by `prepare`, read by `tune` and `train`."""
 
 from __future__ import annotations
 

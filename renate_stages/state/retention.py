@@ -1,4 +1,4 @@
-"""What an update may keep: retention rules and the list of examples to forget, applied to stores.
+"""Apply retention rules and the forget list to the stores of an update.
 
 Rows that must not be kept leave no byte: the shards that hold them, as live or as dead rows, are
 written again without them. Stores without such rows stay as they are. Needs no torch.

@@ -1,4 +1,4 @@
-"""The state directory: what one update leaves for the next. Read, written and checked here.
+"""The state directory, which one update leaves for the next: read, written and checked.
 
     state.json                       schema, kind, update, parent's identity, learner, classes,
                                      and every other file with its size and SHA-256

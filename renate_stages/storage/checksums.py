@@ -1,4 +1,4 @@
-"""What a service says of the content of a file that it keeps, compared with the content here.
+"""Compare a service's checksum of a file with the local content.
 
 S3 gives an ETag: the MD5 of what was put at once, the MD5 of the parts' MD5s of what was put in
 parts; of what it encrypts with a key of KMS or of the customer it is neither, and proves nothing.

@@ -1,4 +1,4 @@
-"""New data at a URL: brought into a folder here, where a file that is here already does not travel.
+"""Download new data from a URL; files that are already here are not transferred again.
 
 working_directory/incoming/<name>-<digest of the URL>/        the files
 working_directory/incoming/<name>-<digest of the URL>.json    what the service said of each

@@ -1,4 +1,4 @@
-"""Files by their content, at a URL: one that is there is never sent again, whoever sent it.
+"""Store files by content at a URL: a file that is there is never sent again.
 
     objects/3f/9a0c...    named by the SHA-256 of the bytes
 

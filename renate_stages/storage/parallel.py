@@ -1,4 +1,4 @@
-"""Do something with many files, a few at a time."""
+"""Apply a function to many files, a few at a time."""
 
 from __future__ import annotations
 

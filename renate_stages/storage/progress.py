@@ -1,4 +1,4 @@
-"""How far a transfer is: a bar on a terminal, a few plain lines elsewhere."""
+"""Show the progress of a transfer: a bar on a terminal, a few lines in a log."""
 
 from __future__ import annotations
 

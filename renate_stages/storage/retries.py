@@ -1,4 +1,4 @@
-"""Doing it again where that can help, and one clear error where it cannot."""
+"""Retry requests that may succeed later, and turn the others into one clear error."""
 
 from __future__ import annotations
 

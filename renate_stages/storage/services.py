@@ -1,4 +1,4 @@
-"""The services that keep files, as fsspec reaches them: what differs between S3, folders and others."""
+"""The storage services behind fsspec: what differs between S3, folders and others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States at URLs: the same files as of one in a folder, sent so that a part of one is none.
+"""States at URLs, uploaded so that an incomplete one cannot be taken for a state.
 
 `state.json` is sent last, when every file that it lists has been verified where it lies. What the
 state before it has already, at the same service, is copied there and does not travel.

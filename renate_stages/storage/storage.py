@@ -1,4 +1,4 @@
-"""The files under a URL: in S3, behind any of fsspec's protocols, or in a folder here.
+"""The files under a URL: in S3, behind any fsspec protocol, or in a local folder.
 
 What is sent is verified where it arrived, what is fetched before it takes its place. A file is
 never seen half: an object of S3 appears when it is complete, a local file is renamed in. Local files

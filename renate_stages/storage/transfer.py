@@ -1,4 +1,4 @@
-"""One file, sent or fetched: verified, and repeated where that can help."""
+"""Send or fetch one file, verified and retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where runs are stored: MLFLOW_TRACKING_URI, or mlflow.db and mlartifacts/ in the project."""
+"""The MLflow store: MLFLOW_TRACKING_URI, or mlflow.db and mlartifacts/ in the project."""
 
 from __future__ import annotations
 

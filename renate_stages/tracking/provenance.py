@@ -1,4 +1,4 @@
-"""What a run was made from: Git's commit and branch, DVC's experiment."""
+"""Tags of a run's origin: Git's commit and branch, DVC's experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results that are published: the run of a state, and its version of a registered model.
+"""Publish the run of a state and its version of a registered model.
 
 Other than a stage's, these are what the user asked for: where MLflow does not take them, that is an
 error.

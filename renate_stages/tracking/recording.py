@@ -1,4 +1,4 @@
-"""What a stage logs where MLflow cannot be reached: kept in a file, and logged later from it.
+"""Record what a stage logs in a job, to log it later.
 
 A stage that runs in the cloud writes records to the file that `RENATE_STAGES_TRACKING_FILE` names.
 The file comes back with the stage's outputs; `replaying.py` logs what it says.

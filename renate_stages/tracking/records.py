@@ -1,4 +1,4 @@
-"""What a stage logs in a job, as a closed set of types: nothing else that comes back is accepted.
+"""The types of what a stage logs in a job; anything else is refused.
 
 A recording is a file with one record a line. Whoever may write to the bucket may have written it, so
 a record can say what happened, and not what it means for the project: which store, experiment and

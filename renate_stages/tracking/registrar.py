@@ -1,4 +1,4 @@
-"""The side process of `renate-stages publish` and of aliases: a writer that also knows MLflow's registry.
+"""The side process of `renate-stages publish`: a writer that also uses the model registry.
 
 It is run by file name, as `writer.py` is, whose commands it takes too.
 """

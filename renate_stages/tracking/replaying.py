@@ -1,4 +1,4 @@
-"""Log in the project's own MLflow store what a stage logged in a job, with the times of then.
+"""Log a job's records in the project's own MLflow store, with their original times.
 
 What cannot be accepted of a recording is refused, and one warning says what: an update is never lost
 to its tracking.

@@ -1,4 +1,4 @@
-"""An attempt at an update as a run in MLflow.
+"""MLflow runs of updates.
 
 What happens when MLflow fails: an update is never lost to its tracking. If the store cannot be
 reached or refuses something, one line on stderr says so, and the stage goes on without (the

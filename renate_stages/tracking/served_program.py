@@ -1,4 +1,4 @@
-"""The code of a published model version: copied into it, and run by MLflow from there.
+"""The code of a published model version, which MLflow runs.
 
 It needs torch and numpy alone: no code of the user, nothing of this package.
 """

@@ -1,4 +1,4 @@
-"""What makes the MLflow run of an update findable, and readable in the list of runs."""
+"""The MLflow run of an update: its identity, parameters, figures and artifacts."""
 
 from __future__ import annotations
 

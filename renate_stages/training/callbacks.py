@@ -1,4 +1,4 @@
-"""What happens beside a training, after each of its steps and epochs: Lightning callbacks."""
+"""Lightning callbacks that run during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of parameters can be refused before data is read."""
+"""Check hyperparameters and trainer settings before data is read."""
 
 from __future__ import annotations
 

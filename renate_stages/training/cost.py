@@ -1,4 +1,4 @@
-"""What an update cost: told to MLflow alone, since it differs from run to run."""
+"""The cost of an update. Logged to MLflow only, since it differs between runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a command that fails: one message for a mistake, a traceback for a defect of ours."""
+"""Report errors at the end of a command: a message for mistakes, a traceback for defects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting the processes that share a training, one a device, and what each is among them.
+"""Start the processes that share a training, and find out which of them this one is.
 
     renate-stages train                     trainer.devices: 2 starts two of itself, and waits
     torchrun ... -m renate_stages train     on each of several nodes: its processes are the training's

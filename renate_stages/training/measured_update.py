@@ -1,4 +1,4 @@
-"""One update as a whole: measure the parent's model, train it, measure the new one, keep all."""
+"""Run one update: measure the parent's model, train, measure the new model, keep examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with a training that was interrupted: a checkpoint of its last epoch, and what it holds.
+"""Resume an interrupted training from the checkpoint of its last epoch.
 
     .renate/resume/<key>/last.ckpt
     .renate/resume/<key>/files.json     the user's files that it was made with, for a message

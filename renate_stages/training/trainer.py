@@ -1,4 +1,4 @@
-"""Lightning's Trainer as `params.yaml` asks for it, and without what it says of itself."""
+"""Configure Lightning's Trainer from `params.yaml`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model update: a learner trained by Lightning on new data, starting from a parent's state."""
+"""`ModelUpdater`: train a learner with Lightning, starting from a parent's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes each named scheduler from Syne Tune's parts; imports Syne Tune, as `schedulers` does not."""
+"""Build each named scheduler from Syne Tune's classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipe between a search and a trial: JSON objects, one a line, over a Unix socket.
+"""The pipe between a search and a trial: one JSON object per line, over a Unix socket.
 
     search to trial   {"configuration": ..., "folder": ..., "environment": ...}     first
                       {"answer": "go"} or {"answer": "pause"}                       to each report

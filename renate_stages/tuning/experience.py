@@ -1,4 +1,4 @@
-"""What the trials of earlier updates teach about the space that is searched now."""
+"""Select the trials of earlier updates that the present search can use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that trials are forked from: it has imported all that is heavy, and opened the data.
+"""The process that trials are forked from, with all imports done and the data open.
 
     python -m renate_stages.tuning.fork_server SOCKET PROJECT CONFIG SCRATCH
 

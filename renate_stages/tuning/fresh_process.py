@@ -1,4 +1,4 @@
-"""A trial in a process that shares nothing.
+"""Run a trial in a new process.
 
     python -m renate_stages.tuning.fresh_process SOCKET PROJECT CONFIG
 

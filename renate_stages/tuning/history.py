@@ -1,4 +1,4 @@
-"""All trials of all updates: `tuning_history.csv`, one row for each epoch of each trial.
+"""`tuning_history.csv`: all trials of all updates, one row for each epoch of each trial.
 
 Columns: update, trial, status, epoch, steps, `config.NAME` for each hyperparameter, `metric.NAME`
 for each metric. A trial that failed before its first epoch has one row, of epoch 0. A cell is

@@ -1,4 +1,4 @@
-"""What a search looks for: one number for a model, from its metrics on validation data."""
+"""The objective of a search: one number for a model, from its validation metrics."""
 
 from __future__ import annotations
 

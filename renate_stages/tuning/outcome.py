@@ -1,4 +1,4 @@
-"""What `tune` leaves in `work/tuning`.
+"""The outputs of `tune` in `work/tuning`.
 
     search.json            whether there was a search, and what is to be said of it
     tuning_history.csv     the trials of all updates so far

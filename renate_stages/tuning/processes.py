@@ -1,4 +1,4 @@
-"""Starting and ending the processes of trials: forked from a server, or each one fresh.
+"""Start and end the processes of trials, forked or new.
 
 Both kinds end with the search, however that ends, and take along what they have started themselves.
 """

@@ -1,4 +1,4 @@
-"""The schedulers by name: which configuration is tried next, and which trial is ended early.
+"""Make a scheduler by its name.
 
 Trials report `epoch`, the epochs they have run, and the metric, after each epoch. A scheduler of
 yours is named by `package.module:Class`, a `TrialScheduler` of Syne Tune.

@@ -1,4 +1,4 @@
-"""A search: Syne Tune's loop over our trials, within a budget; and the trial that is best.
+"""Run Syne Tune's loop over trials within a budget, and choose the best trial.
 
 With one worker and a budget in trials or epochs, a search depends on its inputs and the seed alone.
 """

@@ -1,4 +1,4 @@
-"""The user's files that the trials of a search are made of: the same for all, or the search ends.
+"""Check that all trials of a search used the same user files.
 
 Trials are processes that load the user's code one after the other, while somebody may edit it. Each
 tells what it used before it reports. What is known of that is kept with the trials, so that a search

@@ -1,4 +1,4 @@
-"""Searchers that Syne Tune lacks, or that need mending to be used in parallel."""
+"""Searchers that Syne Tune lacks, or that need a fix to run in parallel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all schedulers have in common here, whichever class of Syne Tune decides."""
+"""The base class of all schedulers here, with seeded randomness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Syne Tune's methods that learn from earlier searches, fed with what earlier updates found.
+"""Syne Tune's transfer-learning methods, applied to the trials of earlier updates.
 
 Where no update has two trials to compare, `builders` takes random search in their place.
 """

@@ -1,4 +1,4 @@
-"""One trial: the training that an update would do with one configuration, in a process of its own.
+"""Run one trial: the training of an update with one configuration.
 
 It reports after each epoch and waits for the answer. What it reads is shared with all other trials
 and with the stage `train`; what it writes lies in its own folder: a log and a checkpoint of its last

@@ -1,4 +1,4 @@
-"""What is known of a trial: its configuration and its reports, in memory and in its folder.
+"""The record of a trial: its configuration and reports, in memory and on disk.
 
     <digest of the configuration>/configuration.json
                                   reports.jsonl      one line an epoch, as the trial sent it

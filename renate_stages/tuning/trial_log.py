@@ -1,4 +1,4 @@
-"""The trials of a search as MLflow runs, logged by the search's own process alone."""
+"""Log the trials of a search as MLflow runs."""
 
 from __future__ import annotations
 

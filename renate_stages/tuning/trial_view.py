@@ -1,4 +1,4 @@
-"""The trials of a search as one sees them: a live table on a terminal, a line for each elsewhere."""
+"""Show the trials of a search: a live table on a terminal, lines in a log."""
 
 from __future__ import annotations
 

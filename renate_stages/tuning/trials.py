@@ -1,4 +1,4 @@
-"""Trials for Syne Tune: a backend over processes that start at once and wait for each decision."""
+"""Syne Tune's backend for trials in processes of their own."""
 
 from __future__ import annotations
 

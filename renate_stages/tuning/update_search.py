@@ -1,4 +1,4 @@
-"""The search of one update: its inputs, the trials, and what an interrupted one goes on from.
+"""Run the search of one update, or continue an interrupted one.
 
     .renate/tuning/<key>/trials/     a folder for each trial; see trial_folder.py
     .renate/tuning/<key>/files.json  the user's files that the trials were made of

@@ -1,4 +1,4 @@
-"""Loads the user's `renate_config.py` and calls its functions by signature, as Renate did.
+"""Load `renate_config.py`, and call its functions with the arguments that they name.
 
 A function receives those hyperparameters that its signature names; a value whose type is not the
 annotated one is refused before the call.

@@ -1,4 +1,4 @@
-"""The files that `dvc.yaml` declares for the stages that call the user's functions.
+"""The dependencies that `dvc.yaml` declares for stages that call the user's functions.
 
 DVC reruns a stage when a file among its deps changes, and only then. So a stage may use a file of
 the project only if it is one of them.

@@ -1,4 +1,4 @@
-"""A hook that learns which files some code opens, and which modules it runs.
+"""An audit hook that records which files some code opens, and which modules it runs.
 
 Python tells an audit hook of each file that it opens and of each module that it runs. A file counts
 as some code's doing where the nearest frame on the stack, other than of packages, is of that code,

@@ -1,4 +1,4 @@
-"""The modules of a project that this process has imported, and which of them a file names."""
+"""The project's modules that this process has imported."""
 
 from __future__ import annotations
 

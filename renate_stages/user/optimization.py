@@ -1,4 +1,4 @@
-"""The optimizer, schedule and loss of an update: the user's where given, defaults elsewhere."""
+"""The optimizer, schedule and loss of an update: the user's, or defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a project that the user's functions are made of and read, as they were then.
+"""The project's files that the user's functions import and read, with their hashes.
 
 Each is taken at the moment it is used, with its SHA-256: so a checkpoint says what made it, although a
 file is edited while training runs. Files that `file_watch` does not see have to be declared in

@@ -1,4 +1,4 @@
-"""What an update of a strategy is made of: model, optimizer, loss, plugins, experience."""
+"""Build a strategy of Avalanche with its model, optimizer, loss, plugins and experience."""
 
 from __future__ import annotations
 

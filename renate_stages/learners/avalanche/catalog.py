@@ -1,4 +1,4 @@
-"""What of Avalanche can be a learner, with its hyperparameters; imports nothing of it.
+"""The strategies and plugins of Avalanche that can be learners. Does not import Avalanche.
 
 A name is `Avalanche-` and a part, or several joined by `+`: at most one strategy, and plugins.
 

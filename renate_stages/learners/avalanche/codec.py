@@ -1,4 +1,4 @@
-"""What a strategy keeps between updates, as tensors and JSON: no object of Avalanche is stored.
+"""Store a strategy's state as tensors and JSON, without objects of Avalanche.
 
 Of each class that is known here, `KEPT` lists the attributes that are its state; all others are
 hyperparameters, which an update gives anew, or made anew. A plugin that is not known must have

@@ -1,4 +1,4 @@
-"""Our examples as Avalanche's datasets: read from their stores, and known by their rows.
+"""Stores of examples as Avalanche's datasets.
 
 The rows of the parent's memory and of the new data are counted through, the memory's first. Every
 dataset that Avalanche makes of one (a subset, a buffer) keeps the numbers of its rows, so that what

@@ -1,4 +1,4 @@
-"""One update of a strategy of Avalanche, inside Lightning.
+"""Run one update of a strategy of Avalanche inside Lightning.
 
 The strategy is Avalanche's own object, and so is what it does in a step: Lightning gives a batch of
 the strategy's loader, and `training_epoch` is called with a loader of that one batch. What Lightning

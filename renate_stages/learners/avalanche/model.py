@@ -1,4 +1,4 @@
-"""The user's model as Avalanche's strategies call it."""
+"""Adapt the user's model to how Avalanche calls models."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The class of a learner's name: what of Avalanche it is made of shows in its signature."""
+"""Make the learner class of a name such as `Avalanche-ER+LwF`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of rows in a stored state, and what happens to them when rows leave the memory.
+"""Tables of rows in a stored state, renumbered when rows leave the memory.
 
 A table is `{"table": PATH, "columns": [NAMES]}` in the JSON, and a tensor `PATH/NAME` for each column;
 `rows` holds the numbers of the rows, int64 `(n,)`, and the others what is known beside each.

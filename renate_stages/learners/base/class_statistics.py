@@ -1,4 +1,4 @@
-"""Sums over examples from which closed-form heads are solved: exact under any split and order.
+"""Sums over examples for closed-form heads: exact for any split and order.
 
 Everything is a sum over examples in float64, so batches can come in any order, be added in another
 process, and be subtracted again; only the rounding of the last digits depends on it.

@@ -1,4 +1,4 @@
-"""Learners that solve for the last layer of a frozen model: one pass over the data, no gradients.
+"""Learners that solve for the last layer of a frozen model in one pass, without gradients.
 
 What such a learner knows are sums over all examples of all updates (`ClassStatistics`), so its head
 is the one that all data at once would give, whatever came when, without any stored example; and

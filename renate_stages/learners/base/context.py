@@ -1,4 +1,4 @@
-"""What an update gives to its learner."""
+"""`UpdateContext`: what an update passes to its learner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diagonal of the Fisher information: how much each weight matters for what a model says.
+"""The diagonal of the Fisher information: how much each weight matters for the outputs.
 
 The squares are of each example's own gradient. Squaring the gradient of a mini-batch's mean, as many
 implementations do, gives something else, which shrinks as batches grow (van de Ven, "On the

@@ -1,4 +1,4 @@
-"""Targets that must be class labels of a model's outputs."""
+"""Check that targets are class labels of the model's outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all learners, and fine-tuning, which is the base and nothing more.
+"""`Learner`: the base class of all learners.
 
 A learner sees datasets and tensors, never files. An update calls, in this order:
 

@@ -1,4 +1,4 @@
-"""One term of a learner's loss, and what it sees of a batch."""
+"""`LossComponent`: the base class of the terms of a learner's loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs of some classes only, without ever giving NaN."""
+"""Mask outputs of some classes without producing NaN."""
 
 from __future__ import annotations
 

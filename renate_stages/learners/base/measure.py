@@ -1,4 +1,4 @@
-"""Measuring a model on validation data, for learners that choose by it."""
+"""Measure a model on validation data, for learners that choose by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The selection policy of a learner: made, told its size, restored, asked."""
+"""Create, size, restore and apply the selection policy of a learner."""
 
 from __future__ import annotations
 

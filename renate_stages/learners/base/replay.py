@@ -1,4 +1,4 @@
-"""Replay: learning from new and remembered examples together."""
+"""`ReplayLearner`: the base class of learners that train on new and remembered examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory while an update runs: the parent's examples and, where a learner works online, new ones.
+"""The memory during an update: the parent's examples, and new ones if the learner works online.
 
 Examples are read from their stores. What is known of them beside (logits, features) is read from the
 parent's store too, unless some of it is missing or new: then all of it is held in main memory,
