@@ -135,9 +135,9 @@ def _make_parent(
             if model is None:
                 state.write_empty(folder)
             else:
-                from renate_stages.actions.adopt import write_adopted
+                from renate_stages.actions.import_model import write_imported
 
-                write_adopted(folder, project, params, model, memory)
+                write_imported(folder, project, params, model, memory)
     pointer = project.parent_pointer.read_text("utf-8") if named is not None else ""
     lineage.track(project, project.parent, project.parent_pointer)
     if named is not None and lineage.pointer_hash(project) != named:

@@ -13,7 +13,7 @@ from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.files import yaml_file
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.remote import elsewhere
+from renate_stages.remote import cloud
 from renate_stages.reporting.plots import read_curves
 from renate_stages.stages import tune
 from renate_stages.state.inputs import read_tuned
@@ -75,10 +75,10 @@ def run(project: Project, user: UserConfig, params: Params, target: Path | None)
     stages = {n: {**stage, "deps": [*stage["deps"], *beside]} for n, stage in PIPELINE.items()}
     files.write_text(project.pipeline, yaml_file.dump({"stages": stages}))
     if params.search_space:
-        elsewhere.run(project, params, "tune")
+        cloud.run(project, params, "tune")
     else:
         tune.run(project, lambda said: None)
-    elsewhere.run(project, params, "train")
+    cloud.run(project, params, "train")
     rows = read_curves(project.plots)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)

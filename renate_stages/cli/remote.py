@@ -37,12 +37,12 @@ def check(
 def jobs() -> None:
     """List this project's jobs of the stages as they are now, the latest first."""
     from renate_stages.params import Params
-    from renate_stages.remote import elsewhere
+    from renate_stages.remote import cloud
     from renate_stages.remote.job import Job
 
     project = Project.find()
     params = Params.load(project.params)
-    backend = elsewhere.connect(params)
+    backend = cloud.connect(params)
     names = [Job.of(project, params, stage).service_name for stage in params.remote.stages]
     found = [state for name in names for state in backend.find(name)]
     for state in found:
@@ -57,8 +57,8 @@ def jobs() -> None:
 def stop(job: Annotated[str, typer.Argument(help="as `remote jobs` names it")]) -> None:
     """Ask a job to stop. What it has saved stays: started again, the stage goes on from there."""
     from renate_stages.params import Params
-    from renate_stages.remote import elsewhere
+    from renate_stages.remote import cloud
 
     project = Project.find()
-    elsewhere.connect(Params.load(project.params)).stop(job)
+    cloud.connect(Params.load(project.params)).stop(job)
     print(f"asked to stop: {job}")

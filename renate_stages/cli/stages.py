@@ -11,11 +11,11 @@ from renate_stages.training import launch
 def prepare() -> None:
     """Stage 1: turn data/incoming into stores of examples."""
     from renate_stages.params import Params
-    from renate_stages.remote import elsewhere
+    from renate_stages.remote import cloud
     from renate_stages.stages import prepare as stage
 
     project = Project.find()
-    elsewhere.check_backend(Params.load(project.params))  # now, not after hours of preparing
+    cloud.check_backend(Params.load(project.params))  # now, not after hours of preparing
     with project.lock("prepare"):
         stage.run(project)
 
@@ -69,11 +69,11 @@ def export() -> None:
 def _ran_elsewhere(project: Project, stage: str) -> bool:
     """Run a stage in the cloud where `remote` in params.yaml says so; return whether it did."""
     from renate_stages.params import Params
-    from renate_stages.remote import elsewhere
+    from renate_stages.remote import cloud
 
     params = Params.load(project.params)
-    if elsewhere.backend_of(params, stage) == "local":
+    if cloud.backend_of(params, stage) == "local":
         return False
     with project.lock(stage):
-        elsewhere.run(project, params, stage)
+        cloud.run(project, params, stage)
     return True

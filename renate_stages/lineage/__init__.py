@@ -27,6 +27,7 @@ from renate_stages.lineage.opening import (
     unfinished,
     untracked_data,
 )
+from renate_stages.lineage.project_status import status
 from renate_stages.lineage.records import (
     at_tag,
     committed_at,
@@ -39,7 +40,6 @@ from renate_stages.lineage.records import (
 )
 from renate_stages.lineage.repair import repair
 from renate_stages.lineage.settings import settle_remote
-from renate_stages.lineage.standing import status
 from renate_stages.lineage.transaction import Recovered, Repeatable, check_git, read_intent, recover
 
 __all__ = [

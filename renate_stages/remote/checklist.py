@@ -14,7 +14,7 @@ from renate_stages.errors import RenateStagesError
 from renate_stages.errors.redaction import shown
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.remote import elsewhere, package
+from renate_stages.remote import cloud, package
 from renate_stages.remote.following import follow
 from renate_stages.remote.job import Job, requirements_of
 from renate_stages.remote.results import failure
@@ -48,7 +48,7 @@ class Checklist:
         if self._step("params.yaml: remote", remote.chosen_backend) is None:
             return False
         params = self.params.model_copy(update={"remote": remote})
-        backend: Any = self._step("SageMaker's SDK", lambda: elsewhere.connect(params))
+        backend: Any = self._step("SageMaker's SDK", lambda: cloud.connect(params))
         self._step("packages", self._packages)
         if backend is None:
             return False
@@ -86,7 +86,7 @@ class Checklist:
         key, library = str(int(time.time())), package.wheel()
         requirements = requirements_of(self.project, self.params.remote)
         job = Job(PROBE, key, {}, (), library, requirements, command=("--help",))
-        digest = elsewhere.send(self.project, job, storage, self.say)
+        digest = cloud.send(self.project, job, storage, self.say)
         submitted = backend.submit(job.service_name, storage.url, job.folder, digest)
         state = follow(backend, submitted, self.say)
         if state.status != "completed":

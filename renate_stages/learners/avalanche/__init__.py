@@ -8,7 +8,7 @@
     model      the user's model as Avalanche calls it
     codec      what a strategy keeps, as tensors and JSON
     tables     the rows of examples among these
-    mended     plugins that need mending
+    patched    plugins with fixes
 
 Avalanche itself comes in with `building`, when a training begins.
 """

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from renate_stages.errors import AvalancheStateError
-from renate_stages.learners.avalanche import catalog, codec, mended
+from renate_stages.learners.avalanche import catalog, codec, patched
 from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
 from renate_stages.models.features import backbone_of
@@ -96,10 +96,10 @@ class Run:
     def _icarl(self) -> tuple[nn.Module, Any, list[Any]]:
         """Return iCaRL's model, loss and plugins, as Avalanche's class would put them together."""
         head: Any = unwrap(self.learner.model).head
-        exemplars = mended.Exemplars(**self._arguments("iCaRL"))
+        exemplars = patched.Exemplars(**self._arguments("iCaRL"))
         exemplars.examples = self.examples
-        model = mended.served_by_means(backbone_of(self.learner.model), head.linear)
-        loss = mended.Distilled()
+        model = patched.served_by_means(backbone_of(self.learner.model), head.linear)
+        loss = patched.Distilled()
         return model, loss, [exemplars, loss]
 
     # -- what survives ----------------------------------------------------------------------------

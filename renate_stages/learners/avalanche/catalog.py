@@ -19,7 +19,7 @@ PREFIX = "Avalanche-"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _PLUGINS = "avalanche.training.plugins:"
 _STRATEGIES = "avalanche.training.supervised:"
-_MENDED = "renate_stages.learners.avalanche.mended:"
+_PATCHED = "renate_stages.learners.avalanche.patched:"
 
 
 class _Required:
@@ -123,7 +123,7 @@ PARTS: dict[str, Part] = {
         repeats=False,
     ),
     "MIR": Part(
-        _MENDED + "MaximallyInterfered",
+        _PATCHED + "MaximallyInterfered",
         {
             **MEMORY,
             "memory_batch_size": _whole(10, "batch_size_mem"),
@@ -136,7 +136,7 @@ PARTS: dict[str, Part] = {
         repeats=False,
     ),
     "GDumb": Part(
-        _MENDED + "Dumb",
+        _PATCHED + "Dumb",
         MEMORY,
         "the first model anew, from a class-balanced memory",
         "Prabhu et al. 2020",
@@ -163,7 +163,7 @@ PARTS: dict[str, Part] = {
         keeps=("tensors",),
     ),
     "AGEM": Part(
-        _MENDED + "AveragedGEM",
+        _PATCHED + "AveragedGEM",
         {"patterns_per_experience": _whole(256), "sample_size": _whole(256)},
         "no step that harms earlier updates' examples on average",
         "Chaudhry et al. 2019",
@@ -171,7 +171,7 @@ PARTS: dict[str, Part] = {
         repeats=False,
     ),
     "EWC": Part(
-        _MENDED + "Elastic",
+        _PATCHED + "Elastic",
         {
             "ewc_lambda": Argument(least=0),
             "mode": Argument("separate"),
@@ -185,7 +185,7 @@ PARTS: dict[str, Part] = {
         "that of a batch's mean, which depends on its size",
     ),
     "SI": Part(
-        _MENDED + "Intelligence",
+        _PATCHED + "Intelligence",
         {"si_lambda": Argument(least=0), "eps": Argument(1e-7, least=0)},
         "holds the weights that did the work on the way",
         "Zenke et al. 2017",

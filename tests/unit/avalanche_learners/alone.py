@@ -17,7 +17,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.utils.data import Dataset
 
-from renate_stages.learners.avalanche import mended
+from renate_stages.learners.avalanche import patched
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
 from renate_stages.randomness import Generators
@@ -29,7 +29,7 @@ STRATEGIES: dict[str, tuple[dict[str, Any], Any]] = {
     "Naive": ({}, None),
     "ER": ({"memory_size": MEMORY}, lambda: p.ReplayPlugin(MEMORY)),
     "EWC": ({"ewc_lambda": 1.0}, lambda: p.EWCPlugin(1.0)),
-    "SI": ({"si_lambda": 1.0}, lambda: mended.Intelligence(1.0)),
+    "SI": ({"si_lambda": 1.0}, lambda: patched.Intelligence(1.0)),
     "MAS": ({"lambda_reg": 0.1}, lambda: p.MASPlugin(0.1)),
     "RWalk": ({}, lambda: p.RWalkPlugin()),
     "LwF": ({}, lambda: p.LwFPlugin(1.0, 2.0)),
@@ -41,7 +41,7 @@ STRATEGIES: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     "MIR": (
         {"memory_size": MEMORY, "memory_batch_size": 4, "subsample": 8},
-        lambda: mended.MaximallyInterfered(4, MEMORY, 8),
+        lambda: patched.MaximallyInterfered(4, MEMORY, 8),
     ),
     "GDumb": ({"memory_size": MEMORY}, lambda: p.GDumbPlugin(MEMORY)),
     "DER": ({"memory_size": MEMORY}, (s.DER, {"mem_size": MEMORY})),

@@ -243,7 +243,7 @@ def test_icarl_serves_the_nearest_mean_and_no_class_without_one(tmp_path: Path) 
 def test_importances_depend_on_the_batch_size_unless_of_examples(fisher, tmp_path) -> None:
     from renate_stages.data import StoredDataset
     from renate_stages.learners.avalanche.examples import Examples
-    from renate_stages.learners.avalanche.mended import Elastic
+    from renate_stages.learners.avalanche.patched import Elastic
 
     store = write(tmp_path / "new", 1)
     new = StoredDataset(store)

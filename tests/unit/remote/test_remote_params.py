@@ -7,7 +7,7 @@ from small_project import edit_params
 
 from renate_stages.errors import InvalidParamsError
 from renate_stages.params import Params
-from renate_stages.remote.elsewhere import backend_of
+from renate_stages.remote.cloud import backend_of
 
 WHOLE = {
     "url": "s3://bucket/folder/",

@@ -1,6 +1,6 @@
-"""Plugins of avalanche-lib 0.6.0 that are mended, or made to go on in another process.
+"""Fixes for plugins of avalanche-lib 0.6.0, so that they are right and can continue in another process.
 
-Where a plugin is right, the mended one gives the same bits. What is wrong is said with each class.
+Where a plugin is right, the patched one gives the same bits. Each class says what it fixes.
 """
 
 # pyright: reportMissingImports=false

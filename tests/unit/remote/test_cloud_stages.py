@@ -27,7 +27,7 @@ from renate_stages.errors import (
 )
 from renate_stages.files.hashes import Hashes
 from renate_stages.params import Params
-from renate_stages.remote import elsewhere, results
+from renate_stages.remote import cloud, results
 from renate_stages.remote import job as job_module
 from renate_stages.remote.backend import JobState
 from renate_stages.remote.job import FAILURE, OUTPUTS, Job
@@ -38,7 +38,7 @@ from renate_stages.tracking import RunIdentity
 
 
 def train(project, place, say=lambda line: None) -> None:
-    elsewhere.run(project, Params.load(project.params), "train", place.connect, say)
+    cloud.run(project, Params.load(project.params), "train", place.connect, say)
 
 
 def outputs_of(place: Place):
@@ -111,14 +111,14 @@ def test_what_a_job_made_while_nobody_waited_is_taken(ready, place):
 
 def test_results_of_inputs_that_were_edited_meanwhile_stay_there(ready, place, monkeypatch):
     """DVC takes the hashes of the inputs when the stage has ended, as they are then."""
-    follow, code = elsewhere.follow, ready.user_config.read_text()
+    follow, code = cloud.follow, ready.user_config.read_text()
 
     def edited(*given):
         ready.user_config.write_text(code + "# edited\n")
         return follow(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(elsewhere, "follow", edited)
+        patched.setattr(cloud, "follow", edited)
         with pytest.raises(ChangedInputsError, match=r"renate_config\.py changed while train"):
             train(ready, place)
     assert not ready.state.exists()
@@ -129,13 +129,13 @@ def test_results_of_inputs_that_were_edited_meanwhile_stay_there(ready, place, m
 
 
 def test_a_job_may_run_while_other_parameters_are_edited(ready, place, monkeypatch):
-    follow = elsewhere.follow
+    follow = cloud.follow
 
     def edited(*given):
         edit_params(ready, tuning__max_trials=7)
         return follow(*given)
 
-    monkeypatch.setattr(elsewhere, "follow", edited)
+    monkeypatch.setattr(cloud, "follow", edited)
     train(ready, place)
     assert ready.state.is_dir()
 
@@ -158,7 +158,7 @@ def test_without_reuse_it_is_made_again(ready, place):
     params = Params.load(ready.params)
     remote = params.remote.model_copy(update={"reuse": False})
     again = params.model_copy(update={"remote": remote})
-    elsewhere.run(ready, again, "train", place.connect, lambda line: None)
+    cloud.run(ready, again, "train", place.connect, lambda line: None)
     assert len(place.submitted) == 2
 
 
@@ -280,9 +280,9 @@ def test_machines_are_as_many_as_the_training_has_nodes(ready, place):
 
 
 def test_without_the_sdk_the_extra_is_named(ready, monkeypatch):
-    monkeypatch.setattr(elsewhere, "find_spec", lambda name: None)
+    monkeypatch.setattr(cloud, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"renate-stages\[sagemaker,s3\]"):
-        elsewhere.connect(Params.load(ready.params))
+        cloud.connect(Params.load(ready.params))
 
 
 def test_a_backend_that_lacks_something_is_refused_before_data_is_prepared(
@@ -379,14 +379,14 @@ def test_what_a_job_reports_as_damaged_is_sent_again_though_the_service_proves_n
 
 
 def test_a_result_that_lies_here_but_was_changed_is_fetched(ready, place, monkeypatch):
-    shard, fetch = "memory/00001-00.inputs.npy", elsewhere.fetch
+    shard, fetch = "memory/00001-00.inputs.npy", cloud.fetch
 
     def change(*given) -> None:
         (ready.parent / shard).unlink()
         (ready.parent / shard).write_bytes(b"another")
         fetch(*given)
 
-    monkeypatch.setattr(elsewhere, "fetch", change)
+    monkeypatch.setattr(cloud, "fetch", change)
     train(ready, place)
     assert (ready.state / shard).read_bytes() == b"a shard"
 

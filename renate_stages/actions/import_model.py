@@ -25,7 +25,7 @@ from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
 
-def write_adopted(
+def write_imported(
     folder: Path, project: Project, params: Params, model_file: Path, old_data: Path | None
 ) -> None:
     """Write the state of update 0: the model, and what of its old data fits into the memory.

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors
-from renate_stages.actions.adopt import write_adopted
 from renate_stages.actions.check import check_user_config
 from renate_stages.actions.digits import write_digits
+from renate_stages.actions.import_model import write_imported
 from renate_stages.models import MLP
 from renate_stages.models.stored import read_state_dict
 from renate_stages.params import Params
@@ -30,7 +30,7 @@ def team_model(**changes) -> MLP:
 def adopt(project, model_file, old_data=None) -> State:
     folder = project.root / "adopted"
     folder.mkdir()
-    write_adopted(folder, project, Params.load(project.params), model_file, old_data)
+    write_imported(folder, project, Params.load(project.params), model_file, old_data)
     return State.open(folder)
 
 
@@ -46,7 +46,7 @@ def save(model, path):
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model.ckpt"])
-def test_a_model_is_adopted_from_every_usual_file(project, tmp_path, name):
+def test_a_model_is_imported_from_every_usual_file(project, tmp_path, name):
     model = team_model()
     adopted = adopt(project, save(model, tmp_path / name))
     state.check(adopted.folder)
