@@ -203,7 +203,7 @@ def test_data_that_changes_while_it_is_prepared_is_refused(project, monkeypatch)
         np.save(path, labels)
         return whole(*given)
 
-    monkeypatch.setattr(prepare, "ingest_splits", edited)
+    monkeypatch.setattr(new_data, "ingest_splits", edited)
     with pytest.raises(
         errors.ChangedInputsError, match=r"data/incoming/targets\.npy changed while"
     ):

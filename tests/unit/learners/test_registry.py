@@ -26,7 +26,7 @@ def test_each_name_is_a_learner_and_documented(name):
 
 @pytest.mark.parametrize("dot", [".", ":"])
 def test_a_dotted_name_is_a_learner_of_the_users_own(dot):
-    name = f"renate_stages.learners.base{dot}FineTuning"
+    name = f"renate_stages.learners.fine_tuning{dot}FineTuning"
     assert Params.parse({"learner": name}).learner == name
     assert registry.learner_class(name) is FineTuning
 

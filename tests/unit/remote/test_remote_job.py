@@ -79,7 +79,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
         os.utime(path, (1e9, 1e9))
     read: list[str] = []
     whole = files.sha256
-    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or whole(path))
+    monkeypatch.setattr("renate_stages.files.whole.sha256", lambda path: read.append(path.name) or whole(path))
     key(ready)
     assert "index.json" in read
     read.clear()
