@@ -25,7 +25,8 @@ STAGES = ("prepare", "restore-state", "tune", "train", "export")
 LOOP = """
 import sys, time
 from pathlib import Path
-from renate_stages import run_training_job, yaml_file
+from renate_stages import run_training_job
+from renate_stages.files import yaml_file
 from renate_stages.training.updater import ModelUpdater
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 params = yaml_file.read(root / "params.yaml")

@@ -173,7 +173,8 @@ def test_a_module_that_is_imported_when_the_model_is_called_is_carried(trained):
 PROCESSES = """
 import sys, torch
 from pathlib import Path
-from renate_stages import clean_build, params, project
+from renate_stages import params, project
+from renate_stages.export import clean_build
 from renate_stages.export.built_model import BuiltModel
 from renate_stages.state.inputs import read_tuned
 from renate_stages.models.stored import write_tensors

@@ -222,7 +222,17 @@ HEAVY = (
 )
 
 
-LIGHT = ("cli", "lineage", "stages.restore_state", "stages.tune", "stages.train", "tracking")
+LIGHT = (
+    "cli.main",
+    "lineage",
+    "params",
+    "state",
+    "actions.promote",
+    "stages.restore_state",
+    "stages.tune",
+    "stages.train",
+    "tracking",
+)
 
 
 def test_light_modules_import_nothing_heavy():
