@@ -126,7 +126,7 @@ def plan(project: Project, objects: Objects, shared: bool = False) -> Erasure:
     for version in history.present:
         for path, md5 in version.outs.items():
             if md5 != found.incoming_of(version) and found.holds(md5):
-                raise StillHeldError({f"{path} of the present commit": found.rows(md5)})
+                raise StillHeldError({f"{path} of the current commit": found.rows(md5)})
             if md5 in found.keeping_tensors:
                 raise StillHeldError({f"the tensors of examples in {path}": "perhaps some"})
             needed |= objects.closure(md5)

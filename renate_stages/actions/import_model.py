@@ -45,7 +45,9 @@ def write_imported(
         RenateStagesError: If the data cannot be used.
     """
     if not model_file.is_file():
-        raise MissingFileError(model_file, "no model to start from", "name a file that is there")
+        raise MissingFileError(
+            model_file, "there is no model to start from", "give the path of an existing file"
+        )
     user = UserConfig.load(project.user_config)
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     params = params.fixed(space.middle())
@@ -105,7 +107,7 @@ def _load(module: nn.Module, path: Path) -> None:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelMismatchError(
-            f"{path} holds no state dict that can be read safely ({error})",
+            f"{path} contains no state dict that can be loaded safely ({error})",
             "save it with `torch.save(model.state_dict(), FILE)` or as safetensors",
         ) from error
     tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else {}
@@ -116,5 +118,5 @@ def _load(module: nn.Module, path: Path) -> None:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise ModelMismatchError(
-            str(error), "let model_fn build the architecture whose weights the file holds"
+            str(error), "let model_fn build the architecture that the weights in the file belong to"
         ) from error

@@ -131,7 +131,7 @@ def promote_where_asked(project: Project) -> str | None:
         moved = promote(project)
     except PromotionRefusedError as error:
         return str(error)
-    return f"update {number} is champion; before: {moved.before.label}" if moved else None
+    return f"update {number} is the champion; before: {moved.before.label}" if moved else None
 
 
 def publish_aliases(project: Project, champion: ChampionPointer, open_number: int) -> None:
@@ -205,7 +205,7 @@ def _objections(
     project: Project, revision: str, lock: str, champion: ChampionPointer, tagged: bool
 ) -> list[str]:
     """Return what speaks against a promotion that is possible."""
-    forced = "`renate-stages promote --force` does it all the same"
+    forced = "`renate-stages promote --force` promotes it anyway"
     try:
         text = lineage.git(project, "show", f"{revision}:metrics/verdict.json")
         verdict = Verdict.parse(text, "metrics/verdict.json")

@@ -1,4 +1,4 @@
-"""Commands about the model that serves: gate, promote, demote, publish."""
+"""Commands for the champion: gate, promote, demote, champion, publish."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from renate_stages.project import Project
 
 
 def gate() -> None:
-    """Say whether the update passed the gate: exit code 0, or 1 if it is refused."""
+    """Print whether the update passed the gate: exit code 0 if it passed, 1 if it is refused."""
     from renate_stages import lineage
     from renate_stages.errors import ForeignVerdictError, StaleVerdictError
     from renate_stages.gate import verdict
@@ -38,33 +38,34 @@ def gate() -> None:
 
 def promote(
     update: Annotated[
-        str | None, typer.Argument(metavar="[update-K]", help="a tagged update; none: the open one")
+        str | None,
+        typer.Argument(metavar="[update-K]", help="a tagged update (default: the open one)"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="also where the gate refused it")] = False,
+    force: Annotated[bool, typer.Option("--force", help="even if the gate refused it")] = False,
 ) -> None:
-    """Make a committed update the champion: champion.dvc, commit, aliases."""
+    """Make a committed update the champion: write champion.dvc, commit it, move the aliases."""
     from renate_stages.actions import promote as action
 
     with changing("promote") as project:
         moved = action.promote(project, update_number(update) if update else None, force=force)
     if moved is None:
-        print("it is champion already")
+        print("this update is the champion already")
         return
-    print(f"{moved.now.label} is champion; before: {moved.before.label}")
-    print("next: `git push`; `renate-stages demote` takes it back")
+    print(f"{moved.now.label} is the champion; before: {moved.before.label}")
+    print("next: `git push`; to undo this: `renate-stages demote`")
 
 
 def demote() -> None:
-    """Bring back the champion before: champion.dvc, commit, aliases."""
+    """Bring back the previous champion: write champion.dvc, commit it, move the aliases."""
     from renate_stages.actions import promote as action
 
     with changing("demote") as project:
         moved = action.demote(project)
-    print(f"{moved.before.label} is not champion any more; champion again: {moved.now.label}")
+    print(f"{moved.before.label} is no longer the champion; champion again: {moved.now.label}")
 
 
 def champion() -> None:
-    """Say which update is champion, since when, and what its figures were."""
+    """Print which update is the champion, since when, and its metrics."""
     from renate_stages.actions import promote as action
 
     rows = action.standing(Project.find())
@@ -74,7 +75,7 @@ def champion() -> None:
 
 
 def publish() -> None:
-    """Put the finished update into MLflow: run, curves, pictures, model version. Safe to repeat."""
+    """Publish the finished update to MLflow: run, curves, plots, model version. Safe to repeat."""
     from renate_stages.actions import publish as action
     from renate_stages.params import Params
 

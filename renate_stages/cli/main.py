@@ -1,6 +1,6 @@
-"""The command line: one command for each stage and each thing a user does.
+"""The command line: one command for each stage and each action of a user.
 
-Everything heavy is imported inside a command: `renate-stages --help` answers at once.
+Heavy imports are inside the commands, so that `renate-stages --help` responds at once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ app.add_typer(remote.app)
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one message and exit code 2, without traceback."""
+    """Run the command line; a user's mistake ends with a message and exit code 2, no traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if launch.begin(trains=sys.argv[1:2] == ["train"]):
         guarded(app)

@@ -1,4 +1,4 @@
-"""Commands about the examples that states keep: look at them, forget them, copy them."""
+"""Commands for stored examples and states: show the memory, forget examples, copy a state."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def memory(
-    plot: Annotated[Path | None, typer.Option(help="also draw it to this PNG file")] = None,
-    ids: Annotated[bool, typer.Option("--ids", help="list the rows' hashed ids instead")] = False,
+    plot: Annotated[Path | None, typer.Option(help="also draw it as this PNG file")] = None,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="list the hashed ids of the rows instead")
+    ] = False,
 ) -> None:
     """Show what is in the memory: rows, bytes, classes, sources and age, by update."""
     from renate_stages.memory import composition
@@ -41,36 +43,40 @@ def memory(
         from renate_stages.reporting import memory_picture
 
         memory_picture.draw(parts, plot)
-        print(f"drawn: {plot}")
+        print(f"plot written to {plot}")
 
 
 def forget(
     ids: Annotated[
         Path | None,
         typer.Option(
-            help="UTF-8 text file with an example's id a line: yours, or as `memory --ids`"
+            help="UTF-8 text file with one example id per line: yours, or those of `memory --ids`"
         ),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="condition on metadata, such as \"source == 'eu'\"")
     ] = None,
     erase: Annotated[
-        bool, typer.Option("--erase", help="remove what older versions hold of forgotten examples")
+        bool, typer.Option("--erase", help="remove forgotten examples from older versions")
     ] = False,
     shared: Annotated[
         bool,
-        typer.Option("--shared-storage", help="with --erase: also where others may keep theirs"),
+        typer.Option("--shared-storage", help="with --erase: also in storage that others may use"),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="with --erase: do not ask")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="with --erase: do not ask for confirmation")
+    ] = False,
 ) -> None:
-    """Open an update that forgets examples; with --erase, remove what older versions hold."""
+    """Open an update that forgets examples; with --erase, remove them from older versions."""
     from renate_stages.actions import forget as action
     from renate_stages.memory.id_file import IdFile
 
     if erase and (ids or where):
-        raise typer.BadParameter("--erase removes what was forgotten before; forget these first")
+        raise typer.BadParameter(
+            "--erase removes examples that are already forgotten; forget these first"
+        )
     if not erase and (shared or yes):
-        raise typer.BadParameter("--shared-storage and --yes go with --erase")
+        raise typer.BadParameter("--shared-storage and --yes need --erase")
     project = Project.find()
     if erase:
         _erase(project, shared, yes)
@@ -82,23 +88,22 @@ def forget(
         print(line)
     nothing_found = opened.ids is not None and opened.ids.unmatched == opened.ids.given
     if isinstance(listed, IdFile) and nothing_found and listed.looks_like_a_table():
-        print(f"the lines of {ids} look like rows of a table: give its column of ids alone,")
-        print("one id a line, without quotes and separators")
+        print(f"the lines of {ids} look like rows of a table: give only its column of ids,")
+        print("one id per line, without quotes and separators")
     if opened.by_update:
-        print(
-            "`update` is the one that rows came with: those that come in again are of a later one,"
-        )
-        print("and new; to keep them out name their ids, or give a condition without `update`")
-    print(f"update {opened.number} is open, and forgets: no new data, no training")
+        print("`update` is the update in which a row arrived: rows that arrive again belong to a")
+        print("later update and do not match; to leave them out, give their ids, or a condition")
+        print("without `update`")
+    print(f"update {opened.number} is open and only forgets: no new data, no training")
     print("the weights may still reflect these examples; only training without them undoes that")
     print(
         "next: `dvc repro`, `git add -A && git commit`, `renate-stages next`; then older versions"
     )
-    print("still hold the rows: `renate-stages forget --erase` lists and removes these")
+    print("still contain the rows: `renate-stages forget --erase` lists and removes them")
 
 
 def _matches(opened: forget_action.Opened, project: Project) -> Iterator[str]:
-    """Yield lines on which stored examples a request to forget names."""
+    """Yield lines about the stored examples that a forget request matches."""
     if found := opened.ids:
         yield f"{found.given} id(s) given: {found.given - found.unmatched} match stored examples"
         if found.unmatched:
@@ -106,12 +111,12 @@ def _matches(opened: forget_action.Opened, project: Project) -> Iterator[str]:
             rest = f", ...; all of them: {project.relative(found.listed)}" if found.listed else ""
             yield f"{found.unmatched} match no stored example: {shown}{rest}"
     for text, matches in opened.conditions.items():
-        yield f"{text}: {_rows(matches.rows) or 'true of no stored example'}"
+        yield f"{text}: {_rows(matches.rows) or 'matches no stored example'}"
         if matches.unknown:
-            yield f"  unknown for {_rows(matches.unknown)}, which lack the metadata, and stay"
+            yield f"  unknown for {_rows(matches.unknown)}: they lack the metadata and are kept"
     for store, (rows, dropped) in opened.rows.items():
-        also = f", and the bytes of {dropped} that were dropped before" if dropped else ""
-        yield f"{rows} row(s) of {store} will leave{also}"
+        also = f", and the bytes of {dropped} row(s) dropped earlier" if dropped else ""
+        yield f"{rows} row(s) of {store} will be removed{also}"
     if not opened.rows:
         yield ("No stored example matches. Matching examples will be left out of future updates.")
 
@@ -138,7 +143,7 @@ def _erase(project: Project, shared: bool, yes: bool) -> None:
 
 
 def _erasure(erasure: erase.Erasure, project: Project) -> Iterator[str]:
-    """Yield lines on what would be removed, what it costs, and what is not reached."""
+    """Yield lines about what would be removed, the consequences, and what is not erased."""
     from renate_stages.storage.progress import readable
 
     for share in erasure.shares:
@@ -150,43 +155,43 @@ def _erasure(erasure: erase.Erasure, project: Project) -> Iterator[str]:
         yield f"not from {where}: {share.left}"
         if share.listed:
             listed = project.relative(share.listed)
-            yield f"  what it has of forgotten examples is listed in {listed}: {count}"
-            yield "  once its other users agree: `renate-stages forget --erase --shared-storage`"
+            yield f"  its objects with forgotten examples are listed in {listed}: {count}"
+            yield "  if its other users agree, run `renate-stages forget --erase --shared-storage`"
     if erasure.uncommitted:
         yield f"  among them {erasure.uncommitted} of runs and data that were never committed"
     if erasure.unseen:
         yield (
-            f"  among them {erasure.unseen} version(s) of data/incoming that `prepare` has not "
-            "read, or whose prepared rows are removed already: which rows they have is not known"
+            f"  among them {erasure.unseen} version(s) of data/incoming whose rows are unknown: "
+            "`prepare` has not read them, or their prepared rows are already removed"
         )
     for path in erasure.folders:
         yield f"  {project.relative(path)}"
     if erasure.incomplete:
         left = any(share.left and share.hashes for share in erasure.shares)
-        pulled = " (`dvc pull` still has what is left alone)" if left else ""
+        pulled = " (`dvc pull` still gets files from storage that is not erased)" if left else ""
         yield f"afterwards these can no longer be checked out in full{pulled}:"
         for name, paths in erasure.incomplete.items():
             yield f"  {name}: {', '.join(paths)}"
     if erasure.incoming:
-        yield "data/incoming has, or may have, rows to forget, and stays: put other data there,"
-        yield "`dvc add data/incoming`, `dvc repro`, commit, and erase again"
+        yield "data/incoming contains, or may contain, rows to forget and is not removed: put other"
+        yield "data there, `dvc add data/incoming`, `dvc repro`, commit, and erase again"
     if erasure.unknown:
-        yield f"not looked into: {', '.join(erasure.unknown)}"
-    yield "not reached: other clones and their caches, backups, versions that a bucket keeps, what"
-    yield "jobs left in a bucket"
+        yield f"not checked: {', '.join(erasure.unknown)}"
+    yield "not erased: other clones and their caches, backups, old versions in a bucket, and files"
+    yield "that jobs left in a bucket"
 
 
 def copy_state(
     source: Annotated[str, typer.Argument(help="folder or URL of a state, such as s3://bucket/1")],
-    target: Annotated[str, typer.Argument(help="folder or URL where none is yet")],
+    target: Annotated[str, typer.Argument(help="new folder or URL for the copy")],
 ) -> None:
-    """Copy a whole state from a folder to a URL, or back; in no project, as run_training_job."""
+    """Copy a state from a folder to a URL, or back; needs no project, like run_training_job."""
     from renate_stages.errors.redaction import shown
     from renate_stages.storage import states
     from renate_stages.storage.progress import readable
 
     moved, place = states.copy_state(source, target), shown(target)
     if not moved.files:
-        print(f"this state is whole in {place} already")
+        print(f"this state is already complete in {place}")
         return
-    print(f"state copied to {place}: {moved.files} files travelled, {readable(moved.bytes)}")
+    print(f"state copied to {place}: {moved.files} files transferred, {readable(moved.bytes)}")

@@ -1,4 +1,4 @@
-"""`renate-stages remote ...`: what a user asks of the place where stages run."""
+"""`renate-stages remote ...`: commands for the jobs of stages in the cloud."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renate_stages.project import Project
 
 app = typer.Typer(
     name="remote",
-    help="Look after the jobs of tune and train in the cloud; see docs/sagemaker.md.",
+    help="Manage the jobs of tune and train in the cloud; see docs/sagemaker.md.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,7 +23,7 @@ def check(
         bool, typer.Option("--submit", help="also run a small job: a few minutes, a few cents")
     ] = False,
 ) -> None:
-    """Check step by step what jobs need: account, bucket, role, quota, image. Exit code 1 if not."""
+    """Check what jobs need: account, bucket, role, quota, image. Exit code 1 if a check fails."""
     from renate_stages.params import Params
     from renate_stages.remote.checklist import Checklist
 
@@ -35,7 +35,7 @@ def check(
 
 @app.command()
 def jobs() -> None:
-    """List this project's jobs of the stages as they are now, the latest first."""
+    """List the jobs for the current inputs of this project's stages, the latest first."""
     from renate_stages.params import Params
     from renate_stages.remote import cloud
     from renate_stages.remote.job import Job
@@ -50,15 +50,17 @@ def jobs() -> None:
         line = f"{state.name}  {state.status} ({state.phase}){seconds}  {state.reason}"
         print(shown(line).rstrip())
     if not found:
-        print("no job has the inputs of this project as they are now")
+        print("no job has the current inputs of this project")
 
 
 @app.command()
-def stop(job: Annotated[str, typer.Argument(help="as `remote jobs` names it")]) -> None:
-    """Ask a job to stop. What it has saved stays: started again, the stage goes on from there."""
+def stop(
+    job: Annotated[str, typer.Argument(help="name of the job, as `remote jobs` lists it")],
+) -> None:
+    """Ask a job to stop. Its checkpoints are kept: the stage continues from them when run again."""
     from renate_stages.params import Params
     from renate_stages.remote import cloud
 
     project = Project.find()
     cloud.connect(Params.load(project.params)).stop(job)
-    print(f"asked to stop: {job}")
+    print(f"asked {job} to stop")

@@ -1,4 +1,4 @@
-"""What several commands have in common."""
+"""Code that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from renate_stages.project import Project
 
 @contextmanager
 def changing(command: str) -> Iterator[Project]:
-    """Hold the project for a command that changes the lineage, and first end an interrupted one."""
+    """Lock the project for a command that changes the lineage; first recover an interrupted one."""
     from renate_stages import lineage
     from renate_stages.actions import resolve as action
 
@@ -28,6 +28,7 @@ def changing(command: str) -> Iterator[Project]:
 
 
 def update_number(name: str) -> int:
+    """Return the number of an update that is named update-K or K."""
     from renate_stages.lineage.records import NUMBER
 
     digits = name.removeprefix("update-")

@@ -21,7 +21,7 @@ def prepare() -> None:
 
 
 def restore_state() -> None:
-    """Stage 2: check the parent's state and lay it out."""
+    """Stage 2: check the parent's state and restore its model and learner."""
     from renate_stages.stages import restore_state as stage
 
     project = Project.find()
@@ -41,7 +41,7 @@ def tune() -> None:
 
 
 def train() -> None:
-    """Stage 4: train the parent's model on the new data, measure both."""
+    """Stage 4: train the parent's model on the new data, and evaluate both models."""
     from renate_stages.params import Params
     from renate_stages.stages import train as stage
 

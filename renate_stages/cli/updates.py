@@ -1,4 +1,4 @@
-"""Commands about updates: open, close, look at, check, repair."""
+"""Commands for updates: open, close, show, verify, repair."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def init(
     ] = None,
     memory: Annotated[
         Path | None,
-        typer.Option(help="with --model: a folder of its old data, as data_module_fn reads it"),
+        typer.Option(help="with --model: a folder with its old data, as data_module_fn reads it"),
     ] = None,
 ) -> None:
-    """Make the project ready for its first update: git, DVC, the first state. Safe to repeat."""
+    """Prepare the project for its first update: Git, DVC, the first state. Safe to repeat."""
     from renate_stages.actions import init as action
 
     with changing("init") as project:
@@ -39,37 +39,37 @@ def next_update(
         typer.Option("--from", metavar="update-K", help="fork: start from an earlier update"),
     ] = None,
 ) -> None:
-    """Close the finished update and open the next: tag, parent.dvc, number, commit."""
+    """Close the finished update and open the next one: tag, parent.dvc, number, commit."""
     from renate_stages import lineage
     from renate_stages.actions import promote as action
     from renate_stages.params import Params
 
     with changing("next") as project:
         if start is None:
-            if said := action.promote_where_asked(project):
-                print(said)
+            if promotion := action.promote_where_asked(project):
+                print(promotion)
             closed = Params.load(project.params).update.number
             number = lineage.open_next(project)
             print(f"tagged update-{closed}; update {number} is open, and starts from it")
         else:
             number = lineage.open_from(project, update_number(start))
-            print(f"update {number} is open on a branch of its own, and starts from {start}")
+            print(f"update {number} is open on its own branch, and starts from {start}")
     print(
-        f"next: put the data of update {number} in data/incoming (what lies there is of the update "
-        "before, and read-only: replace the files, do not write into them), `dvc add "
+        f"next: put the data of update {number} in data/incoming (it still has the previous "
+        "update's data, read-only: replace the files, do not write into them), `dvc add "
         "data/incoming`, `dvc repro`"
     )
 
 
 def status() -> None:
-    """Say where the project stands: update, parent, champion, what is dirty, what to run next."""
+    """Show the project's update, parent, champion, uncommitted changes and what to run next."""
     from renate_stages import lineage
     from renate_stages.gate.verdict import Verdict
 
     project = Project.find()
     if command := project.interrupted:
-        print(f"interrupted: `{command}` is half done")
-        print("next:        `renate-stages resolve` takes it back or completes it")
+        print(f"interrupted: `{command}` has not finished")
+        print("next:        `renate-stages resolve` undoes or completes it")
         return
     lines = list(lineage.status(project).items())
     if project.verdict.is_file():
@@ -82,13 +82,13 @@ def status() -> None:
 
 def verify(
     deep: Annotated[
-        bool, typer.Option("--deep", help="also read every file that Git names by its hash")
+        bool, typer.Option("--deep", help="also read every file and check its hash in Git")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="put back what differs, from DVC's cache or remote")
+        bool, typer.Option("--repair", help="restore files that differ, from DVC's cache or remote")
     ] = False,
 ) -> None:
-    """Check the chain of hashes over all tagged updates, and the champion; --deep: the files."""
+    """Check the chain of hashes of all tagged updates, and the champion; --deep: also the files."""
     from renate_stages import lineage
     from renate_stages.state import state
 
@@ -99,10 +99,10 @@ def verify(
     if deep or repair:
         for folder in lineage.folders_to_verify(project):
             if lineage.check(project, folder, deep=True):
-                print(f"{project.relative(folder)}/: every file is what Git names")
+                print(f"{project.relative(folder)}/: every file matches its hash in Git")
             if folder in (project.parent, project.state):
                 state.check(folder)
-                print(f"{project.relative(folder)}/: every file is as its manifest says")
+                print(f"{project.relative(folder)}/: every file matches the manifest")
     checked, problems = lineage.verify(project)
     for problem in problems:
         print(f"broken: {problem}", file=sys.stderr)
@@ -112,18 +112,18 @@ def verify(
     if project.champion_pointer.is_file():
         pointer = lineage.ChampionPointer.read(project)
         if pointer.update:
-            print(f"champion: {pointer.label}, which a commit has; its files can be had")
+            print(f"champion: {pointer.label}, committed, and its files are available")
 
 
 def resolve(
     ours: Annotated[
-        bool, typer.Option("--ours", help="of a merge: take what was checked out")
+        bool, typer.Option("--ours", help="in a merge: keep the version of your branch")
     ] = False,
     theirs: Annotated[
-        bool, typer.Option("--theirs", help="of a merge: take what is merged into it")
+        bool, typer.Option("--theirs", help="in a merge: keep the version that is being merged")
     ] = False,
 ) -> None:
-    """Go on after an interrupted command, or after a merge of two clones that met in one update."""
+    """Undo or complete an interrupted command, or resolve a merge of two clones' updates."""
     from renate_stages.actions import resolve as action
 
     if ours and theirs:
@@ -134,18 +134,18 @@ def resolve(
             print(done)
         if not (ours or theirs):
             if not done:
-                print("no command was interrupted; of a merge, --ours or --theirs takes one side")
+                print("no command was interrupted; to resolve a merge, give --ours or --theirs")
             return
         left = action.take_side(project, "ours" if ours else "theirs")
     if left:
         print(f"still in conflict: {', '.join(left)}")
-        print("next: settle these, `git add` them, `git commit`, `dvc checkout`")
+        print("next: resolve these, `git add` them, `git commit`, `dvc checkout`")
     else:
         print("next: `git commit`, `dvc checkout` (or `dvc pull`), `renate-stages verify --deep`")
 
 
 def should_update() -> None:
-    """Say whether the prepared data calls for an update, and why: exit code 0 if so, 1 if not."""
+    """Print whether the prepared data needs an update, and why: exit code 0 if so, 1 if not."""
     import time
 
     from renate_stages import lineage
@@ -174,7 +174,7 @@ def should_update() -> None:
 def example_data(
     update: Annotated[int, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9")],
 ) -> None:
-    """Write the example's data of an update into data/incoming."""
+    """Write the example data of an update to data/incoming."""
     from renate_stages.actions import init as action
 
     project = Project.find()
@@ -183,7 +183,7 @@ def example_data(
 
 
 def learners() -> None:
-    """List the learners: what each does, needs and costs a step."""
+    """List the learners: what each one does, what it needs, and its cost per step."""
     from renate_stages.learners import registry
 
     print(registry.table())

@@ -47,7 +47,7 @@ def decode(encoded: np.ndarray, decoder: str) -> Tensor:
         UndecodableError: If there is no such decoder, or it refuses the bytes.
     """
     if decoder not in DECODERS:
-        raise UndecodableError(decoder, f"this version knows {', '.join(DECODERS)}")
+        raise UndecodableError(decoder, f"this version only knows {', '.join(DECODERS)}")
     return DECODERS[decoder](encoded)
 
 

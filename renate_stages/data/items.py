@@ -100,7 +100,7 @@ class ItemReader:
         if names := {f"meta.{name}" for name in item.metadata} ^ spec.metadata.keys():
             where = f"metadata {', '.join(sorted(name[5:] for name in names))}"
             here = names <= {f"meta.{name}" for name in item.metadata}
-            found, expected = ("there", "none") if here else ("missing", "it")
+            found, expected = ("present", "none") if here else ("missing", "it")
             raise ItemMismatchError(self.split, index, where, found, expected)
         for path, field in spec.fields.items():
             value = item.values[path]
@@ -129,7 +129,7 @@ class ItemReader:
             array = np.asarray(leaf)
             if array.dtype.kind in "biufc":
                 return array.astype(array.dtype.newbyteorder("<"), copy=False)
-            cure = "return numbers, with .astype(...) or one code for each word"
+            cure = "return numbers, with .astype(...) or one number for each word"
             raise UnstorableValueError(self.split, index, path, f"an array of {array.dtype}", cure)
         if isinstance(leaf, bool | int):
             return np.asarray(leaf, dtype=bool if isinstance(leaf, bool) else np.int64)
@@ -162,9 +162,9 @@ class ItemReader:
             raise InvalidMetadataError(where, value, "another name: the pipeline fills this one")
         if name == "id":
             if not isinstance(value, str | int) or isinstance(value, bool):
-                raise InvalidMetadataError(where, value, "a text or a whole number")
+                raise InvalidMetadataError(where, value, "a string or an integer")
             if not _is_utf8(str(value)):
-                raise InvalidMetadataError(where, value, "a text that can be written as UTF-8")
+                raise InvalidMetadataError(where, value, "a string that can be encoded as UTF-8")
             return to_array([given_id(str(value))])[0]
         if isinstance(value, bool):
             return np.asarray(value)
@@ -172,7 +172,7 @@ class ItemReader:
             return np.asarray(value, np.int64 if isinstance(value, int) else np.float64)
         if isinstance(value, str) and _is_short(value):
             return np.asarray(value.encode(), f"S{TEXT_BYTES}")
-        expected = f"a number of 64 bits, True, False, or a text of at most {TEXT_BYTES} bytes"
+        expected = f"a 64-bit number, True, False, or a string of at most {TEXT_BYTES} bytes"
         raise InvalidMetadataError(where, value, expected)
 
 

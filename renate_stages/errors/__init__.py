@@ -1,6 +1,6 @@
-"""Every mistake a user can make, one class each. The command line prints it and exits with 2.
+"""All errors that a user can fix, one class each; the command line prints them and exits with 2.
 
-A message says what is wrong, where, what was found, what was expected, and what mends it.
+A message says what is wrong, where, what was found, what was expected, and how to fix it.
 """
 
 from renate_stages.errors.avalanche import AvalancheRefusedError, AvalancheStateError

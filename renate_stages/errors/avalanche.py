@@ -1,4 +1,4 @@
-"""Learners of Avalanche: what they cannot keep, and what they cannot do."""
+"""Errors of Avalanche's learners: unsupported settings and state that cannot be stored."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from renate_stages.errors.base import RenateStagesError
 
 
 class AvalancheStateError(RenateStagesError):
-    """What a strategy keeps between updates cannot be stored, or put back."""
+    """The state of an Avalanche strategy cannot be stored or restored."""
 
     def __init__(self, problem: str, cure: str) -> None:
-        super().__init__(f"{problem}.\nTo mend it: {cure}.")
+        super().__init__(f"{problem}.\nTo fix this: {cure}.")
 
 
 class AvalancheRefusedError(RenateStagesError):
-    """A setting that a strategy of Avalanche would pass over in silence, or do wrong."""
+    """An Avalanche strategy would ignore this setting or apply it wrongly."""
 
     def __init__(self, learner: str, setting: str, reason: str, cure: str) -> None:
-        super().__init__(f"{learner} cannot be run with {setting}: {reason}.\nTo mend it: {cure}.")
+        super().__init__(f"{learner} does not support {setting}: {reason}.\nTo fix this: {cure}.")

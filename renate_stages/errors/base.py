@@ -1,4 +1,4 @@
-"""What all errors have in common."""
+"""The base class of all errors."""
 
 from __future__ import annotations
 
@@ -11,62 +11,65 @@ from renate_stages.errors.redaction import shown
 
 
 class RenateStagesError(Exception):
-    """Base of all errors that a user can mend; shown without a traceback."""
+    """Base class of all errors that a user can fix; shown without a traceback."""
 
-    exit_code = 2  # of the command that it ends
+    exit_code = 2  # of the command that raises it
 
     def __init__(self, *args: Any) -> None:
-        # Messages quote URLs, logs and answers of services, which may hold secrets or control a
-        # terminal. This is the one place that every message passes.
+        # Messages quote URLs, logs and responses of services, which may contain secrets or control
+        # sequences of a terminal. Every message passes through here.
         super().__init__(*(shown(each) if isinstance(each, str) else each for each in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are pickled as a call with their message, which most of ours make themselves.
+        # Python pickles an exception as a call of its class with the message, but most of our
+        # classes take other arguments and build the message themselves.
         return _as_it_was, (type(self), self.args, dict(self.__dict__))
 
 
 class MissingFileError(RenateStagesError):
-    """A file or folder that must be there is not."""
+    """A required file or folder does not exist."""
 
     def __init__(self, path: Path | str, what: str, cure: str) -> None:
-        super().__init__(f"{path} is missing: {what}.\nTo mend it: {cure}.")
+        super().__init__(f"{path} is missing: {what}.\nTo fix this: {cure}.")
 
 
 class MalformedFileError(RenateStagesError):
-    """A file that cannot be read as what it should be."""
+    """A file does not have the expected format."""
 
     def __init__(self, path: Path | str, kind: str, reason: str, cure: str | None = None) -> None:
         fix = f"\nTo fix this: {cure}." if cure else ""
-        super().__init__(f"{path} is not readable as {kind}: {reason}{fix}")
+        super().__init__(f"{path} cannot be read as {kind}: {reason}{fix}")
 
 
 class ConflictedFileError(RenateStagesError):
-    """A file that Git left with the marks of a merge conflict."""
+    """A file contains the conflict markers of a Git merge."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(
-            f"{path} has conflicts of a merge: it holds two versions of some lines.\n"
-            "To fix this: `renate-stages status` says which versions these are, and "
-            "`renate-stages resolve --ours` or `--theirs` takes one of them."
+            f"{path} has merge conflicts: it contains two versions of some lines.\n"
+            "To fix this: run `renate-stages status` to see which versions these are, then "
+            "`renate-stages resolve --ours` or `--theirs` to keep one of them."
         )
 
 
 class FolderTakenError(RenateStagesError):
-    """A new folder whose place was taken while it was being written."""
+    """Another process created the target folder while a new folder was being written."""
 
     def __init__(self, path: Path, kept: Path) -> None:
         super().__init__(
-            f"{path} was made by somebody else meanwhile, and was left as it is. The new folder is "
-            f"complete, in {kept}.\nTo fix this: rename it, or use it where it is."
+            f"Another process created {path} in the meantime, so it was not replaced. The new "
+            f"folder is complete in {kept}.\nTo fix this: rename the new folder, or use it where "
+            "it is."
         )
 
 
 class ForeignFolderError(RenateStagesError):
-    """A folder that a command would use and remove, and that holds files of somebody else."""
+    """A command would use and remove a folder that contains files of others."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} holds files that are not ours, and this job would remove the folder.\n"
+            f"{path} contains files that this job did not write, and the job would remove the "
+            "folder.\n"
             "To fix this: give another working_directory, or move that folder away."
         )
 

@@ -1,4 +1,4 @@
-"""Mistakes when examples are to be forgotten."""
+"""Errors when examples are forgotten or erased."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from renate_stages.errors.base import RenateStagesError
 
 
 class InvalidPredicateError(RenateStagesError):
-    """A condition on examples cannot be understood, or not be applied to the examples."""
+    """A condition on examples cannot be parsed, or cannot be applied to the examples."""
 
     def __init__(self, text: str, problem: str) -> None:
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         super().__init__(
-            f"condition {shown!r}: {problem}; expected comparisons of a metadata name with a number "
-            "or a text, joined by and, or, not.\nTo fix this: write a condition such as "
+            f"condition {shown!r}: {problem}; expected comparisons of a metadata name with a "
+            "number or a string, joined by and, or, not.\nTo fix this: write a condition such as "
             "\"source == 'eu' and update < 3\"."
         )
 
@@ -25,83 +25,83 @@ class InvalidIdFileError(RenateStagesError):
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
-            f"{path}: {problem}; expected a text file in UTF-8 with an id a line.\n"
-            "To fix this: save the list as UTF-8 text, one id a line."
+            f"{path}: {problem}; expected a UTF-8 text file with one id per line.\n"
+            "To fix this: save the list as UTF-8 text with one id per line."
         )
 
 
 class NeverKeepError(RenateStagesError):
-    """A value of `retention.never_keep` cannot be the source of any example."""
+    """A value of `retention.never_keep` cannot match the source of any example."""
 
     def __init__(self, value: object, sources: Sequence[str]) -> None:
         super().__init__(
-            f"params.yaml, retention.never_keep: no source can equal {value!r}, so it would bar "
-            f"nothing; the sources of the examples are {' and '.join(sources)}.\n"
-            "To fix this: write the value as the data module gives it in the metadata `source`, "
-            "a text in quotes and a number without."
+            f"params.yaml, retention.never_keep: {value!r} cannot match any source; "
+            f"the sources of the examples are {' and '.join(sources)}.\n"
+            "To fix this: write the value as the data module returns it in the metadata `source`, "
+            "a string in quotes and a number without quotes."
         )
 
 
 class InvalidForgetListError(RenateStagesError):
-    """The list of examples to forget is not one."""
+    """The list of examples to forget is not valid."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
-            f"{path}: {problem}.\nTo fix this: `git checkout {path.name}`, and add to it with "
-            "`renate-stages forget`."
+            f"{path}: {problem}.\nTo fix this: run `git checkout {path.name}`, then add entries "
+            "with `renate-stages forget`."
         )
 
 
 class NothingToForgetError(RenateStagesError):
-    """`forget` was not given what to forget."""
+    """`forget` was run without ids and without a condition."""
 
     def __init__(self) -> None:
         super().__init__(
-            "forget: no examples are named.\nTo fix this: give `--ids FILE`, a text file with an id "
-            "a line, or `--where CONDITION`, such as --where \"source == 'eu'\"."
+            "forget: no examples are named.\nTo fix this: give `--ids FILE`, a text file with "
+            "one id per line, or `--where CONDITION`, such as --where \"source == 'eu'\"."
         )
 
 
 class StillHeldError(RenateStagesError):
-    """Old versions are to be removed, but the present one holds rows to forget."""
+    """`forget --erase` was run, but the current version still contains rows to forget."""
 
     def __init__(self, rows: Mapping[str, int | str]) -> None:
         listed = ", ".join(f"{count} in {name}" for name, count in rows.items())
         super().__init__(
-            f"rows to forget are still here: {listed}.\nTo fix this: finish the forget update "
-            "(`dvc repro`, `git commit -am ...`, `renate-stages next`), then erase."
+            f"rows to forget are still stored: {listed}.\nTo fix this: finish the forget update "
+            "(`dvc repro`, `git commit -am ...`, `renate-stages next`), then erase again."
         )
 
 
 class AllForgottenError(RenateStagesError):
-    """Of the new data nothing is left to learn from."""
+    """All rows of the new data are to be forgotten."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(
-            f"all {rows} training rows of data/incoming are named in forget.yaml: put other data "
-            "there and `dvc add data/incoming`"
+            f"forget.yaml excludes all {rows} training rows of data/incoming.\n"
+            "To fix this: put other data there and run `dvc add data/incoming`."
         )
 
 
 class NotCountedError(RenateStagesError):
-    """Examples whose share in a closed-form head is to be taken out have none in it."""
+    """A closed-form head has counted fewer examples of a class than it must forget."""
 
     def __init__(self, label: int, counted: int, to_forget: int) -> None:
         super().__init__(
             f"{to_forget} examples of class {label} in the memory are to be forgotten, but the "
-            f"learner has counted {counted} of it: their share in the model cannot be taken out.\n"
-            "To mend it: give them the labels again that they had when they were learned "
+            f"learner has only counted {counted} of this class, so it cannot subtract them.\n"
+            "To fix this: give them the labels that they had when they were learned "
             "(target transforms in renate_config.py)."
         )
 
 
 class ShallowHistoryError(RenateStagesError):
-    """The whole history is needed, and the clone has only a part of it."""
+    """A command needs the whole Git history, but the clone is shallow."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(
-            f"{root} is a shallow clone: which objects earlier updates name cannot be seen.\n"
-            "To fix this: `git fetch --unshallow --tags`."
+            f"{root} is a shallow clone, which does not show the objects of earlier updates.\n"
+            "To fix this: run `git fetch --unshallow --tags`."
         )
 
 
@@ -110,16 +110,16 @@ class StorageUnreadableError(RenateStagesError):
 
     def __init__(self, name: str, location: str, reason: object) -> None:
         super().__init__(
-            f"{name} ({location}): {reason}.\nTo fix this: make it reachable, with the right to list, "
-            f"read and delete; or, if it is not used any more, `dvc remote remove {name}`."
+            f"{name} ({location}): {reason}.\nTo fix this: make it reachable, with permission to "
+            f"list, read and delete; or, if you no longer use it, run `dvc remote remove {name}`."
         )
 
 
 class DamagedObjectError(RenateStagesError):
-    """An object of DVC does not have the bytes that its hash says."""
+    """The content of a DVC object does not match its hash."""
 
     def __init__(self, place: str, md5: str) -> None:
         super().__init__(
-            f"{place} is damaged: its bytes do not have the hash {md5}.\n"
-            "To fix this: delete this file, then `dvc fetch --all-commits`."
+            f"{place} is damaged: its content does not match the hash {md5}.\n"
+            "To fix this: delete this file, then run `dvc fetch --all-commits`."
         )

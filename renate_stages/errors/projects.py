@@ -1,4 +1,4 @@
-"""A project, its updates and its states in a place or an order that cannot be used."""
+"""Errors of a project: its folders, updates, champion and Git repository."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ MOST_SHOWN = 10  # problems that a message lists
 
 
 class NotAProjectError(RenateStagesError):
-    """No project here or above."""
+    """There is no project in this folder or above it."""
 
     def __init__(self, start: Path) -> None:
         super().__init__(
             f"No project in {start} or above it: expected a folder with dvc.yaml, params.yaml and "
-            "renate_config.py.\nTo mend it: generate one with `cookiecutter <this repository> "
-            "--directory template`, or change into it."
+            "renate_config.py.\nTo fix this: generate one with `cookiecutter <this repository> "
+            "--directory template`, or change into the folder of a project."
         )
 
 
 class NestedProjectError(RenateStagesError):
-    """The project lies inside another Git repository that does not ignore it."""
+    """The project is inside another Git repository that does not ignore it."""
 
     def __init__(self, root: Path, outer: Path) -> None:
         super().__init__(
-            f"{root} lies inside the Git repository {outer}; a project is a repository of its "
-            "own.\nTo mend it: generate it elsewhere, or add it to that repository's .gitignore."
+            f"{root} is inside the Git repository {outer}, but a project needs a repository of its "
+            "own.\nTo fix this: generate the project in another place, or add it to that "
+            "repository's .gitignore."
         )
 
 
 class BusyError(RenateStagesError):
-    """Another process works in this project."""
+    """Another process is using this project."""
 
     def __init__(self, root: Path, holder: str) -> None:
         super().__init__(
-            f"Another command is at work in {root} ({holder}). Killing `dvc repro` leaves its stage "
-            "running.\nTo fix this: wait for it, or end that process."
+            f"Another command is running in {root} ({holder}). Killing `dvc repro` leaves its "
+            "stage running.\nTo fix this: wait for it, or end that process."
         )
 
 
 class CommandError(RenateStagesError):
-    """Git or DVC refused what was asked of it."""
+    """A Git or DVC command failed."""
 
     def __init__(self, command: Iterable[str], output: str) -> None:
         self.output = output
@@ -50,7 +51,7 @@ class CommandError(RenateStagesError):
 
 
 class NextRefusedError(RenateStagesError):
-    """An update cannot be closed, or another not be opened, yet."""
+    """An update cannot be closed or opened yet."""
 
     def __init__(self, number: int, reasons: Iterable[str], what: str = "closed") -> None:
         listed = "\n".join(f"  - {reason}" for reason in reasons)
@@ -60,23 +61,24 @@ class NextRefusedError(RenateStagesError):
 
 
 class NoVerdictError(RenateStagesError):
-    """There is no verdict of the gate to read."""
+    """The gate has written no verdict yet."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(
-            f"The gate has said nothing of this update: {problem}.\nTo mend it: `dvc repro` writes "
-            "metrics/verdict.json. In a project generated before there was a gate, take the stage "
-            "`export` of a newly generated project's dvc.yaml, and run `renate-stages init`."
+            f"The gate has no verdict on this update: {problem}.\nTo fix this: run `dvc repro`, "
+            "which writes metrics/verdict.json. If your project was generated before the gate "
+            "existed, copy the stage `export` from a newly generated project's dvc.yaml and run "
+            "`renate-stages init`."
         )
 
 
 class StaleVerdictError(RenateStagesError):
-    """The verdict is of another update than the open one."""
+    """The verdict belongs to another update than the open one."""
 
     def __init__(self, found: int, number: int) -> None:
         super().__init__(
-            f"metrics/verdict.json is of update {found}, and update {number} is open and has no "
-            "verdict yet.\nTo mend it: `dvc repro`."
+            f"metrics/verdict.json belongs to update {found}, but update {number} is open and "
+            "has no verdict yet.\nTo fix this: run `dvc repro`."
         )
 
 
@@ -85,8 +87,9 @@ class ForeignVerdictError(RenateStagesError):
 
     def __init__(self) -> None:
         super().__init__(
-            "metrics/verdict.json is not the file that dvc.lock names: it was changed since `dvc repro`, "
-            "or the two files are of different commits.\nTo fix this: `dvc repro` writes both."
+            "metrics/verdict.json does not match dvc.lock: it was changed after `dvc repro`, or "
+            "the two files come from different commits.\nTo fix this: run `dvc repro`, which "
+            "writes both."
         )
 
 
@@ -101,37 +104,39 @@ class PromotionRefusedError(RenateStagesError):
 
 
 class NoEarlierChampionError(RenateStagesError):
-    """`demote` where no champion was replaced."""
+    """`demote` was run, but no champion has been replaced yet."""
 
     def __init__(self, champion: str) -> None:
         super().__init__(
-            f"There is nothing to go back to: the champion is {champion}, and champion.dvc lists "
-            "none that was replaced.\nTo mend it: `renate-stages promote update-K` names one."
+            f"There is no earlier champion: the champion is {champion}, and champion.dvc lists no "
+            "replaced one.\nTo fix this: choose a champion with `renate-stages promote update-K`."
         )
 
 
 class NoChampionPointerError(RenateStagesError):
-    """A project without `champion.dvc`."""
+    """The project has no `champion.dvc`."""
 
     def __init__(self) -> None:
         super().__init__(
-            "champion.dvc is missing: it says which update is champion.\n"
-            "To mend it: `renate-stages init` makes one that names none, or restore it from Git."
+            "champion.dvc is missing: it says which update is the champion.\n"
+            "To fix this: run `renate-stages init`, which writes it without a champion, or "
+            "restore it from Git."
         )
 
 
 class ChangedPointerError(RenateStagesError):
-    """`champion.dvc` differs from what is committed."""
+    """`champion.dvc` differs from its committed version."""
 
     def __init__(self) -> None:
         super().__init__(
-            "champion.dvc is not as it is committed; only promote and demote write it.\n"
-            "To mend it: `git checkout HEAD -- champion.dvc && dvc checkout champion.dvc`."
+            "champion.dvc differs from its committed version; only promote and demote may write "
+            "it.\n"
+            "To fix this: run `git checkout HEAD -- champion.dvc && dvc checkout champion.dvc`."
         )
 
 
 class UnknownUpdateError(RenateStagesError):
-    """An update that has no tag."""
+    """The update has no tag."""
 
     def __init__(self, number: int, known: Iterable[int]) -> None:
         names = ", ".join(f"update-{each}" for each in known) or "none yet"
@@ -143,39 +148,39 @@ class EmptyIncomingError(RenateStagesError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} holds no file: there is no new data to learn from.\n"
-            "To mend it: put the data of this update there and run `dvc add data/incoming` "
+            f"{path} contains no files: there is no new data to learn from.\n"
+            "To fix this: put the data of this update there and run `dvc add data/incoming` "
             "(with the digits example: `renate-stages example-data N`)."
         )
 
 
 class NotExampleProjectError(RenateStagesError):
-    """`example-data` in a project that has data of its own."""
+    """`example-data` was run in a project that has its own data."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This project has data of its own: params.yaml names no `example`, so example-data "
-            "writes nothing.\nTo mend it: only for a trial, set `example: digits` in params.yaml."
+            "This project has its own data: params.yaml sets no `example`, so example-data writes "
+            "nothing.\nTo fix this: set `example: digits` in params.yaml, but only to try it out."
         )
 
 
 class ParentExistsError(RenateStagesError):
-    """`init --model` where the project already starts from something."""
+    """`init --model` was run in a project that already has a first state."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} is there already: this project has its first state, and `init --model` never "
-            "replaces one.\nTo mend it: generate a fresh project for the model."
+            f"{path} already exists: this project has its first state, and `init --model` never "
+            "replaces it.\nTo fix this: generate a new project for the model."
         )
 
 
 class UnsupportedLocationError(RenateStagesError):
-    """A place to run in that there is not."""
+    """No backend for jobs has this name."""
 
     def __init__(self, found: str, known: Iterable[str]) -> None:
         super().__init__(
-            f"backend {found!r} is none that jobs run on{did_you_mean(found, known)}.\n"
-            f"To mend it: name one of {', '.join(known)}."
+            f"unknown backend {found!r}{did_you_mean(found, known)}.\n"
+            f"To fix this: choose one of {', '.join(known)}."
         )
 
 
@@ -196,43 +201,45 @@ class ForeignDataError(RenateStagesError):
         names = sorted(names)
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         super().__init__(
-            f"example data: {folder} holds data that is not example data ({shown}); "
-            "nothing was changed: move it away first, or give another folder"
+            f"example data: {folder} contains data that is not example data ({shown}); "
+            "nothing was changed.\nTo fix this: move that data away first, or give another folder."
         )
 
 
 class ChangedFolderError(RenateStagesError):
-    """A folder under DVC that is not what Git names."""
+    """A folder tracked by DVC differs from the version in Git."""
 
     def __init__(self, folder: str, source: str, problems: Collection[str]) -> None:
         shown = "\n".join(f"  - {problem}" for problem in list(problems)[:MOST_SHOWN])
         more = len(problems) - MOST_SHOWN
         rest = f"\n  - and {more} more" if more > 0 else ""
         super().__init__(
-            f"{folder}/ is not what {source} names, and nothing was written:\n{shown}{rest}\n"
-            "To fix this: `renate-stages verify --repair`, which puts back what Git names."
+            f"{folder}/ differs from what {source} records, and nothing was "
+            f"written:\n{shown}{rest}\n"
+            "To fix this: run `renate-stages verify --repair`, which restores what Git records."
         )
 
 
 class UncommittedPointerError(RenateStagesError):
-    """`parent.dvc` or `champion.dvc` that no commit has."""
+    """`parent.dvc` or `champion.dvc` is not committed."""
 
     def __init__(self, pointer: str) -> None:
         super().__init__(
-            f"{pointer} is not committed, so nothing says which folder it should name.\n"
-            "To fix this: `renate-stages init`, which commits it."
+            f"{pointer} is not committed, so there is no committed hash to check its folder "
+            "against.\n"
+            "To fix this: run `renate-stages init`, which commits it."
         )
 
 
 class GitNotReadyError(RenateStagesError):
-    """Git cannot make the commit or the tag that a command ends with."""
+    """Git cannot make the commit or the tag that a command needs."""
 
     def __init__(self, output: str, signs: bool) -> None:
         cure = (
-            "make signing work without a question (`git commit --allow-empty -m test` shows whether "
-            "it does), or switch off commit.gpgSign and tag.gpgSign in this repository"
+            "make signing work without a prompt (test it with `git commit --allow-empty -m test`), "
+            "or turn off commit.gpgSign and tag.gpgSign in this repository"
             if signs
-            else "`git config user.name NAME` and `git config user.email ADDRESS`"
+            else "run `git config user.name NAME` and `git config user.email ADDRESS`"
         )
         super().__init__(
             f"Git cannot make a commit here, so nothing was changed:\n{output.strip()}\n"
@@ -241,80 +248,84 @@ class GitNotReadyError(RenateStagesError):
 
 
 class GitBusyError(RenateStagesError):
-    """A git process works in a repository that an interrupted command has to be taken back in."""
+    """A Git process holds locks that are needed to undo an interrupted command."""
 
     def __init__(self, root: Path, locks: Iterable[Path]) -> None:
         super().__init__(
-            f"A git process is at work in {root} and holds {', '.join(map(str, locks))}.\n"
+            f"A git process is running in {root} and holds {', '.join(map(str, locks))}.\n"
             "To fix this: wait for it, or end it; then run the command again."
         )
 
 
 class NoConflictError(RenateStagesError):
-    """A side of a merge is to be taken, and Git has not stopped in a merge."""
+    """`resolve --ours` or `--theirs` was run, but there is no merge to resolve."""
 
     def __init__(self) -> None:
         super().__init__(
-            "There is no merge to resolve: `--ours` and `--theirs` take one side of a merge that Git "
-            "could not finish.\nTo fix this: run `git merge` or `git pull --no-rebase` first."
+            "There is no merge to resolve: `--ours` and `--theirs` keep one side of a merge that "
+            "Git could not finish.\nTo fix this: run `git merge` or `git pull --no-rebase` first."
         )
 
 
 class MergeError(RenateStagesError):
-    """Files are in conflict, but not by a merge."""
+    """Files are in conflict, but not because of a merge."""
 
     def __init__(self, work: str | None) -> None:
-        how = f"`git {work} --abort`" if work else "`git status` says how to go back"
+        cause = f"a {work}, not of a merge" if work else "something other than a merge"
+        how = f"run `git {work} --abort`" if work else "undo it as `git status` describes"
         super().__init__(
-            f"Files are in conflict, and not by a merge{f' but by a {work}' if work else ''}, where "
-            "`ours` and `theirs` do not mean two clones.\n"
+            f"Files are in conflict because of {cause}, so `ours` and `theirs` are not the "
+            "versions of two clones.\n"
             f"To fix this: {how}, then `git merge` the other branch and run `renate-stages status`."
         )
 
 
 class MissingObjectsError(RenateStagesError):
-    """Files that Git names, and that neither DVC's cache nor its remote has."""
+    """Neither DVC's cache nor its remote has all files that Git records."""
 
     def __init__(self, folder: str, pointer: str) -> None:
         super().__init__(
-            f"Files of {folder}/ that {pointer} names are neither in DVC's cache nor in its remote.\n"
-            "To fix this: `dvc push` in a clone that has them, then run the command again. What "
-            "`renate-stages forget --erase` removed is gone: start from an update that has all files."
+            f"Some files of {folder}/ that {pointer} lists are neither in DVC's cache nor in its "
+            "remote.\n"
+            "To fix this: run `dvc push` in a clone that has them, then run the command again. "
+            "Files that `renate-stages forget --erase` removed are gone: start from an update "
+            "that has all its files."
         )
 
 
 class InterruptedCommandError(RenateStagesError):
-    """A command that changes the lineage was interrupted, and is half done."""
+    """A command that changes the lineage was interrupted before it finished."""
 
     def __init__(self, command: str) -> None:
         super().__init__(
-            f"`{command}` was interrupted, and is half done.\n"
-            "To fix this: `renate-stages resolve`, which takes it back or completes it."
+            f"`{command}` was interrupted before it finished.\n"
+            "To fix this: run `renate-stages resolve`, which undoes or completes it."
         )
 
 
 class HalfDoneError(RenateStagesError):
-    """A command that failed, and could not take back what it had done."""
+    """A command failed and could not undo its earlier steps."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(
-            f"{first}\nWhat was done before that could not be taken back: {second}\n"
-            "To fix this: remove the cause, then `renate-stages resolve`."
+            f"{first}\nThe steps before it could not be undone: {second}\n"
+            "To fix this: remove the cause, then run `renate-stages resolve`."
         )
 
 
 class StillDamagedError(RenateStagesError):
-    """A folder that cannot be put back: neither DVC's cache nor its remote has what Git names."""
+    """A folder cannot be restored: neither DVC's cache nor its remote has what Git records."""
 
     def __init__(self, folder: str, source: str, problems: Collection[str], problem: str) -> None:
         shown = "\n".join(f"  - {each}" for each in list(problems)[:MOST_SHOWN])
         more = len(problems) - MOST_SHOWN
         rest = f"\n  - and {more} more" if more > 0 else ""
-        said = f"\nDVC says: {problem}" if problem else ""
+        reported = f"\nDVC reports: {problem}" if problem else ""
         super().__init__(
-            f"{folder}/ cannot be put back as {source} names it: DVC's cache lacks it, and the remote "
-            f"lacks it too or holds something else under its name:\n{shown}{rest}{said}\n"
-            "To fix this: in a clone where `renate-stages verify --deep` finds nothing, run `dvc "
-            "push`; remove the damaged objects from the remote before, for DVC sends none that is "
-            "there."
+            f"{folder}/ cannot be restored as {source} records it: DVC's cache does not have it, "
+            "and the remote does not have it either or has something else under its name:\n"
+            f"{shown}{rest}{reported}\n"
+            "To fix this: remove the damaged objects from the remote, because DVC does not replace "
+            "existing objects; then run `dvc push` in a clone where `renate-stages verify --deep` "
+            "finds no problems."
         )

@@ -1,4 +1,4 @@
-"""Results that cannot be published to MLflow."""
+"""Errors when results are published to MLflow."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from renate_stages.errors.base import RenateStagesError
 
 
 class PublishError(RenateStagesError):
-    """MLflow did not take what was to be published."""
+    """Publishing to MLflow failed."""
 
     def __init__(self, store: str, problem: str) -> None:
         super().__init__(
-            f"This is not, or not fully, published to MLflow ({store}): {problem}.\nTo mend it: "
-            "look whether MLFLOW_TRACKING_URI names the store you mean and whether it answers, "
-            "then do this again: what is there already is not added twice."
+            f"This is not, or only partly, published to MLflow ({store}): {problem}.\nTo fix this: "
+            "check that MLFLOW_TRACKING_URI names the right store and that the store responds, "
+            "then run this again; nothing is added twice."
         )
 
 
 class OtherUpdateError(RenateStagesError):
-    """The results at hand are not of the update that is open."""
+    """The results in `state/` do not belong to the open update."""
 
     def __init__(self, found: int, expected: int) -> None:
         super().__init__(
-            f"state/ is of update {found}, and params.yaml of update {expected}: what is published "
-            f"is one update as a whole.\nTo mend it: `dvc repro`, then this again; for update "
-            f"{found}: `git checkout update-{found} && dvc checkout` first."
+            f"state/ belongs to update {found}, but params.yaml to update {expected}; only one "
+            "complete update can be published.\nTo fix this: run `dvc repro`, then this command "
+            f"again; to publish update {found}, first run `git checkout update-{found} && dvc "
+            "checkout`."
         )

@@ -1,4 +1,4 @@
-"""Places elsewhere that cannot be reached, refuse, or give other bytes than they were given."""
+"""Errors of remote storage: unreachable, access denied, checksum mismatch."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from renate_stages.errors.base import RenateStagesError
 
 
 class InvalidUrlError(RenateStagesError):
-    """A URL that names no place that can be reached from here."""
+    """A URL does not name a place that can be used."""
 
     def __init__(self, url: str, problem: str, cure: str) -> None:
-        super().__init__(f"{url}: {problem}.\nTo mend it: {cure}.")
+        super().__init__(f"{url}: {problem}.\nTo fix this: {cure}.")
 
 
 class RemoteRefusedError(RenateStagesError):
-    """A service answered, and will not do this however often it is asked."""
+    """A service refused a request; trying again does not help."""
 
     def __init__(self, doing: str, url: str, reason: str, cure: str) -> None:
-        super().__init__(f"{doing} {url} was refused: {reason}\nTo mend it: {cure}.")
+        super().__init__(f"{doing} {url} was refused: {reason}\nTo fix this: {cure}.")
 
 
 class RemoteUnreachableError(RenateStagesError):
-    """A service did not answer, broke off or asked to wait, each time it was asked."""
+    """A service did not respond, disconnected or asked to wait on every attempt."""
 
     def __init__(self, doing: str, url: str, attempts: int, reason: str) -> None:
         super().__init__(
             f"{doing} {url} failed {attempts} times, the last time with: {reason}\n"
-            "To mend it: look whether the network and the service answer (for a service that is "
-            "compatible with S3: whether AWS_ENDPOINT_URL names it), then do this again: what has "
-            "arrived already does not travel again."
+            "To fix this: check that the network and the service respond (for an S3-compatible "
+            "service: that AWS_ENDPOINT_URL names it), then run this again; files that were "
+            "already transferred are skipped."
         )
 
 
 class OversizedFileError(RenateStagesError):
-    """A file elsewhere that is too large to be what its name says."""
+    """A remote file is too large for its kind."""
 
     def __init__(self, url: str, size: int, limit: int) -> None:
         super().__init__(
@@ -42,17 +42,17 @@ class OversizedFileError(RenateStagesError):
 
 
 class DamagedTransferError(RenateStagesError):
-    """What arrived is not what was sent.
+    """A transferred file is damaged.
 
     Args:
         url: Of the file.
         problem: What is wrong with it.
-        passes: Whether another attempt may help; not where the service itself has these bytes.
+        passes: Whether another attempt may help; it does not if the service itself has these bytes.
     """
 
     def __init__(self, url: str, problem: str, *, passes: bool = True) -> None:
         self.passes = passes
         super().__init__(
-            f"{url} is not what it must be: {problem}.\nTo fix this: run this again. If the error "
-            "stays, the file there is damaged: replace it with a whole copy."
+            f"{url} is damaged: {problem}.\nTo fix this: run this again. If the error stays, the "
+            "file in the remote storage is damaged: replace it with an intact copy."
         )

@@ -1,4 +1,4 @@
-"""Mistakes and mishaps of stages that run elsewhere."""
+"""Errors of stages that run as jobs in the cloud."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from renate_stages.errors.base import RenateStagesError
 
 
 class StageDefinitionError(RenateStagesError):
-    """A stage in `dvc.yaml` that cannot be run elsewhere."""
+    """A stage in `dvc.yaml` cannot be run as a job."""
 
     def __init__(self, path: Path, stage: str, problem: str) -> None:
         super().__init__(
-            f"{path}, stage {stage}: {problem}.\nTo mend it: take the stage of a newly generated "
-            "project's dvc.yaml, or run it here: RENATE_STAGES_BACKEND=local dvc repro"
+            f"{path}, stage {stage}: {problem}.\nTo fix this: copy the stage from a newly "
+            "generated project's dvc.yaml, or run it on this machine: "
+            "`RENATE_STAGES_BACKEND=local dvc repro`."
         )
 
 
 class NotInstalledHereError(RenateStagesError):
-    """A package that jobs shall have, and that is not installed here."""
+    """Jobs need a package that is not installed on this machine."""
 
     def __init__(self, path: str, names: Iterable[str]) -> None:
         super().__init__(
             f"{path} names packages that are not installed here: {', '.join(sorted(names))}. Jobs "
-            "get the versions that are installed here, so that a model is trained with what it "
-            f"was tried with.\nTo mend it: pip install -r {path}"
+            "get the versions that are installed here, so that training uses what you tested "
+            "with.\n"
+            f"To fix this: run `pip install -r {path}`."
         )
 
 
 class RemoteServiceError(RenateStagesError):
-    """A cloud service refuses what is asked of it."""
+    """A cloud service refused a request."""
 
     def __init__(self, service: str, asked: str, answer: str, cure: str) -> None:
-        super().__init__(f"{service} refuses {asked}: {answer}\nTo mend it: {cure}.")
+        super().__init__(f"{service} refused {asked}: {answer}\nTo fix this: {cure}.")
 
 
 class UnreachableServiceError(RenateStagesError):
-    """A cloud service that does not answer any more, while a job runs there."""
+    """A cloud service stopped responding while a job was running."""
 
     exit_code = 1
 
     def __init__(self, service: str, job: str, minutes: float, reason: str) -> None:
         super().__init__(
-            f"{service} has not answered for {minutes:.0f} minutes ({reason}). The job {job} goes "
-            "on without us, and nothing is lost.\nTo mend it: when the network is back, run `dvc "
-            "repro` again: it attaches to the job, or takes what it has made."
+            f"{service} has not responded for {minutes:.0f} minutes ({reason}). The job {job} "
+            "keeps running, and nothing is lost.\nTo fix this: when the network is back, run "
+            "`dvc repro` again: it attaches to the job, or fetches its results."
         )
 
 
@@ -56,27 +58,27 @@ class DetachedError(RenateStagesError):
 
     def __init__(self, job: str) -> None:
         super().__init__(
-            f"left: the job {job} goes on. `dvc repro` attaches to it again, or takes what it has "
-            f"made; `renate-stages remote stop {job}` ends it."
+            f"detached: the job {job} keeps running. `dvc repro` attaches to it again, or fetches "
+            f"its results; `renate-stages remote stop {job}` stops it."
         )
 
 
 class RemoteJobStoppedError(RenateStagesError):
-    """A job that was ended before it had finished."""
+    """A job was stopped before it finished."""
 
     exit_code = 1
 
     def __init__(self, job: str, why: str, cure: str) -> None:
-        super().__init__(f"the job {job} was ended before it had finished: {why}.\n{cure}")
+        super().__init__(f"the job {job} was stopped before it finished: {why}.\n{cure}")
 
 
 class RemoteJobFailedError(RenateStagesError):
-    """A stage that failed in its job.
+    """A stage failed in its job.
 
     Args:
         job: Name of the job.
         reason: What the service says.
-        lines: The last lines that the stage printed there, its traceback among them.
+        lines: The last lines that the stage printed, including its traceback.
         exit_code: Of the stage there: 2 for a user's mistake.
         log: Where its whole log is.
     """
@@ -85,17 +87,17 @@ class RemoteJobFailedError(RenateStagesError):
         self, job: str, reason: str, lines: Sequence[str], exit_code: int, log: str
     ) -> None:
         self.exit_code = exit_code
-        said = "\n".join(f"  | {line}" for line in lines)
+        tail = "\n".join(f"  | {line}" for line in lines)
         super().__init__(
-            f"the job {job} failed: {reason}\n" + (f"{said}\n" if said else "") + f"Its log: {log}"
+            f"the job {job} failed: {reason}\n" + (f"{tail}\n" if tail else "") + f"Its log: {log}"
         )
 
 
 class DamagedOutputError(RenateStagesError):
-    """What a job says it has made is not what lies there."""
+    """The outputs of a job do not match its list of outputs."""
 
     def __init__(self, url: str, problem: str) -> None:
         super().__init__(
-            f"{url}: {problem}. Nothing here was changed.\nTo fix this: remove that file, and run "
-            "`dvc repro` again, which runs the stage anew."
+            f"{url}: {problem}. Nothing on this machine was changed.\nTo fix this: remove that "
+            "file, then run `dvc repro`, which runs the stage again."
         )

@@ -1,4 +1,4 @@
-"""What keeps a search for hyperparameters from finding any."""
+"""Errors of hyperparameter searches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ MOST_SHOWN = 10  # trials that a message lists
 
 
 class NoValidationDataError(RenateStagesError):
-    """There is a space to search, and nothing to choose by."""
+    """There is a search space, but no validation data to compare trials on."""
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"hyperparameters has a search space, and there is no validation data {where}to choose "
-            "by.\nTo mend it: set data.validation_fraction above 0 in params.yaml, return a "
-            "val_data in the data module of renate_config.py, or write constants."
+            f"hyperparameters has a search space, but there is no validation data {where}to "
+            "compare trials on.\nTo fix this: set data.validation_fraction above 0 in "
+            "params.yaml, return val_data from the data module of renate_config.py, or write "
+            "constants."
         )
 
 
@@ -26,39 +27,39 @@ class NoFinishedTrialError(RenateStagesError):
     def __init__(self, trials: int, log: Iterable[str]) -> None:
         shown = "\n".join(f"  | {line}" for line in log) or "  | (it is empty)"
         super().__init__(
-            f"none of {trials} trial(s) has finished, so nothing can be chosen. The end of the "
-            f"first one's log:\n{shown}\nTo mend it: correct what it says, or raise the budget "
-            "(tuning.max_time, tuning.max_epochs_total in params.yaml)."
+            f"none of {trials} trial(s) has finished, so tune cannot choose values. The end of the "
+            f"first trial's log:\n{shown}\nTo fix this: correct what the log reports, or raise the "
+            "budget (tuning.max_time, tuning.max_epochs_total in params.yaml)."
         )
 
 
 class ObjectiveNotFiniteError(RenateStagesError):
-    """What is tuned for is not a finite number in any trial of a search."""
+    """The metric of a search is not a finite number in any trial."""
 
     def __init__(self, metric: str, values: Mapping[int, float]) -> None:
         listed = [f"trial {trial}: {value}" for trial, value in values.items()]
         shown = ", ".join(listed[:MOST_SHOWN]) + (", ..." if len(listed) > MOST_SHOWN else "")
         super().__init__(
             f"{metric} on the validation data is not a finite number in any of {len(values)} "
-            f"trial(s), so nothing can be chosen ({shown}).\nTo fix this: name another metric in "
-            "params.yaml (tuning.metric, or evaluation.metric) or correct metrics_fn if this one is "
-            "undefined on the validation data, as for a class without examples; lower the upper end "
-            "of learning_rate if the trainings diverge."
+            f"trial(s), so tune cannot choose values ({shown}).\nTo fix this: if the metric is "
+            "undefined on the validation data, for example for a class without examples, choose "
+            "another one in params.yaml (tuning.metric, or evaluation.metric) or correct "
+            "metrics_fn; if training diverges, lower the upper end of learning_rate."
         )
 
 
 class TrialMistakeError(RenateStagesError):
-    """The first trial met a mistake that the next ones would meet again."""
+    """The first trial failed with an error that all other trials would repeat."""
 
     def __init__(self, message: str) -> None:
         super().__init__(f"the first trial: {message}")
 
 
 class ForkServerError(RenateStagesError):
-    """The process that trials are forked from cannot be used."""
+    """The process that trials are forked from has failed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"the process that trials are forked from: {reason}\nTo mend it: correct this, or set "
-            "tuning.processes: fresh in params.yaml, which starts each trial anew."
+            f"the process that trials are forked from: {reason}\nTo fix this: correct this, or set "
+            "tuning.processes: fresh in params.yaml, which starts a new process for each trial."
         )

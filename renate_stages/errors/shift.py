@@ -1,4 +1,4 @@
-"""Rows that cannot be compared, and detectors that cannot compare them."""
+"""Errors of shift detection: rows that cannot be compared, detectors that do not fit."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from renate_stages.errors.base import RenateStagesError, did_you_mean
 
 
 class UncomparableRowsError(RenateStagesError):
-    """Rows of which no shift can be computed."""
+    """Shift cannot be computed for these rows."""
 
     def __init__(self, problem: str, cure: str) -> None:
-        super().__init__(f"shift: {problem}.\nTo mend it: {cure}.")
+        super().__init__(f"shift: {problem}.\nTo fix this: {cure}.")
 
 
 class UnfittedDetectorError(RenateStagesError):
-    """A detector that has seen no reference rows."""
+    """A detector has no reference rows yet."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the detector {name} has no reference rows.\nTo mend it: call fit(reference) first."
+            f"the detector {name} has no reference rows.\nTo fix this: call fit(reference) first."
         )
 
 
 class UnknownDetectorError(RenateStagesError):
-    """A name of no detector."""
+    """No shift detector has this name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         super().__init__(
-            f"there is no shift detector '{name}'{did_you_mean(name, names)}; expected one of "
+            f"unknown shift detector '{name}'{did_you_mean(name, names)}; expected one of "
             f"{', '.join(names)}"
         )
 
 
 class StaleDataMetricsError(RenateStagesError):
-    """`metrics/data.json` is of another update than the open one."""
+    """`metrics/data.json` belongs to another update than the open one."""
 
     def __init__(self, path: Path | str, number: int) -> None:
         super().__init__(
-            f"{path} is not of update {number}, the open one.\nTo mend it: put its data in place, "
-            "`dvc add data/incoming`, `dvc repro prepare`."
+            f"{path} does not belong to update {number}, which is open.\nTo fix this: put the "
+            f"data of update {number} in data/incoming, then run `dvc add data/incoming` and "
+            "`dvc repro prepare`."
         )

@@ -1,4 +1,4 @@
-"""Recognise that disk or memory has run out, whatever the library that met it first made of it."""
+"""Recognise a full disk or memory behind the errors of any library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")  # of libraries in Rust, such 
 
 
 def cause(error: BaseException) -> OSError | MemoryError | None:
-    """Return the shortage of disk or memory that led to an error; None where none did."""
+    """Return the shortage of disk or memory that caused an error; None if there was none."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -55,7 +55,7 @@ def _of_number(number: int | None, error: OSError) -> OSError | MemoryError | No
 
 
 def reraise(error: BaseException) -> None:
-    """Raise the shortage that led to an error, where one did: nobody may take it for something else.
+    """Raise the shortage that caused an error, if there was one, so that it is reported as such.
 
     Raises:
         OSError: The disk is full, or fails.
@@ -68,12 +68,12 @@ def reraise(error: BaseException) -> None:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Raise what a library's writer makes of a full disk as the `OSError` that Python has for it.
+    """Convert a library's error on a full disk to the `OSError` that Python has for it.
 
-    torch's and NumPy's say nothing of the reason: then it is tried whether the disk takes more.
+    Errors of torch and NumPy do not name the reason, so a test write shows if the disk is full.
 
     Args:
-        folder: Into which the block writes.
+        folder: The folder that the block writes to.
 
     Raises:
         OSError: The disk is full.
@@ -89,7 +89,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def _refusal(folder: Path) -> OSError | None:
-    """Return the error that writing in a folder gives; None where the disk takes more."""
+    """Return the error of a test write in a folder; None if the disk is not full."""
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     probe = folder / f".probe.{os.getpid()}.new"

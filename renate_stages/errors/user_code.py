@@ -1,4 +1,4 @@
-"""Errors of a user's own code, and of what it returned: the function and its line, not our frames."""
+"""Errors in a user's code, reported with the function and the line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from renate_stages.errors import RenateStagesError, UserCodeError, shortage
 
 SHOWN = "RENATE_STAGES_TRACEBACKS"
-"""Environment variable: where it is set, an error in a user's code is printed with its traceback."""
+"""Environment variable: if set, an error in a user's code is printed with its traceback."""
 
 _LIBRARIES = tuple(
     f"{path}/"
@@ -25,15 +25,15 @@ _LIBRARIES = tuple(
 
 @contextmanager
 def running(what: str) -> Iterator[None]:
-    """Turn what fails in a block into an error that names the user's function.
+    """Convert an exception in a block to an error that names the user's function.
 
     Args:
-        what: That function, or what it returned, as its user calls it.
+        what: The name of that function, or of what it returned.
 
     Raises:
-        UserCodeError: If libraries or ours failed on what the user's code gave.
+        UserCodeError: Our code or a library failed on what the user's code returned.
         OSError, MemoryError: The machine has run out of disk or memory.
-        Exception: What came out of the user's own lines, as it is; the command line names these.
+        Exception: Any exception of the user's own lines, unchanged; the command line names them.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def running(what: str) -> Iterator[None]:
 
 
 def fail(what: str, error: Exception) -> NoReturn:
-    """Raise what `running` does, for calls by the thousand in a `try` of their own."""
+    """Raise what `running` raises; for code that is called often and has its own `try`."""
     if isinstance(error, RenateStagesError) or place(error):
         raise error
     shortage.reraise(error)
@@ -50,7 +50,7 @@ def fail(what: str, error: Exception) -> NoReturn:
 
 
 def blamed(error: Exception) -> UserCodeError | None:
-    """Return an error that came out of a user's code; None where none of its frames is the user's."""
+    """Return the error of a user's code; None if no frame of the traceback is the user's."""
     frame = _last_frame(error.__traceback__)
     if frame is None:
         return None
@@ -61,7 +61,7 @@ def blamed(error: Exception) -> UserCodeError | None:
 
 
 def place(error: BaseException) -> str:
-    """Return the line of a user's code that an error came out of; empty where there is none."""
+    """Return the last line of a user's code in an error's traceback; empty if there is none."""
     trace, found = error.__traceback__, ""
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
@@ -90,7 +90,7 @@ def _shown(path: Path) -> str:
 
 
 def outline(tree: Any) -> str:
-    """Return in a few words what a tensor, or a tree of them, is: `float32 (32, 10)`."""
+    """Describe a tensor, or a tree of tensors, in a few words: `float32 (32, 10)`."""
     if isinstance(tree, Mapping):
         return f"{{{', '.join(f'{key}: {outline(each)}' for key, each in tree.items())}}}"[:200]
     if isinstance(tree, tuple | list):

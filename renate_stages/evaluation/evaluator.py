@@ -165,8 +165,10 @@ def _loss_sum(loss_fn: Callable[[Any, Any], Any], outputs: Any, targets: Any, ro
         given = f"outputs of {user_code.outline(outputs)}, targets of {user_code.outline(targets)}"
         user_code.fail(f"loss_fn, given {given},", error)
     if not isinstance(loss, Tensor):
-        expected = "a function that gives a tensor, one loss a row or their mean"
-        raise UserResultError("loss_fn", f"one that gives {user_code.outline(loss)}", expected)
+        expected = "one that returns a tensor: one loss per row, or their mean"
+        raise UserResultError(
+            "loss_fn", f"a function that returns {user_code.outline(loss)}", expected
+        )
     if loss.numel() == 1:
         return float(loss) * rows
     if not loss.ndim or loss.shape[0] != rows:
@@ -194,15 +196,17 @@ def _new_metrics(
 
     metrics = metrics_fn()
     if not isinstance(metrics, Mapping):
-        expected = "a dict of metrics of torchmetrics, by name"
+        expected = "a dict of torchmetrics metrics by name"
         raise UserResultError("metrics_fn", user_code.outline(metrics), expected)
     metrics = dict(metrics)
     for name, metric in metrics.items():
         if not (isinstance(name, str) and name and isinstance(metric, Metric)):
             found = f"{name!r}: {user_code.outline(metric)}"
-            raise UserResultError("metrics_fn", found, "a metric of torchmetrics for each name")
+            raise UserResultError("metrics_fn", found, "a torchmetrics metric for each name")
     if "loss" in metrics:
-        raise MetricError("loss", "this name is taken by the mean of loss_fn", "rename the metric")
+        raise MetricError(
+            "loss", "this name is reserved for the mean of loss_fn", "rename the metric"
+        )
     for part in (part for metric in metrics.values() for part in metric.modules()):
         vars(part)["distributed_available_fn"] = _alone  # every process is given all rows
     return {name: metric.to(device) for name, metric in metrics.items()}
@@ -220,7 +224,7 @@ def _scalar(name: str, value: Any) -> float:
     found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
     raise MetricError(
         name,
-        f"computes a value of {found}, expected a scalar",
+        f"it computes a value of {found}, expected a scalar",
         'average it (`average="macro"`), or return one metric for each number under its own name',
     )
 

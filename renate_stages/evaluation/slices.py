@@ -74,14 +74,18 @@ def _slice(field: str, holdouts: Mapping[int, ExampleStore]) -> dict[int, np.nda
             for store in holdouts.values()
             for name in (store.spec.metadata if store.spec else ())
         }
-        raise SliceError(field, f"no example has it (there are: {', '.join(sorted(known))})")
+        raise SliceError(
+            field, f"no example has this field (known fields: {', '.join(sorted(known))})"
+        )
     texts = {}
     for number, values in found.items():
         if values is None:
             texts[number] = np.full(len(holdouts[number]), UNKNOWN)
             continue
         if values.ndim != 1:
-            raise SliceError(field, f"its values have shape {values.shape[1:]}, expected one each")
+            raise SliceError(
+                field, f"its values have shape {values.shape[1:]}, expected one value per example"
+            )
         known = holdouts[number].known(field)
         texts[number] = np.array(
             [

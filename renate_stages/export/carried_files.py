@@ -103,5 +103,5 @@ def _files_of(project: Project, name: str) -> list[str]:
 
 def _refuse_ours(names: Iterable[str]) -> None:
     if taken := sorted(OURS.intersection(names)):
-        problem = "the model needs it, and export/ has another file of this name"
+        problem = "the model needs this file, but export/ has another file of this name"
         raise ExportFileError(taken[0], problem, "rename it, or put it into a folder")

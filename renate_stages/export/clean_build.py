@@ -73,10 +73,10 @@ class CleanProcess:
         if not line:
             self._log.seek(0)
             said = self._log.read().decode(errors="replace").strip().splitlines()[-5:]
-            problem = "\n".join(
-                ["the process that builds it died, or did nothing for long.", *said]
+            problem = "\n".join(["the process that builds it died, or timed out.", *said])
+            raise UnbuildableExportError(
+                problem, "check what renate_config.py needs, then try again"
             )
-            raise UnbuildableExportError(problem, "see what renate_config.py needs, then try again")
         if answer := json.loads(line):
             raise UnbuildableExportError(answer["problem"], answer["cure"])
 
@@ -208,8 +208,8 @@ def explained(error: BaseException, folder: Path, project: Path) -> tuple[str, s
             return str(each).partition("\nTo ")[0], EXPORTABLE.format(name=each.name)
         if isinstance(each, ModuleNotFoundError) and each.name:
             cure = (
-                f"import {each.name} from the folder of renate_config.py, so that export/ carries it "
-                "at the same place; a package is to be installed"
+                f"import {each.name} from the folder of renate_config.py, so that it is copied "
+                "to the same place in export/; install it if it is a package"
             )
             return said, cure
         if isinstance(each, FileNotFoundError) and isinstance(each.filename, str):

@@ -18,7 +18,7 @@ from renate_stages.files.typed import Content, Figure, UpdateNumber
 
 DESCRIPTION = "export.json"
 SCHEMA = 1
-CURE = "`renate-stages verify --repair` puts back the folder that Git names"
+CURE = "run `renate-stages verify --repair`, which restores the folder that Git records"
 
 
 @dataclass(frozen=True)

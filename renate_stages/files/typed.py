@@ -23,7 +23,7 @@ from renate_stages.files import whole
 
 T = TypeVar("T")
 FROM_GIT = "`git checkout HEAD -- {}` puts back what is committed"
-RUN_AGAIN = "`dvc repro` writes it again"
+RUN_AGAIN = "run `dvc repro`, which writes it again"
 
 LARGEST = 2**63  # of whole numbers, which NumPy and torch have to hold
 Count = Annotated[int, Field(ge=0, lt=2**53)]

@@ -262,7 +262,7 @@ def learner_class(name: str) -> type[Learner]:
     except (ImportError, AttributeError, ValueError) as error:
         raise UnknownLearnerError(name, str(error), names()) from error
     if not (isinstance(found, type) and issubclass(found, Learner)):
-        raise UnknownLearnerError(name, f"{place} is no subclass of Learner", names())
+        raise UnknownLearnerError(name, f"{place} is not a subclass of Learner", names())
     return found
 
 

@@ -76,8 +76,10 @@ class ChampionPointer:
             replaced = tuple(_checked(each) for each in meta.get("replaced", ()))
         except (AttributeError, KeyError, TypeError) as error:
             reason = f"expected {', '.join(KINDS)} of the champion and of each in `meta.replaced`"
-            cure = f"`git checkout HEAD -- {POINTER}`"
-            raise MalformedFileError(POINTER, "a pointer to a champion", reason, cure) from error
+            cure = f"run `git checkout HEAD -- {POINTER}`"
+            raise MalformedFileError(
+                POINTER, "the pointer to the champion", reason, cure
+            ) from error
         update, state = now.pop("update"), now.pop("state")
         return cls(now, update, state, replaced)
 

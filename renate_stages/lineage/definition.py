@@ -44,12 +44,12 @@ class StageDefinition:
         """
         path = project.pipeline
         if not path.is_file():
-            raise MissingFileError(path, "the pipeline", "run this in a project folder")
+            raise MissingFileError(path, "it defines the pipeline", "run this in a project folder")
         content = yaml_file.read(path)
         stages = content.get("stages") if isinstance(content, dict) else None
         stage = stages.get(name) if isinstance(stages, dict) else None
         if not isinstance(stage, dict):
-            raise StageDefinitionError(path, name, "it has no such stage")
+            raise StageDefinitionError(path, name, "there is no such stage")
         try:
             stage = TypeAdapter(_Stage).validate_python(stage)
         except ValidationError as error:
@@ -62,7 +62,7 @@ class StageDefinition:
         )
         for each in (*definition.reads, *definition.params, *definition.writes):
             if "${" in each or each.startswith(("/", "~")) or ".." in each.split("/"):
-                problem = f"{each!r} is no plain path within the project"
+                problem = f"{each!r} is not a plain path within the project"
                 raise StageDefinitionError(path, name, problem)
         return definition
 

@@ -210,7 +210,9 @@ def _changed_stages(project: Project) -> dict[str, Any]:
     if tuned.is_file() and not isinstance(
         yaml_file.read(tuned), dict
     ):  # DVC's message says nothing
-        raise MalformedFileError(tuned, "the values that tune chose", "no mapping", typed.RUN_AGAIN)
+        raise MalformedFileError(
+            tuned, "the values that tune chose", "it is not a mapping", typed.RUN_AGAIN
+        )
     changed = json.loads(dvc(project, "status", "--json") or "{}")
     if changed.get("export") == [{"changed deps": {project.champion.name: "modified"}}]:
         del changed["export"]

@@ -16,7 +16,7 @@ from renate_stages.project import Project
 
 TAG = "update-"
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-LOCK_CURE = "`git checkout HEAD -- dvc.lock`, then `dvc repro`"
+LOCK_CURE = "run `git checkout HEAD -- dvc.lock`, then `dvc repro`"
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -41,8 +41,8 @@ def read_pointer(text: str, name: str) -> dict[str, Any]:
     found = outs if isinstance(outs, list) else []
     problem = _entry_problem(found[0]) if len(found) == 1 else "expected one entry in `outs`"
     if problem:
-        cure = f"`git checkout HEAD -- {name}`"
-        raise MalformedFileError(name, "a pointer of DVC", problem, cure)
+        cure = f"run `git checkout HEAD -- {name}`"
+        raise MalformedFileError(name, "a DVC file", problem, cure)
     return found[0]
 
 

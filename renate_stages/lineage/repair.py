@@ -50,7 +50,7 @@ def repair(project: Project, say: Callable[[str], None] = print) -> None:
             _remove_damaged(project, named.md5)  # what a damaged remote has sent
             raise StillDamagedError(name, named.source, problems, problem)
         also = f"; {removed} damaged object(s) left DVC's cache" if removed else ""
-        say(f"{name}/: put back, as {named.source} names it{also}")
+        say(f"{name}/: restored, as {named.source} records it{also}")
 
 
 def _remove_damaged(project: Project, md5: str) -> int:

@@ -123,5 +123,5 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("it has a NUL character")
         return ConfigObj(str(path), list_values=False, encoding="utf-8").dict()
     except Exception as error:
-        cure = "correct it, or `git checkout HEAD -- .dvc/config` where it is the project's"
-        raise MalformedFileError(path, "settings of DVC", str(error), cure) from error
+        cure = "correct it, or run `git checkout HEAD -- .dvc/config` if it is the project's"
+        raise MalformedFileError(path, "DVC settings", str(error), cure) from error

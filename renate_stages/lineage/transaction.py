@@ -114,9 +114,11 @@ def read_intent(project: Project) -> Intent | Repeatable | None:
     try:
         return _INTENTS.validate_json(project.intent.read_bytes())
     except ValidationError as error:
-        cure = "look at `git status`, put back what is not yours, and remove this file"
+        cure = "check `git status`, revert changes that are not yours, and remove this file"
         reason = str(error.errors()[0]["msg"])
-        raise MalformedFileError(project.intent, "an intent", reason, cure) from error
+        raise MalformedFileError(
+            project.intent, "the record of an interrupted command", reason, cure
+        ) from error
 
 
 _INTENTS: TypeAdapter[Intent | Repeatable] = TypeAdapter(Intent | Repeatable)

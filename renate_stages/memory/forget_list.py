@@ -75,7 +75,7 @@ class ForgetList:
             expected = f"expected ids as `{PREFIX}` and 32 hexadecimal digits"
             raise InvalidForgetListError(path, expected)
         if not isinstance(where, list) or not all(isinstance(text, str) for text in where):
-            raise InvalidForgetListError(path, "expected conditions as texts under `where`")
+            raise InvalidForgetListError(path, "expected conditions as strings under `where`")
         others = (bytes.fromhex(each.removeprefix(PREFIX)) for each in ids)
         return cls(IdSet(to_array([plain, *others])), tuple(map(Predicate.parse, where)))
 

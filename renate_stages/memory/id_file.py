@@ -35,7 +35,9 @@ class IdFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise MissingFileError(path, "the ids to forget", "give a text file with an id a line")
+            raise MissingFileError(
+                path, "it should list the ids to forget", "give a text file with one id per line"
+            )
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "no plain file"
             raise InvalidIdFileError(path, f"it is {kind}")
@@ -44,7 +46,7 @@ class IdFile:
                 head = stream.read(4)
             self._require_utf8(head)
             if not sum(1 for _ in self):  # reads all of it: nothing is done if a line is broken
-                raise InvalidIdFileError(path, "it holds no id")
+                raise InvalidIdFileError(path, "it contains no ids")
         except UnicodeDecodeError as error:
             problem = f"line {self._broken_line()} is not UTF-8"
             raise InvalidIdFileError(path, problem) from error
@@ -67,7 +69,9 @@ class IdFile:
             if head.startswith(mark):
                 raise InvalidIdFileError(self.path, f"it is {name}")
         if b"\0" in head:
-            raise InvalidIdFileError(self.path, "it holds zero bytes, as UTF-16 and UTF-32 do")
+            raise InvalidIdFileError(
+                self.path, "it contains zero bytes, as UTF-16 and UTF-32 files do"
+            )
 
     def _broken_line(self) -> int:
         with self.path.open("rb") as stream:

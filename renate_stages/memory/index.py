@@ -99,7 +99,7 @@ def read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
             raise DamagedStoreError(
                 file,
                 f"found format {version}, expected at most {FORMAT}: a newer release wrote it",
-                "`pip install --upgrade renate-stages`",
+                "run `pip install --upgrade renate-stages`",
             )
         shards = [_shard(record) for record in index["shards"]]
         spec = ExampleSpec.from_json(index) if shards else None
@@ -133,11 +133,11 @@ def _read_live(file: Path, shards: list[Shard]) -> np.ndarray | None:
     _check_array(file, Field(np.dtype(bool), ()), rows)
     live = np.load(file, allow_pickle=False)
     if live.view(np.uint8).max(initial=0) > 1:  # NumPy takes it that a bool is 0 or 1
-        raise DamagedStoreError(file, "holds what is neither true nor false")
+        raise DamagedStoreError(file, "contains values other than true and false")
     starts = np.cumsum([0] + [shard.rows for shard in shards[:-1]])
     counts = np.add.reduceat(live, starts, dtype=np.int64).tolist()
     if counts != [shard.live for shard in shards]:
-        raise DamagedStoreError(file, "counts other live rows than the index")
+        raise DamagedStoreError(file, "its number of live rows differs from the index")
     return live
 
 

@@ -68,4 +68,6 @@ def _as(field: Field, value: Constant) -> Constant | None:
 def _described(field: Field) -> str:
     if field.shape:
         return f"arrays of shape {field.shape}"
-    return f"texts of up to {field.dtype.itemsize} bytes" if field.dtype.kind == "S" else "numbers"
+    return (
+        f"strings of up to {field.dtype.itemsize} bytes" if field.dtype.kind == "S" else "numbers"
+    )

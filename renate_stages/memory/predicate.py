@@ -118,7 +118,7 @@ class Predicate:
 
     def _require_plain(self, name: str, column: np.ndarray) -> None:
         if name == "id":
-            problem = "ids are hashes, of which no comparison says anything: name examples by --ids"
+            problem = "ids are stored as hashes and cannot be compared: give them with --ids"
             raise InvalidPredicateError(self.text, problem)
         if column.ndim != 1:
             shape = f"an array of shape {column.shape[1:]} for each example"

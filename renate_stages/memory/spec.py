@@ -146,7 +146,9 @@ class ExampleSpec:
         """
         fields = {path: Field.of(path, leaf) for path, leaf in flatten_example(block).items()}
         if not any(each.ragged or each.nbytes for each in fields.values()):
-            raise ExampleStructureError("all of it", "of no bytes", "at least one number")
+            raise ExampleStructureError(
+                "the whole example", "empty (no bytes)", "at least one number"
+            )
         beside = {}
         for name, column in sorted((metadata or {}).items()):
             if not _KEY.fullmatch(name):

@@ -246,7 +246,9 @@ class ExampleStore:
             offsets = np.array(self._map(shard.offsets_file(path)))
             if offsets[0] != 0 or offsets[-1] != len(values) or np.any(np.diff(offsets) < 0):
                 file = self.path / shard.offsets_file(path)
-                raise DamagedStoreError(file, f"does not divide the {len(values)} values of {name}")
+                raise DamagedStoreError(
+                    file, f"its offsets do not fit the {len(values)} values of {name}"
+                )
             self._ragged[name] = Ragged(values, offsets, self._field(path).decoder)
         return self._ragged[name]
 

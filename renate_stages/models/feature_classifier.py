@@ -208,7 +208,7 @@ def give_nearest_mean(model: RenateModule) -> None:
     ):
         raise ModelMismatchError(
             f"iCaRL serves the nearest class mean, which {type(module).__name__} has no head for",
-            "take a model of renate_stages.models, or let a FeatureClassifier of yours take "
+            "use a model of renate_stages.models, or let a FeatureClassifier of yours take "
             "`nearest_mean: bool = False` and give it to FeatureClassifier",
         )
     if isinstance(module.head, nn.Linear):

@@ -22,10 +22,10 @@ def backbone_of(model: RenateModule) -> nn.Module:
     backbone = getattr(unwrap(model), "features", None)
     if not isinstance(backbone, nn.Module):
         raise ModelMismatchError(
-            f"this learner works on features, and {type(unwrap(model)).__name__} has no submodule "
+            f"this learner works on features, but {type(unwrap(model)).__name__} has no submodule "
             "`features`",
             "name the part before the last layer `features` and that layer `head`, as the models "
-            "of renate_stages.models do, or take another learner",
+            "of renate_stages.models do, or choose another learner",
         )
     return backbone
 
@@ -64,8 +64,8 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     found = kept[-1] if kept else outputs
     if not isinstance(found, Tensor):
         raise ModelMismatchError(
-            f"memory_policy herding needs features, and the model gives {type(found).__name__}",
-            "give it a submodule `features`, or take another memory_policy",
+            f"memory_policy herding needs features, but the model returns {type(found).__name__}",
+            "give it a submodule `features`, or choose another memory_policy",
         )
     return found.flatten(1).float().cpu()
 

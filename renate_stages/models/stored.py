@@ -139,7 +139,8 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
     if loads_itself:
         if same_shapes and any(not torch.equal(present[n].cpu(), tensors[n]) for n in tensors):
             raise ModelMismatchError(
-                "model_fn was given model_state_url, and its model does not hold those weights",
+                "model_fn was given model_state_url, but the model it returned does not have "
+                "those weights",
                 "load them in model_fn, for example `Model.from_state_dict(torch.load("
                 "model_state_url))` where model_state_url is not None",
             )
@@ -149,7 +150,7 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
             name for name in tensors if tensors[name].shape != present[name].shape
         )
         raise ModelMismatchError(
-            f"these parameters differ in name or shape: {', '.join(names[:8])}",
+            f"these parameters differ from the parent's in name or shape: {', '.join(names[:8])}",
             "build the same architecture, or take `model_state_url` in model_fn and load what fits",
         )
     module.load_state_dict(stored if EXTRA_STATE in module.state_dict() else tensors)

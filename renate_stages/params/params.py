@@ -388,7 +388,9 @@ class Params(Block):
             InvalidParamsError: With all problems of the file at once.
         """
         if not path.is_file():
-            raise MissingFileError(path, "the project's parameters", "run this in a project folder")
+            raise MissingFileError(
+                path, "it holds the project's parameters", "run this in a project folder"
+            )
         return cls.parse(yaml_file.read(path), str(path.name))
 
     @classmethod

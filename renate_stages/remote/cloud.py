@@ -154,7 +154,7 @@ def _check_volume(params: Params, job: Job) -> None:
     needed = sum({e["sha256"]: e["size"] for e in job.files.values()}.values()) / 2**30
     if needed > given:
         problem = f"remote.sagemaker.volume_gb is {given}, and {job.stage} reads {needed:.0f} GiB"
-        raise InvalidParamsError("params.yaml", [f"{problem}; what it writes needs room too"])
+        raise InvalidParamsError("params.yaml", [f"{problem}; its outputs need space too"])
 
 
 def send(project: Project, job: Job, storage: Storage, say: Callable[[str], None]) -> str:
@@ -192,5 +192,5 @@ def _answered(backend: Backend, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except ConnectionError as error:
-        cure = "look after the network, then run `dvc repro` again: what was begun is found"
-        raise RemoteServiceError(backend.service, "an answer", str(error), cure) from error
+        cure = "check the network, then run `dvc repro` again, which finds work that has begun"
+        raise RemoteServiceError(backend.service, "the connection", str(error), cure) from error

@@ -182,5 +182,7 @@ def _under(project: Project, names: Sequence[str]) -> dict[str, Path]:
             inside = (each for each in sorted(path.rglob("*")) if each.is_file())
             found |= {project.relative(each): each for each in inside}
         else:
-            raise MissingFileError(path, "the stage depends on it", "`dvc repro` makes or pulls it")
+            raise MissingFileError(
+                path, "the stage depends on it", "run `dvc repro`, which creates or pulls it"
+            )
     return found

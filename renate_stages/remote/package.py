@@ -102,8 +102,8 @@ def _closure(roots: list[Requirement]) -> dict[str, str]:
 
 def _read(path: Path) -> Iterator[Requirement]:
     if not path.is_file():
-        cure = "write it, or set remote.requirements: null in params.yaml"
-        raise MissingFileError(path, "what jobs shall have installed", cure)
+        cure = "create it, or set remote.requirements: null in params.yaml"
+        raise MissingFileError(path, "it lists what to install in jobs", cure)
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.partition(" #")[0].strip()
         if not text or text.startswith(("#", "-")):  # options, such as hashes, are not for a name

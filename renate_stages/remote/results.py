@@ -57,7 +57,7 @@ def fetch(
         try:
             came = objects.download(wanted, here, f"results of {job.stage}")
         except (DamagedTransferError, DamagedOutputError) as error:
-            problem = f"of what it lists, {str(error).splitlines()[0].rstrip('.')}"
+            problem = f"a file in its list is wrong: {str(error).splitlines()[0].rstrip('.')}"
             raise DamagedOutputError(own.url_of(OUTPUTS), problem) from error
         for name in job.writes:
             _put_in_place(scratch / name, project.root / name)
@@ -89,7 +89,7 @@ def failure(
         lines = told.lines[-SHOWN:]
         _log(project, params, job, told, own)
     if state.status == "stopped":
-        cure = "Started again, it goes on from what it has saved."
+        cure = "When you start it again, it continues from its last checkpoint."
         return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
     code = told.exit_code if told is not None else 1
     reason = f"exit code {code}" if told is not None and lines else state.reason
@@ -108,7 +108,7 @@ def read(own: Storage, name: str, kind: type[M]) -> M:
         return parse(kind, content)
     except ValueError as error:
         raise DamagedOutputError(
-            own.url_of(name), f"it is not what a job writes: {error}"
+            own.url_of(name), f"a job does not write such a file: {error}"
         ) from error
 
 
@@ -119,14 +119,14 @@ def _check(url: str, made: Mapping[str, Entry], project: Project, job: Job) -> N
             raise DamagedOutputError(url, f"it lists {name!r}, which {job.stage} does not write")
         above = (parent.as_posix() for parent in PurePosixPath(name).parents)
         if file := next((each for each in above if each in made), None):
-            raise DamagedOutputError(url, f"it lists {name!r}, and {file!r} as a file")
+            raise DamagedOutputError(url, f"it lists {name!r}, but also {file!r} as a file")
     lacking = [w for w in job.writes if not any(f"{n}/".startswith(f"{w}/") for n in made)]
     if lacking:
         raise DamagedOutputError(url, f"it lacks {', '.join(lacking)}")
     for name in job.writes:
         if (project.root / name).exists() and (project.root / name).is_dir() == (name in made):
             raise DamagedOutputError(
-                url, f"in it {name!r} is a {'file' if name in made else 'folder'}"
+                url, f"it lists {name!r} as a {'file' if name in made else 'folder'}"
             )
 
 

@@ -32,10 +32,10 @@ STATUS: Mapping[str, Status] = {
 }
 RETRIES = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "6"}  # where the user says nothing
 CURES = {
-    "AccessDeniedException": "give your AWS identity the permission that is named; docs/sagemaker.md "
-    "lists what is needed",
-    "AccessDenied": "give your AWS identity the permission that is named; docs/sagemaker.md lists "
-    "what is needed",
+    "AccessDeniedException": "give your AWS identity the permission named above; docs/sagemaker.md "
+    "lists all that are needed",
+    "AccessDenied": "give your AWS identity the permission named above; docs/sagemaker.md lists "
+    "all that are needed",
     "ExpiredTokenException": "renew your AWS credentials, for example with `aws sso login`",
     "ExpiredToken": "renew your AWS credentials, for example with `aws sso login`",
     "ResourceLimitExceeded": "ask for a higher quota in the Service Quotas console, or set "
@@ -43,7 +43,7 @@ CURES = {
     "UnrecognizedClientException": "check your AWS credentials: the service does not know them",
 }
 ROLE_ERROR = "RoleValidationError"  # by name: its module takes seconds to import
-ANY_CURE = "see `remote.sagemaker` in params.yaml, and try `renate-stages remote check`"
+ANY_CURE = "check `remote.sagemaker` in params.yaml, and run `renate-stages remote check`"
 
 T = TypeVar("T")
 
@@ -255,7 +255,7 @@ class SageMaker:
             raise RemoteServiceError("AWS", asked, f"{code}: {message}", cure) from error
         except (aws.NoCredentialsError, aws.NoRegionError, aws.PartialCredentialsError) as error:
             cure = (
-                "set AWS_PROFILE or run `aws configure`; remote.sagemaker.region names the region"
+                "set AWS_PROFILE or run `aws configure`; set the region as remote.sagemaker.region"
             )
             raise RemoteServiceError("AWS", asked, str(error), cure) from error
         except (aws.HTTPClientError, aws.ConnectionError) as error:

@@ -187,15 +187,15 @@ class Comparison:
             labels = sample.labels()
             if labels is None:
                 raise UncomparableRowsError(
-                    "targets are no class labels", "leave label_chi2 out of shift.tests"
+                    "the targets are not class labels", "remove label_chi2 from shift.tests"
                 )
             return labels
         if name == "bbse":
             predictions = self.examined[which].predictions if self.model is not None else None
             if predictions is None:
                 raise UncomparableRowsError(
-                    "there is no model of the parent's whose outputs are classes",
-                    "leave bbse out of shift.tests",
+                    "the parent has no model that predicts classes",
+                    "remove bbse from shift.tests",
                 )
             pairs = np.stack([predictions.predicted, predictions.labels], axis=1)
             return pairs[:, 0] if which else pairs
@@ -228,15 +228,16 @@ class Comparison:
             if function is None:
                 raise UserConfigError(
                     self.user.path,
-                    "params.yaml, shift.features is feature_fn, and it returned or is nothing",
-                    "define feature_fn, which returns a function of a batch of inputs",
+                    "params.yaml sets shift.features: feature_fn, but feature_fn is missing or "
+                    "returned None",
+                    "define feature_fn so that it returns a function of a batch of inputs",
                 )
             return partial(
                 function_rows, function=function, transform=transform, batch_size=batch_size
             )
         if self.model is None:
             raise UncomparableRowsError(
-                "there is no model of the parent's", "set shift.features to raw or feature_fn"
+                "the parent has no model", "set shift.features to raw or feature_fn"
             )
         return partial(
             model_rows,

@@ -131,7 +131,7 @@ def as_rows(given: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
     if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
         raise UncomparableRowsError(
             f"{bad} of {len(rows)} rows hold a value that is not finite",
-            "leave these rows out, or fill the gaps in",
+            "remove these rows, or replace these values",
         )
     if like is not None and rows.shape[1] != like.shape[1]:
         raise UncomparableRowsError(

@@ -170,8 +170,9 @@ def function_rows(
             if block.ndim != 2 or len(block) != size:
                 raise UserConfigError(
                     "renate_config.py",
-                    f"what feature_fn returned gave shape {block.shape} for {size} examples",
-                    "return a function of a batch of inputs that gives (examples, features)",
+                    f"the function that feature_fn returned gave shape {block.shape} for {size} "
+                    "examples",
+                    "return a function that maps a batch of inputs to shape (examples, features)",
                 )
             blocks.append(block)
     return np.concatenate(blocks)

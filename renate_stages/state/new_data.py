@@ -86,7 +86,8 @@ def read_splits(
         if not data.test_fraction:
             raise DataModuleError(
                 "test_data() returned None and data.test_fraction is 0",
-                "give test data, or a share of the training rows: forgetting is measured on them",
+                "return test data, or set data.test_fraction above 0: forgetting is measured on "
+                "test data",
             )
         train, test = split_off(train, data.test_fraction, generators.integer("test split"))
     if val is None and data.validation_fraction:
@@ -115,7 +116,7 @@ def _names(module: Any, name: str) -> tuple[str, ...]:
     """
     found = getattr(module, name, ())
     if isinstance(found, str) or not isinstance(found, Iterable):
-        raise UserResultError(f"{name} of the data module", repr(found)[:80], "names, as a tuple")
+        raise UserResultError(f"{name} of the data module", repr(found)[:80], "a tuple of names")
     return tuple(map(str, found))
 
 
@@ -136,8 +137,9 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
         rest, share = split(dataset, fraction, seed)
     if not len(rest) or not len(share):
         raise DataModuleError(
-            f"train_data() has {len(rest) + len(share)} row(s), too few to set {fraction:.0%} aside",
-            "give more rows, or test_data() and val_data() of their own",
+            f"train_data() has {len(rest) + len(share)} row(s), too few to split off "
+            f"{fraction:.0%}",
+            "return more rows, or separate test_data() and val_data()",
         )
     return rest, share
 

@@ -39,7 +39,7 @@ class PreparedData:
         """
         manifest = folder / MANIFEST
         if not manifest.is_file():
-            raise MissingFileError(manifest, "no prepared data", "run `dvc repro`")
+            raise MissingFileError(manifest, "there is no prepared data", "run `dvc repro`")
         train, val, test = (ExampleStore.open(folder / split) for split in SPLITS)
         return cls(train, val, test, files.sha256(manifest))
 

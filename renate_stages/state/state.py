@@ -152,9 +152,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        cure = f"`dvc checkout {folder.name}.dvc` or `dvc pull`; in a fresh clone `dvc pull`"
+        cure = f"run `dvc checkout {folder.name}.dvc` or, in a new clone, `dvc pull`"
         if not folder.exists() and folder.name == "parent-state":
-            cure = "`renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
+            cure = "run `renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
         raise MissingFileError(path, "there is no state here", cure)
     try:
         content = path.read_bytes()
@@ -182,21 +182,24 @@ def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
     if not isinstance(schema, int) or schema > SCHEMA:
         raise NewerStateError(f"{folder}/{MANIFEST}", schema, SCHEMA)
     if schema < 1:
-        raise DamagedStateError(folder, [f"{MANIFEST}: its schema is {schema}"])
+        raise DamagedStateError(
+            folder, [f"{MANIFEST}: its schema is {schema}, expected at least 1"]
+        )
     for older in range(schema, SCHEMA):
         manifest = MIGRATIONS[older](manifest)
     missing = {"files", *Provenance.__dataclass_fields__} - {"left"} - set(manifest)
     if missing:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
     if not _lists_files(manifest["files"]):
-        raise DamagedStateError(folder, [f"{MANIFEST}: its list of files is not one"])
+        raise DamagedStateError(folder, [f"{MANIFEST}: its list of files is not valid"])
     if outside := [name for name in manifest["files"] if not is_inside(name)]:
         problems = [
-            f"{MANIFEST}: it lists {name!r:.80}, which is no file of it" for name in outside
+            f"{MANIFEST}: it lists {name!r:.80}, which is not a file of the state"
+            for name in outside
         ]
         raise DamagedStateError(folder, problems)
     if wrong := [name for name, entry in manifest["files"].items() if not _is_entry(entry)]:
-        problems = [f"{MANIFEST}: its entry of {name!r:.80} is not one" for name in wrong]
+        problems = [f"{MANIFEST}: its entry for {name!r:.80} is not valid" for name in wrong]
         raise DamagedStateError(folder, problems)
     if wrong := [name for name, fits in _KINDS.items() if not fits(manifest.get(name))]:
         problems = [f"{MANIFEST}: {name} is {manifest.get(name)!r:.80}" for name in wrong]

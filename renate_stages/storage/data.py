@@ -37,11 +37,11 @@ def bring_data(source: Storage, working_directory: Path) -> tuple[Path, Traffic]
     """
     versions = source.versions()
     if not versions:
-        cure = "look whether the URL is the right one: of a folder, not of a file"
+        cure = "check that the URL is right and names a folder, not a file"
         raise MissingFileError(source.url, "there are no files under it", cure)
     if wrong := next((name for name in versions if not is_inside(name)), None):
-        problem = f"it holds {wrong!r:.80}, which is no name of a file in a folder"
-        raise InvalidUrlError(source.url, problem, "rename it there")
+        problem = f"it contains {wrong!r:.80}, which is not a valid file name in a folder"
+        raise InvalidUrlError(source.url, problem, "rename that file there")
     name = source.url.rsplit("/", 1)[-1]
     digest = hashlib.sha256(source.url.encode()).hexdigest()[:8]
     folder = working_directory / "incoming" / f"{name}-{digest}"

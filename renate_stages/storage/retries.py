@@ -102,24 +102,24 @@ def _final(doing: str, url: str, error: Exception) -> Exception:
     codes = {_answer(each)[0] for each in _chain(error)}
     kinds = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
     if "NoSuchBucket" in codes:
-        cure = "make the bucket, or mend its name in the URL"
+        cure = "create the bucket, or correct its name in the URL"
         return RemoteRefusedError(doing, url, "there is no such bucket.", cure)
     if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) in _FULL:
         return error
     if _NO_CREDENTIALS & kinds:
         cure = (
-            "give credentials as AWS's tools find them: AWS_ACCESS_KEY_ID and "
+            "give credentials where AWS's tools find them: AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or the role of this machine"
         )
         return RemoteRefusedError(doing, url, _said(error), cure)
     if isinstance(error, PermissionError):
         cure = (
-            "let `aws sts get-caller-identity` say who asks, and give it the right to list, "
-            "read and write under this URL"
+            "run `aws sts get-caller-identity` to see which identity you use, and give it "
+            "permission to list, read and write under this URL"
         )
         return RemoteRefusedError(doing, url, _said(error), cure)
     if any(codes) or "BotoCoreError" in kinds or isinstance(error, OSError | NotImplementedError):
-        return RemoteRefusedError(doing, url, _said(error), "look whether the URL is the right one")
+        return RemoteRefusedError(doing, url, _said(error), "check that the URL is right")
     return error
 
 
@@ -139,4 +139,4 @@ def _answer(error: BaseException) -> tuple[str, int]:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error) or 'no more was said'}"
+    return f"{type(error).__name__}: {str(error) or 'no details'}"

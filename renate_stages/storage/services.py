@@ -165,7 +165,7 @@ def at(url: str | Path) -> tuple[str, Service, str]:
     except ImportError as error:
         if protocol in _S3:
             raise MissingExtraError(shown, "s3fs", "s3") from error
-        cure = "install that package beside renate-stages"
+        cure = "install that package"
         raise InvalidUrlError(shown, str(error), cure) from error
     except ValueError as error:
         raise InvalidUrlError(shown, str(error), _CURE) from error

@@ -135,8 +135,10 @@ def copy_state(source: str | Path, target: str | Path) -> Traffic:
         >>> copy_state("s3://bucket/states/2", "state-2")
     """
     if is_url(source) and is_url(target):
-        cure = "copy it into a folder here, and from there"
-        raise InvalidUrlError(str(target), "one of source and target must lie here", cure)
+        cure = "copy it to a local folder, and from there to the target"
+        raise InvalidUrlError(
+            str(target), "either the source or the target must be a local folder", cure
+        )
     if is_url(target):
         folder = local_path(source)
         state.check(folder)
@@ -164,7 +166,7 @@ def read_manifest(source: Storage) -> bytes:
     try:
         content = source.read(MANIFEST)
     except MissingFileError as error:
-        cure = "look whether the URL is the right one, and whether its sending had ended"
+        cure = "check that the URL is right and that the upload to it finished"
         raise MissingFileError(url, "there is no state here", cure) from error
     state.parse_manifest(content, source.url)
     return content

@@ -267,8 +267,10 @@ class Storage:
                 raise transfer.missing(source.url_of(files[name])) from error
 
         if not self.shares_service_with(source):
-            reason = f"{source.url} lies with another service."
-            raise RemoteRefusedError("copying to", self.url, reason, "fetch and send the files")
+            reason = f"{source.url} is in another service."
+            raise RemoteRefusedError(
+                "copying to", self.url, reason, "download the files, then upload them"
+            )
         in_parallel(copy, files)
         return Traffic()
 

@@ -33,9 +33,9 @@ def send(service: services.Service, path: str, url: str, content: Content) -> No
             answer = service.ask(path)
         size = checksums.size_of(content)
         if answer["size"] != size:
-            raise DamagedTransferError(url, f"{answer['size']} bytes arrived of {size}")
+            raise DamagedTransferError(url, f"received {answer['size']} bytes of {size}")
         if service.agrees(path, answer, content) is False:
-            raise DamagedTransferError(url, "other bytes arrived than were sent")
+            raise DamagedTransferError(url, "the received bytes differ from those sent")
 
     attempt("sending", url, once)
 
@@ -63,13 +63,13 @@ def fetch(service: services.Service, path: str, url: str, target: Path, entry: E
         service.fetch(path, beside)
         size = beside.stat().st_size
         if size != entry["size"]:
-            raise DamagedTransferError(url, f"{size} bytes, expected {entry['size']}")
+            raise DamagedTransferError(url, f"found {size} bytes, expected {entry['size']}")
         if "sha256" in entry and files.sha256(beside) != entry["sha256"]:
             arrived = service.agrees(path, service.ask(path), beside) is True
-            problem = "its content is another (SHA-256 differs)"
+            problem = "its SHA-256 differs from the listed one"
             raise DamagedTransferError(url, problem, passes=not arrived)
         if "sha256" not in entry and _is_another(service, path, beside, entry):
-            raise DamagedTransferError(url, "other bytes arrived than the service has")
+            raise DamagedTransferError(url, "the received bytes differ from those of the service")
 
     try:
         attempt("fetching", url, once)
@@ -82,7 +82,7 @@ def fetch(service: services.Service, path: str, url: str, target: Path, entry: E
 
 def missing(url: str) -> MissingFileError:
     """Return the error of a file that is not there."""
-    return MissingFileError(url, "there is no such file", "look whether the URL is the right one")
+    return MissingFileError(url, "there is no such file", "check that the URL is right")
 
 
 def _is_another(service: services.Service, path: str, content: Path, entry: Entry) -> bool:

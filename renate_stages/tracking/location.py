@@ -102,8 +102,8 @@ def store_of(project_root: Path) -> Store:
     if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() == "true":
         return Store(given, root, database=None, keeps_artifacts=False)
     if scheme in ("", "file"):
-        raise TrackingUriError(given, "is a folder, and MLflow stores no runs in folders any more")
-    raise TrackingUriError(given, f"has the scheme '{scheme}', unknown to MLflow")
+        raise TrackingUriError(given, "is a folder, and MLflow no longer stores runs in folders")
+    raise TrackingUriError(given, f"has the scheme '{scheme}', which MLflow does not know")
 
 
 def _sqlite_store(scheme: str, path: str, query: str, root: Path) -> Store:

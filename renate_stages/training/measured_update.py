@@ -208,10 +208,12 @@ def check_metrics(params: Params, examined: Examined) -> None:
         raise UnmeasuredMetricError(headline, examined.metrics)
     for name in examined.metrics:
         if name in TAKEN:
-            problem = "metrics/update.json has something else of this name"
+            problem = "metrics/update.json already uses this name"
             raise MetricError(name, problem, "rename the metric")
     if slices and examined.predictions is None:
-        raise SliceError(slices[0], "the accuracy on slices is of class labels, and there are none")
+        raise SliceError(
+            slices[0], "accuracy by slice needs class labels, but the targets are not class labels"
+        )
 
 
 def classes_of(parent: State, data: PreparedData) -> tuple[int, ...]:

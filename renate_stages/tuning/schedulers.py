@@ -111,7 +111,7 @@ def _class_of(name: str) -> Any:
         problem = f"tuning.scheduler: there is no class {name}: {error}"
         raise InvalidParamsError("params.yaml", [problem]) from error
     if not (isinstance(found, type) and issubclass(found, TrialScheduler)):
-        problem = f"tuning.scheduler: {name} is no subclass of Syne Tune's TrialScheduler"
+        problem = f"tuning.scheduler: {name} is not a subclass of Syne Tune's TrialScheduler"
         raise InvalidParamsError("params.yaml", [problem])
     return found
 

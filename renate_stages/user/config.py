@@ -201,7 +201,7 @@ class UserConfig:
         """
         found = self.optional(name, values)
         if found is not None and not callable(found):
-            raise UserResultError(name, f"a {type(found).__name__}", "what can be called, or None")
+            raise UserResultError(name, f"a {type(found).__name__}", "a callable or None")
         return found
 
     def data_module(
@@ -231,8 +231,8 @@ class UserConfig:
             if hasattr(module, f"{split}_collate_fn"):
                 raise DataModuleError(
                     f"{type(module).__name__} defines {split}_collate_fn, which is not used",
-                    "return examples of equal shapes, or name what differs in length in ragged_fields: "
-                    "batches are filled up with zeros",
+                    "return examples of equal shapes, or list fields of varying length in "
+                    "ragged_fields: batches are padded with zeros",
                 )
         with self._running("data_module_fn"):
             module.prepare_data()
@@ -252,7 +252,7 @@ class UserConfig:
             raise UserConfigError(
                 self.path,
                 f"{name} failed at line {line}: {raised}",
-                _cure(error, "correct that line, or what it is given"),
+                _cure(error, "correct that line, or its inputs"),
             ) from error
 
     def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
@@ -280,7 +280,7 @@ class UserConfig:
             return tuple(value) if get_origin(expected) is tuple or expected is tuple else value
         raise UserConfigError(
             self.path,
-            f"{function} takes {name}: {_name_of(expected)}, and params.yaml gives {value!r}",
+            f"{function} takes {name}: {_name_of(expected)}, but params.yaml gives {value!r}",
             f"write a {_name_of(expected)} for it in params.yaml, or change the annotation",
         )
 

@@ -99,7 +99,8 @@ def lr_scheduler_fn(
         raise UserConfigError(
             user.path,
             f"lr_scheduler_fn returned {own!r}",
-            'return a pair: what builds the scheduler from the optimizer, and "epoch" or "step"',
+            'return a pair: a function that builds the scheduler from the optimizer, and "epoch" '
+            'or "step"',
         )
     return own
 

@@ -49,11 +49,11 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert "--ids" in refused and "Traceback" not in refused
     said = project.run("renate-stages", "forget", "--ids", "../ids.txt")
     assert "10 id(s) given: 9 match" in said and "1 match no stored example: 'nobody'" in said
-    assert "9 row(s) of memory will leave" in said and "come in again" not in said
-    assert "update 4 is open, and forgets" in said
+    assert "9 row(s) of memory will be removed" in said and "arrive again" not in said
+    assert "update 4 is open and only forgets" in said
     assert "dvc repro" in project.run("renate-stages", "status")
     refused = project.run("renate-stages", "forget", "--erase", "--yes", code=2)
-    assert "rows to forget are still here" in refused
+    assert "rows to forget are still stored" in refused
 
     project.run("dvc", "repro", "-q")
     assert project.read_json("state/state.json")["kind"] == "forget"
@@ -86,7 +86,7 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert f"{len(pushed) - len(shared)} of its objects are of no commit of this project" in listed
     assert holding(images, cache), "nothing was removed"
     said = project.run("renate-stages", "forget", "--erase", "--yes")
-    assert "removed" in said and "data/incoming has, or may have, rows to forget" in said
+    assert "removed" in said and "data/incoming contains, or may contain, rows to forget" in said
     assert all_files(remote) == pushed
     incoming = all_files(root / "data" / "incoming").values()  # what a user put there is theirs
     held = holding(images, root)

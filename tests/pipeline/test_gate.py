@@ -76,10 +76,10 @@ def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_
     project.run("dvc", "repro", "-q")
     project.commit("Promote by itself")
     printed = project.run("renate-stages", "next")
-    assert "update 3 is champion; before: update 2" in printed and "update 4 is open" in printed
+    assert "update 3 is the champion; before: update 2" in printed and "update 4 is open" in printed
     assert champion(project) == (3, 3)
     assert "update: 3" in project.run("git", "show", "update-3:champion.dvc")
-    told = "is of update 3, and update 4 is open and has no"
+    told = "belongs to update 3, but update 4 is open and has no"
     assert told in project.run("renate-stages", "gate", code=2)
 
 
@@ -116,7 +116,9 @@ def test_an_update_that_is_champion_says_so_and_where_it_was_compared(with_champ
     project = with_champion
     assert "The champion is the parent's model." in project.read("reports/update.md")
     project.run("renate-stages", "promote")
-    assert "champion: update 3, which a commit has" in project.run("renate-stages", "verify")
+    assert "champion: update 3, committed, and its files are available" in project.run(
+        "renate-stages", "verify"
+    )
     assert "Running stage 'export'" in project.run("dvc", "repro")
     assert UP_TO_DATE in project.run("dvc", "status")
     assert "update 3, the champion: passed" in project.run("renate-stages", "gate")

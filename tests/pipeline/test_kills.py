@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_no_half_output(root, undisturbed, name):
     process = stage(root, name, preexec_fn=limit)
     said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
-    assert "error: nothing more can be written" in said and "Traceback" not in said
+    assert "error: no more data can be written" in said and "Traceback" not in said
     assert not (root / output).exists() and not list(root.rglob(".*.new"))
     finish(root, name)
     assert files_of(root) == undisturbed[1]

@@ -52,14 +52,14 @@ def test_two_clones_that_opened_the_same_update(project):
 
     ben.run("git", "pull", "-q", "--no-rebase", code=1)
     said = run_block(ben, 0)
-    assert "every file is what Git names" in said and "broken" not in said
+    assert "every file matches its hash in Git" in said and "broken" not in said
     for name in ("dvc.lock", "parent.dvc", "metrics/update.json", "data/incoming.dvc"):
         assert ben.read(name) == ann.read(name)
     assert ben.read("notes.md") == "Ben's note"
     assert ben.hashes("state") == ann.hashes("state")
 
     run_block(ben, 1)
-    assert "every file is what Git names" in ben.run("renate-stages", "verify", "--deep")
+    assert "every file matches its hash in Git" in ben.run("renate-stages", "verify", "--deep")
     root = Project(ben.root)
     assert State.open(root.state).provenance.update == 5
     assert State.open(root.parent).provenance.update == 4

@@ -141,7 +141,7 @@ def test_what_the_account_refuses_is_told_with_its_cure(ready, cloud):
     assert said in shown and "Service Quotas" in shown
     ready.change(remote__sagemaker__role=cloud.role.replace("renate-training", "nobody"))
     shown = ready.run("renate-stages", "train", code=2)
-    assert "SageMaker's SDK refuses the job" in shown and "nobody" in shown
+    assert "SageMaker's SDK refused the job" in shown and "nobody" in shown
     assert "Traceback" not in shown
     assert jobs_of(cloud, ready) == []
 

@@ -159,7 +159,7 @@ def test_names_that_cannot_be_carried_are_refused_by_every_stage_that_can_tell(
 def test_a_file_that_export_writes_itself_is_not_overwritten(trained):
     (trained.root / "labels.json").write_text("16")
     scale_by(trained, "(Path(__file__).parent / 'labels.json').read_text()")
-    with pytest.raises(errors.ExportFileError, match=r"labels\.json: the model needs it"):
+    with pytest.raises(errors.ExportFileError, match=r"labels\.json: the model needs this file"):
         export.run(trained, quiet)
     assert not trained.export.exists()
 

@@ -248,7 +248,7 @@ def test_the_present_raw_data_stays_and_is_named(story):
 def test_a_present_version_that_holds_rows_is_refused(story):
     before = all_objects(story).keys()
     story.forget(2, 11, 21)
-    with pytest.raises(errors.StillHeldError, match=r"1 in (parent-state|state) of the present"):
+    with pytest.raises(errors.StillHeldError, match=r"1 in (parent-state|state) of the current"):
         story.erase()
     assert all_objects(story).keys() == before
 

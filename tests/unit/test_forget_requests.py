@@ -78,8 +78,8 @@ def test_ids_that_look_like_hashes_are_found_and_counted(repository):
     said = forget_ids(repository, *UUIDS[:3], UUIDS[0], UUIDS[7], "nobody")
     assert "5 id(s) given: 4 match stored examples" in said
     assert "1 match no stored example: 'nobody'" in said
-    assert "3 row(s) of memory will leave, and the bytes of 1 that were dropped before" in said
-    assert "2 row(s) of holdouts/1 will leave" in said and "No stored example" not in said
+    assert "3 row(s) of memory will be removed, and the bytes of 1 row(s) dropped earlier" in said
+    assert "2 row(s) of holdouts/1 will be removed" in said and "No stored example" not in said
     assert rows_left(repository) == {"memory": 8, "holdouts/1": 2}
     assert not lineage.git(repository, "status", "--porcelain")
     assert not any(each in repository.forget_list.read_text() for each in (*UUIDS, "nobody"))
@@ -121,8 +121,8 @@ def test_what_matches_nothing_stays_out_and_a_table_is_named(repository):
 def test_conditions_say_what_they_name_and_of_which_rows_nothing_is_known(repository):
     said = forget("--where", "age < 12", "--where", "label == 7", "--where", "age < 12")
     assert "age < 12: 2 row(s) of memory\n" in said
-    assert "unknown for 4 row(s) of memory, 4 row(s) of holdouts/1, which lack the metadata" in said
-    assert "label == 7: true of no stored example" in said
+    assert "unknown for 4 row(s) of memory, 4 row(s) of holdouts/1: they lack the metadata" in said
+    assert "label == 7: matches no stored example" in said
     assert rows_left(repository) == {"memory": 10, "holdouts/1": 4}
 
 
@@ -137,7 +137,10 @@ def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp
     write(folder, [20, 2, 22, 23], ["a", "copy of row 2", "c", "d"])
     said = forget_ids(repository, shown[2])
     assert "1 id(s) given: 1 match stored examples" in said
-    assert "1 row(s) of memory will leave" in said and "1 row(s) of holdouts/1 will leave" in said
+    assert (
+        "1 row(s) of memory will be removed" in said
+        and "1 row(s) of holdouts/1 will be removed" in said
+    )
     listed = ForgetList.read(repository.forget_list)
     assert np.flatnonzero(listed.stored_rows(held)).tolist() == [2]
     again = write(tmp_path / "again", [1], ["copy of row 2"])
@@ -149,7 +152,7 @@ def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp
     [
         ([], errors.NothingToForgetError, "no examples are named"),
         (["--where", "aeg < 3"], errors.UnknownFieldError, "did you mean 'age'"),
-        (["--where", "id == 3"], errors.InvalidPredicateError, "by --ids"),
+        (["--where", "id == 3"], errors.InvalidPredicateError, "with --ids"),
         (["--where", "age == 'x'"], errors.InvalidPredicateError, "holds numbers"),
         (["--where", "age ="], errors.InvalidPredicateError, "cannot be read"),
         (["--where", "age == '\udcff'"], errors.InvalidPredicateError, "cannot be read"),

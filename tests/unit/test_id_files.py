@@ -46,8 +46,8 @@ def test_each_line_is_an_id(tmp_path, content, expected):
         ("a\ngröße\n".encode("latin-1"), "line 2 is not UTF-8"),
         (b"ok\n" * 100_000 + b"\xff\n", "line 100001 is not UTF-8"),
         (b"\xed\xa0\x80\n", "line 1 is not UTF-8"),
-        (b"", "it holds no id"),
-        (codecs.BOM_UTF8 + b"\r\n \n", "it holds no id"),
+        (b"", "it contains no ids"),
+        (codecs.BOM_UTF8 + b"\r\n \n", "it contains no ids"),
     ],
 )
 def test_what_is_no_list_of_ids_is_refused(tmp_path, content, problem):
@@ -58,7 +58,7 @@ def test_what_is_no_list_of_ids_is_refused(tmp_path, content, problem):
 def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(InvalidIdFileError, match="a folder"):
         IdFile(tmp_path)
-    with pytest.raises(MissingFileError, match="an id a line"):
+    with pytest.raises(MissingFileError, match="one id per line"):
         IdFile(tmp_path / "none.txt")
 
 

@@ -99,8 +99,8 @@ def test_equal_inputs_are_adopted_in_equal_bytes(project, tmp_path):
         (lambda path: save(team_model(hidden_size=64), path), "size mismatch"),
         (lambda path: torch.save({"weight": torch.ones(2)}, path), "Missing key"),
         (lambda path: torch.save([1, 2], path), "Missing key"),
-        (lambda path: torch.save(team_model(), path), "no state dict that can be read safely"),
-        (lambda path: path.write_bytes(b"not a model"), "no state dict that can be read safely"),
+        (lambda path: torch.save(team_model(), path), "no state dict that can be loaded safely"),
+        (lambda path: path.write_bytes(b"not a model"), "no state dict that can be loaded safely"),
     ],
     ids=["other shapes", "other names", "no mapping", "a pickled object", "no model"],
 )
@@ -108,7 +108,7 @@ def test_a_file_that_does_not_fit_is_refused(project, tmp_path, write, expected)
     path = tmp_path / "model.pt"
     write(path)
     before = snapshot(project)
-    with pytest.raises(errors.ModelMismatchError, match=f"(?s){expected}.*To mend it: "):
+    with pytest.raises(errors.ModelMismatchError, match=f"(?s){expected}.*To fix this: "):
         adopt(project, path)
     assert snapshot(project) == before
 

@@ -46,7 +46,7 @@ def test_a_training_that_goes_on_remembers_the_best_epoch(make_state, new, tmp_p
 
 def test_without_validation_data_no_epoch_is_best(make_state, new):
     made = updater("FineTuning", DIVERGING, keep="best")
-    with pytest.raises(InvalidParamsError, match="which epoch is best shows on validation data"):
+    with pytest.raises(InvalidParamsError, match="finding the best epoch needs validation data"):
         made.update(make_state(), new, {})
 
 

@@ -88,7 +88,7 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
 
 def test_a_slice_that_no_example_has_is_refused_before_training(project):
     edit_params(project, evaluation__slices=["region"])
-    with pytest.raises(errors.SliceError, match=r"region.*no example has it"):
+    with pytest.raises(errors.SliceError, match=r"region.*no example has this field"):
         run(project)
     assert not project.state.exists()
 
@@ -99,7 +99,7 @@ def test_a_metric_with_a_name_that_the_file_gives_to_something_else_is_refused(p
     metrics += "            super().update(outputs.mean())\n    return {'flips': Rows()}\n"
     project.user_config.write_text(project.user_config.read_text() + metrics)
     edit_params(project, evaluation__metric="flips")
-    with pytest.raises(errors.MetricError, match="something else of this name"):
+    with pytest.raises(errors.MetricError, match="already uses this name"):
         run(project)
     assert not project.state.exists()
 
@@ -114,7 +114,7 @@ def test_slices_are_of_class_labels(sourced):
         'torch.nn.CrossEntropyLoss(reduction="none")',
         "lambda outputs, targets: (outputs.mean(1) - targets) ** 2",
     )
-    with pytest.raises(errors.SliceError, match="is of class labels"):
+    with pytest.raises(errors.SliceError, match="needs class labels"):
         run(sourced)
 
 

@@ -234,9 +234,9 @@ def test_a_configuration_fixes_what_was_searched():
         (b"", "expected blocks of keys, found None"),
         (b"- 1\n", "expected blocks of keys, found [1]"),
         (b"seed: 0\nseed: 1\n", "duplicate key"),
-        (b"seed: [0\n", "not readable as YAML"),
+        (b"seed: [0\n", "cannot be read as YAML"),
         (b"seed: 0  # caf\xe9\n", "not UTF-8"),
-        (b"!!python/object:os.system {}\n", "not readable as YAML"),
+        (b"!!python/object:os.system {}\n", "cannot be read as YAML"),
     ],
 )
 def test_a_file_that_is_no_mapping_in_yaml_is_told(tmp_path, content, expected):

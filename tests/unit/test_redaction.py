@@ -95,5 +95,5 @@ def test_every_error_of_ours_is_fit_to_be_shown():
     error = RemoteRefusedError("reading", "http://me:pw@host/x?sig=1", "no\x1b[2J.", "wait")
     for each in (error, pickle.loads(pickle.dumps(error))):
         assert str(each) == (
-            "reading http://***@host/x?sig=*** was refused: no.\nTo mend it: wait."
+            "reading http://***@host/x?sig=*** was refused: no.\nTo fix this: wait."
         )

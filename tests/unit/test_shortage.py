@@ -136,8 +136,8 @@ def test_the_command_line_says_what_is_left_and_what_to_do(project, capsys, inte
         guarded(full)
     said = capsys.readouterr().err
     assert ended.value.code == 1
-    assert "nothing more can be written: [Errno 28] No space left on device" in said
+    assert "no more data can be written: [Errno 28] No space left on device" in said
     assert (
-        "`renate-stages next` is half done" if interrupted else "file and folder that was wri"
+        "`renate-stages next` has not finished" if interrupted else "files and folders written so"
     ) in said
     assert ("then run `renate-stages resolve`" if interrupted else "run the command again") in said

@@ -320,7 +320,7 @@ MISTAKES = [
         errors.WrongParentError,
         ["state of update 0", "update 3 starts from update 2", "dvc checkout parent.dvc"],
     ),
-    ("restore-state", write_newer_state, errors.NewerStateError, ["99", "up to 1", "upgrade"]),
+    ("restore-state", write_newer_state, errors.NewerStateError, ["99", "at most 1", "upgrade"]),
     (
         "train",
         lambda p: (edit_params(p, hyperparameters__learing_rate=0.1), tune.run(p, quiet)),
@@ -355,7 +355,7 @@ MISTAKES = [
         "prepare",
         lambda p: give(p, "TensorDataset(images[:0], labels[:0])"),
         errors.DataModuleError,
-        ["train_data() has 0 row(s)", "give more rows"],
+        ["train_data() has 0 row(s)", "return more rows"],
     ),
     (
         "prepare",
@@ -448,7 +448,7 @@ def test_a_model_that_ignores_its_parents_weights_is_refused(project):
     edit_config(project, "if model_state_url is not None", "if False")
     run_until(project, "tune")
     before = snapshot(project)
-    with pytest.raises(errors.ModelMismatchError, match="does not hold those weights"):
+    with pytest.raises(errors.ModelMismatchError, match="does not have those weights"):
         train.run(project, quiet)
     assert snapshot(project) == before
 

@@ -134,7 +134,7 @@ def test_a_manifest_that_is_none_is_told(whole, content, said):
 def test_a_manifest_whose_list_of_files_is_none_is_told(whole, listed):
     manifest = json.loads((whole / "state.json").read_text())
     (whole / "state.json").write_text(json.dumps({**manifest, "files": listed}))
-    with pytest.raises(errors.DamagedStateError, match="its list of files is not one"):
+    with pytest.raises(errors.DamagedStateError, match="its list of files is not valid"):
         state.check(whole)
 
 
@@ -144,7 +144,7 @@ def test_a_state_of_a_newer_version_is_not_read(whole, schema):
     (whole / "state.json").write_text(json.dumps({"schema": schema, "new": manifest["files"]}))
     with pytest.raises(errors.NewerStateError) as raised:
         State.open(whole)
-    assert f"its schema is {schema!r}, this version reads up to 1" in str(raised.value)
+    assert f"its schema is {schema!r}, but this version reads at most 1" in str(raised.value)
     assert "upgrade renate-stages" in str(raised.value)
 
 

@@ -30,7 +30,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             "return Batched(to_unit_range)",
             "return 3",
             errors.UserResultError,
-            "train_transform of renate_config.py returned a int; expected what can be called",
+            "train_transform of renate_config.py returned a int; expected a callable",
         ),
         (
             SCALED,
@@ -39,7 +39,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             r"the transform Batched\(to_unit_range\) of .* returned .*; expected tensors of 144 rows",
         ),
         (LOSS, "return 3", errors.UserResultError, "loss_fn of renate_config.py returned a int"),
-        (LOSS, "return lambda *_: 3", errors.UserResultError, "loss_fn of .* that gives a int"),
+        (LOSS, "return lambda *_: 3", errors.UserResultError, "loss_fn of .* that returns a int"),
         (
             "num_outputs=10",
             "num_outputs=1",
@@ -56,7 +56,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             BEFORE,
             METRICS.format("[1]"),
             errors.UserResultError,
-            "metrics_fn of renate_config.py returned .*; expected a dict of metrics",
+            "metrics_fn of renate_config.py returned .*; expected a dict of torchmetrics metrics",
         ),
         (
             BEFORE,
@@ -68,7 +68,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             BEFORE,
             OPTIMIZER.format("None"),
             errors.UserResultError,
-            "optimizer_fn of renate_config.py returned a function that gives None",
+            "optimizer_fn of renate_config.py returned a function that returns None",
         ),
     ],
 )

@@ -71,7 +71,7 @@ def test_a_value_must_be_of_the_annotated_type(load, annotation, fitting, other)
     for value in other:
         with pytest.raises(errors.UserConfigError) as raised:
             user.call("model_fn", {"value": value}, model_state_url=None)
-        assert f"and params.yaml gives {value!r}" in str(raised.value)
+        assert f"but params.yaml gives {value!r}" in str(raised.value)
         assert "model_fn takes value: " in str(raised.value)
 
 

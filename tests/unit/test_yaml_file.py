@@ -29,7 +29,7 @@ def test_aliases_that_stand_for_billions_of_values_are_refused(text):
 
 def test_marks_of_a_merge_conflict_are_recognised():
     text = "a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> theirs\n"
-    with pytest.raises(errors.ConflictedFileError, match=r"x\.yaml has conflicts of a merge"):
+    with pytest.raises(errors.ConflictedFileError, match=r"x\.yaml has merge conflicts"):
         yaml_file.parse(text, "x.yaml")
     assert yaml_file.parse("a: '<<<<<<< HEAD'\n", "x.yaml") == {"a": "<<<<<<< HEAD"}
 

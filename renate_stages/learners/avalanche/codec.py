@@ -87,7 +87,7 @@ def check_known(plugin: Any) -> None:
     if kept_by(plugin) is None and not _keeps_itself(plugin):
         name = type(plugin).__name__
         raise AvalancheStateError(
-            f"the plugin {name} is not known here, so what it keeps between updates would be lost",
+            f"the plugin {name} has no known state, so its state would be lost between updates",
             f"give {name} `state_dict()` and `load_state_dict(state)`, of tensors, numbers, texts, "
             "and lists and dicts of these",
         )
@@ -260,9 +260,9 @@ class Decoder:
         own = module.state_dict()
         if changed := [n for n, each in weights.items() if _shape(own.get(n)) != each.shape]:
             raise AvalancheStateError(
-                f"the model has changed since the parent's ({', '.join(changed[:4])}), and with it "
-                "what this strategy keeps of the parent's model",
-                "build the model as it was, or take a learner that keeps no model",
+                f"the model differs from the parent's ({', '.join(changed[:4])}), so this strategy "
+                "cannot use its copy of the parent's model",
+                "build the same model as the parent's, or choose a learner that stores no model",
             )
         module.load_state_dict(own | weights)
         module.train(stored["training"])

@@ -84,15 +84,15 @@ class AvalancheLearner(Learner):
                 name,
                 "mask_unused_classes",
                 "Avalanche's strategies call the loss themselves",
-                "leave it out, or mask in loss_fn",
+                "remove this setting, or mask in loss_fn",
             )
         own = [each for each, part in self.composed.parts.items() if part.own_loss]
         if own and not is_cross_entropy(context.loss_fn):
             raise AvalancheRefusedError(
                 name,
                 "a loss_fn other than plain cross-entropy",
-                f"{own[0]} has a loss of its own and would not call it",
-                "leave loss_fn out of renate_config.py, or take another learner",
+                f"{own[0]} has its own loss and would not call loss_fn",
+                "remove loss_fn from renate_config.py, or choose another learner",
             )
         if context.precision not in PRECISIONS:
             raise AvalancheRefusedError(
@@ -140,8 +140,8 @@ class AvalancheLearner(Learner):
         run.say_if_nothing_is_replayed()
         if strategy.model is not run.model:
             raise AvalancheStateError(
-                f"{type(self).__name__} puts another model in the place of the one it was given",
-                "take a strategy that trains the model itself",
+                f"{type(self).__name__} replaces the model that it was given",
+                "choose a strategy that trains the given model",
             )
         if self._position is not None:  # a training that goes on: as it was, whatever was drawn
             run.restore(self._position["stored"], self._position["tensors"])
@@ -249,8 +249,8 @@ class AvalancheLearner(Learner):
         for name, part in self.composed.parts.items():
             if self.keeps_tensors and "tensors" in part.keeps:
                 raise AvalancheStateError(
-                    f"Avalanche's {name} keeps tensors of examples, not examples: none of them can "
-                    "be found there and forgotten",
+                    f"Avalanche's {name} stores tensors of examples without their ids, so no "
+                    "example can be found and forgotten there",
                     "train the next update with a learner that keeps its examples in the memory",
                 )
 

@@ -141,15 +141,17 @@ class ClosedFormLearner(Learner):
         learner, model = type(self).__name__, type(self.module).__name__
         if self.head is None:
             cure = f"name its last layer `head`: {expected}, called with the features"
-            raise UnfitHeadError(learner, model, "has none", cure)
+            raise UnfitHeadError(learner, model, "has no `head`", cure)
         if isinstance(self.head, PerTaskHeads):
             cure = 'build it with heads="shared"'
-            raise UnfitHeadError(learner, model, "has one for each task", cure)
+            raise UnfitHeadError(learner, model, "has one head for each task", cure)
         if not fits:
-            found = f"has one of class {type(self.head).__name__}"
-            raise UnfitHeadError(learner, model, found, f"let it be {expected}")
+            found = f"has a head of class {type(self.head).__name__}"
+            raise UnfitHeadError(learner, model, found, f"make the head {expected}")
         if self.linear.bias is None:
-            raise UnfitHeadError(learner, model, "has one without a bias", "give it one")
+            raise UnfitHeadError(
+                learner, model, "has a head without a bias", "give the head a bias"
+            )
 
     @torch.no_grad()
     def write_head(self) -> None:
@@ -287,9 +289,9 @@ class ClosedFormLearner(Learner):
         labels = class_labels(batch.targets, learner, self.linear.out_features)
         features = head_inputs_of(self.model, batch.inputs, self.context.task_id)
         if features is None:
-            cure = "let it call `head` once, with features of shape (B, F)"
+            cure = "let the model call `head` once, with features of shape (B, F)"
             name = type(self.module).__name__
-            raise UnfitHeadError(learner, name, "does not end in it", cure)
+            raise UnfitHeadError(learner, name, "does not end in its head", cure)
         if not features.isfinite().all():
             raise FeaturesNotFiniteError(learner)
         return features.cpu().double(), labels

@@ -86,14 +86,14 @@ class UpdateContext:
         with user_code.running("what optimizer_fn returned"):
             optimizer = self.optimizer_fn(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
-            found = f"a function that gives {user_code.outline(optimizer)}"
-            raise UserResultError("optimizer_fn", found, "one that gives an optimizer of torch")
+            found = f"a function that returns {user_code.outline(optimizer)}"
+            raise UserResultError("optimizer_fn", found, "one that returns a torch optimizer")
         if self.lr_scheduler_fn is None:
             return optimizer
         scheduler_fn, interval = self.lr_scheduler_fn
         with user_code.running("what lr_scheduler_fn returned"):
             scheduler = scheduler_fn(optimizer)
         if not callable(getattr(scheduler, "step", None)):
-            found = f"a function that gives {user_code.outline(scheduler)}"
-            raise UserResultError("lr_scheduler_fn", found, "one that gives a scheduler of torch")
+            found = f"a function that returns {user_code.outline(scheduler)}"
+            raise UserResultError("lr_scheduler_fn", found, "one that returns a torch scheduler")
         return [optimizer], [{"scheduler": scheduler, "interval": interval}]

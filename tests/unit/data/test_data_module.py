@@ -48,7 +48,7 @@ def test_without_a_share_there_is_no_validation_data(tmp_path):
 
 def test_a_split_that_was_not_set_is_named(tmp_path):
     module = Numbers(tmp_path)
-    with pytest.raises(MissingSplitError, match=r"Numbers\.train_data\(\).*call setup\(\)"):
+    with pytest.raises(MissingSplitError, match=r"(?s)Numbers\.train_data\(\).*call setup\(\)"):
         module.train_data()
     module.setup()
     assert module.test_data() is None

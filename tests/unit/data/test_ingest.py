@@ -117,7 +117,7 @@ GOOD = (torch.zeros(3), 1)
     ("items", "error", "message"),
     [
         ([], EmptyDatasetError, "val data: found 0 items"),
-        ([GOOD, None], NotAPairError, "val data, item 1 is None; expected a pair"),
+        ([GOOD, None], NotAPairError, r"val data, item 1 is None; expected \(inputs, targets\) or"),
         ([torch.zeros(3)], NotAPairError, "item 0 is a Tensor"),
         ([(1, 2, 3)], NotAPairError, "item 0 is a tuple of 3"),
         ([{"x": 1, "y": 2}], NotAPairError, "item 0 is a dict"),
@@ -128,19 +128,19 @@ GOOD = (torch.zeros(3), 1)
             ItemMismatchError,
             r"is \(\(array,\), array\), but item 0 has \(array, array\)",
         ),
-        ([GOOD, ("a word", 1)], UnstorableValueError, "item 1: inputs is a str.*token ids"),
+        ([GOOD, ("a word", 1)], UnstorableValueError, "(?s)item 1: inputs is a str.*token ids"),
         (
             [(Image.new("RGB", (2, 2)), 1)],
             UnstorableValueError,
-            r"PIL\.Image\.Image.*torch\.from_numpy\(np\.array\(image\)\)",
+            r"(?s)PIL\.Image\.Image.*torch\.from_numpy\(np\.array\(image\)\)",
         ),
-        ([({"a": object()}, 1)], UnstorableValueError, r"inputs\.a is a object.*as_tensor"),
-        ([(torch.zeros(3), None)], UnstorableValueError, "targets is a NoneType.*in its place"),
+        ([({"a": object()}, 1)], UnstorableValueError, r"(?s)inputs\.a is a object.*as_tensor"),
+        ([(torch.zeros(3), None)], UnstorableValueError, "(?s)targets is a NoneType.*in its place"),
         ([(np.array(["a"]), 1)], UnstorableValueError, "an array of <U1"),
         (
             [(torch.zeros(3, dtype=torch.bfloat16), 1)],
             UnstorableValueError,
-            r"torch\.bfloat16.*\.float\(\)",
+            r"(?s)torch\.bfloat16.*\.float\(\)",
         ),
     ],
 )

@@ -63,7 +63,7 @@ def test_images_are_kept_encoded_and_decoded_on_reading(tmp_path, kind, mode, ch
     assert (image.dtype, image.tolist()) == (torch.uint8, expected.tolist())
     assert dataset.__getitems__([0, 1])[0].shape == (2, channels, 3, 4)
     assert store.nbytes == sum(map(len, files)) + 3 * 8
-    with pytest.raises(errors.UnequalExamplesError, match=r"\(., 3, 5\).*resize or crop"):
+    with pytest.raises(errors.UnequalExamplesError, match=r"(?s)\(., 3, 5\).*resize or crop"):
         dataset.__getitems__([0, 2])
     cropped = StoredDataset(store, transform=lambda image: image[:, :2, :2])
     assert cropped.__getitems__([0, 2])[0].shape == (2, channels, 2, 2)
@@ -131,15 +131,15 @@ GOOD = (torch.zeros(2), 0, {"source": "eu"})
     ("items", "error", "message"),
     [
         ([GOOD, (torch.zeros(2), 0)], errors.ItemMismatchError, "metadata source is missing"),
-        ([GOOD[:2], GOOD], errors.ItemMismatchError, "metadata source is there"),
+        ([GOOD[:2], GOOD], errors.ItemMismatchError, "metadata source is present"),
         ([(*GOOD[:2], {"source": "e" * 33})], errors.InvalidMetadataError, "at most 32 bytes"),
         (
             [(*GOOD[:2], {"source": None})],
             errors.InvalidMetadataError,
-            "is None; expected a number",
+            "is None; expected a 64-bit number",
         ),
         ([(*GOOD[:2], {"update": 3})], errors.InvalidMetadataError, "the pipeline fills this one"),
-        ([(*GOOD[:2], {"id": 0.5})], errors.InvalidMetadataError, "a text or a whole number"),
+        ([(*GOOD[:2], {"id": 0.5})], errors.InvalidMetadataError, "a string or an integer"),
         ([(*GOOD[:2], {"../x": 1})], errors.ExampleStructureError, "name files"),
         ([(*GOOD[:2], {"n": 1}), (*GOOD[:2], {"n": 1.5})], errors.ItemMismatchError, "float64"),
         ([(b"no image", 1)], errors.UnstorableValueError, "bytes of a JPEG or PNG"),

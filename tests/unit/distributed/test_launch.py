@@ -56,7 +56,7 @@ def test_an_update_that_trains_nothing_needs_one_process():
 
 
 def test_several_nodes_are_started_from_outside():
-    with pytest.raises(errors.ProcessCountError, match=r"are 4 processes.*found 1") as raised:
+    with pytest.raises(errors.ProcessCountError, match=r"need 4 processes.*found 1") as raised:
         launch.is_to_launch(params(devices=2, num_nodes=2))
     assert "torchrun --nnodes 2 --rdzv-backend c10d" in str(raised.value)
     assert "--nproc-per-node 2" in str(raised.value)
@@ -64,7 +64,7 @@ def test_several_nodes_are_started_from_outside():
 
 def test_a_launched_process_starts_no_others(second):
     assert not launch.is_to_launch(params(devices=2))
-    with pytest.raises(errors.ProcessCountError, match="are 3 processes, one a device; found 2"):
+    with pytest.raises(errors.ProcessCountError, match="need 3 processes, one per device; found 2"):
         launch.is_to_launch(params(devices=3))
 
 
@@ -111,7 +111,7 @@ def test_the_project_is_held_by_one(project, second, monkeypatch):
 
 def test_one_process_alone_does_not_train_for_two(make_state, tmp_path):
     new = write_examples(tmp_path / "new", 8)
-    with pytest.raises(errors.ProcessCountError, match="are 2 processes, one a device; found 1"):
+    with pytest.raises(errors.ProcessCountError, match="need 2 processes, one per device; found 1"):
         updater(devices=2).update(make_state(), new, {})
 
 

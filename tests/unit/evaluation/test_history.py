@@ -180,7 +180,7 @@ def test_with_update_checks_what_it_is_given() -> None:
 def test_malformed_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "evaluations.csv"
     path.write_text(text)
-    with pytest.raises(MalformedFileError, match=r"evaluations\.csv is not readable") as refusal:
+    with pytest.raises(MalformedFileError, match=r"evaluations\.csv cannot be read") as refusal:
         EvaluationHistory.read(path)
     assert said in str(refusal.value)
 

@@ -456,14 +456,14 @@ def test_clipping_and_mixed_precision_are_no_hindrance(tmp_path, make_state):
 def test_a_head_for_each_task_is_refused(kind):
     model = MLP(num_inputs=5, num_outputs=CLASSES, heads="per_task")
     model.add_task_params("default_task")
-    with pytest.raises(errors.UnfitHeadError, match=r'one for each task.*\n.*heads="shared"'):
+    with pytest.raises(errors.UnfitHeadError, match=r'one head for each task.*\n.*heads="shared"'):
         kind(context(model=model))
 
 
 @every_kind
 def test_a_model_without_a_fitting_head_is_refused(kind):
     for model in (nn.Linear(5, 3), nn.Sequential(nn.Linear(5, 3))):
-        with pytest.raises(errors.UnfitHeadError, match="has none"):
+        with pytest.raises(errors.UnfitHeadError, match="has no `head`"):
             kind(context(model=RenateWrapper(model)))
     odd = Normalised()
     odd.head = nn.Sequential(nn.Linear(6, CLASSES))  # type: ignore[assignment]
@@ -479,7 +479,7 @@ def test_what_each_learner_asks_of_a_users_own_model(tmp_path):
         NearestClassMean(context(model=Normalised(bias=False)))
     own = Normalised()
     own.head = RandomFeatureHead(6, 15, CLASSES)  # type: ignore[assignment]
-    with pytest.raises(errors.UnfitHeadError, match=r"let it be a torch\.nn\.Linear"):
+    with pytest.raises(errors.UnfitHeadError, match=r"make the head a torch\.nn\.Linear"):
         NearestClassMean(context(model=own))
     learner = RanPAC(context(model=own))
     trained(learner, written(tmp_path / "new", *examples()), nothing(tmp_path))

@@ -76,7 +76,7 @@ def test_a_damaged_file_is_named_though_it_is_damaged_in_the_cache_too(project, 
 
     lineage.repair(project)
     said = capsys.readouterr().out
-    assert "parent-state/: put back, as parent.dvc names it; 1 damaged object(s)" in said
+    assert "parent-state/: restored, as parent.dvc records it; 1 damaged object(s)" in said
     assert (project.parent / "state.json").read_text() == f"2 {GOOD}"
     check_inputs(project, "train")
     assert (project.root / "same").read_bytes() == b"2 8", "nothing was written through a link"
@@ -105,7 +105,9 @@ def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(pro
     lineage.git(project, "checkout", "-q", "main")  # and no `dvc checkout`
     lineage.dvc(project, "commit", "--force", "parent.dvc")  # as `dvc repro` does first of all
     assert project.parent_pointer.read_text() != committed
-    with pytest.raises(errors.ChangedFolderError, match=r"parent-state/ is not what parent\.dvc"):
+    with pytest.raises(
+        errors.ChangedFolderError, match=r"parent-state/ differs from what parent\.dvc"
+    ):
         check_inputs(project, "train")
     assert project.parent_pointer.read_text() == committed
     assert "parent.dvc was changed, and is as committed again" in capsys.readouterr().err
@@ -131,7 +133,7 @@ def test_code_of_a_champion_that_the_remote_changed_is_not_run(project, remote, 
 
     with pytest.raises(errors.ChangedFolderError, match=r"renate_config\.py: its content differs"):
         check_inputs(project, "export")
-    with pytest.raises(errors.StillDamagedError, match=r"champion/ cannot be put back"):
+    with pytest.raises(errors.StillDamagedError, match=r"champion/ cannot be restored"):
         lineage.repair(project)
     assert not cached(project, code).exists(), "the damage does not stay in the cache"
 
@@ -141,9 +143,13 @@ def test_what_the_lock_file_does_not_name_is_refused(project, folder):
     place = project.root / folder
     overwrite(next(path for path in sorted(place.iterdir())), b"something else")
     if folder == "state":
-        with pytest.raises(errors.ChangedFolderError, match=r"state/ is not what dvc\.lock names"):
+        with pytest.raises(
+            errors.ChangedFolderError, match=r"state/ differs from what dvc\.lock records"
+        ):
             check_inputs(project, "export")
-    with pytest.raises(errors.ChangedFolderError, match=rf"{folder}/ is not what dvc\.lock names"):
+    with pytest.raises(
+        errors.ChangedFolderError, match=rf"{folder}/ differs from what dvc\.lock records"
+    ):
         check(project, place, deep=True)
 
 

@@ -153,7 +153,7 @@ def test_in_a_rebase_the_sides_are_not_two_clones(project):
     lineage.git(project, "commit", "-qam", "Theirs")
     lineage.git(project, "rebase", "-q", "main", check=False)
     with pytest.raises(
-        errors.MergeError, match=r"(?s)not by a merge but by a rebase.*git rebase --abort"
+        errors.MergeError, match=r"(?s)because of a rebase, not of a merge.*git rebase --abort"
     ):
         take_side(project, "ours")
     with pytest.raises(errors.MergeError, match="rebase"):
@@ -163,5 +163,5 @@ def test_in_a_rebase_the_sides_are_not_two_clones(project):
 def test_a_file_with_marks_of_a_conflict_is_named(project):
     text = project.params.read_text()
     project.params.write_text(f"<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> theirs\n{text}")
-    with pytest.raises(errors.ConflictedFileError, match="has conflicts of a merge"):
+    with pytest.raises(errors.ConflictedFileError, match="has merge conflicts"):
         Params.load(project.params)

@@ -171,7 +171,7 @@ def test_the_gate_answers_from_the_verdict_that_export_wrote_alone(project, monk
     gate()
     content = json.loads(project.verdict.read_text())
     project.verdict.write_text(json.dumps({**content, "champion_update": 1}))
-    with pytest.raises(errors.ForeignVerdictError, match="`dvc repro` writes both"):
+    with pytest.raises(errors.ForeignVerdictError, match="`dvc repro`, which writes both"):
         gate()
 
 
@@ -184,7 +184,7 @@ def test_a_champion_that_is_nowhere_changes_nothing(project):
     promote.promote(project)
     shutil.rmtree(project.root / ".dvc" / "cache")
     before = standing(project)
-    with pytest.raises(errors.MissingObjectsError, match=r"Files of champion/ that champion\.dvc"):
+    with pytest.raises(errors.MissingObjectsError, match=r"files of champion/ that champion\.dvc"):
         promote.promote(project, 1)
     assert standing(project) == before
     with pytest.raises(errors.MissingObjectsError):
@@ -217,7 +217,7 @@ def test_next_promotes_what_passed_where_it_is_asked_to(project, quality):
     assert lineage.open_next(project) == 4
     pointer = lineage.at_tag(project, 3, "champion.dvc")
     if quality == GOOD:
-        assert said == "update 3 is champion; before: none" and "update: 3" in pointer
+        assert said == "update 3 is the champion; before: none" and "update: 3" in pointer
     else:
         assert said is not None and "refused: average_accuracy min" in said
         assert "update: 3" not in pointer
@@ -340,7 +340,7 @@ def test_a_pointer_that_is_no_pointer_is_told(project):
     promote.promote(project, 1)
     project.champion_pointer.write_text("outs: []\n")
     (problem,) = champion_problems(project)
-    assert problem.startswith("the working tree: champion.dvc is not readable as a pointer")
+    assert problem.startswith("the working tree: champion.dvc cannot be read as a DVC file")
 
 
 def test_the_champions_files_are_looked_for_here_and_in_the_remote(project, tmp_path):

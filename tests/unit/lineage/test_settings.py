@@ -46,7 +46,7 @@ def test_the_nearer_setting_of_the_cache_goes_first(project, places, tmp_path):
 
 def test_settings_that_cannot_be_read_are_named(project, places):
     places["project"].write_text("[cache\n")
-    with pytest.raises(errors.MalformedFileError, match=r"\.dvc/config is not readable"):
+    with pytest.raises(errors.MalformedFileError, match=r"\.dvc/config cannot be read"):
         cache_folder(project)
 
 

@@ -103,7 +103,10 @@ def test_what_a_hook_says_is_shown(project, capfd):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_identity, r"Git cannot make a commit here.*To fix this: `git config user\.name"),
+        (
+            without_identity,
+            r"Git cannot make a commit here.*To fix this: run `git config user\.name",
+        ),
         (signing_that_fails, r"failed to sign.*To fix this: make signing work"),
     ],
 )
@@ -183,7 +186,7 @@ def test_a_file_that_is_no_intent_is_named(project):
     for content in ("", "[]", '{"command": "x"}', '{"command": "x", "head": 1, "place": ""}'):
         project.intent.write_text(content)
         with pytest.raises(
-            errors.MalformedFileError, match=r"intent\.json is not readable as an in"
+            errors.MalformedFileError, match=r"intent\.json cannot be read as the record"
         ):
             lineage.recover(project)
 

@@ -192,5 +192,5 @@ def test_wrong_live_rows_are_damage(tmp_path):
     evolve(tmp_path / "next", parent, np.arange(1, 8), None, NONE, 2)
     live = np.load(tmp_path / "next" / "live.npy")
     np.save(tmp_path / "next" / "live.npy", live[::-1])
-    with pytest.raises(DamagedStoreError, match="other live rows"):
+    with pytest.raises(DamagedStoreError, match="number of live rows differs"):
         ExampleStore.open(tmp_path / "next")

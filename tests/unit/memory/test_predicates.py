@@ -140,7 +140,7 @@ def test_a_warning_of_python_about_the_users_text_is_not_shown():
         ("age == 'old'", "age holds numbers, compared with the text 'old'"),
         ("source < 3", "source holds texts, compared with the number 3"),
         ("source in ('eu', 0x" + "f" * 5000 + ")", "compared with the number of many digits"),
-        ("age == 1 and id == 3", "by --ids"),
+        ("age == 1 and id == 3", "with --ids"),
         ("logits == 3", r"logits is an array of shape \(2,\)"),
         ("phase == 3", "phase has values of complex128"),
     ],

@@ -91,7 +91,7 @@ def test_offsets_that_do_not_divide_the_values_are_damage(tmp_path, offsets):
     with StoreWriter(tmp_path / "s", 1) as writer:
         writer.append((Ragged.of([np.ones(1), np.ones(1), np.ones(1)]), np.zeros(3)))
     np.save(tmp_path / "s" / "00001-00.inputs.offsets.npy", np.array(offsets))
-    with pytest.raises(DamagedStoreError, match="does not divide"):
+    with pytest.raises(DamagedStoreError, match="offsets do not fit"):
         ExampleStore.open(tmp_path / "s").gather(np.array([1]))
 
 

@@ -131,7 +131,10 @@ def test_a_model_fn_that_ignores_the_stored_weights_is_refused(tmp_path):
 
 def test_another_architecture_is_refused_with_the_parameters_that_differ(tmp_path):
     write_model(tmp_path, RenateWrapper(plain(3)))
-    with pytest.raises(errors.ModelMismatchError, match=r"differ in name or shape: 0\.bias, 0\.we"):
+    with pytest.raises(
+        errors.ModelMismatchError,
+        match=r"differ from the parent's in name or shape: 0\.bias, 0\.we",
+    ):
         build_model(user(library_loads_fn), {"width": 6}, tmp_path, "t")
 
     def other() -> nn.Module:

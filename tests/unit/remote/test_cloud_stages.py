@@ -319,7 +319,7 @@ def test_a_failure_that_no_job_writes_is_not_repeated(ready, place, told, said):
     before = snapshot(ready)
     with pytest.raises(RemoteJobFailedError, match="AlgorithmError: exit code: 1") as caught:
         train(ready, place)
-    assert "it is not what a job writes" in str(caught.value) and said in str(caught.value)
+    assert "a job does not write such a file" in str(caught.value) and said in str(caught.value)
     assert caught.value.exit_code == 1
     assert snapshot(ready) == before
 
@@ -407,7 +407,7 @@ def test_a_folder_is_not_replaced_by_a_file(ready, place):
     (ready.state / "state.json").write_text("{}")
     place.made = {**{n: c for n, c in MADE.items() if not n.startswith("state/")}, "state": b"x"}
     before = snapshot(ready)
-    with pytest.raises(DamagedOutputError, match="'state' is a file"):
+    with pytest.raises(DamagedOutputError, match="it lists 'state' as a file"):
         train(ready, place)
     assert snapshot(ready) == before
 

@@ -56,7 +56,7 @@ def test_a_service_that_is_silent_for_too_long_is_given_up_and_the_job_left(
 ):
     monkeypatch.setenv("RENATE_STAGES_PATIENCE_SECONDS", "0")
     place.states = [RUNNING, ConnectionError("reset")]
-    with pytest.raises(UnreachableServiceError, match="goes on without us"):
+    with pytest.raises(UnreachableServiceError, match="keeps running"):
         follow(place, "job", said.append)
     assert place.stopped == []
 
@@ -126,5 +126,5 @@ def test_where_we_are_refused_the_job_goes_on_and_we_say_so(place, said):
     place.states = [RUNNING, REFUSED]
     with pytest.raises(RemoteServiceError):
         follow(place, "job", said.append)
-    assert "the job job goes on" in said[-1]
+    assert "the job job keeps running" in said[-1]
     assert place.stopped == []

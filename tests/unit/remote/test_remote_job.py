@@ -79,7 +79,9 @@ def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
         os.utime(path, (1e9, 1e9))
     read: list[str] = []
     whole = files.sha256
-    monkeypatch.setattr("renate_stages.files.whole.sha256", lambda path: read.append(path.name) or whole(path))
+    monkeypatch.setattr(
+        "renate_stages.files.whole.sha256", lambda path: read.append(path.name) or whole(path)
+    )
     key(ready)
     assert "index.json" in read
     read.clear()
@@ -94,7 +96,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
 def test_a_stage_that_writes_outside_the_project_is_refused(ready):
     text = ready.pipeline.read_text().replace("- state\n", "- ../state\n")
     files.write_text(ready.pipeline, text)
-    with pytest.raises(StageDefinitionError, match="no plain path"):
+    with pytest.raises(StageDefinitionError, match="not a plain path"):
         key(ready)
 
 

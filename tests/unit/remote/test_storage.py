@@ -183,7 +183,7 @@ class TestAFailure:
         [
             (PermissionError("no"), "aws sts get-caller-identity"),
             (caused(PermissionError("no"), AnswerError("AccessDenied", 403)), "get-caller-ident"),
-            (caused(FileNotFoundError("x"), AnswerError("NoSuchBucket", 404)), "make the bucket"),
+            (caused(FileNotFoundError("x"), AnswerError("NoSuchBucket", 404)), "create the bucket"),
             (type("NoCredentialsError", (Exception,), {})("none"), "AWS_ACCESS_KEY_ID"),
             (AnswerError("InvalidRequest", 400), "InvalidRequest"),
             (NotImplementedError("read-only"), "read-only"),
@@ -267,7 +267,9 @@ class TestOtherBytes:
         monkeypatch.setattr(
             MemoryFileSystem, "put_file", lambda self, _, path, **__: self.pipe_file(path, b"xyz")
         )
-        with pytest.raises(errors.DamagedTransferError, match=r"memory://b/a .*other bytes"):
+        with pytest.raises(
+            errors.DamagedTransferError, match=r"memory://b/a .*received bytes differ"
+        ):
             Storage.at("memory://b").put({"a": paths["a"]})
 
     @pytest.mark.parametrize(

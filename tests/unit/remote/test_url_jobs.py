@@ -111,7 +111,7 @@ def test_a_state_that_cannot_be_sent_stays_here_whole_and_can_be_sent_later(
 
     with monkeypatch.context() as broken:
         broken.setattr(MemoryFileSystem, failing, refuse)
-        with pytest.raises(errors.StateNotSentError, match="lies whole in") as found:
+        with pytest.raises(errors.StateNotSentError, match="is complete in") as found:
             run_training_job(
                 VALUES,
                 data_path="memory://bucket/week-1",

@@ -177,7 +177,9 @@ class TestSending:
         send_state(first, there)
         calls = record(monkeypatch, "put_file", "pipe_file")
         assert send_state(first, there) == Traffic()
-        with pytest.raises(errors.StateExistsError, match="memory://bucket/states/1 is there"):
+        with pytest.raises(
+            errors.StateExistsError, match="memory://bucket/states/1 already exists"
+        ):
             send_state(second, there)
         assert calls == [] and there.read(MANIFEST) == (first / MANIFEST).read_bytes()
 
@@ -309,7 +311,7 @@ class TestBringing:
         send_state(first, there)
         evil = there.read(MANIFEST).replace(b'"evaluations.csv"', b'"../../../evil.csv"')
         there.write(MANIFEST, evil)
-        with pytest.raises(errors.DamagedStateError, match="no file of it"):
+        with pytest.raises(errors.DamagedStateError, match="not a file of the state"):
             kept.bring(there, there.read(MANIFEST))
         assert not list(tmp_path.rglob("evil.csv"))
 
@@ -321,7 +323,7 @@ class TestCopying:
         done = run(app, ["copy-state", str(first), there])
         assert done.exit_code == 0 and f"state copied to {there}" in done.output
         again = run(app, ["copy-state", f"file://{first}", there])
-        assert f"this state is whole in {there} already" in again.output
+        assert f"this state is already complete in {there}" in again.output
         done = run(app, ["copy-state", there, str(back)])
         assert done.exit_code == 0
         assert bytes_of(back) == bytes_of(first)
@@ -334,7 +336,7 @@ class TestCopying:
             copy_state(there.url, tmp_path / "back")
         with pytest.raises(errors.StateExistsError):
             copy_state(there.url, first)
-        with pytest.raises(errors.InvalidUrlError, match="must lie here"):
+        with pytest.raises(errors.InvalidUrlError, match="must be a local folder"):
             copy_state(there.url, "memory://bucket/2")
         (first / "model.json").write_bytes(b"{}")
         with pytest.raises(errors.DamagedStateError, match=r"model.json: not part"):

@@ -95,7 +95,9 @@ def test_one_job_at_a_time_searches_in_a_working_directory(tmp_path, arguments):
 def test_a_users_folder_of_the_same_name_is_not_taken_for_a_search(tmp_path, arguments):
     (tmp_path / "work" / "search").mkdir(parents=True)
     (tmp_path / "work" / "search" / "notes.txt").touch()
-    with pytest.raises(errors.ForeignFolderError, match="search holds files that are not ours"):
+    with pytest.raises(
+        errors.ForeignFolderError, match="search contains files that this job did not write"
+    ):
         run_training_job(SPACE, **arguments)
     assert (tmp_path / "work" / "search" / "notes.txt").is_file()
 

@@ -222,7 +222,7 @@ def test_a_scheduler_of_syne_tune_by_its_dotted_name():
         ("asha", {"grace_period": 10}, "asha refuses {'grace_period': 10}: grace_period must be"),
         ("no_such_module.Scheduler", {}, "there is no class no_such_module.Scheduler: No module"),
         ("syne_tune.Nothing", {}, "there is no class syne_tune.Nothing"),
-        ("pathlib.Path", {}, "pathlib.Path is no subclass of Syne Tune's TrialScheduler"),
+        ("pathlib.Path", {}, "pathlib.Path is not a subclass of Syne Tune's TrialScheduler"),
         ("syne_tune.optimizer.baselines.REA", {"x": 1}, "refuses {'x': 1}: "),
     ],
 )
