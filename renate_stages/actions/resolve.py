@@ -27,6 +27,8 @@ def recover(project: Project, say: Callable[[str], None] = print) -> Recovered |
         RenateStagesError: If that cannot be done yet; what is left stays as it is.
     """
     intent = lineage.read_intent(project)
+    if intent is not None:
+        lineage.drop_index(project)  # the killed command may have left it broken
     if not isinstance(intent, Repeatable):
         return lineage.recover(project)
     if intent.command == init.COMMAND:

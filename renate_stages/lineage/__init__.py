@@ -15,7 +15,8 @@ from renate_stages.lineage.champion import (
     since,
     verdict_hash,
 )
-from renate_stages.lineage.commands import dvc, fetch, git, has_remote, track
+from renate_stages.lineage.checkout import drop_index, fetch
+from renate_stages.lineage.commands import dvc, git, has_remote, track
 from renate_stages.lineage.conflict import check_conflict, take_side
 from renate_stages.lineage.definition import StageDefinition
 from renate_stages.lineage.git_locks import clear_git_locks
@@ -56,6 +57,7 @@ __all__ = [
     "clear_git_locks",
     "committed_at",
     "crown",
+    "drop_index",
     "dvc",
     "export_entry",
     "fetch",

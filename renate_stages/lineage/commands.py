@@ -96,24 +96,6 @@ def run(command: list[str], folder: Path, check: bool, say: bool = False) -> str
     return "" if done.returncode else done.stdout.rstrip()
 
 
-def fetch(project: Project, target: str, *, force: bool = False) -> None:
-    """Put what a `.dvc` file names in place, from the cache or else from the remote.
-
-    Args:
-        project: Where it is.
-        target: The `.dvc` file, or an output of the pipeline.
-        force: Whether a changed file in its place is replaced.
-
-    Raises:
-        CommandError: If neither has it, or a changed file is in its place.
-    """
-    options = ["--force"] if force else []
-    try:
-        dvc(project, "checkout", *options, target)
-    except CommandError:
-        dvc(project, "pull", *options, target)
-
-
 def track(project: Project, path: Path, pointer: Path | None = None) -> None:
     """Put a folder under DVC: into the cache, its hash into a `.dvc` file. Safe to repeat.
 

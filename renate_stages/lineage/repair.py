@@ -8,7 +8,7 @@ from contextlib import suppress
 from renate_stages import files
 from renate_stages.errors import CommandError, StillDamagedError
 from renate_stages.lineage.anchor import anchored, changed_pointers
-from renate_stages.lineage.commands import fetch
+from renate_stages.lineage.checkout import fetch
 from renate_stages.lineage.content import Md5s, cached, listing
 from renate_stages.lineage.records import is_fresh
 from renate_stages.project import Project

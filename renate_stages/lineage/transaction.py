@@ -26,7 +26,8 @@ from renate_stages.errors import (
     MissingObjectsError,
 )
 from renate_stages.files import yaml_file
-from renate_stages.lineage.commands import dvc, fetch, git, run
+from renate_stages.lineage.checkout import drop_index, fetch
+from renate_stages.lineage.commands import dvc, git, run
 from renate_stages.lineage.content import is_cached
 from renate_stages.lineage.git_locks import clear_git_locks
 from renate_stages.lineage.records import read_pointer
@@ -150,7 +151,11 @@ class Change:
             MissingObjectsError: If neither cache nor remote has all of it.
         """
         named = read_pointer(yaml_file.text(self.project.root / pointer), pointer)
+        if is_cached(self.project, named["md5"]):
+            return
+        dvc(self.project, "fetch", pointer)
         if not is_cached(self.project, named["md5"]):
+            drop_index(self.project)  # a killed DVC may have left it broken
             dvc(self.project, "fetch", pointer)
         if not is_cached(self.project, named["md5"]):
             raise MissingObjectsError(named["path"], pointer)

@@ -1,0 +1,59 @@
+"""Folders are put in place although a killed DVC has left its index of files incomplete."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from renate_stages import errors, lineage
+from renate_stages.actions import resolve
+from renate_stages.lineage.transaction import Intent
+from renate_stages.project import Project
+
+
+def break_index(project: Project, folder: str) -> None:
+    """Leave the index as a killed DVC does: the folder is in it, and its files are not."""
+    from dvc.repo import Repo
+
+    with Repo(str(project.root)) as repo:
+        assert repo.index.data  # it is made when it is needed
+        for key in [key for key, _ in repo.data_index.iteritems()]:
+            if folder in key[:-1]:
+                repo.data_index.delete_node(key)
+        repo.data_index.commit()
+
+
+@pytest.fixture
+def broken(project) -> Project:
+    lineage.dvc(project, "checkout", "--force", "parent.dvc")
+    break_index(project, "parent-state")
+    lineage.dvc(project, "checkout", "--force", "parent.dvc")
+    assert not list(project.parent.glob("*")), "DVC has removed the files and said nothing"
+    return project
+
+
+def test_a_folder_is_restored(broken):
+    lineage.fetch(broken, "parent.dvc", force=True)
+    assert lineage.check(broken, broken.parent, deep=True)
+
+
+def test_it_is_said_which_files_dvc_does_not_restore(broken, monkeypatch):
+    monkeypatch.setattr("renate_stages.lineage.checkout.drop_index", lambda project: None)
+    with pytest.raises(errors.CommandError, match=r"it restored all but .*state\.json"):
+        lineage.fetch(broken, "parent.dvc", force=True)
+
+
+def test_verify_repair_restores_it(broken, capsys):
+    lineage.repair(broken)
+    assert "parent-state/: restored" in capsys.readouterr().out
+    assert lineage.check(broken, broken.parent, deep=True)
+
+
+def test_what_resolves_a_killed_command_forgets_the_index(broken):
+    head = lineage.git(broken, "rev-parse", "HEAD")
+    Intent(command="renate-stages promote", head=head, place="main").write(broken)
+    assert resolve.recover(broken) is not None
+    shutil.rmtree(broken.parent, ignore_errors=True)
+    lineage.dvc(broken, "checkout", "parent.dvc")
+    assert lineage.check(broken, broken.parent, deep=True)
