@@ -172,13 +172,13 @@ class InvalidMemorySizeError(RenateStagesError):
 
 
 class LabelsNeededError(RenateStagesError):
-    """A policy that balances classes needs integer labels, but the examples have none."""
+    """A setting that balances classes needs integer labels, but the examples have none."""
 
-    def __init__(self, policy: str) -> None:
+    def __init__(self, setting: str) -> None:
         super().__init__(
-            f"memory policy '{policy}' balances classes, but the targets are not one integer "
-            "for each example.\nTo fix this: let the data module return integer labels, or choose "
-            "policy 'reservoir', which needs no labels."
+            f"{setting} balances classes, but the targets are not one integer for each example.\n"
+            "To fix this: let the data module return integer labels, or choose a value that needs "
+            "none: `memory_policy: reservoir`, `sampling: uniform`."
         )
 
 

@@ -82,8 +82,7 @@ class ModelMismatchError(RenateStagesError):
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(
-            f"The model of renate_config.py does not fit the parent's: {problem}.\n"
-            f"To fix this: {cure}."
+            f"The model of renate_config.py cannot be used: {problem}.\nTo fix this: {cure}."
         )
 
 

@@ -209,5 +209,5 @@ def labels_of(policy: str, labels: np.ndarray | None, rows: int) -> np.ndarray:
     if not rows:
         return np.empty(0, dtype=np.int64)
     if labels is None or labels.shape != (rows,) or labels.dtype.kind not in "iu":
-        raise LabelsNeededError(policy)
+        raise LabelsNeededError(f"memory_policy: {policy}")
     return labels.astype(np.int64)
