@@ -215,7 +215,7 @@ def test_loss_of_another_shape_is_refused() -> None:
     ("metrics", "said"),
     [
         ({"confusion": lambda: ConfusionMatrix("multiclass", num_classes=3)}, r"shape \(3, 3\)"),
-        ({"loss": MeanSquaredError}, "'loss'.*taken"),
+        ({"loss": MeanSquaredError}, "'loss'.*reserved"),
     ],
 )
 def test_metric_that_cannot_be_reported_is_refused_by_name(metrics: dict, said: str) -> None:
