@@ -81,7 +81,9 @@ def test_slices_are_values_of_metadata_and_unknown_where_there_are_none(tmp_path
 def test_a_field_that_divides_nothing_is_refused(tmp_path: Path) -> None:
     metadata = {"source": np.array([b"eu", b"us", b"us"]), "place": np.zeros((3, 2))}
     holdouts = {1: store_of(tmp_path / "1", metadata)}
-    with pytest.raises(SliceError, match=r"no example has this field \(known fields: place, source\)"):
+    with pytest.raises(
+        SliceError, match=r"no example has this field \(known fields: place, source\)"
+    ):
         slices_of(["region"], holdouts)
     with pytest.raises(SliceError, match=r"shape \(2,\)"):
         slices_of(["place"], holdouts)
