@@ -61,7 +61,7 @@ def blamed(error: Exception) -> UserCodeError | None:
 
 
 def place(error: BaseException) -> str:
-    """Return the last line of a user's code in an error's traceback; empty if there is none."""
+    """Return the last line of a user's code in an error's traceback, or an empty text."""
     trace, found = error.__traceback__, ""
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)

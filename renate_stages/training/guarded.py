@@ -24,7 +24,7 @@ TRACEBACK = "traceback.txt"  # of the last error in a user's code, in .renate/
 
 
 def guarded(work: Callable[[], object]) -> None:
-    """Do something; what goes wrong is said, by one where several processes share the work."""
+    """Call a function; report its error once, also if several processes share the work."""
     try:
         work()
     except Exception as error:

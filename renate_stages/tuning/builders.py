@@ -58,7 +58,7 @@ class Request:
 
     @property
     def first(self) -> list[dict[str, Any]]:
-        """The points to try first: the best of earlier updates, the middle where there are none."""
+        """The points to try first: the best of earlier updates, or else the middle of the space."""
         most = min(max(len(self.past.updates), FIRST_POINTS[0]), FIRST_POINTS[1])
         return self.past.best(most) or [self.space.encode(self.space.middle())]
 
