@@ -14,7 +14,7 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.components import AveragedTeacher
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.loss_component import LossComponent, Passed
+from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 from renate_stages.learners.er import ExperienceReplay
 from renate_stages.models import RenateModule
 
@@ -47,7 +47,7 @@ class TeacherConsistency(LossComponent):
         self.stable.after_step(learner)
         self.plastic.after_step(learner)
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None
         batch, (learner,) = memory.batch, self._learner
         stable = self.stable(learner, batch.inputs).float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from renate_stages.data import concatenate
-from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.replay import ReplayLearner, own
 
 
@@ -18,7 +18,7 @@ class ExperienceReplay(ReplayLearner):
     With an empty memory a step is one of fine-tuning.
     """
 
-    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
         if not draws:
             return super().total(new, draws)
         (drawn,) = draws

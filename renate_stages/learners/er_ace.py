@@ -10,7 +10,7 @@ from torch import Tensor
 from renate_stages.data.ranks import gathered
 from renate_stages.learners.base.components import ReplayLoss
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.learners.base.replay import ReplayLearner
 
@@ -45,7 +45,7 @@ class ERACE(ReplayLearner):
         )
         self.components.append(ReplayLoss(self))
 
-    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
         if draws and self.context.old_classes:
             met = gathered(new.batch.targets, len(new.batch.all_rows)).unique()
             new = new._replace(outputs=mask_classes(new.outputs, met))

@@ -13,7 +13,7 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range, one_of, positive
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.fisher import KINDS, diagonal_fisher
-from renate_stages.learners.base.loss_component import LossComponent, Passed
+from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 
 
 class QuadraticPenalty(LossComponent):
@@ -67,7 +67,7 @@ class QuadraticPenalty(LossComponent):
             self._say(f"new or of another shape, so not held: {', '.join(unknown)}")
         return len(unknown) < len(self._of)
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         terms = [
             (self.get_buffer(_key("fisher", name)) * (parameter - self._anchor(name)) ** 2).sum()
             for name, parameter in self._of

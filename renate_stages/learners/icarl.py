@@ -12,7 +12,7 @@ from torch import Tensor
 from renate_stages.data import Batch, StoredDataset, concatenate
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.labels import check_labels
-from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.replay import ReplayLearner, own
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
@@ -63,7 +63,7 @@ class ICaRL(ReplayLearner):
         if self.context.has_parent and self._distilled:
             self.teacher = FrozenCopy(self.model)
 
-    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
         passed = own(new, *draws)
         outputs = concatenate([each.outputs for each in passed]).float()
         labels = concatenate([each.batch.targets for each in passed]).long()

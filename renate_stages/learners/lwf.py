@@ -15,7 +15,7 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.components import squared_distance
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.loss_component import LossComponent, Passed
+from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 from renate_stages.models import RenateModule
 
 
@@ -70,7 +70,7 @@ class OutputDistillation(LossComponent):
         if context.has_parent:
             self.teacher = FrozenCopy(learner.model)
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         if self.teacher is None:
             return new.outputs.new_zeros((), dtype=torch.float32)
         taught = self.teacher(new.batch.inputs, self.task_id)

@@ -11,7 +11,7 @@ from torch import Tensor
 from renate_stages.data import StoredDataset
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.replay import ReplayLearner
 
 
@@ -46,7 +46,7 @@ class OfflineER(ReplayLearner):
         share = len(new) / (len(new) + before)
         self.share = share if self.loss_weight_new_data is None else self.loss_weight_new_data
 
-    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
         if not draws:
             return super().total(new, draws)
         loss = self.share * self.supervised(new) + (1 - self.share) * self.supervised(draws[0])

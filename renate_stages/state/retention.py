@@ -53,7 +53,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Retention:
     """The rules of one update.
 
     Args:

@@ -24,7 +24,7 @@ from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
-from renate_stages.state.retention import Keeping, Kept
+from renate_stages.state.retention import Kept, Retention
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import Resume
 from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
@@ -92,7 +92,7 @@ class MeasuredUpdate:
         updater = ModelUpdater(user, params, hyperparameters)
         if params.update.kind != "forget":
             check_processes(params.trainer, ranks().count)
-        kept = Keeping(forget, params.retention, updater.generators).apply(parent, data, scratch)
+        kept = Retention(forget, params.retention, updater.generators).apply(parent, data, scratch)
         holdouts = kept.splits("holdouts")
         task_ids = {**parent.provenance.task_ids, str(number): params.update.task_id}
         rows = {update: len(store) for update, store in holdouts.items()}

@@ -28,7 +28,7 @@ from renate_stages.randomness import Generators
 from renate_stages.state import State
 from renate_stages.state.inputs import update_inputs
 from renate_stages.state.prepared import PreparedData
-from renate_stages.state.retention import Keeping, Kept
+from renate_stages.state.retention import Kept, Retention
 from renate_stages.training.callbacks import Follower, is_last_epoch, validation_metrics
 from renate_stages.training.resume import Resume, generators, restore_generators
 from renate_stages.training.updater import ModelUpdater
@@ -77,8 +77,8 @@ class TrialInputs:
         parent = State.open(project.restored, examples=project.parent)
         data = PreparedData.open(project.prepared)
         rules = Generators(params.seed, params.update.number)
-        keeping = Keeping(ForgetList.read(project.forget_list), params.retention, rules)
-        kept = keeping.apply(parent, data, scratch, splits=("validation",))
+        retention = Retention(ForgetList.read(project.forget_list), params.retention, rules)
+        kept = retention.apply(parent, data, scratch, splits=("validation",))
         return cls(project, params, parent, data, kept, digest_of(read))
 
 

@@ -14,7 +14,7 @@ from renate_stages.data.ranks import summed
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.learner import Learner
-from renate_stages.learners.base.loss_component import LossComponent, Passed
+from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 
 
 class ReplayLoss(LossComponent):
@@ -30,7 +30,7 @@ class ReplayLoss(LossComponent):
         super().__init__(weight, own_draw)
         self._loss_of = learner.loss_of
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None
         return self._loss_of(memory.outputs, memory.batch.targets)
 
@@ -46,11 +46,11 @@ class LogitDistillation(LossComponent):
 
     memory_fields: ClassVar = ("logits",)
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None
         return distance_to_kept(memory.outputs, memory.batch, "logits")
 
-    def remember(self, passed: Passed) -> dict[str, Tensor]:
+    def remember(self, passed: ForwardResult) -> dict[str, Tensor]:
         return {"logits": passed.outputs.detach().float()}
 
 
@@ -66,11 +66,11 @@ class FeatureDistillation(LossComponent):
     memory_fields: ClassVar = ("features",)
     needs_features = True
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None and memory.features is not None
         return distance_to_kept(memory.features, memory.batch, "features")
 
-    def remember(self, passed: Passed) -> dict[str, Tensor]:
+    def remember(self, passed: ForwardResult) -> dict[str, Tensor]:
         assert passed.features is not None
         return {"features": passed.features.detach().float()}
 

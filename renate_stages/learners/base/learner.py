@@ -37,7 +37,7 @@ from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.epoch_losses import EpochLosses
-from renate_stages.learners.base.loss_component import LossComponent, Passed, tensors_of
+from renate_stages.learners.base.loss_component import ForwardResult, LossComponent, tensors_of
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.working_memory import ChosenMemory
@@ -329,7 +329,7 @@ class Learner(LightningModule):
         model = self._compiled[0] if trains else self.model
         return model(inputs, task_id=self.context.task_id)
 
-    def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> Passed:
+    def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> ForwardResult:
         """Put a batch through the model.
 
         Args:
@@ -341,9 +341,9 @@ class Learner(LightningModule):
         if self._statistics is not None:
             self._statistics.left_out = [0] if batch.stands_in else list(left_out)
         outputs = self(batch.inputs)
-        return Passed(batch, outputs, self._features[-1] if self._features else None)
+        return ForwardResult(batch, outputs, self._features[-1] if self._features else None)
 
-    def supervised(self, passed: Passed) -> Tensor:
+    def supervised(self, passed: ForwardResult) -> Tensor:
         """Return the user's loss on a batch, its mean, weighed."""
         return self.weighed(self.loss_of(passed.outputs, passed.batch.targets), passed.batch)
 
@@ -362,7 +362,9 @@ class Learner(LightningModule):
             outputs = mask_classes(outputs, self.classes)
         return self.context.loss_fn(outputs, targets).mean()
 
-    def with_components(self, loss: Tensor, new: Passed, draws: Sequence[Passed] | None) -> Tensor:
+    def with_components(
+        self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None
+    ) -> Tensor:
         """Add the terms of all components.
 
         Args:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from renate_stages.learners.base.learner import Learner
 
 
-class Passed(NamedTuple):
+class ForwardResult(NamedTuple):
     """A batch that went through the model.
 
     Args:
@@ -49,7 +49,7 @@ class LossComponent(nn.Module):
         self.weight = weight
         self.own_draw = own_draw
 
-    def forward(self, new: Passed, memory: Passed | None) -> Tensor:
+    def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         """Return the term without its weight, a scalar.
 
         A mean over the examples of the draw or, where it does not replay, of the new batch; or of the
@@ -61,7 +61,7 @@ class LossComponent(nn.Module):
         """
         raise NotImplementedError
 
-    def remember(self, passed: Passed) -> dict[str, Tensor]:
+    def remember(self, passed: ForwardResult) -> dict[str, Tensor]:
         """Return what is kept beside each example of a batch, by name, `(B, ...)` float."""
         return {}
 

@@ -17,7 +17,7 @@ from renate_stages.data.steps import RandomRows, read_share
 from renate_stages.learners.base.arguments import one_of, positive
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.learner import Learner
-from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.policy import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
 from renate_stages.models.features import features_of
@@ -114,7 +114,7 @@ class ReplayLearner(Learner):
             self._take_in(new)
         return self.total(new, draws)
 
-    def total(self, new: Passed, draws: list[Passed]) -> Tensor:
+    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
         """Return the loss of what went through the model.
 
         Args:
@@ -123,7 +123,9 @@ class ReplayLearner(Learner):
         """
         return self.with_components(self.supervised(new), new, draws)
 
-    def pass_all(self, new: Batch, drawn: tuple[Batch, ...]) -> tuple[Passed, list[Passed]]:
+    def pass_all(
+        self, new: Batch, drawn: tuple[Batch, ...]
+    ) -> tuple[ForwardResult, list[ForwardResult]]:
         """Put the new batch and the draws through the model, together or one after the other."""
         if not drawn:
             return self.pass_on(new), []
@@ -139,7 +141,7 @@ class ReplayLearner(Learner):
         features = (
             whole.features.split(sizes) if whole.features is not None else [None] * len(sizes)
         )
-        passed = [Passed(*each) for each in zip(batches, outputs, features, strict=True)]
+        passed = [ForwardResult(*each) for each in zip(batches, outputs, features, strict=True)]
         return passed[0], passed[1:]
 
     def on_train_epoch_end(self) -> None:
@@ -160,7 +162,7 @@ class ReplayLearner(Learner):
 
     # -- what is kept beside examples --------------------------------------------------------------
 
-    def remember(self, passed: Passed) -> Fields:
+    def remember(self, passed: ForwardResult) -> Fields:
         """Return what is kept beside each example of a batch."""
         found: Fields = {}
         for component in self.parts:
@@ -203,7 +205,7 @@ class ReplayLearner(Learner):
             features = None
             if any(component.needs_features for component in self.parts):
                 features = features_of(self.model, batch.inputs, self.context.task_id)
-            passed = Passed(batch, self(batch.inputs), features)
+            passed = ForwardResult(batch, self(batch.inputs), features)
             self.model.train(training)
             return {name: each.cpu() for name, each in self.remember(passed).items()}
 
@@ -230,7 +232,7 @@ class ReplayLearner(Learner):
             places = both[np.sort(first)][:size]
         return places
 
-    def _take_in(self, new: Passed) -> None:
+    def _take_in(self, new: ForwardResult) -> None:
         rows = new.batch.all_rows  # so that every process has the same memory
         fits = self._may_be_kept[rows]
         fields = gathered(self.remember(new), len(rows))
@@ -269,7 +271,7 @@ class ReplayLearner(Learner):
         restore_policy(self.policy, values)
 
 
-def own(*passed: Passed) -> list[Passed]:
+def own(*passed: ForwardResult) -> list[ForwardResult]:
     """Return what a mean over batches is taken of: all but what stands in for an empty share.
 
     Where all does, the first; its mean then has no weight.

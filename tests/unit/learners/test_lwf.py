@@ -11,7 +11,7 @@ from small_learners import CLASSES, context, first_step, stored, take_steps
 
 from renate_stages import errors
 from renate_stages.data import Batch
-from renate_stages.learners.base.loss_component import Passed
+from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.er import ExperienceReplay
 from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.lwf import LwF, distillation
@@ -126,7 +126,7 @@ def test_outputs_that_are_no_logits_are_held_by_their_distance(tmp_path):
     (component,) = learner.parts
     inputs, targets = values.__getitems__([0, 1, 2])
     outputs = learner.model(inputs) + 0.5
-    passed = Passed(Batch(inputs, targets, None), outputs)
+    passed = ForwardResult(Batch(inputs, targets, None), outputs)
     torch.testing.assert_close(component(passed, None), torch.tensor(0.25))
 
 
