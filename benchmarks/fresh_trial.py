@@ -21,6 +21,7 @@ def main() -> None:
 
     from renate_stages.project import Project
     from renate_stages.training.callbacks import Follower, validation_metrics
+    from renate_stages.training.update_data import UpdateData
     from renate_stages.training.updater import ModelUpdater
     from renate_stages.tuning.trial import TrialInputs
     from renate_stages.user.config import UserConfig
@@ -35,15 +36,8 @@ def main() -> None:
         inputs = TrialInputs.open(project, Path(scratch))
         user = UserConfig.load(project.user_config, stage="tune")
         params = inputs.params.fixed(inputs.params.search_space.complete(values))
-        kept = inputs.kept
-        ModelUpdater(user, params, params.hyperparameters).train(
-            kept.parent,
-            inputs.data.train,
-            kept.splits("validation"),
-            keepable=kept.keepable,
-            memory_rows=kept.memory_rows,
-            follower=Reporting(),
-        )
+        data = UpdateData.of(inputs.kept, inputs.parent)
+        ModelUpdater(user, params, params.hyperparameters).train(data, follower=Reporting())
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from renate_stages.models import ResNet18
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
@@ -214,7 +215,7 @@ def ours(
 
     def run() -> float:
         with TimedFit() as fit:
-            updater.train(parent, new, {})
+            updater.train(UpdateData(parent, new))
         return fit.seconds
 
     return run

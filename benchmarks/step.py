@@ -41,6 +41,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
@@ -199,7 +200,7 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
 
     def run() -> float:
         with TimedFit() as fit:
-            updater.update(parent, new, {})
+            updater.update(UpdateData(parent, new))
         return fit.seconds
 
     return run

@@ -75,10 +75,10 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
 
         model = updater.build_model(None)
         learner = updater.learner(model, untrained=model.state_dict())
-        optimizer = learner.context.optimizer_fn(model.get_params(task_id))
+        optimizer = learner.context.functions.optimizer_fn(model.get_params(task_id))
 
         def loss() -> torch.Tensor:
-            return updater.loss_fn(model(inputs, task_id=task_id), targets).mean()
+            return updater.functions.loss_fn(model(inputs, task_id=task_id), targets).mean()
 
         before = loss().item()
         for _ in range(STEPS):

@@ -46,7 +46,7 @@ class ERACE(ReplayLearner):
         self.components.append(ReplayLoss(self))
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
-        if draws and self.context.old_classes:
+        if draws and self.context.start.old_classes:
             met = gathered(new.batch.targets, len(new.batch.all_rows)).unique()
             new = new._replace(outputs=mask_classes(new.outputs, met))
         return super().total(new, draws)

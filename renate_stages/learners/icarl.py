@@ -45,9 +45,9 @@ class ICaRL(ReplayLearner):
 
     def __init__(self, context: UpdateContext, memory_policy: str = "herding", **base: Any) -> None:
         super().__init__(context, memory_policy=memory_policy, **{**base, "memory_update": "end"})
-        give_nearest_mean(context.model)
+        give_nearest_mean(context.start.model)
         self.teacher: FrozenCopy | None = None
-        if not is_cross_entropy(context.loss_fn):
+        if not is_cross_entropy(context.functions.loss_fn):
             context.say("iCaRL has a loss of its own: loss_fn is not called")
 
     def start_update(
@@ -55,12 +55,14 @@ class ICaRL(ReplayLearner):
     ) -> None:
         head: Any = unwrap(self.model).head
         for dataset in (new, memory):
-            measured = StoredDataset(dataset.store, dataset.rows, *self.context.test_transforms)
+            measured = StoredDataset(
+                dataset.store, dataset.rows, *self.context.functions.test_transforms
+            )
             check_labels(measured, type(self).__name__, head.linear.out_features)
         super().start_update(new, memory, keepable)
-        again = {*self.context.old_classes} & {*(new.classes() or ())}
-        self._distilled = sorted({*self.context.old_classes} - again)
-        if self.context.has_parent and self._distilled:
+        again = {*self.context.start.old_classes} & {*(new.classes() or ())}
+        self._distilled = sorted({*self.context.start.old_classes} - again)
+        if self.context.start.has_parent and self._distilled:
             self.teacher = FrozenCopy(self.model)
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
@@ -90,7 +92,7 @@ class ICaRL(ReplayLearner):
     @torch.no_grad()
     def _means(self, chosen: ChosenMemory) -> dict[int, Tensor]:
         """Return the mean feature of each class's exemplars, of length 1."""
-        (kept, added), transforms = chosen.selection, self.context.test_transforms
+        (kept, added), transforms = chosen.selection, self.context.functions.test_transforms
         parts = [
             StoredDataset(self.memory.store, _rows(self.memory, kept), *transforms),
             StoredDataset(self.new.store, _rows(self.new, added), *transforms),

@@ -66,8 +66,8 @@ class OutputDistillation(LossComponent):
     def start_update(self, learner: Learner) -> None:
         context = learner.context
         self.task_id, self.labelled = context.task_id, bool(learner.classes)
-        self.old_classes = context.old_classes
-        if context.has_parent:
+        self.old_classes = context.start.old_classes
+        if context.start.has_parent:
             self.teacher = FrozenCopy(learner.model)
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:

@@ -143,7 +143,7 @@ class GDumb(PoolLearner):
         memory, new = self.memory, self.new
         return ConcatStored(
             [
-                StoredDataset(memory.store, kept, *self.context.memory_transforms),
+                StoredDataset(memory.store, kept, *self.context.functions.memory_transforms),
                 StoredDataset(new.store, added, new.transform, new.target_transform),
             ]
         )

@@ -61,9 +61,9 @@ class WiSEFT(Learner):
 
     def finish_model(self, measure: Measure | None) -> None:
         """Interpolate the weights; measure the whole curve where there is validation data."""
-        if not self.context.has_parent:
+        if not self.context.start.has_parent:
             return
-        old = self.context.parent_weights()
+        old = self.context.start.parent_weights()
         new = {name: value.clone() for name, value in tensors_of(self.model).items()}
         chosen = self.interpolation
         if measure is not None:

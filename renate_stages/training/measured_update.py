@@ -27,6 +27,7 @@ from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept, Retention
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import Resume
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user.config import UserConfig
 
@@ -109,19 +110,11 @@ class MeasuredUpdate:
         if number in holdouts:
             initial = measure(updater.build_model(None), number)
             history = history.with_update(number, "initial", metrics_of(initial), rows)
-        forgotten = StoredDataset(parent.memory(), kept.forgotten)
+        update = UpdateData.of(kept, parent)
         if params.update.kind == "forget":
-            updated = updater.carry_over(kept.parent, kept.memory_rows, forgotten)
+            updated = updater.carry_over(update)
         else:
-            updated = updater.update(
-                kept.parent,
-                data.train,
-                kept.splits("validation"),
-                keepable=kept.keepable,
-                memory_rows=kept.memory_rows,
-                forgotten=forgotten,
-                resume=resume,
-            )
+            updated = updater.update(update, resume=resume)
         after = measure(updated.model)
         if not all(math.isfinite(after[n].metrics["loss"]) for n in after if n == number):
             raise NotFiniteError(len(updated.curves))  # the last step's harm shows only here

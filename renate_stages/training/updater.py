@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, hyperparameters_of
-from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
@@ -46,6 +46,7 @@ from renate_stages.training.checks import check_hyperparameters, check_sharing
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import make_trainer, quiet
+from renate_stages.training.update_data import UpdateData
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
@@ -119,7 +120,7 @@ class ModelUpdater:
 
     Example:
         >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
-        >>> updated = updater.update(parent, new=train_store, validation={1: validation_store})
+        >>> updated = updater.update(UpdateData(parent, train_store, {1: validation_store}))
     """
 
     def __init__(
@@ -136,10 +137,14 @@ class ModelUpdater:
         self.say = say
         self.hyperparameters = dict(hyperparameters)
         self.generators = Generators(params.seed, params.update.number)
-        self.loss_fn = optimization.loss_fn(user, hyperparameters)
-        self._optimizer_fn = optimization.optimizer_fn(user, hyperparameters)
-        self._lr_scheduler_fn = optimization.lr_scheduler_fn(user, hyperparameters)
         self.transforms = user.transforms(hyperparameters)
+        self.functions = TrainingFunctions(
+            optimization.loss_fn(user, hyperparameters),
+            optimization.optimizer_fn(user, hyperparameters),
+            optimization.lr_scheduler_fn(user, hyperparameters),
+            self.transforms.test,
+            self.transforms.memory,
+        )
         if params.trainer.data_on_device:
             train, memory = self.transforms.train, self.transforms.memory
             names = ("train_transform", "train_target_transform")
@@ -189,48 +194,24 @@ class ModelUpdater:
             model,
             datasets,
             metrics_fn=metrics_fn,
-            loss_fn=self.loss_fn,
+            loss_fn=self.functions.loss_fn,
             task_ids=task_ids or dict.fromkeys(datasets, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
             device=next(model.parameters()).device,
         )
 
-    def update(
-        self,
-        parent: State,
-        new: ExampleStore,
-        validation: Mapping[int, ExampleStore],
-        *,
-        keepable: np.ndarray | None = None,
-        memory_rows: np.ndarray | None = None,
-        forgotten: StoredDataset | None = None,
-        resume: Resume | None = None,
-    ) -> UpdatedModel:
-        """Train the parent's model on new examples.
+    def update(self, data: UpdateData, *, resume: Resume | None = None) -> UpdatedModel:
+        """Train the parent's model on new examples, and choose the examples to keep.
 
         Args:
-            parent: The state to start from; it is only read.
-            new: The new training examples.
-            validation: Validation examples by update, of this and earlier ones; may be empty.
-            keepable: Rows of `new` that may enter the memory, int64; None: all.
-            memory_rows: Which rows of the memory that the learner left are still in the parent's,
-                bool; None: all.
-            forgotten: Examples of that memory that are to be forgotten; None: none.
-            resume: Where checkpoints of this training lie, to be written and gone on from; None:
-                there are none.
+            data: The state to start from, and the examples.
+            resume: Where checkpoints of this training are written, and where an interrupted one
+                continues from; None: nowhere.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
         """
-        trained = self.train(
-            parent,
-            new,
-            validation,
-            keepable=keepable,
-            memory_rows=memory_rows,
-            forgotten=forgotten,
-            resume=resume,
-        )
+        trained = self.train(data, resume=resume)
         learner = trained.learner
         model = learner.to("cpu").model.eval()
         chosen = learner.choose_memory()
@@ -246,22 +227,14 @@ class ModelUpdater:
         )
 
     def train(
-        self,
-        parent: State,
-        new: ExampleStore,
-        validation: Mapping[int, ExampleStore],
-        *,
-        keepable: np.ndarray | None = None,
-        memory_rows: np.ndarray | None = None,
-        forgotten: StoredDataset | None = None,
-        resume: Resume | None = None,
-        follower: Follower | None = None,
+        self, data: UpdateData, *, resume: Resume | None = None, follower: Follower | None = None
     ) -> Trained:
-        """Do the training of an update, and leave out the choice of a memory.
+        """Train as `update` does, without choosing a memory.
 
         Args:
-            parent, new, validation, keepable, memory_rows, forgotten, resume: As in `update`.
-            follower: Sees each epoch, and may end the training.
+            data: As in `update`.
+            resume: As in `update`.
+            follower: Is called after each epoch, and may end the training.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
@@ -269,14 +242,13 @@ class ModelUpdater:
             ProcessCountError: If there are not as many processes as devices.
         """
         check_processes(self.params.trainer, ranks().count)
-        learner = self._restored(parent, memory_rows, forgotten)
-        old_data = StoredDataset(parent.memory(), None, *self.transforms.memory)
-        new_data = StoredDataset(new, None, *self.transforms.train)
-        learner.start_update(new_data, old_data, keepable)
+        learner = self._restored(data)
+        old_data = StoredDataset(data.parent.memory(), None, *self.transforms.memory)
+        new_data = StoredDataset(data.new, None, *self.transforms.train)
+        learner.start_update(new_data, old_data, data.keepable)
 
-        measure = self._measure(validation, parent)
-        recorder = CurveRecorder(measure)
-        cost = CostRecorder()
+        measure = self._measure(data)
+        recorder, cost = CurveRecorder(measure), CostRecorder()
         callbacks: list[Callback] = [recorder, cost]
         best = None
         if self.params.trainer.keep == "best":
@@ -291,18 +263,18 @@ class ModelUpdater:
         self.generators.seed_global(f"training of process {rank}" if rank else "training")
         if ranks().count > 1:
             callbacks.append(EndOnSignal())
-        found = writer = None
+        checkpoint = writer = None
         if resume is not None:
-            found = resume.checkpoint()
-            writer = CheckpointWriter(resume, learner, recorder.curves, found)
+            checkpoint = resume.checkpoint()
+            writer = CheckpointWriter(resume, learner, recorder.curves, checkpoint)
             callbacks.append(writer)
         with quiet(), self.user.files.training():
             trainer = make_trainer(self.params.trainer, learner, callbacks)
             try:
-                trainer.fit(learner, ckpt_path=resume.file if resume and found else None)
+                trainer.fit(learner, ckpt_path=resume.file if resume and checkpoint else None)
             finally:
                 learner.stop_reading()
-        learner.to(trainer.strategy.root_device)  # Lightning has taken it away from there
+        learner.to(trainer.strategy.root_device)  # Lightning moves it away from there
         if writer is not None:
             writer.training_ended()
         if best is not None:
@@ -313,46 +285,37 @@ class ModelUpdater:
             learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
         )
 
-    def _measure(self, validation: Mapping[int, ExampleStore], parent: State) -> Measure | None:
+    def _measure(self, data: UpdateData) -> Measure | None:
         """Return what measures a model on validation data, each update's with its task."""
-        datasets = {n: self.test_set(store) for n, store in validation.items() if len(store)}
+        datasets = {n: self.test_set(store) for n, store in data.validation.items() if len(store)}
         if not datasets:
             return None
         update, headline = self.params.update, self.params.evaluation
-        task_ids = {int(number): task for number, task in parent.provenance.task_ids.items()}
+        task_ids = {int(number): task for number, task in data.parent.provenance.task_ids.items()}
         evaluate = partial(self.evaluate, task_ids=task_ids | {update.number: update.task_id})
         return Measure(evaluate, datasets, update.number, headline.metric, headline.mode)
 
-    def carry_over(
-        self, parent: State, memory_rows: np.ndarray, forgotten: StoredDataset | None = None
-    ) -> UpdatedModel:
-        """Return the parent's model and learner without training, and the whole memory it has left.
-
-        Args:
-            parent: The state to start from.
-            memory_rows: As in `update`.
-            forgotten: As in `update`.
-        """
-        learner = self._restored(parent, memory_rows, forgotten)
-        if forgotten is not None and not len(forgotten) and learner.keeps_tensors:
-            learner.forget(forgotten)  # whether it has one to forget, nobody knows
-        all_rows = Selection(np.arange(len(parent.memory())), np.empty(0, dtype=np.int64))
+    def carry_over(self, data: UpdateData) -> UpdatedModel:
+        """Return the parent's model and learner without training, and all of its memory."""
+        learner = self._restored(data)
+        if data.forgotten is not None and not len(data.forgotten) and learner.keeps_tensors:
+            learner.forget(data.forgotten)  # nobody knows whether its tensors hold such an example
+        all_rows = Selection(np.arange(len(data.parent.memory())), np.empty(0, dtype=np.int64))
         return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 
-    def _restored(
-        self, parent: State, memory_rows: np.ndarray | None, forgotten: StoredDataset | None
-    ) -> Learner:
+    def _restored(self, data: UpdateData) -> Learner:
         """Build the model and the learner as the parent left them, without what is forgotten."""
+        parent = data.parent
         untrained = self.build_model(None).state_dict()
         model = self.build_model(parent.folder if parent.has_model else None)
         learner = self.learner(model, untrained, parent)
         if parent.has_learner:
             tensors = read_tensors(parent.folder / LEARNER_FILES[0])
             learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
-        if memory_rows is not None and not memory_rows.all():
-            learner.lose_rows(memory_rows)
-        if forgotten is not None and len(forgotten):
-            learner.forget(forgotten)
+        if data.memory_rows is not None and not data.memory_rows.all():
+            learner.lose_rows(data.memory_rows)
+        if data.forgotten is not None and len(data.forgotten):
+            learner.forget(data.forgotten)
         return learner
 
     def learner(
@@ -360,32 +323,19 @@ class ModelUpdater:
     ) -> Learner:
         """Build the learner that `params.yaml` names, for a model and its untrained weights."""
         learner_class = registry.learner_class(self.params.learner)
-        parent_weights: Callable[[], Mapping[str, torch.Tensor]] = dict
+        start = StartingPoint(model, untrained)
         if parent is not None and parent.has_model:
-            parent_weights = partial(read_tensors, parent.folder / MODEL_FILES[0])
+            weights = partial(read_tensors, parent.folder / MODEL_FILES[0])
+            start = replace(start, has_parent=True, parent_weights=weights)
+        if parent is not None:
+            start = replace(start, old_classes=parent.provenance.classes)
         context = UpdateContext(
-            model=model,
-            untrained=untrained,
-            loss_fn=self.loss_fn,
-            optimizer_fn=self._optimizer_fn,
-            lr_scheduler_fn=self._lr_scheduler_fn,
-            task_id=self.params.update.task_id,
-            generators=self.generators,
-            num_workers=self.params.trainer.num_workers,
-            prefetch=self.params.trainer.prefetch,
-            data_on_device=self.params.trainer.data_on_device,
-            test_transforms=self.transforms.test,
-            memory_transforms=self.transforms.memory,
-            old_classes=parent.provenance.classes if parent else (),
-            has_parent=parent is not None and parent.has_model,
-            max_epochs=self.params.trainer.max_epochs,
-            precision=self.params.trainer.precision,
-            gradient_clip_val=self.params.trainer.gradient_clip_val,
-            gradient_clip_algorithm=self.params.trainer.gradient_clip_algorithm,
-            batches_a_step=self.params.trainer.accumulate_grad_batches,
-            compiled=self.params.trainer.compile,
-            say=self.say,
-            parent_weights=parent_weights,
+            start,
+            self.functions,
+            self.params.trainer,
+            self.params.update.task_id,
+            self.generators,
+            self.say,
         )
         known = hyperparameters_of(learner_class)
         own = {name: value for name, value in self.hyperparameters.items() if name in known}

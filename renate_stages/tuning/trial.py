@@ -18,7 +18,6 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from renate_stages.data import StoredDataset
 from renate_stages.errors import NotFiniteError, RenateStagesError
 from renate_stages.learners.base import Learner
 from renate_stages.memory.forget_list import ForgetList
@@ -31,6 +30,7 @@ from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept, Retention
 from renate_stages.training.callbacks import Follower, is_last_epoch, validation_metrics
 from renate_stages.training.resume import Resume, generators, restore_generators
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
 from renate_stages.tuning.channel import TrialChannel
 from renate_stages.tuning.objective import Objective
@@ -158,17 +158,8 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     folder = Path(request["folder"]) / CHECKPOINTS
     resume = Resume.of(folder, own, whole=True, used=user.files)
     reporter = Reporter(channel, objective, user.files, {PARAMETERS: inputs.parameters})
-    kept = inputs.kept
-    trained = updater.train(
-        kept.parent,
-        inputs.data.train,
-        kept.splits("validation"),
-        keepable=kept.keepable,
-        memory_rows=kept.memory_rows,
-        forgotten=StoredDataset(inputs.parent.memory(), kept.forgotten),
-        resume=resume,
-        follower=reporter,
-    )
+    data = UpdateData.of(inputs.kept, inputs.parent)
+    trained = updater.train(data, resume=resume, follower=reporter)
     model, measure = trained.learner.model.eval(), trained.measure
     assert measure is not None, "a search needs validation data"
     metrics = objective.metrics(measure, model, measure(model))

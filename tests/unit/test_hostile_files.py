@@ -25,6 +25,7 @@ from renate_stages.memory import Ragged, StoreWriter, evolve
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.state import Provenance, State, state
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import write_learner
 
 
@@ -52,7 +53,7 @@ def written(tmp_path_factory) -> Path:
     examples = write_examples(folder.parent / "examples", 30)
     state.write_empty(folder.parent / "empty")
     trained = updater("ER", functions={"model_fn": model_fn}).update(
-        State.open(folder.parent / "empty"), examples, {}
+        UpdateData(State.open(folder.parent / "empty"), examples)
     )
     write_model(folder, trained.model)
     write_learner(folder, trained.learner)
@@ -83,7 +84,7 @@ def read_all(folder: Path) -> None:
         store.gather(rows)
         store.columns(rows, store.spec.all_fields)
     found.evaluations()
-    updater("ER", functions={"model_fn": model_fn}).carry_over(found, None)
+    updater("ER", functions={"model_fn": model_fn}).carry_over(UpdateData(found, None))
 
 
 def forge_manifest(folder: Path) -> None:

@@ -8,6 +8,7 @@ from small_updates import updater, weights
 
 from renate_stages.errors import InvalidParamsError
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.update_data import UpdateData
 
 DIVERGING = {"learning_rate": 3.0, "batch_size": 8}
 
@@ -18,7 +19,7 @@ def losses(updated) -> list[float]:
 
 def trained(make_state, new, epochs: int, keep: str = "last", **more):
     made = updater("FineTuning", DIVERGING, max_epochs=epochs, keep=keep)
-    return made.update(make_state(), new, {1: new}, **more)
+    return made.update(UpdateData(make_state(), new, {1: new}), **more)
 
 
 def best_epoch(updated) -> int:
@@ -47,20 +48,22 @@ def test_a_training_that_goes_on_remembers_the_best_epoch(make_state, new, tmp_p
 def test_without_validation_data_no_epoch_is_best(make_state, new):
     made = updater("FineTuning", DIVERGING, keep="best")
     with pytest.raises(InvalidParamsError, match="finding the best epoch needs validation data"):
-        made.update(make_state(), new, {})
+        made.update(UpdateData(make_state(), new))
 
 
 def test_the_whole_training_is_in_the_checkpoint_of_its_last_epoch(make_state, new, tmp_path):
-    straight = updater("ER", max_epochs=20, max_steps=10).update(make_state(10), new, {1: new})
+    straight = updater("ER", max_epochs=20, max_steps=10).update(
+        UpdateData(make_state(10), new, {1: new})
+    )
     for folder, limits in (("once", {}), ("again", {})):
         resume = Resume(tmp_path / folder, lambda line: None, whole=True)
         made = updater("ER", max_epochs=20, max_steps=10, **limits)
-        made.update(make_state(10), new, {1: new}, resume=resume)
+        made.update(UpdateData(make_state(10), new, {1: new}), resume=resume)
     once, again = ((tmp_path / name / "last.ckpt").read_bytes() for name in ("once", "again"))
     assert once == again
     resume = Resume(tmp_path / "once", lambda line: None)
     resumed = updater("ER", max_epochs=20, max_steps=10).update(
-        make_state(10), new, {1: new}, resume=resume
+        UpdateData(make_state(10), new, {1: new}), resume=resume
     )
     assert torch.equal(weights(resumed), weights(straight)) and resumed.steps == 10
     assert resumed.curves == straight.curves

@@ -12,6 +12,7 @@ from small_updates import VALUES, updater, weights
 from renate_stages import files
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume, generators, restore_generators
+from renate_stages.training.update_data import UpdateData
 
 EPOCHS = 6
 
@@ -76,14 +77,14 @@ def test_a_resumed_training_ends_in_the_same_bytes(
         **{"max_epochs": EPOCHS, **limits},
     )
     parent, said = make_state(rows=10), []
-    straight = made.update(parent, new, {1: new})
+    straight = made.update(UpdateData(parent, new, {1: new}))
     resume = Resume.of(tmp_path / "resume", "inputs", said.append)
     interrupt.left = interrupted_after
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        made.update(parent, new, {1: new}, resume=resume)
+        made.update(UpdateData(parent, new, {1: new}), resume=resume)
     interrupt.left = -1
     torch.randn(3), random.random(), np.random.rand()
-    resumed = made.update(parent, new, {1: new}, resume=resume)
+    resumed = made.update(UpdateData(parent, new, {1: new}), resume=resume)
     assert said == ([] if interrupted_after == 20 else said[:1])
     assert torch.equal(weights(resumed), weights(straight))
     assert resumed.curves == straight.curves and resumed.steps == straight.steps
@@ -98,9 +99,9 @@ def test_it_goes_on_after_the_last_whole_epoch(make_state, new, tmp_path):
     resume = Resume.of(tmp_path, "inputs", said.append)
     interrupt.left = 75  # 30 examples an epoch
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        made.update(make_state(), new, {}, resume=resume)
+        made.update(UpdateData(make_state(), new), resume=resume)
     interrupt.left = -1
-    made.update(make_state(), new, {}, resume=resume)
+    made.update(UpdateData(make_state(), new), resume=resume)
     assert said == ["training goes on after epoch 2"] and interrupt.left == -1 - 3 * 30
 
 
@@ -112,7 +113,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_from(
 
     made = updater("FineTuning", max_epochs=3)
     resume = Resume.of(tmp_path / "resume", "inputs")
-    straight = made.update(make_state(), new, {}, resume=resume)
+    straight = made.update(UpdateData(make_state(), new), resume=resume)
     marker = tmp_path / "marker"
 
     class Evil:
@@ -128,7 +129,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_from(
     resume.file.write_bytes(content)
     if damage == "other":
         torch.save({"epoch": 3}, resume.file)
-    again = made.update(make_state(), new, {}, resume=resume)
+    again = made.update(UpdateData(make_state(), new), resume=resume)
     assert torch.equal(weights(again), weights(straight)) and not marker.exists()
     assert "cannot be read" in capsys.readouterr().err
 

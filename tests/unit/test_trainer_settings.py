@@ -9,6 +9,7 @@ import torch
 from small_updates import RATE, VALUES, model_fn, updater, weights, write_examples
 
 from renate_stages.learners.base import Learner
+from renate_stages.training.update_data import UpdateData
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def test_batches_that_are_added_up_make_the_step_of_their_union(make_state, new)
     values = {**VALUES, "ema_decay": 0.9}
     whole = updater("FineTuning", {**values, "batch_size": 8})
     parts = updater("FineTuning", {**values, "batch_size": 4}, accumulate_grad_batches=2)
-    one, other = (made.update(make_state(), new, {}) for made in (whole, parts))
+    one, other = (made.update(UpdateData(make_state(), new)) for made in (whole, parts))
     assert one.steps == other.steps == 8
     torch.testing.assert_close(weights(other), weights(one), rtol=0, atol=1e-6)
 
@@ -29,7 +30,7 @@ def test_learners_follow_the_model_after_steps_alone(make_state, new, monkeypatc
     followed: list[int] = []
     monkeypatch.setattr(Learner, "after_step", lambda self: followed.append(self.global_step))
     made = updater("FineTuning", max_epochs=1, accumulate_grad_batches=3)  # of 4 batches
-    assert made.update(make_state(), new, {}).steps == 2 and followed == [1, 2]
+    assert made.update(UpdateData(make_state(), new)).steps == 2 and followed == [1, 2]
 
 
 @pytest.mark.parametrize(("algorithm", "order"), [("norm", 2), ("value", float("inf"))])
@@ -38,7 +39,7 @@ def test_gradients_are_bounded_as_asked_for(make_state, new, algorithm, order):
     settings = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm}
     made = updater("FineTuning", max_steps=1, **settings)
     before = torch.nn.utils.parameters_to_vector(made.build_model(None).parameters()).detach()
-    moved = (weights(made.update(make_state(), new, {})) - before) / RATE
+    moved = (weights(made.update(UpdateData(make_state(), new))) - before) / RATE
     assert float(torch.linalg.vector_norm(moved, order)) == pytest.approx(limit, rel=1e-3)
 
 
@@ -49,10 +50,10 @@ def test_a_compiled_model_trains_the_same_under_the_same_names(make_state, new, 
         called.append(True)
         return partial(torch.compile, backend="eager")(model)
 
-    plain = updater("DER++").update(make_state(10), new, {1: new})
+    plain = updater("DER++").update(UpdateData(make_state(10), new, {1: new}))
     with monkeypatch.context() as patch:
         patch.setattr("renate_stages.learners.base.learner.compiled", compiled)
-        same = updater("DER++", compile=True).update(make_state(10), new, {1: new})
+        same = updater("DER++", compile=True).update(UpdateData(make_state(10), new, {1: new}))
     assert called and torch.equal(weights(same), weights(plain))
     assert same.curves == plain.curves
     for each in (same.model, same.learner.model):

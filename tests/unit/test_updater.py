@@ -17,6 +17,7 @@ from torch import nn
 from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.memory import ExampleStore, StoreWriter
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
 
 
@@ -43,7 +44,7 @@ def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epoc
 def test_an_update_is_the_plain_loop_of_its_learner(make_state, new, learner):
     parent = make_state(rows=10)
     values = {**VALUES, "reset": True}
-    updated = updater(learner, values, max_epochs=3).update(parent, new, {})
+    updated = updater(learner, values, max_epochs=3).update(UpdateData(parent, new))
     expected = by_hand(updater(learner, values), new, parent.memory(), epochs=3)
     torch.testing.assert_close(weights(updated), expected, rtol=0, atol=1e-6)
     per_epoch = -(-40 // 8) if learner == "Joint" else -(-30 // 8)
@@ -56,7 +57,7 @@ def test_an_update_is_the_plain_loop_of_its_learner(make_state, new, learner):
 def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(make_state, new):
     values = {**VALUES, "learning_rate": 1e-12}  # the weights stay, in single precision
     made = updater("FineTuning", values, max_epochs=1)
-    updated = made.update(make_state(), new, {1: new})
+    updated = made.update(UpdateData(make_state(), new, {1: new}))
     inputs, targets = (torch.from_numpy(part) for part in new.gather(np.arange(30)))
     expected = F.cross_entropy(made.build_model(None)(inputs), targets).item()
     (row,) = updated.curves
@@ -68,7 +69,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(make_state, new):
 def test_equal_seeds_give_equal_weights_and_memory(make_state, new):
     parent = make_state(rows=10)
     one, same, other_seed, other_update = (
-        updater(**options).update(parent, new, {})
+        updater(**options).update(UpdateData(parent, new))
         for options in ({}, {}, {"seed": 1}, {"number": 2})
     )
     assert torch.equal(weights(one), weights(same)) and one.curves == same.curves
@@ -97,31 +98,35 @@ def test_random_numbers_in_the_users_code_are_reproducible(make_state, new):
             seed(disturbance)
         functions = {"train_transform": random_transform, "model_fn": draws_more}
         made = updater("ER", {**VALUES, "dropout": 0.5}, functions=functions)
-        found.append(weights(made.update(make_state(rows=10), new, {})))
+        found.append(weights(made.update(UpdateData(make_state(rows=10), new))))
     assert torch.equal(*found)
 
 
 def test_er_with_nothing_to_replay_gives_the_weights_of_fine_tuning(make_state, new):
-    er, tuned = (updater(name).update(make_state(), new, {}) for name in ("ER", "FineTuning"))
+    er, tuned = (
+        updater(name).update(UpdateData(make_state(), new)) for name in ("ER", "FineTuning")
+    )
     assert torch.equal(weights(er), weights(tuned)) and er.curves == tuned.curves
 
 
 def test_the_memory_takes_each_new_example_once_however_long_training_was(make_state, new):
     parent = make_state(rows=10)
-    updated = updater(values={**VALUES, "memory_size": 1000}, max_epochs=7).update(parent, new, {})
+    updated = updater(values={**VALUES, "memory_size": 1000}, max_epochs=7).update(
+        UpdateData(parent, new)
+    )
     assert numbers_of(parent.memory(), updated.selection.kept) == list(range(1000, 1010))
     assert numbers_of(new, updated.selection.added) == list(range(30))
 
 
 def test_a_bounded_memory_is_full_and_no_more(make_state, new):
     parent = make_state(rows=10)
-    chosen = updater(max_epochs=1).update(parent, new, {}).selection
+    chosen = updater(max_epochs=1).update(UpdateData(parent, new)).selection
     assert len(chosen.kept) + len(chosen.added) == 20
     assert len(set(chosen.added.tolist())) == len(chosen.added) > 0
 
 
 def test_fine_tuning_keeps_nothing_of_old_or_new(make_state, new):
-    updated = updater("FineTuning", max_epochs=1).update(make_state(rows=10), new, {})
+    updated = updater("FineTuning", max_epochs=1).update(UpdateData(make_state(rows=10), new))
     assert len(updated.selection.kept) == len(updated.selection.added) == 0
     assert updated.learner.learner_state() == ({}, {"learner": "FineTuning"})
 
@@ -143,7 +148,7 @@ def test_joint_that_does_not_reset_goes_on_from_the_given_weights(make_state, ne
 def test_fewer_examples_than_a_batch_are_one_step_an_epoch(make_state, tmp_path):
     few = write_examples(tmp_path / "few", 3)
     made = updater("ER", {**VALUES, "batch_size": 32}, max_epochs=4)
-    updated = made.update(make_state(rows=2), few, {})
+    updated = made.update(UpdateData(make_state(rows=2), few))
     assert updated.steps == 4
     assert not torch.equal(
         weights(updated), nn.utils.parameters_to_vector(made.build_model(None).parameters())
@@ -156,7 +161,7 @@ def test_training_ends_at_whichever_limit_comes_first(make_state, new):
         ({"max_steps": 6, "max_epochs": 1}, 4, 1),
         ({"max_steps": 2, "max_epochs": 9}, 2, 1),
     ):
-        updated = updater(**limits).update(make_state(), new, {})
+        updated = updater(**limits).update(UpdateData(make_state(), new))
         assert (updated.steps, len(updated.curves)) == (steps, epochs)
 
 
@@ -167,15 +172,15 @@ def test_the_users_schedule_is_stepped_as_often_as_it_says(make_state, new, inte
         return partial(schedule, lr_lambda=lambda count: 0.0 if count else 1.0), interval
 
     functions = {"lr_scheduler_fn": then_nothing}
-    long = updater(functions=functions, max_epochs=3).update(make_state(), new, {})
-    short = updater(**{"max_epochs": 3, limit: 1}).update(make_state(), new, {})
+    long = updater(functions=functions, max_epochs=3).update(UpdateData(make_state(), new))
+    short = updater(**{"max_epochs": 3, limit: 1}).update(UpdateData(make_state(), new))
     assert long.steps > short.steps
     assert torch.equal(weights(long), weights(short))
 
 
 def test_the_gradient_is_clipped_to_the_norm_given(make_state, new):
     made = updater(max_steps=1, gradient_clip_val=0.01)
-    updated = made.update(make_state(), new, {})
+    updated = made.update(UpdateData(make_state(), new))
     start = nn.utils.parameters_to_vector(made.build_model(None).parameters())
     assert (weights(updated) - start).norm().item() == pytest.approx(RATE * 0.01, rel=1e-3)
 
@@ -187,7 +192,7 @@ def test_parameters_that_the_user_froze_stay(make_state, new):
         return model
 
     made = updater(functions={"model_fn": frozen_fn})
-    updated, start = made.update(make_state(), new, {}).model, made.build_model(None)
+    updated, start = made.update(UpdateData(make_state(), new)).model, made.build_model(None)
     for name, value in updated.named_parameters():
         same = torch.equal(value, start.get_parameter(name))
         assert same == name.startswith("features"), name
@@ -198,7 +203,7 @@ def test_a_loss_that_is_no_number_ends_the_update(make_state, tmp_path):
         writer.append((np.full((9, 5), np.nan, dtype=np.float32), np.zeros(9, dtype=np.int64)))
     bad = ExampleStore.open(tmp_path / "bad")
     with pytest.raises(errors.NotFiniteError, match="after epoch 1") as raised:
-        updater().update(make_state(), bad, {})
+        updater().update(UpdateData(make_state(), bad))
     assert "check the inputs for invalid numbers" in str(raised.value)
 
 
@@ -232,7 +237,7 @@ def test_an_accelerator_that_is_not_there_is_refused_before_any_work(accelerator
 @pytest.mark.parametrize("policy", ["reservoir", "class_balanced", "greedy", "herding"])
 def test_every_policy_goes_on_from_update_to_update(make_state, new, tmp_path, policy):
     values = {**VALUES, "memory_policy": policy, "memory_size": 12}
-    first = updater(values=values, max_epochs=1).update(make_state(), new, {})
+    first = updater(values=values, max_epochs=1).update(UpdateData(make_state(), new))
     assert len(first.selection.added) == 12
     tensors, kept = first.learner.learner_state()
     again = updater(values=values, max_epochs=1, number=2)
@@ -252,7 +257,9 @@ def test_herding_sees_the_test_transform_and_leaves_the_mode(make_state, new):
 
     values = {**VALUES, "memory_policy": "herding", "memory_size": 9}
     functions = {"test_transform": test_transform}
-    chosen = updater(values=values, functions=functions, max_epochs=1).update(make_state(), new, {})
+    chosen = updater(values=values, functions=functions, max_epochs=1).update(
+        UpdateData(make_state(), new)
+    )
     assert len(seen) == len(new) and not chosen.model.training
     labels = new.column("targets")[chosen.selection.added]
     assert np.bincount(labels, minlength=3).tolist() == [3, 3, 3]
@@ -261,7 +268,7 @@ def test_herding_sees_the_test_transform_and_leaves_the_mode(make_state, new):
 def test_a_memory_of_bytes_holds_as_many_examples_as_have_room(make_state, new):
     row = 5 * 4 + 8
     values = {**VALUES, "memory_size": f"{7 * row + 3} B"}
-    chosen = updater(values=values, max_epochs=1).update(make_state(), new, {})
+    chosen = updater(values=values, max_epochs=1).update(UpdateData(make_state(), new))
     assert len(chosen.selection.added) == 7
     with pytest.raises(errors.InvalidMemorySizeError, match="500 MB"):
-        updater(values={**VALUES, "memory_size": "7 rows"}).update(make_state(), new, {})
+        updater(values={**VALUES, "memory_size": "7 rows"}).update(UpdateData(make_state(), new))

@@ -51,14 +51,16 @@ class Run:
         task = tasks.index(context.task_id) if context.task_id in tasks else 0
         self.learner = learner
         self.task = task if len(tasks) > 1 else None
-        self.examples = Examples(learner.memory, learner.new, context.test_transforms, task)
+        self.examples = Examples(
+            learner.memory, learner.new, context.functions.test_transforms, task
+        )
         self.optimizer: Any = learner.own_optimizer
         self.is_icarl = learner.composed.strategy == "iCaRL"
         self.model: nn.Module = as_avalanche_model(learner.model, context.task_id)
         criterion: Any = (
             nn.CrossEntropyLoss()
-            if is_cross_entropy(context.loss_fn)
-            else Criterion(context.loss_fn)
+            if is_cross_entropy(context.functions.loss_fn)
+            else Criterion(context.functions.loss_fn)
         )
         plugins = [
             load(catalog.PARTS[name].place)(**self._arguments(name))
@@ -79,7 +81,7 @@ class Run:
             criterion=criterion,
             train_mb_size=learner.batch_size,
             eval_mb_size=learner.batch_size,
-            train_epochs=context.max_epochs or 1,
+            train_epochs=context.trainer.max_epochs or 1,
             device=learner.device,
             plugins=plugins,
             evaluator=None,
@@ -133,7 +135,10 @@ class Run:
         adopted = not stored and self._adopt_memory()
         self._fit_memory()
         before = [list(each) for each in stored.get("classes_by_update", [])]
-        old = {*self.learner.context.old_classes, *(label for each in before for label in each)}
+        old = {
+            *self.learner.context.start.old_classes,
+            *(label for each in before for label in each),
+        }
         dataset = self.examples.new()
         classes = sorted({int(each) for each in dataset.targets} - old)  # type: ignore[attr-defined]
         self.classes_by_update = [*before, classes]

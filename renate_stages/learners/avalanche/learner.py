@@ -87,17 +87,17 @@ class AvalancheLearner(Learner):
                 "remove this setting, or mask in loss_fn",
             )
         own = [each for each, part in self.composed.parts.items() if part.own_loss]
-        if own and not is_cross_entropy(context.loss_fn):
+        if own and not is_cross_entropy(context.functions.loss_fn):
             raise AvalancheRefusedError(
                 name,
                 "a loss_fn other than plain cross-entropy",
                 f"{own[0]} has its own loss and would not call loss_fn",
                 "remove loss_fn from renate_config.py, or choose another learner",
             )
-        if context.precision not in PRECISIONS:
+        if context.trainer.precision not in PRECISIONS:
             raise AvalancheRefusedError(
                 name,
-                f"trainer.precision {context.precision}",
+                f"trainer.precision {context.trainer.precision}",
                 "its plugins read and change gradients, which must be neither scaled nor of "
                 "another type than the weights",
                 f"set it to one of {', '.join(PRECISIONS[1:])}",
@@ -136,7 +136,7 @@ class AvalancheLearner(Learner):
         strategy.model.train()
         strategy._before_training()
         strategy.experience = run.experience
-        strategy._before_training_exp(num_workers=self.context.num_workers)
+        strategy._before_training_exp(num_workers=self.context.trainer.num_workers)
         run.say_if_nothing_is_replayed()
         if strategy.model is not run.model:
             raise AvalancheStateError(
@@ -170,9 +170,9 @@ class AvalancheLearner(Learner):
     def optimizer_step_of_step(self) -> None:
         """Clip the gradients, step, and let the schedule follow."""
         optimizer: Any = self.optimizers()
-        if self.context.gradient_clip_val is not None:
-            algorithm = self.context.gradient_clip_algorithm
-            self.clip_gradients(optimizer, self.context.gradient_clip_val, algorithm)
+        if self.context.trainer.gradient_clip_val is not None:
+            algorithm = self.context.trainer.gradient_clip_algorithm
+            self.clip_gradients(optimizer, self.context.trainer.gradient_clip_val, algorithm)
         optimizer.step()
         self._follow_schedule("step")
 
@@ -181,7 +181,7 @@ class AvalancheLearner(Learner):
         self._strategy._after_training_epoch()
 
     def _follow_schedule(self, interval: str) -> None:
-        given = self.context.lr_scheduler_fn
+        given = self.context.functions.lr_scheduler_fn
         if given is not None and given[1] == interval:
             self.lr_schedulers().step()  # type: ignore[union-attr]
 
@@ -190,7 +190,7 @@ class AvalancheLearner(Learner):
         with _quiet():
             if self._open:  # the last step was not an epoch's last
                 self._end_epoch()
-            strategy._after_training_exp(num_workers=self.context.num_workers)
+            strategy._after_training_exp(num_workers=self.context.trainer.num_workers)
             strategy._after_training()
             strategy._train_cleanup()
         self._run.finish()

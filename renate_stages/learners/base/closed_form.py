@@ -197,7 +197,7 @@ class ClosedFormLearner(Learner):
         gram, width = self.needs_gram, self.linear.in_features
         self.statistics = ClassStatistics(self.linear.out_features, width, gram)
         self.examples = ConcatStored([self._as_measured(memory), *self.examples.parts])
-        if self.context.has_parent:
+        if self.context.start.has_parent:
             known = f"the {len(memory)} examples of its memory" if len(memory) else "nothing"
             self.context.say(
                 f"{type(self).__name__} starts anew, for the parent left no sums of these features: "
@@ -232,7 +232,9 @@ class ClosedFormLearner(Learner):
                 self._take_in(batch.new)
         if self.policy is None:
             return super().choose_memory(at_once=at_once)
-        candidates = StoredDataset(self.new.store, self.keepable, *self.context.test_transforms)
+        candidates = StoredDataset(
+            self.new.store, self.keepable, *self.context.functions.test_transforms
+        )
         chosen = select(self.policy, self.memory, candidates, self.model, self.context.task_id)
         return ChosenMemory(chosen._replace(added=self.keepable[chosen.added]))
 
@@ -297,7 +299,7 @@ class ClosedFormLearner(Learner):
         return features.cpu().double(), labels
 
     def _as_measured(self, dataset: StoredDataset) -> StoredDataset:
-        return StoredDataset(dataset.store, dataset.rows, *self.context.test_transforms)
+        return StoredDataset(dataset.store, dataset.rows, *self.context.functions.test_transforms)
 
     def features_state(self) -> dict[str, Tensor]:
         """Return the tensors that features are computed with: all but those of the head."""

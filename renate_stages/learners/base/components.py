@@ -124,7 +124,7 @@ class Reinitialisation(LossComponent):
         super().__init__(weight=0)
 
     def start_update(self, learner: Learner) -> None:
-        learner.model.load_state_dict(dict(learner.context.untrained))
+        learner.model.load_state_dict(dict(learner.context.start.untrained))
 
 
 def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:

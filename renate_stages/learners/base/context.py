@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,60 +18,70 @@ def _say_nothing(_: str) -> None:
     pass
 
 
+class TrainerSettings(Protocol):
+    """The settings of the block `trainer` in params.yaml that learners read.
+
+    `renate_stages.params.TrainerParams` has them, and documents each.
+    """
+
+    @property
+    def max_epochs(self) -> int | None: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def gradient_clip_val(self) -> float | None: ...
+    @property
+    def gradient_clip_algorithm(self) -> str: ...
+    @property
+    def accumulate_grad_batches(self) -> int: ...
+    @property
+    def compile(self) -> bool: ...
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def prefetch(self) -> int | None: ...
+    @property
+    def data_on_device(self) -> bool: ...
+
+
 @dataclass(frozen=True)
-class UpdateContext:
-    """What an update gives to its learner.
+class StartingPoint:
+    """The model at the start of an update.
 
     Args:
         model: The model to train, with the parent's weights.
         untrained: Weights of a newly built model, for learners that start anew.
-        loss_fn: Loss of outputs and targets, one value per example or their mean.
-        optimizer_fn: Builds the optimizer from the parameters to train.
-        lr_scheduler_fn: Builds a scheduler from the optimizer, and says how often it steps:
-            `epoch` or `step`. None: a constant rate.
-        task_id: Names the model's parameters of this task.
-        generators: The update's named generators.
-        num_workers: Loader processes.
-        prefetch: Steps that a thread reads ahead; None: 2 for a GPU, none for the CPU.
-        data_on_device: Whether all examples of the training lie on the device.
-        test_transforms: Of inputs and targets, as examples are measured.
-        memory_transforms: Of inputs and targets, as examples are replayed.
-        old_classes: Labels met before this update, ascending; empty where it is the first.
         has_parent: Whether the model has the weights of an earlier update.
-        max_epochs: Passes over the new data; None: as many as it takes.
-        precision: As of `trainer.precision`.
-        gradient_clip_val: Largest gradient norm; None: any. For learners that step themselves:
-            Lightning clips no other gradients.
-        gradient_clip_algorithm: Likewise: `norm`, of the whole gradient, or `value`, of each number.
-        batches_a_step: How many batches' gradients are added up for a step of the optimizer.
-        compiled: Whether batches go through the model as `torch.compile` makes it.
-        say: Tells the user something in one line.
-        parent_weights: Returns the parent's tensors by name, as they were stored; a model may have
-            grown since. None without a parent.
+        parent_weights: Returns the parent's tensors by name, as they were stored; the model may
+            have grown since. Without a parent it returns an empty dict.
+        old_classes: Labels of all earlier updates, ascending; empty in the first update.
     """
 
     model: RenateModule
     untrained: Mapping[str, Any]
+    has_parent: bool = False
+    parent_weights: Callable[[], Mapping[str, Tensor]] = dict
+    old_classes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingFunctions:
+    """The user's functions that training calls, with their hyperparameters filled in.
+
+    Args:
+        loss_fn: Loss of outputs and targets, one value per example or their mean.
+        optimizer_fn: Builds the optimizer from the parameters to train.
+        lr_scheduler_fn: Builds a scheduler from the optimizer, and says how often it steps:
+            `epoch` or `step`. None: a constant learning rate.
+        test_transforms: Transforms of inputs and targets when examples are measured.
+        memory_transforms: Transforms of inputs and targets when examples are replayed.
+    """
+
     loss_fn: Callable[[Any, Any], Tensor]
     optimizer_fn: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-    lr_scheduler_fn: tuple[Callable[[torch.optim.Optimizer], Any], str] | None
-    task_id: str
-    generators: Generators
-    num_workers: int = 0
-    prefetch: int | None = None
-    data_on_device: bool = False
+    lr_scheduler_fn: tuple[Callable[[torch.optim.Optimizer], Any], str] | None = None
     test_transforms: tuple[Any, Any] = (None, None)
     memory_transforms: tuple[Any, Any] = (None, None)
-    old_classes: tuple[int, ...] = ()
-    has_parent: bool = False
-    max_epochs: int | None = None
-    precision: str = "32-true"
-    gradient_clip_val: float | None = None
-    gradient_clip_algorithm: str = "norm"
-    batches_a_step: int = 1
-    compiled: bool = False
-    say: Callable[[str], None] = _say_nothing
-    parent_weights: Callable[[], Mapping[str, Tensor]] = dict
 
     def optimizers(self, parameters: list[nn.Parameter]) -> Any:
         """Build optimizer and scheduler, as Lightning's `configure_optimizers` returns them.
@@ -97,3 +107,24 @@ class UpdateContext:
             found = f"a function that returns {user_code.outline(scheduler)}"
             raise UserResultError("lr_scheduler_fn", found, "one that returns a torch scheduler")
         return [optimizer], [{"scheduler": scheduler, "interval": interval}]
+
+
+@dataclass(frozen=True)
+class UpdateContext:
+    """What an update gives to its learner.
+
+    Args:
+        start: The model, and what is known of earlier updates.
+        functions: The user's loss, optimizer and transforms.
+        trainer: Settings of the block `trainer`.
+        task_id: Names the model's parameters of this task.
+        generators: The update's named random generators.
+        say: Prints one line for the user.
+    """
+
+    start: StartingPoint
+    functions: TrainingFunctions
+    trainer: TrainerSettings
+    task_id: str
+    generators: Generators
+    say: Callable[[str], None] = _say_nothing

@@ -46,7 +46,7 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     """
     model, new, generators = learner.model, learner.new, learner.context.generators
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    measured = StoredDataset(new.store, new.rows, *learner.context.test_transforms)
+    measured = StoredDataset(new.store, new.rows, *learner.context.functions.test_transforms)
     rows = generators.numpy("fisher").permutation(len(new))[:examples]
     draws = torch.rand(len(rows), generator=generators.torch("fisher"), dtype=torch.float64)
     numbers = sum(value.numel() for value in weights.values())
@@ -136,7 +136,7 @@ def _loss_of_one(learner: Learner, labelled: bool) -> LossOfOne:
         outputs = functional_call(learner.model, weights, (one,), {"task_id": context.task_id})
         if labelled:
             return F.cross_entropy(_visible(learner, outputs).float(), target.long())
-        return context.loss_fn(outputs, target).mean()
+        return context.functions.loss_fn(outputs, target).mean()
 
     return loss
 

@@ -75,7 +75,7 @@ class Learner(LightningModule):
     ) -> None:
         super().__init__()
         self.context = context
-        self.model = context.model
+        self.model = context.start.model
         self.batch_size = positive("batch_size", batch_size)
         self.ema_decay = in_range("ema_decay", ema_decay, 0, 1, below=True)
         self.mask_unused_classes = mask_unused_classes
@@ -115,7 +115,7 @@ class Learner(LightningModule):
         self.new = new
         self.memory = memory
         self.keepable = np.arange(len(new)) if keepable is None else keepable
-        met = {*self.context.old_classes, *(new.classes() or ()), *(memory.classes() or ())}
+        met = {*self.context.start.old_classes, *(new.classes() or ()), *(memory.classes() or ())}
         self.classes: list[int] = sorted(met)
         if self.ema_decay:
             self.average = averaged_copy(self.model, self.ema_decay)
@@ -151,13 +151,13 @@ class Learner(LightningModule):
     def step_loader(self, steps: Steps, rows: EpochRows) -> StepLoader:
         """Return a loader of steps as this update's parameters say: read ahead, in processes."""
         seeds, context = self._worker_seeds, self.context
-        if context.data_on_device:  # there is nothing to wait for
+        if context.trainer.data_on_device:  # there is nothing to wait for
             loader = step_loader(steps, rows, seeds)
         else:
-            ahead = context.prefetch
+            ahead = context.trainer.prefetch
             if ahead is None:
                 ahead = 2 if self.device.type == "cuda" else 0
-            workers = context.num_workers
+            workers = context.trainer.num_workers
             loader = step_loader(
                 steps, rows, seeds, num_workers=workers, prefetch=ahead, device=self.device
             )
@@ -212,9 +212,9 @@ class Learner(LightningModule):
         return self.with_components(self.supervised(new), new, None)
 
     def on_fit_start(self) -> None:
-        if self.context.data_on_device:
+        if self.context.trainer.data_on_device:
             put_on(self.datasets, self.device)
-        if self.context.compiled:
+        if self.context.trainer.compile:
             self._compiled[:] = [compiled(self.model)]
         if ranks().count > 1:
             self._statistics = JointStatistics(self.model)
@@ -230,7 +230,7 @@ class Learner(LightningModule):
         self._steps = self.trainer.global_step
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.context.batches_a_step > 1:
+        if self.context.trainer.accumulate_grad_batches > 1:
             taken, self._steps = self._steps, self.trainer.global_step
             if taken == self._steps:  # gradients were added up
                 return
@@ -360,7 +360,7 @@ class Learner(LightningModule):
         """Return the user's loss of outputs and targets, its mean; unused classes masked."""
         if self.mask_unused_classes:
             outputs = mask_classes(outputs, self.classes)
-        return self.context.loss_fn(outputs, targets).mean()
+        return self.context.functions.loss_fn(outputs, targets).mean()
 
     def with_components(
         self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None
@@ -400,7 +400,7 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimizer and scheduler for the parameters of this update's task."""
         parameters = [p for p in self.model.get_params(self.context.task_id) if p.requires_grad]
-        return self.context.optimizers(parameters)
+        return self.context.functions.optimizers(parameters)
 
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int

@@ -70,7 +70,9 @@ class ReplayLearner(Learner):
     ) -> None:
         super().start_update(new, memory, keepable)
         fit_policy(self.policy, self.memory_size, memory, new)
-        self._as_replayed = StoredDataset(new.store, new.rows, *self.context.memory_transforms)
+        self._as_replayed = StoredDataset(
+            new.store, new.rows, *self.context.functions.memory_transforms
+        )
         self.working = WorkingMemory(memory, self._as_replayed, self.memory_fields)
         self._remember_what_is_missing()
         self._may_be_kept = np.isin(np.arange(len(new)), self.keepable)
@@ -154,7 +156,9 @@ class ReplayLearner(Learner):
         """
         if self.memory_update == "online" and not at_once:
             return self.working.chosen()
-        candidates = StoredDataset(self.new.store, self.keepable, *self.context.test_transforms)
+        candidates = StoredDataset(
+            self.new.store, self.keepable, *self.context.functions.test_transforms
+        )
         selection = select(self.policy, self.memory, candidates, self.model, self.context.task_id)
         added = self._fields_at_end(selection.added)
         selection = selection._replace(added=self.keepable[selection.added])
@@ -184,7 +188,9 @@ class ReplayLearner(Learner):
         """Return what the trained model says of new examples, as they are measured."""
         if not self.memory_fields or not len(rows):
             return {}
-        kept = StoredDataset(self.new.store, self.keepable[rows], *self.context.test_transforms)
+        kept = StoredDataset(
+            self.new.store, self.keepable[rows], *self.context.functions.test_transforms
+        )
         blocks = [
             self._fields_of(kept, np.arange(start, min(start + BLOCK, len(rows))))
             for start in range(0, len(rows), BLOCK)
@@ -196,7 +202,9 @@ class ReplayLearner(Learner):
 
     def _fields_of(self, examples: StoredDataset, rows: np.ndarray) -> Fields:
         """Return what the model says of examples, in evaluation mode."""
-        plain = StoredDataset(examples.store, examples.rows, *self.context.test_transforms)
+        plain = StoredDataset(
+            examples.store, examples.rows, *self.context.functions.test_transforms
+        )
         inputs, targets = plain.__getitems__(rows)
         batch = self.moved(Batch(inputs, targets, rows))
         training = self.model.training

@@ -11,6 +11,7 @@ from small_updates import state_of
 
 from renate_stages.params import Params
 from renate_stages.state import State, state
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel
 from renate_stages.user.config import UserConfig
 
@@ -52,7 +53,7 @@ def updates(
     found = []
     for number in range(1, count + 1):
         new = write(folder / f"new-{number}", number, again=again)
-        found.append(updater(name, number, values, learner=learner).update(parent, new, {}))
+        found.append(updater(name, number, values, learner=learner).update(UpdateData(parent, new)))
         parent = _left(folder, found[-1], number, parent, new)
     return found, parent
 
@@ -63,7 +64,7 @@ def continued(
     """Run one update more."""
     folder.mkdir()
     new = write(folder / f"new-{number}", number)
-    updated = updater(name, number, values).update(parent, new, {})
+    updated = updater(name, number, values).update(UpdateData(parent, new))
     return updated, _left(folder, updated, number, parent, new)
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("avalanche", reason="needs the extra avalanche")
 
 import inspect
 import itertools
+from dataclasses import replace
 
 import torch
 from alone import BATCH, EPOCHS, MEMORY, STRATEGIES, arrays, model_fn, write
@@ -32,6 +33,7 @@ from renate_stages.learners.avalanche.building import load
 from renate_stages.learners.avalanche.naming import named
 from renate_stages.models import MLP
 from renate_stages.training.resume import Resume
+from renate_stages.training.update_data import UpdateData
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ALL = sorted(set(STRATEGIES) - {"Naive"})
@@ -104,7 +106,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path
     values = STRATEGIES[name][0]
     _, parent = updates(tmp_path / "before", name, 1, **values)
     new = write(tmp_path / "new", 2)
-    whole = updater(name, 2, values).update(parent, new, {})
+    whole = updater(name, 2, values).update(UpdateData(parent, new))
 
     resume = Resume(tmp_path / "resume" / "key", say=lambda _: None)
     first = updater(name, 2, values)
@@ -126,9 +128,9 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RENATE_STAGES_CHECKPOINT_SECONDS", "0")
         with pytest.raises(StoppedError):
-            first.update(parent, new, {}, resume=resume)
+            first.update(UpdateData(parent, new), resume=resume)
         assert resume.file.is_file()
-        went_on = updater(name, 2, values).update(parent, new, {}, resume=resume)
+        went_on = updater(name, 2, values).update(UpdateData(parent, new), resume=resume)
     assert len(went_on.curves) == EPOCHS
     assert torch.equal(parameters(went_on.model), parameters(whole.model))
     for ours, theirs in zip(
@@ -146,10 +148,10 @@ def test_a_training_that_ended_is_finished_in_another_process(name: str, tmp_pat
     new = write(tmp_path / "new", 2)
     folder = tmp_path / "resume"
     first = updater(name, 2, values).update(
-        parent, new, {}, resume=Resume(folder, lambda _: None, whole=True)
+        UpdateData(parent, new), resume=Resume(folder, lambda _: None, whole=True)
     )
     again = updater(name, 2, values).update(
-        parent, new, {}, resume=Resume(folder, lambda _: None, whole=True)
+        UpdateData(parent, new), resume=Resume(folder, lambda _: None, whole=True)
     )
     assert torch.equal(parameters(again.model), parameters(first.model))
     assert again.selection.added.tolist() == first.selection.added.tolist()
@@ -173,12 +175,12 @@ def test_a_memory_of_another_learner_is_taken_over(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "ER", 1, learner="ER", memory_size=20)
     made = updater("ER", 2, {"memory_size": 20}, say=said.append)
     new = write(tmp_path / "new", 2)
-    updated = made.update(parent, new, {})
+    updated = made.update(UpdateData(parent, new))
     assert any("offered to its buffers" in line for line in said)
     assert len(updated.selection.kept) == 10  # half of the memory is that update's
     back = updater("ER", 3, {"memory_size": 20}, learner="ER")
     left = state_of(tmp_path / "left", updated, 2, classes=range(4), parent=parent, new=new)
-    assert len(back.update(left, write(tmp_path / "third", 3), {}).selection.kept)
+    assert len(back.update(UpdateData(left, write(tmp_path / "third", 3))).selection.kept)
 
 
 def test_rows_that_are_forgotten_leave_the_buffers(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_gem_refuses_to_forget_what_it_cannot_find(tmp_path: Path) -> None:
     nothing_found = made.test_set(parent.memory())  # GEM's rows are in no memory
     assert len(nothing_found) == 0
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
-        made.carry_over(parent, np.ones(0, dtype=bool), nothing_found)
+        made.carry_over(UpdateData(parent, np.ones(0, dtype=bool), nothing_found))
     described = (parent.folder / "learner.json").read_bytes()
     assert KEEPS_EXAMPLES in described  # by which `forget --erase` knows them
 
@@ -267,7 +269,7 @@ def test_another_batch_size_is_said_where_importances_depend_on_it(tmp_path: Pat
         said: list[str] = []
         values = {"ewc_lambda": 1.0, "batch_size": 2 * BATCH, "fisher": fisher}
         made = updater("EWC", 2, values, say=said.append)
-        made.update(parent, write(tmp_path / f"new-{fisher}", 2), {})
+        made.update(UpdateData(parent, write(tmp_path / f"new-{fisher}", 2), {}))
         assert sum("not of one scale" in line for line in said) == expected
 
 
@@ -284,7 +286,7 @@ def test_a_memory_too_small_for_one_batch_is_said(name: str, tmp_path: Path) -> 
     for size, expected in ((8, 1), (4, 0)):
         said: list[str] = []
         made = updater(name, 2, {**values, "memory_batch_size": size}, say=said.append)
-        made.update(parent, write(tmp_path / f"new-{size}", 2), {})
+        made.update(UpdateData(parent, write(tmp_path / f"new-{size}", 2), {}))
         assert sum("nothing is replayed" in line for line in said) == expected
 
 
@@ -342,7 +344,7 @@ def test_hyperparameters_of_a_name_show_in_its_signature() -> None:
 def test_epochs_are_measured_and_the_best_is_kept(tmp_path: Path) -> None:
     validation = {1: write(tmp_path / "val", 1)}
     made = updater("EWC", 1, {"ewc_lambda": 1.0}, keep="best", max_epochs=4)
-    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), validation)
+    updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1), validation))
     assert len(updated.curves) == 4
     assert {"train_loss", "val_loss", "val_accuracy"} <= set(updated.curves[0])
     best = max(updated.curves, key=lambda row: row["val_accuracy"])
@@ -368,8 +370,8 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
             return lambda parameters: Watching(parameters, lr=0.1)
 
-        made._optimizer_fn = step_fn()
-        made.update(start, new, {})
+        made.functions = replace(made.functions, optimizer_fn=step_fn())
+        made.update(UpdateData(start, new))
     assert max(norms[0.01]) <= 0.01 + 1e-6 < min(norms[None])
 
 
@@ -382,31 +384,31 @@ def test_the_schedule_is_followed(interval: str, times: int, tmp_path: Path) -> 
         schedulers.append(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
         return schedulers[-1]
 
-    made._lr_scheduler_fn = (schedule, interval)
-    made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    made.functions = replace(made.functions, lr_scheduler_fn=(schedule, interval))
+    made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert schedulers[-1].last_epoch == times
 
 
 def test_fewer_steps_than_an_epoch_end_the_update(tmp_path: Path) -> None:
     made = updater("ER", 1, {"memory_size": 10}, max_steps=3)
-    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert updated.steps == 3
     assert len(updated.selection.added) == 10
 
 
 def test_an_average_of_the_weights_is_an_option_here_too(tmp_path: Path) -> None:
     start, new = first_state(tmp_path), write(tmp_path / "new", 1)
-    plain = updater("Naive", 1, {}).update(start, new, {})
-    averaged = updater("Naive", 1, {"ema_decay": 0.9}).update(start, new, {})
+    plain = updater("Naive", 1, {}).update(UpdateData(start, new))
+    averaged = updater("Naive", 1, {"ema_decay": 0.9}).update(UpdateData(start, new))
     assert not torch.equal(parameters(plain.model), parameters(averaged.model))
 
 
 def test_half_precision_trains(tmp_path: Path) -> None:
     made = updater("EWC", 1, {"ewc_lambda": 1.0}, precision="bf16-mixed")
-    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert parameters(updated.model).isfinite().all()
     plain = updater("EWC", 1, {"ewc_lambda": 1.0}).update(
-        first_state(tmp_path / "plain"), write(tmp_path / "plain-new", 1), {}
+        UpdateData(first_state(tmp_path / "plain"), write(tmp_path / "plain-new", 1))
     )
     assert not torch.equal(parameters(plain.model), parameters(updated.model))
 
@@ -432,12 +434,14 @@ def test_transforms_are_the_users(tmp_path: Path) -> None:
     start = first_state(tmp_path)
     made = updater("DER", 1, {"memory_size": 10}, functions=functions)
     new = write(tmp_path / "new", 1)
-    left = state_of(tmp_path / "left", made.update(start, new, {}), 1, parent=start, new=new)
+    left = state_of(
+        tmp_path / "left", made.update(UpdateData(start, new)), 1, parent=start, new=new
+    )
     assert seen["train"] == EPOCHS * 42
     assert seen["test"] == 42  # of which the logits are kept
     assert not seen["buffer"]
     made = updater("DER", 2, {"memory_size": 10}, functions=functions)
-    made.update(left, write(tmp_path / "second", 2), {})
+    made.update(UpdateData(left, write(tmp_path / "second", 2)))
     assert seen["buffer"]
 
 
@@ -457,7 +461,7 @@ def test_tasks_have_their_own_heads(tmp_path: Path) -> None:
             task_id=name,
         )
         new = write(tmp_path / f"new-{number}", number)
-        updated = made.update(parent, new, {})
+        updated = made.update(UpdateData(parent, new))
         before = parent
         parent = state_of(tmp_path / f"state-{number}", updated, number, parent=parent, new=new)
     assert updated.model.task_ids == ["a", "b", "c"]
@@ -486,5 +490,5 @@ def test_a_plugin_that_does_not_is_refused(tmp_path: Path) -> None:
 
 def test_a_plugin_may_end_the_training(tmp_path: Path) -> None:
     made = updater("users_plugins:Impatient", 1, {}, max_epochs=5)
-    updated = made.update(first_state(tmp_path), write(tmp_path / "new", 1), {})
+    updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert len(updated.curves) < 5

@@ -29,6 +29,7 @@ from renate_stages.learners.base.components import distance_to_kept
 from renate_stages.models import MLP, RenateModule
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel
 
 ROWS = 33  # in batches of 8, the last of 1: a process has no share of it
@@ -171,7 +172,7 @@ def watched(made: ModelUpdater, parent: State, new, **more) -> tuple[UpdatedMode
 
     Learner.training_step = training_step
     try:
-        return made.update(parent, new, {1: new}, **more), steps
+        return made.update(UpdateData(parent, new, {1: new}), **more), steps
     finally:
         Learner.training_step = original
 
@@ -208,10 +209,10 @@ def resumed(folder: Path) -> Found:
         count = ranks().count
         return updater("DER++", values, functions=functions, max_epochs=epochs, devices=count)
 
-    straight = made(4).update(parent, new, {1: new})
+    straight = made(4).update(UpdateData(parent, new, {1: new}))
     shared = Path(of_all(str(folder))[0]) / "resume"
     said: list[str] = []
-    made(2).update(parent, new, {1: new}, resume=Resume(shared, said.append))
+    made(2).update(UpdateData(parent, new, {1: new}), resume=Resume(shared, said.append))
     torch.randn(3)
     again, _ = watched(made(4), parent, new, resume=Resume(shared, said.append))
     return {

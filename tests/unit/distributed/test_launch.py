@@ -18,6 +18,7 @@ from renate_stages.learners.avalanche.learner import AvalancheLearner
 from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.params import Params
 from renate_stages.training import launch
+from renate_stages.training.update_data import UpdateData
 
 
 class ByItself(FineTuning):
@@ -112,7 +113,7 @@ def test_the_project_is_held_by_one(project, second, monkeypatch):
 def test_one_process_alone_does_not_train_for_two(make_state, tmp_path):
     new = write_examples(tmp_path / "new", 8)
     with pytest.raises(errors.ProcessCountError, match="need 2 processes, one per device; found 1"):
-        updater(devices=2).update(make_state(), new, {})
+        updater(devices=2).update(UpdateData(make_state(), new))
 
 
 @pytest.mark.parametrize(

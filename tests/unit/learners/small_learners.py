@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 
 from renate_stages.data import StepBatch, StoredDataset
 from renate_stages.learners.base import Learner
-from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
+from renate_stages.params import TrainerParams
 from renate_stages.randomness import Generators
 from renate_stages.user.optimization import default_loss, default_optimizer
 
@@ -35,16 +37,20 @@ def context(update: int = 1, **changes) -> UpdateContext:
     model = MLP(num_inputs=5, num_outputs=CLASSES, hidden_size=4)
     untrained = {name: value.clone() for name, value in model.state_dict().items()
                  if isinstance(value, torch.Tensor)}  # fmt: skip
-    given = {
-        "model": model,
-        "untrained": {**untrained, "_extra_state": model.get_extra_state()},
-        "loss_fn": default_loss,
-        "optimizer_fn": partial(default_optimizer, learning_rate=0.1),
-        "lr_scheduler_fn": None,
-        "task_id": "default_task",
-        "generators": Generators(0, update),
-    }
-    return UpdateContext(**{**given, **changes})
+    untrained["_extra_state"] = model.get_extra_state()
+    optimizer_fn = partial(default_optimizer, learning_rate=0.1)
+    given = UpdateContext(
+        StartingPoint(model, untrained),
+        TrainingFunctions(default_loss, optimizer_fn),
+        TrainerParams(),
+        "default_task",
+        Generators(0, update),
+    )
+    for group in ("start", "functions"):
+        names = {each.name for each in fields(getattr(given, group))} & changes.keys()
+        own = {name: changes.pop(name) for name in names}
+        given = replace(given, **{group: replace(getattr(given, group), **own)})
+    return replace(given, **changes)
 
 
 def first_step(learner: Learner) -> StepBatch:

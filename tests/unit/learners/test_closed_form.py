@@ -26,6 +26,7 @@ from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.heads import RandomFeatureHead
 from renate_stages.models.module import RenateWrapper
 from renate_stages.models.stored import read_tensors, write_tensors
+from renate_stages.training.update_data import UpdateData
 
 KINDS = [NearestClassMean, StreamingLDA, partial(RanPAC, num_random_features=40)]
 NAMES = ["NCM", "SLDA", "RanPAC"]
@@ -291,17 +292,17 @@ def test_a_forget_update_takes_out_what_the_memory_holds(tmp_path, make_state, n
     values = {"memory_size": 1000, "num_random_features": 30}
     functions = {"model_fn": lambda model_state_url=None: built(model_state_url)}
     new = write_examples(tmp_path / "new", 40)
-    first = updater(name, values, functions=functions).update(make_state(), new, {})
+    first = updater(name, values, functions=functions).update(UpdateData(make_state(), new))
     parent = state_of(tmp_path / "state", first, new)
     rows, gone = np.ones(40, dtype=bool), np.array([3, 4, 20])
     rows[gone] = False
     forgot = updater(name, values, number=2, functions=functions).carry_over(
-        parent, rows, StoredDataset(new, gone)
+        UpdateData(parent, new, memory_rows=rows, forgotten=StoredDataset(new, gone))
     )
     with StoreWriter(tmp_path / "rest", update=1) as writer:
         writer.append(new.gather(np.flatnonzero(rows)))
     rest = ExampleStore.open(tmp_path / "rest")
-    without = updater(name, values, functions=functions).update(make_state(), rest, {})
+    without = updater(name, values, functions=functions).update(UpdateData(make_state(), rest))
     for one, other in zip(forgot.model.parameters(), without.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
     tensors, expected = forgot.learner.learner_state()[0], without.learner.learner_state()[0]
@@ -314,11 +315,11 @@ def test_a_forget_update_that_concerns_no_row_changes_no_bit(tmp_path, make_stat
     functions = {"model_fn": lambda model_state_url=None: built(model_state_url)}
     new = write_examples(tmp_path / "new", 40)
     values = {"num_random_features": 30}
-    first = updater(name, values, functions=functions).update(make_state(), new, {})
+    first = updater(name, values, functions=functions).update(UpdateData(make_state(), new))
     parent = state_of(tmp_path / "state", first, new)
-    again = updater(name, values, number=2, functions=functions).carry_over(
-        parent, np.ones(40, dtype=bool), StoredDataset(new, np.empty(0, dtype=np.int64))
-    )
+    every, none = np.ones(40, dtype=bool), StoredDataset(new, np.empty(0, dtype=np.int64))
+    data = UpdateData(parent, new, memory_rows=every, forgotten=none)
+    again = updater(name, values, number=2, functions=functions).carry_over(data)
     for key, value in first.model.state_dict().items():
         assert key == "_extra_state" or torch.equal(value, again.model.state_dict()[key])
     for key, value in first.learner.learner_state()[0].items():
@@ -411,7 +412,7 @@ def test_only_the_head_changes_and_features_are_those_that_are_served(tmp_path, 
     new = write_examples(tmp_path / "new", 30)
     made = updater("NCM", {"batch_size": 8}, functions={"model_fn": Normalised}, max_epochs=7)
     before = made.build_model(None)
-    updated = made.update(make_state(), new, {1: new})
+    updated = made.update(UpdateData(make_state(), new, {1: new}))
     after = updated.model.state_dict()
     for name, value in before.state_dict().items():
         if name != "_extra_state" and not name.startswith("head."):
@@ -446,7 +447,7 @@ def test_examples_are_taken_as_they_are_measured(tmp_path):
 def test_clipping_and_mixed_precision_are_no_hindrance(tmp_path, make_state):
     new = write_examples(tmp_path / "new", 30)
     found = [
-        updater("SLDA", {}, **trainer).update(make_state(), new, {}).model.head.weight
+        updater("SLDA", {}, **trainer).update(UpdateData(make_state(), new)).model.head.weight
         for trainer in ({}, {"gradient_clip_val": 1.0, "precision": "bf16-mixed"})
     ]
     assert torch.equal(*found)
@@ -627,7 +628,7 @@ def test_gradient_learners_and_ranpac_follow_each_other(tmp_path, make_state, ot
     updated, parent = None, make_state()
     for number, name in enumerate(["RanPAC", other, "RanPAC", other], 1):
         made = updater(name, values, number=number, functions=functions)
-        updated = made.update(parent, new, {1: new})
+        updated = made.update(UpdateData(parent, new, {1: new}))
         assert np.isfinite(updated.curves[-1]["val_loss"])
         parent = state_of(tmp_path / f"state-{number}", updated, new)
         again = made.build_model(parent.folder)
@@ -731,7 +732,7 @@ def test_random_features_that_cannot_be_are_refused():
 def test_a_model_fn_that_does_not_load_states_gets_the_stored_head(tmp_path, make_state):
     new = write_examples(tmp_path / "new", 40)
     made = updater("RanPAC", {"num_random_features": 30}, functions={"model_fn": plain_model})
-    updated = made.update(make_state(), new, {})
+    updated = made.update(UpdateData(make_state(), new))
     parent = state_of(tmp_path / "state", updated, new)
     x = torch.from_numpy(new.gather(np.arange(40))[0])
     assert torch.equal(made.build_model(parent.folder).eval()(x), updated.model(x))

@@ -233,7 +233,7 @@ def test_parameters_that_are_new_or_have_grown_are_not_held_and_that_is_said(tmp
 
 def test_frozen_parameters_have_no_importance(tmp_path):
     given = context()
-    given.model.features.requires_grad_(False)
+    given.start.model.features.requires_grad_(False)
     learner = ewc(tmp_path, given=given)
     learner.end_training(None)
     assert set(table(learner, "fisher")) == {"head.weight", "head.bias"}

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from renate_stages.learners import registry
 from renate_stages.memory.spec import METADATA
+from renate_stages.training.update_data import UpdateData
 
 EXACT = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
 
@@ -32,11 +33,13 @@ def test_what_is_kept_and_measured_is_single_precision(make_state, new, tmp_path
         return loss
 
     functions, half = {"loss_fn": loss_fn}, {"precision": "bf16-mixed"}
-    first = updater(name, values, functions=functions, **half).update(make_state(), new, {1: new})
+    first = updater(name, values, functions=functions, **half).update(
+        UpdateData(make_state(), new, {1: new})
+    )
     parent = state_of(tmp_path / "parent", first, 1, new=new)
     second = write_examples(tmp_path / "second", 25, first=300)
     made = updater(name, values, number=2, functions=functions, **half)
-    updated = made.update(parent, second, {1: new, 2: second})
+    updated = made.update(UpdateData(parent, second, {1: new, 2: second}))
     assert dtypes[True] == {torch.float32}
     if dtypes[False]:  # learners in closed form have no loss
         assert torch.bfloat16 in dtypes[False], "the model did compute in half precision"
@@ -57,7 +60,7 @@ def test_what_is_kept_and_measured_is_single_precision(make_state, new, tmp_path
 def test_logits_are_kept_as_the_served_model_gives_them(make_state, new):
     """At the end of an update they come from the model as it is measured, and are not rounded."""
     made = updater("DER", precision="bf16-mixed")
-    updated = made.update(make_state(), new, {})
+    updated = made.update(UpdateData(make_state(), new))
     inputs, _ = new.gather(updated.selection.added)
     with torch.no_grad():
         expected = updated.model(torch.from_numpy(inputs)).numpy()

@@ -18,6 +18,7 @@ from renate_stages.models import MLP
 from renate_stages.models.heads import NearestMeanHead, RandomFeatureHead
 from renate_stages.models.module import RenateWrapper
 from renate_stages.state import State, state
+from renate_stages.training.update_data import UpdateData
 
 
 def icarl(tmp_path: Path, old=(0, 1), new=(2,), **values) -> ICaRL:
@@ -106,7 +107,7 @@ def test_its_model_is_read_from_the_state_and_trained_on(tmp_path):
     for number in (1, 2):
         new = write_examples(tmp_path / f"new-{number}", 30, first=30 * number)
         made = updater("iCaRL", number=number, functions={"model_fn": model_fn})
-        updated = made.update(parent, new, {})
+        updated = made.update(UpdateData(parent, new))
         parent = state_of(tmp_path / f"left-{number}", updated, number, parent=parent, new=new)
     inputs = torch.randn(5, 5)
     with torch.no_grad():

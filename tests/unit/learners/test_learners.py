@@ -76,12 +76,12 @@ def test_joint_keeps_everything_and_starts_anew(tmp_path):
     new, old = stored(tmp_path / "new", 12), stored(tmp_path / "old", 9)
     given = context()
     with torch.no_grad():
-        for parameter in given.model.parameters():
+        for parameter in given.start.model.parameters():
             parameter.add_(1)
     joint = Joint(given, batch_size=7)
     joint.start_update(new, old)
     for name, value in joint.model.named_parameters():
-        assert torch.equal(value, given.untrained[name])
+        assert torch.equal(value, given.start.untrained[name])
     assert sum(len(batch.new) for batch in joint.train_dataloader()) == 21
     chosen = joint.choose_memory().selection
     assert (len(chosen.kept), len(chosen.added)) == (9, 12)

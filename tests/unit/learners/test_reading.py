@@ -17,6 +17,7 @@ from renate_stages.learners.base import Learner
 from renate_stages.params import Params
 from renate_stages.training.callbacks import Follower
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.update_data import UpdateData
 
 CASES = {
     "FineTuning": ("FineTuning", {}),
@@ -63,7 +64,7 @@ def second(tmp_path):
 
 @pytest.fixture
 def parent(make_state, new, tmp_path):
-    first = updater("DER", functions=FUNCTIONS).update(make_state(), new, {})
+    first = updater("DER", functions=FUNCTIONS).update(UpdateData(make_state(), new))
     return state_of(tmp_path / "parent", first, 1, new=new)
 
 
@@ -114,9 +115,9 @@ def test_an_update_sees_the_same_batches_and_gives_the_same_bits(
 ):
     learner, values = case
     seen = seen_by(monkeypatch)
-    plain = made(learner, values).update(parent, second, {2: second})
+    plain = made(learner, values).update(UpdateData(parent, second, {2: second}))
     count = len(seen)
-    same = made(learner, values, **WAYS[way]).update(parent, second, {2: second})
+    same = made(learner, values, **WAYS[way]).update(UpdateData(parent, second, {2: second}))
     assert_equal(same, plain)
     assert len(seen) == 2 * count
     assert all(torch.equal(*each) for each in zip(seen[:count], seen[count:], strict=True))
@@ -136,7 +137,7 @@ def test_batches_are_read_as_asked_for(parent, second, way, monkeypatch):
         after_step(self)
 
     monkeypatch.setattr(Learner, "after_step", noted)
-    made("ER", {**VALUES, "batch_size": 1}, **WAYS[way]).update(parent, second, {})
+    made("ER", {**VALUES, "batch_size": 1}, **WAYS[way]).update(UpdateData(parent, second))
     assert bool(ran) == (way != "on device")
     assert all(on_device) == any(on_device) == (way == "on device")
 
@@ -151,7 +152,7 @@ def test_a_training_that_stops_within_an_epoch_stands_where_it_would(
     for number, way in enumerate(({}, {"prefetch": 2})):
         resume = Resume.of(tmp_path / str(number), "inputs", lambda _: None)
         stopped = made(learner, values, max_steps=steps, **way)
-        stopped.update(parent, second, {}, resume=resume)
+        stopped.update(UpdateData(parent, second), resume=resume)
         positions.append(torch.load(resume.file, weights_only=True)["renate_stages"]["position"])
         assert not threads()
     assert as_lists(positions[0]) == as_lists(positions[1])
@@ -174,7 +175,7 @@ class Fails:
 def test_a_training_that_fails_says_so_and_leaves_no_thread(parent, second, kind):
     functions = {"train_transform": lambda: Fails(30, kind)}
     with pytest.raises((kind, SystemExit)):
-        made("ER", VALUES, prefetch=2, functions=functions).update(parent, second, {})
+        made("ER", VALUES, prefetch=2, functions=functions).update(UpdateData(parent, second))
     assert not threads()
 
 
@@ -186,7 +187,9 @@ def test_a_loss_that_fails_leaves_no_thread(parent, second):
         return loss
 
     with pytest.raises(ArithmeticError) as caught:
-        made("ER", VALUES, prefetch=2, functions={"loss_fn": loss_fn}).update(parent, second, {})
+        made("ER", VALUES, prefetch=2, functions={"loss_fn": loss_fn}).update(
+            UpdateData(parent, second)
+        )
     assert not threads() and caught.value.__traceback__ is not None, "which holds the frames"
 
 
@@ -196,7 +199,7 @@ def test_a_training_that_is_followed_may_end_between_two_epochs(parent, second):
             trainer.should_stop = True
 
     straight, ahead = (
-        made("ER", VALUES, max_epochs=9, **way).train(parent, second, {}, follower=Ends())
+        made("ER", VALUES, max_epochs=9, **way).train(UpdateData(parent, second), follower=Ends())
         for way in ({}, {"prefetch": 2})
     )
     assert len(straight.curves) == 1 and straight.curves == ahead.curves and not threads()
@@ -211,13 +214,15 @@ def test_a_resumed_training_ends_in_the_same_bytes(parent, second, case, tmp_pat
     resume = Resume.of(tmp_path / "resume", "inputs", lambda _: None)
     interrupt = Fails(0, KeyboardInterrupt)
     functions = {"train_transform": lambda: interrupt, "train_target_transform": scaled_labels}
-    straight = made(learner, values, functions=functions, max_epochs=4).update(parent, second, {})
+    straight = made(learner, values, functions=functions, max_epochs=4).update(
+        UpdateData(parent, second)
+    )
     interrupt.left = -interrupt.left // 2
     trains = made(learner, values, functions=functions, max_epochs=4, prefetch=2)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        trains.update(parent, second, {}, resume=resume)
+        trains.update(UpdateData(parent, second), resume=resume)
     interrupt.left = -1
-    assert_equal(trains.update(parent, second, {}, resume=resume), straight)
+    assert_equal(trains.update(UpdateData(parent, second), resume=resume), straight)
 
 
 def test_transforms_of_single_examples_are_refused_before_any_data_is_read():

@@ -14,6 +14,7 @@ from renate_stages.learners.ewc import EWC
 from renate_stages.models import MLP
 from renate_stages.models.stored import read_tensors
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.update_data import UpdateData
 
 NAMES = ["LwF", "EWC", "WiSE-FT"]
 OWN = {"ewc_weight": 5.0, "num_coefficients": 5}
@@ -30,7 +31,7 @@ def after(make_state, new, tmp_path):
     """Makes the state after a first update by a learner, and what the update gave."""
 
     def make(learner: str, values=EACH):
-        updated = updater(learner, values).update(make_state(), new, {})
+        updated = updater(learner, values).update(UpdateData(make_state(), new))
         return updated, state_of(tmp_path / f"after-{learner}", updated, 1)
 
     return make
@@ -52,21 +53,21 @@ def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
     first, parent = after(learner, values)
     validation = {1: new, 2: second}
     made = updater(learner, values, number=2)
-    stored_one = made.update(parent, second, validation)
+    stored_one = made.update(UpdateData(parent, second, validation))
     made = in_memory(updater(learner, values, number=2), first, parent)
-    uninterrupted = made.update(parent, second, validation)
+    uninterrupted = made.update(UpdateData(parent, second, validation))
     assert torch.equal(weights(stored_one), weights(uninterrupted))
     assert stored_one.curves == uninterrupted.curves
     assert stored_one.tables == uninterrupted.tables
     assert_equal_state(stored_one, uninterrupted)
-    plain = updater("FineTuning", VALUES, number=2).update(parent, second, validation)
+    plain = updater("FineTuning", VALUES, number=2).update(UpdateData(parent, second, validation))
     assert not torch.equal(weights(stored_one), weights(plain)), "the parent had a say"
 
 
 @pytest.mark.parametrize("learner", NAMES)
 def test_the_first_update_is_fine_tuning(make_state, new, learner):
-    found = updater(learner, EACH).update(make_state(), new, {1: new})
-    expected = updater("FineTuning", VALUES).update(make_state(), new, {1: new})
+    found = updater(learner, EACH).update(UpdateData(make_state(), new, {1: new}))
+    expected = updater("FineTuning", VALUES).update(UpdateData(make_state(), new, {1: new}))
     assert torch.equal(weights(found), weights(expected)) and found.tables == {}
 
 
@@ -78,13 +79,13 @@ def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monk
     interrupt, said = Interrupt(), []
     functions = {"train_transform": lambda: interrupt}
     made = updater(learner, values, number=2, functions=functions, max_epochs=5)
-    straight = made.update(parent, second, {2: second})
+    straight = made.update(UpdateData(parent, second, {2: second}))
     resume = Resume.of(tmp_path / "resume", "inputs", said.append)
     interrupt.left = 70  # of 25 an epoch
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        made.update(parent, second, {2: second}, resume=resume)
+        made.update(UpdateData(parent, second, {2: second}), resume=resume)
     interrupt.left = -1
-    resumed = made.update(parent, second, {2: second}, resume=resume)
+    resumed = made.update(UpdateData(parent, second, {2: second}), resume=resume)
     assert said == ["training goes on after epoch 2"]
     assert torch.equal(weights(resumed), weights(straight)) and resumed.curves == straight.curves
     assert_equal_state(resumed, straight)
@@ -94,7 +95,9 @@ def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monk
 def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, learner):
     _, parent = after(learner)
     found = [
-        updater(learner, EACH, number=2, precision=precision).update(parent, second, {2: second})
+        updater(learner, EACH, number=2, precision=precision).update(
+            UpdateData(parent, second, {2: second})
+        )
         for precision in ("bf16-mixed", "32-true")
     ]
     half, single = map(weights, found)
@@ -110,7 +113,7 @@ def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, lea
 )
 def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys, before, now):
     _, parent = after(before)
-    updated = updater(now, EACH, number=2).update(parent, second, {2: second})
+    updated = updater(now, EACH, number=2).update(UpdateData(parent, second, {2: second}))
     state_of(tmp_path / "next", updated, 2)
     assert f"the parent's learner was {registry.learner_class(before).__name__}" in (
         capsys.readouterr().out
@@ -132,7 +135,7 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, capsys):
     for learner in NAMES:
         _, parent = after(learner)
         made = updater(learner, EACH, number=2, functions={"model_fn": grown_fn})
-        updated = made.update(parent, second, {2: second})
+        updated = made.update(UpdateData(parent, second, {2: second}))
         assert weights(updated).isfinite().all()
         said = capsys.readouterr().out
         assert ("so not held: head.weight, head.bias" in said) == (learner == "EWC")
@@ -142,7 +145,7 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, capsys):
 def test_importance_outlives_an_update_that_trains_nothing(after, tmp_path):
     first, parent = after("EWC")
     made = updater("EWC", EACH, number=2)
-    carried = made.carry_over(parent, np.ones(0, dtype=bool))
+    carried = made.carry_over(UpdateData(parent, np.ones(0, dtype=bool)))
     assert_equal_state(carried, first)
     tensors = read_tensors(
         state_of(tmp_path / "carried", carried, 2).folder / "learner.safetensors"
@@ -154,7 +157,7 @@ def test_a_penalty_that_explodes_ends_the_update_with_what_to_lower(after, secon
     _, parent = after("EWC")
     with pytest.raises(errors.NotFiniteError, match="ewc_weight"):
         updater("EWC", {**EACH, "ewc_weight": 1e9}, number=2, max_epochs=9).update(
-            parent, second, {}
+            UpdateData(parent, second)
         )
 
 
@@ -174,8 +177,12 @@ def test_the_interpolation_is_the_best_on_all_validation_data(after, new, second
     )
     made = ModelUpdater(made.user, params, made.hyperparameters)
     validation = {1: new, 2: second}
-    updated = made.update(parent, second, validation)
-    tuned = updater("FineTuning", VALUES, number=2, max_epochs=6).update(parent, second, {}).model
+    updated = made.update(UpdateData(parent, second, validation))
+    tuned = (
+        updater("FineTuning", VALUES, number=2, max_epochs=6)
+        .update(UpdateData(parent, second))
+        .model
+    )
     old = read_tensors(parent.folder / "model.safetensors")
     model, found = made.build_model(None), []
     for coefficient in (0, 0.25, 0.5, 0.75, 1):

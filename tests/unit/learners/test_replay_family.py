@@ -104,7 +104,7 @@ def test_a_memory_of_another_learner_gets_its_logits_from_the_parents_model(tmp_
     given = context(say=said.append)
     der = started(DarkExperienceReplay(given, memory_size=1000, **SIZES), tmp_path)
     with torch.no_grad():
-        expected = given.model(torch.from_numpy(der.memory.store.column("inputs")))
+        expected = given.start.model(torch.from_numpy(der.memory.store.column("inputs")))
     assert said == ["logits of 20 remembered examples: from the parent's model"]
     drawn = der.working.read(np.arange(20))
     torch.testing.assert_close(drawn.fields["logits"], expected)
@@ -329,11 +329,11 @@ def test_gdumb_trains_a_new_model_on_its_balanced_memory_alone(tmp_path):
     stored(tmp_path / "new", 60, classes=(2,))
     given = context()
     with torch.no_grad():
-        given.model.head.bias.add_(5)
+        given.start.model.head.bias.add_(5)
     stored(tmp_path / "old", 20, first=50, classes=(0, 1))
     gdumb = GDumb(given, memory_size=9, batch_size=4)
     gdumb.start_update(*(StoredDataset(_open(tmp_path / name)) for name in ("new", "old")))
-    assert torch.equal(given.model.head.bias, given.untrained["head.bias"])
+    assert torch.equal(given.start.model.head.bias, given.start.untrained["head.bias"])
     batches = list(gdumb.train_dataloader())
     targets = torch.cat([batch.new.targets for batch in batches])
     assert torch.bincount(targets).tolist() == [3, 3, 3]

@@ -11,6 +11,7 @@ from renate_stages.learners import registry
 from renate_stages.memory.spec import METADATA
 from renate_stages.models import MLP
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
+from renate_stages.training.update_data import UpdateData
 
 CASES = {
     "ER": ("ER", {}),
@@ -48,7 +49,9 @@ def after(make_state, new, tmp_path):
     """Makes the state after a first update by a learner, and what the update gave."""
 
     def make(learner: str, values=VALUES, functions=None):
-        updated = updater(learner, values, functions=functions).update(make_state(), new, {})
+        updated = updater(learner, values, functions=functions).update(
+            UpdateData(make_state(), new)
+        )
         return updated, state_of(tmp_path / f"after-{learner}", updated, 1, new=new)
 
     return make
@@ -75,11 +78,13 @@ def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
 ):
     learner, values = case
     first, parent = after(learner, values)
-    stored = updater(learner, values, number=2).update(parent, second, {1: new, 2: second})
+    stored = updater(learner, values, number=2).update(
+        UpdateData(parent, second, {1: new, 2: second})
+    )
     made = in_memory(updater(learner, values, number=2), first, parent)
-    assert_equal(stored, made.update(parent, second, {1: new, 2: second}))
+    assert_equal(stored, made.update(UpdateData(parent, second, {1: new, 2: second})))
     if learner not in ANEW:
-        plain = updater("FineTuning", VALUES, number=2).update(parent, second, {})
+        plain = updater("FineTuning", VALUES, number=2).update(UpdateData(parent, second))
         assert not torch.equal(weights(stored), weights(plain)), "the memory had a say"
 
 
@@ -92,14 +97,14 @@ def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monk
     functions = {"train_transform": lambda: interrupt}
     made = updater(learner, values, number=2, functions=functions, max_epochs=5)
     interrupt.left = -1
-    straight = made.update(parent, second, {2: second})
+    straight = made.update(UpdateData(parent, second, {2: second}))
     taken = -1 - interrupt.left
     resume = Resume.of(tmp_path / "resume", "inputs", said.append)
     interrupt.left = taken // 2
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        made.update(parent, second, {2: second}, resume=resume)
+        made.update(UpdateData(parent, second, {2: second}), resume=resume)
     interrupt.left = -1
-    resumed = made.update(parent, second, {2: second}, resume=resume)
+    resumed = made.update(UpdateData(parent, second, {2: second}), resume=resume)
     assert len(said) == 1 and said[0].startswith("training goes on after epoch")
     assert_equal(resumed, straight)
 
@@ -108,7 +113,9 @@ def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, cas
     learner, values = case
     _, parent = after(learner, values)
     found = [
-        updater(learner, values, number=2, precision=each).update(parent, second, {2: second})
+        updater(learner, values, number=2, precision=each).update(
+            UpdateData(parent, second, {2: second})
+        )
         for each in ("bf16-mixed", "32-true")
     ]
     half, single = map(weights, found)
@@ -124,7 +131,9 @@ def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, cas
 def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_path, case, size):
     learner, values = case
     first, parent = after(learner, values)
-    updated = updater(learner, {**values, "memory_size": size}, number=2).update(parent, second, {})
+    updated = updater(learner, {**values, "memory_size": size}, number=2).update(
+        UpdateData(parent, second)
+    )
     child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
     had, new = len(first.selection.added), 25
     rows = had + new if learner in ("Joint", "Budgeted") else min(size, had + new)
@@ -134,7 +143,7 @@ def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_pa
     else:
         assert len(child.memory()) == rows
     third = write_examples(tmp_path / "third", 9, first=600)
-    again = updater(learner, values, number=3).update(child, third, {})
+    again = updater(learner, values, number=3).update(UpdateData(child, third))
     assert weights(again).isfinite().all()
     assert len(state_of(tmp_path / "last", again, 3, parent=child, new=third).memory()) > 0
 
@@ -156,7 +165,7 @@ def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_pa
 def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys, before, now):
     values = {**VALUES, "memory_size": 12}
     first, parent = after(before, values)
-    updated = updater(now, values, number=2).update(parent, second, {2: second})
+    updated = updater(now, values, number=2).update(UpdateData(parent, second, {2: second}))
     child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
     said = capsys.readouterr().out
     assert f"the parent's learner was {registry.learner_class(before).__name__}" in said
@@ -186,7 +195,7 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, name):
     values = {**VALUES, **own}
     _, parent = after(learner, values)
     grown = updater(learner, values, number=2, functions={"model_fn": grown_fn})
-    updated = grown.update(parent, second, {2: second})
+    updated = grown.update(UpdateData(parent, second, {2: second}))
     assert weights(updated).isfinite().all()
     child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
     field = child.memory().spec.metadata.get(METADATA + "logits")
@@ -204,7 +213,7 @@ def test_classes_that_no_update_has_met_take_no_part(after, second, case):
     values, functions = {**values, "mask_unused_classes": True}, {"model_fn": wide_fn}
     first, parent = after(learner, values, functions)
     made = updater(learner, values, number=2, functions=functions)
-    updated = made.update(parent, second, {2: second})
+    updated = made.update(UpdateData(parent, second, {2: second}))
     assert weights(updated).isfinite().all()
     assert all(np.isfinite(each) for row in updated.curves for each in row.values())
     if "DER" in learner or learner == "CLS-ER":

@@ -30,8 +30,9 @@ def tensors(model) -> dict[str, Tensor]:
 def trained(tmp_path, kind=WiSEFT, given=None, **values):
     """A learner that has fine-tuned, its parent's weights and its own."""
     given = given or context(has_parent=True)
-    old = tensors(given.model)
-    learner = kind(replace(given, parent_weights=lambda: old), batch_size=4, **values)
+    old = tensors(given.start.model)
+    start = replace(given.start, parent_weights=lambda: old)
+    learner = kind(replace(given, start=start), batch_size=4, **values)
     learner.start_update(stored(tmp_path / "new", 24), stored(tmp_path / "none", 0))
     take_steps(learner, 6)
     return learner, old, tensors(learner.model)
