@@ -223,7 +223,7 @@ class CheckpointWriter(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.learner.stop_reading()
+        self.learner.reading.stop()
         checkpoint[STATE] = {
             "curves": list(self.curves),
             "files": self.resume.record(),

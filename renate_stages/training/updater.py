@@ -273,7 +273,7 @@ class ModelUpdater:
             try:
                 trainer.fit(learner, ckpt_path=resume.file if resume and checkpoint else None)
             finally:
-                learner.stop_reading()
+                learner.reading.stop()
         learner.to(trainer.strategy.root_device)  # Lightning moves it away from there
         if writer is not None:
             writer.training_ended()

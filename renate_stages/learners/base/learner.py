@@ -28,8 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
-from renate_stages.data.ahead import Ahead
-from renate_stages.data.loading import StepLoader, step_loader
+from renate_stages.data.loading import StepLoader
 from renate_stages.data.ranks import averaged, ranks
 from renate_stages.data.resident import put_on, take_off
 from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
@@ -40,6 +39,7 @@ from renate_stages.learners.base.epoch_losses import EpochLosses
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent, tensors_of
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.reading import Reading
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
@@ -82,15 +82,12 @@ class Learner(LightningModule):
         self.components = nn.ModuleList()
         self.average: AveragedModel | None = None
         self._losses = EpochLosses()
-        self._order: torch.Generator | None = None  # of the running training
-        self._order_state: Tensor | None = None  # where a resumed training stands in it
-        self._worker_seeds = context.generators.torch("workers")
+        self.reading = Reading(context.generators, context.trainer)
         self._features: list[Tensor] = []  # of the latest call of the model, where they are kept
         self._hook: RemovableHandle | None = None
         self._left: dict[str, Tensor] = {}  # of components, until an update starts
         self._compiled: list[Any] = []  # the model, in a list: no submodule, so no second name
         self._statistics: JointStatistics | None = None  # of batch norm, where ranks share a step
-        self._loader: StepLoader | None = None  # of the running training
         self._steps = 0  # the optimizer's, that `after_step` has seen
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -144,61 +141,28 @@ class Learner(LightningModule):
             replay: The rows of a draw; None draws nothing.
             draws: How many draws a step.
         """
-        order = self.order()
-        rows = Pass(len(dataset), self.batch_size, order, replay, draws)
+        rows = Pass(len(dataset), self.batch_size, self.reading.order, replay, draws)
         return self.step_loader(Steps(dataset, memory), rows)
 
     def step_loader(self, steps: Steps, rows: EpochRows) -> StepLoader:
-        """Return a loader of steps as this update's parameters say: read ahead, in processes."""
-        seeds, context = self._worker_seeds, self.context
-        if context.trainer.data_on_device:  # there is nothing to wait for
-            loader = step_loader(steps, rows, seeds)
-        else:
-            ahead = context.trainer.prefetch
-            if ahead is None:
-                ahead = 2 if self.device.type == "cuda" else 0
-            workers = context.trainer.num_workers
-            loader = step_loader(
-                steps, rows, seeds, num_workers=workers, prefetch=ahead, device=self.device
-            )
-        self._loader = loader
-        return loader
-
-    def stop_reading(self) -> None:
-        """Let nothing be read ahead any more; generators then stand where the last step left them.
-
-        Called before `position` is asked for, and when training ends, whatever ended it.
-        """
-        if isinstance(self._loader, Ahead):
-            self._loader.close()
+        """Return a loader of steps, as `trainer` in params.yaml asks for it."""
+        return self.reading.loader(steps, rows, self.device)
 
     @property
     def datasets(self) -> list[StoredDataset]:
         """What training steps read from; under `trainer.data_on_device` they lie there."""
         return [self.new]
 
-    def order(self) -> torch.Generator:
-        """Return the source of the order of batches, where a resumed training stands in it."""
-        if self._order is None:
-            self._order = self.context.generators.torch("batches")
-            if self._order_state is not None:
-                self._order.set_state(self._order_state)
-        return self._order
-
     def position(self) -> dict[str, Any]:
-        """Return where training stands in its data, between two epochs: tensors, plain values.
+        """Return where training is in its data, between two epochs: tensors and plain values.
 
         A learner that draws from more than `loader` adds its own.
         """
-        if self._order is None:
-            return {}
-        return {"order": self._order.get_state(), "workers": self._worker_seeds.get_state()}
+        return dict(self.reading.position())
 
     def take_position(self, position: Mapping[str, Any]) -> None:
-        """Go on from what `position` returned; called after `start_update`, before training."""
-        self._order_state = position.get("order")
-        if "workers" in position:
-            self._worker_seeds.set_state(position["workers"])
+        """Continue from what `position` returned; called after `start_update`, before training."""
+        self.reading.continue_from(position)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
         """Return the loss of one step, a scalar."""

@@ -260,7 +260,7 @@ def test_two_ways_of_reading_at_once_are_refused(one, other):
 def test_the_default_reads_ahead_for_a_gpu_alone(device, prefetch, expected, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "renate_stages.learners.base.learner.step_loader", lambda *_, **given: asked.append(given)
+        "renate_stages.learners.base.reading.step_loader", lambda *_, **given: asked.append(given)
     )
     made = updater("FineTuning", prefetch=prefetch)
     learner = made.learner(made.build_model(None), {})
