@@ -142,8 +142,7 @@ def update(
         inputs = files.digest([params.model_dump(mode="json"), parent.identity, stores.digest])
         kept = Path(scratch) / "kept"
         kept.mkdir()
-        values = dict(hyperparameters)
-        done = MeasuredUpdate.run(user, params, values, parent, stores, inputs, kept)
+        done = MeasuredUpdate.run(user, params, parent, stores, kept, key=inputs)
         done.write_state(target)
         return done.summary()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,34 @@ from renate_stages.errors import BusyError, InterruptedCommandError, NotAProject
 
 
 @dataclass(frozen=True)
+class Outside:
+    """What `run_training_job` reads from outside its workplace.
+
+    Args:
+        config: The file with the user's functions.
+        data: The folder with the new data.
+        ignored: Files and folders that are not the user's code: data and states.
+        user_files: SHA-256 of the files that importing `config` uses, by path relative to its
+            folder; `config` is one of them.
+    """
+
+    config: Path
+    data: Path
+    ignored: tuple[Path, ...]
+    user_files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Project:
     """A project's folder, and the places in it.
 
     Args:
         root: The folder with `dvc.yaml`, `params.yaml` and `renate_config.py`.
-        config: The user's functions, where they lie elsewhere.
+        outside: For the workplace of `run_training_job`, what it reads from elsewhere.
     """
 
     root: Path
-    config: Path | None = None
+    outside: Outside | None = None
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
@@ -39,6 +57,30 @@ class Project:
                 return cls(folder)
         raise NotAProjectError(start)
 
+    @classmethod
+    def at(cls, root: Path) -> Project:
+        """Return the project in a folder, which may be a workplace of `run_training_job`."""
+        project = cls(root)
+        if not project._outside.is_file():
+            return project
+        content = files.read_json(project._outside)
+        ignored = tuple(map(Path, content["ignored"]))
+        config, data = Path(content["config"]), Path(content["data"])
+        return cls(root, Outside(config, data, ignored, content["user_files"]))
+
+    def write_outside(self) -> None:
+        """Write what `at` reads, for other processes."""
+        if self.outside is not None:
+            paths = {"config": str(self.outside.config), "data": str(self.outside.data)}
+            ignored = [str(path) for path in self.outside.ignored]
+            own = {"ignored": ignored, "user_files": dict(self.outside.user_files)}
+            files.write_json(self._outside, {**paths, **own})
+
+    def without_outside(self) -> Project:
+        """Return this workplace as one that has all that it reads in its own folder."""
+        self._outside.unlink(missing_ok=True)
+        return Project(self.root)
+
     # What the user edits.
 
     @property
@@ -47,12 +89,12 @@ class Project:
 
     @property
     def user_config(self) -> Path:
-        return self.config or self.root / "renate_config.py"
+        return self.outside.config if self.outside else self.root / "renate_config.py"
 
     @property
     def incoming(self) -> Path:
         """The new data, tracked with `dvc add`."""
-        return self.root / "data" / "incoming"
+        return self.outside.data if self.outside else self.root / "data" / "incoming"
 
     @property
     def forget_list(self) -> Path:
@@ -150,6 +192,10 @@ class Project:
     def scratch(self) -> Path:
         """Locks and other passing things; ignored by Git and DVC."""
         return self.root / ".renate"
+
+    @property
+    def _outside(self) -> Path:
+        return self.scratch / "outside.json"
 
     @property
     def hashes(self) -> Path:

@@ -103,31 +103,22 @@ class OutputState:
             raise StateExistsError(folder)
         return cls(folder)
 
-    def passing(self, scratch: Path) -> Path | None:
-        """Return the folder to write the new state into; None where none is kept.
-
-        Args:
-            scratch: A folder of the same file system as the working directory.
-        """
-        if self.storage is None:
-            return self.folder
-        passing = scratch / "new-state"
-        shutil.rmtree(passing, ignore_errors=True)  # of a killed job
-        return passing
-
     def keep(self, written: Path, working_directory: Path) -> Path:
-        """Put a state that was written where nothing takes it away; return its folder.
+        """Put a new state where it outlives the workplace; return its folder.
 
         Args:
-            written: What `passing` returned, with a whole state in it.
-            working_directory: Where one that is to be sent lies meanwhile.
+            written: Its folder in the workplace.
+            working_directory: Where a state is kept that has to be sent.
         """
-        if self.storage is None:
-            return written
+        if self.folder is not None:
+            with files.whole_directory(self.folder, replace=False) as folder:
+                shutil.copytree(written, folder, copy_function=link, dirs_exist_ok=True)
+            return self.folder
+        assert self.storage is not None, "a state without a place is not kept"
         name = self.storage.url.rsplit("/", 1)[-1]
         unsent = working_directory / UNSENT / f"{name}-{files.sha256(written / MANIFEST)[:16]}"
         unsent.parent.mkdir(parents=True, exist_ok=True)
-        if unsent.exists():  # the same state, of a job whose sending failed
+        if unsent.exists():  # the same state, of a job that could not send it
             shutil.rmtree(unsent)
         written.rename(unsent)
         return unsent
@@ -155,6 +146,11 @@ class OutputState:
         with suppress(OSError):  # of other jobs there may be others
             written.parent.rmdir()
         return State.open(kept), sent
+
+
+def link(source: str, target: str) -> None:
+    """Link a file, or copy it where that is not possible: the `copy_function` of `copytree`."""
+    files.link_or_copy(Path(source), Path(target))
 
 
 def bring(data: str | Path | None, working_directory: Path) -> tuple[Path, Traffic]:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from renate_stages import files
-from renate_stages.api import in_cloud, one_update
-from renate_stages.api.locations import InputState, OutputState, bring
+from renate_stages.api.locations import InputState, OutputState, bring, link
+from renate_stages.api.run_stages import run_stages
 from renate_stages.api.workplace import lay_out, workplace
-from renate_stages.errors import InvalidHyperparameterError, UnsupportedLocationError
+from renate_stages.errors import (
+    InvalidHyperparameterError,
+    StateExistsError,
+    UnsupportedLocationError,
+)
+from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.params import Params
 from renate_stages.params.domains import as_written
 from renate_stages.params.remote import BACKENDS
-from renate_stages.project import Project
-from renate_stages.randomness import Generators
-from renate_stages.state import State, new_data, prepared
+from renate_stages.project import Outside
+from renate_stages.reporting.plots import read_curves, read_tables
+from renate_stages.state import State
+from renate_stages.state.inputs import read_tuned
 from renate_stages.storage.states import local_path
 from renate_stages.storage.storage import Traffic
+from renate_stages.tuning import outcome
+from renate_stages.tuning.outcome import Search
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
 
@@ -82,15 +91,16 @@ def run_training_job(
     tuning: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     remote: Mapping[str, Any] | None = None,
+    export_path: str | Path | None = None,
 ) -> TrainingJobResult:
     """Update a model once: search its hyperparameters where there is a space, and train it.
 
-    Renate ran each job in a process of its own and shared a working directory between jobs; here
-    training is in this process, or on several devices in a process for each, trials are in processes
-    of their own, and nothing is written but the new state and, for a passing time, what they read; of
-    states and data at URLs the working directory keeps what the next job would fetch again. A search
-    that is killed goes on from its
-    trials when the job is started again.
+    It lays out a temporary folder as a generated project is, and runs the stages of the pipeline in
+    it: `prepare`, `restore-state`, `tune`, `train`, and `export` if `export_path` is given. Training
+    runs in this process, on several devices in a process for each; trials run in processes of their
+    own. Nothing stays but the new state and the exported model; the working directory also keeps
+    states and data that were downloaded, for the next job. A search that was killed continues from
+    its trials when the job is started again. Nothing is logged to MLflow.
 
     Args:
         config_space: Hyperparameters: constants, spaces as `params.yaml` has them, such as
@@ -128,7 +138,11 @@ def run_training_job(
         remote: What the block `remote` of `params.yaml` takes: bucket, image, machine; needed by
             `sagemaker`. Jobs get `config_file` and the files in its folder that importing it used.
 
+        export_path: Folder for the deployable model, as stage `export` writes it, where nothing must
+            be yet; None exports nothing.
+
     Raises:
+        StateExistsError: If there is something at `export_path`.
         StateNotSentError: If the new state could not be sent; it says where it lies on this machine.
         RenateStagesError: If an argument, the user's functions, the data or the state cannot be
             used, or there is a state at `output_state_url`.
@@ -172,6 +186,8 @@ def run_training_job(
             },
             "evaluation": {"metric": metric.removeprefix("val_"), "mode": mode},
             "remote": dict(remote or {}),
+            "shift": {"enabled": False},
+            "tracking": {"enabled": False},
         },
         "run_training_job",
     )
@@ -180,34 +196,40 @@ def run_training_job(
     config = Path(config_file)
     places = (data_path, input_state_url, output_state_url)
     passing = [working_directory, *(local_path(each) for each in places if each is not None)]
-    user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=passing))
+    if export_path is not None and Path(export_path).exists():
+        raise StateExistsError(Path(export_path))
+    ignored = [path.absolute() for path in passing]
+    user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=ignored))
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
+    outside = Outside(config.resolve(), incoming, tuple(ignored), user.files.imported())
 
     beside = target.folder.parent if target.folder is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
-    with workplace(root, beside, Path(config_file)) as project:
+    written = None
+    with workplace(root, beside, outside) as project:
         lay_out(project, params, source, may_go=origin.storage is not None)
-        _prepare(user, params, incoming, project.prepared)
-        folder = target.passing(project.root)
-        if backend == "sagemaker":
-            found = in_cloud.run(project, user, params, folder)
-        else:
-            found = _run_here(project, user, params, folder)
-        written = folder and target.keep(folder, working_directory)
-    new, sent = None, Traffic()
-    if written is not None:
-        new, sent = target.deliver(written, origin, working_directory)
-    return TrainingJobResult(
-        new,
-        found["summary"],
-        found["curves"],
-        found["chosen"],
-        found["search"],
-        found["tables"],
-        fetched_state + fetched_data,
-        sent,
-    )
+        exports = export_path is not None
+        run_stages(project, params, in_cloud=backend == "sagemaker", exports=exports)
+        search = Search.read(project.tuning / outcome.SEARCH)
+        result = TrainingJobResult(
+            None,
+            read_update_metrics(project.update_metrics),
+            read_curves(project.plots),
+            read_tuned(project.tuned),
+            {"searched": True, **search.model_dump()} if search is not None else {},
+            read_tables(project.plots),
+            fetched_state + fetched_data,
+        )
+        if export_path is not None:
+            with files.whole_directory(Path(export_path), replace=False) as folder:
+                shutil.copytree(project.export, folder, copy_function=link, dirs_exist_ok=True)
+        if output_state_url is not None:
+            written = target.keep(project.state, working_directory)
+    if written is None:
+        return result
+    new, sent = target.deliver(written, origin, working_directory)
+    return replace(result, state=new, sent=sent)
 
 
 def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,38 +251,3 @@ def _name_of(scheduler: str | type) -> str:
     if isinstance(scheduler, str):
         return scheduler
     return f"{scheduler.__module__}:{scheduler.__qualname__}"
-
-
-def _prepare(user: UserConfig, params: Params, incoming: Path, folder: Path) -> None:
-    generators = Generators(params.seed, params.update.number)
-    generators.seed_global("prepare")
-    splits = new_data.read_splits(user, incoming, params.data, generators)
-    with new_data.reading(user):
-        new_data.ingest_splits(splits, folder, params.update.number)
-    prepared.write_manifest(folder, params.update.number)
-
-
-def _run_here(
-    project: Project, user: UserConfig, params: Params, target: Path | None
-) -> dict[str, Any]:
-    """Search where there is a space, and train; return what `training_job.run` does."""
-    search: Mapping[str, Any] = {}
-    chosen = params.hyperparameters
-    if params.search_space:
-        search, chosen = _search(project, params)
-    fixed = params.fixed(chosen)
-    found = one_update.run(project, user, fixed, target, searched=bool(search))
-    return {**found, "chosen": chosen, "search": search}
-
-
-def _search(project: Project, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a search found, and the configuration that it chose."""
-    from renate_stages.tuning.outcome import summary, write_search
-    from renate_stages.tuning.update_search import UpdateSearch, started_processes
-
-    with started_processes(project, params) as processes:
-        search = UpdateSearch.open(project, params, print)
-        found = search.run(processes)
-    with files.whole_directory(project.tuning) as folder:
-        write_search(folder, params, found, search.history, search.past.notes)
-    return summary(params, found, search.past.notes), dict(found.best.configuration)

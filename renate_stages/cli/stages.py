@@ -38,6 +38,7 @@ def tune() -> None:
         return
     with project.lock("tune"):
         stage.run(project)
+    print("hyperparameters in tuned.yaml, trials in work/tuning/")
 
 
 def train() -> None:
@@ -55,6 +56,7 @@ def train() -> None:
             raise typer.Exit(launch.start(command, params.trainer.devices, scratch))
     with launch.held(project, "train"):
         stage.run(project)
+    print("model and memory in state/, figures in metrics/update.json")
 
 
 def export() -> None:
@@ -64,6 +66,7 @@ def export() -> None:
     project = Project.find()
     with project.lock("export"):
         stage.run(project)
+    print("model in export/, report in reports/update.md")
 
 
 def _ran_elsewhere(project: Project, stage: str) -> bool:

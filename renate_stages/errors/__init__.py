@@ -72,6 +72,7 @@ from renate_stages.errors.processes import (
     LostProcessError,
     ProcessCountError,
     SharedTrainingError,
+    StageProcessError,
     UnsharedLearnerError,
 )
 from renate_stages.errors.projects import (
@@ -263,6 +264,7 @@ __all__ = [
     "SharedTrainingError",
     "SliceError",
     "StageDefinitionError",
+    "StageProcessError",
     "StaleDataMetricsError",
     "StaleImportError",
     "StaleVerdictError",

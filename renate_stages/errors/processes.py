@@ -43,6 +43,16 @@ class LostProcessError(RenateStagesError):
         )
 
 
+class StageProcessError(RenateStagesError):
+    """A stage that runs in a process of its own failed; the process has printed the reason."""
+
+    def __init__(self, stage: str, code: int) -> None:
+        super().__init__(
+            f"the stage {stage} ended with exit code {code}.\n"
+            "To fix this: read the error that it printed above."
+        )
+
+
 class SharedTrainingError(RenateStagesError):
     """A training in several processes failed; one of them has printed the reason."""
 

@@ -34,12 +34,12 @@ class NewerStateError(RenateStagesError):
 
 
 class StateExistsError(RenateStagesError):
-    """The target of a new state already exists."""
+    """The target of a new state or export already exists."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(
-            f"{path} already exists, and an existing state is never replaced.\n"
-            "To fix this: name a new folder for the new state."
+            f"{path} already exists, and nothing that exists is ever replaced.\n"
+            "To fix this: name a new folder."
         )
 
 

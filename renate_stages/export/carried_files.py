@@ -65,7 +65,7 @@ def carry_files(project: Project, params: Params, user: UserConfig, folder: Path
         ExportFileError: If `export/` has a file of its own of the name of one.
         ChangedInputsError: If one was edited since it was used.
     """
-    root = project.root.resolve()
+    root = project.user_config.parent.resolve()
     code = {path.relative_to(root).as_posix() for path in project_modules(root).values()}
     read = {name for name, use in user.files.used.items() if use.functions & BUILDING}
     named = {each for name in params.export.files for each in _files_of(project, name)}
@@ -94,7 +94,7 @@ def card_section(carried: list[str]) -> str:
 
 def _files_of(project: Project, name: str) -> list[str]:
     """Return the file that a name means, or all files of a folder but those of tools."""
-    path = project.root / name
+    path = project.user_config.parent / name
     if path.is_file():
         return [name]
     inside = (each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())

@@ -30,7 +30,7 @@ from renate_stages.remote.messages import (
     recording_in,
 )
 from renate_stages.state import MANIFEST, State
-from renate_stages.state.inputs import inputs_key, read_tuned
+from renate_stages.state.inputs import read_tuned, update_inputs
 from renate_stages.state.prepared import PreparedData
 from renate_stages.storage.objects import ObjectStore
 from renate_stages.storage.storage import Storage
@@ -185,7 +185,7 @@ def identity_of(
         found = search_identity(project, params, key=key, parent=parent.identity)
     else:
         params = params.fixed(read_tuned(project.tuned))
-        key = inputs_key(project, params, parent, PreparedData.open(project.prepared))
+        key = update_inputs(project, params, parent, PreparedData.open(project.prepared)).key
         found = run_identity(project, params, key=key, parent=parent.identity)
     tags = {tag: value for tag, value in found.tags.items() if not tag.startswith("git.")}
     return replace(found, tags={**tags, **job.origin, "remote.job": str(name)})

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRADE_OFF = "interpolation"  # the table of the learner WiSE-FT
+OF_EVERY_UPDATE = {
+    *("summary", "learning_curve", "confusion", "classes", "memory", "tuning", "tuning_trials"),
+}
 FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
 # Okabe & Ito's colours, told apart with any colour vision; without black (the average) and yellow
 # (too faint on white). Holdouts beyond the seventh get the colours again, with other markers.
@@ -105,6 +108,26 @@ def read_curves(folder: Path) -> list[dict[str, float]]:
     if not all(math.isfinite(row.get("step", math.nan)) for row in known):
         raise MalformedFileError(path, "plot data", "it has no step for an epoch", typed.RUN_AGAIN)
     return known
+
+
+def read_tables(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Return the learner's own tables, rows by the name of the table.
+
+    Args:
+        folder: Where the stage `train` wrote its plot data.
+
+    Raises:
+        MalformedFileError: If one is not what was written.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.csv")):
+        name = unquote(path.stem)
+        if name not in OF_EVERY_UPDATE and not name.startswith("holdouts_"):
+            rows = typed.read_table(path, {}, "plot data", typed.RUN_AGAIN, rest=float)
+            found[name] = [
+                {n: value for n, value in row.items() if not math.isnan(value)} for row in rows
+            ]
+    return found
 
 
 def draw(

@@ -76,7 +76,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 write_tensors(scratch / "outputs.safetensors", expected)
                 clean.begin(
                     folder=str(folder),
-                    project=str(project.root),
+                    project=str(project.user_config.parent),
                     state=str(project.state),
                     params=params.model_dump(mode="json"),
                     outputs=str(scratch / "outputs.safetensors"),
@@ -102,7 +102,6 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             tracker.set_tags(update_run.state_tags(project, state))
     for name, reason in lacking.items():
         say(f"no export/{name}: {reason}")
-    say(f"model in {project.relative(project.export)}/, report {project.relative(project.report)}")
     say(f"gate: {verdict.headline}")
 
 

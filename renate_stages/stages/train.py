@@ -11,7 +11,7 @@ from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
-from renate_stages.reporting.search_plots import Searched, write_search_plots
+from renate_stages.reporting.search_plots import Searched
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.state.prepared import PreparedData
@@ -28,8 +28,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         RenateStagesError: If an input cannot be used; nothing is written then.
     """
     stage = StageInputs.read(project, "train")
-    rank = launch.rank()  # the first process alone checks, logs and writes
-    if not rank:
+    first = launch.rank() == 0  # of several processes it alone checks, logs and writes
+    if first:
         lineage.check_inputs(project, "train")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
     parent = State.open(project.restored, examples=project.parent)
@@ -39,50 +39,37 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     inputs = update_inputs(project, params, parent, data)
     identity = run_identity(project, params, key=inputs.key, parent=parent.identity)
 
-    tracked = params.tracking.enabled and rank == 0
+    tracked = params.tracking.enabled and first
     with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
-        with heavy_imports():
+        with heavy_imports():  # torch and Lightning, while another process imports MLflow
             user = UserConfig.of(project, "train")
             stage.check(user)
             from renate_stages.data.ranks import joined
-            from renate_stages.memory.composition import composition
-            from renate_stages.reporting.plots import write_plot_data
-            from renate_stages.reporting.update_plots import write_update_plots
+            from renate_stages.reporting.plot_files import write_plots
             from renate_stages.training.cost import cost_of
-            from renate_stages.training.measured_update import (
-                MeasuredUpdate,  # torch, Lightning: only here
-            )
+            from renate_stages.training.measured_update import MeasuredUpdate
             from renate_stages.training.resume import Resume
 
-        resume = Resume.of(project.checkpoints, inputs, say, used=user.files)
-        if resume.take_over(project.tuning / "checkpoints"):
-            say("the best trial was trained with these values: its training is taken over")
         tracker.log_parameters(logged_parameters(params))
+        resume = Resume.of_update(project, inputs, user.files, say)
         with (
             project.empty_scratch(launch.own("kept")) as scratch,
             joined(params.trainer.accelerator),
         ):
             update = MeasuredUpdate.run(
-                *(user, params, params.hyperparameters, parent, data, inputs.key),
-                *(scratch, forget, resume),
+                user, params, parent, data, scratch, key=inputs.key, forget=forget, resume=resume
             )
-            if rank:
+            if not first:
                 return
             summary = update.summary()
             stage.check(user)
             update.write_state(project.state, project.tuning / TUNING_HISTORY)
         files.write_json(project.update_metrics, summary)
-        lower = params.evaluation.lower_is_better
-        with files.whole_directory(project.plots) as folder:
-            curves, tables = update.updated.curves, update.updated.tables
-            write_plot_data(folder, update.history, curves, tables, lower_is_better=lower)
-            memory = composition(State.open(project.state).memory())
-            write_update_plots(folder, update.answers, memory)
-            write_search_plots(folder, searched)
+        write_plots(project, update, searched)
         stage.check(user)
         shutil.rmtree(project.checkpoints, ignore_errors=True)
-        cost = {"cost": cost_of(update.updated, project.state)}
-        update_run.log_figures(params, update.updated.curves, summary | cost, tracker)
+        figures = summary | {"cost": cost_of(update.updated, project.state)}
+        update_run.log_figures(params, update.updated.curves, figures, tracker)
         tracker.set_tags({"renate.state": State.open(project.state).identity})
     say(describe(params, summary))
 
@@ -94,9 +81,9 @@ def describe(params: Params, summary: Mapping[str, Any]) -> str:
         return "unknown" if value is None else f"{value:.3f}"
 
     headline = summary.get(params.evaluation.metric, {"holdout": {}, "overall": None})
-    each = ", ".join(f"{name}: {shown(value)}" for name, value in headline["holdout"].items())
+    holdouts = ", ".join(f"{name}: {shown(value)}" for name, value in headline["holdout"].items())
     return (
         f"update {summary['update']}: {summary['training']['steps']} steps, "
-        f"{params.evaluation.metric} {shown(headline['overall'])} over all holdouts ({each})\n"
-        f"memory: {summary['memory']['rows']} examples; results in state/, metrics/update.json"
+        f"{params.evaluation.metric} {shown(headline['overall'])} over all holdouts ({holdouts})\n"
+        f"memory: {summary['memory']['rows']} examples"
     )

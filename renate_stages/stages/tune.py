@@ -38,7 +38,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_unsearched(folder, project.restored / TUNING_HISTORY)
         stage.check()
         write_tuned(project.tuned, space.constants)
-        say("no search space: tuned.yaml holds the constants of params.yaml")
+        say("no search space: the hyperparameters are those in params.yaml")
         return
 
     from renate_stages.tuning.update_search import UpdateSearch, started_processes
@@ -47,7 +47,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with files.whole_directory(project.tuning) as folder:
             write_unsearched(folder, project.restored / TUNING_HISTORY)
         write_tuned(project.tuned, UpdateSearch.open(project, params, say).best_known())
-        say("nothing is trained, so nothing is searched: tuned.yaml holds the best known values")
+        say(
+            "nothing is trained, so nothing is searched: the hyperparameters are the best known ones"
+        )
         return
     with started_processes(project, params) as processes:
         search = UpdateSearch.open(project, params, say)
@@ -82,5 +84,5 @@ def describe(params: Params, found: Found) -> str:
     return (
         f"{len(found.trials)} trials ({counted}), {said['epochs']} epochs, ended by "
         f"{found.reached}; best: trial {best['trial']}, {metric} {best['value']:.3f}\n"
-        f"tuned.yaml: {chosen}; trials in work/tuning/"
+        f"chosen: {chosen}"
     )

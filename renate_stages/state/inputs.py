@@ -79,21 +79,14 @@ class Inputs:
         return files.digest(self.values)
 
 
-def update_inputs(
-    project: Project,
-    params: Params,
-    parent: State,
-    data: PreparedData,
-    user: UserConfig | None = None,
-) -> Inputs:
+def update_inputs(project: Project, params: Params, parent: State, data: PreparedData) -> Inputs:
     """Return all that the result of an update depends on, the same in a trial and in `train`.
 
     Args:
-        project: Whose list of examples to forget counts, and the files that `train` depends on.
+        project: Its list of examples to forget counts, and the files that `train` depends on.
         params: Without spaces, as `Params.fixed` returns them.
         parent: The state to start from.
         data: The new examples.
-        user: The user's functions; needed where no `dvc.yaml` says which files count.
     """
     own = {"evaluation", "learner", "retention", "seed", "trainer", "update"}
     values = {
@@ -103,25 +96,20 @@ def update_inputs(
         "params": params.model_dump(mode="json", include=own),
         "parent": parent.identity,
     }
-    return Inputs(values, user_files(project, "train", user))
+    return Inputs(values, user_files(project, "train"))
 
 
-def inputs_key(project: Project, params: Params, parent: State, data: PreparedData) -> str:
-    """Return the key of `update_inputs`, for a project with a `dvc.yaml`."""
-    return update_inputs(project, params, parent, data).key
-
-
-def user_files(project: Project, stage: str, user: UserConfig | None = None) -> dict[str, str]:
+def user_files(project: Project, stage: str) -> dict[str, str]:
     """Return the SHA-256 of `renate_config.py` and of the user's other files, by path.
 
-    They are those that a stage depends on, also where nothing sees who reads them; without a
-    `dvc.yaml`, as for `run_training_job`, those that importing `renate_config.py` used.
+    They are those that a stage depends on according to `dvc.yaml`, also where nothing sees who
+    reads them. For `run_training_job` they are those that importing `renate_config.py` uses.
     """
     declared, found = DeclaredFiles.read(project.root), {}
     if declared is not None:
         found = hashes_of(declared.user_files(stage), project.hashes)
-    elif user is not None:
-        found = user.files.imported()
+    elif project.outside is not None:
+        found = dict(project.outside.user_files)
     own = found.pop(project.user_config.name, None)
     return {CODE: own or files.sha256(project.user_config), **found}
 
@@ -169,7 +157,7 @@ class StageInputs:
     def _found(project: Project, stage: str) -> dict[str, Any]:
         declared = DeclaredFiles.read(project.root)
         if declared is None:
-            return {}
+            return dict(project.outside.user_files) if project.outside is not None else {}
         wanted = declared.user_files(stage)
         if project.forget_list.is_file() and declared.allows(stage, project.forget_list.name):
             wanted[project.forget_list.name] = project.forget_list

@@ -167,6 +167,27 @@ def ingest_splits(
     return stores
 
 
+def figures(
+    stores: Mapping[str, ExampleStore], forget: CountedForgetList, update: int
+) -> dict[str, Any]:
+    """Return what `metrics/data.json` says of the splits.
+
+    Args:
+        stores: By split.
+        forget: Has counted the examples that were left out.
+        update: Number of the update.
+    """
+    splits = {name: describe(store) for name, store in stores.items()}
+    return {**splits, "forgotten": {"rows": forget.rows}, "update": update}
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+    """Return how many rows there are, in a line for the user."""
+    parts = [f"{split} {figures[split]['rows']} rows" for split in SPLITS]
+    forgotten = figures["forgotten"]["rows"]
+    return ", ".join([*parts, *([f"{forgotten} forgotten left out"] if forgotten else [])])
+
+
 def describe(store: ExampleStore) -> dict[str, Any]:
     """Return the number of rows, their bytes, and rows per class where targets are labels."""
     found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}

@@ -61,11 +61,11 @@ class MeasuredUpdate:
         cls,
         user: UserConfig,
         params: Params,
-        hyperparameters: Mapping[str, Any],
         parent: State,
         data: PreparedData,
-        inputs: str,
         scratch: Path,
+        *,
+        key: str,
         forget: ForgetList = NOTHING_FORGOTTEN,
         resume: Resume | None = None,
     ) -> MeasuredUpdate:
@@ -76,13 +76,12 @@ class MeasuredUpdate:
 
         Args:
             user: The user's functions.
-            params: Of the update.
-            hyperparameters: The chosen constants.
+            params: Of the update, without spaces.
             parent: The state to start from.
             data: The new examples.
-            inputs: Digest of all inputs, for the new state's manifest.
             scratch: An empty folder on the file system of the new state; needed until it is
                 written.
+            key: Digest of all inputs, for the new state's manifest.
             forget: Examples that must leave, and not come in.
             resume: Where checkpoints of the training lie; None: there are none.
 
@@ -90,7 +89,7 @@ class MeasuredUpdate:
             RenateStagesError: If something does not fit; before training wherever it can be seen.
         """
         number = params.update.number
-        updater = ModelUpdater(user, params, hyperparameters)
+        updater = ModelUpdater(user, params, params.hyperparameters)
         if params.update.kind != "forget":
             check_processes(params.trainer, ranks().count)
         kept = Retention(forget, params.retention, updater.generators).apply(parent, data, scratch)
@@ -126,7 +125,7 @@ class MeasuredUpdate:
             kind=params.update.kind,
             update=number,
             parent=parent.identity,
-            inputs=inputs,
+            inputs=key,
             learner=params.learner,
             classes=classes_of(parent, data),
             task_ids=task_ids,

@@ -33,6 +33,7 @@ from renate_stages._version import __version__
 from renate_stages.data.ranks import of_all, of_the_first, ranks
 from renate_stages.errors import MalformedFileError, shortage
 from renate_stages.learners.base import Learner
+from renate_stages.project import Project
 from renate_stages.state.inputs import Inputs
 from renate_stages.training.callbacks import is_last_epoch
 from renate_stages.user.file_watch import CODE
@@ -84,6 +85,23 @@ class Resume:
         own, base = (files.digest([each, *versions]) for each in (inputs.key, inputs.base))
         known = {name: each for name, each in inputs.files.items() if name != CODE}
         return cls(folder / own, say, whole, base, known, used)
+
+    @classmethod
+    def of_update(
+        cls, project: Project, inputs: Inputs, used: UserFiles, say: Callable[[str], None]
+    ) -> Resume:
+        """Return the place for the training of an update, with the best trial's checkpoint, if any.
+
+        Args:
+            project: Whose update it is.
+            inputs: All that its result depends on.
+            used: The user's files as this process uses them.
+            say: Prints one line for the user.
+        """
+        resume = cls.of(project.checkpoints, inputs, say, used=used)
+        if resume.take_over(project.tuning / "checkpoints"):
+            say("the best trial was trained with these values: its training is taken over")
+        return resume
 
     @property
     def file(self) -> Path:

@@ -1,6 +1,6 @@
 """The process that trials are forked from, with all imports done and the data open.
 
-    python -m renate_stages.tuning.fork_server SOCKET PROJECT CONFIG SCRATCH
+    python -m renate_stages.tuning.fork_server SOCKET PROJECT SCRATCH
 
 It runs no operation of torch, loads nothing of the user's and does not touch CUDA: a process forked
 from it is as a fresh one. Over SOCKET it gets five bytes for each thing to do: `s` and a new
@@ -155,8 +155,8 @@ def main() -> None:
     import_all()
     from renate_stages.tuning.trial import TrialInputs
 
-    root, config, scratch = map(Path, sys.argv[2:])
-    inputs = TrialInputs.open(Project(root, config), scratch)
+    root, scratch = map(Path, sys.argv[2:])
+    inputs = TrialInputs.open(Project.at(root), scratch)
     gc.freeze()
     Server(connection, inputs).serve()
 

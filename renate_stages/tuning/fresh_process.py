@@ -1,6 +1,6 @@
 """Run a trial in a new process.
 
-    python -m renate_stages.tuning.fresh_process SOCKET PROJECT CONFIG
+    python -m renate_stages.tuning.fresh_process SOCKET PROJECT
 
 For code that cannot go on in a forked process. It imports all that is heavy itself, which takes some
 seconds.
@@ -22,7 +22,7 @@ def main() -> None:
     """Do what the search asks for, and exit."""
     end_with_parent()
     channel = TrialChannel(socket.socket(fileno=int(sys.argv[1])))
-    project = Project(*map(Path, sys.argv[2:]))
+    project = Project.at(Path(sys.argv[2]))
     with heavy_imports():
         from renate_stages.tuning import trial
 

@@ -53,7 +53,7 @@ class ForkedProcesses:
     """
 
     def __init__(self, project: Project, scratch: Path) -> None:
-        self._command = [str(project.root), str(project.user_config), str(scratch)]
+        self._command = [str(project.root), str(scratch)]
         self._codes: dict[int, int] = {}
         self._running: set[int] = set()
         self._launch()
@@ -138,7 +138,7 @@ class FreshProcesses:
     """
 
     def __init__(self, project: Project) -> None:
-        self._command = [str(project.root), str(project.user_config)]
+        self._command = [str(project.root)]
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, number: int, connection: socket.socket) -> None:

@@ -154,7 +154,7 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     params = inputs.params.fixed(request["configuration"])
     updater = ModelUpdater(user, params, params.hyperparameters)
     objective = Objective.of(params)
-    own = update_inputs(inputs.project, params, inputs.parent, inputs.data, user)
+    own = update_inputs(inputs.project, params, inputs.parent, inputs.data)
     folder = Path(request["folder"]) / CHECKPOINTS
     resume = Resume.of(folder, own, whole=True, used=user.files)
     reporter = Reporter(channel, objective, user.files, {PARAMETERS: inputs.parameters})

@@ -97,7 +97,7 @@ class UpdateSearch:
         history = History.read(project.restored / TUNING_HISTORY)
         used = history if params.tuning.use_history else History()
         past = used.usable(space, *params.objective)
-        inputs = _inputs(project, params, parent, data, user)
+        inputs = _inputs(project, params, parent, data)
         folder = project.searches / inputs.key
         parameters = digest_of(Params.load(project.params))  # which the trials read themselves
         kept = SearchFiles.open(folder, inputs, user.files, parameters, say)
@@ -196,9 +196,7 @@ def _check_validation(params: Params, parent: State, data: PreparedData) -> None
         raise NoValidationDataError("")
 
 
-def _inputs(
-    project: Project, params: Params, parent: State, data: PreparedData, user: UserConfig
-) -> Inputs:
+def _inputs(project: Project, params: Params, parent: State, data: PreparedData) -> Inputs:
     own = {"evaluation", "hyperparameters", "learner", "retention", "seed", "trainer", "update"}
     forget, history = project.forget_list, project.restored / TUNING_HISTORY
     values = {
@@ -210,4 +208,4 @@ def _inputs(
         "tuning": params.tuning.model_dump(mode="json", exclude=BUDGET),
         "versions": [__version__, *map(version, LIBRARIES)],
     }
-    return Inputs(values, user_files(project, "tune", user))
+    return Inputs(values, user_files(project, "tune"))

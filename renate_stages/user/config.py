@@ -104,7 +104,7 @@ class UserConfig:
         """
         declared, hashes = DeclaredFiles.read(project.root), project.hashes
         root = project.user_config.parent
-        passing = (*ignored, *([project.root] if project.config is not None else []))
+        passing = (*ignored, *(project.outside.ignored if project.outside is not None else ()))
         watch = UserFiles(root, declared, stage if declared else None, passing, hashes)
         return cls.load(project.user_config, watch=watch)
 

@@ -23,8 +23,9 @@ def project_modules(root: Path) -> dict[str, Path]:
     found = {}
     for name, module in list(sys.modules.items()):
         source = getattr(module, "__file__", None)
-        if not isinstance(source, str) or name.startswith("renate_stages"):
-            continue
+        spec = getattr(module, "__spec__", None)
+        if not isinstance(source, str) or getattr(spec, "name", name).startswith("renate_stages"):
+            continue  # by its spec, since a module of ours that runs is called __main__
         file = Path(source)  # torch makes modules whose file is a bare name
         if source.startswith(PACKAGES) or not file.is_absolute():
             continue  # they are thousands, which to resolve takes a second

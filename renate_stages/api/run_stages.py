@@ -1,0 +1,79 @@
+"""Run the stages of a pipeline in a workplace, here or in the cloud."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from renate_stages import files
+from renate_stages.errors import SharedTrainingError, StageProcessError
+from renate_stages.files import yaml_file
+from renate_stages.params import Params
+from renate_stages.project import Project
+from renate_stages.remote import cloud
+from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.training import launch
+
+CONFIG = "renate_config.py"
+PIPELINE = Path(__file__).with_name("dvc.yaml")
+"""The pipeline of a generated project; a test compares it with the template's."""
+
+
+def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: bool) -> None:
+    """Run prepare, restore-state, tune and train, and export if that is wanted.
+
+    Args:
+        project: The workplace, with the parent.
+        params: Those in its `params.yaml`.
+        in_cloud: Whether search and training run in jobs.
+        exports: Whether to write `export/` and the report.
+
+    Raises:
+        SharedTrainingError: If one of several processes that train failed; it has printed why.
+        StageProcessError: If the process of `export` failed; it has printed why.
+        RenateStagesError: If a stage fails.
+    """
+    prepare.run(project)
+    restore_state.run(project)
+    if in_cloud:
+        project = _standing_alone(project)
+    if in_cloud and params.search_space:
+        cloud.run(project, params, "tune")
+    else:
+        tune.run(project)
+    if in_cloud:
+        cloud.run(project, params, "train")
+    elif launch.is_to_launch(params):
+        with project.empty_scratch("launched") as scratch:
+            command = ["-m", "renate_stages.api.one_stage", str(project.root), "train"]
+            if code := launch.start(command, params.trainer.devices, scratch):
+                raise SharedTrainingError(code)
+    else:
+        train.run(project)
+    if exports:  # in a process where nothing else of the user's code has been imported
+        command = [sys.executable, "-P", "-m", "renate_stages.api.one_stage"]
+        done = subprocess.run([*command, str(project.root), "export"], check=False)
+        if done.returncode:
+            raise StageProcessError("export", done.returncode)
+
+
+def _standing_alone(project: Project) -> Project:
+    """Make a workplace a project whose stages can run on another machine.
+
+    The user's code is linked into it, and gets a `dvc.yaml` that depends on it.
+    """
+    assert project.outside is not None, "a workplace reads the user's code from elsewhere"
+    code = sorted(name for name in project.outside.user_files if name != project.user_config.name)
+    files.link_or_copy(project.user_config, project.root / CONFIG)
+    for name in code:
+        files.link_or_copy(project.user_config.parent / name, project.root / name)
+    pipeline: dict[str, Any] = yaml_file.read(PIPELINE)
+    stages = pipeline["stages"]
+    for stage in stages.values():
+        if CONFIG in stage["deps"]:
+            stage["deps"] += code
+        stage["deps"] = [name for name in stage["deps"] if name != project.forget_list.name]
+    files.write_text(project.pipeline, yaml_file.dump({"stages": stages}))
+    return project.without_outside()

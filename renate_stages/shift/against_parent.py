@@ -1,0 +1,47 @@
+"""Compare the new training examples with the parent's, for the stage `prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from renate_stages.memory import ExampleStore
+from renate_stages.params import Params
+from renate_stages.shift.comparison import Shift, compare
+from renate_stages.state import State
+from renate_stages.user.config import UserConfig
+
+
+def compare_with_parent(
+    user: UserConfig,
+    params: Params,
+    parent: State,
+    new: ExampleStore,
+    feature_names: Sequence[str],
+    say: Callable[[str], None],
+) -> Shift | None:
+    """Compare new training examples with the parent's; None where it has no examples.
+
+    Args:
+        user: The user's functions.
+        params: Of the update.
+        parent: The state to compare with.
+        new: The new training examples.
+        feature_names: Names of the numbers in an example's inputs; may be empty.
+        say: Prints one line for the user.
+    """
+    if not parent.has_examples:
+        return None
+    shift = compare(user, params, parent, new, feature_names)
+    if shift is None:
+        return None
+    for what, reason in shift.figures.get("skipped", {}).items():
+        say(f"{what} is left out: {reason}")
+    tests = [f"{name} p {test['p_value']:.2g}" for name, test in shift.figures["tests"].items()]
+    if tests:
+        verdict = "shift" if shift.figures["alarms"] else "no shift"
+        say(f"{verdict} against {parent.label}: {', '.join(tests)}")
+    features = shift.figures.get("features", {})
+    if features.get("shifted"):
+        worst = features["most_shifted"]
+        say(f"{features['shifted']} of {features['compared']} features, most of all {worst}")
+    return shift
