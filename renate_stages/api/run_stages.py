@@ -38,7 +38,7 @@ def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: boo
     prepare.run(project)
     restore_state.run(project)
     if in_cloud:
-        project = _standing_alone(project)
+        project = standing_alone(project)
     if in_cloud and params.search_space:
         cloud.run(project, params, "tune")
     else:
@@ -59,7 +59,7 @@ def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: boo
             raise StageProcessError("export", done.returncode)
 
 
-def _standing_alone(project: Project) -> Project:
+def standing_alone(project: Project) -> Project:
     """Make a workplace a project whose stages can run on another machine.
 
     The user's code is linked into it, and gets a `dvc.yaml` that depends on it.

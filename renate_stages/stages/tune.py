@@ -71,7 +71,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     with files.whole_directory(project.tuning) as folder:
         write_search(folder, params, found, search.history, search.past.notes)
     write_tuned(project.tuned, found.best.configuration)
-    search.clear()
+    if project.outside is None:  # DVC knows that the search is over; a job knows it from its trials
+        search.clear()
     say(describe(params, found))
 
 

@@ -165,7 +165,7 @@ def test_a_job_changes_neither_its_arguments_nor_an_earlier_state(tmp_path):
     result = run_training_job(space, **arguments)
     assert space == given
     assert result.metrics["training"]["steps"] == -(-518 // 24), "24 new and 8 replayed a step"
-    with pytest.raises(errors.StateExistsError, match="an existing state is never replaced"):
+    with pytest.raises(errors.StateExistsError, match="nothing that exists is ever replaced"):
         run_training_job(space, **arguments)
     with pytest.raises(errors.InvalidParamsError, match="did you mean 'prefetch'"):
         run_training_job(space, **arguments | {"output_state_url": None}, trainer={"prefetsh": 1})

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from small_project import edit_params
+from small_project import REPOSITORY, edit_params
 
 from renate_stages import files
-from renate_stages.api.in_cloud import PIPELINE
+from renate_stages.api.run_stages import PIPELINE, standing_alone
 from renate_stages.errors import StageDefinitionError
-from renate_stages.files import yaml_file
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
-from renate_stages.project import Project
+from renate_stages.project import Outside, Project
 from renate_stages.remote.job import Job
 
 
@@ -101,8 +100,12 @@ def test_a_stage_that_writes_outside_the_project_is_refused(ready):
 
 
 def test_a_job_from_python_reads_and_writes_what_the_pipeline_of_a_project_says(ready, tmp_path):
-    workplace = Project(tmp_path / "workplace")
-    files.write_text(workplace.pipeline, yaml_file.dump({"stages": PIPELINE}))
+    template = REPOSITORY / "template" / "{{cookiecutter.project_slug}}" / "dvc.yaml"
+    assert PIPELINE.read_bytes() == template.read_bytes(), "copy it: the wheel has no template"
+    config = ready.user_config
+    outside = Outside(config, ready.incoming, (), {config.name: files.sha256(config)})
+    (tmp_path / "workplace").mkdir()
+    workplace = standing_alone(Project(tmp_path / "workplace", outside))
     for stage in ("tune", "train"):
         theirs, ours = (StageDefinition.read(each, stage) for each in (ready, workplace))
         assert set(theirs.reads) == {*ours.reads, "forget.yaml"}

@@ -12,7 +12,7 @@ from renate_stages import errors, run_training_job
 from renate_stages.actions.digits import write_digits
 from renate_stages.api.workplace import lay_out
 from renate_stages.params import Params
-from renate_stages.project import Project
+from renate_stages.project import Outside, Project
 from renate_stages.state import state
 from renate_stages.storage import Storage, Traffic, retries
 from renate_stages.storage.states import copy_state
@@ -135,9 +135,10 @@ def test_a_state_that_cannot_be_sent_stays_here_whole_and_can_be_sent_later(
 def test_the_parent_stays_while_a_job_runs_though_other_jobs_displace_it(make_state, tmp_path):
     source = make_state(20).folder
     before = contents(source)
-    project = Project(tmp_path / "work")
+    outside = Outside(tmp_path / "renate_config.py", tmp_path / "data", (), {})
+    project = Project(tmp_path / "work", outside)
     project.root.mkdir()
     for _ in range(2):  # as after a kill, where a search goes on
         lay_out(project, Params.parse({}, "a test"), source, may_go=True)
     shutil.rmtree(source)
-    assert contents(project.parent) == contents(project.restored) == before
+    assert contents(project.parent) == before
