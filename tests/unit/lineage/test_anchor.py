@@ -76,7 +76,8 @@ def test_a_damaged_file_is_named_though_it_is_damaged_in_the_cache_too(project, 
 
     lineage.repair(project)
     said = capsys.readouterr().out
-    assert "parent-state/: restored, as parent.dvc records it; 1 damaged object(s)" in said
+    restored = "parent-state/: restored to the hash in parent.dvc; 1 damaged object(s) removed"
+    assert restored in said
     assert (project.parent / "state.json").read_text() == f"2 {GOOD}"
     check_inputs(project, "train")
     assert (project.root / "same").read_bytes() == b"2 8", "nothing was written through a link"
@@ -110,7 +111,7 @@ def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(pro
     ):
         check_inputs(project, "train")
     assert project.parent_pointer.read_text() == committed
-    assert "parent.dvc was changed, and is as committed again" in capsys.readouterr().err
+    assert "parent.dvc had changed; its committed version was restored" in capsys.readouterr().err
     lineage.repair(project)
     check_inputs(project, "train")
 
