@@ -76,7 +76,7 @@ def test_an_unknown_key_names_the_closest_of_its_block(content, expected):
         ("trainer", "devices", "auto", "valid integer, found 'auto'"),
         ("trainer", "num_nodes", 0, "greater than or equal to 1, found 0"),
         ("trainer", "strategy", "horovod", "'auto', 'ddp' or 'ddp_find_unused_parameters_true'"),
-        ("trainer", "strategy", "fsdp", "learners read whole ones"),
+        ("trainer", "strategy", "fsdp", "learners need all weights"),
         ("trainer", "strategy", "deepspeed_stage_2", "take ddp"),
         ("trainer", "accumulate_grad_batches", 0, "greater than or equal to 1, found 0"),
         ("trainer", "gradient_clip_algorithm", "max", "'norm' or 'value', found 'max'"),
@@ -179,9 +179,12 @@ def test_a_time_has_a_unit_or_is_in_seconds(time, seconds):
         ({"scheduler": "asa"}, "tuning.scheduler: unknown scheduler 'asa', did you mean 'asha'?"),
         (
             {"scheduler": "asha", "scheduler_arguments": {"grace": 2}},
-            "tuning.scheduler_arguments.grace: asha takes no such argument",
+            "tuning.scheduler_arguments.grace: asha has no such argument",
         ),
-        ({"metric": "f1"}, "tuning.mode: expected max or min beside tuning.metric f1, found none"),
+        (
+            {"metric": "f1"},
+            "tuning.mode: expected max or min, because tuning.metric is f1; found none",
+        ),
     ],
 )
 def test_a_wrong_way_to_tune_is_told(tuning, expected):

@@ -92,7 +92,7 @@ def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
         ),
         (
             {"slices": {"camera": {"night": 0.8}}},
-            "export.promote.slices.camera.night: unknown limit; a part has limits of its own: nigh",
+            "export.promote.slices.camera.night: unknown limit; for limits of one part, write nigh",
         ),
         (
             {"slices": {"camera": {"night": {"dark": {"min": 0.8}}}}},
@@ -113,7 +113,7 @@ def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
         ),
         (
             {"classes": {7: {"min": 0.8}, "7": {"min": 0.9}}},
-            "export.promote.classes.7.min: given twice, as classes.7 too",
+            "export.promote.classes.7.min: this limit is set more than once (also as classes.7)",
         ),
         (
             {"calibration_error": {"max_drop": 0.1}},
@@ -185,7 +185,7 @@ def test_slices_cannot_be_ruled_on_where_none_are_measured():
         ),
         (
             {"average": {"min": 0.9}, "average_accuracy": {"min": 0.8}},
-            "export.promote.average_accuracy.min: given twice, as average_accuracy too",
+            "export.promote.average_accuracy.min: this limit is set more than once (also as average_accuracy)",
         ),
         ("average", "export.promote: expected a figure and its limits, such as "),
         (["average"], "export.promote: expected a figure and its limits, such as "),

@@ -216,8 +216,8 @@ def test_a_scheduler_of_syne_tune_by_its_dotted_name():
     ("name", "arguments", "expected"),
     [
         ("rsh", {}, "unknown scheduler 'rsh', did you mean 'rush'? (known: random, grid, bo"),
-        ("asha", {"graceperiod": 2}, "asha takes no such argument, did you mean 'grace_period'?"),
-        ("random", {"x": 2}, "random takes no such argument (it takes: none)"),
+        ("asha", {"graceperiod": 2}, "asha has no such argument, did you mean 'grace_period'?"),
+        ("random", {"x": 2}, "random has no such argument (it has: none)"),
         ("asha", {"reduction_factor": 1}, "asha refuses {'reduction_factor': 1}: reduction factor"),
         ("asha", {"grace_period": 10}, "asha refuses {'grace_period': 10}: grace_period must be"),
         ("no_such_module.Scheduler", {}, "there is no class no_such_module.Scheduler: No module"),
