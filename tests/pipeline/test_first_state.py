@@ -80,7 +80,7 @@ def test_an_empty_project_says_what_to_fill_in(tmp_path):
         "renate-stages", "status"
     )
     assert "2 skipped" in project.run("python", "-m", "pytest", "-q", "tests")
-    assert "its own data" in project.run("renate-stages", "example-data", "1", code=2)
+    assert "uses your own data" in project.run("renate-stages", "example-data", "1", code=2)
 
     (project.root / "data" / "incoming").mkdir(parents=True)
     (project.root / "data" / "incoming" / "rows.csv").write_text("1,2\n")

@@ -42,7 +42,7 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     (root.parent / "ids.txt").write_bytes(codecs.BOM_UTF8 + text.encode())
 
     refused = project.run("renate-stages", "forget", code=2)
-    assert "no examples are named" in refused
+    assert "there are no examples to forget" in refused
     refused = project.run("renate-stages", "forget", "--where", "sorce == 'eu'", code=2)
     assert "sorce" in refused and "known:" in refused
     refused = project.run("renate-stages", "forget", "--where", "id == 3", code=2)

@@ -227,7 +227,7 @@ def test_a_store_that_does_not_answer_is_an_error_of_publish_and_a_warning_of_an
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(errors.PublishError, match="then run this again") as caught:
+    with pytest.raises(errors.PublishError, match="then run the command again") as caught:
         publish.publish(published.project(1), published.params(1))
     assert "secret" not in str(caught.value)
     publish.point(published.project(1), published.params(1), "champion", "a" * 64)

@@ -107,7 +107,7 @@ def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(pro
     lineage.dvc(project, "commit", "--force", "parent.dvc")  # as `dvc repro` does first of all
     assert project.parent_pointer.read_text() != committed
     with pytest.raises(
-        errors.ChangedFolderError, match=r"parent-state/ differs from what parent\.dvc"
+        errors.ChangedFolderError, match=r"parent-state/ does not match the hash in parent\.dvc"
     ):
         check_inputs(project, "train")
     assert project.parent_pointer.read_text() == committed
@@ -145,11 +145,11 @@ def test_what_the_lock_file_does_not_name_is_refused(project, folder):
     overwrite(next(path for path in sorted(place.iterdir())), b"something else")
     if folder == "state":
         with pytest.raises(
-            errors.ChangedFolderError, match=r"state/ differs from what dvc\.lock records"
+            errors.ChangedFolderError, match=r"state/ does not match the hash in dvc\.lock"
         ):
             check_inputs(project, "export")
     with pytest.raises(
-        errors.ChangedFolderError, match=rf"{folder}/ differs from what dvc\.lock records"
+        errors.ChangedFolderError, match=rf"{folder}/ does not match the hash in dvc\.lock"
     ):
         check(project, place, deep=True)
 

@@ -440,7 +440,7 @@ class TestReading:
         storage.write("a", b"abc")
         storage.write("empty", b"")
         assert storage.read("a", 3) == b"abc" and storage.read("empty", 0) == b""
-        with pytest.raises(errors.OversizedFileError, match="at least 3 bytes; expected at most 2"):
+        with pytest.raises(errors.OversizedFileError, match="at least 3 bytes, but at most 2 are"):
             storage.read("a", 2)
 
     def test_fetches_no_more_of_a_file_that_grows_meanwhile(self, monkeypatch):
