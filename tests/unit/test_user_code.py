@@ -36,10 +36,15 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             SCALED,
             "    return images.float()[1:]",
             errors.UserResultError,
-            r"the transform Batched\(to_unit_range\) of .* returned .*; expected tensors of 144 rows",
+            r"the transform Batched\(to_unit_range\) returned .*; expected tensors of 144 rows",
         ),
         (LOSS, "return 3", errors.UserResultError, "renate_config.py: loss_fn returned a int"),
-        (LOSS, "return lambda *_: 3", errors.UserResultError, "loss_fn of .* that returns a int"),
+        (
+            LOSS,
+            "return lambda *_: 3",
+            errors.UserResultError,
+            "loss_fn returned .* that returns a int",
+        ),
         (
             "num_outputs=10",
             "num_outputs=1",
