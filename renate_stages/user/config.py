@@ -293,7 +293,7 @@ class UserConfig:
         raise UserConfigError(
             self.path,
             f"{function} expects {name}: {_name_of(expected)}, but params.yaml sets {value!r}",
-            f"write a {_name_of(expected)} in params.yaml, or change the annotation",
+            f"set a value of type {_name_of(expected)}, or change the annotation",
         )
 
 

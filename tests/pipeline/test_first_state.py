@@ -76,7 +76,7 @@ def test_an_empty_project_says_what_to_fill_in(tmp_path):
     printed = project.run("renate-stages", "status")
     assert "`renate-stages init` in a new project" in printed
     project.run("renate-stages", "init")
-    assert "put it in data/incoming, `dvc add data/incoming`" in project.run(
+    assert "put it in data/incoming and run `dvc add data/incoming`" in project.run(
         "renate-stages", "status"
     )
     assert "2 skipped" in project.run("python", "-m", "pytest", "-q", "tests")

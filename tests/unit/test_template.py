@@ -149,7 +149,7 @@ def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
 def test_a_remote_that_is_no_place_is_refused(tmp_path, capfd, remote, endpoint):
     with pytest.raises(FailedHookException):
         bake(tmp_path / "in", dvc_remote=remote, _s3_endpoint_url=endpoint)
-    assert f"is '{endpoint or remote}': expected" in capfd.readouterr().err
+    assert f"is '{endpoint or remote}'; expected" in capfd.readouterr().err
     assert not (tmp_path / "in" / "model-updates").exists()
 
 

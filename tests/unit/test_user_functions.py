@@ -72,7 +72,7 @@ def test_a_value_must_be_of_the_annotated_type(load, annotation, fitting, other)
         with pytest.raises(errors.UserConfigError) as raised:
             user.call("model_fn", {"value": value}, model_state_url=None)
         assert f"but params.yaml sets {value!r}" in str(raised.value)
-        assert "model_fn takes value: " in str(raised.value)
+        assert "model_fn expects value: " in str(raised.value)
 
 
 def test_a_function_receives_what_it_names_and_nothing_else(load):
