@@ -100,7 +100,7 @@ def test_a_what_if_elsewhere_and_a_clone_measure_against_the_champion(with_champ
     clone.run("git", "checkout", "-q", "--", ".")
     for folder in ("champion", "export"):
         assert clone.run("rm", "-rf", folder) == ""
-    assert "champion: update 2, fetched" in clone.run("renate-stages", "init")
+    assert "champion: fetched update 2" in clone.run("renate-stages", "init")
     assert champion(clone) == (2, 2)
 
 

@@ -321,6 +321,6 @@ def test_init_twice_changes_nothing(project):
 
 def test_init_in_a_clone_fetches_the_state_to_start_from(project):
     clone = project.clone()
-    assert "the state of update 2, fetched" in clone.run("renate-stages", "init")
+    assert "parent: fetched the state of update 2" in clone.run("renate-stages", "init")
     assert clone.hashes("parent-state") == project.hashes("parent-state")
     assert not clone.run("git", "status", "--porcelain")
