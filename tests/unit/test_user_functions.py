@@ -103,7 +103,7 @@ def test_a_missing_function_names_the_closest_that_is_there(load):
 
 
 def test_what_is_no_function_does_not_count(load):
-    with pytest.raises(errors.UserConfigError, match="no function model_fn"):
+    with pytest.raises(errors.UserConfigError, match="the function model_fn is missing"):
         load("model_fn = 3")
 
 
