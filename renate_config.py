@@ -1,8 +1,8 @@
-"""The model and the data of this project: handwritten digits that arrive class by class.
+"""The model and the data of this project: handwritten digits, a few classes in each update.
 
-The pipeline calls these functions by name. Each receives the `hyperparameters` of params.yaml that
-its signature names (data_module_fn: those of `data.arguments`). Also looked for, and called where
-they are there: optimizer_fn, lr_scheduler_fn, metrics_fn, buffer_transform, target transforms.
+The pipeline calls these functions by name and passes the `hyperparameters` in their signatures from
+params.yaml (to data_module_fn those in `data.arguments`). You may also define optimizer_fn,
+lr_scheduler_fn, metrics_fn, buffer_transform and transforms of targets.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 
 class DigitsDataModule(RenateDataModule):
-    """Images (8, 8) uint8 from 0 to 16, and their labels 0 to 9; the pipeline splits them."""
+    """Images (8, 8) uint8 with values 0 to 16, and labels 0 to 9; the pipeline splits them."""
 
     def setup(self) -> None:
         folder = Path(self._data_path)
@@ -37,23 +37,23 @@ def model_fn(model_state_url: str | None = None, hidden_size: int = 128) -> Rena
 
 
 def loss_fn() -> torch.nn.Module:
-    """One loss for each example: the pipeline takes the mean."""
+    """Return a loss with one value per example; the pipeline takes the mean."""
     return torch.nn.CrossEntropyLoss(reduction="none")
 
 
 def train_transform():
-    """What is done to stored examples each time they are trained on; room for augmentation.
+    """Return the transform of stored examples for training, with augmentation if you want some.
 
-    `Batched`: to a whole batch at once. Without it a transform gets one example at a time.
+    `Batched` applies it to a whole batch; without it, a transform gets one example at a time.
     """
     return Batched(to_unit_range)
 
 
 def test_transform():
-    """What is done to stored examples before the model is measured on them."""
+    """Return the transform of stored examples for validation and holdouts."""
     return Batched(to_unit_range)
 
 
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:
-    """Turn values of 0 to 16 into floats of 0 to 1."""
+    """Convert values from 0 to 16 to floats from 0 to 1."""
     return images.float() / 16

@@ -1,4 +1,4 @@
-"""End a process with its parent, and import heavy packages quickly."""
+"""End a process together with its parent, and import heavy packages faster."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends, however that ends."""
+    """Let the system kill this process when its parent ends for any reason (Linux only)."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended in between
+    if os.getppid() != parent:  # the parent ended before the call above took effect
         os._exit(1)
 
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Import with the garbage collector off, and keep it away from what was imported from then on.
+    """Turn the garbage collector off during imports, and exclude imported objects from it.
 
-    While torch and Lightning are imported, a million objects are made that live as long as the
-    process. The collector would walk through them again and again, and once more when the process
-    ends: a sixth of the time that importing Lightning takes. It is for a process that goes on to use
-    what it imports, as a stage does. Where the collector is off already, nothing is changed.
+    Importing torch and Lightning creates a million objects that live as long as the process. The
+    collector would walk through them again and again, and once more when the process ends, which is
+    a sixth of Lightning's import time. Use this in a process that uses what it imports, such as a
+    stage. If the collector is already off, nothing is changed.
 
     Example:
         >>> with heavy_imports():
@@ -38,7 +38,7 @@ def heavy_imports() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    gc.collect()  # freeze() keeps all there is, so garbage has to go before
+    gc.collect()  # freeze() keeps all existing objects, so remove garbage first
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The paths of a project, and its lock."""
+"""Paths of a project's files, and the project's lock."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class Project:
-    """A project's folder, and the places in it.
+    """A project's folder and the paths in it.
 
     Args:
         root: The folder with `dvc.yaml`, `params.yaml` and `renate_config.py`.
@@ -46,10 +46,10 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """Return the project that `start` (default: the working folder) lies in.
+        """Return the project that contains `start` (default: the working directory).
 
         Raises:
-            NotAProjectError: If neither it nor a folder above it is one.
+            NotAProjectError: If neither this folder nor a folder above it is a project.
         """
         start = (start or Path.cwd()).resolve()
         for folder in (start, *start.parents):
@@ -81,7 +81,7 @@ class Project:
         self._outside.unlink(missing_ok=True)
         return Project(self.root)
 
-    # What the user edits.
+    # Files that the user edits.
 
     @property
     def params(self) -> Path:
@@ -100,13 +100,14 @@ class Project:
     def forget_list(self) -> Path:
         return self.root / "forget.yaml"
 
-    # What lineage writes.
+    # Files that lineage writes.
 
     @property
     def parent(self) -> Path:
-        """The parent's whole state, as `parent.dvc` names it.
+        """The parent's state, tracked by `parent.dvc`.
 
-        Not `parent/`: `dvc exp show` has a column of that name, and fails on such a dependency.
+        It is not called `parent/`, because `dvc exp show` has a column of that name and fails if a
+        dependency has the same name.
         """
         return self.root / "parent-state"
 
@@ -116,7 +117,7 @@ class Project:
 
     @property
     def champion(self) -> Path:
-        """The champion's `export/`, as `champion.dvc` names it."""
+        """The champion's `export/`, tracked by `champion.dvc`."""
         return self.root / "champion"
 
     @property
@@ -131,7 +132,7 @@ class Project:
     def pipeline(self) -> Path:
         return self.root / "dvc.yaml"
 
-    # What stages write.
+    # Files that stages write.
 
     @property
     def prepared(self) -> Path:
@@ -143,7 +144,7 @@ class Project:
 
     @property
     def tuning(self) -> Path:
-        """Trials of all updates so far, and what the search left."""
+        """The trials of all updates so far, and the result of the best trial."""
         return self.root / "work" / "tuning"
 
     @property
@@ -164,7 +165,7 @@ class Project:
 
     @property
     def feature_shift(self) -> Path:
-        """What `prepare` says of each feature; in `plots` it would be an output of `train`."""
+        """The shift of each feature, written by `prepare`; `plots` belongs to `train`."""
         return self.root / "metrics" / "shift.csv"
 
     @property
@@ -185,12 +186,12 @@ class Project:
 
     @property
     def pictures(self) -> Path:
-        """PNG files beside the report, in a folder named by what they show; not in Git, not DVC's."""
+        """PNG files of the report, in folders by topic; neither in Git nor tracked by DVC."""
         return self.root / "reports" / "pictures"
 
     @property
     def scratch(self) -> Path:
-        """Locks and other passing things; ignored by Git and DVC."""
+        """Locks and temporary files; ignored by Git and DVC."""
         return self.root / ".renate"
 
     @property
@@ -199,17 +200,17 @@ class Project:
 
     @property
     def hashes(self) -> Path:
-        """What is known of the project's files; see `files.hashes`."""
+        """Cached hashes of the project's files; see `files.hashes`."""
         return self.scratch / "hashes.json"
 
     @property
     def intent(self) -> Path:
-        """What a command is changing in the lineage; there is one only while that is half done."""
+        """The lineage changes of a running command; the file exists only until it has finished."""
         return self.scratch / "intent.json"
 
     @property
     def interrupted(self) -> str | None:
-        """The command that was interrupted while it changed the lineage; None: none was."""
+        """The command that was interrupted while it changed the lineage, or None."""
         if not self.intent.is_file():
             return None
         content = files.read_json(self.intent)
@@ -218,19 +219,19 @@ class Project:
 
     @property
     def checkpoints(self) -> Path:
-        """What an interrupted training goes on from; removed when one has succeeded."""
+        """Checkpoints from which an interrupted training continues; removed when one succeeds."""
         return self.scratch / "resume"
 
     @property
     def searches(self) -> Path:
-        """What an interrupted search goes on from; removed when one has succeeded."""
+        """Files from which an interrupted search continues; removed when one succeeds."""
         return self.scratch / "tuning"
 
     @contextmanager
     def empty_scratch(self, name: str) -> Iterator[Path]:
-        """Yield an empty folder beside the outputs, for what a stage needs while it runs."""
+        """Yield an empty temporary folder in the project; it is removed when the block ends."""
         folder = self.scratch / name
-        shutil.rmtree(folder, ignore_errors=True)  # of a killed run
+        shutil.rmtree(folder, ignore_errors=True)  # a killed run may have left it
         folder.mkdir(parents=True)
         try:
             with shortage.explained(folder):
@@ -240,15 +241,17 @@ class Project:
 
     @contextmanager
     def lock(self, work: str, *, recovers: bool = False) -> Iterator[None]:
-        """Hold the project: one stage or command at a time, also when `dvc repro` was killed.
+        """Lock the project, so that only one stage or command runs at a time.
+
+        The lock also protects a stage that still runs after `dvc repro` was killed.
 
         Args:
-            work: Name of the stage or command that holds it.
-            recovers: Whether it also works, and first of all, on what an interrupted command left.
+            work: Name of the stage or command that takes the lock.
+            recovers: Whether the caller recovers interrupted commands; otherwise they are an error.
 
         Raises:
-            BusyError: If another process holds it, with that process's id.
-            InterruptedCommandError: If a command was interrupted that changes the lineage.
+            BusyError: If another process holds the lock; with its process id.
+            InterruptedCommandError: If a command was interrupted while it changed the lineage.
         """
         self.scratch.mkdir(exist_ok=True)
         with (self.scratch / "stage.lock").open("a+", encoding="utf-8") as stream:
@@ -269,5 +272,5 @@ class Project:
             stream.truncate(0)
 
     def relative(self, path: Path) -> str:
-        """Return a path of the project as a user writes it."""
+        """Return a path relative to the project, in POSIX form."""
         return path.relative_to(self.root).as_posix()

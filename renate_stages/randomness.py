@@ -1,7 +1,7 @@
 """Named random generators, derived from the parameter `seed`.
 
-Each use has its own stream, so that adding one changes no other, and each update its own, so that
-update 2 does not repeat the draws of update 1.
+Each name has its own stream, so that a new use of randomness does not change the others. Each update
+has its own streams too, so that update 2 does not repeat the draws of update 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generators:
-    """Makes the generators of one update.
+    """Creates the random generators of one update.
 
     Args:
         seed: The `seed` parameter.
@@ -29,21 +29,21 @@ class Generators:
     update: int
 
     def numpy(self, name: str) -> np.random.Generator:
-        """Return a new NumPy generator for one named use, always with the same draws."""
+        """Return a new NumPy generator for a name; the same name always gives the same draws."""
         return np.random.Generator(np.random.PCG64(self._entropy(name)))
 
     def torch(self, name: str) -> torch.Generator:
-        """Return a new torch generator (CPU) for one named use, always with the same draws."""
+        """Return a new torch CPU generator for a name; the same name always gives the same draws."""
         import torch
 
         return torch.Generator().manual_seed(self.integer(name))
 
     def integer(self, name: str) -> int:
-        """Return a seed in [0, 2^63) for one named use."""
+        """Return a seed in [0, 2^63) for a name."""
         return int(self._entropy(name).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def seed_global(self, name: str) -> None:
-        """Seed the global generators, which the user's code may read and ours never does."""
+        """Seed the global generators for the user's code; our own code never uses them."""
         import random
 
         import torch

@@ -1,4 +1,4 @@
-"""Try a user's `renate_config.py` on a few examples before hours of training."""
+"""Test a user's `renate_config.py` on a few examples before hours of training."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STEPS = 20
 
 @dataclass(frozen=True)
 class CheckedConfig:
-    """What a trial of `renate_config.py` gave.
+    """The result of a test of `renate_config.py`.
 
     Args:
         loss_before: Mean loss of a new model on the examples.
-        loss_after: The same after a few steps on them.
-        restored_equals_saved: Whether the model, written and built again by `model_fn`, gives the
-            same outputs.
+        loss_after: Mean loss after a few steps on the examples.
+        restored_equals_saved: Whether the model gives the same outputs after it was saved and
+            restored with `model_fn`.
     """
 
     loss_before: float
@@ -43,15 +43,15 @@ class CheckedConfig:
 def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     """Read a few examples, take a few optimizer steps on them, save and restore the model.
 
-    The files that the functions use meanwhile are compared with the deps in `dvc.yaml`.
+    The files that the functions use are compared with the deps in `dvc.yaml`.
 
     Args:
         root: Folder of the project, with data in `data/incoming`.
-        examples: How many of the training examples to use, >= 1.
+        examples: Number of training examples to use, >= 1.
 
     Raises:
-        UndeclaredUserFileError: If the functions use a file of the project that `dvc.yaml` does not
-            list for each stage that calls them.
+        UndeclaredUserFileError: If the functions use a file of the project that is missing from the
+            `deps` of a stage that calls them.
         RenateStagesError: If a parameter, a hyperparameter, a function, the data or the model cannot
             be used.
     """
@@ -104,7 +104,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
 def _first(dataset: Any, count: int) -> Any:
     if hasattr(dataset, "__len__"):
         return Subset(dataset, range(min(count, len(dataset))))
-    return list(islice(dataset, count))  # a stream; ingest takes any sequence
+    return list(islice(dataset, count))  # a stream, made a list because ingest takes any sequence
 
 
 def _equal(one: object, other: object) -> bool:

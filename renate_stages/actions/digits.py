@@ -1,6 +1,6 @@
-"""Example data: scikit-learn's handwritten digits, arriving class by class in three updates.
+"""Example data: scikit-learn's handwritten digits, a few classes in each of three updates.
 
-They are read from the file that comes with scikit-learn: importing it would take seconds.
+They are read from scikit-learn's data file, because importing scikit-learn takes seconds.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ CLASSES = {1: range(4), 2: range(4, 7), 3: range(7, 10)}
 def write_digits(target: Path, update: int) -> None:
     """Write the digits of one update: `inputs.npy` (n, 8, 8) uint8, `targets.npy` (n,) int64.
 
-    The files are written beside `target` and renamed into place, so that a file that DVC's cache
-    shares is never opened for writing. The same digits are left as they are, and those of another
-    update are replaced.
+    The files are written to a new folder that then replaces `target`, because DVC may link files to
+    its cache, and those must not be opened for writing. If the folder already has the digits of this
+    update, nothing is written; digits of another update are replaced.
 
     Args:
         target: Folder for the two files.
         update: 1 (classes 0 to 3), 2 (4 to 6) or 3 (7 to 9).
 
     Raises:
-        UnknownDigitsUpdateError: There is no such update.
-        ForeignDataError: The folder holds something else; nothing is touched.
+        UnknownDigitsUpdateError: If the number is not 1, 2 or 3.
+        ForeignDataError: If the folder contains other data; nothing is changed.
     """
     if update not in CLASSES:
         raise UnknownDigitsUpdateError(update, max(CLASSES))
@@ -51,7 +51,7 @@ def write_digits(target: Path, update: int) -> None:
 
 
 def holds_digits(target: Path, update: int) -> bool:
-    """Return whether a folder holds the digits of an update, and nothing else."""
+    """Return whether a folder contains the digits of an update, and nothing else."""
     wanted = _files(_read_digits(), CLASSES[update])
     return _read(target, max(map(len, wanted.values()))) == wanted
 
@@ -65,7 +65,7 @@ def _files(digits: np.ndarray, classes: range) -> dict[str, bytes]:
 
 
 def _read_digits() -> np.ndarray:
-    """Return a row for each digit, (1797, 65): its 64 pixels from 0 to 16, and its label."""
+    """Return the digits, (1797, 65) float64: per row 64 pixels from 0 to 16, then the label."""
     scikit_learn = importlib.metadata.distribution("scikit-learn")
     file = scikit_learn.locate_file("sklearn/datasets/data/digits.csv.gz")
     return np.loadtxt(Path(str(file)), delimiter=",")
@@ -78,7 +78,12 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _read(folder: Path, most: int) -> dict[str, bytes | None]:
-    """Return what a folder holds by name: the bytes of files that digits may have, else None."""
+    """Return the content of a folder by name; None instead of bytes for files that are no digits.
+
+    Args:
+        folder: The folder.
+        most: Size in bytes above which a file cannot be one of the digits.
+    """
     if not folder.is_dir():
         return {folder.name: None} if folder.exists() else {}
     return {

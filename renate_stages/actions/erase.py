@@ -1,9 +1,10 @@
 """Remove forgotten examples from older versions: DVC's cache, its remotes, and the project.
 
-Shards of stores are looked into; `data/incoming` is not, but its prepared rows are known. A version
-of a folder that holds rows to forget goes as a whole, but for files that other versions need: DVC
-takes the list of a folder's files as proof that all of them are there, and would not push one of them
-again. What only other projects name is never touched. Needs no torch.
+Shards of stores are searched for rows to forget. `data/incoming` cannot be searched, but the rows
+that `prepare` read from it can. A version of a folder with rows to forget is removed completely,
+except for files that other versions need: if DVC has the file list of a folder, it assumes that all
+files exist, and would never push a removed one again. Objects that only other projects refer to are
+never touched. Needs no torch.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from renate_stages.project import Project
 
 @dataclass(frozen=True)
 class Share:
-    """What goes from one cache or remote.
+    """The objects to remove from one cache or remote.
 
     Args:
         storage: The cache or remote.
-        hashes: Of the objects to remove, of those that it has.
-        left: Why it is left to its owner; None: objects are removed.
-        listed: The file that lists the objects which are left.
-        others: Files to remove that are no objects: what killed commands left.
+        hashes: Hashes of the objects to remove.
+        left: Why nothing is removed here; None: the objects are removed.
+        listed: The file that lists the objects that are not removed.
+        others: Temporary files of killed commands, which are removed too.
     """
 
     storage: ObjectStorage
@@ -43,23 +44,23 @@ class Share:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the objects."""
+        """Total size of the objects in bytes."""
         return sum(self.storage.sizes.get(md5, 0) for md5 in self.hashes)
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """What would be removed, and what cannot be.
+    """A plan of what to remove, with its consequences.
 
     Args:
-        shares: Of the remotes and, last, of the cache.
-        incomplete: By tag, branch or experiment, what of it can no longer be checked out in full.
-        unseen: How many versions of `data/incoming` go because nothing says what rows they have.
-        uncommitted: How many of the cache's objects go because nothing in the history names them.
-        incoming: Whether the present `data/incoming` has rows to forget, or may have.
-        unknown: What else DVC tracks, which is not looked into.
-        folders: What goes of the project's own folder.
-        broken: Hashes of folders of which files go: the run cache must not restore them.
+        shares: The objects to remove: one entry for each remote, then one for the cache.
+        incomplete: By tag, branch or experiment, the paths that lose files.
+        unseen: Number of versions of `data/incoming` that are removed because their rows are unknown.
+        uncommitted: Number of the cache's objects that are removed because no commit refers to them.
+        incoming: Whether the present `data/incoming` contains, or may contain, rows to forget.
+        unknown: Other paths that DVC tracks; these are not searched.
+        folders: Files and folders of the project to remove.
+        broken: Hashes of folders that lose files; the run cache must not restore them.
     """
 
     shares: tuple[Share, ...]
@@ -77,21 +78,21 @@ class Erasure:
 
 
 def erase(project: Project, shared: bool, agreed: Callable[[Erasure], bool]) -> bool:
-    """Remove what older versions hold; repeated after an interruption, it goes on.
+    """Remove forgotten examples from older versions; after an interruption, run it again.
 
     Args:
-        project: Its present version must hold no row to forget.
-        shared: Whether storage that others may use is included.
-        agreed: Is shown what would go; False: nothing is removed.
+        project: Its present version must not contain rows to forget.
+        shared: Whether to remove objects from storage that others may use, too.
+        agreed: Function that shows the plan to the user; if it returns False, nothing is removed.
 
     Returns:
         Whether anything was removed.
 
     Raises:
-        StillHeldError: If the present version holds rows to forget.
-        ShallowHistoryError: If Git has only a part of the history.
-        StorageUnreadableError: If a remote cannot be reached; nothing is removed then.
-        BusyError: If a stage or a DVC command is at work in the project.
+        StillHeldError: If the present version contains rows to forget.
+        ShallowHistoryError: If the clone is shallow.
+        StorageUnreadableError: If a remote cannot be reached; nothing is removed.
+        BusyError: If a stage or a DVC command is running in the project.
     """
     with project.lock("forget --erase"), Objects.open(project) as objects:
         erasure = plan(project, objects, shared)
@@ -108,65 +109,74 @@ def erase(project: Project, shared: bool, agreed: Callable[[Erasure], bool]) -> 
 
 
 def plan(project: Project, objects: Objects, shared: bool = False) -> Erasure:
-    """Find what is to be removed; changes nothing but the lists of objects in `.renate/`.
+    """Find the objects to remove; changes nothing except the lists of objects in `.renate/`.
 
     Raises:
-        NothingToForgetError: If `forget.yaml` names nothing.
-        StillHeldError: If the present version holds rows to forget.
-        ShallowHistoryError: If Git has only a part of the history.
+        NothingToForgetError: If `forget.yaml` is empty.
+        StillHeldError: If the present version contains rows to forget.
+        ShallowHistoryError: If the clone is shallow.
     """
-    if held := still_held(project):
-        raise StillHeldError(held)
+    if remaining := still_held(project):
+        raise StillHeldError(remaining)
     forget = ForgetList.read(project.forget_list)
     if not forget:
         raise NothingToForgetError
     history = History.read(project)
-    found = HeldRows(project, objects, history, forget)
+    held = HeldRows(project, objects, history, forget)
     needed = set[str]()
     for version in history.present:
         for path, md5 in version.outs.items():
-            if md5 != found.incoming_of(version) and found.holds(md5):
-                raise StillHeldError({f"{path} of the current commit": found.rows(md5)})
-            if md5 in found.keeping_tensors:
+            if md5 != held.incoming_of(version) and held.holds(md5):
+                raise StillHeldError({f"{path} of the current commit": held.rows(md5)})
+            if md5 in held.keeping_tensors:
                 raise StillHeldError({f"the tensors of examples in {path}": "perhaps some"})
             needed |= objects.closure(md5)
-    named = {each for version in history.versions for each in version.hashes}
-    broken = {md5 for md5 in named if objects.closure(md5) & (found.hashes - needed)}
-    whole = {each for md5 in named - broken for each in objects.closure(md5)}
-    going = frozenset(each for md5 in broken for each in objects.closure(md5)) - whole - needed
-    reached = {each for md5 in named for each in objects.closure(md5)}
-    lost = frozenset(objects.cache.sizes.keys() - reached if objects.is_own else ())
-    ours = reached | lost
+    referenced = {md5 for version in history.versions for md5 in version.hashes}
+    broken = {md5 for md5 in referenced if objects.closure(md5) & (held.hashes - needed)}
+    intact = {part for md5 in referenced - broken for part in objects.closure(md5)}
+    removable = frozenset(part for md5 in broken for part in objects.closure(md5))
+    removable = removable - intact - needed
+    reachable = {part for md5 in referenced for part in objects.closure(md5)}
+    # An object in the project's own cache that no commit refers to may contain anything.
+    unreferenced = frozenset(objects.cache.sizes.keys() - reachable if objects.is_own else ())
+    ours = reachable | unreferenced
 
-    shares = [_share(project, remote, going | lost, ours, shared) for remote in objects.remotes]
+    removed = removable | unreferenced
+    shares = [_share(project, remote, removed, ours, shared) for remote in objects.remotes]
     if objects.is_own:
-        mine = (going | lost) & objects.cache.sizes.keys()
-        shares.append(Share(objects.cache, mine, others=objects.cache.others))
+        cached = removed & objects.cache.sizes.keys()
+        shares.append(Share(objects.cache, cached, others=objects.cache.others))
     else:
-        shares.append(_share(project, objects.cache, going, ours, shared))
+        shares.append(_share(project, objects.cache, removable, ours, shared))
     gone = {md5 for share in shares if share.left is None for md5 in share.hashes}
     return Erasure(
         shares=tuple(shares),
         incomplete=_incomplete(objects, history, gone),
-        unseen=len(found.unseen),
-        uncommitted=len(lost),
-        incoming=any(found.incoming_of(each) in found.raw for each in history.present),
-        unknown=found.unknown,
+        unseen=len(held.unseen),
+        uncommitted=len(unreferenced),
+        incoming=any(held.incoming_of(version) in held.raw for version in history.present),
+        unknown=held.unknown,
         folders=tuple(_folders(project, objects)),
-        broken=frozenset(broken) | lost,
+        broken=frozenset(broken) | unreferenced,
     )
 
 
 def _share(
-    project: Project, storage: ObjectStorage, going: frozenset[str], ours: set[str], shared: bool
+    project: Project, storage: ObjectStorage, removed: frozenset[str], ours: set[str], shared: bool
 ) -> Share:
-    """Return what goes from storage that others may use: it can be seen where it holds theirs."""
+    """Return the objects to remove from a storage that other projects may use.
+
+    Other projects use it if it has objects that no commit of this project refers to.
+    """
     can_be_listed = storage.closed is None
-    hashes = going & storage.sizes.keys() if can_be_listed else going
+    hashes = removed & storage.sizes.keys() if can_be_listed else removed
     left = storage.closed
     if foreign := len(storage.sizes.keys() - ours):
-        theirs = f"{foreign} of its objects are of no commit of this project: others may use it"
-        left = None if shared else theirs
+        reason = (
+            f"it has {foreign} object(s) that no commit of this project refers to, so other "
+            "projects may use it"
+        )
+        left = None if shared else reason
     listed = None
     name = project.scratch / f"erase-{storage.name}.txt"
     name.unlink(missing_ok=True)
@@ -177,20 +187,21 @@ def _share(
 
 
 def _incomplete(objects: Objects, history: History, gone: set[str]) -> dict[str, list[str]]:
-    """Return by tag, branch and experiment the paths that lose an object."""
-    found = {}
+    """Return the paths that lose an object, by tag, branch and experiment."""
+    incomplete = {}
     for name, versions in history.tips.items():
-        outs = [each for version in versions for each in version.outs.items()]
+        outs = [out for version in versions for out in version.outs.items()]
         if paths := sorted({path for path, md5 in outs if objects.closure(md5) & gone}):
-            found[name] = paths
-    return found
+            incomplete[name] = paths
+    return incomplete
 
 
 def _folders(project: Project, objects: Objects) -> list[Path]:
-    """Return what may hold rows in the project's own folder: all that stages left unfinished."""
-    own = project.scratch
-    found = [each for each in sorted(own.iterdir()) if each.is_dir() and each != objects.scratch]
-    found += [own / UNMATCHED] if (own / UNMATCHED).is_file() else []
+    """Return the folders that interrupted stages left in the project, which may contain rows."""
+    scratch = project.scratch
+    paths = [path for path in sorted(scratch.iterdir()) if path.is_dir()]
+    paths = [path for path in paths if path != objects.scratch]
+    paths += [scratch / UNMATCHED] if (scratch / UNMATCHED).is_file() else []
     experiments = project.root / ".dvc" / "tmp" / "exps"
     workspaces = [*experiments.glob("*/.dvc"), *experiments.glob("standalone/*/.dvc")]
-    return found + sorted(path.parent for path in workspaces)
+    return paths + sorted(path.parent for path in workspaces)

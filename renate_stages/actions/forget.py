@@ -1,8 +1,8 @@
-"""Open an update that forgets examples, and say which stored examples it will remove.
+"""Open an update that forgets examples, and report which stored examples it will remove.
 
-An update of kind `forget` takes no new data and no gradient step: `dvc repro` writes a state whose
-memory, holdouts and validation no longer hold the examples. Editing `state/` in place would be
-undone, for DVC's run cache restores the old output. Needs no torch.
+An update of kind `forget` uses no new data and takes no gradient step: `dvc repro` writes a state
+without the examples in memory, holdouts and validation. Editing `state/` in place would not last,
+because DVC's run cache restores the old output. Needs no torch.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from renate_stages.project import Project
 from renate_stages.state import State
 from renate_stages.state.prepared import SPLITS, PreparedData
 
-UNMATCHED = "forget-unmatched.txt"  # in .renate/: ids as their user wrote them are not for Git
+UNMATCHED = "forget-unmatched.txt"  # in .renate/, because ids in plain text must not get into Git
 MOST_SHOWN = 10
 _BLOCK = 2**16  # ids that are hashed at once
 
 
 @dataclass(frozen=True)
 class IdMatches:
-    """Which ids of a request some stored example has.
+    """How many ids of a request match stored examples.
 
     Args:
-        given: How many different ids there are in the request.
-        unmatched: How many of them no stored example has.
-        examples: The first of these, as their user wrote them, at most `MOST_SHOWN`.
-        listed: The file that lists all of them; None where `examples` does.
+        given: Number of different ids in the request.
+        unmatched: Number of ids that match no stored example.
+        examples: The first unmatched ids as the user wrote them, at most `MOST_SHOWN`.
+        listed: The file that lists all unmatched ids; None if `examples` has all of them.
     """
 
     given: int
@@ -56,11 +56,12 @@ class IdMatches:
 
 @dataclass(frozen=True)
 class ConditionMatches:
-    """Which stored examples a condition names.
+    """How many stored examples match a condition.
 
     Args:
-        rows: By store, of how many rows it is true.
-        unknown: By store, of how many it is neither true nor false, because they lack metadata.
+        rows: By store, the number of rows for which it is true.
+        unknown: By store, the number of rows for which it is neither true nor false, because they
+            lack the metadata.
     """
 
     rows: Mapping[str, int]
@@ -69,15 +70,15 @@ class ConditionMatches:
 
 @dataclass(frozen=True)
 class Opened:
-    """A forget update that is open now.
+    """A newly opened forget update.
 
     Args:
-        number: Of the update.
-        rows: By store of the state it starts from, how many rows will leave, and of how many that
-            were dropped before the bytes are still there, and will leave as well.
-        ids: What the ids of the request match; None without any.
-        conditions: What each condition of the request matches.
-        by_update: Whether a condition asks for the update that rows came with.
+        number: Number of the update.
+        rows: By store of the parent's state, the number of rows to remove, and the number of rows
+            that were dropped earlier and whose bytes are removed too.
+        ids: The matches of the ids in the request; None if it has no ids.
+        conditions: The matches of each condition in the request.
+        by_update: Whether a condition uses `update`, the update with which rows arrived.
     """
 
     number: int
@@ -91,17 +92,17 @@ def open_update(project: Project, ids: Iterable[str], where: Iterable[str]) -> O
     """Add examples to `forget.yaml` and open an update that forgets them.
 
     Args:
-        project: Its update must be finished and committed, or open and not yet run.
-        ids: As their user calls them, or as `renate-stages memory --ids` prints them; may be read
-            more than once. Besides a text as it is, the one without surrounding white space counts.
+        project: Its update must be finished and committed, or must not have run yet.
+        ids: The user's own ids, or hashed ids as `renate-stages memory --ids` prints them; read more
+            than once. Each id is looked up as given and without surrounding white space.
         where: Conditions on metadata.
 
     Raises:
-        NothingToForgetError: If neither names anything.
-        InvalidPredicateError: If a condition cannot be understood.
-        UnknownFieldError: If a condition names metadata that no example has.
-        MissingFileError: If the state to start from is not here.
-        NextRefusedError: If the update is neither finished nor fresh.
+        NothingToForgetError: If there are neither ids nor conditions.
+        InvalidPredicateError: If a condition cannot be parsed.
+        UnknownFieldError: If a condition uses metadata that no example has.
+        MissingFileError: If the state to start from is missing.
+        NextRefusedError: If the update has run but is not finished or not committed.
     """
     asked, hashed = _asked(ids)
     new = [Predicate.parse(text) for text in dict.fromkeys(where)]
@@ -128,7 +129,7 @@ def open_update(project: Project, ids: Iterable[str], where: Iterable[str]) -> O
 
 
 def _asked(ids: Iterable[str]) -> tuple[IdSet, IdSet]:
-    """Return all ids that texts stand for, and those of them that are hashes we printed."""
+    """Return all ids that texts may stand for, and those that are hashes we printed."""
     asked, hashed = bytearray(), bytearray()
     for text in ids:
         for each in _readings(text):
@@ -139,16 +140,16 @@ def _asked(ids: Iterable[str]) -> tuple[IdSet, IdSet]:
 
 
 def _readings(text: str) -> tuple[bytes, ...]:
-    """Return what a line of a list may stand for: an id may itself have white space around it."""
+    """Return the ids that a line may stand for: surrounding white space may be part of an id."""
     stripped = text.strip()
     return (id_of(stripped),) if stripped == text else (id_of(stripped), given_id(text))
 
 
 def _found(stores: Mapping[str, ExampleStore], asked: IdSet, hashed: IdSet) -> tuple[IdSet, IdSet]:
-    """Return the ids of examples whose content a hash names, and which of the asked ids are found.
+    """Return the ids of examples whose content has a requested hash, and all requested ids that match.
 
-    A hash that we printed may be that of an example's content. Other examples may have this content
-    and an id of their own: they are found too.
+    A hash that we printed may be that of an example's content. Other examples with the same content
+    may have their own ids; they match too.
     """
     alike, matched = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)]
     for store in stores.values():
@@ -173,7 +174,7 @@ def _matches(predicate: Predicate, stores: Mapping[str, ExampleStore]) -> Condit
 
 
 def _unmatched(project: Project, ids: Iterable[str], matched: IdSet) -> IdMatches:
-    """Find the ids of a request that no stored example has; more than a few go to a file."""
+    """Find the ids of a request that match no stored example; write many of them to a file."""
     given, missing = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)]
     examples: dict[str, None] = {}
     project.scratch.mkdir(exist_ok=True)
@@ -204,10 +205,10 @@ def _blocks(ids: Iterable[str]) -> Iterator[list[str]]:
 
 
 def stores_of(folder: Path) -> dict[str, ExampleStore]:
-    """Return every store of a state by its path in it.
+    """Return the stores of a state by their path in the state.
 
     Raises:
-        MissingFileError: If there is no state.
+        MissingFileError: If the folder is not a state.
     """
     state = State.open(folder)
     splits = {
@@ -219,7 +220,7 @@ def stores_of(folder: Path) -> dict[str, ExampleStore]:
 
 
 def still_held(project: Project) -> dict[str, int]:
-    """Return how many rows to forget are where in the working tree, as live or as dead rows."""
+    """Return the number of rows to forget, live or dropped, in each store of the working tree."""
     forget = ForgetList.read(project.forget_list)
     stores = {
         f"{project.relative(folder)}/{name}": store

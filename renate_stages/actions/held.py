@@ -1,4 +1,4 @@
-"""Find DVC's objects that hold forgotten rows, in all versions in the project's history."""
+"""Find the DVC objects that contain forgotten rows, in all versions of the project's history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renate_stages.project import Project
 from renate_stages.state import LEARNER_FILES
 
 Pairs = tuple[tuple[str, str], ...]
-"""Of a shard: the field or offsets of each of its files, and the file's hash."""
+"""For each file of a shard: the name of its field or offsets, and the file's hash."""
 OURS = {  # what DVC tracks in every project, by the first part of its path
     "champion",
     "export",
@@ -29,28 +29,29 @@ OURS = {  # what DVC tracks in every project, by the first part of its path
     "tuned.yaml",
     "work",
 }
-KEEPS_EXAMPLES = b'"memory_x"'  # in learner.json: GEM's tensors are of examples, and none is found
+KEEPS_EXAMPLES = b'"memory_x"'  # in learner.json: GEM stores examples as tensors without ids
 
 
 class HeldRows:
-    """What holds rows to forget.
+    """The objects that contain rows to forget.
 
-    A shard is looked into; if files are missing that say which rows it has, it cannot be used any
-    more, and what is left of it counts as holding. Raw data cannot be looked into: a version holds
-    rows to forget if `prepare` found some in it, and may hold some if `prepare` never read it.
+    Shards are searched. If the files that tell which rows a shard has are missing, the shard is
+    unusable, and its other files count as containing rows to forget. Raw data cannot be searched: a
+    version contains rows to forget if `prepare` found some in it, and may contain some if `prepare`
+    never read it.
 
     Args:
         project: The project.
         objects: Its objects.
-        history: Of the project.
-        forget: What is to be forgotten.
+        history: Its Git history.
+        forget: The examples to forget.
 
     Attributes:
-        hashes: Of all objects that hold rows to forget, or may, and that no version without such
-            rows has too.
-        raw: Versions of `data/incoming` that hold some, or may.
-        unseen: Those of them that `prepare` never read.
-        keeping_tensors: Folders of states whose learner keeps tensors of examples.
+        hashes: Hashes of the objects that contain, or may contain, rows to forget, and that are not
+            part of a version without such rows.
+        raw: Hashes of the versions of `data/incoming` that contain, or may contain, such rows.
+        unseen: Those of `raw` that `prepare` never read.
+        keeping_tensors: Hashes of states whose learner stores tensors of examples.
         unknown: Paths that DVC tracks and that are neither ours nor `data/incoming`.
     """
 
@@ -86,19 +87,19 @@ class HeldRows:
         self.unknown = tuple(sorted(path for path in tracked if path.split("/")[0] not in OURS))
 
     def incoming_of(self, version: Version) -> str | None:
-        """Return the hash of the raw data that a version names."""
+        """Return the hash of `data/incoming` in a version."""
         return version.outs.get(self._incoming) or version.deps.get(self._incoming)
 
     def rows(self, md5: str) -> int:
-        """Return how many rows to forget the stores of a folder hold."""
+        """Return the number of rows to forget in the stores of a folder."""
         return self._look_into(md5)[0]
 
     def holds(self, md5: str) -> bool:
-        """Return whether a folder has a shard that holds rows to forget."""
+        """Return whether a folder contains rows to forget."""
         return self.rows(md5) > 0
 
     def _read_by_prepare(self, versions: list[Version], metrics: dict[str, str]) -> dict[str, bool]:
-        """Return of raw data that `prepare` read whether it found rows to forget."""
+        """Return, for each version of the raw data that `prepare` read, if it has rows to forget."""
         found: dict[str, bool] = {}
         for version in versions:
             incoming = version.deps.get(self._incoming)
@@ -114,7 +115,7 @@ class HeldRows:
         return found
 
     def _look_into(self, md5: str) -> tuple[int, int]:
-        """Return how many rows to forget, and rows at all, the stores of a folder have."""
+        """Return the number of rows to forget and the number of all rows in a folder's stores."""
         if md5 in self._folders or not md5.endswith(".dir"):
             return self._folders.get(md5, (0, 0))
         tree = self._objects.tree(md5) or {}
@@ -138,18 +139,18 @@ class HeldRows:
         return held, rows
 
     def _of_store(self, folder: dict[str, str]) -> tuple[set[str], int, int]:
-        """Return the hashes of a store's shards, how many rows to forget it has, and rows at all.
+        """Return the hashes of a store's shards, its number of rows to forget, and of all rows.
 
         Args:
-            folder: The hash of each file in a folder with an index, by its name.
+            folder: The hash of each file in a folder with an index, by name.
         """
-        key = frozenset(folder.items())  # most stores are in many versions
+        key = frozenset(folder.items())  # remember the result: most stores are in many versions
         if key not in self._stores:
             arrays = {name: md5 for name, md5 in folder.items() if name.endswith(".npy")}
             hashes: set[str] = set()
             held = rows = 0
             index = self._objects.locate(folder[INDEX])
-            if index is None:  # without it nothing of a store can be used
+            if index is None:  # a store without its index is unusable
                 hashes |= set(arrays.values())
                 self._holding |= hashes
             elif _is_index(index):
@@ -161,7 +162,7 @@ class HeldRows:
         return self._stores[key]
 
     def _of_shard(self, shard: Shard, spec: ExampleSpec, store: dict[str, str]) -> int:
-        """Return how many rows to forget a shard has, and note its objects."""
+        """Return the number of rows to forget in a shard, and record its objects."""
         names = shard.files(spec)
         key = tuple((name.removeprefix(shard.name), store.get(name, "")) for name in names)
         if key not in self._shards:
@@ -182,7 +183,7 @@ class HeldRows:
         return self._shards[key]
 
     def _examples_of_a_learner(self, tree: dict[str, str]) -> str | None:
-        """Return the file in which a learner keeps tensors of examples, if it does."""
+        """Return the hash of the file in which a learner stores tensors of examples, or None."""
         tensors, described = (tree.get(name) for name in LEARNER_FILES)
         file = self._objects.locate(described) if described else None
         keeps = file is not None and KEEPS_EXAMPLES in file.read_bytes()
@@ -190,7 +191,7 @@ class HeldRows:
 
 
 def _shards(index: Path) -> list[tuple[Shard, ExampleSpec]]:
-    """Return the shards of a store, each with the spec of its rows."""
+    """Return the shards of a store with the spec of their rows."""
     spec, shards = read_shards(index)
     if spec is None:
         return []
@@ -202,7 +203,7 @@ def _shards(index: Path) -> list[tuple[Shard, ExampleSpec]]:
 
 
 def _is_index(file: Path) -> bool:
-    """Return whether a file is the index of a store: that of holdouts has its name too."""
+    """Return whether a file is the index of a store; the index of holdouts has the same name."""
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError):
@@ -211,7 +212,7 @@ def _is_index(file: Path) -> bool:
 
 
 def _left_out(metrics: str | None) -> int:
-    """Return how many rows `prepare` left out because they are to be forgotten."""
+    """Return the number of rows that `prepare` left out because they are to be forgotten."""
     try:
         content: Any = json.loads(metrics or "{}")
         return int(content["forgotten"]["rows"])

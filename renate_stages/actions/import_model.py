@@ -28,25 +28,25 @@ from renate_stages.user.config import UserConfig
 def write_imported(
     folder: Path, project: Project, params: Params, model_file: Path, old_data: Path | None
 ) -> None:
-    """Write the state of update 0: the model, and what of its old data fits into the memory.
+    """Write the state of update 0: the model, and as much of its old data as fits into the memory.
 
-    The test split of the old data becomes holdout 0, so that what later updates forget of it is
-    measured.
+    The test split of the old data becomes holdout 0, to measure how much of it later updates forget.
 
     Args:
         folder: An empty folder for the state.
         project: Its `renate_config.py` builds the model and reads the data.
-        params: Learner, hyperparameters, seed.
+        params: The parameters; learner, hyperparameters and seed are used.
         model_file: A state dict, in torch's format or as safetensors.
-        old_data: A folder as `data_module_fn` reads it, or None.
+        old_data: A folder that `data_module_fn` can read, or None.
 
     Raises:
-        ModelMismatchError: If the file does not hold the tensors of the user's model.
+        MissingFileError: If the model file does not exist.
+        ModelMismatchError: If the file does not contain the tensors of the user's model.
         RenateStagesError: If the data cannot be used.
     """
     if not model_file.is_file():
         raise MissingFileError(
-            model_file, "there is no model to start from", "give the path of an existing file"
+            model_file, "`init --model` starts from this file", "give the path of an existing file"
         )
     user = UserConfig.load(project.user_config)
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
@@ -68,7 +68,8 @@ def write_imported(
         state.write_split(folder, "holdouts", holdouts)
         state.write_split(folder, "validation", validation)
         measured = updater.evaluate(model, {n: updater.test_set(s) for n, s in holdouts.items()})
-        learner.start_update(StoredDataset(train), StoredDataset(nothing))  # may change the model
+        # Learners may change the model here, so it was measured before.
+        learner.start_update(StoredDataset(train), StoredDataset(nothing))
         (kept, added), fields, _ = learner.choose_memory(at_once=True)
         evolve(folder / "memory", None, kept, train, added, update=0, added_metadata=fields)
         write_learner(folder, learner)
@@ -86,7 +87,7 @@ def write_imported(
 def _read_old_data(
     updater: ModelUpdater, params: Params, old_data: Path | None, scratch: Path
 ) -> dict[str, ExampleStore]:
-    """Return the splits of the old data as stores; none where there is no old data."""
+    """Return the splits of the old data as stores; empty if there is no old data."""
     if old_data is None:
         return {}
     new_data.require_files(old_data)
@@ -95,10 +96,10 @@ def _read_old_data(
 
 
 def _load(module: nn.Module, path: Path) -> None:
-    """Load a state dict strictly; one inside a Lightning checkpoint is found by its key.
+    """Load a state dict strictly, from a file of its own or from a Lightning checkpoint.
 
     Raises:
-        ModelMismatchError: If it cannot be read, or has other tensors than the module.
+        ModelMismatchError: If it cannot be read, or does not match the module's tensors.
     """
     try:
         if path.suffix == ".safetensors":

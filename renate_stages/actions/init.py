@@ -23,21 +23,22 @@ REMOTE = "local"
 def initialise(
     project: Project, *, model: Path | None = None, memory: Path | None = None
 ) -> list[str]:
-    """Make Git and DVC ready, and write the state that the first update starts from.
+    """Set up Git and DVC, write the state that the first update starts from, and commit.
 
-    Safe to repeat, also when it was killed: what is done already stays. Commits what it made.
+    Safe to repeat, also after it was killed: only missing steps are taken.
 
     Args:
         project: A generated project, or a clone of one; the caller holds its lock.
         model: A state dict to start from; None for the empty state.
-        memory: With `model`, a folder of its old data, as `data_module_fn` reads it.
+        memory: With `model`, a folder with its old data that `data_module_fn` can read.
 
     Returns:
-        What was done, a line each; empty when nothing was left to do.
+        A line about each step; empty if nothing was left to do.
 
     Raises:
-        RenateStagesError: If the project is inside another repository, or `model` is given and
-            there is a first state already, or does not fit.
+        NestedProjectError: If the project is inside another repository.
+        ParentExistsError: If `model` is given, but the project already has a first state.
+        RenateStagesError: If another step fails, for example because the model does not match.
     """
     params = Params.load(project.params)
     before = lineage.read_intent(project)
@@ -56,7 +57,7 @@ def initialise(
         try:
             done += _make_parent(project, params, model, memory)
         except Exception:
-            if not project.parent.exists():  # another attempt may be asked for something else
+            if not project.parent.exists():  # so that the next attempt may use other arguments
                 project.intent.unlink()
             raise
         done += _make_champion(project)
@@ -66,11 +67,12 @@ def initialise(
 
 
 def write_example(project: Project, update: int) -> None:
-    """Write the example's data of an update into `data/incoming`.
+    """Write the example data of an update to `data/incoming`.
 
     Raises:
-        NotExampleProjectError: If the project has data of its own.
-        RenateStagesError: If there is no such update, or the folder holds something else.
+        NotExampleProjectError: If the project has its own data.
+        UnknownDigitsUpdateError: If the example has no such update.
+        ForeignDataError: If the folder contains other data.
     """
     if Params.load(project.params).example is None:
         raise NotExampleProjectError
@@ -80,7 +82,7 @@ def write_example(project: Project, update: int) -> None:
 
 
 def _check_place(project: Project) -> None:
-    """Refuse a project inside another Git repository that does not ignore it.
+    """Check that the project is not inside another Git repository that does not ignore it.
 
     Raises:
         NestedProjectError: If it is one.
@@ -94,17 +96,17 @@ def _check_place(project: Project) -> None:
 
 
 def _make_repositories(project: Project, again: bool) -> list[str]:
-    """Make what is not there yet of Git's and DVC's repositories.
+    """Create the Git and DVC repositories if they do not exist.
 
     Args:
-        project: Where.
-        again: Whether an earlier `init` was interrupted, perhaps in here.
+        project: The project.
+        again: Whether an earlier `init` was interrupted, possibly in this step.
     """
     done = []
     top = lineage.git(project, "rev-parse", "--show-toplevel", check=False)
     if not (project.root / ".git").exists() or not top:
         lineage.git(project, "init", "--quiet", "--initial-branch", "main")
-        done.append("git: a new repository")
+        done.append("git: created a repository")
     settings = project.root / ".dvc" / "config"
     new = not settings.is_file()
     if new and not settings.parent.exists():
@@ -114,7 +116,7 @@ def _make_repositories(project: Project, again: bool) -> list[str]:
     if new or (again and not lineage.has_remote(project)):
         storage = f"../{project.root.name}-dvc-remote"
         lineage.dvc(project, "remote", "add", "--quiet", "--force", "--default", REMOTE, storage)
-        done.append(f"dvc: a new repository, with the remote {storage}")
+        done.append(f"dvc: created a repository with the remote {storage}")
     if settled := lineage.settle_remote(project):
         done.append(settled)
     return done
@@ -123,13 +125,13 @@ def _make_repositories(project: Project, again: bool) -> list[str]:
 def _make_parent(
     project: Project, params: Params, model: Path | None, memory: Path | None
 ) -> list[str]:
-    """Write or fetch the state that the open update starts from, where that is not done."""
-    named = lineage.pointer_hash(project)
-    if project.parent.is_dir() and named is not None:
+    """Write or fetch the state that the open update starts from, if it is missing."""
+    md5 = lineage.pointer_hash(project)
+    if project.parent.is_dir() and md5 is not None:
         return []
     if params.update.parent:
         lineage.fetch(project, "parent.dvc")
-        return [f"parent: the state of update {params.update.parent}, fetched"]
+        return [f"parent: fetched the state of update {params.update.parent}"]
     if not project.parent.is_dir():
         with files.whole_directory(project.parent) as folder:
             if model is None:
@@ -138,24 +140,27 @@ def _make_parent(
                 from renate_stages.actions.import_model import write_imported
 
                 write_imported(folder, project, params, model, memory)
-    pointer = project.parent_pointer.read_text("utf-8") if named is not None else ""
+    pointer = project.parent_pointer.read_text("utf-8") if md5 is not None else ""
     lineage.track(project, project.parent, project.parent_pointer)
-    if named is not None and lineage.pointer_hash(project) != named:
-        files.write_text(project.parent_pointer, pointer)  # the project started from a model
+    if md5 is not None and lineage.pointer_hash(project) != md5:
+        # The project started from a model, so its first state is not the empty one.
+        files.write_text(project.parent_pointer, pointer)
         shutil.rmtree(project.parent)
         lineage.fetch(project, "parent.dvc")
-        return ["parent: the first state of this project, fetched"]
-    return ["parent: the empty state" if model is None else f"parent: the model of {model.name}"]
+        return ["parent: fetched the first state of this project"]
+    if model is None:
+        return ["parent: created the empty state"]
+    return [f"parent: created a state from the model {model.name}"]
 
 
 def _make_champion(project: Project) -> list[str]:
-    """Write the champion of a project that has none, or fetch the one that its pointer names."""
+    """Fetch the champion; in a project without one, write an empty `champion/` and its pointer."""
     pointer = project.champion_pointer
     if project.champion.is_dir() and pointer.is_file():
         return []
     if pointer.is_file() and lineage.ChampionPointer.read(project).update:
         lineage.fetch(project, pointer.name)
-        return [f"champion: {lineage.ChampionPointer.read(project).label}, fetched"]
+        return [f"champion: fetched {lineage.ChampionPointer.read(project).label}"]
     if not project.champion.is_dir():
         with files.whole_directory(project.champion) as folder:
             Exported().write(folder)
@@ -164,12 +169,12 @@ def _make_champion(project: Project) -> list[str]:
 
 
 def _make_data(project: Project, params: Params, again: bool) -> list[str]:
-    """Put the data of the first update under DVC; where the project is an example, write it first.
+    """Track the data of the first update with DVC; in an example project, write it first.
 
     Args:
-        project: Where.
-        params: They say so.
-        again: Whether an earlier `init` was interrupted, perhaps in here.
+        project: The project.
+        params: Its parameters; `example` names the example data.
+        again: Whether an earlier `init` was interrupted, possibly in this step.
     """
     if params.update.parent:
         return []
@@ -178,7 +183,7 @@ def _make_data(project: Project, params: Params, again: bool) -> list[str]:
         if not lineage.untracked_data(project):
             return []
         lineage.track(project, project.incoming)
-        return ["data/incoming: under DVC"]
+        return ["data/incoming: tracked with DVC"]
     if project.incoming.is_dir():
         from renate_stages.actions.digits import holds_digits
 
@@ -187,11 +192,11 @@ def _make_data(project: Project, params: Params, again: bool) -> list[str]:
     else:
         write_example(project, number)
     lineage.track(project, project.incoming)
-    return [f"data/incoming: {params.example} of update {number}"]
+    return [f"data/incoming: wrote the {params.example} of update {number}"]
 
 
 def _commit(project: Project) -> list[str]:
-    """Commit what `init` made; in a new repository, the whole generated project."""
+    """Commit the files that `init` wrote; in a new repository, the whole generated project."""
     message = ("commit", "--quiet", "-m", "Make the project ready for its first update")
     if not lineage.git(project, "rev-parse", "--verify", "--quiet", "HEAD", check=False):
         lineage.git(project, "add", "--all")
@@ -203,5 +208,5 @@ def _commit(project: Project) -> list[str]:
     lineage.git(project, "add", "--", *made)
     if not lineage.git(project, "diff", "--cached", "--name-only", "--", *made):
         return []
-    lineage.git(project, *message, "--", *made)  # what else is staged stays so
+    lineage.git(project, *message, "--", *made)  # other staged files stay staged
     return ["committed"]

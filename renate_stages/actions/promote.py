@@ -1,7 +1,7 @@
-"""Which update serves: `renate-stages promote`, `demote` and `champion`.
+"""Choose the update that serves: `renate-stages promote`, `demote` and `champion`.
 
-A stage never moves the champion: `dvc exp run` executes every stage for each what-if, and a hit in
-the run cache executes none.
+Stages never change the champion, because `dvc exp run` executes every stage for an experiment, and a
+hit in the run cache executes none.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from renate_stages.project import Project
 
 @dataclass(frozen=True)
 class Moved:
-    """A champion and the one before.
+    """A change of the champion.
 
     Args:
-        now: The pointer that is committed.
-        before: The pointer that it took the place of.
+        now: The new pointer, which is committed.
+        before: The pointer that it replaced.
     """
 
     now: ChampionPointer
@@ -44,17 +44,20 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
     """Make a committed update the champion: `champion.dvc`, a commit, the published aliases.
 
     Args:
-        project: For the open update, its tree is clean and its pipeline up to date.
-        number: Of a tagged update; None: the open one.
-        force: Whether also where the gate refused it, or has said nothing of it.
+        project: To promote the open update, its working tree must be clean and its pipeline up to
+            date.
+        number: Number of a tagged update; None: the open one.
+        force: Whether to promote even if the gate refused the update or has no verdict on it.
 
     Returns:
-        What changed; None if it is champion already.
+        The change; None if the update is the champion already.
 
     Raises:
-        PromotionRefusedError: With all reasons; nothing is changed then.
-        UnknownUpdateError: If a number is given that has no tag and is not the open update's.
-        CommandError: If neither cache nor remote has its model.
+        PromotionRefusedError: If the update cannot be promoted, with all reasons; nothing is
+            changed.
+        UnknownUpdateError: If the update has no tag and is not the open one.
+        MissingObjectsError: If neither cache nor remote has its model.
+        CommandError: If the remote cannot be reached.
     """
     before = ChampionPointer.read(project)
     open_number = Params.load(project.params).update.number
@@ -68,7 +71,7 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
     lock = lineage.git(project, "show", f"{revision}:dvc.lock")
     out = lineage.export_entry(lock)
     if out is None:
-        raise PromotionRefusedError(number, [f"{revision} has no export/ in its dvc.lock"])
+        raise PromotionRefusedError(number, [f"the dvc.lock of {revision} has no export/"])
     if out["md5"] == before.out["md5"]:
         publish_aliases(project, before, open_number)
         return None
@@ -81,7 +84,7 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
         try:
             exported = Exported.parse(content)
         except MalformedFileError as error:
-            old = f"its export/ has no usable {DESCRIPTION}: made before there was a gate"
+            old = f"its export/ has no valid {DESCRIPTION}; it was made before the gate existed"
             raise PromotionRefusedError(number, [old]) from error
         return replace(pointer, update=exported.update, state=exported.state)
 
@@ -96,13 +99,14 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
 
 
 def demote(project: Project) -> Moved:
-    """Bring back the champion before: `champion.dvc`, a commit, the published aliases.
+    """Restore the previous champion: `champion.dvc`, a commit, the published aliases.
 
-    Other changes in the working tree are no obstacle, and stay as they are.
+    Other changes in the working tree are allowed, and are left alone.
 
     Raises:
-        NoEarlierChampionError: If no champion was replaced.
-        CommandError: If neither cache nor remote has its model; nothing is changed then.
+        NoEarlierChampionError: If there is no previous champion.
+        MissingObjectsError: If neither cache nor remote has its model; nothing is changed.
+        CommandError: If the remote cannot be reached; nothing is changed.
     """
     before, open_number = ChampionPointer.read(project), Params.load(project.params).update.number
     if not before.replaced:
@@ -118,10 +122,10 @@ def demote(project: Project) -> Moved:
 
 
 def promote_where_asked(project: Project) -> str | None:
-    """Do what `export.promotion: auto` asks of `next`: promote where the committed verdict passed.
+    """Promote the open update if `export.promotion` is `auto` and its committed verdict passed.
 
     Returns:
-        What was done or why not; None where there is nothing to say, or `next` refuses anyway.
+        A message about the result; None if nothing was done, or if `next` will refuse anyway.
     """
     params = Params.load(project.params)
     number = params.update.number
@@ -135,14 +139,14 @@ def promote_where_asked(project: Project) -> str | None:
 
 
 def publish_aliases(project: Project, champion: ChampionPointer, open_number: int) -> None:
-    """Tell MLflow who is champion: called after `promote` and `demote` have committed.
+    """Move MLflow's alias `champion`; called after `promote` and `demote` have committed.
 
-    The champion's version is published where the working tree has it. What MLflow does not take is
-    a warning: the project's own files say who is champion.
+    If the open update is the champion, it is published first. An error of MLflow is only a warning,
+    because the champion is determined by `champion.dvc`.
 
     Args:
-        project: Where `champion/` is in place.
-        champion: Its `state` is the identity of the champion's state, "" where there is none.
+        project: The project; `champion/` is checked out.
+        champion: The pointer to the champion; its `state` is "" if there is no champion.
         open_number: Number of the open update.
     """
     from renate_stages.actions import publish
@@ -155,36 +159,36 @@ def publish_aliases(project: Project, champion: ChampionPointer, open_number: in
             publish.publish(project, params)
         publish.point(project, params, "champion", champion.state or None)
     except RenateStagesError as error:
-        print(f"warning: MLflow was not told: {error}", file=sys.stderr)
+        print(f"warning: MLflow was not updated: {error}", file=sys.stderr)
 
 
-def standing(project: Project) -> list[tuple[str, str]]:
-    """Return what `renate-stages champion` says, a name and a value a line.
+def champion_status(project: Project) -> list[tuple[str, str]]:
+    """Return the lines of `renate-stages champion`: name and value.
 
     Raises:
         NoChampionPointerError: If the project has no `champion.dvc`.
     """
     pointer = ChampionPointer.read(project)
-    found = [("champion", pointer.label)]
+    rows = [("champion", pointer.label)]
     if pointer.update or pointer.replaced:
-        found.append(("since", lineage.since(project) or "not committed yet"))
+        rows.append(("since", lineage.since(project) or "not committed yet"))
     if pointer.update:
-        found.append(("state", pointer.state))
-        found += _figures(project, pointer)
+        rows.append(("state", pointer.state))
+        rows += _figures(project, pointer)
     if pointer.replaced:
         last = pointer.predecessor()
-        found.append(("before", f"{last.label} (`renate-stages demote` goes back to it)"))
-    return found
+        rows.append(("before", f"{last.label} (`renate-stages demote` goes back to it)"))
+    return rows
 
 
 def _figures(project: Project, pointer: ChampionPointer) -> list[tuple[str, str]]:
     try:
         exported = Exported.read(project.champion)
     except MalformedFileError:
-        return [("figures", "not here: `dvc pull champion.dvc`")]
+        return [("figures", "champion/ is missing or incomplete; run `dvc pull champion.dvc`")]
     if exported.update != pointer.update:
         return [
-            ("figures", "champion/ is not what champion.dvc names: `dvc checkout champion.dvc`")
+            ("figures", "champion/ does not match champion.dvc; run `dvc checkout champion.dvc`")
         ]
     return [
         (name.replace("_", " "), f"{value:.4f}")
@@ -196,36 +200,42 @@ def _figures(project: Project, pointer: ChampionPointer) -> list[tuple[str, str]
 def _not_ready(project: Project, number: int) -> list[str]:
     if lineage.is_fresh(project):
         parent = Params.load(project.params).update.parent
-        hint = f"; for the one before: `renate-stages promote update-{parent}`" if parent else ""
-        return [f"update {number} is open and has not run: `dvc repro`{hint}"]
+        hint = (
+            f", or promote its parent with `renate-stages promote update-{parent}`"
+            if parent
+            else ""
+        )
+        return [f"update {number} is open and has not run; run `dvc repro`{hint}"]
     return lineage.unfinished(project, number)
 
 
 def _objections(
     project: Project, revision: str, lock: str, champion: ChampionPointer, tagged: bool
 ) -> list[str]:
-    """Return what speaks against a promotion that is possible."""
+    """Return the gate's reasons against a promotion; `--force` overrides them."""
     forced = "`renate-stages promote --force` promotes it anyway"
     try:
         text = lineage.git(project, "show", f"{revision}:metrics/verdict.json")
         verdict = Verdict.parse(text, "metrics/verdict.json")
     except CommandError:
-        return [f"{revision} has no verdict of the gate; {forced}"]
+        return [
+            f"{revision} has no metrics/verdict.json, so the gate's verdict is unknown; {forced}"
+        ]
     except MalformedFileError as error:
-        return [f"at {revision} {error}; {forced}"]
-    # `git show` loses the final newline, which the file had.
+        return [f"{revision}: {error}; {forced}"]
+    # `git()` strips the file's final newline.
     if hashlib.md5(f"{text}\n".encode()).hexdigest() != lineage.verdict_hash(lock):
-        return [f"metrics/verdict.json at {revision} is not the one of its dvc.lock: `dvc repro`"]
+        return [f"metrics/verdict.json at {revision} does not match its dvc.lock; run `dvc repro`"]
     reasons = []
     same = lineage.judged_champion(lock) == champion.out["md5"]
     none = not verdict.content["champion_update"] and not champion.update
     if not (tagged or same or none):
         reasons.append(
-            f"its verdict is on another champion ({verdict.champion}) than {champion.label}: "
-            f"`dvc repro`, commit; {forced}"
+            f"its verdict compares with {verdict.champion}, but the champion is {champion.label}; "
+            f"run `dvc repro` and commit; {forced}"
         )
     if not verdict.passed:
-        reasons.append(f"the gate says: {verdict.headline}")
+        reasons.append(f"the gate refused it: {verdict.headline}")
         reasons += verdict.failures
-        reasons.append(f"repair it (`dvc exp run -S ...`), or {forced}")
+        reasons.append(f"improve the update, for example with `dvc exp run -S ...`; {forced}")
     return reasons

@@ -1,8 +1,9 @@
 """Publish an update to MLflow: `renate-stages publish` and the aliases of model versions.
 
-A stage logs to the run of its own attempt. `publish` makes the same run, and the version of a
-registered model, from the files of any checkout: for results that came from DVC's cache, from
-`dvc exp apply` or from CI. Both are found by the state's identity, so nothing is added twice.
+Stages log to a run while they execute. `publish` makes the same run, and the version of the
+registered model, from the files of any checkout: for results that come from DVC's cache, from
+`dvc exp apply` or from CI. Run and version are found by the state's identity, so nothing is added
+twice.
 """
 
 from __future__ import annotations
@@ -30,25 +31,26 @@ from renate_stages.tracking.update_run import (
 )
 
 CHALLENGER = "challenger"
-OFF = "tracking.enabled in params.yaml is false: nothing is changed in MLflow"
+OFF = "tracking.enabled in params.yaml is false, so nothing was changed in MLflow"
 
 
 def publish(project: Project, params: Params, say: Callable[[str], None] = print) -> None:
-    """Put the finished update into MLflow, what of it is not there yet.
+    """Publish those parts of the finished update that MLflow does not have yet.
 
-    A new version of the registered model gets the alias `challenger`. The pictures beside the report
-    are drawn where they are not there, as in a fresh checkout, also where tracking is off.
+    A new version of the registered model gets the alias `challenger`. Missing pictures of the report
+    are drawn first, for example in a fresh checkout; also if tracking is disabled.
 
     Args:
-        project: With `state/`, `metrics/`, `plots/`, `export/`, `tuned.yaml`, `reports/` of it.
-        params: As in params.yaml.
-        say: Is told what was done.
+        project: With `state/`, `metrics/`, `plots/`, `export/`, `tuned.yaml` and `reports/` of the
+            update.
+        params: The content of params.yaml.
+        say: Function that prints a line about each step.
 
     Raises:
-        ChangedFolderError: `state/` or `export/` is not what `dvc.lock` names.
-        OtherUpdateError: The state is not that of the open update.
-        PublishError: MLflow did not take something.
-        RenateStagesError: A file is missing or cannot be read.
+        ChangedFolderError: If `state/` or `export/` does not match `dvc.lock`.
+        OtherUpdateError: If the state does not belong to the open update.
+        PublishError: If MLflow refuses a request or cannot be reached.
+        RenateStagesError: If a file is missing or cannot be read.
     """
     params = params.fixed(read_tuned(project.tuned))
     for folder in (project.state, project.export):
@@ -65,15 +67,15 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
     identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
     program = program_files.read_description(project.export)
     model = params.tracking.registered_model
-    with tracking.publication(project.root, identity, model, state.identity) as found:
-        lacking = found.lacking
+    with tracking.publication(project.root, identity, model, state.identity) as publication:
+        lacking = publication.lacking
         if "figures" in lacking:
-            found.log_parameters(logged_parameters(params))
+            publication.log_parameters(logged_parameters(params))
             summary = read_update_metrics(project.update_metrics)
-            log_figures(params, read_curves(project.plots), summary, found)
+            log_figures(params, read_curves(project.plots), summary, publication)
         if "results" in lacking:
-            log_results(project, drawn, found)
-            found.set_tags(state_tags(project, state))
+            log_results(project, drawn, publication)
+            publication.set_tags(state_tags(project, state))
         version = new = None
         if program.program is not None:
             tags = {"update.number": number, **state_tags(project, state)}
@@ -81,32 +83,35 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
                 f"One version for each update of the experiment {params.tracking.experiment}. "
                 "`champion` serves, `challenger` is the latest."
             )
-            version, new = found.register(
+            version, new = publication.register(
                 project.export, {k: str(v) for k, v in tags.items()}, note(project), about
             )
             if new:
-                found.point(CHALLENGER)
-    say(f"run {identity.name}: " + ("published" if lacking else "is there already"))
+                publication.point(CHALLENGER)
+    say(f"run {identity.name}: " + ("published" if lacking else "already published"))
     if version is None:
-        say(f"no model version: there is no export/{program_files.PROGRAM} ({program.reason})")
+        say(
+            f"no model version was made: export/{program_files.PROGRAM} does not exist "
+            f"({program.reason})"
+        )
     else:
-        say(f"{model}, version {version}: " + ("published" if new else "is there already"))
+        say(f"{model}, version {version}: " + ("published" if new else "already published"))
 
 
 def point(project: Project, params: Params, alias: str, state: str | None) -> None:
     """Move an alias of the registered model to the version of a state.
 
-    The project's own files say which update is champion; MLflow's aliases follow. So where MLflow
-    does not, one line on stderr says it, and nothing fails.
+    If MLflow fails, a warning is printed and no error is raised, because the champion is determined
+    by the project's own files, and MLflow only copies it.
 
     Args:
-        project: Whose store is meant.
-        params: Of which `tracking` counts; where it is disabled, a line says so.
+        project: The project.
+        params: Its parameters; if `tracking.enabled` is false, only a message is printed.
         alias: `champion` or `challenger`.
         state: The state's identity; None removes the alias.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
     """
     if not params.tracking.enabled:
         print(OFF)
@@ -119,7 +124,7 @@ def point(project: Project, params: Params, alias: str, state: str | None) -> No
         return
     if state is not None and version is None:
         print(
-            f"warning: {model} has no version of the state {state[:8]}, so the alias {alias} was "
-            "not moved: `renate-stages publish` in a checkout of that update makes one",
+            f"warning: {model} has no version for the state {state[:8]}, so the alias {alias} was "
+            "not moved; to make a version, run `renate-stages publish` in a checkout of that update",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Finish an interrupted command, or a merge that Git could not finish."""
+"""Complete or undo an interrupted command, or resolve a merge that stopped with conflicts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ COMMAND = "renate-stages resolve"
 
 
 def recover(project: Project, say: Callable[[str], None] = print) -> Recovered | None:
-    """Complete or take back the command that was interrupted, if one was.
+    """Complete or undo an interrupted command.
 
     Args:
-        project: The caller holds its lock.
-        say: Is told what was done, line by line.
+        project: The project; the caller holds its lock.
+        say: Function that prints a line about each step.
 
     Returns:
-        What became of it.
+        The result; None if no command was interrupted.
 
     Raises:
-        RenateStagesError: If that cannot be done yet; what is left stays as it is.
+        RenateStagesError: If recovery is not possible yet; the intent file is kept.
     """
     intent = lineage.read_intent(project)
     if intent is not None:
@@ -41,12 +41,14 @@ def recover(project: Project, say: Callable[[str], None] = print) -> Recovered |
 def take_side(
     project: Project, side: Literal["ours", "theirs"], say: Callable[[str], None] = print
 ) -> list[str]:
-    """Take what commands and stages wrote from one side of a merge; see `lineage.take_side`.
+    """Take the files that commands and stages wrote from one side of a merge.
+
+    See `lineage.take_side`.
 
     Args:
-        project: The caller holds its lock.
+        project: The project; the caller holds its lock.
         side: `ours` or `theirs`.
-        say: Is told what was done, line by line.
+        say: Function that prints a line about each step.
 
     Returns:
         The files that are still in conflict.

@@ -1,1 +1,1 @@
-"""The command line: parsing and messages, nothing else."""
+"""The command line: parses arguments and prints messages."""

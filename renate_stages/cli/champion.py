@@ -19,20 +19,20 @@ def gate() -> None:
     from renate_stages.params import Params
 
     project = Project.find()
-    found = verdict.Verdict.read(project.verdict)
+    result = verdict.Verdict.read(project.verdict)
     number = Params.load(project.params).update.number
-    if found.update != number:
-        raise StaleVerdictError(found.update, number)
+    if result.update != number:
+        raise StaleVerdictError(result.update, number)
     written = lineage.verdict_hash(lineage.lock_text(project))
     if written not in (None, hashlib.md5(project.verdict.read_bytes()).hexdigest()):
         raise ForeignVerdictError
-    print(found.headline)
-    rows = [verdict.COLUMNS, *found.table()]
+    print(result.headline)
+    rows = [verdict.COLUMNS, *result.table()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows if found.rules else []:
+    for row in rows if result.rules else []:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(f"  {'  '.join(cells)}".rstrip())
-    if not found.passed:
+    if not result.passed:
         raise typer.Exit(1)
 
 
@@ -49,7 +49,7 @@ def promote(
     with changing("promote") as project:
         moved = action.promote(project, update_number(update) if update else None, force=force)
     if moved is None:
-        print("this update is the champion already")
+        print("this update is already the champion")
         return
     print(f"{moved.now.label} is the champion; before: {moved.before.label}")
     print("next: `git push`; to undo this: `renate-stages demote`")
@@ -61,14 +61,16 @@ def demote() -> None:
 
     with changing("demote") as project:
         moved = action.demote(project)
-    print(f"{moved.before.label} is no longer the champion; champion again: {moved.now.label}")
+    print(
+        f"{moved.before.label} is no longer the champion; the champion is {moved.now.label} again"
+    )
 
 
 def champion() -> None:
     """Print which update is the champion, since when, and its metrics."""
     from renate_stages.actions import promote as action
 
-    rows = action.standing(Project.find())
+    rows = action.champion_status(Project.find())
     width = max(len(name) for name, _ in rows) + 1
     for name, value in rows:
         print(f"{name + ':':<{width}} {value}")

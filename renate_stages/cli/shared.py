@@ -21,7 +21,7 @@ def changing(command: str) -> Iterator[Project]:
         if done := action.recover(project):
             print(done)
             if done.completed and done.command.split()[1] == command:
-                raise typer.Exit  # it is what was asked for
+                raise typer.Exit  # the interrupted command was this one, and it is complete now
         if command != "init" and (settled := lineage.settle_remote(project)):
             print(settled)
         yield project

@@ -15,7 +15,7 @@ def prepare() -> None:
     from renate_stages.stages import prepare as stage
 
     project = Project.find()
-    cloud.check_backend(Params.load(project.params))  # now, not after hours of preparing
+    cloud.check_backend(Params.load(project.params))  # before hours of preparing, not after
     with project.lock("prepare"):
         stage.run(project)
 
@@ -34,7 +34,7 @@ def tune() -> None:
     from renate_stages.stages import tune as stage
 
     project = Project.find()
-    if _ran_elsewhere(project, "tune"):
+    if _ran_as_job(project, "tune"):
         return
     with project.lock("tune"):
         stage.run(project)
@@ -47,7 +47,7 @@ def train() -> None:
     from renate_stages.stages import train as stage
 
     project = Project.find()
-    if _ran_elsewhere(project, "train"):
+    if _ran_as_job(project, "train"):
         return
     params = Params.load(project.params)
     if launch.is_to_launch(params):
@@ -69,8 +69,12 @@ def export() -> None:
     print("model in export/, report in reports/update.md")
 
 
-def _ran_elsewhere(project: Project, stage: str) -> bool:
-    """Run a stage in the cloud where `remote` in params.yaml says so; return whether it did."""
+def _ran_as_job(project: Project, stage: str) -> bool:
+    """Run a stage as a job in the cloud if `remote` in params.yaml asks for it.
+
+    Returns:
+        Whether it ran as a job; otherwise the caller runs it on this machine.
+    """
     from renate_stages.params import Params
     from renate_stages.remote import cloud
 

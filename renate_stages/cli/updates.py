@@ -50,14 +50,14 @@ def next_update(
                 print(promotion)
             closed = Params.load(project.params).update.number
             number = lineage.open_next(project)
-            print(f"tagged update-{closed}; update {number} is open, and starts from it")
+            print(f"tagged update-{closed}; update {number} is open and starts from it")
         else:
             number = lineage.open_from(project, update_number(start))
-            print(f"update {number} is open on its own branch, and starts from {start}")
+            print(f"update {number} is open on its own branch and starts from {start}")
     print(
-        f"next: put the data of update {number} in data/incoming (it still has the previous "
-        "update's data, read-only: replace the files, do not write into them), `dvc add "
-        "data/incoming`, `dvc repro`"
+        f"next: put the data of update {number} in data/incoming, then run `dvc add data/incoming` "
+        "and `dvc repro`. The folder still has the previous update's files, which are read-only: "
+        "replace them, do not write into them"
     )
 
 
@@ -179,7 +179,7 @@ def example_data(
 
     project = Project.find()
     action.write_example(project, update)
-    print(f"data/incoming holds the digits of update {update}; next: `dvc add data/incoming`")
+    print(f"data/incoming contains the digits of update {update}; next: `dvc add data/incoming`")
 
 
 def learners() -> None:

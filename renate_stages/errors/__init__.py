@@ -1,4 +1,4 @@
-"""All errors that a user can fix, one class each; the command line prints them and exits with 2.
+"""All errors that a user can fix; the command line prints them without a traceback, exit code 2.
 
 A message says what is wrong, where, what was found, what was expected, and how to fix it.
 """

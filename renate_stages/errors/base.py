@@ -13,21 +13,27 @@ from renate_stages.errors.redaction import shown
 class RenateStagesError(Exception):
     """Base class of all errors that a user can fix; shown without a traceback."""
 
-    exit_code = 2  # of the command that raises it
+    exit_code = 2  # exit code of the command that raises it
 
     def __init__(self, *args: Any) -> None:
         # Messages quote URLs, logs and responses of services, which may contain secrets or control
         # sequences of a terminal. Every message passes through here.
-        super().__init__(*(shown(each) if isinstance(each, str) else each for each in args))
+        super().__init__(*(shown(part) if isinstance(part, str) else part for part in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Python pickles an exception as a call of its class with the message, but most of our
         # classes take other arguments and build the message themselves.
-        return _as_it_was, (type(self), self.args, dict(self.__dict__))
+        return _unpickle, (type(self), self.args, dict(self.__dict__))
 
 
 class MissingFileError(RenateStagesError):
-    """A required file or folder does not exist."""
+    """A required file or folder does not exist.
+
+    Args:
+        path: Path or URL of the file.
+        what: A clause about the file's purpose, or about what went wrong.
+        cure: What the user should do.
+    """
 
     def __init__(self, path: Path | str, what: str, cure: str) -> None:
         super().__init__(f"{path} is missing: {what}.\nTo fix this: {cure}.")
@@ -47,7 +53,7 @@ class ConflictedFileError(RenateStagesError):
     def __init__(self, path: Path | str) -> None:
         super().__init__(
             f"{path} has merge conflicts: it contains two versions of some lines.\n"
-            "To fix this: run `renate-stages status` to see which versions these are, then "
+            "To fix this: run `renate-stages status` to see the two versions, then "
             "`renate-stages resolve --ours` or `--theirs` to keep one of them."
         )
 
@@ -57,24 +63,24 @@ class FolderTakenError(RenateStagesError):
 
     def __init__(self, path: Path, kept: Path) -> None:
         super().__init__(
-            f"Another process created {path} in the meantime, so it was not replaced. The new "
-            f"folder is complete in {kept}.\nTo fix this: rename the new folder, or use it where "
-            "it is."
+            f"Another process created {path} while this command was running, so it was not "
+            f"replaced. The new folder is complete: {kept}.\n"
+            "To fix this: use the new folder under that name, or rename it."
         )
 
 
 class ForeignFolderError(RenateStagesError):
-    """A command would use and remove a folder that contains files of others."""
+    """A job would remove a folder that contains files which it did not write."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"{path} contains files that this job did not write, and the job would remove the "
             "folder.\n"
-            "To fix this: give another working_directory, or move that folder away."
+            "To fix this: use another working_directory, or move that folder away."
         )
 
 
-def _as_it_was(
+def _unpickle(
     kind: type[RenateStagesError], arguments: tuple[Any, ...], attributes: dict[str, Any]
 ) -> RenateStagesError:
     error = kind.__new__(kind, *arguments)
@@ -84,6 +90,6 @@ def _as_it_was(
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean 'x'?"` for the closest known name, or an empty string."""
-    by_lower_case = {each.lower(): each for each in sorted(known)}
+    by_lower_case = {candidate.lower(): candidate for candidate in sorted(known)}
     close = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
     return f", did you mean '{by_lower_case[close[0]]}'?" if close else ""

@@ -1,4 +1,4 @@
-"""Errors in `params.yaml`, in `renate_config.py`, and in what its functions return."""
+"""Errors in `params.yaml`, in `renate_config.py` and in the return values of its functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnknownHyperparameterError(RenateStagesError):
         known = sorted(known)
         listed = "\n".join(f"  - '{name}'{did_you_mean(name, known)}" for name in sorted(names))
         super().__init__(
-            f"params.yaml, hyperparameters: nothing uses these:\n{listed}\n"
+            f"params.yaml, hyperparameters: these are set, but nothing uses them:\n{listed}\n"
             f"The learner {learner}, its optimizer and the functions of renate_config.py use: "
             f"{', '.join(known)}."
         )
@@ -51,29 +51,29 @@ class UserCodeError(RenateStagesError):
 
     def __init__(self, what: str, reason: str, place: str = "") -> None:
         at = f" at {place}" if place else ""
-        cure = "correct that line" if place else "correct what renate_config.py returns for it"
+        cure = "correct that line" if place else "correct the code in renate_config.py"
         super().__init__(
-            f"{what} failed{at}: {reason}\nTo fix this: {cure}, or correct its inputs."
+            f"{what} failed{at}: {reason}\nTo fix this: {cure}, or the data passed to it."
         )
 
 
 class UserResultError(RenateStagesError):
-    """A function of `renate_config.py` returned something unexpected."""
+    """A function of `renate_config.py` returned a value of the wrong type or shape."""
 
     def __init__(self, function: str, found: object, expected: str) -> None:
         super().__init__(
-            f"{function} of renate_config.py returned {found}; expected {expected}.\n"
-            f"To fix this: correct what {function} returns."
+            f"renate_config.py: {function} returned {found}; expected {expected}.\n"
+            f"To fix this: change {function} so that it returns {expected}."
         )
 
 
 class NotBatchedError(RenateStagesError):
-    """A transform takes single examples, but data on the device needs one that takes batches."""
+    """A transform takes single examples, but `data_on_device` needs transforms of batches."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"params.yaml, trainer.data_on_device: {name} takes one example at a time, which on a "
-            "device is slower than reading the data from disk.\n"
+            f"params.yaml, trainer.data_on_device: {name} takes one example at a time; on a "
+            "device this is slower than reading the data from disk.\n"
             "To fix this: return `Batched(transform)` (renate_stages.data) with a transform that "
             "takes whole batches, (B, ...), or set data_on_device: false."
         )
@@ -95,8 +95,8 @@ class DeviceMemoryError(RenateStagesError):
 
     def __init__(self, needed: int, free: int, device: str) -> None:
         super().__init__(
-            f"params.yaml, trainer.data_on_device: the new data and the memory take "
-            f"{needed / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free.\n"
+            f"params.yaml, trainer.data_on_device: the new data and the memory need "
+            f"{needed / 2**30:.2f} GiB, but {device} has only {free / 2**30:.2f} GiB free.\n"
             "To fix this: set data_on_device: false; batches are then prefetched from disk."
         )
 
@@ -119,8 +119,8 @@ class EmptyHoldoutError(RenateStagesError):
     def __init__(self, holdout: int) -> None:
         super().__init__(
             f"Holdout {holdout} has no examples, so no metric can be measured on it.\n"
-            "To fix this: leave it out, or give update "
-            f"{holdout} a test split (test_data() of the data module)."
+            f"To fix this: leave it out, or return examples from test_data() of the data module in "
+            f"update {holdout}."
         )
 
 
@@ -130,8 +130,8 @@ class LossShapeError(RenateStagesError):
     def __init__(self, shape: Iterable[int], rows: int) -> None:
         super().__init__(
             f"The loss of a batch of {rows} rows has shape {tuple(shape)}; expected a scalar (the "
-            f"mean over rows) or ({rows}, ...).\nTo fix this: have loss_fn return a loss with "
-            'reduction="none" or reduction="mean".'
+            f"mean over rows) or ({rows}, ...).\nTo fix this: in renate_config.py, let loss_fn "
+            'return a loss with reduction="none" or reduction="mean".'
         )
 
 
@@ -149,20 +149,21 @@ class SliceError(RenateStagesError):
         super().__init__(
             f"params.yaml, evaluation.slices: the holdouts cannot be sliced by '{field}': "
             f"{problem}.\n"
-            "To fix this: name metadata fields that the data module returns with inputs and "
-            "targets, each with few values, such as a region or a source."
+            "To fix this: list metadata fields that the data module returns with inputs and "
+            "targets and that have few different values, such as a region or a source."
         )
 
 
 class TrackingUriError(RenateStagesError):
-    """MLflow cannot use the store that `MLFLOW_TRACKING_URI` names."""
+    """MLflow cannot use the store in `MLFLOW_TRACKING_URI`."""
 
     def __init__(self, uri: str, reason: str) -> None:
         super().__init__(
-            f"the MLflow store '{uri}' {reason}. MLFLOW_TRACKING_URI must be an address "
-            "(http://HOST:5000) or a database (sqlite:////PATH/mlflow.db, postgresql://...).\n"
-            "To fix this: correct MLFLOW_TRACKING_URI, or unset it to store runs in mlflow.db in "
-            "the project; to work without MLflow, set tracking.enabled: false in params.yaml."
+            f"environment variable MLFLOW_TRACKING_URI: '{uri}' {reason}. Expected the URL of an "
+            "MLflow server (http://HOST:5000) or of a database (sqlite:////PATH/mlflow.db, "
+            "postgresql://...).\n"
+            "To fix this: correct the variable, or unset it to store runs in mlflow.db in the "
+            "project. To work without MLflow, set tracking.enabled: false in params.yaml."
         )
 
 
@@ -171,9 +172,9 @@ class UnknownLearnerError(RenateStagesError):
 
     def __init__(self, name: str, reason: str, known: Iterable[str]) -> None:
         super().__init__(
-            f"learner '{name}': {reason}\nexpected one of {', '.join(known)}, the name of a "
+            f"learner '{name}': {reason}\nExpected one of {', '.join(known)}, the name of a "
             "learner from an installed package, or package.module:Class for a subclass of "
-            "renate_stages.learners.base.Learner"
+            "renate_stages.learners.base.Learner."
         )
 
 

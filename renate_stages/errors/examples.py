@@ -8,7 +8,7 @@ from renate_stages.errors.base import RenateStagesError, did_you_mean
 
 
 class DataModuleError(RenateStagesError):
-    """The user's data module returned something that cannot be used."""
+    """The user's data module returned data that cannot be used."""
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(f"data_module_fn of renate_config.py: {problem}.\nTo fix this: {cure}.")
@@ -20,7 +20,8 @@ class MissingSplitError(RenateStagesError):
     def __init__(self, module: str, split: str) -> None:
         super().__init__(
             f"{module}.{split}() has no data, because setup() has not set `self._{split}`.\n"
-            f"To fix this: set `self._{split}` in setup(), and call setup() first."
+            f"To fix this: set `self._{split}` in setup(). If it is set there, call setup() before "
+            f"{split}()."
         )
 
 
@@ -30,15 +31,15 @@ class EmptyDatasetError(RenateStagesError):
     def __init__(self, split: str) -> None:
         super().__init__(
             f"{split} data: found 0 items, expected at least 1.\n"
-            "To fix this: check what the data module reads from its data_path."
+            "To fix this: check that the data module reads the files in its data_path."
         )
 
 
 class InvalidShareError(RenateStagesError):
-    """A share of the data is outside [0, 1)."""
+    """A fraction of the data is outside [0, 1)."""
 
     def __init__(self, name: str, value: object) -> None:
-        super().__init__(f"{name}: found {value!r}, expected a share in [0, 1)")
+        super().__init__(f"{name}: found {value!r}, expected a fraction in [0, 1)")
 
 
 class NotAPairError(RenateStagesError):
@@ -65,7 +66,7 @@ class ItemMismatchError(RenateStagesError):
 
 
 class UnstorableValueError(RenateStagesError):
-    """An item of a dataset holds something that is not a tensor, an array or a number."""
+    """An item of a dataset contains a value that is not a tensor, an array or a number."""
 
     def __init__(self, split: str, index: int, where: str, found: str, cure: str) -> None:
         super().__init__(
@@ -87,7 +88,7 @@ class UndecodableError(RenateStagesError):
     def __init__(self, decoder: str, problem: object) -> None:
         super().__init__(
             f"a stored example cannot be decoded as {decoder}: {problem}.\nTo fix this: find the "
-            "file it came from, leave it out in the data module, and run `dvc repro`."
+            "damaged file in your data, skip it in the data module, and run `dvc repro`."
         )
 
 
@@ -115,10 +116,10 @@ class TooManyMapsError(RenateStagesError):
 
     def __init__(self, file: object, problem: str | None) -> None:
         super().__init__(
-            f"store of examples: {file} cannot be mapped ({problem}): too many files of examples "
-            "are in use.\nTo fix this: raise the hard limit of open files (`ulimit -Hn`) and, as "
-            "root, the system's limit of maps (`sysctl -w vm.max_map_count=1000000`); or use "
-            "less data per update."
+            f"store of examples: {file} cannot be mapped into memory ({problem}): too many files "
+            "are mapped already.\nTo fix this: raise the hard limit of open files (`ulimit -Hn`) "
+            "and, as root, the system's limit of memory maps (`sysctl -w "
+            "vm.max_map_count=1000000`); or use less data per update."
         )
 
 
@@ -140,7 +141,7 @@ class ExampleMismatchError(RenateStagesError):
 
 
 class UnknownFieldError(RenateStagesError):
-    """A field is named that the examples do not have."""
+    """A setting refers to a field that the examples do not have."""
 
     def __init__(self, where: str, name: str, known: Iterable[str]) -> None:
         super().__init__(
@@ -176,9 +177,9 @@ class LabelsNeededError(RenateStagesError):
 
     def __init__(self, setting: str) -> None:
         super().__init__(
-            f"{setting} balances classes, but the targets are not one integer for each example.\n"
-            "To fix this: let the data module return integer labels, or choose a value that needs "
-            "none: `memory_policy: reservoir`, `sampling: uniform`."
+            f"{setting} balances classes, but the targets are not one integer per example.\n"
+            "To fix this: let the data module return integer labels, or choose a setting that "
+            "needs no labels: `memory_policy: reservoir`, `sampling: uniform`."
         )
 
 
@@ -187,7 +188,7 @@ class ClassLabelsNeededError(RenateStagesError):
 
     def __init__(self, learner: str, found: str) -> None:
         super().__init__(
-            f"{learner} learns classes, but the targets are {found}, expected one integer for each "
+            f"{learner} needs class labels, but the targets are {found}; expected one integer per "
             "example.\nTo fix this: let the data module or test_target_transform return integer "
             "labels, or choose another learner."
         )
@@ -199,6 +200,6 @@ class LabelOutOfRangeError(RenateStagesError):
     def __init__(self, label: int, outputs: int) -> None:
         super().__init__(
             f"an example has the label {label}, but the model's head has {outputs} outputs, for "
-            f"labels 0 to {outputs - 1}.\nTo fix this: let model_fn of renate_config.py build a "
-            "head with more outputs, or let the data module return other labels."
+            f"labels 0 to {outputs - 1}.\nTo fix this: let model_fn in renate_config.py build a "
+            "head with more outputs, or let the data module return labels in this range."
         )

@@ -1,4 +1,4 @@
-"""Errors when examples are forgotten or erased."""
+"""Errors of `forget`: conditions, id files, forget lists, and storage to erase from."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class NothingToForgetError(RenateStagesError):
 
     def __init__(self) -> None:
         super().__init__(
-            "forget: no examples are named.\nTo fix this: give `--ids FILE`, a text file with "
-            "one id per line, or `--where CONDITION`, such as --where \"source == 'eu'\"."
+            "forget: there are no examples to forget.\nTo fix this: give `--ids FILE`, a text file "
+            "with one id per line, or `--where CONDITION`, such as --where \"source == 'eu'\"."
         )
 
 
@@ -79,7 +79,7 @@ class AllForgottenError(RenateStagesError):
     def __init__(self, rows: int) -> None:
         super().__init__(
             f"forget.yaml excludes all {rows} training rows of data/incoming.\n"
-            "To fix this: put other data there and run `dvc add data/incoming`."
+            "To fix this: put other data in data/incoming and run `dvc add data/incoming`."
         )
 
 
@@ -90,8 +90,8 @@ class NotCountedError(RenateStagesError):
         super().__init__(
             f"{to_forget} examples of class {label} in the memory are to be forgotten, but the "
             f"learner has only counted {counted} of this class, so it cannot subtract them.\n"
-            "To fix this: give them the labels that they had when they were learned "
-            "(target transforms in renate_config.py)."
+            "To fix this: restore the target transforms in renate_config.py that were used when "
+            "these examples were learned, so that they get the same labels."
         )
 
 
@@ -100,7 +100,7 @@ class ShallowHistoryError(RenateStagesError):
 
     def __init__(self, root: Path) -> None:
         super().__init__(
-            f"{root} is a shallow clone, which does not show the objects of earlier updates.\n"
+            f"{root} is a shallow clone, so the files of earlier updates are unknown.\n"
             "To fix this: run `git fetch --unshallow --tags`."
         )
 
@@ -110,8 +110,9 @@ class StorageUnreadableError(RenateStagesError):
 
     def __init__(self, name: str, location: str, reason: object) -> None:
         super().__init__(
-            f"{name} ({location}): {reason}.\nTo fix this: make it reachable, with permission to "
-            f"list, read and delete; or, if you no longer use it, run `dvc remote remove {name}`."
+            f"DVC's storage {name} ({location}) cannot be used: {reason}.\nTo fix this: check the "
+            "connection, and your permission to list, read and delete. If you no longer use it, "
+            f"run `dvc remote remove {name}`."
         )
 
 

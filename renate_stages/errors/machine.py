@@ -35,6 +35,6 @@ class OutOfMemoryError(RenateStagesError):
         super().__init__(
             f"there is not enough memory: {reason}\nTo fix this: lower the values in params.yaml "
             "that need most memory (batch_size, memory_batch_size, evaluation.batch_size, "
-            "shift.max_rows, the sizes that model_fn reads, tuning.n_workers), or use a machine "
-            "with more memory."
+            "shift.max_rows, tuning.n_workers, the sizes of your model), or use a machine with "
+            "more memory."
         )

@@ -15,8 +15,9 @@ class ProcessCountError(RenateStagesError):
             f"params.yaml, trainer: devices {devices} and num_nodes {nodes} need {devices * nodes} "
             f"processes, one per device; found {found}.\n"
             "To fix this: on one node, use `dvc repro`, `renate-stages train` or run_training_job, "
-            "which start all processes; start any other program on each node with `torchrun "
-            f"{how} --nproc-per-node {devices} ...`, this stage with `-m renate_stages train`."
+            "which start all processes. On several nodes, or for your own program, run `torchrun "
+            f"{how} --nproc-per-node {devices} ...` on each node; for this stage, write `-m "
+            "renate_stages train` in place of the dots."
         )
 
 
@@ -39,7 +40,7 @@ class LostProcessError(RenateStagesError):
         super().__init__(
             f"process {rank} of the training was killed by {signal}, and the others were stopped.\n"
             "To fix this: if memory ran out, lower hyperparameters.batch_size or trainer.devices; "
-            "then run it again: it continues from its last checkpoint."
+            "then run the command again: it continues from its last checkpoint."
         )
 
 

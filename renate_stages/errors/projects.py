@@ -7,7 +7,7 @@ from pathlib import Path
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean
 
-MOST_SHOWN = 10  # problems that a message lists
+MOST_SHOWN = 10  # problems to list in a message
 
 
 class NotAProjectError(RenateStagesError):
@@ -37,8 +37,8 @@ class BusyError(RenateStagesError):
 
     def __init__(self, root: Path, holder: str) -> None:
         super().__init__(
-            f"Another command is running in {root} ({holder}). Killing `dvc repro` leaves its "
-            "stage running.\nTo fix this: wait for it, or end that process."
+            f"Another command is running in {root} ({holder}). If you killed `dvc repro`, its "
+            "stage may still be running.\nTo fix this: wait for that process, or end it."
         )
 
 
@@ -67,8 +67,8 @@ class NoVerdictError(RenateStagesError):
         super().__init__(
             f"The gate has no verdict on this update: {problem}.\nTo fix this: run `dvc repro`, "
             "which writes metrics/verdict.json. If your project was generated before the gate "
-            "existed, copy the stage `export` from a newly generated project's dvc.yaml and run "
-            "`renate-stages init`."
+            "existed, copy the stage `export` from the dvc.yaml of a newly generated project and "
+            "run `renate-stages init`."
         )
 
 
@@ -108,8 +108,8 @@ class NoEarlierChampionError(RenateStagesError):
 
     def __init__(self, champion: str) -> None:
         super().__init__(
-            f"There is no earlier champion: the champion is {champion}, and champion.dvc lists no "
-            "replaced one.\nTo fix this: choose a champion with `renate-stages promote update-K`."
+            f"There is no earlier champion to go back to; the champion is {champion}.\n"
+            "To fix this: choose a champion with `renate-stages promote update-K`."
         )
 
 
@@ -118,9 +118,9 @@ class NoChampionPointerError(RenateStagesError):
 
     def __init__(self) -> None:
         super().__init__(
-            "champion.dvc is missing: it says which update is the champion.\n"
-            "To fix this: run `renate-stages init`, which writes it without a champion, or "
-            "restore it from Git."
+            "champion.dvc, which records the champion, is missing.\n"
+            "To fix this: restore it from Git; if the project never had one, run "
+            "`renate-stages init`."
         )
 
 
@@ -140,7 +140,10 @@ class UnknownUpdateError(RenateStagesError):
 
     def __init__(self, number: int, known: Iterable[int]) -> None:
         names = ", ".join(f"update-{each}" for each in known) or "none yet"
-        super().__init__(f"There is no tag update-{number} (tagged: {names}).")
+        super().__init__(
+            f"There is no tag update-{number} (tagged: {names}).\n"
+            "To fix this: choose a tagged update, or run `git fetch --tags`."
+        )
 
 
 class EmptyIncomingError(RenateStagesError):
@@ -159,8 +162,9 @@ class NotExampleProjectError(RenateStagesError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This project has its own data: params.yaml sets no `example`, so example-data writes "
-            "nothing.\nTo fix this: set `example: digits` in params.yaml, but only to try it out."
+            "This project uses your own data (`example` is not set in params.yaml), so "
+            "example-data writes nothing.\nTo fix this: put your data in data/incoming; to try the "
+            "example, set `example: digits` in params.yaml."
         )
 
 
@@ -169,13 +173,13 @@ class ParentExistsError(RenateStagesError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} already exists: this project has its first state, and `init --model` never "
-            "replaces it.\nTo fix this: generate a new project for the model."
+            f"{path} already exists: `init --model` writes the first state of a project and never "
+            "replaces one.\nTo fix this: generate a new project for the model."
         )
 
 
 class UnsupportedLocationError(RenateStagesError):
-    """No backend for jobs has this name."""
+    """`backend` is not the name of a backend."""
 
     def __init__(self, found: str, known: Iterable[str]) -> None:
         super().__init__(
@@ -189,7 +193,7 @@ class UnknownDigitsUpdateError(RenateStagesError):
 
     def __init__(self, update: object, last: int) -> None:
         super().__init__(
-            f"example data: found update {update!r}, expected a number from 1 to {last}: "
+            f"example data: found update {update!r}, expected a number from 1 to {last}, because "
             f"the digits arrive in {last} updates"
         )
 
@@ -214,9 +218,9 @@ class ChangedFolderError(RenateStagesError):
         more = len(problems) - MOST_SHOWN
         rest = f"\n  - and {more} more" if more > 0 else ""
         super().__init__(
-            f"{folder}/ differs from what {source} records, and nothing was "
+            f"{folder}/ does not match the hash in {source}, and nothing was "
             f"written:\n{shown}{rest}\n"
-            "To fix this: run `renate-stages verify --repair`, which restores what Git records."
+            "To fix this: run `renate-stages verify --repair`, which restores the recorded files."
         )
 
 
@@ -252,7 +256,8 @@ class GitBusyError(RenateStagesError):
 
     def __init__(self, root: Path, locks: Iterable[Path]) -> None:
         super().__init__(
-            f"A git process is running in {root} and holds {', '.join(map(str, locks))}.\n"
+            f"A Git process is running in {root} and holds the locks "
+            f"{', '.join(map(str, locks))}.\n"
             "To fix this: wait for it, or end it; then run the command again."
         )
 
@@ -281,15 +286,15 @@ class MergeError(RenateStagesError):
 
 
 class MissingObjectsError(RenateStagesError):
-    """Neither DVC's cache nor its remote has all files that Git records."""
+    """Neither DVC's cache nor its remote has all files of a folder."""
 
     def __init__(self, folder: str, pointer: str) -> None:
         super().__init__(
-            f"Some files of {folder}/ that {pointer} lists are neither in DVC's cache nor in its "
-            "remote.\n"
+            f"Some files of {folder}/ that {pointer} refers to are neither in DVC's cache nor in "
+            "its remote.\n"
             "To fix this: run `dvc push` in a clone that has them, then run the command again. "
-            "Files that `renate-stages forget --erase` removed are gone: start from an update "
-            "that has all its files."
+            "Files that `renate-stages forget --erase` removed cannot be restored; in that case, "
+            "choose an update that still has all its files."
         )
 
 
@@ -308,13 +313,13 @@ class HalfDoneError(RenateStagesError):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(
-            f"{first}\nThe steps before it could not be undone: {second}\n"
+            f"{first}\nThe earlier steps of the command could not be undone: {second}\n"
             "To fix this: remove the cause, then run `renate-stages resolve`."
         )
 
 
 class StillDamagedError(RenateStagesError):
-    """A folder cannot be restored: neither DVC's cache nor its remote has what Git records."""
+    """A folder cannot be restored: neither DVC's cache nor its remote has intact files."""
 
     def __init__(self, folder: str, source: str, problems: Collection[str], problem: str) -> None:
         shown = "\n".join(f"  - {each}" for each in list(problems)[:MOST_SHOWN])
@@ -322,8 +327,8 @@ class StillDamagedError(RenateStagesError):
         rest = f"\n  - and {more} more" if more > 0 else ""
         reported = f"\nDVC reports: {problem}" if problem else ""
         super().__init__(
-            f"{folder}/ cannot be restored as {source} records it: DVC's cache does not have it, "
-            "and the remote does not have it either or has something else under its name:\n"
+            f"{folder}/ cannot be restored to the hash in {source}: in DVC's cache and in the "
+            "remote, its files are missing or damaged:\n"
             f"{shown}{rest}{reported}\n"
             "To fix this: remove the damaged objects from the remote, because DVC does not replace "
             "existing objects; then run `dvc push` in a clone where `renate-stages verify --deep` "

@@ -1,4 +1,4 @@
-"""Errors when results are published to MLflow."""
+"""Errors of publishing results to MLflow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class PublishError(RenateStagesError):
 
     def __init__(self, store: str, problem: str) -> None:
         super().__init__(
-            f"This is not, or only partly, published to MLflow ({store}): {problem}.\nTo fix this: "
-            "check that MLFLOW_TRACKING_URI names the right store and that the store responds, "
-            "then run this again; nothing is added twice."
+            f"Publishing to MLflow ({store}) failed: {problem}. Some results may be published "
+            "already.\nTo fix this: check that MLFLOW_TRACKING_URI is correct and that the server "
+            "or database responds, then run the command again; it adds only what is missing."
         )
 
 
@@ -21,8 +21,8 @@ class OtherUpdateError(RenateStagesError):
 
     def __init__(self, found: int, expected: int) -> None:
         super().__init__(
-            f"state/ belongs to update {found}, but params.yaml to update {expected}; only one "
-            "complete update can be published.\nTo fix this: run `dvc repro`, then this command "
-            f"again; to publish update {found}, first run `git checkout update-{found} && dvc "
-            "checkout`."
+            f"state/ belongs to update {found}, but params.yaml to update {expected}, so there is "
+            f"no complete update to publish.\nTo fix this: to publish update {expected}, first run "
+            f"`dvc repro`; to publish update {found}, first run `git checkout update-{found} && "
+            "dvc checkout`."
         )

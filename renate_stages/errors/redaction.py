@@ -1,4 +1,4 @@
-"""Make text from outside fit to print: URLs without secrets, lines without control characters."""
+"""Hide secrets in URLs, and remove control characters, before text from outside is printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUERY_SHOWN = frozenset(
 )
 """Names in a URL's query whose values are shown; any other value may be a token or a signature."""
 OBJECT_STORES = frozenset({"file", "gcs", "gs", "models", "runs", "s3", "s3a"})
-"""Schemes whose paths may contain '@': without a colon before it, it ends no user name."""
+"""Schemes whose paths may contain '@'; without a colon before it, '@' does not end a user name."""
 
 _BEFORE_SCHEME = re.compile(r"[^A-Za-z0-9+.-]")
 _LETTER = re.compile(r"[A-Za-z]")
@@ -24,29 +24,29 @@ _SEQUENCE = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|(?:\x1b\[|\x9b)[0-?]
 
 
 def hide_secrets(text: str) -> str:
-    """Return a text in which no URL shows a user name, a password or a value of its query.
+    """Hide user names, passwords and query values in all URLs of a text.
 
-    Where it is unclear what belongs to a password, as with one that contains spaces or '/', more is
-    hidden rather than less: all up to the last '@' of the line, or to the next URL.
+    If it is unclear where a password ends, for example because it contains spaces or '/', too much
+    is hidden rather than too little: all up to the last '@' of the line, or up to the next URL.
 
     Args:
-        text: An address, or any text with addresses in it.
+        text: A URL, or any text with URLs in it.
     """
-    found = list(_addresses(text))
-    if not found:
+    urls = list(_urls(text))
+    if not urls:
         return text
-    pieces = [text[: found[0][0]]]
-    ends = [*(start for start, _ in found[1:]), len(text)]
-    for (start, scheme), end in zip(found, ends, strict=True):
+    pieces = [text[: urls[0][0]]]
+    ends = [*(start for start, _ in urls[1:]), len(text)]
+    for (start, scheme), end in zip(urls, ends, strict=True):
         head = f"{scheme}://"
         line, newline, below = text[start + len(head) : end].partition("\n")
-        without = _without_query(_without_user(scheme.lower(), line))
-        pieces += [head, without, newline, below]
+        redacted = _without_query(_without_user(scheme.lower(), line))
+        pieces += [head, redacted, newline, below]
     return "".join(pieces)
 
 
-def _addresses(text: str) -> Iterator[tuple[int, str]]:
-    """Yield where each URL in a text begins, and its scheme; in linear time, also without any."""
+def _urls(text: str) -> Iterator[tuple[int, str]]:
+    """Yield start and scheme of each URL in a text, in linear time."""
     after = 0
     while (mark := text.find("://", after)) >= 0:
         word = text[after:mark][::-1]
@@ -65,7 +65,7 @@ def _without_user(scheme: str, line: str) -> str:
     colon = ":" in authority.rstrip(_PUNCTUATION)
     if "@" in authority or not _is_host(authority):
         end = line.rfind("@")
-        if end < 0:  # a password, and the host is cut off
+        if end < 0:  # the text was cut off within the password
             return f"{authority.partition(':')[0]}:{HIDDEN}{line[len(authority) :]}"
     elif colon and authority[-1:].isdigit() and line[len(authority) :][:1].isspace():
         end = line.rfind("@")  # a password that begins with digits and contains a space
@@ -77,18 +77,18 @@ def _without_user(scheme: str, line: str) -> str:
 
 
 def _is_host(authority: str) -> bool:
-    """Return whether this can be a host, perhaps with a port, without a user name."""
+    """Return whether a text can be a host, with or without a port, but without a user name."""
     try:
         _ = urlsplit(f"any://{authority.rstrip(_PUNCTUATION)}").port
-    except ValueError:  # no port, or a bracket that is not closed
+    except ValueError:  # the port is not a number, or a bracket is not closed
         return False
     return True
 
 
 def _without_query(line: str) -> str:
-    """Hide the values in the query and the fragment of the URL that a line begins with."""
+    """Hide the values in query and fragment of the URL at the start of a line."""
     token = _TOKEN.match(line)[0]  # type: ignore[index]
-    place = re.search(r"[?&#]", token)  # '&': of a URL that was itself in a query
+    place = re.search(r"[?&#]", token)  # '&' in case the URL is itself a value in a query
     if place is None:
         return line
     shown = [token[: place.start()]]
@@ -103,9 +103,9 @@ def _without_query(line: str) -> str:
 
 
 def printable(line: str) -> str:
-    """Return a line without what a terminal would obey: control characters and their sequences.
+    """Remove control characters and terminal sequences from a line.
 
-    Of a line that was overwritten with carriage returns, as a progress bar's, the last form stays.
+    If the line was overwritten with carriage returns, as a progress bar is, only its last form stays.
     """
     last = _SEQUENCE.sub("", line).rstrip("\r\n").rpartition("\r")[2]
     return "".join(c for c in last if c == "\t" or unicodedata.category(c) not in _CONTROL)
@@ -115,5 +115,5 @@ _CONTROL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def shown(text: str) -> str:
-    """Return a text as a user may see it: without secrets in URLs, each line `printable`."""
+    """Return a text that is safe to show: without secrets in URLs, and with `printable` lines."""
     return "\n".join(map(printable, hide_secrets(text).split("\n")))

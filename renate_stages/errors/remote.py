@@ -6,7 +6,7 @@ from renate_stages.errors.base import RenateStagesError
 
 
 class InvalidUrlError(RenateStagesError):
-    """A URL does not name a place that can be used."""
+    """A URL cannot be used."""
 
     def __init__(self, url: str, problem: str, cure: str) -> None:
         super().__init__(f"{url}: {problem}.\nTo fix this: {cure}.")
@@ -25,8 +25,8 @@ class RemoteUnreachableError(RenateStagesError):
     def __init__(self, doing: str, url: str, attempts: int, reason: str) -> None:
         super().__init__(
             f"{doing} {url} failed {attempts} times, the last time with: {reason}\n"
-            "To fix this: check that the network and the service respond (for an S3-compatible "
-            "service: that AWS_ENDPOINT_URL names it), then run this again; files that were "
+            "To fix this: check that the network and the service work (for an S3-compatible "
+            "service, also check AWS_ENDPOINT_URL), then run the command again; files that were "
             "already transferred are skipped."
         )
 
@@ -36,8 +36,8 @@ class OversizedFileError(RenateStagesError):
 
     def __init__(self, url: str, size: int, limit: int) -> None:
         super().__init__(
-            f"{url} has at least {size} bytes; expected at most {limit}. It was not read.\n"
-            "To fix this: find out who wrote it, and remove it."
+            f"{url} has at least {size} bytes, but at most {limit} are allowed; it was not read.\n"
+            "To fix this: find out who wrote this file, and remove it."
         )
 
 
@@ -45,14 +45,14 @@ class DamagedTransferError(RenateStagesError):
     """A transferred file is damaged.
 
     Args:
-        url: Of the file.
-        problem: What is wrong with it.
-        passes: Whether another attempt may help; it does not if the service itself has these bytes.
+        url: URL of the file.
+        problem: A clause about the damage.
+        passes: Whether another attempt may succeed; false if the service itself has these bytes.
     """
 
     def __init__(self, url: str, problem: str, *, passes: bool = True) -> None:
         self.passes = passes
         super().__init__(
-            f"{url} is damaged: {problem}.\nTo fix this: run this again. If the error stays, the "
-            "file in the remote storage is damaged: replace it with an intact copy."
+            f"{url} is damaged: {problem}.\nTo fix this: run the command again. If the error stays, "
+            "the file in the remote storage is damaged: replace it with an intact copy."
         )

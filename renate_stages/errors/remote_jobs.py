@@ -13,8 +13,8 @@ class StageDefinitionError(RenateStagesError):
 
     def __init__(self, path: Path, stage: str, problem: str) -> None:
         super().__init__(
-            f"{path}, stage {stage}: {problem}.\nTo fix this: copy the stage from a newly "
-            "generated project's dvc.yaml, or run it on this machine: "
+            f"{path}, stage {stage}: {problem}.\nTo fix this: copy the stage from the dvc.yaml of "
+            "a newly generated project, or run it on this machine: "
             "`RENATE_STAGES_BACKEND=local dvc repro`."
         )
 
@@ -24,9 +24,9 @@ class NotInstalledHereError(RenateStagesError):
 
     def __init__(self, path: str, names: Iterable[str]) -> None:
         super().__init__(
-            f"{path} names packages that are not installed here: {', '.join(sorted(names))}. Jobs "
-            "get the versions that are installed here, so that training uses what you tested "
-            "with.\n"
+            f"{path} lists packages that are not installed on this machine: "
+            f"{', '.join(sorted(names))}. Jobs install the same versions as this machine, so that "
+            "training runs with what you tested.\n"
             f"To fix this: run `pip install -r {path}`."
         )
 
@@ -77,10 +77,10 @@ class RemoteJobFailedError(RenateStagesError):
 
     Args:
         job: Name of the job.
-        reason: What the service says.
+        reason: The reason that the service reports.
         lines: The last lines that the stage printed, including its traceback.
-        exit_code: Of the stage there: 2 for a user's mistake.
-        log: Where its whole log is.
+        exit_code: Exit code of the stage in the job; 2 for a user's mistake.
+        log: Path or URL of the full log.
     """
 
     def __init__(
@@ -89,15 +89,16 @@ class RemoteJobFailedError(RenateStagesError):
         self.exit_code = exit_code
         tail = "\n".join(f"  | {line}" for line in lines)
         super().__init__(
-            f"the job {job} failed: {reason}\n" + (f"{tail}\n" if tail else "") + f"Its log: {log}"
+            f"the job {job} failed: {reason}\n" + (f"{tail}\n" if tail else "") + f"Full log: {log}"
         )
 
 
 class DamagedOutputError(RenateStagesError):
-    """The outputs of a job do not match its list of outputs."""
+    """The outputs of a job are damaged, incomplete, or do not match the stage in `dvc.yaml`."""
 
     def __init__(self, url: str, problem: str) -> None:
         super().__init__(
-            f"{url}: {problem}. Nothing on this machine was changed.\nTo fix this: remove that "
-            "file, then run `dvc repro`, which runs the stage again."
+            f"The outputs of the job cannot be used, and no file of the project was changed. "
+            f"{url}: {problem}.\nTo fix this: delete {url}, then run `dvc repro`, which runs the "
+            "stage again."
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from renate_stages.errors.base import RenateStagesError
 
-MOST_SHOWN = 10  # trials that a message lists
+MOST_SHOWN = 10  # trials to list in a message
 
 
 class NoValidationDataError(RenateStagesError):
@@ -28,7 +28,7 @@ class NoFinishedTrialError(RenateStagesError):
         shown = "\n".join(f"  | {line}" for line in log) or "  | (it is empty)"
         super().__init__(
             f"none of {trials} trial(s) has finished, so tune cannot choose values. The end of the "
-            f"first trial's log:\n{shown}\nTo fix this: correct what the log reports, or raise the "
+            f"first trial's log:\n{shown}\nTo fix this: correct the error in the log, or raise the "
             "budget (tuning.max_time, tuning.max_epochs_total in params.yaml)."
         )
 
@@ -60,6 +60,7 @@ class ForkServerError(RenateStagesError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"the process that trials are forked from: {reason}\nTo fix this: correct this, or set "
-            "tuning.processes: fresh in params.yaml, which starts a new process for each trial."
+            f"the process that trials are forked from failed: {reason}\nTo fix this: correct the "
+            "cause, or set tuning.processes: fresh in params.yaml, which starts a new process for "
+            "each trial."
         )

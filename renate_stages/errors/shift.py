@@ -1,4 +1,4 @@
-"""Errors of shift detection: rows that cannot be compared, detectors that do not fit."""
+"""Errors of shift detection: rows that cannot be compared, unknown or unfitted detectors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StaleDataMetricsError(RenateStagesError):
 
     def __init__(self, path: Path | str, number: int) -> None:
         super().__init__(
-            f"{path} does not belong to update {number}, which is open.\nTo fix this: put the "
-            f"data of update {number} in data/incoming, then run `dvc add data/incoming` and "
+            f"{path} belongs to an earlier update, but update {number} is open.\nTo fix this: put "
+            f"the data of update {number} in data/incoming, then run `dvc add data/incoming` and "
             "`dvc repro prepare`."
         )

@@ -1,4 +1,4 @@
-"""Recognise a full disk or memory behind the errors of any library."""
+"""Recognize errors of libraries that are caused by a full disk or a lack of memory."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from renate_stages.errors import RenateStagesError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DISK = FULL | {errno.EIO}
-PROBE = 2**20  # bytes that a disk which is not full takes
+PROBE = 2**20  # bytes of the test write that shows whether a disk is full
 
-# torch, NumPy: their own allocators, and sizes beyond every machine's.
+# Messages of torch's and NumPy's allocators, and of sizes that no machine can allocate.
 _MEMORY = re.compile(
     r"can't allocate memory|not enough memory: you tried|out of memory"
     r"|Storage size calculation overflowed|array is too big|Maximum allowed dimension exceeded"
 )
-_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")  # of libraries in Rust, such as safetensors
+_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")  # in errors of Rust libraries: safetensors, ...
 
 
 def cause(error: BaseException) -> OSError | MemoryError | None:
-    """Return the shortage of disk or memory that caused an error; None if there was none."""
+    """Return the shortage of disk or memory that caused an error, or None if there was none."""
     seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        if (found := _shortage(each)) is not None:
-            return found
-        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if (shortage := _shortage(link)) is not None:
+            return shortage
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return None
 
 
@@ -40,7 +40,7 @@ def _shortage(error: BaseException) -> OSError | MemoryError | None:
         return error
     if isinstance(error, OSError):
         return _of_number(error.errno, error)
-    if isinstance(error, RenateStagesError):  # what these say is for the user
+    if isinstance(error, RenateStagesError):  # its message already explains the cause
         return None
     text = str(error)[:1000]
     if number := _OS_ERROR.search(text):
@@ -55,22 +55,22 @@ def _of_number(number: int | None, error: OSError) -> OSError | MemoryError | No
 
 
 def reraise(error: BaseException) -> None:
-    """Raise the shortage that caused an error, if there was one, so that it is reported as such.
+    """Raise the shortage of disk or memory that caused an error; return if there was none.
 
     Raises:
         OSError: The disk is full, or fails.
         MemoryError: There is not enough memory.
     """
-    found = cause(error)
-    if found is not None:
-        raise found from (error if error is not found else error.__cause__)
+    shortage = cause(error)
+    if shortage is not None:
+        raise shortage from (error if error is not shortage else error.__cause__)
 
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Convert a library's error on a full disk to the `OSError` that Python has for it.
+    """Convert an error in a block to an `OSError` if the disk is full.
 
-    Errors of torch and NumPy do not name the reason, so a test write shows if the disk is full.
+    Errors of torch and NumPy do not name the reason, so a test write shows whether the disk is full.
 
     Args:
         folder: The folder that the block writes to.
@@ -89,7 +89,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def _refusal(folder: Path) -> OSError | None:
-    """Return the error of a test write in a folder; None if the disk is not full."""
+    """Return the error of a test write in a folder, or None if the disk is not full."""
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     probe = folder / f".probe.{os.getpid()}.new"

@@ -44,14 +44,14 @@ class StateExistsError(RenateStagesError):
 
 
 class PlaceTakenError(RenateStagesError):
-    """The URL for a new state contains files that belong to no state."""
+    """The URL for a new state contains other files."""
 
     def __init__(self, url: str, names: Iterable[str]) -> None:
         names = sorted(names)
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         super().__init__(
-            f"{url} contains files that belong to no state: {shown}.\n"
-            f"To fix this: name a separate folder for the new state, such as {url}/1."
+            f"{url} contains files that are not part of a state: {shown}.\n"
+            f"To fix this: choose a separate folder for the new state, such as {url}/1."
         )
 
 
@@ -60,7 +60,8 @@ class StateNotSentError(RenateStagesError):
 
     def __init__(self, folder: Path, url: str, reason: str) -> None:
         super().__init__(
-            f"The new state is complete in {folder}, but not, or only partly, at {url}.\n"
+            f"The new state is complete in {folder}, but could not be uploaded completely to "
+            f"{url}.\n"
             f"To fix this: upload the rest with `renate-stages copy-state {folder} {url}`.\n"
             f"The upload failed with: {reason}"
         )
@@ -71,14 +72,15 @@ class WrongParentError(RenateStagesError):
 
     def __init__(self, found: int, expected: int, number: int) -> None:
         super().__init__(
-            f"parent-state/ holds the state of update {found}, but update {number} starts from "
-            f"update {expected} (params.yaml, update.parent).\nTo fix this: run `dvc checkout "
-            "parent.dvc`; do not edit these numbers, `renate-stages next` writes them."
+            f"parent-state/ contains the state of update {found}, but update {number} starts from "
+            f"update {expected} (update.parent in params.yaml).\nTo fix this: run `dvc checkout "
+            "parent.dvc`. If you edited update.number or update.parent, undo that: only "
+            "`renate-stages next` writes them."
         )
 
 
 class ModelMismatchError(RenateStagesError):
-    """The model of `model_fn` does not match the stored one, or what the learner needs."""
+    """The model of `model_fn` does not match the stored model or the learner's requirements."""
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(
@@ -91,10 +93,10 @@ class NotFiniteError(RenateStagesError):
 
     def __init__(self, epoch: int, what: str = "The loss") -> None:
         super().__init__(
-            f"{what} is not finite after epoch {epoch}: no state was written.\n"
+            f"{what} is not finite after epoch {epoch}, so no state was written.\n"
             "To fix this: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, "
             "lower the weights of the learner's own loss terms, such as "
-            "hyperparameters.ewc_weight, or check the inputs for invalid numbers."
+            "hyperparameters.ewc_weight, or check the inputs for NaN and infinite values."
         )
 
 
@@ -103,9 +105,9 @@ class NotFiniteFisherError(RenateStagesError):
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__(
-            f"The Fisher information of {', '.join(names)} is not finite after training: no state "
-            "was written.\nTo fix this: check the new data for invalid numbers, or lower "
-            "hyperparameters.learning_rate or hyperparameters.ewc_weight."
+            f"The Fisher information of {', '.join(names)} is not finite after training, so no "
+            "state was written.\nTo fix this: check the new data for NaN and infinite values, or "
+            "lower hyperparameters.learning_rate or hyperparameters.ewc_weight."
         )
 
 
@@ -115,13 +117,13 @@ class FeaturesNotFiniteError(RenateStagesError):
     def __init__(self, learner: str) -> None:
         super().__init__(
             f"The model's features of some examples are not finite, and {learner} cannot learn "
-            "from them: no state was written.\nTo fix this: check the inputs, after "
-            "test_transform, and the weights of the model for invalid numbers."
+            "from them, so no state was written.\nTo fix this: check the inputs (after "
+            "test_transform) and the model's weights for NaN and infinite values."
         )
 
 
 class UnfitHeadError(RenateStagesError):
-    """A learner that solves for the model's last layer needs a model with a suitable one."""
+    """The model's last layer is not suitable for a learner that solves for it."""
 
     def __init__(self, learner: str, model: str, problem: str, cure: str) -> None:
         super().__init__(
@@ -166,9 +168,10 @@ class UnknownTaskError(RenateStagesError):
         listed = ", ".join(f"'{task}'" for task in known) or "none yet"
         hint = did_you_mean(task_id, known) if isinstance(task_id, str) else ""
         super().__init__(
-            f"This model has parameters for each task, but none for task {task_id!r}{hint}; its "
-            f"tasks: {listed}.\nTo fix this: name the task (params.yaml, update.task_id), add it "
-            "first with `model.add_task_params(task_id)`, or build the model with shared heads."
+            f"This model has parameters for each task, but none for task {task_id!r}{hint}. Its "
+            f"tasks: {listed}.\nTo fix this: set update.task_id in params.yaml to one of these, "
+            "add the task with `model.add_task_params(task_id)`, or build the model with shared "
+            "heads."
         )
 
 

@@ -28,12 +28,13 @@ def running(what: str) -> Iterator[None]:
     """Convert an exception in a block to an error that names the user's function.
 
     Args:
-        what: The name of that function, or of what it returned.
+        what: The name of that function, or of the object that it returned.
 
     Raises:
-        UserCodeError: Our code or a library failed on what the user's code returned.
+        UserCodeError: Our code or a library failed on an object from the user's code.
         OSError, MemoryError: The machine has run out of disk or memory.
-        Exception: Any exception of the user's own lines, unchanged; the command line names them.
+        Exception: An exception from the user's own lines, unchanged; the command line reports these
+            lines.
     """
     try:
         yield
@@ -42,7 +43,7 @@ def running(what: str) -> Iterator[None]:
 
 
 def fail(what: str, error: Exception) -> NoReturn:
-    """Raise what `running` raises; for code that is called often and has its own `try`."""
+    """Raise the errors that `running` raises; for hot code that has its own `try`."""
     if isinstance(error, RenateStagesError) or place(error):
         raise error
     shortage.reraise(error)
@@ -50,7 +51,7 @@ def fail(what: str, error: Exception) -> NoReturn:
 
 
 def blamed(error: Exception) -> UserCodeError | None:
-    """Return the error of a user's code; None if no frame of the traceback is the user's."""
+    """Return an error that names the user's function, or None if no frame is in user code."""
     frame = _last_frame(error.__traceback__)
     if frame is None:
         return None
@@ -61,23 +62,23 @@ def blamed(error: Exception) -> UserCodeError | None:
 
 
 def place(error: BaseException) -> str:
-    """Return the last line of a user's code in an error's traceback, or an empty text."""
-    trace, found = error.__traceback__, ""
+    """Return file and line of the last user code in an error's traceback, or an empty string."""
+    trace, location = error.__traceback__, ""
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         if _is_users(str(path)):
-            found = f"{_shown(path)}, line {trace.tb_lineno}"
+            location = f"{_shown(path)}, line {trace.tb_lineno}"
         trace = trace.tb_next
-    return found
+    return location
 
 
 def _last_frame(trace: TracebackType | None) -> FrameType | None:
-    found = None
+    frame = None
     while trace is not None:
         if _is_users(trace.tb_frame.f_code.co_filename):
-            found = trace.tb_frame
+            frame = trace.tb_frame
         trace = trace.tb_next
-    return found
+    return frame
 
 
 def _is_users(path: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from renate_stages.errors.base import RenateStagesError
 
-SHOWN = 8  # names of files in a message
+SHOWN = 8  # files to list in a message
 EXPORTABLE = (
     "open it relative to the code, as in `Path(__file__).parent / {name!r}`, so that the copy in "
     "export/ reads its own file"
@@ -17,7 +17,7 @@ class UndeclaredUserFileError(RenateStagesError):
     """The user's code imports or reads a file of the project that a stage does not depend on.
 
     Args:
-        uses: Which code imports or reads which files, one phrase each.
+        uses: Phrases that say which code imports or reads which files.
         lacking: By stage, the files that are missing from its deps in `dvc.yaml`.
     """
 
@@ -44,8 +44,8 @@ class ChangedInputsError(RenateStagesError):
             f"{', '.join(self.names[:SHOWN])}{more} changed while {stage} ran. The results "
             "belong to the earlier content, but DVC would record them for the new content, so they "
             "are not used.\n"
-            "To fix this: run it again; if you restore the earlier content, an interrupted "
-            "search or training continues where it stopped."
+            f"To fix this: run {stage} again. If you restore the earlier content first, an "
+            "interrupted search or training continues where it stopped."
         )
 
 
@@ -54,8 +54,8 @@ class StaleImportError(RenateStagesError):
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__(
-            f"{', '.join(sorted(names))} changed after this process imported it, but Python keeps "
-            "using what it imported.\nTo fix this: restart Python."
+            f"{', '.join(sorted(names))} changed after this process imported it, but Python still "
+            "uses the earlier version.\nTo fix this: restart Python."
         )
 
 
@@ -72,13 +72,13 @@ class ForeignFileError(RenateStagesError):
     def __init__(self, use: str, name: str) -> None:
         self.name = name
         super().__init__(
-            f"{use} of the project, but an exported model has only the files in its own folder.\n"
+            f"{use} of the project, but an exported model can only use files in its own folder.\n"
             f"To fix this: {EXPORTABLE.format(name=name)}."
         )
 
 
 class UnbuildableExportError(RenateStagesError):
-    """The model cannot be built from `export/` alone, or is a different model there."""
+    """The model cannot be built from `export/` alone, or the result is a different model."""
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(

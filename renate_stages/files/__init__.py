@@ -1,4 +1,4 @@
-"""Small files: written whole, read as what they are, known by their hashes."""
+"""Small files: atomic writes, typed reads, and hashes."""
 
 from renate_stages.files.whole import (
     Entry,

@@ -1,4 +1,4 @@
-"""Tables as CSV files."""
+"""Format tables as CSV."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a CSV with a header; floats with 8 significant digits, None as an empty cell."""
+    """Format rows as CSV with a header; floats get 8 significant digits, None is an empty cell."""
     columns = list(columns)
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A cache of SHA-256 hashes: a file that has not changed is not read again."""
+"""A cache of SHA-256 hashes, so that unchanged files are read only once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from renate_stages.errors import MalformedFileError
 from renate_stages.files import whole
 from renate_stages.files.whole import Entry
 
-SETTLED = (
-    2 * 10**9
-)  # nanoseconds: a file that is younger can change again within one tick of its clock
+SETTLED = 2 * 10**9
+"""Nanoseconds; a younger file may change again without a new modification time."""
 
 
 class Hashes:
-    """Knows files by inode, size and time of change, as DVC does.
+    """Hashes of files, identified by inode, size and modification time, as DVC does.
 
     Args:
-        path: Where what is known is kept.
+        path: File that stores the known hashes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,17 +29,17 @@ class Hashes:
             try:
                 self._known = whole.read_json(path)
             except MalformedFileError:
-                self._known = {}  # a passing file: what it knew is found out again
+                self._known = {}  # it is only a cache, so start with an empty one
 
     def entries(self, wanted: Mapping[str, Path]) -> dict[str, Entry]:
-        """Return size and SHA-256 of files, and keep them for the next time.
+        """Return size and SHA-256 of files, and store them for later calls.
 
         Args:
             wanted: Files by relative path.
         """
-        found = {name: self._entry(name, path) for name, path in wanted.items()}
+        entries = {name: self._entry(name, path) for name, path in wanted.items()}
         whole.write_json(self.path, self._known)
-        return found
+        return entries
 
     def _entry(self, name: str, path: Path) -> Entry:
         now, status = time.time_ns(), path.stat()
@@ -50,6 +49,6 @@ class Hashes:
             known = {"seen": seen, "sha256": whole.sha256(path)}
             if now - status.st_mtime_ns > SETTLED:
                 self._known[name] = known
-            else:  # an edit in the same tick would leave size and time as they are
+            else:  # an edit in the same clock tick might not change size and time
                 self._known.pop(name, None)
         return {"sha256": known["sha256"], "size": status.st_size}

@@ -1,4 +1,4 @@
-"""Read small files as typed, frozen values, and refuse a file that does not fit."""
+"""Read small files as typed, frozen values; a file of another format is an error."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from renate_stages.errors import MalformedFileError
 from renate_stages.files import whole
 
 T = TypeVar("T")
-FROM_GIT = "`git checkout HEAD -- {}` puts back what is committed"
+FROM_GIT = "run `git checkout HEAD -- {}`, which restores the committed version"
 RUN_AGAIN = "run `dvc repro`, which writes it again"
 
-LARGEST = 2**63  # of whole numbers, which NumPy and torch have to hold
+LARGEST = 2**63  # limit of whole numbers, because NumPy and torch must be able to hold them
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 UpdateNumber = Annotated[int, Field(ge=0, lt=10**9)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Figure = Finite | None
-"""A figure of ours in a JSON file: null where it is not known, never NaN."""
+"""A figure in one of our JSON files: null if it is unknown, never NaN."""
 
 
 class Content(BaseModel):
-    """What a file of ours holds. A key that is not named here is of a newer release, and passed over."""
+    """Content of one of our files. Unknown keys are ignored, because newer releases may add some."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 class Ends(Content):
-    """The ends of an interval; both are null where it is not known."""
+    """The ends of an interval; both are null if it is unknown."""
 
     low: Figure
     high: Figure
@@ -48,29 +48,29 @@ class Ends(Content):
     @model_validator(mode="after")
     def _are_two(self) -> Ends:
         if (self.low is None) != (self.high is None):
-            raise ValueError("low and high are both numbers, or both null")
+            raise ValueError("low and high must be both numbers, or both null")
         return self
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number, and none that no machine could hold."""
+    """Return whether a value is a finite number within the range of int64 or float64."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return -LARGEST <= value < LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def checked(kind: type[T], content: Any, path: Path | str, what: str, cure: str) -> T:
-    """Return content as its type.
+    """Validate content and return it as its type.
 
     Args:
-        kind: The type: a `Content`, or any other that pydantic knows.
-        content: As a reader of JSON or YAML gives it.
-        path: Of the file, for the error.
-        what: The file should be.
-        cure: One action that puts it right.
+        kind: The type: a `Content`, or any other type that pydantic can validate.
+        content: Parsed JSON or YAML.
+        path: Path of the file, for the error.
+        what: Description of the file, for the error.
+        cure: What the user should do, for the error.
 
     Raises:
-        MalformedFileError: With the first place that is of another type.
+        MalformedFileError: If the content does not match; names the first problem.
     """
     try:
         return TypeAdapter(kind).validate_python(content)
@@ -79,10 +79,10 @@ def checked(kind: type[T], content: Any, path: Path | str, what: str, cure: str)
 
 
 def parse_json(text: str | bytes, path: Path | str, cure: str) -> Any:
-    """Return the content of JSON that is read already; `path` names it in an error.
+    """Parse JSON text; `path` and `cure` are used in the error.
 
     Raises:
-        MalformedFileError: If it is no JSON.
+        MalformedFileError: If it is not valid JSON.
     """
     try:
         return whole.parse_json(text)
@@ -94,7 +94,7 @@ def read_json(kind: type[T], path: Path, what: str, cure: str) -> T:
     """Read a JSON file as its type.
 
     Raises:
-        MalformedFileError: If it is missing, no JSON, or of another type.
+        MalformedFileError: If it is missing, is not valid JSON, or has another type.
     """
     return checked(kind, whole.read_json(path, cure), path, what, cure)
 
@@ -102,25 +102,25 @@ def read_json(kind: type[T], path: Path, what: str, cure: str) -> T:
 def read_table(
     path: Path, columns: Mapping[str, type], what: str, cure: str, *, rest: type = str
 ) -> list[dict[str, Any]]:
-    """Read a CSV file, each row as a mapping by column.
+    """Read a CSV file; return each row as a mapping from column to value.
 
     Args:
         path: The file.
-        columns: That it must have, with the type of their cells: `str`, `int` or `float`. An empty
-            cell of a `float` is NaN.
-        what: The file should be.
-        cure: One action that puts it right.
+        columns: Required columns and the type of their cells: `str`, `int` or `float`. An empty cell
+            in a `float` column is NaN.
+        what: Description of the file, for the error.
+        cure: What the user should do, for the error.
         rest: Type of all other columns.
 
     Raises:
-        MalformedFileError: With the line that is wrong.
+        MalformedFileError: If the file is not as expected; names the line.
     """
     line = 1
     try:
         lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
         header = next(lines, [])
         if missing := [name for name in columns if name not in header]:
-            raise ValueError(f"it has no column {missing[0]!r}")
+            raise ValueError(f"the column {missing[0]!r} is missing")
         if len(set(header)) < len(header):
             raise ValueError("two columns have the same name")
         rows = []
@@ -146,7 +146,7 @@ def _cell(kind: type, name: str, text: str) -> Any:
 
 
 def described(error: ValidationError) -> str:
-    """Return the first problem of a value that does not fit its type, with its place, in one line."""
+    """Return the first problem of a validation error with its location, in one line."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(f"{part!r}" if _is_odd(part) else str(part) for part in first["loc"])
     message = first["msg"][:200]

@@ -1,8 +1,8 @@
-"""Write files and folders whole: write under another name first, then rename.
+"""Write files and folders atomically: write to a temporary name first, then rename.
 
-A killed process leaves the old file or the new one, never half of one. A file that exists is never
-opened for writing: it may share its bytes with DVC's cache through a hard link, which root writes
-through although it is read-only.
+A killed process leaves either the old file or the new one, never an incomplete one. An existing file
+is never opened for writing, because it may be a hard link to DVC's cache, and root can write to it
+although it is read-only.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from renate_stages.errors import ConflictedFileError, FolderTakenError, Malforme
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, with the umask's permissions."""
+    """Write a text file atomically, with permissions according to the umask."""
     content = text.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with _held(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+        with _locked(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
             with open(descriptor, "wb", closefd=False) as stream:
                 stream.write(content)
             os.fsync(descriptor)
-            beside.replace(path)
+            temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted keys and a final newline, whole."""
+    """Write JSON with sorted keys and a final newline, atomically."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
@@ -50,11 +50,11 @@ def read_json(path: Path, cure: str | None = None) -> Any:
 
     Args:
         path: The file.
-        cure: One action that puts a wrong file right, for the error.
+        cure: What the user should do if the file is invalid, for the error.
 
     Raises:
-        MalformedFileError: If it is missing, not UTF-8 or not JSON, or nested without end.
-        ConflictedFileError: If Git left a merge conflict in it.
+        MalformedFileError: If it is missing, not UTF-8, not valid JSON, or nested too deeply.
+        ConflictedFileError: If it has Git's conflict markers.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,35 +68,35 @@ def read_json(path: Path, cure: str | None = None) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the content of JSON.
+    """Parse JSON text.
 
     Raises:
-        ValueError: If it is no JSON, or has half of a character, which no text can hold.
-        RecursionError: If it is nested without end.
+        ValueError: If it is not valid JSON, or contains a lone surrogate (half of a character).
+        RecursionError: If it is nested too deeply.
     """
     text = text if isinstance(text, str) else text.decode()
     if has_half_characters(content := json.loads(text)):
-        raise ValueError("it has half of a character, such as \\ud800")
+        raise ValueError("it contains half of a character (a lone surrogate), such as \\ud800")
     return content
 
 
 def has_half_characters(content: Any) -> bool:
-    """Return whether texts in values have lone surrogates, which no text in a file can hold."""
+    """Return whether strings in a value have lone surrogates, which cannot be encoded as UTF-8."""
     waiting = [content]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
+        value = waiting.pop()
+        if isinstance(value, str):
             try:
-                each.encode()
+                value.encode()
             except UnicodeEncodeError:
                 return True
-        elif isinstance(each, dict | list):
-            waiting += [*each, *each.values()] if isinstance(each, dict) else each
+        elif isinstance(value, dict | list):
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
     return False
 
 
 def has_conflict_marks(text: str) -> bool:
-    """Return whether Git left a merge conflict in a text."""
+    """Return whether a text has the conflict markers of a Git merge."""
     marks = iter(("<<<<<<< ", "=======", ">>>>>>> "))
     mark = next(marks)
     for line in text.splitlines() if mark in text else ():
@@ -109,52 +109,52 @@ def has_conflict_marks(text: str) -> bool:
 
 @contextmanager
 def whole_directory(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a new folder beside `path` that takes its place when the block succeeds.
+    """Yield a new temporary folder that is renamed to `path` when the block succeeds.
 
-    On an error the new folder is removed and `path` is as it was.
+    On an error the new folder is removed and `path` is unchanged.
 
     Args:
         path: The folder to write.
-        replace: Whether a folder at `path` may be replaced, which holds for a stage's own outputs.
+        replace: Whether an existing folder may be replaced; true for a stage's own outputs.
 
     Raises:
-        FolderTakenError: If something is at `path` in the end and may not be replaced. The new
-            folder then stays under another name.
+        FolderTakenError: If `path` exists at the end and must not be replaced. The new folder is
+            then kept under another name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(path.parent, path.name)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    with _held(beside):
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    with _locked(temporary):
         try:
-            with shortage.explained(beside):
-                yield beside
+            with shortage.explained(temporary):
+                yield temporary
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
         if not replace:
-            _move_to_free(beside, path)
+            _move_to_free(temporary, path)
             return
         replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-        with _held(path) if path.is_dir() else nullcontext():
+        with _locked(path) if path.is_dir() else nullcontext():
             if path.exists():
                 path.rename(replaced)
-            beside.rename(path)
+            temporary.rename(path)
             if replaced.exists():
                 shutil.rmtree(replaced)
 
 
 def _move_to_free(folder: Path, path: Path) -> None:
-    """Rename a folder to `path`, where nothing may be.
+    """Rename a folder to `path`, which must not exist.
 
     Raises:
-        FolderTakenError: If something is there; the folder gets the next free name.
+        FolderTakenError: If it exists; the folder is renamed to the next free name.
     """
     for number in itertools.count(1):
         target = path if number == 1 else path.with_name(f"{path.name}-{number}")
         if target.exists() or target.is_symlink():
             continue
         try:
-            folder.rename(target)  # fails if somebody has just filled a folder of this name
+            folder.rename(target)  # fails if another process has just written this folder
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
@@ -165,15 +165,17 @@ def _move_to_free(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def _held(path: Path, flags: int | None = None) -> Iterator[int]:
-    """Lock a file or folder, whatever its name becomes, so that nobody takes it for an abandoned one.
+def _locked(path: Path, flags: int | None = None) -> Iterator[int]:
+    """Lock a file or folder, so that no other process takes it for an abandoned one.
+
+    The lock stays when the file or folder is renamed.
 
     Args:
-        path: What to lock; made if it is not there.
-        flags: How to open a file; None: it is a folder.
+        path: File or folder to lock; created if it does not exist.
+        flags: Flags to open a file with; None: it is a folder.
 
     Yields:
-        Its descriptor.
+        The file descriptor.
     """
     while True:
         if flags is None:
@@ -182,7 +184,7 @@ def _held(path: Path, flags: int | None = None) -> Iterator[int]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             break
-        os.close(descriptor)  # cleared away by another process before it was locked
+        os.close(descriptor)  # another process removed it before it was locked
     try:
         yield descriptor
     finally:
@@ -190,17 +192,17 @@ def _held(path: Path, flags: int | None = None) -> Iterator[int]:
 
 
 _BESIDE = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{8}|\d+)\.(?P<kind>new|old)")
-"""Names that `write_text` and `whole_directory` give to what they have not finished."""
+"""Temporary names of `write_text` and `whole_directory`."""
 
 
 def clear_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove unfinished files and folders of processes that were killed.
+    """Remove temporary files and folders of processes that were killed.
 
-    An old folder whose successor never took its place is put back.
+    If a folder was renamed but its successor is missing, the old folder gets its name back.
 
     Args:
-        folder: Where to look, not below it.
-        name: Of the file or folder that they were to become; None: of any.
+        folder: Folder to search, without its subfolders.
+        name: Final name of the file or folder; None: any name.
     """
     for path in folder.glob(".*.*.*"):
         match = _BESIDE.fullmatch(path.name)
@@ -216,10 +218,10 @@ def clear_abandoned(folder: Path, name: str | None = None) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Return whether no process holds the lock of an unfinished file or folder."""
+    """Return whether no process holds the lock of a temporary file or folder."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:  # it has just been finished, or is of another user
+    except OSError:  # it has just been renamed, or belongs to another user
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,20 +233,20 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def umask() -> int:
-    """Return the permissions that new files and folders of this process do not get."""
+    """Return the process's umask: the permissions that new files and folders do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give `target` the bytes of `source` without copying where the file system can.
+    """Make `target` a hard link to `source`; copy it if the file system cannot link.
 
     Raises:
-        FileExistsError: If there is a target: writing it could write through a link of its own.
+        FileExistsError: If the target exists: it may be a link, and must not be written to.
     """
     if target.exists():
-        raise FileExistsError(f"{target} exists: an output is written once")
+        raise FileExistsError(f"{target} exists already; an output is written only once")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)
@@ -281,24 +283,24 @@ def inventory(
     """Return size in bytes and SHA-256 of every file under a folder, by POSIX relative path.
 
     Args:
-        folder: Where to look.
+        folder: Folder to search.
         without: Relative paths to leave out.
-        known: Entries of files by `identity`, which are not read again.
+        known: Known entries by `identity`; these files are not read again.
     """
     known = known or {}
-    found = {}
+    entries = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in without:
             entry = known.get(identity(path))
             if entry is None or entry["size"] != path.stat().st_size:
                 entry = {"sha256": sha256(path), "size": path.stat().st_size}
-            found[name] = entry
-    return found
+            entries[name] = entry
+    return entries
 
 
 def identities(folder: Path, listed: Mapping[str, Entry]) -> dict[tuple[int, int], Entry]:
-    """Return the entries of listed files by what tells a file from any other on this machine."""
+    """Return the entries of listed files by `identity`, for the existing files."""
     paths = {name: folder / name for name in listed}
     return {identity(path): listed[name] for name, path in paths.items() if path.is_file()}
 

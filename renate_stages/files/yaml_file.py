@@ -1,4 +1,4 @@
-"""YAML files: read as plain values, and edited without losing a user's comments."""
+"""Read YAML files as plain values, and edit them without losing comments."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from renate_stages.errors import ConflictedFileError, MalformedFileError
 from renate_stages.files import whole
 
 MOST_VALUES = 1_000_000
-"""Values in a file, each alias counted as what it stands for."""
+"""Maximum number of values in a file, with aliases expanded."""
 MOST_DEEP = 100
-"""Lists and mappings within each other."""
+"""Maximum nesting depth of lists and mappings."""
 
 
 def read(path: Path) -> Any:
     """Return the content of a YAML file as plain values.
 
     Raises:
-        MalformedFileError: If it is not YAML in UTF-8.
-        ConflictedFileError: If Git left a merge conflict in it.
+        MalformedFileError: If it is not valid YAML in UTF-8.
+        ConflictedFileError: If it has Git's conflict markers.
     """
     return parse(text(path), path)
 
 
 def text(path: Path) -> str:
-    """Return the text of a file that should be YAML.
+    """Return the text of a YAML file.
 
     Raises:
         MalformedFileError: If it cannot be read, or is not UTF-8.
@@ -47,11 +47,12 @@ def _cure(source: Path | str) -> str:
 
 
 def parse(text: str, source: Path | str) -> Any:
-    """Return the content of YAML text as plain values; `source` names it in an error.
+    """Parse YAML text to plain values; `source` is the file's name in errors.
 
     Raises:
-        MalformedFileError: If it is not YAML, or its aliases stand for more than anybody writes.
-        ConflictedFileError: If Git left a merge conflict in it.
+        MalformedFileError: If it is not valid YAML, is too large with its aliases expanded, is
+            nested too deeply, or has an invalid number or string.
+        ConflictedFileError: If it has Git's conflict markers.
     """
     from ruamel.yaml import YAML
 
@@ -59,51 +60,52 @@ def parse(text: str, source: Path | str) -> Any:
         raise ConflictedFileError(source)
     try:
         content = YAML(typ="safe", pure=True).load(text)
-    except Exception as error:  # `!!int x`, 2026-99-99, deep nesting: it fails in many ways
+    except Exception as error:  # the parser raises many types: `!!int x`, 2026-99-99, deep nesting
         raise MalformedFileError(source, "YAML", str(error), _cure(source)) from error
     if "*" in text and _values(content, {}) > MOST_VALUES:
-        raise MalformedFileError(source, "YAML", "its aliases make it far too large", _cure(source))
+        problem = f"with its aliases expanded it has more than {MOST_VALUES} values"
+        raise MalformedFileError(source, "YAML", problem, _cure(source))
     if problem := _problem(content):
         raise MalformedFileError(source, "YAML", problem, _cure(source))
     return content
 
 
 def _problem(content: Any) -> str | None:
-    """Return what none of our files needs, and nobody who reads them could cope with."""
+    """Return a problem with values that are too deep, too large or not encodable, or None."""
     waiting, seen = [(content, 0)], set()
     while waiting:
-        each, depth = waiting.pop()
+        value, depth = waiting.pop()
         if depth > MOST_DEEP:
-            return f"it is nested more than {MOST_DEEP} deep"
-        if isinstance(each, int) and not -(2**63) <= each < 2**63:
-            return f"it has a number of {len(str(abs(each)))} digits"
-        if isinstance(each, str) and whole.has_half_characters(each):
-            return "it has half of a character, such as \\ud800"
-        if isinstance(each, dict | list | set | tuple) and id(each) not in seen:
-            seen.add(id(each))
-            parts = [*each, *each.values()] if isinstance(each, dict) else each
+            return f"it is nested more than {MOST_DEEP} levels deep"
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return f"it contains a number with {len(str(abs(value)))} digits"
+        if isinstance(value, str) and whole.has_half_characters(value):
+            return "it contains half of a character (a lone surrogate), such as \\ud800"
+        if isinstance(value, dict | list | set | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
             waiting += [(part, depth + 1) for part in parts]
     return None
 
 
 def _values(content: Any, counted: dict[int, float]) -> float:
-    """Return how many values something has, an alias counted as what it stands for.
+    """Return the number of values in parsed YAML, with aliases expanded.
 
     Args:
-        content: Values from YAML; aliases are one and the same object.
-        counted: By object, what was found before; infinite while it is being counted.
+        content: Values from YAML; aliases are the same object.
+        counted: Earlier results by object id; infinite while an object is being counted.
     """
     if not isinstance(content, dict | list | set | tuple):
         return 1
     if id(content) not in counted:
-        counted[id(content)] = math.inf  # if it contains itself, it has no end
+        counted[id(content)] = math.inf  # an object that contains itself is infinite
         parts = [*content, *content.values()] if isinstance(content, dict) else content
         counted[id(content)] = 1 + sum(_values(part, counted) for part in parts)
     return counted[id(content)]
 
 
 def dump(content: Any) -> str:
-    """Return values as YAML text, in the order given."""
+    """Format values as YAML text; the order of keys is kept."""
     from ruamel.yaml import YAML
 
     yaml = YAML(pure=True)
@@ -114,16 +116,16 @@ def dump(content: Any) -> str:
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
-    """Apply `change` to a YAML file's content, keeping comments and order; written whole."""
+    """Apply `change` to a YAML file's content; comments and order are kept, the write is atomic."""
     whole.write_text(path, edited(path, change))
 
 
 def edited(path: Path, change: Callable[[Any], None]) -> str:
-    """Return the text that `edit` writes."""
+    """Return the text that `edit` would write."""
     from ruamel.yaml import YAML, RoundTripRepresenter
 
     class NullSpelledOut(RoundTripRepresenter):
-        """Writes `key: null` as it was, where ruamel would leave `key:`."""
+        """Keeps `key: null`, which ruamel would shorten to `key:`."""
 
     NullSpelledOut.add_representer(
         type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")

@@ -1,8 +1,8 @@
-"""How updates follow each other: pointers to parent and champion, tags, `next`, `verify`.
+"""The lineage of updates: pointers to parent and champion, tags, `next`, `verify`.
 
-The only package that reads `dvc.lock` or writes a `.dvc` file. A pipeline is a graph without
-cycles, and an update needs the state that the one before it wrote: the edge is `parent.dvc`, whose
-content hash is that of `state` in the parent's `dvc.lock`.
+Only this package reads `dvc.lock` and writes `.dvc` files. A DVC pipeline has no cycles, but an
+update needs the state that its parent wrote. `parent.dvc` connects the two: its content hash equals
+the hash of `state` in the parent's `dvc.lock`.
 """
 
 from renate_stages.lineage.anchor import anchored, check, check_inputs, folders_to_verify

@@ -1,12 +1,13 @@
-"""Compare folders that stages read with the hashes in Git.
+"""Compare the folders that stages read with the hashes in Git.
 
-    parent-state/   parent.dvc      which must be as it is committed
-    champion/       champion.dvc    likewise
-    state/, export/ dvc.lock
+    folder            hash in
+    parent-state/     parent.dvc, as committed
+    champion/         champion.dvc, as committed
+    state/, export/   dvc.lock
 
-A `state.json` describes its folder, and does not vouch for it: whoever changes a file can change that
-too. DVC does not check what it finds: it pulls an object by its name, and `dvc repro` writes the hash
-of a changed `parent-state/` into `parent.dvc`.
+The manifest `state.json` is not enough: whoever changes a file can change the manifest too. DVC does
+not check contents either: it pulls objects by name, and `dvc repro` writes the hash of a changed
+`parent-state/` into `parent.dvc`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from renate_stages.project import Project
 
 @dataclass(frozen=True)
 class Anchored:
-    """A folder, and the hash of what it should hold.
+    """A folder and the hash that its content should have.
 
     Args:
-        folder: It.
-        md5: The hash, as DVC computes it.
-        source: The file in Git that names it.
-        target: What DVC calls it: the pointer, or the output of the pipeline.
+        folder: Path of the folder.
+        md5: The expected hash, as DVC computes it.
+        source: The file in Git that records the hash.
+        target: Name of the folder for DVC commands: its pointer file, or the pipeline output.
     """
 
     folder: Path
@@ -46,26 +47,27 @@ class Anchored:
     def problems(
         self, project: Project, parts: Iterable[str] = (), *, deep: bool = False
     ) -> list[str]:
-        """Return what differs from what Git names; empty where nothing does.
+        """Return the differences from the recorded hash, one line each; empty if there are none.
 
         Args:
-            project: Where the folder is.
-            parts: Files and folders in it that are looked at; none: all of it.
-            deep: Read every file, also those that have not changed since they were last read.
+            project: The project that the folder belongs to.
+            parts: Files and folders in it to check; empty: check the whole folder.
+            deep: Read every file, even if it has not changed since it was last read.
         """
-        named = listing(project, self.md5)
-        parts = tuple(parts) if named is not None else ()  # without a list, only the whole is known
+        expected = listing(project, self.md5)
+        # Without DVC's list of files, only the hash of the whole folder is known.
+        parts = tuple(parts) if expected is not None else ()
         present = files_under(self.folder, parts)
-        found = (Md5s(None) if deep else Md5s.of(project)).of_files(present)
-        if named is None:
-            same = folder_hash(found) == self.md5
-            return [] if same else [f"the hash of the folder is {folder_hash(found)}"]
-        wanted = {name: md5 for name, md5 in named.items() if not parts or _is_in(name, parts)}
-        missing = [f"{name}: missing" for name in wanted if name not in found]
+        actual = (Md5s(None) if deep else Md5s.of(project)).of_files(present)
+        if expected is None:
+            same = folder_hash(actual) == self.md5
+            return [] if same else [f"the hash of the folder is {folder_hash(actual)}"]
+        expected = {name: md5 for name, md5 in expected.items() if not parts or _is_in(name, parts)}
+        missing = [f"{name}: missing" for name in expected if name not in actual]
         changed = [
-            f"{n}: its content differs" for n, md5 in found.items() if wanted.get(n, md5) != md5
+            f"{n}: its content differs" for n, md5 in actual.items() if expected.get(n, md5) != md5
         ]
-        extra = [f"{name}: not part of it" for name in found if name not in wanted]
+        extra = [f"{name}: unexpected file" for name in actual if name not in expected]
         return sorted(missing + changed + extra)
 
 
@@ -74,10 +76,10 @@ def _is_in(name: str, parts: Iterable[str]) -> bool:
 
 
 def anchored(project: Project, folder: Path) -> Anchored | None:
-    """Return a folder with the hash that Git names; None where nothing names it.
+    """Return a folder with the hash recorded in Git, or None if no hash is recorded.
 
     Raises:
-        UncommittedPointerError: If there is a pointer that no commit has.
+        UncommittedPointerError: If the folder's pointer file is not committed.
         MalformedFileError: If the pointer or `dvc.lock` cannot be read.
     """
     name = project.relative(folder)
@@ -97,10 +99,10 @@ def _pointers(project: Project) -> dict[Path, Path]:
 
 
 def _committed(project: Project, pointer: Path) -> str:
-    """Return the text of a pointer as it is committed.
+    """Return the committed text of a pointer file.
 
     Raises:
-        UncommittedPointerError: If no commit has it.
+        UncommittedPointerError: If the file is not committed.
     """
     born = git(project, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
     if not born or not git(project, "ls-tree", "HEAD", "--", pointer.name):
@@ -109,56 +111,59 @@ def _committed(project: Project, pointer: Path) -> str:
 
 
 def changed_pointers(project: Project) -> dict[Path, str]:
-    """Return the pointers that are not as they are committed, with their committed text.
+    """Return the pointer files that differ from their committed version, with the committed text.
 
-    Nobody but our commands writes pointers, and they commit what they write. But `dvc repro` takes a
-    folder under a `.dvc` file for new data: before the first stage runs it writes the hash of what it
-    finds there into the file.
+    Only our commands should write pointers, and they commit them. But `dvc repro` treats a changed
+    folder with a `.dvc` file as new data: before the first stage runs, it writes the hash of the
+    folder's present content into the file.
     """
-    found = {}
+    changed = {}
     for pointer in _pointers(project).values():
         if pointer.is_file():
             committed = _committed(project, pointer)
             if _hash_in(yaml_file.text(pointer)) != _hash_in(committed):
-                found[pointer] = committed
-    return found
+                changed[pointer] = committed
+    return changed
 
 
 def _hash_in(text: str) -> str | None:
-    """Return the hash in a pointer's text; None where it cannot be read."""
+    """Return the hash in a pointer's text, or None if it cannot be read."""
     with suppress(RenateStagesError):
         return read_pointer(text, "a pointer")["md5"]
     return None
 
 
 def folders_to_verify(project: Project) -> list[Path]:
-    """Return the folders here that should be what Git names.
+    """Return the existing folders whose content must match a hash in Git.
 
-    Until the open update has run, `dvc.lock` is its parent's; `state/` and `export/` may be those of
-    another update, as after `next --from`, and nothing reads them.
+    Until the open update has run, `dvc.lock` is its parent's. Then `state/` and `export/` may belong
+    to another update, for example after `next --from`, and no stage reads them.
     """
     made = [] if is_fresh(project) else [project.state, project.export]
     return [folder for folder in (project.parent, project.champion, *made) if folder.is_dir()]
 
 
 def check_inputs(project: Project, stage: str) -> None:
-    """Refuse, before a stage works, folders that are not what Git names.
+    """Check that the folders that a stage reads match their hashes in Git.
 
-    A pointer that `dvc repro` has changed is put back first, so that nothing is.
+    If `dvc repro` has changed a pointer, its committed text is restored first.
 
     Args:
-        project: One that is no DVC repository, such as a job's working folder, has nothing to check.
-        stage: What it depends on in `dvc.yaml` is checked.
+        project: The project; without `.dvc`, as in a job's working folder, nothing is checked.
+        stage: Name of the stage; its `deps` in `dvc.yaml` are checked.
 
     Raises:
-        UncommittedPointerError: If there is a pointer that no commit has.
-        ChangedFolderError: With every file that differs.
+        UncommittedPointerError: If a pointer file is not committed.
+        ChangedFolderError: If files differ; lists all of them.
     """
     if not (project.root / ".dvc").is_dir():
         return
     for pointer, committed in changed_pointers(project).items():
         files.write_text(pointer, f"{committed}\n")
-        print(f"warning: {pointer.name} was changed, and is as committed again", file=sys.stderr)
+        print(
+            f"warning: {pointer.name} had changed; its committed version was restored",
+            file=sys.stderr,
+        )
     reads = StageDefinition.read(project, stage).reads
     for folder in (project.parent, project.champion, project.state):
         name = project.relative(folder)
@@ -168,24 +173,24 @@ def check_inputs(project: Project, stage: str) -> None:
 
 
 def check(project: Project, folder: Path, parts: Iterable[str] = (), *, deep: bool = False) -> bool:
-    """Refuse a folder that is not what Git names.
+    """Check that a folder matches its hash in Git.
 
     Args:
-        project: Where it is.
+        project: The project that the folder belongs to.
         folder: `parent-state/`, `champion/`, `state/` or `export/`.
-        parts: Files and folders in it that are looked at; none: all of it.
-        deep: Read every file, also those that have not changed since they were last read.
+        parts: Files and folders in it to check; empty: check the whole folder.
+        deep: Read every file, even if it has not changed since it was last read.
 
     Returns:
-        Whether something names it.
+        Whether a hash is recorded for the folder.
 
     Raises:
-        UncommittedPointerError: If there is a pointer that no commit has.
-        ChangedFolderError: With every file that differs.
+        UncommittedPointerError: If the folder's pointer file is not committed.
+        ChangedFolderError: If files differ; lists all of them.
     """
-    named = anchored(project, folder)
-    if named is None:
+    anchor = anchored(project, folder)
+    if anchor is None:
         return False
-    if problems := named.problems(project, parts, deep=deep):
-        raise ChangedFolderError(project.relative(folder), named.source, problems)
+    if problems := anchor.problems(project, parts, deep=deep):
+        raise ChangedFolderError(project.relative(folder), anchor.source, problems)
     return True

@@ -26,18 +26,25 @@ from renate_stages.project import Project
 def verify(project: Project, say: Callable[[str], None] = print) -> tuple[int, list[str]]:
     """Check the chain of hashes over all tagged updates and the open one; needs no data.
 
-    Each update's `parent.dvc` must name the state in its parent's `dvc.lock`, and each `dvc.lock`
-    must agree with itself and with the pointer next to it. Each `champion.dvc` must name the export
-    in the `dvc.lock` of a committed update, and today's must name one that is here or in the remote.
+    Checked are:
+
+    - `parent.dvc` of each update has the hash of the state in its parent's `dvc.lock`;
+    - each `dvc.lock` is consistent in itself and with the `parent.dvc` of the same commit;
+    - each `champion.dvc` has the hash of the export in the `dvc.lock` of a committed update;
+    - the files of the present champion are in the cache or in the remote.
+
+    Args:
+        project: The project to check.
+        say: Function that prints a line, for example about tags that are skipped.
 
     Returns:
-        How many updates were checked, and every break of the chain.
+        The number of tagged updates, and a line for each problem.
     """
     problems: list[str] = []
     known = tags(project)
     if foreign := foreign_tags(project):
-        say(f"not tags of updates, and left out: {', '.join(foreign)}")
-    first = None  # the state before any update: all that start from it start from the same
+        say(f"skipped tags that do not name an update: {', '.join(foreign)}")
+    first = None  # hash of the first state: the same for all updates that have no parent
     for number in known:
         where = f"{TAG}{number}"
         try:
@@ -52,7 +59,7 @@ def verify(project: Project, say: Callable[[str], None] = print) -> tuple[int, l
                 first = first or start
                 if start != first:
                     problems.append(
-                        f"{where}: parent.dvc names {start}, but the first state is {first}"
+                        f"{where}: parent.dvc has the hash {start}, but the first state is {first}"
                     )
             problems += _broken_links(project, where, lock, pointer, update.parent, known)
         except RenateStagesError as error:
@@ -65,10 +72,10 @@ def verify(project: Project, say: Callable[[str], None] = print) -> tuple[int, l
         has_run = parent not in known or lock.rstrip() != at_tag(project, parent, "dvc.lock")
         problems += _broken_links(project, where, lock, pointer, parent, known, has_run=has_run)
     problems += champion_problems(project, known)
-    if not problems and project.parent_pointer.is_file():  # nothing says it more closely
+    if not problems and project.parent_pointer.is_file():  # the problems above are more precise
         problems = [
-            f"the working tree: {pointer.name} is not as it is committed: `git checkout HEAD -- "
-            f"{pointer.name}`"
+            f"the working tree: {pointer.name} has uncommitted changes; to undo them: "
+            f"`git checkout HEAD -- {pointer.name}`"
             for pointer in changed_pointers(project)
         ]
     return len(known), problems
@@ -83,20 +90,20 @@ def _broken_links(
     known: list[int],
     has_run: bool = True,
 ) -> list[str]:
-    """Return what does not fit among one update's lock, pointer and its parent's lock."""
+    """Return the contradictions between an update's lock, its pointer and its parent's lock."""
     problems = []
     start = read_pointer(pointer, "parent.dvc")["md5"]
     if parent and parent not in known:
-        problems.append(f"{where}: its parent {TAG}{parent} {_lacks(project)}")
+        problems.append(f"{where}: its parent {TAG}{parent} {_not_here(project)}")
     elif parent:
         try:
             state = state_entry(at_tag(project, parent, "dvc.lock"))
         except CommandError:
-            problems.append(f"{where}: its parent {TAG}{parent} {_lacks(project)}")
+            problems.append(f"{where}: its parent {TAG}{parent} {_not_here(project)}")
             return problems
         if state is None or state["md5"] != start:
             problems.append(
-                f"{where}: parent.dvc names {start}, but {TAG}{parent} wrote "
+                f"{where}: parent.dvc has the hash {start}, but {TAG}{parent} wrote "
                 f"{state['md5'] if state else 'no state'}"
             )
     written = {path: md5 for _, path, md5 in entries(lock, "outs")}
@@ -106,12 +113,14 @@ def _broken_links(
                 f"{where}: {stage} read {path} as {md5}, but it was written as {written[path]}"
             )
         elif path == project.parent.name and has_run and md5 != start:
-            problems.append(f"{where}: {stage} read {path} as {md5}, but parent.dvc names {start}")
+            problems.append(
+                f"{where}: {stage} read {path} as {md5}, but parent.dvc has the hash {start}"
+            )
     return problems
 
 
-def _lacks(project: Project) -> str:
+def _not_here(project: Project) -> str:
     shallow = git(project, "rev-parse", "--is-shallow-repository", check=False) == "true"
     if shallow:
-        return "is not in this shallow clone: `git fetch --unshallow --tags`"
-    return "is not tagged here: `git fetch --tags`"
+        return "is not in this shallow clone; run `git fetch --unshallow --tags`"
+    return "has no tag in this clone; run `git fetch --tags`"

@@ -1,7 +1,7 @@
-"""`champion.dvc`: which update's `export/` serves, and which served before.
+"""Read and write `champion.dvc`, the pointer to the update whose `export/` serves.
 
-Its `meta`, which DVC leaves alone, lists the champions that were replaced, so that going back needs
-no history: it works in a shallow clone and after a squash.
+Its `meta`, which DVC does not interpret, lists the earlier champions. So `demote` does not need Git's
+history: it also works in a shallow clone and after a squash merge.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from renate_stages.project import Project
 POINTER: Final = "champion.dvc"
 HASH_KEYS = ("md5", "size", "nfiles")
 KINDS = {"md5": str, "size": int, "nfiles": int, "update": int, "state": str}
-DESCRIPTION = "export.json"  # what an exported model says of itself
+DESCRIPTION = "export.json"  # the description of an exported model
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class ChampionPointer:
     """The content of `champion.dvc`.
 
     Args:
-        out: Hash, size and number of files of the champion's `export/`.
-        update: Number of the update that made it; 0: there is no champion.
+        out: Hash, size in bytes and number of files of the champion's `export/`.
+        update: Number of the update that made the export; 0 if there is no champion.
         state: Identity of that update's state.
-        replaced: What was champion before, as the same in small, the latest last.
+        replaced: The earlier champions, oldest first; each has the keys of `KINDS`.
     """
 
     out: dict[str, Any]
@@ -46,7 +46,7 @@ class ChampionPointer:
 
     @property
     def label(self) -> str:
-        """Return how a user speaks of it."""
+        """Return the champion's name in messages."""
         return f"update {self.update}" if self.update else "none"
 
     @classmethod
@@ -54,8 +54,8 @@ class ChampionPointer:
         """Read the pointer.
 
         Raises:
-            NoChampionPointerError: If there is none.
-            MalformedFileError: If it is not what `text` gives.
+            NoChampionPointerError: If the project has no `champion.dvc`.
+            MalformedFileError: If the file does not have the format that `text` writes.
         """
         path = project.champion_pointer
         if not path.is_file():
@@ -64,18 +64,18 @@ class ChampionPointer:
 
     @classmethod
     def parse(cls, text: str) -> ChampionPointer:
-        """Read what `text` gives.
+        """Parse the text of a `champion.dvc`.
 
         Raises:
-            MalformedFileError: If it is something else.
+            MalformedFileError: If it does not have the format that `text` writes.
         """
         out = read_pointer(text, POINTER)
         meta = yaml_file.parse(text, POINTER).get("meta") or {}
         try:
             now = _checked({**out, "update": meta.get("update", 0), "state": meta.get("state", "")})
-            replaced = tuple(_checked(each) for each in meta.get("replaced", ()))
+            replaced = tuple(_checked(record) for record in meta.get("replaced", ()))
         except (AttributeError, KeyError, TypeError) as error:
-            reason = f"expected {', '.join(KINDS)} of the champion and of each in `meta.replaced`"
+            reason = f"the champion and each entry of `meta.replaced` need {', '.join(KINDS)}"
             cure = f"run `git checkout HEAD -- {POINTER}`"
             raise MalformedFileError(
                 POINTER, "the pointer to the champion", reason, cure
@@ -84,14 +84,14 @@ class ChampionPointer:
         return cls(now, update, state, replaced)
 
     def text(self) -> str:
-        """Return the file's text; one that names no champion and replaced none has no `meta`."""
+        """Return the file's text; `meta` is left out if there never was a champion."""
         out = {**self.out, "hash": "md5", "path": "champion"}
         meta = {"update": self.update, "state": self.state, "replaced": list(self.replaced)}
-        named = self.update or self.replaced
-        return yaml_file.dump({"outs": [out], **({"meta": meta} if named else {})})
+        has_meta = self.update or self.replaced
+        return yaml_file.dump({"outs": [out], **({"meta": meta} if has_meta else {})})
 
     def succeeded_by(self, out: dict[str, Any], update: int, state: str) -> ChampionPointer:
-        """Return the pointer to a new champion, which remembers this one."""
+        """Return the pointer to a new champion; its `replaced` ends with this one."""
         own = {**self.out, "update": self.update, "state": self.state}
         return ChampionPointer(out, update, state, (*self.replaced, own))
 
@@ -103,23 +103,25 @@ class ChampionPointer:
 
 
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what a champion is described by, or raise `KeyError` or `TypeError`."""
-    found = {name: record[name] for name in KINDS}
-    if not all(type(found[name]) is kind for name, kind in KINDS.items()):
+    """Return the fields of a champion, or raise `KeyError` or `TypeError` if one is invalid."""
+    fields = {name: record[name] for name in KINDS}
+    if not all(type(fields[name]) is kind for name, kind in KINDS.items()):
         raise TypeError(record)
-    if not HASH.fullmatch(found["md5"]) or min(found["size"], found["nfiles"], found["update"]) < 0:
+    if not HASH.fullmatch(fields["md5"]):
         raise TypeError(record)
-    return found
+    if min(fields["size"], fields["nfiles"], fields["update"]) < 0:
+        raise TypeError(record)
+    return fields
 
 
 def export_entry(lock: str) -> dict[str, Any] | None:
-    """Return what a `dvc.lock` says of `export/`, or None where `export` has not finished."""
+    """Return the entry of `export/` in a `dvc.lock`, or None if stage `export` has not finished."""
     entry = folder_entry(lock, "export", "export")
     return {key: entry[key] for key in HASH_KEYS} if entry else None
 
 
 def judged_champion(lock: str) -> str | None:
-    """Return the hash of the champion that `export` measured against; None: it measured none."""
+    """Return the hash of the champion that `export` compared with, or None if it did not compare."""
     entry = stage_entry(lock, "export", "deps", "champion")
     return entry["md5"] if entry else None
 
@@ -137,20 +139,21 @@ def crown(
     message: Callable[[ChampionPointer], str],
     described: Callable[[bytes], ChampionPointer] | None = None,
 ) -> ChampionPointer:
-    """Commit the pointer to a champion and put its folder in place; where that fails, change nothing.
+    """Commit the pointer to a new champion and check out its folder; if a step fails, undo all.
 
-    Whatever else is changed or staged stays so, and is not in the commit.
+    Other changed or staged files are left alone and are not part of the commit.
 
     Args:
-        project: Its `champion.dvc` is as committed.
-        command: As its user calls it.
-        pointer: To write.
-        message: Of the commit.
-        described: Completes the pointer by the content of the champion's `export.json`.
+        project: Its `champion.dvc` must have no uncommitted changes.
+        command: The command as the user typed it, such as `renate-stages promote update-2`.
+        pointer: The pointer to write.
+        message: Makes the commit's message from the written pointer.
+        described: Completes the pointer from the content of the champion's `export.json`.
 
     Raises:
-        ChangedPointerError: If `champion.dvc` is not as it is committed.
-        RenateStagesError: If a step fails, as where neither cache nor remote has the model.
+        ChangedPointerError: If `champion.dvc` has uncommitted changes.
+        RenateStagesError: If a step fails, for example because the model is neither in the cache
+            nor in the remote.
     """
     if git(project, "status", "--porcelain", "--", POINTER):
         raise ChangedPointerError
@@ -158,14 +161,14 @@ def crown(
         change.write(POINTER, pointer.text())
         change.secure(POINTER)
         if described is not None:
-            named = listing(project, pointer.out["md5"]) or {}
-            about = named.get(DESCRIPTION)
-            pointer = described(cached(project, about).read_bytes() if about else b"")
+            hashes = listing(project, pointer.out["md5"]) or {}
+            md5 = hashes.get(DESCRIPTION)
+            pointer = described(cached(project, md5).read_bytes() if md5 else b"")
             change.write(POINTER, pointer.text())
         change.commit(message(pointer))
     return pointer
 
 
 def since(project: Project) -> str | None:
-    """Return commit and day of the champion's promotion; None where it is not committed."""
+    """Return commit and date of the champion's promotion, or None if it is not committed."""
     return git(project, "log", "-1", "--format=%h, %cs", "--", POINTER, check=False) or None

@@ -1,8 +1,8 @@
-"""Put folders in place with DVC, and check that it did.
+"""Check out folders with DVC and verify that all files are restored.
 
-DVC keeps an index of the files of folders outside the project. A DVC that is killed can leave folders in
-it without their files. Then `dvc checkout` takes these folders to be empty: it removes their files or does
-not restore them, and ends without an error.
+DVC keeps an index of folders and their files outside the project. A DVC process that is killed can
+leave folders without their files in the index. `dvc checkout` then believes that these folders are
+empty: it removes their files, or does not restore them, and reports no error.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from renate_stages.lineage.content import files_under, listing
 from renate_stages.lineage.records import lock_text, read_pointer, stage_entry
 from renate_stages.project import Project
 
-MOST_NAMED = 5  # missing files in a message
+MOST_NAMED = 5  # missing files to list in a message
 MAKING = {"state": "train", "export": "export"}  # the stage that writes an output
 
 
 def fetch(project: Project, target: str, *, force: bool = False) -> None:
-    """Put what a `.dvc` file names in place, from the cache or else from the remote.
+    """Check out a `.dvc` file or a pipeline output from the cache; if it is not there, pull it.
 
     Args:
-        project: Where it is.
-        target: The `.dvc` file, or an output of the pipeline.
-        force: Whether a changed file in its place is replaced.
+        project: The project to check out in.
+        target: The `.dvc` file, or the name of the output.
+        force: Whether to replace files that have changed.
 
     Raises:
-        CommandError: If neither has it, a changed file is in its place, or DVC did not restore it.
+        CommandError: If neither cache nor remote has all files, if a changed file is in the way, or
+            if DVC did not restore all files.
     """
     options = ["--force"] if force else []
     try:
@@ -40,27 +41,31 @@ def fetch(project: Project, target: str, *, force: bool = False) -> None:
         drop_index(project)
         dvc(project, "checkout", *options, target)
     if missing := _missing(project, target):
-        named = ", ".join(missing[:MOST_NAMED])
-        raise CommandError(["dvc", "checkout", target], f"it restored all but {named}")
+        shown = ", ".join(missing[:MOST_NAMED])
+        raise CommandError(["dvc", "checkout", target], f"not restored: {shown}")
 
 
 def drop_index(project: Project) -> None:
-    """Have DVC forget its index of files; it makes a new one when it needs it."""
+    """Delete DVC's index of files; DVC builds a new one when it needs it."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    # What goes wrong here, such as another DVC at work, also stops the next command, which says so.
+    # An error here, such as another running DVC process, also stops the next command, which reports
+    # it.
     with suppress(DvcException), Repo(str(project.root)) as repo, repo.lock:
         repo.drop_data_index()
 
 
 def _missing(project: Project, target: str) -> list[str]:
-    """Return the files that a target names and that are not in place, as far as the cache lists them."""
+    """Return the files of a target that are missing in the working tree.
+
+    The result is empty if the cache has no list of the target's files.
+    """
     if target in MAKING:
         entry, folder = stage_entry(lock_text(project), MAKING[target], "outs", target), target
     else:
         entry = read_pointer(yaml_file.text(project.root / target), target)
         folder = str((project.root / target).parent / entry["path"])
-    named = listing(project, entry["md5"]) if entry else None
+    expected = listing(project, entry["md5"]) if entry else None
     present = files_under(project.root / folder)
-    return sorted(name for name in named or () if name not in present)
+    return sorted(name for name in expected or () if name not in present)

@@ -14,7 +14,7 @@ from renate_stages.project import Project
 
 UNATTENDED = {
     "DVC_NO_ANALYTICS": "1",
-    "GIT_EDITOR": "true",  # a message is always given: an editor would wait where nobody sees it
+    "GIT_EDITOR": "true",  # messages are given as arguments; an editor would wait for input unseen
     "GIT_MERGE_AUTOEDIT": "no",
     "GIT_OPTIONAL_LOCKS": "0",  # a killed `git status` leaves no lock file behind
     "GIT_TERMINAL_PROMPT": "0",
@@ -22,7 +22,7 @@ UNATTENDED = {
 
 
 def git(project: Project, *arguments: str, check: bool = True) -> str:
-    """Run git in the project and return what it prints, without white space at its end.
+    """Run Git in the project and return its output without trailing white space.
 
     Raises:
         CommandError: If it fails; with `check=False` an empty string is returned instead.
@@ -31,7 +31,7 @@ def git(project: Project, *arguments: str, check: bool = True) -> str:
 
 
 def dvc(project: Project, *arguments: str) -> str:
-    """Run DVC in the project and return what it prints.
+    """Run DVC in the project and return its output.
 
     Raises:
         CommandError: If it fails.
@@ -40,43 +40,46 @@ def dvc(project: Project, *arguments: str) -> str:
     try:
         return run(command, project.root, check=True)
     except CommandError as error:
-        if "RWLock-file" not in error.output or not _remove_broken_list(project):
+        if "RWLock-file" not in error.output or not _remove_broken_rwlock(project):
             raise
     return run(command, project.root, check=True)
 
 
-def _remove_broken_list(project: Project) -> bool:
-    """Remove DVC's list of paths at work if a DVC that was killed while writing it left it broken.
+def _remove_broken_rwlock(project: Project) -> bool:
+    """Remove DVC's list of paths in use if it is not valid JSON; return whether it was removed.
 
-    DVC refuses every command then.
+    A DVC process that is killed while it writes the list leaves it broken, and DVC then refuses
+    every command.
     """
-    place = project.root / ".dvc" / "tmp"
-    with (place / "rwlock.lock").open("a") as guard:  # held by DVC while it writes the list
+    folder = project.root / ".dvc" / "tmp"
+    with (folder / "rwlock.lock").open(
+        "a"
+    ) as guard:  # DVC holds this lock while it writes the list
         try:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            json.loads((place / "rwlock").read_bytes())
+            json.loads((folder / "rwlock").read_bytes())
         except BlockingIOError:
             return False
         except ValueError:
-            (place / "rwlock").unlink()
+            (folder / "rwlock").unlink()
             return True
     return False
 
 
 def run(command: list[str], folder: Path, check: bool, say: bool = False) -> str:
-    """Run a command in a folder, without anybody to answer its questions.
+    """Run a command in a folder, with no input and without prompts.
 
     Args:
         command: Program and arguments.
-        folder: Where it runs.
-        check: Whether its failure is an error.
-        say: Whether what it prints on stderr, such as a hook's output, is shown.
+        folder: The working directory.
+        check: Whether to raise an error if the command fails.
+        say: Whether to show what the command prints on stderr, such as a hook's output.
 
     Returns:
-        What it prints; nothing where it fails and that is no error.
+        The output on stdout; empty if the command fails and `check` is false.
 
     Raises:
-        CommandError: If it fails.
+        CommandError: If the command fails and `check` is true.
     """
     done = subprocess.run(
         command,
@@ -97,12 +100,12 @@ def run(command: list[str], folder: Path, check: bool, say: bool = False) -> str
 
 
 def track(project: Project, path: Path, pointer: Path | None = None) -> None:
-    """Put a folder under DVC: into the cache, its hash into a `.dvc` file. Safe to repeat.
+    """Track a folder with DVC: copy it to the cache and write a `.dvc` file. Safe to repeat.
 
     Args:
-        project: Where it is.
+        project: The project that the folder belongs to.
         path: The folder.
-        pointer: The file, in the same place as the folder; None: the one named after it.
+        pointer: The `.dvc` file to write, next to the folder; None: the one named after the folder.
     """
     if pointer is not None and pointer.is_file():
         dvc(project, "commit", "--quiet", "--force", project.relative(pointer))

@@ -1,7 +1,7 @@
-"""Resolve a merge of two clones that opened the same update.
+"""Resolve merge conflicts between two clones that opened the same update.
 
-Files that commands and stages write come from one side as a whole: half of one update and half of the
-other is neither. What users write is merged by Git.
+All files that commands and stages write are taken from one side: a mix of two updates is not a valid
+update. Files that users write are merged by Git.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from renate_stages.project import Project
 
 Side = Literal["ours", "theirs"]
 
-WRITTEN = (  # by commands and stages, and so of one side as a whole
+WRITTEN = (  # written by commands and stages, so all of them are taken from one side
     "champion.dvc",
     "data/incoming.dvc",
     "dvc.lock",
@@ -36,7 +36,7 @@ WRITTEN = (  # by commands and stages, and so of one side as a whole
     "tuned.yaml",
 )
 PARAMS = "params.yaml"
-OTHERS = {  # what Git does that is not a merge, and the commit that it names then
+OTHERS = {  # operations that can stop with conflicts but are not a merge, and the ref each one sets
     "rebase": "REBASE_HEAD",
     "cherry-pick": "CHERRY_PICK_HEAD",
     "revert": "REVERT_HEAD",
@@ -48,9 +48,9 @@ class Commit:
     """One side of a merge.
 
     Args:
-        revision: Its commit.
-        number: Of the update that is open there; None where that cannot be read.
-        label: How a user speaks of it.
+        revision: Hash of the commit.
+        number: Number of the update that is open in it; None if it cannot be read.
+        label: Description for messages.
     """
 
     revision: str
@@ -60,12 +60,12 @@ class Commit:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A merge that Git could not finish.
+    """A merge that has stopped with conflicts.
 
     Args:
-        ours: What was checked out.
-        theirs: What is merged into it.
-        unmerged: Files in conflict, by relative path.
+        ours: The commit that was checked out.
+        theirs: The commit that is being merged into it.
+        unmerged: Relative paths of the files in conflict.
     """
 
     ours: Commit
@@ -73,33 +73,33 @@ class Conflict:
     unmerged: tuple[str, ...]
 
     def side(self, which: Side) -> Commit:
-        """Return one of the two."""
+        """Return the commit of one side."""
         return self.ours if which == "ours" else self.theirs
 
 
 def find_conflict(project: Project) -> Conflict | None:
-    """Return the merge that Git could not finish; None where there is no such merge.
+    """Return the merge in progress, or None if there is none.
 
     Raises:
-        MergeError: If files are in conflict for another reason than a merge.
+        MergeError: If another operation, such as a rebase, has left files in conflict.
     """
     unmerged = _unmerged(project)
     theirs = _revision(project, "MERGE_HEAD")
     if theirs is None:
         if not unmerged:
             return None
-        found = [name for name, head in OTHERS.items() if _revision(project, head)]
-        raise MergeError(found[0] if found else None)
+        running = [name for name, head in OTHERS.items() if _revision(project, head)]
+        raise MergeError(running[0] if running else None)
     ours = git(project, "rev-parse", "HEAD")
     return Conflict(_commit(project, ours), _commit(project, theirs), unmerged)
 
 
 def check_conflict(project: Project) -> Conflict:
-    """Return the merge that Git could not finish.
+    """Return the merge in progress.
 
     Raises:
-        NoConflictError: If no merge is to be finished.
-        MergeError: If Git has stopped in something else than a merge.
+        NoConflictError: If no merge is in progress.
+        MergeError: If another operation, such as a rebase, has left files in conflict.
     """
     conflict = find_conflict(project)
     if conflict is None:
@@ -108,8 +108,8 @@ def check_conflict(project: Project) -> Conflict:
 
 
 def _unmerged(project: Project) -> tuple[str, ...]:
-    asked = ("diff", "--name-only", "--diff-filter=U", "--relative")
-    return tuple(git(project, *asked, check=False).splitlines())  # none without a repository
+    command = ("diff", "--name-only", "--diff-filter=U", "--relative")
+    return tuple(git(project, *command, check=False).splitlines())  # empty without a repository
 
 
 def _revision(project: Project, name: str) -> str | None:
@@ -124,22 +124,22 @@ def _commit(project: Project, revision: str) -> Commit:
 
 
 def take_side(project: Project, which: Side, say: Callable[[str], None] = print) -> list[str]:
-    """Take what commands and stages wrote from one side of a merge; merge what users wrote.
+    """Take the files that commands and stages wrote from one side of a merge; merge the others.
 
-    Also the parameters of the update and the tags are those of that side. What either side forgets
-    stays forgotten.
+    The block `update` in params.yaml and the tags are taken from that side too. Examples that either
+    side forgets stay forgotten.
 
     Args:
-        project: In which Git has stopped in a merge.
-        which: `ours`, what was checked out, or `theirs`, what is merged into it.
-        say: Is told what was done, line by line.
+        project: A project with a merge in progress.
+        which: `ours`, the branch that was checked out, or `theirs`, the branch being merged.
+        say: Function that prints a line about each step.
 
     Returns:
-        The files that are still in conflict, for the user to settle.
+        The files that are still in conflict, for the user to resolve.
 
     Raises:
-        NoConflictError: If no merge is to be finished.
-        MergeError: If Git has stopped in something else than a merge.
+        NoConflictError: If no merge is in progress.
+        MergeError: If another operation, such as a rebase, has left files in conflict.
     """
     conflict = check_conflict(project)
     side = conflict.side(which)
@@ -153,35 +153,39 @@ def take_side(project: Project, which: Side, say: Callable[[str], None] = print)
     if others := _other_inputs(project, side.revision):
         names = " ".join(others)
         say(
-            f"merged, and not as in {side.label}: {names}. `dvc repro` will run the stages that read "
-            f"this; `git checkout {side.revision[:8]} -- {names}` takes it from that side too"
+            f"merged, so different from {side.label}: {names}. `dvc repro` will rerun the stages "
+            f"that read these files. To take them from that side too: `git checkout "
+            f"{side.revision[:8]} -- {names}`"
         )
     return sorted(_unmerged(project))
 
 
 def _other_inputs(project: Project, revision: str) -> list[str]:
-    """Return files that stages read, and that differ from those of the side that was taken."""
+    """Return the files that stages read and that differ from the chosen side."""
     read = {PARAMS, *(path for _, path, _ in entries(lock_text(project), "deps"))}
     differ = git(project, "diff", "--name-only", revision, "--", *sorted(read)).splitlines()
     return [name for name in differ if name not in _unmerged(project)]
 
 
 def _take(project: Project, revision: str, name: str) -> None:
-    """Make a file or folder, here and in the index, what it is in a commit; absent if it is there."""
+    """Make a file or folder in the working tree and the index equal to that of a commit.
+
+    It is removed if the commit does not have it.
+    """
     git(project, "rm", "-r", "--quiet", "--cached", "--ignore-unmatch", "--", name)
-    there = git(project, "ls-tree", "-r", "--name-only", revision, "--", name).splitlines()
-    place = project.root / name
-    here = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    committed = git(project, "ls-tree", "-r", "--name-only", revision, "--", name).splitlines()
+    path = project.root / name
+    present = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     ignored = git(project, "ls-files", "--others", "--ignored", "--exclude-standard", "--", name)
-    for path in here:
-        if project.relative(path) not in (*there, *ignored.splitlines()):
-            path.unlink()
-    if there:
+    for file in present:
+        if project.relative(file) not in (*committed, *ignored.splitlines()):
+            file.unlink()
+    if committed:
         git(project, "checkout", "--quiet", revision, "--", name)
 
 
 def _merge_params(project: Project, conflict: Conflict, which: Side) -> None:
-    """Merge `params.yaml` line by line, after making its block `update` the same in all versions."""
+    """Merge `params.yaml` line by line, with the chosen side's block `update` in all versions."""
     base = git(project, "merge-base", conflict.ours.revision, conflict.theirs.revision, check=False)
     chosen = _update_block(_text_at(project, conflict.side(which).revision, PARAMS))
     with TemporaryDirectory() as scratch:
@@ -195,8 +199,9 @@ def _merge_params(project: Project, conflict: Conflict, which: Side) -> None:
             path.write_text(_text_at(project, revision, PARAMS) if revision else "", "utf-8")
             _set_update_block(path, chosen)
             paths.append(str(path))
-        labels = [each for name in ("ours", "base", "theirs") for each in ("-L", name)]
-        clean = _succeeds(project, "merge-file", "--quiet", *labels, *paths)  # into the first
+        labels = [word for name in ("ours", "base", "theirs") for word in ("-L", name)]
+        # Git writes the result into the first of the three files.
+        clean = _succeeds(project, "merge-file", "--quiet", *labels, *paths)
         files.write_text(project.root / PARAMS, Path(paths[0]).read_text("utf-8"))
     if clean:
         git(project, "add", "--", PARAMS)
@@ -224,7 +229,7 @@ def _set_update_block(path: Path, chosen: Any) -> None:
 
 
 def _join_forget_lists(project: Project, conflict: Conflict) -> None:
-    """Forget what either side forgets."""
+    """Write a `forget.yaml` with the entries of both sides."""
     lists = []
     with TemporaryDirectory() as scratch:
         for commit in (conflict.ours, conflict.theirs):
@@ -239,26 +244,26 @@ def _join_forget_lists(project: Project, conflict: Conflict) -> None:
 
 
 def _move_tags(project: Project, revision: str) -> Iterable[str]:
-    """Make the tag of each closed update name the commit that the side's history closed it at."""
+    """Move the tag of each closed update to the commit at which the chosen side closed it."""
     closed = _closed_updates(project, revision)
     for number in sorted(closed.keys() & set(tags(project))):
         tag = f"{TAG}{number}"
         now = git(project, "rev-parse", f"{tag}^{{commit}}")
         if now != closed[number] and not _is_ancestor(project, now, revision):
             make_tag(project, tag, closed[number], move=True)
-            yield f"{tag} names {closed[number][:8]} now, and no longer {now[:8]}"
+            yield f"moved the tag {tag} from {now[:8]} to {closed[number][:8]}"
 
 
 def _closed_updates(project: Project, revision: str) -> dict[int, str]:
-    """Return the last commit of each update that was closed in a history, by its number."""
-    found: dict[int, str] = {}
+    """Return, by number, the last commit of each update that was closed in a history."""
+    closed: dict[int, str] = {}
     history = git(project, "log", "--first-parent", "--format=%H", revision, "--", PARAMS)
-    opened = [(each, number_at(project, each)) for each in history.splitlines()]
+    opened = [(commit, number_at(project, commit)) for commit in history.splitlines()]
     for later, earlier in itertools.pairwise(opened):
         if earlier[1] is not None and later[1] is not None and later[1] != earlier[1]:
             parent = git(project, "rev-parse", "--verify", "--quiet", f"{later[0]}^", check=False)
-            found.setdefault(earlier[1], parent)
-    return found
+            closed.setdefault(earlier[1], parent)
+    return closed
 
 
 def _is_ancestor(project: Project, commit: str, revision: str) -> bool:
@@ -266,7 +271,7 @@ def _is_ancestor(project: Project, commit: str, revision: str) -> bool:
 
 
 def _succeeds(project: Project, *arguments: str) -> bool:
-    """Return whether git ends with exit code 0, where another one is an answer too."""
+    """Return whether a Git command whose exit code is an answer ends with 0."""
     try:
         git(project, *arguments)
     except CommandError:

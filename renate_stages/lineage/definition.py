@@ -22,10 +22,10 @@ class StageDefinition:
     """One stage of the pipeline; all paths are relative to the project.
 
     Args:
-        name: The stage's.
+        name: Name of the stage.
         reads: Files and folders that it depends on.
-        params: Keys of each parameter file; none: the whole file.
-        writes: Files and folders that it makes.
+        params: Keys that it reads, by parameter file; no keys: the whole file.
+        writes: Files and folders that it writes.
     """
 
     name: str
@@ -38,18 +38,20 @@ class StageDefinition:
         """Read a stage from `dvc.yaml`.
 
         Raises:
-            MissingFileError: If there is no such file.
-            StageDefinitionError: If the stage is not there, or its paths are not plain ones within
-                the project.
+            MissingFileError: If there is no `dvc.yaml`.
+            StageDefinitionError: If the stage is not defined, or a path is absolute, leaves the
+                project or has a `${...}` expression.
         """
         path = project.pipeline
         if not path.is_file():
-            raise MissingFileError(path, "it defines the pipeline", "run this in a project folder")
+            raise MissingFileError(
+                path, "this file defines the pipeline", "run the command in a project folder"
+            )
         content = yaml_file.read(path)
         stages = content.get("stages") if isinstance(content, dict) else None
         stage = stages.get(name) if isinstance(stages, dict) else None
         if not isinstance(stage, dict):
-            raise StageDefinitionError(path, name, "there is no such stage")
+            raise StageDefinitionError(path, name, "this stage is not defined")
         try:
             stage = TypeAdapter(_Stage).validate_python(stage)
         except ValidationError as error:
@@ -62,7 +64,7 @@ class StageDefinition:
         )
         for each in (*definition.reads, *definition.params, *definition.writes):
             if "${" in each or each.startswith(("/", "~")) or ".." in each.split("/"):
-                problem = f"{each!r} is not a plain path within the project"
+                problem = f"{each!r} is not a plain relative path inside the project"
                 raise StageDefinitionError(path, name, problem)
         return definition
 
@@ -81,7 +83,7 @@ class _Stage(Content):
 
 
 def _names(entries: Iterable[Entry] | None) -> Iterable[str]:
-    """Yield the paths of a list such as `outs`, whose entries may have options."""
+    """Yield the paths of a list such as `outs`; an entry may be a path or a path with options."""
     for entry in entries or ():
         yield next(iter(entry)) if isinstance(entry, dict) else entry
 

@@ -1,4 +1,4 @@
-"""Remove lock files that a killed Git process left behind."""
+"""Remove lock files that killed Git processes left behind."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from renate_stages.errors import GitBusyError
 from renate_stages.lineage.commands import git
 from renate_stages.project import Project
 
-PATIENCE = 10.0  # seconds for which a running git is waited for
-SLACK = 2.0  # seconds by which the times of file systems may differ
+PATIENCE = 10.0  # seconds to wait for a running Git process
+SLACK = 2.0  # seconds by which a file's time may differ from the clock
 
 
 def clear_git_locks(project: Project, since: float) -> None:
-    """Remove the lock files of git processes that were killed.
+    """Remove the lock files of Git processes that were killed.
 
     Args:
         project: A repository in which one of our commands was interrupted.
-        since: When that command began, in Unix seconds; older lock files are of somebody else.
+        since: When that command began, in Unix seconds; older lock files belong to someone else.
 
     Raises:
-        GitBusyError: If a git process is at work in the repository.
+        GitBusyError: If a Git process is still running in the repository.
     """
-    found = git(project, "rev-parse", "--absolute-git-dir", check=False)
-    folder = Path(found or project.root / ".git")  # a killed `git init` left no repository yet
+    git_dir = git(project, "rev-parse", "--absolute-git-dir", check=False)
+    folder = Path(git_dir or project.root / ".git")  # a killed `git init` leaves no repository
     until = time.monotonic() + PATIENCE
     while left := _locks(folder, since - SLACK):
         if not _git_is_running(project.root):
@@ -42,11 +42,14 @@ def _locks(folder: Path, since: float) -> list[Path]:
 
 
 def _git_is_running(root: Path) -> bool:
-    """Return whether a git process works in a folder, or may do so: one that we may not look at."""
+    """Return whether a Git process may be running in a folder.
+
+    Processes whose working directory we may not read are counted too.
+    """
     import psutil
 
     for process in psutil.process_iter(["name", "cwd"]):
-        name, place = process.info["name"] or "", process.info["cwd"]
-        if name.startswith("git") and (place is None or Path(place).is_relative_to(root)):
+        name, cwd = process.info["name"] or "", process.info["cwd"]
+        if name.startswith("git") and (cwd is None or Path(cwd).is_relative_to(root)):
             return True
     return False

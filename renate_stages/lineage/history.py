@@ -1,4 +1,4 @@
-"""Find all of DVC's objects that any commit in Git's history names."""
+"""Find all DVC objects that any commit in Git's history refers to."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _REFS = {"refs/tags/": "", "refs/heads/": "branch ", "refs/remotes/": "", "refs/
 
 @dataclass(frozen=True)
 class Version:
-    """What one `dvc.lock` or `.dvc` file names.
+    """The content of one version of a `dvc.lock` or `.dvc` file.
 
     Args:
-        outs: DVC's hash of each output by its path; in a `.dvc` file of what it tracks.
-        deps: The same of dependencies.
-        hashes: All hashes in the file, also where it cannot be read as the rest.
+        outs: DVC's hash of each output, or of each path that a `.dvc` file tracks, by path.
+        deps: DVC's hash of each dependency, by path.
+        hashes: All hashes in the file, even if it cannot be parsed.
     """
 
     outs: dict[str, str] = field(default_factory=dict)
@@ -36,20 +36,21 @@ class Version:
 
     @classmethod
     def parse(cls, text: str, folder: str = "") -> Version:
-        """Read the text of a file as DVC writes it; one with a conflict still gives its hashes.
+        """Parse the text of a DVC file; of a file with merge conflicts only the hashes are certain.
 
         Args:
-            text: Of the file.
-            folder: That it is in, with a `/` at its end, to which its paths are relative.
+            text: Text of the file.
+            folder: Folder of the file with a final `/`; paths in the file are relative to it.
         """
-        depth = 4 if re.search("^stages:", text, re.MULTILINE) else 0  # of `outs:` and `deps:`
+        # Indentation of `outs:` and `deps:`.
+        depth = 4 if re.search("^stages:", text, re.MULTILINE) else 0
         found: dict[str, dict[str, str]] = {"outs": {}, "deps": {}}
         section, entry = "", dict[str, str]()
         for line in (*text.split("\n"), f"{'':{depth}}end:"):
             match = _LINE.fullmatch(line)
-            assert match is not None  # any line fits
+            assert match is not None  # the pattern matches any line
             indent, marker, key, value = match.groups()
-            if len(indent) == depth:  # a heading, or the first line of an entry
+            if len(indent) == depth:  # a key such as `outs:`, or the first line of an entry
                 if section in found and {"path", "md5"} <= entry.keys():
                     found[section][folder + entry["path"]] = entry["md5"]
                 entry = {}
@@ -61,14 +62,14 @@ class Version:
 
 @dataclass(frozen=True)
 class History:
-    """All that Git has of a project.
+    """All versions of DVC's files in a project's Git repository.
 
     Args:
-        versions: Every `dvc.lock` and `.dvc` file of any commit, of the index and of the working
+        versions: Every `dvc.lock` and `.dvc` file in any commit, in the index and in the working
             tree.
-        present: Those of the checked-out commit, of the index and of the working tree.
-        tips: Those of each tag, branch, stash and experiment, by what a user calls it.
-        data_metrics: By MD5 of each `metrics/data.json` that was committed, its text.
+        present: The files of the checked-out commit, the index and the working tree.
+        tips: The files of each tag, branch, stash and experiment, by the name shown to users.
+        data_metrics: The text of each committed `metrics/data.json`, by its MD5.
     """
 
     versions: tuple[Version, ...]
@@ -78,10 +79,10 @@ class History:
 
     @classmethod
     def read(cls, project: Project) -> History:
-        """Read all refs, experiments and stashes included, and what reflogs still name.
+        """Read all commits of refs (with experiments and stashes) and of reflogs.
 
         Raises:
-            ShallowHistoryError: If the clone has only a part of the history.
+            ShallowHistoryError: If the clone is shallow.
             CommandError: If Git fails.
         """
         if git(project, "rev-parse", "--is-shallow-repository") == "true":
@@ -89,35 +90,35 @@ class History:
         metrics = project.relative(project.data_metrics)
         listed = git(project, "rev-list", "--objects", "--all", "--reflog", "HEAD").splitlines()
         paths = dict(line.split(" ", 1) for line in listed if " " in line)
-        index = _dvcs_files(project, "ls-files", "--stage", "-z")
-        named = {(sha, path) for sha, path in paths.items() if _is_dvcs(path)}
-        named |= set(index)
-        counted = {sha for sha, path in paths.items() if path == metrics}
-        blobs = dict(_blobs(project, {sha for sha, _ in named} | counted))
+        index = _dvc_files(project, "ls-files", "--stage", "-z")
+        dvc_files = {(sha, path) for sha, path in paths.items() if _is_dvc_file(path)}
+        dvc_files |= set(index)
+        metrics_shas = {sha for sha, path in paths.items() if path == metrics}
+        blobs = dict(_blobs(project, {sha for sha, _ in dvc_files} | metrics_shas))
 
         @cache
         def version(sha: str, path: str) -> Version:
             return _parse(blobs[sha], path)
 
         def at(ref: str) -> tuple[Version, ...]:
-            found = _dvcs_files(project, "ls-tree", "-r", "-z", f"{ref}^{{commit}}")
-            return tuple(version(sha, path) for sha, path in found if sha in blobs)
+            committed = _dvc_files(project, "ls-tree", "-r", "-z", f"{ref}^{{commit}}")
+            return tuple(version(sha, path) for sha, path in committed if sha in blobs)
 
-        here = tuple(_parse(path.read_bytes(), name) for name, path in _working_tree(project))
-        staged = tuple(version(*each) for each in index)
+        unstaged = tuple(_parse(path.read_bytes(), name) for name, path in _working_tree(project))
+        staged = tuple(version(sha, path) for sha, path in index)
         return cls(
-            versions=(*(version(*each) for each in sorted(named)), *here),
-            present=(*at("HEAD"), *staged, *here),
+            versions=(*(version(sha, path) for sha, path in sorted(dvc_files)), *unstaged),
+            present=(*at("HEAD"), *staged, *unstaged),
             tips={name: at(ref) for ref, name in _refs(project)},
             data_metrics={
                 hashlib.md5(blobs[sha], usedforsecurity=False).hexdigest(): _text(blobs[sha])
-                for sha in counted
+                for sha in metrics_shas
             },
         )
 
 
 def hashes_in(text: str) -> frozenset[str]:
-    """Return all hashes in the text of one of DVC's files, whether it can be read or not."""
+    """Return all hashes in the text of a DVC file, even if the file cannot be parsed."""
     return frozenset(_MD5.findall(text))
 
 
@@ -127,16 +128,16 @@ def _parse(content: bytes, path: str) -> Version:
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-8", errors="replace")  # what is no text still has its hashes
+    return content.decode("utf-8", errors="replace")  # hashes are found even in damaged text
 
 
-def _is_dvcs(path: str) -> bool:
+def _is_dvc_file(path: str) -> bool:
     name = path.rpartition("/")[2]
     return name == "dvc.lock" or (name.endswith(".dvc") and name != ".dvc")
 
 
 def _refs(project: Project) -> Iterator[tuple[str, str]]:
-    """Yield each ref that is a commit, and what a user calls it."""
+    """Yield each ref and its name in messages."""
     for line in git(project, "for-each-ref", "--format=%(refname)").splitlines():
         for prefix, kind in _REFS.items():
             if line.startswith(prefix):
@@ -145,38 +146,40 @@ def _refs(project: Project) -> Iterator[tuple[str, str]]:
             yield line, f"experiment {line.rpartition('/')[2]}"
 
 
-def _dvcs_files(project: Project, *listing: str) -> list[tuple[str, str]]:
-    """Return blob and path of DVC's files in what `ls-tree` or `ls-files --stage` lists.
+def _dvc_files(project: Project, *listing: str) -> list[tuple[str, str]]:
+    """Return blob and path of the DVC files that `ls-tree` or `ls-files --stage` lists.
 
-    In a merge a path has several.
+    During a merge a path may be listed several times.
     """
     entries = git(project, *listing, check=False).split("\0")
-    found = [entry.partition("\t") for entry in entries if "\t" in entry]
-    place = 2 if listing[0] == "ls-tree" else 1  # mode, type, hash; or mode, hash, stage
-    return [(said.split()[place], path) for said, _, path in found if _is_dvcs(path)]
+    rows = [entry.partition("\t") for entry in entries if "\t" in entry]
+    column = 2 if listing[0] == "ls-tree" else 1  # mode, type, hash; or mode, hash, stage
+    return [(fields.split()[column], path) for fields, _, path in rows if _is_dvc_file(path)]
 
 
 def _working_tree(project: Project) -> list[tuple[str, Path]]:
-    """Return DVC's files in the working tree that Git does not ignore, committed or not."""
+    """Return the DVC files in the working tree that Git does not ignore, committed or not."""
     listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    paths = [(name, project.root / name) for name in listed.split("\0") if _is_dvcs(name)]
+    paths = [(name, project.root / name) for name in listed.split("\0") if _is_dvc_file(name)]
     return [(name, path) for name, path in paths if path.is_file()]
 
 
 def _blobs(project: Project, shas: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the content of each of some blobs of Git."""
+    """Yield hash and content of Git blobs."""
     command = ["git", "cat-file", "--batch"]
-    asked = "".join(f"{sha}\n" for sha in sorted(shas)).encode()
-    done = subprocess.run(command, cwd=project.root, input=asked, capture_output=True, check=False)
-    if done.returncode:
-        raise CommandError(command, done.stderr.decode(errors="replace"))
-    answer, start = done.stdout, 0
-    while start < len(answer):
-        end = answer.index(b"\n", start)
-        header = answer[start:end].decode()
-        if not (found := _BLOB.fullmatch(header)):
+    request = "".join(f"{sha}\n" for sha in sorted(shas)).encode()
+    result = subprocess.run(
+        command, cwd=project.root, input=request, capture_output=True, check=False
+    )
+    if result.returncode:
+        raise CommandError(command, result.stderr.decode(errors="replace"))
+    output, start = result.stdout, 0
+    while start < len(output):
+        end = output.index(b"\n", start)
+        header = output[start:end].decode()
+        if not (match := _BLOB.fullmatch(header)):
             raise CommandError(command, header)
-        sha, size = found.groups()
+        sha, size = match.groups()
         start, stop = end + 1, end + 1 + int(size)
-        yield sha, answer[start:stop]
+        yield sha, output[start:stop]
         start = stop + 1

@@ -1,7 +1,7 @@
 """List, read and delete objects in DVC's cache and remotes.
 
 <cache or remote>/files/md5/ab/cdef...        a file, or the list of a folder's files (.dir)
-<cache>/runs/ab/<key>/<value>                 the run cache: what a stage gave for which inputs
+<cache>/runs/ab/<key>/<value>                 the run cache: a stage's outputs for given inputs
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from renate_stages.lineage.history import hashes_in
 from renate_stages.project import Project
 
 _HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_AT_ONCE = 1000  # objects in a request to delete: S3 takes no more
+_AT_ONCE = 1000  # objects in one delete request, the limit of S3
 
 
 @dataclass(frozen=True)
 class ObjectStorage:
-    """A cache or a remote, as it was when it was listed.
+    """A cache or a remote, with the objects it had when it was listed.
 
     Args:
         name: `cache`, or the remote's name.
         location: Its folder or URL.
-        sizes: Bytes of each object by its hash.
-        others: Files in it whose names are no hashes: what killed commands left.
-        closed: Why it cannot be listed; None where it was.
+        sizes: Size of each object in bytes, by hash.
+        others: Files whose names are not hashes; killed commands leave such files.
+        closed: Why it cannot be listed; None if it was listed.
+        odb: DVC's object database.
     """
 
     name: str
@@ -49,43 +50,48 @@ class ObjectStorage:
     odb: Any = field(default=None, repr=False)
 
     def path(self, md5: str) -> str:
-        """Return where an object is, or would be."""
+        """Return the path of an object, whether it exists or not."""
         return self.odb.oid_to_path(md5)
 
     def shown(self, md5: str) -> str:
-        """Return where an object is as a user writes it, a path or a URL."""
+        """Return the path or URL of an object for messages."""
         path = self.path(md5)
         return path if _is_local(self.odb) else self.odb.fs.unstrip_protocol(path)
 
     def remove(self, hashes: Collection[str], others: Collection[str] = ()) -> None:
-        """Delete objects; those that are gone already are no error.
+        """Delete objects; missing objects are ignored.
 
-        Lists of folders go last: until then a later run finds what is left of them.
+        The file lists of folders are deleted last, so that a run after an interruption can still find
+        the remaining files.
+
+        Args:
+            hashes: Hashes of the objects.
+            others: Paths of other files to delete.
 
         Raises:
-            StorageUnreadableError: If the storage refuses.
+            StorageUnreadableError: If the storage refuses the request.
         """
         from dvc_data.hashfile.db import get_index
 
         present = sorted(hashes & self.sizes.keys(), key=lambda md5: (md5.endswith(".dir"), md5))
         paths = [*others, *map(self.path, present)]
         with closing(get_index(self.odb)) as index:
-            index.clear()  # else `dvc push` takes it that what goes now is still there
-        with _named(self.name, self.location):
+            index.clear()  # otherwise `dvc push` believes that the deleted objects still exist
+        with _errors_of(self.name, self.location):
             for start in range(0, len(paths), _AT_ONCE):
                 self.odb.fs.remove(paths[start : start + _AT_ONCE])
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of a project, wherever they are.
+    """The objects of a project in the cache and in all remotes.
 
     Args:
         cache: DVC's cache.
-        is_own: Whether the cache is inside the project's folder, where DVC puts it by default.
-        remotes: Every remote that the project names.
+        is_own: Whether the cache is inside the project's folder, which is DVC's default.
+        remotes: Every remote in the project's settings.
         runs: Folder of the run cache.
-        scratch: An empty folder for objects that are fetched.
+        scratch: An empty folder for fetched objects.
     """
 
     cache: ObjectStorage
@@ -99,12 +105,12 @@ class Objects:
     @classmethod
     @contextmanager
     def open(cls, project: Project) -> Iterator[Objects]:
-        """Open and list them; no other DVC command works in the project until they are closed.
+        """List the cache and the remotes; other DVC commands are locked out until the block ends.
 
         Raises:
-            BusyError: If another DVC command does.
+            BusyError: If another DVC command is running in the project.
             CommandError: If DVC cannot open the project.
-            StorageUnreadableError: If one cannot be reached.
+            StorageUnreadableError: If the cache or a remote cannot be reached.
         """
         from dvc.exceptions import DvcException
         from dvc.lock import LockError
@@ -129,11 +135,14 @@ class Objects:
                 repo.lock.unlock()
 
     def locate(self, md5: str) -> Path | None:
-        """Return a file with an object's bytes, fetched if it is only in a remote; None: nowhere.
+        """Return a local file with an object's content; fetch it if only a remote has it.
+
+        Returns:
+            None if neither the cache nor a remote has the object.
 
         Raises:
-            DamagedObjectError: If its bytes are not those of its hash: it would name other rows, or
-                other files, than it does.
+            DamagedObjectError: If the content does not match the hash; wrong rows or files would be
+                read from it.
             StorageUnreadableError: If the remote cannot be read.
         """
         if md5 in self._located:
@@ -143,7 +152,7 @@ class Objects:
                 path = Path(self.cache.path(md5))
                 if storage is not self.cache:
                     path = self.scratch / md5
-                    with _named(storage.name, storage.location):
+                    with _errors_of(storage.name, storage.location):
                         storage.odb.fs.get_file(storage.path(md5), str(path))
                 _require_hash(path, md5, storage.shown(md5))
                 self._located[md5] = path
@@ -151,7 +160,7 @@ class Objects:
         return None
 
     def tree(self, md5: str) -> dict[str, str] | None:
-        """Return the hash of each file of a folder by its relative path; None if it is nowhere.
+        """Return the hash of each file of a folder by relative path, or None if no storage has it.
 
         Raises:
             DamagedObjectError, StorageUnreadableError: As in `locate`.
@@ -164,12 +173,12 @@ class Objects:
         return self._trees[md5]
 
     def closure(self, md5: str) -> set[str]:
-        """Return the hash and, if it is a folder's, those of its files as far as they are known."""
+        """Return the hash and, if it is a folder's, the hashes of its files if they are known."""
         tree = self.tree(md5) if md5.endswith(".dir") else None
         return {md5, *(tree or {}).values()}
 
     def remove_runs(self, folders: frozenset[str]) -> None:
-        """Delete what the run cache has of outputs that are not whole any more."""
+        """Delete the entries of the run cache that refer to any of the given folder hashes."""
         for path in sorted(self.runs.rglob("*")):
             if path.is_file() and not folders.isdisjoint(hashes_in(path.read_text("utf-8"))):
                 path.unlink()
@@ -177,10 +186,13 @@ class Objects:
 
 def _remote(repo: Any, name: str) -> ObjectStorage:
     url = urlsplit(str(repo.config["remote"][name]["url"]))
-    with _named(name, f"{url.scheme or 'file'}://{url.hostname or ''}{url.path}"):  # no password
-        remote = repo.cloud.get_remote(name)  # fails without the package of its protocol
+    location = f"{url.scheme or 'file'}://{url.hostname or ''}{url.path}"  # without a password
+    with _errors_of(name, location):
+        remote = repo.cloud.get_remote(name)  # fails if the package for its protocol is missing
     if remote.worktree or remote.fs.version_aware:
-        return ObjectStorage(name, remote.path, {}, closed="it keeps files by name, and versions")
+        return ObjectStorage(
+            name, remote.path, {}, closed="it stores files by name and version, not by hash"
+        )
     if not remote.fs.CAN_TRAVERSE:
         return ObjectStorage(name, remote.path, {}, closed="it cannot be listed", odb=remote.odb)
     return _listed(name, remote.odb)
@@ -189,7 +201,7 @@ def _remote(repo: Any, name: str) -> ObjectStorage:
 def _listed(name: str, odb: Any) -> ObjectStorage:
     location = odb.path if _is_local(odb) else odb.fs.unstrip_protocol(odb.path)
     sizes, others = {}, []
-    with _named(name, location):
+    with _errors_of(name, location):
         for path, size in _files(odb):
             parts: Sequence[str] = odb.fs.parts(path)[-2:]
             md5 = "".join(parts)
@@ -201,7 +213,7 @@ def _listed(name: str, odb: Any) -> ObjectStorage:
 
 
 def _files(odb: Any) -> Iterator[tuple[str, int]]:
-    """Yield every file of a storage and its bytes."""
+    """Yield path and size in bytes of every file of a storage."""
     if _is_local(odb):
         for path in Path(odb.path).rglob("*"):
             if not path.is_dir():
@@ -210,7 +222,7 @@ def _files(odb: Any) -> Iterator[tuple[str, int]]:
     odb.fs.fs.invalidate_cache()
     try:
         found = odb.fs.fs.find(odb.path, detail=True)
-    except FileNotFoundError:  # nothing was pushed yet
+    except FileNotFoundError:  # nothing has been pushed yet
         return
     yield from ((path, each["size"] or 0) for path, each in found.items())
 
@@ -220,8 +232,8 @@ def _is_local(odb: Any) -> bool:
 
 
 @contextmanager
-def _named(name: str, location: str) -> Iterator[None]:
-    """Say which storage it was that failed; each protocol has errors of its own."""
+def _errors_of(name: str, location: str) -> Iterator[None]:
+    """Turn any error of a block into one that names the storage; each protocol has its own errors."""
     try:
         yield
     except Exception as error:

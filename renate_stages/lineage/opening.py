@@ -38,11 +38,11 @@ def open_next(project: Project, say: Callable[[str], None] = print) -> int:
     """Close the finished update and open the next one: tag, pointer, number, commit, checkout.
 
     Returns:
-        The number of the update that is open now.
+        The number of the new update.
 
     Raises:
-        NextRefusedError: If the update is not finished or not committed; nothing is changed then.
-        RenateStagesError: If a step fails; nothing is changed then either.
+        NextRefusedError: If the update is not finished or not committed; nothing is changed.
+        RenateStagesError: If a step fails; all changes are undone.
     """
     return _close(project, "renate-stages next", say)
 
@@ -50,7 +50,7 @@ def open_next(project: Project, say: Callable[[str], None] = print) -> int:
 def _close(
     project: Project, command: str, say: Callable[[str], None], forget: ForgetList | None = None
 ) -> int:
-    """Close the finished update and open the next one; with a list, as one that forgets."""
+    """Close the finished update and open the next one; with a forget list, it only forgets."""
     number = Params.load(project.params).update.number
     if reasons := unfinished(project, number):
         raise NextRefusedError(number, reasons)
@@ -69,26 +69,26 @@ def _close(
 
 
 def _next_number(project: Project, number: int, say: Callable[[str], None]) -> int:
-    """Return the number after one, or, where that is in use, the first above all."""
+    """Return the next number; if that is in use, the first one above all numbers in use."""
     in_use = numbers_in_use(project)
     if number + 1 not in in_use:
         return number + 1
     new = max(in_use) + 1
-    say(f"update {number + 1} is in use ({in_use[number + 1]}), so this is update {new}")
+    say(f"the number {number + 1} is in use ({in_use[number + 1]}); opening update {new} instead")
     return new
 
 
 def open_from(project: Project, parent: int) -> int:
-    """Open a new update that starts from an earlier one, on a branch of its own.
+    """Open a new update that starts from an earlier one, on a new branch.
 
     Returns:
-        The number of the update that is open now: above all that are in use.
+        The number of the new update: one above all numbers in use.
 
     Raises:
-        UnknownUpdateError: If there is no such tag.
-        NextRefusedError: If something is not committed, or not in DVC.
-        RenateStagesError: If a step fails, as where neither cache nor remote has the state or its
-            data; nothing is changed then.
+        UnknownUpdateError: If the parent has no tag.
+        NextRefusedError: If there are changes that are not committed or not tracked by DVC.
+        RenateStagesError: If a step fails, for example because neither cache nor remote has the
+            state or its data; all changes are undone.
     """
     known = tags(project)
     if parent not in known:
@@ -97,14 +97,18 @@ def open_from(project: Project, parent: int) -> int:
     branch = f"{TAG}{number}-from-{parent}"
     reasons = uncommitted(project) + _unsaved(project)
     if git(project, "branch", "--list", branch):
-        reasons.append(f"the branch {branch} exists: `git branch -m {branch} ANOTHER-NAME`")
+        reasons.append(
+            f"the branch {branch} exists already; rename it: `git branch -m {branch} ANOTHER-NAME`"
+        )
     state = state_entry(at_tag(project, parent, "dvc.lock"))
     if state is None:
-        reasons.append(f"{TAG}{parent} has no state in its dvc.lock")
+        reasons.append(f"the dvc.lock of {TAG}{parent} has no state")
     if reasons or state is None:
         raise NextRefusedError(number, reasons, "opened")
-    forget = ForgetList.read(project.forget_list)  # what is forgotten stays so, wherever one starts
-    pointer = project.champion_pointer  # and what serves goes on serving
+    # The new branch keeps the present forget list and champion: forgotten examples stay forgotten
+    # whatever the parent is, and the serving model goes on serving.
+    forget = ForgetList.read(project.forget_list)
+    pointer = project.champion_pointer
     champion = yaml_file.text(pointer) if pointer.is_file() else None
     changes: list[Changed] = [POINTER, PARAMS, *([FORGET_LIST] if forget else [])]
     has_data = has_at_tag(project, parent, DATA)
@@ -133,14 +137,16 @@ def open_from(project: Project, parent: int) -> int:
 
 
 def open_forget(project: Project, forget: ForgetList, say: Callable[[str], None] = print) -> int:
-    """Open an update of kind `forget`: the open one if it is fresh, else the next; commit.
+    """Open an update of kind `forget` and commit it.
+
+    If the open update has not run yet, it becomes the forget update; otherwise the next one does.
 
     Returns:
-        Its number.
+        The number of the forget update.
 
     Raises:
-        NextRefusedError: If the open update has run and is not finished, or is not committed.
-        RenateStagesError: If a step fails; nothing is changed then.
+        NextRefusedError: If the open update has run but is not finished or not committed.
+        RenateStagesError: If a step fails; all changes are undone.
     """
     command = "renate-stages forget"
     if not is_fresh(project):
@@ -160,56 +166,58 @@ def open_forget(project: Project, forget: ForgetList, say: Callable[[str], None]
 
 
 def unfinished(project: Project, number: int) -> list[str]:
-    """Return why an update cannot be closed yet; empty when it can."""
+    """Return the reasons why an update cannot be closed yet; empty if it can."""
     if not project.lock_file.is_file():
-        return ["the pipeline has not run: `dvc repro`"]
+        return ["the pipeline has not run; run `dvc repro`"]
     reasons = []
     if number in tags(project):
-        reasons.append(f"the tag {TAG}{number} exists: this update is closed already")
+        reasons.append(f"the tag {TAG}{number} exists, so this update is closed already")
     reasons += untracked_data(project)
     if state_entry(lock_text(project)) is None:
-        reasons.append("`train` has not finished: `dvc repro`")
+        reasons.append("`train` has not finished; run `dvc repro`")
     elif special := _special(project):
         reasons += special
     elif changed := _changed_stages(project):
         folders = {POINTER: project.parent, project.champion_pointer.name: project.champion}
         damaged = [
-            f"{project.relative(folder)}/ is not what {pointer} names: `renate-stages verify --repair`"
+            f"{project.relative(folder)}/ does not match the hash in {pointer}; run "
+            "`renate-stages verify --repair`"
             for pointer, folder in folders.items()
-            if any(each in str(changed.get(pointer)) for each in ("'modified'", "'not in cache'"))
+            if any(word in str(changed.get(pointer)) for word in ("'modified'", "'not in cache'"))
         ]
-        stale = f"the pipeline is not up to date ({', '.join(sorted(changed))}): `dvc repro`"
+        stale = f"the pipeline is not up to date ({', '.join(sorted(changed))}); run `dvc repro`"
         reasons += damaged or [stale]
     return reasons + _overtaken(project, number) + uncommitted(project)
 
 
 def untracked_data(project: Project) -> list[str]:
-    """Return that the data of the open update is in no version, as a reason; empty where it is."""
+    """Return a reason if DVC does not track the open update's data; otherwise an empty list."""
     pointer, data = project.root / DATA, project.incoming
     if pointer.is_file() or not data.is_dir() or not any(data.iterdir()):
         return []
-    return [f"{project.relative(data)} is not under DVC: `dvc add {project.relative(data)}`"]
+    name = project.relative(data)
+    return [f"DVC does not track {name} yet; run `dvc add {name}`"]
 
 
 def _overtaken(project: Project, number: int) -> list[str]:
-    """Return that another clone has closed the update already, as a reason, where that is known."""
-    asked = ("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
-    upstream = git(project, *asked, check=False)
-    there = number_at(project, upstream) if upstream else None
-    if there is None or there <= number:
+    """Return a reason if the upstream branch has a later update open, so another clone closed it."""
+    command = ("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
+    upstream = git(project, *command, check=False)
+    latest = number_at(project, upstream) if upstream else None
+    if latest is None or latest <= number:
         return []
-    return [f"{upstream} has update {there} open already: `git pull`"]
+    return [f"update {latest} is already open on {upstream}; run `git pull`"]
 
 
 def _changed_stages(project: Project) -> dict[str, Any]:
-    """Return what is not up to date, and how, but not `export` if only the champion is another since.
+    """Return what `dvc status` reports as not up to date, by stage.
 
-    Its verdict is on the champion of its time; the next update is measured against the new one.
+    `export` is left out if only the champion has changed: its verdict compares with the champion of
+    that time, and the next update is compared with the new one.
     """
     tuned = project.tuned
-    if tuned.is_file() and not isinstance(
-        yaml_file.read(tuned), dict
-    ):  # DVC's message says nothing
+    # DVC's own message for this file is empty.
+    if tuned.is_file() and not isinstance(yaml_file.read(tuned), dict):
         raise MalformedFileError(
             tuned, "the values that tune chose", "it is not a mapping", typed.RUN_AGAIN
         )
@@ -220,22 +228,27 @@ def _changed_stages(project: Project) -> dict[str, Any]:
 
 
 def _special(project: Project) -> list[str]:
-    """Return what is in the place of a file and is none, as a reason: DVC would read it without end."""
+    """Return a reason if special files, such as named pipes, are in the place of tracked files.
+
+    DVC would wait forever when it reads them.
+    """
     lock = lock_text(project)
-    named = {path for key in ("deps", "outs") for _, path, _ in entries(lock, key)}
-    found = sorted(map(project.relative, special_files(project.root / each for each in named)))
-    return [f"not a file: {', '.join(found[:5])}: remove it, then `dvc checkout`"] if found else []
+    tracked = {path for key in ("deps", "outs") for _, path, _ in entries(lock, key)}
+    special = sorted(map(project.relative, special_files(project.root / path for path in tracked)))
+    if not special:
+        return []
+    return [f"not a regular file: {', '.join(special[:5])}; remove it, then run `dvc checkout`"]
 
 
 def uncommitted(project: Project) -> list[str]:
-    """Return what in the working tree is not committed, as a reason; empty where all is."""
+    """Return a reason if the working tree has uncommitted changes; otherwise an empty list."""
     dirty = git(project, "status", "--porcelain").splitlines()
     listed = ", ".join(line[3:] for line in dirty[:5])
-    return [f"not committed: {listed}: `git add -A && git commit`"] if dirty else []
+    return [f"uncommitted changes: {listed}; run `git add -A && git commit`"] if dirty else []
 
 
 def _unsaved(project: Project) -> list[str]:
-    """Return what of the data and the parent differs from its pointer, and would be replaced."""
+    """Return a reason for each of data and parent that has changes which would be overwritten."""
     pairs = {DATA: project.incoming, POINTER: project.parent}
     pointers = [
         pointer
@@ -245,10 +258,11 @@ def _unsaved(project: Project) -> list[str]:
     if not pointers:
         return []
     changed = json.loads(dvc(project, "status", "--json", *pointers) or "{}")
-    keep = {DATA: "`dvc add data/incoming` and commit to keep it, or "}
+    # Nobody changes a parent on purpose, so only the data can be kept.
+    keep = {DATA: "to keep it, run `dvc add data/incoming` and commit; "}
     return [
-        f"{project.relative(path)} is not what {pointer} names: {keep.get(pointer, '')}"
-        f"`dvc checkout --force {pointer}`"  # nobody changes a parent on purpose
+        f"{project.relative(path)} does not match the hash in {pointer}; {keep.get(pointer, '')}"
+        f"to restore it, run `dvc checkout --force {pointer}`"
         for pointer, path in pairs.items()
         if pointer in changed
     ]
@@ -257,7 +271,7 @@ def _unsaved(project: Project) -> list[str]:
 def _start_from(
     change: Change, state: dict[str, Any], *, parent: int, number: int, kind: str | None = None
 ) -> None:
-    """Point `parent.dvc` at a state, and write the update's number."""
+    """Point `parent.dvc` at a state, and write the numbers of the update and its parent."""
     project = change.project
     out = {"md5": state["md5"], "size": state["size"], "nfiles": state["nfiles"]}
     pointer = {"outs": [{**out, "hash": "md5", "path": project.parent.name}]}

@@ -1,4 +1,4 @@
-"""The status of a project, and what to run next."""
+"""Report the status of a project and what to run next."""
 
 from __future__ import annotations
 
@@ -21,52 +21,58 @@ from renate_stages.project import Project
 
 
 def status(project: Project) -> dict[str, str]:
-    """Return where the project stands and what to run next, a line each."""
+    """Return the lines of `renate-stages status`: the value of each row by the row's name."""
     if conflict := find_conflict(project):
         return _of_conflict(conflict)
     update = Params.load(project.params).update
     parent = f"update {update.parent}" if update.parent else "the first state"
-    found = {"update": str(update.number), "parent": f"{parent} ({pointer_hash(project)})"}
+    rows = {"update": str(update.number), "parent": f"{parent} ({pointer_hash(project)})"}
     if not project.parent.is_dir():
-        in_place = "not here: `renate-stages init` in a new project, else `dvc pull parent.dvc`"
-        return {**found, "state": in_place}
+        missing = (
+            "parent-state/ is missing; run `renate-stages init` in a new project, or "
+            "`dvc pull parent.dvc` in a clone"
+        )
+        return {**rows, "state": missing}
     if project.champion_pointer.is_file():
-        found["champion"] = ChampionPointer.read(project).label
-    dirty = git(project, "status", "--porcelain", check=False).splitlines()
-    found["dirty"] = ", ".join(line[3:] for line in dirty) or "nothing"
+        rows["champion"] = ChampionPointer.read(project).label
+    changed = git(project, "status", "--porcelain", check=False).splitlines()
+    rows["changes"] = ", ".join(line[3:] for line in changed) or "none (all is committed)"
     if foreign := foreign_tags(project):
-        found["tags"] = f"not of updates, and left out: {', '.join(foreign)}"
+        rows["tags"] = f"skipped, because they do not name an update: {', '.join(foreign)}"
     if unsettled := unsettled_remote(project):
-        found["remote"] = unsettled
+        rows["remote"] = unsettled
     if update.number in tags(project):
-        found["next"] = "this update is closed and tagged: `git switch` to the open one's branch"
+        rows["next"] = (
+            "this update is closed and tagged; `git switch` to the branch of the open update"
+        )
     elif update.kind == "forget" and is_fresh(project):
-        found["next"] = "this update forgets examples and needs no data: `dvc repro`"
+        rows["next"] = "this update forgets examples and needs no data; run `dvc repro`"
     elif untracked := untracked_data(project):
-        found["next"] = "; ".join(untracked)
+        rows["next"] = "; ".join(untracked)
     elif not (project.root / DATA).is_file():
-        found["next"] = "there is no data yet: put it in data/incoming, `dvc add data/incoming`"
+        rows["next"] = (
+            "there is no data yet; put it in data/incoming and run `dvc add data/incoming`"
+        )
     elif update.kind == "update" and _same_data_as(project, update.parent):
-        found["next"] = (
-            f"data/incoming is still that of update {update.parent}: put the new data there, "
-            "`dvc add data/incoming`, `dvc repro`"
+        rows["next"] = (
+            f"data/incoming still has the data of update {update.parent}; put the new data there, "
+            "then run `dvc add data/incoming` and `dvc repro`"
         )
     elif reasons := unfinished(project, update.number):
-        found["next"] = "; ".join(reasons)
+        rows["next"] = "; ".join(reasons)
     else:
-        found["next"] = f"update {update.number} is finished and committed: `renate-stages next`"
-    return found
+        rows["next"] = f"update {update.number} is finished and committed; run `renate-stages next`"
+    return rows
 
 
 def _of_conflict(conflict: Conflict) -> dict[str, str]:
-    settled = "none: all that was in conflict is settled"
     return {
-        "merge": "Git has stopped in it: two clones changed the same",
+        "merge": "in progress, with conflicts between two clones",
         "ours": conflict.ours.label,
         "theirs": conflict.theirs.label,
-        "conflict": ", ".join(conflict.unmerged) or settled,
-        "next": "`renate-stages resolve --ours` or `--theirs` takes what commands and stages wrote "
-        "from one side; then settle what is left, `git commit`, `dvc pull`"
+        "conflict": ", ".join(conflict.unmerged) or "none left",
+        "next": "`renate-stages resolve --ours` or `--theirs` takes the files that commands and "
+        "stages wrote from one side; then resolve the rest, `git commit`, `dvc pull`"
         if conflict.unmerged
         else "`git commit`, then `dvc pull`",
     }

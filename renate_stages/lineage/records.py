@@ -1,4 +1,4 @@
-"""Read `dvc.lock`, `.dvc` files and tags."""
+"""Read `dvc.lock`, `.dvc` files and the tags of updates."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def pointer_hash(project: Project) -> str | None:
-    """Return the hash in `parent.dvc`, or None where there is no such file."""
+    """Return the hash in `parent.dvc`, or None if the file does not exist."""
     path = project.parent_pointer
     return read_pointer(yaml_file.text(path), path.name)["md5"] if path.is_file() else None
 
 
 def read_pointer(text: str, name: str) -> dict[str, Any]:
-    """Return what the text of a `.dvc` file says of its one output.
+    """Return the entry of the only output in the text of a `.dvc` file.
 
     Args:
-        text: Of the file.
-        name: Of the file, for the error.
+        text: Text of the file.
+        name: Name of the file, for the error.
 
     Raises:
-        MalformedFileError: If it does not name one output by its hash.
+        MalformedFileError: If the file does not have exactly one output with a hash.
     """
     content = yaml_file.parse(text, name)
     outs = content.get("outs") if isinstance(content, dict) else None
@@ -47,7 +47,7 @@ def read_pointer(text: str, name: str) -> dict[str, Any]:
 
 
 def _entry_problem(entry: Any) -> str | None:
-    """Return what is wrong with an entry of a `.dvc` file or of `dvc.lock`, if anything."""
+    """Return the problem of an entry of a `.dvc` file or of `dvc.lock`, or None."""
     if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
         return f"an entry is {entry!r:.80}, expected path, md5 and size"
     path, md5 = entry["path"], entry.get("md5")
@@ -63,7 +63,7 @@ def read_lock(text: str) -> Mapping[str, Any]:
     """Return the stages of a `dvc.lock` by name.
 
     Raises:
-        MalformedFileError: If it is not what DVC writes.
+        MalformedFileError: If it does not have DVC's format.
     """
     content = yaml_file.parse(text, "dvc.lock")
     stages = content.get("stages", {}) if isinstance(content, dict) else None
@@ -96,15 +96,15 @@ def entries(lock: str, key: str) -> Iterator[tuple[str, str, str]]:
 
 
 def state_entry(lock: str) -> dict[str, Any] | None:
-    """Return what a `dvc.lock` says of the state, or None where `train` has not finished."""
+    """Return the entry of the state in a `dvc.lock`, or None if `train` has not finished."""
     return folder_entry(lock, "train", "state")
 
 
 def folder_entry(lock: str, stage: str, path: str) -> dict[str, Any] | None:
-    """Return what a `dvc.lock` says of a folder that a stage wrote, its size included; or None.
+    """Return the entry of a folder that a stage wrote, with its size; None if there is no entry.
 
     Raises:
-        MalformedFileError: If it is not what DVC writes.
+        MalformedFileError: If the `dvc.lock` does not have DVC's format.
     """
     entry = stage_entry(lock, stage, "outs", path)
     if entry is not None and not {"size", "nfiles"} <= entry.keys():
@@ -114,7 +114,7 @@ def folder_entry(lock: str, stage: str, path: str) -> dict[str, Any] | None:
 
 
 def stage_entry(lock: str, stage: str, key: str, path: str) -> dict[str, Any] | None:
-    """Return what a `dvc.lock` says of one path among the `deps` or `outs` of a stage, or None."""
+    """Return the entry of one path among the `deps` or `outs` of a stage, or None."""
     for entry in read_lock(lock).get(stage, {}).get(key, []):
         if entry["path"] == path:
             return entry
@@ -122,7 +122,7 @@ def stage_entry(lock: str, stage: str, key: str, path: str) -> dict[str, Any] | 
 
 
 def lock_text(project: Project) -> str:
-    """Return the text of `dvc.lock`; an empty one where nothing has run yet."""
+    """Return the text of `dvc.lock`, or an empty string if nothing has run yet."""
     return yaml_file.text(project.lock_file) if project.lock_file.is_file() else ""
 
 
@@ -132,7 +132,7 @@ def tags(project: Project) -> list[int]:
 
 
 def foreign_tags(project: Project) -> list[str]:
-    """Return tags that begin like those of updates and name none, such as `update-007`."""
+    """Return tags that look like an update's but are not valid names, such as `update-007`."""
     return [name for name in _tag_names(project) if not _is_ours(name)]
 
 
@@ -145,11 +145,11 @@ def _is_ours(name: str) -> bool:
 
 
 def numbers_in_use(project: Project) -> dict[int, str]:
-    """Return every number that an update has, tagged or open, and one place that has it.
+    """Return the number of every tagged or open update, with one tag or branch that has it.
 
-    Looks at the tags and at `params.yaml` of every branch, of remotes too.
+    Tags and the `params.yaml` of every branch are read, remote branches included.
     """
-    found = {number: f"{TAG}{number}" for number in tags(project)}
+    used = {number: f"{TAG}{number}" for number in tags(project)}
     heads = ("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes")
     seen: dict[str, int | None] = {}
     for ref in git(project, *heads).splitlines():
@@ -157,15 +157,18 @@ def numbers_in_use(project: Project) -> dict[int, str]:
         if blob and blob not in seen:
             seen[blob] = number_at(project, ref)
         if blob and (number := seen[blob]):
-            found.setdefault(number, ref)
-    return found
+            used.setdefault(number, ref)
+    return used
 
 
 def number_at(project: Project, revision: str) -> int | None:
-    """Return the number of the update that is open at a commit, perhaps of another version of ours.
+    """Return the number of the update that is open at a commit.
+
+    The commit's `params.yaml` may be of another version of renate-stages, so the rest of it is not
+    checked.
 
     Returns:
-        None where it has no `params.yaml`, or one that names no number.
+        None if the commit has no `params.yaml`, or if it has no number.
     """
     text = git(project, "show", f"{revision}:./params.yaml", check=False)
     with suppress(RenateStagesError, AttributeError, KeyError, TypeError):
@@ -180,20 +183,20 @@ def at_tag(project: Project, number: int, name: str) -> str:
 
 
 def has_at_tag(project: Project, number: int, name: str) -> bool:
-    """Return whether there is a file at an update's tag."""
+    """Return whether a file exists at an update's tag."""
     return bool(git(project, "ls-tree", f"{TAG}{number}", "--", name))
 
 
 def committed_at(project: Project, number: int) -> int | None:
-    """Return when an update was committed, in Unix seconds; None where its tag is not here."""
-    found = git(project, "log", "-1", "--format=%ct", f"{TAG}{number}", check=False)
-    return int(found) if found else None
+    """Return when an update was committed, in Unix seconds; None if this clone lacks its tag."""
+    seconds = git(project, "log", "-1", "--format=%ct", f"{TAG}{number}", check=False)
+    return int(seconds) if seconds else None
 
 
 def older_versions(project: Project) -> dict[str, list[str]]:
-    """Return by tag which outputs and data of that update lie in DVC's cache, and are not today's.
+    """Return, by tag, the paths whose version in that update is old and still in DVC's cache.
 
-    Only data and outputs that hold examples or a model are looked for: what Git has, Git keeps.
+    Files that are stored in Git are not looked for.
     """
     cache = Path(dvc(project, "cache", "dir")) / "files" / "md5"
 
@@ -206,18 +209,18 @@ def older_versions(project: Project) -> dict[str, list[str]]:
     if project.champion_pointer.is_file():
         text = yaml_file.text(project.champion_pointer)
         present |= {read_pointer(text, project.champion_pointer.name)["md5"]}
-    found = {}
+    older = {}
     for number in tags(project):
-        at = at_tag(project, number, "dvc.lock")
-        by_path = {path: md5 for key in ("deps", "outs") for _, path, md5 in entries(at, key)}
-        older = {path for path, md5 in by_path.items() if md5 not in present and cached(md5)}
-        if older:
-            found[f"{TAG}{number}"] = sorted(older)
-    return found
+        tagged = at_tag(project, number, "dvc.lock")
+        by_path = {path: md5 for key in ("deps", "outs") for _, path, md5 in entries(tagged, key)}
+        paths = {path for path, md5 in by_path.items() if md5 not in present and cached(md5)}
+        if paths:
+            older[f"{TAG}{number}"] = sorted(paths)
+    return older
 
 
 def is_fresh(project: Project) -> bool:
-    """Return whether the open update has not run: `dvc.lock` is still its parent's."""
+    """Return whether the open update has not run yet, so that `dvc.lock` is still its parent's."""
     parent = Params.load(project.params).update.parent
     if not project.lock_file.is_file():
         return True
@@ -227,6 +230,6 @@ def is_fresh(project: Project) -> bool:
 
 
 def state_hash(project: Project) -> str | None:
-    """Return DVC's hash of the state that `dvc.lock` names, or None where it names none."""
+    """Return DVC's hash of the state in `dvc.lock`, or None if it has no state."""
     entry = state_entry(lock_text(project))
     return None if entry is None else entry["md5"]

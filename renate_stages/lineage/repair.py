@@ -1,4 +1,4 @@
-"""Restore folders and DVC's cache to what Git names."""
+"""Restore damaged folders and DVC's cache to the hashes in Git."""
 
 from __future__ import annotations
 
@@ -15,62 +15,67 @@ from renate_stages.project import Project
 
 
 def repair(project: Project, say: Callable[[str], None] = print) -> None:
-    """Put back the pointers as committed, and the folders that they and `dvc.lock` name.
+    """Restore the committed pointers, and the folders recorded in them and in `dvc.lock`.
 
-    What is damaged in DVC's cache is removed from it first: a checkout would put the damage back. It
-    is then fetched from the remote. A folder that is as it should be is not touched.
+    Damaged objects are removed from DVC's cache first, because a checkout would restore the damage;
+    then they are fetched from the remote. A folder that matches its hash is not touched.
 
     Args:
-        project: The caller holds its lock.
-        say: Is told what was done, line by line.
+        project: The project to repair; the caller holds its lock.
+        say: Function that prints a line about each pointer and folder.
 
     Raises:
-        StillDamagedError: If neither the cache nor the remote has what Git names.
+        StillDamagedError: If neither the cache nor the remote has the recorded content.
     """
     for pointer, committed in changed_pointers(project).items():
         files.write_text(pointer, f"{committed}\n")
-        say(f"{pointer.name}: as it is committed again")
-    made = [] if is_fresh(project) else [project.state, project.export]
-    for folder in (project.parent, project.champion, *made):
-        named = anchored(project, folder)
-        if named is None:
+        say(f"{pointer.name}: committed version restored")
+    outputs = [] if is_fresh(project) else [project.state, project.export]
+    for folder in (project.parent, project.champion, *outputs):
+        anchor = anchored(project, folder)
+        if anchor is None:
             continue
         name = project.relative(folder)
-        if folder.is_dir() and not named.problems(project, deep=True):
-            say(f"{name}/: is what {named.source} names")
+        if folder.is_dir() and not anchor.problems(project, deep=True):
+            say(f"{name}/: matches the hash in {anchor.source}")
             continue
-        removed = _remove_damaged(project, named.md5)
+        removed = _remove_damaged(project, anchor.md5)
         problem = ""
         try:
-            fetch(project, named.target, force=True)
+            fetch(project, anchor.target, force=True)
         except CommandError as error:
             problem = error.output.strip()
-        problems = named.problems(project, deep=True) if folder.is_dir() else ["it is not there"]
+        problems = (
+            anchor.problems(project, deep=True) if folder.is_dir() else ["the folder is missing"]
+        )
         if problems:
-            _remove_damaged(project, named.md5)  # what a damaged remote has sent
-            raise StillDamagedError(name, named.source, problems, problem)
-        also = f"; {removed} damaged object(s) left DVC's cache" if removed else ""
-        say(f"{name}/: restored, as {named.source} records it{also}")
+            _remove_damaged(project, anchor.md5)  # objects from a damaged remote
+            raise StillDamagedError(name, anchor.source, problems, problem)
+        also = f"; {removed} damaged object(s) removed from DVC's cache" if removed else ""
+        say(f"{name}/: restored to the hash in {anchor.source}{also}")
 
 
 def _remove_damaged(project: Project, md5: str) -> int:
-    """Remove from DVC's cache what does not have the content that its name says; return how many.
+    """Remove the objects of a folder whose content does not match their hash from DVC's cache.
 
     Args:
-        project: Whose cache is looked at.
-        md5: Hash of a folder.
+        project: The project whose cache to check.
+        md5: Hash of the folder.
+
+    Returns:
+        The number of objects removed.
     """
     top = cached(project, md5)
-    named = listing(project, md5)
-    if named is None:
+    hashes = listing(project, md5)
+    if hashes is None:
         if top.is_file():
             top.unlink()
             return 1
         return 0
-    objects = {each: cached(project, each) for each in named.values()}
-    present = {each: path for each, path in objects.items() if path.is_file()}
-    found = Md5s(None).of_files(present)
-    damaged = [present[each] for each, content in found.items() if content != each]
+    objects = {file_md5: cached(project, file_md5) for file_md5 in hashes.values()}
+    present = {file_md5: path for file_md5, path in objects.items() if path.is_file()}
+    actual = Md5s(None).of_files(present)
+    damaged = [present[expected] for expected, content in actual.items() if content != expected]
     for path in damaged:
         with suppress(FileNotFoundError):
             path.unlink()

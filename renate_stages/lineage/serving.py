@@ -1,4 +1,4 @@
-"""Check that `champion.dvc` names the export of a committed update that is available."""
+"""Check that `champion.dvc` points to the export of a committed update, and that it is available."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TREE = "the working tree"
 
 
 def champion_problems(project: Project, known: list[int]) -> list[str]:
-    """Return what is wrong with the champion of each tagged update, and of the working tree.
+    """Return the problems of the champion of each tagged update and of the working tree.
 
     Args:
-        project: One without `champion.dvc`, of before there was a gate, has nothing to check.
+        project: The project; versions without `champion.dvc` are skipped.
         known: Numbers of the tagged updates.
     """
     texts = {
@@ -28,44 +28,44 @@ def champion_problems(project: Project, known: list[int]) -> list[str]:
     }
     here = project.champion_pointer
     texts[TREE] = yaml_file.text(here) if here.is_file() else ""
-    found = []
+    problems = []
     for where, text in texts.items():
         try:
             pointer = ChampionPointer.parse(text) if text else None
         except MalformedFileError as error:
-            found.append(f"{where}: {error}")
+            problems.append(f"{where}: {error}")
             continue
-        if pointer is None or not pointer.update:  # nothing serves
+        if pointer is None or not pointer.update:  # there is no champion
             continue
         problem = _origin_problem(project, pointer)
         if not problem and where == TREE:
             problem = _storage_problem(project)
         if problem:
-            found.append(f"{where}: {problem}")
-    return found
+            problems.append(f"{where}: {problem}")
+    return problems
 
 
 def _origin_problem(project: Project, pointer: ChampionPointer) -> str | None:
-    """Return what is wrong with the update that a champion is said to be of."""
-    said = f"{POINTER} names {pointer.out['md5']} as {pointer.label}"
-    made = _maker(project, pointer)
-    if made is None:
+    """Return a problem if the update that the champion belongs to did not write its export."""
+    claim = f"{POINTER} says that the export {pointer.out['md5']} is of {pointer.label}"
+    origin = _origin(project, pointer)
+    if origin is None:
         shallow = git(project, "rev-parse", "--is-shallow-repository", check=False) == "true"
         cure = f"`git checkout HEAD -- {POINTER}`, or `renate-stages promote update-K`"
         return (
-            f"{said}, but no commit here has a dvc.lock that wrote it: "
+            f"{claim}, but no dvc.lock in the history of this clone has this export; run "
             f"{'`git fetch --unshallow --tags`' if shallow else cure}"
         )
-    if made != pointer.update:
-        return f"{said}, but it is the export of update {made}"
+    if origin != pointer.update:
+        return f"{claim}, but it is the export of update {origin}"
     return None
 
 
-def _maker(project: Project, pointer: ChampionPointer) -> int | None:
-    """Return the number of the committed update that wrote a champion's export, if there is one.
+def _origin(project: Project, pointer: ChampionPointer) -> int | None:
+    """Return the number of the committed update that wrote a champion's export, or None.
 
-    It need not be tagged: the open update may be champion, and may have been run again since.
-    Commits of experiments do not count.
+    The update need not be tagged: the open update may be champion, and may have been run again
+    since. Commits of DVC experiments are not searched.
     """
     md5 = pointer.out["md5"]
     refs = ("HEAD", "--branches", "--tags", "--remotes")
@@ -80,28 +80,28 @@ def _maker(project: Project, pointer: ChampionPointer) -> int | None:
 
 
 def _storage_problem(project: Project) -> str | None:
-    """Return what is missing of the champion; the remote is asked only for what is not here."""
+    """Return a problem if files of the champion are neither in the cache nor in the remote."""
     name = project.champion.name
-    asked = ("data", "status", "--granular", "--json")
+    command = ("data", "status", "--granular", "--json")
     try:
-        git(project, "ls-files", "--", name)  # with an index that is damaged, DVC never ends
-        status = json.loads(dvc(project, *asked, name) or "{}")
+        git(project, "ls-files", "--", name)  # fails if Git's index is damaged; DVC would hang
+        status = json.loads(dvc(project, *command, name) or "{}")
         missing = set(status.get("not_in_cache", ()))
-        if not missing or "uncommitted" not in status:  # champion/ is what the pointer names
+        if not missing or "uncommitted" not in status:  # champion/ itself has all files
             return None
         if not has_remote(project):
-            return f"{_count(missing)} not in DVC's cache, and there is no remote to ask"
-        status = json.loads(dvc(project, *asked, "--not-in-remote", name) or "{}")
+            return f"{_count(missing)} not in DVC's cache, and the project has no DVC remote"
+        status = json.loads(dvc(project, *command, "--not-in-remote", name) or "{}")
     except CommandError as error:
-        return f"{POINTER}: whether its files can be had is not known: {error}"
+        return f"{POINTER}: cannot check whether its files are available: {error}"
     if missing := missing & set(status.get("not_in_remote", ())):
         return (
-            f"{_count(missing)} neither in DVC's cache nor in the remote: `dvc push` where there "
-            "is a copy, or `renate-stages promote` another"
+            f"{_count(missing)} neither in DVC's cache nor in the remote; run `dvc push` in a clone "
+            "that has them, or promote another update with `renate-stages promote`"
         )
     return None
 
 
 def _count(missing: set[str]) -> str:
     files = sorted(name for name in missing if not name.endswith("/")) or sorted(missing)
-    return f"{len(files)} file(s) that {POINTER} names ({', '.join(files[:3])}) are"
+    return f"{len(files)} file(s) of {POINTER} ({', '.join(files[:3])}) are"

@@ -1,4 +1,4 @@
-"""Read DVC's settings, cache and remote, without importing DVC."""
+"""Read DVC's settings of cache and remote without importing DVC."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from renate_stages.errors import MalformedFileError
 from renate_stages.lineage.commands import dvc
 from renate_stages.project import Project
 
-DVC = ("dvc", "iterative")  # its name and its author's, by which its settings are found
-SETTLED = "remote"  # file of `.renate/`: the path that this clone was given
+DVC = ("dvc", "iterative")  # application and author, which determine the paths of DVC's settings
+SETTLED = "remote"  # file in `.renate/` with the path that `settle_remote` wrote
 
 
 def cache_folder(project: Project) -> Path:
-    """Return the folder of DVC's cache, by the same files in the same order as DVC.
+    """Return the folder of DVC's cache; reads the same settings files in the same order as DVC.
 
     Raises:
         MalformedFileError: If a file of DVC's settings cannot be read.
@@ -41,14 +41,14 @@ def cache_folder(project: Project) -> Path:
 
 
 def settle_remote(project: Project) -> str | None:
-    """Give this clone the absolute path of a remote that the project names by a relative one.
+    """Write the absolute path of a remote with a relative path to `.dvc/config.local`.
 
-    `dvc push --all-tags` reads the settings out of a commit, where it takes a relative path for one
-    below `/`. What `.dvc/config.local` says holds for this clone alone, and has precedence. Where the
-    project names another kind of remote by now, what was written here is removed again.
+    `dvc push --all-tags` reads the settings from a commit, and there it resolves a relative path
+    against `/`. `.dvc/config.local` belongs to this clone and has precedence. If the project has
+    changed to another kind of remote, the path written earlier is removed.
 
     Returns:
-        What was done, in one line; None where nothing was to do.
+        A message about the change, or None if nothing was changed.
 
     Raises:
         MalformedFileError: If a file of DVC's settings cannot be read.
@@ -58,20 +58,23 @@ def settle_remote(project: Project) -> str | None:
         return None
     if remote.path is None:
         dvc(project, "remote", "modify", "--local", "--unset", "--quiet", remote.name, "url")
-        return f"dvc: the remote is {remote.given}, in this clone too"
+        return f"dvc: this clone now uses the project's remote {remote.given}"
     modify = ("remote", "modify", "--local", "--quiet", remote.name, "url", str(remote.path))
     dvc(project, *modify)
     files.write_text(project.scratch / SETTLED, f"{remote.path}\n")
-    return f"dvc: in this clone the remote is {remote.path}"
+    return f"dvc: this clone uses the remote {remote.path}"
 
 
 def unsettled_remote(project: Project) -> str | None:
-    """Return what to do where this clone uses another remote than the project names; None: nothing."""
+    """Return a message if this clone's remote is not the project's, or None."""
     remote = _Remote.read(project)
     if not remote.is_unsettled or remote.here is None:
         return None
-    named = remote.path or remote.given
-    return f"this clone uses {remote.here}, and the project names {named}: `renate-stages init`"
+    configured = remote.path or remote.given
+    return (
+        f"this clone uses {remote.here}, but the project's remote is {configured}; run "
+        "`renate-stages init`"
+    )
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,11 @@ class _Remote:
     """DVC's default remote.
 
     Args:
-        name: It is called so.
-        given: Its URL or path, as the project names it.
-        path: The absolute path, where `given` is a relative one.
-        here: Its URL or path in this clone, where that is another.
-        settled: What `settle_remote` wrote last.
+        name: Name of the remote.
+        given: URL or path in the project's `.dvc/config`.
+        path: The absolute path, if `given` is a relative path.
+        here: URL or path in `.dvc/config.local`, if set.
+        settled: The path that `settle_remote` wrote last.
     """
 
     name: str
@@ -97,7 +100,7 @@ class _Remote:
         own, settled = project.root / ".dvc", project.scratch / SETTLED
         settings, local = _read(own / "config"), _read(own / "config.local")
         name = _setting(settings, "core", "remote")
-        given, here = (_setting(each, f'remote "{name}"', "url") for each in (settings, local))
+        given, here = (_setting(config, f'remote "{name}"', "url") for config in (settings, local))
         relative = given and "://" not in given and not given.startswith(("/", "~"))
         path = (own / given).resolve() if given and relative else None
         known = settled.read_text("utf-8", "replace").strip() if settled.is_file() else None
@@ -112,15 +115,15 @@ class _Remote:
 
 
 def _setting(settings: dict[str, Any], section: str, name: str) -> str | None:
-    found = settings.get(section)
-    value = found.get(name) if isinstance(found, dict) else None
+    block = settings.get(section)
+    value = block.get(name) if isinstance(block, dict) else None
     return value if isinstance(value, str) else None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         if path.is_file() and b"\0" in path.read_bytes():
-            raise ValueError("it has a NUL character")
+            raise ValueError("it contains a NUL character")
         return ConfigObj(str(path), list_values=False, encoding="utf-8").dict()
     except Exception as error:
         cure = "correct it, or run `git checkout HEAD -- .dvc/config` if it is the project's"

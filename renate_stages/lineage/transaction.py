@@ -1,9 +1,10 @@
-"""Change pointers, parameters, tags and branches completely or not at all.
+"""Change pointers, parameters, tags and branches in one transaction.
 
-    .renate/intent.json     what a command changes, from before its first step until after its commit
+    .renate/intent.json     what a command changes; exists from before its first step until its end
 
-A command that fails takes back what it did. One that is killed leaves its intent: the next command
-takes back what is not committed, and completes what is. Stages refuse to work until then.
+A command that fails undoes its changes. A command that is killed leaves its intent file, and the next
+command recovers: it completes the change if it is committed, and undoes it otherwise. Until then stages
+refuse to run.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ EMPTY_TREE = ("hash-object", "-t", "tree", "-w", "/dev/null")
 
 
 class Intent(BaseModel):
-    """What a command is about to change.
+    """The changes that a command is about to make.
 
     Args:
-        command: As its user calls it, such as `renate-stages next`.
-        head: The commit before.
-        place: The branch that was checked out; where none was, the commit.
-        files: Relative paths of those that change; before, they are as committed.
-        pointers: Files of DVC whose folders are put in place after the commit.
-        tag: A tag that `head` gets.
-        branch: A new branch, on which all of this happens.
+        command: The command as the user typed it, such as `renate-stages next`.
+        head: The commit before the change.
+        place: The branch that was checked out, or the commit of a detached HEAD.
+        files: Relative paths of the files to change; none has uncommitted changes before.
+        pointers: `.dvc` files whose folders are checked out after the commit.
+        tag: A tag to set on `head`.
+        branch: A new branch for the commit.
         start: The commit that the branch starts from.
-        written: SHA-256 of the new text of each file, as soon as all are written.
+        written: SHA-256 of the new text of each file; empty until all are written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,16 +69,16 @@ class Intent(BaseModel):
     written: dict[Changed, str] = {}
 
     def write(self, project: Project) -> None:
-        """Keep it until the command has ended."""
+        """Write it to the intent file."""
         _write(project, self)
 
 
 class Repeatable(BaseModel):
-    """What a command was asked that is safe to repeat: interrupted, it is given again.
+    """A command that is safe to repeat; after an interruption it is run again.
 
     Args:
-        command: As its user calls it, such as `renate-stages init`.
-        arguments: By name.
+        command: The command as the user typed it, such as `renate-stages init`.
+        arguments: Its arguments by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,10 +88,10 @@ class Repeatable(BaseModel):
 
     @contextmanager
     def kept(self, project: Project) -> Iterator[None]:
-        """Keep it while a block does it, so that a kill leaves it.
+        """Keep the intent file while a block runs, so that it remains if the process is killed.
 
         Args:
-            project: Recovered from an earlier interrupted command, unless that was this very one.
+            project: A project without an interrupted command, other than this same command.
         """
         if project.intent.is_file():
             clear_git_locks(project, since=project.intent.stat().st_mtime)
@@ -105,10 +106,10 @@ def _write(project: Project, intent: BaseModel) -> None:
 
 
 def read_intent(project: Project) -> Intent | Repeatable | None:
-    """Return what an interrupted command has left; None where there is nothing.
+    """Return the intent of an interrupted command, or None if no command was interrupted.
 
     Raises:
-        MalformedFileError: If it is something else.
+        MalformedFileError: If the intent file cannot be read.
     """
     if not project.intent.is_file():
         return None
@@ -129,8 +130,8 @@ class Change:
     """The steps of a command between its intent and its commit.
 
     Args:
-        project: What is changed.
-        intent: It was written.
+        project: The project to change.
+        intent: The intent, which is already written to its file.
     """
 
     def __init__(self, project: Project, intent: Intent) -> None:
@@ -144,31 +145,32 @@ class Change:
         self.texts[name] = text
 
     def secure(self, pointer: Pointer) -> None:
-        """Have the folder of one of the intent's pointers in DVC's cache, to be put in place later.
+        """Fetch the folder of one of the intent's pointers into DVC's cache, to check it out later.
 
         Raises:
-            CommandError: If the remote cannot be asked.
-            MissingObjectsError: If neither cache nor remote has all of it.
+            CommandError: If the remote cannot be reached.
+            MissingObjectsError: If neither cache nor remote has all files of the folder.
         """
-        named = read_pointer(yaml_file.text(self.project.root / pointer), pointer)
-        if is_cached(self.project, named["md5"]):
+        entry = read_pointer(yaml_file.text(self.project.root / pointer), pointer)
+        if is_cached(self.project, entry["md5"]):
             return
         dvc(self.project, "fetch", pointer)
-        if not is_cached(self.project, named["md5"]):
-            drop_index(self.project)  # a killed DVC may have left it broken
+        if not is_cached(self.project, entry["md5"]):
+            drop_index(self.project)  # a killed DVC process may have left it broken
             dvc(self.project, "fetch", pointer)
-        if not is_cached(self.project, named["md5"]):
-            raise MissingObjectsError(named["path"], pointer)
+        if not is_cached(self.project, entry["md5"]):
+            raise MissingObjectsError(entry["path"], pointer)
 
     def commit(self, message: str) -> None:
-        """Commit the intent's files, and nothing else.
+        """Commit the intent's files and no others.
 
         Raises:
-            CommandError: If Git refuses, as for a hook of the project's, with what that printed; or
-                DVC, whose settings are wrong.
+            CommandError: If Git refuses the commit, for example because of a hook, whose output is
+                part of the message; or if DVC's settings are invalid.
         """
         if self.intent.pointers:
-            dvc(self.project, "config", "--list")  # it puts folders in place after the commit
+            # DVC checks out folders after the commit; find invalid settings before it.
+            dvc(self.project, "config", "--list")
         written = {name: _digest(text) for name, text in self.texts.items()}
         self.intent.model_copy(update={"written": written}).write(self.project)
         git(self.project, "add", "--", *self.texts)
@@ -187,25 +189,26 @@ def changing(
     branch: str | None = None,
     start: str | None = None,
 ) -> Iterator[Change]:
-    """Make a block one change: all of it is done, or taken back.
+    """Run a block as one transaction: either all of its changes are made, or all are undone.
 
-    Folders are put in place after the commit, so that taking back needs nothing but Git.
+    Folders are checked out after the commit, so that Git alone can undo the changes.
 
     Args:
-        project: Held alone while it changes, and recovered from an earlier interrupted command.
-        command: As its user calls it.
-        changes: Relative paths of the files that the block writes and commits; they are as committed.
-        pointers: Files of DVC whose folders the block secures, and that are put in place in the end.
-        tag: Given to the commit that is checked out.
-        branch: Made and checked out.
+        project: The project; the caller holds its lock, and no interrupted command is left.
+        command: The command as the user typed it.
+        changes: Relative paths of the files that the block writes and commits; they must have no
+            uncommitted changes.
+        pointers: `.dvc` files whose folders the block secures; they are checked out at the end.
+        tag: A tag to set on the commit that is checked out.
+        branch: A branch to make and check out.
         start: The commit that the branch starts from.
 
     Yields:
-        What takes the steps; the block ends with `commit`.
+        The change; the block must end with its `commit`.
 
     Raises:
-        GitNotReadyError: If Git cannot make a commit or a signed tag; nothing is changed then.
-        RenateStagesError: What the block raised; nothing is changed then either.
+        GitNotReadyError: If Git cannot make a commit or a signed tag; nothing is changed.
+        RenateStagesError: The error of the block; all changes are undone.
     """
     check_git(project)
     intent = Intent(
@@ -227,28 +230,28 @@ def changing(
         if branch is not None and start is not None:
             git(project, "checkout", "--quiet", "-b", branch, start)
         yield change
-        recover(project)  # all is committed: this puts the folders in place
+        recover(project)  # all is committed, so this checks out the folders
     except BaseException as error:
         _recover_or_say(project, error)
         raise
 
 
 def _recover_or_say(project: Project, error: BaseException) -> None:
-    """Recover from a failed block; where that fails too, say what to do, and keep the intent."""
+    """Recover from a failed block; if that fails too, keep the intent and report both errors."""
     try:
-        if done := recover(project):  # the error does not say what it led to
+        if done := recover(project):  # print it, because the error does not say what was undone
             print(done, file=sys.stderr)
-    except Exception as second:  # noqa: BLE001 -- whatever it is, both are said
+    except Exception as second:  # noqa: BLE001 -- the error reports both, whatever the second is
         raise HalfDoneError(str(error), str(second)) from error
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What became of an interrupted command.
+    """The result of recovering an interrupted command.
 
     Args:
-        command: As its user called it.
-        completed: Whether it was completed; else it was taken back.
+        command: The command as the user typed it.
+        completed: Whether it was completed; otherwise it was undone.
     """
 
     command: str
@@ -257,17 +260,17 @@ class Recovered:
     def __str__(self) -> str:
         if self.completed:
             return f"completed: `{self.command}`, which was interrupted"
-        return f"taken back: `{self.command}`; nothing has changed"
+        return f"undone: `{self.command}`; nothing has changed"
 
 
 def recover(project: Project) -> Recovered | None:
-    """Take back or complete what an interrupted command has left. Safe to repeat.
+    """Complete or undo an interrupted command. Safe to repeat.
 
     Returns:
-        What was done; None where nothing was left, or a command that is given again.
+        The result; None if no command was interrupted, or if the command has to be run again.
 
     Raises:
-        RenateStagesError: If it cannot be done yet; what is left stays as it is.
+        RenateStagesError: If recovery is not possible yet; the intent file is kept.
     """
     intent = read_intent(project)
     if not isinstance(intent, Intent):
@@ -288,7 +291,7 @@ def recover(project: Project) -> Recovered | None:
 
 
 def _is_committed(project: Project, intent: Intent) -> bool:
-    """Return whether the commit that is checked out has what the command wrote."""
+    """Return whether the checked-out commit has the files that the command wrote."""
     return bool(intent.written) and all(
         _digest(git(project, "show", f"HEAD:./{name}", check=False)) == digest
         for name, digest in intent.written.items()
@@ -296,18 +299,17 @@ def _is_committed(project: Project, intent: Intent) -> bool:
 
 
 def _leave_branch(project: Project, intent: Intent) -> None:
-    """Go back from the new branch, or from halfway to it, and remove it."""
+    """Return to the branch that was checked out before, and delete the new branch."""
     assert intent.branch is not None and intent.start is not None
-    git(
-        project, "checkout", "--quiet", "--force", intent.start
-    )  # all of it, so that all of it goes
+    # A checkout that was killed halfway is completed first, so that the next one removes all of it.
+    git(project, "checkout", "--quiet", "--force", intent.start)
     git(project, "checkout", "--quiet", "--force", intent.place)
     if git(project, "branch", "--list", intent.branch):
         git(project, "branch", "--quiet", "-D", intent.branch)
 
 
 def _put_back(project: Project, name: str) -> None:
-    """Make a file as it is committed, in the index too."""
+    """Restore the committed version of a file in the working tree and the index."""
     if git(project, "ls-tree", "HEAD", "--", name):
         git(project, "checkout", "--quiet", "HEAD", "--", name)
     else:
@@ -321,7 +323,13 @@ def _remove_tag(project: Project, tag: str, commit: str) -> None:
 
 
 def make_tag(project: Project, tag: str, commit: str, *, move: bool = False) -> None:
-    """Tag a commit; with a message where Git's settings ask for signed tags, which need one.
+    """Tag a commit; a signed tag also gets the message that Git requires.
+
+    Args:
+        project: The project.
+        tag: Name of the tag.
+        commit: The commit to tag.
+        move: Whether to move the tag if it exists.
 
     Raises:
         CommandError: If Git refuses.
@@ -333,18 +341,18 @@ def make_tag(project: Project, tag: str, commit: str, *, move: bool = False) -> 
 
 
 def check_git(project: Project) -> None:
-    """Refuse a command, before it changes anything, if Git cannot commit, or not sign as it should.
+    """Check, before a command changes anything, that Git can commit and, if configured, sign.
 
-    A commit that nothing refers to is made for that; Git removes it in time.
+    A trial commit is made that nothing refers to; Git's garbage collection removes it.
 
     Raises:
-        GitNotReadyError: With what Git says.
+        GitNotReadyError: If Git fails; with Git's message.
     """
     signs = any(_signs(project, name) for name in ("commit.gpgSign", "tag.gpgSign"))
     try:
         git(project, "var", "GIT_COMMITTER_IDENT")
         if not git(project, "rev-parse", "--git-dir", check=False):
-            return  # `init` has not made the repository yet
+            return  # `init` has not created the repository yet
         tree = git(project, *EMPTY_TREE)
         sign = ["-S"] if signs else []
         git(project, "commit-tree", *sign, "-m", "Can commits be made?", tree)

@@ -1,4 +1,4 @@
-"""All of `params.yaml`: its blocks, search spaces, rules of the gate, and where stages run."""
+"""The content of `params.yaml`: its blocks, search spaces, the gate's rules, and the backend."""
 
 from renate_stages.params.params import (
     DataParams,

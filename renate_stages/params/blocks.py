@@ -10,13 +10,13 @@ TIME_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 class Block(BaseModel):
-    """A block of keys: an unknown one is refused, and a value is of its type or refused."""
+    """A block of keys; unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def seconds(given: Any) -> Any:
-    """Return a time such as '30 min' in seconds, and what is no text as it is."""
+    """Convert a time such as '30 min' to seconds; return other types unchanged."""
     if not isinstance(given, str):
         return given
     number, _, unit = given.strip().partition(" ")
@@ -30,5 +30,5 @@ def seconds(given: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(seconds)]
-"""A time in seconds, which may be given as '30 min'."""
+"""A time in seconds; a text such as '30 min' is converted."""
 OptionalSeconds = Annotated[float | None, BeforeValidator(seconds)]

@@ -1,6 +1,6 @@
-"""The search spaces behind `auto`, as in `learning_rate: auto`.
+"""Default search spaces for `auto`, as in `learning_rate: auto`.
 
-Ranges are around what the papers and the learners' benchmark (docs/learners.md) use.
+The ranges surround the values used in the papers and in the learners' benchmark (docs/learners.md).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from renate_stages.learners.avalanche import catalog
 
 Spaces = dict[str, dict[str, list[Any]]]
 
-GRADIENT: Spaces = {  # of every learner that takes optimizer steps
+GRADIENT: Spaces = {  # for every learner that takes optimizer steps
     "learning_rate": {"loguniform": [0.001, 0.5]},
     "momentum": {"choice": [0.9, 0.0, 0.99]},
     "weight_decay": {"loguniform": [1e-6, 1e-2]},
     "batch_size": {"ordinal": [16, 32, 64, 128]},
 }
-ADAPTIVE_LEARNING_RATE = {"loguniform": [1e-5, 1e-2]}  # where `optimizer` is Adam or AdamW
+ADAPTIVE_LEARNING_RATE = {"loguniform": [1e-5, 1e-2]}  # for the optimizers Adam and AdamW
 
 REPLAY: Spaces = {"memory_batch_size": {"ordinal": [16, 32, 64, 128]}}
 
@@ -40,7 +40,7 @@ LEARNERS: dict[str, Spaces] = {
     "EWC": {"ewc_weight": {"loguniform": [1.0, 10000.0]}},
 }
 
-AVALANCHE: dict[str, Spaces] = {  # by part of a learner's name
+AVALANCHE: dict[str, Spaces] = {  # by plugin, a part of the learner's name
     "ER": REPLAY,
     "DER": REPLAY | {"alpha": {"loguniform": [0.05, 2.0]}, "beta": {"loguniform": [0.1, 2.0]}},
     "ER-ACE": REPLAY,
@@ -59,13 +59,14 @@ def of_learners(names: Iterable[str], optimizer: Any = "SGD") -> dict[str, Any]:
     """Return the default spaces of learners, by hyperparameter.
 
     Args:
-        names: Learners, one or those of a choice.
-        optimizer: The constant `optimizer`, where there is one.
+        names: Names of one or several learners.
+        optimizer: The value of the hyperparameter `optimizer` if it is a constant.
     """
     spaces: dict[str, Any] = {}
     for name in names:
         known = registry.LEARNERS.get(name)
-        if known is None or "backbone" not in known.needs:  # those solve for the head, in one pass
+        # Learners that need a backbone solve for the head and take no optimizer steps.
+        if known is None or "backbone" not in known.needs:
             spaces |= GRADIENT
         spaces |= LEARNERS.get(name, {})
         if catalog.is_name(name):

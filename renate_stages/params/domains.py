@@ -1,4 +1,4 @@
-"""Domains of hyperparameters as `params.yaml` writes them: `{uniform: [0, 1]}`."""
+"""Domains of hyperparameters, such as `{uniform: [0, 1]}` in `params.yaml`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 KINDS = {
     "uniform": "[low, high]",
     "loguniform": "[low, high], 0 < low",
-    "randint": "[low, high], whole numbers, both possible",
-    "lograndint": "[low, high], whole numbers, 1 <= low, both possible",
+    "randint": "[low, high], whole numbers, both included",
+    "lograndint": "[low, high], whole numbers, 1 <= low, both included",
     "choice": "a list of values",
-    "ordinal": "a list of values, in their order",
-    "finrange": "[low, high, how many values]",
-    "logfinrange": "[low, high, how many values], 0 < low",
+    "ordinal": "an ordered list of values",
+    "finrange": "[low, high, number of values]",
+    "logfinrange": "[low, high, number of values], 0 < low",
 }
-MOST_VALUES = 10_000  # of a range with a number of them
-DIGITS = 6  # significant ones of a drawn number: its text in tuned.yaml is its value
+MOST_VALUES = 10_000  # in a finrange or logfinrange
+DIGITS = 6  # significant digits of a drawn number, so that tuned.yaml contains its exact value
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Domain:
 
     Args:
         kind: A key of `KINDS`.
-        values: What `params.yaml` gives for it: bounds, both possible, or the values themselves.
+        values: The list in `params.yaml`: the bounds, which are included, or the values themselves.
     """
 
     kind: str
@@ -42,10 +42,10 @@ class Domain:
 
     @classmethod
     def parse(cls, content: Any) -> Domain:
-        """Read a space as it is written in `params.yaml`.
+        """Parse a space in the notation of `params.yaml`.
 
         Raises:
-            ValueError: If it is none; says what is wrong and what is allowed.
+            ValueError: If it is not a valid space; the message says what is allowed.
         """
         if not isinstance(content, Mapping) or len(content) != 1:
             raise ValueError(f"expected one space, such as {{uniform: [0, 1]}}, found {content!r}")
@@ -65,7 +65,7 @@ class Domain:
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether equal factors are equal steps."""
+        """Whether the scale is logarithmic."""
         return self.kind.startswith("log")
 
     @property
@@ -77,7 +77,7 @@ class Domain:
 
     @property
     def size(self) -> int:
-        """The number of values, 0 where there is no end of them."""
+        """The number of values, or 0 if it is infinite."""
         if self.is_list:
             return len(self.values)
         if "finrange" in self.kind:
@@ -85,7 +85,7 @@ class Domain:
         return self.values[1] - self.values[0] + 1 if self.is_whole else 0
 
     def grid(self, most: int) -> list[Any]:
-        """Return at most so many values, evenly spread from the first to the last."""
+        """Return at most `most` values, evenly spread from the first to the last."""
         count = min(most, self.size or most)
         if self.is_list:
             return [self.values[index] for index in _spread(len(self.values), count)]
@@ -94,7 +94,7 @@ class Domain:
         return list(dict.fromkeys(self._at(index / max(count - 1, 1)) for index in range(count)))
 
     def middle(self) -> Any:
-        """Return the middle of the range, of the listed order, or the first choice."""
+        """Return the middle of a range or of an ordered list, or the first value of a choice."""
         if self.is_list:
             return self.values[0 if self.kind == "choice" else (len(self.values) - 1) // 2]
         if "finrange" in self.kind:
@@ -102,7 +102,7 @@ class Domain:
         return self._at(0.5)
 
     def draw(self, generator: Generator) -> Any:
-        """Return a value at random, each as likely as any (on its scale)."""
+        """Return a random value, uniform on the domain's scale."""
         if not self.size:
             return self._at(generator.uniform())
         if self.is_list or "finrange" in self.kind:
@@ -112,7 +112,7 @@ class Domain:
         return int(generator.integers(self.values[0], self.values[1], endpoint=True))
 
     def contains(self, value: Any) -> bool:
-        """Return whether a value of an earlier search can be one of these."""
+        """Return whether a value, for example of an earlier search, is in this domain."""
         if self.is_list:
             return any(_same(value, each) for each in self.values)
         if not is_number(value) or not self.values[0] <= value <= self.values[1]:
@@ -122,11 +122,11 @@ class Domain:
         return not self.is_whole or value == round(value)
 
     def encode(self, value: Any) -> Any:
-        """Return a value as Syne Tune gets it: listed ones as text, since it wants one type."""
+        """Encode a value for Syne Tune: listed values as JSON text, since they must have one type."""
         return json.dumps(value) if self.is_list else value
 
     def decode(self, value: Any) -> Any:
-        """Return a plain value of this domain from what Syne Tune drew."""
+        """Decode a value that Syne Tune drew to a plain value of this domain."""
         if self.is_list:
             return json.loads(value)
         if self.is_whole:
@@ -134,7 +134,7 @@ class Domain:
         return self._rounded(float(value))
 
     def syne_tune(self) -> Any:
-        """Return it as a domain of Syne Tune."""
+        """Return the equivalent Syne Tune domain."""
         from syne_tune import config_space
 
         if self.is_list:
@@ -146,7 +146,7 @@ class Domain:
         return getattr(config_space, self.kind)(*self.values)
 
     def _at(self, share: float) -> Any:
-        """Return the value at a share in [0, 1] of the way from the lower bound to the upper."""
+        """Return the value at a position in [0, 1] between the bounds, on the domain's scale."""
         low, high = self.values[:2]
         if self.is_logarithmic:
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
@@ -160,7 +160,7 @@ class Domain:
 
 
 def as_written(value: Any) -> Any:
-    """Return a domain of Syne Tune as `params.yaml` writes it; anything else as it is."""
+    """Convert a Syne Tune domain to the notation of `params.yaml`; return other values unchanged."""
     if not type(value).__module__.startswith("syne_tune."):
         return value
     from syne_tune import config_space
@@ -204,28 +204,31 @@ def _problem_of(kind: str, values: Any) -> str | None:
 
 def _problem_of_list(values: Sequence[Any]) -> str | None:
     if any(isinstance(each, Mapping) for each in values):
-        return "a value is a constant or a list of constants"
+        return "each value must be a constant or a list of constants"
     if any(_same(one, other) for i, one in enumerate(values) for other in values[:i]):
-        return "a value is there twice"
-    return None if len(values) >= 2 else "expected two values or more; write a single one itself"
+        return "a value is listed more than once"
+    return None if len(values) >= 2 else "expected at least two values; write a constant instead"
 
 
 def _problem_of_finrange(kind: str, values: Sequence[Any]) -> str | None:
     count = values[2]
     if not isinstance(count, int) or not 2 <= count <= MOST_VALUES:
-        return f"how many must be a whole number from 2 to {MOST_VALUES}"
+        return f"the number of values must be a whole number from 2 to {MOST_VALUES}"
     domain = Domain(kind, tuple(values))
     points = [domain._at(index / (count - 1)) for index in range(count)]
     if domain.is_whole and len(set(points)) < count:
-        return f"between whole bounds are whole values, and not {count} different ones; write 0.0"
+        return (
+            f"there are fewer than {count} whole numbers between the bounds; for fractions, write "
+            "the bounds with a decimal point"
+        )
     return None
 
 
 def _spread(size: int, count: int) -> list[int]:
-    """Return `count` indices of `size`, evenly spread, the first and the last among them."""
+    """Return `count` indices in [0, size), evenly spread from the first to the last."""
     return [round(index * (size - 1) / max(count - 1, 1)) for index in range(count)]
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two values are one: True is not 1, but 1.0 is."""
+    """Return whether two values are equal; 1.0 equals 1, but True does not."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other

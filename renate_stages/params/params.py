@@ -1,7 +1,7 @@
 """`params.yaml` as typed, frozen models, with every default and check.
 
-All problems of a file are reported at once, each with its path, the value found and what is
-allowed; an unknown key names the closest known one.
+All problems of a file are reported at once, each with its path, the value found and the allowed
+values; for an unknown key the closest known key is suggested.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class UpdateParams(Block):
-    """Which update this is. `renate-stages next` writes the two numbers."""
+    """The open update; `renate-stages next` writes its two numbers."""
 
     number: int = Field(default=1, ge=1, description="running number of the update")
     parent: int = Field(
-        default=0, ge=0, description="number of the update it starts from, 0: the initial"
+        default=0, ge=0, description="number of the update it starts from; 0: the first state"
     )
     kind: Literal["update", "forget"] = Field(
-        default="update", description="forget: no new data and no training, rows leave the stores"
+        default="update",
+        description="forget: only remove stored examples, without new data and training",
     )
     task_id: str = Field(
-        default="default_task", min_length=1, description="names the model's parameters"
+        default="default_task",
+        min_length=1,
+        description="task of the update, for models with parameters for each task",
     )
 
     @model_validator(mode="after")
@@ -45,72 +48,79 @@ class UpdateParams(Block):
 
 
 class DataParams(Block):
-    """How `prepare` divides the incoming data where the data module does not."""
+    """How `prepare` splits the incoming data if the data module does not."""
 
     validation_fraction: Fraction = Field(
         default=0.1,
-        description="share of the training rows, where the module gives no validation data",
+        description="share of the training rows, if the data module has no validation data",
     )
     test_fraction: Fraction = Field(
-        default=0.2, description="share of the training rows, where the module gives no test data"
+        default=0.2, description="share of the training rows, if the data module has no test data"
     )
-    arguments: dict[str, Any] = Field(default={}, description="arguments of data_module_fn")
+    arguments: dict[str, Any] = Field(
+        default={}, description="keyword arguments for data_module_fn"
+    )
 
 
 class TrainerParams(Block):
-    """How long and on what a model trains."""
+    """Length of the training, hardware, and data loading."""
 
     max_epochs: int | None = Field(default=50, ge=1, description="passes over the new data")
     max_steps: int | None = Field(
-        default=None, ge=1, description="optimiser steps; whichever ends first"
+        default=None,
+        ge=1,
+        description="optimizer steps; training ends at the first limit that is reached",
     )
     threads: int = Field(
-        default=1, ge=1, description="CPU threads; their number changes sums, so bytes"
+        default=1, ge=1, description="CPU threads; another number changes results slightly"
     )
-    accelerator: str = Field(default="cpu", description="as Lightning's Trainer names it")
+    accelerator: str = Field(default="cpu", description="the accelerator of Lightning's Trainer")
     devices: int = Field(
         default=1,
         ge=1,
-        description="a process for each; no `auto`: their number changes sums, so bytes",
+        description="devices, with a process each; not `auto`, because the number changes results",
     )
-    num_nodes: int = Field(default=1, ge=1, description="machines with so many devices each")
+    num_nodes: int = Field(default=1, ge=1, description="machines, each with `devices` devices")
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
-        default="auto", description="of several devices, as Lightning names it; auto: ddp"
+        default="auto", description="Lightning's strategy for several devices; auto: ddp"
     )
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
-        default="32-true", description="mixed: weights, and so the state, stay float32"
+        default="32-true", description="mixed: the weights and the state stay float32"
     )
     accumulate_grad_batches: int = Field(
-        default=1, ge=1, description="batches whose mean gradient makes a step"
+        default=1, ge=1, description="batches whose gradients are averaged for one step"
     )
-    gradient_clip_val: float | None = Field(default=None, gt=0, description="largest gradient norm")
+    gradient_clip_val: float | None = Field(
+        default=None, gt=0, description="largest gradient norm, or value, of a step"
+    )
     gradient_clip_algorithm: Literal["norm", "value"] = Field(
-        default="norm", description="value: gradient_clip_val bounds each number of it"
+        default="norm", description="value: gradient_clip_val limits each element of the gradient"
     )
-    compile: bool = Field(default=False, description="train the model as torch.compile makes it")
+    compile: bool = Field(default=False, description="train with torch.compile")
     deterministic: bool = Field(
         default=True, description="refuse kernels that differ from run to run"
     )
-    num_workers: int = Field(default=0, ge=0, description="loader processes")
+    num_workers: int = Field(default=0, ge=0, description="worker processes that load batches")
     prefetch: int | None = Field(
         default=None,
         ge=0,
-        description="steps that a thread reads ahead, none: 2 for a GPU, else 0; changes no byte",
+        description="steps that a thread loads ahead; none: 2 on a GPU, else 0; results are equal",
     )
     data_on_device: bool = Field(
-        default=False, description="the new data and the memory lie on the device while it trains"
+        default=False, description="store new data and memory on the device during training"
     )
     keep: Literal["last", "best"] = Field(
-        default="last", description="which epoch's model an update ships, best: on validation data"
+        default="last",
+        description="epoch whose model is kept; best: the best one on the validation data",
     )
 
     @property
     def num_processes(self) -> int:
-        """How many processes share a training."""
+        """Number of training processes."""
         return self.devices * self.num_nodes
 
     def on_one_device(self) -> TrainerParams:
-        """Return the same for one process, which takes the same steps with whole batches."""
+        """Return the settings for one process that takes the same steps on whole batches."""
         return self.model_copy(update={"devices": 1, "num_nodes": 1, "strategy": "auto"})
 
     @field_validator("strategy", mode="before")
@@ -118,15 +128,15 @@ class TrainerParams(Block):
     def _weights_are_whole(cls, strategy: Any) -> Any:
         if str(strategy).startswith(("fsdp", "deepspeed", "model_parallel")):
             raise ValueError(
-                f"{strategy} gives each process a piece of the weights, and learners read whole "
-                "ones (averages, importance, teachers, what is kept beside examples): take ddp"
+                f"{strategy} splits the weights among processes, but learners need all weights, "
+                "for example for averages, importances and teachers; use ddp"
             )
         return strategy
 
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainerParams:
         if self.max_epochs is None and self.max_steps is None:
-            raise ValueError("max_epochs and max_steps are both null: give at least one of them")
+            raise ValueError("max_epochs and max_steps are both null; set at least one of them")
         return self
 
     @model_validator(mode="after")
@@ -138,158 +148,178 @@ class TrainerParams(Block):
         }
         given = [f"{name} {str(value).lower()}" for name, value in ways.items() if value]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are ways to one end: give one of them")
+            raise ValueError(f"{' and '.join(given)} are mutually exclusive; set only one")
         return self
 
 
 class TuningParams(Block):
-    """How hyperparameters are searched, where one of them is a space."""
+    """The search for hyperparameters; used only if a hyperparameter is a space."""
 
     scheduler: str = Field(
         default="rush",
-        description="a name of `schedulers.SCHEDULERS`, or package.module:Class of Syne Tune's",
+        description="a name in `schedulers.SCHEDULERS`, or package.module:Class of a Syne Tune "
+        "scheduler",
     )
-    scheduler_arguments: dict[str, Any] = Field(default={}, description="keyword arguments of it")
+    scheduler_arguments: dict[str, Any] = Field(
+        default={}, description="keyword arguments for the scheduler"
+    )
     metric: str | None = Field(
-        default=None, min_length=1, description="what is tuned for; none: evaluation.metric"
+        default=None, min_length=1, description="metric to optimize; none: evaluation.metric"
     )
     mode: Literal["max", "min"] | None = Field(
-        default=None, description="whether more of it is better; none: as in evaluation"
+        default=None, description="whether to maximize or minimize it; none: as in evaluation"
     )
     objective: Literal["union", "new", "weighted"] = Field(
         default="union",
-        description="validation data that counts: of all updates, of the new one, or a mix",
+        description="validation data to measure on: of all updates, of the new one, or a mix",
     )
     new_weight: float | None = Field(
-        default=None, gt=0, lt=1, description="of the new data's metric where weighted"
+        default=None, gt=0, lt=1, description="weight of the new data if objective is weighted"
     )
     max_trials: int | None = Field(
-        default=20, ge=1, description="trials; the search ends at the first limit it reaches"
+        default=20, ge=1, description="trials; the search ends at the first limit that is reached"
     )
     max_epochs_total: int | None = Field(
         default=None, ge=1, description="epochs of all trials together"
     )
-    max_time: OptionalSeconds = Field(default=None, gt=0, description="or such as '30 min'")
-    n_workers: int = Field(default=1, ge=1, description="trials at a time")
+    max_time: OptionalSeconds = Field(
+        default=None, gt=0, description="seconds, or a text such as '30 min'"
+    )
+    n_workers: int = Field(default=1, ge=1, description="trials that run at the same time")
     processes: Literal["fork", "fresh"] = Field(
-        default="fork", description="fresh: an interpreter for each trial, for what cannot fork"
+        default="fork",
+        description="fresh: a new interpreter for each trial, for code that cannot be forked",
     )
     reuse_best: bool = Field(
-        default=True, description="ship the best trial's model where it was trained as an update is"
+        default=True,
+        description="keep the best trial's model instead of training again, if it trained in full",
     )
-    use_history: bool = Field(default=True, description="learn from the searches of past updates")
+    use_history: bool = Field(
+        default=True, description="use the results of the searches of past updates"
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> TuningParams:
         if (self.objective == "weighted") != (self.new_weight is not None):
             raise ValueError(
-                f"objective {self.objective} with new_weight {self.new_weight}: new_weight is "
-                "given where objective is weighted, and only there"
+                f"objective is {self.objective} and new_weight is {self.new_weight}; set "
+                "new_weight if, and only if, objective is weighted"
             )
         if self.max_trials is None and self.max_epochs_total is None and self.max_time is None:
             raise ValueError(
-                "max_trials, max_epochs_total and max_time are all null: give at least one of them"
+                "max_trials, max_epochs_total and max_time are all null; set at least one of them"
             )
         return self
 
 
 class ShiftParams(Block):
-    """How `prepare` tests whether the new data is drawn like the parent's."""
+    """How `prepare` tests whether the new data has the same distribution as the parent's."""
 
     enabled: bool = True
     tests: list[Literal["mmd", "ks", "c2st", "label_chi2", "bbse"]] = Field(
         default=["mmd", "ks", "label_chi2"], min_length=1, description="see docs/shift.md"
     )
     features: Literal["auto", "raw", "model", "feature_fn"] = Field(
-        default="auto", description="what of an example is compared; auto: the first that can be"
+        default="auto",
+        description="features to compare; auto: feature_fn, model or raw, the first available",
     )
     reference: Literal["holdouts", "memory", "both"] = Field(
         default="holdouts", description="the parent's examples to compare with"
     )
     alpha: float = Field(
-        default=0.01, gt=0, lt=1, description="chance of a false alarm, all tests together"
+        default=0.01, gt=0, lt=1, description="probability of a false alarm in all tests together"
     )
-    max_rows: int = Field(default=1000, ge=4, description="rows of either side, drawn at random")
-    permutations: int = Field(default=1000, ge=1, description="of the tests that permute")
+    max_rows: int = Field(default=1000, ge=4, description="rows sampled from each side")
+    permutations: int = Field(
+        default=1000, ge=1, description="permutations of each permutation test"
+    )
 
 
 class ShouldUpdateParams(Block):
-    """When `should-update` says yes. A rule that is null, or false, is not looked at."""
+    """The rules of `should-update`. A rule that is null or false is off."""
 
     when: Literal["any", "all"] = Field(default="any", description="how many rules must fire")
-    shift: bool = Field(default=True, description="a shift test is significant")
+    shift: bool = Field(default=True, description="fires if a shift test is significant")
     performance_drop: float | None = Field(
         default=0.05,
         ge=0,
-        description="evaluation.metric of the parent's model is worse by more on the new data",
+        description="fires if evaluation.metric of the parent's model is worse by more on new data",
     )
     amount_of_data: int | None = Field(
-        default=None, ge=1, description="at least so many new training rows"
+        default=None, ge=1, description="fires at this number of new training rows"
     )
     age: float | None = Field(
-        default=None, gt=0, description="the parent was committed at least so many days ago"
+        default=None, gt=0, description="fires if the parent was committed that many days ago"
     )
 
 
 class EvaluationParams(Block):
-    """What is measured on every holdout."""
+    """What to measure on every holdout."""
 
     metric: str = Field(
-        default="accuracy", min_length=1, description="the headline metric, with summary"
+        default="accuracy",
+        min_length=1,
+        description="the headline metric, which is summarized over holdouts",
     )
-    mode: Literal["max", "min"] = Field(default="max", description="whether more of it is better")
+    mode: Literal["max", "min"] = Field(
+        default="max", description="whether higher or lower values are better"
+    )
     batch_size: int = Field(default=256, ge=1, description="examples per forward pass")
     slices: list[str] = Field(
-        default=[], description="metadata fields; the accuracy is told for each of their values"
+        default=[], description="metadata fields; accuracy is reported for each of their values"
     )
     reference: dict[int, float] = Field(
         default={},
-        description="the headline metric, by holdout, of a model trained on all data so far at once",
+        description="headline metric by holdout of a model trained on all data at once",
     )
 
     @property
     def lower_is_better(self) -> set[str]:
-        """Names of the metrics of which less is better."""
+        """Names of the metrics for which lower values are better."""
         return {"loss"} | ({self.metric} if self.mode == "min" else set())
 
 
 class RetentionParams(Block):
-    """What is kept of the data, and how long. Rows that may not be kept leave no byte."""
+    """How much data to keep, and for how long. No byte of other rows remains in the state."""
 
     holdout_rows: int | None = Field(
-        default=None, ge=1, description="most rows kept of an update's test split"
+        default=None, ge=1, description="maximum rows to keep of an update's test split"
     )
     holdout_updates: int | None = Field(
-        default=None, ge=1, description="of how many latest updates, this one included"
+        default=None, ge=1, description="latest updates, with this one, whose holdouts are kept"
     )
     validation_rows: int | None = Field(
-        default=None, ge=1, description="most rows kept of an update's validation split"
+        default=None, ge=1, description="maximum rows to keep of an update's validation split"
     )
     validation_updates: int | None = Field(
-        default=None, ge=1, description="of how many latest updates, this one included"
+        default=None,
+        ge=1,
+        description="latest updates, with this one, whose validation splits are kept",
     )
     memory_updates: int | None = Field(
-        default=None, ge=1, description="updates after which a row leaves the memory"
+        default=None, ge=1, description="updates after which a row is removed from the memory"
     )
     never_keep: list[str | int | float | bool] = Field(
-        default=[], description="sources to learn from and measure on once, but not to keep"
+        default=[],
+        description="sources whose rows are used for this update only and are not stored",
     )
 
 
 class ExportParams(Block):
-    """What lies in `export/`, what an update must reach to become champion, and who makes it so."""
+    """The content of `export/`, the gate's rules, and who promotes."""
 
     promote: Any = Field(
-        default={}, description="the gate's rules: limits by figure, as in `gate.rules`"
+        default={}, description="the gate's rules: limits by figure, as in `params.rules`"
     )
     promotion: Literal["manual", "auto"] = Field(
-        default="manual", description="auto: `next` promotes where the committed verdict passed"
+        default="manual",
+        description="auto: `next` promotes the update if its committed verdict passed",
     )
-    onnx: bool = Field(default=False, description="also model.onnx; needs the extra onnx")
+    onnx: bool = Field(default=False, description="also write model.onnx; needs the extra onnx")
     files: list[str] = Field(
         default=[],
-        description="more files and folders of the project that the model needs, in addition to those that "
-        "model_fn and the test transforms are seen to read",
+        description="project files and folders that the model needs, in addition to those that "
+        "model_fn and the test transforms read",
     )
 
     @field_validator("files")
@@ -308,12 +338,14 @@ class ExportParams(Block):
 
 
 class TrackingParams(Block):
-    """Where runs are logged. Read by no stage as an input: it changes no output."""
+    """Logging to MLflow. It changes no output, so no stage depends on it."""
 
     enabled: bool = True
     experiment: str = Field(default="renate-stages", min_length=1, description="MLflow experiment")
     model: str | None = Field(
-        default=None, min_length=1, description="registered model; none: named as the experiment"
+        default=None,
+        min_length=1,
+        description="name of the registered model; none: the experiment's name",
     )
 
     @property
@@ -323,12 +355,12 @@ class TrackingParams(Block):
 
 
 class Params(Block):
-    """The whole of `params.yaml`."""
+    """The content of `params.yaml`."""
 
     example: Literal["digits"] | None = Field(
-        None, description="the data that `init` and `example-data` write; none: your own"
+        None, description="example data that `init` and `example-data` write; none: your own data"
     )
-    seed: int = Field(default=0, ge=0, lt=2**32, description="the one source of randomness")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of all random number generators")
     update: UpdateParams = UpdateParams()
     data: DataParams = DataParams()
     learner: Any = Field("ER", description="a name, or {choice: [...]} of names")
@@ -347,12 +379,12 @@ class Params(Block):
 
     @property
     def search_space(self) -> SearchSpace:
-        """What is searched, and the constants beside it."""
+        """The hyperparameters to search, and the constants."""
         return SearchSpace.of(self.learner, self.hyperparameters)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """What the gate asks."""
+        """The gate's rules."""
         evaluation = self.evaluation
         return read_rules(
             self.export.promote, evaluation.metric, evaluation.mode, evaluation.slices
@@ -360,7 +392,7 @@ class Params(Block):
 
     @property
     def objective(self) -> tuple[str, Literal["max", "min"]]:
-        """The metric that is tuned for, and whether more or less of it is better."""
+        """The metric to optimize, and whether to maximize or minimize it."""
         metric = self.tuning.metric or self.evaluation.metric
         lower = metric in self.evaluation.lower_is_better
         return metric, self.tuning.mode or ("min" if lower else "max")
@@ -369,7 +401,7 @@ class Params(Block):
         """Return parameters without spaces, to train one model.
 
         Args:
-            configuration: What `search_space.complete` gave; None: the middle of the space.
+            configuration: A result of `search_space.complete`; None: the middle of the space.
         """
         space = self.search_space
         values = dict(space.middle() if configuration is None else configuration)
@@ -384,21 +416,23 @@ class Params(Block):
         """Read and check a parameter file.
 
         Raises:
-            MissingFileError: If there is no such file.
-            InvalidParamsError: With all problems of the file at once.
+            MissingFileError: If the file does not exist.
+            InvalidParamsError: If there are problems; lists all of them.
         """
         if not path.is_file():
             raise MissingFileError(
-                path, "it holds the project's parameters", "run this in a project folder"
+                path,
+                "this file contains the project's parameters",
+                "run the command in a project folder",
             )
         return cls.parse(yaml_file.read(path), str(path.name))
 
     @classmethod
     def parse(cls, content: Any, where: str = "params.yaml") -> Params:
-        """Check parameters that are already read.
+        """Check the parsed content of a parameter file.
 
         Raises:
-            InvalidParamsError: With all problems at once.
+            InvalidParamsError: If there are problems; lists all of them.
         """
         if not isinstance(content, dict):
             raise InvalidParamsError(where, [f"expected blocks of keys, found {content!r}"])
@@ -424,16 +458,16 @@ class Params(Block):
 
 
 def _tuning_problems(params: Params) -> list[str]:
-    """Return what of the blocks does not go together."""
+    """Return contradictions between blocks."""
     problems = schedulers.problems_of(params.tuning.scheduler, params.tuning.scheduler_arguments)
     space, tuning, evaluation = params.search_space, params.tuning, params.evaluation
     if tuning.metric not in (None, "loss", evaluation.metric) and tuning.mode is None:
         problems.append(
-            f"tuning.mode: expected max or min beside tuning.metric {tuning.metric}, found none"
+            f"tuning.mode: expected max or min, because tuning.metric is {tuning.metric}; found none"
         )
     if space and space.most_epochs(params.trainer.max_epochs) is None:
         problems.append(
-            "trainer.max_epochs: expected a number where hyperparameters are searched, found none"
+            "trainer.max_epochs: expected a number, because hyperparameters are searched; found none"
         )
     return problems
 
@@ -452,7 +486,7 @@ def _describe(problem: Any) -> str:
 
 
 def _keys_of(path: tuple[Any, ...]) -> list[str]:
-    """Return the keys that the block at a path knows."""
+    """Return the known keys of the block at a path."""
     model: Any = Params
     for part in path:
         model = model.model_fields[part].annotation

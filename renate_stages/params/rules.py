@@ -1,4 +1,4 @@
-"""The gate's rules in `export.promote`.
+"""Parse the gate's rules in `export.promote`.
 
 average_accuracy: {min: 0.90, max_drop: 0.01}
 worst_holdout: {max_drop: 0.05}
@@ -19,11 +19,11 @@ from renate_stages.files.typed import is_number
 Limit = Literal["min", "max", "max_drop", "max_rise"]
 SCOPES = ("average", "overall", "worst_holdout")
 CLASSES, SLICES = "classes", "slices"
-PARTS = {CLASSES: 1, SLICES: 2}  # figures of parts, and how many names one has: label; field, value
+PARTS = {CLASSES: 1, SLICES: 2}  # figures that have parts, and the depth: label; field, value
 CALIBRATION = "calibration_error"
 FLIPS: dict[str, Limit] = {"negative_flips": "max", "positive_flips": "min"}
 LOSS = "loss"
-SHARES = (*FLIPS, *PARTS, CALIBRATION)  # figures that lie in [0, 1], whatever the metric
+SHARES = (*FLIPS, *PARTS, CALIBRATION)  # figures that are in [0, 1] for every metric
 WHERE = "export.promote"
 
 
@@ -33,11 +33,11 @@ class Rule:
 
     Args:
         figure: Such as `average_accuracy`, `worst_holdout_accuracy`, `negative_flips`, `slices`.
-        limit: `min` and `max` bound the figure itself; `max_drop` and `max_rise` how far it may be
-            worse than the champion's.
-        allowed: The bound.
-        part: Of `classes` and `slices`, which are meant: `("7",)` is one class, `("camera",)` all
-            values of a field, `("camera", "night")` one of them, `()` every one there is.
+        limit: `min` and `max` limit the figure itself; `max_drop` and `max_rise` limit how much
+            worse than the champion's it may be.
+        allowed: The value of the limit.
+        part: The part of `classes` or `slices`: `("7",)` is one class, `("camera",)` all values of a
+            field, `("camera", "night")` one value, `()` every class or slice.
     """
 
     figure: str
@@ -47,35 +47,35 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The figure with its part, as params.yaml leads to it: `slices.camera.night`."""
+        """The figure with its part, such as `slices.camera.night`."""
         return ".".join((self.figure, *self.part))
 
     @property
     def relative(self) -> bool:
-        """Whether it needs a champion to compare with."""
+        """Whether the rule needs a champion to compare with."""
         return self.limit in ("max_drop", "max_rise") or self.figure in FLIPS
 
     @property
     def by_row(self) -> bool:
-        """Whether it needs the update's answer to each row, champion or not."""
+        """Whether the rule needs the model's prediction for each row, even without a champion."""
         return self.figure in PARTS or self.figure == CALIBRATION
 
 
 def read_rules(
     content: Any, metric: str, mode: Literal["max", "min"], fields: Collection[str] = ()
 ) -> tuple[Rule, ...]:
-    """Return the rules of `export.promote`, in order of their names.
+    """Parse the rules of `export.promote`; return them ordered by name.
 
     Args:
         content: A mapping from figures to their limits. `average`, `overall` and `worst_holdout`
-            alone are of the headline metric. Below `classes` and `slices` may stand, beside limits
-            of every one, a label, a field, or a field and a value with limits of their own.
+            without a metric mean the headline metric. `classes` and `slices` may contain limits for
+            all parts, and mappings for a label, a field, or a field and a value with other limits.
         metric: The headline metric.
-        mode: Whether more of it is better.
-        fields: Of `evaluation.slices`: what there are slices by.
+        mode: Whether higher (`max`) or lower (`min`) values of it are better.
+        fields: The metadata fields in `evaluation.slices`.
 
     Raises:
-        InvalidParamsError: With all problems at once.
+        InvalidParamsError: If there are problems; lists all of them.
     """
     if not isinstance(content, Mapping):
         expected = "a figure and its limits, such as average_accuracy: {max_drop: 0.01}"
@@ -98,7 +98,7 @@ def read_rules(
                 rule = Rule(figure, limit, allowed, part)
                 problem = _problem(rule, known[figure])
                 if problem is None and (rule.name, limit) in found:
-                    problem = f"given twice, as {rule.name} too"
+                    problem = f"this limit is set more than once (also as {rule.name})"
                 if problem is not None:
                     problems.append(f"{path}.{limit}: {problem}")
                 else:
@@ -111,7 +111,7 @@ def read_rules(
 def _groups(
     path: str, content: Any, depth: int, part: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """Yield where limits stand, the part they are of, and they themselves: first those of all."""
+    """Yield path, part and limits of each group of limits; limits of all parts come first."""
     if not depth or not isinstance(content, Mapping):
         yield path, part, content
         return
@@ -130,9 +130,9 @@ def _group_problem(
     fields: Collection[str],
     known: tuple[Limit, ...],
 ) -> str | None:
-    """Return what is wrong with limits as a whole, or with the part they are of, or None."""
+    """Return the problem of a group of limits or of its part, or None."""
     if figure == SLICES and not fields:
-        return "evaluation.slices is empty, so there are no slices: name a metadata field there"
+        return "evaluation.slices is empty, so there are no slices; add a metadata field to it"
     if figure == SLICES and part and part[0] not in fields:
         hint = did_you_mean(part[0], fields)
         return f"unknown field '{part[0]}'{hint} (evaluation.slices has: {', '.join(fields)})"
@@ -144,7 +144,7 @@ def _group_problem(
 
 
 def _figures(metric: str, mode: str) -> dict[str, tuple[Limit, ...]]:
-    """Return the limits that each figure knows, the one that needs no champion first."""
+    """Return the limits that each figure can have; the one that needs no champion comes first."""
     more: tuple[Limit, ...] = ("min", "max_drop")
     less: tuple[Limit, ...] = ("max", "max_rise")
     modes = {LOSS: less, metric: less if mode == "min" or metric == LOSS else more}
@@ -155,14 +155,17 @@ def _figures(metric: str, mode: str) -> dict[str, tuple[Limit, ...]]:
 
 
 def _problem(rule: Rule, known: tuple[Limit, ...]) -> str | None:
-    """Return what is wrong with a limit, or None."""
+    """Return the problem of a limit, or None."""
     figure, limit, allowed = rule.figure, rule.limit, rule.allowed
     if limit not in known:
-        better = "more" if "min" in known else "less"
+        better = "higher" if "min" in known else "lower"
         hint = did_you_mean(str(limit), known)
         if not hint and len(rule.part) < PARTS.get(figure, 0):
-            hint = f"; a part has limits of its own: {limit}: {{{known[0]}: 0.8}}"
-        return f"unknown limit{hint} (of {figure}, of which {better} is better: {', '.join(known)})"
+            hint = f"; for limits of one part, write {limit}: {{{known[0]}: 0.8}}"
+        return (
+            f"unknown limit{hint} (limits of {figure}, for which {better} is better: "
+            f"{', '.join(known)})"
+        )
     if not is_number(allowed):
         return f"expected a finite number, found {allowed!r}"
     if limit in ("max_drop", "max_rise") and allowed < 0:

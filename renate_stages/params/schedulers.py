@@ -1,4 +1,4 @@
-"""The names of schedulers, with their descriptions and arguments."""
+"""The available schedulers: names, arguments and descriptions."""
 
 from __future__ import annotations
 
@@ -16,49 +16,59 @@ DENSITY = ("min_bandwidth", "num_candidates", "random_fraction", "top_n_percent"
 
 @dataclass(frozen=True)
 class Entry:
-    """A scheduler: the arguments that `scheduler_arguments` may give, and what it does."""
+    """A scheduler: the names that `scheduler_arguments` may set, and a description."""
 
     arguments: tuple[str, ...]
     summary: str
 
 
 SCHEDULERS = {
-    "random": Entry((), "draws at random"),
-    "grid": Entry(("points",), "all combinations of so many values of each range, in random order"),
-    "bo": Entry(("num_init_random",), "Bayesian optimisation by a Gaussian process; extra `bo`"),
-    "bore": Entry(("gamma", "random_prob", "init_random"), "Bayesian optimisation by a classifier"),
-    "tpe": Entry(DENSITY, "Bayesian optimisation by kernel densities"),
-    "cqr": Entry(("num_init_random_draws",), "Bayesian optimisation by conformal quantiles"),
-    "asha": Entry(HALVING, "random, and trials that fall behind at 1, 3, 9, … epochs end there"),
-    "bohb": Entry((*HALVING, *DENSITY), "tpe, with trials ended as by asha"),
-    "asha-cqr": Entry(HALVING, "cqr, with trials ended as by asha"),
+    "random": Entry((), "random search"),
+    "grid": Entry(("points",), "grid search with `points` values per range, in random order"),
+    "bo": Entry(
+        ("num_init_random",), "Bayesian optimization with a Gaussian process; needs the extra `bo`"
+    ),
+    "bore": Entry(
+        ("gamma", "random_prob", "init_random"), "Bayesian optimization with a classifier"
+    ),
+    "tpe": Entry(DENSITY, "Bayesian optimization with kernel density estimators"),
+    "cqr": Entry(
+        ("num_init_random_draws",), "Bayesian optimization with conformal quantile regression"
+    ),
+    "asha": Entry(HALVING, "random search that stops the worse trials after 1, 3, 9, … epochs"),
+    "bohb": Entry((*HALVING, *DENSITY), "tpe with asha's early stopping"),
+    "asha-cqr": Entry(HALVING, "cqr with asha's early stopping"),
     "pasha": Entry(
         (*HALVING[:2], "percentile"),
-        "asha that lets trials run longer only while that changes who is best",
+        "asha that raises the maximum epochs only while the ranking of trials changes",
     ),
-    "rush": Entry(HALVING, "asha with the best of earlier updates first, as the hurdle for others"),
+    "rush": Entry(
+        HALVING, "asha that starts with the best of earlier updates; other trials must beat them"
+    ),
     "median": Entry(
         ("grace_time", "grace_population", "rank_cutoff"),
-        "random, and trials below the median so far end there",
+        "random search that stops trials that are worse than the median",
     ),
-    "zero-shot": Entry((), "what together did best on earlier updates, in that order"),
-    "bounding-box": Entry(("best_of_update",), "random among the best of earlier updates"),
-    "quantile": Entry((), "a model of earlier updates, by Thompson sampling"),
+    "zero-shot": Entry((), "the set of configurations that did best on earlier updates, in order"),
+    "bounding-box": Entry(
+        ("best_of_update",), "random search in the range of the best values of earlier updates"
+    ),
+    "quantile": Entry((), "Thompson sampling with a model of earlier updates"),
 }
 
 
 def problems_of(name: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Return what of `tuning.scheduler` and `tuning.scheduler_arguments` cannot be; imports none."""
+    """Return the problems of `tuning.scheduler` and its arguments; does not import schedulers."""
     if name not in SCHEDULERS:
         if _DOTTED.fullmatch(name):
             return []
         known = ", ".join([*SCHEDULERS, "or package.module:Class"])
         hint = did_you_mean(name, SCHEDULERS)
         return [f"tuning.scheduler: unknown scheduler '{name}'{hint} (known: {known})"]
-    taken = SCHEDULERS[name].arguments
+    known_arguments = SCHEDULERS[name].arguments
     return [
-        f"tuning.scheduler_arguments.{each}: {name} takes no such argument"
-        f"{did_you_mean(each, taken)} (it takes: {', '.join(taken) or 'none'})"
-        for each in arguments
-        if each not in taken
+        f"tuning.scheduler_arguments.{argument}: {name} has no such argument"
+        f"{did_you_mean(argument, known_arguments)} (it has: {', '.join(known_arguments) or 'none'})"
+        for argument in arguments
+        if argument not in known_arguments
     ]

@@ -1,4 +1,4 @@
-"""The search space: fixed hyperparameters and those that vary."""
+"""The search space: constants, and the domains of searched hyperparameters."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Configuration = dict[str, Any]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Constants, and domains of what is searched; falsy where nothing is.
+    """Constants, and domains of searched hyperparameters; falsy if nothing is searched.
 
     Args:
-        learner: The learner, None where it is searched: then `domains` has `learner`.
-        constants: Hyperparameters that every trial gets.
-        domains: What is searched, by name; `max_epochs` too, where it is.
-        automatic: Names whose domain is a default one.
-        shared: Names that the optimizer or the user's functions read, whatever the learner.
+        learner: The learner; None if it is searched, then `domains` has `learner`.
+        constants: Hyperparameters with the same value in every trial.
+        domains: The searched hyperparameters by name; may include `max_epochs`.
+        automatic: Names whose domain is the default one (`auto`).
+        shared: Names that the optimizer or the user's functions read, for any learner.
 
     Example:
         >>> space = SearchSpace.of("ER", {"batch_size": 32, "learning_rate": {"uniform": [0, 1]}})
@@ -42,10 +42,10 @@ class SearchSpace:
 
     @classmethod
     def of(cls, learner: Any, hyperparameters: Any) -> SearchSpace:
-        """Read `learner` and `hyperparameters` of `params.yaml`.
+        """Parse `learner` and `hyperparameters` of `params.yaml`.
 
         Raises:
-            InvalidParamsError: With all problems at once.
+            InvalidParamsError: If there are problems; lists all of them.
         """
         problems: list[str] = []
         domains: dict[str, Domain] = {}
@@ -60,7 +60,7 @@ class SearchSpace:
                 known = ", ".join(sorted(defaults)) or "none for this learner"
                 hint = did_you_mean(name, defaults)
                 problems.append(
-                    f"hyperparameters.{name}: there is no default space for it{hint} ({known})"
+                    f"hyperparameters.{name}: it has no default space{hint} (known: {known})"
                 )
                 continue
             try:
@@ -78,26 +78,26 @@ class SearchSpace:
 
     @property
     def learners(self) -> tuple[str, ...]:
-        """The learners that a trial may have."""
+        """The learners that trials may use."""
         return self.domains["learner"].values if self.learner is None else (self.learner,)
 
     def most_epochs(self, otherwise: int | None) -> int | None:
-        """Return the most epochs that a trial may have: `otherwise` where they are not searched."""
+        """Return the maximum epochs of a trial; `otherwise` if `max_epochs` is not searched."""
         domain = self.domains.get("max_epochs")
         return otherwise if domain is None else max(_extremes(domain))
 
     def read_by(self, names: Collection[str]) -> SearchSpace:
         """Return the space for a project whose optimizer and functions read these names.
 
-        A default space that neither they nor a learner read is left out.
+        A default space (`auto`) of a name that nothing reads is left out.
 
         Raises:
-            InvalidParamsError: If nothing reads a hyperparameter that is to be searched.
+            InvalidParamsError: If nothing reads another searched hyperparameter.
         """
         read = {"learner", "max_epochs", *names}.union(*map(taken_by, self.learners))
         unread = [name for name in self.domains if name not in read]
         problems = [
-            f"hyperparameters.{name}: a search would be in vain, nothing reads it: neither "
+            f"hyperparameters.{name}: it is searched, but nothing reads it: neither "
             f"{', '.join(self.learners)}, nor its optimizer, nor a function of renate_config.py"
             for name in unread
             if name not in self.automatic
@@ -108,23 +108,22 @@ class SearchSpace:
         return replace(self, domains=domains, shared=frozenset(names))
 
     def complete(self, sample: Mapping[str, Any]) -> Configuration:
-        """Return the configuration of a trial: the constants, and what it drew.
+        """Return the configuration of a trial: the constants and the drawn values.
 
-        Left out is what the drawn learner does not take, where another one does and neither the
-        optimizer nor the user's functions read it.
+        Hyperparameters that only other learners use are left out.
 
         Args:
-            sample: A value for each domain, as a scheduler drew it from `syne_tune()`.
+            sample: A value for each domain, drawn from `syne_tune()` by a scheduler.
         """
         drawn = {name: each.decode(sample[name]) for name, each in self.domains.items()}
         return self.constants | self._active(drawn)
 
     def middle(self) -> Configuration:
-        """Return the configuration in the middle of all ranges, with the first of each choice."""
+        """Return the configuration in the middle of all ranges; of a choice the first value."""
         return self.constants | self._active({n: each.middle() for n, each in self.domains.items()})
 
     def accepts(self, configuration: Mapping[str, Any]) -> Configuration:
-        """Return what an earlier configuration has of this space: values that are in range."""
+        """Return those values of an earlier configuration that are in this space."""
         return {
             name: configuration[name]
             for name, domain in self.domains.items()
@@ -132,21 +131,21 @@ class SearchSpace:
         }
 
     def is_active(self, name: str, learner: str | None) -> bool:
-        """Return whether a trial with this learner has a searched hyperparameter."""
+        """Return whether trials with this learner use a searched hyperparameter."""
         if learner is None or name in self.shared or name in ("learner", "max_epochs"):
             return True
         takers = [each for each in self.learners if name in taken_by(each)]
         return not takers or learner in takers
 
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a point of `syne_tune()`, with the middle of a domain where there is no value."""
+        """Return a point of `syne_tune()`; missing values are the middle of their domain."""
         return {
             name: domain.encode(configuration.get(name, domain.middle()))
             for name, domain in self.domains.items()
         }
 
     def syne_tune(self) -> dict[str, Any]:
-        """Return the domains as Syne Tune's."""
+        """Return the equivalent Syne Tune domains."""
         return {name: domain.syne_tune() for name, domain in self.domains.items()}
 
     def _active(self, drawn: Mapping[str, Any]) -> Configuration:
@@ -156,7 +155,7 @@ class SearchSpace:
 
 @functools.cache
 def taken_by(learner: str) -> frozenset[str]:
-    """Return the hyperparameters of a learner; imports it, and so torch."""
+    """Return the hyperparameters of a learner; imports the learner, and so torch."""
     from renate_stages.learners.base import hyperparameters_of
 
     return frozenset(hyperparameters_of(registry.learner_class(learner)))
@@ -201,16 +200,19 @@ def _of_avalanche(content: Any, problems: list[str]) -> str | None:
 def _divided(
     hyperparameters: Any, learners: list[str], problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what is searched, and what is not."""
+    """Return the searched hyperparameters, and the constants."""
     if hyperparameters == AUTO:
         return dict.fromkeys(default_spaces.of_learners(learners), AUTO), {}
     if not isinstance(hyperparameters, Mapping):
         problems.append(f"hyperparameters: expected names or auto, found {hyperparameters!r}")
         return {}, {}
     wrong = [name for name in hyperparameters if not isinstance(name, str)]
-    problems += [f"hyperparameters: a name is a text, found {name!r}" for name in wrong]
+    problems += [f"hyperparameters: a name must be a string, found {name!r}" for name in wrong]
     if "learner" in hyperparameters:
-        problems.append("hyperparameters.learner: it has a place of its own, write learner: there")
+        problems.append(
+            "hyperparameters.learner: learner is not a hyperparameter; set the top-level key "
+            "`learner` instead"
+        )
     named = {name: each for name, each in hyperparameters.items() if isinstance(name, str)}
     searched = {n: each for n, each in named.items() if each == AUTO or isinstance(each, Mapping)}
     return searched, {name: each for name, each in named.items() if name not in searched}
@@ -220,7 +222,7 @@ def _problems_of_max_epochs(domains: Mapping[str, Domain], constants: Mapping) -
     path = "hyperparameters.max_epochs"
     if "max_epochs" in constants:
         found = constants["max_epochs"]
-        return [f"{path}: as a constant it is trainer.max_epochs, found {found!r}"]
+        return [f"{path}: set a constant in trainer.max_epochs instead, found {found!r}"]
     domain = domains.get("max_epochs")
     if domain is not None and not all(
         isinstance(each, int) and each >= 1 for each in _extremes(domain)

@@ -1,4 +1,4 @@
-"""Files and states at URLs."""
+"""Upload and download files and states at URLs."""
 
 from renate_stages.storage.storage import Storage, Traffic
 

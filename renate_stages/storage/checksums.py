@@ -1,8 +1,8 @@
 """Compare a service's checksum of a file with the local content.
 
-S3 gives an ETag: the MD5 of what was put at once, the MD5 of the parts' MD5s of what was put in
-parts; of what it encrypts with a key of KMS or of the customer it is neither, and proves nothing.
-Local files and memory are read again.
+The checksum of S3 is the ETag: the MD5 of an object that was uploaded in one request, or the MD5 of
+the parts' MD5s after a multipart upload. For objects encrypted with a KMS or customer key it is
+neither, and cannot be used.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from pathlib import Path
 from typing import Any
 
 PART = 16 * 2**20
-"""Bytes of a part of a large file; a file of under two parts is put at once."""
+"""Part size of a multipart upload in bytes; files smaller than two parts use one request."""
 _MOST_PARTS = 10_000
 
 Content = Path | bytes
 
 
 def part_size(size: int) -> int:
-    """Return the bytes of each part that a file of this size is put in."""
+    """Return the part size in bytes for a file of this size in bytes."""
     return max(PART, -(-size // _MOST_PARTS))
 
 
 def size_of(content: Content) -> int:
-    """Return the bytes of a local file, or of content at hand."""
+    """Return the size of a local file or of bytes."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def agrees_with_etag(answer: Mapping[str, Any], content: Content) -> bool | None:
-    """Compare content with an answer of S3 on an object; None where its ETag proves nothing.
+    """Compare content with the ETag of an S3 object.
 
     Args:
-        answer: With `ETag`, and where the service tells its encryption, that.
-        content: What should lie there.
+        answer: S3's response, with `ETag` and, if S3 sends them, the headers about encryption.
+        content: The expected content.
+
+    Returns:
+        Whether they agree; None if the ETag is not a checksum of the content.
     """
     encryption = str(answer.get("ServerSideEncryption", ""))
     if encryption.startswith("aws:kms") or answer.get("SSECustomerAlgorithm"):
@@ -48,7 +51,7 @@ def agrees_with_etag(answer: Mapping[str, Any], content: Content) -> bool | None
         return _md5(content) == digest
     size = size_of(content)
     if int(parts) != -(-size // part_size(size)):
-        return None  # put by another tool, in parts of another size
+        return None  # uploaded by another tool with another part size
     of_parts = b"".join(
         hashlib.md5(part, usedforsecurity=False).digest() for part in _parts(content)
     )

@@ -1,7 +1,7 @@
-"""Download new data from a URL; files that are already here are not transferred again.
+"""Download new data from a URL; files that are already on this machine are not transferred again.
 
 working_directory/incoming/<name>-<digest of the URL>/        the files
-working_directory/incoming/<name>-<digest of the URL>.json    what the service said of each
+working_directory/incoming/<name>-<digest of the URL>.json    size and ETag or time of each file
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from renate_stages.storage.storage import Storage, Traffic
 
 
 def bring_data(source: Storage, working_directory: Path) -> tuple[Path, Traffic]:
-    """Bring the files under a URL here; files that are gone there go here too.
+    """Make a local folder equal to the files under a URL; files missing there are removed.
 
-    A file stays as it is where its size and its ETag, or time of change, are as they were when it
-    was fetched, and nobody changed it here since.
+    A file is not downloaded again if its size and its ETag (or modification time) are the same as at
+    its last download, and the local copy has not changed since.
 
     Args:
-        source: Where the data lies.
-        working_directory: Of the jobs.
+        source: Storage with the data.
+        working_directory: Working directory of the jobs.
 
     Returns:
-        The folder, and what travelled.
+        The folder, and the downloaded files and bytes.
 
     Raises:
-        MissingFileError: If there is no file.
-        InvalidUrlError: If a file's name is no path below a folder.
-        RemoteRefusedError: If the service refuses.
-        RemoteUnreachableError: If it does not answer.
+        MissingFileError: If there are no files under the URL.
+        InvalidUrlError: If a file's name is not a valid relative path.
+        RemoteRefusedError: If the service refuses a request.
+        RemoteUnreachableError: If the service does not respond.
     """
     versions = source.versions()
     if not versions:
@@ -52,25 +52,26 @@ def bring_data(source: Storage, working_directory: Path) -> tuple[Path, Traffic]
         relative = path.relative_to(folder).as_posix()
         if path.is_dir():
             continue
-        if relative not in versions or known.get(relative) != _seen(versions[relative], path):
+        if relative not in versions or known.get(relative) != _version(versions[relative], path):
             path.unlink()
     missing = {name: folder / name for name in versions if not (folder / name).exists()}
     try:
         fetched = source.get(missing, versions, "data")
-    finally:  # what has arrived is not fetched again when the rest has failed
-        here = {name: folder / name for name in versions if (folder / name).exists()}
-        files.write_json(record, {name: _seen(versions[name], path) for name, path in here.items()})
+    finally:  # after a failure, the next attempt does not fetch the complete files again
+        present = {name: folder / name for name in versions if (folder / name).exists()}
+        recorded = {name: _version(versions[name], path) for name, path in present.items()}
+        files.write_json(record, recorded)
     return folder, fetched
 
 
 def _read(record: Path) -> dict[str, Any]:
     try:
         known = files.read_json(record)
-    except MalformedFileError:  # there is none yet
+    except MalformedFileError:  # the record does not exist yet
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _seen(version: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return what must be as before for a file not to be fetched again."""
+def _version(version: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the values that must be unchanged for a file not to be fetched again."""
     return {**version, "changed": path.stat().st_mtime_ns}

@@ -1,9 +1,9 @@
-"""Store files by content at a URL: a file that is there is never sent again.
+"""Content-addressed files at a URL: files with the same content are stored and uploaded once.
 
     objects/3f/9a0c...    named by the SHA-256 of the bytes
 
-A memory shard that ten updates keep is there once. What a job makes of its inputs is named likewise,
-so that shards of the parent's memory, which the new state has too, travel neither there nor back.
+A memory shard that ten updates keep is stored once. A job's outputs are stored in the same way, so
+shards of the parent's memory that are also in the new state are transferred in neither direction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ObjectStore:
     """Objects under a URL.
 
     Args:
-        storage: What they lie under.
+        storage: The storage at that URL.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -35,105 +35,106 @@ class ObjectStore:
 
     @property
     def url(self) -> str:
-        """Address that all names of objects begin with, without a slash at its end."""
+        """The URL, without a final slash."""
         return self.storage.url
 
     def upload(
         self, wanted: Mapping[Path, Entry], what: str, doubted: Collection[str] | None = ()
     ) -> Traffic:
-        """Send those files that are not there, or are there with other bytes.
+        """Upload the files that the storage does not have, or has with other content.
 
-        Where the service tells nothing of the content, as of objects that KMS encrypts, an object of
-        the right size counts as there: who reads it verifies it.
+        If the service gives no checksum, for example for objects encrypted with KMS, an object of
+        the right size counts as present; whoever reads it verifies it.
 
         Args:
-            wanted: Size and SHA-256 of each file here.
-            what: They are, for the progress that a user sees.
-            doubted: Names of objects that are sent again even then. None: all.
+            wanted: Size and SHA-256 of each local file.
+            what: Name of the files in the progress messages.
+            doubted: Names of objects to upload even if only their size is known to be right; None:
+                all.
 
         Returns:
-            What travelled.
+            The uploaded files and bytes.
 
         Raises:
-            RenateStagesError: If it cannot be sent, and arrive whole.
+            RenateStagesError: If the upload fails.
         """
         paths = {name_of(entry): path for path, entry in wanted.items()}
-        there = self.storage.same(paths, _folders(paths), doubted)
-        return self.storage.put({n: path for n, path in paths.items() if n not in there}, what)
+        present = self.storage.same(paths, _folders(paths), doubted)
+        return self.storage.put({n: path for n, path in paths.items() if n not in present}, what)
 
     def download(
         self, wanted: Mapping[Path, Entry], here: Mapping[str, Path], what: str
     ) -> Traffic:
-        """Bring files, each checked, into places where nothing is.
+        """Download and verify files to paths that do not exist yet.
 
         Args:
-            wanted: Size and SHA-256 for each new file.
-            here: Files of this machine by the SHA-256 that they had: one that still has it is linked
-                or copied instead.
-            what: They are, for the progress that a user sees.
+            wanted: Size and SHA-256 of each new file.
+            here: Local files by the SHA-256 that they had. A file that still has it is linked or
+                copied instead of downloaded.
+            what: Name of the files in the progress messages.
 
         Returns:
-            What travelled.
+            The downloaded files and bytes.
 
         Raises:
-            DamagedOutputError: If one of them is not there, or has another size.
-            DamagedTransferError: If the content of one is not what its name says.
-            RenateStagesError: If it cannot be had.
+            DamagedOutputError: If an object is missing or has another size.
+            DamagedTransferError: If the content of an object does not match its name.
+            RenateStagesError: If the download fails.
         """
-        wanted_here = {e["sha256"] for e in wanted.values() if e["sha256"] in here}
-        held = {digest: here[digest] for digest in wanted_here if here[digest].is_file()}
-        changed = _unequal({digest: (path, digest) for digest, path in held.items()})
-        sources: dict[str, Path] = {}  # one place for each object, of those that travel
+        local_digests = {e["sha256"] for e in wanted.values() if e["sha256"] in here}
+        local = {digest: here[digest] for digest in local_digests if here[digest].is_file()}
+        changed = _unequal({digest: (path, digest) for digest, path in local.items()})
+        sources: dict[str, Path] = {}  # one target path for each object to download
         copies: list[tuple[Path, str]] = []
         for target, entry in wanted.items():
             digest = entry["sha256"]
-            if digest in held and digest not in changed:
-                files.link_or_copy(held[digest], target)
+            if digest in local and digest not in changed:
+                files.link_or_copy(local[digest], target)
             elif name_of(entry) in sources:
                 copies.append((target, name_of(entry)))
             else:
                 sources[name_of(entry)] = target
         entries = {name_of(entry): entry for entry in wanted.values()}
-        there = self.storage.sizes_in(_folders(sources))
+        sizes = self.storage.sizes_in(_folders(sources))
         for name in sources:
-            if there.get(name) != entries[name]["size"]:
-                found = f"it has {there[name]} bytes" if name in there else "it is not there"
+            if sizes.get(name) != entries[name]["size"]:
+                found = f"it has {sizes[name]} bytes" if name in sizes else "it is missing"
                 problem = f"{found}; expected {entries[name]['size']} bytes"
                 raise DamagedOutputError(self.storage.url_of(name), problem)
-        travelled = self.storage.get(sources, {name: entries[name] for name in sources}, what)
+        traffic = self.storage.get(sources, {name: entries[name] for name in sources}, what)
         for target, name in copies:
             files.link_or_copy(sources[name], target)
-        return travelled
+        return traffic
 
 
 def name_of(entry: Entry) -> str:
-    """Return what an object is called."""
+    """Return the name of an object."""
     digest = entry["sha256"]
     return f"{digest[:PREFIX_LENGTH]}/{digest[PREFIX_LENGTH:]}"
 
 
 def damaged(folder: Path, entries: Iterable[Entry]) -> list[str]:
-    """Return the names of objects in a folder whose content is not what their name says.
+    """Return the names of the objects in a folder that are missing or do not match their name.
 
     Args:
-        folder: Where the objects are.
-        entries: Of those that must be there; one that is not there counts as damaged.
+        folder: Folder with the objects.
+        entries: Entries of the objects that the folder must have.
     """
     names = {name_of(entry): (folder / name_of(entry), entry["sha256"]) for entry in entries}
     return sorted(_unequal(names))
 
 
 def _unequal(files_by_name: Mapping[str, tuple[Path, str]]) -> set[str]:
-    """Return the names of files, each given with the SHA-256 that it should have, that have another."""
-    found: set[str] = set()
+    """Return the names of the files that are missing or do not have the given SHA-256."""
+    unequal: set[str] = set()
 
     def compare(name: str) -> None:
         path, digest = files_by_name[name]
         if not path.is_file() or files.sha256(path) != digest:
-            found.add(name)
+            unequal.add(name)
 
     in_parallel(compare, files_by_name)
-    return found
+    return unequal
 
 
 def _folders(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Apply a function to many files, a few at a time."""
+"""Apply a function to many files in a few threads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 WORKERS = 8
-"""Files at a time; each that travels holds at most `2 * checksums.PART` bytes, or four parts."""
+"""Threads; each transfer needs at most `2 * checksums.PART` bytes of memory, or four parts."""
 
 
 def in_parallel(act: Callable[[str], None], names: Iterable[str]) -> None:
-    """Act on each name, some at a time; after the first failure begin no more, and raise it."""
+    """Call `act` for each name in parallel; after the first failure, start no more and raise it."""
     stop = threading.Event()
 
     def unless_stopped(name: str) -> None:
@@ -25,5 +25,5 @@ def in_parallel(act: Callable[[str], None], names: Iterable[str]) -> None:
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="remote") as pool:
         try:
             list(pool.map(unless_stopped, names))
-        finally:  # Ctrl-C comes here, while it waits
+        finally:  # also after Ctrl-C, which interrupts the wait for results
             stop.set()

@@ -11,20 +11,20 @@ from typing import Self
 from renate_stages.errors.redaction import shown
 
 _QUIET = 10.0
-"""Seconds between two plain lines."""
+"""Seconds between two lines in a log."""
 _WIDTH = 24
-_CLEAR = "\x1b[K"  # the rest of the line: a number may get shorter
+_CLEAR = "\x1b[K"  # clears the rest of the line, because a number may get shorter
 
 
 class Progress:
-    """Counts files and bytes as they arrive, and says so on standard error; for many threads.
+    """Counts transferred files and bytes and prints them on standard error; thread-safe.
 
     Args:
-        doing: `sending`, `fetching`.
-        what: What travels, in a word or two: `state`, `data`.
-        url: To or from where.
-        files: How many there are.
-        size: Their bytes.
+        doing: `uploading` or `downloading`.
+        what: Name of the files: `state`, `data`.
+        url: Source or target.
+        files: Number of files.
+        size: Their total size in bytes.
     """
 
     def __init__(self, doing: str, what: str, url: str, files: int, size: int) -> None:
@@ -34,20 +34,20 @@ class Progress:
         self._done_files = self._done_bytes = 0
         self._lock = threading.Lock()
         self._on_terminal = sys.stderr.isatty()
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
     def add(self, size: int) -> None:
-        """Count a file that has arrived whole."""
+        """Count a completely transferred file of `size` bytes."""
         with self._lock:
             self._done_files += 1
             self._done_bytes += size
             now = time.monotonic()
-            if self._on_terminal or now - self._said > _QUIET:
-                self._said = now
-                self._say()
+            if self._on_terminal or now - self._printed > _QUIET:
+                self._printed = now
+                self._print()
 
     def __exit__(
         self,
@@ -59,10 +59,10 @@ class Progress:
             print(file=sys.stderr)
         elif kind is None and self._files:
             seconds = time.monotonic() - self._started
-            arrived = f"{self._files} files, {readable(self._size)}, in {seconds:.1f} s"
-            print(f"{self._title}: {arrived} ({self._url})", file=sys.stderr, flush=True)
+            total = f"{self._files} files, {readable(self._size)}, in {seconds:.1f} s"
+            print(f"{self._title}: {total} ({self._url})", file=sys.stderr, flush=True)
 
-    def _say(self) -> None:
+    def _print(self) -> None:
         files = f"{self._done_files} of {self._files} files"
         line = f"{files}, {readable(self._done_bytes)} of {readable(self._size)}"
         if not self._on_terminal:
@@ -74,7 +74,7 @@ class Progress:
 
 
 def readable(size: float) -> str:
-    """Return a number of bytes as a person reads it: `1.5 MB`."""
+    """Return a number of bytes in a readable form such as `1.5 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             break

@@ -1,4 +1,4 @@
-"""Retry requests that may succeed later, and turn the others into one clear error."""
+"""Retry requests that may succeed later, and convert other failures to clear errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from renate_stages.errors import (
 )
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before the second and each later attempt, before jitter of a half up or down."""
+"""Seconds to wait before each further attempt; jitter multiplies them by 0.5 to 1.5."""
 
 _WAIT_CODES = {
     "SlowDown",
@@ -32,7 +32,7 @@ _WAIT_CODES = {
     "IncompleteBody",
     "XAmzContentSHA256Mismatch",
 }
-_BROKEN = {  # by name: of botocore, aiohttp and their like, which are not imported for this
+_BROKEN = {  # class names in botocore, aiohttp and similar packages, which are not imported here
     "HTTPClientError",
     "ConnectionError",
     "IncompleteReadError",
@@ -49,18 +49,18 @@ Result = TypeVar("Result")
 
 
 def attempt(doing: str, url: str, call: Callable[[], Result]) -> Result:
-    """Call until it succeeds, with growing pauses while the failure can pass.
+    """Call a function until it succeeds, with growing pauses, if the failure may be temporary.
 
     Args:
-        doing: What it does, as the error begins: `sending`.
-        url: To or from where.
-        call: Does it; may be called again after it failed.
+        doing: Name of the operation, with which the error message begins: `uploading`.
+        url: URL of the file.
+        call: The function; must be safe to call again after a failure.
 
     Raises:
-        FileNotFoundError: As `call` does.
-        RemoteRefusedError: If asking again cannot help: no permission, no bucket.
-        RemoteUnreachableError: If it failed each time.
-        DamagedTransferError: If other bytes arrived each time, or the service has them itself.
+        FileNotFoundError: If `call` raises it.
+        RemoteRefusedError: If trying again cannot help: no permission, no such bucket.
+        RemoteUnreachableError: If every attempt failed.
+        DamagedTransferError: If the content differed in every attempt, or is damaged at the service.
     """
     for pause in (*PAUSES, None):
         try:
@@ -75,51 +75,51 @@ def attempt(doing: str, url: str, call: Callable[[], Result]) -> Result:
                 raise _final(doing, url, error) from error
             if pause is None:
                 attempts = len(PAUSES) + 1
-                raise RemoteUnreachableError(doing, url, attempts, _said(error)) from error
+                raise RemoteUnreachableError(doing, url, attempts, _described(error)) from error
         time.sleep(pause * random.uniform(0.5, 1.5))
     raise AssertionError("the last attempt returns or raises")
 
 
 def passes(error: Exception) -> bool:
-    """Return whether a failure may be gone a moment later."""
-    for each in _chain(error):
-        code, status = _answer(each)
+    """Return whether a failure may be temporary."""
+    for link in _chain(error):
+        code, status = _answer(link)
         if code in _WAIT_CODES or (code.isdigit() and int(code) >= 500):
             return True
         if status == 429 or status >= 500:
             return True
-        if code or isinstance(each, PermissionError | FileNotFoundError):
+        if code or isinstance(link, PermissionError | FileNotFoundError):
             return False
-        if isinstance(each, TimeoutError | ConnectionError):
+        if isinstance(link, TimeoutError | ConnectionError):
             return True
-        if _BROKEN & {kind.__name__ for kind in type(each).__mro__}:
+        if _BROKEN & {kind.__name__ for kind in type(link).__mro__}:
             return True
     return False
 
 
 def _final(doing: str, url: str, error: Exception) -> Exception:
-    """Return what a user should see of a failure that does not pass."""
-    codes = {_answer(each)[0] for each in _chain(error)}
-    kinds = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
+    """Return the error to raise for a failure that is not temporary."""
+    codes = {_answer(link)[0] for link in _chain(error)}
+    kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     if "NoSuchBucket" in codes:
         cure = "create the bucket, or correct its name in the URL"
-        return RemoteRefusedError(doing, url, "there is no such bucket.", cure)
+        return RemoteRefusedError(doing, url, "the bucket does not exist.", cure)
     if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) in _FULL:
         return error
     if _NO_CREDENTIALS & kinds:
         cure = (
-            "give credentials where AWS's tools find them: AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or the role of this machine"
+            "provide AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
+            "(AWS_PROFILE), or a role of this machine"
         )
-        return RemoteRefusedError(doing, url, _said(error), cure)
+        return RemoteRefusedError(doing, url, _described(error), cure)
     if isinstance(error, PermissionError):
         cure = (
-            "run `aws sts get-caller-identity` to see which identity you use, and give it "
+            "run `aws sts get-caller-identity` to see which identity you use, and grant it "
             "permission to list, read and write under this URL"
         )
-        return RemoteRefusedError(doing, url, _said(error), cure)
+        return RemoteRefusedError(doing, url, _described(error), cure)
     if any(codes) or "BotoCoreError" in kinds or isinstance(error, OSError | NotImplementedError):
-        return RemoteRefusedError(doing, url, _said(error), "check that the URL is right")
+        return RemoteRefusedError(doing, url, _described(error), "check that the URL is correct")
     return error
 
 
@@ -130,7 +130,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _answer(error: BaseException) -> tuple[str, int]:
-    """Return the code and the HTTP status of a service's answer; `""` and 0 where there is none."""
+    """Return error code and HTTP status of a service's response; `""` and 0 without a response."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return "", 0
@@ -138,5 +138,5 @@ def _answer(error: BaseException) -> tuple[str, int]:
     return code, int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _said(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error) or 'no details'}"

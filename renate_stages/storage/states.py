@@ -1,12 +1,12 @@
-"""States at URLs, uploaded so that an incomplete one cannot be taken for a state.
+"""Upload and download states so that an incomplete upload is never taken for a state.
 
-`state.json` is sent last, when every file that it lists has been verified where it lies. What the
-state before it has already, at the same service, is copied there and does not travel.
+`state.json` is uploaded last, after every file that it lists has been verified at the service. Files
+that the parent's state already has at the same service are copied there.
 
-Those that were brought here, and those that were sent, stay for the next job in a folder each; they
-share the bytes of equal files.
+The last downloaded and uploaded states stay in the working directory for the next job; equal files
+are hard links to the same bytes.
 
-    working_directory/states/<identity>/    the last few of them
+    working_directory/states/<identity>/
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from renate_stages.files import Entry
 from renate_stages.state import MANIFEST, state
 from renate_stages.storage.storage import Storage, Traffic
 
-UNSENT = "unsent"  # folder of the working directory with states that are still to be sent
-NAME = "[0-9a-f]" * 16  # of a kept state: the first digits of its identity
+UNSENT = "unsent"  # folder in the working directory with states that are not uploaded yet
+NAME = "[0-9a-f]" * 16  # name of a kept state: the first digits of its identity
 LAST = 4
-"""How many states stay in a working directory: the next job fetches what is new since them."""
+"""Number of states to keep in a working directory, so that the next job downloads only new files."""
 
 
 def is_url(place: str | Path) -> bool:
-    """Return whether a place is to be reached through a service, and is no folder here."""
+    """Return whether a place is a URL of a service rather than a local folder."""
     return "://" in str(place) and not str(place).startswith("file://")
 
 
 def local_path(place: str | Path) -> Path:
-    """Return the path of a folder here, which `file://` may stand before."""
+    """Return the path of a local folder, given with or without `file://`."""
     return Path(str(place).removeprefix("file://"))
 
 
 def refuse_taken(target: Storage) -> None:
-    """Check that a new state may lie there; what an interrupted sending left is no hindrance.
+    """Check that a new state may be written to a URL; files of an interrupted upload are allowed.
 
     Raises:
         StateExistsError: If there is a state.
-        PlaceTakenError: If there are files that are of no state.
+        PlaceTakenError: If there are files that are not part of a state.
     """
     names = target.sizes()
     if MANIFEST in names:
@@ -69,20 +69,23 @@ def _could_be_of_a_state(name: str) -> bool:
 
 
 def send_state(folder: Path, target: Storage, parent: Storage | None = None) -> Traffic:
-    """Send a state; what lies there already with the same content does not travel.
+    """Upload a state; files that the target already has with the same content are skipped.
 
     Args:
-        folder: A whole state; only read.
-        target: Where it shall lie; one job at a time sends there.
-        parent: Where the state that it started from lies. Of the same service, equal files are
-            copied there.
+        folder: A complete state; it is only read.
+        target: Storage for the new state; only one job may upload to it at a time.
+        parent: Storage with the parent's state. If it is at the same service, equal files are copied
+            there instead of uploaded.
+
+    Returns:
+        The uploaded files and bytes.
 
     Raises:
-        StateExistsError: If another state is there.
-        PlaceTakenError: If there are files that are of no state.
-        RemoteRefusedError: If the service refuses.
-        RemoteUnreachableError: If it does not answer.
-        DamagedTransferError: If other bytes arrive than are sent, each time.
+        StateExistsError: If the target has another state.
+        PlaceTakenError: If the target has files that are not part of a state.
+        RemoteRefusedError: If the service refuses a request.
+        RemoteUnreachableError: If the service does not respond.
+        DamagedTransferError: If the uploaded content differed in every attempt.
     """
     content = (folder / MANIFEST).read_bytes()
     if target.has(MANIFEST) and target.read(MANIFEST) == content:
@@ -90,23 +93,23 @@ def send_state(folder: Path, target: Storage, parent: Storage | None = None) -> 
     refuse_taken(target)
     listed = state.read_manifest(folder)["files"]
     paths = {name: folder / name for name in listed}
-    there = target.same(paths)
+    present = target.same(paths)
     target.remove(target.sizes().keys() - paths.keys())
     if parent is not None and target.shares_service_with(parent):
-        missing = {name: paths[name] for name in paths.keys() - there}
-        there |= _copied(missing, listed, target, parent)
-    rest = {name: path for name, path in paths.items() if name not in there}
-    sent = target.put(rest, "state")
+        missing = {name: paths[name] for name in paths.keys() - present}
+        present |= _copied(missing, listed, target, parent)
+    rest = {name: path for name, path in paths.items() if name not in present}
+    uploaded = target.put(rest, "state")
     target.write(MANIFEST, content)
-    return sent + Traffic(1, len(content))
+    return uploaded + Traffic(1, len(content))
 
 
 def _copied(
     missing: Mapping[str, Path], listed: Mapping[str, Entry], target: Storage, parent: Storage
 ) -> set[str]:
-    """Have the service copy what the parent has there; return the names for which that went well."""
-    before = state.parse_manifest(parent.read(MANIFEST), parent.url)["files"]
-    by_content = {entry["sha256"]: name for name, entry in before.items()}
+    """Let the service copy the files that the parent has; return the names that were copied."""
+    of_parent = state.parse_manifest(parent.read(MANIFEST), parent.url)["files"]
+    by_content = {entry["sha256"]: name for name, entry in of_parent.items()}
     copies = {
         name: by_content[listed[name]["sha256"]]
         for name in sorted(missing)
@@ -117,19 +120,23 @@ def _copied(
     try:
         target.copy(parent, copies)
     except (MissingFileError, RemoteRefusedError):
-        return set()  # it may be read and not copied from: all is sent
+        return set()  # reading may be permitted while copying is not; then all files are uploaded
     return target.same({name: missing[name] for name in copies})
 
 
 def copy_state(source: str | Path, target: str | Path) -> Traffic:
-    """Copy a whole state between a folder here and a URL, in either direction.
+    """Copy a complete state from a local folder to a URL, or from a URL to a local folder.
 
     Args:
-        source: Where it lies.
-        target: A folder that is not there yet, or a URL under which lies no state.
+        source: Folder or URL of the state.
+        target: A folder that does not exist yet, or a URL without a state.
+
+    Returns:
+        The transferred files and bytes.
 
     Raises:
-        RenateStagesError: If there is no whole state, the target is taken, or the service fails.
+        RenateStagesError: If the source has no complete state, the target is in use, or the service
+            fails.
 
     Example:
         >>> copy_state("s3://bucket/states/2", "state-2")
@@ -155,94 +162,97 @@ def copy_state(source: str | Path, target: str | Path) -> Traffic:
 
 
 def read_manifest(source: Storage) -> bytes:
-    """Return the content of a state's `state.json`, checked.
+    """Return the content of a state's `state.json` after checking its format.
 
     Raises:
         MissingFileError: If there is no state.
-        DamagedStateError: If it is not one.
-        NewerStateError: If a later version wrote it.
+        DamagedStateError: If the file is not a valid manifest.
+        NewerStateError: If a newer version of renate-stages wrote it.
     """
     url = source.url_of(MANIFEST)
     try:
         content = source.read(MANIFEST)
     except MissingFileError as error:
-        cure = "check that the URL is right and that the upload to it finished"
+        cure = "check that the URL is correct and that the upload to it finished"
         raise MissingFileError(url, "there is no state here", cure) from error
     state.parse_manifest(content, source.url)
     return content
 
 
 class KeptStates:
-    """The states that a working directory keeps, so that equal files are not fetched twice.
+    """The states kept in a working directory, so that equal files are not downloaded twice.
 
     Args:
-        working_directory: Of the jobs; several at a time may use it.
+        working_directory: Working directory of the jobs; several jobs may use it at the same time.
     """
 
     def __init__(self, working_directory: Path) -> None:
         self._folder = working_directory / "states"
 
     def bring(self, source: Storage, content: bytes) -> tuple[Path, Traffic]:
-        """Return a whole state's folder here; what is here already is checked, and not fetched.
+        """Return a local folder with a state; local files are verified, missing ones downloaded.
 
-        An interrupted fetching goes on from the files that were whole.
+        An interrupted download continues with the missing files.
 
         Args:
-            source: Where the state lies.
-            content: Of its `state.json`.
+            source: Storage with the state.
+            content: Content of its `state.json`.
+
+        Returns:
+            The folder, and the downloaded files and bytes.
 
         Raises:
-            MissingFileError: If a file of it is not there.
-            DamagedTransferError: If one is another than `state.json` lists.
+            MissingFileError: If a file of the state is missing.
+            DamagedTransferError: If a file does not match `state.json`.
         """
-        place = self._place(content)
+        target = self._path(content)
         with self._alone():
-            if place.exists():
+            if target.exists():
                 with suppress(DamagedStateError, MissingFileError):
-                    state.check(place)
-                    os.utime(place)
-                    return place, Traffic()
-            partial = place.with_name(f".{place.name}.partial")
-            fetched = _assemble(source, content, partial, self._held())
-            if place.exists():
-                shutil.rmtree(place)
-            partial.rename(place)
+                    state.check(target)
+                    os.utime(target)
+                    return target, Traffic()
+            partial = target.with_name(f".{target.name}.partial")
+            fetched = _assemble(source, content, partial, self._local_files())
+            if target.exists():
+                shutil.rmtree(target)
+            partial.rename(target)
             self._displace()
-        return place, fetched
+        return target, fetched
 
     def take(self, folder: Path) -> Path:
-        """Move a whole state in, and return where it is from then on."""
-        place = self._place((folder / MANIFEST).read_bytes())
+        """Move a complete state to the kept states and return its new path."""
+        target = self._path((folder / MANIFEST).read_bytes())
         with self._alone():
-            if place.exists():  # the same state: an update that was done twice
+            if target.exists():  # the same update was run twice and gave the same state
                 shutil.rmtree(folder)
             else:
-                folder.rename(place)
-            os.utime(place)
+                folder.rename(target)
+            os.utime(target)
             self._displace()
-        return place
+        return target
 
-    def _place(self, content: bytes) -> Path:
+    def _path(self, content: bytes) -> Path:
         return self._folder / hashlib.sha256(content).hexdigest()[:16]
 
-    def _held(self) -> dict[str, Path]:
-        """Return the files of all states here by the SHA-256 that they had."""
-        held = {}
+    def _local_files(self) -> dict[str, Path]:
+        """Return the files of all local states by the SHA-256 in their manifest."""
+        local = {}
         unsent = self._folder.with_name(UNSENT)
         for folder in (*self._kept(), *unsent.glob("*")):
-            with suppress(RenateStagesError):  # one that cannot be read has nothing to give
+            with suppress(RenateStagesError):  # skip states whose manifest cannot be read
                 listed = state.read_manifest(folder)["files"]
-                held.update({entry["sha256"]: folder / name for name, entry in listed.items()})
-        return held
+                local.update({entry["sha256"]: folder / name for name, entry in listed.items()})
+        return local
 
     def _displace(self) -> None:
-        """Remove all states but the last ones, and what interrupted fetching left."""
+        """Remove all states except the last ones, and the remains of interrupted downloads."""
         kept = sorted(self._kept(), key=lambda path: path.stat().st_mtime)
         for folder in (*kept[:-LAST], *self._folder.glob(f".{NAME}.partial")):
             shutil.rmtree(folder)
 
     def _kept(self) -> list[Path]:
-        """Return the folders that we made; a user may have others here."""
+        """Return the folders of kept states; a user may have other folders here."""
         return [path for path in self._folder.glob(NAME) if (path / MANIFEST).is_file()]
 
     @contextmanager
@@ -254,13 +264,13 @@ class KeptStates:
 
 
 def _assemble(source: Storage, content: bytes, folder: Path, held: Mapping[str, Path]) -> Traffic:
-    """Put a state together: files that are here are linked, the others fetched.
+    """Assemble a state in a folder: link local files, download the others.
 
     Args:
-        source: Where it lies.
-        content: Of its `state.json`.
-        folder: Where; what an interrupted attempt left there is used.
-        held: Files here by SHA-256, which is checked.
+        source: Storage with the state.
+        content: Content of its `state.json`.
+        folder: The target; files of an interrupted attempt are used.
+        held: Local files by SHA-256, which is verified before use.
     """
     listed = state.parse_manifest(content, source.url)["files"]
     for path in list(folder.rglob("*")):

@@ -1,8 +1,8 @@
-"""The files under a URL: in S3, behind any fsspec protocol, or in a local folder.
+"""Files under a URL: in S3, behind any fsspec protocol, or in a local folder.
 
-What is sent is verified where it arrived, what is fetched before it takes its place. A file is
-never seen half: an object of S3 appears when it is complete, a local file is renamed in. Local files
-that are sent are only read.
+Uploads are verified at the service, downloads before they are renamed to their final name. So an
+incomplete file is never visible: S3 shows an object only when it is complete, and local files are
+renamed. Local files are only read during an upload.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from renate_stages.storage.progress import Progress
 from renate_stages.storage.retries import attempt
 
 READ_BYTES = 256 * 2**20
-"""The largest file that is read into memory. A `state.json` of a million files has 150 MB."""
+"""Largest file, in bytes, to read into memory; a `state.json` of a million files has 150 MB."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What travelled.
+    """Transferred files and bytes.
 
     Args:
-        files: How many files; what was there already, or copied there, is none.
-        bytes: Their content, without what the protocol adds.
+        files: Number of files; skipped files, and files copied within the service, do not count.
+        bytes: Their total size, without protocol overhead.
     """
 
     files: int = 0
@@ -44,14 +44,14 @@ class Traffic:
 
 
 class Storage:
-    """The files under a URL; to be had by `Storage.at`, and usable from many threads.
+    """The files under a URL; make one with `Storage.at`. Thread-safe.
 
-    Names of files are relative to it, in POSIX form.
+    Names of files are POSIX paths relative to the URL.
 
     Args:
-        url: As the user wrote it, without a last slash.
-        service: Keeps them.
-        root: The URL as the service names it.
+        url: The URL as the user wrote it, without a final slash.
+        service: The service that stores the files.
+        root: The URL's path in that service.
 
     Example:
         >>> states = Storage.at("s3://bucket/states")
@@ -66,14 +66,15 @@ class Storage:
 
     @classmethod
     def at(cls, url: str | Path) -> Storage:
-        """Return what lies under a URL; nothing is asked of the service yet.
+        """Return the storage at a URL; sends no request yet.
 
         Args:
-            url: `s3://bucket/prefix`, a URL of another protocol of fsspec, or a local path.
+            url: `s3://bucket/prefix`, a URL of another fsspec protocol, or a local path.
 
         Raises:
-            InvalidUrlError: If its protocol is unknown, lacks its package, or it names no bucket.
-            MissingExtraError: If it is in S3 and the extra `s3` is not installed.
+            InvalidUrlError: If the protocol is unknown, its package is not installed, or the URL has
+                no bucket.
+            MissingExtraError: If the URL is in S3 and the extra `s3` is not installed.
         """
         return cls(*services.at(url))
 
@@ -81,40 +82,40 @@ class Storage:
         return f"Storage({self.url!r})"
 
     def child(self, name: str) -> Storage:
-        """Return what lies under a folder of it."""
+        """Return the storage of a folder under this URL."""
         return Storage(self.url_of(name), self._service, self._path(name))
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a file or folder of it."""
+        """Return the URL of a file or folder."""
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{name}"
 
     def shares_service_with(self, other: Storage) -> bool:
-        """Return whether the service can copy from one to the other by itself."""
+        """Return whether the service can copy between the two without a download."""
         return self._service.protocol == other._service.protocol
 
-    # -- asking ------------------------------------------------------------------------------------
+    # -- requests about files ----------------------------------------------------------------------
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Return the bytes of each file there is now, by name.
+        """Return the current size of each file in bytes, by name.
 
         Args:
-            prefix: A folder of it, to list that alone; names stay relative to the whole.
+            prefix: A folder to list; names stay relative to this storage's URL.
 
         Raises:
-            RemoteRefusedError: If it may not be listed, or there is no such bucket.
-            RemoteUnreachableError: If the service does not answer.
+            RemoteRefusedError: If listing is not permitted, or the bucket does not exist.
+            RemoteUnreachableError: If the service does not respond.
         """
         return {name: int(answer["size"]) for name, answer in self._listed(prefix).items()}
 
     def sizes_in(self, folders: Collection[str]) -> dict[str, int]:
-        """Return what `sizes` does for each of some folders of it, asking for several at a time."""
-        found = self._listed_in(folders)
-        return {name: int(answer["size"]) for name, answer in found.items()}
+        """Return the same as `sizes` for several folders, which are listed in parallel."""
+        listed = self._listed_in(folders)
+        return {name: int(answer["size"]) for name, answer in listed.items()}
 
     def versions(self) -> dict[str, dict[str, Any]]:
-        """Return of each file, by name, its `size` and a `mark` that changes with its content.
+        """Return `size` and `mark` of each file by name; the mark changes with the content.
 
-        The mark is the ETag where the service gives one, else the time of the last change.
+        The mark is the ETag if the service has one, otherwise the modification time.
         """
         return {
             name: {"size": int(answer["size"]), "mark": _mark(answer)}
@@ -122,7 +123,7 @@ class Storage:
         }
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file of this name now."""
+        """Return whether a file of this name exists."""
         path = self._path(name)
         try:
             answer = attempt("looking for", self.url_of(name), lambda: self._service.ask(path))
@@ -136,32 +137,33 @@ class Storage:
         folders: Collection[str] = ("",),
         doubted: Collection[str] | None = None,
     ) -> set[str]:
-        """Return the names under which these local files' content is there already.
+        """Return the names of the files that the storage already has with the same content.
 
         Args:
             files: Local files by name.
-            folders: Where the names are, to list these alone.
-            doubted: Names for which the service must prove the content; the others count as the
-                same where it has a file of equal size and tells nothing of the content. None: all.
+            folders: The folders of these names, to list only those.
+            doubted: Names for which a checksum is required. Other names count as the same if the
+                size is equal and the service has no checksum. None: all names.
         """
         listed = self._listed_in(folders)
-        found: set[str] = set()
+        same: set[str] = set()
 
         def compare(name: str) -> None:
             path, content = self._path(name), files[name]
             agrees = self._service.agrees(path, listed[name], content)
-            if agrees is False:  # a list does not say what is encrypted, whose ETag is no MD5
+            # A listing does not tell whether an object is encrypted, so that its ETag is no MD5.
+            if agrees is False:
                 with suppress(FileNotFoundError):
-                    asked = attempt(
-                        "asking for", self.url_of(name), lambda: self._service.ask(path)
+                    details = attempt(
+                        "looking up", self.url_of(name), lambda: self._service.ask(path)
                     )
-                    agrees = self._service.agrees(path, asked, content)
+                    agrees = self._service.agrees(path, details, content)
             if agrees or (agrees is None and doubted is not None and name not in doubted):
-                found.add(name)
+                same.add(name)
 
         sizes = {name: path.stat().st_size for name, path in files.items() if name in listed}
         in_parallel(compare, [n for n, size in sizes.items() if listed[n]["size"] == size])
-        return found
+        return same
 
     # -- whole files -------------------------------------------------------------------------------
 
@@ -169,18 +171,18 @@ class Storage:
         """Return the content of a file.
 
         Args:
-            name: Of the file.
-            limit: Bytes; of a larger file no more than these are fetched.
+            name: Name of the file.
+            limit: Maximum size in bytes; larger files are not read.
 
         Raises:
-            MissingFileError: If there is none.
+            MissingFileError: If the file does not exist.
             OversizedFileError: If it is larger than the limit.
         """
         path, url = self._path(name), self.url_of(name)
         try:
-            size = attempt("asking for", url, lambda: self._service.ask(path))["size"]
+            size = attempt("looking up", url, lambda: self._service.ask(path))["size"]
             content = b""
-            if 0 < size <= limit:  # it may be replaced by a larger one before it is read
+            if 0 < size <= limit:  # read one byte more, in case a larger file has replaced it
                 content = attempt("reading", url, lambda: self._service.read(path, limit + 1))
                 size = len(content)
         except FileNotFoundError as error:
@@ -190,25 +192,28 @@ class Storage:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Make a file of this content, or replace it; whole, and verified."""
+        """Write or replace a file, atomically and verified."""
         transfer.send(self._service, self._path(name), self.url_of(name), content)
 
     def put(self, files: Mapping[str, Path], what: str = "files") -> Traffic:
-        """Send files, many at a time; each is verified after it arrived.
+        """Upload files in parallel; each is verified at the service.
 
-        When one fails for good no further one is begun, and those that arrived stay.
+        If a file fails finally, no further uploads are started; completed uploads are kept.
 
         Args:
-            files: Local files by the name that each gets; in the order in which they are begun.
-            what: What they are, for the progress.
+            files: Local files by their name in the storage, in the order of upload.
+            what: Name of the files in the progress messages.
+
+        Returns:
+            The uploaded files and bytes.
 
         Raises:
-            RemoteRefusedError: If the service refuses.
-            RemoteUnreachableError: If it does not answer.
-            DamagedTransferError: If other bytes lie there than were sent, each time.
+            RemoteRefusedError: If the service refuses a request.
+            RemoteUnreachableError: If the service does not respond.
+            DamagedTransferError: If the uploaded content differed in every attempt.
         """
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        with Progress("sending", what, self.url, len(files), sum(sizes.values())) as progress:
+        with Progress("uploading", what, self.url, len(files), sum(sizes.values())) as progress:
 
             def send(name: str) -> None:
                 path, url = self._path(name), self.url_of(name)
@@ -221,22 +226,25 @@ class Storage:
     def get(
         self, files: Mapping[str, Path], entries: Mapping[str, Entry], what: str = "files"
     ) -> Traffic:
-        """Fetch files, many at a time; each takes its place when it is whole and as it must be.
+        """Download files in parallel; each gets its name when it is complete and verified.
 
         Args:
-            files: Local places by the name of each.
-            entries: What each must be: its `size`, and its `sha256` where that is known; else it
-                is compared with what the service tells of its content.
-            what: What they are, for the progress.
+            files: Local paths by name.
+            entries: Expected `size` and, if known, `sha256` of each file; without `sha256` the file
+                is compared with the service's checksum.
+            what: Name of the files in the progress messages.
+
+        Returns:
+            The downloaded files and bytes.
 
         Raises:
-            MissingFileError: If one is not there.
-            RemoteRefusedError: If the service refuses.
-            RemoteUnreachableError: If it does not answer.
-            DamagedTransferError: If one is not what it must be, each time.
+            MissingFileError: If a file does not exist.
+            RemoteRefusedError: If the service refuses a request.
+            RemoteUnreachableError: If the service does not respond.
+            DamagedTransferError: If a file's content differed in every attempt.
         """
         size = sum(entries[name]["size"] for name in files)
-        with Progress("fetching", what, self.url, len(files), size) as progress:
+        with Progress("downloading", what, self.url, len(files), size) as progress:
 
             def fetch(name: str) -> None:
                 path, url = self._path(name), self.url_of(name)
@@ -247,27 +255,27 @@ class Storage:
         return Traffic(len(files), size)
 
     def copy(self, source: Storage, files: Mapping[str, str]) -> Traffic:
-        """Copy files of another storage of the same service, which does it by itself.
+        """Copy files from another storage at the same service, without a download.
 
         Args:
-            source: Where they lie.
-            files: The name of each there, by the name that it gets here.
+            source: The other storage.
+            files: Name in the other storage by name in this one.
 
         Raises:
-            MissingFileError: If one is not there.
-            RemoteRefusedError: If the service refuses.
-            RemoteUnreachableError: If it does not answer.
+            MissingFileError: If a file does not exist.
+            RemoteRefusedError: If the service refuses a request.
+            RemoteUnreachableError: If the service does not respond.
         """
 
         def copy(name: str) -> None:
-            there, here = source._path(files[name]), self._path(name)
+            origin, target = source._path(files[name]), self._path(name)
             try:
-                attempt("copying to", self.url_of(name), lambda: self._service.copy(there, here))
+                attempt("copying to", self.url_of(name), lambda: self._service.copy(origin, target))
             except FileNotFoundError as error:
                 raise transfer.missing(source.url_of(files[name])) from error
 
         if not self.shares_service_with(source):
-            reason = f"{source.url} is in another service."
+            reason = f"{source.url} is at another service."
             raise RemoteRefusedError(
                 "copying to", self.url, reason, "download the files, then upload them"
             )
@@ -275,7 +283,7 @@ class Storage:
         return Traffic()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; one that is not there is none to remove."""
+        """Remove files; missing files are ignored."""
 
         def remove(name: str) -> None:
             path = self._path(name)
@@ -288,27 +296,31 @@ class Storage:
         return f"{self._root}/{name}"
 
     def _listed_in(self, folders: Collection[str]) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        by_folder: dict[str, dict[str, dict[str, Any]]] = {}
 
-        def ask(folder: str) -> None:
-            found[folder] = self._listed(folder)
+        def list_one(folder: str) -> None:
+            by_folder[folder] = self._listed(folder)
 
-        in_parallel(ask, folders)
-        return {name: answer for folder in sorted(found) for name, answer in found[folder].items()}
+        in_parallel(list_one, folders)
+        return {
+            name: answer
+            for folder in sorted(by_folder)
+            for name, answer in by_folder[folder].items()
+        }
 
     def _listed(self, prefix: str) -> dict[str, dict[str, Any]]:
         path = self._path(prefix).rstrip("/")
         url = self.url_of(prefix) if prefix else self.url
         try:
-            found = attempt("listing", url, lambda: self._service.find(path))
+            listed = attempt("listing", url, lambda: self._service.find(path))
         except FileNotFoundError:
             return {}
         start = len(self._root) + 1
-        return {name[start:]: answer for name, answer in found.items() if name != self._root}
+        return {name[start:]: answer for name, answer in listed.items() if name != self._root}
 
 
 def _mark(answer: Mapping[str, Any]) -> str:
-    """Return what tells one content of a file from its next, by the names that services use."""
+    """Return the ETag or the time of a file from a service's details; services use various names."""
     for name in ("ETag", "etag", "mtime", "updated", "last_modified", "LastModified", "created"):
         if answer.get(name):
             return str(answer[name])

@@ -1,4 +1,4 @@
-"""Send or fetch one file, verified and retried."""
+"""Upload or download one file with verification and retries."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from renate_stages.storage.retries import attempt
 
 
 def send(service: services.Service, path: str, url: str, content: Content) -> None:
-    """Send a file, and compare what arrived with what was sent as far as the service tells it.
+    """Upload a file, and verify its size and, if the service has a checksum, its content.
 
     Args:
-        service: Where to.
-        path: Of the file there.
-        url: The same, for errors.
+        service: The service to upload to.
+        path: Path of the file in the service.
+        url: URL of the file, for errors.
         content: A local file, or bytes.
 
     Raises:
-        RemoteRefusedError: If the service refuses.
-        RemoteUnreachableError: If it does not answer.
-        DamagedTransferError: If it has other bytes than were sent, each time.
+        RemoteRefusedError: If the service refuses a request.
+        RemoteUnreachableError: If the service does not respond.
+        DamagedTransferError: If the uploaded content differed in every attempt.
     """
 
     def once() -> None:
@@ -35,59 +35,60 @@ def send(service: services.Service, path: str, url: str, content: Content) -> No
         if answer["size"] != size:
             raise DamagedTransferError(url, f"received {answer['size']} bytes of {size}")
         if service.agrees(path, answer, content) is False:
-            raise DamagedTransferError(url, "the received bytes differ from those sent")
+            raise DamagedTransferError(url, "its content differs from the uploaded file")
 
-    attempt("sending", url, once)
+    attempt("uploading", url, once)
 
 
 def fetch(service: services.Service, path: str, url: str, target: Path, entry: Entry) -> None:
-    """Fetch a file; it takes its place when it is verified.
+    """Download a file; it gets its final name after it is verified.
 
     Args:
-        service: Where from.
-        path: Of the file there.
-        url: The same, for errors.
-        target: Its place here.
-        entry: Its `size`; and its `sha256`, or else the `mark` that the service has for its content.
+        service: The service to download from.
+        path: Path of the file in the service.
+        url: URL of the file, for errors.
+        target: Local path of the file.
+        entry: Expected `size` and `sha256`; without `sha256`, the `mark` of the service is used.
 
     Raises:
-        MissingFileError: If it is not there.
-        RemoteRefusedError: If the service refuses.
-        RemoteUnreachableError: If it does not answer.
-        DamagedTransferError: If it is not what the entry says, each time.
+        MissingFileError: If the file does not exist.
+        RemoteRefusedError: If the service refuses a request.
+        RemoteUnreachableError: If the service does not respond.
+        DamagedTransferError: If the content does not match the entry in every attempt.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = services.beside_of(target)
+    temporary = services.temporary_path(target)
 
     def once() -> None:
-        service.fetch(path, beside)
-        size = beside.stat().st_size
+        service.fetch(path, temporary)
+        size = temporary.stat().st_size
         if size != entry["size"]:
             raise DamagedTransferError(url, f"found {size} bytes, expected {entry['size']}")
-        if "sha256" in entry and files.sha256(beside) != entry["sha256"]:
-            arrived = service.agrees(path, service.ask(path), beside) is True
+        if "sha256" in entry and files.sha256(temporary) != entry["sha256"]:
+            # If the transfer was exact, the file at the service is damaged, and retries are useless.
+            is_exact = service.agrees(path, service.ask(path), temporary) is True
             problem = "its SHA-256 differs from the listed one"
-            raise DamagedTransferError(url, problem, passes=not arrived)
-        if "sha256" not in entry and _is_another(service, path, beside, entry):
-            raise DamagedTransferError(url, "the received bytes differ from those of the service")
+            raise DamagedTransferError(url, problem, passes=not is_exact)
+        if "sha256" not in entry and _is_another(service, path, temporary, entry):
+            raise DamagedTransferError(url, "its content does not match the service's checksum")
 
     try:
-        attempt("fetching", url, once)
-        beside.replace(target)
+        attempt("downloading", url, once)
+        temporary.replace(target)
     except FileNotFoundError as error:
         raise missing(url) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def missing(url: str) -> MissingFileError:
-    """Return the error of a file that is not there."""
-    return MissingFileError(url, "there is no such file", "check that the URL is right")
+    """Return the error for a file that does not exist."""
+    return MissingFileError(url, "the file does not exist", "check that the URL is correct")
 
 
 def _is_another(service: services.Service, path: str, content: Path, entry: Entry) -> bool:
-    """Return whether the service disproves that its file has this content."""
+    """Return whether the service's checksum shows that its file has other content."""
     agrees = service.agrees(path, {"ETag": entry.get("mark", "")}, content)
-    if agrees is False:  # the mark is no MD5 where the file is encrypted
+    if agrees is False:  # the mark of an encrypted object is not an MD5
         agrees = service.agrees(path, service.ask(path), content)
     return agrees is False

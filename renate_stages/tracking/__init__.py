@@ -1,4 +1,4 @@
-"""MLflow: each attempt at an update is one run. Nothing else in the library knows MLflow."""
+"""Log updates to MLflow, one run for each attempt; only this package uses MLflow."""
 
 from renate_stages.tracking.location import tracking_uri
 from renate_stages.tracking.provenance import provenance_tags

@@ -1,4 +1,4 @@
-"""The MLflow store: MLFLOW_TRACKING_URI, or mlflow.db and mlartifacts/ in the project."""
+"""Find the MLflow store: MLFLOW_TRACKING_URI, or mlflow.db and mlartifacts/ in the project."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Store:
     """An MLflow tracking store.
 
     Args:
-        uri: What MLflow is given.
-        root: The folder that lasts: the real repository, also in a temporary DVC workspace.
-        database: The file of an SQLite store, else `None`.
-        keeps_artifacts: Whether the store decides itself where artifacts go, as a server does.
+        uri: The tracking URI for MLflow.
+        root: The project's folder; in a temporary DVC workspace, the folder of the real project.
+        database: The file of an SQLite store; otherwise `None`.
+        keeps_artifacts: Whether the store chooses the location of artifacts, as a server does.
     """
 
     uri: str
@@ -34,12 +34,12 @@ class Store:
 
     @property
     def lock(self) -> Path:
-        """The file that is locked while the store is opened."""
+        """The file to lock while the store is opened."""
         return self.root / ".renate" / "mlflow.lock"
 
     @property
     def is_empty(self) -> bool:
-        """Whether the store certainly holds no run, found out without MLflow."""
+        """Whether the store certainly has no runs; checked without importing MLflow."""
         if self.database is None:
             return False
         return not self.database.is_file() or self.database.stat().st_size == 0
@@ -50,14 +50,14 @@ class Store:
         return hide_secrets(self.uri)
 
     def artifact_location(self, experiment: str) -> str | None:
-        """Return the file URI for a new experiment's artifacts; `None` leaves it to the store."""
+        """Return the file URI for a new experiment's artifacts; `None`: the store chooses it."""
         if self.keeps_artifacts:
             return None
         folder = re.sub(r"[^\w.-]", "-", experiment).lstrip(".") or "-"
         return (self.root / "mlartifacts" / folder).as_uri()
 
     def described(self, experiment: str) -> dict[str, str | None]:
-        """Return what the process that writes to it is told."""
+        """Return the store's details for the process that writes to it."""
         return {
             "uri": self.uri,
             "database": str(self.database) if self.database else None,
@@ -67,20 +67,20 @@ class Store:
 
 
 def tracking_uri(project_root: Path) -> str:
-    """Return the URI of the store in which the runs of this project lie.
+    """Return the URI of the store with this project's runs.
 
-    It is `MLFLOW_TRACKING_URI` (an SQLite file's relative path is taken from the root), else
+    It is `MLFLOW_TRACKING_URI` (the path of an SQLite file may be relative to the root), or
     `mlflow.db` in the root. The root is `DVC_ROOT`, which `dvc exp run --temp` sets to the real
-    repository, else `project_root`.
+    repository, or `project_root`.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
     """
     return store_of(project_root).uri
 
 
 def store_of(project_root: Path) -> Store:
-    """Return the store that `tracking_uri` names.
+    """Return the store at `tracking_uri`.
 
     Raises:
         TrackingUriError: See `tracking_uri`.
@@ -102,17 +102,18 @@ def store_of(project_root: Path) -> Store:
     if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() == "true":
         return Store(given, root, database=None, keeps_artifacts=False)
     if scheme in ("", "file"):
-        raise TrackingUriError(given, "is a folder, and MLflow no longer stores runs in folders")
-    raise TrackingUriError(given, f"has the scheme '{scheme}', which MLflow does not know")
+        raise TrackingUriError(given, "is a folder, but MLflow no longer stores runs in folders")
+    raise TrackingUriError(given, f"has the scheme '{scheme}', which MLflow does not support")
 
 
 def _sqlite_store(scheme: str, path: str, query: str, root: Path) -> Store:
     if not path or path == ":memory:":
-        raise TrackingUriError(f"{scheme}:///{path}", "is kept in memory and would be lost")
+        raise TrackingUriError(f"{scheme}:///{path}", "is in memory, so all runs would be lost")
     database = Path(os.path.abspath(root / path))  # noqa: PTH100 - keeps symbolic links
     if "%" in str(database) or "?" in str(database):
         raise TrackingUriError(
-            f"{scheme}:///{database}", "has '%' or '?' in its path, which SQLite URIs cannot have"
+            f"{scheme}:///{database}",
+            "has '%' or '?' in its path, which is not possible in an SQLite URI",
         )
     return Store(f"{scheme}:///{database}{query}", root, database, keeps_artifacts=False)
 
@@ -121,7 +122,7 @@ def _scheme(uri: str) -> str:
     try:
         return urlsplit(uri).scheme
     except ValueError as error:  # such as a bracket that is not closed
-        raise TrackingUriError(uri, f"is not an address ({error})") from error
+        raise TrackingUriError(uri, f"is not a valid URL ({error})") from error
 
 
 def _plugin_schemes() -> set[str]:

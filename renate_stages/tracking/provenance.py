@@ -1,4 +1,4 @@
-"""Tags of a run's origin: Git's commit and branch, DVC's experiment."""
+"""Tags about a run's origin: Git commit and branch, DVC experiment."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import subprocess
 from pathlib import Path
 
-GIT_TIMEOUT = 10  # seconds; a tag is not worth more
+GIT_TIMEOUT = 10  # seconds; a tag is not worth a longer wait
 
 
 def provenance_tags(project_root: Path) -> dict[str, str]:
-    """Return the tags that say which version of the project a run belongs to.
+    """Return tags about the version of the project that a run belongs to.
 
     Args:
-        project_root: Any folder of the repository; a folder without one has no Git tags.
+        project_root: Any folder of the repository; outside a repository there are no Git tags.
 
     Returns:
-        Those that apply of `git.commit`, `git.branch`, `git.dirty` ("true" if `git status` lists
-        anything: changed, staged or untracked and not ignored) and `dvc.exp.name`.
+        The tags `git.commit`, `git.branch`, `git.dirty` ("true" if `git status` lists changed,
+        staged or untracked files) and `dvc.exp.name`; those that do not apply are left out.
     """
     tags = _git_tags(project_root)
     if name := os.environ.get("DVC_EXP_NAME"):

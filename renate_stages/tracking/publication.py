@@ -1,7 +1,6 @@
 """Publish the run of a state and its version of a registered model.
 
-Other than a stage's, these are what the user asked for: where MLflow does not take them, that is an
-error.
+Unlike during a stage, a failure of MLflow is an error here, because the user asked to publish.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ REGISTRAR = Path(__file__).with_name("registrar.py")
 
 
 class Publication(Tracker):
-    """Records in the run of a state what it lacks, and registers the state's model.
+    """Adds missing data to the run of a state, and registers the state's model.
 
     Args:
-        process: A registrar whose first command was `publish`.
-        store: Where it writes.
+        process: A registrar process whose first command was `publish`.
+        store: The store that it writes to.
         model: Name of the registered model.
         state: The state's identity.
     """
@@ -34,21 +33,21 @@ class Publication(Tracker):
 
     @property
     def lacking(self) -> frozenset[str]:
-        """What the run lacks, of `figures` (parameters, curves, metrics) and `results`."""
-        found = self._registrar.wait_for("lacking")
+        """The missing parts of the run: `figures` (parameters, curves, metrics) and `results`."""
+        parts = self._registrar.wait_for("lacking")
         self.check()
-        return frozenset(found or ())
+        return frozenset(parts or ())
 
     def register(
         self, folder: Path, tags: Mapping[str, str], description: str, about: str
     ) -> tuple[str, bool]:
-        """Make a version of the exported program, unless there is one of this state.
+        """Register the exported program as a model version, unless this state has one.
 
         Args:
             folder: An `export/` with a program.
-            tags: Of a new version.
-            description: Of a new version, Markdown.
-            about: Of a new registered model, Markdown.
+            tags: Tags of a new version.
+            description: Description of a new version, in Markdown.
+            about: Description of a new registered model, in Markdown.
 
         Returns:
             The version, and whether it is new.
@@ -61,72 +60,72 @@ class Publication(Tracker):
         return version, self._registrar.answers["new"]
 
     def point(self, alias: str) -> None:
-        """Let an alias name the version of the state."""
+        """Move an alias to the version of the state."""
         self._send({"do": "alias", "model": self._model, "alias": alias, "state": self._state})
 
     def check(self) -> None:
-        """Raise what MLflow refused.
+        """Raise the first problem of the registrar, if there is one.
 
         Raises:
-            PublishError: With the first problem.
+            PublishError: If MLflow refused a request or could not be reached.
         """
         if self._registrar.problems:
             raise PublishError(self._where.shown, self._registrar.problems[0])
 
     def _warn(self) -> None:
-        """Say nothing yet: `check` raises it."""
+        """Print no warning, because `check` raises an error."""
 
 
 @contextmanager
 def publication(
     project_root: Path, identity: RunIdentity, model: str, state: str
 ) -> Iterator[Publication]:
-    """Open the run that made a state, or, where the store has none, a new one.
+    """Open the run that made a state, or a new run if the store has none.
 
     Args:
         project_root: The project's folder.
-        identity: What the run is called, and the key of the state's inputs.
+        identity: Name of the run and key of the state's inputs.
         model: Name of the registered model.
         state: The state's identity.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
-        PublishError: MLflow did not take something.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
+        PublishError: If MLflow refuses a request or cannot be reached.
     """
     store = store_of(project_root)
     process = SideProcess(store.root, REGISTRAR)
-    found = Publication(process, store, model, state)
+    opened = Publication(process, store, model, state)
     command = open_command(store, identity, run_tags(identity))
-    found._send({"do": "publish", "state": state, **command})
+    opened._send({"do": "publish", "state": state, **command})
     try:
-        yield found
+        yield opened
     except BaseException:
-        found._close("FAILED", {})
+        opened._close("FAILED", {})
         raise
-    found._close("FINISHED", {"renate.complete": "true", "renate.exported": "true"})
-    found.check()
+    opened._close("FINISHED", {"renate.complete": "true", "renate.exported": "true"})
+    opened.check()
 
 
 def move_alias(project_root: Path, model: str, alias: str, state: str | None) -> str | None:
-    """Move an alias of a registered model to the version of a state; None removes it.
+    """Move an alias of a registered model to the version of a state.
 
     Args:
         project_root: The project's folder.
         model: Name of the registered model.
-        alias: Such as `champion`.
-        state: The state's identity.
+        alias: Name of the alias, such as `champion`.
+        state: The state's identity; None removes the alias.
 
     Returns:
-        The version, or None where no version is of that state, or the alias was removed.
+        The version; None if the state has no version, or if the alias was removed.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
-        PublishError: MLflow did not take it.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
+        PublishError: If MLflow refuses the request or cannot be reached.
     """
     store = store_of(project_root)
     process = SideProcess(store.root, REGISTRAR)
-    given = {"store": store.described(model), "model": model, "alias": alias, "state": state}
-    process.send({"do": "point", **given})
+    arguments = {"store": store.described(model), "model": model, "alias": alias, "state": state}
+    process.send({"do": "point", **arguments})
     version = process.wait_for("pointed")
     process.close({"do": "close", "status": "FINISHED", "tags": {}})
     if process.problems:

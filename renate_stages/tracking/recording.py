@@ -1,7 +1,7 @@
-"""Record what a stage logs in a job, to log it later.
+"""Record the MLflow commands of a stage that runs in a job, to log them later.
 
-A stage that runs in the cloud writes records to the file that `RENATE_STAGES_TRACKING_FILE` names.
-The file comes back with the stage's outputs; `replaying.py` logs what it says.
+A stage in the cloud writes records to the file in `RENATE_STAGES_TRACKING_FILE`. The file is
+downloaded with the stage's outputs, and `replaying.py` logs its records.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ FILE_VARIABLE = "RENATE_STAGES_TRACKING_FILE"
 
 
 class Recording:
-    """Stands for a `SideProcess`: appends what it is sent to a file, one JSON object a line.
+    """Replaces a `SideProcess`: appends each command to a file, one JSON object per line.
 
     Args:
         path: The file.
-        root: The project's folder, which artifacts are named relative to.
+        root: The project's folder; paths of artifacts are relative to it.
     """
 
     def __init__(self, path: Path, root: Path) -> None:
@@ -31,7 +31,7 @@ class Recording:
         self.answers: dict[str, Any] = {}
 
     def send(self, command: dict[str, Any]) -> None:
-        """Append what a command says, and the time."""
+        """Append a command with its time."""
         try:
             record = records.recorded(command, str(self.root), int(time.time() * 1000))
         except ValueError as error:
@@ -42,7 +42,7 @@ class Recording:
                 stream.write(json.dumps(record) + "\n")
 
     def wait_for(self, answer: str) -> Any:
-        """Return nothing: nobody answers."""
+        """Return None, because there is no process that answers."""
 
     def close(self, command: dict[str, Any]) -> None:
         """Append the last command."""

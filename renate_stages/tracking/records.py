@@ -1,9 +1,9 @@
-"""The types of what a stage logs in a job; anything else is refused.
+"""Types of the records that a stage writes in a job; any other record is refused.
 
-A recording is a file with one record a line. Whoever may write to the bucket may have written it, so
-a record can say what happened, and not what it means for the project: which store, experiment and
-run it belongs to, which state it made and whether that is complete are this side's to say. It names
-no file of this machine.
+A recording is a file with one record per line. Anyone with write access to the bucket may have
+changed it. So a record contains what happened, but not the store, experiment or run to log to, nor
+which state was made and whether it is complete: these are determined on this machine. Records contain
+no paths of this machine.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from renate_stages.files.typed import described
 
 RECORDING_BYTES = 256 * 2**20
-"""The largest recording. A search of 500 trials with 5,000 points each has 100 MiB."""
+"""Maximum size of a recording; a search of 500 trials with 5,000 points each needs 100 MiB."""
 LINE_BYTES = 16 * 2**20
-"""The longest record: a trial with 100,000 points of 10 metrics has 3 MiB."""
+"""Maximum size of a record; a trial with 100,000 points of 10 metrics needs 3 MiB."""
 RECORDS = 1_000_000
-NAME_LENGTH = 250  # characters, as MLflow has it
-TEXT_LENGTH = 1_000_000  # characters of a value; the writer cuts it to what MLflow keeps
-VALUES = 10_000  # of one record
+NAME_LENGTH = 250  # characters, MLflow's limit
+TEXT_LENGTH = 1_000_000  # characters of a value; the writer cuts values to MLflow's limit
+VALUES = 10_000  # values of one record
 POINTS = 200_000  # epochs of a trial
 TRIALS = 100_000
 
@@ -60,21 +60,21 @@ class Record(BaseModel):
 
 
 class Open(Record):
-    """The stage began to log a run."""
+    """The stage opened a run."""
 
     do: Literal["open"]
-    key: Annotated[str, Field(pattern=SHA256, description="of the stage's inputs")]
+    key: Annotated[str, Field(pattern=SHA256, description="digest of the stage's inputs")]
 
 
 class Parameters(Record):
-    """Parameters of the run, as text."""
+    """Parameters of the run as strings."""
 
     do: Literal["parameters"]
     values: Texts
 
 
 class Points(Record):
-    """One point of each of some metrics."""
+    """One point of each of several metrics."""
 
     do: Literal["metrics"]
     values: Metrics
@@ -83,14 +83,14 @@ class Points(Record):
 
 
 class Tags(Record):
-    """Tags of the run, of those that a job may set."""
+    """Those tags of the run that a job may set."""
 
     do: Literal["tags"]
     values: dict[RunTag, Text]
 
 
 class Trial(Record):
-    """A trial that has ended."""
+    """A finished trial."""
 
     do: Literal["trial"]
     number: Number
@@ -103,7 +103,7 @@ class Trial(Record):
 
 
 class TaggedTrial(Record):
-    """Tags of a trial that has been recorded."""
+    """Tags of a trial that was recorded earlier."""
 
     do: Literal["trial_tags"]
     number: Number
@@ -134,10 +134,10 @@ _ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
 
 
 def parse(line: bytes) -> AnyRecord:
-    """Read one line of a recording.
+    """Parse one line of a recording.
 
     Raises:
-        ValueError: With the record's kind and the field that is wrong, in one line.
+        ValueError: If it is not a valid record; names the kind of record and the field, in one line.
     """
     try:
         return _ADAPTER.validate_json(line)
@@ -146,15 +146,15 @@ def parse(line: bytes) -> AnyRecord:
 
 
 def recorded(command: Mapping[str, Any], root: str, at: int) -> dict[str, Any] | None:
-    """Return what to record of a command to MLflow; None where it is not a job's to say.
+    """Return the record of a command to MLflow; None if a job may not give this command.
 
     Args:
-        command: As `SideProcess` is sent it.
-        root: The project's folder, in which artifacts are.
+        command: A command for `SideProcess.send`.
+        root: The project's folder.
         at: Milliseconds since 1970.
 
     Raises:
-        ValueError: An artifact is not in the project.
+        ValueError: If an artifact is not in the project.
     """
     record = {**command, "at": at}
     match command["do"]:

@@ -1,6 +1,6 @@
 """The side process of `renate-stages publish`: a writer that also uses the model registry.
 
-It is run by file name, as `writer.py` is, whose commands it takes too.
+Like `writer.py` it is run by file name, and it accepts the writer's commands too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE_ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":  # the package that started it, wherever that was found
+if __name__ == "__main__":  # import the same package as the process that started this one
     sys.path.insert(0, str(PACKAGE_ROOT))
 
 from renate_stages.tracking import writer
@@ -22,18 +22,18 @@ from renate_stages.tracking.writer import Tags, Writer
 SERVED = Path(__file__).with_name("served_program.py")
 STATE_TAG = "renate.state"
 EXPORTED_TAG = "renate.exported"
-ROWS = 2  # of an input example
+ROWS = 2  # rows of an input example
 
 
 class Registrar(Writer):
-    """Finds or makes the run of a state, and the version of a registered model that holds it."""
+    """Finds or creates the run of a state and its version of a registered model."""
 
-    untouched = False  # whether the run lacked nothing
-    ended: int | None = None  # when the run that was found ended; it keeps that time
+    untouched = False  # whether the existing run was complete, so that nothing is added
+    ended: int | None = None  # end time of the existing run, which it keeps
 
     @property
     def verbs(self) -> dict[str, Callable[..., None]]:
-        """What a command may ask for: what a writer does, and what is done to the registry."""
+        """The commands: those of the writer and those for the model registry."""
         own = {
             "publish": self.publish,
             "version": self.version,
@@ -53,7 +53,7 @@ class Registrar(Writer):
         key: str,
         tags: Tags,
     ) -> None:
-        """Open the run that made a state, or a new one; answer what it lacks."""
+        """Open the run that made a state, or a new one; reply with the missing parts."""
         with self._connected(store):
             place = store["artifact_location"], experiment_tags
             experiment_id = self._experiment_id(experiment, *place, create=True)
@@ -82,12 +82,12 @@ class Registrar(Writer):
     def version(
         self, *, model: str, state: str, folder: str, tags: Tags, description: str, about: str
     ) -> None:
-        """Register the exported program as a version, once a state; answer its number."""
+        """Register the exported program as a version, once per state; reply with its number."""
         import mlflow
 
-        found = self._version_of(model, state)
-        if found is not None:
-            self.reply({"version": found, "new": False})
+        existing = self._version_of(model, state)
+        if existing is not None:
+            self.reply({"version": existing, "new": False})
             return
         mlflow.set_tracking_uri(self.uri)
         exported = Path(folder)
@@ -113,13 +113,13 @@ class Registrar(Writer):
         self.reply({"version": str(made.version), "new": True})
 
     def alias(self, *, model: str, alias: str, state: str) -> None:
-        """Let an alias name the version of a state."""
-        found = self._version_of(model, state)
-        if found is not None:
-            self.client.set_registered_model_alias(model, alias, found)
+        """Move an alias to the version of a state."""
+        version = self._version_of(model, state)
+        if version is not None:
+            self.client.set_registered_model_alias(model, alias, version)
 
     def point(self, *, store: dict[str, Any], model: str, alias: str, state: str | None) -> None:
-        """Connect and move an alias to the version of a state, or remove it; answer the version."""
+        """Connect; move an alias to the version of a state, or remove it; reply with the version."""
         from mlflow.exceptions import MlflowException
 
         with self._connected(store):
@@ -131,12 +131,12 @@ class Registrar(Writer):
         try:
             self.client.delete_registered_model_alias(model, alias)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # a model that there never was
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the model was never registered
                 raise
         self.reply({"pointed": None})
 
     def close(self, status: str, tags: Tags) -> None:
-        """End the run; one that was found is finished, and ended when it did."""
+        """End the run; an existing run keeps the status FINISHED and its end time."""
         if self.ended is None:
             super().close(status, tags)
             return
@@ -148,8 +148,8 @@ class Registrar(Writer):
     def _version_of(self, model: str, state: str) -> str | None:
         quoted = model.replace("'", "\\'")
         where = f"name = '{quoted}' and tags.`{STATE_TAG}` = '{state}'"
-        found = self.client.search_model_versions(where)
-        return max((str(each.version) for each in found), key=int, default=None)
+        versions = self.client.search_model_versions(where)
+        return max((str(version.version) for version in versions), key=int, default=None)
 
     def _make_model(self, name: str, description: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -182,7 +182,7 @@ def _signature(described: dict[str, Any]) -> Any:
 
 
 def _example(inputs: list[dict[str, Any]]) -> Any:
-    """Return a batch of zeros: a row of the data would outlive its deletion here."""
+    """Return a batch of zeros; MLflow would keep a row of real data after it is forgotten."""
     import numpy as np
 
     arrays = {

@@ -1,7 +1,6 @@
 """Log a job's records in the project's own MLflow store, with their original times.
 
-What cannot be accepted of a recording is refused, and one warning says what: an update is never lost
-to its tracking.
+Invalid records are skipped with one warning, so that a problem with tracking never costs an update.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ def replay(
 ) -> None:
     """Log a recorded run as a new attempt.
 
-    As with every run, what MLflow refuses is one line on stderr, and no error; and so is what the
-    recording has that a job may not say.
+    If MLflow refuses a request, or if a record is not allowed, one warning is printed and no error is
+    raised.
 
     Args:
         project_root: The project's folder.
-        recording: The file that came back, one record a line.
-        identity: Returns the identity of the run, given the key that the recording names; the run
-            is refused where the identity has another key.
-        outputs: The job's verified outputs, by the name that it has for each: the only files that
-            can be logged as artifacts.
-        complete: Tags of a run whose results are in place; None: there are no results, and a run
-            that says that it has finished is marked as failed.
+        recording: The downloaded file, one record per line.
+        identity: Returns the identity of the run for the key in the recording; the run is refused if
+            the identity has another key.
+        outputs: The job's verified outputs by the job's name for each; only these files can be logged
+            as artifacts.
+        complete: Tags of a run whose results were applied. None: there are no results, so a run that
+            claims to be finished is marked as failed.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
     """
     replayed = _Replayed(store_of(project_root), identity, outputs or {}, complete)
     refused: list[str] = []
@@ -51,7 +50,7 @@ def replay(
     for number, line in enumerate(_lines(recording), start=1):
         try:
             if number > records.RECORDS or line is None:
-                raise ValueError("the recording is longer than accepted, and was read up to here")
+                raise ValueError("the recording is too long; the rest of it was not read")
             replayed.take(records.parse(line))
         except ValueError as error:
             refused.append(f"record {number}: {error}")
@@ -60,14 +59,14 @@ def replay(
     replayed.end()
     if refused:
         count = f"{len(refused)} of {number} records of the job were refused"
-        said = shown(f"warning: {count} and are not in MLflow. The first: {refused[0]}")
-        print(said, file=sys.stderr, flush=True)
+        warning = shown(f"warning: {count} and are not in MLflow. The first: {refused[0]}")
+        print(warning, file=sys.stderr, flush=True)
 
 
 def _lines(path: Path) -> Iterator[bytes | None]:
-    """Yield the lines of a file; None for one that is too long to be accepted.
+    """Yield the lines of a file; None for a line that is too long.
 
-    A last line that is cut off, as a stage leaves it that is killed, is left out.
+    An incomplete last line, which a killed stage may leave, is skipped.
     """
     with path.open("rb") as stream:
         while line := stream.readline(records.LINE_BYTES + 1):
@@ -79,7 +78,7 @@ def _lines(path: Path) -> Iterator[bytes | None]:
 
 @dataclass
 class _Replayed:
-    """The run of a recording, as far as it has been read."""
+    """The run of a recording that is being read."""
 
     store: Store
     identity: Callable[[str], RunIdentity]
@@ -93,7 +92,7 @@ class _Replayed:
         """Log a record.
 
         Raises:
-            ValueError: If it makes no sense here.
+            ValueError: If the record is not allowed at this point.
         """
         if isinstance(record, records.Open):
             self._open(record)
@@ -114,13 +113,13 @@ class _Replayed:
                 self.tracker._send(record.model_dump(exclude={"at"}))
 
     def end(self) -> None:
-        """End the run where the stage could not: it was killed."""
+        """End the run as KILLED if the recording does not end it."""
         if self.tracker is not None and not self.has_ended:
             self.tracker._close("KILLED", {})
 
     def _open(self, record: records.Open) -> None:
         if self.tracker is not None:
-            raise ValueError("open: a run is open already, and a stage logs one")
+            raise ValueError("open: a run is open already, but a stage logs only one run")
         identity = self.identity(record.key)
         if identity.key != record.key:
             raise ValueError(f"open.key: expected {identity.key}, found {record.key}")
@@ -140,16 +139,16 @@ class _Replayed:
         self.tracker._close(status, tags, ended=record.at)
 
     def _files(self, record: records.Artifact) -> Iterator[tuple[Path, str | None]]:
-        """Yield the files that an artifact names, each with its folder among the artifacts."""
+        """Yield the files of an artifact record, each with its folder among the artifacts."""
         begin = f"{record.path}/"
-        named = {
+        outputs = {
             name: path
             for name, path in self.outputs.items()
             if name == record.path or name.startswith(begin)
         }
-        if not named:
+        if not outputs:
             raise ValueError(f"artifact.path: the job has no output {record.path!r}")
-        for name, path in sorted(named.items()):
+        for name, path in sorted(outputs.items()):
             if path.is_symlink() or not path.is_file():
                 raise ValueError(f"artifact.path: {name!r} is not a regular file")
             inside = name.removeprefix(begin).rpartition("/")[0] if name != record.path else ""

@@ -1,9 +1,8 @@
 """MLflow runs of updates.
 
-What happens when MLflow fails: an update is never lost to its tracking. If the store cannot be
-reached or refuses something, one line on stderr says so, and the stage goes on without (the
-metrics are in Git anyway; `renate-stages publish` writes them later). Only a store's address that
-cannot be right is an error, raised before any work.
+A failure of MLflow never costs an update: if the store cannot be reached or refuses a request, one
+warning is printed and the stage goes on. The metrics are in Git, and `renate-stages publish` can log
+them later. Only an invalid store URI is an error, which is raised before any work.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from renate_stages.tracking.side_process import SideProcess
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run findable.
+    """The names and tags by which a run is found.
 
     Args:
         experiment: Name of the MLflow experiment, such as the project's slug.
         name: The run's name in MLflow's pages, such as "update-3".
-        key: SHA-256 of the update's inputs; attempts at the same update share it.
+        key: SHA-256 of the update's inputs; all attempts at an update have the same key.
         tags: More tags of a new run: update number, parent's hash, `provenance_tags`.
-        description: Markdown shown on the run's page; made from name and tags if empty.
-        experiment_tags: Of the experiment, where this run is its first.
+        description: Markdown for the run's page; if empty, it is made from name and tags.
+        experiment_tags: Tags of the experiment if this run creates it.
     """
 
     experiment: str
@@ -54,11 +53,11 @@ class TrialRun:
     """A trial of a search.
 
     Args:
-        number: Its own among those of the run that it is nested under.
-        parameters: Its configuration, as text.
-        points: Its curves: metrics by name, for each step.
-        tags: Its status, and what else it is found by.
-        status: MLflow's: FINISHED, FAILED or KILLED.
+        number: Number of the trial in its search.
+        parameters: Its configuration as strings.
+        points: Its curves: metrics by name for each step.
+        tags: Status and other tags.
+        status: MLflow's status: FINISHED, FAILED or KILLED.
         started, ended: Milliseconds since 1970.
     """
 
@@ -74,8 +73,8 @@ class TrialRun:
 class Tracker:
     """Records parameters, metrics, artifacts and tags of one run.
 
-    Made by `new_run` and `reopened_run`. Its methods queue and return at once; what is queued is
-    written by the time the run closes.
+    Made by `new_run` and `reopened_run`. Its methods queue a command and return at once; all queued
+    commands are written before the run closes.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run, or `None` without one; waits until the store is open."""
+        """MLflow's id of the run, or `None` if there is no run; waits until the store is open."""
         if self._process is None:
             return None
         run_id = self._process.wait_for("run_id")
@@ -96,22 +95,21 @@ class Tracker:
 
     @property
     def found(self) -> bool:
-        """Whether there is a run that records; waits until the store is open."""
+        """Whether a run is open; waits until the store is open."""
         return self.run_id is not None
 
     @property
     def started(self) -> bool:
-        """Whether there may be a run that records, as far as is known without waiting."""
+        """Whether a run was requested; does not wait."""
         return self._process is not None
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log parameters, once per name.
 
         Args:
-            parameters: Values by name; nested mappings give names with dots. Values become
-                strings, without secrets in URLs. Those longer than MLflow keeps (6000
-                characters) are cut, and then all are also written, whole, to the artifact
-                `parameters.json`.
+            parameters: Values by name; nested mappings give names with dots. Values are converted to
+                strings without secrets in URLs. Values longer than MLflow's limit of 6000 characters
+                are cut; then all values are also written to the artifact `parameters.json`.
         """
         flat = {name: _as_text(value) for name, value in _flat(parameters)}
         self._send({"do": "parameters", "values": flat})
@@ -121,8 +119,8 @@ class Tracker:
 
         Args:
             metrics: Numbers by name; nested mappings give names with dots. `None` is left out.
-                Infinite values are recorded as NaN: MLflow would draw them as 1.8e308.
-            step: The points' place on the curves, such as the epoch; 0 if not given.
+                Infinite values are recorded as NaN, because MLflow would plot them as 1.8e308.
+            step: The step on the curves, such as the epoch; 0 if not given.
         """
         flat = {name: float(value) for name, value in _flat(metrics) if value is not None}
         values = {name: v if math.isfinite(v) else math.nan for name, v in flat.items()}
@@ -133,22 +131,23 @@ class Tracker:
         """Log a file, or all files of a folder.
 
         Args:
-            path: It is read some time before the run closes; leave it as it is until then.
-            folder: Where to put it among the run's artifacts; their root if `None`.
+            path: The file or folder. It is read at any time before the run closes; do not change it
+                until then.
+            folder: Target folder among the run's artifacts; `None`: their root.
         """
         self._send({"do": "artifact", "path": str(path.absolute()), "folder": folder})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags; a tag that exists is replaced."""
+        """Set tags; existing tags are replaced."""
         self._send({"do": "tags", "values": _texts(tags)})
 
     def log_trial(self, trial: TrialRun) -> None:
-        """Record a trial that has ended as a run of its own, nested under this one."""
+        """Record a finished trial as a separate run that is nested under this one."""
         texts = {"parameters": _texts(trial.parameters), "tags": _texts(trial.tags)}
         self._send({"do": "trial", **asdict(trial), **texts})
 
     def set_trial_tags(self, number: int, tags: Mapping[str, Any]) -> None:
-        """Set tags of a trial that is recorded."""
+        """Set tags of a trial that was recorded earlier."""
         self._send({"do": "trial_tags", "number": number, "values": _texts(tags)})
 
     def _send(self, command: dict[str, Any]) -> None:
@@ -163,13 +162,13 @@ class Tracker:
             self._warn()
 
     def _warn(self) -> None:
-        """Print the first problem, in one line; the rest are most likely its consequences."""
+        """Print the first problem in one line; later problems are most likely its consequences."""
         if self._warned or self._process is None or not self._process.problems:
             return
         self._warned = True
         where = self._store.shown if self._store else "MLflow"
         problem = shown(self._process.problems[0])
-        line = f"warning: this run is not, or not fully, recorded in MLflow ({where}): {problem}"
+        line = f"warning: this run is missing or incomplete in MLflow ({where}): {problem}"
         print(line, file=sys.stderr, flush=True)
 
 
@@ -179,21 +178,21 @@ def new_run(
 ) -> Iterator[Tracker]:
     """Record a new attempt at an update.
 
-    The tag `renate.attempt` counts the attempts with the same key. Attempts that still seem to be
-    running are marked KILLED: a stage holds the project's lock, so nobody is running them. The
-    run ends as FINISHED (then it also has the tag `renate.complete`), FAILED on an exception
-    (`renate.error` says which) or KILLED on Ctrl-C, `SystemExit` or the death of the process.
+    The tag `renate.attempt` counts the attempts with the same key. Earlier attempts with the status
+    RUNNING are marked KILLED: the stage has the project's lock, so none of them can be running. The
+    run ends as FINISHED (with the tag `renate.complete`), as FAILED on an exception (with its
+    message in `renate.error`), or as KILLED on Ctrl-C, `SystemExit` or the death of the process.
 
     Args:
         project_root: The project's folder.
-        identity: What the run is called and found by.
-        enabled: With `False` the tracker does nothing and no process is started.
+        identity: Name, key and tags of the run.
+        enabled: If `False`, the tracker does nothing and no process is started.
 
     Yields:
         The tracker.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
     """
     store = store_of(project_root) if enabled else None
     tracker = _opened("new", store, identity, run_tags(identity)) if store else Tracker()
@@ -205,22 +204,22 @@ def new_run(
 def reopened_run(
     project_root: Path, identity: RunIdentity, *, enabled: bool = True
 ) -> Iterator[Tracker]:
-    """Record more in the latest complete attempt with the identity's key.
+    """Add to the latest complete attempt with the identity's key.
 
-    Complete is an attempt that `new_run` ended as FINISHED: a later one that failed did not make
-    the results at hand. The run is RUNNING meanwhile and ends as with `new_run`. Of the identity,
-    only experiment and key matter.
+    An attempt is complete if `new_run` ended it as FINISHED; a later attempt that failed did not
+    make the present results. The run has the status RUNNING within the block and ends as with
+    `new_run`.
 
     Args:
         project_root: The project's folder.
-        identity: What the run is found by.
-        enabled: With `False` the tracker does nothing and no process is started.
+        identity: Identity of the run; only experiment and key are used.
+        enabled: If `False`, the tracker does nothing and no process is started.
 
     Yields:
         The tracker; if there is no such run, its `found` is false and it records nothing.
 
     Raises:
-        TrackingUriError: `MLFLOW_TRACKING_URI` is no store that MLflow can use.
+        TrackingUriError: If MLflow cannot use the store in `MLFLOW_TRACKING_URI`.
     """
     store = store_of(project_root) if enabled else None
     tracker = Tracker() if not store or store.is_empty else _opened("reopen", store, identity, {})
@@ -251,7 +250,7 @@ def _opened(mode: str, store: Store, identity: RunIdentity, tags: dict[str, str]
 
 
 def open_command(store: Store, identity: RunIdentity, tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a writer needs to find or make a run."""
+    """Return the arguments with which a writer finds or creates a run."""
     return {
         "store": store.described(identity.experiment),
         "experiment": identity.experiment,
@@ -263,14 +262,14 @@ def open_command(store: Store, identity: RunIdentity, tags: Mapping[str, str]) -
 
 
 def run_tags(identity: RunIdentity) -> dict[str, str]:
-    """Return the identity's tags and those that MLflow's pages make columns of."""
+    """Return the identity's tags and those that MLflow shows as columns."""
     given = {name: str(value) for name, value in identity.tags.items()}
     tags = {
         "mlflow.source.name": "renate-stages",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": identity.description or _description(identity.name, given),
     }
-    with suppress(KeyError, OSError, ImportError):  # a container's user may have no name
+    with suppress(KeyError, OSError, ImportError):  # the user of a container may have no name
         tags["mlflow.user"] = getpass.getuser()
     for ours, column in (("git.commit", "commit"), ("git.branch", "branch")):
         if ours in given:
@@ -284,7 +283,7 @@ def _description(name: str, tags: Mapping[str, str]) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with names that MLflow accepts."""
+    """Yield the leaves of nested mappings, with names that are valid in MLflow."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """The code of a published model version, which MLflow runs.
 
-It needs torch and numpy alone: no code of the user, nothing of this package.
+It needs only torch and numpy, and neither the user's code nor this package.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class ServedProgram(mlflow.pyfunc.PythonModel):
         exported = torch.export.load(context.artifacts["program"])
         self.program = exported.module()
         structure = exported.call_spec.in_spec
-        assert structure is not None  # torch.export records it
+        assert structure is not None  # torch.export always records it
         self.structure = structure
         described = json.loads(Path(context.artifacts["description"]).read_text("utf-8"))
         self.inputs, self.outputs = described["inputs"], described["outputs"]
 
-    def predict(self, context, model_input, params=None):  # hints would be MLflow's to check
+    def predict(self, context, model_input, params=None):  # without hints, which MLflow would check
         """Return the model's outputs for a batch.
 
         Args:
             context: Not used.
-            model_input: An array `(B, ...)`, or a dict of them, as the version's signature says.
+            model_input: An array `(B, ...)`, or a dict of arrays, according to the signature.
             params: Not used.
 
         Returns:
-            An array `(B, ...)`, or a dict of them where the model has several outputs.
+            An array `(B, ...)`, or a dict of arrays if the model has several outputs.
         """
         import torch
         from torch.utils import _pytree as pytree

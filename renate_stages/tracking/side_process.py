@@ -1,8 +1,8 @@
-"""The stage's end of the pipe to the process that writes to MLflow.
+"""Send commands to the separate process that writes to MLflow.
 
-Importing MLflow and opening an SQLite store costs about 6.5 seconds of processor time. In a
-process of its own that happens beside the import of torch, and what a stage logs is written while
-the stage works. The process ends with the stage, however that ends.
+Importing MLflow and opening an SQLite store takes about 6.5 seconds of CPU time. In a separate
+process this happens while the stage imports torch, and logging happens while the stage works. The
+process ends when the stage ends for any reason.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ WRITER = Path(__file__).with_name("writer.py")
 
 
 class SideProcess:
-    """Sends commands to a writer and keeps what it answers.
+    """Starts a writer, sends commands to it and collects its answers.
 
-    Nothing here raises because MLflow fails: problems are collected in `problems`.
+    A failure of MLflow never raises an error here; it is added to `problems`.
 
     Args:
         folder: The writer's working directory.
-        script: The writer's program; None: the one that only logs runs.
+        script: The writer's program; None: `writer.py`, which only logs runs.
     """
 
     def __init__(self, folder: Path, script: Path | None = None) -> None:
@@ -36,8 +36,8 @@ class SideProcess:
         self._ended = False
         self._partial = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        # A session of its own: Ctrl-C and the end of the terminal reach the stage alone, which
-        # then says how the run ended. -P: a user's file named like a package does not hide it.
+        # In a new session, Ctrl-C and the end of the terminal reach only the stage, which then
+        # sends the run's status. With -P, a user's file cannot hide a package of the same name.
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(script or WRITER), str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -50,7 +50,7 @@ class SideProcess:
         self._commands, self._answers = self._process.stdin, self._process.stdout
 
     def send(self, command: dict[str, Any]) -> None:
-        """Queue one command; it does not wait for the writer."""
+        """Queue one command without waiting for the writer."""
         if self._ended:
             return
         try:
@@ -69,7 +69,7 @@ class SideProcess:
     def close(self, command: dict[str, Any]) -> None:
         """Send the last command and wait until everything is written."""
         self.send(command)
-        with suppress(BrokenPipeError):  # the writer is gone; why, is known below
+        with suppress(BrokenPipeError):  # the writer has ended; its exit code is checked below
             self._commands.close()
         self._receive_until_end()
         code = self._process.wait()
@@ -84,7 +84,7 @@ class SideProcess:
             self._receive(wait=True)
 
     def _receive(self, wait: bool) -> None:
-        """Take what the writer has answered; with `wait`, at least one piece of it."""
+        """Read the writer's answers; if `wait` is true, wait for at least some bytes."""
         descriptor = self._answers.fileno()
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

@@ -27,10 +27,10 @@ LOGGED: dict[str, Any] = {
     "tuning": set(TuningParams.model_fields) - {"scheduler_arguments"},
     "update": True,
 }
-"""What of `params.yaml` is logged to MLflow: what a result depends on, and is no place for secrets.
+"""The keys of `params.yaml` that are logged to MLflow: those that a result depends on.
 
-Left out: `data.arguments`, `tuning.scheduler_arguments` and `remote`, whose values are free and may
-be addresses and keys; what `export` and `tracking` say changes no result. A block that is added to
+`data.arguments`, `tuning.scheduler_arguments` and `remote` are left out because their values may
+contain addresses and secrets; `export` and `tracking` because they change no result. A new block of
 `params.yaml` is logged only if it is added here.
 """
 
@@ -43,10 +43,10 @@ def logged_parameters(params: Params) -> dict[str, Any]:
 def run_identity(
     project: Project, params: Params, *, key: str, parent: str | None
 ) -> tracking.RunIdentity:
-    """Return the identity of this update's run, the same in each stage that logs to it.
+    """Return the identity of this update's run; it is the same in each stage that logs to it.
 
     Args:
-        project: Where Git and DVC are asked for commit, dirty flag and experiment.
+        project: The project; Git and DVC provide commit, dirty flag and experiment.
         params: Number of the update, learner, MLflow experiment.
         key: Digest of the update's inputs.
         parent: Identity of the state that the update starts from.
@@ -83,11 +83,11 @@ def search_identity(
 ) -> tracking.RunIdentity:
     """Return the identity of the run that an update's trials are nested under.
 
-    It is in an experiment of its own, so that the list of updates stays short.
+    It is in a separate experiment, so that the list of updates stays short.
 
     Args:
         project: See `run_identity`.
-        params: With the space that is searched.
+        params: Parameters with the search space.
         key: Digest of the search's inputs.
         parent: See `run_identity`.
     """
@@ -102,14 +102,14 @@ def search_identity(
 
 
 def state_tags(project: Project, state: State) -> dict[str, str]:
-    """Return the tags by which a run or a version is found from a state, and a state from them.
+    """Return the tags that connect a run or a model version with a state.
 
-    DVC writes the state's hash into `dvc.lock` when `train` has ended. Until then, and where somebody
-    runs `train` without DVC, it names an earlier state: that is no tag of this one.
+    DVC writes the state's hash to `dvc.lock` when `train` has ended. Until then, or if `train` is run
+    without DVC, the hash is that of an earlier state and is left out.
     """
-    named = lineage.anchored(project, project.state)
-    known = {"dvc.state.md5": named.md5} if named and not named.problems(project) else {}
-    return {"renate.state": state.identity, **known}
+    anchor = lineage.anchored(project, project.state)
+    hashes = {"dvc.state.md5": anchor.md5} if anchor and not anchor.problems(project) else {}
+    return {"renate.state": state.identity, **hashes}
 
 
 def log_figures(
@@ -118,16 +118,17 @@ def log_figures(
     summary: Mapping[str, Any],
     tracker: tracking.Tracker,
 ) -> None:
-    """Log the figures of the finished update, at its number, and the curves that led there.
+    """Log the figures of the finished update and the curves of its training.
 
-    So a chart over several runs shows a figure over the updates. The headline comes first: MLflow's
-    page for comparing shows what was logged first.
+    The step of the figures is the update's number, so that a chart over several runs shows a figure
+    over the updates. The headline metric is logged first, because MLflow's page for comparing runs
+    shows metrics in the order in which they were logged.
 
     Args:
-        params: Of which the headline metric counts.
+        params: Parameters with the headline metric.
         curves: For each epoch a mapping with `step` and values by name.
-        summary: As in `metrics/update.json`.
-        tracker: Of the run.
+        summary: The content of `metrics/update.json`.
+        tracker: The tracker of the run.
     """
     update, metric = params.update.number, params.evaluation.metric
     headline = summary.get(metric, {})
@@ -142,9 +143,9 @@ def log_figures(
 
 
 def log_results(project: Project, pictures: Iterable[Path], tracker: tracking.Tracker) -> None:
-    """Log report, plot data and pictures, and describe the run by the report's beginning."""
+    """Log report, plot data and pictures; the run's description is the beginning of the report."""
     for path in (project.report, project.export / "MODEL_CARD.md", project.verdict):
-        if path.is_file():  # a verdict there is since there is a gate
+        if path.is_file():  # projects from before the gate have no verdict
             tracker.log_artifact(path, "reports")
     for path in (*sorted(project.plots.glob("*.csv")), project.feature_shift):
         if path.is_file():
@@ -155,8 +156,9 @@ def log_results(project: Project, pictures: Iterable[Path], tracker: tracking.Tr
 
 
 def note(project: Project) -> str:
-    """Return the report's verdict, and what the gate and the holdouts say, for a page of MLflow."""
-    _, _, body = project.report.read_text(encoding="utf-8").partition("\n")  # the page has a title
+    """Return the report's verdict and its sections about gate and holdouts, for a page of MLflow."""
+    # The first line is the title, which MLflow's page already has.
+    _, _, body = project.report.read_text(encoding="utf-8").partition("\n")
     verdict, *sections = body.split("\n## ")
-    told = [verdict, *(section.partition("\n")[2] for section in sections[:2])]
-    return "\n\n".join(part.strip() for part in told).strip()
+    parts = [verdict, *(section.partition("\n")[2] for section in sections[:2])]
+    return "\n\n".join(part.strip() for part in parts).strip()

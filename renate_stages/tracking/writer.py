@@ -1,11 +1,11 @@
-"""The side process that writes to MLflow, started by `side_process.py`; it alone imports MLflow.
+"""The separate process that imports MLflow and writes to it, started by `side_process.py`.
 
-It reads commands from stdin, one JSON object a line (`{"do": "metrics", ...}`), and answers on
-stdout: `{"run_id": ...}` once for `open`, `{"problem": ...}` for what could not be written,
+It reads commands from stdin, one JSON object per line (`{"do": "metrics", ...}`), and answers on
+stdout: `{"run_id": ...}` once for `open`, `{"problem": ...}` for a command that failed,
 `{"closed": true}` at the end. If its parent ends without `close`, it marks the run KILLED.
 
-It is run by file name and imports nothing of this package: so it does not matter how the parent
-found the package, nor what else importing that would load.
+It is run by file name and imports nothing from this package. So it does not depend on how the parent
+found the package, and does not load other modules of it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-PARAMETER_LENGTH = 6000  # characters MLflow keeps of a parameter's value
-TAG_LENGTH = 8000  # and of a tag's
-ENTITIES_PER_CALL = 100  # the least of MLflow's limits for one call
-FAILURES_IN_A_ROW = 3  # after which the store is given up
-PARENT_CHECK = 1.0  # seconds between looks whether the parent lives
+PARAMETER_LENGTH = 6000  # MLflow's limit for a parameter's value, in characters
+TAG_LENGTH = 8000  # MLflow's limit for a tag's value, in characters
+ENTITIES_PER_CALL = 100  # the smallest of MLflow's limits for one call
+FAILURES_IN_A_ROW = 3  # number of failures after which nothing more is sent to the store
+PARENT_CHECK = 1.0  # seconds between checks whether the parent is alive
 
-# A stage must not hang on a dead server: seconds, not MLflow's default of many minutes. Values
-# that a user set are kept.
+# A stage must not hang on a dead server, so these limits are seconds instead of MLflow's many
+# minutes. Values that the user has set are kept.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else a page for chatbots
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not MLflow's GenAI pages
 TELEMETRY_OFF = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 Command = dict[str, Any]
@@ -44,18 +44,18 @@ Reply = Callable[[dict[str, Any]], None]
 
 
 class Writer:
-    """Carries out commands on one run of an MLflow store."""
+    """Executes commands on one run of an MLflow store."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
         self.run_id: str | None = None
-        self.trials: dict[int, str] = {}  # run by the trial's number
+        self.trials: dict[int, str] = {}  # id of the trial's run by the trial's number
         self.failures = 0
         self.lost = False
 
     @property
     def verbs(self) -> dict[str, Callable[..., None]]:
-        """What a command may ask for; any other is refused."""
+        """The supported commands; any other command is refused."""
         return {
             "open": self.open,
             "parameters": self.parameters,
@@ -68,15 +68,15 @@ class Writer:
         }
 
     def follow(self, commands: Iterable[Command]) -> None:
-        """Carry out all commands; report what fails and go on with the next."""
+        """Execute all commands; report failures and continue with the next command."""
         for command in commands:
             if not self.carry_out(dict(command)):
                 return
-        if self.run_id:  # the parent is gone and said nothing
+        if self.run_id:  # the parent ended without `close`
             self.carry_out({"do": "close", "status": "KILLED", "tags": {}})
 
     def carry_out(self, command: Command) -> bool:
-        """Carry out one command; return whether there is anything left to do afterwards."""
+        """Execute one command; return whether more commands can follow."""
         verb = str(command.pop("do", None))
         if self.lost and verb != "close":
             return True
@@ -85,11 +85,11 @@ class Writer:
                 raise ValueError(f"expected one of {', '.join(self.verbs)}")
             self.verbs[verb](**command)
             self.failures = 0
-        except Exception as error:  # noqa: BLE001 - whatever fails, the parent reports it
+        except Exception as error:  # noqa: BLE001 - the parent reports any failure
             self.failures += 1
-            silence = _no_answer(error)
-            self.lost = self.failures >= FAILURES_IN_A_ROW or silence is not None
-            self.reply({"problem": f"{verb}: {silence or _one_line(error)}"})
+            no_response = _no_response(error)
+            self.lost = self.failures >= FAILURES_IN_A_ROW or no_response is not None
+            self.reply({"problem": f"{verb}: {no_response or _one_line(error)}"})
             if verb == "open":
                 self.reply({"run_id": None})
         return verb != "close" and self.run_id is not None
@@ -121,7 +121,7 @@ class Writer:
 
     @contextmanager
     def _connected(self, store: dict[str, Any]) -> Iterator[None]:
-        """Import MLflow and open the store; it is locked within the block if it is a file."""
+        """Import MLflow and open the store; if it is a file, it is locked within the block."""
         with _heavy_imports():
             from mlflow import MlflowClient
 
@@ -130,7 +130,7 @@ class Writer:
                 if database:
                     _make_database(Path(database))
                 _check_connection(uri)
-                self.client = MlflowClient(tracking_uri=uri)  # imports what this store needs
+                self.client = MlflowClient(tracking_uri=uri)  # imports the packages for this store
                 yield
 
     def _start(
@@ -168,24 +168,24 @@ class Writer:
     ) -> str | None:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(name)
-        if found is None and not create:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None and not create:
             return None
-        if found is not None and found.lifecycle_stage != "active":
+        if experiment is not None and experiment.lifecycle_stage != "active":
             raise ValueError(
-                f"the experiment '{name}' was deleted in MLflow: restore it "
-                f"(mlflow experiments restore -x {found.experiment_id}) or delete it for good"
+                f"the experiment '{name}' was deleted in MLflow; restore it with `mlflow "
+                f"experiments restore -x {experiment.experiment_id}`, or delete it permanently"
             )
-        if found is not None:
-            return found.experiment_id
+        if experiment is not None:
+            return experiment.experiment_id
         try:
             tags = {**EXPERIMENT_TAGS, **tags}
             return self.client.create_experiment(name, artifact_location, tags)
-        except MlflowException:  # another process was faster
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
+        except MlflowException:  # another process may have created it first
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return found.experiment_id
+            return experiment.experiment_id
 
     def _attempts(self, experiment_id: str, key: str) -> list[Any]:
         from mlflow.entities import ViewType
@@ -196,7 +196,7 @@ class Writer:
             page = self.client.search_runs(
                 [experiment_id],
                 filter_string=f"tags.`renate.key` = '{key}'",
-                run_view_type=ViewType.ALL,  # so that no attempt's number is given twice
+                run_view_type=ViewType.ALL,  # deleted runs too, so that no number is used twice
                 page_token=token,
             )
             runs.extend(page)
@@ -205,7 +205,7 @@ class Writer:
                 return runs
 
     def parameters(self, values: dict[str, str]) -> None:
-        """Log parameters; long ones are cut, and all of them written to an artifact."""
+        """Log parameters; if long values are cut, also write all values to an artifact."""
         from mlflow.entities import Param
 
         for part in _parts(values.items()):
@@ -241,7 +241,7 @@ class Writer:
         started: int,
         ended: int,
     ) -> None:
-        """Log a trial that has ended as a run under this one; its points lie evenly in its time."""
+        """Log a finished trial as a nested run; its points are spaced evenly over its duration."""
         from mlflow.entities import Metric, Param
 
         nested = {**tags, "mlflow.parentRunId": self._run()}
@@ -288,7 +288,7 @@ def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 @contextmanager
 def _heavy_imports() -> Iterator[None]:
-    """Do as `renate_stages.processes.heavy_imports`, which cannot be imported here."""
+    """Do the same as `renate_stages.processes.heavy_imports`, which cannot be imported here."""
     gc.collect()
     gc.disable()
     try:
@@ -307,10 +307,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _make_database(database: Path) -> None:
-    """Create the tables of a missing database, under the lock.
+    """Create a missing database; the caller holds the lock.
 
-    They are made in a draft beside it: a database that two processes make at once, or whose
-    making was killed, fails for every later process.
+    It is created under a temporary name: if the creation is killed, or two processes create it at
+    once, the database is broken for all later processes.
     """
     from mlflow import MlflowClient
 
@@ -324,7 +324,7 @@ def _make_database(database: Path) -> None:
 
 
 def _check_connection(uri: str) -> None:
-    """Connect once: MLflow tries an unreachable database again and again for 100 seconds."""
+    """Connect to a database once, because MLflow would retry an unreachable one for 100 seconds."""
     if uri.partition("+")[0].partition(":")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
         import sqlalchemy
 
@@ -333,13 +333,13 @@ def _check_connection(uri: str) -> None:
         engine.dispose()
 
 
-def _no_answer(error: BaseException | None) -> str | None:
-    """Return what to say if the server does not answer: asking it again only costs time."""
+def _no_response(error: BaseException | None) -> str | None:
+    """Return a message if the server does not respond, so that further requests only cost time."""
     from requests.exceptions import RequestException
 
     while error is not None:
         if isinstance(error, RequestException):
-            return f"no answer from the server ({type(error).__name__})"
+            return f"the server does not respond ({type(error).__name__})"
         error = error.__cause__ or error.__context__
     return None
 
@@ -350,10 +350,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _commands(parent: int) -> Iterator[Command]:
-    """Yield commands until the pipe or the parent ends.
+    """Yield commands until the pipe is closed or the parent ends.
 
-    A thread empties the pipe, so that the parent does not wait while MLflow is imported. The
-    parent is looked for too: processes that it forked hold the pipe open after its death.
+    A thread reads the pipe, so that the parent does not wait while MLflow is imported. The parent
+    is checked too, because processes that it forked keep the pipe open after its death.
     """
     lines: SimpleQueue[str] = SimpleQueue()
 
@@ -372,24 +372,24 @@ def _commands(parent: int) -> Iterator[Command]:
             continue
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:  # the end, or a line that an interrupt cut off
+        except json.JSONDecodeError:  # the end, or a line that was cut off by an interrupt
             return
 
 
 def main(writer: Callable[[Reply], Writer] = Writer) -> None:
-    """Follow the commands of the process whose id is the first argument."""
+    """Execute the commands of the process whose id is the first argument."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what MLflow prints is no answer
+    os.dup2(2, 1)  # MLflow's own output must not get into the answers
 
     def reply(message: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # with the parent gone, the status is still to be written
+        with suppress(BrokenPipeError):  # if the parent has ended, still write the run's status
             print(json.dumps(message), file=answers)
 
     os.environ.update(TELEMETRY_OFF)
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     writer(reply).follow(_commands(parent=int(sys.argv[1])))
-    os._exit(0)  # MLflow's threads and exit hooks have nothing left to do
+    os._exit(0)  # skip MLflow's threads and exit hooks, which have nothing left to do
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The search for hyperparameters: spaces, schedulers, and what earlier updates found."""
+"""Hyperparameter search: spaces, schedulers, trials, and the results of earlier updates."""
 
 from renate_stages.params.domains import Domain
 from renate_stages.params.search_space import SearchSpace

@@ -31,20 +31,20 @@ from renate_stages.tuning.seeded import RESOURCE
 
 RANDOM = "random_search"
 GRID_POINTS = 5
-FIRST_POINTS = 3, 10  # of earlier updates, least and most; one of each update in between
+FIRST_POINTS = 3, 10  # minimum and maximum of first points; in between, one for each earlier update
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a scheduler is made for.
+    """The arguments for building a scheduler.
 
     Args:
-        space: What is searched.
-        metric: What reports call the objective.
+        space: The search space.
+        metric: Name of the objective in trial reports.
         mode: `max` or `min`.
-        max_epochs: Most epochs of a trial.
-        seed: In [0, 2^32).
-        past: What earlier updates found.
+        max_epochs: Maximum epochs of a trial.
+        seed: Seed in [0, 2^32).
+        past: Trials of earlier updates.
         arguments: Keyword arguments of the scheduler.
     """
 
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def first(self) -> list[dict[str, Any]]:
-        """The points to try first: the best of earlier updates, or else the middle of the space."""
+        """The points to try first: the best of earlier updates, or the middle of the space."""
         most = min(max(len(self.past.updates), FIRST_POINTS[0]), FIRST_POINTS[1])
         return self.past.best(most) or [self.space.encode(self.space.middle())]
 
@@ -69,7 +69,7 @@ def _common(request: Request) -> dict[str, Any]:
 
 
 def _searching(request: Request) -> dict[str, Any]:
-    """Return what every searcher gets."""
+    """Return the arguments that every searcher gets."""
     return {
         "config_space": request.space.syne_tune(),
         "points_to_evaluate": request.first,
@@ -83,7 +83,7 @@ def _random(request: Request) -> TrialScheduler:
 
 
 def _whole(make: str | Callable[..., Any], request: Request) -> TrialScheduler:
-    """Return a scheduler whose trials all run to their end."""
+    """Return a scheduler that runs all trials to their end."""
     searcher_class: Any = searcher_cls(make) if isinstance(make, str) else make
     searcher = searcher_class(**_searching(request), **request.arguments)
     space = request.space.syne_tune()
@@ -91,22 +91,22 @@ def _whole(make: str | Callable[..., Any], request: Request) -> TrialScheduler:
 
 
 def _halving(make: Callable[..., Any], searcher: str, request: Request) -> TrialScheduler:
-    """Return a scheduler that ends trials at rungs.
+    """Return a scheduler that stops or pauses trials at rungs.
 
     Args:
-        make: The class.
-        searcher: Syne Tune's name of what suggests, given the last value of each trial.
-        request: What it is for.
+        make: The scheduler's class.
+        searcher: Syne Tune's name of the searcher, which gets the last value of each trial.
+        request: The arguments.
     """
-    given, names = request.arguments, (*HALVING, "percentile")
-    own = {name: value for name, value in given.items() if name in names}
-    rest = {name: value for name, value in given.items() if name not in names}
-    suggesting = LastValueMultiFidelitySearcher(
+    names = (*HALVING, "percentile")
+    own = {name: value for name, value in request.arguments.items() if name in names}
+    rest = {name: value for name, value in request.arguments.items() if name not in names}
+    multi_fidelity = LastValueMultiFidelitySearcher(
         searcher=searcher, searcher_kwargs=rest, **_searching(request)
     )
     return make(
         config_space=request.space.syne_tune(),
-        searcher=suggesting,
+        searcher=multi_fidelity,
         time_attr=RESOURCE,
         max_t=request.max_epochs,
         **_common(request),
@@ -134,7 +134,7 @@ def _median(request: Request) -> TrialScheduler:
 
 def _transfer(method: str, request: Request) -> TrialScheduler:
     if all(len(trials) < 2 for trials in request.past.updates.values()):
-        return _random(request)  # a single trial has no rank
+        return _random(request)  # these methods compare the trials of an update, so they need two
     from renate_stages.tuning import transfer
 
     make = getattr(transfer, method)

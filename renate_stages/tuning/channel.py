@@ -1,15 +1,15 @@
-"""The pipe between a search and a trial: one JSON object per line, over a Unix socket.
+"""Messages between a search and its trials: one JSON object per line, over a Unix socket.
 
-    search to trial   {"configuration": ..., "folder": ..., "environment": ...}     first
+    search to trial   {"configuration": ..., "folder": ..., "environment": ...}     first message
                       {"answer": "go"} or {"answer": "pause"}                       to each report
-    trial to search   {"epoch": 3, "steps": 42, "metrics": {...}, "final": false}   then it waits
-                      {"files": {...}}       before a report, what is new: SHA-256 by path
-                      {"alive": true}        now and then
-                      {"paused": true}       its checkpoint is written, and it ends
-                      {"mistake": "..."}     it ends with an error of the user's
+    trial to search   {"epoch": 3, "steps": 42, "metrics": {...}, "final": false}   report, then wait
+                      {"files": {...}}       before a report: SHA-256 of newly used files by path
+                      {"alive": true}        sign of life
+                      {"paused": true}       the checkpoint is written, and the trial ends
+                      {"mistake": "..."}     the trial ends with an error of the user
 
-A trial waits for the answer to its report: what it does depends on what the scheduler says, never on
-how fast either is.
+A trial waits for the answer to its report, so its course depends only on the scheduler's decisions,
+never on timing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-BEAT = 1.0  # seconds between two signs of life, at least
+BEAT = 1.0  # minimum seconds between two signs of life
 
 Message = dict[str, Any]
 
 
 class TrialChannel:
-    """A trial's end."""
+    """The trial's end of the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._stream = connection.makefile("rwb")
@@ -39,7 +39,7 @@ class TrialChannel:
         """Send a message.
 
         Raises:
-            SystemExit: If the search is gone: there is nobody to work for.
+            SystemExit: If the search has ended, so that the trial is useless.
         """
         try:
             self._stream.write(json.dumps(message).encode() + b"\n")
@@ -51,7 +51,7 @@ class TrialChannel:
         """Return the next message.
 
         Raises:
-            SystemExit: If the search is gone.
+            SystemExit: If the search has ended.
         """
         line = self._stream.readline()
         if not line:
@@ -59,35 +59,35 @@ class TrialChannel:
         return json.loads(line)
 
     def beat(self) -> None:
-        """Send a sign of life, if the last was not just now."""
+        """Send a sign of life, unless the last one is less than `BEAT` seconds old."""
         if time.monotonic() - self._last_beat >= BEAT:
             self._last_beat = time.monotonic()
             self.send(alive=True)
 
 
 class SearchChannel:
-    """The search's end."""
+    """The search's end of the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._partial = b""
-        self.heard = time.monotonic()  # when the trial last sent anything
+        self.heard = time.monotonic()  # time of the trial's last message
         self.ended = False
 
     def fileno(self) -> int:
         return self._connection.fileno()
 
     def send(self, **message: Any) -> None:
-        """Send a message; to a trial that is gone it is lost, and `received` says so."""
+        """Send a message; if the trial has ended, it is lost, and `received` sets `ended`."""
         with suppress(OSError):
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def received(self) -> Iterator[Message]:
-        """Yield what has come in, without waiting."""
+        """Yield the messages that have arrived, without waiting."""
         while not self.ended:
             try:
                 piece = os.read(self.fileno(), 65536) if self._has_piece() else None
-            except OSError:  # the trial was killed in the middle of a message
+            except OSError:  # the trial was killed while it sent a message
                 piece = b""
             if piece is None:
                 return

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PastTrial:
-    """A trial of an earlier update, as a point of the space searched now.
+    """A trial of an earlier update as a point of the present search space.
 
     Args:
         update: Number of the update.
-        point: A value for each domain, as `SearchSpace.syne_tune` has them.
-        value: What the metric was after its last epoch.
-        rows: Epochs it ran.
+        point: A value for each domain, encoded as for `SearchSpace.syne_tune`.
+        value: The metric after the last epoch.
+        rows: Number of epochs it ran.
     """
 
     update: int
@@ -33,11 +33,12 @@ class PastTrial:
 
 @dataclass(frozen=True)
 class Experience:
-    """Past trials that can be used, and what is to be said of the others.
+    """The usable trials of earlier updates, and notes about the others.
 
     Args:
-        trials: In the order of updates and trials.
-        notes: What was used, then what was not, or not wholly, and why: a line each.
+        trials: The usable trials, ordered by update and trial.
+        notes: Lines for the user: a summary, then the trials that are not used, or are used with
+            changes, with reasons.
         mode: `max` or `min`.
     """
 
@@ -49,7 +50,7 @@ class Experience:
     def of(
         cls, records: Iterable[TrialRecord], space: SearchSpace, metric: str, mode: str
     ) -> Experience:
-        """Sort out the trials of a history; `History.usable` calls it."""
+        """Select the usable trials of a history; `History.usable` calls this."""
         records, trials, log = list(records), [], _Log()
         for record in records:
             value = record.value(metric)
@@ -67,13 +68,13 @@ class Experience:
     def updates(self) -> dict[int, list[PastTrial]]:
         """The trials of each update, best first; the latest update first."""
         sign = -1 if self.mode == "max" else 1
-        found: dict[int, list[PastTrial]] = {}
-        for each in sorted(self.trials, key=lambda trial: (-trial.update, sign * trial.value)):
-            found.setdefault(each.update, []).append(each)
-        return found
+        by_update: dict[int, list[PastTrial]] = {}
+        for past in sorted(self.trials, key=lambda trial: (-trial.update, sign * trial.value)):
+            by_update.setdefault(past.update, []).append(past)
+        return by_update
 
     def best(self, most: int) -> list[dict[str, Any]]:
-        """Return the best points: of the latest update, of the one before …, then their second."""
+        """Return at most `most` points: the best of each update, latest first, then the second."""
         rounds = itertools.zip_longest(*self.updates.values())
         points = [dict(each.point) for trials in rounds for each in trials if each is not None]
         distinct = {json.dumps(point, sort_keys=True): point for point in points}
@@ -81,20 +82,20 @@ class Experience:
 
 
 class _Log:
-    """Gathers remarks, to tell each once with the number of rows, trials and updates."""
+    """Collects remarks, to print each once with the number of rows, trials and updates."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[TrialRecord]] = {}
+        self._remarks: dict[str, list[TrialRecord]] = {}
 
     def add(self, record: TrialRecord, remark: str) -> None:
-        self._found.setdefault(remark, []).append(record)
+        self._remarks.setdefault(remark, []).append(record)
 
     def lines(self) -> tuple[str, ...]:
-        return tuple(f"{_counted(records)} {said}" for said, records in self._found.items())
+        return tuple(f"{_counted(records)} {remark}" for remark, records in self._remarks.items())
 
 
 def _problem(record: TrialRecord, space: SearchSpace, metric: str) -> str | None:
-    """Say why a trial is no measured point of the space, None where it is one."""
+    """Return why a trial cannot be used, or None if it can."""
     if record.status == "failed":
         return "they failed"
     if record.value(metric) is None:
@@ -106,22 +107,22 @@ def _problem(record: TrialRecord, space: SearchSpace, metric: str) -> str | None
     ]
     if not outside:
         return None
-    return f"{' and '.join(outside)} not among the values searched now"
+    return f"{' and '.join(outside)} not in the present search space"
 
 
 def _remarks(record: TrialRecord, space: SearchSpace) -> list[str]:
-    """Say what of a trial is used otherwise than it was."""
-    had, remarks = record.configuration, []
-    learner = had.get("learner", space.learner)
+    """Return remarks about the values of a trial that differ from the present search."""
+    past, remarks = record.configuration, []
+    learner = past.get("learner", space.learner)
     now: dict[str, Any] = space.constants | ({"learner": space.learner} if space.learner else {})
     for name, domain in space.domains.items():
-        if name not in had and space.is_active(name, learner):
-            remarks.append(f"without {name}: taken as {domain.middle()!r}")
-    for name, value in had.items():
+        if name not in past and space.is_active(name, learner):
+            remarks.append(f"have no {name}: {domain.middle()!r} is assumed")
+    for name, value in past.items():
         if name in now and now[name] != value:
-            remarks.append(f"with {name} {value!r}, which is {now[name]!r} now: used all the same")
+            remarks.append(f"had {name} {value!r}, which is now {now[name]!r}: used anyway")
         elif name not in now and name not in space.domains:
-            remarks.append(f"with {name}, which params.yaml has no more: used without it")
+            remarks.append(f"had {name}, which is no longer in params.yaml: used without it")
     return remarks
 
 
@@ -132,7 +133,7 @@ def _summary(trials: list[PastTrial], records: list[TrialRecord]) -> tuple[str, 
     total = sum(_rows(each) for each in records)
     known = {each.update for each in records}
     used = f"{rows} of {total} rows, {len(trials)} of {len(records)} trials"
-    return (f"history: {used}, of {len(updates)} of {len(known)} updates can be used",)
+    return (f"history: {used} and {len(updates)} of {len(known)} updates can be used",)
 
 
 def _counted(records: list[TrialRecord]) -> str:

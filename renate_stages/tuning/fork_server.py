@@ -1,12 +1,12 @@
-"""The process that trials are forked from, with all imports done and the data open.
+"""The process from which trials are forked; it has all imports done and the data open.
 
     python -m renate_stages.tuning.fork_server SOCKET PROJECT SCRATCH
 
-It runs no operation of torch, loads nothing of the user's and does not touch CUDA: a process forked
-from it is as a fresh one. Over SOCKET it gets five bytes for each thing to do: `s` and a new
-number forks a process, with its own socket beside; `k` and a number kills it, and all that it has
-started. It says {"ready": true} once, and {"ended": 3, "code": 0} for each process. When the socket
-closes, because the search is over or dead, it kills what is left.
+It runs no torch operation, does not load the user's code and does not use CUDA, so a forked process
+behaves like a new one. A request over SOCKET has five bytes: `s` and a new number forks a process,
+whose own socket is sent along; `k` and a number kills that process and its children. The server
+sends {"ready": true} once, and {"ended": 3, "code": 0} when a process ends. When the socket is
+closed, because the search has ended or was killed, it kills all remaining processes.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ REQUEST = struct.Struct("!cI")
 
 
 class Server:
-    """Forks trials and buries them.
+    """Forks processes for trials and reports their end.
 
     Args:
-        connection: To the search.
-        inputs: What all trials read.
+        connection: Connection to the search.
+        inputs: The inputs of all trials.
     """
 
     def __init__(self, connection: socket.socket, inputs: TrialInputs) -> None:
         self.connection = connection
         self.inputs = inputs
-        self.children: dict[int, int] = {}  # process id by number
+        self.children: dict[int, int] = {}  # process id by the number in requests
 
     def serve(self) -> None:
-        """Do what is asked for until the search closes its end."""
+        """Handle requests until the search closes its end of the connection."""
         woken, waker = socket.socketpair()
         woken.setblocking(False)
         waker.setblocking(False)
@@ -66,7 +66,7 @@ class Server:
             self.kill(number)
 
     def take(self) -> bool:
-        """Do one thing that is asked for; return whether there may be more."""
+        """Handle one request; return False if the connection is closed."""
         message, sockets, _, _ = socket.recv_fds(self.connection, REQUEST.size, 1)
         if not message:
             return False
@@ -78,7 +78,7 @@ class Server:
         return True
 
     def start(self, number: int, descriptor: int) -> None:
-        """Fork a process for a trial, the leader of a group."""
+        """Fork a process for a trial as the leader of a new process group."""
         process = os.fork()
         if process == 0:
             code = 1
@@ -93,11 +93,11 @@ class Server:
                 sys.stderr.flush()
             except SystemExit:
                 code = 0
-            except BaseException:  # noqa: BLE001 -- the child must never go on as a server
+            except BaseException:  # noqa: BLE001 -- the child must never continue as a server
                 traceback.print_exc()
             finally:
                 os._exit(code)
-        with suppress(OSError):  # it has done so itself, or has ended
+        with suppress(OSError):  # the child has already done this itself, or has ended
             os.setpgid(process, process)
         os.close(descriptor)
         self.children[number] = process
@@ -110,30 +110,30 @@ class Server:
         return trial.work(channel, lambda _: self.inputs)
 
     def kill(self, number: int) -> None:
-        """Kill a process and all that it started; one that has ended is left alone."""
+        """Kill a process and its children, if it is still running."""
         if number in self.children:
             with suppress(ProcessLookupError):
                 os.killpg(self.children[number], signal.SIGKILL)
 
     def bury(self) -> None:
-        """Take notice of the processes that have ended; what they started ends too."""
+        """Report processes that have ended, and kill their children."""
         for number, process in list(self.children.items()):
-            found, status = os.waitpid(process, os.WNOHANG)
-            if found:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
                 self.kill(number)
                 del self.children[number]
                 self.say(ended=number, code=os.waitstatus_to_exitcode(status))
 
     def say(self, **message: object) -> None:
-        with suppress(OSError):  # the search is gone, which the next read shows
+        with suppress(OSError):  # if the search has ended, the next read notices it
             self.connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def import_all() -> None:
-    """Import what a trial needs, and check that nothing has started to work by that.
+    """Import all packages that a trial needs, and check that the process can still be forked.
 
     Raises:
-        RuntimeError: If a thread runs or CUDA is in use: a forked process could not go on with it.
+        RuntimeError: If an import started a thread or CUDA, which do not work in a forked process.
     """
     with heavy_imports():
         import torch
@@ -146,11 +146,11 @@ def import_all() -> None:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:])
         raise RuntimeError(f"an imported package has started threads: {names}")
     if torch.cuda.is_initialized():
-        raise RuntimeError("an imported package has initialised CUDA")
+        raise RuntimeError("an imported package has initialized CUDA")
 
 
 def main() -> None:
-    """Import, open the inputs, serve."""
+    """Import packages, open the inputs and handle requests."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     import_all()
     from renate_stages.tuning.trial import TrialInputs

@@ -2,8 +2,8 @@
 
     python -m renate_stages.tuning.fresh_process SOCKET PROJECT
 
-For code that cannot go on in a forked process. It imports all that is heavy itself, which takes some
-seconds.
+For code that does not work in a forked process. Each process imports the heavy packages itself, which
+takes some seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from renate_stages.tuning.channel import TrialChannel
 
 
 def main() -> None:
-    """Do what the search asks for, and exit."""
+    """Run the trial that the search sends, and exit."""
     end_with_parent()
     channel = TrialChannel(socket.socket(fileno=int(sys.argv[1])))
     project = Project.at(Path(sys.argv[2]))
@@ -28,7 +28,7 @@ def main() -> None:
 
     def open_inputs(folder: Path) -> trial.TrialInputs:
         scratch = folder / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a trial that goes on
+        shutil.rmtree(scratch, ignore_errors=True)  # an earlier process of this trial left it
         scratch.mkdir()
         return trial.TrialInputs.open(project, scratch)
 

@@ -1,8 +1,8 @@
-"""`tuning_history.csv`: all trials of all updates, one row for each epoch of each trial.
+"""Read and write `tuning_history.csv`: all trials of all updates, one row per epoch of a trial.
 
 Columns: update, trial, status, epoch, steps, `config.NAME` for each hyperparameter, `metric.NAME`
-for each metric. A trial that failed before its first epoch has one row, of epoch 0. A cell is
-empty where the trial has no such value; text that reads as a number or as true is quoted.
+for each metric. A trial that failed before its first epoch has one row with epoch 0. A cell is
+empty if the trial has no such value; a string that looks like a number or a boolean is quoted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG, METRIC = "config.", "metric."
 
 @dataclass(frozen=True)
 class History:
-    """Trials of all updates, by update and trial.
+    """The trials of all updates, ordered by update and trial.
 
     Example:
         >>> history = History.read(project.parent / "tuning_history.csv")
@@ -39,26 +39,26 @@ class History:
     trials: tuple[TrialRecord, ...] = field(default=())
 
     def with_trials(self, trials: Iterable[TrialRecord]) -> History:
-        """Return the history with more trials; those of the same update and number replace."""
-        found = {(each.update, each.trial): each for each in (*self.trials, *trials)}
-        return History(tuple(found[key] for key in sorted(found)))
+        """Return a history with more trials; they replace trials of the same update and number."""
+        by_key = {(record.update, record.trial): record for record in (*self.trials, *trials)}
+        return History(tuple(by_key[key] for key in sorted(by_key)))
 
     def usable(self, space: SearchSpace, metric: str, mode: str) -> Experience:
-        """Return what these trials teach about a space, and what of them could not be used.
+        """Return the trials that are usable in a search space, with notes about the others.
 
         Args:
-            space: What is searched now.
-            metric: What is tuned for.
+            space: The present search space.
+            metric: The metric to optimize.
             mode: `max` or `min`.
         """
         return Experience.of(self.trials, space, metric, mode)
 
     @classmethod
     def read(cls, path: Path) -> History:
-        """Read the file; where there is none or an empty one there were no trials.
+        """Read the file; a missing or empty file means no trials.
 
         Raises:
-            MalformedFileError: If it is not such a file.
+            MalformedFileError: If it does not have the expected format.
         """
         if not path.is_file():
             return cls()
@@ -76,23 +76,23 @@ class History:
         missing = [name for name in FIXED if name not in header]
         if missing:
             raise ValueError(f"column {missing[0]} is missing")
-        found: dict[tuple[int, int], TrialRecord] = {}
+        records: dict[tuple[int, int], TrialRecord] = {}
         for cells in rows[1:]:
             if len(cells) != len(header):
                 raise ValueError(f"expected {len(header)} cells, found {len(cells)} in {cells}")
             row = dict(zip(header, cells, strict=True))
             key = int(row["update"]), int(row["trial"])
-            before = found[key].epochs if key in found else ()
+            before = records[key].epochs if key in records else ()
             epoch, steps = int(row["epoch"]), int(row["steps"])
             values = _values(row, METRIC)
             if not all(type(each) is float or is_number(each) for each in values.values()):
-                raise ValueError(f"a metric is no number in {cells}")
+                raise ValueError(f"a metric is not a number in {cells}")
             added = (TrialEpoch(epoch, steps, values),) if epoch else ()
-            found[key] = TrialRecord(*key, row["status"], _values(row, CONFIG), before + added)
-        return cls(tuple(found[key] for key in sorted(found)))
+            records[key] = TrialRecord(*key, row["status"], _values(row, CONFIG), before + added)
+        return cls(tuple(records[key] for key in sorted(records)))
 
     def write(self, path: Path) -> None:
-        """Write the file: the same trials give the same bytes."""
+        """Write the file; the same trials give the same bytes."""
         configured = {CONFIG + name for each in self.trials for name in each.configuration}
         measured = {METRIC + n for each in self.trials for e in each.epochs for n in e.metrics}
         header = [*FIXED, *sorted(configured), *sorted(measured)]
@@ -115,7 +115,7 @@ def _values(row: Mapping[str, str], prefix: str) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as a cell: JSON, but text bare where it would be read as itself."""
+    """Format a value as a cell: JSON, but without quotes if a string is read back as itself."""
     if isinstance(value, str) and value != "" and isinstance(_parsed(value), str):
         return value if not value.startswith('"') else json.dumps(value)
     return json.dumps(value, ensure_ascii=False, default=str)

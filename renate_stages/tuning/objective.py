@@ -1,4 +1,4 @@
-"""The objective of a search: one number for a model, from its validation metrics."""
+"""Compute the objective of a search from a model's validation metrics."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Over = Literal["union", "new", "weighted"]
 
 @dataclass(frozen=True)
 class Objective:
-    """A validation metric, over some or all of the validation data.
+    """A validation metric over some or all of the validation data.
 
     Args:
-        metric: Its name.
-        mode: Whether more of it is better.
-        over: `union`: all validation data so far, each example counting the same; `new`: that of
-            this update; `weighted`: a mix of that and the mean of earlier updates' values.
-        new_weight: Of the new data's value where `weighted`, in (0, 1).
+        metric: Name of the metric.
+        mode: Whether to maximize or minimize it.
+        over: `union`: all validation data so far, all examples with the same weight; `new`: the
+            validation data of this update; `weighted`: a mix of the value on this update and the
+            mean of the values on earlier updates.
+        new_weight: Weight of this update's value for `weighted`, in (0, 1).
     """
 
     metric: str
@@ -36,28 +37,28 @@ class Objective:
 
     @classmethod
     def of(cls, params: Params) -> Objective:
-        """Return the objective that the parameters name."""
+        """Return the objective that is set in the parameters."""
         metric, mode = params.objective
         return cls(metric, mode, params.tuning.objective, params.tuning.new_weight)
 
     def metrics(
         self, measure: Measure, model: RenateModule, union: Mapping[str, float]
     ) -> dict[str, float]:
-        """Return all metrics of a model on all validation data, with the objective under its name.
+        """Return a model's metrics; the objective replaces the metric of the same name.
 
         Args:
             measure: Measures a model on validation data.
-            model: Is left as it was.
+            model: The model; it is not changed.
             union: Its metrics on all validation data so far.
 
         Raises:
-            UnmeasuredMetricError: If the objective is not among them.
+            UnmeasuredMetricError: If the objective's metric is not measured.
         """
         if self.metric not in union:
             raise UnmeasuredMetricError(self.metric, union)
         if self.over == "union":
             return dict(union)
-        values = {n: found[self.metric] for n, found in measure.by_update(model).items()}
+        values = {n: metrics[self.metric] for n, metrics in measure.by_update(model).items()}
         value = values.pop(measure.update)
         if self.over == "weighted" and values:
             weight = self.new_weight or 0.0

@@ -1,4 +1,4 @@
-"""PASHA: ASHA that trains longer only while longer training still changes who is best."""
+"""PASHA: ASHA that trains longer only while this still changes the ranking of trials."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class PASHA(AsynchronousSuccessiveHalving):
 
     Bohdal et al., "PASHA: Efficient HPO and NAS with Progressive Resource Allocation", ICLR 2023.
 
-    Trials run to the second rung at first. After each trial that reaches the top rung, the ranking
-    there is compared with that of the same trials one rung below; where they differ, the next rung
-    becomes the top one. Two trials within epsilon of each other may change places (soft ranking).
+    Trials first run to the second rung. Whenever a trial reaches the top rung, the ranking there is
+    compared with the ranking of the same trials one rung below. If they differ, the next rung becomes
+    the top rung. Two trials within epsilon of each other may change places (soft ranking).
 
-    Below the top rung it is Syne Tune's ASHA, of the stopping kind. At the top rung a trial pauses;
-    when the top rises, the best 1 / `reduction_factor` of the paused ones are resumed.
+    Below the top rung this is Syne Tune's ASHA of the stopping type. At the top rung a trial pauses;
+    when the top rung rises, the best 1 / `reduction_factor` of the paused trials are resumed.
 
     Args:
-        percentile: Which percentile of the noisy differences is epsilon, in [0, 100].
+        percentile: Percentile of the noisy differences that gives epsilon, in [0, 100].
         halving: Arguments of Syne Tune's ASHA.
     """
 
@@ -38,20 +38,20 @@ class PASHA(AsynchronousSuccessiveHalving):
         rungs = [rung for rung in reversed(self.brackets[0].rungs) if rung[0] < self.max_t]
         self.levels = [level for level, _ in rungs]
         self.rungs: list[dict[int, dict[str, float]]] = [recorded for _, recorded in rungs]
-        self.top = 1  # index of the top rung; len(self.rungs): trials run to max_t
+        self.top = 1  # index of the top rung; at len(self.rungs), trials run to max_t
         self.curves: dict[int, dict[int, float]] = defaultdict(dict)
-        self.paused: dict[int, int] = {}  # the rung at which a trial waits
+        self.paused: dict[int, int] = {}  # rung at which a trial is paused, by trial
 
     def suggest(self) -> TrialSuggestion | None:
-        """Resume a trial that may go on since the top rose, else start a new one."""
+        """Resume a trial that may continue because the top rung rose, or start a new trial."""
         return self.resume() or super().suggest()
 
     def resume(self) -> TrialSuggestion | None:
-        """Return the best trial that paused below the top and is in the best part of its rung."""
+        """Return the best trial paused below the top rung that is in the best part of its rung."""
         for rung in range(min(self.top, len(self.rungs)) - 1, 0, -1):
             values = self._values(rung)
             waiting = [trial for trial, at in self.paused.items() if at == rung]
-            for trial in sorted(waiting, key=lambda each: values[each]):
+            for trial in sorted(waiting, key=lambda number: values[number]):
                 better = sum(value < values[trial] for value in values.values())
                 if better / len(values) <= 1 / self.reduction_factor:
                     del self.paused[trial]
@@ -59,7 +59,7 @@ class PASHA(AsynchronousSuccessiveHalving):
         return None
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide after an epoch: go on, pause at the top rung, or stop below it."""
+        """Decide after an epoch: continue, pause at the top rung, or stop below it."""
         epoch = result[self.time_attr]
         self.curves[trial.trial_id][epoch] = result[self.metric] * self.metric_multiplier
         rung = self._new_rung(trial.trial_id, epoch)
@@ -75,10 +75,10 @@ class PASHA(AsynchronousSuccessiveHalving):
         return SchedulerDecision.PAUSE
 
     def on_trial_remove(self, trial: Trial) -> None:
-        """Keep the trial's bracket: it may be resumed."""
+        """Keep the trial's bracket, because the trial may be resumed."""
 
     def epsilon(self) -> float:
-        """Return the difference that is noise, from the curves of the trials in the top rung."""
+        """Return the difference that counts as noise, from the curves of trials in the top rung."""
         curves = [self.curves[trial] for trial in self.rungs[self.top]]
         return noise(curves, self.percentile)
 
@@ -94,32 +94,32 @@ class PASHA(AsynchronousSuccessiveHalving):
 
 
 def rankings_agree(upper: Mapping[int, float], lower: Mapping[int, float], epsilon: float) -> bool:
-    """Return whether each trial's place in the upper rung is one it may have in the lower.
+    """Return whether two rungs rank their common trials equally, up to epsilon.
 
     Args:
-        upper: Values of the trials in the top rung, less is better.
-        lower: Values in the rung below, of these and other trials.
-        epsilon: A trial may take the place of another within this difference, >= 0.
+        upper: Values of the trials in the top rung; lower is better.
+        lower: Values of these and other trials in the rung below.
+        epsilon: Trials whose values differ by at most this may change places, >= 0.
     """
-    places = sorted((trial for trial in upper if trial in lower), key=lambda each: upper[each])
-    before = sorted(places, key=lambda each: lower[each])
+    places = sorted((trial for trial in upper if trial in lower), key=lambda trial: upper[trial])
+    before = sorted(places, key=lambda trial: lower[trial])
     return all(
         abs(lower[now] - lower[then]) <= epsilon for now, then in zip(places, before, strict=True)
     )
 
 
 def noise(curves: Sequence[Curve], percentile: float) -> float:
-    """Return epsilon: how far trials lie apart that cross back and forth (section 4.2).
+    """Return epsilon: the difference between trials whose curves cross twice (section 4.2).
 
-    Two trials whose order changes and changes back are told apart by noise only; how far they are
-    apart at the last epoch of both is a sample of it.
+    If the order of two trials changes and changes back, their difference is noise. Their difference
+    at the last common epoch is a sample of it.
 
     Args:
         curves: Values of a metric by epoch, a curve for each trial.
-        percentile: Which one of the samples, in [0, 100].
+        percentile: Percentile of the samples to return, in [0, 100].
 
     Returns:
-        0 where no two curves cross twice.
+        The percentile; 0 if no two curves cross twice.
     """
     samples = []
     for one, other in itertools.combinations(curves, 2):

@@ -1,6 +1,6 @@
 """Start and end the processes of trials, forked or new.
 
-Both kinds end with the search, however that ends, and take along what they have started themselves.
+Both kinds of processes, and their children, end when the search ends for any reason.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ KILLED = -int(signal.SIGKILL)
 
 
 class Processes(Protocol):
-    """Starts processes under new numbers, kills them, and tells which have ended."""
+    """Starts and kills processes, which are identified by numbers."""
 
     def start(self, number: int, connection: socket.socket) -> None:
-        """Start a trial over a connection, whose other end stays here."""
+        """Start a process for a trial; it gets one end of a connection."""
         ...
 
     def kill(self, number: int) -> None:
-        """Kill a process and all that it started."""
+        """Kill a process and its children."""
         ...
 
     def ended(self) -> dict[int, int]:
-        """Return the exit codes of those that have ended since this was last called."""
+        """Return the exit codes, by number, of processes that ended since the last call."""
         ...
 
     def close(self) -> None:
-        """Kill what is left."""
+        """Kill all remaining processes."""
         ...
 
 
 class ForkedProcesses:
-    """Trials forked from a server, which is started now and waited for when the first trial is.
+    """Trials that are forked from a server.
+
+    The server is started at once, so that it is ready when the first trial needs it.
 
     Args:
-        project: Whose `prepare` and `restore-state` have run.
+        project: A project in which `prepare` and `restore-state` have run.
         scratch: An empty folder.
     """
 
@@ -59,10 +61,10 @@ class ForkedProcesses:
         self._launch()
 
     def start(self, number: int, connection: socket.socket) -> None:
-        """Start a trial, and a new server before if the last is dead.
+        """Start a trial; if the server has ended, start a new one first.
 
         Raises:
-            ForkServerError: If the server cannot be used.
+            ForkServerError: If the server fails to start.
         """
         if self._process.poll() is not None and self._is_ready:
             self._read(wait=False)
@@ -75,7 +77,7 @@ class ForkedProcesses:
         self._running.add(number)
 
     def kill(self, number: int) -> None:
-        with suppress(OSError):  # the server is dead, and all that it forked
+        with suppress(OSError):  # the server has ended, and with it all forked processes
             self._connection.sendall(REQUEST.pack(b"k", number))
 
     def ended(self) -> dict[int, int]:
@@ -101,7 +103,7 @@ class ForkedProcesses:
         theirs.close()
 
     def _read(self, wait: bool) -> None:
-        """Take what the server has said; with `wait`, at least one piece of it."""
+        """Read the server's messages; if `wait` is true, wait for at least some bytes."""
         while select.select([self._connection], [], [], None if wait else 0)[0]:
             wait = False
             piece = self._connection.recv(65536)
@@ -119,7 +121,7 @@ class ForkedProcesses:
             self._running.discard(message["ended"])
 
     def _die(self) -> None:
-        """Count all trials as killed: they have ended with the server."""
+        """Record all trials as killed, because they ended with the server."""
         self._process.wait()
         self._codes |= dict.fromkeys(self._running, KILLED)
         self._running.clear()
@@ -131,10 +133,10 @@ class ForkedProcesses:
 
 
 class FreshProcesses:
-    """Trials in interpreters of their own.
+    """Trials that each run in a new interpreter.
 
     Args:
-        project: Whose `prepare` and `restore-state` have run.
+        project: A project in which `prepare` and `restore-state` have run.
     """
 
     def __init__(self, project: Project) -> None:
@@ -155,7 +157,7 @@ class FreshProcesses:
         for number, process in list(self._running.items()):
             code = process.poll()
             if code is not None:
-                self.kill(number)  # what it started
+                self.kill(number)  # its children may still be running
                 codes[number] = code
                 del self._running[number]
         return codes
@@ -170,7 +172,7 @@ class FreshProcesses:
 def _popen(
     module: str, connection: socket.socket, *arguments: str, log: int | IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    """Start a module of ours in a session of its own: Ctrl-C reaches the stage alone."""
+    """Start one of our modules in a new session, so that Ctrl-C reaches only the stage."""
     descriptor = connection.fileno()
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, str(descriptor), *arguments],

@@ -1,4 +1,4 @@
-"""One trial of a search, and what it reported."""
+"""Data classes for a trial of a search and its reports."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrialEpoch:
-    """What a trial reported after an epoch.
+    """The report of a trial after an epoch.
 
     Args:
-        epoch: Its number, >= 1.
+        epoch: Number of the epoch, >= 1.
         steps: Optimizer steps so far.
         metrics: Values by name.
     """
@@ -29,10 +29,10 @@ class TrialRecord:
 
     Args:
         update: Number of the update.
-        trial: Number of the trial in it, >= 0.
+        trial: Number of the trial in that update, >= 0.
         status: How it ended: `completed`, `stopped` (by the scheduler), `failed`, …
-        configuration: All its hyperparameters, `learner` among them.
-        epochs: What it reported, in order; none where it failed at once.
+        configuration: All its hyperparameters, including `learner`.
+        epochs: Its reports in order; empty if it failed before the first.
     """
 
     update: int
@@ -42,6 +42,6 @@ class TrialRecord:
     epochs: tuple[TrialEpoch, ...] = ()
 
     def value(self, metric: str) -> float | None:
-        """Return a metric of the model that it gave; None where there is no finite one."""
+        """Return a metric after the last epoch; None if it is missing or not finite."""
         value = self.epochs[-1].metrics.get(metric) if self.epochs else None
         return value if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""RUSH: ASHA with the best configurations of earlier updates as the hurdle."""
+"""RUSH: ASHA in which new trials must beat the best configurations of earlier updates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class RUSH(AsynchronousSuccessiveHalving):
     Zappella et al., "A Resource-Efficient Method for Repeated HPO and NAS", AutoML workshop at ICML
     2021.
 
-    The best configurations of earlier updates are tried first. At each rung the best of them on
-    the present data is a hurdle: a new trial goes on only where ASHA lets it and it is at least as
-    good. Without earlier configurations it is ASHA.
+    The best configurations of earlier updates are tried first. At each rung, the best of them on the
+    present data is a hurdle: a new trial continues only if it is at least as good and ASHA continues
+    it too. Without earlier configurations this is ASHA.
 
     Args:
         hurdles: The configurations of earlier updates; the searcher must suggest them first.
@@ -27,10 +27,10 @@ class RUSH(AsynchronousSuccessiveHalving):
     def __init__(self, *, hurdles: list[dict[str, Any]], **halving: Any) -> None:
         super().__init__(**halving)
         self.hurdles = hurdles
-        self.thresholds: dict[float, float] = {}  # of a rung, less is better
+        self.thresholds: dict[float, float] = {}  # value of the hurdle by rung; lower is better
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any]) -> str:
-        """Decide after an epoch: go on or stop."""
+        """Decide after an epoch: continue or stop."""
         rung = self._new_rung(trial.trial_id, result[self.time_attr])
         decision = super().on_trial_result(trial, result)
         if rung is None:

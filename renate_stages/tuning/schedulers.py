@@ -1,7 +1,7 @@
-"""Make a scheduler by its name.
+"""Create a scheduler by name.
 
-Trials report `epoch`, the epochs they have run, and the metric, after each epoch. A scheduler of
-yours is named by `package.module:Class`, a `TrialScheduler` of Syne Tune.
+After each epoch, trials report the metric and `epoch`, the number of epochs run so far. For your own
+scheduler, write `package.module:Class`; the class must be a subclass of Syne Tune's `TrialScheduler`.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ def make_scheduler(
     past: Experience | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> SeededScheduler:
-    """Make a scheduler.
+    """Create a scheduler.
 
     Args:
         name: A key of `SCHEDULERS`, or `package.module:Class`.
-        space: What is searched, with `read_by` applied.
-        metric: What reports call the objective.
+        space: The search space after `read_by`.
+        metric: Name of the objective in trial reports.
         mode: `max` or `min`.
-        max_epochs: Most epochs of a trial, >= 1.
-        seed: >= 0; equal seeds give equal suggestions.
-        past: `History.usable` of this space; None: there was nothing before.
+        max_epochs: Maximum epochs of a trial, >= 1.
+        seed: Seed >= 0; equal seeds give equal suggestions.
+        past: Trials of earlier updates from `History.usable`, or None.
         arguments: Keyword arguments of the scheduler.
 
     Raises:
-        MissingExtraError: If `bo` is asked for and BoTorch is not installed.
-        InvalidParamsError: If there is no such scheduler, or it refuses its arguments.
+        MissingExtraError: If the scheduler is `bo` and BoTorch is not installed.
+        InvalidParamsError: If the scheduler does not exist or refuses its arguments.
     """
     problems = problems_of(name, arguments or {})
     if problems:
         raise InvalidParamsError("params.yaml", problems)
     if name == "bo":
         try:
-            with warnings.catch_warnings(action="ignore"):  # of PyTorch, about how BoTorch uses it
+            with warnings.catch_warnings(action="ignore"):  # BoTorch uses deprecated parts of torch
                 import_module("botorch")
         except ImportError as error:
             raise MissingExtraError("tuning.scheduler bo", "BoTorch", "bo") from error
@@ -78,16 +78,17 @@ def make_scheduler(
     try:
         return SeededScheduler(inner, space, metric, mode, max_epochs, seed)
     except (AssertionError, TypeError, ValueError) as error:
-        given = f"{name} refuses {dict(request.arguments)}: {error}"
-        raise InvalidParamsError("params.yaml", [f"tuning.scheduler_arguments: {given}"]) from error
+        problem = f"{name} refuses {dict(request.arguments)}: {error}"
+        problem = f"tuning.scheduler_arguments: {problem}"
+        raise InvalidParamsError("params.yaml", [problem]) from error
 
 
 @contextmanager
 def benchmarks_left_out() -> Iterator[None]:
-    """Let some of Syne Tune's searchers be imported without what downloads its benchmarks.
+    """Make Syne Tune's searchers importable without `huggingface_hub`.
 
-    They share a package with code that imports `huggingface_hub`, of which Syne Tune does not say
-    that it needs it.
+    Some of them are in a package with code that downloads benchmarks and imports `huggingface_hub`,
+    which Syne Tune does not list as a dependency.
     """
     stand_in = ModuleType("huggingface_hub")
     stand_in.__dict__["snapshot_download"] = None
@@ -106,18 +107,18 @@ def _class_of(name: str) -> Any:
 
     module, _, attribute = name.rpartition(":" if ":" in name else ".")
     try:
-        found = getattr(import_module(module), attribute)
+        scheduler_class = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        problem = f"tuning.scheduler: there is no class {name}: {error}"
+        problem = f"tuning.scheduler: the class {name} cannot be imported: {error}"
         raise InvalidParamsError("params.yaml", [problem]) from error
-    if not (isinstance(found, type) and issubclass(found, TrialScheduler)):
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, TrialScheduler)):
         problem = f"tuning.scheduler: {name} is not a subclass of Syne Tune's TrialScheduler"
         raise InvalidParamsError("params.yaml", [problem])
-    return found
+    return scheduler_class
 
 
 def _custom(scheduler_class: Any, request: Request) -> Any:
-    """Make a scheduler of the user's, with those of our arguments that it takes."""
+    """Create a user's scheduler with those of our arguments that its constructor has."""
     ours = {
         "config_space": request.space.syne_tune(),
         "metric": request.metric,
@@ -128,6 +129,6 @@ def _custom(scheduler_class: Any, request: Request) -> Any:
         "max_t": request.max_epochs,
         "points_to_evaluate": request.first,
     }
-    taken = inspect.signature(scheduler_class.__init__).parameters
-    given = {name: value for name, value in ours.items() if name in taken}
-    return scheduler_class(**(given | dict(request.arguments)))
+    parameters = inspect.signature(scheduler_class.__init__).parameters
+    accepted = {name: value for name, value in ours.items() if name in parameters}
+    return scheduler_class(**(accepted | dict(request.arguments)))

@@ -1,6 +1,6 @@
 """Run Syne Tune's loop over trials within a budget, and choose the best trial.
 
-With one worker and a budget in trials or epochs, a search depends on its inputs and the seed alone.
+With one worker and a budget in trials or epochs, a search depends only on its inputs and the seed.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from renate_stages.tuning.trial_folder import TrialFolder
 from renate_stages.tuning.trials import Trials
 
 Show = Callable[[Sequence[TrialFolder]], None]
-FAILURES = 5  # of the first trials, after which a search that has seen no report ends
+FAILURES = 5  # number of failed trials after which a search without any report ends
 
 
 class Budget:
-    """Says when a search is over; the limit that it reaches first is in `reached`.
+    """Decides when a search ends; `reached` is the name of the first limit that was reached.
 
     Args:
-        tuning: `max_trials`, `max_epochs_total`, `max_time`.
-        trials: Those so far.
+        tuning: The limits `max_trials`, `max_epochs_total` and `max_time`.
+        trials: The trials of the search.
     """
 
     def __init__(self, tuning: TuningParams, trials: Trials) -> None:
@@ -45,21 +45,21 @@ class Budget:
 
     @property
     def epochs(self) -> int:
-        """Epochs that all trials have run."""
+        """Total number of epochs that all trials have run."""
         return sum(trial.shown for trial in self.trials.records.values())
 
     def __call__(self, _: Any = None) -> bool:
-        """Return whether the search ends at once, with the trials that run."""
-        tuning, found, over = self.tuning, self.trials.records.values(), None
+        """Return whether the search must end now, so that running trials are stopped."""
+        tuning, limit = self.tuning, None
         if tuning.max_epochs_total is not None and self.epochs >= tuning.max_epochs_total:
-            over = "max_epochs_total"
+            limit = "max_epochs_total"
         if tuning.max_time is not None and time.monotonic() - self._started >= tuning.max_time:
-            over = "max_time"
-        failed = sum(trial.status == "failed" for trial in found)
+            limit = "max_time"
+        failed = sum(trial.status == "failed" for trial in self.trials.records.values())
         if failed >= FAILURES and not self.epochs:
-            over = "failures"
-        self.reached = self.reached or over
-        return over is not None
+            limit = "failures"
+        self.reached = self.reached or limit
+        return limit is not None
 
     @property
     def has_trials(self) -> bool:
@@ -69,15 +69,15 @@ class Budget:
 
 
 class LimitedScheduler(TrialScheduler):
-    """A scheduler that suggests no new trial beyond the budget; those that run may end.
+    """A scheduler that starts no more trials than the budget allows; running trials continue.
 
     Args:
-        inner: Decides.
-        budget: Knows how many trials there may be.
+        inner: The scheduler that makes all other decisions.
+        budget: The budget of the search.
     """
 
     def __init__(self, inner: SeededScheduler, budget: Budget) -> None:
-        super().__init__(random_seed=0)  # it draws nothing
+        super().__init__(random_seed=0)  # it uses no random numbers
         self.inner = inner
         self.budget = budget
         self.on_trial_add = inner.on_trial_add
@@ -90,7 +90,7 @@ class LimitedScheduler(TrialScheduler):
         self.metadata = inner.metadata
 
     def suggest(self) -> TrialSuggestion | None:
-        """Return a trial to start or to resume; None where there is none left."""
+        """Return a trial to start or to resume, or None if none is left."""
         if self.budget():
             return None
         may_start = self.budget.has_trials
@@ -101,7 +101,7 @@ class LimitedScheduler(TrialScheduler):
 
 
 class _Silent:
-    """In place of what Syne Tune says of a search; and of what it prints at the end."""
+    """Replaces Syne Tune's status messages, and suppresses what it prints at the end."""
 
     def __init__(self) -> None:
         self.printed = redirect_stdout(StringIO())
@@ -114,7 +114,7 @@ class _Silent:
 
 
 class _Follow(TunerCallback):
-    """Shows the trials, and keeps the checkpoint of the best whole one alone."""
+    """Shows the trials, and keeps only the checkpoint of the best completed trial."""
 
     def __init__(
         self, trials: Trials, objective: Objective, watchers: Sequence[Show], silent: _Silent
@@ -130,9 +130,9 @@ class _Follow(TunerCallback):
 
     def on_trial_complete(self, trial: Trial, result: dict[str, Any]) -> None:
         best = best_trial(self.trials.records.values(), self.objective)
-        for each in self.trials.records.values():
-            if each.status == "completed" and each is not best:
-                each.drop_checkpoint()
+        for record in self.trials.records.values():
+            if record.status == "completed" and record is not best:
+                record.drop_checkpoint()
 
     def on_tuning_end(self) -> None:
         self.silent.printed.__exit__(None, None, None)
@@ -140,11 +140,11 @@ class _Follow(TunerCallback):
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Args:
-        trials: All, in the order in which they were started.
-        best: One of them.
+        trials: All trials, in the order in which they were started.
+        best: The best trial.
         reached: What ended the search: a limit of the budget, or `the space`.
     """
 
@@ -163,16 +163,16 @@ def search(
     """Run trials until the budget is used up.
 
     Args:
-        trials: Runs them.
-        scheduler: Says which, and which end early.
+        trials: The backend that runs trials.
+        scheduler: Chooses the trials and stops some of them early.
         tuning: The budget and the number of workers.
-        objective: Says which is best.
-        watchers: Called with all trials again and again.
+        objective: Compares trials.
+        watchers: Functions that are called with all trials repeatedly.
 
     Raises:
-        NoFinishedTrialError: If none has finished in time.
-        ObjectiveNotFiniteError: If none has given a finite number.
-        TrialMistakeError: If the first one met a mistake of the user's.
+        NoFinishedTrialError: If no trial has finished within the budget.
+        ObjectiveNotFiniteError: If no trial has reported a finite objective.
+        TrialMistakeError: If the first trial failed with a user's mistake.
     """
     budget = Budget(tuning, trials)
     silent = _Silent()
@@ -182,7 +182,7 @@ def search(
         scheduler=LimitedScheduler(scheduler, budget),
         stop_criterion=budget,
         n_workers=tuning.n_workers,
-        sleep_time=0,  # the backend waits for news
+        sleep_time=0,  # the backend itself waits for messages
         max_failures=2**31,
         tuner_name="search",
         suffix_tuner_name=False,
@@ -193,19 +193,20 @@ def search(
     )
     tuner.tuner_path = trials.folder.parent / "syne-tune"
     tuner.run()
-    found = tuple(trials.records.values())
+    records = tuple(trials.records.values())
     follow.on_loop_end()
-    best = best_trial(found, objective)
-    told = {each.number: value_of(each, objective) for each in found if each.shown}
-    if told and not any(map(math.isfinite, told.values())):
-        raise ObjectiveNotFiniteError(objective.metric, told)
-    if best is None or not any(each.finished for each in found if each.shown):
-        raise NoFinishedTrialError(len(found), found[0].log() if found else [])
-    return Found(found, best, budget.reached or "the space")
+    best = best_trial(records, objective)
+    reported = [record for record in records if record.shown]
+    values = {record.number: value_of(record, objective) for record in reported}
+    if values and not any(map(math.isfinite, values.values())):
+        raise ObjectiveNotFiniteError(objective.metric, values)
+    if best is None or not any(record.finished for record in reported):
+        raise NoFinishedTrialError(len(records), records[0].log() if records else [])
+    return Found(records, best, budget.reached or "the space")
 
 
 def best_trial(trials: Iterable[TrialFolder], objective: Objective) -> TrialFolder | None:
-    """Return the trial with the best last report, the first of equals; None without any."""
+    """Return the trial with the best last report (the first of equals), or None without reports."""
     best, most = None, math.nan
     for trial in trials:
         value = value_of(trial, objective)
@@ -215,5 +216,5 @@ def best_trial(trials: Iterable[TrialFolder], objective: Objective) -> TrialFold
 
 
 def value_of(trial: TrialFolder, objective: Objective) -> float:
-    """Return the objective in a trial's last report; NaN where it has none."""
+    """Return the objective in a trial's last report, or NaN if it has no report."""
     return trial.seen[-1].metrics[objective.metric] if trial.shown else math.nan

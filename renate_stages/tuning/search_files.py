@@ -1,8 +1,8 @@
 """Check that all trials of a search used the same user files.
 
-Trials are processes that load the user's code one after the other, while somebody may edit it. Each
-tells what it used before it reports. What is known of that is kept with the trials, so that a search
-which was killed does not go on with trials of other code.
+Trials are processes that load the user's code at different times, and someone may edit it meanwhile.
+Before each report, a trial sends the hashes of the files that it used. They are stored with the
+trials, so that a search that was killed does not continue with trials of different code.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from renate_stages.user.file_watch import CODE
 from renate_stages.user.used_files import UserFiles
 
 NAME = "files.json"
-PARAMETERS = "the parameters in params.yaml"  # stands among the names of files
+PARAMETERS = (
+    "the parameters in params.yaml"  # used as a file name, for the digest of the parameters
+)
 READ = frozenset(
     {"evaluation", "hyperparameters", "learner", "retention", "seed", "trainer", "tuning", "update"}
 )
 """The blocks of `params.yaml` that `tune` reads."""
-ANEW = "the search starts anew: {} changed since its trials"
+ANEW = "the search starts again: {} changed since its trials"
 
 
 @dataclass(frozen=True)
 class SearchFiles:
-    """What is known of the files of one search.
+    """The files that one search uses, with their hashes.
 
     Args:
-        folder: Of the search.
+        folder: Folder of the search.
         base: Digest of its inputs without the user's files.
-        known: SHA-256 by path; of the parameters, a digest.
-        seen: Names of those that a process told to have used.
+        known: SHA-256 by path; for the parameters, a digest.
+        seen: Paths that a process has reported as used.
     """
 
     folder: Path
@@ -55,14 +57,14 @@ class SearchFiles:
         parameters: str,
         say: Callable[[str], None],
     ) -> SearchFiles:
-        """Return what is known; trials of other files are removed, and that is said.
+        """Read the recorded files; if a file has changed, remove the trials and print a message.
 
         Args:
-            folder: Of the search.
-            inputs: Of the search.
-            used: The user's files, as importing `renate_config.py` used them.
-            parameters: `digest_of` the parameters.
-            say: Tells the user something in one line.
+            folder: Folder of the search.
+            inputs: Inputs of the search.
+            used: The user's files that importing `renate_config.py` has used.
+            parameters: The result of `digest_of` for the parameters.
+            say: Function that prints a line.
 
         Raises:
             ChangedInputsError: If a file was edited while it was read.
@@ -87,10 +89,10 @@ class SearchFiles:
         return cls(folder, inputs.base, known, {*recorded, *used.imported(), PARAMETERS})
 
     def add(self, used: Mapping[str, str]) -> None:
-        """Take what a trial used.
+        """Record the files that a trial used.
 
         Raises:
-            ChangedInputsError: If another trial, or the search itself, had it otherwise.
+            ChangedInputsError: If another trial, or the search itself, used other content.
         """
         if changed := [name for name, sha in used.items() if self.known.get(name, sha) != sha]:
             raise ChangedInputsError("tune", changed)
@@ -102,13 +104,16 @@ class SearchFiles:
             files.write_json(self.folder / NAME, {"base": self.base, "files": kept})
 
     def drop_unseen(self, changed: list[str]) -> None:
-        """Remove the trials where a file changed of which no trial can tell how it was read."""
+        """Remove all trials if a changed file is among those that no process has reported.
+
+        For such a file it is unknown which content the trials read.
+        """
         if set(changed) - self.seen:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def digest_of(params: Params) -> str:
-    """Return a digest of parameters that trials read."""
+    """Return a digest of the parameters that trials read."""
     return files.digest(params.model_dump(mode="json", include=set(READ)))
 
 

@@ -1,4 +1,4 @@
-"""Searchers that Syne Tune lacks, or that need a fix to run in parallel."""
+"""Searchers that are missing in Syne Tune, or that need a fix for parallel trials."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from xgboost import XGBClassifier
 
 from renate_stages.params.search_space import SearchSpace
 
-MOST_OF_GRID = 100_000  # points of a grid that are tried
+MOST_OF_GRID = 100_000  # maximum number of grid points to try
 
 
 class GridSearcher(SingleObjectiveBaseSearcher):
-    """All combinations of evenly spread values, in random order; then it has no more.
+    """Suggests all combinations of evenly spread values in random order.
 
     Args:
-        space: What is searched.
-        points: Values of each range that is not a list, >= 1; lists are taken whole.
-        random_seed: Gives the order.
+        space: The search space.
+        points: Number of values for each range, >= 1; of lists all values are used.
+        random_seed: Seed of the order.
     """
 
     def __init__(self, space: SearchSpace, points: int, random_seed: int) -> None:
@@ -54,9 +54,9 @@ class GridSearcher(SingleObjectiveBaseSearcher):
 
 
 class BatchedBore(Bore):
-    """Syne Tune's BORE, in one thread, asking its classifier of all candidates at once.
+    """Syne Tune's BORE in one thread, which classifies all candidates in one call.
 
-    Asking for each of 500 took 3 s a suggestion.
+    Classifying 500 candidates one by one took 3 s per suggestion.
     """
 
     candidates = 500
@@ -80,16 +80,16 @@ class BatchedBore(Bore):
 
 
 def bayesian_optimisation(**arguments: Any) -> Any:
-    """Return Syne Tune's BoTorch searcher, with each result beside its configuration.
+    """Return Syne Tune's BoTorch searcher with results matched to their configurations.
 
-    Syne Tune lists configurations in the order they were suggested and results in the order they
-    came, which differ where trials run in parallel or fail.
+    Syne Tune lists configurations in the order of suggestion and results in the order of arrival,
+    which differ if trials run in parallel or fail.
     """
     from syne_tune.optimizer.schedulers.searchers.botorch.botorch_searcher import BoTorchSearcher
 
     class OrderedBoTorchSearcher(BoTorchSearcher):
         def suggest(self) -> dict[str, Any] | None:
-            with warnings.catch_warnings(action="ignore"):  # of GPyTorch, about noise set to 0
+            with warnings.catch_warnings(action="ignore"):  # GPyTorch warns about zero noise
                 return super().suggest()
 
         def on_trial_complete(self, trial_id: int, config: dict[str, Any], metric: float) -> None:
@@ -112,7 +112,7 @@ def bayesian_optimisation(**arguments: Any) -> Any:
 
 
 class MedianStopping(MedianStoppingRule):
-    """Syne Tune's median stopping rule, that tells its scheduler of all that happens."""
+    """Syne Tune's median stopping rule, which forwards all events to its scheduler."""
 
     def on_trial_add(self, trial: Any) -> None:
         self.scheduler.on_trial_add(trial)

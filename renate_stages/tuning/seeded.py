@@ -1,4 +1,4 @@
-"""The base class of all schedulers here, with seeded randomness."""
+"""A wrapper for schedulers that makes them reproducible from a seed."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from syne_tune.optimizer.scheduler import SchedulerDecision, TrialScheduler, Tri
 
 from renate_stages.params.search_space import SearchSpace
 
-RESOURCE = "epoch"  # what a trial's reports call the number of epochs it has run
+RESOURCE = "epoch"  # name of the number of epochs run so far in a trial's reports
 DRAWS = 1000
 
 
 class SeededScheduler(TrialScheduler):
-    """A scheduler that draws from generators of its own and tries no configuration twice.
+    """A scheduler with its own random state, which tries no configuration twice.
 
-    Syne Tune's schedulers draw from the global generators, seed or not. Here these are exchanged
-    for the time of each call: equal seeds and equal results give equal suggestions, and nobody
-    else's draws change.
+    Syne Tune's schedulers use the global random generators even if they get a seed. This class swaps
+    the state of these generators during each call. So equal seeds and equal results give equal
+    suggestions, and other users of the generators are not affected.
 
-    A trial that has run all its epochs is left to end by itself rather than stopped; one whose
-    metric is not a finite number is stopped.
+    A trial that has run all its epochs is not stopped but ends by itself. A trial whose metric is
+    not finite is stopped.
 
     Args:
-        build: Makes the scheduler that decides.
-        space: What is searched.
-        metric: What reports call the objective.
+        build: Creates the scheduler that makes the decisions.
+        space: The search space.
+        metric: Name of the objective in trial reports.
         mode: `max` or `min`.
-        max_epochs: Most epochs of a trial, >= 1.
-        seed: In [0, 2^32).
+        max_epochs: Maximum epochs of a trial, >= 1.
+        seed: Seed in [0, 2^32).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SeededScheduler(TrialScheduler):
         self._tried: set[str] = set()
 
     def suggest(self) -> TrialSuggestion | None:
-        """Return a new trial or one to be resumed; None where all configurations were tried."""
+        """Return a trial to start or to resume, or None if all configurations were tried."""
         with self._randomness.in_place():
             suggestion = self.inner.suggest()
         if suggestion is None or not suggestion.spawn_new_trial_id or suggestion.config is None:
@@ -72,7 +72,7 @@ class SeededScheduler(TrialScheduler):
         return None
 
     def resume(self) -> TrialSuggestion | None:
-        """Return a paused trial that is to go on, None where none is: where no more may start."""
+        """Return a paused trial to resume, or None; called when no more trials may be started."""
         resume = getattr(self.inner, "resume", None)
         return resume() if resume else None
 
@@ -117,7 +117,7 @@ class SeededScheduler(TrialScheduler):
 
 
 class _Randomness:
-    """States of the global generators, kept apart from those that others use."""
+    """A separate state of the global random generators."""
 
     def __init__(self, seed: int) -> None:
         self._python = random.Random(seed).getstate()
@@ -127,7 +127,7 @@ class _Randomness:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        torch = sys.modules.get("torch")  # one that decides with it has loaded it
+        torch = sys.modules.get("torch")  # a scheduler that uses torch has already imported it
         outside = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
         random.setstate(self._python)
         np.random.set_state(self._numpy)

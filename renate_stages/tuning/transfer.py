@@ -1,6 +1,6 @@
 """Syne Tune's transfer-learning methods, applied to the trials of earlier updates.
 
-Where no update has two trials to compare, `builders` takes random search in their place.
+If no update has two trials to compare, `builders` uses random search instead.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ CANDIDATES = 5000
 
 
 class ZeroShotSearcher(SingleObjectiveBaseSearcher):
-    """Earlier configurations that together do best on earlier updates, then random ones.
+    """Suggests the set of configurations that did best on earlier updates, then random ones.
 
-    Wistuba et al., "Sequential Model-Free Hyperparameter Tuning", ICDM 2015: the next one is that
-    with which the best rank so far, averaged over updates, is smallest. Syne Tune's own class
-    never asks for the order it computes.
+    Wistuba et al., "Sequential Model-Free Hyperparameter Tuning", ICDM 2015: the next configuration
+    is the one that minimizes the best rank so far, averaged over updates. Syne Tune's own class
+    computes this order but never uses it.
 
     Args:
-        space: Syne Tune's.
-        points: Earlier configurations; the first of equals is taken.
-        losses: Of each configuration on each update, (updates, points); less is better.
-        random_seed: For the random ones.
+        space: The search space in Syne Tune's form.
+        points: Earlier configurations; the first of equally good ones is chosen.
+        losses: Loss of each configuration on each update, (updates, points); lower is better.
+        random_seed: Seed for the random configurations.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ZeroShotSearcher(SingleObjectiveBaseSearcher):
         while len(self._order) < len(points):
             left = [index for index in range(len(points)) if index not in self._order]
             means = np.minimum(best[:, None], ranks[:, left]).mean(axis=0)
-            if means.min() == best.mean():  # none adds anything: begin anew with those left
+            if means.min() == best.mean():  # no point improves the set, so start another set
                 best = np.full(len(losses), np.inf)
                 continue
             self._order.append(left[int(means.argmin())])
@@ -78,8 +78,8 @@ class ZeroShotSearcher(SingleObjectiveBaseSearcher):
 class QuantileSearcher(QuantileBasedSurrogateSearcher):
     """Thompson sampling from a model of earlier updates (Salinas et al., ICML 2020).
 
-    Syne Tune's samples 100,000 candidates, which takes longer than a trial, and where few earlier
-    trials make its estimate of noise 0, suggests one of them again and again.
+    Syne Tune's class samples 100,000 candidates, which takes longer than a trial. If few earlier
+    trials give a noise estimate of 0, it suggests the same candidate again and again.
     """
 
     def __init__(self, space: dict[str, Any], evaluations: Evaluations, random_seed: int) -> None:
@@ -104,10 +104,10 @@ class QuantileSearcher(QuantileBasedSurrogateSearcher):
 
 
 def zero_shot(space: dict[str, Any], past: Experience, common: dict[str, Any]) -> Any:
-    """Return zero-shot transfer.
+    """Return a scheduler with zero-shot transfer.
 
-    It wants each configuration on each update: where one was not tried, it gets the value of that
-    update's nearest trial.
+    It needs the value of each configuration on each update. If a configuration was not tried, the
+    value of that update's nearest trial is used.
     """
     points = past.best(len(past.trials))
     sign = 1 if common["do_minimize"] else -1
@@ -119,13 +119,14 @@ def zero_shot(space: dict[str, Any], past: Experience, common: dict[str, Any]) -
 def bounding_box(
     space: dict[str, Any], past: Experience, common: dict[str, Any], best_of_update: int = 5
 ) -> Any:
-    """Return random search in the box around the best of each update (Perrone et al., NeurIPS 2019).
+    """Return random search in the bounding box of the best trials (Perrone et al., NeurIPS 2019).
 
     Args:
-        space: Syne Tune's.
+        space: The search space in Syne Tune's form.
         past: Trials of earlier updates.
         common: Metric, direction and seed.
-        best_of_update: How many of each update the box holds, >= 1; the paper takes one, of many.
+        best_of_update: Number of trials of each update in the box, >= 1. The paper uses one, with
+            many earlier tasks.
     """
 
     def inside(box: dict[str, Any], metric: str, do_minimize: bool, seed: int) -> Any:
@@ -142,7 +143,7 @@ def bounding_box(
 
 
 def quantile(space: dict[str, Any], past: Experience, common: dict[str, Any]) -> Any:
-    """Return quantile-based transfer; it minimises whatever it is told, so it gets losses."""
+    """Return a scheduler with quantile-based transfer; it always minimizes, so it gets losses."""
     sign = 1 if common["do_minimize"] else -1
     with _silent():
         evaluations = _by_update(space, past, common["metric"], sign)
@@ -164,7 +165,7 @@ def _by_update(space: dict[str, Any], past: Experience, metric: str, sign: int =
 
 
 def _values_at(space: dict[str, Any], trials: list[PastTrial], points: Points) -> np.ndarray:
-    """Return an update's value at each point, that of its nearest trial."""
+    """Return the value of an update's nearest trial for each point, (points,)."""
     ranges = make_hyperparameter_ranges(space)
     own = ranges.to_ndarray_matrix([dict(each.point) for each in trials])
     wanted = ranges.to_ndarray_matrix(points)
@@ -174,7 +175,7 @@ def _values_at(space: dict[str, Any], trials: list[PastTrial], points: Points) -
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep what Syne Tune prints and logs of its own classes from the user."""
+    """Suppress the output and log messages of Syne Tune."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(StringIO()):

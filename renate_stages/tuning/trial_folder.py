@@ -1,12 +1,12 @@
 """The record of a trial: its configuration and reports, in memory and on disk.
 
     <digest of the configuration>/configuration.json
-                                  reports.jsonl      one line an epoch, as the trial sent it
-                                  log.txt            what it printed
+                                  reports.jsonl      one report per line and epoch
+                                  log.txt            output of the trial
                                   checkpoints/       of a paused or finished trial
 
-The folder outlives a search that is killed. One with the same inputs shows its scheduler the same
-reports again, and starts a process only where they end.
+The folder remains if the search is killed. The next search with the same inputs shows its scheduler
+the recorded reports first, and starts a process only to continue after them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from renate_stages import files
 
 LOG = "log.txt"
-LINES = 20  # of a log, that are shown and kept
+LINES = 20  # last lines of a log to show
 REPORTS = "reports.jsonl"
 
 Status = Literal["running", "paused", "stopped", "completed", "failed"]
@@ -33,13 +33,13 @@ Status = Literal["running", "paused", "stopped", "completed", "failed"]
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial said after an epoch.
+    """The report of a trial after an epoch.
 
     Args:
-        epoch: From 1.
+        epoch: Number of the epoch, >= 1.
         steps: Optimizer steps so far.
-        metrics: On validation data, by name; the objective under its metric's name.
-        final: Whether the training is over, and the model finished.
+        metrics: Metrics on validation data by name; the objective has its metric's name.
+        final: Whether the training is over and the model complete.
     """
 
     epoch: int
@@ -52,7 +52,7 @@ _REPORT: TypeAdapter[Report] = TypeAdapter(Report)
 
 
 def _whole(lines: Iterable[str]) -> Iterator[Report]:
-    """Yield the reports in lines, up to one that was not written whole as the search was killed."""
+    """Yield the reports in lines, up to an incomplete one that a killed search may leave."""
     for line in lines:
         with suppress(ValidationError):
             if line.endswith("\n"):
@@ -66,15 +66,15 @@ class TrialFolder:
     """One trial.
 
     Args:
-        number: From 0, in the order in which the scheduler asked for them.
-        configuration: All values, constants included.
-        folder: Its own.
-        reports: All that are known, of a killed search too.
-        shown: How many of them the scheduler has seen, or sees next.
-        status: `stopped`: by the scheduler, or because the budget was used up.
+        number: Number of the trial, from 0, in the order of the scheduler's suggestions.
+        configuration: All hyperparameters, including constants.
+        folder: The trial's folder.
+        reports: All known reports, including those of a killed search.
+        shown: Number of reports that the scheduler has seen, or sees next.
+        status: The status; `stopped` means by the scheduler, or because the budget was used up.
         reason: Why it failed, in one line.
         finished: Whether it ended before the search did.
-        started, ended: Seconds since 1970, for what is shown of it.
+        started, ended: Seconds since 1970, for display.
     """
 
     number: int
@@ -90,18 +90,18 @@ class TrialFolder:
 
     @classmethod
     def open(cls, number: int, configuration: Mapping[str, Any], folder: Path) -> TrialFolder:
-        """Return the record of a trial, with what a killed search has left of it."""
+        """Open the record of a trial, with the reports of a killed search if there are any."""
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / "configuration.json", dict(configuration))
         path = folder / REPORTS
         lines = path.read_text("utf-8", "replace").splitlines(True) if path.is_file() else []
         reports = list(_whole(lines))
-        if len(reports) < len(lines):  # more would be added to half a line
+        if len(reports) < len(lines):  # new reports must not be appended to an incomplete line
             files.write_text(path, "".join(lines[: len(reports)]))
         return cls(number, configuration, folder, reports)
 
     def add(self, report: Report) -> None:
-        """Keep a new report."""
+        """Record a new report."""
         self.reports.append(report)
         with (self.folder / REPORTS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(vars(report)) + "\n")
@@ -113,11 +113,11 @@ class TrialFolder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its training is over, and the scheduler has seen that."""
+        """Whether its training is over and the scheduler has seen the final report."""
         return self.shown > 0 and self.seen[-1].final
 
     def log(self) -> list[str]:
-        """Return the last lines of what it printed."""
+        """Return the last lines of its output."""
         path = self.folder / LOG
         if not path.is_file():
             return []

@@ -17,10 +17,10 @@ STATUS = {"completed": "FINISHED", "failed": "FAILED"}  # all others: KILLED
 
 
 class TrialLog:
-    """Logs each trial once, when it has ended; a paused one when the search has.
+    """Logs each trial once, when it has ended; a paused trial when the search has ended.
 
     Args:
-        tracker: Of the run that trials are nested under.
+        tracker: Tracker of the run under which trials are nested.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -28,13 +28,13 @@ class TrialLog:
         self._logged: set[int] = set()
 
     def __call__(self, trials: Sequence[TrialFolder]) -> None:
-        """Log those that have ended and are not logged yet."""
+        """Log trials that have ended and are not logged yet."""
         for trial in trials:
             if trial.status not in ("running", "paused"):
                 self._log(trial)
 
     def finish(self, found: Found) -> None:
-        """Log the rest, and tag the best."""
+        """Log the remaining trials, and tag the best."""
         for trial in found.trials:
             self._log(trial)
         self.tracker.set_trial_tags(found.best.number, {"trial.best": "true"})

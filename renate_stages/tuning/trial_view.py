@@ -1,4 +1,4 @@
-"""Show the trials of a search: a live table on a terminal, lines in a log."""
+"""Show the trials of a search: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from renate_stages.tuning.objective import Objective
 if TYPE_CHECKING:
     from renate_stages.tuning.trial_folder import TrialFolder
 
-ROWS = 15  # of a table: the latest trials
+ROWS = 15  # number of trials in the table, the latest ones
 REFRESH = 0.2  # seconds
 UP, CLEAR = "\x1b[{}A", "\x1b[K"
 
 
 class TrialView:
-    """Shows trials; called with all of them again and again.
+    """Shows trials; called repeatedly with all of them.
 
     Args:
-        objective: Whose value is shown.
-        searched: Names of the values to show of a configuration.
-        say: Tells a line, where there is no terminal.
+        objective: The objective, whose value is shown.
+        searched: Names of the hyperparameters to show.
+        say: Function that prints a line if the output is not a terminal.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TrialView:
         self._is_live = sys.stdout.isatty()
         self._drawn: list[str] = []
         self._last = -math.inf
-        self._said: dict[int, str] = {}  # status by trial
+        self._printed: dict[int, str] = {}  # last printed status by trial
 
     def __call__(self, trials: Sequence[TrialFolder]) -> None:
         if self._is_live:
@@ -45,9 +45,9 @@ class TrialView:
                 self._draw(trials)
             return
         for trial in trials:
-            if trial.status not in ("running", self._said.get(trial.number)):
+            if trial.status not in ("running", self._printed.get(trial.number)):
                 self.say(self._line(trial))
-            self._said[trial.number] = trial.status
+            self._printed[trial.number] = trial.status
 
     def _draw(self, trials: Sequence[TrialFolder]) -> None:
         lines = [self._line(trial) for trial in trials[-ROWS:]]
@@ -64,9 +64,9 @@ class TrialView:
             for name in self.searched
             if name in trial.configuration
         )
-        reached = ""
+        result = ""
         if trial.shown:
             last, metric = trial.seen[-1], self.objective.metric
-            reached = f", {metric} {last.metrics[metric]:.4f} after epoch {last.epoch}"
+            result = f", {metric} {last.metrics[metric]:.4f} after epoch {last.epoch}"
         reason = f": {trial.reason}" if trial.reason else ""
-        return f"trial {trial.number} {trial.status}{reached} ({values}){reason}"
+        return f"trial {trial.number} {trial.status}{result} ({values}){reason}"

@@ -1,4 +1,4 @@
-"""Syne Tune's backend for trials in processes of their own."""
+"""A Syne Tune backend that runs each trial in a separate process."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from renate_stages.tuning.channel import SearchChannel
 from renate_stages.tuning.processes import KILLED, Processes
 from renate_stages.tuning.trial_folder import Report, TrialFolder
 
-LOOK = 0.5  # seconds after which the search looks whether its time is up, at most
-SILENCE = 1800.0  # seconds without a batch or a report after which a trial is given up
+LOOK = 0.5  # maximum seconds between checks of the time limit
+SILENCE = 1800.0  # seconds without a sign of life after which a trial has failed
 SILENCE_VARIABLE = "RENATE_STAGES_TRIAL_SECONDS"
 
 
 @dataclass
 class _Process:
-    """A trial's process, as the search sees it."""
+    """The process of a running trial."""
 
     number: int
     channel: SearchChannel
     device: str
-    waits: bool = False  # for the answer to a report
-    mistake: str = ""  # of the user's, that it met
+    waits: bool = False  # whether it waits for the answer to a report
+    mistake: str = ""  # message of a user's mistake that ended it
 
     def fileno(self) -> int:
         return self.channel.fileno()
@@ -52,18 +52,19 @@ SYNE_TUNE = {
 
 
 class Trials(TrialBackend):
-    """Runs trials, each in a process and a folder of its own.
+    """Runs trials, each in its own process and folder.
 
-    A trial reports after each epoch and waits until the scheduler has seen the report: with one
-    worker a search is the same each time, and a trial never runs ahead of a decision. One that dies
-    or hangs has failed, and the search goes on.
+    A trial reports after each epoch and waits until the scheduler has seen the report. So a search
+    with one worker is reproducible, and a trial never runs ahead of a decision. A trial that dies or
+    hangs has failed, and the search goes on.
 
     Args:
-        folder: Of this search alone.
-        processes: Starts them.
-        complete: Turns what a scheduler samples into a whole configuration.
-        devices: CUDA devices that trials share out among them; empty: none is set.
-        take_files: Is told which of the user's files a trial was made of, and may refuse.
+        folder: Folder of this search.
+        processes: Starts the processes.
+        complete: Turns a sample of the scheduler into a complete configuration.
+        devices: CUDA devices to distribute among trials; empty: do not set a device.
+        take_files: Function that gets the hashes of the user's files that a trial used, and may
+            raise an error.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Trials(TrialBackend):
         self._codes: dict[int, int] = {}  # exit codes, by number of the process
         self._started = 0
 
-    # -- what Syne Tune's loop calls --------------------------------------------------------------
+    # -- methods that Syne Tune's loop calls ------------------------------------------------------
 
     def _schedule(self, trial_id: int, config: dict[str, Any]) -> None:
         if trial_id not in self.records:
@@ -97,7 +98,7 @@ class Trials(TrialBackend):
         record.status, record.finished = "running", False
 
     def fetch_status_results(self, trial_ids: list[int]) -> Any:
-        """Let trials go on whose reports the scheduler has seen; wait for news, but not for long."""
+        """Continue trials whose reports the scheduler has seen, and wait shortly for messages."""
         running = [self.records[n] for n in trial_ids if self.records[n].status == "running"]
         for record in running:
             self._go_on(record)
@@ -124,7 +125,7 @@ class Trials(TrialBackend):
         self._leave(trial_id)
 
     def _resume_trial(self, trial_id: int) -> None:
-        """Nothing to do before `_schedule`: the trial finds its checkpoint."""
+        """Do nothing: `_schedule` follows, and the trial finds its checkpoint."""
 
     def busy_trial_ids(self) -> list[tuple[int, str]]:
         return [(n, Status.in_progress) for n, r in self.records.items() if r.status == "running"]
@@ -158,7 +159,7 @@ class Trials(TrialBackend):
         return self.folder / (f"{name}-{same + 1}" if same else name)
 
     def _go_on(self, record: TrialFolder) -> None:
-        """Answer a trial that waits, or start it; what a killed search knew already is shown."""
+        """Answer a waiting trial, or start it; recorded reports of a killed search come first."""
         process = self._running.get(record.number)
         if record.shown < len(record.reports):
             record.shown += 1
@@ -191,7 +192,7 @@ class Trials(TrialBackend):
         )
 
     def _listen(self, running: Sequence[TrialFolder]) -> None:
-        """Wait for news of trials, and take them."""
+        """Wait for messages of trials, and handle them."""
         if self._running:
             select.select(list(self._running.values()), [], [], LOOK)
         self._codes |= self.processes.ended()
@@ -213,13 +214,13 @@ class Trials(TrialBackend):
         elif channel.ended or process.number in self._codes:
             code = self._code_of(process)
             self._fail(record, process.mistake or f"it ended with code {code}{_meaning(code)}")
-            if process.mistake and not any(each.shown for each in self.records.values()):
+            if process.mistake and not any(other.shown for other in self.records.values()):
                 raise TrialMistakeError(process.mistake)
         elif not process.waits and time.monotonic() - channel.heard > self.silence:
-            self._fail(record, f"it did nothing for {self.silence:g} s")
+            self._fail(record, f"it gave no sign of life for {self.silence:g} s")
 
     def _take(self, record: TrialFolder, process: _Process, report: Report) -> None:
-        """Keep a report; one that a killed search knew already needs no decision."""
+        """Record a report; a report that a killed search already recorded needs no decision."""
         if report.epoch <= len(record.reports):
             process.channel.send(answer="go")
             return
@@ -233,7 +234,7 @@ class Trials(TrialBackend):
         record.drop_checkpoint()
 
     def _await_pause(self, record: TrialFolder, process: _Process) -> None:
-        """Wait until a trial has written its checkpoint; one that fails in that starts anew."""
+        """Wait until a trial has written its checkpoint; if it fails, it will start from epoch 1."""
         channel, until = process.channel, time.monotonic() + self.silence
         channel.send(answer="pause")
         while not channel.ended and time.monotonic() < until:
@@ -244,7 +245,7 @@ class Trials(TrialBackend):
         self.processes.kill(process.number)
 
     def _code_of(self, process: _Process) -> int:
-        """Return the exit code of a process that has closed its end, or will in a moment."""
+        """Return the exit code of a process that has closed its connection and is about to end."""
         until = time.monotonic() + 5
         while process.number not in self._codes and time.monotonic() < until:
             time.sleep(0.01)
@@ -265,10 +266,10 @@ class Trials(TrialBackend):
             {**r.metrics, "epoch": r.epoch, "steps": r.steps, ST_WORKER_TIMESTAMP: r.epoch}
             for r in record.seen
         ]
-        if record.is_whole and record.status == "running":  # shown again, of a killed search
+        if record.is_whole and record.status == "running":  # all reports are from a killed search
             record.status, record.finished = "completed", True
         return trial.add_results(reports, SYNE_TUNE[record.status], datetime.now())
 
 
 def _meaning(code: int) -> str:
-    return " (killed, most likely for want of memory)" if code == KILLED else ""
+    return " (killed, most likely because memory ran out)" if code == KILLED else ""

@@ -1,7 +1,7 @@
-"""Load `renate_config.py`, and call its functions with the arguments that they name.
+"""Load `renate_config.py`, and call its functions with the hyperparameters that they need.
 
-A function receives those hyperparameters that its signature names; a value whose type is not the
-annotated one is refused before the call.
+A function receives the hyperparameters in its signature. A value whose type does not match the
+annotation is an error before the call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from renate_stages.user.used_files import UserFiles, forget_namesakes
 if TYPE_CHECKING:
     from renate_stages.data import RenateDataModule
 
-# Each function of the user's file, and the arguments that the library itself gives it.
+# Each function of the user's file, and the arguments that the library itself passes to it.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "model_fn": ("model_state_url",),
     "data_module_fn": ("data_path", "seed"),
@@ -54,12 +54,12 @@ REQUIRED = ("model_fn", "data_module_fn")
 
 @dataclass(frozen=True)
 class Transforms:
-    """Per-example callables, on inputs and targets; None leaves them as they are stored.
+    """Transforms of inputs and targets, one pair for each use; None: no transform.
 
     Args:
-        train: For new examples in training.
-        memory: For replayed examples; the user's `buffer_transform`, else the one for training.
-        test: For validation and holdouts.
+        train: Transforms of new examples in training.
+        memory: Transforms of replayed examples: the user's `buffer_transform`, or those of `train`.
+        test: Transforms for validation and holdouts.
     """
 
     train: tuple[Callable | None, Callable | None]
@@ -72,8 +72,8 @@ class UserConfig:
 
     Args:
         path: The file, for messages.
-        functions: Those of `FUNCTIONS` that it defines.
-        watch: Takes notice of the files that they use; None: those of the file's folder.
+        functions: The functions of `FUNCTIONS` that it defines.
+        watch: Records the files that the functions use; None: record those in the file's folder.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class UserConfig:
 
     @property
     def files(self) -> UserFiles:
-        """The files of the project that the functions are made of and read."""
-        assert isinstance(self.watch, UserFiles), "the copy of an exported model has its own"
+        """The files of the project that the functions import and read."""
+        assert isinstance(self.watch, UserFiles), "an exported model uses its own copies instead"
         return self.watch
 
     @classmethod
@@ -94,13 +94,13 @@ class UserConfig:
         """Load a project's `renate_config.py` for a stage.
 
         Args:
-            project: Where it lies; its `dvc.yaml` says what a stage may use.
+            project: The project; its `dvc.yaml` lists the files that a stage may use.
             stage: The stage, which must depend on every file of the project that the functions
-                import or read; None: `files.check` asks that of all stages.
-            ignored: Files and folders that do not count.
+                import or read; None: `files.check` checks all stages.
+            ignored: Files and folders that are not checked.
 
         Raises:
-            RenateStagesError: As `load`.
+            RenateStagesError: See `load`.
         """
         declared, hashes = DeclaredFiles.read(project.root), project.hashes
         root = project.user_config.parent
@@ -112,22 +112,24 @@ class UserConfig:
     def load(
         cls, path: Path, *, stage: str | None = None, watch: Watch | None = None
     ) -> UserConfig:
-        """Import the file, with its folder importable, and find its functions.
+        """Import the file and find its functions; modules in its folder can be imported too.
 
         Args:
             path: The user's `renate_config.py`.
             stage: The stage that loads it, which must depend on every file of the project that
-                the functions use; None checks nothing.
-            watch: Takes notice of these files; None: one for the stage and the file's folder.
+                the functions use; None: check nothing.
+            watch: Records these files; None: create a watch for the stage and the file's folder.
 
         Raises:
-            MissingFileError: If there is no such file.
-            UserConfigError: If it cannot be imported, or lacks a required function.
-            UndeclaredUserFileError: If it uses a file the stage does not depend on.
-            StaleImportError: If a module that it imports was imported before, and has changed.
+            MissingFileError: If the file does not exist.
+            UserConfigError: If it cannot be imported, or a required function is missing.
+            UndeclaredUserFileError: If it uses a file that the stage does not depend on.
+            StaleImportError: If a module that it imports was imported earlier and has changed since.
         """
         if not path.is_file():
-            raise MissingFileError(path, "it defines the model and the data", "restore it from Git")
+            raise MissingFileError(
+                path, "this file defines the model and the data", "restore it from Git"
+            )
         if watch is None:
             declared = DeclaredFiles.read(path.parent) if stage is not None else None
             watch = UserFiles(path.parent, declared, stage if declared else None)
@@ -138,33 +140,38 @@ class UserConfig:
             if isinstance(watch, UserFiles):
                 watch.take_modules(path)
         functions = {name: getattr(module, name, None) for name in FUNCTIONS}
-        found = {name: function for name, function in functions.items() if callable(function)}
+        functions = {name: function for name, function in functions.items() if callable(function)}
         defined = [name for name in vars(module) if not name.startswith("_")]
         for name in REQUIRED:
-            if name not in found:
+            if name not in functions:
                 raise UserConfigError(
                     path,
-                    f"there is no function {name}{did_you_mean(name, defined)}",
+                    f"the function {name} is missing{did_you_mean(name, defined)}",
                     f"define `def {name}({FUNCTIONS[name][0]}, …)`",
                 )
-        return cls(path, found, watch)
+        return cls(path, functions, watch)
 
     def hyperparameters(self) -> dict[str, inspect.Parameter]:
-        """Return what the functions other than `data_module_fn` read, by name."""
-        found: dict[str, inspect.Parameter] = {}
+        """Return the hyperparameters that all functions but `data_module_fn` read, by name."""
+        parameters: dict[str, inspect.Parameter] = {}
         for name, function in self.functions.items():
             if name != "data_module_fn":
                 for parameter in _named_parameters(function):
                     if parameter.name not in FUNCTIONS[name]:
-                        found[parameter.name] = parameter
-        return found
+                        parameters[parameter.name] = parameter
+        return parameters
 
     def call(self, name: str, values: Mapping[str, Any], **given: Any) -> Any:
-        """Call a function with those of `values` and `given` that its signature names.
+        """Call a function with the arguments in its signature.
+
+        Args:
+            name: Name of the function.
+            values: Values from `params.yaml`, whose types are checked.
+            **given: Arguments of the library, which have precedence.
 
         Raises:
             UserConfigError: If a required argument is missing, a value has the wrong type, or the
-                function itself fails.
+                function fails.
         """
         function = self.functions[name]
         hints = _type_hints(function)
@@ -180,7 +187,7 @@ class UserConfig:
                 raise UserConfigError(
                     self.path,
                     f"{name} needs '{parameter.name}', which has no default",
-                    f"give {block}.{parameter.name} in params.yaml, or a default in {name}",
+                    f"set {block}.{parameter.name} in params.yaml, or add a default in {name}",
                 )
         with self._running(name):
             return function(**arguments)
@@ -190,36 +197,41 @@ class UserConfig:
         return [parameter.name for parameter in _named_parameters(self.functions[name])]
 
     def optional(self, name: str, values: Mapping[str, Any]) -> Any:
-        """Call a function if the user defined it, else return None."""
+        """Call a function if the user defined it; otherwise return None."""
         return self.call(name, values) if name in self.functions else None
 
     def callable_of(self, name: str, values: Mapping[str, Any]) -> Callable | None:
-        """Call a function that returns what is called later; None where it is missing or says so.
+        """Call a function that returns a callable or None; return None if it is not defined.
 
         Raises:
             UserResultError: If it returns something else.
         """
-        found = self.optional(name, values)
-        if found is not None and not callable(found):
-            raise UserResultError(name, f"a {type(found).__name__}", "a callable or None")
-        return found
+        result = self.optional(name, values)
+        if result is not None and not callable(result):
+            raise UserResultError(name, f"a {type(result).__name__}", "a callable or None")
+        return result
 
     def data_module(
         self, data_path: Path, arguments: Mapping[str, Any], seed: int
     ) -> RenateDataModule:
-        """Build the data module over a folder of data, prepared and set up.
+        """Build the data module for a folder of data, and call its `prepare_data` and `setup`.
+
+        Args:
+            data_path: The folder.
+            arguments: `data.arguments` in `params.yaml`.
+            seed: Seed for the data module.
 
         Raises:
             DataModuleError: If `data_module_fn` returns something else.
-            UserConfigError: If it, or the module's setup, fails.
+            UserConfigError: If `data_module_fn` or the module's setup fails.
         """
         known = self.arguments_of("data_module_fn")
         for name in arguments:
             if name not in known:
                 raise UserConfigError(
                     self.path,
-                    f"params.yaml gives data.arguments.{name}, which data_module_fn does not "
-                    f"take{did_you_mean(name, known)}",
+                    f"params.yaml sets data.arguments.{name}, but data_module_fn has no such "
+                    f"argument{did_you_mean(name, known)}",
                     "remove it, or add it to the signature",
                 )
         module = self.call("data_module_fn", arguments, data_path=str(data_path), seed=seed)
@@ -241,7 +253,7 @@ class UserConfig:
 
     @contextmanager
     def _running(self, name: str) -> Iterator[None]:
-        """Turn what a user's function raises into a message with its line in their file."""
+        """Convert an exception of a user's function to an error that names the line in the file."""
         try:
             with self.watch.running(name):
                 yield
@@ -252,18 +264,18 @@ class UserConfig:
             raise UserConfigError(
                 self.path,
                 f"{name} failed at line {line}: {raised}",
-                _cure(error, "correct that line, or its inputs"),
+                _cure(error, "correct that line, or the data passed to it"),
             ) from error
 
     def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
-        """Return those of inputs and of targets that come before a model is measured."""
+        """Return the transforms of inputs and targets for validation and holdouts."""
         return (
             self.callable_of("test_transform", values),
             self.callable_of("test_target_transform", values),
         )
 
     def transforms(self, values: Mapping[str, Any]) -> Transforms:
-        """Return the transforms; the memory's default to those of training."""
+        """Return all transforms; those of the memory default to those of training."""
         train, memory = (
             (
                 self.callable_of(f"{of}_transform", values),
@@ -280,13 +292,13 @@ class UserConfig:
             return tuple(value) if get_origin(expected) is tuple or expected is tuple else value
         raise UserConfigError(
             self.path,
-            f"{function} takes {name}: {_name_of(expected)}, but params.yaml gives {value!r}",
-            f"write a {_name_of(expected)} for it in params.yaml, or change the annotation",
+            f"{function} expects {name}: {_name_of(expected)}, but params.yaml sets {value!r}",
+            f"set a value of type {_name_of(expected)}, or change the annotation",
         )
 
 
 class _FromSource(SourceFileLoader):
-    """Compiles a file as it is: bytecode may be of one of the same size and second, and lies beside."""
+    """Compiles a file's source; bytecode may be of an earlier version of equal size and second."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -299,9 +311,10 @@ def _import_file(path: Path) -> types.ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["renate_config"] = module
-    if folder in sys.path:  # maybe behind that of another project
+    if folder in sys.path:  # it may come after the folder of another project
         sys.path.remove(folder)
-    sys.path.insert(0, folder)  # it stays: a function may import a neighbour when it is called
+    # The folder stays on the path, because a function may import from it when it is called.
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except RenateStagesError:
@@ -317,7 +330,7 @@ def _import_file(path: Path) -> types.ModuleType:
 
 
 def _cure(error: Exception, cure: str) -> str:
-    """Return what to do about an error of the user's code."""
+    """Return what the user should do about an error in their code."""
     if isinstance(error, FileNotFoundError | ModuleNotFoundError):
         return f"{cure}; a job in the cloud has only the files in the stage's deps in dvc.yaml"
     return cure
@@ -343,12 +356,12 @@ def _named_parameters(function: Callable) -> list[inspect.Parameter]:
 def _type_hints(function: Callable) -> dict[str, Any]:
     try:
         return get_type_hints(function)
-    except (NameError, TypeError):  # an annotation that exists for type checkers only
+    except (NameError, TypeError):  # an annotation may exist only for type checkers
         return {}
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    """Whether a value from YAML is of an annotated type; what is not a plain type fits."""
+    """Return whether a YAML value matches an annotation; any value matches a type not listed here."""
     origin = get_origin(expected)
     if origin in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(expected))

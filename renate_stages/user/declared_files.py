@@ -1,7 +1,7 @@
-"""The dependencies that `dvc.yaml` declares for stages that call the user's functions.
+"""The dependencies in `dvc.yaml` of the stages that call the user's functions.
 
-DVC reruns a stage when a file among its deps changes, and only then. So a stage may use a file of
-the project only if it is one of them.
+DVC reruns a stage only if a file in its `deps` changes. So a stage may use a file of the project only
+if it is listed there.
 """
 
 from __future__ import annotations
@@ -16,31 +16,29 @@ from typing import Any
 from renate_stages.files import sha256, yaml_file
 from renate_stages.files.hashes import Hashes
 
-IMPORT = "import"  # stands for a function's name: what importing renate_config.py uses
-OF_DATA = (
-    "data_module_fn",
-    "feature_fn",
-)  # in `prepare` alone, whose output is an input of the rest
-EARLIER = "an interrupted training"  # stands for what it used, which goes on here
+IMPORT = "import"  # in place of a function's name: for files used while importing renate_config.py
+# Functions called only in `prepare`, whose output is an input of the other stages.
+OF_DATA = ("data_module_fn", "feature_fn")
+EARLIER = "an interrupted training"  # in place of a name: for files used before an interruption
 OF_TRAINING = (
     EARLIER,
     *("optimizer_fn", "lr_scheduler_fn", "train_transform", "train_target_transform"),
     *("buffer_transform", "buffer_target_transform"),
 )
 CALLING = ("prepare", "tune", "train", "export")  # the stages that import renate_config.py
-POINTED = ("data/incoming", "parent-state", "champion", "forget.yaml")  # with rules of their own
-LARGE = 2**26  # bytes from which on a hash is kept between processes
+POINTED = ("data/incoming", "parent-state", "champion", "forget.yaml")  # checked by other code
+LARGE = 2**26  # size in bytes from which a hash is stored on disk for other processes
 
 
 @dataclass(frozen=True)
 class DeclaredFiles:
-    """What the stages of one pipeline declare, as relative paths without a final slash.
+    """The declarations of a pipeline's stages; paths are relative, without a final slash.
 
     Args:
         root: The folder of `dvc.yaml`.
-        deps: By stage, what it depends on; the user's own files of parameters too.
-        outs: By stage, what it writes.
-        params: By stage, the keys that it reads of each parameter file; none: all.
+        deps: By stage, the paths that it depends on, including the user's own parameter files.
+        outs: By stage, the paths that it writes.
+        params: By stage, the keys that it reads from each parameter file; no keys: all of them.
     """
 
     root: Path
@@ -50,10 +48,10 @@ class DeclaredFiles:
 
     @classmethod
     def read(cls, root: Path) -> DeclaredFiles | None:
-        """Read `dvc.yaml`. Without that file the result is None, and nothing has to be declared.
+        """Read `dvc.yaml`; return None if there is none, so that nothing has to be declared.
 
         Raises:
-            MalformedFileError: If it is not YAML.
+            MalformedFileError: If it is not valid YAML.
         """
         path = root / "dvc.yaml"
         return _parsed(root, path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -63,33 +61,33 @@ class DeclaredFiles:
         return _within(name, (*self.deps.get(stage, ()), *self.outs.get(stage, ())))
 
     def is_product(self, name: str) -> bool:
-        """Return whether a file is made by the pipeline or by our commands, not by the user."""
+        """Return whether a file is written by the pipeline or by our commands, not by the user."""
         return _within(name, (*POINTED, *(out for outs in self.outs.values() for out in outs)))
 
     def quiet(self, stage: str | None) -> tuple[str, ...]:
-        """Return the products that a stage may use: nothing needs to be known of those."""
+        """Return the products that a stage may use; their use is not recorded."""
         declared = (*self.deps.get(stage or "", ()), *self.outs.get(stage or "", ()))
         return tuple(name for name in declared if self.is_product(name))
 
     def lacking(self, name: str, functions: Iterable[str], stage: str | None) -> list[str]:
-        """Return the stages that should declare a file, and do not.
+        """Return the stages whose deps should list a file but do not.
 
         Args:
             name: The file.
-            functions: What used it: names of the user's functions, or `IMPORT`.
-            stage: The stage in which it was used; None where no stage runs.
+            functions: Names of the user's functions that used it, or `IMPORT`.
+            stage: The stage in which it was used; None if no stage is running.
         """
-        calling = {each for function in functions for each in stages_of(function)}
+        calling = {caller for function in functions for caller in stages_of(function)}
         return [
-            each
-            for each in CALLING
-            if (each in calling or each == stage)
-            and (each == stage or "renate_config.py" in self.deps.get(each, ()))
-            and not self.allows(each, name)
+            caller
+            for caller in CALLING
+            if (caller in calling or caller == stage)
+            and (caller == stage or "renate_config.py" in self.deps.get(caller, ()))
+            and not self.allows(caller, name)
         ]
 
     def user_files(self, stage: str) -> dict[str, Path]:
-        """Return the files of the user's that a stage depends on, by relative path."""
+        """Return the user's files that a stage depends on, by relative path."""
         return self._files(name for name in self.deps.get(stage, ()) if not self.is_product(name))
 
     def products(self, stage: str) -> dict[str, Path]:
@@ -97,21 +95,21 @@ class DeclaredFiles:
         return self._files(name for name in self.deps.get(stage, ()) if self.is_product(name))
 
     def _files(self, names: Iterable[str]) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         for name in names:
             path = self.root / name
             if path.is_dir():
-                for each in sorted(path.rglob("*")):
-                    relative = each.relative_to(path).as_posix()
-                    if each.is_file() and not is_passing(relative):
-                        found[f"{name}/{relative}"] = each
+                for file in sorted(path.rglob("*")):
+                    relative = file.relative_to(path).as_posix()
+                    if file.is_file() and not is_passing(relative):
+                        paths[f"{name}/{relative}"] = file
             elif path.is_file():
-                found[name] = path
-        return found
+                paths[name] = path
+        return paths
 
 
 def stages_of(function: str) -> tuple[str, ...]:
-    """Return the stages that call one of the user's functions; what is no name: a call in training."""
+    """Return the stages that call a user's function; other names stand for calls in training."""
     if function == IMPORT:
         return CALLING
     if function in OF_DATA:
@@ -122,10 +120,10 @@ def stages_of(function: str) -> tuple[str, ...]:
 
 
 def is_passing(name: str) -> bool:
-    """Return whether a path below a project is of a tool or a package, not of the project itself.
+    """Return whether a path in a project belongs to a tool or a package, not to the project itself.
 
-    So are hidden folders (`.git`, `.renate`, `.venv`, `.cache`), settings of the environment
-    (`.env`), bytecode, and what installed packages say of themselves.
+    These are hidden folders (`.git`, `.renate`, `.venv`, `.cache`), environment files (`.env`),
+    bytecode, and the metadata of installed packages.
     """
     *folders, last = name.split("/")
     return (
@@ -145,31 +143,31 @@ def hashes_of(wanted: Mapping[str, Path], known: Path | None) -> dict[str, str]:
 
     Args:
         wanted: Files by name.
-        known: Where hashes of large files are kept from process to process; None: nowhere.
+        known: File that stores the hashes of large files for other processes; None: do not store.
     """
     large = {n: p for n, p in wanted.items() if known and p.stat().st_size >= LARGE}
-    found = (
+    cached = (
         {n: e["sha256"] for n, e in Hashes(known).entries(large).items()} if known and large else {}
     )
-    return {name: found.get(name) or sha256(path) for name, path in wanted.items()}
+    return {name: cached.get(name) or sha256(path) for name, path in wanted.items()}
 
 
 def values_of(root: Path, params: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """Return the values of parameters, as DVC compares them.
+    """Return the values of parameters that DVC compares.
 
     Args:
         root: The project's folder.
-        params: Keys of each parameter file; none: the whole file.
+        params: Keys of each parameter file; no keys: the whole file.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, keys in params.items():
         content = yaml_file.read(root / name)
         for key in keys or ("",):
             value = content
             for part in key.split(".") if key else ():
                 value = value.get(part) if isinstance(value, dict) else None
-            found[f"{name}:{key}"] = value
-    return found
+            values[f"{name}:{key}"] = value
+    return values
 
 
 @lru_cache(maxsize=8)

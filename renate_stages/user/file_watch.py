@@ -1,11 +1,11 @@
-"""An audit hook that records which files some code opens, and which modules it runs.
+"""Record the files that the user's code opens and the modules that it runs, with an audit hook.
 
-Python tells an audit hook of each file that it opens and of each module that it runs. A file counts
-as some code's doing where the nearest frame on the stack, other than of packages, is of that code,
-and while one of its functions runs that we call.
+Python calls an audit hook for each file that it opens and each module that it runs. A file is counted
+for the user's code if the nearest frame on the stack outside of packages is in that code, or while we
+call one of its functions.
 
-Readers that are not written in Python open files unseen: Arrow's (`pandas.read_parquet`),
-safetensors', `torch.jit.load`, HDF5's, those of Rust tokenizers, and other programs.
+Readers that do not use Python's `open` are not seen: Arrow (`pandas.read_parquet`), safetensors,
+`torch.jit.load`, HDF5, Rust tokenizers, and other programs.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ LIBRARY = f"{Path(__file__).resolve().parents[1]}{os.sep}"
 
 
 class Watch:
-    """Code below one folder, whose use of files counts.
+    """Records the files that the code in a folder uses.
 
     Args:
-        code: The folder.
-        project: The project that it belongs to, or that it must not touch.
+        code: The folder with the code.
+        project: The project whose files are recorded.
     """
 
     def __init__(self, code: Path, project: Path) -> None:
         self.code = spellings(code)
         self.project = spellings(project)
-        places = (sys.prefix, sys.base_prefix, tempfile.gettempdir())  # maybe inside the project
+        places = (sys.prefix, sys.base_prefix, tempfile.gettempdir())  # may be inside the project
         inside = [f"{p}{os.sep}" for p in places if f"{p}{os.sep}".startswith(self.project)]
         packages = (f"{path}{os.sep}" for path in PACKAGES)
         self._passing = (LIBRARY, *packages, *(p for p in inside if p not in self.project))
         self._environments: dict[str, bool] = {}
 
     def owns(self, file: str) -> bool:
-        """Return whether code of this file is watched."""
+        """Return whether the code in this file is watched."""
         return file.startswith(self.code)
 
     def saw(self, path: str, *, writes: bool, imported: bool, function: str, where: str) -> None:
-        """Take notice of a file that the watched code uses.
+        """Record a file that the watched code uses.
 
         Args:
-            path: Absolute.
-            writes: Whether what was in it before is not read.
+            path: Absolute path of the file.
+            writes: Whether the file is written, and its earlier content not read.
             imported: Whether it is run as a module.
-            function: Which of the user's functions runs, `IMPORT`, or "" where none does.
-            where: The function and line that uses it.
+            function: Name of the user's function that is running, `IMPORT`, or "" if none is.
+            where: The function and line that uses the file.
         """
         raise NotImplementedError
 
     def relative(self, path: str) -> str | None:
-        """Return a path relative to the project; None where no file there counts."""
-        root = next((each for each in self.project if path.startswith(each)), None)
+        """Return a path relative to the project, or None if such a file is not recorded."""
+        root = next((prefix for prefix in self.project if path.startswith(prefix)), None)
         if root is None or path.startswith(self._passing):
             return None
         name = path[len(root) :]
@@ -74,13 +74,13 @@ class Watch:
         if not rest:
             return False
         if folder not in self._environments:
-            signs = (f"{root}{folder}/{each}" for each in ("pyvenv.cfg", "conda-meta"))
+            signs = (f"{root}{folder}/{name}" for name in ("pyvenv.cfg", "conda-meta"))
             self._environments[folder] = any(map(os.path.lexists, signs))
         return self._environments[folder]
 
     @contextmanager
     def running(self, function: str) -> Iterator[None]:
-        """Count every file that is used inside, also where no frame on the stack tells by whom."""
+        """Record every file used in a block, even if no frame on the stack is in the user's code."""
         entry: tuple[weakref.ref[Watch], str] = (weakref.ref(self), function)
         _running.append(entry)
         try:
@@ -89,7 +89,7 @@ class Watch:
             _running.remove(entry)
 
     def start(self) -> None:
-        """Begin to watch; it ends when nothing refers to this any more."""
+        """Start watching; it ends when no reference to this object is left."""
         global _watching
         if not _watching and not _installed:
             sys.addaudithook(_hook)
@@ -98,14 +98,14 @@ class Watch:
         _watching = (*_watching, *_references(self))
 
     def stop(self) -> None:
-        """End watching."""
+        """Stop watching."""
         global _watching
-        _watching = tuple(each for each in _watching if each() not in (None, self))
+        _watching = tuple(reference for reference in _watching if reference() not in (None, self))
 
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Use files without being watched, in this thread."""
+    """Use files in this thread without recording them."""
     before, _thread.busy = _thread.busy, True
     try:
         yield
@@ -114,16 +114,16 @@ def unwatched() -> Iterator[None]:
 
 
 def forget_all() -> None:
-    """End all watching, in a process that was forked from one that watched."""
+    """Stop all watching in a process that was forked from a watching one."""
     global _watching
     _watching = ()
     _running.clear()
 
 
 def spellings(folder: Path) -> tuple[str, ...]:
-    """Return a folder's path as it is given and without symbolic links, with a slash at the end."""
-    given = (os.path.abspath(folder), os.path.realpath(folder))  # noqa: PTH100
-    return tuple(dict.fromkeys(f"{each.rstrip(os.sep)}{os.sep}" for each in given))
+    """Return a folder's path with and without symbolic links resolved, with a final slash."""
+    paths = (os.path.abspath(folder), os.path.realpath(folder))  # noqa: PTH100
+    return tuple(dict.fromkeys(f"{path.rstrip(os.sep)}{os.sep}" for path in paths))
 
 
 def _references(watch: Watch) -> tuple[weakref.ref[Watch], ...]:
@@ -135,13 +135,13 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-_installed: list[bool] = []  # a hook stays as long as the process
+_installed: list[bool] = []  # an audit hook cannot be removed from a process
 _watching: tuple[weakref.ref[Watch], ...] = ()
 _running: list[tuple[weakref.ref[Watch], str]] = []
 
 
 def _hook(event: str, arguments: tuple) -> None:
-    """Look at what Python is about to do; called for every event there is, so it must be quick."""
+    """Handle an audit event; it is called for every event of the process, so it must be fast."""
     if not _watching:
         return
     flags = 0
@@ -159,15 +159,15 @@ def _hook(event: str, arguments: tuple) -> None:
         return
     try:
         path = os.fsdecode(path)
-        if path.startswith("<"):  # code that is in no file
+        if path.startswith("<"):  # code that does not come from a file
             return
         path = os.path.abspath(path)  # noqa: PTH100 -- keeps symbolic links
     except (TypeError, ValueError, OSError):
         return
-    watching = [watch for each in _watching if (watch := each()) is not None]
+    watching = [watch for reference in _watching if (watch := reference()) is not None]
     watching = [watch for watch in watching if watch.relative(path) is not None]
     if not watching:
-        return  # nearly always: data of the update, packages, files outside the project
+        return  # the usual case: data of the update, packages, files outside the project
     with unwatched():
         watch, function, where = _credited(sys._getframe(1), watching)
         if watch is not None:
@@ -178,8 +178,8 @@ def _hook(event: str, arguments: tuple) -> None:
 
 
 def _credited(frame: FrameType | None, watching: list[Watch]) -> tuple[Watch | None, str, str]:
-    """Return whose code uses a file, which of the user's functions runs, and the code's place."""
-    active = ((each(), name) for each, name in reversed(_running))
+    """Return the watch of the code that uses a file, the running user function, and the location."""
+    active = ((reference(), name) for reference, name in reversed(_running))
     running = next(((watch, name) for watch, name in active if watch in watching), None)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -187,7 +187,7 @@ def _credited(frame: FrameType | None, watching: list[Watch]) -> tuple[Watch | N
             break
         owners = [watch for watch in watching if watch.owns(file)]
         if owners:
-            latest = max(reversed(owners), key=lambda each: len(each.code[0]))
+            latest = max(reversed(owners), key=lambda watch: len(watch.code[0]))
             watch = running[0] if running is not None and running[0] in owners else latest
             function = running[1] if running is not None and running[0] is watch else ""
             return watch, function, _place(frame, watch, function)
@@ -199,7 +199,7 @@ def _credited(frame: FrameType | None, watching: list[Watch]) -> tuple[Watch | N
 
 def _place(frame: FrameType, watch: Watch, function: str) -> str:
     code = frame.f_code
-    root = next(each for each in watch.code if code.co_filename.startswith(each))
+    root = next(prefix for prefix in watch.code if code.co_filename.startswith(prefix))
     name = code.co_filename[len(root) :]
     if function == IMPORT or code.co_name == "<module>":
         return name

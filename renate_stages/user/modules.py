@@ -1,4 +1,4 @@
-"""The project's modules that this process has imported."""
+"""Find the project's modules that this process has imported."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ PACKAGES = tuple({sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purel
 
 
 def project_modules(root: Path) -> dict[str, Path]:
-    """Return the file of each module that was imported from a project, and not from the library.
+    """Return the file of each module that was imported from a project, by the module's name.
 
-    A file that is a link counts where the link is.
+    Modules of this library are left out. For a symbolic link, the location of the link counts.
 
     Args:
         root: The project's folder, resolved.
     """
-    found = {}
+    files = {}
     for name, module in list(sys.modules.items()):
         source = getattr(module, "__file__", None)
         spec = getattr(module, "__spec__", None)
         if not isinstance(source, str) or getattr(spec, "name", name).startswith("renate_stages"):
             continue  # by its spec, since a module of ours that runs is called __main__
-        file = Path(source)  # torch makes modules whose file is a bare name
+        file = Path(source)  # not absolute in some modules of torch
         if source.startswith(PACKAGES) or not file.is_absolute():
-            continue  # they are thousands, which to resolve takes a second
+            continue  # resolving thousands of files of packages would take a second
         file = Path(os.path.abspath(file))  # noqa: PTH100 -- keeps symbolic links
         if not file.is_relative_to(root):
             file = file.resolve()
         if file.is_relative_to(root) and "site-packages" not in file.parts:
-            found[name] = file
-    return found
+            files[name] = file
+    return files
 
 
 def imported_from(config: Path, root: Path) -> set[Path]:
-    """Return the files of imported modules of a project that the imports of a file name.
+    """Return the files of a project's imported modules that a file imports, directly or indirectly.
 
     Args:
-        config: The file; the imports of the modules that it imports count too.
+        config: The file.
         root: The project's folder.
     """
     modules = project_modules(root.resolve())
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [("", config)]
     while waiting:
         package, path = waiting.pop()
         for name in _named(path, package):
             file = modules.get(name)
-            if file is not None and file not in found:
-                found.add(file)
+            if file is not None and file not in files:
+                files.add(file)
                 inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
                 waiting.append((inside, file))
-    return found
+    return files
 
 
 def _named(path: Path, package: str) -> Iterator[str]:
-    """Yield the dotted names that the import statements of a file can mean, and their packages'."""
+    """Yield the modules and packages that the import statements of a file may refer to."""
     try:
         tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else ast.Module([], [])
     except (OSError, SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""The optimizer, schedule and loss of an update: the user's, or defaults."""
+"""Optimizer, learning rate scheduler and loss of an update: the user's, or the defaults."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def default_optimizer(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """Build one of `OPTIMIZERS`, where the user has no `optimizer_fn`.
+    """Build one of `OPTIMIZERS`; used if the user defines no `optimizer_fn`.
 
     Args:
-        parameters: What to train.
+        parameters: The parameters to train.
         optimizer: A name in `OPTIMIZERS`.
         learning_rate: > 0.
         momentum: In [0, 1); used by SGD only.
@@ -70,24 +70,24 @@ def shared_hyperparameters(user: UserConfig) -> set[str]:
 def optimizer_fn(
     user: UserConfig, hyperparameters: Mapping[str, Any]
 ) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
-    """Return what builds the optimizer: the user's `optimizer_fn()` partial, or the default.
+    """Return a function that builds the optimizer: the result of `optimizer_fn`, or the default.
 
     Raises:
-        InvalidHyperparameterError: If the default cannot be built from these values.
+        InvalidHyperparameterError: If a value for the default optimizer is outside its range.
     """
     own = user.callable_of("optimizer_fn", hyperparameters)
     if own is not None:
         return own
     names = optimizer_hyperparameters()
     build = partial(default_optimizer, **{k: v for k, v in hyperparameters.items() if k in names})
-    build([nn.Parameter(torch.zeros(1))])  # a wrong value is refused now, not after loading data
+    build([nn.Parameter(torch.zeros(1))])  # raises errors for wrong values before data is loaded
     return build
 
 
 def lr_scheduler_fn(
     user: UserConfig, hyperparameters: Mapping[str, Any]
 ) -> tuple[Callable[[torch.optim.Optimizer], Any], str] | None:
-    """Return the user's scheduler partial and how often it steps; None where there is none.
+    """Return the function that builds the user's scheduler and its interval, or None.
 
     Raises:
         UserConfigError: If `lr_scheduler_fn` does not return `(partial, "epoch" | "step")`.
@@ -108,13 +108,13 @@ def lr_scheduler_fn(
 def loss_fn(
     user: UserConfig, hyperparameters: Mapping[str, Any]
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the user's loss, or the default one."""
-    found = user.callable_of("loss_fn", hyperparameters)
-    return default_loss if found is None else found
+    """Return the user's loss, or the default loss."""
+    loss = user.callable_of("loss_fn", hyperparameters)
+    return default_loss if loss is None else loss
 
 
 def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return one loss per example: cross-entropy for whole-number targets, else squared error.
+    """Return one loss per example: cross-entropy for integer targets, squared error for floats.
 
     Args:
         outputs: Logits (B, K) for targets (B,) of an integer type; values (B, …) for float ones.
@@ -130,7 +130,7 @@ def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def is_cross_entropy(loss_fn: Callable[..., Any]) -> bool:
-    """Return whether a loss is plain cross-entropy where targets are labels: every learner's own."""
+    """Return whether a loss is plain cross-entropy for class labels."""
     if loss_fn is default_loss:
         return True
     plain = isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is None

@@ -1,8 +1,8 @@
-"""The project's files that the user's functions import and read, with their hashes.
+"""Record the project's files that the user's functions import and read, with their hashes.
 
-Each is taken at the moment it is used, with its SHA-256: so a checkpoint says what made it, although a
-file is edited while training runs. Files that `file_watch` does not see have to be declared in
-`dvc.yaml` by the user; those that were only listed or asked for do not count.
+The SHA-256 of a file is computed when it is used. So a checkpoint records the content that it was
+made with, even if a file is edited during training. The user must declare files that `file_watch`
+does not see in `dvc.yaml`. Files that are only listed or tested for existence are not recorded.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from renate_stages.user.declared_files import (
 from renate_stages.user.file_watch import CODE, Watch, spellings, unwatched
 from renate_stages.user.modules import imported_from
 
-LARGEST = 4096  # bytes of a message to a pipe that arrive together
+LARGEST = 4096  # maximum bytes that are written to a pipe atomically
 
 
 @dataclass
 class Use:
-    """One file of the project, as it was when it was first used.
+    """The first use of a file of the project.
 
     Args:
-        sha256: Of its bytes then.
-        seen: Inode, size and time of change then.
-        functions: What used it: names of functions, `IMPORT`, or "" for a call in training.
-        imported: Whether it was run as a module, not only read.
-        where: What used it first.
+        sha256: SHA-256 of its content at that time.
+        seen: Inode, size and modification time at its latest use.
+        functions: Names of the functions that used it, `IMPORT`, or "" for a call in training.
+        imported: Whether it was run as a module and not only read.
+        where: The code that used it first.
     """
 
     sha256: str
@@ -52,14 +52,14 @@ class Use:
 
 
 class UserFiles(Watch):
-    """The files of a project that its own functions are made of and read.
+    """The files of a project that its own code imports and reads.
 
     Args:
         root: The project's folder.
-        declared: What `dvc.yaml` declares; None: nothing has to be declared.
-        stage: The stage that runs, which refuses what is not declared; None: only `check` does.
-        ignored: Files and folders below `root` that do not count, such as one with the data.
-        hashes: Where hashes of large files are kept; None: nowhere.
+        declared: The declarations in `dvc.yaml`; None: nothing has to be declared.
+        stage: The running stage; undeclared files are an error. None: only `check` reports them.
+        ignored: Files and folders below `root` that are not recorded, such as a folder with data.
+        hashes: File that stores the hashes of large files; None: do not store them.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class UserFiles(Watch):
         self.used: dict[str, Use] = {}
         self.root, self.declared, self.stage = root.absolute(), declared, stage
         quiet = [root / name for name in declared.quiet(stage)] if declared is not None else []
-        paths = (each for path in (*quiet, *ignored) for each in spellings(path))
+        prefixes = (prefix for path in (*quiet, *ignored) for prefix in spellings(path))
         own = self.code[0]
-        self._quiet = tuple(each for each in paths if not own.startswith(each))
+        self._quiet = tuple(prefix for prefix in prefixes if not own.startswith(prefix))
         self._hashes = hashes
         self._written: set[str] = set()
         self._rewritten: set[str] = set()  # changed between two uses
@@ -118,10 +118,10 @@ class UserFiles(Watch):
         use = self.used.get(name)
         if use is None or use.seen != seen:
             own = {} if self._is_product(name) else {name: Path(path)}
-            found = hashes_of(own, self._hashes).get(name, "")
-            use = self.used.setdefault(name, Use(found, seen, where=where))
+            sha256 = hashes_of(own, self._hashes).get(name, "")
+            use = self.used.setdefault(name, Use(sha256, seen, where=where))
             use.seen = seen
-            self._rewritten.update([name] if use.sha256 != found else [])
+            self._rewritten.update([name] if use.sha256 != sha256 else [])
         if imported:
             _run[os.path.realpath(path)] = use.sha256
         if function not in use.functions or imported > use.imported:
@@ -133,10 +133,10 @@ class UserFiles(Watch):
             raise self._refusal([name])
 
     def take_modules(self, config: Path) -> None:
-        """Take in what the user's code imports and this process had imported before.
+        """Record the modules that the user's code imports and that this process imported earlier.
 
         Raises:
-            StaleImportError: If a file of those has changed since.
+            StaleImportError: If the file of such a module has changed since.
         """
         stale = []
         with unwatched():
@@ -149,22 +149,22 @@ class UserFiles(Watch):
             raise StaleImportError(stale)
 
     def check(self) -> None:
-        """Refuse what a stage should depend on and does not.
+        """Check that all recorded files are declared in `dvc.yaml`.
 
         Raises:
-            UndeclaredUserFileError: With all such files, and the lines that `dvc.yaml` lacks.
+            UndeclaredUserFileError: If some are not; lists them and the lines to add to `dvc.yaml`.
         """
         self._listen()
-        if found := [name for name in sorted(self.used) if self._lacking(name)]:
-            raise self._refusal(found)
+        if undeclared := [name for name in sorted(self.used) if self._lacking(name)]:
+            raise self._refusal(undeclared)
 
     @contextmanager
     def running(self, function: str, *, long: bool = False) -> Iterator[None]:
-        """As `Watch.running`; where a stage runs, what is not declared is refused when it ends.
+        """Do the same as `Watch.running`; in a stage, also check declarations at the block's end.
 
         Args:
-            function: Name of a function of the user's, or `IMPORT`.
-            long: Refuse it at once: it may take hours until the end.
+            function: Name of a user's function, or `IMPORT`.
+            long: Whether to check at each use, because the block may take hours.
 
         Raises:
             UndeclaredUserFileError: See `check`.
@@ -180,7 +180,10 @@ class UserFiles(Watch):
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Refuse what is not declared also where processes that load data used it, or it was hidden.
+        """Check declarations at the end of a training, even if it fails.
+
+        This includes files that processes which load data have used, and errors that the user's code
+        has suppressed.
 
         Raises:
             UndeclaredUserFileError: See `check`.
@@ -197,7 +200,10 @@ class UserFiles(Watch):
             self.check()
 
     def record(self) -> dict[str, str]:
-        """Return what a training depends on: SHA-256 by path, without what reads the new data alone."""
+        """Return the files that a training depends on: SHA-256 by path.
+
+        Files that only functions for reading the new data use are left out.
+        """
         self._listen()
         return {
             name: use.sha256
@@ -206,7 +212,7 @@ class UserFiles(Watch):
         }
 
     def imported(self) -> dict[str, str]:
-        """Return SHA-256 by path of what importing `renate_config.py` used, itself included."""
+        """Return SHA-256 by path of `renate_config.py` and the files that importing it used."""
         return {
             name: use.sha256
             for name, use in sorted(self.used.items())
@@ -214,23 +220,27 @@ class UserFiles(Watch):
         }
 
     def differing(self, recorded: Mapping[str, str]) -> list[str]:
-        """Return the files that are not as a record says: as they were used here, or else are now."""
-        here = self.record()
-        now = self._now(name for name in recorded if name not in here) | here
+        """Return the files that differ from a record.
+
+        Compared is the content that was used in this process; for files that were not used, the
+        present content.
+        """
+        used = self.record()
+        now = self._now(name for name in recorded if name not in used) | used
         return sorted(name for name in {*now, *recorded} if now.get(name) != recorded.get(name))
 
     def unlike(self, known: Mapping[str, Any]) -> list[str]:
-        """Return the files that were used here with another content than is known of them."""
-        here = {name: use.sha256 for name, use in self.used.items()}
-        return sorted(name for name in {*here} & {*known} if here[name] != known[name])
+        """Return the files that were used in this process with other content than in `known`."""
+        used = {name: use.sha256 for name, use in self.used.items()}
+        return sorted(name for name in {*used} & {*known} if used[name] != known[name])
 
     def take_record(self, recorded: Mapping[str, str]) -> None:
-        """Take in what an interrupted training used, which goes on here."""
+        """Add the files of an interrupted training that continues in this process."""
         for name, sha256 in recorded.items():
             self.used.setdefault(name, Use(sha256, (0, 0, 0), {EARLIER}))
 
     def changed(self) -> list[str]:
-        """Return the files that are not any more as they were when they were used."""
+        """Return the files that have changed since they were used."""
         self._listen()
         own = {name: use for name, use in self.used.items() if not self._is_product(name)}
         now = self._now(own)
@@ -259,24 +269,24 @@ class UserFiles(Watch):
             uses.setdefault(f"{use.where} {verb}", []).append(name)
             for stage in self._lacking(name):
                 stages.setdefault(stage, []).append(name)
-        said = [f"{use} {', '.join(found)}" for use, found in uses.items()]
-        return UndeclaredUserFileError(said, {n: stages[n] for n in CALLING if n in stages})
+        phrases = [f"{use} {', '.join(names)}" for use, names in uses.items()]
+        return UndeclaredUserFileError(phrases, {n: stages[n] for n in CALLING if n in stages})
 
     def _tell(self, name: str, use: Use) -> None:
-        """Say it to the process that this one was forked from, such as to load data for it."""
+        """Send a use to the parent process; this one was forked, for example to load data."""
         content: dict[str, Any] = {**vars(use), "functions": sorted(use.functions)}
         message = json.dumps([name, content]).encode() + b"\n"
         if self._pipe is not None and len(message) <= LARGEST:
-            with suppress(OSError):  # it is full: so much was told, and not heard yet
+            with suppress(OSError):  # the pipe is full, because the parent has not read it yet
                 os.write(self._pipe[1], message)
 
     def _listen(self) -> None:
-        """Take in what forked processes have told."""
-        told = b""
+        """Read the uses that forked processes have sent."""
+        received = b""
         with suppress(BlockingIOError):
             while self._pipe is not None and self._process == os.getpid():
-                told += os.read(self._pipe[0], 2**16)
-        for name, content in map(json.loads, told.splitlines()):
+                received += os.read(self._pipe[0], 2**16)
+        for name, content in map(json.loads, received.splitlines()):
             use = self.used.setdefault(name, Use(**{**content, "functions": set()}))
             use.functions.update(content["functions"])
             use.imported |= content["imported"]
@@ -284,11 +294,11 @@ class UserFiles(Watch):
 
 
 class OwnFiles(Watch):
-    """Code of an exported model, which must use the files of its own folder, none of the project's.
+    """Checks that the code of an exported model uses its own files and none of the project's.
 
     Args:
-        code: The folder with its copy of `renate_config.py`.
-        project: The project's folder, as it is today.
+        code: The folder with the model's copy of `renate_config.py`.
+        project: The project's folder.
     """
 
     def saw(self, path: str, *, writes: bool, imported: bool, function: str, where: str) -> None:
@@ -299,17 +309,17 @@ class OwnFiles(Watch):
 
 
 def forget_namesakes(folder: Path) -> None:
-    """Let modules be imported anew that user code of another folder imported under the same name.
+    """Remove modules of other folders from `sys.modules` if a folder has modules of the same name.
 
     Args:
-        folder: With a `renate_config.py` that is about to be imported, and its modules.
+        folder: Folder of a `renate_config.py` that is about to be imported.
     """
     own = os.path.realpath(folder) + os.sep
-    here = {path.name.removesuffix(".py") for path in folder.iterdir()}
-    for name in [each for each in sys.modules if each.partition(".")[0] in here]:
+    names = {path.name.removesuffix(".py") for path in folder.iterdir()}
+    for name in [module for module in sys.modules if module.partition(".")[0] in names]:
         file = os.path.realpath(getattr(sys.modules[name], "__file__", None) or "")
         if file in _run and not file.startswith(own):
             del sys.modules[name]
 
 
-_run: dict[str, str] = {}  # SHA-256 of each module's file when this process ran it
+_run: dict[str, str] = {}  # SHA-256 of each module's file at the time this process ran it

@@ -1,9 +1,9 @@
 {% if cookiecutter.starting_data == 'digits' -%}
-"""The model and the data of this project: handwritten digits that arrive class by class.
+"""The model and the data of this project: handwritten digits, a few classes in each update.
 
-The pipeline calls these functions by name. Each receives the `hyperparameters` of params.yaml that
-its signature names (data_module_fn: those of `data.arguments`). Also looked for, and called where
-they are there: optimizer_fn, lr_scheduler_fn, metrics_fn, buffer_transform, target transforms.
+The pipeline calls these functions by name and passes the `hyperparameters` in their signatures from
+params.yaml (to data_module_fn those in `data.arguments`). You may also define optimizer_fn,
+lr_scheduler_fn, metrics_fn, buffer_transform and transforms of targets.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 
 class DigitsDataModule(RenateDataModule):
-    """Images (8, 8) uint8 from 0 to 16, and their labels 0 to 9; the pipeline splits them."""
+    """Images (8, 8) uint8 with values 0 to 16, and labels 0 to 9; the pipeline splits them."""
 
     def setup(self) -> None:
         folder = Path(self._data_path)
@@ -38,32 +38,32 @@ def model_fn(model_state_url: str | None = None, hidden_size: int = 128) -> Rena
 
 
 def loss_fn() -> torch.nn.Module:
-    """One loss for each example: the pipeline takes the mean."""
+    """Return a loss with one value per example; the pipeline takes the mean."""
     return torch.nn.CrossEntropyLoss(reduction="none")
 
 
 def train_transform():
-    """What is done to stored examples each time they are trained on; room for augmentation.
+    """Return the transform of stored examples for training, with augmentation if you want some.
 
-    `Batched`: to a whole batch at once. Without it a transform gets one example at a time.
+    `Batched` applies it to a whole batch; without it, a transform gets one example at a time.
     """
     return Batched(to_unit_range)
 
 
 def test_transform():
-    """What is done to stored examples before the model is measured on them."""
+    """Return the transform of stored examples for validation and holdouts."""
     return Batched(to_unit_range)
 
 
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:
-    """Turn values of 0 to 16 into floats of 0 to 1."""
+    """Convert values from 0 to 16 to floats from 0 to 1."""
     return images.float() / 16
 {%- else -%}
-"""The model and the data of this project: fill in the two functions that raise.
+"""The model and the data of this project: fill in the two functions that raise an error.
 
-The pipeline calls these functions by name. Each receives the `hyperparameters` of params.yaml that
-its signature names (data_module_fn: those of `data.arguments`). `make test` tries them on data of
-yours in seconds.
+The pipeline calls these functions by name and passes the `hyperparameters` in their signatures from
+params.yaml (to data_module_fn those in `data.arguments`). `make test` checks them on a few of your
+examples in seconds.
 """
 
 import torch
@@ -74,10 +74,10 @@ class IncomingData(RenateDataModule):
     """One update's data, from the folder `self._data_path`."""
 
     def setup(self) -> None:
-        # Set three map-style datasets of (inputs, targets); inputs may be a tensor, or a dict or
-        # tuple of tensors, of one shape for all examples, as they are before any augmentation.
-        # The last two may stay None: then a share of the training rows is set aside (params.yaml,
-        # data.validation_fraction and data.test_fraction).
+        # Set three map-style datasets of (inputs, targets) without augmentation. Inputs may be a
+        # tensor, or a dict or tuple of tensors; all examples must have the same shapes. If the last
+        # two stay None, a fraction of the training rows is set aside (data.validation_fraction and
+        # data.test_fraction in params.yaml).
         self._train_data = None
         self._val_data = None
         self._test_data = None
@@ -98,22 +98,22 @@ def model_fn(model_state_url: str | None = None) -> torch.nn.Module:
     return model
 
 
-# Optional; remove the marks of those that you need.
+# Optional functions; uncomment those that you need.
 #
-# def loss_fn():  # default: cross-entropy for whole-number targets, else squared error
+# def loss_fn():  # default: cross-entropy for integer targets, otherwise squared error
 #     return torch.nn.CrossEntropyLoss(reduction="none")
 #
-# def optimizer_fn(learning_rate: float = 0.1):  # default: by `optimizer` in params.yaml
+# def optimizer_fn(learning_rate: float = 0.1):  # default: the `optimizer` in params.yaml
 #     return functools.partial(torch.optim.SGD, lr=learning_rate)
 #
-# def lr_scheduler_fn():  # default: a constant rate; "epoch" or "step" says how often it steps
+# def lr_scheduler_fn():  # default: a constant rate; it steps after each "epoch" or "step"
 #     return functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), "epoch"
 #
-# def metrics_fn():  # default: accuracy where targets are labels; the loss is always measured
+# def metrics_fn():  # default: accuracy if targets are class labels; the loss is always measured
 #     return {"accuracy": torchmetrics.classification.MulticlassAccuracy(num_classes=10)}
 #
-# def train_transform():  # of one example's inputs; buffer_transform for replayed ones
-#     return lambda inputs: inputs.float()  # renate_stages.data.Batched(...): of a batch's, faster
+# def train_transform():  # gets one example's inputs; define buffer_transform for replayed examples
+#     return lambda inputs: inputs.float()  # renate_stages.data.Batched(f): whole batches, faster
 #
 # def test_transform():
 #     return lambda inputs: inputs.float()

@@ -33,7 +33,7 @@ def test_a_project_starts_from_a_model_that_a_team_has(tmp_path):
 
     project = generate(tmp_path)
     printed = project.run("renate-stages", "init", "--model", str(model), "--memory", str(old_data))
-    assert "parent: the model of model.pt" in printed
+    assert "parent: created a state from the model model.pt" in printed
     first = project.read_json("parent-state/state.json")
     assert (first["kind"], first["update"], first["classes"]) == ("init", 0, [0, 1, 2, 3])
     assert not project.run("git", "status", "--porcelain")
@@ -66,7 +66,7 @@ def test_a_folder_that_the_repository_around_it_ignores_is_fine(tmp_path):
     outer = Sandbox(tmp_path / "outer")
     outer.run("git", "init", "-q")
     (outer.root / ".gitignore").write_text("/digits/\n")
-    assert "git: a new repository" in inner.run("renate-stages", "init")
+    assert "git: created a repository" in inner.run("renate-stages", "init")
     assert inner.run("git", "rev-parse", "--show-toplevel").strip() == str(inner.root.resolve())
     assert "digits" not in outer.run("git", "status", "--porcelain")
 
@@ -76,11 +76,11 @@ def test_an_empty_project_says_what_to_fill_in(tmp_path):
     printed = project.run("renate-stages", "status")
     assert "`renate-stages init` in a new project" in printed
     project.run("renate-stages", "init")
-    assert "put it in data/incoming, `dvc add data/incoming`" in project.run(
+    assert "put it in data/incoming and run `dvc add data/incoming`" in project.run(
         "renate-stages", "status"
     )
     assert "2 skipped" in project.run("python", "-m", "pytest", "-q", "tests")
-    assert "its own data" in project.run("renate-stages", "example-data", "1", code=2)
+    assert "uses your own data" in project.run("renate-stages", "example-data", "1", code=2)
 
     (project.root / "data" / "incoming").mkdir(parents=True)
     (project.root / "data" / "incoming" / "rows.csv").write_text("1,2\n")

@@ -42,7 +42,7 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     (root.parent / "ids.txt").write_bytes(codecs.BOM_UTF8 + text.encode())
 
     refused = project.run("renate-stages", "forget", code=2)
-    assert "no examples are named" in refused
+    assert "there are no examples to forget" in refused
     refused = project.run("renate-stages", "forget", "--where", "sorce == 'eu'", code=2)
     assert "sorce" in refused and "known:" in refused
     refused = project.run("renate-stages", "forget", "--where", "id == 3", code=2)
@@ -83,7 +83,8 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert holding(images, cache) and holding(images, remote)
     listed = project.run("renate-stages", "forget", "--erase", code=1)  # nobody says yes
     assert "update-1: data/incoming, state, work/prepared" in listed
-    assert f"{len(pushed) - len(shared)} of its objects are of no commit of this project" in listed
+    foreign = len(pushed) - len(shared)
+    assert f"{foreign} object(s) that no commit of this project refers to" in listed
     assert holding(images, cache), "nothing was removed"
     said = project.run("renate-stages", "forget", "--erase", "--yes")
     assert "removed" in said and "data/incoming contains, or may contain, rows to forget" in said

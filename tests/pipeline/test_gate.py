@@ -47,7 +47,7 @@ def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_
     assert rule["low"] < rule["value"] - rule["champion"] < rule["high"] < 0
     before = project.standing
     printed = project.run("renate-stages", "promote", code=2)
-    assert "the gate says: update 3 against update 2: refused" in printed
+    assert "the gate refused it: update 3 against update 2: refused" in printed
     assert project.standing == before and champion(project) == (2, 2)
 
     # Repaired by a what-if, which moves no champion.
@@ -100,7 +100,7 @@ def test_a_what_if_elsewhere_and_a_clone_measure_against_the_champion(with_champ
     clone.run("git", "checkout", "-q", "--", ".")
     for folder in ("champion", "export"):
         assert clone.run("rm", "-rf", folder) == ""
-    assert "champion: update 2, fetched" in clone.run("renate-stages", "init")
+    assert "champion: fetched update 2" in clone.run("renate-stages", "init")
     assert champion(clone) == (2, 2)
 
 

@@ -1,7 +1,7 @@
 """Commands that change the lineage are killed at every change that they make, and at random moments.
 
 After each kill, what `renate-stages status` advises is done, then the command is given again if it was
-taken back: all hashes are those of the undisturbed command.
+undone: all hashes are those of the undisturbed command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LINEAGE = {
     "merge": ("resolve", "--theirs"),
 }
 REPEATED = ("init", "clone", "repair", "merge")
-"""These are never taken back: given again, they do what is left."""
+"""These commands are never undone: run again, they complete the missing steps."""
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def kill(commands: Commands, undisturbed: Undisturbed, name: str, folder: Path, 
     killed.remove(project)
     if now == undisturbed.after:
         return "completed" if any("completed" in each for each in told) else "whole"
-    return "taken back" if any("taken back" in each for each in told) else "not begun"
+    return "undone" if any("undone: `" in each for each in told) else "not begun"
 
 
 @pytest.mark.parametrize("name", LINEAGE)

@@ -36,7 +36,7 @@ def test_two_clones_that_opened_the_same_update(project):
     ann, ben = (Sandbox(project.root.parent / name) for name in ("ann", "ben"))
     for clone in (ann, ben):
         project.run("git", "clone", "-q", "../origin.git", f"../{clone.root.name}")
-        assert "the state of update 2, fetched" in clone.run("renate-stages", "init")
+        assert "parent: fetched the state of update 2" in clone.run("renate-stages", "init")
         clone.run("dvc", "pull", "-q")
     run_update(ann, 1, "Update 4 of Ann")
     ann.run("git", "push", "-q", "--tags", "origin", "main")

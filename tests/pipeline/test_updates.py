@@ -227,9 +227,12 @@ def change_the_data(project: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("prepare", "reasons"),
     [
-        (edit_a_parameter, ["not up to date (export, train, tune)", "not committed: params.yaml"]),
+        (
+            edit_a_parameter,
+            ["not up to date (export, train, tune)", "uncommitted changes: params.yaml"],
+        ),
         (commit_a_changed_parameter, ["not up to date (export, train, tune)"]),
-        (add_a_file, ["not committed: notes.txt"]),
+        (add_a_file, ["uncommitted changes: notes.txt"]),
         (drop_the_results, ["the pipeline has not run"]),
         (tag_it, ["the tag update-3 exists"]),
         (change_the_data, ["not up to date (data/incoming.dvc, prepare)"]),
@@ -254,8 +257,8 @@ def lose_the_cache(project: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("prepare", "start", "says"),
     [
-        (add_a_file, "update-1", "not committed: notes.txt"),
-        (change_the_data, "update-1", "`dvc add data/incoming` and commit to keep it"),
+        (add_a_file, "update-1", "uncommitted changes: notes.txt"),
+        (change_the_data, "update-1", "to keep it, run `dvc add data/incoming` and commit"),
         (lose_the_cache, "update-1", "neither in DVC's cache nor in its remote"),
         (lambda _: None, "update-7", "no tag update-7 (tagged: update-1, update-2)"),
         (lambda _: None, "one", "expected update-K"),
@@ -275,7 +278,7 @@ def test_a_fork_starts_from_an_earlier_update_on_its_own_branch(project):
     assert project.run("git", "branch", "--show-current").strip() == "update-4-from-1"
     assert project.pointed_parent == project.state_at("update-1")
     assert project.read_json("parent-state/state.json")["update"] == 1
-    assert "data/incoming is still that of update 1" in next_step(project)
+    assert "data/incoming still has the data of update 1" in next_step(project)
 
     project.stop_tracking()
     project.edit("params.yaml", ("max_epochs: 20", "max_epochs: 1"))
@@ -296,14 +299,14 @@ def test_a_fork_takes_no_number_of_an_open_update(project):
 
 
 def test_status_says_what_to_do_next(project):
-    assert "finished and committed: `renate-stages next`" in next_step(project)
+    assert "finished and committed; run `renate-stages next`" in next_step(project)
     project.run("renate-stages", "next")
-    assert "data/incoming is still that of update 3" in next_step(project)
+    assert "data/incoming still has the data of update 3" in next_step(project)
     project.put_digits(1)
     assert "not up to date" in next_step(project) and "`dvc repro`" in next_step(project)
     printed = project.run("renate-stages", "status")
     assert "update:    4" in printed and "parent:    update 3" in printed
-    assert "dirty:     data/incoming.dvc" in printed
+    assert "changes:   data/incoming.dvc" in printed
     project.run("git", "checkout", "-q", "--force", "update-2")
     assert "closed and tagged" in next_step(project)
     shutil.rmtree(project.root / "parent-state")
@@ -318,6 +321,6 @@ def test_init_twice_changes_nothing(project):
 
 def test_init_in_a_clone_fetches_the_state_to_start_from(project):
     clone = project.clone()
-    assert "the state of update 2, fetched" in clone.run("renate-stages", "init")
+    assert "parent: fetched the state of update 2" in clone.run("renate-stages", "init")
     assert clone.hashes("parent-state") == project.hashes("parent-state")
     assert not clone.run("git", "status", "--porcelain")

@@ -112,7 +112,7 @@ def test_publishing_again_adds_nothing(published):
     for number in (1, 2, 3):
         publish.publish(published.project(number), published.params(number), said.append)
     assert content() == before
-    assert all(line.endswith("is there already") for line in said) and len(said) == 6
+    assert all(line.endswith("already published") for line in said) and len(said) == 6
 
 
 def test_a_version_says_what_it_takes_needs_and_comes_from(published):
@@ -192,7 +192,7 @@ def test_an_alias_moves_and_goes(published, capsys):
     assert named() == before and capsys.readouterr() == ("", "")
 
     publish.point(project, params, "canary", "f" * 64)
-    assert "no version of the state ffffffff" in capsys.readouterr().err
+    assert "no version for the state ffffffff" in capsys.readouterr().err
     off = params.model_copy(
         update={"tracking": params.tracking.model_copy(update={"enabled": False})}
     )
@@ -213,7 +213,7 @@ def test_an_update_without_a_program_has_a_run_and_no_version(published, tmp_pat
     publish.publish(copy, published.params(1), said.append)
     assert said == [
         "run update-1: published",
-        "no model version: there is no export/model.pt2 (it branches)",
+        "no model version was made: export/model.pt2 does not exist (it branches)",
     ]
 
 
@@ -227,7 +227,7 @@ def test_a_store_that_does_not_answer_is_an_error_of_publish_and_a_warning_of_an
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(errors.PublishError, match="then run this again") as caught:
+    with pytest.raises(errors.PublishError, match="then run the command again") as caught:
         publish.publish(published.project(1), published.params(1))
     assert "secret" not in str(caught.value)
     publish.point(published.project(1), published.params(1), "champion", "a" * 64)

@@ -268,7 +268,7 @@ def test_what_does_not_pass_is_one_clear_error_at_once(cloud, bucket, url, state
         Storage.at(url).write("a", b"abc")
     assert denied.met == 1
     cloud.clear_faults()
-    with pytest.raises(errors.RemoteRefusedError, match="no such bucket"):
+    with pytest.raises(errors.RemoteRefusedError, match="the bucket does not exist"):
         copy_state(states / "1", f"s3://{bucket}-not/1")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -100,7 +100,7 @@ def test_all_problems_of_the_parameters_are_told_at_once():
 
 
 def test_training_needs_an_end():
-    with pytest.raises(errors.InvalidParamsError, match="give at least one"):
+    with pytest.raises(errors.InvalidParamsError, match="set at least one"):
         Params.parse({"trainer": {"max_epochs": None}})
     assert Params.parse({"trainer": {"max_epochs": None, "max_steps": 5}}).trainer.max_steps == 5
 

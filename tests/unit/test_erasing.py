@@ -121,7 +121,7 @@ def test_storage_with_objects_of_others_is_left_to_its_owner(story):
     before = {name for name in all_objects(story) if name.startswith("remote")}
     shown = story.erase()
     remote, cache = shown.shares
-    assert "3 of its objects are of no commit of this project" in remote.left
+    assert "3 object(s) that no commit of this project refers to" in remote.left
     assert cache.left is None and story.places_of(2) == {REMOTE}
     assert {name for name in all_objects(story) if name.startswith("remote")} == before
     listed = remote.listed.read_text().splitlines()

@@ -150,7 +150,7 @@ def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp
 @pytest.mark.parametrize(
     ("arguments", "error", "problem"),
     [
-        ([], errors.NothingToForgetError, "no examples are named"),
+        ([], errors.NothingToForgetError, "there are no examples to forget"),
         (["--where", "aeg < 3"], errors.UnknownFieldError, "did you mean 'age'"),
         (["--where", "id == 3"], errors.InvalidPredicateError, "with --ids"),
         (["--where", "age == 'x'"], errors.InvalidPredicateError, "holds numbers"),

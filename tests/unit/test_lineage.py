@@ -73,7 +73,7 @@ def test_an_altered_hash_in_a_tagged_update_is_found(chain):
 @pytest.mark.parametrize(
     ("name", "old", "new", "told"),
     [
-        ("parent.dvc", B, F, f"update-2: parent.dvc names {F}, but update-1 wrote {B}"),
+        ("parent.dvc", B, F, f"update-2: parent.dvc has the hash {F}, but update-1 wrote {B}"),
         (
             "dvc.lock",
             B,
@@ -91,7 +91,7 @@ def test_an_altered_hash_in_a_tagged_update_is_found(chain):
             "params.yaml",
             "parent: 1",
             "parent: 0",
-            f"update-2: parent.dvc names {B}, but the first state is {A}",
+            f"update-2: parent.dvc has the hash {B}, but the first state is {A}",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_parent_without_a_tag_is_told(chain):
     lineage.git(chain, "tag", "-d", "update-1")
     assert lineage.verify(chain) == (
         1,
-        ["update-2: its parent update-1 is not tagged here: `git fetch --tags`"],
+        ["update-2: its parent update-1 has no tag in this clone; run `git fetch --tags`"],
     )
 
 

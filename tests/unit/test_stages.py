@@ -343,7 +343,7 @@ MISTAKES = [
         "prepare",
         lambda p: edit_params(p, data__arguments={"siz": 3}),
         errors.UserConfigError,
-        ["data.arguments.siz", "data_module_fn does not take"],
+        ["data.arguments.siz", "data_module_fn has no such argument"],
     ),
     (
         "prepare",

@@ -149,7 +149,7 @@ def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
 def test_a_remote_that_is_no_place_is_refused(tmp_path, capfd, remote, endpoint):
     with pytest.raises(FailedHookException):
         bake(tmp_path / "in", dvc_remote=remote, _s3_endpoint_url=endpoint)
-    assert f"is '{endpoint or remote}': expected" in capfd.readouterr().err
+    assert f"is '{endpoint or remote}'; expected" in capfd.readouterr().err
     assert not (tmp_path / "in" / "model-updates").exists()
 
 
@@ -273,9 +273,9 @@ def test_the_scheduled_workflow_asks_before_it_updates(tmp_path):
     assert workflow[True]["schedule"]  # PyYAML reads the key `on` as true
     steps = {step.get("name"): step for step in workflow["jobs"]["should-update"]["steps"]}
     assert "renate-stages should-update" in steps["Decide"]["run"]
-    for name in ("Run the update", "Propose it"):
+    for name in ("Run the update", "Open a pull request"):
         assert steps[name]["if"] == "steps.decide.outputs.code == '0'"
-    assert list(steps).index("Compare it with the old") < list(steps).index("Decide")
+    assert list(steps).index("Compare it with earlier data") < list(steps).index("Decide")
 
 
 def test_the_stages_and_outputs_are_ignored_by_git(tmp_path):

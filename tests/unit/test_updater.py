@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_ends_the_update(make_state, tmp_path):
     bad = ExampleStore.open(tmp_path / "bad")
     with pytest.raises(errors.NotFiniteError, match="after epoch 1") as raised:
         updater().update(UpdateData(make_state(), bad))
-    assert "check the inputs for invalid numbers" in str(raised.value)
+    assert "check the inputs for NaN and infinite values" in str(raised.value)
 
 
 def test_a_hyperparameter_that_nothing_reads_is_refused_with_the_closest_name():

@@ -30,16 +30,21 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             "return Batched(to_unit_range)",
             "return 3",
             errors.UserResultError,
-            "train_transform of renate_config.py returned a int; expected a callable",
+            "renate_config.py: train_transform returned a int; expected a callable",
         ),
         (
             SCALED,
             "    return images.float()[1:]",
             errors.UserResultError,
-            r"the transform Batched\(to_unit_range\) of .* returned .*; expected tensors of 144 rows",
+            r"the transform Batched\(to_unit_range\) returned .*; expected tensors of 144 rows",
         ),
-        (LOSS, "return 3", errors.UserResultError, "loss_fn of renate_config.py returned a int"),
-        (LOSS, "return lambda *_: 3", errors.UserResultError, "loss_fn of .* that returns a int"),
+        (LOSS, "return 3", errors.UserResultError, "renate_config.py: loss_fn returned a int"),
+        (
+            LOSS,
+            "return lambda *_: 3",
+            errors.UserResultError,
+            "loss_fn returned .* that returns a int",
+        ),
         (
             "num_outputs=10",
             "num_outputs=1",
@@ -56,7 +61,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             BEFORE,
             METRICS.format("[1]"),
             errors.UserResultError,
-            "metrics_fn of renate_config.py returned .*; expected a dict of torchmetrics metrics",
+            "renate_config.py: metrics_fn returned .*; expected a dict of torchmetrics metrics",
         ),
         (
             BEFORE,
@@ -68,7 +73,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             BEFORE,
             OPTIMIZER.format("None"),
             errors.UserResultError,
-            "optimizer_fn of renate_config.py returned a function that returns None",
+            "renate_config.py: optimizer_fn returned a function that returns None",
         ),
     ],
 )

@@ -71,8 +71,8 @@ def test_a_value_must_be_of_the_annotated_type(load, annotation, fitting, other)
     for value in other:
         with pytest.raises(errors.UserConfigError) as raised:
             user.call("model_fn", {"value": value}, model_state_url=None)
-        assert f"but params.yaml gives {value!r}" in str(raised.value)
-        assert "model_fn takes value: " in str(raised.value)
+        assert f"but params.yaml sets {value!r}" in str(raised.value)
+        assert "model_fn expects value: " in str(raised.value)
 
 
 def test_a_function_receives_what_it_names_and_nothing_else(load):
@@ -98,12 +98,12 @@ def test_what_the_library_gives_comes_before_a_hyperparameter_of_that_name(load)
 def test_a_missing_function_names_the_closest_that_is_there(load):
     with pytest.raises(errors.UserConfigError) as raised:
         load("def modelfn(model_state_url=None): ...")
-    assert "there is no function model_fn, did you mean 'modelfn'?" in str(raised.value)
+    assert "the function model_fn is missing, did you mean 'modelfn'?" in str(raised.value)
     assert "define `def model_fn(model_state_url, …)`" in str(raised.value)
 
 
 def test_what_is_no_function_does_not_count(load):
-    with pytest.raises(errors.UserConfigError, match="no function model_fn"):
+    with pytest.raises(errors.UserConfigError, match="the function model_fn is missing"):
         load("model_fn = 3")
 
 

@@ -1,4 +1,4 @@
-"""The model and the data of renate_config.py, tried on a few examples: `make test`, in seconds."""
+"""Check the model and the data of renate_config.py on a few examples in seconds: `make test`."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ def test_the_model_learns_from_the_incoming_data():
     if not any((ROOT / "data" / "incoming").glob("*")):
         pytest.skip("no data in data/incoming: `dvc pull data/incoming.dvc`, or put some there")
     checked = check_user_config(ROOT, examples=64)
-    assert checked.loss_after < checked.loss_before, "a few steps on few examples must lower the loss"
+    assert checked.loss_after < checked.loss_before, "a few training steps must lower the loss"
 
 
-def test_the_model_comes_back_from_its_state():
+def test_the_model_is_restored_from_its_state():
     if not any((ROOT / "data" / "incoming").glob("*")):
         pytest.skip("no data in data/incoming: `dvc pull data/incoming.dvc`, or put some there")
     assert check_user_config(ROOT, examples=8).restored_equals_saved

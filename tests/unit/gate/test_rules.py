@@ -88,15 +88,15 @@ def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
         ),
         (
             {"slices": {"max_dorp": 0.1}},
-            "export.promote.slices.max_dorp: unknown limit, did you mean 'max_drop'? (of slices, of",
+            "export.promote.slices.max_dorp: unknown limit, did you mean 'max_drop'? (limits of sli",
         ),
         (
             {"slices": {"camera": {"night": 0.8}}},
-            "export.promote.slices.camera.night: unknown limit; a part has limits of its own: nigh",
+            "export.promote.slices.camera.night: unknown limit; for limits of one part, write nigh",
         ),
         (
             {"slices": {"camera": {"night": {"dark": {"min": 0.8}}}}},
-            "export.promote.slices.camera.night.dark: unknown limit (of slices, of which more is b",
+            "export.promote.slices.camera.night.dark: unknown limit (limits of slices, for which h",
         ),
         (
             {"slices": {"camera": {"night": {}}}},
@@ -113,7 +113,7 @@ def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
         ),
         (
             {"classes": {7: {"min": 0.8}, "7": {"min": 0.9}}},
-            "export.promote.classes.7.min: given twice, as classes.7 too",
+            "export.promote.classes.7.min: this limit is set more than once (also as classes.7)",
         ),
         (
             {"calibration_error": {"max_drop": 0.1}},
@@ -148,7 +148,7 @@ def test_slices_cannot_be_ruled_on_where_none_are_measured():
         ),
         (
             {"average": {"max_dorp": 0.1}},
-            "export.promote.average.max_dorp: unknown limit, did you mean 'max_drop'? (of average",
+            "export.promote.average.max_dorp: unknown limit, did you mean 'max_drop'? (limits of ave",
         ),
         (
             {"average": {"max_rise": 0.1}},
@@ -185,7 +185,7 @@ def test_slices_cannot_be_ruled_on_where_none_are_measured():
         ),
         (
             {"average": {"min": 0.9}, "average_accuracy": {"min": 0.8}},
-            "export.promote.average_accuracy.min: given twice, as average_accuracy too",
+            "export.promote.average_accuracy.min: this limit is set more than once (also as average_accuracy)",
         ),
         ("average", "export.promote: expected a figure and its limits, such as "),
         (["average"], "export.promote: expected a figure and its limits, such as "),
@@ -205,7 +205,7 @@ def test_a_metric_of_which_less_is_better_may_rise_and_not_drop():
     rules = read_rules(content, "error", "min")
     assert [rule.limit for rule in rules] == ["max", "max_rise"]
     (problem,) = problems_of({"average_error": {"max_drop": 0.1}}, metric="error", mode="min")
-    assert "of which less is better: max, max_rise" in problem
+    assert "for which lower is better: max, max_rise" in problem
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

@@ -247,7 +247,7 @@ def test_two_ways_of_reading_at_once_are_refused(one, other):
     import yaml
 
     trainer = yaml.safe_load(f"{one}\n{other}")
-    problem = f"{one.replace(':', '')} and {other.replace(':', '')} are ways to one end"
+    problem = f"{one.replace(':', '')} and {other.replace(':', '')} are mutually exclusive"
     with pytest.raises(InvalidParamsError, match=problem):
         Params.parse({"trainer": trainer})
     Params.parse({"trainer": {**trainer, one.split(":")[0]: 0}})

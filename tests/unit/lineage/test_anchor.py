@@ -76,7 +76,8 @@ def test_a_damaged_file_is_named_though_it_is_damaged_in_the_cache_too(project, 
 
     lineage.repair(project)
     said = capsys.readouterr().out
-    assert "parent-state/: restored, as parent.dvc records it; 1 damaged object(s)" in said
+    restored = "parent-state/: restored to the hash in parent.dvc; 1 damaged object(s) removed"
+    assert restored in said
     assert (project.parent / "state.json").read_text() == f"2 {GOOD}"
     check_inputs(project, "train")
     assert (project.root / "same").read_bytes() == b"2 8", "nothing was written through a link"
@@ -106,11 +107,11 @@ def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(pro
     lineage.dvc(project, "commit", "--force", "parent.dvc")  # as `dvc repro` does first of all
     assert project.parent_pointer.read_text() != committed
     with pytest.raises(
-        errors.ChangedFolderError, match=r"parent-state/ differs from what parent\.dvc"
+        errors.ChangedFolderError, match=r"parent-state/ does not match the hash in parent\.dvc"
     ):
         check_inputs(project, "train")
     assert project.parent_pointer.read_text() == committed
-    assert "parent.dvc was changed, and is as committed again" in capsys.readouterr().err
+    assert "parent.dvc had changed; its committed version was restored" in capsys.readouterr().err
     lineage.repair(project)
     check_inputs(project, "train")
 
@@ -144,11 +145,11 @@ def test_what_the_lock_file_does_not_name_is_refused(project, folder):
     overwrite(next(path for path in sorted(place.iterdir())), b"something else")
     if folder == "state":
         with pytest.raises(
-            errors.ChangedFolderError, match=r"state/ differs from what dvc\.lock records"
+            errors.ChangedFolderError, match=r"state/ does not match the hash in dvc\.lock"
         ):
             check_inputs(project, "export")
     with pytest.raises(
-        errors.ChangedFolderError, match=rf"{folder}/ differs from what dvc\.lock records"
+        errors.ChangedFolderError, match=rf"{folder}/ does not match the hash in dvc\.lock"
     ):
         check(project, place, deep=True)
 

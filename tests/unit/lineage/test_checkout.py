@@ -40,7 +40,7 @@ def test_a_folder_is_restored(broken):
 
 def test_it_is_said_which_files_dvc_does_not_restore(broken, monkeypatch):
     monkeypatch.setattr("renate_stages.lineage.checkout.drop_index", lambda project: None)
-    with pytest.raises(errors.CommandError, match=r"it restored all but .*state\.json"):
+    with pytest.raises(errors.CommandError, match=r"not restored: .*state\.json"):
         lineage.fetch(broken, "parent.dvc", force=True)
 
 

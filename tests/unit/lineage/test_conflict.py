@@ -75,7 +75,7 @@ def test_what_commands_and_stages_wrote_is_of_one_side(ours, side, capsys):
     assert lineage.git(ours, "rev-parse", "update-3") == lineage.git(
         ours, "rev-parse", f"{chosen}~1"
     )
-    assert ("update-3 names" in capsys.readouterr().out) == (side == "theirs")
+    assert ("moved the tag update-3 from" in capsys.readouterr().out) == (side == "theirs")
     subprocess.run(["cp", "-a", ours.root.parent / "theirs" / ".dvc", ours.root], check=True)
     lineage.dvc(ours, "checkout", "--quiet", "--force", "parent.dvc")
     assert lineage.verify(ours) == (3, [])
@@ -97,7 +97,8 @@ def test_a_merged_file_that_stages_read_is_named(project, capsys):
     capsys.readouterr()
     assert take_side(project, "theirs") == []
     said = capsys.readouterr().out
-    assert "merged, and not as in " in said and "open: params.yaml. `dvc repro` will run" in said
+    assert "merged, so different from " in said
+    assert "open: params.yaml. `dvc repro` will rerun the stages" in said
     (advice,) = re.findall(r"`git (checkout \w{8} -- params\.yaml)`", said)
     lineage.git(project, *advice.split())
     assert Params.load(project.params).tracking.experiment != "ours"

@@ -127,9 +127,9 @@ def forge_the_verdict(project: Project) -> None:
 @pytest.mark.parametrize(
     ("prepare", "reason"),
     [
-        (leave_a_file, "not committed: notes.txt"),
+        (leave_a_file, "uncommitted changes: notes.txt"),
         (change_a_parameter, "the pipeline is not up to date (export, train)"),
-        (open_the_next, "has not run: `dvc repro`; for the one before: `renate-stages promote upd"),
+        (open_the_next, "has not run; run `dvc repro`, or promote its parent with `renate-stages"),
         (forge_the_verdict, "the pipeline is not up to date (export)"),
     ],
 )
@@ -144,7 +144,7 @@ def test_an_update_that_is_not_finished_and_committed_is_refused(project, prepar
 
 def test_a_verdict_on_another_champion_does_not_count(project):
     promote.promote(project, 2)  # update 3 was measured when there was none
-    with pytest.raises(errors.PromotionRefusedError, match=r"another champion \(no champion\)"):
+    with pytest.raises(errors.PromotionRefusedError, match=r"compares with no champion, but"):
         promote.promote(project)
     run_update(project, GOOD - 1)
     promote.promote(project)
@@ -162,7 +162,7 @@ def test_a_verdict_that_is_not_the_tagged_updates_is_refused(project):
     forge_the_verdict(project)
     lineage.git(project, "tag", "-f", "update-2")
     lineage.git(project, "checkout", "-q", "main")
-    with pytest.raises(errors.PromotionRefusedError, match=r"is not the one of its dvc\.lock"):
+    with pytest.raises(errors.PromotionRefusedError, match=r"does not match its dvc\.lock"):
         promote.promote(project, 2)
 
 
@@ -198,7 +198,7 @@ def test_a_pointer_that_is_edited_or_missing_is_told(project):
         promote.promote(project, 1)
     project.champion_pointer.unlink()
     with pytest.raises(errors.NoChampionPointerError, match="`renate-stages init`"):
-        promote.standing(project)
+        promote.champion_status(project)
 
 
 def test_next_is_not_stopped_by_an_export_that_only_the_champion_makes_old(project):
@@ -236,16 +236,17 @@ def test_what_serves_goes_on_serving_where_a_fork_starts(project):
 
 
 def test_the_champion_is_told_with_its_commit_and_figures(project):
-    assert promote.standing(project) == [("champion", "none")]
+    assert promote.champion_status(project) == [("champion", "none")]
     promote.promote(project, 2)
     promote.promote(project, 1)
-    found = dict(promote.standing(project))
+    found = dict(promote.champion_status(project))
     commit = lineage.git(project, "rev-parse", "--short", "HEAD")
     assert found["champion"] == "update 1" and found["since"].startswith(commit)
     assert found["state"] == "identity-1-9" and found["average accuracy"] == "0.5000"
     assert found["before"] == "update 2 (`renate-stages demote` goes back to it)"
     shutil.rmtree(project.champion)
-    assert dict(promote.standing(project))["figures"] == "not here: `dvc pull champion.dvc`"
+    figures = dict(promote.champion_status(project))["figures"]
+    assert figures == "champion/ is missing or incomplete; run `dvc pull champion.dvc`"
 
 
 def test_mlflow_follows_and_cannot_undo_a_promotion(project, monkeypatch, capsys):
@@ -264,7 +265,7 @@ def test_mlflow_follows_and_cannot_undo_a_promotion(project, monkeypatch, capsys
     monkeypatch.setattr(publish, "point", unreachable)
     promote.demote(project)
     assert champion(project) == (1, "identity-1-9", 1)
-    assert "warning: MLflow was not told" in capsys.readouterr().err
+    assert "warning: MLflow was not updated" in capsys.readouterr().err
 
 
 # -- verify ----------------------------------------------------------------------------------------
@@ -301,9 +302,9 @@ def test_a_champion_that_no_commit_made_is_told(project):
     rewrite(project, md5, forged)
     (problem,) = champion_problems(project)
     assert problem == (
-        f"the working tree: champion.dvc names {forged} as update 1, but no commit here has a "
-        "dvc.lock that wrote it: `git checkout HEAD -- champion.dvc`, or `renate-stages promote "
-        "update-K`"
+        f"the working tree: champion.dvc says that the export {forged} is of update 1, but no "
+        "dvc.lock in the history of this clone has this export; run `git checkout HEAD -- "
+        "champion.dvc`, or `renate-stages promote update-K`"
     )
 
 
@@ -316,14 +317,14 @@ def test_an_experiment_is_no_commit_that_a_champion_may_come_from(project):
     promote.promote(project, 1)
     rewrite(project, ChampionPointer.read(project).out["md5"], made["md5"])
     (problem,) = champion_problems(project)
-    assert "no commit here has a dvc.lock that wrote it" in problem
+    assert "no dvc.lock in the history of this clone has this export" in problem
 
 
 def test_a_champion_of_another_update_than_it_says_is_told(project):
     promote.promote(project, 1)
     rewrite(project, "update: 1", "update: 2")
     (problem,) = champion_problems(project)
-    assert problem.endswith("as update 2, but it is the export of update 1")
+    assert problem.endswith("is of update 2, but it is the export of update 1")
 
 
 def test_the_champion_of_a_tagged_update_is_verified_too(project):
@@ -333,7 +334,7 @@ def test_the_champion_of_a_tagged_update_is_verified_too(project):
     lineage.git(project, "tag", "-f", "update-2")
     lineage.git(project, "reset", "--hard", "-q", "HEAD~2")
     (problem,) = [each for each in lineage.verify(project)[1] if "champion.dvc" in each]
-    assert problem.startswith("update-2: champion.dvc names")
+    assert problem.startswith("update-2: champion.dvc says that the export")
 
 
 def test_a_pointer_that_is_no_pointer_is_told(project):
@@ -354,12 +355,13 @@ def test_the_champions_files_are_looked_for_here_and_in_the_remote(project, tmp_
     assert champion_problems(project) == [], "in the remote"
     lineage.dvc(project, "remote", "remove", "beside")
     (problem,) = champion_problems(project)
-    assert "champion.dvc names (champion" in problem and "there is no remote to ask" in problem
+    assert "file(s) of champion.dvc (champion" in problem
+    assert "and the project has no DVC remote" in problem
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "other"))
     (problem,) = champion_problems(project)
-    assert "are neither in DVC's cache nor in the remote: `dvc push`" in problem
+    assert "are neither in DVC's cache nor in the remote; run `dvc push`" in problem
     lineage.dvc(
         project, "remote", "modify", "-q", "beside", "url", "hdfs://a-driver-that-is-not-here"
     )
     (problem,) = champion_problems(project)
-    assert "whether its files can be had is not known" in problem
+    assert "cannot check whether its files are available" in problem

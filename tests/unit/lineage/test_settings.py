@@ -61,7 +61,7 @@ def test_a_relative_remote_is_found_for_older_updates_too(project, tmp_path):
     lineage.git(project, "tag", "-f", "update-2")
     assert (
         settle_remote(project)
-        == f"dvc: in this clone the remote is {tmp_path}/kept-by-dvc-for-a-test"
+        == f"dvc: this clone uses the remote {tmp_path}/kept-by-dvc-for-a-test"
     )
     assert settle_remote(project) is None and unsettled_remote(project) is None
     lineage.dvc(project, "push", "--quiet", "--all-tags")
@@ -79,7 +79,7 @@ def test_a_project_that_moves_has_its_remote_next_to_it(project, tmp_path):
     moved.root.rename(tmp_path / "away" / "project")
     moved = type(project)(tmp_path / "away" / "project")
     assert "renate-stages init" in (unsettled_remote(moved) or "")
-    assert settle_remote(moved) == f"dvc: in this clone the remote is {tmp_path}/away/remote"
+    assert settle_remote(moved) == f"dvc: this clone uses the remote {tmp_path}/away/remote"
 
 
 def test_a_bucket_is_used_by_this_clone_too(project):
@@ -87,8 +87,9 @@ def test_a_bucket_is_used_by_this_clone_too(project):
     lineage.dvc(project, "remote", "add", "--default", "storage", "../remote")
     settle_remote(project)
     lineage.dvc(project, "remote", "modify", "storage", "url", "s3://bucket/folder")
-    assert "the project names s3://bucket/folder" in (unsettled_remote(project) or "")
-    assert settle_remote(project) == "dvc: the remote is s3://bucket/folder, in this clone too"
+    assert "the project's remote is s3://bucket/folder" in (unsettled_remote(project) or "")
+    expected = "dvc: this clone now uses the project's remote s3://bucket/folder"
+    assert settle_remote(project) == expected
     assert remote_of(project) == "s3://bucket/folder"
     assert unsettled_remote(project) is None
 

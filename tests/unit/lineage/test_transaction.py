@@ -251,9 +251,9 @@ def test_a_branch_of_the_name_that_a_fork_would_get_is_not_touched(project):
 def test_an_update_whose_data_is_in_no_version_is_not_closed(project):
     lineage.git(project, "rm", "-q", "data/incoming.dvc")
     lineage.git(project, "commit", "-qm", "Without the data's pointer")
-    advice = "data/incoming is not under DVC: `dvc add data/incoming`"
+    advice = "DVC does not track data/incoming yet; run `dvc add data/incoming`"
     assert lineage.status(project)["next"] == advice
-    with pytest.raises(errors.NextRefusedError, match="is not under DVC"):
+    with pytest.raises(errors.NextRefusedError, match="does not track data/incoming"):
         lineage.open_next(project)
     lineage.git(project, "tag", "update-3")  # as earlier releases did
     assert lineage.open_from(project, 3) == 4
@@ -265,7 +265,8 @@ def test_two_updates_never_get_the_same_number(project, capsys):
     lineage.git(project, "checkout", "-q", "main")
     lineage.dvc(project, "checkout", "--quiet", "--force", "parent.dvc")
     assert lineage.open_next(project) == 5, "a branch has 4"
-    assert "update 4 is in use (update-4-from-1), so this is update 5" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the number 4 is in use (update-4-from-1); opening update 5 instead" in printed
     lineage.git(project, "branch", "-m", "update-4-from-1", "renamed")
     assert lineage.open_from(project, 1) == 6
 
@@ -291,7 +292,7 @@ def test_next_is_refused_where_another_clone_has_closed_the_update(project, tmp_
     lineage.git(other, "push", "-q", "origin", "main")
     lineage.git(project, "fetch", "-q", "origin")
     with pytest.raises(
-        errors.NextRefusedError, match="origin/main has update 4 open already: `git"
+        errors.NextRefusedError, match="update 4 is already open on origin/main; run `git"
     ):
         lineage.open_next(project)
 
@@ -304,7 +305,7 @@ def test_a_shallow_clone_says_what_it_lacks(project, tmp_path):
     checked, problems = lineage.verify(Project(tmp_path / "c"))
     assert checked == 0
     (problem,) = problems
-    assert problem.endswith("is not in this shallow clone: `git fetch --unshallow --tags`")
+    assert problem.endswith("is not in this shallow clone; run `git fetch --unshallow --tags`")
 
 
 def test_a_changed_parameter_is_no_reason_to_lose_a_comment(project):

@@ -141,7 +141,7 @@ def test_unknown_task_is_refused_with_the_known_ones() -> None:
             model(x, task_id="sprang")
         with pytest.raises(UnknownTaskError, match="did you mean 'spring'"):
             model.get_params("sprang")
-        with pytest.raises(UnknownTaskError, match="None; its tasks: 'spring'"):
+        with pytest.raises(UnknownTaskError, match=r"None\. Its tasks: 'spring'"):
             model(x)
 
 

@@ -345,7 +345,7 @@ def test_a_file_of_any_size_is_not_read_into_memory(ready, place, name):
     with (folder / name).open("wb") as stream:
         stream.truncate(10 * 2**30)  # sparse: it takes no room here
     error = OversizedFileError if name == OUTPUTS else RemoteJobFailedError
-    with pytest.raises(error, match=f"{name} has at least 10737418240 bytes; expected at most"):
+    with pytest.raises(error, match=f"{name} has at least 10737418240 bytes, but at most"):
         train(ready, place)
 
 

@@ -95,7 +95,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
 def test_a_stage_that_writes_outside_the_project_is_refused(ready):
     text = ready.pipeline.read_text().replace("- state\n", "- ../state\n")
     files.write_text(ready.pipeline, text)
-    with pytest.raises(StageDefinitionError, match="not a plain path"):
+    with pytest.raises(StageDefinitionError, match="not a plain relative path"):
         key(ready)
 
 

@@ -69,7 +69,10 @@ def test_times_may_have_units_and_a_url_no_slash_at_its_end():
     ("sagemaker", "said"),
     [
         ({"max_wait": "1 h"}, "spot: true"),
-        ({"spot": True, "max_runtime": "2 h", "max_wait": "1 h"}, "less than max_runtime"),
+        (
+            {"spot": True, "max_runtime": "2 h", "max_wait": "1 h"},
+            "includes max_runtime, so it must be at least 7200 s",
+        ),
         ({"subnets": ["subnet-1"]}, "together"),
         ({"instance_count": 0}, "instance_count"),
         ({"instance_typ": "ml.m5.large"}, "did you mean 'instance_type'"),

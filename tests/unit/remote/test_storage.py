@@ -268,7 +268,8 @@ class TestOtherBytes:
             MemoryFileSystem, "put_file", lambda self, _, path, **__: self.pipe_file(path, b"xyz")
         )
         with pytest.raises(
-            errors.DamagedTransferError, match=r"memory://b/a .*received bytes differ"
+            errors.DamagedTransferError,
+            match=r"memory://b/a .*differs from the uploaded file",
         ):
             Storage.at("memory://b").put({"a": paths["a"]})
 
@@ -305,8 +306,8 @@ class TestAPlace:
         ("url", "problem"),
         [
             ("nothing://bucket/x", "protocol 'nothing' is unknown"),
-            ("s3://", "names no bucket"),
-            ("s3:///x", "names no bucket"),
+            ("s3://", "the URL has no bucket"),
+            ("s3:///x", "the URL has no bucket"),
             ("gs://bucket/x", "gcsfs"),
         ],
     )
@@ -410,24 +411,24 @@ class TestAnObjectOfS3:
 
 class TestProgress:
     def test_is_one_plain_line_where_nobody_watches(self, capsys):
-        with Progress("sending", "state", "memory://b", 2, 3000) as progress:
+        with Progress("uploading", "state", "memory://b", 2, 3000) as progress:
             progress.add(1000)
             progress.add(2000)
         out, err = capsys.readouterr()
-        assert out == "" and err.startswith("sending state: 2 files, 3.0 kB, in ")
+        assert out == "" and err.startswith("uploading state: 2 files, 3.0 kB, in ")
         assert err.count("\n") == 1
 
     def test_is_a_line_now_and_then_when_it_takes_long(self, capsys, monkeypatch):
         monkeypatch.setattr(progress_module, "_QUIET", -1.0)
-        with Progress("sending", "state", "memory://b", 2, 3000) as progress:
+        with Progress("uploading", "state", "memory://b", 2, 3000) as progress:
             progress.add(1000)
-        assert "sending state: 1 of 2 files, 1.0 kB of 3.0 kB\n" in capsys.readouterr().err
+        assert "uploading state: 1 of 2 files, 1.0 kB of 3.0 kB\n" in capsys.readouterr().err
 
     def test_is_a_bar_on_a_terminal(self, capsys, monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        with Progress("fetching", "data", "memory://b", 2, 3000) as progress:
+        with Progress("downloading", "data", "memory://b", 2, 3000) as progress:
             progress.add(1500)
-        line = f"\rfetching data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\x1b[K\n"
+        line = f"\rdownloading data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\x1b[K\n"
         assert capsys.readouterr().err == line
 
     def test_bytes_are_readable(self):
@@ -440,7 +441,7 @@ class TestReading:
         storage.write("a", b"abc")
         storage.write("empty", b"")
         assert storage.read("a", 3) == b"abc" and storage.read("empty", 0) == b""
-        with pytest.raises(errors.OversizedFileError, match="at least 3 bytes; expected at most 2"):
+        with pytest.raises(errors.OversizedFileError, match="at least 3 bytes, but at most 2 are"):
             storage.read("a", 2)
 
     def test_fetches_no_more_of_a_file_that_grows_meanwhile(self, monkeypatch):

@@ -241,7 +241,7 @@ def test_a_line_without_end_is_not_read(project, store, replayed, forged, capsys
     forged(VALID, {**VALID, "values": {"a": 1.0, "b" * 2000: 2.0}}, VALID)
     replayed()
     (said,) = capsys.readouterr().err.splitlines()
-    assert "record 3: the recording is longer than accepted" in said
+    assert "record 3: the recording is too long" in said
     assert store.run().info.status == "KILLED", "its end was not read"
 
 
@@ -249,7 +249,7 @@ def test_records_without_end_are_not_read(project, store, replayed, forged, caps
     monkeypatch.setattr(records, "RECORDS", 10)
     forged(*[VALID] * 100)
     replayed()
-    assert "record 11: the recording is longer" in capsys.readouterr().err
+    assert "record 11: the recording is too long" in capsys.readouterr().err
 
 
 def test_only_verified_outputs_become_artifacts(project, store, replayed, forged, capsys):

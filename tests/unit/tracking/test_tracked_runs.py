@@ -244,7 +244,7 @@ def test_deleted_experiment_is_explained(project, identity, store, capsys):
     store.client.delete_experiment(store.client.get_experiment_by_name("digits").experiment_id)
     with new_run(project, identity) as tracker:
         assert not tracker.found
-    assert "the experiment 'digits' was deleted in MLflow: restore it" in capsys.readouterr().err
+    assert "the experiment 'digits' was deleted in MLflow; restore it" in capsys.readouterr().err
 
 
 def test_database_that_is_none_is_a_warning(tmp_path, identity, capsys):

@@ -47,8 +47,8 @@ def test_other_stores_are_kept_as_given(tmp_path, monkeypatch, uri, keeps_artifa
     [
         ("file:///tmp/mlruns", "is a folder"),
         ("./mlruns", "is a folder"),
-        ("http://[::1/secret", "is not an address"),
-        ("sqlite://", "is kept in memory"),
+        ("http://[::1/secret", "is not a valid URL"),
+        ("sqlite://", "is in memory"),
         ("sqlite:///a%20b/mlflow.db", "has '%' or"),
         ("postgres://user:secret@host/runs", "has the scheme 'postgres'"),
     ],

@@ -68,7 +68,7 @@ def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
     (project.root / "scale.txt").write_text("8")
     said: list[str] = []
     tune.run(project, said.append)
-    assert said[0] == "the search starts anew: scale.txt changed since its trials"
+    assert said[0] == "the search starts again: scale.txt changed since its trials"
     assert not any("trials are known" in line for line in said)
     found = snapshot(project)
     tune.run(project, quiet)
@@ -157,5 +157,5 @@ def test_a_search_of_a_job_from_python_knows_its_files_too(tmp_path, project, mo
     capsys.readouterr()
     run_training_job(space, **arguments)
     printed = capsys.readouterr().out
-    assert "the search starts anew: scale.txt changed since its trials" in printed
+    assert "the search starts again: scale.txt changed since its trials" in printed
     assert "trials are known" not in printed

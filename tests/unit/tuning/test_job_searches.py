@@ -63,7 +63,7 @@ def test_a_job_searches_and_the_next_one_learns_from_it(tmp_path, arguments, cap
     second = run_training_job(
         SPACE, **{**arguments, **later, "output_state_url": tmp_path / "states" / "2"}
     )
-    assert "history: 4 of 4 rows, 2 of 2 trials, of 1 of 1 updates" in capsys.readouterr().out
+    assert "history: 4 of 4 rows, 2 of 2 trials and 1 of 1 updates" in capsys.readouterr().out
     assert second.search["history"]
     with (tmp_path / "states" / "2" / "tuning_history.csv").open() as stream:
         assert [row["update"] for row in csv.DictReader(stream)] == ["1"] * 4 + ["2"] * 4

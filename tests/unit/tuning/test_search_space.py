@@ -120,15 +120,18 @@ def test_a_drawn_number_has_few_digits_and_stays_in_range():
         ({"loguniform": [0, 1]}, "the first number must be greater than 0, found [0, 1]"),
         ({"lograndint": [0, 3]}, "the first number must be greater than 0"),
         ({"randint": [0, 1.5]}, "expected whole numbers, found [0, 1.5]"),
-        ({"choice": [1]}, "expected two values or more; write a single one itself, found [1]"),
-        ({"choice": [1, 1.0]}, "a value is there twice"),
-        ({"choice": [1, {"a": 1}]}, "a value is a constant or a list of constants"),
-        ({"ordinal": []}, "expected two values or more"),
-        ({"finrange": [0, 1]}, "finrange takes [low, high, how many values]: expected 3 numbers"),
-        ({"finrange": [0, 1, 1]}, "how many must be a whole number from 2 to 10000"),
-        ({"finrange": [0.0, 1, 10**9]}, "how many must be a whole number from 2 to 10000"),
-        ({"finrange": [0, 1, 2.5]}, "how many must be a whole number from 2 to 10000"),
-        ({"finrange": [0, 1, 5]}, "and not 5 different ones; write 0.0, found [0, 1, 5]"),
+        ({"choice": [1]}, "expected at least two values; write a constant instead, found [1]"),
+        ({"choice": [1, 1.0]}, "a value is listed more than once"),
+        ({"choice": [1, {"a": 1}]}, "each value must be a constant or a list of constants"),
+        ({"ordinal": []}, "expected at least two values"),
+        ({"finrange": [0, 1]}, "finrange takes [low, high, number of values]: expected 3 numbers"),
+        ({"finrange": [0, 1, 1]}, "the number of values must be a whole number from 2 to 10000"),
+        (
+            {"finrange": [0.0, 1, 10**9]},
+            "the number of values must be a whole number from 2 to 10000",
+        ),
+        ({"finrange": [0, 1, 2.5]}, "the number of values must be a whole number from 2 to 10000"),
+        ({"finrange": [0, 1, 5]}, "fewer than 5 whole numbers between the bounds"),
         ({"logfinrange": [0.0, 1, 5]}, "the first number must be greater than 0"),
     ],
 )
@@ -146,13 +149,17 @@ def test_a_mistake_in_a_space_is_told_with_what_is_allowed(content, expected):
         (["ER"], {}, "learner: expected a name or {choice: [...]}, found ['ER']"),
         ("ER", [1], "hyperparameters: expected names or auto, found [1]"),
         ("ER", "atuo", "hyperparameters: expected names or auto, found 'atuo'"),
-        ("ER", {"learner": {"choice": ["a", "b"]}}, "hyperparameters.learner: it has a place"),
-        ("ER", {"max_epochs": 3}, "hyperparameters.max_epochs: as a constant it is trainer.max_e"),
+        (
+            "ER",
+            {"learner": {"choice": ["a", "b"]}},
+            "hyperparameters.learner: learner is not a hyperparameter",
+        ),
+        ("ER", {"max_epochs": 3}, "hyperparameters.max_epochs: set a constant in trainer.max_epo"),
         ("ER", {"max_epochs": {"uniform": [1, 3]}}, "hyperparameters.max_epochs: expected whole"),
         ("ER", {"max_epochs": {"choice": [0, 3]}}, "hyperparameters.max_epochs: expected whole"),
-        ("ER", {1: 2}, "hyperparameters: a name is a text, found 1"),
+        ("ER", {1: 2}, "hyperparameters: a name must be a string, found 1"),
         ("ER", None, "hyperparameters: expected names or auto, found None"),
-        ("ER", {"alpha": "auto"}, "hyperparameters.alpha: there is no default space for it (batch"),
+        ("ER", {"alpha": "auto"}, "hyperparameters.alpha: it has no default space (known: batch"),
     ],
 )
 def test_a_mistake_beside_a_space_is_told(learner, hyperparameters, expected):
@@ -193,7 +200,9 @@ def test_a_trial_gets_what_its_learner_takes():
 
 def test_a_space_that_nothing_reads_is_refused_and_a_default_one_left_out():
     space = SearchSpace.of("ER", {"alpha": {"uniform": [0, 1]}, "batch_size": {"choice": [1, 2]}})
-    with pytest.raises(errors.InvalidParamsError, match=r"alpha: a search would be in vain"):
+    with pytest.raises(
+        errors.InvalidParamsError, match=r"alpha: it is searched, but nothing reads it"
+    ):
         space.read_by({"learning_rate"})
     automatic = SearchSpace.of("ER", "auto").read_by({"learning_rate"})
     assert set(automatic.domains) == {"learning_rate", "batch_size", "memory_batch_size"}

@@ -54,7 +54,7 @@ def test_a_trial_reports_every_epoch_and_keeps_its_whole_training(trials):
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("exit", "code 7"), ("kill", "code -9 (killed, most likely for want")]
+    ("fault", "reason"), [("exit", "code 7"), ("kill", "code -9 (killed, most likely because")]
 )
 def test_a_trial_that_dies_has_failed_and_others_go_on(trials, fault, reason):
     dying, living = start(trials, 0.1, fault=fault), start(trials, 0.1)
@@ -70,7 +70,7 @@ def test_a_trial_that_hangs_is_given_up_with_all_that_it_started(trials, monkeyp
     number = start(trials, 0.1, fault="hang")
     run_to_end(trials, number)
     record = trials.records[number]
-    assert (record.status, record.reason) == ("failed", "it did nothing for 1 s")
+    assert (record.status, record.reason) == ("failed", "it gave no sign of life for 1 s")
     trial, child = processes_of(record.log())
     wait_until_gone(trial, child)
 

@@ -101,7 +101,10 @@ def test_no_file_and_an_empty_one_are_no_trials(tmp_path):
         (b"update,trial\n1,2\n", "column status is missing"),
         (b"update,trial,status,epoch,steps\n1,2\n", "expected 5 cells, found 2"),
         (b"update,trial,status,epoch,steps\n1,x,ok,1,1\n", "invalid literal"),
-        (b"update,trial,status,epoch,steps,metric.a\n1,1,ok,1,1,high\n", "a metric is no number"),
+        (
+            b"update,trial,status,epoch,steps,metric.a\n1,1,ok,1,1,high\n",
+            "a metric is not a number",
+        ),
         (b"\xff", "decode"),
     ],
 )
@@ -115,7 +118,7 @@ def test_a_damaged_file_is_told(tmp_path, content, expected):
 
 def test_all_of_the_same_space_is_usable():
     found = usable(trial(1, 0, (0.9, 0.7)), trial(1, 1, (0.6,), rate=0.25), trial(2, 0, (0.1,)))
-    assert found.notes == ("history: 4 of 4 rows, 3 of 3 trials, of 2 of 2 updates can be used",)
+    assert found.notes == ("history: 4 of 4 rows, 3 of 3 trials and 2 of 2 updates can be used",)
     assert [each.value for each in found.trials] == [0.7, 0.6, 0.1]
     assert found.best(5) == [{"rate": 0.5}, {"rate": 0.25}]
     assert usable().notes == () and usable().best(3) == []
@@ -142,16 +145,16 @@ def test_a_hyperparameter_that_trials_lack_is_taken_in_the_middle():
     space = SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}, "momentum": {"uniform": [0, 0.5]}})
     found = usable(trial(batch_size=...), space=space)
     assert found.best(1) == [{"rate": 0.5, "momentum": 0.25}]
-    assert found.notes[1:] == ("1 row (1 trial) of update 1 without momentum: taken as 0.25",)
+    assert found.notes[1:] == ("1 row (1 trial) of update 1 have no momentum: 0.25 is assumed",)
 
 
 def test_one_that_is_no_more_and_one_that_is_fixed_otherwise_are_told():
     found = usable(trial(1, 0, (0.1, 0.2), old=3, batch_size=64), trial(2, 0, learner="DER"))
     assert len(found.trials) == 2
     assert found.notes[1:] == (
-        "2 rows (1 trial) of update 1 with batch_size 64, which is 32 now: used all the same",
-        "2 rows (1 trial) of update 1 with old, which params.yaml has no more: used without it",
-        "1 row (1 trial) of update 2 with learner 'DER', which is 'ER' now: used all the same",
+        "2 rows (1 trial) of update 1 had batch_size 64, which is now 32: used anyway",
+        "2 rows (1 trial) of update 1 had old, which is no longer in params.yaml: used without it",
+        "1 row (1 trial) of update 2 had learner 'DER', which is now 'ER': used anyway",
     )
 
 
@@ -165,8 +168,8 @@ def test_what_is_no_point_of_the_space_is_not_used_and_told():
     )
     assert [each.update for each in found.trials] == [3]
     assert found.notes == (
-        "history: 1 of 7 rows, 1 of 5 trials, of 1 of 3 updates can be used",
-        "3 rows (2 trials) of update 1 not used: rate not among the values searched now",
+        "history: 1 of 7 rows, 1 of 5 trials and 1 of 3 updates can be used",
+        "3 rows (2 trials) of update 1 not used: rate not in the present search space",
         "1 row (1 trial) of update 2 not used: they failed",
         "2 rows (1 trial) of update 2 not used: accuracy was not measured",
     )

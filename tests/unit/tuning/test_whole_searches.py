@@ -71,7 +71,7 @@ def test_the_history_goes_on_over_updates_and_is_used(project):
     prepare.run(project, quiet)
     restore_state.run(project, quiet)
     said = searched(project, tuning={**SEARCH, "max_trials": 2})
-    assert said["history"][0].startswith("history: 6 of 6 rows, 3 of 3 trials, of 1 of 1 updates")
+    assert said["history"][0].startswith("history: 6 of 6 rows, 3 of 3 trials and 1 of 1 updates")
     assert [row["update"] for row in rows(project)] == ["1"] * 6 + ["2"] * 4
     assert [tuple(row.values()) for row in rows(project)[:6]] == [tuple(r.values()) for r in first]
     last = [row for row in first if row["epoch"] == "2"]
