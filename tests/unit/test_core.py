@@ -147,7 +147,7 @@ def test_arguments_are_given_by_name_and_checked_by_type(project):
     values = {"rate": 1, "other": 5, "sizes": [1, 2]}
     assert user.call("model_fn", values, model_state_url=None) == (1, 3, False, None, (1, 2))
     for wrong in ({"rate": "1"}, {"rate": True}, {"rate": 1, "n": 1.5}, {"rate": 1, "flag": 1}):
-        with pytest.raises(errors.UserConfigError, match="model_fn takes"):
+        with pytest.raises(errors.UserConfigError, match="model_fn expects"):
             user.call("model_fn", wrong)
     with pytest.raises(errors.UserConfigError, match=r"(?s)needs 'rate'.*hyperparameters\.rate"):
         user.call("model_fn", {})

@@ -292,7 +292,7 @@ MISTAKES = [
         "prepare",
         lambda p: edit_config(p, "def model_fn", "def modelfn"),
         errors.UserConfigError,
-        ["no function model_fn", "did you mean 'modelfn'"],
+        ["the function model_fn is missing", "did you mean 'modelfn'"],
     ),
     (
         "prepare",
