@@ -89,13 +89,16 @@ class Watch:
             _running.remove(entry)
 
     def start(self) -> None:
-        """Start watching; it ends when no reference to this object is left."""
+        """Start watching, instead of an earlier watch of the same code.
+
+        It ends when no reference to this object is left.
+        """
         global _watching
         if not _watching and not _installed:
             sys.addaudithook(_hook)
             _installed.append(True)
-        self.stop()
-        _watching = (*_watching, *_references(self))
+        others = [reference for reference in _watching if not _has_code(reference, self.code)]
+        _watching = (*others, *_references(self))
 
     def stop(self) -> None:
         """Stop watching."""
@@ -124,6 +127,11 @@ def spellings(folder: Path) -> tuple[str, ...]:
     """Return a folder's path with and without symbolic links resolved, with a final slash."""
     paths = (os.path.abspath(folder), os.path.realpath(folder))  # noqa: PTH100
     return tuple(dict.fromkeys(f"{path.rstrip(os.sep)}{os.sep}" for path in paths))
+
+
+def _has_code(reference: weakref.ref[Watch], code: tuple[str, ...]) -> bool:
+    watch = reference()
+    return watch is None or watch.code == code
 
 
 def _references(watch: Watch) -> tuple[weakref.ref[Watch], ...]:

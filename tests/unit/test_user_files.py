@@ -431,6 +431,13 @@ def test_the_check_of_the_users_functions_reports_all_at_once(with_file):
     check_user_config(with_file.root, examples=16)
 
 
+def test_an_earlier_stage_of_the_same_process_claims_no_file_of_a_later_one(project):
+    """Its functions may still be referenced; `export` must not read data, `prepare` may."""
+    earlier = UserConfig.of(project, "export")
+    UserConfig.of(project, "prepare").data_module(project.incoming, {}, 0)
+    assert "data/incoming/inputs.npy" not in earlier.files.used
+
+
 def test_a_job_from_python_refuses_nothing_and_credits_what_it_used(with_file, tmp_path):
     edit_config(
         with_file, "class DigitsDataModule", f"SCALE = {READ_SCALE}\n\n\nclass DigitsDataModule"
