@@ -1,6 +1,6 @@
 """Inputs and outputs of `run_training_job`: local folders or URLs.
 
-    working_directory/unsent/<name>-<identity>/    a new state, until its upload has finished
+working_directory/unsent/<name>-<identity>/    a new state, until its upload has finished
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class InputState:
         return cls(update, storage=storage, manifest=content)
 
     def bring(self, working_directory: Path) -> tuple[Path | None, Traffic]:
-        """Download the state if needed, verify every file, and return its folder and the traffic."""
+        """Download the state if needed and verify every file; return its folder and the traffic."""
         if self.storage is None:
             if self.folder is not None:
                 state.check(self.folder)

@@ -96,16 +96,16 @@ def run_training_job(
     """Update a model once: search its hyperparameters if there is a search space, then train it.
 
     The job creates a temporary folder with the layout of a generated project and runs the stages of
-    the pipeline in it: `prepare`, `restore-state`, `tune`, `train`, and `export` if `export_path` is
-    given. Training runs in this process, or in one process per device if there are several. Trials
-    run in their own processes. The job keeps only the new state and the exported model; the working
-    directory also keeps downloaded states and data for the next job. If a search is interrupted,
-    start the job again to continue from its trials. Nothing is logged to MLflow.
+    the pipeline in it: `prepare`, `restore-state`, `tune`, `train`, and `export` if `export_path`
+    is given. Training runs in this process, or in one process per device if there are several.
+    Trials run in their own processes. The job keeps only the new state and the exported model; the
+    working directory also keeps downloaded states and data for the next job. If a search is
+    interrupted, start the job again to continue from its trials. Nothing is logged to MLflow.
 
     Args:
         config_space: Hyperparameters: constants, search spaces in the notation of `params.yaml`,
-            such as `{"uniform": [0, 1]}`, or Syne Tune domains. The mapping is not changed. Renate's
-            `batch_memory_frac` is translated: this share of `batch_size` becomes
+            such as `{"uniform": [0, 1]}`, or Syne Tune domains. The mapping is not changed.
+            Renate's `batch_memory_frac` is translated: this share of `batch_size` becomes
             `memory_batch_size`.
         mode: "max" if larger values of the metric are better, otherwise "min".
         metric: The headline metric, with or without Renate's prefix `val_`.
@@ -241,7 +241,7 @@ def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise InvalidHyperparameterError("batch_memory_frac", share, "a share in [0, 1)")
         if not isinstance(batch, int):
-            allowed = "an integer if batch_memory_frac is set; to search it, set memory_batch_size instead"
+            allowed = "an integer with batch_memory_frac; or search memory_batch_size instead"
             raise InvalidHyperparameterError("batch_size", batch, allowed)
         ours["memory_batch_size"] = max(1, int(share * batch))
         ours["batch_size"] = max(1, batch - int(share * batch))

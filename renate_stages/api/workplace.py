@@ -45,7 +45,9 @@ def workplace(root: Path | None, parent_folder: Path, outside: Outside) -> Itera
         shutil.rmtree(root)
 
 
-def lay_out(project: Project, params: Params, source: Path | None, *, removable: bool = False) -> None:
+def lay_out(
+    project: Project, params: Params, source: Path | None, *, removable: bool = False
+) -> None:
     """Write the parameters and link the parent; keep only the trials of an earlier job.
 
     Args:

@@ -133,8 +133,8 @@ class KeepBest(Callback):
 class Follower(Callback):
     """Base class of callbacks that follow a training; called after each epoch is recorded.
 
-    A follower can set `trainer.should_stop` to end the training early. Like every Lightning callback
-    it can save its own state in checkpoints with `state_dict` and `load_state_dict`.
+    A follower can set `trainer.should_stop` to end the training early. Like every Lightning
+    callback it can save its own state in checkpoints with `state_dict` and `load_state_dict`.
     """
 
     curves: Curves

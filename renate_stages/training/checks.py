@@ -32,8 +32,8 @@ def check_hyperparameters(
 ) -> None:
     """Refuse hyperparameters that no learner, no optimizer and no function of the user reads.
 
-    Hyperparameters of other learners are accepted, so that you can compare learners by changing only
-    `-S learner=NAME`.
+    Hyperparameters of other learners are accepted, so that you can compare learners by changing
+    only `-S learner=NAME`.
 
     Raises:
         UnknownHyperparameterError: If there are such hyperparameters; it lists all of them.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # set by every launcher
 OURS = "RENATE_STAGES_LAUNCHED"  # set if `start` is the launcher; it already holds the lock
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # signals that torch's launcher handles
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # handled by torch
 MISTAKE, DEFECT = 2.0, 6.0  # seconds to wait while another process reports the error
 
 
@@ -116,8 +116,8 @@ def let_others_speak(seconds: float) -> None:
     """Wait before this process reports its error, so that a more useful report can come first.
 
     If all processes make the same mistake, only the first process reports it, without waiting. If
-    one process fails, the others only notice that it has exited, which is less useful to report. The
-    launcher ends the waiting processes.
+    one process fails, the others only notice that it has exited, which is less useful to report.
+    The launcher ends the waiting processes.
     """
     if num_processes() > 1 and (rank() or seconds == DEFECT):
         time.sleep(seconds)

@@ -117,7 +117,7 @@ class MeasuredUpdate:
             updated = updater.update(update, resume=resume)
         after = measure(updated.model)
         if not all(math.isfinite(after[n].metrics["loss"]) for n in after if n == number):
-            raise NotFiniteError(len(updated.curves))  # the last step can diverge without showing in the training loss
+            raise NotFiniteError(len(updated.curves))  # the last step diverged
 
         history = history.with_update(number, "before", metrics_of(before), rows)
         history = history.with_update(number, "after", metrics_of(after), rows)

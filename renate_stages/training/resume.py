@@ -3,9 +3,9 @@
     .renate/resume/<key>/last.ckpt
     .renate/resume/<key>/files.json     hashes of the user's files, to report which ones changed
 
-The key is a digest of all inputs and of the versions of torch, Lightning, NumPy and this library, so
-a checkpoint of a different training is never found. A checkpoint holds what Lightning saves (model,
-learner, optimizer, scheduler, progress), the curves so far, the states of the global random
+The key is a digest of all inputs and of the versions of torch, Lightning, NumPy and this library,
+so a checkpoint of a different training is never found. A checkpoint holds what Lightning saves
+(model, learner, optimizer, scheduler, progress), the curves so far, the states of the global random
 generators of every process, and the learner's position in its data. It also records the hashes of
 the user's files that the training used; if one of them has changed, the checkpoint is not used. A
 resumed training gives the same bytes as an uninterrupted one. Checkpoints are in torch's format and
@@ -185,8 +185,8 @@ class Resume:
 class CheckpointWriter(Callback):
     """Writes a checkpoint at the end of an epoch, at most once every `SECONDS`.
 
-    If `resume.whole` is set, it writes only the checkpoint of the last epoch, after which nothing is
-    left to train.
+    If `resume.whole` is set, it writes only the checkpoint of the last epoch, after which nothing
+    is left to train.
 
     Args:
         resume: The folder to write to.

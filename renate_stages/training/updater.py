@@ -187,7 +187,7 @@ class ModelUpdater:
         datasets: Mapping[int, Dataset],
         task_ids: Mapping[int, str] | None = None,
     ) -> dict[int, Examined]:
-        """Return the metrics and the predictions for each row; takes the arguments of `evaluate`."""
+        """Return metrics and predictions for each row; the arguments are those of `evaluate`."""
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
