@@ -48,9 +48,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with files.whole_directory(project.tuning) as folder:
             write_unsearched(folder, project.restored / TUNING_HISTORY)
         write_tuned(project.tuned, UpdateSearch.open(project, params, say).best_known())
-        say(
-            "nothing is trained, so nothing is searched: the hyperparameters are the best known ones"
-        )
+        say("nothing is trained, so nothing is searched: using the best known hyperparameters")
         return
     with started_processes(project, params) as processes:
         search = UpdateSearch.open(project, params, say)

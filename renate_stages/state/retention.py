@@ -1,7 +1,8 @@
 """Apply retention rules and the forget list to the stores of an update.
 
 Rows that must not be kept are removed from disk completely: the shards that contain them, as live
-or as dead rows, are rewritten without them. Stores without such rows stay unchanged. Needs no torch.
+or as dead rows, are rewritten without them. Stores without such rows stay unchanged. This module
+needs no torch.
 """
 
 from __future__ import annotations

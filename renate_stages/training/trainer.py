@@ -90,9 +90,7 @@ def _strategy(params: TrainerParams, learner: Learner | None) -> Strategy | str:
     if params.num_processes == 1:
         return "auto"
     unused = params.strategy == "ddp_find_unused_parameters_true"
-    if (
-        learner is not None
-    ):  # weights of other tasks, in models with per-task parameters, are unused
+    if learner is not None:  # a model with per-task parameters does not use those of other tasks
         trained = set(map(id, learner.model.get_params(learner.context.task_id)))
         weights = [each for each in learner.parameters() if each.requires_grad]
         unused |= any(id(each) not in trained for each in weights)
