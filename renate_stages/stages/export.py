@@ -111,7 +111,7 @@ def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
     """Draw the pictures of the report; if that fails, print a warning and return an empty list.
 
     A failed picture must not make a finished update fail. Only a full disk or missing memory is an
-    error, because the report would then differ for no reason of its own.
+    error, because otherwise the same update would give a different report.
 
     Raises:
         OSError: If the disk is full or fails.
