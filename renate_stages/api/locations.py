@@ -1,6 +1,6 @@
 """Inputs and outputs of `run_training_job`: local folders or URLs.
 
-working_directory/unsent/<name>-<identity>/    a new state, until it lies whole at its URL
+working_directory/unsent/<name>-<identity>/    a new state, until its upload has finished
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class InputState:
     """The state that a job starts from.
 
     Args:
-        update: Number of the update that wrote it.
-        folder: Where it lies, if that is here.
-        storage: Where it lies, if that is at a URL.
-        manifest: Of one at a URL, the content of its `state.json`.
+        update: Number of the update that wrote it; 0 for the empty state.
+        folder: Its folder, if the state is local.
+        storage: Its storage, if the state is at a URL.
+        manifest: The content of its `state.json`, if the state is at a URL.
     """
 
     update: int = 0
@@ -44,11 +44,11 @@ class InputState:
 
     @classmethod
     def at(cls, place: str | Path | None) -> InputState:
-        """Look at a state; of one at a URL only `state.json` travels.
+        """Open a state; from a URL, download only its `state.json`.
 
         Raises:
-            MissingFileError: If there is none.
-            DamagedStateError: If its `state.json` is not one.
+            MissingFileError: If there is no state.
+            DamagedStateError: If its `state.json` is not valid.
             RenateStagesError: If the URL cannot be reached.
         """
         if place is None:
@@ -62,7 +62,7 @@ class InputState:
         return cls(update, storage=storage, manifest=content)
 
     def bring(self, working_directory: Path) -> tuple[Path | None, Traffic]:
-        """Return its folder here, every file checked, and what travelled for that."""
+        """Download the state if needed and verify every file; return its folder and the traffic."""
         if self.storage is None:
             if self.folder is not None:
                 state.check(self.folder)
@@ -73,11 +73,11 @@ class InputState:
 
 @dataclass(frozen=True)
 class OutputState:
-    """Where a job's new state shall lie.
+    """The destination of a job's new state.
 
     Args:
-        folder: A folder here, if it is one.
-        storage: What lies under its URL, if it is one.
+        folder: The destination, if it is a local folder.
+        storage: The destination, if it is a URL.
     """
 
     folder: Path | None = None
@@ -85,11 +85,11 @@ class OutputState:
 
     @classmethod
     def at(cls, place: str | Path | None) -> OutputState:
-        """Look at the place, before any work.
+        """Check, before any work, that the destination is free.
 
         Raises:
-            StateExistsError: If there is a state, or a folder of this name.
-            PlaceTakenError: If files lie under the URL that are of no state.
+            StateExistsError: If the destination already holds a state, or is an existing folder.
+            PlaceTakenError: If there are files under the URL that do not belong to a state.
             RenateStagesError: If the URL cannot be reached.
         """
         if place is None:
@@ -104,21 +104,21 @@ class OutputState:
         return cls(folder)
 
     def keep(self, written: Path, working_directory: Path) -> Path:
-        """Put a new state where it outlives the workplace; return its folder.
+        """Move a new state out of the temporary workplace and return its folder.
 
         Args:
-            written: Its folder in the workplace.
-            working_directory: Where a state is kept that has to be sent.
+            written: Folder of the state in the workplace.
+            working_directory: Holds a state that still has to be uploaded.
         """
         if self.folder is not None:
             with files.whole_directory(self.folder, replace=False) as folder:
                 shutil.copytree(written, folder, copy_function=link, dirs_exist_ok=True)
             return self.folder
-        assert self.storage is not None, "a state without a place is not kept"
+        assert self.storage is not None, "a state without a destination cannot be kept"
         name = self.storage.url.rsplit("/", 1)[-1]
         unsent = working_directory / UNSENT / f"{name}-{files.sha256(written / MANIFEST)[:16]}"
         unsent.parent.mkdir(parents=True, exist_ok=True)
-        if unsent.exists():  # the same state, of a job that could not send it
+        if unsent.exists():  # an earlier job wrote the same state and failed to upload it
             shutil.rmtree(unsent)
         written.rename(unsent)
         return unsent
@@ -126,15 +126,16 @@ class OutputState:
     def deliver(
         self, written: Path, parent: InputState, working_directory: Path
     ) -> tuple[State, Traffic]:
-        """Send the new state where it belongs; return it as it lies here, and what travelled.
+        """Upload the new state if its destination is a URL; return the local copy and the traffic.
 
         Args:
-            written: Its folder, as `keep` returned it.
-            parent: What it started from: equal files at the same service do not travel.
-            working_directory: Keeps it for the next job.
+            written: Folder of the state, as `keep` returned it.
+            parent: The state that the job started from: files that it has at the same service are
+                not uploaded again.
+            working_directory: Keeps a local copy for the next job.
 
         Raises:
-            StateNotSentError: If it cannot be sent. It stays where it was written.
+            StateNotSentError: If the upload fails. The state stays in `written`.
         """
         if self.storage is None:
             return State.open(written), Traffic()
@@ -143,22 +144,22 @@ class OutputState:
         except RenateStagesError as error:
             raise StateNotSentError(written, self.storage.url, str(error)) from error
         kept = KeptStates(working_directory).take(written)
-        with suppress(OSError):  # of other jobs there may be others
+        with suppress(OSError):  # other jobs may have unsent states there
             written.parent.rmdir()
         return State.open(kept), sent
 
 
 def link(source: str, target: str) -> None:
-    """Link a file, or copy it where that is not possible: the `copy_function` of `copytree`."""
+    """Link a file, or copy it where links are not possible; a `copy_function` for `copytree`."""
     files.link_or_copy(Path(source), Path(target))
 
 
 def bring(data: str | Path | None, working_directory: Path) -> tuple[Path, Traffic]:
-    """Return the folder here with a job's new data, and what travelled for that.
+    """Download a job's new data if needed; return its local folder and the traffic.
 
     Args:
-        data: Its folder or URL; None: the folder `data` of the working directory.
-        working_directory: Keeps what is fetched.
+        data: Folder or URL of the data; None: the folder `data` of the working directory.
+        working_directory: Keeps the downloaded files.
     """
     if data is not None and is_url(data):
         return bring_data(Storage.at(data), working_directory)

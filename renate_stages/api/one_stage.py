@@ -1,8 +1,8 @@
-"""Run one stage of a workplace in a process of its own.
+"""Run one stage of `run_training_job` in its own process.
 
     python -m renate_stages.api.one_stage ROOT STAGE
 
-`train` on several devices has one such process for each.
+With several devices, `train` runs in one such process per device.
 """
 
 from __future__ import annotations

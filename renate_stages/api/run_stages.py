@@ -1,4 +1,4 @@
-"""Run the stages of a pipeline in a workplace, here or in the cloud."""
+"""Run the stages of a `run_training_job`, locally or in the cloud."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ PIPELINE = Path(__file__).with_name("dvc.yaml")
 
 
 def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: bool) -> None:
-    """Run prepare, restore-state, tune and train, and export if that is wanted.
+    """Run prepare, restore-state, tune and train, and optionally export.
 
     Args:
-        project: The workplace, with the parent.
-        params: Those in its `params.yaml`.
-        in_cloud: Whether search and training run in jobs.
+        project: The workplace, which already contains the parent state.
+        params: The content of its `params.yaml`.
+        in_cloud: Whether the search and the training run as cloud jobs.
         exports: Whether to write `export/` and the report.
 
     Raises:
-        SharedTrainingError: If one of several processes that train failed; it has printed why.
-        StageProcessError: If the process of `export` failed; it has printed why.
+        SharedTrainingError: If one of several training processes failed; it has printed why.
+        StageProcessError: If the process that runs `export` failed; it has printed why.
         RenateStagesError: If a stage fails.
     """
     prepare.run(project)
     restore_state.run(project)
     if in_cloud:
-        project = standing_alone(project)
+        project = self_contained(project)
     if in_cloud and params.search_space:
         cloud.run(project, params, "tune")
     else:
@@ -52,19 +52,19 @@ def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: boo
                 raise SharedTrainingError(code)
     else:
         train.run(project)
-    if exports:  # in a process where nothing else of the user's code has been imported
+    if exports:  # in a new process, so that only what `export` needs of the user's code is imported
         command = [sys.executable, "-P", "-m", "renate_stages.api.one_stage"]
         done = subprocess.run([*command, str(project.root), "export"], check=False)
         if done.returncode:
             raise StageProcessError("export", done.returncode)
 
 
-def standing_alone(project: Project) -> Project:
-    """Make a workplace a project whose stages can run on another machine.
+def self_contained(project: Project) -> Project:
+    """Turn a workplace into a self-contained project, whose stages can run on another machine.
 
-    The user's code is linked into it, and gets a `dvc.yaml` that depends on it.
+    Link the user's code into it, and write a `dvc.yaml` that lists this code as dependencies.
     """
-    assert project.outside is not None, "a workplace reads the user's code from elsewhere"
+    assert project.outside is not None, "a workplace reads the user's code from outside"
     code = sorted(name for name in project.outside.user_files if name != project.user_config.name)
     files.link_or_copy(project.user_config, project.root / CONFIG)
     for name in code:

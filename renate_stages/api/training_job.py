@@ -1,4 +1,4 @@
-"""`run_training_job`: updates from Python without DVC, with Renate's arguments."""
+"""`run_training_job`: run an update from Python without DVC, with Renate's arguments."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from renate_stages.tuning.outcome import Search
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
 
-SEARCH = "search"  # folder of the working directory, where a search goes on after a kill
+SEARCH = "search"  # folder in the working directory from which an interrupted search continues
 
 
 @dataclass(frozen=True)
 class TrainingJobResult:
-    """What a training job gave.
+    """The results of a training job.
 
     Args:
-        state: The new state; None where no `output_state_url` was given. Of one at a URL, the copy
-            that the working directory keeps, until later jobs displace it.
+        state: The new state; None without `output_state_url`. If that is a URL, this is the copy in
+            the working directory, which later jobs may remove.
         metrics: As in `metrics/update.json`.
         curves: Losses and metrics of each epoch.
-        hyperparameters: Those that the model was trained with; `learner` and `max_epochs` too, where
-            they were searched.
-        search: What the search found, as in `work/tuning/search.json`; empty without one.
-        tables: What the learner has to show, rows by name, as in `plots/<name>.csv`.
-        fetched: What travelled here from URLs, of state and data.
-        sent: What travelled to `output_state_url`.
+        hyperparameters: The values that the model was trained with, including `learner` and
+            `max_epochs` if they were searched.
+        search: The outcome of the search, as in `work/tuning/search.json`; empty without a search.
+        tables: The learner's own figures, rows by table name, as in `plots/<name>.csv`.
+        fetched: Number and size of the files downloaded for the input state and the data.
+        sent: Number and size of the files uploaded to `output_state_url`.
     """
 
     state: State | None
@@ -93,59 +93,60 @@ def run_training_job(
     remote: Mapping[str, Any] | None = None,
     export_path: str | Path | None = None,
 ) -> TrainingJobResult:
-    """Update a model once: search its hyperparameters where there is a space, and train it.
+    """Update a model once: search its hyperparameters if there is a search space, then train it.
 
-    It lays out a temporary folder as a generated project is, and runs the stages of the pipeline in
-    it: `prepare`, `restore-state`, `tune`, `train`, and `export` if `export_path` is given. Training
-    runs in this process, on several devices in a process for each; trials run in processes of their
-    own. Nothing stays but the new state and the exported model; the working directory also keeps
-    states and data that were downloaded, for the next job. A search that was killed continues from
-    its trials when the job is started again. Nothing is logged to MLflow.
+    The job creates a temporary folder with the layout of a generated project and runs the stages of
+    the pipeline in it: `prepare`, `restore-state`, `tune`, `train`, and `export` if `export_path`
+    is given. Training runs in this process, or in one process per device if there are several.
+    Trials run in their own processes. The job keeps only the new state and the exported model; the
+    working directory also keeps downloaded states and data for the next job. If a search is
+    interrupted, start the job again to continue from its trials. Nothing is logged to MLflow.
 
     Args:
-        config_space: Hyperparameters: constants, spaces as `params.yaml` has them, such as
-            `{"uniform": [0, 1]}`, or domains of Syne Tune; not changed. Renate's `batch_memory_frac`
-            is translated: of `batch_size` that share becomes `memory_batch_size`.
-        mode: Whether more of the metric is better.
-        metric: The headline metric, with or without Renate's `val_` before it.
-        backend: Where it runs; `local`.
-        updater: Name of the learner, or a space of names.
+        config_space: Hyperparameters: constants, search spaces in the notation of `params.yaml`,
+            such as `{"uniform": [0, 1]}`, or Syne Tune domains. The mapping is not changed.
+            Renate's `batch_memory_frac` is translated: this share of `batch_size` becomes
+            `memory_batch_size`.
+        mode: "max" if larger values of the metric are better, otherwise "min".
+        metric: The headline metric, with or without Renate's prefix `val_`.
+        backend: Where the search and the training run.
+        updater: Name of the learner, or a search space of names.
         max_epochs: Passes over the new data, >= 1.
-        task_id: Names the model's parameters of this task.
-        config_file: The user's functions.
-        input_state_url: Folder or URL with the state to start from; None starts from nothing. A
-            URL is `s3://bucket/folder`, or of another protocol of fsspec.
-        output_state_url: Folder or URL for the new state, where none must be yet; None keeps none.
-            At a URL it is a state when all of it has arrived, and not before.
-        working_directory: Its folder `data` is given to `data_module_fn` unless `data_path` is; its
-            folder `search` is there while a search is. One job at a time searches in it. What comes
-            from URLs is kept in it, for the next job, and a new state until it has been sent.
-        data_path: Folder or URL with the new data.
-        seed: The one source of randomness.
-        accelerator: As Lightning's Trainer names it.
-        devices: A process for each, all on this machine; they share each batch.
-        precision: As Lightning's Trainer names it.
-        deterministic_trainer: Refuse kernels that differ from run to run.
-        gradient_clip_val: Largest norm of the gradient; None does not clip.
-        scheduler: Name of a scheduler, a class of Syne Tune's, or its dotted name.
-        scheduler_kwargs: Keyword arguments of it.
-        max_time: Of a search, seconds or such as "30 min"; no limit by default.
-        max_num_trials_started: Most trials, 20 by default where there is no other limit.
-        max_num_trials_finished: The same: each trial that is started finishes, soon or late.
-        n_workers: Trials at a time.
-        tuning: What else the block `tuning` of `params.yaml` takes.
-        trainer: What else its block `trainer` takes, such as `{"num_nodes": 2}`.
-        remote: What the block `remote` of `params.yaml` takes: bucket, image, machine; needed by
-            `sagemaker`. Jobs get `config_file` and the files in its folder that importing it used.
-
-        export_path: Folder for the deployable model, as stage `export` writes it, where nothing must
-            be yet; None exports nothing.
+        task_id: Name of the task, for models with per-task parameters.
+        config_file: File with your functions, `renate_config.py`.
+        input_state_url: Folder or URL of the state to start from; None starts from the empty state.
+            A URL is `s3://bucket/folder`, or uses another protocol that fsspec supports.
+        output_state_url: Folder or URL for the new state, which must not exist yet; None does not
+            keep the state. At a URL, the state becomes valid only when its upload has finished.
+        working_directory: Its folder `data` is passed to `data_module_fn` if there is no
+            `data_path`. Its folder `search` exists while a search runs; only one job at a time can
+            search in it. The working directory also keeps downloads for the next job, and a new
+            state until it has been uploaded.
+        data_path: Folder or URL of the new data.
+        seed: Seed of all random generators.
+        accelerator: As in Lightning's Trainer.
+        devices: Number of devices on this machine, with one process each; they share each batch.
+        precision: As in Lightning's Trainer.
+        deterministic_trainer: Whether to refuse nondeterministic kernels.
+        gradient_clip_val: Maximum norm of the gradient; None does not clip.
+        scheduler: Name of a scheduler, a Syne Tune class, or the dotted name of one.
+        scheduler_kwargs: Keyword arguments of the scheduler.
+        max_time: Time limit of a search, in seconds or as text such as "30 min"; None: no limit.
+        max_num_trials_started: Maximum number of trials; 20 if no other limit is set.
+        max_num_trials_finished: Has the same effect, because every started trial finishes.
+        n_workers: Number of trials that run at the same time.
+        tuning: Further keys of the block `tuning` in `params.yaml`.
+        trainer: Further keys of the block `trainer`, such as `{"num_nodes": 2}`.
+        remote: The block `remote` of `params.yaml`, with bucket, image and machine; required for
+            `sagemaker`. Jobs receive `config_file` and the files in its folder that it imports.
+        export_path: Folder for the deployable model, as stage `export` writes it, which must not
+            exist yet; None does not export the model.
 
     Raises:
-        StateExistsError: If there is something at `export_path`.
-        StateNotSentError: If the new state could not be sent; it says where it lies on this machine.
+        StateExistsError: If `export_path` already exists.
+        StateNotSentError: If the upload of the new state fails; the message names the local copy.
         RenateStagesError: If an argument, the user's functions, the data or the state cannot be
-            used, or there is a state at `output_state_url`.
+            used, or `output_state_url` already holds a state.
 
     Example:
         >>> first = run_training_job({"learning_rate": {"loguniform": [0.01, 1]}},
@@ -195,20 +196,20 @@ def run_training_job(
         params.remote.check_sagemaker()
     config = Path(config_file)
     places = (data_path, input_state_url, output_state_url)
-    passing = [working_directory, *(local_path(each) for each in places if each is not None)]
+    job_paths = [working_directory, *(local_path(each) for each in places if each is not None)]
     if export_path is not None and Path(export_path).exists():
         raise StateExistsError(Path(export_path))
-    ignored = [path.absolute() for path in passing]
+    ignored = [path.absolute() for path in job_paths]
     user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=ignored))
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
     outside = Outside(config.resolve(), incoming, tuple(ignored), user.files.imported())
 
-    beside = target.folder.parent if target.folder is not None else working_directory
+    parent_folder = target.folder.parent if target.folder is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
     written = None
-    with workplace(root, beside, outside) as project:
-        lay_out(project, params, source, may_go=origin.storage is not None)
+    with workplace(root, parent_folder, outside) as project:
+        lay_out(project, params, source, removable=origin.storage is not None)
         exports = export_path is not None
         run_stages(project, params, in_cloud=backend == "sagemaker", exports=exports)
         search = Search.read(project.tuning / outcome.SEARCH)
@@ -233,14 +234,14 @@ def run_training_job(
 
 
 def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters in our terms: Renate's batch held new and replayed examples."""
+    """Translate Renate's hyperparameters: its `batch_size` counts new and replayed examples."""
     ours = {name: as_written(each) for name, each in config_space.items()}
     if "batch_memory_frac" in ours:
         share, batch = ours.pop("batch_memory_frac"), ours.get("batch_size", 32)
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise InvalidHyperparameterError("batch_memory_frac", share, "a share in [0, 1)")
         if not isinstance(batch, int):
-            allowed = "a whole number beside batch_memory_frac; or search memory_batch_size too"
+            allowed = "an integer with batch_memory_frac; or search memory_batch_size instead"
             raise InvalidHyperparameterError("batch_size", batch, allowed)
         ours["memory_batch_size"] = max(1, int(share * batch))
         ours["batch_size"] = max(1, batch - int(share * batch))

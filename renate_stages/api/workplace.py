@@ -1,4 +1,4 @@
-"""A temporary folder with the layout of a project, for the time of one `run_training_job`."""
+"""The temporary project folder in which `run_training_job` runs the stages."""
 
 from __future__ import annotations
 
@@ -19,36 +19,43 @@ from renate_stages.state import state
 
 
 @contextmanager
-def workplace(root: Path | None, beside: Path, outside: Outside) -> Iterator[Project]:
-    """Yield a folder laid out as a project's, that is gone when all went well.
+def workplace(root: Path | None, parent_folder: Path, outside: Outside) -> Iterator[Project]:
+    """Yield a project folder, and remove it when the job has succeeded.
 
     Args:
-        root: A folder that stays when the job is killed, for one job at a time; None: a passing one.
-        beside: Where a passing one lies.
-        outside: What the stages read from elsewhere.
+        root: A folder that remains if the job is killed, used by one job at a time; None: a
+            temporary folder.
+        parent_folder: Parent directory of a temporary folder.
+        outside: User code and data outside the folder that the stages read.
+
+    Raises:
+        ForeignFolderError: If `root` contains files that no search wrote.
     """
-    beside.mkdir(parents=True, exist_ok=True)
+    parent_folder.mkdir(parents=True, exist_ok=True)
     if root is None:
-        with TemporaryDirectory(prefix=".update-", dir=beside) as scratch:
+        with TemporaryDirectory(prefix=".update-", dir=parent_folder) as scratch:
             yield _project(Path(scratch), outside)
         return
     project = _project(root, outside)
     if root.is_dir() and any(root.iterdir()) and not project.scratch.is_dir():
-        raise ForeignFolderError(root)  # it is removed in the end
+        raise ForeignFolderError(root)  # because it would be removed at the end
     root.mkdir(parents=True, exist_ok=True)
     with project.lock("search of run_training_job"):
         yield project
         shutil.rmtree(root)
 
 
-def lay_out(project: Project, params: Params, source: Path | None, *, may_go: bool = False) -> None:
-    """Write the parameters, and link the parent; of an earlier job only its trials stay.
+def lay_out(
+    project: Project, params: Params, source: Path | None, *, removable: bool = False
+) -> None:
+    """Write the parameters and link the parent; keep only the trials of an earlier job.
 
     Args:
         project: The workplace.
-        params: Written as its `params.yaml`.
-        source: The state to start from; None: the empty one.
-        may_go: Whether other jobs may displace it while this one runs: then its files are linked.
+        params: Written to its `params.yaml`.
+        source: Folder of the state to start from; None: the empty state.
+        removable: Whether other jobs may remove `source` while this one runs. If so, each file is
+            linked on its own instead of the whole folder.
     """
     work = project.prepared.parent
     shutil.rmtree(work, ignore_errors=True)
@@ -56,7 +63,7 @@ def lay_out(project: Project, params: Params, source: Path | None, *, may_go: bo
     if project.parent.is_symlink():
         project.parent.unlink()
     shutil.rmtree(project.parent, ignore_errors=True)
-    if source is not None and may_go:
+    if source is not None and removable:
         shutil.copytree(source, project.parent, copy_function=link)
     elif source is not None:
         project.parent.symlink_to(source.resolve(), target_is_directory=True)

@@ -1,1 +1,1 @@
-"""Stages in SageMaker."""
+"""Run stages as jobs in SageMaker."""

@@ -1,4 +1,4 @@
-"""The interface of a service that runs jobs. `sagemaker.py` implements it."""
+"""The interface of a service that runs jobs, which `sagemaker.py` implements."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Status = Literal["running", "completed", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class JobState:
-    """How a job stands.
+    """The state of a job.
 
     Args:
-        name: The service's name of it.
-        status: Whether it runs, and else how it ended.
-        phase: What it does now, in the service's words.
-        reason: Why it failed or was stopped; empty otherwise.
-        seconds: That it has been training, as far as the service says.
-        billable: Seconds that are paid for; None while unknown.
+        name: The service's name of the job.
+        status: Whether the job is running, or how it ended.
+        phase: The current phase, in the service's words.
+        reason: Why the job failed or was stopped; empty otherwise.
+        seconds: Training time so far; None if the service does not report it.
+        billable: Billed seconds; None while unknown.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Log(Protocol):
     """The lines that a job prints."""
 
     def new_lines(self) -> list[str]:
-        """Return the lines since this was last called; raises `ConnectionError` without answer."""
+        """Return the lines since the last call; raise `ConnectionError` if there is no answer."""
         ...
 
 
 class Backend(Protocol):
-    """Runs jobs. Its methods raise `ConnectionError` where the service does not answer."""
+    """Runs jobs. Its methods raise `ConnectionError` if the service does not answer."""
 
     service: str
 
@@ -47,13 +47,13 @@ class Backend(Protocol):
         """Start a job, or find the one that an earlier call has started.
 
         Args:
-            name: What the job is called; the service's name begins with it.
-            url: Under which all its files lie.
-            folder: Its own files' place there.
-            digest: SHA-256 of its `job.json`, which the job compares with the one that it gets.
+            name: Name of the job; the service's name starts with it.
+            url: URL under which all files of the job are stored.
+            folder: The job's own folder under `url`.
+            digest: SHA-256 of its `job.json`, with which the job verifies the file it receives.
 
         Returns:
-            The service's name of it.
+            The service's name of the job.
 
         Raises:
             RemoteServiceError: If the service refuses.
@@ -61,7 +61,7 @@ class Backend(Protocol):
         ...
 
     def find(self, name: str) -> Sequence[JobState]:
-        """Return the jobs of this name, the latest first."""
+        """Return the jobs with this name, the latest first."""
         ...
 
     def state(self, job: str) -> JobState: ...

@@ -1,7 +1,7 @@
 """`renate-stages remote check`: check step by step what jobs need.
 
-Each step says what it tried and what the service answered. A step that needs an earlier one is left
-out when that failed.
+Each step prints what it checked and what the service answered. A step is skipped if an earlier step
+that it needs has failed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PROBE = "check"
 
 
 class Checklist:
-    """Checks what `params.yaml` asks for.
+    """Checks the services that the block `remote` of `params.yaml` needs.
 
     Args:
-        project: Whose stages are to run.
-        params: Its parameters.
-        say: Is told of each step.
+        project: The project whose stages will run as jobs.
+        params: Parameters of the project.
+        say: Prints the result of each step.
     """
 
     def __init__(self, project: Project, params: Params, say: Callable[[str], None]) -> None:
@@ -39,10 +39,10 @@ class Checklist:
         self.passed = True
 
     def run(self, *, submit: bool) -> bool:
-        """Go through all steps; return whether each passed.
+        """Run all steps; return whether all of them passed.
 
         Args:
-            submit: Whether to run a small job too, which costs money.
+            submit: Whether to also run a small job, which costs money.
         """
         remote = self.params.remote.model_copy(update={"backend": "sagemaker"})
         if self._step("params.yaml: remote", remote.chosen_backend) is None:
@@ -57,17 +57,17 @@ class Checklist:
         storage = Storage.at(str(remote.url))
         bucket = self._step(f"write, read, list, remove in {remote.url}", lambda: _probe(storage))
         self._step("role", backend.role)
-        self._step("training jobs may be listed", lambda: backend.find("renate") is not None)
+        self._step("permission to list training jobs", lambda: backend.find("renate") is not None)
         self._step(
             f"quota of {remote.sagemaker.instance_type}",
-            lambda: backend.quota() or "it is not told",
+            lambda: backend.quota() or "unknown",
         )
         if submit and bucket is not None and self.passed:
             self._step("a job", lambda: self._job(backend, storage))
         return self.passed
 
     def _step(self, what: str, act: Callable[[], Any]) -> Any:
-        """Do one step and say how it went; return what it gave, or None if it failed."""
+        """Run one step and print its result; return what `act` returns, or None if it failed."""
         try:
             found = act()
         except (RenateStagesError, ConnectionError, ValueError) as error:
@@ -79,10 +79,11 @@ class Checklist:
         return found
 
     def _packages(self) -> str:
-        return f"{len(requirements_of(self.project, self.params.remote))} in the versions here"
+        pinned = requirements_of(self.project, self.params.remote)
+        return f"{len(pinned)} pinned to the installed versions"
 
     def _job(self, backend: Any, storage: Storage) -> str:
-        """Run `renate-stages --help` in a job: image, installation, role and bucket are used."""
+        """Run `renate-stages --help` in a job, which tests image, installation, role and bucket."""
         key, library = str(int(time.time())), package.wheel()
         requirements = requirements_of(self.project, self.params.remote)
         job = Job(PROBE, key, {}, (), library, requirements, command=("--help",))
@@ -103,5 +104,5 @@ def _probe(storage: Storage) -> str:
     read, listed = place.read(name), place.sizes()
     place.remove([name])
     if read != content or listed.get(name) != len(content) or place.has(name):
-        raise ValueError("what was written is not what was read, listed or removed")
-    return "as it should"
+        raise ValueError("the file was not read, listed or removed as it was written")
+    return "all work"

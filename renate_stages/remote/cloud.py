@@ -1,8 +1,8 @@
 """Run a stage in the cloud: send its inputs, run the job, fetch its outputs.
 
-Where it ran changes nothing else: its outputs lie where they would, and DVC sees no difference. A
-job is found by its inputs, so that a stage which is started again attaches to the one that runs, or
-takes what it has made.
+The outputs are the same as those of a local run, in the same places, so DVC sees no difference. A
+job is identified by its inputs. So a stage that is started again attaches to the running job, or
+takes the results of a completed one.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 
 def backend_of(params: Params, stage: str) -> str:
-    """Return where a stage is to run, `local` where a job would have nothing to do.
+    """Return the backend of a stage; `local` if a job would have nothing to do.
 
     Raises:
-        InvalidParamsError: If what the backend needs is not given.
+        InvalidParamsError: If a setting that the backend needs is missing.
     """
     backend = params.remote.chosen_backend()
     idle = stage == "tune" and (not params.search_space or params.update.kind == "forget")
@@ -51,10 +51,10 @@ def backend_of(params: Params, stage: str) -> str:
 
 
 def check_backend(params: Params) -> None:
-    """Refuse, before any stage works, what the stages that run elsewhere would refuse later.
+    """Check, before any stage runs, what the stages that run as jobs need.
 
     Raises:
-        InvalidParamsError: If what the backend needs is not given.
+        InvalidParamsError: If a setting that the backend needs is missing.
         MissingExtraError: If its package is not installed.
     """
     if params.remote.chosen_backend() != "local":
@@ -72,7 +72,7 @@ def connect(params: Params) -> Backend:
 
     Raises:
         MissingExtraError: If its package is not installed.
-        RemoteServiceError: If it refuses us.
+        RemoteServiceError: If the service rejects the credentials or the region.
     """
     _check_packages()
 
@@ -88,25 +88,26 @@ def run(
     connect: Callable[[Params], Backend] = connect,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Run a stage in a job, and put what it made in place.
+    """Run a stage in a job, and put its results in place.
 
     Args:
-        project: Whose stage it is.
-        params: Of the project.
-        stage: Its name.
-        connect: Gives what runs jobs.
-        say: Tells the user something in one line.
+        project: The project of the stage.
+        params: Parameters of the project.
+        stage: Name of the stage.
+        connect: Returns the backend that runs jobs.
+        say: Prints one line for the user.
 
     Raises:
-        ChangedInputsError: If its inputs were edited here while it ran; its results stay there.
-        RenateStagesError: If it cannot run there, or fails there; nothing here is changed then.
+        ChangedInputsError: If the inputs were edited while the job ran; its results are not
+            fetched.
+        RenateStagesError: If the job cannot run or fails; no local file is changed then.
     """
 
     def tell(line: str) -> None:
         say(shown(line))
 
     if params.tracking.enabled:
-        tracking.tracking_uri(project.root)  # an address that cannot be right is said now
+        tracking.tracking_uri(project.root)  # reports an invalid address now
     lineage.check_inputs(project, stage)
     job = Job.of(project, params, stage)
     _check_volume(params, job)
@@ -120,14 +121,14 @@ def run(
         submitted = running.name
         tell(f"attached to job {submitted}, which has the same inputs")
     elif params.remote.reuse and own.has(OUTPUTS):
-        tell(f"taken from {own.url}: a job with the same inputs has made it")
+        tell(f"using the results at {own.url}: a job with the same inputs has produced them")
         fetch(project, params, job, own, objects, tell)
         return
     else:
         digest = send(project, job, storage, tell)
-        asked = job.service_name, storage.url, job.folder, digest
-        submitted = _answered(backend, lambda: backend.submit(*asked))
-        tell(f"job {submitted} is submitted; Ctrl-C asks whether to stop it")
+        request = job.service_name, storage.url, job.folder, digest
+        submitted = _answered(backend, lambda: backend.submit(*request))
+        tell(f"job {submitted} is submitted; press Ctrl-C to stop it or to leave it running")
     state = follow(backend, submitted, tell)
     if state.status == "completed":
         _check_unchanged(project, params, job)
@@ -137,7 +138,7 @@ def run(
 
 
 def _check_unchanged(project: Project, params: Params, job: Job) -> None:
-    """Refuse results of inputs that are not here any more: DVC would credit them to those that are.
+    """Refuse results of inputs that have changed: DVC would attribute them to the new inputs.
 
     Raises:
         ChangedInputsError: If a file or a parameter changed while the job ran.
@@ -149,16 +150,16 @@ def _check_unchanged(project: Project, params: Params, job: Job) -> None:
 
 
 def _check_volume(params: Params, job: Job) -> None:
-    """Refuse a disk that does not hold what the job reads, which would show there much later."""
+    """Refuse a disk that is too small for the job's inputs, before the job fails because of it."""
     given = params.remote.sagemaker.volume_gb
     needed = sum({e["sha256"]: e["size"] for e in job.files.values()}.values()) / 2**30
     if needed > given:
-        problem = f"remote.sagemaker.volume_gb is {given}, and {job.stage} reads {needed:.0f} GiB"
-        raise InvalidParamsError("params.yaml", [f"{problem}; its outputs need space too"])
+        problem = f"remote.sagemaker.volume_gb is {given}, but {job.stage} reads {needed:.0f} GiB"
+        raise InvalidParamsError("params.yaml", [f"{problem}, and its outputs need space too"])
 
 
 def send(project: Project, job: Job, storage: Storage, say: Callable[[str], None]) -> str:
-    """Send what the job reads and is not there, then its description; return that one's SHA-256."""
+    """Upload the missing inputs of a job and its description; return that one's SHA-256."""
     own = storage.child(job.folder.rstrip("/"))
     objects = ObjectStore(storage.child(OBJECTS))
     doubted = {name_of(job.library_entry), *_reported(own)}
@@ -180,7 +181,7 @@ def send(project: Project, job: Job, storage: Storage, say: Callable[[str], None
 
 
 def _reported(own: Storage) -> list[str]:
-    """Return the objects that an earlier job with these inputs found damaged."""
+    """Return the names of objects that an earlier job with these inputs found damaged."""
     try:
         return read(own, FAILURE, Failure).damaged if own.has(FAILURE) else []
     except (DamagedOutputError, OversizedFileError):
@@ -188,7 +189,7 @@ def _reported(own: Storage) -> list[str]:
 
 
 def _answered(backend: Backend, ask: Callable[[], T]) -> T:
-    """Ask a backend, whose client is patient by itself."""
+    """Call a backend, whose client retries by itself; report a lost connection."""
     try:
         return ask()
     except ConnectionError as error:

@@ -12,23 +12,23 @@ from renate_stages.errors import DetachedError, RemoteServiceError, UnreachableS
 from renate_stages.remote.backend import Backend, JobState, Log
 from renate_stages.remote.start import BEGIN, END
 
-PAUSE = 5.0  # seconds between two looks
+PAUSE = 5.0  # seconds between two requests
 PAUSE_VARIABLE = "RENATE_STAGES_POLL_SECONDS"
-PATIENCE = 3600.0  # seconds without an answer, after which we leave the job alone
+PATIENCE = 3600.0  # seconds without an answer before we stop following the job
 PATIENCE_VARIABLE = "RENATE_STAGES_PATIENCE_SECONDS"
 LONGEST_PAUSE = 60.0
-AROUND = 50  # lines of the container that are shown where the stage has not begun
+AROUND = 50  # lines of the container to show if the stage never began
 
 
 def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
-    """Show what a job does until it has ended.
+    """Print a job's status and log until it has ended.
 
-    While the service does not answer, it is asked again, less and less often.
+    If the service does not answer, requests are repeated at increasing intervals.
 
     Raises:
-        UnreachableServiceError: If it does not answer for an hour.
-        RemoteServiceError: If it refuses to say how the job stands.
-        DetachedError: If the user leaves the job alone.
+        UnreachableServiceError: If the service does not answer for an hour.
+        RemoteServiceError: If the service refuses to report the job's state.
+        DetachedError: If the user leaves the job running.
     """
     log = _StageLog(backend.log(job), say)
     pause = float(os.environ.get(PAUSE_VARIABLE, PAUSE))
@@ -48,10 +48,10 @@ def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
                     backend.service, job, silent / 60, str(error)
                 ) from error
             if wait == pause:
-                say(f"{backend.service} does not answer; the job goes on, and is asked for again")
+                say(f"{backend.service} does not answer; the job keeps running, retrying")
             phase, wait = phase or "unknown", min(2 * wait, LONGEST_PAUSE)
             continue
-        except RemoteServiceError:  # credentials that have expired, say
+        except RemoteServiceError:  # for example, if the credentials have expired
             say(str(DetachedError(job)))
             raise
         if wait > pause:
@@ -64,16 +64,16 @@ def follow(backend: Backend, job: str, say: Callable[[str], None]) -> JobState:
             for line in log.rest(state):
                 say(line)
             if state.billable is not None:
-                say(f"job {job}: {state.billable:g} s are paid for")
+                say(f"job {job}: {state.billable:g} s are billed")
             return state
 
 
 @contextmanager
 def asking(backend: Backend, job: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Ask, on Ctrl-C, whether to stop the job or to leave it; where nobody can answer, leave it.
+    """On Ctrl-C, ask whether to stop the job or leave it running; without a terminal, leave it.
 
     Raises:
-        DetachedError: If it is left.
+        DetachedError: If the job is left running.
     """
     try:
         yield
@@ -81,40 +81,40 @@ def asking(backend: Backend, job: str, say: Callable[[str], None]) -> Iterator[N
         if not sys.stdin.isatty():
             raise DetachedError(job) from None
         try:
-            answer = input(f"\njob {job}: [s]top it, [l]eave it running, or go on [w]aiting? ")
+            answer = input(f"\njob {job}: [s]top it, [l]eave it running, or keep [w]aiting? ")
         except (KeyboardInterrupt, EOFError):
             raise DetachedError(job) from None
         if answer.strip().lower().startswith("s"):
             backend.stop(job)
-            say(f"job {job}: asked to stop; what it saved so far stays")
+            say(f"job {job}: asked to stop; its checkpoints are kept")
         elif not answer.strip().lower().startswith("w"):
             raise DetachedError(job) from None
-    except SystemExit:  # of SIGTERM: whoever ends us does not mean the job
+    except SystemExit:  # from SIGTERM, which ends this process but must not stop the job
         say(str(DetachedError(job)))
         raise
 
 
 class _StageLog:
-    """The lines of the stage, without those of the container around it, unless it never begins.
+    """The lines that the stage prints, or those of the container if the stage never begins.
 
-    A log that may not be read is no reason to leave the job: that is said once.
+    If we have no permission to read the log, warn once and keep following the job.
     """
 
     def __init__(self, log: Log, say: Callable[[str], None]) -> None:
         self._log: Log | None = log
         self._say = say
-        self._around: list[str] = []  # what the container says
+        self._around: list[str] = []  # lines of the container
         self._inside = self._begun = False
 
     def new_lines(self) -> list[str]:
-        found: list[str] = []
+        lines: list[str] = []
         for line in self._read():
             if line in (BEGIN, END):
                 self._inside = line == BEGIN
                 self._begun = True
             else:
-                (found if self._inside else self._around).append(line)
-        return found
+                (lines if self._inside else self._around).append(line)
+        return lines
 
     def rest(self, state: JobState) -> list[str]:
         """Return the last lines of a job that has ended."""
@@ -130,5 +130,5 @@ class _StageLog:
             return self._log.new_lines() if self._log is not None else []
         except RemoteServiceError as error:
             self._log = None
-            self._say(f"warning: what the job prints cannot be shown. {error}")
+            self._say(f"warning: the job's output cannot be shown. {error}")
             return []

@@ -2,15 +2,15 @@
 
     <url>/objects/3f/9a0c...              all files, by content: inputs, the library, results
     <url>/jobs/train-<key>/configuration/<digest>/job.json    what to run; a channel of the job
-    <url>/jobs/train-<key>/inputs/<digest>.manifest           its objects; the other channel
-    <url>/jobs/train-<key>/tracked/       what its stage logged for MLflow
-    <url>/jobs/train-<key>/checkpoints/   what an interrupted one goes on from
-    <url>/jobs/train-<key>/outputs.json   what it has made; written last, so that it is all there
-    <url>/jobs/train-<key>/failure.json   else: the last lines that it printed
+    <url>/jobs/train-<key>/inputs/<digest>.manifest           list of its objects; another channel
+    <url>/jobs/train-<key>/tracked/       what the stage logged for MLflow
+    <url>/jobs/train-<key>/checkpoints/   checkpoints from which an interrupted job resumes
+    <url>/jobs/train-<key>/outputs.json   list of the results, written after all of them
+    <url>/jobs/train-<key>/failure.json   the last lines that a failed stage printed
 
-The key is a digest of all that the result depends on: equal inputs have the same, on any machine.
-The digest is the SHA-256 of `job.json`. It also is in the request that starts the job, which refuses
-any other `job.json`.
+The key is a digest of everything that the result depends on: equal inputs have the same key on any
+machine. The digest is the SHA-256 of `job.json`. The request that starts the job contains it too,
+so that the job refuses any other `job.json`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from renate_stages.user.declared_files import values_of
 
 KEY_LENGTH = 20  # hexadecimal digits: a job's name has no room for 64
 OBJECTS = "objects"
-CONFIGURATION = "configuration"  # a folder; name of its channel too
-MANIFESTS = "inputs"  # likewise
+CONFIGURATION = "configuration"  # name of a folder and of its channel
+MANIFESTS = "inputs"  # name of a folder and of its channel
 CHECKPOINTS = "checkpoints"
 OUTPUTS = "outputs.json"
 FAILURE = "failure.json"
@@ -44,18 +44,18 @@ FAILURE = "failure.json"
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to be run elsewhere.
+    """A stage to run as a job.
 
     Args:
-        stage: Its name.
-        key: Digest of all that its result depends on.
-        files: What it reads, by relative path.
-        writes: What it makes: relative paths of files and folders.
+        stage: Name of the stage.
+        key: Digest of everything that its result depends on.
+        files: Files that it reads, by relative path.
+        writes: Relative paths of the files and folders that it writes.
         library: Name and bytes of the library's wheel.
         requirements: `name==version` of all packages.
-        origin: Tags that say from which version of the project it was sent.
-        nodes: Machines that run it together.
-        command: Of `renate-stages`; none: the stage's.
+        origin: Tags with the version of the project that the job was sent from.
+        nodes: Number of machines that run the job together.
+        command: Arguments of `renate-stages`; if empty, the name of the stage.
     """
 
     stage: str
@@ -70,11 +70,11 @@ class Job:
 
     @classmethod
     def of(cls, project: Project, params: Params, stage: str) -> Job:
-        """Return the job of a stage as the project's files are now.
+        """Return the job of a stage for the current files of the project.
 
         Raises:
-            InvalidParamsError: If there are to be other machines than the training has nodes.
-            RenateStagesError: If a file or a package that it needs is not here.
+            InvalidParamsError: If the number of instances differs from `trainer.num_nodes`.
+            RenateStagesError: If a file or a package that the job needs is missing.
         """
         definition = StageDefinition.read(project, stage)
         remote = params.remote
@@ -104,17 +104,17 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called, at its URL and by the service."""
+        """The job's name, at its URL and in the service's name."""
         return f"{self.stage}-{self.key}"
 
     @property
     def service_name(self) -> str:
-        """What the service's names of it begin with."""
+        """The prefix of the names that the service gives the job."""
         return f"renate-{self.name}"
 
     @property
     def folder(self) -> str:
-        """Where its own files lie under the URL, with a slash at its end."""
+        """The job's own folder under the URL, with a slash at its end."""
         return f"jobs/{self.name}/"
 
     @property
@@ -123,11 +123,11 @@ class Job:
         return files.entry_of(self.library[1])
 
     def configuration(self, url: str, variables: Mapping[str, str]) -> dict[str, Any]:
-        """Return what the job is told: `job.json`.
+        """Return the content of `job.json`.
 
         Args:
-            url: Under which all lies.
-            variables: Of the stage's environment.
+            url: URL under which all files are stored.
+            variables: Environment variables of the stage.
         """
         return {
             "stage": self.stage,
@@ -144,35 +144,36 @@ class Job:
 
     @staticmethod
     def description_in(digest: str) -> str:
-        """Return the place of `job.json` in the job's folder, given its SHA-256."""
+        """Return the path of `job.json` in the job's folder, given its SHA-256."""
         return f"{CONFIGURATION}/{digest}/{DESCRIPTION}"
 
     @staticmethod
     def manifest_in(digest: str) -> str:
-        """Return the place of the list of its objects in the job's folder."""
+        """Return the path of the list of objects in the job's folder, given the same SHA-256."""
         return f"{MANIFESTS}/{digest}.manifest"
 
     def manifest(self, objects_url: str) -> list[Any]:
-        """Return the list of its objects, in the form that SageMaker reads."""
+        """Return the list of the job's objects in the format that SageMaker reads."""
         entries = (*self.files.values(), self.library_entry)
         return [{"prefix": f"{objects_url}/"}, *sorted({name_of(entry) for entry in entries})]
 
 
 def requirements_of(project: Project, remote: RemoteParams) -> list[str]:
-    """Return `name==version` of all that jobs of a project need.
+    """Return `name==version` of all packages that jobs of a project need.
 
     Raises:
-        RenateStagesError: If the file that names more is not there, or something of it not here.
+        RenateStagesError: If the requirements file is missing, or names a package that is not
+            installed here.
     """
     default = type(remote).model_fields["requirements"].default
     listed = None if remote.requirements is None else project.root / remote.requirements
     if remote.requirements == default and listed is not None and not listed.exists():
-        listed = None  # nobody has asked for it
+        listed = None  # the default file is optional
     return package.pins(listed, remote.from_image)
 
 
 def _under(project: Project, names: Sequence[str]) -> dict[str, Path]:
-    """Return the files that paths name, or that lie under them, by relative path."""
+    """Return the files at the given paths and in the given folders, by relative path."""
     found: dict[str, Path] = {}
     for name in names:
         path = project.root / name

@@ -1,11 +1,11 @@
-"""The messages between a stage here and its job, as closed types.
+"""Typed messages between a local stage and its job.
 
-    job.json        what to run; its SHA-256 travels in the request that starts the job
-    outputs.json    what the job has made
-    failure.json    else: why not
+    job.json        what to run; the request that starts the job contains its SHA-256
+    outputs.json    the results of a job that succeeded
+    failure.json    the reason why a job failed
 
-Whoever may write to the bucket may write the last two. So they are small, name only files that the
-stage writes, each by size and SHA-256, and hold nothing that is carried out.
+Anyone with write access to the bucket can write the last two. So their size is limited, they name
+only files that the stage writes, each with size and SHA-256, and nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from renate_stages.state import is_inside
 from renate_stages.tracking.records import SHA256
 
 MESSAGE_BYTES = 128 * 2**20
-"""The largest of these files. One that lists 500,000 files has 80 MB."""
+"""Maximum size of these files. A list of 500,000 files takes 80 MB."""
 FILES = 500_000
 NAME_LENGTH = 1024  # characters of a path
-LAST_LINES = 200  # of what a failed stage printed, which travel back
-LINE_LENGTH = 2000  # characters of each
+LAST_LINES = 200  # of a failed stage's output, which the job sends back
+LINE_LENGTH = 2000  # characters of each of these lines
 
-EXPERIMENT = "DVC_EXP_NAME"  # names the run in MLflow
+EXPERIMENT = "DVC_EXP_NAME"  # environment variable that names the run in MLflow
 
 M = TypeVar("M", bound="Message")
 
@@ -51,7 +51,7 @@ class Message(BaseModel):
 
 
 class Content(Message):
-    """The content of a file: its size in bytes, and its SHA-256."""
+    """Size in bytes and SHA-256 of a file."""
 
     size: int = Field(ge=0, lt=2**60)
     sha256: str = Field(pattern=SHA256)
@@ -61,7 +61,7 @@ Listed = Annotated[dict[Inside, Content], Field(max_length=FILES)]
 
 
 class Wheel(Message):
-    """The library: name of the file, and of the object that holds it."""
+    """The library's wheel: its file name, and the name of the object with its content."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+\.whl$")
     object: ObjectName
@@ -87,8 +87,9 @@ class Outputs(Message):
 
     Args:
         job: The service's name of the job.
-        files: What the stage wrote.
-        tracked: What the stage logged, the content of `recording_in`; None: nothing.
+        files: The files that the stage wrote.
+        tracked: Size and SHA-256 of the file `recording_in`, with what the stage logged; None if it
+            logged nothing.
     """
 
     job: JobName | None
@@ -101,9 +102,9 @@ class Failure(Message):
 
     Args:
         job: The service's name of the job.
-        exit_code: Of the stage.
+        exit_code: Exit code of the stage.
         lines: The last lines that it printed.
-        damaged: Objects whose content is not what their name says.
+        damaged: Objects whose content does not match the SHA-256 in their name.
         tracked: As in `Outputs`.
     """
 
@@ -115,15 +116,15 @@ class Failure(Message):
 
 
 def recording_in(tracked: Entry) -> str:
-    """Return the place, in the job's folder, of what its stage logged: records of `tracking`."""
+    """Return the path, in the job's folder, of the records of `tracking` that the stage logged."""
     return f"tracked/{tracked['sha256']}.jsonl"
 
 
 def parse(kind: type[M], content: bytes) -> M:
-    """Read a message.
+    """Parse a message.
 
     Raises:
-        ValueError: With the field that is wrong, in one line.
+        ValueError: If it is not valid; one line names the invalid field.
     """
     try:
         return kind.model_validate_json(content)

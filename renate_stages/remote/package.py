@@ -1,8 +1,8 @@
 """Package the installed library as a wheel for jobs, with pinned dependencies.
 
-A job computes with the versions that are installed here, since other ones may give other bytes, or
-none. The wheel is made from the installed files, so a changed checkout travels as it is; equal files
-give an equal wheel.
+A job uses the package versions that are installed here, because other versions may give different
+results or fail. The wheel is built from the installed files, so it includes local changes of a
+checkout; equal files give an equal wheel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip file
 
 
 def wheel() -> tuple[str, bytes]:
-    """Return name and bytes of a wheel of this library; equal sources give equal bytes."""
+    """Build a wheel of this library; return its name and bytes, equal for equal sources."""
     package = Path(_version.__file__).parent
     version = _version.__version__
     folder = f"renate_stages-{version}.dist-info"
@@ -56,16 +56,16 @@ def wheel() -> tuple[str, bytes]:
 
 
 def pins(requirements: Path | None = None, without: Iterable[str] = ()) -> list[str]:
-    """Return `name==version` of all that the library needs, and what a file names, in order.
+    """Return `name==version` of the packages that the library and a requirements file need, sorted.
 
     Args:
-        requirements: A file of requirements, whose names count; their versions are those here.
-        without: Names that are left out, since the image has them.
+        requirements: A requirements file; only its names count, with the installed versions.
+        without: Names of packages to leave out because the image contains them.
 
     Raises:
-        MissingFileError: If the file is not there.
-        MalformedFileError: If it cannot be read.
-        NotInstalledHereError: If something that it names is not installed here.
+        MissingFileError: If the file does not exist.
+        MalformedFileError: If a line of the file cannot be parsed.
+        NotInstalledHereError: If it names a package that is not installed here.
     """
     roots = [Requirement(f"{DISTRIBUTION}[{','.join(EXTRAS)}]")]
     if requirements is not None:
@@ -80,7 +80,7 @@ def pins(requirements: Path | None = None, without: Iterable[str] = ()) -> list[
 
 
 def _closure(roots: list[Requirement]) -> dict[str, str]:
-    """Return the installed versions of requirements and all that they need, by canonical name."""
+    """Return the installed versions of requirements and their dependencies, by canonical name."""
     versions: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(root, extra) for root in roots for extra in ("", *root.extras)]
@@ -92,7 +92,9 @@ def _closure(roots: list[Requirement]) -> dict[str, str]:
             continue
         seen.add((name, extra))
         distribution = metadata.distribution(name)
-        versions[name] = distribution.version.partition("+")[0]  # a build for one kind of device
+        versions[name] = distribution.version.partition("+")[
+            0
+        ]  # without a device suffix such as +cu121
         for line in distribution.requires or ():
             needed = Requirement(line)
             if needed.marker is None or needed.marker.evaluate({**environment, "extra": extra}):
@@ -106,7 +108,7 @@ def _read(path: Path) -> Iterator[Requirement]:
         raise MissingFileError(path, "it lists what to install in jobs", cure)
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.partition(" #")[0].strip()
-        if not text or text.startswith(("#", "-")):  # options, such as hashes, are not for a name
+        if not text or text.startswith(("#", "-")):  # skips options of pip
             continue
         try:
             yield Requirement(text)

@@ -36,7 +36,7 @@ from renate_stages.storage.objects import ObjectStore
 from renate_stages.storage.storage import Storage
 from renate_stages.tracking.update_run import run_identity, search_identity
 
-SHOWN = 15  # last lines of a failed stage that the error repeats
+SHOWN = 15  # last lines of a failed stage to show in the error
 
 
 def fetch(
@@ -47,15 +47,15 @@ def fetch(
     objects: ObjectStore,
     say: Callable[[str], None],
 ) -> None:
-    """Bring what a job has made, check all of it, and only then put it in place."""
-    told = read(own, OUTPUTS, Outputs)
-    made = {name: entry.model_dump() for name, entry in told.files.items()}
+    """Download a job's results, check all of them, and only then put them in place."""
+    message = read(own, OUTPUTS, Outputs)
+    made = {name: entry.model_dump() for name, entry in message.files.items()}
     here = {entry["sha256"]: project.root / name for name, entry in job.files.items()}
     _check(own.url_of(OUTPUTS), made, project, job)
     with project.empty_scratch("fetched") as scratch:
         wanted = {scratch / name: entry for name, entry in made.items()}
         try:
-            came = objects.download(wanted, here, f"results of {job.stage}")
+            downloaded = objects.download(wanted, here, f"results of {job.stage}")
         except (DamagedTransferError, DamagedOutputError) as error:
             problem = f"a file in its list is wrong: {str(error).splitlines()[0].rstrip('.')}"
             raise DamagedOutputError(own.url_of(OUTPUTS), problem) from error
@@ -63,10 +63,10 @@ def fetch(
             _put_in_place(scratch / name, project.root / name)
     size = sum(entry["size"] for entry in made.values())
     say(
-        f"{job.stage} has made {len(made)} files, {size} bytes; brought {came.files} files, "
-        f"{came.bytes} bytes"
+        f"{job.stage} has written {len(made)} files, {size} bytes; "
+        f"downloaded {downloaded.files} files, {downloaded.bytes} bytes"
     )
-    _log(project, params, job, told, own)
+    _log(project, params, job, message, own)
 
 
 def failure(
@@ -77,43 +77,43 @@ def failure(
     own: Storage,
     backend: Backend,
 ) -> Exception:
-    """Return the error of a job that has not completed, and log its run."""
-    told, lines = None, []
+    """Return the error of a job that has not completed, and log its run to MLflow."""
+    message, lines = None, []
     try:
-        told = read(own, FAILURE, Failure) if own.has(FAILURE) else None
+        message = read(own, FAILURE, Failure) if own.has(FAILURE) else None
     except (DamagedOutputError, OversizedFileError) as error:
         lines = str(error).splitlines()[:1]
-    if told is not None and told.job != state.name:  # of an earlier job that failed
-        told = None
-    if told is not None:
-        lines = told.lines[-SHOWN:]
-        _log(project, params, job, told, own)
+    if message is not None and message.job != state.name:  # an earlier job wrote it
+        message = None
+    if message is not None:
+        lines = message.lines[-SHOWN:]
+        _log(project, params, job, message, own)
     if state.status == "stopped":
         cure = "When you start it again, it continues from its last checkpoint."
         return RemoteJobStoppedError(state.name, state.reason or "stopped", cure)
-    code = told.exit_code if told is not None else 1
-    reason = f"exit code {code}" if told is not None and lines else state.reason
+    code = message.exit_code if message is not None else 1
+    reason = f"exit code {code}" if message is not None and lines else state.reason
     return RemoteJobFailedError(state.name, reason, lines, code, backend.log_address(state.name))
 
 
 def read(own: Storage, name: str, kind: type[M]) -> M:
-    """Read what a job has written of itself.
+    """Read a message that a job has written.
 
     Raises:
-        DamagedOutputError: If it is not of its kind.
-        OversizedFileError: If it is larger than a job writes it.
+        DamagedOutputError: If the message is not valid.
+        OversizedFileError: If the message is larger than a job would write.
     """
     content = own.read(name, MESSAGE_BYTES)
     try:
         return parse(kind, content)
     except ValueError as error:
         raise DamagedOutputError(
-            own.url_of(name), f"a job does not write such a file: {error}"
+            own.url_of(name), f"it is not a valid message of a job: {error}"
         ) from error
 
 
 def _check(url: str, made: Mapping[str, Entry], project: Project, job: Job) -> None:
-    """Refuse a list of results that would write anywhere but where the stage writes."""
+    """Refuse a list of results with missing files, or with files that the stage does not write."""
     for name in made:
         if not any(name == each or name.startswith(f"{each}/") for each in job.writes):
             raise DamagedOutputError(url, f"it lists {name!r}, which {job.stage} does not write")
@@ -144,18 +144,20 @@ def _log(
     project: Project,
     params: Params,
     job: Job,
-    told: Outputs | Failure,
+    message: Outputs | Failure,
     own: Storage,
 ) -> None:
-    """Log to the project's own MLflow store what the stage logged there; where not, say why."""
-    if not params.tracking.enabled or told.tracked is None:
+    """Log what the stage logged in the job to the project's own MLflow store, or warn."""
+    if not params.tracking.enabled or message.tracked is None:
         return
 
     def identity(key: str) -> tracking.RunIdentity:
-        return identity_of(project, params, job, key, told.job)
+        return identity_of(project, params, job, key, message.job)
 
-    entry = told.tracked.model_dump()
-    made = {name: project.root / name for name in told.files} if isinstance(told, Outputs) else None
+    entry = message.tracked.model_dump()
+    made = None
+    if isinstance(message, Outputs):
+        made = {name: project.root / name for name in message.files}
     complete = None if made is None else {}
     if complete is not None and (manifest := project.state / MANIFEST).is_file():
         complete = {"renate.state": files.sha256(manifest)} if job.stage == "train" else {}
@@ -175,10 +177,11 @@ def _log(
 def identity_of(
     project: Project, params: Params, job: Job, key: str, name: str | None
 ) -> tracking.RunIdentity:
-    """Return the identity of a stage's run, found out here.
+    """Return the identity of a stage's MLflow run, computed from local files.
 
-    Only the key of a search is taken as the job says it: it depends on versions that the image has.
-    The commit is the one that the stage began with, whatever was committed while the job ran.
+    Only the key of a search comes from the job, because it depends on package versions in the
+    image. The commit is the one at which the stage began, even if others were made while the job
+    ran.
     """
     parent = State.open(project.restored, examples=project.parent)
     if job.stage == "tune":

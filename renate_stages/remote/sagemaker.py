@@ -1,8 +1,8 @@
-"""Training jobs of Amazon SageMaker. The only module that imports its SDK.
+"""Run training jobs in Amazon SageMaker; the only module that imports its SDK.
 
-A job is submitted by the SDK's `ModelTrainer`; what follows (states, logs, stopping) is asked of the
-services by boto3, whose clients are told how patient to be. No hyperparameter is passed: SageMaker
-would parse and quote them; a job reads a file.
+The SDK's `ModelTrainer` submits a job; boto3, with its retries configured, does the rest: states,
+logs, stopping. We pass no SageMaker hyperparameters, because SageMaker would parse and quote them;
+a job reads a file instead.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from renate_stages.remote.backend import JobState, Status
 from renate_stages.remote.job import CHECKPOINTS, CONFIGURATION, MANIFESTS, Job
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-LATEST = 5  # jobs of one name that are looked at
+LATEST = 5  # number of jobs with the same name to look at
 STATUS: Mapping[str, Status] = {
     "Completed": "completed",
     "Failed": "failed",
     "Stopped": "stopped",
 }
-RETRIES = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "6"}  # where the user says nothing
+RETRIES = {
+    "AWS_RETRY_MODE": "standard",
+    "AWS_MAX_ATTEMPTS": "6",
+}  # defaults, unless the user sets them
 CURES = {
     "AccessDeniedException": "give your AWS identity the permission named above; docs/sagemaker.md "
     "lists all that are needed",
@@ -42,7 +45,7 @@ CURES = {
     "remote.sagemaker.instance_type to one that your account has",
     "UnrecognizedClientException": "check your AWS credentials: the service does not know them",
 }
-ROLE_ERROR = "RoleValidationError"  # by name: its module takes seconds to import
+ROLE_ERROR = "RoleValidationError"  # compared by name, because its module takes seconds to import
 ANY_CURE = "check `remote.sagemaker` in params.yaml, and run `renate-stages remote check`"
 
 T = TypeVar("T")
@@ -72,19 +75,19 @@ class SageMaker:
         self._logs = self._answer("a client", lambda: self.session.client("logs"))
 
     def submit(self, name: str, url: str, folder: str, digest: str) -> str:
-        """Start a job by the SDK; see `Backend.submit`."""
+        """Start a job with the SDK; see `Backend.submit`."""
         with _quiet():
             try:
                 return self._answer("the job", lambda: self._train(name, url, folder, digest))
             except (ConnectionError, RenateStagesError):
-                # The request may have arrived, and its answer been lost; or been sent twice.
+                # The request may have succeeded although its answer was lost, or it was sent twice.
                 for found in self.find(name):
                     if found.status == "running":
                         return found.name
                 raise
 
     def find(self, name: str) -> list[JobState]:
-        """Return the jobs whose names begin so, the latest first."""
+        """Return the jobs whose names start with `name`, the latest first."""
         found = self._answer(
             "a list of jobs",
             lambda: self._jobs.list_training_jobs(
@@ -98,7 +101,7 @@ class SageMaker:
         return [self.state(each) for each in names if each.startswith(f"{name}-")]
 
     def state(self, job: str) -> JobState:
-        """Return how a job stands."""
+        """Return the state of a job."""
         found = self._answer(
             f"the job {job}", lambda: self._jobs.describe_training_job(TrainingJobName=job)
         )
@@ -117,36 +120,36 @@ class SageMaker:
         )
 
     def log(self, job: str) -> CloudWatchLog:
-        """Return what the first machine of a job prints."""
+        """Return the log of a job's first machine."""
         return CloudWatchLog(self._answer, self._logs, job)
 
     def log_address(self, job: str) -> str:
-        """Return where a user finds the log of a job."""
+        """Return a text that tells the user where to find the log of a job."""
         return f"CloudWatch, group {LOG_GROUP}, stream {job}/algo-1-..."
 
     def stop(self, job: str) -> None:
-        """Ask a job to stop; one that has ended stays as it is."""
+        """Stop a job, unless it has already ended."""
         if self.state(job).status == "running":
             self._answer("to stop", lambda: self._jobs.stop_training_job(TrainingJobName=job))
 
     def identity(self) -> str:
-        """Return the ARN of who we are."""
+        """Return the ARN of the current AWS identity."""
         client = self._answer("a client", lambda: self.session.client("sts"))
         return self._answer("our identity", client.get_caller_identity)["Arn"]
 
     def quota(self) -> str | None:
-        """Return how many instances of the wanted type may run at once; None where not told."""
+        """Return the quota of instances of the configured type; None if it is unknown."""
         wanted = f"{self.asked.instance_type} for {'spot ' * self.asked.spot}training job usage"
         client = self._answer("a client", lambda: self.session.client("service-quotas"))
         pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
         try:
             found = self._answer("quotas", lambda: [q for page in pages for q in page["Quotas"]])
-        except RemoteServiceError:  # a permission that nothing else needs
+        except RemoteServiceError:  # a missing permission, which nothing else needs
             return None
         return next((f"{q['Value']:g}" for q in found if q["QuotaName"] == wanted), None)
 
     def role(self) -> str:
-        """Return the ARN of the role that jobs run as, checked by the SDK as far as IAM lets it."""
+        """Return the ARN of the role that jobs run as; the SDK checks it as far as IAM permits."""
         with _quiet():
             from sagemaker.core.helper.session_helper import Session
             from sagemaker.train.defaults import TrainDefaults
@@ -230,24 +233,24 @@ class SageMaker:
                 ),
             ]
             trainer.train(input_data_config=channels, wait=False, logs=False)
-        job = trainer._latest_training_job  # the only way to the job's name
+        job = trainer._latest_training_job  # the only way to get the job's name
         assert job is not None
         return str(job.training_job_name)
 
     def _answer(self, asked: str, ask: Callable[[], T]) -> T:
-        """Return what a service answers, or raise what a user can act on.
+        """Return the answer of a service, or raise an error that a user can act on.
 
         Raises:
-            ConnectionError: If there is no answer.
-            RemoteServiceError: If the service refuses.
+            ConnectionError: If the service does not answer.
+            RemoteServiceError: If the service refuses the request.
         """
         from botocore import exceptions as aws
 
         try:
             return ask()
         except aws.ClientError as error:
-            told = error.response.get("Error", {})
-            code, message = str(told.get("Code", "")), str(told.get("Message", ""))
+            details = error.response.get("Error", {})
+            code, message = str(details.get("Code", "")), str(details.get("Message", ""))
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if status >= 500 or code in ("ThrottlingException", "Throttling", "SlowDown"):
                 raise ConnectionError(f"{code}: {message}") from error
@@ -261,18 +264,18 @@ class SageMaker:
         except (aws.HTTPClientError, aws.ConnectionError) as error:
             raise ConnectionError(str(error)) from error
         except Exception as error:
-            # Of the SDK: a role that is not there, or that may too little.
+            # The SDK raises these if the role does not exist or lacks permissions.
             if not isinstance(error, ValueError) and type(error).__name__ != ROLE_ERROR:
                 raise
             raise RemoteServiceError("SageMaker's SDK", asked, str(error), ANY_CURE) from error
 
 
 class CloudWatchLog:
-    """Reads the log of a job's first machine, from where it was last read.
+    """Reads the new lines in the log of a job's first machine.
 
     Args:
-        answer: Asks a service; `SageMaker._answer`.
-        client: Of CloudWatch Logs.
+        answer: Calls a service; `SageMaker._answer`.
+        client: Client of CloudWatch Logs.
         job: Name of the job.
     """
 
@@ -280,10 +283,10 @@ class CloudWatchLog:
         self._answer = answer
         self._client = client
         self._job = job
-        self._places: dict[str, str | None] = {}  # in each stream; a job has one for each start
+        self._places: dict[str, str | None] = {}  # token by stream; a job has one stream per start
 
     def new_lines(self) -> list[str]:
-        """Return the lines since this was last called; none while there is no stream."""
+        """Return the lines since the last call; none while there is no stream."""
         for stream in self._streams():
             self._places.setdefault(stream, None)
         return [line for stream in self._places for line in self._read(stream)]
@@ -312,7 +315,7 @@ class CloudWatchLog:
 
 
 def _configuration() -> dict[str, Any]:
-    """Return the user's defaults for the SDK, without its telemetry."""
+    """Return the user's defaults for the SDK, with telemetry switched off."""
     from sagemaker.core.config.config import load_sagemaker_config
 
     found = dict(load_sagemaker_config() or {})
@@ -328,7 +331,7 @@ def _configuration() -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the SDK's chatter, and what it says of its own deprecations."""
+    """Silence the SDK's log messages and deprecation warnings."""
     logger = logging.getLogger("sagemaker")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

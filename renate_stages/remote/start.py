@@ -1,9 +1,9 @@
 """The first program in a job's container: install the library, then run the stage.
 
-It travels alone, before anything of ours is installed: the standard library is all it imports. It
-takes the folders from the variables that SageMaker's training toolkit sets. The SHA-256 of job.json
-is in the request that started the job, and job.json names everything else by its SHA-256: whoever
-can write to the bucket alone cannot change what the job runs once it has begun.
+This file is sent alone and runs before our library is installed, so it imports only the standard
+library. It reads the folders from the variables that SageMaker's training toolkit sets. The request
+that started the job contains the SHA-256 of job.json, and job.json names all other files by their
+SHA-256. So write access to the bucket alone is not enough to change what a submitted job runs.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 
 DESCRIPTION = "job.json"
-DIGEST = "RENATE_STAGES_JOB_SHA256"  # variable of the job
-BEGIN = "== renate-stages begins =="  # what is printed before it is of the container
-END = "== renate-stages ends =="  # and what is printed after this
+DIGEST = "RENATE_STAGES_JOB_SHA256"  # environment variable of the job
+BEGIN = "== renate-stages begins =="  # lines before this one are the container's
+END = "== renate-stages ends =="  # lines after this one are the container's
 
 
 def main():
@@ -39,7 +39,7 @@ def main():
 
 
 def install(job, inputs):
-    """Install the library's wheel, and those requirements that are not here in their version."""
+    """Install the library's wheel, and the requirements that the image lacks in that version."""
     lacking = [each for each in job["requirements"] if not is_here(each)]
     name, source = job["wheel"]["name"], job["wheel"]["object"]
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +47,7 @@ def install(job, inputs):
         shutil.copyfile(inputs / source, wheel)
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != source.replace("/", ""):
             fail(
-                f"objects/{source}, the library, is not what its name says. "
+                f"objects/{source} (the library) does not match the SHA-256 in its name. "
                 "To fix this: run `dvc repro` again, which sends it again."
             )
         if lacking:
@@ -73,11 +73,11 @@ def pip(*arguments, say):
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
-        fail(f"cannot be installed in the image: {say}\n{done.stdout[-800:]}")
+        fail(f"cannot install in the image: {say}\n{done.stdout[-800:]}")
 
 
 def fail(problem):
-    """End the job, and say why, where SageMaker shows it."""
+    """End the job and write the reason to the file that SageMaker shows."""
     print(problem, flush=True)
     Path(os.environ["SM_OUTPUT_FAILURE"]).write_text(problem[-1000:], encoding="utf-8")
     sys.exit(1)

@@ -32,8 +32,8 @@ from renate_stages.user.config import UserConfig
 def run(project: Project, say: Callable[[str], None] = print) -> None:
     """Write `export/` (model, program, card), the gate's verdict and the report with its pictures.
 
-    They are added to the MLflow run. What is in `export/` does not depend on the champion. It is put in
-    place when another process has built the model from it alone.
+    Log them to the MLflow run. The content of `export/` does not depend on the champion. It is put
+    in place only after a separate process has rebuilt the model from `export/` alone.
 
     Raises:
         RenateStagesError: If the state or a parameter cannot be used.
@@ -44,7 +44,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     program_files.check_onnx(params)
     carried_files.check_files(project, params)
     state = State.open(project.state)
-    told = {  # of the stages before: what cannot be read is refused before anything is written
+    results = {  # of earlier stages, read first so that errors occur before anything is written
         "data": DataMetrics.read(project.data_metrics),
         "search": Search.read(project.tuning / SEARCH),
         "figures": read_update_metrics(project.update_metrics),
@@ -83,7 +83,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 )
                 measured = measure(project, params, state, user, folder)
                 verdict = pass_gate(params, measured)
-                pictures = draw_or_warn(project, params, state)  # while MLflow is still imported
+                pictures = draw_or_warn(
+                    project, params, state
+                )  # while another process imports MLflow
                 clean.finish()
             findings = Findings(
                 hyperparameters=params.hyperparameters,
@@ -91,13 +93,13 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 gate=verdict,
                 measured=measured,
                 pictures=links(pictures, project.report),
-                **told,
+                **results,
             )
             report = update_report(state, params.evaluation, findings)
             stage.check(user)
         files.write_json(project.verdict, verdict.content)
         files.write_text(project.report, report)
-        if tracker.started:  # not `found`, which would wait for it
+        if tracker.started:  # do not use `found`, which would wait for MLflow
             update_run.log_results(project, pictures, tracker)
             tracker.set_tags(update_run.state_tags(project, state))
     for name, reason in lacking.items():
@@ -106,18 +108,18 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
 
 
 def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
-    """Return the pictures beside the report; where they cannot be drawn, say so and go on.
+    """Draw the pictures of the report; if that fails, print a warning and return an empty list.
 
-    The update happened, and its figures are in Git: a picture is no reason to lose it. But a full
-    disk is no fault of the pictures, and the report would differ.
+    A failed picture must not make a finished update fail. Only a full disk or missing memory is an
+    error, because otherwise the same update would give a different report.
 
     Raises:
-        OSError: The disk is full, or fails.
-        MemoryError: There is not enough memory.
+        OSError: If the disk is full or fails.
+        MemoryError: If there is not enough memory.
     """
     try:
         return draw_pictures(project, params, state)
-    except Exception as error:  # noqa: BLE001 -- a defect of ours, or of what draws
+    except Exception as error:  # noqa: BLE001 -- ours or the plotting library's defect
         shortage.reraise(error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"warning: the pictures could not be drawn: {reason}", file=sys.stderr)
@@ -145,12 +147,12 @@ def description(params: Params, state: State) -> Exported:
 def measure(
     project: Project, params: Params, state: State, user: UserConfig, exported: Path
 ) -> Measured:
-    """Measure the new model, as it is exported, and the champion on all holdouts of the state.
+    """Measure the exported new model and the champion on all holdouts of the state.
 
-    Where the champion is this very model, as after `promote`, there is nothing to compare with.
+    If the champion is the new model itself, as after `promote`, there is no comparison.
     """
     champion = Exported()
-    if project.champion.is_dir():  # a project generated before there was a gate has none
+    if project.champion.is_dir():  # projects generated before the gate was added have no champion
         champion = Exported.read(project.champion)
     itself = champion.state == state.identity and is_same(project.champion, exported)
     opponent = Exported() if itself else champion
@@ -170,7 +172,7 @@ def measure(
 
 
 def pass_gate(params: Params, measured: Measured) -> Verdict:
-    """Hold what was measured against `export.promote`."""
+    """Judge the measurements by the rules in `export.promote`."""
     lower = params.evaluation.lower_is_better
     generators = Generators(params.seed, params.update.number)
     return judge(params.rules, measured, params.evaluation.metric, lower, generators)

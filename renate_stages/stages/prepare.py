@@ -1,4 +1,4 @@
-"""`renate-stages prepare`: turn the incoming data into stores, and measure its shift."""
+"""`renate-stages prepare`: ingest the incoming data into stores and measure its shift."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from renate_stages.user.config import UserConfig
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Read `data/incoming` through the user's data module; write `work/prepared` and its figures.
+    """Read `data/incoming` with the user's data module; write `work/prepared` and its figures.
 
     An update of kind `forget` has no new data: its splits are empty.
 
@@ -31,11 +31,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     lineage.check_inputs(project, "prepare")
     params = Params.load(project.params)
     registry.check_installed(params.search_space.learners)
-    carried_files.check_files(project, params)  # now, not after hours of training
+    carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
-        if project.outside is None:  # the data module of a job may download its data
+        if project.outside is None:  # in a job, the data module may download its data
             new_data.require_files(project.incoming)
         with heavy_imports():
             user = UserConfig.of(project, "prepare")

@@ -1,6 +1,6 @@
 """`renate-stages restore-state`: check the parent's state and prepare it for training.
 
-Examples stay in `parent-state/` and are read from there. Needs no torch.
+Examples are not copied: later stages read them from `parent-state/`. Needs no torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from renate_stages.state import State, state
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
-    """Check `parent-state/` against its manifest, examples by size; write its small files (manifest, model,
-    learner, tuning history) to `work/restored`.
+    """Check the parent's state and write its small files to `work/restored`.
+
+    Compare `parent-state/` with its manifest (examples only by size). The small files are manifest,
+    model, learner and tuning history.
 
     Raises:
-        RenateStagesError: If the parent is missing, damaged, newer than this version, or not the
+        RenateStagesError: If the parent is missing, damaged, written by a newer version, or not the
             one that `params.yaml` names.
     """
     lineage.check_inputs(project, "restore-state")

@@ -25,10 +25,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     """Measure the parent's model, train it, measure the new one; write `state/`, metrics, plots.
 
     Raises:
-        RenateStagesError: If an input cannot be used; nothing is written then.
+        RenateStagesError: If an input cannot be used; in that case nothing is written.
     """
     stage = StageInputs.read(project, "train")
-    first = launch.rank() == 0  # of several processes it alone checks, logs and writes
+    first = launch.rank() == 0  # only the first of several processes checks, logs and writes
     if first:
         lineage.check_inputs(project, "train")
     params = Params.load(project.params).fixed(read_tuned(project.tuned))
@@ -41,7 +41,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
 
     tracked = params.tracking.enabled and first
     with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
-        with heavy_imports():  # torch and Lightning, while another process imports MLflow
+        with heavy_imports():  # import torch and Lightning while another process imports MLflow
             user = UserConfig.of(project, "train")
             stage.check(user)
             from renate_stages.data.ranks import joined
@@ -75,7 +75,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
 
 
 def describe(params: Params, summary: Mapping[str, Any]) -> str:
-    """Return what training gave, in two lines."""
+    """Return a summary of the training in two lines."""
 
     def shown(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"

@@ -1,7 +1,7 @@
 """`renate-stages tune`: choose the hyperparameters of this update.
 
-Constants are taken as they are, and nothing heavy is imported. Where `hyperparameters` has a search
-space, trials are run; see `renate_stages.tuning.update_search`.
+If all hyperparameters are constants, they are used as they are, and nothing heavy is imported. If
+`hyperparameters` contains a search space, trials run; see `renate_stages.tuning.update_search`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     """Write `tuned.yaml`, and `work/tuning` with the trials of all updates so far.
 
     Raises:
-        RenateStagesError: If an input cannot be used, or no trial has finished; nothing is written.
+        RenateStagesError: If an input cannot be used, or no trial has finished; in that case
+            nothing is written.
     """
     stage = StageInputs.read(project, "tune")
     lineage.check_inputs(project, "tune")
@@ -47,9 +48,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with files.whole_directory(project.tuning) as folder:
             write_unsearched(folder, project.restored / TUNING_HISTORY)
         write_tuned(project.tuned, UpdateSearch.open(project, params, say).best_known())
-        say(
-            "nothing is trained, so nothing is searched: the hyperparameters are the best known ones"
-        )
+        say("nothing is trained, so nothing is searched: using the best known hyperparameters")
         return
     with started_processes(project, params) as processes:
         search = UpdateSearch.open(project, params, say)
@@ -71,19 +70,19 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     with files.whole_directory(project.tuning) as folder:
         write_search(folder, params, found, search.history, search.past.notes)
     write_tuned(project.tuned, found.best.configuration)
-    if project.outside is None:  # DVC knows that the search is over; a job knows it from its trials
+    if project.outside is None:  # a job keeps its trials until it ends, so that it can be restarted
         search.clear()
     say(describe(params, found))
 
 
 def describe(params: Params, found: Found) -> str:
-    """Return what a search found, in two lines."""
-    said = summary(params, found, ())
-    best, (metric, _) = said["best"], params.objective
-    counted = ", ".join(f"{count} {status}" for status, count in said["trials"].items())
+    """Return a summary of the search in two lines."""
+    content = summary(params, found, ())
+    best, (metric, _) = content["best"], params.objective
+    counted = ", ".join(f"{count} {status}" for status, count in content["trials"].items())
     chosen = ", ".join(f"{name} {each}" for name, each in best["configuration"].items())
     return (
-        f"{len(found.trials)} trials ({counted}), {said['epochs']} epochs, ended by "
+        f"{len(found.trials)} trials ({counted}), {content['epochs']} epochs, ended by "
         f"{found.reached}; best: trial {best['trial']}, {metric} {best['value']:.3f}\n"
         f"chosen: {chosen}"
     )

@@ -1,4 +1,4 @@
-"""What is on disk between stages: states, prepared data, and what a result depends on."""
+"""Data on disk between stages: states, prepared data, and digests of the inputs."""
 
 from renate_stages.state.state import (
     LEARNER_FILES,

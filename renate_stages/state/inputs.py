@@ -1,4 +1,4 @@
-"""The chosen hyperparameters, and a digest of everything that an update depends on."""
+"""Read and write the chosen hyperparameters, and compute a digest of an update's inputs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from renate_stages.user.declared_files import DeclaredFiles, hashes_of, values_o
 from renate_stages.user.file_watch import CODE
 
 HEADING = "# Written by `renate-stages tune`, read by `train`: edit params.yaml instead.\n"
-SEARCHED_BESIDE = ("learner", "max_epochs")  # in a configuration, and no hyperparameters
+SEARCHED_BESIDE = ("learner", "max_epochs")  # in a configuration, but not hyperparameters
 
 
 class _Tuned(Content):
     hyperparameters: dict[str, Any] | None
-    learner: Annotated[str, Field(min_length=1)] = "ER"  # where it was searched
+    learner: Annotated[str, Field(min_length=1)] = "ER"  # in the file if it was searched
     max_epochs: Annotated[int, Field(ge=1, lt=2**31)] = 1
 
 
@@ -36,8 +36,8 @@ def read_tuned(path: Path) -> dict[str, Any]:
     """Return the configuration that `tune` chose, for `Params.fixed`.
 
     Raises:
-        MissingFileError: If it has not run.
-        MalformedFileError: If it is not what `write_tuned` writes.
+        MissingFileError: If `tune` has not run.
+        MalformedFileError: If the file is not one that `write_tuned` writes.
     """
     if not path.is_file():
         raise MissingFileError(path, "`tune` has not run", "run `dvc repro`")
@@ -48,7 +48,7 @@ def read_tuned(path: Path) -> dict[str, Any]:
 
 
 def write_tuned(path: Path, configuration: Mapping[str, Any]) -> None:
-    """Write a configuration; `learner` and `max_epochs`, where it has them, are keys of their own."""
+    """Write a configuration; store `learner` and `max_epochs`, if present, as separate keys."""
     values = dict(sorted(configuration.items()))
     beside = {name: values.pop(name) for name in SEARCHED_BESIDE if name in values}
     files.write_text(path, HEADING + yaml_file.dump({"hyperparameters": values, **beside}))
@@ -56,10 +56,10 @@ def write_tuned(path: Path, configuration: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a result depends on, by content: equal inputs have the same key.
+    """Everything that a result depends on, by content: equal inputs have the same key.
 
     Args:
-        values: Parameters and data, without the user's code.
+        values: Parameters and digests of the data, without the user's code.
         files: SHA-256 of `renate_config.py` and of the user's other files, by path.
     """
 
@@ -68,23 +68,23 @@ class Inputs:
 
     @property
     def key(self) -> str:
-        """Return a digest of all."""
+        """Return a digest of all inputs."""
         files_beside = {name: each for name, each in self.files.items() if name != CODE}
         beside = {"user_files": files_beside} if files_beside else {}
         return files.digest({**self.values, "user_config": self.files[CODE], **beside})
 
     @property
     def base(self) -> str:
-        """Return a digest of all but the user's files."""
+        """Return a digest of all inputs except the user's files."""
         return files.digest(self.values)
 
 
 def update_inputs(project: Project, params: Params, parent: State, data: PreparedData) -> Inputs:
-    """Return all that the result of an update depends on, the same in a trial and in `train`.
+    """Return everything that an update's result depends on, the same in a trial and in `train`.
 
     Args:
-        project: Its list of examples to forget counts, and the files that `train` depends on.
-        params: Without spaces, as `Params.fixed` returns them.
+        project: The project, with its forget list and the files that `train` depends on.
+        params: Parameters without search spaces, as `Params.fixed` returns them.
         parent: The state to start from.
         data: The new examples.
     """
@@ -102,8 +102,8 @@ def update_inputs(project: Project, params: Params, parent: State, data: Prepare
 def user_files(project: Project, stage: str) -> dict[str, str]:
     """Return the SHA-256 of `renate_config.py` and of the user's other files, by path.
 
-    They are those that a stage depends on according to `dvc.yaml`, also where nothing sees who
-    reads them. For `run_training_job` they are those that importing `renate_config.py` uses.
+    These are the files that `dvc.yaml` lists as dependencies of the stage, even if nothing has read
+    them yet. For `run_training_job`, they are the files that importing `renate_config.py` uses.
     """
     declared, found = DeclaredFiles.read(project.root), {}
     if declared is not None:
@@ -116,16 +116,17 @@ def user_files(project: Project, stage: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a user can edit of what a stage reads, as it was when the stage began.
+    """The inputs of a stage that a user can edit, as they were when the stage began.
 
-    DVC takes the hashes that it records when a stage has ended. So a stage whose inputs were edited
-    meanwhile must not succeed: its result would be credited to what it never read.
+    DVC computes the hashes that it records after a stage has ended. So a stage must fail if its
+    inputs were edited while it ran: otherwise DVC would attribute its result to files that it never
+    read.
 
     Args:
-        project: Whose stage it is.
-        stage: Its name.
-        found: What there was, by name: hashes of the user's files, values of parameters; of data and
-            of what other stages made, inode, size and time of change.
+        project: The project of the stage.
+        stage: Name of the stage.
+        found: The inputs by name: hashes of the user's files and values of parameters; for data and
+            outputs of other stages, their inode, size and modification time.
     """
 
     project: Project
@@ -134,17 +135,17 @@ class StageInputs:
 
     @classmethod
     def read(cls, project: Project, stage: str) -> StageInputs:
-        """Take notice of them; to be called before anything of them is read."""
+        """Record the inputs; call this before the stage reads any of them."""
         return cls(project, stage, cls._found(project, stage))
 
     def check(self, user: UserConfig | None = None) -> None:
-        """Refuse to go on where something of them was edited.
+        """Check that no input was edited since the stage began.
 
         Args:
-            user: The user's functions, which know when they used which file.
+            user: The user's functions, which recorded the files as they used them.
 
         Raises:
-            ChangedInputsError: If it was.
+            ChangedInputsError: If an input was edited.
         """
         now = self._found(self.project, self.stage)
         names = {name for name in {*now, *self.found} if now.get(name) != self.found.get(name)}
@@ -163,10 +164,10 @@ class StageInputs:
             wanted[project.forget_list.name] = project.forget_list
         found: dict[str, Any] = dict(hashes_of(wanted, project.hashes))
         for name, keys in declared.params.get(stage, {}).items():
-            with suppress(MalformedFileError, OSError):  # in the middle of an edit, or not there
+            with suppress(MalformedFileError, OSError):  # missing, or incomplete while being edited
                 found |= values_of(project.root, {name: keys})
         for name, path in declared.products(stage).items():
-            with suppress(FileNotFoundError):  # it goes while we look
+            with suppress(FileNotFoundError):  # it may be removed at this moment
                 status = path.stat()
                 found.setdefault(name, (status.st_ino, status.st_size, status.st_mtime_ns))
         return found

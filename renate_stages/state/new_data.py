@@ -1,4 +1,4 @@
-"""Turn the user's data module into the stores of one update."""
+"""Ingest the datasets of the user's data module into the example stores of one update."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Splits:
     """The datasets of one update.
 
     Args:
-        train: To learn from.
-        val: To choose by.
-        test: To measure on.
-        ragged: Paths in their items that differ in length.
-        feature_names: Of the numbers of an example's inputs, where the data module has some.
+        train: Training data.
+        val: Validation data, for choosing hyperparameters and epochs.
+        test: Test data, for measuring.
+        ragged: Paths of the fields in their items that vary in length.
+        feature_names: Names of the input features, if the data module has them.
     """
 
     train: Dataset | None = None
@@ -47,15 +47,15 @@ class Splits:
 
 
 def reading(user: UserConfig | None) -> AbstractContextManager[None]:
-    """Count the files that items of the user's datasets are read from; refuse others at once."""
+    """Track the files that the user's datasets read items from; refuse undeclared ones at once."""
     return user.files.running("data_module_fn", long=True) if user else nullcontext()
 
 
 def require_files(incoming: Path) -> None:
-    """Refuse an incoming folder that is absent or holds no file.
+    """Check that the incoming folder contains files.
 
     Raises:
-        EmptyIncomingError: In either case.
+        EmptyIncomingError: If the folder is missing or contains no file.
     """
     if not incoming.is_dir() or not any(path.is_file() for path in incoming.rglob("*")):
         raise EmptyIncomingError(incoming)
@@ -66,11 +66,11 @@ def read_splits(
 ) -> Splits:
     """Return the datasets of the user's data module.
 
-    Where the module gives no test or validation data, a share of the training rows is set aside,
-    at random by the seed.
+    If the module provides no test or validation data, split off a random share of the training
+    rows, determined by the seed.
 
     Raises:
-        DataModuleError: If there are no training rows, or no test rows and no share for them.
+        DataModuleError: If there is no training data, or no test data and no share is set for it.
     """
     module = user.data_module(incoming, data.arguments, generators.integer("split"))
     with (
@@ -97,10 +97,10 @@ def read_splits(
 
 
 def _check_dataset(what: str, found: Any) -> None:
-    """Refuse what has neither items nor an end.
+    """Check that an object is a dataset or None.
 
     Raises:
-        UserResultError: If it is no dataset.
+        UserResultError: If it can be neither indexed nor iterated over, or is text or a mapping.
     """
     usable = hasattr(found, "__getitem__") or hasattr(found, "__iter__")
     if found is not None and (not usable or isinstance(found, str | bytes | Mapping)):
@@ -109,10 +109,10 @@ def _check_dataset(what: str, found: Any) -> None:
 
 
 def _names(module: Any, name: str) -> tuple[str, ...]:
-    """Return a list of names that a data module has as an attribute.
+    """Return the names in an attribute of the data module; none if it has no such attribute.
 
     Raises:
-        UserResultError: If it is something else.
+        UserResultError: If the attribute is not a list of names.
     """
     found = getattr(module, name, ())
     if isinstance(found, str) or not isinstance(found, Iterable):
@@ -121,10 +121,12 @@ def _names(module: Any, name: str) -> tuple[str, ...]:
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Return a dataset without a random share of its rows, and that share, neither of them empty.
+    """Split off a random share of a dataset's rows; return the rest and the share.
+
+    Neither of them is empty.
 
     Raises:
-        DataModuleError: If it has no length or too few rows.
+        DataModuleError: If the dataset has no length or too few rows.
     """
     from renate_stages.data.module import split
 
@@ -170,11 +172,11 @@ def ingest_splits(
 def figures(
     stores: Mapping[str, ExampleStore], forget: CountedForgetList, update: int
 ) -> dict[str, Any]:
-    """Return what `metrics/data.json` says of the splits.
+    """Return the entries of `metrics/data.json` about the splits.
 
     Args:
-        stores: By split.
-        forget: Has counted the examples that were left out.
+        stores: Stores by the name of the split.
+        forget: The forget list, which has counted the examples that were left out.
         update: Number of the update.
     """
     splits = {name: describe(store) for name, store in stores.items()}
@@ -182,14 +184,14 @@ def figures(
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-    """Return how many rows there are, in a line for the user."""
+    """Return one line for the user with the number of rows of each split."""
     parts = [f"{split} {figures[split]['rows']} rows" for split in SPLITS]
     forgotten = figures["forgotten"]["rows"]
     return ", ".join([*parts, *([f"{forgotten} forgotten left out"] if forgotten else [])])
 
 
 def describe(store: ExampleStore) -> dict[str, Any]:
-    """Return the number of rows, their bytes, and rows per class where targets are labels."""
+    """Return the number of rows, their bytes, and the rows per class if targets are labels."""
     found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
     if store.spec is not None and "targets" in store.spec.fields:
         targets = store.column("targets")

@@ -1,4 +1,4 @@
-"""The prepared data of one update: written by `prepare`, read by `tune` and `train`."""
+"""`PreparedData`: the new examples of an update, from `prepare` for `tune` and `train`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Stores of the new examples, not yet transformed.
+    """Stores of the new examples, before any transform.
 
     Args:
-        train: To learn from.
-        val: To choose by; may be empty.
+        train: Training examples.
+        val: Validation examples; may be empty.
         test: The holdout of this update.
-        digest: SHA-256 of everything in them.
+        digest: SHA-256 of the contents of all stores.
     """
 
     train: ExampleStore
@@ -34,7 +34,7 @@ class PreparedData:
         """Open the folder that `prepare` wrote.
 
         Raises:
-            MissingFileError: If it is not there.
+            MissingFileError: If the folder has no prepared data.
             DamagedStoreError: If a store in it is damaged.
         """
         manifest = folder / MANIFEST

@@ -1,7 +1,8 @@
 """Apply retention rules and the forget list to the stores of an update.
 
-Rows that must not be kept leave no byte: the shards that hold them, as live or as dead rows, are
-written again without them. Stores without such rows stay as they are. Needs no torch.
+Rows that must not be kept are removed from disk completely: the shards that contain them, as live
+or as dead rows, are rewritten without them. Stores without such rows stay unchanged. This module
+needs no torch.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ NOTHING = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class Kept:
-    """An update's inputs without what must not be kept.
+    """An update's inputs, without the examples that must not be kept.
 
     Args:
-        parent: The parent's state; its examples lie in a scratch folder if any had to leave.
-        data: The new data; `test` and `val` as they will be kept.
+        parent: The parent's state; its examples are in a scratch folder if any were removed.
+        data: The new data; `test` and `val` are already reduced to the rows to keep.
         keepable: Rows of `data.train` that may enter a memory, int64.
-        memory_rows: Which live rows of the parent's own memory are left, bool.
+        memory_rows: For each live row of the parent's original memory, whether it is kept, bool.
         update: Number of the update.
-        left: How many rows of which of the parent's stores are gone, dead rows included.
-        forgotten: Live rows of the parent's own memory that are to be forgotten, int64.
+        left: Number of rows removed from each of the parent's stores, including dead rows.
+        forgotten: Live rows of the parent's original memory to forget, int64.
     """
 
     parent: State
@@ -47,19 +48,19 @@ class Kept:
     forgotten: np.ndarray = field(default_factory=NOTHING.copy)
 
     def splits(self, name: str) -> dict[int, ExampleStore]:
-        """Return the stores of `holdouts` or `validation` by update, this one's where it has rows."""
+        """Return the stores of `holdouts` or `validation` by update, without empty new ones."""
         own = {"holdouts": self.data.test, "validation": self.data.val}[name]
         return self.parent.split(name) | ({self.update: own} if len(own) else {})
 
 
 @dataclass(frozen=True)
 class Retention:
-    """The rules of one update.
+    """Applies the retention rules of one update.
 
     Args:
         forget: Examples to forget.
-        retention: What is kept, and how long.
-        generators: The update's; which rows of a holdout stay is drawn at random.
+        retention: Which examples are kept, and for how many updates.
+        generators: The update's random generators, which choose the rows of a holdout to keep.
     """
 
     forget: ForgetList
@@ -73,13 +74,13 @@ class Retention:
         scratch: Path,
         splits: Collection[str] = SPLITS,
     ) -> Kept:
-        """Return the inputs of an update without what must not be kept.
+        """Return the inputs of an update without the examples that must not be kept.
 
         Args:
-            parent: The state to start from; it is only read.
-            data: The new data; it is only read.
-            scratch: An empty folder for stores that had to change, on the project's file system.
-            splits: Those of the parent that are looked at; what a training reads needs no holdouts.
+            parent: The state to start from; it is not changed.
+            data: The new data; it is not changed.
+            scratch: An empty folder for the changed stores, on the project's file system.
+            splits: The parent's splits to include; a training alone does not need the holdouts.
         """
         rules = self.retention
         old = {name: parent.split(name) for name in splits}
@@ -125,7 +126,7 @@ class Retention:
         splits: Mapping[str, list[int]],
         scratch: Path,
     ) -> Path:
-        """Write the parent's examples without the barred rows; what has none is linked."""
+        """Write the parent's examples without the barred rows; link stores that have none."""
         folder = scratch / "parent"
         left: dict[str, ExampleStore] = {}
         for name, (store, barred) in stores.items():
@@ -144,7 +145,7 @@ class Retention:
         return folder
 
     def _new(self, store: ExampleStore, target: Path, most: int | None, name: str) -> ExampleStore:
-        """Return a new split as it will be kept."""
+        """Return a new split without the rows that must not be kept."""
         barred = self._barred(store)
         barred |= self._beyond(store, barred, most, f"{name} {self.generators.update}")
         if not barred.any():
@@ -153,13 +154,14 @@ class Retention:
         return evolve(target, None, NOTHING, store, rows, self.generators.update)
 
     def _barred(self, store: ExampleStore) -> np.ndarray:
-        """Return which stored rows are to be forgotten or are of a source never to keep."""
+        """Return which stored rows are on the forget list or match `never_keep`."""
         return self.forget.stored_rows(store) | never_kept(store, self.retention.never_keep)
 
     def _too_old(self, store: ExampleStore) -> np.ndarray:
         """Return which stored rows came more than `memory_updates` updates ago.
 
-        Of rows of old releases the update is unknown; it is that of their shard or an earlier one.
+        Rows from older releases do not record their update; it is that of their shard or an earlier
+        one, so the shard's is used.
         """
         most = self.retention.memory_updates
         if most is None or store.spec is None:
@@ -174,7 +176,10 @@ class Retention:
     def _beyond(
         self, store: ExampleStore, barred: np.ndarray, most: int | None, name: str
     ) -> np.ndarray:
-        """Return which stored rows are too many, at random; all dead rows are."""
+        """Return which stored rows exceed the limit `most`, chosen at random.
+
+        If there are more live rows than `most`, this includes all dead rows.
+        """
         beyond = np.zeros(len(barred), dtype=bool)
         live = store.stored_live()
         live = live[~barred[live]]

@@ -1,15 +1,15 @@
-"""The state directory, which one update leaves for the next: read, written and checked.
+"""Read, write and check the state directory that an update passes on to the next one.
 
     state.json                       schema, kind, update, parent's identity, learner, classes,
                                      and every other file with its size and SHA-256
     model.safetensors, model.json    the model's tensors; class, constructor arguments, task ids
-    learner.safetensors, learner.json    the learner's tensors and counters, generators included
+    learner.safetensors, learner.json    the learner's tensors, counters and random generators
     memory/                          store of the examples kept for replay
     holdouts/<N>/, validation/<N>/   stores of update N's test and validation split
     evaluations.csv                  every metric of every update on every holdout
-    tuning_history.csv               every trial of every update; older states have none
+    tuning_history.csv               every trial of every update; missing in older states
 
-A state's identity is the SHA-256 of its `state.json`, and so of all that it holds. Needs no torch.
+A state's identity is the SHA-256 of its `state.json`, and so covers all its files. Needs no torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from renate_stages.memory import ExampleStore, StoreWriter, link_store
 
 SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""By schema: what turns a manifest of it into one of the next. A state once written stays readable."""
+"""For each old schema, a function that converts its manifest to the next, so that states of older
+releases stay readable."""
 MANIFEST = "state.json"
 MODEL_FILES = ("model.safetensors", "model.json")
 LEARNER_FILES = ("learner.safetensors", "learner.json")
@@ -46,15 +47,16 @@ class Provenance:
     """Where a state comes from.
 
     Args:
-        kind: `init` for a first state, `update` for what training wrote.
+        kind: `init` for a first state, `update` after training, `forget` after forgetting alone.
         update: Number of the update that wrote it, 0 for a first state.
-        parent: Identity of the state it started from; None for a first state.
+        parent: Identity of the state that the update started from; None for a first state.
         inputs: Digest of all inputs of the update; None for a first state.
         learner: Name of the learner that wrote it; None for a first state.
-        classes: All labels met so far, ascending; empty where targets are not labels.
+        classes: All labels seen so far, ascending; empty if targets are not labels.
         task_ids: Task of each update so far, by its number as text.
-        left: Of each of the parent's stores that rows had to leave, by its path: how many `rows`,
-            and the SHA-256 of its list of files `before` and `after`; says nothing of their content.
+        left: For each of the parent's stores from which rows were removed, by its path: the number
+            of `rows`, and the SHA-256 of its list of files `before` and `after`. It reveals nothing
+            about the content of the rows.
     """
 
     kind: Literal["init", "update", "forget"]
@@ -69,12 +71,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class State:
-    """A state that is read: small files from one folder, examples from the same or another.
+    """A state on disk: small files in one folder, examples in the same folder or another.
 
     Args:
-        folder: Holds `state.json` and the files of model and learner.
-        examples: Holds memory, holdouts, validation and evaluations.
-        provenance: As its manifest says.
+        folder: Folder with `state.json` and the files of model and learner.
+        examples: Folder with memory, holdouts, validation and evaluations.
+        provenance: Provenance from its manifest.
         identity: SHA-256 of `state.json`.
     """
 
@@ -85,12 +87,12 @@ class State:
 
     @classmethod
     def open(cls, folder: Path, examples: Path | None = None) -> State:
-        """Open a state without reading what it holds.
+        """Open a state, reading only its manifest.
 
         Raises:
             MissingFileError: If there is no state.
             DamagedStateError: If its manifest cannot be read.
-            NewerStateError: If a later version wrote it.
+            NewerStateError: If a newer version of this library wrote it.
         """
         manifest = read_manifest(folder)
         own = {name: manifest[name] for name in Provenance.__dataclass_fields__ if name in manifest}
@@ -99,23 +101,23 @@ class State:
 
     @property
     def label(self) -> str:
-        """Return how a user speaks of it: its update, and the first digits of its identity."""
+        """Return a name for messages: the update and the first digits of the identity."""
         name = f"update {self.provenance.update}" if self.provenance.update else "the first state"
         return f"{name} ({self.identity[:8]})"
 
     @property
     def has_model(self) -> bool:
-        """Whether it holds a model; the empty first state holds none."""
+        """Whether the state contains a model; the empty first state does not."""
         return (self.folder / MODEL_FILES[0]).is_file()
 
     @property
     def has_learner(self) -> bool:
-        """Whether a learner left its own state; a first state has none."""
+        """Whether the state contains a learner's own state; a first state does not."""
         return (self.folder / LEARNER_FILES[0]).is_file()
 
     @property
     def has_examples(self) -> bool:
-        """Whether it holds any example of an earlier update, in holdouts or memory."""
+        """Whether the holdouts or the memory contain any example."""
         return any(len(store) for store in (self.memory(), *self.split("holdouts").values()))
 
     def memory(self) -> ExampleStore:
@@ -123,10 +125,10 @@ class State:
         return ExampleStore.open(self.examples / "memory")
 
     def split(self, name: str) -> dict[int, ExampleStore]:
-        """Return the stores of `holdouts` or `validation` by the update they came with.
+        """Return the stores of `holdouts` or `validation` by the number of their update.
 
         Raises:
-            MalformedFileError: If its index is not one: folders are numbers, never other places.
+            MalformedFileError: If the index lists anything but numbers of updates, such as a path.
             DamagedStoreError: If a store is damaged.
         """
         folder = self.examples / name
@@ -143,12 +145,12 @@ class State:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check `state.json` itself, not yet the files that it lists.
+    """Read and check only `state.json`, not the files that it lists.
 
     Raises:
         MissingFileError: If there is no state.
-        DamagedStateError: If it cannot be read.
-        NewerStateError: If a later version wrote it.
+        DamagedStateError: If `state.json` cannot be read.
+        NewerStateError: If a newer version of this library wrote it.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -164,15 +166,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
-    """Check the content of a `state.json`, wherever it lies.
+    """Parse and check the content of a `state.json`.
 
     Args:
-        content: Of the file.
-        folder: Where the state is, for the errors; a URL too.
+        content: Content of the file.
+        folder: Folder or URL of the state, for error messages.
 
     Raises:
-        DamagedStateError: If it is not one.
-        NewerStateError: If a later version wrote it.
+        DamagedStateError: If the content is not a valid manifest.
+        NewerStateError: If a newer version of this library wrote it.
     """
     try:
         manifest = json.loads(content.decode())
@@ -220,7 +222,7 @@ def _is_entry(entry: dict[str, Any]) -> bool:
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a relative path in POSIX form names something below its folder."""
+    """Return whether a POSIX path is relative and stays inside its folder."""
     path = PurePosixPath(name)
     return path.as_posix() == name != "." and not path.is_absolute() and ".." not in path.parts
 
@@ -241,19 +243,19 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     ),
     "left": lambda value: value is None or isinstance(value, dict),
 }
-"""Whether what a manifest says of itself is of its kind."""
+"""For each key of a manifest, a function that checks the type of its value."""
 
 
 def check(folder: Path, *, deep: bool = True) -> None:
-    """Compare every file of a state with its manifest: presence, size, SHA-256, and no others.
+    """Compare every file of a state with its manifest (presence, size, SHA-256); allow no others.
 
     Args:
-        folder: The state.
-        deep: Whether arrays of examples are read for their SHA-256 too; else only their size is
-            compared, which for gigabytes takes no time.
+        folder: Folder of the state.
+        deep: Whether to also compute the SHA-256 of arrays of examples. Otherwise only their size
+            is compared, which is fast even for gigabytes.
 
     Raises:
-        DamagedStateError: With every file that differs.
+        DamagedStateError: If files differ; it lists all of them.
     """
     listed = read_manifest(folder)["files"]
     problems = []
@@ -278,9 +280,9 @@ def write_split(folder: Path, name: str, stores: Mapping[int, ExampleStore]) -> 
     """Link the stores of a split into a new state.
 
     Args:
-        folder: The state that is being written.
+        folder: Folder of the state that is being written.
         name: `holdouts` or `validation`.
-        stores: By number of the update they came with.
+        stores: Stores by the number of their update.
     """
     for update, store in stores.items():
         link_store(store.path, folder / name / str(update))
@@ -293,19 +295,19 @@ def write_manifest(
     parent: State | None = None,
     left: Mapping[str, int] | None = None,
 ) -> None:
-    """Finish a new state: list its files and say where it comes from.
+    """Finish a new state by writing its manifest: the list of its files and its provenance.
 
     Args:
-        folder: The state that is being written.
-        provenance: What its manifest says of itself.
-        parent: The state it started from: files linked from it are not read again for their hash.
-        left: How many rows had to leave which of the parent's stores, by its path.
+        folder: Folder of the state that is being written.
+        provenance: Provenance of the new state.
+        parent: The state that the update started from; files linked from it are not hashed again.
+        left: Number of rows removed from each of the parent's stores, by the path of the store.
     """
     before = read_manifest(parent.folder)["files"] if parent else {}
     known = files.identities(parent.examples, before) if parent else {}
     listed = files.inventory(folder, without=(MANIFEST,), known=known)
     record = asdict(provenance)
-    del record["left"]  # only where rows left: the empty state's bytes never change
+    del record["left"]  # written only if rows were removed: the empty state must stay the same
     if left:
         record["left"] = {
             store: {
@@ -319,13 +321,13 @@ def write_manifest(
 
 
 def _of_store(listed: Mapping[str, Any], store: str) -> str | None:
-    """Return the digest of a store's files; None where it is gone."""
+    """Return a digest of a store's files; None if the store no longer exists."""
     own = {name: entry for name, entry in listed.items() if name.startswith(f"{store}/")}
     return files.digest(own) if own else None
 
 
 def write_empty(folder: Path) -> None:
-    """Write the state that a first update starts from: no model, no examples; always these bytes.
+    """Write the empty first state, without model or examples; its bytes are always the same.
 
     Args:
         folder: An empty folder.

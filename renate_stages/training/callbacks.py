@@ -21,27 +21,27 @@ Curves = list[dict[str, float]]
 
 
 class StopAfter(Callback):
-    """Ends training after a number of steps.
+    """Ends training after a number of optimizer steps.
 
-    Not Lightning's own `max_steps`: with it, a training that goes on from the end of an epoch takes
-    steps of that epoch again.
+    Lightning's own `max_steps` is not used, because a training that resumes at the end of an epoch
+    would then repeat steps of that epoch.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        self.on_train_batch_end(trainer)  # a training that goes on may have taken them all
+        self.on_train_batch_end(trainer)  # a resumed training may have no step left
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
 
 class EndOnSignal(Callback):
-    """Lets SIGTERM end a process of several as it did before training began.
+    """Restores the SIGTERM handler from before the training when several processes train.
 
-    Lightning's own handler speaks to the other processes, wherever in a step they are, and so can
-    wait for ever.
+    Lightning's own handler communicates with the other processes, whatever step they are in, and so
+    can wait forever.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class EndOnSignal(Callback):
 
 
 class CostRecorder(Callback):
-    """Counts what a training takes, from its first step to its last."""
+    """Records the seconds and the new examples of a training, from its first step to its last."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -88,17 +88,17 @@ class CurveRecorder(Callback):
             raise NotFiniteError(trainer.current_epoch + 1)
         if self.measure is not None:
             for model in (learner.model, learner.served):
-                take_from_the_first(model, buffers_only=True)  # of layers that keep statistics
+                take_from_the_first(model, buffers_only=True)  # such as batch norm statistics
             row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
         self.curves.append(row)
 
 
 class KeepBest(Callback):
-    """Keeps all tensors of the epoch that is best on the validation data, the first of equals.
+    """Keeps all tensors of the best epoch on the validation data; of equal epochs, the first.
 
     Args:
-        measure: Says which of two epochs is better.
-        curves: Of the epochs so far; filled up by another callback before this one is called.
+        measure: Ranks the epochs.
+        curves: Rows of the epochs so far; another callback appends a row before this one is called.
     """
 
     def __init__(self, measure: Measure, curves: Curves) -> None:
@@ -118,7 +118,7 @@ class KeepBest(Callback):
             }
 
     def give_back(self, learner: Learner) -> None:
-        """Set the learner, its model included, to what it was after the best epoch."""
+        """Restore the learner and its model as they were after the best epoch."""
         if self._rank is not None:
             learner.load_state_dict(self._tensors)
 
@@ -131,10 +131,10 @@ class KeepBest(Callback):
 
 
 class Follower(Callback):
-    """Follows a training from outside, epoch by epoch; called once an epoch is recorded.
+    """Base class of callbacks that follow a training; called after each epoch is recorded.
 
-    To end the training before its time it sets `trainer.should_stop`. What follows has its share of
-    the checkpoints: `state_dict` and `load_state_dict`, as every callback of Lightning.
+    A follower can set `trainer.should_stop` to end the training early. Like every Lightning
+    callback it can save its own state in checkpoints with `state_dict` and `load_state_dict`.
     """
 
     curves: Curves
@@ -142,21 +142,21 @@ class Follower(Callback):
     best: KeepBest | None
 
     def start(self, curves: Curves, measure: Measure | None, best: KeepBest | None) -> None:
-        """Take what the training records.
+        """Store what the training records.
 
         Args:
-            curves: Filled up epoch by epoch.
-            measure: Measures a model on all validation data; None without any.
-            best: Knows the best epoch so far; None where the last one is kept.
+            curves: One row per epoch, appended as training proceeds.
+            measure: Measures a model on all validation data; None without validation data.
+            best: Knows the best epoch so far; None if the last epoch is kept.
         """
         self.curves, self.measure, self.best = curves, measure, best
 
 
 def validation_metrics(row: Mapping[str, float]) -> dict[str, float]:
-    """Return loss and metrics on the validation data from an epoch's row of the curves."""
+    """Return the validation loss and metrics from an epoch's row of the curves."""
     return {n.removeprefix("val_"): each for n, each in row.items() if n.startswith("val_")}
 
 
 def is_last_epoch(trainer: Trainer) -> bool:
-    """Return whether training ends with the running epoch, as far as can be known."""
+    """Return whether training ends with the current epoch, as far as is known now."""
     return trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs

@@ -16,7 +16,7 @@ from renate_stages.params import Params, TrainerParams
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
-# What of `trainer` a learner that takes its steps itself knows nothing of.
+# Settings of `trainer` that a learner with its own training loop ignores.
 PASSED_OVER = (
     "devices",
     "num_nodes",
@@ -32,10 +32,11 @@ def check_hyperparameters(
 ) -> None:
     """Refuse hyperparameters that no learner, no optimizer and no function of the user reads.
 
-    Those of other learners pass, so that learners can be compared by `-S learner=NAME` alone.
+    Hyperparameters of other learners are accepted, so that you can compare learners by changing
+    only `-S learner=NAME`.
 
     Raises:
-        UnknownHyperparameterError: With every such name.
+        UnknownHyperparameterError: If there are such hyperparameters; it lists all of them.
     """
     known = optimization.shared_hyperparameters(user) | catalog.hyperparameters()
     for each in (*registry.classes(), registry.learner_class(learner)):
@@ -46,10 +47,10 @@ def check_hyperparameters(
 
 
 def check_sharing(params: Params) -> None:
-    """Refuse what of `trainer` a learner that takes its steps itself would pass over.
+    """Refuse settings of `trainer` that a learner with its own training loop would ignore.
 
     Raises:
-        UnsharedLearnerError: With the first of it.
+        UnsharedLearnerError: If there is such a setting; it names the first.
     """
     if registry.learner_class(params.learner).steps_itself:
         one = TrainerParams()

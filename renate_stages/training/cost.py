@@ -1,4 +1,4 @@
-"""The cost of an update. Logged to MLflow only, since it differs between runs."""
+"""Compute the cost of an update, which is logged to MLflow only because it differs between runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 
 def cost_of(updated: UpdatedModel, state: Path) -> dict[str, float]:
-    """Return what was spent so far, by name; units are in the names.
+    """Return the costs so far, by name; the names contain the units.
 
-    `training_seconds` and `new_examples` are of the training as far as this process did it: one that
-    went on from a checkpoint counts the rest. `new_examples` counts each pass over an example;
-    replayed ones come on top. `peak_memory_mb` is the whole process's so far, `cuda_peak_memory_mb`
-    what PyTorch held on the GPU, where there is one; a megabyte is 10^6 bytes.
+    `training_seconds` and `new_examples` cover only the part of the training that this process ran,
+    so a resumed training counts only the rest. `new_examples` counts an example once per pass and
+    does not count replayed examples. `peak_memory_mb` is the peak of the whole process,
+    `cuda_peak_memory_mb` the peak that PyTorch allocated on the GPU, if it uses one. A megabyte is
+    10^6 bytes.
 
     Args:
-        updated: The model, and how it was trained.
-        state: Folder of the new state; its files count with what they share with the parent's.
+        updated: The updated model with its training time and step counts.
+        state: Folder of the new state; files that are linked from the parent count in full.
     """
     import torch
 

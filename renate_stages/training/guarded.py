@@ -20,11 +20,11 @@ from renate_stages.errors import (
 from renate_stages.project import Project
 from renate_stages.training import launch
 
-TRACEBACK = "traceback.txt"  # of the last error in a user's code, in .renate/
+TRACEBACK = "traceback.txt"  # in .renate/; the traceback of the last error in the user's code
 
 
 def guarded(work: Callable[[], object]) -> None:
-    """Call a function; report its error once, also if several processes share the work."""
+    """Call a function and report its error, only once even if several processes share the work."""
     try:
         work()
     except Exception as error:
@@ -39,7 +39,7 @@ def guarded(work: Callable[[], object]) -> None:
 
 
 def _keep_traceback(error: Exception) -> str:
-    """Write a traceback where the user finds it, or print it; return a sentence that says where."""
+    """Write or print a traceback; return a sentence that says where it was written, or ""."""
     if os.environ.get(user_code.SHOWN):
         traceback.print_exception(error)
         return ""
@@ -51,7 +51,7 @@ def _keep_traceback(error: Exception) -> str:
 
 
 def _shortage(error: Exception) -> RenateStagesError | None:
-    """Return what to say of a machine that has run out of disk or memory; None: it has not."""
+    """Return the error to report if the disk or the memory is full; None for any other cause."""
     found = shortage.cause(error)
     if found is None:
         return None

@@ -1,11 +1,11 @@
 """Start the processes that share a training, and find out which of them this one is.
 
-    renate-stages train                     trainer.devices: 2 starts two of itself, and waits
-    torchrun ... -m renate_stages train     on each of several nodes: its processes are the training's
+    renate-stages train                     with trainer.devices: 2, starts two processes and waits
+    torchrun ... -m renate_stages train     on each of several nodes; uses the processes of torchrun
 
-Each process finds its number in the environment, as torchrun and SageMaker set it. The first one alone
-holds the project, logs, prints and writes. Torch is imported where processes are started, and only
-there.
+Each process reads its rank from the environment variables that torchrun and SageMaker set. Only the
+first process locks the project, logs, prints and writes. Torch is imported only where processes are
+started.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from renate_stages.project import Project
 if TYPE_CHECKING:
     from renate_stages.params import Params, TrainerParams
 
-VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # that every launcher sets
-OURS = "RENATE_STAGES_LAUNCHED"  # set where it was us, who hold the project
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by torch's launcher
-MISTAKE, DEFECT = 2.0, 6.0  # seconds in which another process may say what has gone wrong
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # set by every launcher
+OURS = "RENATE_STAGES_LAUNCHED"  # set if `start` is the launcher; it already holds the lock
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # handled by torch
+MISTAKE, DEFECT = 2.0, 6.0  # seconds to wait while another process reports the error
 
 
 def is_launched() -> bool:
-    """Return whether a launcher has started this process, as one of several or of one."""
+    """Return whether a launcher has started this process, even if it is the only one."""
     return all(name in os.environ for name in VARIABLES)
 
 
 def rank() -> int:
-    """Return the number of this process; 0 where it is the first, or alone."""
+    """Return the rank of this process; 0 if it is the first or the only one."""
     return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def num_processes() -> int:
-    """Return how many processes the launcher has started; 1 without one."""
+    """Return how many processes the launcher has started; 1 without a launcher."""
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
 def check_processes(params: TrainerParams, found: int) -> None:
-    """Refuse another number of processes than `trainer` asks for.
+    """Check that there are as many processes as `trainer` asks for.
 
     Raises:
-        ProcessCountError: If there is another number.
+        ProcessCountError: If the number differs.
     """
     if found != params.num_processes:
         raise ProcessCountError(params.devices, params.num_nodes, found)
 
 
 def is_to_launch(params: Params) -> bool:
-    """Return whether this process is to start those that train, all on this machine.
+    """Return whether this process has to start the training processes on this machine.
 
     Raises:
-        ProcessCountError: If there are other processes than `trainer` asks for, or it asks for
-            several nodes, which none of them can start.
+        ProcessCountError: If a launcher has started another number of processes than `trainer` asks
+            for, or if `trainer` asks for several nodes, which this process cannot start.
     """
     if params.update.kind == "forget" or params.trainer.num_processes == num_processes():
         return False
@@ -73,13 +73,13 @@ def is_to_launch(params: Params) -> bool:
 
 
 def own(name: str) -> str:
-    """Return a name for a folder of this process alone."""
+    """Return a folder name that no other process of this training uses."""
     return f"{name}-{rank()}" if rank() else name
 
 
 @contextmanager
 def held(project: Project, stage: str) -> Iterator[None]:
-    """Hold the project, unless the first process or the one that started all does so."""
+    """Lock the project, unless the first process or the launching process holds the lock."""
     if rank() or OURS in os.environ:
         yield
         return
@@ -88,13 +88,13 @@ def held(project: Project, stage: str) -> Iterator[None]:
 
 
 def begin(*, trains: bool) -> bool:
-    """Settle what this process is, before anything else; return whether there is work for it.
+    """Set up the role of this process, before anything else; return whether it has work to do.
 
-    Of several processes the later ones train, print nothing, and leave all other commands to the
-    first, which then is as if it were alone.
+    If a launcher has started several processes, all of them train, but only the first one prints.
+    Any other command runs only in the first process, as if that were the only one.
 
     Args:
-        trains: Whether this is what several processes do together.
+        trains: Whether the command is `train`, which several processes run together.
     """
     if OURS in os.environ:
         end_with_parent()
@@ -106,34 +106,35 @@ def begin(*, trains: bool) -> bool:
             del os.environ[name]
         return alone
     if rank():
-        # At once: what waits for it then meets that it has gone, and can end in good order.
+        # Exit at once, so that waiting processes notice that it has exited and can end cleanly.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- as long as the process
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- stays open until the process ends
     return True
 
 
 def let_others_speak(seconds: float) -> None:
-    """Wait before this process says what has gone wrong: another may know better, or the same.
+    """Wait before this process reports its error, so that a more useful report can come first.
 
-    A mistake that all meet is told once, by the first process, which does not wait. Where one process
-    has failed, the others only meet that it has gone. The launcher ends those that wait.
+    If all processes make the same mistake, only the first process reports it, without waiting. If
+    one process fails, the others only notice that it has exited, which is less useful to report.
+    The launcher ends the waiting processes.
     """
     if num_processes() > 1 and (rank() or seconds == DEFECT):
         time.sleep(seconds)
 
 
 def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
-    """Run `python -m ...` in so many processes; return the exit code of all, the first that fails.
+    """Run `python -m ...` in several processes; return 0, or the first exit code that is not 0.
 
-    They end together: when one fails, when this process is asked to end, and when it is killed.
+    All processes end when one of them fails, and when this process is terminated or killed.
 
     Args:
-        arguments: Those of Python.
-        count: How many processes.
-        scratch: An empty folder for what the launcher writes.
+        arguments: Command-line arguments of Python.
+        count: Number of processes.
+        scratch: An empty folder for the launcher's logs.
 
     Raises:
-        LostProcessError: If one was killed.
+        LostProcessError: If a process was killed by a signal.
     """
     import logging
     from uuid import uuid4
@@ -142,7 +143,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.disable(logging.CRITICAL)  # of torch's launcher: what is to be said, is said by us
+    logging.disable(logging.CRITICAL)  # silences torch's launcher; we report errors ourselves
     os.environ[OURS] = str(os.getpid())
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     config = LaunchConfig(
@@ -153,7 +154,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
-        max_restarts=0,  # a training goes on from its checkpoint when it is run again
+        max_restarts=0,  # a training resumes from its checkpoint when the user runs it again
         logs_specs=DefaultLogsSpecs(log_dir=str(scratch)),
     )
     try:
@@ -169,7 +170,7 @@ def start(arguments: Sequence[str], count: int, scratch: Path) -> int:
         return 128 + int(error.sigval)
     finally:
         del os.environ[OURS]
-        if threading.current_thread() is threading.main_thread():  # elsewhere nothing was changed
+        if threading.current_thread() is threading.main_thread():  # only it has handlers to restore
             for number, handler in handlers.items():
                 signal.signal(number, handler or signal.SIG_DFL)
         logging.disable(logging.NOTSET)

@@ -36,16 +36,16 @@ NOTHING_FORGOTTEN = ForgetList()
 
 @dataclass(frozen=True)
 class MeasuredUpdate:
-    """What one update gave, in memory; `write_state` keeps it.
+    """The results of one update, in memory; `write_state` writes them to disk.
 
     Args:
-        params: Of the update.
-        parent: The state it started from.
-        kept: The parent's examples and the new ones, without what may not be kept.
+        params: Parameters of the update.
+        parent: The state that the update started from.
+        kept: The parent's examples and the new ones, without those that must not be kept.
         updated: The model, trained or carried over, and its learner.
-        history: Every metric of every update on every holdout, this one's included.
-        provenance: What the new state's manifest says of itself.
-        answers: What the parent's model and the new one say of each row of the holdouts.
+        history: Every metric of every update on every holdout, including this update.
+        provenance: The new state's own entries in its manifest.
+        answers: Predictions of the parent's model and the new model for each row of the holdouts.
     """
 
     params: Params
@@ -69,24 +69,25 @@ class MeasuredUpdate:
         forget: ForgetList = NOTHING_FORGOTTEN,
         resume: Resume | None = None,
     ) -> MeasuredUpdate:
-        """Run an update. Three models are measured: untrained, the parent's, and the new one.
+        """Run an update and measure three models: untrained, the parent's, and the new one.
 
-        An update of kind `forget` trains nothing: rows leave the stores, a learner that can takes
-        them out of the model, and the model is measured on what is left.
+        An update of kind `forget` does not train. It removes rows from the stores and, if the
+        learner supports it, their effect from the model; then it measures the model on the
+        remaining rows.
 
         Args:
             user: The user's functions.
-            params: Of the update, without spaces.
+            params: Parameters of the update, without search spaces.
             parent: The state to start from.
             data: The new examples.
-            scratch: An empty folder on the file system of the new state; needed until it is
-                written.
+            scratch: An empty folder on the same file system as the new state; needed until the
+                state is written.
             key: Digest of all inputs, for the new state's manifest.
-            forget: Examples that must leave, and not come in.
-            resume: Where checkpoints of the training lie; None: there are none.
+            forget: Examples to remove from the stores and to leave out of the new data.
+            resume: Folder for the checkpoints of the training; None: without checkpoints.
 
         Raises:
-            RenateStagesError: If something does not fit; before training wherever it can be seen.
+            RenateStagesError: If an input cannot be used; before training, where possible.
         """
         number = params.update.number
         updater = ModelUpdater(user, params, params.hyperparameters)
@@ -116,7 +117,7 @@ class MeasuredUpdate:
             updated = updater.update(update, resume=resume)
         after = measure(updated.model)
         if not all(math.isfinite(after[n].metrics["loss"]) for n in after if n == number):
-            raise NotFiniteError(len(updated.curves))  # the last step's harm shows only here
+            raise NotFiniteError(len(updated.curves))  # the last step diverged
 
         history = history.with_update(number, "before", metrics_of(before), rows)
         history = history.with_update(number, "after", metrics_of(after), rows)
@@ -135,15 +136,15 @@ class MeasuredUpdate:
     def write_state(
         self, target: Path, tuning_history: Path | None = None, *, replace: bool = True
     ) -> None:
-        """Write the new state whole; examples that the parent has are linked, not copied.
+        """Write the new state atomically; link the parent's examples instead of copying them.
 
         Args:
-            target: Its folder.
+            target: Folder of the new state.
             tuning_history: Trials of this and earlier updates; None: the parent's, if it has any.
             replace: Whether a folder at `target` may be replaced.
 
         Raises:
-            FolderTakenError: If something is at `target` and may not be replaced.
+            FolderTakenError: If `target` exists and may not be replaced.
         """
         with files.whole_directory(target, replace=replace) as folder:
             write_model(folder, self.updated.model)
@@ -183,17 +184,17 @@ class MeasuredUpdate:
 
 
 def metrics_of(examined: Mapping[int, Examined]) -> dict[int, Mapping[str, float]]:
-    """Return the metrics alone, by holdout."""
+    """Return only the metrics, by holdout."""
     return {number: each.metrics for number, each in examined.items()}
 
 
 def check_metrics(params: Params, examined: Examined) -> None:
-    """Refuse, before training, what could not be reported after it.
+    """Check, before training, that the metrics can be reported after it.
 
     Raises:
-        UnmeasuredMetricError: If the headline metric is not among those measured.
-        MetricError: If one has a name that `metrics/update.json` gives to something else.
-        SliceError: If slices are asked of targets that are no class labels.
+        UnmeasuredMetricError: If the headline metric is not measured.
+        MetricError: If `metrics/update.json` already uses the name of a metric.
+        SliceError: If slices are requested but the targets are not class labels.
     """
     headline, slices = params.evaluation.metric, params.evaluation.slices
     if headline not in examined.metrics:
@@ -209,7 +210,7 @@ def check_metrics(params: Params, examined: Examined) -> None:
 
 
 def classes_of(parent: State, data: PreparedData) -> tuple[int, ...]:
-    """Return the parent's classes and those of the new data, ascending."""
+    """Return the classes of the parent and of the new data, in ascending order."""
     found = set(parent.provenance.classes)
     for store in (data.train, data.val, data.test):
         found |= set(StoredDataset(store).classes() or ())

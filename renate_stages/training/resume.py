@@ -1,14 +1,15 @@
 """Resume an interrupted training from the checkpoint of its last epoch.
 
     .renate/resume/<key>/last.ckpt
-    .renate/resume/<key>/files.json     the user's files that it was made with, for a message
+    .renate/resume/<key>/files.json     hashes of the user's files, to report which ones changed
 
-The key is a digest of all inputs and of the versions of the libraries that compute, so a checkpoint
-of anything else is never found. It holds what Lightning keeps (model, learner, optimizer, scheduler,
-progress), the curves so far, the states of every process's global generators, and where the learner
-stands in its data. It also says which files of the user's the training had used, as they were when
-it used them: where one is another now, it is not used. A resumed training gives the same bytes as
-one that was not interrupted. It is in torch's format, and read without running code.
+The key is a digest of all inputs and of the versions of torch, Lightning, NumPy and this library,
+so a checkpoint of a different training is never found. A checkpoint holds what Lightning saves
+(model, learner, optimizer, scheduler, progress), the curves so far, the states of the global random
+generators of every process, and the learner's position in its data. It also records the hashes of
+the user's files that the training used; if one of them has changed, the checkpoint is not used. A
+resumed training gives the same bytes as an uninterrupted one. Checkpoints are in torch's format and
+are loaded with `weights_only=True`, which runs no code.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from renate_stages.training.callbacks import is_last_epoch
 from renate_stages.user.file_watch import CODE
 from renate_stages.user.used_files import UserFiles
 
-SECONDS = 30.0  # at least so long between two checkpoints
+SECONDS = 30.0  # minimum time between two checkpoints
 SECONDS_VARIABLE = "RENATE_STAGES_CHECKPOINT_SECONDS"
 NAME = "last.ckpt"
 MADE_WITH = "files.json"
@@ -49,16 +50,16 @@ ANEW = "training starts anew: {} changed since the checkpoint"
 
 @dataclass(frozen=True)
 class Resume:
-    """Where the checkpoints of one training lie.
+    """The folder for the checkpoints of one training.
 
     Args:
-        folder: Of this training alone.
-        say: Tells the user, in one line, what was found.
-        whole: Write when training ends or is interrupted by a callback, and only then; so it is
-            for a learner that cannot go on between two epochs.
-        base: Digest of the inputs without the user's files; equal for trainings with other code.
-        known: Those of them that are known before training, by path.
-        used: The same as this process uses them; None: no file counts.
+        folder: Folder of this training alone.
+        say: Prints one line for the user.
+        whole: Whether to write a checkpoint only when the training ends or a callback stops it. A
+            learner that cannot resume between two epochs is always treated this way.
+        base: Digest of the inputs without the user's files; it stays the same if the code changes.
+        known: SHA-256 of the user's files that are known before training, by path.
+        used: The user's files that this process uses; None: do not compare files.
     """
 
     folder: Path
@@ -78,7 +79,7 @@ class Resume:
         whole: bool = False,
         used: UserFiles | None = None,
     ) -> Resume:
-        """Return the place for a training with these inputs, under a folder for all of them."""
+        """Return the checkpoint folder for a training with these inputs, inside `folder`."""
         versions = [__version__, torch.__version__, pytorch_lightning.__version__, np.__version__]
         if isinstance(inputs, str):
             return cls(folder / files.digest([inputs, *versions]), say, whole, used=used)
@@ -90,11 +91,11 @@ class Resume:
     def of_update(
         cls, project: Project, inputs: Inputs, used: UserFiles, say: Callable[[str], None]
     ) -> Resume:
-        """Return the place for the training of an update, with the best trial's checkpoint, if any.
+        """Return the checkpoint folder of an update, with the best trial's checkpoint if it fits.
 
         Args:
-            project: Whose update it is.
-            inputs: All that its result depends on.
+            project: The project that is updated.
+            inputs: Everything that the result depends on.
             used: The user's files as this process uses them.
             say: Prints one line for the user.
         """
@@ -108,13 +109,13 @@ class Resume:
         return self.folder / NAME
 
     def take_over(self, folder: Path) -> bool:
-        """Take another place's checkpoint of this very training, if there is none here.
+        """Take a checkpoint of the same training from another folder, unless there is one already.
 
         Args:
-            folder: Where checkpoints of trainings lie; it is left as it is.
+            folder: Folder with the checkpoints of other runs; it is not changed.
 
         Returns:
-            Whether there was one.
+            Whether a checkpoint was taken over.
         """
         other = folder / self.folder.name / NAME
         if self.file.is_file() or not other.is_file():
@@ -123,20 +124,20 @@ class Resume:
         return True
 
     def record(self) -> dict[str, str]:
-        """Return the SHA-256 of the user's files that were used so far, by path."""
+        """Return the SHA-256 of the user's files that the training has used so far, by path."""
         return {} if self.used is None else self.used.record()
 
     def note(self) -> None:
-        """Write down, next to the checkpoint, what it was made from."""
+        """Write, next to the checkpoint, the hashes of the files that it was made with."""
         if self.used is not None:
             made = {"base": self.base, "files": {**self.known, **self.record()}}
             files.write_json(self.folder / MADE_WITH, made)
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """Return the checkpoint, or None without a usable one; one that is damaged is removed.
+        """Return the checkpoint, or None if there is no usable one; remove a damaged one.
 
-        Where several processes share the training, perhaps on machines with files of their own, all
-        have one of the same epoch, or none has.
+        If several processes share the training, perhaps on machines with separate file systems, the
+        checkpoint is used only if all of them have one of the same epoch.
         """
         found = self._read()
         epochs = of_all(-1 if found is None else found["epoch"])
@@ -171,7 +172,7 @@ class Resume:
         return True
 
     def _say_why_anew(self) -> None:
-        """Say which files changed, where a training with other files was interrupted."""
+        """Tell the user which files changed if a training with other files was interrupted."""
         for path in sorted(self.folder.parent.glob(f"*/{MADE_WITH}")):
             with suppress(MalformedFileError, KeyError, TypeError, AttributeError):
                 made = files.read_json(path)
@@ -182,15 +183,16 @@ class Resume:
 
 
 class CheckpointWriter(Callback):
-    """Writes the checkpoint at the end of an epoch, not more often than every `SECONDS`.
+    """Writes a checkpoint at the end of an epoch, at most once every `SECONDS`.
 
-    Of a `whole` training it is that of the last epoch, from which there is nothing left to train.
+    If `resume.whole` is set, it writes only the checkpoint of the last epoch, after which nothing
+    is left to train.
 
     Args:
-        resume: Where to write.
-        learner: Whose place in the data is kept.
-        curves: Of the epochs so far; filled up by another callback before this one is called.
-        found: The checkpoint that training goes on from, if any.
+        resume: The folder to write to.
+        learner: The learner whose position in the data is saved.
+        curves: Rows of the epochs so far; another callback appends a row before this one is called.
+        found: The checkpoint from which the training resumes, if any.
     """
 
     def __init__(
@@ -214,11 +216,11 @@ class CheckpointWriter(Callback):
         self._go_on("training goes on")
 
     def training_ended(self) -> None:
-        """Take notice that no epoch is left, which may have been so from the start."""
+        """Report that the training was already complete, if no epoch has run since the restart."""
         self._go_on("training was complete")
 
     def _go_on(self, what: str) -> None:
-        """Set the global generators to where the training stood, once after a restart."""
+        """Restore the global random generators, once after a restart."""
         if self.found is not None:
             self.resume.say(f"{what} after epoch {len(self.curves)}")
             restore_generators(self.found[STATE]["generators"][ranks().rank])
@@ -232,7 +234,7 @@ class CheckpointWriter(Callback):
         self.resume.folder.mkdir(parents=True, exist_ok=True)
         beside = self.resume.file.with_name(f".{NAME}.{os.getpid()}.new")
         with shortage.explained(self.resume.folder):
-            trainer.save_checkpoint(beside)  # all processes take part, and the first writes
+            trainer.save_checkpoint(beside)  # a collective call: only the first process writes
         if trainer.is_global_zero:
             beside.replace(self.resume.file)
             self.resume.note()
@@ -251,7 +253,7 @@ class CheckpointWriter(Callback):
 
 
 def generators() -> dict[str, Any]:
-    """Return the states of all global generators, as tensors and plain values."""
+    """Return the states of all global random generators, as tensors and plain values."""
     state: Any = np.random.get_state()
     algorithm, keys, place, has_gauss, gauss = state
     version, internal, gauss_next = random.getstate()
@@ -266,7 +268,7 @@ def generators() -> dict[str, Any]:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Set all global generators to what `generators` returned."""
+    """Set all global random generators to the states that `generators` returned."""
     algorithm, keys, place, has_gauss, gauss = states["numpy"]
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), place, has_gauss, gauss))
     version, internal, gauss_next = states["python"]

@@ -22,21 +22,21 @@ from renate_stages.params import TrainerParams
 def make_trainer(
     params: TrainerParams, learner: Learner | None = None, callbacks: Sequence[Callback] = ()
 ) -> Trainer:
-    """Return a trainer; without a learner, one that only shows that there can be one.
+    """Return a trainer; without a learner, this only checks that the settings are accepted.
 
     Args:
-        params: How it trains, and on what.
-        learner: Whom it trains.
-        callbacks: Called beside, in this order.
+        params: The block `trainer` of `params.yaml`.
+        learner: The learner to train.
+        callbacks: Further callbacks, called in this order.
 
     Raises:
-        InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
+        InvalidParamsError: If this machine does not have the accelerator, or Lightning does not
+            support the precision.
     """
     most = learner.max_epochs if learner is not None else None
     max_epochs = most or params.max_epochs
-    clips = (
-        learner is None or learner.automatic_optimization
-    )  # Lightning changes no other gradients
+    # Lightning accepts these settings only with automatic optimization.
+    clips = learner is None or learner.automatic_optimization
     on_terminal = sys.stderr.isatty()
     try:
         return Trainer(
@@ -69,7 +69,7 @@ def make_trainer(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Lightning says of its own settings, which a user of stages cannot act on."""
+    """Silence Lightning's messages about its settings, which a user of stages cannot act on."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -82,15 +82,15 @@ def quiet() -> Iterator[None]:
 
 
 def _strategy(params: TrainerParams, learner: Learner | None) -> Strategy | str:
-    """Return how processes share a training.
+    """Return the Lightning strategy by which processes share a training.
 
-    Buffers are not broadcast at each step: they are equal already, and a learner may have as many as
-    weights.
+    Buffers are not broadcast at each step, because they are already equal and a learner may have as
+    many buffers as weights.
     """
     if params.num_processes == 1:
         return "auto"
     unused = params.strategy == "ddp_find_unused_parameters_true"
-    if learner is not None:  # of other tasks, in models with weights for each
+    if learner is not None:  # a model with per-task parameters does not use those of other tasks
         trained = set(map(id, learner.model.get_params(learner.context.task_id)))
         weights = [each for each in learner.parameters() if each.requires_grad]
         unused |= any(id(each) not in trained for each in weights)
@@ -98,7 +98,7 @@ def _strategy(params: TrainerParams, learner: Learner | None) -> Strategy | str:
 
 
 class _NoProfiler(PassThroughProfiler):
-    """Times nothing, at less cost: Lightning asks two dozen times a step."""
+    """Records no times, at less cost: Lightning calls the profiler two dozen times per step."""
 
     _untimed = nullcontext()
 

@@ -15,7 +15,7 @@ from renate_stages.state.retention import Kept
 
 @dataclass(frozen=True)
 class UpdateData:
-    """The state and the examples that an update starts from; all are only read.
+    """The state and the examples that an update starts from; nothing changes them.
 
     Args:
         parent: The state to start from.
@@ -24,7 +24,7 @@ class UpdateData:
         keepable: Rows of `new` that may enter the memory, int64; None: all.
         memory_rows: Which rows of the memory that the parent's learner left are still in
             `parent`, bool; None: all.
-        forgotten: Examples of that memory that are to be forgotten; None: none.
+        forgotten: Examples of that memory to forget; None: no examples.
     """
 
     parent: State
@@ -36,11 +36,11 @@ class UpdateData:
 
     @classmethod
     def of(cls, kept: Kept, parent: State) -> UpdateData:
-        """Return what an update may use.
+        """Return the data that an update may use.
 
         Args:
-            kept: The examples without those that must not be kept.
-            parent: The state before they were removed, which still has the forgotten examples.
+            kept: The examples, without those that must not be kept.
+            parent: The state before their removal, which still has the forgotten examples.
         """
         return cls(
             kept.parent,

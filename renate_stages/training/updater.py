@@ -53,15 +53,15 @@ from renate_stages.user.config import UserConfig
 
 @dataclass(frozen=True)
 class Trained:
-    """A learner whose training is over, its model finished.
+    """A learner after training, with its finished model.
 
     Args:
-        learner: On the device that it trained on.
+        learner: The learner, on the device that it trained on.
         curves: Losses and metrics of each epoch.
         steps: Optimizer steps taken.
-        measure: Measures a model on all validation data; None without any.
-        seconds: From the first step to the last, in this process.
-        examples: New examples that it learnt from meanwhile, each pass counted.
+        measure: Measures a model on all validation data; None without validation data.
+        seconds: Time from the first step to the last, in this process.
+        examples: New examples seen in this process; an example counts once per pass.
     """
 
     learner: Learner
@@ -74,17 +74,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class UpdatedModel:
-    """What training gave.
+    """The updated model, its learner, and the examples chosen for the memory.
 
     Args:
         model: The trained model, in evaluation mode on the CPU.
         learner: The learner that trained it.
-        chosen: Rows of the parent's memory that stay, and of the new data that enter.
+        chosen: Rows of the parent's memory that stay, and rows of the new data that enter.
         curves: Losses and metrics of each epoch.
         steps: Optimizer steps taken.
-        tables: What the learner has to show, rows by the name of the plot's file.
-        seconds: As of `Trained`.
-        examples: As of `Trained`.
+        tables: The learner's own figures, rows by the name of the plot's file.
+        seconds: As in `Trained`.
+        examples: As in `Trained`.
     """
 
     model: RenateModule
@@ -98,25 +98,26 @@ class UpdatedModel:
 
     @property
     def selection(self) -> Selection:
-        """Rows of the parent's memory that stay, and of the new data that enter."""
+        """Rows of the parent's memory that stay, and rows of the new data that enter."""
         return self.chosen.selection
 
 
 class ModelUpdater:
-    """Updates a model. All that can be checked before loading data is checked on construction.
+    """Updates a model. The constructor checks everything that can be checked before loading data.
 
     Args:
         user: The user's functions.
         params: Number of the update, learner, trainer, seed, evaluation.
         hyperparameters: Constants for the learner, the optimizer and the user's functions.
-        say: Tells the user something in one line.
+        say: Prints one line for the user.
 
     Raises:
-        UnknownHyperparameterError: If nothing reads one of them.
-        InvalidHyperparameterError: If one is outside its range.
-        InvalidParamsError: If this machine lacks the accelerator, or Lightning the precision.
-        UnsharedLearnerError: If the learner would pass over a setting of the trainer.
-        NotBatchedError: If examples are to lie on the device, and a transform takes single ones.
+        UnknownHyperparameterError: If nothing reads one of the hyperparameters.
+        InvalidHyperparameterError: If a hyperparameter is outside its range.
+        InvalidParamsError: If this machine does not have the accelerator, or Lightning does not
+            support the precision.
+        UnsharedLearnerError: If the learner would ignore a setting of the trainer.
+        NotBatchedError: If `trainer.data_on_device` is set and a transform takes single examples.
 
     Example:
         >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
@@ -153,15 +154,15 @@ class ModelUpdater:
             check_transforms(dict(zip(names, memory, strict=True)))
         torch.set_num_threads(params.trainer.threads)
         with quiet():
-            make_trainer(params.trainer)  # a wrong value is refused now, not after loading data
+            make_trainer(params.trainer)  # refuses a wrong value now, not after loading data
 
     def build_model(self, stored: Path | None) -> RenateModule:
-        """Build the user's model, new (seeded, so always the same) or with stored tensors."""
+        """Build the user's model, with stored tensors or with new weights from the seed."""
         self.generators.seed_global("model")
         return build_model(self.user, self.hyperparameters, stored, self.params.update.task_id)
 
     def test_set(self, store: ExampleStore) -> StoredDataset:
-        """Return stored examples as the test transforms give them."""
+        """Return a dataset of stored examples with the test transforms applied."""
         return StoredDataset(store, None, *self.transforms.test)
 
     def evaluate(
@@ -173,9 +174,9 @@ class ModelUpdater:
         """Return the loss and every metric of a model on each dataset.
 
         Args:
-            model: Is in the same mode afterwards as before.
-            datasets: By update that they belong to.
-            task_ids: Task of each update; None: this update's for all.
+            model: The model; its training or evaluation mode is restored afterwards.
+            datasets: Datasets by the number of their update.
+            task_ids: Task of each update; None: this update's task for all.
         """
         examined = self.examine(model, datasets, task_ids)
         return {number: dict(each.metrics) for number, each in examined.items()}
@@ -186,7 +187,7 @@ class ModelUpdater:
         datasets: Mapping[int, Dataset],
         task_ids: Mapping[int, str] | None = None,
     ) -> dict[int, Examined]:
-        """Return what `evaluate` does, and what the model says of each row; arguments as there."""
+        """Return metrics and predictions for each row; the arguments are those of `evaluate`."""
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
@@ -205,8 +206,8 @@ class ModelUpdater:
 
         Args:
             data: The state to start from, and the examples.
-            resume: Where checkpoints of this training are written, and where an interrupted one
-                continues from; None: nowhere.
+            resume: Folder for checkpoints, from which an interrupted training also resumes; None:
+                without checkpoints.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
@@ -234,12 +235,12 @@ class ModelUpdater:
         Args:
             data: As in `update`.
             resume: As in `update`.
-            follower: Is called after each epoch, and may end the training.
+            follower: A callback that is called after each epoch and may end the training.
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
-            InvalidParamsError: If the best epoch is to be kept, and there is no validation data.
-            ProcessCountError: If there are not as many processes as devices.
+            InvalidParamsError: If `trainer.keep` is `best` and there is no validation data.
+            ProcessCountError: If the number of processes differs from what `trainer` asks for.
         """
         check_processes(self.params.trainer, ranks().count)
         learner = self._restored(data)
@@ -259,7 +260,7 @@ class ModelUpdater:
             callbacks.append(follower)
         if self.params.trainer.max_steps is not None:
             callbacks.append(StopAfter(self.params.trainer.max_steps))
-        rank = ranks().rank  # each augments and drops out in its own way
+        rank = ranks().rank  # each process needs its own augmentation and dropout
         self.generators.seed_global(f"training of process {rank}" if rank else "training")
         if ranks().count > 1:
             callbacks.append(EndOnSignal())
@@ -274,7 +275,7 @@ class ModelUpdater:
                 trainer.fit(learner, ckpt_path=resume.file if resume and checkpoint else None)
             finally:
                 learner.reading.stop()
-        learner.to(trainer.strategy.root_device)  # Lightning moves it away from there
+        learner.to(trainer.strategy.root_device)  # Lightning moves the learner to the CPU
         if writer is not None:
             writer.training_ended()
         if best is not None:
@@ -286,7 +287,7 @@ class ModelUpdater:
         )
 
     def _measure(self, data: UpdateData) -> Measure | None:
-        """Return what measures a model on validation data, each update's with its task."""
+        """Return the `Measure` on validation data, which uses the task of each update."""
         datasets = {n: self.test_set(store) for n, store in data.validation.items() if len(store)}
         if not datasets:
             return None
@@ -296,15 +297,15 @@ class ModelUpdater:
         return Measure(evaluate, datasets, update.number, headline.metric, headline.mode)
 
     def carry_over(self, data: UpdateData) -> UpdatedModel:
-        """Return the parent's model and learner without training, and all of its memory."""
+        """Return the parent's model, learner and whole memory without training."""
         learner = self._restored(data)
         if data.forgotten is not None and not len(data.forgotten) and learner.keeps_tensors:
-            learner.forget(data.forgotten)  # nobody knows whether its tensors hold such an example
+            learner.forget(data.forgotten)  # its tensors may hold a forgotten example
         all_rows = Selection(np.arange(len(data.parent.memory())), np.empty(0, dtype=np.int64))
         return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 
     def _restored(self, data: UpdateData) -> Learner:
-        """Build the model and the learner as the parent left them, without what is forgotten."""
+        """Restore the parent's model and learner, and remove the forgotten examples from them."""
         parent = data.parent
         untrained = self.build_model(None).state_dict()
         model = self.build_model(parent.folder if parent.has_model else None)
@@ -343,7 +344,7 @@ class ModelUpdater:
 
 
 def write_learner(folder: Path, learner: Learner) -> None:
-    """Write what the learner leaves for the next update into a new state."""
+    """Write the learner's tensors and values for the next update into a new state."""
     tensors, values = learner.learner_state()
     write_tensors(folder / LEARNER_FILES[0], tensors)
     files.write_json(folder / LEARNER_FILES[1], values)

@@ -1,11 +1,11 @@
-"""The outputs of `tune` in `work/tuning`.
+"""Write the outputs of `tune` in `work/tuning`.
 
-    search.json            whether there was a search, and what is to be said of it
+    search.json            whether there was a search, and its summary
     tuning_history.csv     the trials of all updates so far
-    checkpoints/<key>/     the best trial's training, whole or paused, for `train` to take over
-    failures/<trial>.log   the last lines of what a failed trial printed
+    checkpoints/<key>/     the best trial's checkpoint, completed or paused, which `train` can use
+    failures/<trial>.log   the last lines that a failed trial printed
 
-Times are not in it: equal searches leave equal bytes.
+The outputs contain no times, so that equal searches write equal bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Best(Content):
 
 
 class Search(Content):
-    """What `search.json` says of a search; see `summary`."""
+    """The content of `search.json` after a search; see `summary`."""
 
     scheduler: str
     objective: _Objective
@@ -57,10 +57,10 @@ class Search(Content):
 
     @classmethod
     def read(cls, path: Path) -> Search | None:
-        """Read the file; None where there was no search, or an older release wrote no file.
+        """Read the file; None if there was no search, or if an older release wrote no file.
 
         Raises:
-            MalformedFileError: If it is not what `tune` writes.
+            MalformedFileError: If the file is not one that `tune` writes.
         """
         if not path.is_file():
             return None
@@ -76,11 +76,11 @@ class _Searched(Content):
 
 
 def write_unsearched(folder: Path, history: Path) -> None:
-    """Say that nothing was searched, and hand on the history.
+    """Record that nothing was searched, and pass on the history.
 
     Args:
         folder: An empty folder.
-        history: Of earlier updates; may be missing.
+        history: File with the trials of earlier updates; may be missing.
     """
     files.write_json(folder / SEARCH, {"searched": False})
     if history.is_file():
@@ -92,14 +92,14 @@ def write_unsearched(folder: Path, history: Path) -> None:
 def write_search(
     folder: Path, params: Params, found: Found, history: History, notes: Sequence[str]
 ) -> None:
-    """Write what a search found.
+    """Write the outcome of a search.
 
     Args:
         folder: An empty folder.
-        params: Of the update.
+        params: Parameters of the update.
         found: The trials.
-        history: Of earlier updates.
-        notes: What of it was used, and what was not, a line each.
+        history: Trials of earlier updates.
+        notes: One line about each part of the history that was used or not used.
     """
     records = [record_of(trial, params) for trial in found.trials]
     history.with_trials(records).write(folder / TUNING_HISTORY)
@@ -108,7 +108,7 @@ def write_search(
         if trial.status == "failed":
             lines = [trial.reason, *trial.log()]
             files.write_text(folder / "failures" / f"{trial.number}.log", "\n".join(lines) + "\n")
-    shared = params.trainer.num_processes > 1  # other sums than of a trial, so other bytes
+    shared = params.trainer.num_processes > 1  # sums in another order than a trial
     whole = found.best.status in ("completed", "paused")
     if params.tuning.reuse_best and whole and not shared:
         for path in sorted((found.best.folder / "checkpoints").rglob("*.ckpt")):
@@ -117,7 +117,7 @@ def write_search(
 
 
 def summary(params: Params, found: Found, notes: Sequence[str]) -> dict[str, Any]:
-    """Return what is to be said of a search, for its report and for `search.json`."""
+    """Return a summary of a search, for the report and for `search.json`."""
     tuning, (metric, mode) = params.tuning, params.objective
     best = found.best.seen[-1]
     return {
@@ -139,7 +139,7 @@ def summary(params: Params, found: Found, notes: Sequence[str]) -> dict[str, Any
 
 
 def unrepeatable(params: Params) -> list[str]:
-    """Return why a search with the same inputs could find something else; empty where it cannot."""
+    """Return the reasons why the same search could give another result; [] if it cannot."""
     tuning, reasons = params.tuning, []
     if tuning.max_time is not None:
         reasons.append("its budget is a time (tuning.max_time)")
@@ -151,7 +151,7 @@ def unrepeatable(params: Params) -> list[str]:
 
 
 def record_of(trial: TrialFolder, params: Params) -> TrialRecord:
-    """Return a trial as it stands in the history."""
+    """Convert a trial to a record of the history."""
     from renate_stages.tuning.records import TrialEpoch, TrialRecord
 
     epochs = tuple(TrialEpoch(each.epoch, each.steps, each.metrics) for each in trial.seen)

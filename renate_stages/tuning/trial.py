@@ -1,8 +1,9 @@
 """Run one trial: the training of an update with one configuration.
 
-It reports after each epoch and waits for the answer. What it reads is shared with all other trials
-and with the stage `train`; what it writes lies in its own folder: a log and a checkpoint of its last
-epoch, from which `train` has nothing left to train, and from which a paused trial goes on.
+A trial reports after each epoch and waits for the answer. Its inputs are the same as those of all
+other trials and of the stage `train`. It writes a log and a checkpoint of its last epoch to its own
+folder. From this checkpoint a paused trial resumes, and `train` can use the training of a completed
+trial without training again.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class TrialInputs:
-    """What all trials of a search read.
+    """The inputs that all trials of a search share.
 
     Args:
-        project: Where it lies.
-        params: Of the update; a trial's configuration may change learner and epochs.
+        project: The project.
+        params: Parameters of the update; a trial's configuration may change learner and epochs.
         parent: The state to start from.
         data: The new examples.
-        kept: Both without what may not be kept.
-        parameters: Digest of the parameters as they were read.
+        kept: Parent and data without the examples that must not be kept.
+        parameters: Digest of the parameters as read from `params.yaml`.
     """
 
     project: Project
@@ -64,13 +65,14 @@ class TrialInputs:
 
     @classmethod
     def open(cls, project: Project, scratch: Path) -> TrialInputs:
-        """Open the inputs: small files and NumPy maps, nothing of torch and of the user.
+        """Open the inputs: small files and NumPy memory maps, without torch or the user's code.
 
-        A trial trains on one device, whole batches: the steps are those of an update on several.
+        A trial trains on one device with whole batches, so it takes the same steps as an update on
+        several devices.
 
         Args:
-            project: Whose `prepare` and `restore-state` have run.
-            scratch: An empty folder for stores without the rows that may not be kept.
+            project: A project in which `prepare` and `restore-state` have run.
+            scratch: An empty folder for stores without the rows that must not be kept.
         """
         read = Params.load(project.params)
         params = read.model_copy(update={"trainer": read.trainer.on_one_device()})
@@ -83,13 +85,14 @@ class TrialInputs:
 
 
 class TrialPaused(SystemExit):
-    """A trial's process ends; it goes on later from its checkpoint."""
+    """Ends the process of a paused trial, which resumes later from its checkpoint."""
 
 
 class Reporter(Follower):
-    """Reports each epoch but the last, which is reported when the model is finished.
+    """Reports each epoch except the last, which `run` reports when the model is finished.
 
-    Where the best epoch is kept, a report is of the model that would be kept if training ended now.
+    With `trainer.keep: best`, a report describes the best epoch so far, whose model would be kept
+    if training ended now.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Reporter(Follower):
     ) -> None:
         self.channel = channel
         self.objective = objective
-        self._used, self._known, self._told = used, known, {}
+        self._used, self._known, self._reported = used, known, {}
         self.metrics: dict[int, dict[str, float]] = {}  # by epoch
         self.paused = False
 
@@ -113,20 +116,20 @@ class Reporter(Follower):
         if is_last_epoch(trainer):
             return
         kept = self.metrics[self.best.epoch if self.best is not None else epoch]
-        self.tell_files()
+        self.report_files()
         self.channel.send(epoch=epoch, steps=trainer.global_step, metrics=kept, final=False)
         self.paused = self.channel.receive()["answer"] == "pause"
         trainer.should_stop |= self.paused
 
-    def tell_files(self) -> None:
-        """Tell the search what this trial was made of so far, where that is new."""
-        found = {**self._known, **self._used.record()}
-        if found != self._told:
-            self.channel.send(files=found)
-            self._told = found
+    def report_files(self) -> None:
+        """Send the hashes of the files that this trial has used so far, if any are new."""
+        hashes = {**self._known, **self._used.record()}
+        if hashes != self._reported:
+            self.channel.send(files=hashes)
+            self._reported = hashes
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.paused:  # the checkpoint is written
+        if self.paused:  # the checkpoint has already been written
             raise TrialPaused
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,18 +141,18 @@ class Reporter(Follower):
 
 @contextmanager
 def _same_generators() -> Iterator[None]:
-    """Leave the global generators as they were: a trial measures more than a training does."""
+    """Restore the global random generators, because a trial measures more often than `train`."""
     before = generators()
     yield
     restore_generators(before)
 
 
 def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: Any) -> None:
-    """Train with one configuration, and report.
+    """Train with one configuration and report each epoch.
 
     Raises:
-        TrialPaused: If the search said so; the checkpoint is written.
-        RenateStagesError: If the configuration, or something that all share, cannot be used.
+        TrialPaused: If the search pauses the trial; the checkpoint has been written.
+        RenateStagesError: If the configuration or a shared input cannot be used.
     """
     params = inputs.params.fixed(request["configuration"])
     updater = ModelUpdater(user, params, params.hyperparameters)
@@ -164,16 +167,16 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     assert measure is not None, "a search needs validation data"
     metrics = objective.metrics(measure, model, measure(model))
     epoch = len(trained.curves)
-    reporter.tell_files()
+    reporter.report_files()
     channel.send(epoch=epoch, steps=trained.steps, metrics=metrics, final=True)
 
 
 def work(channel: TrialChannel, open_inputs: Callable[[Path], TrialInputs]) -> int:
-    """Do what a search asks for over a channel; return the exit code of this process.
+    """Run the trial that a search requests over a channel; return the exit code of this process.
 
     Args:
-        channel: Brings the request, and takes reports.
-        open_inputs: Opens the inputs, or returns those that are open; given an empty folder.
+        channel: Receives the request and sends reports.
+        open_inputs: Returns the inputs, opening them if needed; its argument is an empty folder.
     """
     request = channel.receive()
     folder = Path(request["folder"])
@@ -192,7 +195,7 @@ def work(channel: TrialChannel, open_inputs: Callable[[Path], TrialInputs]) -> i
         if not isinstance(error, NotFiniteError):
             channel.send(mistake=str(error))
         return 2
-    except Exception:  # noqa: BLE001 -- whatever it is, the search goes on without this trial
+    except Exception:  # noqa: BLE001 -- after any error the search continues without this trial
         traceback.print_exc()
         return 1
     return 0

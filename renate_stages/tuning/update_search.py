@@ -1,11 +1,12 @@
 """Run the search of one update, or continue an interrupted one.
 
     .renate/tuning/<key>/trials/     a folder for each trial; see trial_folder.py
-    .renate/tuning/<key>/files.json  the user's files that the trials were made of
+    .renate/tuning/<key>/files.json  hashes of the user's files that the trials used
 
-The key is a digest of all inputs but the budget, and of the versions of the libraries that compute or
-decide: a search that was killed goes on from its trials when it is started again, with a larger
-budget too. All trials of a search are made of the same files of the user's; see search_files.py.
+The key is a digest of all inputs except the budget, and of the versions of the libraries that
+affect the result. So if a search is interrupted, starting it again continues from its trials, even
+with a larger budget. All trials of a search use the same versions of the user's files; see
+search_files.py.
 """
 
 from __future__ import annotations
@@ -53,16 +54,16 @@ class UpdateSearch:
     """The search of one update.
 
     Args:
-        project: Whose `prepare` and `restore-state` have run.
-        params: Of the update.
-        space: What is searched, as the user's functions read it.
+        project: A project in which `prepare` and `restore-state` have run.
+        params: Parameters of the update.
+        space: The search space, with the hyperparameters that the user's functions read.
         history: Trials of earlier updates.
-        past: What of them can be used.
+        past: The trials of `history` that fit this search.
         parent: Identity of the parent's state.
-        folder: Of this search alone.
+        folder: Folder of this search alone.
         user: The user's functions.
-        files: What the trials are made of.
-        say: Tells the user something in one line.
+        files: The user's files that the trials use.
+        say: Prints one line for the user.
     """
 
     project: Project
@@ -78,11 +79,11 @@ class UpdateSearch:
 
     @classmethod
     def open(cls, project: Project, params: Params, say: Callable[[str], None]) -> UpdateSearch:
-        """Check all that can be checked before a trial.
+        """Open the search and check everything that can be checked before a trial.
 
         Raises:
-            ChangedInputsError: If a file of the user's was edited meanwhile.
-            NoValidationDataError: If there is nothing to choose by.
+            ChangedInputsError: If one of the user's files was edited in the meantime.
+            NoValidationDataError: If there is no validation data to compare trials on.
             RenateStagesError: If another input cannot be used.
         """
         parent = State.open(project.restored, examples=project.parent)
@@ -99,14 +100,14 @@ class UpdateSearch:
         past = used.usable(space, *params.objective)
         inputs = _inputs(project, params, parent, data)
         folder = project.searches / inputs.key
-        parameters = digest_of(Params.load(project.params))  # which the trials read themselves
+        parameters = digest_of(Params.load(project.params))  # each trial reads them itself
         kept = SearchFiles.open(folder, inputs, user.files, parameters, say)
         return cls(
             *(project, params, space, history, past, parent.identity, folder, user, kept, say)
         )
 
     def best_known(self) -> dict[str, Any]:
-        """Return the configuration to take without a search: the best of earlier updates' trials."""
+        """Return the configuration to use without a search: that of the best earlier trial."""
         found = self.past.best(1)
         return self.space.complete(found[0]) if found else self.space.middle()
 
@@ -114,13 +115,13 @@ class UpdateSearch:
         """Run trials until the budget is used up.
 
         Args:
-            processes: Starts them.
-            watchers: Called with all trials again and again.
+            processes: Starts the processes of the trials.
+            watchers: Called repeatedly with all trials.
 
         Raises:
-            NoFinishedTrialError: If none has finished.
-            ObjectiveNotFiniteError: If none has given a finite number.
-            RenateStagesError: If something that all trials share cannot be used.
+            NoFinishedTrialError: If no trial has finished.
+            ObjectiveNotFiniteError: If no trial has reported a finite objective.
+            RenateStagesError: If an input that all trials share cannot be used.
         """
         from renate_stages.tuning.search import search  # Syne Tune
         from renate_stages.tuning.trials import Trials
@@ -130,7 +131,7 @@ class UpdateSearch:
             self.say(note)
         known = len(list(self.folder.glob("trials/*/reports.jsonl")))
         if known:
-            self.say(f"the search goes on: {known} trials are known")
+            self.say(f"continuing the search: {known} trials found")
         tuning, objective = self.params.tuning, Objective.of(self.params)
         epochs = self.space.most_epochs(self.params.trainer.max_epochs) or 1
         devices = cuda_devices(self.params.trainer.accelerator)
@@ -151,15 +152,15 @@ class UpdateSearch:
         return search(trials, scheduler, tuning, objective, view, *watchers)
 
     def clear(self) -> None:
-        """Remove the trials: what is kept of them is written."""
+        """Remove the trials, after their results have been written."""
         shutil.rmtree(self.project.searches, ignore_errors=True)
 
 
 @contextmanager
 def started_processes(project: Project, params: Params) -> Iterator[Processes]:
-    """Start what trials run in, which imports for some seconds; end it with the block.
+    """Start the processes for trials, whose imports take some seconds; end them with the block.
 
-    Whatever ends this process ends them too.
+    They also end when this process ends for any reason.
     """
     with project.empty_scratch("trial-inputs") as scratch:
         processes: Processes
@@ -174,7 +175,10 @@ def started_processes(project: Project, params: Params) -> Iterator[Processes]:
 
 
 def cuda_devices(accelerator: str) -> list[str]:
-    """Return the CUDA devices to share out among trials, found without CUDA; [] on others."""
+    """Return the CUDA devices to distribute among trials, without initializing CUDA.
+
+    The list is empty for other accelerators.
+    """
     if accelerator not in ("auto", "cuda", "gpu"):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -42,7 +42,7 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
     sent = cloud.uploads(second, under=objects)
     assert sent and not set(sent) & earlier
     assert said_bytes(said, "sent") == sum(sent.values())
-    assert said_bytes(said, "brought") == sum(cloud.downloads(second, under=objects).values())
+    assert said_bytes(said, "downloaded") == sum(cloud.downloads(second, under=objects).values())
     brought = {name.replace("/", "") for name in cloud.downloads(second, under=objects)}
     assert brought and not brought & known
     made = ("state", "plots", "work/tuning", "tuned.yaml", "metrics/update.json")
@@ -106,7 +106,7 @@ def test_a_job_that_is_left_is_attached_to_and_what_it_made_is_taken(ready, clou
     cloud.wait(left)
     mark = cloud.mark()
     said = ready.run("renate-stages", "train")
-    assert "a job with the same inputs has made it" in said
+    assert "a job with the same inputs has produced them" in said
     assert jobs_of(cloud, ready) == [left]
     assert not asked(cloud, mark, "sagemaker:CreateTrainingJob")
     assert ready.hashes("state") == ready.hashes("state-before")

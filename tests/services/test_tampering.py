@@ -86,7 +86,7 @@ def refused_train(project: CloudProject, cloud: Any, there: Bucket, what: str) -
     problem = (
         "not the one that this job was submitted with"
         if what == "job.json"
-        else ("not what its name says")
+        else ("does not match the SHA-256 in its name")
     )
     assert any(name in line and problem in line for line in said.splitlines())
     assert "To fix this: run `dvc repro` again" in said

@@ -21,7 +21,7 @@ def _say_nothing(_: str) -> None:
 class TrainerSettings(Protocol):
     """The settings of the block `trainer` in params.yaml that learners read.
 
-    `renate_stages.params.TrainerParams` has them, and documents each.
+    `renate_stages.params.TrainerParams` defines and documents them.
     """
 
     @property
@@ -50,10 +50,10 @@ class StartingPoint:
 
     Args:
         model: The model to train, with the parent's weights.
-        untrained: Weights of a newly built model, for learners that start anew.
+        untrained: Weights of a newly built model, for learners that start from scratch.
         has_parent: Whether the model has the weights of an earlier update.
         parent_weights: Returns the parent's tensors by name, as they were stored; the model may
-            have grown since. Without a parent it returns an empty dict.
+            have more or larger tensors now. Without a parent it returns an empty dict.
         old_classes: Labels of all earlier updates, ascending; empty in the first update.
     """
 
@@ -71,10 +71,10 @@ class TrainingFunctions:
     Args:
         loss_fn: Loss of outputs and targets, one value per example or their mean.
         optimizer_fn: Builds the optimizer from the parameters to train.
-        lr_scheduler_fn: Builds a scheduler from the optimizer, and says how often it steps:
-            `epoch` or `step`. None: a constant learning rate.
-        test_transforms: Transforms of inputs and targets when examples are measured.
-        memory_transforms: Transforms of inputs and targets when examples are replayed.
+        lr_scheduler_fn: Builds a scheduler from the optimizer, together with its interval, `epoch`
+            or `step`. None: a constant learning rate.
+        test_transforms: Transforms of inputs and targets for evaluation.
+        memory_transforms: Transforms of inputs and targets for replay.
     """
 
     loss_fn: Callable[[Any, Any], Tensor]
@@ -87,11 +87,11 @@ class TrainingFunctions:
         """Build optimizer and scheduler, as Lightning's `configure_optimizers` returns them.
 
         Args:
-            parameters: What to train.
+            parameters: Parameters to train.
 
         Raises:
-            UserCodeError: If what `optimizer_fn` or `lr_scheduler_fn` returned fails.
-            UserResultError: If it builds something else.
+            UserCodeError: If the function that `optimizer_fn` or `lr_scheduler_fn` returned fails.
+            UserResultError: If it does not build an optimizer or a scheduler.
         """
         with user_code.running("what optimizer_fn returned"):
             optimizer = self.optimizer_fn(parameters)
@@ -111,13 +111,13 @@ class TrainingFunctions:
 
 @dataclass(frozen=True)
 class UpdateContext:
-    """What an update gives to its learner.
+    """The model, functions and settings that an update passes to its learner.
 
     Args:
-        start: The model, and what is known of earlier updates.
+        start: The model at the start, and the classes of earlier updates.
         functions: The user's loss, optimizer and transforms.
         trainer: Settings of the block `trainer`.
-        task_id: Names the model's parameters of this task.
+        task_id: Name of the task, for models with per-task parameters.
         generators: The update's named random generators.
         say: Prints one line for the user.
     """

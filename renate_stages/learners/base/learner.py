@@ -2,16 +2,16 @@
 
 A learner sees datasets and tensors, never files. An update calls, in this order:
 
-    restore_learner(...)           what the parent's learner left
-    start_update(new, memory)      look at the data
-    train_dataloader()             Lightning asks for the batches of an epoch, `StepBatch`es
-    loss(batch)                    the loss of one step
-    after_step()                   the optimizer has stepped
-    end_training(measure)          the last epoch is over: average, interpolate, solve
-    choose_memory()                which examples stay for later updates
-    learner_state()                what else the next update needs
+    restore_learner(...)           restore the state of the parent's learner
+    start_update(new, memory)      receive the data of the update
+    train_dataloader()             return the batches of an epoch to Lightning, as `StepBatch`es
+    loss(batch)                    return the loss of one step
+    after_step()                   react to an optimizer step
+    end_training(measure)          finish the model after the last epoch: average, interpolate,
+    solve choose_memory()                choose the examples to keep for later updates
+    learner_state()                return what else the next update needs
 
-Most strategies are the base, or `ReplayLearner`, with loss components; see `components.py`.
+Most strategies are this class or `ReplayLearner` with loss components; see `components.py`.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ NOTHING = np.empty(0, dtype=np.int64)
 
 
 class Learner(LightningModule):
-    """Trains on the new data. Subclasses change what a step learns from, and what is kept.
+    """Trains on the new data. Subclasses change the data and loss of a step, and what is kept.
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings that the update passes to the learner.
         batch_size: New examples per step, >= 1.
-        ema_decay: The model that the update gives is an exponential moving average of the weights
-            over the steps, with this decay in [0, 1); 0 gives the last weights. After n steps the
-            decay is at most n / (n + 1), so that an untrained start does not count.
-        mask_unused_classes: Whether outputs of classes that no update has met do not take part in
-            the training loss.
+        ema_decay: Decay in [0, 1) of an exponential moving average of the weights over the steps,
+            which becomes the updated model; 0 uses the last weights. After n steps the decay is at
+            most n / (n + 1), so that untrained initial weights do not count.
+        mask_unused_classes: Whether the training loss ignores the outputs of classes that no update
+            has seen.
     """
 
-    max_epochs: ClassVar[int | None] = None  # a strategy of one pass says 1
-    steps_itself: ClassVar[bool] = False  # then its steps cannot be shared, nor added up
-    policy: Any = None  # a SelectionPolicy: which examples stay in the memory; None: it has none
+    max_epochs: ClassVar[int | None] = None  # a single-pass strategy sets 1
+    steps_itself: ClassVar[bool] = False  # True: no shared batches and no gradient accumulation
+    policy: Any = None  # a SelectionPolicy, which chooses the examples in memory; None: no memory
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class Learner(LightningModule):
         self.average: AveragedModel | None = None
         self._losses = EpochLosses()
         self.reading = Reading(context.generators, context.trainer)
-        self._features: list[Tensor] = []  # of the latest call of the model, where they are kept
+        self._features: list[Tensor] = []  # of the model's latest call, if a component needs them
         self._hook: RemovableHandle | None = None
-        self._left: dict[str, Tensor] = {}  # of components, until an update starts
-        self._compiled: list[Any] = []  # the model, in a list: no submodule, so no second name
-        self._statistics: JointStatistics | None = None  # of batch norm, where ranks share a step
-        self._steps = 0  # the optimizer's, that `after_step` has seen
+        self._left: dict[str, Tensor] = {}  # restored component state, until an update starts
+        self._compiled: list[Any] = []  # a list, so that the model is not registered twice
+        self._statistics: JointStatistics | None = None  # of batch norm, if processes share a step
+        self._steps = 0  # optimizer steps for which `after_step` was called
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook forty times a step, and nn.Module is slow to set.
+        # Lightning sets this attribute forty times per step, and nn.Module.__setattr__ is slow.
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -102,11 +102,11 @@ class Learner(LightningModule):
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
-        """Take the data of the update.
+        """Receive the data of the update.
 
         Args:
-            new: The new training examples, as the train transform gives them.
-            memory: Past examples, as the memory's transform gives them; may be empty.
+            new: The new training examples, with the train transforms applied.
+            memory: Past examples, with the memory transforms applied; may be empty.
             keepable: Rows of `new` that may enter the memory, int64; None: all.
         """
         self.new = new
@@ -119,11 +119,11 @@ class Learner(LightningModule):
         for component in self.parts:
             component.start_update(self)
         self._restore_components()
-        if any(component.needs_features for component in self.parts):  # after copies are made
+        if any(component.needs_features for component in self.parts):  # only after copying
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
 
     def train_dataloader(self) -> StepLoader:
-        """Return the batches of one epoch: the new data, shuffled anew in each."""
+        """Return the batches of one epoch: the new data, reshuffled every epoch."""
         return self.loader(self.new)
 
     def loader(
@@ -133,30 +133,30 @@ class Learner(LightningModule):
         replay: RowSource | None = None,
         draws: int = 1,
     ) -> StepLoader:
-        """Return steps over a dataset, each example once an epoch; the last may be smaller.
+        """Return steps over a dataset, with each example once per epoch; the last may be smaller.
 
         Args:
             dataset: Examples that count as new.
-            memory: What draws are read from.
-            replay: The rows of a draw; None draws nothing.
-            draws: How many draws a step.
+            memory: The memory to draw from.
+            replay: Source of the rows of a draw; None draws nothing.
+            draws: Number of draws per step.
         """
         rows = Pass(len(dataset), self.batch_size, self.reading.order, replay, draws)
         return self.step_loader(Steps(dataset, memory), rows)
 
     def step_loader(self, steps: Steps, rows: EpochRows) -> StepLoader:
-        """Return a loader of steps, as `trainer` in params.yaml asks for it."""
+        """Return a loader of steps, with the loading settings of `trainer` in params.yaml."""
         return self.reading.loader(steps, rows, self.device)
 
     @property
     def datasets(self) -> list[StoredDataset]:
-        """What training steps read from; under `trainer.data_on_device` they lie there."""
+        """The datasets that training reads; `trainer.data_on_device` moves them to the device."""
         return [self.new]
 
     def position(self) -> dict[str, Any]:
-        """Return where training is in its data, between two epochs: tensors and plain values.
+        """Return the training's position in its data between two epochs: tensors and plain values.
 
-        A learner that draws from more than `loader` adds its own.
+        A learner that draws from other sources than `loader` adds their positions.
         """
         return dict(self.reading.position())
 
@@ -171,7 +171,7 @@ class Learner(LightningModule):
         return loss
 
     def loss(self, batch: StepBatch) -> Tensor:
-        """Return the loss of one step: that of the new examples and of each component."""
+        """Return the loss of one step: the loss on the new examples plus that of each component."""
         new = self.pass_on(batch.new)
         return self.with_components(self.supervised(new), new, None)
 
@@ -196,22 +196,22 @@ class Learner(LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         if self.context.trainer.accumulate_grad_batches > 1:
             taken, self._steps = self._steps, self.trainer.global_step
-            if taken == self._steps:  # gradients were added up
+            if taken == self._steps:  # gradients were only accumulated
                 return
         self.after_step()
 
     def after_step(self) -> None:
-        """Follow the model after an optimizer step."""
+        """Update the average and the components after an optimizer step."""
         if self.average is not None:
             self.average.update_parameters(self.model)
         for component in self.parts:
             component.after_step(self)
 
     def end_training(self, measure: Measure | None) -> None:
-        """Finish the model when the last epoch is over.
+        """Finish the model after the last epoch.
 
         Args:
-            measure: Measures a model on all validation data; None without any.
+            measure: Measures a model on all validation data; None without validation data.
         """
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
@@ -223,56 +223,59 @@ class Learner(LightningModule):
             self._hook.remove()
 
     def finish_model(self, measure: Measure | None) -> None:
-        """Change the trained weights once more, before components look at them.
+        """Change the trained weights, before components use them; the base changes nothing.
 
         Args:
             measure: As in `end_training`.
         """
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
-        """Return which rows of the old memory stay and which new ones enter; here none.
+        """Return which rows of the old memory stay and which new ones enter; the base keeps none.
 
         Args:
-            at_once: Whether there was no training, in which a learner might have chosen.
+            at_once: Whether to choose without training, for learners that choose during training.
         """
         return ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
 
     def lose_rows(self, memory_rows: np.ndarray) -> None:
-        """Take notice that rows have left the memory since the parent; before `forget`, if at all.
+        """Drop what the learner stores about rows that were removed from the memory.
+
+        It is called before `forget`, and only if rows were removed.
 
         Args:
-            memory_rows: Which rows of the memory that the parent's learner left are still there,
-                bool.
+            memory_rows: For each row of the memory that the parent's learner left, whether it is
+                still there, bool.
         """
         if self.policy is not None:
             self.policy.forget(memory_rows)
 
     def forget(self, examples: StoredDataset) -> None:
-        """Take out what was learned from examples; called before `start_update`, if at all.
+        """Remove what was learned from examples; called before `start_update`, if needed.
 
-        Steps that gradients took cannot be taken out: here nothing is done.
+        Gradient steps cannot be undone, so the base does nothing.
 
         Args:
-            examples: Of the parent's memory, to be forgotten; not in the memory of `start_update`.
+            examples: Examples of the parent's memory to forget; `start_update` does not receive
+                them.
         """
 
     def tables(self) -> dict[str, list[dict[str, float]]]:
-        """Return figures of this update to be kept as plot data, rows by the file's name."""
+        """Return figures of this update for plots: rows by file name."""
         return {}
 
     @property
     def resumes(self) -> bool:
-        """Whether a training can go on between two epochs, and give the same bits."""
+        """Whether training can resume between two epochs with bit-identical results."""
         return True
 
     @property
     def keeps_tensors(self) -> bool:
-        """Whether it keeps tensors of examples, in which none can be found by its id."""
+        """Whether the learner keeps tensors of examples that cannot be found by example id."""
         return False
 
     @property
     def served(self) -> RenateModule:
-        """The model as it would be served if training ended now."""
+        """The model that would be served if training ended now."""
         return self.average.module if self.average is not None else self.model  # type: ignore
 
     @property
@@ -285,21 +288,21 @@ class Learner(LightningModule):
         """The components that add to the loss."""
         return [component for component in self.parts if component.weight]
 
-    # -- what a step is made of -------------------------------------------------------------------
+    # -- one step ---------------------------------------------------------------------------------
 
     def forward(self, inputs: Any) -> Any:
         """Return the model's outputs for this update's task."""
-        trains = self._compiled and self.model.training  # what is measured is not compiled for it
+        trains = self._compiled and self.model.training  # measuring does not need compiling
         model = self._compiled[0] if trains else self.model
         return model(inputs, task_id=self.context.task_id)
 
     def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> ForwardResult:
-        """Put a batch through the model.
+        """Run a batch through the model.
 
         Args:
-            batch: What goes in.
-            left_out: Rows that stand in for an empty share, where `batch` does not say so itself:
-                they count for no statistics of the batch.
+            batch: The batch.
+            left_out: Placeholder rows of a process whose share is empty, if `batch` does not mark
+                them itself; they do not count in batch statistics.
         """
         self._features.clear()
         if self._statistics is not None:
@@ -308,20 +311,20 @@ class Learner(LightningModule):
         return ForwardResult(batch, outputs, self._features[-1] if self._features else None)
 
     def supervised(self, passed: ForwardResult) -> Tensor:
-        """Return the user's loss on a batch, its mean, weighed."""
+        """Return the mean of the user's loss on a batch, weighted by `weighed`."""
         return self.weighed(self.loss_of(passed.outputs, passed.batch.targets), passed.batch)
 
     def weighed(self, mean: Tensor, *batches: Batch) -> Tensor:
-        """Return a mean over batches as it counts where several processes share a step.
+        """Weight a mean over batches for processes that share a step.
 
-        Their gradients are averaged, as if each had as many examples; see `data.steps.share`. With
-        one process it is the mean itself.
+        Lightning averages the gradients as if all processes had equally many examples; the weight
+        corrects for this (see `data.steps.share`). With one process the mean is unchanged.
         """
         weight = share(*batches)
         return mean if weight == 1 else weight * mean
 
     def loss_of(self, outputs: Any, targets: Any) -> Tensor:
-        """Return the user's loss of outputs and targets, its mean; unused classes masked."""
+        """Return the mean of the user's loss; mask unused classes if `mask_unused_classes`."""
         if self.mask_unused_classes:
             outputs = mask_classes(outputs, self.classes)
         return self.context.functions.loss_fn(outputs, targets).mean()
@@ -329,13 +332,13 @@ class Learner(LightningModule):
     def with_components(
         self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None
     ) -> Tensor:
-        """Add the terms of all components.
+        """Add the terms of all active components to a loss.
 
         Args:
-            loss: What they are added to; weighed, as `supervised` is.
+            loss: The loss to add to, weighted as by `supervised`.
             new: The new batch.
-            draws: The draws from the memory, in the order of the components that take one; None or
-                empty where nothing is replayed.
+            draws: The draws from the memory, in the order of the components that use them; None or
+                empty if nothing is replayed.
         """
         number = -1
         for component in self.active:
@@ -345,14 +348,14 @@ class Learner(LightningModule):
                 number += component.own_draw or number < 0
             draw = draws[number] if component.replays and draws else None
             term = component(new, draw)
-            # A term of the weights alone is equal in all processes, whose shares average to 1.
+            # A term that depends only on the weights stays correct: all shares average to 1.
             term = self.weighed(term, (draw or new).batch)
             self._losses.add(type(component).__name__, term, len(new.batch.all_rows))
             loss = loss + component.weight * term
         return loss
 
     def epoch_losses(self) -> dict[str, float]:
-        """Return the mean losses over the examples since this was last called, and forget them."""
+        """Return the mean losses since the last call, and reset them."""
         found, self._losses = self._losses.means(), EpochLosses()
         return averaged(found)
 
@@ -369,13 +372,13 @@ class Learner(LightningModule):
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int
     ) -> StepBatch:
-        """Move the tensors of a step; row numbers stay where they are."""
+        """Move the tensors of a step to a device; row numbers stay on the CPU."""
         if device.type == "cpu":
             return batch
         return StepBatch(self.moved(batch.new), tuple(self.moved(drawn) for drawn in batch.memory))
 
     def num_examples(self, batch: Any) -> int:
-        """Return how many new examples a batch of `train_dataloader` has."""
+        """Return the number of new examples in a batch of `train_dataloader`."""
         return len(batch.new.all_rows)
 
     def moved(self, batch: Batch) -> Batch:
@@ -384,18 +387,18 @@ class Learner(LightningModule):
             return batch
         return batch.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
 
-    # -- what survives an update ------------------------------------------------------------------
+    # -- state between updates --------------------------------------------------------------------
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what the next update needs: tensors, and values that JSON can hold."""
-        tensors = dict(self._left)  # as it came, where no update has started
+        """Return the state for the next update: tensors, and values that JSON can represent."""
+        tensors = dict(self._left)  # passed on unchanged if no update has started
         for name, component in self._surviving().items():
             for key, value in tensors_of(component).items():
                 tensors.setdefault(f"{name}.{key}", value)
         return tensors, {"learner": type(self).__name__}
 
     def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take what `learner_state` returned at the parent's end, from this or another learner."""
+        """Restore what the parent's learner, of this or another class, returned as its state."""
         self._left = {name: value for name, value in tensors.items() if "." in name}
         wrote = values.get("learner")
         if wrote is not None and wrote != type(self).__name__:
@@ -416,7 +419,7 @@ class Learner(LightningModule):
 
 
 def compiled(model: nn.Module) -> Any:
-    """Return a model as `torch.compile` makes it, of the same tensors."""
+    """Return a compiled model that shares the tensors of the given one."""
     return torch.compile(model)
 
 

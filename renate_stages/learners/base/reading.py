@@ -1,4 +1,4 @@
-"""`Reading`: the batches of a training, in an order that an interrupted training continues."""
+"""`Reading`: load the batches of a training in a reproducible, resumable order."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from renate_stages.randomness import Generators
 
 
 class Reading:
-    """Reads the batches of a training, in an order that an interrupted training continues.
+    """Loads the batches of a training in an order that a resumed training continues.
 
     Args:
-        generators: The update's; `batches` gives the order, `workers` the seeds of processes.
-        trainer: Says whether processes or a thread read ahead.
+        generators: The update's random generators; `batches` determines the order, `workers` the
+            seeds of worker processes.
+        trainer: Settings, including whether worker processes or a thread load batches in advance.
     """
 
     def __init__(self, generators: Generators, trainer: TrainerSettings) -> None:
         self._generators = generators
         self._trainer = trainer
         self._worker_seeds = generators.torch("workers")
-        self._order: torch.Generator | None = None  # None until the first batches are asked for
-        self._order_state: Tensor | None = None  # of the training that is continued
+        self._order: torch.Generator | None = None  # None until the first batches are requested
+        self._order_state: Tensor | None = None  # of the training to resume
         self._loader: StepLoader | None = None
 
     def loader(self, steps: Steps, rows: EpochRows, device: torch.device) -> StepLoader:
-        """Return the steps of one epoch, read ahead where that gains something.
+        """Return the steps of one epoch, loaded in advance if that makes training faster.
 
         Args:
             steps: Reads the examples of a step.
-            rows: Says which examples each step has.
-            device: Where the model is.
+            rows: Rows of each step.
+            device: Device of the model.
         """
-        if self._trainer.data_on_device:  # nothing has to be copied
+        if self._trainer.data_on_device:  # the data needs no copying, so prefetching gains nothing
             self._loader = step_loader(steps, rows, self._worker_seeds)
         else:
             prefetch = self._trainer.prefetch
@@ -57,7 +58,7 @@ class Reading:
 
     @property
     def order(self) -> torch.Generator:
-        """The generator of the order of batches."""
+        """The random generator for the order of batches."""
         if self._order is None:
             self._order = self._generators.torch("batches")
             if self._order_state is not None:
@@ -65,15 +66,15 @@ class Reading:
         return self._order
 
     def stop(self) -> None:
-        """Stop reading ahead; the generators then are where the last step left them.
+        """Stop loading in advance, and reset the generators to their state after the last step.
 
-        Call it before `position`, and when training ends, also with an error.
+        Call this before `position`, and when training ends or fails.
         """
         if isinstance(self._loader, Ahead):
             self._loader.close()
 
     def position(self) -> dict[str, Tensor]:
-        """Return the states of the generators between two epochs; empty before the first."""
+        """Return the states of the generators between two epochs; {} before the first epoch."""
         if self._order is None:
             return {}
         return {"order": self._order.get_state(), "workers": self._worker_seeds.get_state()}

@@ -1,1 +1,1 @@
-"""What runs inside a job: `remote/start.py` first, alone, then this package as a program."""
+"""The program that runs inside a job, after `remote/start.py` has installed the library."""

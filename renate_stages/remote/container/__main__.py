@@ -1,9 +1,10 @@
-"""Run one stage inside a job: lay the project out, run the stage, send what it made.
+"""Run one stage inside a job: create the project folder, run the stage, upload its results.
 
     python -m renate_stages.remote.container <job.json> <folder with the objects>
 
-The stage is the very command that DVC runs on a user's machine, in a folder that looks the same. Of
-several machines each runs it, as torchrun has it, and the first one sends.
+The stage is the same command that DVC runs on a user's machine, in a folder with the same layout.
+If the job has several machines, each runs the stage with torchrun, and the first one uploads the
+results.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from renate_stages.remote.start import END
 from renate_stages.storage.objects import ObjectStore, damaged, name_of
 from renate_stages.storage.storage import Storage
 
-SHOWN = 15  # damaged objects that are named
-REASON_LENGTH = 1000  # characters of a failure that SageMaker shows; it cuts at 1024
-PORT = 7777  # on which the machines of a job meet
+SHOWN = 15  # maximum number of damaged objects to list
+REASON_LENGTH = 1000  # characters of a failure reason; SageMaker cuts it at 1024
+PORT = 7777  # on which the machines of a job connect
 RECORDING = "tracked.jsonl"
 TORCHRUN = "torch.distributed.run"
 
@@ -50,8 +51,8 @@ class Host:
     """This machine among those of the job.
 
     Args:
-        name: Its own.
-        names: Of all, ascending; the first one leads.
+        name: Name of this machine.
+        names: Names of all machines, ascending; the first one uploads the results.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Host:
 
     @classmethod
     def here(cls, environment: Mapping[str, str]) -> Host:
-        """Return what SageMaker's training toolkit says."""
+        """Return this machine, according to SageMaker's training toolkit."""
         name = environment.get("SM_CURRENT_HOST", "algo-1")
         return cls(name, json.loads(environment.get("SM_HOSTS", json.dumps([name]))))
 
@@ -78,7 +79,7 @@ def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> i
     Args:
         configuration: `job.json`, which `start.py` has verified.
         inputs: Folder with the objects that it lists.
-        environment: Of the job.
+        environment: Environment variables of the job.
     """
     job = parse(JobDescription, configuration.read_bytes())
     host = Host.here(environment)
@@ -87,13 +88,13 @@ def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> i
     folder = storage.child(f"jobs/{job.stage}-{job.key}")
     listed = {name: entry.model_dump() for name, entry in job.files.items()}
     if wrong := damaged(inputs, listed.values()):
-        lines = [f"objects/{name} is not what its name says" for name in wrong[:SHOWN]]
+        lines = [f"objects/{name} does not match the SHA-256 in its name" for name in wrong[:SHOWN]]
         lines.append(f"To fix this: run `dvc repro` again, which sends {len(wrong)} objects again.")
         return _fail(folder, environment, lines, 2, damaged=wrong)
     root = base / "project"
     lay_out(root, listed, inputs, base / "checkpoints")
     recording = base / RECORDING
-    recording.unlink(missing_ok=True)  # of a run here that was interrupted
+    recording.unlink(missing_ok=True)  # left by an interrupted run on this machine
     code, lines = run_stage(root, job, host, recording, environment)
     if not host.leads:
         return code
@@ -105,16 +106,16 @@ def main(configuration: Path, inputs: Path, environment: Mapping[str, str]) -> i
     verified = {entry["sha256"] for entry in listed.values()}
     doubted = [name_of(entry) for entry in made.values() if entry["sha256"] not in verified]
     sent = store.upload({root / name: entry for name, entry in made.items()}, "results", doubted)
-    print(f"{len(made)} files made, {sent.files} sent: {sent.bytes} bytes", flush=True)
-    told = {"job": environment.get("TRAINING_JOB_NAME"), "files": made, "tracked": tracked}
-    _write(folder, OUTPUTS, Outputs.model_validate(told))
+    print(f"{len(made)} files written, {sent.files} sent: {sent.bytes} bytes", flush=True)
+    message = {"job": environment.get("TRAINING_JOB_NAME"), "files": made, "tracked": tracked}
+    _write(folder, OUTPUTS, Outputs.model_validate(message))
     return 0
 
 
 def _send_recording(recording: Path, folder: Storage) -> Entry | None:
-    """Send what the stage logged, if it did; return its size and SHA-256.
+    """Upload what the stage logged, if anything; return its size and SHA-256.
 
-    Where that fails a line says so: the results are not lost to it.
+    If the upload fails, print a warning instead of losing the results of the job.
     """
     size = recording.stat().st_size if recording.is_file() else 0
     if not size:
@@ -137,7 +138,7 @@ def _fail(
     code: int,
     **more: Any,
 ) -> int:
-    """Say why the job has failed, in the bucket and to SageMaker; return the exit code."""
+    """Report why the job has failed, to the bucket and to SageMaker; return the exit code."""
     reason = "\n".join(lines)[-REASON_LENGTH:]
     Path(environment["SM_OUTPUT_FAILURE"]).write_text(reason, encoding="utf-8")
     cut = [line[:LINE_LENGTH] for line in lines]
@@ -147,20 +148,20 @@ def _fail(
 
 
 def lay_out(root: Path, listed: Mapping[str, Entry], inputs: Path, checkpoints: Path) -> None:
-    """Make the project's folder of the objects, with the places for what must outlive the job.
+    """Create the project's folder from the objects, with links to the folder for checkpoints.
 
     Args:
-        root: The folder to make.
-        listed: Its files, by relative path; their objects are verified.
-        inputs: Where the objects are.
-        checkpoints: Kept by the service, also through an interruption.
+        root: The folder to create.
+        listed: Files of the project, by relative path; their objects are already verified.
+        inputs: Folder with the objects.
+        checkpoints: Folder that the service preserves if the job is interrupted.
     """
     root.mkdir(parents=True, exist_ok=True)
     for name, entry in listed.items():
         target = root / name
         if target.exists() and files.sha256(target) != entry["sha256"]:
             target.unlink()
-        if not target.exists():  # an interrupted job may start again in the same place
+        if not target.exists():  # an interrupted job may restart in the same folder
             _link((inputs / name_of(entry)).absolute(), target)
     scratch = root / ".renate"
     scratch.mkdir(exist_ok=True)
@@ -171,7 +172,7 @@ def lay_out(root: Path, listed: Mapping[str, Entry], inputs: Path, checkpoints: 
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let a file be found at another place, without copying it: there may be no room for that."""
+    """Link a file to another path instead of copying it, because the disk may be too small."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -186,14 +187,14 @@ def run_stage(
     recording: Path,
     environment: Mapping[str, str],
 ) -> tuple[int, list[str]]:
-    """Run the stage's command; return its exit code, and the last lines that it printed."""
+    """Run the stage's command; return its exit code and the last lines that it printed."""
     own = {
         **environment,
         **job.variables,
         BACKEND_VARIABLE: "local",
         tracking.FILE_VARIABLE: str(recording),
         "PYTHONUNBUFFERED": "1",
-        user_code.SHOWN: "1",  # no file of this machine is seen by a user
+        user_code.SHOWN: "1",  # prints tracebacks, because users cannot see files of this machine
     }
     lines: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
@@ -206,7 +207,9 @@ def run_stage(
         text=True,
         errors="replace",
     ) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the job is ended
+        before = signal.signal(
+            signal.SIGTERM, lambda *_: process.terminate()
+        )  # if the job is stopped
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
@@ -217,7 +220,7 @@ def run_stage(
 
 
 def stage_command(root: Path, job: JobDescription, host: Host) -> list[str]:
-    """Return the command that DVC runs on a user's machine, as this machine runs it."""
+    """Return the command of the stage on this machine, with torchrun if there are several."""
     command = [sys.executable, "-m"]
     if job.nodes > 1:
         command += [TORCHRUN, *meeting(root, host), "-m"]
@@ -225,7 +228,7 @@ def stage_command(root: Path, job: JobDescription, host: Host) -> list[str]:
 
 
 def meeting(root: Path, host: Host) -> list[str]:
-    """Return the options of torchrun by which the machines of a job find each other."""
+    """Return the torchrun options with which the machines of a job connect to each other."""
     from renate_stages.params import Params
 
     devices = Params.load(root / "params.yaml").trainer.devices
@@ -251,7 +254,7 @@ def outputs(root: Path, written: Sequence[str]) -> dict[str, files.Entry]:
 
 
 def _write(storage: Storage, name: str, message: Message) -> None:
-    """Write a message whole."""
+    """Write a message atomically, as JSON."""
     storage.write(name, json.dumps(message.model_dump(), sort_keys=True).encode())
 
 

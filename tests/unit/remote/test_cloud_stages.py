@@ -63,7 +63,7 @@ def test_a_result_that_lies_here_is_linked_and_does_not_travel(ready, place):
     train(ready, place, said.append)
     shard = "memory/00001-00.inputs.npy"
     assert (ready.state / shard).samefile(ready.parent / shard)
-    assert said[-1].endswith("brought 3 files, 18 bytes")
+    assert said[-1].endswith("downloaded 3 files, 18 bytes")
 
 
 def test_inputs_travel_once_and_then_only_those_that_changed(ready, place):
@@ -106,7 +106,7 @@ def test_what_a_job_made_while_nobody_waited_is_taken(ready, place):
     train(ready, place, said.append)
     assert len(place.submitted) == 1
     assert (ready.state / "state.json").is_file()
-    assert "a job with the same inputs has made it" in said[0]
+    assert "a job with the same inputs has produced them" in said[0]
 
 
 def test_results_of_inputs_that_were_edited_meanwhile_stay_there(ready, place, monkeypatch):
@@ -125,7 +125,7 @@ def test_results_of_inputs_that_were_edited_meanwhile_stay_there(ready, place, m
     files.write_text(ready.user_config, code)
     said: list[str] = []
     train(ready, place, said.append)
-    assert "a job with the same inputs has made it" in said[0] and ready.state.is_dir()
+    assert "a job with the same inputs has produced them" in said[0] and ready.state.is_dir()
 
 
 def test_a_job_may_run_while_other_parameters_are_edited(ready, place, monkeypatch):
@@ -268,7 +268,7 @@ def test_an_input_that_is_missing_is_said_before_anything_travels(ready, place):
 def test_a_disk_that_is_too_small_is_said_before_anything_travels(ready, place, monkeypatch):
     monkeypatch.setattr(job_module, "_under", lambda project, names: {"big": ready.params})
     monkeypatch.setattr(Hashes, "entries", lambda *_: {"big": {"sha256": "0" * 64, "size": 2**36}})
-    with pytest.raises(InvalidParamsError, match=r"volume_gb is 30, and train reads 64 GiB"):
+    with pytest.raises(InvalidParamsError, match=r"volume_gb is 30, but train reads 64 GiB"):
         train(ready, place)
     assert not place.bucket.exists()
 
@@ -319,7 +319,7 @@ def test_a_failure_that_no_job_writes_is_not_repeated(ready, place, told, said):
     before = snapshot(ready)
     with pytest.raises(RemoteJobFailedError, match="AlgorithmError: exit code: 1") as caught:
         train(ready, place)
-    assert "a job does not write such a file" in str(caught.value) and said in str(caught.value)
+    assert "it is not a valid message of a job" in str(caught.value) and said in str(caught.value)
     assert caught.value.exit_code == 1
     assert snapshot(ready) == before
 

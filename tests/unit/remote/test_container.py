@@ -129,7 +129,7 @@ def test_an_input_with_other_bytes_is_not_used_and_is_reported(machine, tmp_path
         assert machine(STAGE) == 2
         found = told(tmp_path, "failure.json")
         assert found["damaged"] == [name]
-        assert found["lines"][0] == f"objects/{name} is not what its name says"
+        assert found["lines"][0] == f"objects/{name} does not match the SHA-256 in its name"
         assert found["lines"][0] in (tmp_path / "output" / "failure").read_text()
         assert not (tmp_path / "project").exists(), "nothing was laid out, and nothing run"
         path.touch()

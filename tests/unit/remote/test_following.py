@@ -34,7 +34,7 @@ def test_the_lines_of_the_stage_are_shown_and_each_state_once(place, said):
 def test_what_is_paid_for_is_said(place, said):
     place.state = lambda job: JobState(job, "completed", "Completed", billable=70)
     follow(place, "job", said.append)
-    assert said[-1] == "job job: 70 s are paid for"
+    assert said[-1] == "job job: 70 s are billed"
 
 
 def test_where_the_stage_never_begins_the_container_is_shown(place, said):
@@ -47,7 +47,7 @@ def test_where_the_stage_never_begins_the_container_is_shown(place, said):
 def test_a_service_that_is_silent_for_a_while_is_asked_again(place, said):
     place.states = [RUNNING, ConnectionError("reset"), ConnectionError("reset"), DONE]
     assert follow(place, "job", said.append).status == "completed"
-    assert "Place does not answer; the job goes on, and is asked for again" in said
+    assert "Place does not answer; the job keeps running, retrying" in said
     assert "job job: Completed" in said
 
 

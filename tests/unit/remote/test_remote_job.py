@@ -8,7 +8,7 @@ import pytest
 from small_project import REPOSITORY, edit_params
 
 from renate_stages import files
-from renate_stages.api.run_stages import PIPELINE, standing_alone
+from renate_stages.api.run_stages import PIPELINE, self_contained
 from renate_stages.errors import StageDefinitionError
 from renate_stages.lineage import StageDefinition
 from renate_stages.params import Params
@@ -105,7 +105,7 @@ def test_a_job_from_python_reads_and_writes_what_the_pipeline_of_a_project_says(
     config = ready.user_config
     outside = Outside(config, ready.incoming, (), {config.name: files.sha256(config)})
     (tmp_path / "workplace").mkdir()
-    workplace = standing_alone(Project(tmp_path / "workplace", outside))
+    workplace = self_contained(Project(tmp_path / "workplace", outside))
     for stage in ("tune", "train"):
         theirs, ours = (StageDefinition.read(each, stage) for each in (ready, workplace))
         assert set(theirs.reads) == {*ours.reads, "forget.yaml"}

@@ -139,6 +139,6 @@ def test_the_parent_stays_while_a_job_runs_though_other_jobs_displace_it(make_st
     project = Project(tmp_path / "work", outside)
     project.root.mkdir()
     for _ in range(2):  # as after a kill, where a search goes on
-        lay_out(project, Params.parse({}, "a test"), source, may_go=True)
+        lay_out(project, Params.parse({}, "a test"), source, removable=True)
     shutil.rmtree(source)
     assert contents(project.parent) == before

@@ -69,7 +69,7 @@ def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
     said: list[str] = []
     tune.run(project, said.append)
     assert said[0] == "the search starts again: scale.txt changed since its trials"
-    assert not any("trials are known" in line for line in said)
+    assert not any("continuing the search" in line for line in said)
     found = snapshot(project)
     tune.run(project, quiet)
     assert snapshot(project) == found
@@ -81,7 +81,7 @@ def test_a_killed_search_goes_on_when_its_files_are_back(project, monkeypatch):
     (project.root / "scale.txt").write_text("16")
     said: list[str] = []
     tune.run(project, said.append)
-    assert said[0] == "the search goes on: 2 trials are known"
+    assert said[0] == "continuing the search: 2 trials found"
 
 
 def test_a_search_ends_when_its_files_are_edited(project, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_search_ends_when_its_files_are_edited(project, monkeypatch):
     (project.root / "scale.txt").write_text("16")
     said: list[str] = []
     tune.run(project, said.append)
-    assert said[0] == "the search goes on: 1 trials are known"
+    assert said[0] == "continuing the search: 1 trials found"
     first = snapshot(project)
     shutil.rmtree(project.tuning)
     tune.run(project, quiet)
@@ -158,4 +158,4 @@ def test_a_search_of_a_job_from_python_knows_its_files_too(tmp_path, project, mo
     run_training_job(space, **arguments)
     printed = capsys.readouterr().out
     assert "the search starts again: scale.txt changed since its trials" in printed
-    assert "trials are known" not in printed
+    assert "continuing the search" not in printed

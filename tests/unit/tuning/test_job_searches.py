@@ -81,7 +81,7 @@ def test_a_job_that_is_interrupted_goes_on_from_its_trials(
             run_training_job(SPACE, **arguments)
     assert not (tmp_path / "states" / "1").exists()
     done = run_training_job(SPACE, **arguments)
-    assert "the search goes on: 2 trials are known" in capsys.readouterr().out
+    assert "continuing the search: 2 trials found" in capsys.readouterr().out
     assert done.state is not None and done.search["epochs"] == 4
 
 

@@ -71,7 +71,7 @@ def test_a_search_that_was_killed_goes_on_from_its_trials(project, monkeypatch):
     assert snapshot(project) == straight, "nothing was written"
     said: list[str] = []
     tune.run(project, said.append)
-    assert said[0] == "the search goes on: 2 trials are known"
+    assert said[0] == "continuing the search: 2 trials found"
     assert started == [0, 1, 2, 2]
     assert snapshot(project) == straight
 
