@@ -1,4 +1,4 @@
-"""Data of an update: the user's data module, datasets over stores, and loaders."""
+"""The data of an update: the user's data module, datasets over stores, and loaders."""
 
 from renate_stages.data.ingest import ingest
 from renate_stages.data.module import RenateDataModule

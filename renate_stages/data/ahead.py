@@ -1,4 +1,4 @@
-"""Read steps ahead in a thread while another step computes, and copy them to the GPU."""
+"""Prefetch step batches in a background thread, and copy them to the GPU."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from renate_stages.data.steps import EpochRows, StepBatch, StepRows, Steps
 
 
 class Ahead:
-    """Reads steps ahead: the same batches in the same order as `InProcess`, to the bit.
+    """Prefetches steps; its batches and their order are bit-identical to those of `InProcess`.
 
-    The first step of an epoch is read in place. If that drew from a global generator (Python's,
-    NumPy's or torch's on the CPU), as random transforms do, the whole epoch is: read ahead, they
-    would draw between what else draws there, such as dropout, as chance has it.
+    The first step of an epoch is read without the thread. If that draws from a global generator
+    (Python's, NumPy's or torch's on the CPU), as random transforms do, the whole epoch is read
+    without the thread. Otherwise the thread's draws would mix in random order with other draws
+    from the same generator, such as those of dropout.
 
-    An epoch that ends before its time, or fails, is to be closed: what was read too much counts as
-    not drawn.
+    Call `close` if an epoch ends early or fails: rows that were prefetched but not used then count
+    as not drawn.
 
     Args:
-        steps: Reads them.
-        rows: Says which.
-        depth: Most steps that are read and not yet asked for, >= 1.
-        device: A GPU that steps are copied to; None leaves them where they are.
+        steps: Reads the steps.
+        rows: Chooses the rows of each step.
+        depth: Maximum number of prefetched steps, >= 1.
+        device: The GPU to copy steps to; None does not copy them.
     """
 
     def __init__(
@@ -48,21 +49,21 @@ class Ahead:
     def __iter__(self) -> Iterator[StepBatch]:
         self.close()
         epoch = self._epoch()
-        self._running = weakref.ref(epoch)  # dropped by who iterates, it is closed
+        self._running = weakref.ref(epoch)  # weak, so that a dropped iterator is closed
         return epoch
 
     def close(self) -> None:
-        """End the running epoch, if there is one; its thread has ended when this returns."""
+        """End the running epoch, if any, and wait until its thread has ended."""
         epoch = self._running() if self._running is not None else None
         if epoch is not None:
             epoch.close()
 
     def _epoch(self) -> Generator[StepBatch]:
         copies, source, rows = self._copies, self._rows.source, iter(self._rows)
-        stood = None if source is None else source.state_dict()
+        initial = None if source is None else source.state_dict()
 
-        def read(each: StepRows) -> Any:
-            return copies.send(self._steps[each])
+        def read(step_rows: StepRows) -> Any:
+            return copies.send(self._steps[step_rows])
 
         before = _global_generators()
         first = next(rows, None)
@@ -71,7 +72,7 @@ class Ahead:
         step = read(first)
         if _global_generators() != before:
             yield copies.receive(step)
-            yield from (copies.receive(read(each)) for each in rows)
+            yield from (copies.receive(read(step_rows)) for step_rows in rows)
             return
         reader = _Reader(rows, read, self._depth)
         taken, total = 1, len(self)
@@ -87,19 +88,19 @@ class Ahead:
                 yield copies.receive(step)
         finally:
             reader.end()
-            if source is not None and stood is not None and taken < 1 + reader.drawn:
-                source.load_state_dict(stood)
+            if source is not None and initial is not None and taken < 1 + reader.drawn:
+                source.load_state_dict(initial)
                 for _ in range(taken * self._rows.draws):
                     next(source)
 
 
 class _Reader(threading.Thread):
-    """Reads steps until it is as far ahead as it may be, and goes on when one is taken."""
+    """Reads steps until `depth` of them are waiting, and continues when one is taken."""
 
     def __init__(
         self, rows: Iterator[StepRows], read: Callable[[StepRows], Any], depth: int
     ) -> None:
-        super().__init__(name="renate-stages reads ahead", daemon=True)
+        super().__init__(name="renate-stages prefetch", daemon=True)
         self.drawn = 0
         self._rows = rows
         self._read = read
@@ -115,12 +116,12 @@ class _Reader(threading.Thread):
                     return
                 self.drawn += 1
                 self._found.put((self._read(rows), None))
-            except BaseException as error:  # noqa: BLE001 -- it is raised where steps are taken
+            except BaseException as error:  # noqa: BLE001 -- `take` raises it again
                 self._found.put((None, error))
                 return
 
     def take(self) -> Any:
-        """Return the next step; what reading it raised is raised here, with its traceback."""
+        """Return the next step, or raise the error of reading it, with its traceback."""
         step, error = self._found.get()
         if error is not None:
             raise error
@@ -128,7 +129,7 @@ class _Reader(threading.Thread):
         return step
 
     def end(self) -> None:
-        """Read no further; the thread has ended when this returns."""
+        """Stop reading, and wait until the thread has ended."""
         self._ended = True
         self._free.release()
         if self.ident is not None:
@@ -136,19 +137,19 @@ class _Reader(threading.Thread):
 
 
 class NoCopies:
-    """Leaves steps where they are."""
+    """Does not copy steps."""
 
     def send(self, step: StepBatch) -> StepBatch:
-        """Return the step."""
+        """Return the step unchanged."""
         return step
 
     def receive(self, sent: StepBatch) -> StepBatch:
-        """Return the step."""
+        """Return the step unchanged."""
         return sent
 
 
 class Copies:
-    """Copies steps to a GPU on a stream of its own, so that kernels of other streams go on.
+    """Copies steps to a GPU on a separate stream, so that kernels of other streams can run.
 
     Args:
         device: The GPU.
@@ -159,32 +160,32 @@ class Copies:
         self._stream = torch.cuda.Stream(device)
 
     def send(self, step: StepBatch) -> tuple[StepBatch, torch.cuda.Event]:
-        """Begin to copy a step; return it on the GPU, and what tells that it has arrived."""
+        """Start to copy a step; return the copy, and an event for the end of copying."""
 
         def copied(tensor: Tensor) -> Tensor:
             return tensor.pin_memory().to(self._device, non_blocking=True)
 
         with torch.cuda.stream(self._stream):
-            there = step.mapped(copied)
-        arrived = torch.cuda.Event()
-        arrived.record(self._stream)
-        return there, arrived
+            copy = step.mapped(copied)
+        copied_event = torch.cuda.Event()
+        copied_event.record(self._stream)
+        return copy, copied_event
 
     def receive(self, sent: tuple[StepBatch, torch.cuda.Event]) -> StepBatch:
-        """Return a step to be used on the current stream, which waits until it has arrived."""
+        """Return a step for use on the current stream, which waits for the copy."""
         step, arrived = sent
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(arrived)
 
         def used(tensor: Tensor) -> Tensor:
-            tensor.record_stream(stream)  # its memory is not given away before that has used it
+            tensor.record_stream(stream)  # keeps the memory until the stream has used it
             return tensor
 
         return step.mapped(used)
 
 
 def _global_generators() -> tuple[Any, ...]:
-    """Return where the global generators stand that transforms may draw from."""
+    """Return the states of the global generators that transforms may use."""
     algorithm, keys, *rest = np.random.get_state()
     return (
         random.getstate(),

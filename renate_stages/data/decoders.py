@@ -1,4 +1,4 @@
-"""Decoders, by name, of fields that are stored as bytes, such as encoded images."""
+"""Decode fields that are stored as bytes, such as encoded images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from renate_stages.errors import UndecodableError
 
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how a JPEG and a PNG file begin
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # first bytes of JPEG and PNG files
 
 
 def decode_image(encoded: np.ndarray) -> Tensor:
@@ -21,10 +21,11 @@ def decode_image(encoded: np.ndarray) -> Tensor:
         encoded: The file's bytes, uint8 `(n,)`.
 
     Returns:
-        uint8 `(1, height, width)` of a grey image, else `(3, height, width)`, red first.
+        uint8 `(1, height, width)` for a grey image, otherwise `(3, height, width)` in RGB order.
 
     Raises:
-        UndecodableError: If it is not a whole image, or one so large that it must be an attack.
+        UndecodableError: If it is not a complete image, or exceeds PIL's limit against
+            decompression bombs.
     """
     from PIL import Image
 
@@ -41,16 +42,16 @@ DECODERS: dict[str, Callable[[np.ndarray], Tensor]] = {"image": decode_image}
 
 
 def decode(encoded: np.ndarray, decoder: str) -> Tensor:
-    """Return what a stored row of bytes is, by its decoder's name.
+    """Decode a stored row of bytes by a decoder's name.
 
     Raises:
-        UndecodableError: If there is no such decoder, or it refuses the bytes.
+        UndecodableError: If there is no such decoder, or it cannot decode the bytes.
     """
     if decoder not in DECODERS:
-        raise UndecodableError(decoder, f"this version only knows {', '.join(DECODERS)}")
+        raise UndecodableError(decoder, f"this version has only the decoders {', '.join(DECODERS)}")
     return DECODERS[decoder](encoded)
 
 
 def is_image(data: bytes) -> bool:
-    """Return whether bytes begin as a JPEG or PNG file does."""
+    """Return whether bytes begin like a JPEG or PNG file."""
     return data.startswith(MAGIC)

@@ -1,4 +1,4 @@
-"""Write any dataset of `(inputs, targets)` into a store of examples, streaming."""
+"""Write any dataset of `(inputs, targets)` to a store of examples, block by block."""
 
 from __future__ import annotations
 
@@ -33,31 +33,30 @@ def ingest(
     ragged: Collection[str] = (),
     unwanted: Unwanted | None = None,
 ) -> ExampleStore:
-    """Write every item of a dataset, in order, into a new store.
+    """Write every item of a dataset, in order, to a new store.
 
-    Beside each example its id is kept, the one given or one of its content, and the update that
-    it came with.
+    Each example's metadata gets its id, given or computed from its content, and the update's number.
 
     Args:
         dataset: Items `(inputs, targets)`, each a tensor, a numeric array or a Python number, the
             bytes of a JPEG or PNG file, or dicts, tuples or lists of these. Integers become int64,
             floats float32; lists and named tuples become tuples. A third part may be a dict of
             metadata: `id`, `source`, and other numbers or short texts. A `TensorDataset` of two
-            tensors, and subsets of one, are copied in blocks instead of item by item.
-        path: Folder of the store; must be absent or empty.
+            tensors, or a subset of one, is copied in blocks instead of item by item.
+        path: Folder of the store; must not exist or be empty.
         update: Number of the update.
         split: "train", "val" or "test", for messages.
-        ragged: Paths, such as `inputs.input_ids`, whose first dimension differs from item to item.
-        unwanted: Says which rows of a block to leave out, bool `(rows,)`.
+        ragged: Paths, such as `inputs.input_ids`, whose first dimension varies between items.
+        unwanted: Returns which rows of a block to leave out, bool `(rows,)`.
 
     Raises:
-        EmptyDatasetError: There is no item.
-        NotAPairError: An item is not a pair.
-        UnstorableValueError: An item holds something else, such as a string or an image object.
-        InvalidMetadataError: Metadata that cannot be kept.
-        ItemMismatchError: An item differs from item 0 in structure, dtype or shape.
-        UnknownFieldError: No item has a part that is named in `ragged`.
-        ExampleStructureError: A dict or tuple is empty, or a key is not a plain name.
+        EmptyDatasetError: If the dataset has no items.
+        NotAPairError: If an item is not a pair.
+        UnstorableValueError: If an item contains another type, such as a string or an image object.
+        InvalidMetadataError: If metadata cannot be stored.
+        ItemMismatchError: If an item differs from item 0 in structure, dtype or shape.
+        UnknownFieldError: If items do not have a part that is listed in `ragged`.
+        ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
     """
     reader = ItemReader(split, ragged)
     tensors, rows = _tensors_of(dataset)
@@ -96,7 +95,10 @@ def _where(column: Column, mask: np.ndarray) -> Column:
 
 
 def _tensors_of(dataset: Dataset) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-    """Return a pair of tensors and the rows of them that the dataset is, where it is such a one."""
+    """Return tensors and rows of a `TensorDataset` of two tensors, or of subsets of one.
+
+    Rows are None if the dataset is not a subset; for other datasets both are None.
+    """
     rows: Tensor | None = None
     while type(dataset) is Subset:
         indices = torch.as_tensor(dataset.indices, dtype=torch.int64)
@@ -125,7 +127,7 @@ def _tensor_blocks(
 
 
 def _item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[tuple[Columns, ExampleSpec]]:
-    """Yield blocks of items, copied: a dataset may reuse the arrays it returns."""
+    """Yield blocks of copied items, because a dataset may reuse the arrays it returns."""
     spec: ExampleSpec | None = None
     block: list[dict[str, np.ndarray]] = []
     nbytes = 0
@@ -161,7 +163,7 @@ def _stacked(block: list[dict[str, np.ndarray]], spec: ExampleSpec) -> Columns:
 
 
 def _items(dataset: Any, split: str) -> Iterator[Any]:
-    """Yield the items of a dataset; what fails is named by the item, and by the user's line."""
+    """Yield the items of a dataset; errors name the item and the line in the user's code."""
     index = 0
     try:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -171,6 +173,6 @@ def _items(dataset: Any, split: str) -> Iterator[Any]:
             return
         for index in range(len(dataset)):
             yield dataset[index]
-    except Exception as error:  # noqa: BLE001 -- it is raised again
+    except Exception as error:  # noqa: BLE001 -- raised again as the user's error
         what = f"data_module_fn, {split} data, item {index}"
         user_code.fail(what, error)

@@ -27,18 +27,18 @@ from renate_stages.memory.spec import (
     structure_of_example,
 )
 
-OWN_METADATA = ("update",)  # names that the pipeline fills
+OWN_METADATA = ("update",)  # metadata that the pipeline sets
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item, taken apart.
+    """The parts of one dataset item.
 
     Args:
-        structure: Of `(inputs, targets)`.
-        values: Its arrays by path, without a batch dimension.
-        metadata: Its metadata by name, without a batch dimension.
-        decoders: Of the paths that are stored as bytes.
+        structure: The structure of `(inputs, targets)`.
+        values: Arrays by path, without a batch dimension.
+        metadata: Metadata by name, without a batch dimension.
+        decoders: Decoder names of the paths that are stored as bytes.
     """
 
     structure: dict[str, Structure]
@@ -49,11 +49,11 @@ class Item:
 
 @dataclass(frozen=True)
 class ItemReader:
-    """Takes items of one dataset apart.
+    """Splits items of a dataset into parts and validates them.
 
     Args:
         split: "train", "val" or "test", for messages.
-        ragged: Paths whose first dimension differs from item to item.
+        ragged: Paths whose first dimension varies between items.
     """
 
     split: str
@@ -63,11 +63,11 @@ class ItemReader:
         """Return an item's parts.
 
         Raises:
-            NotAPairError: It is not a pair, nor a pair and a dict.
-            UnstorableValueError: It holds something else than numbers or an encoded image.
-            InvalidMetadataError: Its metadata cannot be kept.
-            UnknownFieldError: It has no part that is named in `ragged`.
-            ExampleStructureError: A dict or tuple is empty, or a key is not a plain name.
+            NotAPairError: If it is neither a pair nor a pair with a dict.
+            UnstorableValueError: If it contains anything but numbers or an encoded image.
+            InvalidMetadataError: If its metadata cannot be stored.
+            UnknownFieldError: If it does not have a part that is listed in `ragged`.
+            ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
         """
         if not _is_pair(item):
             raise NotAPairError(self.split, index, _outline(item))
@@ -81,7 +81,7 @@ class ItemReader:
         return Item(structure_of_example(pair), values, metadata, decoders)
 
     def spec(self, item: Item) -> ExampleSpec:
-        """Return what examples like this item are."""
+        """Return the spec of examples like this item."""
         columns = {
             path: Ragged.of([value], item.decoders.get(path))
             if path in self.ragged or path in item.decoders
@@ -105,7 +105,7 @@ class ItemReader:
         for path, field in spec.fields.items():
             value = item.values[path]
             shape = value.shape[1:] if field.ragged else value.shape
-            empty = field.ragged and not value.size  # an empty list has no dtype of its own
+            empty = field.ragged and not value.size  # the dtype of an empty list is arbitrary
             known = field.decoder == item.decoders.get(path)
             if shape != field.shape or not (value.dtype == field.dtype or empty) or not known:
                 found = f"{value.dtype} {value.shape}"
@@ -123,13 +123,13 @@ class ItemReader:
                 return leaf.detach().cpu().numpy()
             except (RuntimeError, TypeError) as error:
                 found = f"a {leaf.layout} tensor of {leaf.dtype}"
-                cure = "return a dense tensor of a dtype that NumPy has, with .to_dense(), .float()"
+                cure = "return a dense tensor of a NumPy dtype, with .to_dense() or .float()"
                 raise UnstorableValueError(self.split, index, path, found, cure) from error
         if isinstance(leaf, np.ndarray | np.generic):
             array = np.asarray(leaf)
             if array.dtype.kind in "biufc":
                 return array.astype(array.dtype.newbyteorder("<"), copy=False)
-            cure = "return numbers, with .astype(...) or one number for each word"
+            cure = "return numbers, for example with .astype(...) or one number per word"
             raise UnstorableValueError(self.split, index, path, f"an array of {array.dtype}", cure)
         if isinstance(leaf, bool | int):
             return np.asarray(leaf, dtype=bool if isinstance(leaf, bool) else np.int64)
@@ -140,7 +140,7 @@ class ItemReader:
         raise UnstorableValueError(self.split, index, path, f"a {_kind(leaf)}", _cure(leaf))
 
     def _lists(self, tree: Tree, path: str) -> Tree:
-        """Turn lists of numbers at ragged paths into arrays: elsewhere a list is a tuple."""
+        """Convert lists of numbers at ragged paths to arrays, and other lists to tuples."""
         if path in self.ragged and isinstance(tree, list | tuple):
             array = np.asarray(tree)
             return array.astype(np.float32) if array.dtype.kind == "f" else array
@@ -154,12 +154,14 @@ class ItemReader:
         return {name: self._known(name, value, index) for name, value in given.items()}
 
     def _known(self, name: str, value: Any, index: int) -> np.ndarray:
-        """Return one value of an item's metadata as it is kept."""
+        """Return one value of an item's metadata in the form in which it is stored."""
         if isinstance(value, np.generic | Tensor):
             value = value.item() if value.ndim == 0 else value
         where = f"{self.split} data, item {index}: metadata {name!r}"
         if name in OWN_METADATA:
-            raise InvalidMetadataError(where, value, "another name: the pipeline fills this one")
+            raise InvalidMetadataError(
+                where, value, "another name, because the pipeline sets this one"
+            )
         if name == "id":
             if not isinstance(value, str | int) or isinstance(value, bool):
                 raise InvalidMetadataError(where, value, "a string or an integer")
@@ -187,12 +189,12 @@ def _is_short(text: str) -> bool:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= each <= "\udfff" for each in text)  # lone halves of UTF-16's pairs
+    return not any("\ud800" <= each <= "\udfff" for each in text)  # unpaired surrogates
 
 
 def _outline(item: Any) -> str:
-    found = "None" if item is None else f"a {type(item).__name__}"
-    return f"{found} of {len(item)}" if isinstance(item, tuple | list) else found
+    kind = "None" if item is None else f"a {type(item).__name__}"
+    return f"{kind} of {len(item)}" if isinstance(item, tuple | list) else kind
 
 
 def _kind(leaf: Any) -> str:
@@ -209,9 +211,9 @@ def _cure(leaf: Any) -> str:
         return "return the bytes of a JPEG or PNG file, or np.frombuffer(data, np.uint8)"
     if type(leaf).__module__.startswith("PIL."):
         return (
-            "return torch.from_numpy(np.array(image)), uint8, or the image file's bytes, and let "
-            "the transform do the rest"
+            "return torch.from_numpy(np.array(image)), uint8, or the image file's bytes, and do "
+            "the rest in a transform"
         )
     if leaf is None:
-        return "return a number in its place"
-    return "return torch.as_tensor(...) of it"
+        return "return a number instead"
+    return "convert it with torch.as_tensor(...)"

@@ -15,7 +15,7 @@ from renate_stages.data.ranks import ranks
 from renate_stages.data.steps import EpochRows, InProcess, Steps
 
 StepLoader = DataLoader | InProcess | Ahead
-"""The step batches of an epoch; iterated again, those of the next one."""
+"""An iterable of step batches; each iteration is one epoch."""
 
 
 def step_loader(
@@ -27,16 +27,17 @@ def step_loader(
     prefetch: int = 0,
     device: torch.device | None = None,
 ) -> StepLoader:
-    """Return the step batches of an epoch; iterated again, those of the next one.
+    """Return a loader of step batches; each iteration over it is one epoch.
 
     Args:
-        steps: Reads them.
-        rows: Says which.
-        generator: Source of the workers' seeds; drawn from once an epoch.
-        num_workers: Processes that read ahead, transforms included; 0 reads in this one.
-        prefetch: Steps that a thread of this process reads ahead, where there are no workers.
-        device: That batches are read for; to a GPU they go through pinned memory. None: they are
-            read where they stay.
+        steps: Reads the steps.
+        rows: Chooses the rows of each step.
+        generator: Source of the workers' seeds; used once per epoch.
+        num_workers: Number of processes that read ahead and apply transforms; 0 reads in this
+            process.
+        prefetch: Number of steps that a thread of this process reads ahead if there are no workers.
+        device: Device for which batches are read; for a GPU they go through pinned memory. None if
+            they are not moved.
     """
     steps.ranks = ranks()
     for_gpu = device is not None and device.type == "cuda"
@@ -62,9 +63,11 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _seed_worker(rank: int, _: int) -> None:
-    """Let the workers of several processes augment their shares each in its own way."""
+    """Seed loader workers differently in each process, so that augmentations differ."""
     if rank:
-        seed = (torch.initial_seed() + rank * 0x9E3779B97F4A7C15) % 2**64  # far from all others
+        seed = (
+            torch.initial_seed() + rank * 0x9E3779B97F4A7C15
+        ) % 2**64  # far from other ranks' seeds
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)

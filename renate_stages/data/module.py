@@ -1,4 +1,4 @@
-"""`RenateDataModule`: the class by which a user gives the data of an update."""
+"""`RenateDataModule`: the base class of a user's data module."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from renate_stages.errors import InvalidShareError, MissingSplitError
 class RenateDataModule(ABC):
     """Turns the files of one update into datasets of `(inputs, targets)`.
 
-    Override `setup()`, and `prepare_data()` where files must first be fetched. Return raw values,
-    images as uint8 for instance, not augmented ones: what `setup()` gives is stored, and the
-    transforms of `renate_config.py` are applied each time an example is read.
+    Override `setup()`, and `prepare_data()` if files must be fetched first. Return raw values
+    without augmentation, for example images as uint8: the data is stored, and the transforms in
+    `renate_config.py` are applied each time an example is read.
 
         class Letters(RenateDataModule):
             def setup(self) -> None:
@@ -25,24 +25,24 @@ class RenateDataModule(ABC):
                 data = TensorDataset(images, labels)
                 self._train_data, self._val_data = self._split_train_val_data(data)
 
-    Items may end with a dict of metadata, which is kept beside the example: `(inputs, targets,
-    {"id": "customer-17", "source": "eu"})`. By `id` an example is found when it is to be forgotten;
-    without one, by its content. Inputs of differing length (tokens, series) are named in
-    `ragged_fields`; the bytes of JPEG and PNG files are kept as they are, and decoded on reading.
+    Items may end with a dict of metadata, which is stored with the example: `(inputs, targets,
+    {"id": "customer-17", "source": "eu"})`. The `id` identifies an example that you want to forget;
+    without an id, its content does. List inputs of varying length (tokens, series) in
+    `ragged_fields`. Bytes of JPEG and PNG files are stored unchanged and decoded when they are read.
 
     Attributes:
-        ragged_fields: Paths, such as `inputs` or `inputs.input_ids`, whose first dimension differs
-            from item to item.
-        feature_names: What the numbers of an example's inputs are called, as many as there are, in
-            their order; empty: by their place. For tabular data: shift is told by them.
+        ragged_fields: Paths, such as `inputs` or `inputs.input_ids`, whose first dimension varies
+            between items.
+        feature_names: For tabular data, the names of all input values in their order, which the
+            shift report uses; if empty, it uses their positions.
 
     Args:
         data_path: Folder with the update's data.
-        val_size: Share of the training data kept for validation, in [0, 1).
+        val_size: Share of the training data to use for validation, in [0, 1).
         seed: Seed of the split.
 
     Raises:
-        InvalidShareError: `val_size` is outside [0, 1).
+        InvalidShareError: If `val_size` is outside [0, 1).
     """
 
     ragged_fields: tuple[str, ...] = ()
@@ -57,13 +57,13 @@ class RenateDataModule(ABC):
         self._test_data: Dataset | None = None
 
     def prepare_data(self) -> None:  # noqa: B027 -- optional
-        """Fetch or unpack files, where needed; called once, before `setup()`."""
+        """Fetch or unpack files, if needed; called once, before `setup()`."""
 
     @abstractmethod
     def setup(self) -> None:
-        """Set `_train_data`, and `_val_data` and `_test_data` where there are any.
+        """Set `_train_data`, and `_val_data` and `_test_data` if you have them.
 
-        Where one of these stays None, `prepare` sets a share of the training rows aside for it.
+        If `_val_data` or `_test_data` stays None, `prepare` uses a share of the training rows.
         """
 
     def train_data(self) -> Dataset:
@@ -81,26 +81,26 @@ class RenateDataModule(ABC):
         return self._test_data
 
     def _split_train_val_data(self, train_data: Dataset) -> tuple[Dataset, Dataset | None]:
-        """Split off `val_size` of the data at random by the seed; None where that is no row."""
+        """Split the data at random into training and validation data; None without a row."""
         train, val = split(train_data, self._val_size, self._seed)
         return train, (val if len(val) else None)
 
 
 def share(name: str, value: float) -> float:
-    """Return `value` if it is a share in [0, 1), else raise `InvalidShareError`."""
+    """Return `value` if it is in [0, 1), otherwise raise `InvalidShareError`."""
     if not 0 <= value < 1:
         raise InvalidShareError(name, value)
     return value
 
 
 def split(dataset: Dataset, size: float, seed: int) -> tuple[Subset, Subset]:
-    """Split a dataset at random into `1 - size` and `size` of it, each in the dataset's order.
+    """Split a dataset at random into shares of `1 - size` and `size`, both in original order.
 
     Args:
         dataset: A dataset with a length.
-        size: Share of the second part, in [0, 1), rounded to whole rows; the first part keeps at
+        size: Share of the second part, in [0, 1), rounded to whole rows; the first part has at
             least one row.
-        seed: Seed of the draw: equal seeds and lengths give equal splits.
+        seed: Seed of the split; equal seeds and lengths give equal splits.
     """
     total = len(dataset)  # pyright: ignore[reportArgumentType]
     count = min(round(size * total), max(0, total - 1))

@@ -1,9 +1,9 @@
-"""The processes that share one training: ranks, shares of rows, and collective operations.
+"""Distributed training: ranks, their shares of rows, and collective operations.
 
-A step's rows are drawn from named generators, which every process has and draws from alike; each then
-takes its own share of them, the ranks' shares one after the other in the order of the draw. So the
-batches of a step, and how many steps an epoch has, do not depend on how many processes there are.
-The only module that speaks to torch.distributed, beside `launch`, which starts the processes.
+Every process draws all rows of a step from the same named generators, and then takes its own,
+contiguous share of them. So the batches of a step and the number of steps per epoch do not depend on
+the number of processes. Only this module and `launch`, which starts the processes, use
+torch.distributed.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from torch.utils._pytree import tree_map
 
 
 class Ranks(NamedTuple):
-    """A process among those that share a training.
+    """This process's rank, and the number of processes in the training.
 
     Args:
-        rank: Its number, from 0 on.
-        count: How many there are; 1: it is alone.
+        rank: Rank of this process, from 0 on.
+        count: Number of processes, >= 1.
     """
 
     rank: int = 0
     count: int = 1
 
     def bounds(self, rows: int, rank: int | None = None) -> tuple[int, int]:
-        """Return where a rank's share of so many rows begins and ends; shares differ by one row."""
+        """Return start and stop of a rank's share of rows; shares differ by at most one row."""
         rank = self.rank if rank is None else rank
         return rank * rows // self.count, (rank + 1) * rows // self.count
 
     def own(self, rows: np.ndarray) -> np.ndarray:
-        """Return this process's share of rows; none where there are fewer rows than processes."""
+        """Return this process's share of rows, which may be empty if there are few rows."""
         first, last = self.bounds(len(rows))
         return rows[first:last]
 
 
 def ranks() -> Ranks:
-    """Return which process this is."""
+    """Return this process's rank and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
     return Ranks()
@@ -51,10 +51,10 @@ def ranks() -> Ranks:
 
 @contextmanager
 def joined(accelerator: str) -> Iterator[Ranks]:
-    """Meet the other processes that a launcher has started, as it told each in the environment.
+    """Join the process group that a launcher has described in the environment variables.
 
     Args:
-        accelerator: As Lightning names it; tensors on CPUs are exchanged by gloo in any case.
+        accelerator: Lightning's name of the accelerator; CPU tensors always use gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield ranks()
@@ -65,19 +65,19 @@ def joined(accelerator: str) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend)
     yield ranks()
-    dist.destroy_process_group()  # not after an error: others may wait for ever
+    dist.destroy_process_group()  # not after an error, because other processes may hang
 
 
 def gathered(own: Any, rows: int) -> Any:
-    """Return what all processes have of some rows, in the rows' order.
+    """Gather rows from all processes, in the rows' order.
 
     Args:
-        own: This process's share, a tensor `(B, ...)` or a tree of them; where the share is empty,
-            anything of the right shape but for B, which is left out.
-        rows: How many there are over all processes.
+        own: This process's share, a tensor `(B, ...)` or a tree of tensors. If the share is empty,
+            a placeholder of the right shape except for B, which is ignored.
+        rows: Number of rows over all processes.
 
     Returns:
-        The same tree with tensors of `rows` rows, detached; a scalar stays as it is.
+        The same tree with tensors of `rows` rows, detached; scalars are returned unchanged.
     """
     here = ranks()
     if here.count == 1:
@@ -106,7 +106,7 @@ def summed(own: Tensor) -> Tensor:
 
 
 def averaged(own: Mapping[str, float]) -> dict[str, float]:
-    """Return the mean over all processes of numbers that each has by the same names."""
+    """Return the mean over all processes for each number; all have the same names."""
     count = ranks().count
     if count == 1 or not own:
         return dict(own)
@@ -115,21 +115,21 @@ def averaged(own: Mapping[str, float]) -> dict[str, float]:
 
 
 def of_all(own: Any) -> list[Any]:
-    """Return what each process has, by rank: plain values and tensors, never of foreign classes."""
-    found = [own] * ranks().count
-    if len(found) > 1:
-        dist.all_gather_object(found, own)
-    return found
+    """Return the values of all processes by rank; allows only plain values and tensors."""
+    values = [own] * ranks().count
+    if len(values) > 1:
+        dist.all_gather_object(values, own)
+    return values
 
 
 def of_the_first(own: Any) -> Any:
-    """Return what the first process has."""
+    """Return the first process's value."""
     return of_all(own)[0]
 
 
 @torch.no_grad()
 def take_from_the_first(module: nn.Module, *, buffers_only: bool = False) -> None:
-    """Set a module's tensors to those of the first process, where rounding or statistics differ."""
+    """Copy a module's tensors from the first process, to remove differences between processes."""
     if ranks().count == 1:
         return
     for tensor in [*([] if buffers_only else module.parameters()), *module.buffers()]:

@@ -13,22 +13,22 @@ from renate_stages.data.stored import Batched, StoredDataset
 from renate_stages.errors import DeviceMemoryError, NotBatchedError, UnequalOnDeviceError
 from renate_stages.memory import Tree
 
-BLOCK = 4096  # examples that are copied at once
+BLOCK = 4096  # examples to copy at once
 
 
 def put_on(datasets: Iterable[StoredDataset], device: torch.device) -> None:
-    """Put the examples of datasets on a device; batches are then gathered and transformed there.
+    """Copy datasets' examples to a device, where batches are then gathered and transformed.
 
-    Datasets of the same rows of a store share one copy.
+    Datasets with the same rows of a store share one copy.
 
     Args:
-        datasets: Empty ones stay as they are.
-        device: On a GPU, there must be room.
+        datasets: The datasets; empty ones are skipped.
+        device: The device; a GPU needs enough free memory.
 
     Raises:
         NotBatchedError: If a transform takes single examples.
-        UnequalOnDeviceError: If examples differ in length, or are encoded.
-        DeviceMemoryError: If there is no room.
+        UnequalOnDeviceError: If examples differ in length or are encoded.
+        DeviceMemoryError: If the GPU does not have enough free memory.
     """
     copies: dict[tuple[int, int | None], list[StoredDataset]] = {}
     for dataset in datasets:
@@ -39,7 +39,7 @@ def put_on(datasets: Iterable[StoredDataset], device: torch.device) -> None:
     needed = sum(alike[0].nbytes for alike in copies.values())
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch holds and does not use is free too.
+        # Memory that torch has reserved but does not use is free too.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         if needed > free:
             raise DeviceMemoryError(needed, free, str(device))
@@ -50,19 +50,19 @@ def put_on(datasets: Iterable[StoredDataset], device: torch.device) -> None:
 
 
 def take_off(datasets: Iterable[StoredDataset]) -> None:
-    """Let batches be gathered from the stores again."""
+    """Drop the copies, so that batches are gathered from the stores again."""
     for dataset in datasets:
         dataset.resident = None
 
 
 def check_transforms(transforms: dict[str, Any]) -> None:
-    """Refuse transforms that take single examples.
+    """Check that no transform takes single examples.
 
     Args:
-        transforms: By name; None where there is none.
+        transforms: Transforms by name, or None.
 
     Raises:
-        NotBatchedError: With the first such.
+        NotBatchedError: If a transform is not `Batched`.
     """
     for name, transform in transforms.items():
         if transform is not None and not isinstance(transform, Batched):
@@ -74,8 +74,8 @@ def _check(dataset: StoredDataset) -> None:
         name = getattr(transform, "__qualname__", type(transform).__qualname__)
         check_transforms({name: transform})
     assert dataset.store.spec is not None
-    for path, each in dataset.store.spec.fields.items():
-        if each.ragged:
+    for path, field in dataset.store.spec.fields.items():
+        if field.ragged:
             raise UnequalOnDeviceError(path)
 
 

@@ -1,4 +1,4 @@
-"""The batches of training steps: choose the rows first, then gather once for each dataset."""
+"""Batches of training steps: choose the rows first, then gather them once per dataset."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from renate_stages.data.stored import ConcatStored, StoredDataset
 
 
 class Batch(NamedTuple):
-    """Examples of one batch, and where they come from.
+    """Examples of one batch, and their rows in the dataset.
 
-    Where several processes share a step, it holds this one's share. A process whose share is empty
-    has one of the others' examples to stand in, of which `rows` knows nothing: what is computed from
-    it must count for nothing, which `share` says.
+    If several processes share a step, a batch is this process's share. If the share is empty,
+    `inputs` and `targets` have one placeholder example of another process while `rows` is empty.
+    The placeholder must not affect results: its weight, returned by `share`, is 0.
 
     Args:
-        inputs: A tensor `(B, ...)`, or a dict or tuple of them.
-        targets: Likewise.
-        rows: Their rows in the dataset, int64 `(B,)`.
-        fields: What the memory knows of each beside it, by name, `(B, ...)`.
-        whole: The rows of all processes, in the order of the draw; None: `rows` are all.
+        inputs: A tensor `(B, ...)`, or a dict or tuple of tensors.
+        targets: A tensor `(B, ...)`, or a dict or tuple of tensors.
+        rows: Rows of the examples in the dataset, int64 `(B,)`.
+        fields: Fields that the memory stores with each example, by name, `(B, ...)`.
+        whole: Rows of all processes in the order of the draw; None if there is one process.
     """
 
     inputs: Any
@@ -46,11 +46,11 @@ class Batch(NamedTuple):
 
     @property
     def stands_in(self) -> bool:
-        """Whether it holds one example that is another process's."""
+        """Whether the batch is a placeholder: one example of another process."""
         return self.whole is not None and not len(self.rows)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a batch whose every tensor is changed; row numbers stay as they are."""
+        """Apply a function to every tensor of the batch; row numbers do not change."""
         inputs, targets, fields = (
             _mapped(part, change) for part in (self.inputs, self.targets, dict(self.fields))
         )
@@ -58,32 +58,32 @@ class Batch(NamedTuple):
 
 
 class StepBatch(NamedTuple):
-    """What one step learns from.
+    """The batches of one training step.
 
     Args:
         new: New examples.
-        memory: Draws from the memory, each independent of the others; may be none.
+        memory: Independent draws from the memory; may be empty.
     """
 
     new: Batch
     memory: tuple[Batch, ...] = ()
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> StepBatch:
-        """Return a step whose every tensor is changed."""
+        """Apply a function to every tensor of the step."""
         return StepBatch(
             self.new.mapped(change), tuple(each.mapped(change) for each in self.memory)
         )
 
 
 class StepRows(NamedTuple):
-    """The rows of one step: of the new data, int64 `(B,)`, and of each draw from the memory."""
+    """The rows of one step: rows of the new data, int64 `(B,)`, and of each memory draw."""
 
     new: np.ndarray
     memory: tuple[np.ndarray, ...] = ()
 
 
 class RowSource(Protocol):
-    """Endless batches of rows, int64 `(B,)`, that go on where a saved one stood."""
+    """Endless batches of rows, int64 `(B,)`, that can be saved and resumed."""
 
     def __next__(self) -> np.ndarray: ...
     def state_dict(self) -> dict[str, Tensor]: ...
@@ -91,24 +91,24 @@ class RowSource(Protocol):
 
 
 class Memory(Protocol):
-    """What draws are read from."""
+    """A memory from which draws are read."""
 
     def read(self, places: np.ndarray) -> Batch: ...
 
 
 class RandomRows:
-    """Endless random rows, batch after batch, each row once a pass.
+    """Endless batches of random rows; each row occurs once per pass.
 
-    A pass is a fresh permutation; a batch that a pass does not fill is filled from the next, so
-    every batch has `min(batch_size, length)` rows.
+    A pass is a new permutation. If a pass does not fill a batch, the next pass does, so every batch
+    has `min(batch_size, length)` rows.
 
     Args:
         length: Number of rows to draw from, >= 1.
-        batch_size: Rows a batch, >= 1.
+        batch_size: Rows per batch, >= 1.
         generator: Source of the permutations.
 
     Raises:
-        ValueError: `length` or `batch_size` is below 1.
+        ValueError: If `length` or `batch_size` is below 1.
     """
 
     def __init__(self, length: int, batch_size: int, generator: torch.Generator) -> None:
@@ -117,7 +117,7 @@ class RandomRows:
         self._length = length
         self._batch_size = min(batch_size, length)
         self._generator = generator
-        self._order = np.empty(0, dtype=np.int64)  # of the current pass
+        self._order = np.empty(0, dtype=np.int64)  # row order of the current pass
         self._next = 0
 
     def __iter__(self) -> Self:
@@ -145,11 +145,11 @@ class RandomRows:
 
 
 class BalancedRows:
-    """Endless random rows, each class as likely as any other, with repeats.
+    """Endless batches of random rows, drawn with replacement, with equal probability per class.
 
     Args:
-        labels: Of all rows, int64 `(length,)`, at least one.
-        batch_size: Rows a batch, >= 1.
+        labels: Labels of all rows, int64 `(length,)`, at least one.
+        batch_size: Rows per batch, >= 1.
         generator: Source of the draws.
     """
 
@@ -178,13 +178,13 @@ class BalancedRows:
 
 
 class EpochRows(ABC):
-    """The rows of the steps of one epoch; iterated again, those of the next one.
+    """The rows of each step of an epoch; each iteration is one epoch.
 
-    Nothing is drawn before the first step is asked for.
+    Nothing is drawn before the first step is requested.
     """
 
-    source: RowSource | None = None  # what steps are drawn from, one after the other
-    draws = 1  # of it in a step
+    source: RowSource | None = None  # where draws come from
+    draws = 1  # draws per step
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -198,7 +198,7 @@ class InOrder(EpochRows):
 
     Args:
         length: Number of rows.
-        batch_size: Rows a batch, >= 1.
+        batch_size: Rows per batch, >= 1.
     """
 
     def __init__(self, length: int, batch_size: int) -> None:
@@ -214,14 +214,14 @@ class InOrder(EpochRows):
 
 
 class Pass(EpochRows):
-    """The rows of one epoch: each row once in a fresh random order, the last batch may be smaller.
+    """All rows once per epoch in a new random order; the last batch may be smaller.
 
     Args:
         length: Number of rows, >= 1.
-        batch_size: Rows a batch, >= 1.
+        batch_size: Rows per batch, >= 1.
         generator: Source of the order.
-        replay: Where draws from the memory come from; None draws nothing.
-        draws: How many draws a step, where there is a `replay`.
+        replay: Source of draws from the memory; None for no draws.
+        draws: Draws per step, if there is a `replay` source.
     """
 
     def __init__(
@@ -253,11 +253,11 @@ class Pass(EpochRows):
 
 
 class Budget(EpochRows):
-    """The rows of one epoch of a fixed number of steps.
+    """An epoch with a fixed number of steps.
 
     Args:
-        rows: Where they come from, without end.
-        steps: How many steps.
+        rows: Endless source of rows.
+        steps: Number of steps per epoch.
     """
 
     def __init__(self, rows: RowSource, steps: int) -> None:
@@ -273,17 +273,17 @@ class Budget(EpochRows):
 
 
 class Steps(Dataset):
-    """Reads the batches of a step, one gather for each dataset.
+    """Reads the batches of a step, with one gather per dataset.
 
     Args:
         new: The new examples.
-        memory: What draws are read from; None where there are none.
+        memory: The memory to read draws from; None if there are no draws.
     """
 
     def __init__(self, new: StoredDataset | ConcatStored, memory: Memory | None = None) -> None:
         self._new = new
         self._memory = memory
-        self.ranks = Ranks()  # a loader that is one process's of several says so
+        self.ranks = Ranks()  # set by a loader in distributed training
 
     def __getitem__(self, rows: StepRows) -> StepBatch:
         new = read_share(self._read_new, rows.new, self.ranks)
@@ -298,20 +298,20 @@ class Steps(Dataset):
 
 
 def read_share(read: Callable[[np.ndarray], Batch], rows: np.ndarray, ranks: Ranks) -> Batch:
-    """Read a process's share of rows, or one to stand in where it has none."""
+    """Read a process's share of rows, or a placeholder row if the share is empty."""
     if ranks.count == 1:
         return read(rows)
     own = ranks.own(rows)
-    found = read(own if len(own) else rows[:1])
-    return Batch(found.inputs, found.targets, own, found.fields, rows)
+    batch = read(own if len(own) else rows[:1])
+    return Batch(batch.inputs, batch.targets, own, batch.fields, rows)
 
 
 def share(*batches: Batch) -> float:
-    """Return what a mean over batches counts for where processes' means are averaged.
+    """Return the weight of this process's mean over batches when processes' means are averaged.
 
-    That is the number of processes times the share of the examples that this one has: 1 with one
-    process, and where all have as many. The average of the weighed means is then the mean over all
-    examples, whoever had how many.
+    The weight is the number of processes times this process's share of all examples: 1 if there is
+    one process or all have equally many. The average of the weighted means is then the mean over
+    all examples.
     """
     if batches[0].whole is None:
         return 1.0
@@ -320,7 +320,7 @@ def share(*batches: Batch) -> float:
 
 
 class InProcess:
-    """Reads steps one after the other: what a `DataLoader` without workers does, at less cost."""
+    """Reads steps one by one, like a `DataLoader` without workers, but faster."""
 
     def __init__(self, steps: Steps, rows: EpochRows) -> None:
         self._steps = steps

@@ -1,4 +1,4 @@
-"""Datasets over stores of examples: a batch is one gather."""
+"""Datasets over stores of examples, which read a batch in one gather."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Rows = Sequence[int] | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Batched:
-    """A transform of whole batches, at a fraction of the cost of one call for each example.
+    """A transform of whole batches, much cheaper than one call per example.
 
         def train_transform():
             return Batched(lambda images: images.float() / 255)  # uint8 (B, H, W) to float32
 
-    For what treats all examples of a batch alike: scaling, casting, normalising. A random transform
-    would draw once for the whole batch.
+    Use it for transforms that treat all examples alike: scaling, casting, normalising. A random
+    transform would draw once for the whole batch.
 
     Args:
-        transform: Takes and returns a batch: a tensor `(B, ...)`, or a dict or tuple of such.
+        transform: Takes and returns a batch: a tensor `(B, ...)`, or a dict or tuple of tensors.
     """
 
     transform: Transform
@@ -44,21 +44,21 @@ class Batched:
 class StoredDataset(Dataset):
     """The examples of a store, or some of its rows, as tensors.
 
-    `dataset[i]` is `(inputs, targets)`; `dataset.__getitems__(rows)`, which a `DataLoader` calls
-    for a batch, is the finished batch: one gather, or, where there are transforms of single examples,
-    encoded images or rows of differing length, each example for itself and then a stack. Tensors are copies, free to
-    be changed. Dicts and tuples in an example stay dicts and tuples of batched tensors. Rows that
-    differ in length are filled up with zeros to the longest of the batch; where zero is not a value
-    to be ignored, keep a mask of ones beside them.
+    `dataset[i]` is `(inputs, targets)`. A `DataLoader` calls `dataset.__getitems__(rows)`, which
+    returns a whole batch. The batch is one gather; with transforms of single examples, encoded
+    images or rows of different lengths, examples are processed one by one and then stacked. Tensors
+    are copies that you may change. Dicts and tuples in an example become dicts and tuples of batched
+    tensors. Rows of different lengths are padded with zeros to the longest of the batch; if zero is
+    a valid value, store a mask of ones with them.
 
         train = StoredDataset(ExampleStore.open(path), transform=transforms.RandomCrop(32, 4))
 
     Args:
-        store: Where the examples are.
+        store: The store of examples.
         rows: Rows of the store, int64 `(n,)`; all by default.
-        transform: Applied to the inputs of each example, as stored, without a batch dimension; a
-            `Batched` one to those of a whole batch.
-        target_transform: Applied to the targets likewise.
+        transform: Applied to the stored inputs of each example, without a batch dimension; if it is
+            `Batched`, to the inputs of a whole batch.
+        target_transform: Applied to the targets in the same way.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class StoredDataset(Dataset):
         self.rows = None if rows is None else np.asarray(rows, dtype=np.int64)
         self.transform = transform
         self.target_transform = target_transform
-        self.resident: Tree | None = None  # all examples as tensors, where `data.resident` put them
+        self.resident: Tree | None = None  # all examples as tensors, set by `data.resident`
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the examples; an estimate where only some rows of a store are taken."""
+        """Bytes of the examples; an estimate if the dataset has only some rows of a store."""
         return round(self.store.nbytes * len(self) / max(1, len(self.store)))
 
     def __getitem__(self, index: int) -> Tree:
@@ -105,12 +105,12 @@ class StoredDataset(Dataset):
             return _stack(examples)
         try:
             return _stack([transform(each) for each in examples])
-        except Exception as error:  # noqa: BLE001 -- it is raised again
+        except Exception as error:  # noqa: BLE001 -- raised again as the user's error
             given = user_code.outline(examples[0])
             user_code.fail(f"the transform {_name(transform)}, given {given},", error)
 
     def labels(self) -> np.ndarray | None:
-        """Return the labels as stored, int64 `(len,)`; None if targets are not one integer each."""
+        """Return the stored labels, int64 `(len,)`; None if a target is not a single integer."""
         field = self.store.spec.fields.get("targets") if self.store.spec else None
         if field is None or field.shape or field.dtype.kind not in "iu":
             return None
@@ -129,10 +129,10 @@ class StoredDataset(Dataset):
 
 
 class ConcatStored(Dataset):
-    """Several stored datasets, each with its own transforms, as one.
+    """Several stored datasets, each with its own transforms, as one dataset.
 
-    What the transforms return must agree in structure, dtype and shape, since a batch may hold
-    examples of several parts.
+    All transforms must return the same structure, dtype and shape, because a batch may mix examples
+    of several parts.
 
     Args:
         parts: The datasets, in order; empty ones are allowed.
@@ -153,7 +153,7 @@ class ConcatStored(Dataset):
         return self.parts[part][index - self.offsets[part]]
 
     def __getitems__(self, indices: Rows) -> Tree:
-        """Return the examples at `indices`, `(n,)` in [0, len), as one batch: a gather a part."""
+        """Return the examples at `indices`, `(n,)` in [0, len), as one batch."""
         rows = np.asarray(indices, dtype=np.int64)
         owner = np.searchsorted(self.offsets, rows, side="right") - 1
         if len(rows) and (owner == owner[0]).all():
@@ -179,19 +179,19 @@ class ConcatStored(Dataset):
 
 
 def _whole_batch(transform: Batched, batch: Tree, count: int) -> Tree:
-    """Return what a transform makes of a batch, which must have as many rows."""
+    """Apply a transform to a batch, and check that it returns as many rows."""
     try:
-        found = transform(batch)
-    except Exception as error:  # noqa: BLE001 -- it is raised again
+        result = transform(batch)
+    except Exception as error:  # noqa: BLE001 -- raised again as the user's error
         what = f"the transform Batched({_name(transform.transform)}), given {user_code.outline(batch)},"
         user_code.fail(what, error)
     if any(
-        not isinstance(each, Tensor) or not each.ndim or len(each) != count
-        for each in _leaves(found)
+        not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) != count
+        for leaf in _leaves(result)
     ):
         what = f"the transform Batched({_name(transform.transform)})"
-        raise UserResultError(what, user_code.outline(found), f"tensors of {count} rows")
-    return found
+        raise UserResultError(what, user_code.outline(result), f"tensors of {count} rows")
+    return result
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
@@ -219,7 +219,7 @@ def _tensors(tree: Tree) -> Tree:
 
 
 def _taken(tree: Tree, rows: Tensor) -> Tree:
-    """Return copies of some rows of a tree of tensors, gathered where they lie."""
+    """Return copies of rows of a tree of tensors, gathered on the tensors' device."""
     if isinstance(tree, dict):
         return {key: _taken(child, rows) for key, child in tree.items()}
     if isinstance(tree, tuple):
@@ -245,22 +245,22 @@ def _example(batch: Tree, index: int) -> Tree:
 
 
 def _stack(values: list[Any]) -> Tree:
-    """Collate examples; tuples stay tuples, where torch makes them lists."""
+    """Collate examples; unlike in torch, tuples stay tuples."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _stack([value[key] for value in values]) for key in first}
     if isinstance(first, tuple | list):
         return tuple(_stack(list(column)) for column in zip(*values, strict=True))
     if isinstance(first, Tensor) and len({value.shape for value in values}) > 1:
-        return _filled_up(values)
+        return _padded(values)
     return default_collate(values)
 
 
-def _filled_up(tensors: list[Tensor]) -> Tensor:
-    """Stack tensors that differ in their first dimension, shorter ones ending with zeros.
+def _padded(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors of different lengths, padding shorter ones with zeros at the end.
 
     Raises:
-        UnequalExamplesError: If they differ in another dimension, as images of many sizes do.
+        UnequalExamplesError: If they differ in another dimension, such as images of several sizes.
     """
     if len({tensor.shape[1:] for tensor in tensors}) > 1 or tensors[0].ndim > 2:
         raise UnequalExamplesError({tuple(tensor.shape) for tensor in tensors})
@@ -268,9 +268,9 @@ def _filled_up(tensors: list[Tensor]) -> Tensor:
 
 
 def concatenate(batches: Sequence[Tree]) -> Tree:
-    """Return batches of one structure as one, rows in the order given.
+    """Concatenate batches of the same structure, in the given order.
 
-    Where they were filled up to different lengths, the shorter are to the longest.
+    Batches that were padded to different lengths are padded to the longest.
     """
     first = batches[0]
     if isinstance(first, dict):
@@ -278,7 +278,7 @@ def concatenate(batches: Sequence[Tree]) -> Tree:
     if isinstance(first, tuple):
         return tuple(concatenate(list(column)) for column in zip(*batches, strict=True))
     if len({batch.shape[1:] for batch in batches}) > 1:
-        return _filled_up([row for batch in batches for row in batch])
+        return _padded([row for batch in batches for row in batch])
     return torch.cat(list(batches))
 
 

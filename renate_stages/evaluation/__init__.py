@@ -1,4 +1,4 @@
-"""Evaluation: histories and their figures (no torch here); `evaluator` measures, `plots` draws."""
+"""Evaluation: metrics, histories and figures without torch; `evaluator` measures models."""
 
 from renate_stages.evaluation.history import Evaluation, EvaluationHistory
 from renate_stages.evaluation.metrics import (

@@ -6,21 +6,21 @@ import numpy as np
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error, in [0, 1]; 0 is a model that is as sure as it is right.
+    """Return the expected calibration error, in [0, 1]; 0 means perfect calibration.
 
         ECE = sum over m of |B_m| / n * | acc(B_m) - conf(B_m) |
 
-    where B_m are the examples whose confidence is in ((m - 1) / M, m / M], acc(B_m) the share of
-    them that is right, and conf(B_m) their mean confidence. From Guo et al., "On Calibration of
-    Modern Neural Networks", ICML 2017, eq. 5, where M = 15.
+    where B_m are the examples with confidence in ((m - 1) / M, m / M], acc(B_m) their accuracy, and
+    conf(B_m) their mean confidence. From Guo et al., "On Calibration of Modern Neural Networks",
+    ICML 2017, eq. 5, where M = 15.
 
     Args:
         confidence: Probability of the predicted class, `(rows,)` in [0, 1].
-        correct: Whether the prediction is right, bool `(rows,)`.
-        bins: M, of equal width.
+        correct: Whether the prediction is correct, bool `(rows,)`.
+        bins: Number M of bins, all of equal width.
 
     Returns:
-        NaN without rows, or where a confidence is NaN.
+        The error; NaN without rows or if a confidence is NaN.
     """
     confidence = np.asarray(confidence, dtype=np.float64)
     if not len(confidence) or not np.isfinite(confidence).all():

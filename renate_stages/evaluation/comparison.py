@@ -1,9 +1,9 @@
-"""Compare two models on the same holdouts: what flipped, and what is more than noise.
+"""Compare two models on the same holdouts: prediction flips, and bootstrap intervals.
 
 Intervals are percentile bootstrap intervals (Efron & Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapter 13): the examples of each holdout are drawn anew, with replacement and as
-many as there are, and the figure is computed again. Holdouts are strata: their sizes stay. They
-tell how far a figure may move with other examples of the same kind, not with another training seed.
+Bootstrap", 1993, chapter 13): each holdout is resampled with replacement to its own size, and the
+figure is computed again. An interval shows how much a figure may vary with other examples of the
+same kind, not with another training seed.
 
     low, high = difference_interval(before, after, generator, average=True)
     if within_noise((low, high)): ...
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CELLS = 1 << 22  # counts that are in memory at once, int64
+CELLS = 1 << 22  # int64 counts to hold in memory at once
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Shares of examples whose answer changed sides, in [0, 1].
+    """Shares of examples whose prediction became wrong or correct, in [0, 1].
 
-    With r[j] and r'[j] whether example j is right before and after:
+    With r[j] and r'[j] whether the prediction for example j is correct before and after:
 
         negative = mean over j of r[j] and not r'[j]        positive = mean of not r[j] and r'[j]
 
@@ -31,10 +31,10 @@ class Flips:
     Training: Towards Regression-Free Model Updates", CVPR 2021 (negative flip rate).
 
     Args:
-        negative: Of all examples, those that were right and are wrong now.
-        positive: Of all examples, those that were wrong and are right now.
-        holdout_negative: The same of each holdout's examples.
-        holdout_positive: Likewise.
+        negative: Share of all examples that were correct and are wrong now.
+        positive: Share of all examples that were wrong and are correct now.
+        holdout_negative: The negative share of each holdout.
+        holdout_positive: The positive share of each holdout.
     """
 
     negative: float
@@ -44,14 +44,14 @@ class Flips:
 
 
 def flips(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) -> Flips:
-    """Return what changed sides between two models, on the holdouts that both were asked.
+    """Return the flips between two models, on the holdouts that both have predictions for.
 
     Args:
-        before: Whether the old model is right on each row, bool `(rows,)`, by holdout.
-        after: Whether the new one is, likewise, in the same order.
+        before: Whether the old model is correct on each row, bool `(rows,)`, by holdout.
+        after: The same for the new model, with rows in the same order.
 
     Raises:
-        ValueError: If they have no holdout in common, or one differs in its number of rows.
+        ValueError: If they have no holdout in common, or a holdout's numbers of rows differ.
     """
     shared = {n: after[n] for n in sorted(before.keys() & after.keys())}
     _check_pairs({n: before[n] for n in shared}, shared)
@@ -77,19 +77,19 @@ def interval(
     """Return the bootstrap interval of one model's mean score.
 
     Args:
-        values: Score of each row, such as whether it is right; bool or finite numbers `(rows,)`,
+        values: Score of each row, such as whether it is correct; bool or finite numbers `(rows,)`,
             by holdout.
-        generator: Draws the resamples, those of the lowest holdout first.
-        average: True: each holdout counts the same, as in the average; False: each row does, as in
-            the micro average.
-        resamples: How many, >= 1.
-        level: Share of resamples that lie within, in (0, 1).
+        generator: Draws the resamples, in ascending order of holdouts.
+        average: Whether every holdout has equal weight, as in the average; otherwise every row has
+            equal weight, as in the micro average.
+        resamples: Number of resamples, >= 1.
+        level: Share of resamples inside the interval, in (0, 1).
 
     Returns:
         The lower and the upper end.
 
     Raises:
-        ValueError: If there is no holdout, or one has no rows.
+        ValueError: If there is no holdout, or a holdout has no rows.
     """
     if not values or not all(len(each) for each in values.values()):
         raise ValueError(f"no rows to draw from: { ({n: len(v) for n, v in values.items()}) }")
@@ -114,19 +114,19 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Return the interval of the new model's mean score minus the old one's, from paired resamples.
 
-    Both are scored on the same rows of a resample. So the difference of their means is the mean of
-    each row's difference, and what both find hard or easy does not widen the interval.
+    Both models are scored on the same rows of each resample. So the difference of the means is the
+    mean of the rows' differences, and rows that are hard or easy for both do not widen the interval.
 
     Args:
-        before: Score of each row by the old model, `(rows,)`, by holdout.
-        after: By the new one, of the same rows in the same order.
-        generator: As in `interval`; so are the others.
-        average: As there.
-        resamples: As there.
-        level: As there.
+        before: The old model's score of each row, `(rows,)`, by holdout.
+        after: The new model's scores of the same rows, in the same order.
+        generator: As in `interval`.
+        average: As in `interval`.
+        resamples: As in `interval`.
+        level: As in `interval`.
 
     Raises:
-        ValueError: If the two are not of the same holdouts and rows, or there are none.
+        ValueError: If holdouts or their numbers of rows differ, or there are none.
     """
     _check_pairs(before, after)
     differences = {
@@ -136,7 +136,7 @@ def difference_interval(
 
 
 def within_noise(difference: tuple[float, float]) -> bool:
-    """Return whether the interval of a difference contains 0: neither better nor worse is shown."""
+    """Return whether the interval of a difference contains 0, so that there is no clear change."""
     low, high = difference
     return low <= 0 <= high
 
@@ -146,8 +146,8 @@ def _resampled_means(
 ) -> np.ndarray:
     """Return the mean of each resample, float64 `(resamples,)`.
 
-    A mean asks only how often each distinct score is drawn, and these counts are multinomial: for
-    right and wrong two numbers a resample in place of one index a row.
+    A mean depends only on how often each distinct score is drawn, and these counts are multinomial.
+    With two distinct scores this needs two numbers per resample instead of one index per row.
     """
     distinct, counts = np.unique(scores, return_counts=True)
     at_once = max(1, CELLS // len(distinct))
@@ -162,4 +162,4 @@ def _resampled_means(
 def _check_pairs(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) -> None:
     rows = [{n: len(each[n]) for n in sorted(each)} for each in (before, after)]
     if rows[0] != rows[1] or not rows[0]:
-        raise ValueError(f"not the same rows of the same holdouts: {rows[0]} and {rows[1]}")
+        raise ValueError(f"holdouts or their numbers of rows differ: {rows[0]} and {rows[1]}")

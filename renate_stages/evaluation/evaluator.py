@@ -1,4 +1,4 @@
-"""Measure a model on holdouts: the loss, and accuracy or the user's metrics."""
+"""Measure a model's loss, and its accuracy or the user's metrics, on holdouts."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ def examine(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> dict[int, Examined]:
-    """Return what a model says of each holdout, in evaluation mode and without gradients.
+    """Return a model's metrics and predictions on each holdout, in evaluation mode.
 
-    The model is left as it was: the mode of each of its modules, its device, its statistics. Where
-    several processes share a training, all call this with equal models; each puts its share of every
-    batch through its model, and all have all answers.
+    No gradients are computed, and modes, device and statistics of the model are preserved. In
+    distributed training, all processes call this with equal models. Each runs its share of every
+    batch, and all get all results.
 
     Args:
-        model: Called as `model(inputs, task_id=...)`.
+        model: The model, called as `model(inputs, task_id=...)`.
         holdouts: A map-style dataset of (inputs, targets) for each number. `__getitems__(indices)`
-            may return the batch (inputs, targets), already collated, as a tuple; where it returns
-            a list of examples or is missing, they are collated by PyTorch's default.
-        loss_fn: Of (outputs, targets); per row, (B, ...), or their mean, a scalar. Either way a row
-            counts the same in the last, smaller batch as in any other.
+            may return a collated batch (inputs, targets) as a tuple; if it returns a list of
+            examples or is missing, PyTorch's default collation is used.
+        loss_fn: Loss of (outputs, targets): one value per row, (B, ...), or their mean, a scalar.
+            All rows have equal weight, also those of a smaller last batch.
         metrics_fn: Returns new metrics by name; they are updated with (outputs, targets), and each
-            must compute a scalar. None: the accuracy, where targets are class labels, that is
-            integers (B,) with outputs (B, K).
-        task_ids: Task id of each holdout; None for those it does not name.
+            must compute a scalar. None measures accuracy if targets are class labels: integers (B,)
+            with outputs (B, K).
+        task_ids: Task id of each holdout; None for holdouts that are not listed.
         batch_size: Examples per forward pass.
-        device: Where to run.
+        device: Device to run on.
 
     Returns:
-        For each holdout, in ascending order, `loss` and every metric by name, and what the model
-        said of each row where targets are class labels.
+        For each holdout in ascending order, `loss` and every metric by name, and the prediction for
+        each row if targets are class labels.
 
     Raises:
         EmptyHoldoutError: If a holdout has no examples.
         LossShapeError: If the loss is neither a scalar nor one value per row.
-        MetricError: If a metric is named `loss` or computes no scalar.
+        MetricError: If a metric is named `loss` or does not compute a scalar.
     """
     task_ids = task_ids or {}
     with _evaluation_mode(model, torch.device(device)):
@@ -82,7 +82,7 @@ def examine(
 def evaluate(
     model: RenateModule, holdouts: Mapping[int, Dataset], **settings: Any
 ) -> dict[int, dict[str, float]]:
-    """Return the metrics alone; arguments and errors are those of `examine`."""
+    """Return only the metrics; arguments and errors are those of `examine`."""
     examined = examine(model, holdouts, **settings)
     return {number: dict(each.metrics) for number, each in examined.items()}
 
@@ -123,7 +123,7 @@ def _examine_one(
 def _batches(
     number: int, dataset: Any, batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[int, Any, Any]]:
-    """Yield (rows, inputs, targets) in the dataset's order, of the rows this process's share."""
+    """Yield (rows, inputs, targets) of each batch in order, with this process's share of rows."""
     if len(dataset) == 0:
         raise EmptyHoldoutError(number)
     for start in range(0, len(dataset), batch_size):
@@ -139,21 +139,21 @@ def _batches(
 
 
 def _move(value: Any, device: torch.device | str) -> Any:
-    """Move the tensors of a tensor, tuple, list or dict, however nested; leave all else."""
+    """Move all tensors in nested tuples, lists and dicts to a device; keep other values."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, Mapping):
         return {key: _move(item, device) for key, item in value.items()}
     if isinstance(value, tuple | list):
         items = [_move(item, device) for item in value]
-        return getattr(value, "_make", type(value))(items)  # _make: of a named tuple
+        return getattr(value, "_make", type(value))(items)  # _make builds a named tuple
     return value
 
 
 def _called(model: RenateModule, inputs: Any, task_id: str | None) -> Any:
     try:
         return model(inputs, task_id=task_id)
-    except Exception as error:  # noqa: BLE001 -- it is raised again
+    except Exception as error:  # noqa: BLE001 -- raised again as the user's error
         what = f"the model of model_fn, given inputs of {user_code.outline(inputs)},"
         user_code.fail(what, error)
 
@@ -161,7 +161,7 @@ def _called(model: RenateModule, inputs: Any, task_id: str | None) -> Any:
 def _loss_sum(loss_fn: Callable[[Any, Any], Any], outputs: Any, targets: Any, rows: int) -> float:
     try:
         loss = loss_fn(outputs, targets)
-    except Exception as error:  # noqa: BLE001 -- it is raised again
+    except Exception as error:  # noqa: BLE001 -- raised again as the user's error
         given = f"outputs of {user_code.outline(outputs)}, targets of {user_code.outline(targets)}"
         user_code.fail(f"loss_fn, given {given},", error)
     if not isinstance(loss, Tensor):
@@ -173,7 +173,9 @@ def _loss_sum(loss_fn: Callable[[Any, Any], Any], outputs: Any, targets: Any, ro
         return float(loss) * rows
     if not loss.ndim or loss.shape[0] != rows:
         raise LossShapeError(loss.shape, rows)
-    return float(loss.cpu().double().sum()) / prod(loss.shape[1:])  # a row's loss is its mean
+    return float(loss.cpu().double().sum()) / prod(
+        loss.shape[1:]
+    )  # a row's loss is the mean of its values
 
 
 def _are_labels(outputs: Any, targets: Any) -> bool:
@@ -208,7 +210,7 @@ def _new_metrics(
             "loss", "this name is reserved for the mean of loss_fn", "rename the metric"
         )
     for part in (part for metric in metrics.values() for part in metric.modules()):
-        vars(part)["distributed_available_fn"] = _alone  # every process is given all rows
+        vars(part)["distributed_available_fn"] = _alone  # every process already has all rows
     return {name: metric.to(device) for name, metric in metrics.items()}
 
 
@@ -225,13 +227,15 @@ def _scalar(name: str, value: Any) -> float:
     raise MetricError(
         name,
         f"it computes a value of {found}, expected a scalar",
-        'average it (`average="macro"`), or return one metric for each number under its own name',
+        'average the values (`average="macro"`), or return a metric with its own name for each value',
     )
 
 
 @contextmanager
 def _evaluation_mode(model: RenateModule, device: torch.device) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}  # frozen parts may differ
+    modes = {
+        module: module.training for module in model.modules()
+    }  # modes of frozen parts may differ
     home = next((tensor.device for tensor in model.parameters()), device)
     try:
         model.to(device).eval()

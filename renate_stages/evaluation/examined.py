@@ -1,4 +1,4 @@
-"""A model's metrics on a holdout, with its prediction for each row."""
+"""A model's metrics and predictions on a holdout."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Predictions:
-    """A classifier's answers, in the order of the holdout's rows.
+    """A classifier's predictions, in the order of the holdout's rows.
 
     Args:
-        labels: The true class, int64 `(rows,)`.
-        predicted: The class with the largest output, int64 `(rows,)`.
-        confidence: Its probability, the softmax of the outputs, float32 `(rows,)` in [0, 1].
+        labels: True classes, int64 `(rows,)`.
+        predicted: Classes with the largest output, int64 `(rows,)`.
+        confidence: Softmax probabilities of the predicted classes, float32 `(rows,)` in [0, 1].
     """
 
     labels: np.ndarray
@@ -24,18 +24,18 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each is right, bool `(rows,)`."""
+        """Whether each prediction is correct, bool `(rows,)`."""
         return self.labels == self.predicted
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One model on one holdout.
+    """Results of one model on one holdout.
 
     Args:
         rows: Number of examples.
         metrics: `loss` and every metric by name.
-        predictions: None where targets are no class labels.
+        predictions: Predictions for each row; None if targets are not class labels.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""The figures of one update in `metrics/update.json`. Formulas: `docs/evaluation.md`."""
+"""Compute the figures in `metrics/update.json`; the formulas are in `docs/evaluation.md`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from renate_stages.randomness import Generators
 if TYPE_CHECKING:
     from renate_stages.params import EvaluationParams
 
-# What stands in metrics/update.json beside the metrics: none can have such a name.
+# Other keys of metrics/update.json, which therefore cannot be names of metrics.
 TAKEN = ("update", "memory", "training", "flips", "calibration", "classes", "slices")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What two models said of the same holdouts, row by row.
+    """Predictions of the parent's and the new model for each row of the same holdouts.
 
     Args:
-        after: The new model, by holdout.
-        before: The parent's; None: there is none.
+        after: Results of the new model by holdout.
+        before: Results of the parent's model by holdout; None without a parent.
         slices: For each metadata field and holdout, the value of each row, `(rows,)`.
     """
 
@@ -40,22 +40,22 @@ class Answers:
 
     @property
     def predictions(self) -> dict[int, Predictions]:
-        """The new model's answers; empty where targets are not class labels."""
+        """The new model's predictions; empty if targets are not class labels."""
         return _predictions(self.after)
 
     @property
     def correct(self) -> dict[int, np.ndarray]:
-        """Whether the new model is right on each row; empty likewise."""
+        """Whether the new model is correct on each row; empty if targets are not class labels."""
         return {number: each.correct for number, each in self.predictions.items()}
 
     @property
     def correct_before(self) -> dict[int, np.ndarray]:
-        """Whether the parent's model is; empty also where there is none."""
-        found = _predictions(self.before or {})
-        return {number: each.correct for number, each in found.items()}
+        """Whether the parent's model is correct on each row; empty without labels or parent."""
+        predictions = _predictions(self.before or {})
+        return {number: each.correct for number, each in predictions.items()}
 
     def are_scored_by(self, metric: str) -> bool:
-        """Return whether a metric is the share of right answers, whatever its name."""
+        """Return whether a metric equals the share of correct predictions, whatever its name."""
         correct = self.correct
         return bool(correct) and all(
             abs(each.metrics[metric] - correct[number].mean()) < 1e-6
@@ -63,7 +63,7 @@ class Answers:
         )
 
     def calibration(self) -> float:
-        """Return the calibration error over all holdouts as one; NaN without class labels."""
+        """Return the calibration error over all holdouts together; NaN without class labels."""
         answers = self.predictions.values()
         if not answers:
             return math.nan
@@ -96,17 +96,17 @@ def update_figures(
     answers: Answers,
     generators: Generators,
 ) -> dict[str, Any]:
-    """Return a block for each metric and, for classifiers, what the answers of each row tell.
+    """Return a block for each metric and, for classifiers, figures from the predictions.
 
-    The headline metric and the loss have transfer and forgetting; of other metrics, whose better
-    direction is not known, only the averages and each holdout's value stay.
+    The headline metric and the loss have transfer and forgetting. Other metrics have only averages
+    and the value on each holdout, because it is unknown whether higher is better.
 
     Args:
-        update: Its number.
-        history: With this update's evaluations.
-        evaluation: Names the headline metric.
-        answers: Of the parent's model and the new one.
-        generators: Of the update: intervals are drawn.
+        update: Number of the update.
+        history: The history, including this update's evaluations.
+        evaluation: Parameters with the headline metric.
+        answers: Predictions of the parent's model and of the new one.
+        generators: The update's generators, which draw the bootstrap intervals.
     """
     figures: dict[str, Any] = {}
     for metric in history.metrics:
@@ -129,17 +129,17 @@ def _headline(
     answers: Answers,
     generators: Generators,
 ) -> dict[str, Any]:
-    """Return the change against the parent, and intervals where rows can be drawn."""
+    """Return the change from the parent, and intervals if the metric is a mean over rows."""
     metric = evaluation.metric
-    found: dict[str, Any] = {"change": None, "change_on_earlier": None}
+    figures: dict[str, Any] = {"change": None, "change_on_earlier": None}
     if answers.before is not None:
         rows = {number: each.rows for number, each in answers.after.items()}
         start, end = (history.matrix(metric, phase) for phase in ("before", "after"))
         earlier = {update: {i: end[update][i] - start[update][i] for i in rows if i < update}}
-        found["change"] = known(
+        figures["change"] = known(
             metrics.micro_average(end, update, rows) - metrics.micro_average(start, update, rows)
         )
-        found["change_on_earlier"] = known(metrics.average(earlier, update))
+        figures["change_on_earlier"] = known(metrics.average(earlier, update))
     if evaluation.reference:
         reached = metrics.intransigence(
             history.matrix(metric),
@@ -147,16 +147,16 @@ def _headline(
             evaluation.reference,
             higher_is_better=evaluation.mode == "max",
         )
-        found["intransigence"] = known(reached)
+        figures["intransigence"] = known(reached)
     if answers.are_scored_by(metric):
-        found["interval"] = _intervals(update, answers, generators)
-    return found
+        figures["interval"] = _intervals(update, answers, generators)
+    return figures
 
 
 def _intervals(
     update: int, answers: Answers, generators: Generators
 ) -> dict[str, dict[str, float | None]]:
-    """Return the 95 % intervals, each drawn by a generator of its own."""
+    """Return the 95 % intervals, each from its own generator."""
 
     def drawn(name: str) -> np.random.Generator:
         return generators.numpy(f"interval of {name}")
@@ -182,7 +182,7 @@ def _intervals(
 
 
 def _row_figures(answers: Answers) -> dict[str, Any]:
-    """Return flips, calibration, classes and slices; nothing where targets are no labels."""
+    """Return flips, calibration, classes and slices; empty if targets are not class labels."""
     predictions = answers.predictions
     if not predictions:
         return {}
@@ -218,6 +218,6 @@ def _shown(parts: Mapping[str, Part]) -> dict[str, float | None]:
 
 
 def _predictions(examined: Mapping[int, Examined]) -> dict[int, Predictions]:
-    """Return the answers by holdout; none at all where one has no class labels."""
-    found = {n: each.predictions for n, each in sorted(examined.items()) if each.predictions}
-    return found if len(found) == len(examined) else {}
+    """Return the predictions by holdout; empty if any holdout has no class labels."""
+    predictions = {n: each.predictions for n, each in sorted(examined.items()) if each.predictions}
+    return predictions if len(predictions) == len(examined) else {}

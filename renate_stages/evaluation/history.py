@@ -1,4 +1,4 @@
-"""Every metric of every update on every holdout: `evaluations.csv`, carried from state to state."""
+"""History of every metric of every update on every holdout, stored as `evaluations.csv`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Evaluation:
 
     Args:
         update: Number of the update in which it was measured.
-        phase: Which model: `initial` the untrained one, `before` the one that the update starts
-            from, `after` the one that it made.
+        phase: The measured model: `initial` is the untrained one, `before` the one that the update
+            starts from, `after` its result.
         holdout: Number of the update whose test split this is.
         metric: Name of the metric.
-        value: Its value, with 8 significant digits; may be NaN or infinite.
+        value: Value of the metric, with 8 significant digits; may be NaN or infinite.
         rows: Number of examples of the holdout.
     """
 
@@ -45,13 +45,13 @@ class Evaluation:
 
     @property
     def place(self) -> tuple[int, int, int, str]:
-        """What an evaluation is of: unique in a history, and the order of its rows."""
+        """The key of an evaluation, which is unique in a history and defines its order."""
         return self.update, PHASES.index(self.phase), self.holdout, self.metric
 
 
 @dataclass(frozen=True)
 class EvaluationHistory:
-    """The evaluations so far, immutable and sorted by update, phase, holdout and metric.
+    """All evaluations so far, immutable and sorted by update, phase, holdout and metric.
 
         history = EvaluationHistory.read(path)
         history = history.with_update(3, "after", {1: {"accuracy": 0.9}, 3: {"accuracy": 0.8}}, rows)
@@ -61,7 +61,7 @@ class EvaluationHistory:
         evaluations: The rows, in any order.
 
     Raises:
-        ValueError: If two are of the same update, phase, holdout and metric.
+        ValueError: If two evaluations have the same update, phase, holdout and metric.
     """
 
     evaluations: tuple[Evaluation, ...] = ()
@@ -70,7 +70,7 @@ class EvaluationHistory:
         ordered = tuple(sorted(self.evaluations, key=lambda evaluation: evaluation.place))
         for one, other in pairwise(ordered):
             if one.place == other.place:
-                raise ValueError(f"two evaluations of the same: {one} and {other}")
+                raise ValueError(f"two evaluations have the same key: {one} and {other}")
         object.__setattr__(self, "evaluations", ordered)
 
     # -- file -------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class EvaluationHistory:
         """Read a history.
 
         Raises:
-            MalformedFileError: If it is missing, or not what `write` writes; names the line.
+            MalformedFileError: If the file is missing or malformed; names the line.
         """
         evaluations: dict[tuple[int, int, int, str], Evaluation] = {}
         line = 1
@@ -94,7 +94,9 @@ class EvaluationHistory:
                     line = lines.line_num
                     evaluation = _parse(cells)
                     if evaluation.place in evaluations:
-                        raise ValueError("repeats update, phase, holdout and metric of another")
+                        raise ValueError(
+                            "repeats update, phase, holdout and metric of another line"
+                        )
                     evaluations[evaluation.place] = evaluation
         except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
             reason = f"line {line}: {error}"
@@ -102,10 +104,10 @@ class EvaluationHistory:
         return cls(tuple(evaluations.values()))
 
     def write(self, path: Path) -> None:
-        """Write the history whole; equal histories give equal bytes."""
+        """Write the whole history; equal histories give equal bytes."""
         files.write_text(path, csv_text(COLUMNS, (vars(row) for row in self.evaluations)))
 
-    # -- growing ----------------------------------------------------------------------------------
+    # -- adding evaluations -----------------------------------------------------------------------
 
     def with_update(
         self,
@@ -114,18 +116,18 @@ class EvaluationHistory:
         results: Mapping[int, Mapping[str, float]],
         rows: Mapping[int, int],
     ) -> EvaluationHistory:
-        """Return a history with one more evaluation of a model on all holdouts.
+        """Return a history with the evaluations of one more model on all holdouts.
 
-        What this history has of the same update and phase is replaced as a whole.
+        Existing evaluations of the same update and phase are replaced.
 
         Args:
             update: Number of the update, >= 0.
             phase: `initial`, `before` or `after`; see `Evaluation`.
-            results: The metrics by name, for each holdout number.
-            rows: Number of examples of each of these holdouts.
+            results: Metrics by name, for each holdout number.
+            rows: Number of examples of each holdout.
 
         Raises:
-            ValueError: If the phase is unknown, or the rows of a holdout are not given.
+            ValueError: If the phase is unknown, or the number of rows of a holdout is missing.
         """
         if phase not in PHASES:
             raise ValueError(f"phase is {phase!r}; expected one of {', '.join(PHASES)}")
@@ -147,24 +149,24 @@ class EvaluationHistory:
         return sorted({row.metric for row in self.evaluations})
 
     def matrix(self, metric: str, phase: Phase = "after") -> dict[int, dict[int, float]]:
-        """Return a[update][holdout] of a metric, ascending; by default after each update."""
-        found: dict[int, dict[int, float]] = {}
+        """Return a metric as a[update][holdout], ascending; by default after each update."""
+        values: dict[int, dict[int, float]] = {}
         for row in self.evaluations:
             if (row.metric, row.phase) == (metric, phase):
-                found.setdefault(row.update, {})[row.holdout] = row.value
-        return found
+                values.setdefault(row.update, {})[row.holdout] = row.value
+        return values
 
     def examined(self, update: int) -> dict[int, Examined]:
-        """Return what was measured after an update on each holdout, without single predictions."""
-        found: dict[int, Examined] = {}
+        """Return the results on each holdout after an update, without predictions."""
+        results: dict[int, Examined] = {}
         for row in self.evaluations:
             if (row.update, row.phase) == (update, "after"):
-                metrics = found[row.holdout].metrics if row.holdout in found else {}
-                found[row.holdout] = Examined(row.rows, {**metrics, row.metric: row.value})
-        return found
+                metrics = results[row.holdout].metrics if row.holdout in results else {}
+                results[row.holdout] = Examined(row.rows, {**metrics, row.metric: row.value})
+        return results
 
     def untrained(self, metric: str) -> dict[int, float]:
-        """Return b[holdout]: a metric of the untrained model, the latest where measured twice."""
+        """Return a metric of the untrained model as b[holdout]; the latest value counts."""
         by_holdout: dict[int, float] = {}
         for row in self.matrix(metric, "initial").values():
             by_holdout.update(row)
@@ -173,13 +175,12 @@ class EvaluationHistory:
     def summary(
         self, update: int, metric: str, higher_is_better: bool = True
     ) -> dict[str, float | dict[str, float | None] | None]:
-        """Sum up a metric after an update; the formulas are in `evaluation.metrics`.
+        """Summarize a metric after an update; the formulas are in `evaluation.metrics`.
 
         Returns:
             `average`, `overall` (the micro average), `worst_holdout`, `forgetting`,
-            `backward_transfer`, `forward_transfer`, and `holdout`: the value on each, by its number
-            as a string. Always all keys; None, which JSON can hold, where a value is not known or
-            not finite.
+            `backward_transfer`, `forward_transfer`, and `holdout`: the value on each holdout, by its
+            number as a string. All keys are always present; unknown or infinite values are None.
 
         Raises:
             ValueError: If the metric was not measured after this update.
@@ -208,8 +209,8 @@ class EvaluationHistory:
         }
 
     def _with_starts(self, metric: str) -> dict[int, dict[int, float]]:
-        # a[i-1][i]: an update's holdout does not exist yet when the update before it is measured,
-        # but the same model is, on it, as the one that the update starts from.
+        # a[i-1][i]: update i's holdout does not exist yet when update i - 1 is measured. But the
+        # same model is measured on it as the model that update i starts from.
         matrix = self.matrix(metric)
         updates = list(matrix)
         starts = self.matrix(metric, "before")
@@ -238,10 +239,10 @@ def _parse(cells: list[str]) -> Evaluation:
 
 
 def _rounded(value: float) -> float:
-    # What the file holds, so that a history is the same before and after it was written; no -0.
+    # Rounds as in the file, so that writing does not change a history; + 0.0 removes -0.
     return float(f"{float(value):.8g}") + 0.0
 
 
 def known(value: float) -> float | None:
-    """Return a figure as JSON files hold it, with 8 significant digits; None if it is not finite."""
+    """Return a figure for JSON, with 8 significant digits; None if it is not finite."""
     return _rounded(value) if math.isfinite(value) else None

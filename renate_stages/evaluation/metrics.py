@@ -1,12 +1,12 @@
-"""Figures that sum up continual learning, from the matrix of a metric over updates and holdouts.
+"""Continual-learning metrics, such as forgetting and transfer, from a matrix of evaluations.
 
 In all formulas, a[t][i] is the metric on holdout i (the test split of update i) after update t, and
-b[i] that of the untrained model. Updates are numbered from 1; numbers may be left out, and any
-entry may be missing or NaN. A figure is the mean over those terms that are known: NaN if none of
-its terms is, 0 if it has no terms because t is the first update.
+b[i] that of the untrained model. Updates are numbered from 1; numbers may be missing, and any entry
+may be missing or NaN. A figure is the mean over its known terms. It is NaN if no term is known, and
+0 if it has no terms because t is the first update.
 
-Higher is better for accuracy and the like. With `higher_is_better=False` (a loss) the differences
-change sign, so that forgetting > 0 always means worse and transfer > 0 always means better.
+With `higher_is_better=False` (a loss), the differences change sign, so that forgetting > 0 always
+means worse and transfer > 0 always means better.
 
 Sources:
     Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017:
@@ -34,17 +34,17 @@ def average(matrix: Matrix, update: int) -> float:
         update: t.
 
     Raises:
-        KeyError: If the matrix has no row for the update; so do all functions here.
+        KeyError: If the matrix has no row for the update; all functions here raise this.
     """
     return _mean(value for holdout, value in matrix[update].items() if holdout <= update)
 
 
 def micro_average(matrix: Matrix, update: int, rows: Mapping[int, int]) -> float:
-    """Return the mean over the holdouts so far, each weighted by its number of examples.
+    """Return the mean over the holdouts so far, weighted by their numbers of examples.
 
         sum over i <= t of n[i] * a[t][i] / sum over i <= t of n[i]
 
-    For a metric that is a mean over examples, this is the metric on all holdouts taken as one.
+    For a metric that is a mean over examples, this is the metric on all holdouts together.
 
     Args:
         matrix: a[t][i].
@@ -52,7 +52,7 @@ def micro_average(matrix: Matrix, update: int, rows: Mapping[int, int]) -> float
         rows: n[i], number of examples of holdout i.
 
     Raises:
-        KeyError: Also if the number of examples of a holdout is not given.
+        KeyError: Also if the number of examples of a holdout is missing.
     """
     known = [
         (rows[holdout], value)
@@ -71,7 +71,7 @@ def worst_holdout(matrix: Matrix, update: int, *, higher_is_better: bool = True)
     Args:
         matrix: a[t][i].
         update: t.
-        higher_is_better: False for a loss: the worst is then the highest.
+        higher_is_better: False for a loss; the worst value is then the highest.
     """
     known = [v for i, v in matrix[update].items() if i <= update and not np.isnan(v)]
     worst = min if higher_is_better else max
@@ -79,18 +79,17 @@ def worst_holdout(matrix: Matrix, update: int, *, higher_is_better: bool = True)
 
 
 def forgetting(matrix: Matrix, update: int, *, higher_is_better: bool = True) -> float:
-    """Return how far the metric is below its best so far, over the holdouts of earlier updates.
+    """Return how far the metric is below its best value so far, on holdouts of earlier updates.
 
         F_t = mean over i < t of ( max over i <= k < t of a[k][i] - a[t][i] )
 
-    The paper's maximum is over all k < t. Here it is over those models that had been trained on
-    update i: what a model lucky on data it never saw could do, was not learnt and is not forgotten.
-    Negative where later updates helped.
+    The paper's maximum is over all k < t. Here it is over models trained on update i, because a
+    model cannot forget what it has not learnt. Negative values mean that later updates helped.
 
     Args:
         matrix: a[t][i].
         update: t.
-        higher_is_better: False for a loss: the best is then the lowest.
+        higher_is_better: False for a loss; the best value is then the lowest.
     """
     sign = 1.0 if higher_is_better else -1.0
     past = _past_holdouts(matrix, update)
@@ -103,7 +102,7 @@ def forgetting(matrix: Matrix, update: int, *, higher_is_better: bool = True) ->
 
 
 def backward_transfer(matrix: Matrix, update: int, *, higher_is_better: bool = True) -> float:
-    """Return what learning later updates did to the holdouts of earlier ones.
+    """Return the effect of later updates on the holdouts of earlier ones.
 
         BWT_t = mean over i < t of ( a[t][i] - a[i][i] )
 
@@ -120,11 +119,11 @@ def backward_transfer(matrix: Matrix, update: int, *, higher_is_better: bool = T
 def forward_transfer(
     matrix: Matrix, update: int, untrained: Mapping[int, float], *, higher_is_better: bool = True
 ) -> float:
-    """Return what learning earlier updates did to a holdout before its own update was learnt.
+    """Return the effect of earlier updates on a holdout before its own update.
 
         FWT_t = mean over 1 < i <= t of ( a[i-1][i] - b[i] )
 
-    where i - 1 stands for the update before i, whatever its number.
+    where i - 1 means the update before i, whatever its number.
 
     Args:
         matrix: a[t][i], with the entries a[i-1][i].
@@ -135,9 +134,8 @@ def forward_transfer(
     sign = 1.0 if higher_is_better else -1.0
     _ = matrix[update]  # the KeyError that `average` promises
     learnt = sorted(t for t in matrix if t <= update)
-    before = dict(
-        zip(learnt[1:], learnt, strict=False)
-    )  # each update but the first: the one before
+    # The previous update of each update except the first.
+    before = dict(zip(learnt[1:], learnt, strict=False))
     gains = [
         sign * (_at(matrix, before[i], i) - untrained.get(i, float("nan"))) for i in learnt[1:]
     ]
@@ -147,17 +145,17 @@ def forward_transfer(
 def intransigence(
     matrix: Matrix, update: int, reference: Mapping[int, float], *, higher_is_better: bool = True
 ) -> float:
-    """Return how far each update stayed, when it was learnt, below a model without old constraints.
+    """Return how far each update's own result is below that of a reference model.
 
         I_t = mean over i <= t of ( a*[i] - a[i][i] )
 
-    where a*[i] is the metric on holdout i of a reference trained on all data up to update i at
-    once. The paper gives a*[t] - a[t][t] of the last update alone.
+    where a*[i] is the metric on holdout i of a reference model trained on all data up to update i
+    at once. The paper reports a*[t] - a[t][t] for the last update only.
 
     Args:
         matrix: a[t][i].
         update: t.
-        reference: a*[i]; holdouts that it lacks do not count.
+        reference: a*[i]; missing holdouts are ignored.
         higher_is_better: False for a loss.
     """
     sign = 1.0 if higher_is_better else -1.0

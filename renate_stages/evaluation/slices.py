@@ -1,4 +1,4 @@
-"""Accuracy on parts of all holdouts: of each class, and of each value of a metadata field."""
+"""Accuracy by class and by the values of metadata fields, over all holdouts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from renate_stages.memory import ExampleStore
 
 UNKNOWN = "unknown"
-MOST = 100  # values of a field: with more, each is a handful of examples, and nobody reads them
+MOST = 100  # values of a field; with more, each slice is too small to be useful
 
 
 @dataclass(frozen=True)
 class Part:
-    """The accuracy on some of the examples.
+    """The accuracy on a part of the examples.
 
     Args:
-        rows: How many they are.
-        accuracy: Share of them that is right.
+        rows: Number of examples.
+        accuracy: Share of correct predictions.
     """
 
     rows: int
@@ -31,11 +31,11 @@ class Part:
 
 
 def by_value(values: np.ndarray, correct: np.ndarray) -> dict[str, Part]:
-    """Return the accuracy on the examples of each value, ascending.
+    """Return the accuracy on the examples with each value, ascending.
 
     Args:
-        values: Label or metadata of each example, numbers, bools or texts `(rows,)`.
-        correct: Whether the model is right, bool `(rows,)`.
+        values: Label or metadata value of each example: numbers, bools or texts `(rows,)`.
+        correct: Whether the prediction is correct, bool `(rows,)`.
     """
     distinct, places = np.unique(values, return_inverse=True)
     rows = np.bincount(places, minlength=len(distinct))
@@ -49,26 +49,26 @@ def by_value(values: np.ndarray, correct: np.ndarray) -> dict[str, Part]:
 def slices_of(
     fields: Collection[str], holdouts: Mapping[int, ExampleStore]
 ) -> dict[str, dict[int, np.ndarray]]:
-    """Read which slice each example of the holdouts is in.
+    """Return the slice of each example of the holdouts.
 
     Args:
         fields: Names of metadata fields.
         holdouts: Stores by update.
 
     Returns:
-        For each field and holdout the value of each row as text, `(rows,)`; `unknown` where an
-        update's examples lack the field, or have an empty text or NaN.
+        For each field and holdout, the value of each row as text, `(rows,)`; `unknown` for examples
+        without the field, with an empty text or with NaN.
 
     Raises:
-        SliceError: If no holdout has a field, it is no single number or text, or it has more than
-            100 values.
+        SliceError: If no holdout has a field, its values are not single numbers or texts, or it has
+            more than 100 values.
     """
     return {field: _slice(field, holdouts) for field in fields}
 
 
 def _slice(field: str, holdouts: Mapping[int, ExampleStore]) -> dict[int, np.ndarray]:
-    found = {number: store.metadata(field) for number, store in holdouts.items()}
-    if holdouts and all(each is None for each in found.values()):
+    columns = {number: store.metadata(field) for number, store in holdouts.items()}
+    if holdouts and all(each is None for each in columns.values()):
         known = {
             name.removeprefix("meta.")
             for store in holdouts.values()
@@ -78,7 +78,7 @@ def _slice(field: str, holdouts: Mapping[int, ExampleStore]) -> dict[int, np.nda
             field, f"no example has this field (known fields: {', '.join(sorted(known))})"
         )
     texts = {}
-    for number, values in found.items():
+    for number, values in columns.items():
         if values is None:
             texts[number] = np.full(len(holdouts[number]), UNKNOWN)
             continue

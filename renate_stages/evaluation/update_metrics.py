@@ -1,4 +1,4 @@
-"""The types of `metrics/update.json`, checked on reading."""
+"""Types of `metrics/update.json`, which validate it on reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renate_stages.files.typed import Content, Count, Ends, Figure, Finite, Upda
 
 
 class _Metric(Content):
-    """The block of one metric; the headline's also has changes and intervals."""
+    """The block of one metric; the headline metric also has changes and intervals."""
 
     average: Figure = None
     overall: Figure = None
@@ -38,7 +38,7 @@ class _Calibration(Content):
 
 
 class _UpdateMetrics(Content):
-    """The file: `evaluation.figures.TAKEN`, and a block for each metric, whose names users choose."""
+    """The whole file: `evaluation.figures.TAKEN`, and a block for each metric under its name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, _Metric]  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -53,12 +53,12 @@ class _UpdateMetrics(Content):
 
 
 def read_update_metrics(path: Path) -> dict[str, Any]:
-    """Return the content of the file, as `update_figures` made it; a missing one says nothing.
+    """Return the content of the file, as made by `update_figures`; empty if it is missing.
 
     Raises:
-        MalformedFileError: If it is not what `train` writes.
+        MalformedFileError: If it does not have the form that `train` writes.
     """
-    if not path.is_file():  # of an older project
+    if not path.is_file():  # projects of old releases do not have it
         return {}
     content = files.read_json(path, typed.RUN_AGAIN)
     typed.checked(_UpdateMetrics, content, path, "figures of the update", typed.RUN_AGAIN)

@@ -20,15 +20,17 @@ from renate_stages.models import RenateModule
 
 
 class TeacherConsistency(LossComponent):
-    """Squared distance to the surer of two averaged teachers on remembered examples.
+    """Squared distance on remembered examples to the more confident of two averaged teachers.
 
-        mean of (f(x') - z)^2,  z from the stable teacher where it gives the true class the higher
-        probability, else from the plastic one        (eq. 2, Algorithm 1)
+        mean of (f(x') - z)^2        (eq. 2, Algorithm 1)
+
+    where z is the stable teacher's output if that teacher gives the true class the higher
+    probability, and the plastic teacher's output otherwise.
 
     Args:
         weight: Factor of the term, >= 0.
         stable: The slower teacher.
-        plastic: The faster one.
+        plastic: The faster teacher.
     """
 
     survives = True
@@ -36,7 +38,9 @@ class TeacherConsistency(LossComponent):
     def __init__(self, weight: float, stable: AveragedTeacher, plastic: AveragedTeacher) -> None:
         super().__init__(weight, own_draw=False)
         self.stable, self.plastic = stable, plastic
-        self._learner: list[Learner] = []  # in a list: no submodule of its own part
+        self._learner: list[
+            Learner
+        ] = []  # in a list, so that the learner is not registered as a submodule
 
     def start_update(self, learner: Learner) -> None:
         self._learner[:] = [learner]
@@ -58,19 +62,20 @@ class TeacherConsistency(LossComponent):
 
 
 class CLSER(ExperienceReplay):
-    """CLS-ER: experience replay that stays close to a slow and a fast average of the model.
+    """CLS-ER: experience replay with distillation from a slow and a fast average of the model.
 
         L = mean of l over new and remembered examples + weight * consistency        (eq. 3)
 
-    The model that is served is the stable teacher, as in the paper's section 4.
+    The update's result is the stable teacher, as in the paper's section 4.
 
     Args:
-        context: What the update gives.
-        consistency_weight: >= 0; the paper's lambda, 0.1 to 1.0 there.
+        context: The model, functions and settings of the update.
+        consistency_weight: Weight of the consistency term, >= 0. The paper's lambda, 0.1 to 1.0.
         stable_decay: Decay of the stable teacher, in [0, 1).
-        stable_probability: How likely it follows after a step, in [0, 1]; below the plastic one's.
+        stable_probability: Probability that a step updates the stable teacher, in
+            [0, plastic_probability].
         plastic_decay: Decay of the plastic teacher, in [0, stable_decay].
-        plastic_probability: How likely it follows after a step, in [0, 1].
+        plastic_probability: Probability that a step updates the plastic teacher, in [0, 1].
         base: Hyperparameters of `ReplayLearner`.
     """
 

@@ -12,14 +12,14 @@ from renate_stages.learners.base.replay import ReplayLearner
 
 
 class DarkExperienceReplay(ReplayLearner):
-    """DER: replays the logits the model gave when an example entered the memory.
+    """DER: replays the logits that the model gave when an example entered the memory.
 
         L = l(f(x), y) + alpha * mean((f(x') - z')^2)        (eq. 5)
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings of the update.
         alpha: Weight of the logit term, >= 0. The paper uses 0.1 to 1.0.
-        replay_forward: The paper's code takes new and remembered examples one after the other.
+        replay_forward: The paper's code runs new and remembered examples in separate passes.
         base: Hyperparameters of `ReplayLearner`.
     """
 
@@ -35,14 +35,14 @@ class DarkExperienceReplay(ReplayLearner):
 
 
 class DarkExperienceReplayPlusPlus(DarkExperienceReplay):
-    """DER++: replays labels as well, of a draw of their own.
+    """DER++: replays labels too, in a separate draw from memory.
 
         L = l(f(x), y) + alpha * mean((f(x') - z')^2) + beta * l(f(x''), y'')        (eq. 6)
 
     where (x', z') and (x'', y'') are independent draws from memory.
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings of the update.
         beta: Weight of the label term, >= 0. The paper uses 0.5 to 1.0.
         base: Hyperparameters of `DarkExperienceReplay`.
     """

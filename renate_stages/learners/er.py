@@ -1,4 +1,4 @@
-"""ER: learning from new and remembered examples as one batch."""
+"""Experience replay: train on new and remembered examples as one batch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from renate_stages.learners.base.replay import ReplayLearner, own
 
 
 class ExperienceReplay(ReplayLearner):
-    """ER: each step takes new and remembered examples as one batch.
+    """ER: each step trains on new and remembered examples as one batch.
 
-        L = mean of l(f(x), y) over the union of the new batch and the memory's  (Algorithm 1)
+        L = mean of l(f(x), y) over the new batch and the replay batch together  (Algorithm 1)
 
     Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", arXiv:1902.10486, 2019.
-    With an empty memory a step is one of fine-tuning.
+    With an empty memory it is fine-tuning.
     """
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
@@ -24,9 +24,9 @@ class ExperienceReplay(ReplayLearner):
         (drawn,) = draws
         both = own(new, drawn)
         if self.replay_forward == "separate" or len(both) == 1:
-            outputs = concatenate([each.outputs for each in both])
-        else:  # what was one batch need not be joined again
+            outputs = concatenate([result.outputs for result in both])
+        else:  # the joint pass has returned all outputs in one tensor
             (outputs,) = self._together
-        targets = concatenate([each.batch.targets for each in both])
+        targets = concatenate([result.batch.targets for result in both])
         loss = self.weighed(self.loss_of(outputs, targets), new.batch, drawn.batch)
         return self.with_components(loss, new, draws)

@@ -16,20 +16,20 @@ from renate_stages.learners.base.replay import ReplayLearner
 
 
 class ERACE(ReplayLearner):
-    """ER-ACE: new examples compete among the classes of their batch only, remembered ones among all.
+    """ER-ACE: the softmax of new examples covers their batch's classes, that of replay all classes.
 
         L = l(f(x'), y'; classes old and current) + l(f(x), y; classes of this batch)     (eq. 4)
 
-    So new classes do not push the old ones' outputs and representations away. The new batch is
-    masked as long as there is something to replay; without, a step is one of fine-tuning.
+    So the loss on new classes does not change the outputs and representations of old ones. The new
+    batch is masked only if there is something to replay; otherwise a step is fine-tuning.
 
-    New classes meet the old ones only in replayed examples, so the memory has to take new examples
-    in while it trains: updated at the `end`, new examples would all be taken for old classes.
+    Only replayed examples compare new classes with old ones, so new examples must enter the memory
+    during training. With `memory_update: end`, the model would predict old classes for new ones.
 
     Args:
-        context: What the update gives.
-        memory_update: `online`, as in the paper's Algorithm 1; see above.
-        replay_forward: The paper's code takes new and remembered examples one after the other.
+        context: The model, functions and settings of the update.
+        memory_update: `online` as in the paper's Algorithm 1; see above.
+        replay_forward: The paper's code runs new and remembered examples in separate passes.
         base: Hyperparameters of `ReplayLearner`.
     """
 

@@ -17,15 +17,15 @@ from renate_stages.learners.base.loss_component import ForwardResult, LossCompon
 
 
 class QuadraticPenalty(LossComponent):
-    """Holds weights close to their values after the last update, each as it mattered so far.
+    """Penalizes changes of weights since the last update, in proportion to their importance.
 
         1/2 sum over weights of F (theta - theta*)^2        (Kirkpatrick et al., eq. 3)
         F <- decay F + F_t,  theta* <- theta after update t        (Schwarz et al., eqs. 8 and 9)
 
     Args:
         weight: Factor of the term, >= 0.
-        decay: Of the importance with each update, in [0, 1].
-        examples: Most examples to compute F_t from, >= 1.
+        decay: Factor of the accumulated importance at each update, in [0, 1].
+        examples: Maximum number of examples to compute F_t from, >= 1.
         kind: `sampled` or `empirical`, see `diagonal_fisher`.
     """
 
@@ -54,7 +54,7 @@ class QuadraticPenalty(LossComponent):
             self.register_buffer(_key("anchor", name), parameter.detach().clone())
 
     def restore(self, left: Mapping[str, Tensor]) -> bool:
-        """Take importance and anchor of each parameter whose shape is as it was."""
+        """Restore importance and anchor of each parameter whose shape is unchanged."""
         unknown = []
         for name, parameter in self._of:
             keys = _key("fisher", name), _key("anchor", name)
@@ -64,7 +64,10 @@ class QuadraticPenalty(LossComponent):
             else:
                 unknown.append(name)
         if unknown and len(unknown) < len(self._of):
-            self._say(f"new or of another shape, so not held: {', '.join(unknown)}")
+            names = ", ".join(unknown)
+            self._say(
+                f"EWC does not penalize changes of parameters that are new or reshaped: {names}"
+            )
         return len(unknown) < len(self._of)
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
@@ -75,9 +78,9 @@ class QuadraticPenalty(LossComponent):
         return torch.stack(terms).sum() / 2
 
     def end_training(self, learner: Learner) -> None:
-        found = diagonal_fisher(learner, self.examples, self.kind)
+        fisher = diagonal_fisher(learner, self.examples, self.kind)
         for name, parameter in self._of:
-            self.get_buffer(_key("fisher", name)).mul_(self.decay).add_(found[name])
+            self.get_buffer(_key("fisher", name)).mul_(self.decay).add_(fisher[name])
             self._anchor(name).copy_(parameter.detach())
 
     def _anchor(self, name: str) -> Tensor:
@@ -85,19 +88,20 @@ class QuadraticPenalty(LossComponent):
 
 
 class EWC(Learner):
-    """Online EWC: fine-tuning on the new data that holds the weights which mattered so far.
+    """Online EWC: fine-tuning with a penalty on changes of important weights.
 
         L = l(f(x), y) + ewc_weight / 2 * sum of F (theta - theta*)^2
 
-    It keeps no data, but two numbers a weight. It suits data that shifts; in updates that bring
-    new classes it forgets as fine-tuning does.
+    It stores two numbers per weight and no data. It suits data that shifts; in updates with new
+    classes it forgets as much as fine-tuning.
 
     Args:
-        context: What the update gives.
-        ewc_weight: >= 0; lambda, from 1 to 10,000 as the task wants.
-        fisher_decay: gamma in [0, 1]: how much of the importance stays with each update.
-        fisher_examples: New examples from which importance is computed, >= 1.
-        fisher: `sampled` labels, as the model says, or `empirical`, the true ones.
+        context: The model, functions and settings of the update.
+        ewc_weight: Lambda, >= 0; useful from 1 to 10,000, depending on the task.
+        fisher_decay: Gamma in [0, 1]: the share of the importance that each update keeps.
+        fisher_examples: Number of new examples from which importance is computed, >= 1.
+        fisher: Labels to compute it with: `sampled` from the model's predictions, or `empirical`,
+            the true ones.
         base: Hyperparameters of `Learner`.
     """
 
@@ -121,4 +125,4 @@ class EWC(Learner):
 
 
 def _key(kind: str, name: str) -> str:
-    return f"{kind}/{name}".replace(".", "/")  # a buffer's name holds no dot
+    return f"{kind}/{name}".replace(".", "/")  # a buffer's name must not contain a dot

@@ -6,4 +6,4 @@ from renate_stages.learners.base.learner import Learner
 
 
 class FineTuning(Learner):
-    """Trains on the new data alone, and so forgets: the baseline that every other must beat."""
+    """Trains on the new data alone, and so forgets: the baseline that other learners must beat."""

@@ -24,23 +24,24 @@ from renate_stages.user.optimization import is_cross_entropy
 
 
 class ICaRL(ReplayLearner):
-    """iCaRL: distils old classes, keeps exemplars by herding, serves the nearest of their means.
+    """iCaRL: distils old classes, chooses exemplars by herding, classifies by the nearest mean.
 
-        L = mean over new and remembered x of  sum over old classes k of  H(q_k(x), p_k(x))
-                                             + sum over the others of     H([y = k], p_k(x))
+        L = mean over new and remembered x of  sum over old classes k of    H(q_k(x), p_k(x))
+                                             + sum over other classes k of  H([y = k], p_k(x))
 
-    with p the sigmoid of the model's outputs, q that of the parent's, and H the binary cross-entropy
-    (Algorithm 3). An old class of which there are new examples counts among the others. The model's
-    head is then the nearest mean of the exemplars' features (Algorithm 1): a model of this library,
-    or a `FeatureClassifier` that takes `nearest_mean`. A `loss_fn` is not called.
+    p is the sigmoid of the model's outputs, q that of the parent's, and H the binary cross-entropy
+    (Algorithm 3). An old class that has new examples counts as one of the other classes. After
+    training, the model's head becomes a nearest-mean classifier on the exemplars' features
+    (Algorithm 1). This needs a model of this library, or a `FeatureClassifier` that accepts
+    `nearest_mean`. `loss_fn` is not called.
 
     Args:
-        context: What the update gives.
-        memory_policy: The paper's exemplars are chosen by herding (Algorithm 4).
-        base: Hyperparameters of `ReplayLearner`, but that `memory_update` is `end`.
+        context: The model, functions and settings of the update.
+        memory_policy: The paper chooses exemplars by herding (Algorithm 4).
+        base: Hyperparameters of `ReplayLearner`; `memory_update` is always `end`.
 
     Raises:
-        ModelMismatchError: If the model has no head that could serve means.
+        ModelMismatchError: If the model's head cannot be a nearest-mean classifier.
     """
 
     def __init__(self, context: UpdateContext, memory_policy: str = "herding", **base: Any) -> None:
@@ -48,7 +49,7 @@ class ICaRL(ReplayLearner):
         give_nearest_mean(context.start.model)
         self.teacher: FrozenCopy | None = None
         if not is_cross_entropy(context.functions.loss_fn):
-            context.say("iCaRL has a loss of its own: loss_fn is not called")
+            context.say("iCaRL uses its own loss and does not call loss_fn")
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
@@ -67,17 +68,17 @@ class ICaRL(ReplayLearner):
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
         passed = own(new, *draws)
-        outputs = concatenate([each.outputs for each in passed]).float()
-        labels = concatenate([each.batch.targets for each in passed]).long()
+        outputs = concatenate([result.outputs for result in passed]).float()
+        labels = concatenate([result.batch.targets for result in passed]).long()
         wanted = F.one_hot(labels, outputs.shape[1]).float()
         if self.teacher is not None:
-            inputs = concatenate([each.batch.inputs for each in passed])
-            taught = self.teacher(inputs, self.context.task_id).float().sigmoid()
-            wanted[:, self._distilled] = taught[:, self._distilled]
+            inputs = concatenate([result.batch.inputs for result in passed])
+            teacher_probabilities = self.teacher(inputs, self.context.task_id).float().sigmoid()
+            wanted[:, self._distilled] = teacher_probabilities[:, self._distilled]
         losses = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
         if self.mask_unused_classes:
             losses = losses[:, self.classes]
-        loss = self.weighed(losses.sum(1).mean(), *(each.batch for each in (new, *draws)))
+        loss = self.weighed(losses.sum(1).mean(), *(result.batch for result in (new, *draws)))
         return self.with_components(loss, new, draws)
 
     def finish_model(self, measure: Measure | None) -> None:
@@ -91,26 +92,27 @@ class ICaRL(ReplayLearner):
 
     @torch.no_grad()
     def _means(self, chosen: ChosenMemory) -> dict[int, Tensor]:
-        """Return the mean feature of each class's exemplars, of length 1."""
+        """Return the mean feature of each class's exemplars, normalized to length 1, `(F,)`."""
         (kept, added), transforms = chosen.selection, self.context.functions.test_transforms
         parts = [
             StoredDataset(self.memory.store, _rows(self.memory, kept), *transforms),
             StoredDataset(self.new.store, _rows(self.new, added), *transforms),
         ]
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         labels: list[Tensor] = []
         for part in parts:
             for start in range(0, len(part), BLOCK):
                 inputs, targets = part.__getitems__(range(start, min(start + BLOCK, len(part))))
                 batch = self.moved(Batch(inputs, targets, np.arange(len(targets))))
-                found.append(features_of(self.model, batch.inputs, self.context.task_id))
+                features.append(features_of(self.model, batch.inputs, self.context.task_id))
                 labels.append(targets.long())
-        if not found:
+        if not features:
             return {}
-        unit = F.normalize(torch.cat(found), dim=1)
-        of = torch.cat(labels)
+        unit = F.normalize(torch.cat(features), dim=1)
+        all_labels = torch.cat(labels)
         return {
-            label: F.normalize(unit[of == label].mean(0), dim=0) for label in of.unique().tolist()
+            label: F.normalize(unit[all_labels == label].mean(0), dim=0)
+            for label in all_labels.unique().tolist()
         }
 
 

@@ -20,7 +20,7 @@ from renate_stages.models import RenateModule
 
 
 class FrozenCopy(nn.Module):
-    """A model as it was, always in evaluation mode; it is asked, never trained."""
+    """A frozen copy of a model, always in evaluation mode."""
 
     def __init__(self, model: RenateModule) -> None:
         super().__init__()
@@ -31,20 +31,20 @@ class FrozenCopy(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: Any, task_id: str) -> Any:
-        """Return its outputs."""
+        """Return the copy's outputs."""
         return self.model(inputs, task_id=task_id)
 
 
 class OutputDistillation(LossComponent):
-    """Holds what the model says of new inputs close to what its parent says of them.
+    """Distills the parent's outputs for new inputs into the model.
 
         T^2 KL(p || q),  p = softmax(z / T) of the parent's logits, q of the model's,
-        over the classes met before this update, mean over examples
+        over the classes of earlier updates, mean over examples
 
     Li & Hoiem's eqs. 2 to 4; KL differs from their cross-entropy by a constant, and T^2 keeps the
-    gradient's size whatever T is (Hinton et al., "Distilling the Knowledge in a Neural Network",
-    2015). Where targets are no labels it is the mean squared distance of all outputs, which is what
-    that becomes for large T. Without a parent it is 0.
+    gradient's scale independent of T (Hinton et al., "Distilling the Knowledge in a Neural
+    Network", 2015). If targets are not class labels, the term is the mean squared distance of all
+    outputs, the limit of the above for large T. Without a parent it is 0.
 
     Args:
         weight: Factor of the term, >= 0.
@@ -73,10 +73,10 @@ class OutputDistillation(LossComponent):
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         if self.teacher is None:
             return new.outputs.new_zeros((), dtype=torch.float32)
-        taught = self.teacher(new.batch.inputs, self.task_id)
+        teacher_outputs = self.teacher(new.batch.inputs, self.task_id)
         if not self.labelled:
-            return squared_distance(new.outputs, taught.float())
-        return distillation(new.outputs, taught, self.old_classes, self.temperature)
+            return squared_distance(new.outputs, teacher_outputs.float())
+        return distillation(new.outputs, teacher_outputs, self.old_classes, self.temperature)
 
 
 def distillation(
@@ -86,8 +86,8 @@ def distillation(
 
     Args:
         outputs: Logits `(B, K)`, any float dtype.
-        taught: The teacher's, `(B, K')`, K' <= K.
-        classes: Which columns count, those in [0, K'); empty: all that both have.
+        taught: The teacher's logits `(B, K')`, K' <= K.
+        classes: The columns to use; those outside [0, K') are ignored. Empty: all shared columns.
         temperature: T, > 0.
     """
     width = min(taught.shape[1], outputs.shape[1])
@@ -102,16 +102,17 @@ def distillation(
 
 
 class LwF(Learner):
-    """LwF: fine-tuning on the new data that stays close to what the parent says of it.
+    """LwF: fine-tuning with distillation of the parent's outputs on the new data.
 
         L = l(f(x), y) + distillation_weight * T^2 KL(parent || model)  over the old classes
 
-    It keeps no data. It helps where old classes still look as they did, less after a large shift.
+    It stores no data. It works while old classes keep their appearance, and less after a large
+    shift.
 
     Args:
-        context: What the update gives.
-        distillation_weight: >= 0; the paper's lambda_o, 1 there.
-        temperature: > 0; 2 in the paper.
+        context: The model, functions and settings of the update.
+        distillation_weight: Weight of the distillation term, >= 0. The paper's lambda_o, 1 there.
+        temperature: T, > 0; 2 in the paper.
         base: Hyperparameters of `Learner`.
     """
 

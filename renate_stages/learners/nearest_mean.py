@@ -1,4 +1,4 @@
-"""Nearest class mean."""
+"""Nearest class mean (Mensink et al., TPAMI 2013)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from renate_stages.learners.base.closed_form import ClosedFormLearner
 
 
 class NearestClassMean(ClosedFormLearner):
-    """NCM: an example is of the class whose mean features are nearest to its own.
+    """NCM: predicts the class whose mean features are nearest to the example's.
 
         argmin_k |f - mu_k|^2 = argmax_k 2 mu_k . f - |mu_k|^2
 
     Mensink et al., "Distance-Based Image Classification: Generalizing to New Classes at Near-Zero
-    Cost", TPAMI 2013, eq. 1 and 2, without a learned metric. What is the same for all classes is
-    left out of the scores: they are taken from the mean of the means m, 2 (mu_k - m) . f + m . m -
-    mu_k . mu_k. The state holds the sums and counts, K (F + 1) float64.
+    Cost", TPAMI 2013, eq. 1 and 2, without a learned metric. The scores omit what is equal for all
+    classes: with m the mean of the class means, they are 2 (mu_k - m) . f + m . m - mu_k . mu_k.
+    The state holds sums and counts, K (F + 1) float64.
     """
 
     needs_gram = False

@@ -1,4 +1,4 @@
-"""Offline experience replay: two losses, weighted by the amounts of data."""
+"""Offline experience replay: losses on new and old data, weighted by numbers of examples."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from renate_stages.learners.base.replay import ReplayLearner
 
 
 class OfflineER(ReplayLearner):
-    """Offline-ER: the loss on new data counts as much as the new data's share of all data so far.
+    """Offline-ER: weights the loss on new data by its share of all data so far.
 
         L = a * mean l(new) + (1 - a) * mean l(memory),   a = N_t / (N_1 + … + N_t)
 
-    of awslabs/Renate, whose default it was in offline settings: the memory stands for all data
-    before it. The memory is updated at the end of the update.
+    This was the default of awslabs/Renate in offline settings. The memory represents all earlier
+    data, and changes at the end of the update.
 
     Args:
-        context: What the update gives.
-        loss_weight_new_data: a, in [0, 1]; None: by the numbers of examples.
+        context: The model, functions and settings of the update.
+        loss_weight_new_data: a, in [0, 1]. None computes it from the numbers of examples.
         base: Hyperparameters of `ReplayLearner`.
     """
 

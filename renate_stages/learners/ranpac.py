@@ -1,4 +1,4 @@
-"""RanPAC: ridge regression on random features."""
+"""RanPAC: ridge regression on random features (McDonnell et al., NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ class RanPAC(ClosedFormLearner):
         h = relu(P^T f),  G = sum of h h^T,  Q = sum of h y^T,  W = (G + lambda I)^-1 Q     (eq. 5)
 
     McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for Continual Learning",
-    NeurIPS 2023, phase 2. y is one of K as 0 and 1. The model gets the head that this needs,
-    `models.heads.RandomFeatureHead`, if it is a reference model; any other has it already. The state
-    holds G, M (M + 1) / 2 float64: 16 MB for M = 2,000, 64 MB for 4,000, 400 MB for 10,000; time
-    grows with M^2 per example and M^3 per update.
+    NeurIPS 2023, phase 2. y is the one-hot label. The method needs the head
+    `models.heads.RandomFeatureHead`: a model of this library gets it here, your own model must have
+    it already. The state holds G, M (M + 1) / 2 float64: 16 MB for M = 2,000, 64 MB for 4,000,
+    400 MB for 10,000. Time grows with M^2 per example and M^3 per update.
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings of the update.
         num_random_features: M, >= 0; the paper uses 10,000. 0: ridge regression on the features
-            themselves. None: as many as the model's head has, and 2,000 where it has none.
-        ridge: lambda as a share of the mean of G's diagonal, > 0, useful from 1e-7 to 1; or
-            `validation`: the value of 1e-7, 1e-6 ... 0.1 with the best accuracy (or loss, where
-            there is none) on all validation data so far, the largest of equals; without such data
-            1e-3. The paper chooses on a fifth of the training data, from 1e-8 to 1e8, not relative.
+            themselves. None: as many as the model's head has, or 2,000 if it has none.
+        ridge: lambda relative to the mean of G's diagonal, > 0, useful from 1e-7 to 1. Or
+            `validation`: the value among 1e-7, 1e-6, ..., 0.1 with the best accuracy (or loss, if
+            accuracy is not measured) on all validation data so far; the largest one in a tie, and
+            1e-3 without validation data. The paper chooses an absolute value from 1e-8 to 1e8 on a
+            fifth of the training data.
         base: Hyperparameters of `ClosedFormLearner`.
     """
 
@@ -56,7 +57,7 @@ class RanPAC(ClosedFormLearner):
         if number is not None and (type(number) is not int or number < 0):
             needed = "a whole number >= 0, or null"
             raise InvalidHyperparameterError("num_random_features", number, needed)
-        self.number = number  # for `check_head`, which the base calls
+        self.number = number  # set first, because the base class calls `check_head`, which reads it
         super().__init__(context, **base)
         self.chooses = ridge == "validation"
         if not self.chooses and (isinstance(ridge, str) or ridge == 0):
@@ -79,15 +80,15 @@ class RanPAC(ClosedFormLearner):
             now = self.head.projection.shape[1]
         number = self.number if self.number is not None else now or NUMBER
         if isinstance(model, FeatureClassifier) and number != now:
-            # of update 0: a learner that starts anew later finds the same features
+            # Seeded as in update 0, so that a learner that starts later draws the same features.
             draws = Generators(self.context.generators.seed, 0).torch("random features")
             model.use_random_features(number, draws)
 
     def features_state(self) -> dict[str, Tensor]:
-        found = super().features_state()
+        tensors = super().features_state()
         if isinstance(self.head, RandomFeatureHead):
-            found["head.projection"] = self.head.projection
-        return found
+            tensors["head.projection"] = self.head.projection
+        return tensors
 
     def mapped(self, features: Tensor) -> Tensor:
         if not isinstance(self.head, RandomFeatureHead):
@@ -102,13 +103,13 @@ class RanPAC(ClosedFormLearner):
 
     def end_training(self, measure: Measure | None) -> None:
         if self.chooses and measure is not None:
-            found = []
+            candidates = []
             for self.ridge in GRID:
                 self.write_head()
                 values = measure(self.model)
-                found.append((values.get("accuracy", -values["loss"]), self.ridge))
-            self.ridge = max(found)[1]
-            self.context.say(f"ridge {self.ridge:g} is the best on validation data")
+                candidates.append((values.get("accuracy", -values["loss"]), self.ridge))
+            self.ridge = max(candidates)[1]
+            self.context.say(f"chose ridge {self.ridge:g}, the best on validation data")
         super().end_training(measure)
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

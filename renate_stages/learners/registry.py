@@ -1,7 +1,7 @@
-"""All learners by name, with their summaries. Imports a learner only when it is needed.
+"""Registry of all learners by name, which imports a learner only when it is needed.
 
-A learner of yours is named by `package.module:Class`, or by a name that an installed package gives
-it in the entry points of the group `renate_stages.learners`.
+Name your own learner as `package.module:Class`, or by a name that an installed package registers as
+an entry point of the group `renate_stages.learners`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Entry:
-    """A learner's place, and what it takes.
+    """A learner's class, requirements and cost.
 
     Args:
         place: Module and class, `package.module:Class`.
-        needs: Of `memory` (keeps examples), `labels` (targets are class labels), `features` (the
-            model has submodules `features` and `head`), `backbone` (its features are trained
-            already).
-        examples: That go through the model in a step: B new, M remembered; "fwd" where without a
-            backward pass.
-        cost: Time of a step beside one of FineTuning; measured with a small CNN and B = M by
+        needs: Requirements: `memory` (it stores examples), `labels` (targets are class labels),
+            `features` (the model has submodules `features` and `head`), `backbone` (the features
+            are already trained).
+        examples: Examples per step: B new and M remembered ones; "fwd" without a backward pass.
+        cost: Time of a step relative to FineTuning, measured with a small CNN and B = M by
             `benchmarks/step.py --relative`.
-        summary: What it does, in a line.
+        summary: What it does, in one line.
         reference: The paper.
     """
 
@@ -62,7 +61,7 @@ LEARNERS = {
         ("memory",),
         "B + 2 M",
         "2.8x",
-        "replays labels, and the logits that the model once gave",
+        "replays labels and the logits that the model gave earlier",
         "Buzzega et al. 2020",
     ),
     "DER": Entry(
@@ -70,7 +69,7 @@ LEARNERS = {
         ("memory",),
         "B + M",
         "1.9x",
-        "replays the logits that the model once gave",
+        "replays the logits that the model gave earlier",
         "Buzzega et al. 2020",
     ),
     "ER-ACE": Entry(
@@ -78,7 +77,7 @@ LEARNERS = {
         ("memory", "labels"),
         "B + M",
         "1.9x",
-        "new classes do not push old ones away",
+        "keeps the loss on new classes from changing old ones",
         "Caccia et al. 2022",
     ),
     "iCaRL": Entry(
@@ -86,7 +85,7 @@ LEARNERS = {
         ("memory", "labels", "features"),
         "B + M, B + M fwd",
         "2.5x",
-        "distils old classes, serves the nearest mean of exemplars",
+        "distils old classes, predicts the nearest exemplar mean",
         "Rebuffi et al. 2017",
     ),
     "CLS-ER": Entry(
@@ -94,7 +93,7 @@ LEARNERS = {
         ("memory", "labels"),
         "B + M, 2 M fwd",
         "2.6x",
-        "ER held close to a slow and a fast average of the model",
+        "ER with distillation from a slow and a fast average of the model",
         "Arani et al. 2022",
     ),
     "Offline-ER": Entry(
@@ -102,7 +101,7 @@ LEARNERS = {
         ("memory",),
         "B + M",
         "2.0x",
-        "ER that weighs new data by its share of all data so far",
+        "ER that weights new data by its share of all data so far",
         "awslabs/Renate",
     ),
     "Budgeted": Entry(
@@ -110,7 +109,7 @@ LEARNERS = {
         ("memory",),
         "B + M",
         "1.9x",
-        "samples from all data, kept on disk, in a fixed number of steps",
+        "samples from all data on disk for a fixed number of steps",
         "Prabhu et al. 2023",
     ),
     "NCM": Entry(
@@ -118,7 +117,7 @@ LEARNERS = {
         ("labels", "features", "backbone"),
         "B fwd",
         "one pass",
-        "the nearest class mean; exact whatever came when",
+        "nearest class mean; exact for any order of data",
         "Mensink et al. 2013",
     ),
     "SLDA": Entry(
@@ -126,7 +125,7 @@ LEARNERS = {
         ("labels", "features", "backbone"),
         "B fwd",
         "one pass",
-        "class means and one covariance; exact whatever came when",
+        "class means and one covariance; exact for any order of data",
         "Hayes & Kanan 2020",
     ),
     "RanPAC": Entry(
@@ -134,7 +133,7 @@ LEARNERS = {
         ("labels", "features", "backbone"),
         "B fwd",
         "one pass",
-        "ridge regression on random features; exact whatever came when",
+        "ridge regression on random features; exact for any order of data",
         "McDonnell et al. 2023",
     ),
     "GDumb": Entry(
@@ -142,7 +141,7 @@ LEARNERS = {
         ("memory", "labels"),
         "B",
         "1x",
-        "a new model from a class-balanced memory",
+        "trains a new model on a class-balanced memory",
         "Prabhu et al. 2020",
     ),
     "Joint": Entry(
@@ -150,7 +149,7 @@ LEARNERS = {
         ("memory",),
         "B",
         "1x",
-        "a new model from everything, kept: the bound",
+        "trains a new model on all data so far: the upper bound",
         "retraining",
     ),
     "WiSE-FT": Entry(
@@ -158,7 +157,7 @@ LEARNERS = {
         (),
         "B",
         "1x",
-        "fine-tunes, then goes part of the way back to the parent's weights",
+        "fine-tunes, then interpolates with the parent's weights",
         "Wortsman et al. 2022",
     ),
     "LwF": Entry(
@@ -166,7 +165,7 @@ LEARNERS = {
         (),
         "B, B fwd",
         "1.3x",
-        "stays close to what the parent says of the new data",
+        "distils the parent's outputs on the new data",
         "Li & Hoiem 2018",
     ),
     "EWC": Entry(
@@ -174,7 +173,7 @@ LEARNERS = {
         (),
         "B",
         "1.1x",
-        "holds the weights that mattered so far",
+        "penalizes changes of important weights",
         "Kirkpatrick et al. 2017, Schwarz et al. 2018",
     ),
     "FineTuning": Entry(
@@ -182,30 +181,30 @@ LEARNERS = {
         (),
         "B",
         "1x",
-        "new data alone, which forgets: the baseline",
+        "trains on new data alone and forgets: the baseline",
         "fine-tuning",
     ),
 }
 
 
 def names() -> list[str]:
-    """Return the names of all learners: ours, and those that installed packages add."""
+    """Return the names of all learners: built-in ones, then those of installed packages."""
     return [*LEARNERS, *(name for name in sorted(_added()) if name not in LEARNERS)]
 
 
 def table() -> str:
-    """Return all learners as lines for a terminal."""
-    rows = [("learner", "needs", "examples a step", "its cost", "what it does", "reference")]
+    """Return a table of all learners for a terminal."""
+    rows = [("learner", "needs", "examples per step", "cost", "what it does", "reference")]
     rows += [
         (
             name,
-            ", ".join(each.needs) or "nothing",
-            each.examples,
-            each.cost,
-            each.summary,
-            each.reference,
+            ", ".join(entry.needs) or "nothing",
+            entry.examples,
+            entry.cost,
+            entry.summary,
+            entry.reference,
         )
-        for name, each in LEARNERS.items()
+        for name, entry in LEARNERS.items()
     ]
     rows += [(name, "", "", "", _added()[name], "") for name in names() if name not in LEARNERS]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -216,16 +215,16 @@ def table() -> str:
     lines += [
         "",
         "B: batch_size new examples, M: memory_batch_size remembered ones (fwd: forward only).",
-        "Its cost: time beside a step of FineTuning, of a small CNN with B = M; one pass: no epochs.",
-        "backbone: works on a model whose features are trained. How to choose: docs/learners.md.",
+        "Cost: step time relative to FineTuning, small CNN with B = M; one pass: no epochs.",
+        "backbone: needs a model whose features are trained. How to choose: docs/learners.md.",
         f"{catalog.PREFIX}NAME, with the extra `avalanche`: {', '.join(catalog.PARTS)}",
-        "Take one with `dvc exp run -S learner=NAME`; your own is learner: package.module:Class.",
+        "Choose one with `dvc exp run -S learner=NAME`; for your own, NAME is package.module:Class.",
     ]
     return "\n".join(lines)
 
 
 def problem_of(name: str) -> str | None:
-    """Return what is wrong with a learner's name; None: nothing. No learner is imported for it."""
+    """Return what is wrong with a learner's name, or None; does not import the learner."""
     if catalog.is_name(name):
         return catalog.problem_of(name)
     if is_known(name):
@@ -235,7 +234,7 @@ def problem_of(name: str) -> str | None:
 
 
 def is_known(name: str) -> bool:
-    """Return whether a name can be looked up; a dotted one is not imported for it."""
+    """Return whether a name is valid; does not import a dotted name."""
     if catalog.is_name(name):
         return catalog.problem_of(name) is None
     return name in LEARNERS or _DOTTED.fullmatch(name) is not None or name in _added()
@@ -248,8 +247,8 @@ def learner_class(name: str) -> type[Learner]:
         name: A key of `LEARNERS`, an entry point's name, or `package.module:Class`.
 
     Raises:
-        UnknownLearnerError: If there is none, or what is there is no learner.
-        MissingExtraError: If it is one of Avalanche, which is not installed.
+        UnknownLearnerError: If there is no such class, or it is not a learner.
+        MissingExtraError: If it is a strategy of Avalanche, which is not installed.
     """
     if catalog.is_name(name):
         return _of_avalanche(name)
@@ -258,12 +257,12 @@ def learner_class(name: str) -> type[Learner]:
     place = LEARNERS[name].place if name in LEARNERS else _added().get(name, name)
     module, _, attribute = place.rpartition(":" if ":" in place else ".")
     try:
-        found = getattr(import_module(module), attribute)
+        learner = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UnknownLearnerError(name, str(error), names()) from error
-    if not (isinstance(found, type) and issubclass(found, Learner)):
+    if not (isinstance(learner, type) and issubclass(learner, Learner)):
         raise UnknownLearnerError(name, f"{place} is not a subclass of Learner", names())
-    return found
+    return learner
 
 
 def _of_avalanche(name: str) -> type[Learner]:
@@ -276,19 +275,19 @@ def _of_avalanche(name: str) -> type[Learner]:
 
 
 def check_installed(learners: Iterable[str]) -> None:
-    """Refuse learners that need a package which is not there; imports none.
+    """Check that the packages that these learners need are installed, without importing them.
 
     Raises:
-        MissingExtraError: If there is one.
+        MissingExtraError: If a package is missing.
     """
     if any(catalog.is_name(name) for name in learners):
         catalog.check_installed()
 
 
 def classes() -> Iterator[type[Learner]]:
-    """Return the classes of all learners of `LEARNERS`."""
+    """Return the classes of all learners in `LEARNERS`."""
     return map(learner_class, LEARNERS)
 
 
 def _added() -> dict[str, str]:
-    return {each.name: each.value for each in entry_points(group=GROUP)}
+    return {entry.name: entry.value for entry in entry_points(group=GROUP)}

@@ -1,4 +1,4 @@
-"""Learners that train on one pool of examples: all, those in memory, or with a budget."""
+"""Learners that train on a pool of old and new examples: Joint, GDumb and Budgeted."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SAMPLINGS = ("uniform", "class_balanced")
 
 
 class PoolLearner(Learner):
-    """Trains on a pool of old and new examples alike.
+    """Trains on a pool of old and new examples, which are treated alike.
 
     Args:
-        context: What the update gives.
-        budget: What an epoch is: one pass over the pool (`full`), or as many steps as one pass over
-            the new data takes (`compute_matched`), so that it costs what fine-tuning costs.
+        context: The model, functions and settings of the update.
+        budget: Length of an epoch: one pass over the pool (`full`), or as many steps as one pass
+            over the new data takes (`compute_matched`), so that it costs as much as fine-tuning.
         base: Hyperparameters of `Learner`.
     """
 
@@ -52,17 +52,17 @@ class PoolLearner(Learner):
         self.pool = self.make_pool()
 
     def make_pool(self) -> ConcatStored:
-        """Return what is trained on; here everything."""
+        """Return the examples to train on; here the whole memory and all new data."""
         return ConcatStored([self.memory, self.new])
 
     def rows(self) -> RowSource:
-        """Return an endless source of rows of the pool, for a fixed number of steps."""
+        """Return an endless source of rows of the pool, to draw a fixed number of steps from."""
         draws = self.context.generators.torch("replay")
         return RandomRows(len(self.pool), self.batch_size, draws)
 
     @property
     def steps_of_new(self) -> int:
-        """Steps that one pass over the new data takes."""
+        """The number of steps in one pass over the new data."""
         return -(-len(self.new) // self.batch_size)
 
     def train_dataloader(self) -> StepLoader:
@@ -100,14 +100,14 @@ class PoolLearner(Learner):
 
 
 class Joint(PoolLearner):
-    """Trains a new model on all data of all updates: the costly bound that others approach.
+    """Trains a new model on all data of all updates: a costly upper bound for other learners.
 
-    The memory holds everything ever seen, and with a full budget an update costs more with each one
-    before it.
+    The memory holds all examples of all updates, and with a full budget each update costs more than
+    the one before it.
 
     Args:
-        context: What the update gives.
-        reset: Whether to start from a newly built model rather than the parent's.
+        context: The model, functions and settings of the update.
+        reset: Whether to start from a newly built model instead of the parent's.
         base: Hyperparameters of `PoolLearner`.
     """
 
@@ -121,11 +121,11 @@ class GDumb(PoolLearner):
     """GDumb: trains a new model on a class-balanced memory and nothing else.
 
     Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV
-    2020, Algorithms 1 and 2: the new data goes through the greedy sampler first, then a newly built
-    model is trained on what the memory holds.
+    2020, Algorithms 1 and 2: the greedy sampler first adds new data to the memory, then a newly
+    built model is trained on the memory.
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings of the update.
         memory_size: Most examples to keep and to train on, >= 1, or their bytes.
         base: Hyperparameters of `PoolLearner`.
     """
@@ -153,17 +153,17 @@ class GDumb(PoolLearner):
 
 
 class BudgetedReplay(PoolLearner):
-    """Samples from all data kept on disk, in a fixed number of steps.
+    """Samples from all data, which is kept on disk, for a fixed number of steps.
 
-    Prabhu et al., "Computationally Budgeted Continual Learning: What Does Matter?", CVPR 2023: with
-    storage cheap and steps dear, this simple baseline beats the others at equal compute. A step
-    takes as many examples as one of ER, `batch_size + memory_batch_size`, all drawn from new and old
-    alike; an epoch is as many steps as one pass over the new data.
+    Prabhu et al., "Computationally Budgeted Continual Learning: What Does Matter?", CVPR 2023: if
+    storage is cheap and compute is not, this simple baseline beats the others at equal compute. A
+    step takes as many examples as in ER, `batch_size + memory_batch_size`, drawn from the pool of
+    new and old examples. An epoch has as many steps as one pass over the new data.
 
     Args:
-        context: What the update gives.
-        memory_batch_size: Examples a step beside `batch_size`, >= 1.
-        sampling: `uniform` over all examples, or `class_balanced`, each class as likely.
+        context: The model, functions and settings of the update.
+        memory_batch_size: Examples per step in addition to `batch_size`, >= 1.
+        sampling: `uniform` over all examples, or `class_balanced`: every class is equally likely.
         base: Hyperparameters of `Learner`.
     """
 

@@ -1,4 +1,4 @@
-"""Streaming linear discriminant analysis."""
+"""Streaming linear discriminant analysis (Hayes & Kanan, CVPR Workshops 2020)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from renate_stages.learners.base.context import UpdateContext
 
 
 class StreamingLDA(ClosedFormLearner):
-    """SLDA: classes as Gaussians with means of their own and one covariance.
+    """SLDA: models each class as a Gaussian with its own mean and a shared covariance.
 
         L = ((1 - e) Sigma + e I)^-1,  w_k = L mu_k,  b_k = -(mu_k . L mu_k) / 2     (eq. 1 and 2)
 
     Hayes and Kanan, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis",
-    CVPR Workshops 2020. The paper updates Sigma example by example, with the mean as it is by then,
-    so that the order counts; here it is the covariance within the classes of all examples,
-    Sigma = (sum of x x^T - sum_k n_k mu_k mu_k^T) / n, which no order changes. What is the same for
-    all classes is left out of the scores: they are taken from the mean of the means. The state holds
-    F (F + 1) / 2 float64 beside the sums.
+    CVPR Workshops 2020. The paper updates Sigma example by example with the current means, so its
+    result depends on the order of examples. Here Sigma is the within-class covariance of all
+    examples, (sum of x x^T - sum_k n_k mu_k mu_k^T) / n, which does not depend on the order. The
+    scores are relative to the mean of the class means, which omits what is equal for all classes.
+    The state holds F (F + 1) / 2 float64 in addition to the sums.
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings of the update.
         shrinkage: e, in (0, 1]. The paper uses 1e-4 with features of a ResNet.
         base: Hyperparameters of `ClosedFormLearner`.
     """

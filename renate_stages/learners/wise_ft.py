@@ -17,25 +17,26 @@ from renate_stages.learners.base.measure import Measure
 from renate_stages.models import RenateModule
 from renate_stages.models.module import unwrap
 
-UNMEASURED = 0.5  # the coefficient without validation data: the paper's advice, section 4
+UNMEASURED = 0.5  # the coefficient without validation data, as the paper's section 4 advises
 TABLE = "interpolation"
 
 
 class WiSEFT(Learner):
-    """WiSE-FT: fine-tunes, then goes back part of the way to the parent's weights.
+    """WiSE-FT: fine-tunes, then interpolates between the parent's weights and the new ones.
 
         theta = (1 - c) theta_parent + c theta_new        (eq. 1)
 
-    Buffers of floats, such as running statistics, are interpolated too. Weights that the parent does
-    not have in the same shape, and other buffers, are those of the new model. The first update is
-    fine-tuning. It works with any way of training: `class MyLearner(WiSEFT, ExperienceReplay)`.
+    Float buffers, such as running statistics, are interpolated too. The new model's values are kept
+    for other buffers and for weights that the parent does not have in the same shape. The first
+    update is fine-tuning. You can combine it with any learner:
+    `class MyLearner(WiSEFT, ExperienceReplay)`.
 
     Args:
-        context: What the update gives.
-        interpolation: The coefficient c in [0, 1]; or `validation`: the one whose model is best on
-            all validation data so far by the headline metric, of equals the one of smaller loss.
-            Without validation data that is 0.5.
-        num_coefficients: How many coefficients are measured, from 0 to 1, >= 2.
+        context: The model, functions and settings of the update.
+        interpolation: The coefficient c in [0, 1]; or `validation`: the one with the best headline
+            metric on all validation data so far, in a tie the one with the lower loss. Without
+            validation data, `validation` means 0.5.
+        num_coefficients: Number of coefficients from 0 to 1 to measure, >= 2.
         base: Hyperparameters of `Learner`.
     """
 
@@ -60,7 +61,7 @@ class WiSEFT(Learner):
         self._curve: list[dict[str, float]] = []
 
     def finish_model(self, measure: Measure | None) -> None:
-        """Interpolate the weights; measure the whole curve where there is validation data."""
+        """Interpolate the weights; with validation data, measure the model at each coefficient."""
         if not self.context.start.has_parent:
             return
         old = self.context.start.parent_weights()
@@ -82,7 +83,7 @@ class WiSEFT(Learner):
                 row["chosen"] = int(row["coefficient"] == chosen)
         elif isinstance(chosen, str):
             chosen = UNMEASURED
-            self.context.say(f"no validation data: weights are interpolated at {chosen}")
+            self.context.say(f"no validation data, so the interpolation coefficient is {chosen}")
         interpolate(self.model, old, new, float(chosen))
 
     def tables(self) -> dict[str, list[dict[str, float]]]:
@@ -90,7 +91,7 @@ class WiSEFT(Learner):
 
 
 def tensors_of(model: RenateModule) -> dict[str, Tensor]:
-    """Return a model's parameters and buffers, the tensors themselves, by name as they are stored."""
+    """Return a model's parameters and buffers, not copied, by their names in the state dict."""
     module = unwrap(model)
     return {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
 
@@ -102,10 +103,11 @@ def interpolate(
     """Set a model's tensors to `(1 - c) old + c new`.
 
     Args:
-        model: Whose tensors are set.
-        old: By name; what is missing, of another shape or not of floats is taken from `new`.
-        new: By name, every tensor of the model.
-        coefficient: c in [0, 1]; 0 gives the bits of `old`, 1 those of `new`.
+        model: The model to change.
+        old: Tensors by name. A tensor is copied from `new` instead if it is missing here, has
+            another shape or is not of a float dtype.
+        new: Every tensor of the model, by name.
+        coefficient: c in [0, 1]; 0 gives exactly `old`, 1 exactly `new`.
     """
     for name, target in tensors_of(model).items():
         start = old.get(name)
@@ -116,10 +118,12 @@ def interpolate(
 
 
 def _sides(measure: Measure, model: RenateModule) -> dict[str, float]:
-    """Return the metrics on the data of old updates, their mean, and on those of the new one."""
-    found = dict(measure.by_update(model))
-    new = found.pop(measure.update, {})
+    """Return the mean metrics over old updates' validation data, and those of the new update's."""
+    metrics_by_update = dict(measure.by_update(model))
+    new = metrics_by_update.pop(measure.update, {})
     sides = {f"new_{name}": value for name, value in new.items()}
-    for name in next(iter(found.values()), {}):
-        sides[f"old_{name}"] = float(np.mean([metrics[name] for metrics in found.values()]))
+    for name in next(iter(metrics_by_update.values()), {}):
+        sides[f"old_{name}"] = float(
+            np.mean([metrics[name] for metrics in metrics_by_update.values()])
+        )
     return sides

@@ -1,4 +1,4 @@
-"""The replay memory: stores of examples on disk, and selection policies. Needs only NumPy."""
+"""Replay memory: stores of examples on disk, and selection policies. Needs only NumPy."""
 
 from renate_stages.memory.balancing import ClassBalancedReservoir, GreedyClassBalancing
 from renate_stages.memory.herding import Herding

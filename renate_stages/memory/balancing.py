@@ -11,13 +11,13 @@ from renate_stages.memory.selection import SelectionPolicy, whole
 
 
 class GreedyClassBalancing(SelectionPolicy):
-    """As many examples of each class as there is room for: GDumb's greedy balancing sampler.
+    """GDumb's greedy sampler: balances the number of examples per class.
 
     Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning",
-    ECCV 2020, Algorithm 1. A new example enters only if its class, among all classes seen so far
-    and its own, has fewer than size / classes examples in memory. If the memory is full, a random
-    example of the largest class (a random one of the largest) leaves for it. With a smaller size
-    than before, the largest classes are first cut in the same way.
+    ECCV 2020, Algorithm 1. A new example enters only if its class has fewer than size / classes
+    examples in memory, counting all classes seen so far and its own. If the memory is full, it
+    replaces a random example of the largest class; ties are broken at random. If the size has been
+    reduced, rows of the largest classes are removed first in the same way.
     """
 
     name = "greedy"
@@ -25,7 +25,7 @@ class GreedyClassBalancing(SelectionPolicy):
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         super().__init__(size, generator, seen)
-        self.classes: set[int] = set()  # ever seen: with few rows, some may have none in memory
+        self.classes: set[int] = set()  # all classes seen; some may have no rows in a small memory
 
     def _choose(self, old_labels, new_labels, num_old, num_new):
         members = _Members(self.name, old_labels, new_labels, num_old, num_new, self.generator)
@@ -49,7 +49,7 @@ class GreedyClassBalancing(SelectionPolicy):
                     victim = members.evict()
                     opened = (len(members.rows[victim]) + 1) * number >= self.size
                     if opened and len(members.rows[victim]) * number < self.size:
-                        row, block = candidate + 1, 1024  # its rows were not among the candidates
+                        row, block = candidate + 1, 1024  # the victim's class has room again
                 members.add(code, num_old + candidate)
                 if row == candidate + 1:
                     break
@@ -64,12 +64,13 @@ class GreedyClassBalancing(SelectionPolicy):
 
 
 class ClassBalancedReservoir(SelectionPolicy):
-    """A uniform sample of each class, of all classes as equally large as the stream allows.
+    """A uniform sample of each class, with class sizes as equal as the stream allows.
 
     Chrysakis & Moens, "Online Continual Learning from Imbalanced Data", ICML 2020, Algorithm 1. A
-    class is full once it has been among the largest of a full memory. An example of a class that is
-    not full replaces a random one of the largest; one of a full class c, of which n are seen and m
-    in memory, replaces a random one of its own class with probability m / n.
+    class is full once it has been among the largest classes of a full memory. A new example of a
+    class that is not full replaces a random example of a largest class. A new example of a full
+    class, of which n examples were seen and m are in memory, replaces a random example of its own
+    class with probability m / n.
     """
 
     name = "class_balanced"
@@ -109,7 +110,7 @@ class ClassBalancedReservoir(SelectionPolicy):
     def _replace_own(
         self, members: _Members, seen: np.ndarray, start: int, stop: int, num_old: int
     ) -> None:
-        """Offer rows of full classes, each of which can replace one of its own class only."""
+        """Offer rows of full classes, which can replace rows of their own class only."""
         codes = members.new[start:stop]
         if not len(codes):
             return
@@ -136,9 +137,9 @@ class ClassBalancedReservoir(SelectionPolicy):
 
 
 class _Members:
-    """The rows in memory by class; new rows count on from the old ones.
+    """The rows in memory by class; new rows are numbered after the old ones.
 
-    Classes are codes here: positions in `values`.
+    Classes are represented by codes, their positions in `values`.
     """
 
     def __init__(
@@ -164,25 +165,25 @@ class _Members:
         self._generator = generator
 
     def old_classes(self) -> set[int]:
-        """Return the labels that have rows now."""
+        """Return the labels that have rows in memory."""
         return {int(self.values[code]) for code, rows in enumerate(self.rows) if rows}
 
     def counts(self) -> np.ndarray:
-        """Return the rows of each class, int64."""
+        """Return the number of rows of each class, int64."""
         return np.array([len(rows) for rows in self.rows], dtype=np.int64)
 
     def largest(self) -> list[int]:
-        """Return the classes that have most rows, in the order in which they first came."""
+        """Return the classes with the most rows, in order of first arrival."""
         most = max(map(len, self.rows))
         return [code for code in self._by_arrival if len(self.rows[code]) == most]
 
     def add(self, code: int, row: int) -> None:
-        """Take a row in."""
+        """Add a row to a class."""
         self.rows[code].append(row)
         self.total += 1
 
     def evict(self) -> int:
-        """Remove a random row of a random one of the largest classes, and return the class."""
+        """Remove a random row of a random largest class, and return the class."""
         largest = self.largest()
         code = largest[self._generator.integers(len(largest))]
         self.rows[code].pop(self._generator.integers(len(self.rows[code])))
@@ -190,21 +191,21 @@ class _Members:
         return code
 
     def cut(self, size: int) -> None:
-        """Remove rows of the largest classes until there are no more than `size`."""
+        """Remove rows of the largest classes until at most `size` rows are left."""
         while self.total > size:
             self.evict()
 
     def chosen(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the old rows that stay and the new ones that enter."""
+        """Return the old rows that stay and the new rows that enter."""
         rows = np.array([row for own in self.rows for row in own], dtype=np.int64)
         return rows[rows < self._num_old], rows[rows >= self._num_old] - self._num_old
 
 
 def labels_of(policy: str, labels: np.ndarray | None, rows: int) -> np.ndarray:
-    """Return labels, int64 `(rows,)`.
+    """Return the labels of rows, int64 `(rows,)`.
 
     Raises:
-        LabelsNeededError: If there are none for these rows.
+        LabelsNeededError: If the rows have no integer labels.
     """
     if not rows:
         return np.empty(0, dtype=np.int64)

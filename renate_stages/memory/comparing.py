@@ -1,6 +1,7 @@
-"""Compare columns of metadata with constants by exact value, as Python does.
+"""Compare metadata columns with constants by exact value, as Python does.
 
-NumPy rounds: `int64 == 2.0**53` holds for 2**53 + 1, and a float32 equals 0.1 that does not.
+NumPy rounds before it compares: to NumPy, the int64 2**53 + 1 equals 2.0**53, and a float32 equals
+0.1, which no float32 is exactly.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def kind_of(column: np.ndarray) -> Literal["number", "text"] | None:
-    """Return what the values of a column are; None where they cannot be compared with constants."""
+    """Return the kind of a column's values; None if they cannot be compared with constants."""
     if column.dtype.kind == "S":
         return "text"
     return "number" if column.dtype.kind in "biuf" and column.dtype.itemsize <= 8 else None
 
 
 def compare(column: np.ndarray, operation: str, constant: Constant) -> np.ndarray:
-    """Return which values of a column compare so with a constant, bool `(rows,)`.
+    """Return for which values of a column `value operation constant` is true, bool `(rows,)`.
 
     Args:
         column: Numbers, bools, or texts as UTF-8 bytes, `(rows,)`; the result for NaN is undefined.
         operation: `==`, `!=`, `<`, `<=`, `>` or `>=`.
-        constant: A text for texts, else a number other than NaN.
+        constant: A text if the column holds texts, otherwise a number other than NaN.
     """
     if isinstance(constant, str):
         return _OPERATORS[operation](column, constant.encode())
@@ -57,7 +58,7 @@ def compare(column: np.ndarray, operation: str, constant: Constant) -> np.ndarra
 
 
 def is_in(column: np.ndarray, constants: Sequence[Constant]) -> np.ndarray:
-    """Return which values of a column equal one of some constants, bool `(rows,)`."""
+    """Return which values of a column equal any of the constants, bool `(rows,)`."""
     if column.dtype.kind == "S":
         return np.isin(column, np.array([str(each).encode() for each in constants], "S"))
     if column.dtype.kind == "f":
@@ -71,10 +72,10 @@ def is_in(column: np.ndarray, constants: Sequence[Constant]) -> np.ndarray:
 
 
 def _among_floats(constant: Any) -> tuple[float, int]:
-    """Return the float64 nearest to a number, and whether it equals it (0), is below it (1), above (-1)."""
+    """Return the float64 nearest to a number, and the sign of the number minus that float."""
     try:
         nearest = float(constant)
-    except OverflowError:  # of an int
+    except OverflowError:  # the int is larger than any float
         largest = float(np.finfo(np.float64).max)
         return (largest, 1) if constant > 0 else (-largest, -1)
     if isinstance(constant, float) or int(nearest) == constant:
@@ -83,7 +84,7 @@ def _among_floats(constant: Any) -> tuple[float, int]:
 
 
 def _among_ints(constant: Any) -> tuple[int, int]:
-    """Return the same for the largest whole number that is not above a number."""
+    """Return the floor of a number, and the sign of the number minus its floor."""
     if isinstance(constant, float) and math.isinf(constant):
         return (2**64, 1) if constant > 0 else (-(2**64), -1)
     whole = math.floor(constant)
@@ -91,7 +92,7 @@ def _among_ints(constant: Any) -> tuple[int, int]:
 
 
 def _within(dtype: np.dtype, place: tuple[int, int]) -> tuple[int, int]:
-    """Return a place among ints as one within a dtype: NumPy compares no others."""
+    """Clip a result of `_among_ints` to a dtype's range, because NumPy compares no other ints."""
     limits = np.iinfo(dtype)
     if place[0] > limits.max:
         return int(limits.max), 1

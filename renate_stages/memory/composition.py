@@ -1,4 +1,4 @@
-"""The contents of a store by update: rows, bytes, classes, sources, age."""
+"""Summarize a store's contents by update: rows, bytes, classes, sources and age."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Part:
     """The rows of a store that came with one update.
 
     Args:
-        update: Its number; None of rows of which it is unknown, because an old release stored them.
-        rows: How many.
-        nbytes: Bytes of their examples, about where rows differ in length.
-        classes: Rows by label, ascending; empty where targets are not labels.
-        sources: Rows by source, sorted; empty without sources.
+        update: The update's number; None if it is unknown, because an old release stored the rows.
+        rows: Number of rows.
+        nbytes: Size of their examples in bytes; an estimate if rows differ in length.
+        classes: Number of rows by label, ascending; empty if targets are not labels.
+        sources: Number of rows by source, sorted; empty without sources.
     """
 
     update: int | None
@@ -31,7 +31,7 @@ class Part:
 
 
 def composition(store: ExampleStore) -> list[Part]:
-    """Return what a store holds, the oldest update first."""
+    """Return the composition of a store, the oldest update first."""
     if not len(store) or store.spec is None:
         return []
     updates, known = store.metadata("update"), store.known("update")
@@ -54,27 +54,27 @@ def composition(store: ExampleStore) -> list[Part]:
 
 
 def table(parts: list[Part], number: int) -> str:
-    """Return a composition as lines for a terminal.
+    """Return a composition as a table for a terminal.
 
     Args:
         parts: What `composition` returned.
-        number: The open update, from which ages count.
+        number: Number of the open update, from which ages are counted.
     """
     lines = [f"{'update':>7} {'age':>4} {'rows':>9} {'MB':>9}  classes · sources"]
     for part in parts:
         age = "" if part.update is None else str(number - part.update)
         name = UNKNOWN if part.update is None else str(part.update)
-        held = [_said(counts) for counts in (part.classes, part.sources) if counts]
+        columns = [_as_text(counts) for counts in (part.classes, part.sources) if counts]
         size = f"{part.nbytes / 1e6:9.3f}"
-        lines.append(f"{name:>7} {age:>4} {part.rows:>9} {size}  {' · '.join(held)}".rstrip())
+        lines.append(f"{name:>7} {age:>4} {part.rows:>9} {size}  {' · '.join(columns)}".rstrip())
     rows, nbytes = sum(part.rows for part in parts), sum(part.nbytes for part in parts)
     lines.append(f"{'all':>7} {'':>4} {rows:>9} {nbytes / 1e6:9.3f}")
     return "\n".join(lines)
 
 
 def _labels(store: ExampleStore) -> np.ndarray | None:
-    each = store.spec.fields.get("targets") if store.spec else None
-    if each is None or each.ragged or each.shape or each.dtype.kind not in "iu":
+    targets = store.spec.fields.get("targets") if store.spec else None
+    if targets is None or targets.ragged or targets.shape or targets.dtype.kind not in "iu":
         return None
     return store.column("targets")
 
@@ -82,18 +82,18 @@ def _labels(store: ExampleStore) -> np.ndarray | None:
 def _counts(
     column: np.ndarray | None, rows: np.ndarray, known: np.ndarray | None = None
 ) -> dict[str, int]:
-    """Return the rows of each value, ascending, and of those without one at the end."""
+    """Return the number of rows by value, ascending; rows without a value come last."""
     if column is None or column.ndim > 1:
         return {}
     known = np.ones(len(column), dtype=bool) if known is None else known
     values, counts = np.unique(column[rows & known], return_counts=True)
-    found = {
+    result = {
         (value.decode() or "''") if isinstance(value, bytes) else str(value): count
         for value, count in zip(values.tolist(), counts.tolist(), strict=True)
     }
     unknown = int((rows & ~known).sum())
-    return {**found, **({UNKNOWN: unknown} if unknown else {})}
+    return {**result, **({UNKNOWN: unknown} if unknown else {})}
 
 
-def _said(counts: dict[str, int]) -> str:
+def _as_text(counts: dict[str, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in counts.items())

@@ -1,7 +1,7 @@
-"""`forget.yaml`: the examples to forget, and to leave out of future updates.
+"""`forget.yaml`: the examples to forget and to leave out of future updates.
 
-It is in Git and a dependency of every stage that reads examples. It names examples by hashed ids
-or by conditions on their metadata, never by content. Needs no torch.
+The file is in Git, and every stage that reads examples depends on it. It identifies examples by
+hashed ids or by conditions on their metadata, never by content. Needs no torch.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class ForgetList:
     """The examples to forget.
 
     Args:
-        ids: Their ids.
-        where: Conditions on metadata; `label` stands for an example's class.
+        ids: Ids of examples.
+        where: Conditions on metadata, in which `label` is an example's class.
     """
 
     ids: IdSet = NO_IDS
@@ -54,12 +54,12 @@ class ForgetList:
 
     @classmethod
     def read(cls, path: Path) -> ForgetList:
-        """Read the list; a missing file is an empty one.
+        """Read the list; a missing file is an empty list.
 
         Raises:
-            InvalidForgetListError: If it is not what `write` writes.
+            InvalidForgetListError: If it does not have the form that `write` writes.
             MalformedFileError, ConflictedFileError: If it is not YAML.
-            InvalidPredicateError: If a condition cannot be understood.
+            InvalidPredicateError: If a condition is not valid.
         """
         if not path.is_file():
             return cls()
@@ -80,7 +80,7 @@ class ForgetList:
         return cls(IdSet(to_array([plain, *others])), tuple(map(Predicate.parse, where)))
 
     def write(self, path: Path) -> None:
-        """Write the list, sorted, so that equal lists are equal files."""
+        """Write the list in sorted order, so that equal lists give equal files."""
         files.write_text(path, self.text())
 
     def text(self) -> str:
@@ -91,14 +91,14 @@ class ForgetList:
         return HEAD + text + yaml_file.dump({"where": where})
 
     def with_more(self, ids: Iterable[str] | IdSet = (), where: Iterable[str] = ()) -> ForgetList:
-        """Return a list that forgets these examples as well.
+        """Return a list with more examples to forget.
 
         Args:
-            ids: As their user calls them, or hashed as `renate-stages memory --ids` prints them.
-            where: Conditions.
+            ids: The user's own ids, or hashed ids as `renate-stages memory --ids` prints them.
+            where: Conditions on metadata.
 
         Raises:
-            InvalidPredicateError: If a condition cannot be understood.
+            InvalidPredicateError: If a condition is not valid.
         """
         more = ids if isinstance(ids, IdSet) else IdSet(to_array(map(id_of, ids)))
         known = {predicate.text for predicate in self.where}
@@ -111,23 +111,25 @@ class ForgetList:
     def __call__(self, columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray:
         """Return which rows of a block of new examples to leave out, bool `(rows,)`.
 
-        An example that has an id of its own is left out as well if one with its content was
-        forgotten that had none.
+        An example with an id of its own is also left out if an example with the same content but
+        without an id was forgotten.
 
         Args:
-            columns: The block's columns by path, those of metadata included.
-            spec: What they are.
+            columns: The block's columns by path, metadata included.
+            spec: The block's spec.
         """
-        found = self.rows(columns, spec)
+        matches = self.rows(columns, spec)
         if len(self.ids) and METADATA + "id" in columns:
             examples = {path: columns[path] for path in spec.fields}
-            found |= self.ids.among(content_ids(examples, spec.fields))
-        return found
+            matches |= self.ids.among(content_ids(examples, spec.fields))
+        return matches
 
     def paths(self, spec: ExampleSpec) -> list[str]:
-        """Return the fields of examples that `rows` needs."""
+        """Return the paths of the columns that `rows` needs."""
         known = names(spec)
-        needed = {known[name] for each in self.where for name in each.names if name in known}
+        needed = {
+            known[name] for predicate in self.where for name in predicate.names if name in known
+        }
         if len(self.ids):
             path = METADATA + "id"
             needed |= {path} if path in spec.metadata else spec.fields.keys()
@@ -136,25 +138,26 @@ class ForgetList:
     def rows(
         self, columns: Mapping[str, Column], spec: ExampleSpec, *, lenient: bool = False
     ) -> np.ndarray:
-        """Return which rows are to be forgotten, by id, or by content where they have no id.
+        """Return which rows to forget, by id, or by content for rows without an id.
 
         Args:
-            columns: By path, those that `paths` names at least; of all rows everything is known.
-            spec: What they are.
-            lenient: Whether a condition that compares a text with numbers is true of no row, as in
-                old versions whose metadata was of another type.
+            columns: Columns by path, at least those from `paths`, without missing values.
+            spec: The columns' spec.
+            lenient: Whether a condition that compares a text with numbers matches no row instead of
+                raising, for old data whose metadata had another type.
 
         Raises:
-            InvalidPredicateError: If there is such a condition.
+            InvalidPredicateError: If a condition compares a text with numbers and `lenient` is
+                false.
         """
         rows = len(next(iter(columns.values())))
-        found = np.zeros(rows, dtype=bool)
+        matches = np.zeros(rows, dtype=bool)
         if len(self.ids):
             ids = columns.get(METADATA + "id")
             if not isinstance(ids, np.ndarray):
                 examples = {path: columns[path] for path in spec.fields}
                 ids = content_ids(examples, spec.fields)
-            found |= self.ids.among(ids)
+            matches |= self.ids.among(ids)
         known = {
             name: column
             for name, path in names(spec).items()
@@ -162,37 +165,37 @@ class ForgetList:
         }
         for predicate in self.where:
             with suppress(InvalidPredicateError) if lenient else nullcontext():
-                found |= predicate.matches(known, rows)
-        return found
+                matches |= predicate.matches(known, rows)
+        return matches
 
     def stored_rows(self, store: ExampleStore) -> np.ndarray:
-        """Return which stored rows of a store, dead ones included, are to be forgotten."""
-        found = np.zeros(store.offsets[-1], dtype=bool)
+        """Return which stored rows of a store to forget, dead rows included."""
+        matches = np.zeros(store.offsets[-1], dtype=bool)
         if len(self.ids):
-            found |= self.ids.among(stored_ids(store))
+            matches |= self.ids.among(stored_ids(store))
         for predicate in self.where:
-            found |= stored_truth(store, predicate).true
-        return found
+            matches |= stored_truth(store, predicate).true
+        return matches
 
 
 @dataclass
 class CountedForgetList:
-    """Leaves out what is to be forgotten, and counts it."""
+    """A forget list that also counts the rows it leaves out."""
 
     listed: ForgetList = field(default_factory=ForgetList)
     rows: int = 0
 
     def __call__(self, columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray:
         """Return which rows of a block to leave out, bool `(rows,)`."""
-        found = self.listed(columns, spec)
-        self.rows += int(found.sum())
-        return found
+        matches = self.listed(columns, spec)
+        self.rows += int(matches.sum())
+        return matches
 
 
 def _taken_out(text: str) -> tuple[bytes, str]:
-    """Return the ids of a list as `write` writes them, and the text without them.
+    """Return the ids of a list in the form that `write` writes, and the text without them.
 
-    A YAML parser would take a minute for a million.
+    This avoids the YAML parser, which would take a minute for a million ids.
     """
     begin = _IDS.search(text)
     if begin is None:
@@ -215,20 +218,20 @@ def _taken_out(text: str) -> tuple[bytes, str]:
 
 
 def stored_truth(store: ExampleStore, predicate: Predicate) -> Truth:
-    """Return of which stored rows, dead ones included, a condition is certainly true, or false.
+    """Return for which stored rows a condition is known to be true or false, dead rows included.
 
     Raises:
-        InvalidPredicateError: If it compares a text with numbers, or a name stands for an array.
+        InvalidPredicateError: If it compares a text with numbers, or a name refers to an array.
     """
     paths = {name: path for name, path in names(store.spec).items() if name in predicate.names}
     columns = {name: store.stored_column(path) for name, path in paths.items()}
-    beside = {name: path for name, path in paths.items() if path.startswith(METADATA)}
-    known = {name: store.stored_known(path) for name, path in beside.items()}
+    metadata = {name: path for name, path in paths.items() if path.startswith(METADATA)}
+    known = {name: store.stored_known(path) for name, path in metadata.items()}
     return predicate.truth(columns, int(store.offsets[-1]), known)
 
 
 def names(spec: ExampleSpec | None) -> dict[str, str]:
-    """Return the paths of what conditions can name."""
+    """Return the path of each name that conditions can use."""
     if spec is None:
         return {}
     names = {path.removeprefix(METADATA): path for path in spec.metadata}

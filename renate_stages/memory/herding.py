@@ -1,4 +1,4 @@
-"""Herding: the examples whose mean stays closest to that of their class."""
+"""Herding: keep the examples whose mean feature is closest to that of their class."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from renate_stages.memory.selection import SelectionPolicy, whole
 
 
 class Herding(SelectionPolicy):
-    """For each class the examples that, taken in order, best keep the class's mean of features.
+    """Keeps for each class an ordered list of examples whose mean approximates the class's mean.
 
     Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017,
     Algorithms 4 (construct exemplar set) and 5 (reduce exemplar set), with features of length 1.
-    Each class has m = size / classes examples; an old class drops the last ones of its order.
+    Each class has m = size / classes examples; an old class drops the last examples of its order.
 
-    In the paper a class comes once. Where one comes again, its m places are divided between the
-    remembered and the new examples in proportion to how many of it were seen before and are new,
-    and the two orders are merged evenly.
+    In the paper each class appears in one update only. If a class returns, its m places are divided
+    between remembered and new examples in proportion to the numbers of examples seen before and of
+    new ones, and the two orders are merged evenly.
     """
 
     name = "herding"
     needs_labels = True
     needs_features = True
-    online = False  # it needs all of a class
+    online = False  # it needs all examples of a class at once
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         super().__init__(size, generator, seen)
-        self.ranks: list[int] = []  # of the memory's rows, in their class's order
+        self.ranks: list[int] = []  # each memory row's position in the order of its class
         self.seen_of: dict[int, int] = {}
 
     def _choose(self, old_labels, new_labels, num_old, num_new):
@@ -39,7 +39,7 @@ class Herding(SelectionPolicy):
         ranks = np.arange(num_old) if len(self.ranks) != num_old else np.array(self.ranks, int)
         classes = sorted({*old.tolist(), *new.tolist()})
         places = max(1, self.size // max(1, len(classes)))
-        chosen: list[tuple[int, int]] = []  # rank, row; new rows count on from num_old
+        chosen: list[tuple[int, int]] = []  # (rank, row); new rows are numbered from num_old
         for label in classes:
             mine, fresh = np.flatnonzero(old == label), np.flatnonzero(new == label)
             before = max(self.seen_of.get(label, 0), len(mine))
@@ -50,7 +50,7 @@ class Herding(SelectionPolicy):
             turns += [((i + 0.5) / len(added), num_old + r) for i, r in enumerate(added.tolist())]
             chosen += [(rank, row) for rank, (_, row) in enumerate(sorted(turns))]
             self.seen_of[label] = before + len(fresh)
-        chosen = sorted(chosen)[: self.size]  # with more classes than places, the first of each
+        chosen = sorted(chosen)[: self.size]  # if there are more classes than places
         by_row = dict(sorted((row, rank) for rank, row in chosen))
         self.ranks = list(by_row.values())
         rows = np.array(list(by_row), dtype=np.int64)
@@ -73,14 +73,14 @@ class Herding(SelectionPolicy):
 def herd(features: np.ndarray, count: int) -> np.ndarray:
     """Return rows in the order of iCaRL's Algorithm 4.
 
-    Row k is the one that makes the mean of the first k closest to the mean of all.
+    The k-th row is the one that brings the mean of the first k rows closest to the mean of all.
 
     Args:
-        features: `(rows, d)`; each is brought to length 1 first.
-        count: How many rows to choose, at most all.
+        features: `(rows, d)`; each row is normalized to length 1 first.
+        count: Number of rows to choose, at most all.
 
     Returns:
-        int64 `(count,)`.
+        Row numbers, int64 `(count,)`.
     """
     features = features.astype(np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
@@ -91,7 +91,7 @@ def herd(features: np.ndarray, count: int) -> np.ndarray:
     free = np.ones(len(features), dtype=bool)
     order = np.empty(count, dtype=np.int64)
     for k in range(count):
-        # |(k+1) mean - taken - f|^2 up to what all f share
+        # |(k+1) mean - taken - f|^2 without the terms that are equal for all f
         distance = squares - 2 * features @ ((k + 1) * mean - taken)
         order[k] = np.argmin(np.where(free, distance, np.inf))
         taken += features[order[k]]

@@ -1,4 +1,4 @@
-"""Text files with one example id per line, as in `renate-stages forget --ids`."""
+"""Read text files with one example id per line, as for `renate-stages forget --ids`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from renate_stages.errors import InvalidIdFileError, MissingFileError
 
-_OTHER_ENCODINGS = {  # longer marks first: UTF-32's begins with UTF-16's
+_OTHER_ENCODINGS = {  # UTF-32 first, because its mark begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -20,16 +20,16 @@ _LOOKED_AT = 1000  # lines
 
 
 class IdFile:
-    """The lines of a UTF-8 file that are not blank, read anew by each loop over it.
+    """The lines of a UTF-8 file that are not blank; each iteration reads the file again.
 
-    A byte order mark at the beginning is no part of the first line. Lines end as on any system.
+    A byte order mark is removed. Lines may end in `\\n`, `\\r\\n` or `\\r`.
 
     Args:
         path: The file.
 
     Raises:
-        MissingFileError: If it is not there.
-        InvalidIdFileError: If it cannot be read as lines of UTF-8 text, or has only blank ones.
+        MissingFileError: If the file does not exist.
+        InvalidIdFileError: If it cannot be read as UTF-8 text, or has only blank lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,13 +39,15 @@ class IdFile:
                 path, "it should list the ids to forget", "give a text file with one id per line"
             )
         if not path.is_file():
-            kind = "a folder" if path.is_dir() else "no plain file"
+            kind = "a folder" if path.is_dir() else "not a plain file"
             raise InvalidIdFileError(path, f"it is {kind}")
         try:
             with path.open("rb") as stream:
                 head = stream.read(4)
             self._require_utf8(head)
-            if not sum(1 for _ in self):  # reads all of it: nothing is done if a line is broken
+            if not sum(
+                1 for _ in self
+            ):  # reads every line, so that a broken one fails before any work
                 raise InvalidIdFileError(path, "it contains no ids")
         except UnicodeDecodeError as error:
             problem = f"line {self._broken_line()} is not UTF-8"
@@ -60,7 +62,7 @@ class IdFile:
                     yield line.rstrip("\n")
 
     def looks_like_a_table(self) -> bool:
-        """Return whether most of the first lines hold what separates or quotes values of a table."""
+        """Return whether most of the first lines contain separators or quotes, as in a CSV file."""
         lines = list(islice(self, _LOOKED_AT))
         return 2 * sum(any(each in line for each in _SEPARATORS) for line in lines) > len(lines)
 

@@ -1,9 +1,9 @@
-"""Stable ids of examples: 128 bits, from a user's own id or from an example's content.
+"""Stable 128-bit ids of examples, hashed from a user's own id or from the example's content.
 
-An id is kept as two unsigned integers with the example (metadata `id`). Where we print one, it is
-`renate:` and 32 hexadecimal digits; any other text is an id as a user writes it, and is hashed. An
-id says nothing of the content, and the same example has the same id in every update and store.
-128 bits of BLAKE2b (RFC 7693), with a different personalisation for either kind.
+An id is stored with the example as two unsigned integers (metadata `id`). We print it as `renate:`
+and 32 hexadecimal digits; any other text is a user's own id, which is hashed. An id reveals nothing
+about the content, and an example has the same id in every update and store. The hash is 128 bits of
+BLAKE2b (RFC 7693), personalized differently for own ids and for content.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from renate_stages.memory.spec import METADATA, Field
 if TYPE_CHECKING:
     from renate_stages.memory.store import ExampleStore
 
-PREFIX = "renate:"  # marks a hash that we printed: 32 bare digits may be a user's UUID or MD5
-_BLOCK_BYTES = 8 * 2**20  # of examples that are read at once
+PREFIX = "renate:"  # marks our hashes, because 32 bare digits may be a user's UUID or MD5
+_BLOCK_BYTES = 8 * 2**20  # bytes of examples to read at once
 _HASH = re.compile(f"{PREFIX}[0-9a-f]{{32}}")
 
 
 def given_id(text: str) -> bytes:
-    """Return the id of an example that its user calls `text`, 16 bytes.
+    """Return the hash of a user's own id, 16 bytes.
 
     Raises:
-        UnicodeEncodeError: The text cannot be written as UTF-8.
+        UnicodeEncodeError: If the text cannot be encoded as UTF-8.
     """
     return blake2b(text.encode(), digest_size=16, person=b"renate given").digest()
 
 
 def is_hash(text: str) -> bool:
-    """Return whether a text is an id as we print it, not as a user writes it."""
+    """Return whether a text is a hashed id as we print it, not a user's own id."""
     return _HASH.fullmatch(text) is not None
 
 
 def id_of(text: str) -> bytes:
-    """Return the id that a text stands for, 16 bytes: printed by us, or else a user's."""
+    """Return the id for a text, 16 bytes: a hash as we print it, or a user's own id."""
     return bytes.fromhex(text[len(PREFIX) :]) if is_hash(text) else given_id(text)
 
 
 def printed(ids: np.ndarray) -> list[str]:
-    """Return ids, uint64 `(n, 2)`, as we print them."""
+    """Return the printed form of ids, uint64 `(n, 2)`."""
     digits = np.ascontiguousarray(ids, ">u8").tobytes().hex()
     return [PREFIX + digits[start : start + 32] for start in range(0, len(digits), 32)]
 
@@ -57,10 +57,10 @@ def to_array(ids: Iterable[bytes]) -> np.ndarray:
 
 
 class IdSet:
-    """A set of ids in 16 bytes each.
+    """A set of ids, stored in 16 bytes each.
 
     Args:
-        ids: In any order, with repeats or without, uint64 `(n, 2)`.
+        ids: Ids in any order, uint64 `(n, 2)`; duplicates are removed.
     """
 
     def __init__(self, ids: np.ndarray) -> None:
@@ -71,7 +71,7 @@ class IdSet:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> IdSet:
-        """Return the ids that texts stand for, as in `id_of`."""
+        """Return the set of ids for texts, as in `id_of`."""
         return cls(to_array(map(id_of, texts)))
 
     def __len__(self) -> int:
@@ -87,28 +87,29 @@ class IdSet:
         return IdSet(np.concatenate([self.array, other.array]))
 
     def among(self, ids: np.ndarray) -> np.ndarray:
-        """Return which of some ids, uint64 `(n, 2)`, are in the set, bool `(n,)`."""
+        """Return which of the given ids, uint64 `(n, 2)`, are in the set, bool `(n,)`."""
         high, low = np.ascontiguousarray(self.array.T)
-        found = np.zeros(len(ids), dtype=bool)
+        is_member = np.zeros(len(ids), dtype=bool)
         places = np.searchsorted(high, ids[:, 0])
         rows = np.arange(len(ids))
-        while True:  # a second round only where two ids of the set share their first half
+        while True:  # repeats only if two ids in the set share their first half
             rows = rows[places[rows] < len(high)]
             rows = rows[high[places[rows]] == ids[rows, 0]]
             if not len(rows):
-                return found
+                return is_member
             same = low[places[rows]] == ids[rows, 1]
-            found[rows[same]] = True
+            is_member[rows[same]] = True
             rows = rows[~same]
             places[rows] += 1
 
 
 def content_ids(columns: Mapping[str, Column], fields: Mapping[str, Field]) -> np.ndarray:
-    """Return the ids of examples by their bytes, uint64 `(rows, 2)`.
+    """Return the content ids of examples, uint64 `(rows, 2)`.
 
     Args:
         columns: The examples' fields by path.
-        fields: Their dtypes and shapes, which count too: equal bytes may be other numbers.
+        fields: Their dtypes and shapes, which are hashed too, because equal bytes of another dtype
+            are different numbers.
     """
     paths = sorted(fields)
     head = blake2b(digest_size=16, person=b"renate content")
@@ -123,9 +124,9 @@ def content_ids(columns: Mapping[str, Column], fields: Mapping[str, Field]) -> n
 
 
 def stored_ids(store: ExampleStore) -> np.ndarray:
-    """Return the ids of all stored rows, dead ones included, uint64 `(rows, 2)`.
+    """Return the ids of all stored rows, dead rows included, uint64 `(rows, 2)`.
 
-    Rows of old releases were stored without one: they have that of their content.
+    Old releases stored rows without an id; these get the id of their content.
     """
     path = METADATA + "id"
     known = store.stored_known(path)
@@ -138,11 +139,11 @@ def stored_ids(store: ExampleStore) -> np.ndarray:
 
 
 def stored_content_ids(store: ExampleStore, rows: np.ndarray) -> np.ndarray:
-    """Return the ids that stored rows have by their content, uint64 `(n, 2)`.
+    """Return the content ids of stored rows, uint64 `(n, 2)`.
 
     Args:
-        store: Where the rows are.
-        rows: Counted with the dead ones, int64 `(n,)`.
+        store: The store.
+        rows: Numbers of stored rows, dead rows included, int64 `(n,)`.
     """
     ids = np.empty((len(rows), 2), dtype=np.uint64)
     if store.spec is None:
@@ -155,7 +156,7 @@ def stored_content_ids(store: ExampleStore, rows: np.ndarray) -> np.ndarray:
 
 
 def _bytes_of_rows(column: Column, dtype: np.dtype) -> np.ndarray | list[bytes]:
-    """Return the bytes of each row, `(rows, width)`; of a ragged one with its length, which ends it."""
+    """Return the bytes of each row, `(rows, width)`; the bytes of ragged rows end in their length."""
     if isinstance(column, Ragged):
         values = column.values.astype(dtype, copy=False)
         where = zip(column.offsets[:-1], column.offsets[1:], strict=True)
@@ -165,7 +166,7 @@ def _bytes_of_rows(column: Column, dtype: np.dtype) -> np.ndarray | list[bytes]:
 
 
 def _joined(parts: Sequence[np.ndarray | list[bytes]]) -> Iterable[bytes | memoryview]:
-    """Return the bytes of each row over all columns."""
+    """Return the bytes of each row, joined over all columns."""
     fixed = [part for part in parts if isinstance(part, np.ndarray)]
     if len(fixed) == len(parts):
         return map(memoryview, np.concatenate(fixed, axis=1))

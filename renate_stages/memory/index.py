@@ -1,4 +1,4 @@
-"""The index of a store, and the checks of the files that it names."""
+"""Read the index of a store and check the files that it lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from renate_stages.errors import DamagedStoreError
 from renate_stages.memory.spec import ExampleSpec, Field
 
-FORMAT = 2  # 1 had neither metadata nor ragged fields, and is read as well
+FORMAT = 2  # format 1, without metadata and ragged fields, can be read too
 INDEX = "index.json"
 LIVE = "live.npy"
 
@@ -23,12 +23,12 @@ _SHARD_NAME = re.compile(r"\d{5,}-\d{2,}")
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows written together.
+    """Rows of a store that were written together.
 
     Args:
-        name: What the names of their files begin with.
-        rows: How many were written.
-        live: How many of them still count.
+        name: Prefix of the names of their files.
+        rows: Number of rows written.
+        live: Number of rows that still belong to the store; the others are dead.
         lacks: Metadata fields of the store that these rows do not have.
     """
 
@@ -39,7 +39,7 @@ class Shard:
 
     @property
     def update(self) -> int:
-        """Number of the update that wrote the rows, or wrote them again."""
+        """Number of the update that wrote or rewrote the rows."""
         return int(self.name.partition("-")[0])
 
     def file(self, path: str) -> str:
@@ -47,7 +47,7 @@ class Shard:
         return f"{self.name}.{path}.npy"
 
     def offsets_file(self, path: str) -> str:
-        """Return the name of the file that says where the rows of a ragged field begin."""
+        """Return the name of the file with the row offsets of a ragged field."""
         return f"{self.name}.{path}.offsets.npy"
 
     def fields(self, spec: ExampleSpec) -> dict[str, Field]:
@@ -63,17 +63,17 @@ class Shard:
 
 
 def format_of(spec: ExampleSpec | None) -> int:
-    """Return the oldest format that can say it: old releases read what they can."""
+    """Return the oldest format that can represent a spec, so that old releases can read it."""
     fields = spec.all_fields.values() if spec else ()
     return 2 if spec and (spec.metadata or any(each.ragged for each in fields)) else 1
 
 
 def read_index(folder: Path) -> tuple[ExampleSpec | None, list[Shard], np.ndarray | None]:
-    """Return spec, shards and live rows (bool, None: all) of a store whose files fit its index.
+    """Return a store's spec, shards and live rows (bool; None: all), after checking its files.
 
     Raises:
-        DamagedStoreError: A file is missing, cut short, of another dtype or shape, or newer than
-            this program.
+        DamagedStoreError: If a file is missing or truncated, has another dtype or shape, or was
+            written by a newer release.
     """
     spec, shards = read_shards(folder / INDEX)
     for shard in shards:
@@ -85,10 +85,10 @@ def read_index(folder: Path) -> tuple[ExampleSpec | None, list[Shard], np.ndarra
 
 
 def read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
-    """Return spec and shards that an index names, whether their files are there or not.
+    """Return the spec and the shards of an index, without checking their files.
 
     Raises:
-        DamagedStoreError: If it is not an index, or newer than this program.
+        DamagedStoreError: If it is not an index, or was written by a newer release.
     """
     try:
         index = json.loads(file.read_text())
@@ -111,7 +111,7 @@ def read_shards(file: Path) -> tuple[ExampleSpec | None, list[Shard]]:
             if not 0 < shard.live <= shard.rows:
                 raise ValueError(f"shard {shard.name} has {shard.live} of {shard.rows} rows live")
         if len({shard.name for shard in shards}) < len(shards):
-            raise ValueError("a shard is named twice")
+            raise ValueError("a shard is listed twice")
         return spec, shards
     except OSError as error:
         raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
@@ -132,7 +132,7 @@ def _read_live(file: Path, shards: list[Shard]) -> np.ndarray | None:
         return None
     _check_array(file, Field(np.dtype(bool), ()), rows)
     live = np.load(file, allow_pickle=False)
-    if live.view(np.uint8).max(initial=0) > 1:  # NumPy takes it that a bool is 0 or 1
+    if live.view(np.uint8).max(initial=0) > 1:  # NumPy assumes that a bool is 0 or 1
         raise DamagedStoreError(file, "contains values other than true and false")
     starts = np.cumsum([0] + [shard.rows for shard in shards[:-1]])
     counts = np.add.reduceat(live, starts, dtype=np.int64).tolist()
@@ -146,23 +146,23 @@ def _check_array(file: Path, field: Field, rows: int | None) -> None:
 
     Args:
         file: The file.
-        field: Its dtype and the shape of one row.
-        rows: How many it must have; None: any number.
+        field: The expected dtype and shape of one row.
+        rows: The expected number of rows; None: any number.
     """
     try:
         with file.open("rb") as stream:
             if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("of another NumPy format version")
+                raise ValueError("unsupported version of the .npy format")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             rows = (shape[0] if shape else 0) if rows is None else rows
             size = stream.tell() + rows * field.nbytes
-        found = file.stat().st_size
+        actual = file.stat().st_size
     except OSError as error:
         raise DamagedStoreError(file, f"cannot be read ({error.strerror})") from error
-    except Exception as error:  # NumPy parses the header as Python: it can fail in many ways
+    except Exception as error:  # NumPy parses the header as Python, which can fail in many ways
         raise DamagedStoreError(file, f"is not a plain NumPy array ({error})") from error
     expected = f"{field.dtype.name} {(rows, *field.shape)}"
     if (shape, dtype, fortran) != ((rows, *field.shape), field.dtype, False):
         raise DamagedStoreError(file, f"found {dtype} {shape}, expected {expected}")
-    if found != size:
-        raise DamagedStoreError(file, f"found {found} bytes, expected {size} for {expected}")
+    if actual != size:
+        raise DamagedStoreError(file, f"found {actual} bytes, expected {size} for {expected}")

@@ -1,4 +1,4 @@
-"""Read shards whose files are not in one folder, such as those in DVC's cache."""
+"""Read shards whose files are not in one folder, such as files in DVC's cache."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.spec import ExampleSpec
 
 Locate = Callable[[str], Path | None]
-"""Returns where the file of a store with this name is, or None."""
+"""Returns the path of a store's file, given its name in the store, or None if there is no copy."""
 
 
 def read_columns(
     shard: Shard, spec: ExampleSpec, paths: Iterable[str], locate: Locate
 ) -> dict[str, Column] | None:
-    """Return some fields of all rows of a shard, by path; None if a file is nowhere.
+    """Return fields of all rows of a shard, by path; None if a file cannot be located.
 
     Args:
-        shard: Of a store's index.
-        spec: Of its rows: without the metadata that they lack.
-        paths: Fields of it.
-        locate: Finds a file by its name in the store.
+        shard: A shard of a store's index.
+        spec: The spec of its rows, without metadata that they lack.
+        paths: The fields to read.
+        locate: Returns the path of a file, given its name in the store.
 
     Raises:
         DamagedStoreError: If a file is not the array that the index describes.
@@ -43,9 +43,7 @@ def read_columns(
                 return None
             columns[path] = Ragged(values, offsets, each.decoder)
         if len(columns[path]) != shard.rows or values.dtype != each.dtype:
-            problem = (
-                f"holds {len(columns[path])} rows of {values.dtype}, not {shard.rows} of {each}"
-            )
+            problem = f"found {len(columns[path])} rows of {values.dtype}, expected {shard.rows} of {each}"
             raise DamagedStoreError(Path(shard.file(path)), problem)
     return columns
 

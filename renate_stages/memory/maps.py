@@ -1,4 +1,4 @@
-"""Memory maps of arrays, limited to what the system allows for a process."""
+"""Memory-map arrays within the system's limit on open files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 
 from renate_stages.errors import TooManyMapsError
 
-_MOST = 2**20  # files to ask for where the hard limit is none
-_mapped = count(1)  # of this process, those that are closed again included
+_MOST = 2**20  # open files to ask for if there is no hard limit
+_mapped = count(1)  # files mapped by this process, closed ones included
 
 
 def map_array(file: Path) -> np.ndarray:
     """Return an `.npy` file's array as a read-only memory map.
 
     Raises:
-        TooManyMapsError: The process has as many files open, or maps, as it may.
+        TooManyMapsError: If the process has reached its limit of open files or maps.
     """
     _make_room(next(_mapped))
     try:
@@ -33,13 +33,13 @@ def map_array(file: Path) -> np.ndarray:
 
 
 def _make_room(files: int) -> None:
-    """Take as many open files as the hard limit allows when half of those that may be are used.
+    """Raise the soft limit on open files to the hard limit once half of it is used.
 
-    Many systems begin with 1,024: that is 32 GiB of inputs, beside their targets. Half, so that other
-    files can still be opened.
+    Many systems start with a limit of 1,024 files, which allows 32 GiB of inputs with their targets.
+    The other half is left for other files.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft not in (hard, resource.RLIM_INFINITY) and 2 * files > soft:
         wanted = _MOST if hard == resource.RLIM_INFINITY else hard
-        with suppress(OSError, ValueError):  # a system may allow less than it says
+        with suppress(OSError, ValueError):  # a system may allow less than its stated limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,7 +1,7 @@
 """`retention.never_keep`: find rows from sources that must not be kept.
 
-Values are compared as the type of the sources: "3" stands for the number 3 where sources are
-numbers. A value that no source can equal is refused, because it would bar nothing without a word.
+Values are converted to the type of the sources: "3" means the number 3 if sources are numbers. A
+value that no source can equal is an error, because it would silently exclude nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def check_never_keep(values: Sequence[Constant], stores: Iterable[ExampleStore]) -> None:
-    """Refuse values that no source in any of the stores can equal; needs no arrays.
+    """Check that a source in one of the stores can equal each value; reads no arrays.
 
     Raises:
-        NeverKeepError: If there is one. Stores without sources say nothing against it.
+        NeverKeepError: If no store's sources can equal a value. Stores without sources are ignored.
     """
     fields = {field for store in stores if (field := _field(store)) is not None}
     for value in values if fields else ():
@@ -35,11 +35,14 @@ def check_never_keep(values: Sequence[Constant], stores: Iterable[ExampleStore])
 
 
 def never_kept(store: ExampleStore, values: Sequence[Constant]) -> np.ndarray:
-    """Return which stored rows, dead ones included, are of such a source; unknown ones are not."""
+    """Return which stored rows come from these sources, dead rows included, bool.
+
+    Rows of unknown source do not match.
+    """
     field = _field(store)
     if not values or field is None:
         return np.zeros(store.offsets[-1], dtype=bool)
-    fitting = [found for value in values if (found := _as(field, value)) is not None]
+    fitting = [converted for value in values if (converted := _as(field, value)) is not None]
     if not fitting:
         return np.zeros(store.offsets[-1], dtype=bool)
     return is_in(store.stored_column(SOURCE), fitting) & store.stored_known(SOURCE)
@@ -50,7 +53,7 @@ def _field(store: ExampleStore) -> Field | None:
 
 
 def _as(field: Field, value: Constant) -> Constant | None:
-    """Return a value as the type of a field; None where no value of the field can equal it."""
+    """Convert a value to the type of a field; None if no value of the field can equal it."""
     kind = None if field.shape else kind_of(np.empty(0, field.dtype))
     if kind == "text":
         if not isinstance(value, str) or "\0" in value:

@@ -1,4 +1,4 @@
-"""The selection policies by name, and memory sizes such as `20GB`."""
+"""Create selection policies by name, and convert memory sizes such as `20GB` to rows."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def make_policy(name: str, size: int | None, generator: np.random.Generator) -> 
 
     Args:
         name: One of `POLICIES`.
-        size: Most examples the memory may hold, >= 1; None for `infinite`.
+        size: Maximum number of examples in the memory, >= 1; None for `infinite`.
         generator: Source of randomness.
 
     Raises:
-        UnknownPolicyError: There is no such policy.
-        InvalidMemorySizeError: `size` is missing or below 1.
+        UnknownPolicyError: If there is no policy of this name.
+        InvalidMemorySizeError: If `size` is missing or below 1.
     """
     if name not in POLICIES:
         raise UnknownPolicyError(name, POLICIES)
@@ -48,28 +48,28 @@ def make_policy(name: str, size: int | None, generator: np.random.Generator) -> 
 
 
 def size_in_bytes(size: str) -> int:
-    """Return how many bytes a size such as `20GB`, `1.5 GiB` or `500 MB` is.
+    """Return a size such as `20GB`, `1.5 GiB` or `500 MB` in bytes.
 
     Raises:
-        InvalidMemorySizeError: If it is no such size, or below one byte.
+        InvalidMemorySizeError: If it does not have this form, or is below one byte.
     """
-    found = _BYTES.fullmatch(size)
-    count = int(float(found[1]) * UNITS[found[2].replace("k", "K")]) if found else 0
+    match = _BYTES.fullmatch(size)
+    count = int(float(match[1]) * UNITS[match[2].replace("k", "K")]) if match else 0
     if count < 1:
         raise InvalidMemorySizeError("reservoir", size)
     return count
 
 
 def rows_of_size(size: int | str, nbytes: int, rows: int) -> int:
-    """Return how many examples a memory of a size may hold.
+    """Return the maximum number of examples in a memory of a given size.
 
     Args:
-        size: A number of examples, or bytes as `size_in_bytes` reads them.
-        nbytes: Bytes of the examples at hand.
-        rows: Their number: together they say how large an example is on average.
+        size: A number of examples, or a size in bytes such as `20GB`.
+        nbytes: Bytes of the examples known so far, from which the mean size is computed.
+        rows: Number of these examples.
 
     Raises:
-        InvalidMemorySizeError: If not one example has room.
+        InvalidMemorySizeError: If the size is smaller than one example.
     """
     if isinstance(size, int):
         return size

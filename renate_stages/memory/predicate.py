@@ -1,9 +1,9 @@
 """Conditions on the metadata of examples, such as `source == 'eu' and age > 3`.
 
-What is not known is neither true nor false (Kleene's logic, as SQL's NULL): a comparison with an
-unknown value is unknown, `not` of it too, `and` is false where any part is false, `or` is true where
-any part is true. A row fulfils a condition only where it is certainly true. A value is unknown where
-the row has no such metadata, and where it is NaN.
+Unknown values are neither true nor false (Kleene's logic, like NULL in SQL): a comparison with an
+unknown value is unknown, and so is its `not`; `and` is false if any part is false; `or` is true if
+any part is true. A row matches a condition only if the condition is known to be true. A value is
+unknown if the row lacks this metadata, or if it is NaN.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Gt: ">",
     ast.GtE: ">=",
 }
-_DEEPEST = 50  # far from where Python's stack ends
-_LONGEST = 100_000  # characters: Python's parser takes hundreds of bytes for each
+_DEEPEST = 50  # levels of nesting, well below Python's recursion limit
+_LONGEST = 100_000  # characters; Python's parser needs hundreds of bytes for each
 
 
 class Truth(NamedTuple):
-    """Of which rows something is certainly true, and of which certainly false; bool `(rows,)`."""
+    """The rows for which a condition is known to be true, and to be false; bool `(rows,)`."""
 
     true: np.ndarray
     false: np.ndarray
@@ -41,15 +41,15 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True)
 class Predicate:
-    """A condition on metadata: comparisons of a name with constants, joined by and, or, not.
+    """A condition on metadata: comparisons of names with constants, joined by and, or, not.
 
         Predicate.parse("source in ('eu', 'uk') and update < 3").matches({"source": ...}, rows=10)
 
-    Numbers are compared by their exact value, bools as 0 and 1, texts by their code points.
+    Numbers are compared by exact value, bools as 0 and 1, texts by their code points.
 
     Args:
-        text: As its user wrote it.
-        tree: The same, parsed; never run as code.
+        text: The condition as the user wrote it.
+        tree: The parsed condition, which is never run as code.
     """
 
     text: str
@@ -57,10 +57,10 @@ class Predicate:
 
     @classmethod
     def parse(cls, text: str) -> Predicate:
-        """Return the condition that a text is.
+        """Parse a condition.
 
         Raises:
-            InvalidPredicateError: If it is something else; says which part.
+            InvalidPredicateError: If the text is not a condition; names the part that is wrong.
         """
         if len(text) > _LONGEST:
             problem = f"it has {len(text)} characters, more than {_LONGEST}"
@@ -68,16 +68,16 @@ class Predicate:
         try:
             text.encode()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the user's text, such as "\d": not of our code
+                warnings.simplefilter("ignore")  # about the user's text, such as "\d"
                 tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise InvalidPredicateError(text, "it cannot be read") from error
+            raise InvalidPredicateError(text, "it is not valid syntax") from error
         _check(tree, text)
         return cls(text, tree)
 
     @property
     def names(self) -> set[str]:
-        """Return the names that it needs."""
+        """Return the names that the condition uses."""
         return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
 
     def matches(
@@ -86,7 +86,7 @@ class Predicate:
         rows: int,
         known: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return which rows certainly fulfil it, bool `(rows,)`; arguments as in `truth`."""
+        """Return which rows are known to match, bool `(rows,)`; arguments as in `truth`."""
         return self.truth(metadata, rows, known).true
 
     def truth(
@@ -95,17 +95,17 @@ class Predicate:
         rows: int,
         known: Mapping[str, np.ndarray] | None = None,
     ) -> Truth:
-        """Return of which rows it is certainly true, and of which certainly false.
+        """Return for which rows the condition is known to be true, and to be false.
 
         Args:
             metadata: Columns `(rows,)` by name; numbers, bools, or texts as bytes.
-            rows: Their number.
-            known: By name, of which rows the value is known, bool `(rows,)`; none: of all rows.
-                NaN is unknown in any case.
+            rows: Number of rows.
+            known: For each name, the rows whose value is known, bool `(rows,)`; all rows if a name
+                is missing here. NaN is always unknown.
 
         Raises:
-            InvalidPredicateError: If a text is compared with numbers, or a name stands for more
-                than one number an example.
+            InvalidPredicateError: If a text is compared with numbers, or a name has more than one
+                number per example.
         """
         known = known or {}
         columns = {}
@@ -118,7 +118,7 @@ class Predicate:
 
     def _require_plain(self, name: str, column: np.ndarray) -> None:
         if name == "id":
-            problem = "ids are stored as hashes and cannot be compared: give them with --ids"
+            problem = "ids are stored as hashes and cannot be compared; use --ids instead"
             raise InvalidPredicateError(self.text, problem)
         if column.ndim != 1:
             shape = f"an array of shape {column.shape[1:]} for each example"
@@ -143,27 +143,25 @@ class Predicate:
             nowhere = np.zeros(rows, dtype=bool)
             return Truth(nowhere, nowhere)
         column, known = columns[node.left.id]
-        found = self._compared(node, node.left.id, column)
-        return Truth(found & known, ~found & known)
+        result = self._compared(node, node.left.id, column)
+        return Truth(result & known, ~result & known)
 
     def _compared(self, node: ast.Compare, name: str, column: np.ndarray) -> np.ndarray:
         (operation,), value = node.ops, ast.literal_eval(node.comparators[0])
         constants: list[Constant] = [*value] if isinstance(value, tuple | list) else [value]
         for each in constants:
             if isinstance(each, str) != (kind_of(column) == "text"):
-                holds = f"{name} holds {kind_of(column)}s"
-                problem = (
-                    f"{holds}, compared with the {'text' if isinstance(each, str) else 'number'}"
-                )
+                constant = "text" if isinstance(each, str) else "number"
+                problem = f"{name} has {kind_of(column)}s, but is compared with the {constant}"
                 raise InvalidPredicateError(self.text, f"{problem} {_shown(each)}")
         if isinstance(operation, ast.In | ast.NotIn):
-            found = is_in(column, constants)
-            return found if isinstance(operation, ast.In) else ~found
+            result = is_in(column, constants)
+            return result if isinstance(operation, ast.In) else ~result
         return compare(column, _COMPARISONS[type(operation)], constants[0])
 
 
 def _check(node: ast.expr, text: str, depth: int = 0) -> None:
-    """Refuse whatever is not a comparison of a name with constants, or a join of such."""
+    """Raise `InvalidPredicateError` unless a node is a comparison or a combination of such."""
     if depth > _DEEPEST:
         raise InvalidPredicateError(text, f"it is nested more than {_DEEPEST} deep")
     if isinstance(node, ast.BoolOp):
@@ -177,7 +175,7 @@ def _check(node: ast.expr, text: str, depth: int = 0) -> None:
         and len(node.ops) == 1
         and _is_operand(node.ops[0], node.comparators[0])
     ):
-        part = ast.get_source_segment(text.strip(), node) or text  # ast.unparse fails on deep ones
+        part = ast.get_source_segment(text.strip(), node) or text  # ast.unparse fails on deep trees
         raise InvalidPredicateError(text, f"found {part[:200]!r}")
 
 
@@ -200,5 +198,5 @@ def _is_constant(value: object) -> bool:
 def _shown(value: Constant) -> str:
     try:
         return repr(value)[:200]
-    except ValueError:  # an int of more digits than Python writes
+    except ValueError:  # Python refuses to convert very long ints
         return "of many digits"

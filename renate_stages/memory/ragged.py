@@ -1,4 +1,4 @@
-"""A column of arrays that differ in length: all values in one array, with row offsets."""
+"""Columns of arrays that differ in length, stored as one array of values with row offsets."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_LONG_ROW = 1024  # bytes; longer rows are copied one by one, which needs no index of each value
+_LONG_ROW = 1024  # bytes; longer rows are copied one by one, which needs no index per value
 
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Rows of differing length, such as token ids, series, or the bytes of encoded images.
+    """Rows of different lengths, such as token ids, series, or the bytes of encoded images.
 
         Ragged.of([np.array([5, 3]), np.array([8, 8, 1])])[1]  # array([8, 8, 1])
 
     Args:
-        values: All rows one after the other, `(total, ...)`; any numeric dtype.
-        offsets: Where each row begins and the last one ends, int64 `(rows + 1,)`, from 0, never
-            descending.
-        decoder: How a row's bytes are decoded when an example is read, a name in
-            `data.decoders.DECODERS`; None: rows are values as they are.
+        values: The concatenated rows, `(total, ...)`; any numeric dtype.
+        offsets: The start of each row and the end of the last one, int64 `(rows + 1,)`; starts at 0
+            and never decreases.
+        decoder: Decoder that is applied to a row when an example is read, a name in
+            `data.decoders.DECODERS`; None: rows are not decoded.
     """
 
     values: np.ndarray
@@ -30,13 +30,13 @@ class Ragged:
 
     @classmethod
     def of(cls, rows: Sequence[np.ndarray], decoder: str | None = None) -> Ragged:
-        """Return rows as a column; at least one row, and all of one dtype but for their length."""
+        """Return rows as a column; needs at least one row, all of one dtype and item shape."""
         offsets = np.cumsum([0] + [len(row) for row in rows], dtype=np.int64)
         return cls(np.concatenate(rows), offsets, decoder)
 
     @classmethod
     def concatenate(cls, columns: Sequence[Ragged]) -> Ragged:
-        """Return columns one after the other; at least one."""
+        """Concatenate columns; needs at least one."""
         lengths = np.concatenate([column.lengths for column in columns])
         values = np.concatenate([column.values for column in columns])
         return cls(values, offsets_of(lengths), columns[0].decoder)
@@ -56,7 +56,7 @@ class Ragged:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Ragged:
-        """Return copies of rows, int64 `(n,)`, in that order."""
+        """Return copies of rows in the given order, int64 `(n,)`."""
         starts, lengths = self.offsets[rows], self.lengths[rows]
         offsets = offsets_of(lengths)
         total = int(offsets[-1])
@@ -71,17 +71,17 @@ class Ragged:
         return Ragged(values, offsets, self.decoder)
 
     def part(self, start: int, stop: int) -> Ragged:
-        """Return rows `start` to `stop`, without copying values."""
+        """Return the rows from `start` to before `stop`, without copying values."""
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0], self.decoder)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Return where rows of these lengths begin, and where the last ends; int64 `(rows + 1,)`."""
+    """Return the offsets of rows with these lengths, int64 `(rows + 1,)`."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 Column = np.ndarray | Ragged
-"""One field of many rows."""
+"""The values of one field for many rows."""

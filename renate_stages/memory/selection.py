@@ -1,4 +1,4 @@
-"""Selection policies: the interface, and policies that do not need labels."""
+"""Selection policies: the base class, and the policies that do not need labels."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from renate_stages.errors import InvalidMemorySizeError, MalformedFileError
 
 
 class Selection(NamedTuple):
-    """Rows that make up the memory from now on; both int64, strictly increasing."""
+    """Rows that make up the new memory; both arrays int64, strictly increasing."""
 
-    kept: np.ndarray  # of the old memory
-    added: np.ndarray  # of the new examples
+    kept: np.ndarray  # rows of the old memory
+    added: np.ndarray  # rows of the new examples
 
 
 class Placement(NamedTuple):
-    """New rows that enter a memory whose rows have places; both int64, of one length."""
+    """New rows and the places in memory that they take; both arrays int64, of equal length."""
 
-    places: np.ndarray  # distinct; those from the memory's length on follow each other
-    added: np.ndarray  # of the new examples
+    places: np.ndarray  # distinct; places beyond the memory's length are consecutive
+    added: np.ndarray  # rows of the new examples
 
 
 class SelectionPolicy(ABC):
-    """Chooses, at each update, which rows of the memory stay and which new examples enter.
+    """Chooses at each update which rows of the memory stay and which new examples enter.
 
-    A policy is one class with a `name` and a `_choose`; it draws from `self.generator` only, may
-    read `self.seen`, and keeps what else it needs over updates in `_extra`.
+    A policy is a class with a `name` and a `_choose` method. It draws random numbers only from
+    `self.generator`, may read `self.seen`, and returns further state for later updates in `_extra`.
 
     Args:
-        size: Most examples the memory may hold, >= 1; may differ from the update before.
+        size: Maximum number of examples in the memory, >= 1; may differ from the last update.
         generator: Source of randomness, `np.random.default_rng(...)`; its state is saved.
-        seen: Examples that have been offered in earlier updates.
+        seen: Number of examples that were offered in earlier updates.
 
     Raises:
-        InvalidMemorySizeError: `size` is missing or below 1.
+        InvalidMemorySizeError: If `size` is missing or below 1.
     """
 
     name: ClassVar[str]
-    needs_features: ClassVar[bool] = False  # whether `select` is to be given `new_features`
+    needs_features: ClassVar[bool] = False  # whether `select` needs `new_features`
     needs_labels: ClassVar[bool] = False
-    online: ClassVar[bool] = True  # whether it may choose batch by batch
+    online: ClassVar[bool] = True  # whether it can choose batch by batch
 
     def __init__(self, size: int | None, generator: np.random.Generator, seen: int = 0) -> None:
         if size is None or size < 1:
@@ -63,15 +63,14 @@ class SelectionPolicy(ABC):
         """Choose the memory's rows, and count the new examples as seen.
 
         Args:
-            old_labels: Labels of the memory's rows, integers `(num_old,)`, if there are any.
-            new_labels: Labels of the new examples, integers `(num_new,)`, if there are any.
-            num_old: Rows in the memory, in order of arrival.
-            num_new: New examples, in order of arrival.
-            new_features: Of the new examples, float `(num_new, d)`; only where the policy needs
-                them.
+            old_labels: Labels of the memory's rows, integers `(num_old,)`, or None.
+            new_labels: Labels of the new examples, integers `(num_new,)`, or None.
+            num_old: Number of rows in the memory, which are in order of arrival.
+            num_new: Number of new examples, which are in order of arrival.
+            new_features: Features of the new examples, float `(num_new, d)`, if `needs_features`.
 
         Raises:
-            LabelsNeededError: The policy balances classes and labels are missing.
+            LabelsNeededError: If the policy needs labels and they are missing.
         """
         self.seen = max(self.seen, num_old)
         self.features = new_features
@@ -86,15 +85,15 @@ class SelectionPolicy(ABC):
         num_old: int,
         num_new: int,
     ) -> Placement:
-        """Choose as `select` does, for a memory that changes in place, batch by batch.
+        """Choose like `select`, for a memory that is changed in place, batch by batch.
 
-        The memory holds no more than `size` rows, in any order.
+        The memory has at most `size` rows, in any order.
 
         Args:
             old_labels: As in `select`.
             new_labels: As in `select`.
-            num_old: Rows in the memory.
-            num_new: New examples.
+            num_old: Number of rows in the memory.
+            num_new: Number of new examples.
         """
         kept, added = self.select(old_labels, new_labels, num_old, num_new)
         free = np.setdiff1d(np.arange(num_old), kept, assume_unique=True)
@@ -109,21 +108,21 @@ class SelectionPolicy(ABC):
         num_old: int,
         num_new: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows kept and the rows added, in any order; `self.seen` is before this update."""
+        """Return the kept and the added rows, in any order; `self.seen` excludes new examples."""
 
     def forget(self, left: np.ndarray) -> None:  # noqa: B027 -- optional
-        """Learn which rows of the memory, bool `(num_old,)`, are left after some were removed."""
+        """Update the state after rows were removed; `left` marks the others, bool `(num_old,)`."""
 
     def state(self) -> dict[str, Any]:
-        """Return what the next update continues from, as JSON values."""
+        """Return the state for the next update, as JSON values."""
         generator = self.generator.bit_generator.state
         return {"generator": generator, "policy": self.name, "seen": self.seen, **self._extra()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`; one of another policy gives its count and its generator.
+        """Restore what `state()` returned; from another policy, only count and generator.
 
         Raises:
-            MalformedFileError: If it is not what `state()` returned.
+            MalformedFileError: If it does not have the form of a state.
         """
         try:
             self.generator.bit_generator.state = state["generator"]
@@ -134,7 +133,7 @@ class SelectionPolicy(ABC):
             raise MalformedFileError("learner.json", kind, repr(error)) from error
 
     def _take_extra(self, state: dict[str, Any]) -> None:  # noqa: B027 -- optional
-        """Continue from what `_extra` returned, as far as it is there."""
+        """Restore what `_extra` returned; missing keys are allowed."""
 
     def _extra(self) -> dict[str, Any]:
         return {}
@@ -147,22 +146,23 @@ def whole(value: Any) -> int:
     return value
 
 
-_DENSE = 8  # sizes of a memory: until the stream is so long, one row in eight enters and more
+_DENSE = 8  # memory sizes; in a shorter stream, more than one row in eight enters
 
 
 class Reservoir(SelectionPolicy):
-    """A uniform sample of all examples ever offered: Algorithm R.
+    """A uniform sample of all examples ever offered, by Algorithm R.
 
     Vitter, "Random Sampling with a Reservoir", ACM TOMS 1985. Example number t of the stream
-    (from 1) takes slot t of an unfilled memory, and else draws j from {1, …, t}, t included, and
-    replaces what is in slot j if j <= size. All draws of an update are made at once, later in a long
-    stream only for candidates; a slot goes to the last to draw it. After t examples each of them is in memory with probability size / t,
-    however they were spread over updates.
+    (from 1) takes slot t while the memory is not full. Later it draws j from {1, …, t}, t included,
+    and replaces the example in slot j if j <= size. All draws of an update are made at once, and
+    late in a long stream only for candidates; the last example to draw a slot gets it. After t
+    examples, each of them is in memory with probability size / t, however they were split into
+    updates.
 
-    With a smaller size than before, the old rows are first thinned uniformly, which keeps this
-    exact. A memory with fewer rows than it could hold, because the size was raised or rows were
-    forgotten, cannot be uniform at once: old and new rows are then taken in the numbers that a
-    uniform sample of the stream would have, as far as there are enough old ones.
+    If the size has been reduced, old rows are first removed at random, which keeps the sample
+    uniform. If the memory has free places, because the size was raised or rows were forgotten, the
+    sample cannot be uniform immediately. In that case old and new rows are drawn in the numbers that
+    a uniform sample of the stream would have, as far as there are enough old rows.
     """
 
     name = "reservoir"
@@ -173,7 +173,7 @@ class Reservoir(SelectionPolicy):
         self.seen = max(self.seen, num_old)
         added, places = self._draw_each(num_new)
         self.seen += num_new
-        _, last = np.unique(places[::-1], return_index=True)  # to the last to draw it
+        _, last = np.unique(places[::-1], return_index=True)  # the last row to draw a slot gets it
         taken = np.sort(len(places) - 1 - last)
         return Placement(places[taken], added[taken])
 
@@ -187,13 +187,13 @@ class Reservoir(SelectionPolicy):
         rows, slots = zip(self._draw_each(dense), *self._draw_rare(dense, num_new), strict=True)
         holder = np.full(min(self.size, self.seen + num_new), -1)
         holder[: len(old)] = old
-        # NumPy keeps the last of repeats
+        # For repeated indices, NumPy keeps the last value.
         holder[np.concatenate(slots)] = num_old + np.concatenate(rows)
         return holder[holder < num_old], holder[holder >= num_old] - num_old
 
     def _draw_each(self, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return which of the first new rows enter, ascending, and the slots that they take."""
-        number = self.seen + 1 + np.arange(stop)  # t, the place in the stream
+        """Return which of the new rows before `stop` enter, ascending, and the slots they take."""
+        number = self.seen + 1 + np.arange(stop)  # t, the position in the stream
         slot = number - 1  # slots count from 0 here
         late = number > self.size
         slot[late] = self.generator.integers(0, number[late])  # 0 … t − 1: t values
@@ -201,11 +201,11 @@ class Reservoir(SelectionPolicy):
         return enters, slot[enters]
 
     def _draw_rare(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the same of later rows, of which few enter, without a draw for each row.
+        """Yield the same for later rows, of which few enter, without a draw for each row.
 
-        Row t enters with probability size / t. Where a block begins at t₀, each of its rows is a
-        candidate with probability size / t₀, and a candidate enters with probability t₀ / t. As a
-        block is as long as the stream before it, about `size` candidates are drawn for each.
+        Row t enters with probability size / t. In a block that begins at t₀, each row is a
+        candidate with probability size / t₀, and a candidate enters with probability t₀ / t. A
+        block is as long as the stream before it, so it has about `size` candidates.
         """
         while start < stop:
             first = self.seen + start + 1
@@ -218,7 +218,7 @@ class Reservoir(SelectionPolicy):
             start += count
 
     def _refill(self, old: np.ndarray, num_new: int) -> tuple[np.ndarray, np.ndarray]:
-        past = min(self.seen, 10**9 - 1)  # the most that NumPy draws from
+        past = min(self.seen, 10**9 - 1)  # NumPy's limit for hypergeometric draws
         fair = min(self.size, past + num_new)
         fair_old = fair - self.generator.hypergeometric(num_new, past, fair)
         total = min(self.size, len(old) + num_new)

@@ -17,13 +17,13 @@ Tree: TypeAlias = Any
 """An array, a `Ragged`, or a dict or tuple of trees. An example is the tuple `(inputs, targets)`."""
 
 Structure: TypeAlias = Any
-"""A tree with its arrays taken out, as JSON: `"array"`, `{"dict": {…}}` or `{"tuple": […]}`."""
+"""The nesting of a tree as JSON: `"array"`, `{"dict": {…}}` or `{"tuple": […]}`."""
 
 FIELD_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NUMERIC = "biufc"  # numpy's kinds: bool, signed, unsigned, float, complex
-METADATA = "meta."  # what the path of a metadata field begins with
-TEXT_BYTES = 32  # UTF-8 bytes of a text in metadata, at most
+METADATA = "meta."  # prefix of the path of a metadata field
+TEXT_BYTES = 32  # maximum number of UTF-8 bytes of a text in metadata
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Field:
     """One array of an example: its dtype (little-endian) and the shape for one example.
 
     Args:
-        dtype: Numeric or bool; in metadata also bytes of a fixed length.
-        shape: Of one example, or, where `ragged`, of one of its values.
-        ragged: Whether examples differ in their number of values.
-        decoder: Named decoder of a ragged field of bytes.
+        dtype: Numeric or bool; in metadata also bytes of fixed length.
+        shape: Shape of one example or, if `ragged`, of one of its values.
+        ragged: Whether examples have different numbers of values.
+        decoder: Name of the decoder of a ragged field of bytes.
     """
 
     dtype: np.dtype
@@ -47,7 +47,7 @@ class Field:
         """Return the field of a column of rows.
 
         Raises:
-            ExampleStructureError: It is not numeric, or has no rows.
+            ExampleStructureError: If it is not numeric or has no batch dimension.
         """
         if isinstance(column, Ragged):
             return cls(_little(column.values), column.values.shape[1:], True, column.decoder)
@@ -59,10 +59,10 @@ class Field:
 
     @classmethod
     def from_json(cls, path: str, record: Mapping[str, Any], kinds: str = _NUMERIC) -> Field:
-        """Return the field that `to_json` wrote.
+        """Return the field from a record that `to_json` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: The record is not one.
+            KeyError, TypeError, ValueError: If the record is not valid.
         """
         dtype = np.dtype(record["dtype"]).newbyteorder("<")
         shape = tuple(record["shape"])
@@ -78,7 +78,7 @@ class Field:
         return cls(dtype, shape, ragged, decoder)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the field as JSON values, to be read by `from_json`."""
+        """Return the field as JSON values for `from_json`."""
         name = self.dtype.str if self.dtype.kind == "S" else self.dtype.name
         record: dict[str, Any] = {"dtype": name, "shape": list(self.shape)}
         if self.ragged:
@@ -94,13 +94,13 @@ class Field:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one example's array, or, where ragged, of one of its values."""
+        """Bytes of one example's array or, if ragged, of one of its values."""
         return self.dtype.itemsize * math.prod(self.shape)
 
     def missing(self, rows: int) -> np.ndarray:
-        """Return what fills the place of unknown metadata: NaN, -1, 0, False or b"".
+        """Return the fill values for unknown metadata: NaN, -1, 0, False or b"".
 
-        These may be values as well: ask `ExampleStore.known` which rows have one.
+        These can also be real values; `ExampleStore.known` returns which rows have one.
         """
         value = {"f": np.nan, "c": np.nan, "i": -1}.get(self.dtype.kind, 0)
         return np.full((rows, *self.shape), b"" if self.dtype.kind == "S" else value, self.dtype)
@@ -123,9 +123,9 @@ class ExampleSpec:
 
     Args:
         structure: `{"inputs": Structure, "targets": Structure}`.
-        fields: Path of each leaf (keys and positions joined by `.`) to its dtype and shape.
-        metadata: Path of what is known of each example beside it (`meta.id`, `meta.source`) to its
-            dtype and shape. Some of a store's rows may lack some of it: there it is unknown.
+        fields: Field of each array by its path (keys and positions joined by `.`).
+        metadata: Field of each kind of metadata by its path (`meta.id`, `meta.source`). Rows of a
+            store may lack some metadata, which is then unknown for them.
     """
 
     structure: dict[str, Structure]
@@ -139,27 +139,27 @@ class ExampleSpec:
         Args:
             block: `(inputs, targets)`, each an array `(rows, ...)`, a `Ragged`, or a dict or tuple
                 of them.
-            metadata: By name, an array `(rows, ...)` of numbers, or `(rows,)` of short bytes.
+            metadata: Arrays by name, `(rows, ...)` of numbers or `(rows,)` of short bytes.
 
         Raises:
-            ExampleStructureError: A part is empty, not numeric, or has an unusable key.
+            ExampleStructureError: If a part is empty or not numeric, or has an invalid key.
         """
         fields = {path: Field.of(path, leaf) for path, leaf in flatten_example(block).items()}
         if not any(each.ragged or each.nbytes for each in fields.values()):
             raise ExampleStructureError(
                 "the whole example", "empty (no bytes)", "at least one number"
             )
-        beside = {}
+        metadata_fields = {}
         for name, column in sorted((metadata or {}).items()):
             if not _KEY.fullmatch(name):
-                expected = "letters, digits, '_' and '-': they name files"
+                expected = "letters, digits, '_' and '-', because file names contain them"
                 raise ExampleStructureError("metadata", f"the name {name!r}", expected)
-            beside[METADATA + name] = Field.of(METADATA + name, column, _NUMERIC + "S")
-        return cls(structure_of_example(block), fields, beside)
+            metadata_fields[METADATA + name] = Field.of(METADATA + name, column, _NUMERIC + "S")
+        return cls(structure_of_example(block), fields, metadata_fields)
 
     @property
     def all_fields(self) -> dict[str, Field]:
-        """Return the fields of examples and those of metadata."""
+        """Return the fields of examples and of metadata."""
         return {**self.fields, **self.metadata}
 
     @property
@@ -171,43 +171,47 @@ class ExampleSpec:
         """Return the block's columns `(rows, ...)` by path.
 
         Raises:
-            ExampleMismatchError: The block differs from this spec, or its arrays in their rows.
+            ExampleMismatchError: If the block differs from this spec, or its arrays have different
+                numbers of rows.
         """
         columns = flatten_example(block)
         self.require(ExampleSpec.of(block), "block of examples")
         rows = {path: len(column) for path, column in columns.items()}
         first, expected = next(iter(rows.items()))
-        for path, found in rows.items():
-            if found != expected:
-                raise ExampleMismatchError(path, f"{found} rows", f"{expected} rows ('{first}')")
+        for path, count in rows.items():
+            if count != expected:
+                raise ExampleMismatchError(path, f"{count} rows", f"{expected} rows ('{first}')")
         return {
             path: column if isinstance(column, Ragged) else np.asarray(column)
             for path, column in columns.items()
         }
 
     def unflatten(self, columns: Mapping[str, Any]) -> Tree:
-        """Return `(inputs, targets)` built from what each path holds; dict keys are sorted."""
+        """Return `(inputs, targets)` built from values by path; dict keys are sorted."""
         return tuple(_build(node, part, columns) for part, node in self.structure.items())
 
     def require(self, other: ExampleSpec, where: str) -> None:
-        """Raise `ExampleMismatchError`, naming the first difference, if `other` does not fit.
+        """Check that `other` has the same structure and fields.
 
-        Metadata that only one of them has is no difference.
+        Metadata that only one of the two specs has is not a difference.
+
+        Raises:
+            ExampleMismatchError: If they differ; names the first difference.
         """
         if other.structure != self.structure:
             raise ExampleMismatchError(where, outline(other.structure), outline(self.structure))
-        found = other.all_fields
+        fields = other.all_fields
         for path, expected in self.all_fields.items():
-            if found.get(path, expected) != expected:
-                raise ExampleMismatchError(f"{where}, {path}", str(found[path]), str(expected))
+            if fields.get(path, expected) != expected:
+                raise ExampleMismatchError(f"{where}, {path}", str(fields[path]), str(expected))
 
     def joined(self, other: ExampleSpec) -> ExampleSpec:
-        """Return this spec with the metadata of another that fits it."""
+        """Return this spec with the metadata of another, compatible spec added."""
         metadata = {**self.metadata, **other.metadata}
         return ExampleSpec(self.structure, self.fields, dict(sorted(metadata.items())))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the spec as JSON values, to be read by `from_json`."""
+        """Return the spec as JSON values for `from_json`."""
         fields = {path: each.to_json() for path, each in self.fields.items()}
         record: dict[str, Any] = {"fields": fields, "structure": self.structure}
         if self.metadata:
@@ -216,10 +220,10 @@ class ExampleSpec:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ExampleSpec:
-        """Return the spec that `to_json` wrote.
+        """Return the spec from a record that `to_json` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: The record is not one.
+            KeyError, TypeError, ValueError: If the record is not valid.
         """
         structure = {part: record["structure"][part] for part in ("inputs", "targets")}
         paths = [path for part, node in structure.items() for path in _paths(node, part)]
@@ -234,12 +238,12 @@ class ExampleSpec:
             if metadata[path].ragged:
                 raise ValueError(f"metadata '{path}' is ragged")
         if not any(each.ragged or each.nbytes for each in fields.values()):
-            raise ValueError("examples have no bytes")  # then no file says how many there are
+            raise ValueError("examples have no bytes")  # then their number could not be checked
         return cls(structure, fields, metadata)
 
 
 def structure_of_example(example: Tree) -> dict[str, Structure]:
-    """Return the structure of `(inputs, targets)`; lists count as tuples."""
+    """Return the structure of `(inputs, targets)`; lists are treated as tuples."""
     inputs, targets = example
     return {"inputs": _structure_of(inputs), "targets": _structure_of(targets)}
 
@@ -248,14 +252,14 @@ def flatten_example(example: Tree) -> dict[str, Any]:
     """Return the leaves of `(inputs, targets)` by path, dict keys in sorted order.
 
     Raises:
-        ExampleStructureError: A dict or tuple is empty, or a key is not a plain name.
+        ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
     """
     inputs, targets = example
     return dict(_leaves(inputs, "inputs")) | dict(_leaves(targets, "targets"))
 
 
 def outline(structure: dict[str, Structure]) -> str:
-    """Return the structure of an example as a reader writes it: `((array, array), array)`."""
+    """Return a readable form of an example's structure, such as `((array, array), array)`."""
     return f"({', '.join(map(_outline, structure.values()))})"
 
 
@@ -286,7 +290,9 @@ def _leaves(tree: Tree, path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(tree, Mapping):
             for key in tree:
                 if not (isinstance(key, str) and _KEY.fullmatch(key)):
-                    expected = "keys of letters, digits, '_' and '-': they name files"
+                    expected = (
+                        "keys of letters, digits, '_' and '-', because file names contain them"
+                    )
                     raise ExampleStructureError(path, f"a dict with the key {key!r}", expected)
             children = [(key, tree[key]) for key in sorted(tree)]
         else:

@@ -2,14 +2,14 @@
 
     store/
       index.json                format version, spec of an example, shards in order
-      live.npy                  bool, one entry a stored row, shard after shard; only if some are dead
+      live.npy                  bool, one value per stored row in order of shards; only if some are dead
       00007-03.inputs.npy       update that wrote the shard, running number, field
       00007-03.targets.npy
-      00007-03.meta.id.npy      what is known of each example beside it
-      00007-03.inputs.offsets.npy    int64; only of a ragged field, whose values follow each other
+      00007-03.meta.id.npy      metadata of each example
+      00007-03.inputs.offsets.npy    int64; only for a ragged field, whose values are concatenated
 
-A store is written once, by `StoreWriter`, and then only read, by `ExampleStore`; a changed memory is
-a new store that links the unchanged shards (`evolve`). Needs NumPy only.
+`StoreWriter` writes a store once, and `ExampleStore` reads it. A changed memory is a new store that
+links the unchanged shards (`evolve`). Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from renate_stages.memory.windows import Windows
 
 
 class ExampleStore:
-    """Read-only view of a folder of examples; rows are numbered 0 … len − 1 over the live ones.
+    """Read-only view of a folder of examples, whose live rows are numbered 0 … len − 1.
 
-    Opening reads the index and the files' headers; arrays are memory-mapped when first used.
+    Opening reads the index and the files' headers; arrays are memory-mapped on first use.
 
         store = ExampleStore.open(Path("state/memory"))
         inputs, targets = store.gather(np.array([3, 1, 4]))
@@ -52,18 +52,18 @@ class ExampleStore:
 
     @classmethod
     def open(cls, path: Path) -> ExampleStore:
-        """Open the store in folder `path` and check that its files are what the index says.
+        """Open the store in folder `path` and check its files against the index.
 
         Raises:
-            DamagedStoreError: A file is missing, cut short, of another dtype or shape, or newer
-                than this program.
+            DamagedStoreError: If a file is missing or truncated, has another dtype or shape, or was
+                written by a newer release.
         """
         return cls(Path(path), *read_index(Path(path)))
 
     def __len__(self) -> int:
         return sum(shard.live for shard in self.shards)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # a loader's worker maps the files itself
+    def __reduce__(self) -> tuple[Any, ...]:  # loader workers map the files themselves
         return ExampleStore.open, (self.path,)
 
     @property
@@ -78,7 +78,7 @@ class ExampleStore:
         return len(self) * self.spec.row_bytes + ragged
 
     def shard_bytes(self, shard: Shard) -> int:
-        """Return the bytes of a shard's example files, dead rows and headers included."""
+        """Return the size of a shard's example files in bytes, with dead rows and headers."""
         fields = self.spec.fields if self.spec else ()
         return sum((self.path / shard.file(path)).stat().st_size for path in fields)
 
@@ -90,13 +90,13 @@ class ExampleStore:
         return [self.path / name for name in sorted(names)]
 
     def stored(self, rows: np.ndarray) -> np.ndarray:
-        """Return where live rows lie among all stored rows, dead ones included.
+        """Convert numbers of live rows to numbers of stored rows, which include dead rows.
 
         Args:
             rows: Live row numbers, int64 `(n,)`.
 
         Raises:
-            IndexError: A row is outside 0 … len − 1.
+            IndexError: If a row is outside 0 … len − 1.
         """
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
@@ -104,7 +104,7 @@ class ExampleStore:
         return rows if self._live_rows is None else self._live_rows[rows]
 
     def stored_live(self) -> np.ndarray:
-        """Return where all live rows lie among the stored ones, int64 `(len,)`."""
+        """Return the stored row numbers of all live rows, int64 `(len,)`."""
         return np.arange(len(self)) if self._live_rows is None else self._live_rows
 
     def gather(self, rows: np.ndarray) -> Tree:
@@ -117,40 +117,40 @@ class ExampleStore:
             `(inputs, targets)`, each an array `(n, ...)` or a dict or tuple of them.
 
         Raises:
-            IndexError: A row is outside 0 … len − 1, or the store is empty.
+            IndexError: If a row is outside 0 … len − 1, or the store is empty.
         """
         if self.spec is None:
             raise IndexError("the store is empty")
         return self.spec.unflatten(self.columns(rows, self.spec.fields))
 
     def columns(self, rows: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
-        """Return copies of some fields of the examples in `rows`, in that order, by path.
+        """Return copies of fields of the examples in `rows`, in that order, by path.
 
         Args:
             rows: Live row numbers, int64 `(n,)`; repeats are allowed.
-            paths: Fields of examples or of metadata. Where metadata is unknown, its place is filled
-                with `Field.missing`.
+            paths: Paths of example fields or metadata. Unknown metadata is filled with
+                `Field.missing`.
 
         Raises:
-            IndexError: A row is outside 0 … len − 1.
-            KeyError: There is no such field.
+            IndexError: If a row is outside 0 … len − 1.
+            KeyError: If there is no such field.
         """
         return self._read(self.stored(rows), paths)
 
     def stored_columns(self, stored: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
-        """Return what `columns` does, of rows counted with the dead ones."""
+        """Return what `columns` does, for stored row numbers, which include dead rows."""
         return self._read(np.asarray(stored, dtype=np.int64), paths)
 
     def _read(self, stored: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
         return {path: self._column(path, self._field(path), stored) for path in paths}
 
     def _column(self, path: str, each: Field, stored: np.ndarray) -> Column:
-        """Return copies of some stored rows of one field."""
+        """Return copies of stored rows of one field."""
         if len(self.shards) == 1:
             return self._of_shard(0, path, stored)
         if not each.ragged and each.nbytes and not any(path in s.lacks for s in self.shards):
             return self._windows_of(path).take(stored)
-        order = np.argsort(stored, kind="stable")  # by shard, and along the disk within one
+        order = np.argsort(stored, kind="stable")  # by shard, and in disk order within a shard
         cuts = np.searchsorted(stored[order], self.offsets)
         parts = [
             self._of_shard(number, path, stored[order[start:stop]] - self.offsets[number])
@@ -171,9 +171,9 @@ class ExampleStore:
         return self._windows[path]
 
     def metadata(self, name: str) -> np.ndarray | None:
-        """Return one metadata field of all live rows in order, `(len, ...)`; None without it.
+        """Return one metadata field of all live rows in order, `(len, ...)`; None if it is missing.
 
-        Which of the values are known, `known` says.
+        `known` returns which of the values are known.
         """
         if self.spec is None or METADATA + name not in self.spec.metadata:
             return None
@@ -181,15 +181,14 @@ class ExampleStore:
         return column if isinstance(column, np.ndarray) else None
 
     def known(self, name: str) -> np.ndarray:
-        """Return of which live rows a metadata field is known, bool `(len,)`.
+        """Return for which live rows a metadata field is known, bool `(len,)`.
 
-        It is unknown where the update that rows came with had no such metadata, and where it is
-        NaN.
+        It is unknown if the rows' update did not provide it, or if it is NaN.
         """
         return self.stored_known(METADATA + name)[self.stored_live()]
 
     def stored_known(self, path: str) -> np.ndarray:
-        """Return of which stored rows, dead ones included, a metadata field is known, bool."""
+        """Return for which stored rows a metadata field is known, dead rows included, bool."""
         known = np.zeros(self.offsets[-1], dtype=bool)
         if self.spec is None or path not in self.spec.metadata:
             return known
@@ -203,30 +202,30 @@ class ExampleStore:
         """Return one field of all live rows in order, an array `(len, ...)` or a `Ragged`.
 
         Raises:
-            KeyError: No example has this field, or the store is empty.
+            KeyError: If there is no such field, or the store is empty.
         """
         self._field(path)
         return self._read(self.stored_live(), [path])[path]
 
     def stored_column(self, path: str) -> Any:
-        """Return one field of all stored rows, dead ones included, as `column` does."""
+        """Return what `column` does, for all stored rows, dead rows included."""
         self._field(path)
         return self._read(np.arange(self.offsets[-1]), [path])[path]
 
     def _field(self, path: str) -> Field:
         fields = self.spec.all_fields if self.spec else {}
         if path not in fields:
-            raise KeyError(f"no field '{path}'; there are: {', '.join(fields) or 'none'}")
+            raise KeyError(f"unknown field '{path}' (known: {', '.join(fields) or 'none'})")
         return fields[path]
 
     def _lengths(self, path: str) -> np.ndarray:
         """Return the number of values of each live row of a ragged field."""
-        found = [self._map_ragged(shard, path).lengths for shard in self.shards]
-        lengths = np.concatenate(found)
+        parts = [self._map_ragged(shard, path).lengths for shard in self.shards]
+        lengths = np.concatenate(parts)
         return lengths if self._live_rows is None else lengths[self._live_rows]
 
     def _of_shard(self, number: int, path: str, rows: np.ndarray) -> Any:
-        """Return copies of some rows, counted within a shard, of one field."""
+        """Return copies of rows of one field, numbered within a shard."""
         shard, each = self.shards[number], self._field(path)
         if path in shard.lacks:
             return each.missing(len(rows))
@@ -239,7 +238,7 @@ class ExampleStore:
         return Ragged(nothing, np.zeros(1, np.int64), each.decoder) if each.ragged else nothing
 
     def _map_ragged(self, shard: Shard, path: str) -> Ragged:
-        """Return a shard's ragged field, its offsets checked: a wrong one would show other rows."""
+        """Return a shard's ragged field after checking its offsets, which could mix up rows."""
         name = shard.file(path)
         if name not in self._ragged:
             values = self._map(name)

@@ -1,4 +1,4 @@
-"""Make the next version of a memory, which shares unchanged shards with its parent."""
+"""Write the next version of a memory, which shares unchanged shards with its parent."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BLOCK_BYTES = 8 * 2**20
 
 
 class _Part(NamedTuple):
-    """What stays of one shard of the parent; never nothing."""
+    """The rows that stay of one shard of the parent; at least one."""
 
     store: ExampleStore
     shard: Shard
     rows: np.ndarray  # row numbers in the parent, int64 (n,)
-    live: np.ndarray  # which of the shard's rows these are, bool (shard.rows,)
-    erases: bool  # whether the shard has rows of which no byte may stay
+    live: np.ndarray  # the same rows within the shard, bool (shard.rows,)
+    erases: bool  # whether the shard has rows that must be erased
 
 
 def evolve(
@@ -43,42 +43,43 @@ def evolve(
 ) -> ExampleStore:
     """Write the store of the parent's rows `kept` followed by the rows `added` of `new`.
 
-    The order is exactly that, whatever happens to the shards: row `i` is `parent[kept[i]]`, and row
-    `len(kept) + i` is `new[added[i]]`. So a store filled by this function is in order of arrival.
+    The order does not depend on the shards: row `i` is `parent[kept[i]]`, and row `len(kept) + i` is
+    `new[added[i]]`. So the rows of a store made by this function are in order of arrival.
 
     A shard of the parent with at least half of its rows live keeps its name and bytes and is
-    hard-linked (copied where that cannot be); one with fewer is rewritten in its place, without
-    the dead rows; one with none is left out. When more than `MAX_SMALL_SHARDS` would be smaller
-    than a quarter of `shard_bytes`, neighbours among these are rewritten as one. The bytes written
-    depend on the arguments only.
+    hard-linked, or copied if links are not possible. A shard with fewer live rows is rewritten
+    without its dead rows, and a shard without live rows is dropped. If more than `MAX_SMALL_SHARDS`
+    shards would be smaller than a quarter of `shard_bytes`, neighbouring small shards are merged.
+    The bytes written depend only on the arguments.
 
     Args:
-        target: Folder to write; must be absent or empty.
-        parent: The memory before, or None for an empty one.
-        kept: Its rows that stay, int64, strictly increasing.
-        new: The store of new examples, or None where none are added.
-        added: Its rows that enter, int64, in any order.
+        target: Folder to write; must not exist or be empty.
+        parent: The previous memory, or None if it was empty.
+        kept: The parent's rows that stay, int64, strictly increasing.
+        new: The store of new examples, or None if none are added.
+        added: Rows of `new` that enter, int64, in any order.
         update: Number of the update, the first part of new shards' names.
-        shard_bytes: Size of a new shard.
-        erased: Which of the parent's stored rows must leave no byte behind, bool
-            `(parent.offsets[-1],)`, dead rows included: shards that hold one are rewritten.
-        metadata: New values, by name, of all rows of the result in order, `(rows, ...)`; they
-            replace what is there. Unchanged fields of the parent's shards are still linked.
-        added_metadata: New values, by name, of the added rows alone, `(len(added), ...)`.
+        shard_bytes: Size of a new shard in bytes.
+        erased: The parent's stored rows of which no byte may remain, bool
+            `(parent.offsets[-1],)`, dead rows included; shards with such rows are rewritten.
+        metadata: New metadata of all rows of the result in order, by name, `(rows, ...)`; replaces
+            existing values. Unchanged fields of the parent's shards are still linked.
+        added_metadata: New metadata of the added rows alone, by name, `(len(added), ...)`.
 
     Raises:
-        ExampleMismatchError: The examples of `parent` and `new` differ in structure, dtype or shape.
-        IndexError: A row is not in its store.
-        ValueError: `kept` is not strictly increasing, holds erased rows, or new metadata has another
-            number of rows.
+        ExampleMismatchError: If the examples of `parent` and `new` differ in structure, dtype or
+            shape.
+        IndexError: If a row is not in its store.
+        ValueError: If `kept` is not strictly increasing or includes erased rows, or new metadata has
+            another number of rows.
     """
     kept, added = np.asarray(kept, dtype=np.int64), np.asarray(added, dtype=np.int64)
     metadata = {name: np.asarray(values) for name, values in (metadata or {}).items()}
     if np.any(np.diff(kept) <= 0):
         raise ValueError("kept rows are not strictly increasing")
-    beside = {name: np.asarray(values) for name, values in (added_metadata or {}).items()}
+    added_values = {name: np.asarray(values) for name, values in (added_metadata or {}).items()}
     if any(len(values) != len(kept) + len(added) for values in metadata.values()) or any(
-        len(values) != len(added) for values in beside.values()
+        len(values) != len(added) for values in added_values.values()
     ):
         raise ValueError("new metadata does not have one value for each row")
     if parent and new and parent.spec and new.spec:
@@ -98,16 +99,16 @@ def evolve(
                 writer.carry(part.store, part.shard, part.live, replaced)
             done += len(part.rows)
         own = {name: values[done:] for name, values in metadata.items()}
-        _copy(new, added, writer, {**own, **beside})
+        _copy(new, added, writer, {**own, **added_values})
     return ExampleStore.open(target)
 
 
 def link_store(source: Path, target: Path) -> ExampleStore:
-    """Hard-link (or copy) the store in folder `source`, unchanged, to the new folder `target`.
+    """Hard-link (or copy) the unchanged store in folder `source` to the new folder `target`.
 
     Raises:
-        DamagedStoreError: The source is not a whole store.
-        FileExistsError: The target exists and is not empty.
+        DamagedStoreError: If the source is not a complete store.
+        FileExistsError: If the target exists and is not empty.
     """
     create_folder(Path(target))
     for file in sorted(ExampleStore.open(source).files(), key=lambda file: file.name == INDEX):
@@ -118,15 +119,15 @@ def link_store(source: Path, target: Path) -> ExampleStore:
 def _parts(parent: ExampleStore | None, kept: np.ndarray, erased: np.ndarray | None) -> list[_Part]:
     if parent is None:
         if kept.size:
-            raise IndexError(f"{kept.size} rows are kept, but there is no parent")
+            raise IndexError(f"cannot keep {kept.size} rows without a parent")
         return []
     stored = parent.stored(kept)
     alive = np.zeros(parent.offsets[-1], dtype=bool)
     alive[stored] = True
     erased = np.zeros_like(alive) if erased is None else erased
     if np.any(erased & alive):
-        raise ValueError("rows are kept that are to be erased")
-    first = np.searchsorted(stored, parent.offsets)  # of each shard, in kept
+        raise ValueError("kept rows include rows to erase")
+    first = np.searchsorted(stored, parent.offsets)  # index in kept of each shard's first row
     return [
         _Part(
             parent,
@@ -141,17 +142,17 @@ def _parts(parent: ExampleStore | None, kept: np.ndarray, erased: np.ndarray | N
 
 
 def _rewritten(parts: list[_Part], shard_bytes: int) -> set[str]:
-    """Return the names of the shards to write anew.
+    """Return the names of the shards to rewrite.
 
-    These are the sparse, those that hold erased rows, and small neighbours if there are many.
+    These are sparse shards, shards with erased rows, and small neighbours if there are many.
     """
     sparse = [part.erases or 2 * len(part.rows) < part.shard.rows for part in parts]
     small = [4 * part.store.shard_bytes(part.shard) < shard_bytes for part in parts]
     rewrite = list(sparse)
-    if sum(small) > MAX_SMALL_SHARDS:  # one that stands alone would only become another small one
+    if sum(small) > MAX_SMALL_SHARDS:  # a single small shard would stay small
         loose = [one or other for one, other in zip(sparse, small, strict=True)]
         for number, (one, other) in enumerate(pairwise(parts)):
-            if one.shard.lacks == other.shard.lacks:  # others do not become one shard
+            if one.shard.lacks == other.shard.lacks:  # otherwise they cannot be one shard
                 rewrite[number] |= small[number] and loose[number + 1]
                 rewrite[number + 1] |= small[number + 1] and loose[number]
     return {part.shard.name for part, again in zip(parts, rewrite, strict=True) if again}
@@ -163,20 +164,20 @@ def _copy(
     writer: StoreWriter,
     metadata: Mapping[str, np.ndarray],
 ) -> None:
-    """Append rows of a store, with new values in place of some of their metadata."""
+    """Append rows of a store, with some of their metadata replaced."""
     if store is None or store.spec is None:
         if rows.size:
-            raise IndexError(f"{rows.size} rows are to be copied from an empty store")
+            raise IndexError(f"cannot copy {rows.size} rows from an empty store")
         return
     spec = store.spec
     if metadata:
-        beside = {
+        metadata_fields = {
             METADATA + name: Field.of(name, each, "biufcS") for name, each in metadata.items()
         }
-        spec = ExampleSpec(spec.structure, spec.fields, {**spec.metadata, **beside})
+        spec = ExampleSpec(spec.structure, spec.fields, {**spec.metadata, **metadata_fields})
     step = max(1, _BLOCK_BYTES * max(1, len(store)) // max(1, store.nbytes))
     for start, stop, lacks in _alike(store, rows):
-        # What is unknown stays so: written as a value, it would be data from then on.
+        # Unknown metadata is left out, because its fill value would be read as data later.
         lacking = set(lacks) - {METADATA + name for name in metadata}
         fields = {path: each for path, each in spec.metadata.items() if path not in lacking}
         own = ExampleSpec(spec.structure, spec.fields, fields)
@@ -188,19 +189,19 @@ def _copy(
 
 
 def _alike(store: ExampleStore, rows: np.ndarray) -> Iterator[tuple[int, int, tuple[str, ...]]]:
-    """Yield where runs of rows begin and end that lack the same metadata, and what they lack."""
+    """Yield start, stop and missing metadata of each run of rows that lack the same metadata."""
     shards = np.searchsorted(store.offsets, store.stored(rows), side="right") - 1
     kinds = list({shard.lacks: None for shard in store.shards})
     of_shard = np.array([kinds.index(shard.lacks) for shard in store.shards], dtype=np.int64)
-    found = of_shard[shards]
-    cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(rows)]
+    row_kinds = of_shard[shards]
+    cuts = [0, *(np.flatnonzero(np.diff(row_kinds)) + 1).tolist(), len(rows)]
     for start, stop in pairwise(cuts):
         if start < stop:
-            yield start, stop, kinds[found[start]]
+            yield start, stop, kinds[row_kinds[start]]
 
 
 def _spread(values: np.ndarray, live: np.ndarray) -> np.ndarray:
-    """Return values of the live rows at their places among all rows of a shard."""
+    """Return an array for all rows of a shard with the live rows' values at their positions."""
     spread = np.zeros((len(live), *values.shape[1:]), values.dtype)
     spread[live] = values
     return spread

@@ -11,17 +11,16 @@ from numpy.lib.stride_tricks import as_strided
 
 
 class Windows:
-    """Rows that lie in several read-only arrays, addressed as if in one.
+    """Rows of several read-only arrays, addressed as if they were in one array.
 
-    A gather shard by shard costs some microseconds a shard: with 200 of them ten times what copying
-    256 images does. Here a window of one row's bytes slides, byte by byte, over the addresses from
-    the first array to the end of the last. What lies between the arrays is never read: windows are
-    taken only where rows begin. `plain` does the same array after array.
+    A gather shard by shard costs some microseconds per shard; with 200 shards that is ten times the
+    cost of copying 256 images. This class views all memory from the first array to the end of the
+    last as windows of one row's bytes, one window per byte address. It reads only windows that begin
+    at a row, never the memory between the arrays. `plain` is the simple reference implementation.
 
     Args:
-        arrays: C-contiguous arrays `(rows, ...)` of one dtype and shape but for their rows; kept
-            alive.
-        offsets: Number of rows before each array, and their sum, int64 `(len(arrays) + 1,)`.
+        arrays: C-contiguous arrays `(rows, ...)` of one dtype and row shape; kept alive.
+        offsets: Number of rows before each array, then their total, int64 `(len(arrays) + 1,)`.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray], offsets: np.ndarray) -> None:
@@ -39,28 +38,28 @@ class Windows:
         self._starts = addresses - first - offsets[:-1] * self._row_bytes
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return copies of rows in that order, `(n, ...)`.
+        """Return copies of rows in the given order, `(n, ...)`.
 
         Args:
-            rows: Int64 `(n,)`, each from 0 to `offsets[-1]` − 1.
+            rows: Row numbers, int64 `(n,)`, each from 0 to `offsets[-1]` − 1.
 
         Raises:
-            IndexError: If a row is outside: what lies there is nobody's.
+            IndexError: If a row is outside this range, where the memory must not be read.
         """
         if not len(rows):
             return self._arrays[0][:0].copy()
         if rows.min() < 0 or rows.max() >= self._offsets[-1]:
             raise IndexError(f"rows {rows.min()} … {rows.max()} of {self._offsets[-1]}")
         array = np.searchsorted(self._offsets, rows, side="right") - 1
-        found = self._windows[self._starts[array] + rows * self._row_bytes]
+        window = self._windows[self._starts[array] + rows * self._row_bytes]
         like = self._arrays[0]
-        return found.view(like.dtype).reshape(len(rows), *like.shape[1:])
+        return window.view(like.dtype).reshape(len(rows), *like.shape[1:])
 
     def plain(self, rows: np.ndarray) -> np.ndarray:
-        """Return what `take` does, array after array."""
+        """Return what `take` returns, with one gather per array."""
         like = self._arrays[0]
-        found = np.empty((len(rows), *like.shape[1:]), like.dtype)
+        result = np.empty((len(rows), *like.shape[1:]), like.dtype)
         for number, array in enumerate(self._arrays):
             mine = (rows >= self._offsets[number]) & (rows < self._offsets[number + 1])
-            found[mine] = array[rows[mine] - self._offsets[number]]
-        return found
+            result[mine] = array[rows[mine] - self._offsets[number]]
+        return result

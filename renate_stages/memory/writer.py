@@ -1,4 +1,4 @@
-"""Write a store of examples shard by shard, the index last."""
+"""Write a store of examples shard by shard, and its index last."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SHARD_BYTES = 64 * 2**20
 
 
 class StoreWriter:
-    """Writes a store, block after block, straight to its files: it keeps no rows in memory.
+    """Writes a store block by block, directly to its files, without keeping rows in memory.
 
         with StoreWriter(Path("work/prepared/train"), update=7) as writer:
             writer.append((images, labels))  # (rows, 28, 28) uint8, (rows,) int64
 
-    The index is written last, when the block ends without an error: a folder without one is no
-    store. With nothing appended, the store is empty: an index and no shards.
+    The index is written when the `with` block ends without an error; a folder without an index is
+    not a store. If nothing was appended, the store is empty: an index without shards.
 
     Args:
-        path: Folder to write; must be absent or empty.
+        path: Folder to write; must not exist or be empty.
         update: Number of the update, the first part of the shards' names.
-        shard_bytes: Size of a shard, without metadata; a shard has at least one row.
-        reserved: Shard names not to give, because `carry` will bring them.
+        shard_bytes: Size of a shard in bytes, without metadata; a shard has at least one row.
+        reserved: Shard names not to use, because `carry` will add shards with these names.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class StoreWriter:
         self._shard_bytes = shard_bytes
         self._reserved = frozenset(reserved)
         self._number = 0
-        self._spec: ExampleSpec | None = None  # of all rows so far
+        self._spec: ExampleSpec | None = None  # the spec of all rows so far
         self._open: _OpenShard | None = None
-        self._shards: list[tuple[Shard, frozenset[str]]] = []  # and the metadata it has
+        self._shards: list[tuple[Shard, frozenset[str]]] = []  # with their metadata paths
         self._live: list[np.ndarray] = []
 
     def __enter__(self) -> Self:
@@ -63,26 +63,28 @@ class StoreWriter:
         Args:
             block: `(inputs, targets)`, each an array `(rows, ...)`, a `Ragged`, or a dict or tuple
                 of them.
-            metadata: What is known of each example beside it, by name: numbers `(rows, ...)` or
-                bytes `(rows,)` of up to `TEXT_BYTES`. Blocks may differ in what they have.
+            metadata: Metadata of each example by name: numbers `(rows, ...)` or bytes `(rows,)` of
+                up to `TEXT_BYTES`. Blocks may have different metadata.
 
         Raises:
-            ExampleMismatchError: It differs from the first block in structure, dtype or shape.
-            ExampleStructureError: A part is empty, not numeric, or has an unusable key.
+            ExampleMismatchError: If it differs from the first block in structure, dtype or shape.
+            ExampleStructureError: If a part is empty or not numeric, or has an invalid key.
         """
         spec = ExampleSpec.of(block, metadata)
-        beside = {METADATA + name: np.asarray(value) for name, value in (metadata or {}).items()}
-        self.append_columns({**spec.flatten(block), **beside}, spec)
+        metadata_columns = {
+            METADATA + name: np.asarray(value) for name, value in (metadata or {}).items()
+        }
+        self.append_columns({**spec.flatten(block), **metadata_columns}, spec)
 
     def append_columns(self, columns: Mapping[str, Column], spec: ExampleSpec) -> None:
-        """Append a batch of examples as columns by path, those of metadata included.
+        """Append a batch of examples as columns by path, metadata included.
 
         Args:
-            columns: A column of equal length for each of the spec's fields.
-            spec: What the columns are.
+            columns: A column for each of the spec's fields, all of equal length.
+            spec: The columns' spec.
 
         Raises:
-            ExampleMismatchError: It differs from the first block in structure, dtype or shape.
+            ExampleMismatchError: If it differs from the first block in structure, dtype or shape.
         """
         if self._spec is not None:
             self._spec.require(spec, "block of examples")
@@ -113,13 +115,13 @@ class StoreWriter:
         live: np.ndarray,
         replaced: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Take over a shard of another store as it is: its files are linked, not read.
+        """Add an unchanged shard of another store by linking its files.
 
         Args:
-            store: The store that has the shard, with a spec that fits.
-            shard: The shard, of a name given in `reserved`.
-            live: Which of its rows count from now on, bool `(shard.rows,)`.
-            replaced: New metadata of all its rows, by path, `(shard.rows, ...)`.
+            store: The store of the shard, with a compatible spec.
+            shard: The shard; its name must be in `reserved`.
+            live: The rows that are live from now on, bool `(shard.rows,)`.
+            replaced: New metadata of all rows of the shard, by path, `(shard.rows, ...)`.
         """
         assert store.spec is not None and shard.name in self._reserved
         self._flush()
@@ -170,7 +172,7 @@ class StoreWriter:
         return name
 
     def _flush(self) -> None:
-        """Finish the shard that is being written, if there is one."""
+        """Finish the open shard, if any."""
         if self._open is None:
             return
         rows = self._open.close()
@@ -181,13 +183,13 @@ class StoreWriter:
 
 
 class _OpenShard:
-    """The files of a shard while rows are added: headers are written again when all are there."""
+    """The files of a shard to which rows are added; `close` rewrites their headers."""
 
     def __init__(self, folder: Path, name: str, spec: ExampleSpec) -> None:
         self.name = name
         self.spec = spec
         self.rows = 0
-        self.nbytes = 0  # of examples
+        self.nbytes = 0  # bytes of examples, without metadata
         self._folder = folder
         self._files = {path: self._create(path, each) for path, each in spec.all_fields.items()}
         self._values = dict.fromkeys(self._files, 0)
@@ -202,7 +204,7 @@ class _OpenShard:
                 column = column.values
             dtype = self.spec.all_fields[path].dtype
             values = np.ascontiguousarray(column, dtype).reshape(-1).view(np.uint8)
-            self._files[path].write(values.data)  # tofile would not say why it failed
+            self._files[path].write(values.data)  # unlike this, tofile hides the cause of a failure
             self._values[path] += len(column)
         self.rows += rows
         self.nbytes += nbytes
@@ -220,9 +222,9 @@ class _OpenShard:
         return self.rows
 
     def abandon(self) -> None:
-        """Close the files as they are: without an index they are no store."""
+        """Close the unfinished files, which are not a store without an index."""
         for stream in self._files.values():
-            with suppress(OSError):  # on a full disk closing fails as well
+            with suppress(OSError):  # closing fails too if the disk is full
                 stream.close()
 
     def _create(self, path: str, field: Field) -> BinaryIO:
@@ -233,7 +235,7 @@ class _OpenShard:
 
 
 def _write_header(stream: BinaryIO, field: Field, rows: int) -> None:
-    """Write an .npy header; NumPy leaves room in it for any number of rows."""
+    """Write an .npy header; NumPy reserves enough space in it for any number of rows."""
     description = np.lib.format.dtype_to_descr(field.dtype)
     shape = (rows, *field.shape)
     header = {"descr": description, "fortran_order": False, "shape": shape}
@@ -241,7 +243,7 @@ def _write_header(stream: BinaryIO, field: Field, rows: int) -> None:
 
 
 def _row_sizes(columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray | int:
-    """Return the bytes of each row, or of every row where no field is ragged."""
+    """Return the bytes of each row, or one number if no field is ragged."""
     sizes: np.ndarray | int = spec.row_bytes
     for path, each in spec.fields.items():
         column = columns[path]
@@ -251,7 +253,7 @@ def _row_sizes(columns: Mapping[str, Column], spec: ExampleSpec) -> np.ndarray |
 
 
 def _fitting(sizes: np.ndarray | int, start: int, rows: int, room: int) -> int:
-    """Return how many rows from `start` on have room in a shard."""
+    """Return how many rows from `start` on fit into `room` bytes."""
     if isinstance(sizes, int):
         return min(rows - start, max(0, room) // max(1, sizes))
     return int(np.searchsorted(np.cumsum(sizes[start:]), room, side="right"))
@@ -266,18 +268,18 @@ def _part(column: Column, start: int, stop: int) -> Column:
 
 
 def create_folder(path: Path) -> None:
-    """Create a folder that must be absent or empty, else raise `FileExistsError`."""
+    """Create a folder; raise `FileExistsError` if it exists and is not empty."""
     path.mkdir(parents=True, exist_ok=True)
     if any(path.iterdir()):
-        raise FileExistsError(f"{path} is not empty: a store is written once")
+        raise FileExistsError(f"{path} is not empty, and an existing store is never changed")
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Hard-link `target`, which must not exist, to `source`; copy where links cannot be made."""
+    """Hard-link `target`, which must not exist, to `source`; copy if links are not possible."""
     if target.exists():
-        raise FileExistsError(f"{target} exists: a store is written once")
+        raise FileExistsError(f"{target} exists, and an existing store is never changed")
     try:
-        target.hardlink_to(source.resolve())  # a symbolic link into DVC's cache is followed
+        target.hardlink_to(source.resolve())  # follows a symbolic link into DVC's cache
     except OSError:
         shutil.copyfile(source, target)
 

@@ -1,4 +1,4 @@
-"""Models: the base class of all, and small ones for reference. Needs torch alone."""
+"""Models: the base class, and small reference models. Needs only torch."""
 
 from renate_stages.models.cnn import SmallCNN
 from renate_stages.models.mlp import MLP

@@ -10,15 +10,15 @@ from renate_stages.models.feature_classifier import FeatureClassifier, Heads, ch
 
 
 class SmallCNN(FeatureClassifier):
-    """Three 3×3 convolutions, the last two with stride 2, and the mean over the image.
+    """Three 3×3 convolutions, the last two with stride 2, and global average pooling.
 
         SmallCNN(num_channels=1, num_outputs=10)(torch.rand(32, 1, 28, 28))  # (32, 10)
 
-    Takes images (B, num_channels, H, W), float, of any size; meant for 8×8 to 32×32. Normalises
-    within each example (group norm), not over the batch: running statistics of a batch norm would
-    follow the newest data, and what the model says of old data would change with them (Pham et al.,
-    "Continual Normalization", ICLR 2022). Strides rather than pooling: the gradients of some
-    poolings differ from run to run on a GPU.
+    Takes images (B, num_channels, H, W), float, of any size; meant for 8×8 to 32×32. It uses group
+    norm instead of batch norm, because the running statistics of batch norm would follow the newest
+    data and change the predictions for old data (Pham et al., "Continual Normalization", ICLR
+    2022). It uses strides instead of pooling, because the gradients of some pooling layers are not
+    deterministic on a GPU.
 
     Args:
         num_channels: 1 for grey, 3 for colour.
@@ -26,11 +26,11 @@ class SmallCNN(FeatureClassifier):
         width: Channels of the first convolution; the others have 2 and 4 times as many. 32 makes
             94,000 parameters.
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
-        random_features: Random features between the convolutions and a shared head; 0: none.
-        nearest_mean: Whether a shared head serves the nearest class mean; see `NearestMeanHead`.
+        random_features: Number of random features before a shared head; 0: none.
+        nearest_mean: Whether a shared head predicts the nearest class mean; see `NearestMeanHead`.
 
     Raises:
-        ModelArgumentError: If an argument is out of its range.
+        ModelArgumentError: If an argument is outside its range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The base class of the reference models: features and a head."""
+"""`FeatureClassifier`: the base class of the reference models, with features and a head."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Heads = Literal["shared", "per_task"]
 
 
 class FeatureClassifier(RenateModule):
-    """`head(features(x))`: the common part of the reference models.
+    """A model that computes `head(features(x))`.
 
     Args:
         constructor_arguments: See `RenateModule`.
         features: Maps inputs to (B, F) floats; kept as `features`.
         num_features: F.
         num_outputs: K, the number of classes, or of values in a regression.
-        heads: `shared`: one linear head for all tasks, task ids are ignored. `per_task`: one for
-            each id given to `add_task_params`; every call then has to name a task.
-        random_features: Random features between the features and the shared head; 0: none. See
-            `RandomFeatureHead`. A subclass that takes this argument too can be given them later.
-        nearest_mean: Whether the shared head serves the nearest mean; see `NearestMeanHead`. As
-            with random features, a subclass that takes this argument can be given it later.
+        heads: `shared`: one linear head for all tasks; task ids are ignored. `per_task`: one head
+            for each id passed to `add_task_params`; every call must then name a task.
+        random_features: Number of random features before the shared head; 0: none. See
+            `RandomFeatureHead`. If a subclass takes this argument, a learner can set it later.
+        nearest_mean: Whether the shared head predicts the nearest mean; see `NearestMeanHead`. If a
+            subclass takes this argument, a learner can set it later.
     """
 
     head: nn.Linear | PerTaskHeads | RandomFeatureHead | NearestMeanHead
@@ -43,7 +43,7 @@ class FeatureClassifier(RenateModule):
         random_features: int = 0,
         nearest_mean: bool = False,
     ) -> None:
-        if random_features:  # without them a state stays as it was before there were any
+        if random_features:  # only if set, so that other states keep their old form
             constructor_arguments = {**constructor_arguments, "random_features": random_features}
         if nearest_mean:
             constructor_arguments = {**constructor_arguments, "nearest_mean": True}
@@ -69,36 +69,36 @@ class FeatureClassifier(RenateModule):
 
     @property
     def random_features(self) -> int:
-        """How many random features lie before the head; 0: none."""
+        """Number of random features before the head; 0: none."""
         return self._constructor_arguments.get("random_features", 0)
 
     @property
     def nearest_mean(self) -> bool:
-        """Whether the head serves the nearest mean."""
+        """Whether the head predicts the nearest mean."""
         return self._constructor_arguments.get("nearest_mean", False)
 
     @property
     def takes_random_features(self) -> bool:
-        """Whether a state with random features can be loaded again: the constructor takes them."""
+        """Whether the constructor takes `random_features`, so that such a state can be loaded."""
         return "random_features" in inspect.signature(type(self)).parameters
 
     @property
     def takes_nearest_mean(self) -> bool:
-        """Whether a state with means can be loaded again: the constructor takes `nearest_mean`."""
+        """Whether the constructor takes `nearest_mean`, so that such a state can be loaded."""
         return "nearest_mean" in inspect.signature(type(self)).parameters
 
     def use_random_features(self, number: int, generator: torch.Generator | None = None) -> None:
-        """Put a new shared head in place of the old one. Its weights are 0.
+        """Replace the shared head by a new one with weights 0.
 
-        The model's state dict is then one that `from_state_dict` builds with this head.
+        `from_state_dict` then builds the model with this head from its state dict.
 
         Args:
-            number: Random features before the head, >= 0; 0: none.
-            generator: Draws the projection; None: the global one.
+            number: Number of random features before the head, >= 0; 0: none.
+            generator: Draws the projection; None uses the global generator.
 
         Raises:
             ModelStateError: If the class does not take `random_features`, so that its state could
-                not be loaded again.
+                not be loaded.
         """
         if number:
             self._refuse_unless(
@@ -109,27 +109,27 @@ class FeatureClassifier(RenateModule):
             nn.init.zeros_(parameter)
 
     def use_nearest_mean(self) -> None:
-        """Put a head that serves the nearest mean in place of a linear one, whose weights it keeps.
+        """Replace the head by a nearest-mean head, which keeps the weights of a linear one.
 
         Raises:
             ModelStateError: If the class does not take `nearest_mean`, so that its state could not
-                be loaded again.
+                be loaded.
         """
         self._refuse_unless(
             self.takes_nearest_mean, "means of classes", "nearest_mean: bool = False"
         )
-        before = self.head
+        old_head = self.head
         self._put_head(0, True)
-        if isinstance(before, nn.Linear) and isinstance(self.head, NearestMeanHead):
-            self.head.linear = before
+        if isinstance(old_head, nn.Linear) and isinstance(self.head, NearestMeanHead):
+            self.head.linear = old_head
 
     def _put_head(
         self, random_features: int, nearest_mean: bool, generator: torch.Generator | None = None
     ) -> None:
-        place = next(self.parameters())
-        with torch.random.fork_rng(devices=[]):  # the weights that a layer draws are not used
+        parameter = next(self.parameters())
+        with torch.random.fork_rng(devices=[]):  # the layer's random initial weights are not used
             head = self._shared_head(random_features, nearest_mean, generator)
-        self.head = head.to(place.device, place.dtype)
+        self.head = head.to(parameter.device, parameter.dtype)
         for name, value in (("random_features", random_features), ("nearest_mean", nearest_mean)):
             self._constructor_arguments.pop(name, None)
             if value:
@@ -148,12 +148,12 @@ class FeatureClassifier(RenateModule):
             name = type(self).__name__
             raise ModelStateError(
                 name,
-                f"it would have a head on {what}, which its constructor does not know.",
-                f"let {name} take `{argument}` and give it to FeatureClassifier",
+                f"it needs a head with {what}, which its constructor does not support.",
+                f"add the argument `{argument}` to {name} and pass it to FeatureClassifier",
             )
 
     def set_extra_state(self, state: Any) -> None:
-        """Take the stored tasks' heads, and the kind of the shared one, as the state has them.
+        """Add the stored tasks' heads, or make the shared head of the stored kind.
 
         Raises:
             ModelStateError: If the state was not written by a `RenateModule` of this library.
@@ -169,10 +169,10 @@ class FeatureClassifier(RenateModule):
             self.use_nearest_mean()
 
     def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
-        """Return the outputs (B, K), not normalised.
+        """Return the logits (B, K).
 
         Raises:
-            UnknownTaskError: If heads are per task and this one has none.
+            UnknownTaskError: If heads are per task and the task has none.
         """
         features = self.features(x)  # (B, F)
         if isinstance(self.head, PerTaskHeads):
@@ -180,10 +180,10 @@ class FeatureClassifier(RenateModule):
         return self.head(features)
 
     def get_params(self, task_id: str | None = None) -> list[nn.Parameter]:
-        """Return the features' parameters and those of the task's head; all for None.
+        """Return the parameters of the features and of the task's head; for None, all.
 
         Raises:
-            UnknownTaskError: If heads are per task and this one has none.
+            UnknownTaskError: If heads are per task and the task has none.
         """
         if task_id is None or not isinstance(self.head, PerTaskHeads):
             return list(self.parameters())
@@ -195,10 +195,10 @@ class FeatureClassifier(RenateModule):
 
 
 def give_nearest_mean(model: RenateModule) -> None:
-    """Let a model serve the nearest mean, and its linear head until it is given means.
+    """Give a model a nearest-mean head, which acts as a linear head until its means are set.
 
     Raises:
-        ModelMismatchError: If it has no head that could.
+        ModelMismatchError: If the model cannot have such a head.
     """
     module = unwrap(model)
     if not (
@@ -207,9 +207,9 @@ def give_nearest_mean(model: RenateModule) -> None:
         and isinstance(module.head, nn.Linear | NearestMeanHead)
     ):
         raise ModelMismatchError(
-            f"iCaRL serves the nearest class mean, which {type(module).__name__} has no head for",
-            "use a model of renate_stages.models, or let a FeatureClassifier of yours take "
-            "`nearest_mean: bool = False` and give it to FeatureClassifier",
+            f"iCaRL predicts the nearest class mean, but {type(module).__name__} has no head for it",
+            "use a model of renate_stages.models, or add the argument `nearest_mean: bool = False` "
+            "to your FeatureClassifier subclass and pass it to FeatureClassifier",
         )
     if isinstance(module.head, nn.Linear):
         module.use_nearest_mean()
@@ -218,10 +218,10 @@ def give_nearest_mean(model: RenateModule) -> None:
 
 
 def check_positive(model: str, **arguments: int) -> None:
-    """Check that arguments of a model are whole numbers of at least 1.
+    """Check that a model's arguments are whole numbers >= 1.
 
     Raises:
-        ModelArgumentError: If one is not.
+        ModelArgumentError: If an argument is not.
     """
     for argument, value in arguments.items():
         if not isinstance(value, int) or value < 1:

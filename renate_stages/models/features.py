@@ -1,4 +1,4 @@
-"""Extract the features before a model's last layer."""
+"""Extract the features that enter a model's last layer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from renate_stages.models.module import RenateModule, unwrap
 
 
 def backbone_of(model: RenateModule) -> nn.Module:
-    """Return the model's submodule `features`, whose output goes into the last layer.
+    """Return the model's submodule `features`, whose output enters the last layer.
 
     Raises:
-        ModelMismatchError: If it has none.
+        ModelMismatchError: If the model has no such submodule.
     """
     backbone = getattr(unwrap(model), "features", None)
     if not isinstance(backbone, nn.Module):
         raise ModelMismatchError(
-            f"this learner works on features, but {type(unwrap(model)).__name__} has no submodule "
+            f"this learner needs features, but {type(unwrap(model)).__name__} has no submodule "
             "`features`",
-            "name the part before the last layer `features` and that layer `head`, as the models "
-            "of renate_stages.models do, or choose another learner",
+            "name the part before the last layer `features` and that layer `head`, as in the models "
+            "of renate_stages.models, or choose another learner",
         )
     return backbone
 
@@ -33,19 +33,19 @@ def backbone_of(model: RenateModule) -> nn.Module:
 def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     """Return the features of a batch, in evaluation mode and without gradients.
 
-    They are the output of the model's submodule `features`, as the reference models have it; of a
-    model without one, its outputs.
+    These are the outputs of the model's submodule `features`, which the reference models have. If a
+    model has none, its own outputs are returned.
 
     Args:
-        model: Is in the same mode afterwards as before.
-        inputs: A batch as the model takes it, on the CPU.
+        model: The model; its mode is restored.
+        inputs: A batch on the CPU, in the form that the model takes.
         task_id: Task whose parameters are used.
 
     Raises:
-        ModelMismatchError: If they are no tensor.
+        ModelMismatchError: If the outputs are not a tensor.
 
     Returns:
-        float32 `(B, d)`, on the CPU.
+        Features `(B, d)`, float32, on the CPU.
     """
     backbone = getattr(unwrap(model), "features", None)
     kept: list[Any] = []
@@ -61,27 +61,27 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
         model.train(training)
         if hook is not None:
             hook.remove()
-    found = kept[-1] if kept else outputs
-    if not isinstance(found, Tensor):
+    features = kept[-1] if kept else outputs
+    if not isinstance(features, Tensor):
         raise ModelMismatchError(
-            f"memory_policy herding needs features, but the model returns {type(found).__name__}",
+            f"memory_policy herding needs features, but the model returns {type(features).__name__}",
             "give it a submodule `features`, or choose another memory_policy",
         )
-    return found.flatten(1).float().cpu()
+    return features.flatten(1).float().cpu()
 
 
 def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | None:
-    """Return what goes into the model's submodule `head`, in evaluation mode, without gradients.
+    """Return the inputs of the model's submodule `head`, in evaluation mode, without gradients.
 
-    Computed in full precision, also where training uses less.
+    They are computed in full precision, even if training uses less.
 
     Args:
-        model: Is in evaluation mode afterwards.
-        inputs: A batch, on the model's device.
+        model: The model; it stays in evaluation mode.
+        inputs: A batch on the model's device.
         task_id: Task whose parameters are used.
 
     Returns:
-        `(B, F)`; None if the model does not call its head with one tensor of two dimensions.
+        Features `(B, F)`; None unless the model calls its head once with one 2-dimensional tensor.
     """
     kept: list[Any] = []
     head = unwrap(model).get_submodule("head")
@@ -92,12 +92,12 @@ def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | N
             model.eval()(inputs, task_id=task_id)
     finally:
         hook.remove()
-    found = kept[0][0] if len(kept) == 1 and len(kept[0]) == 1 else None
-    return found if isinstance(found, Tensor) and found.ndim == 2 else None
+    features = kept[0][0] if len(kept) == 1 and len(kept[0]) == 1 else None
+    return features if isinstance(features, Tensor) and features.ndim == 2 else None
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of tensors: of their names, dtypes, shapes and values."""
+    """Return the SHA-256 of the names, dtypes, shapes and values of tensors."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -14,7 +14,7 @@ from renate_stages.errors import (
 
 
 class PerTaskHeads(nn.Module):
-    """One linear layer for each task id; starts with none.
+    """One linear layer per task id; starts without any.
 
     Args:
         num_features: Width F of the features.
@@ -50,16 +50,17 @@ class PerTaskHeads(nn.Module):
 class RandomFeatureHead(nn.Module):
     """A linear layer on random features, `linear(relu(f @ projection))`.
 
-    The projection is drawn once and never trained: a buffer, and so in the state dict. McDonnell et
+    The projection is a buffer in the state dict; it is drawn once and never trained. McDonnell et
     al., "RanPAC: Random Projections and Pre-trained Models for Continual Learning", NeurIPS 2023,
-    draw it from N(0, 1); here from N(0, 2 / M), so that on average the random features are as long
-    as the features, and a learner that trains them afterwards keeps its learning rate.
+    draw it from N(0, 1). Here it is drawn from N(0, 2 / M), so that the random features have on
+    average the length of the features, and a learner that trains the head later can use the same
+    learning rate.
 
     Args:
         num_features: Width F of the features.
-        num_random_features: M, their number.
+        num_random_features: Number M of random features.
         num_outputs: K.
-        generator: Draws the projection; None: the global one, as for any layer.
+        generator: Draws the projection; None uses the global generator, like other layers.
     """
 
     projection: Tensor  # (F, M)
@@ -82,19 +83,19 @@ class RandomFeatureHead(nn.Module):
 
 
 class NearestMeanHead(nn.Module):
-    """A linear layer in training; served, the nearest of the classes' mean features.
+    """A linear layer in training mode, and a nearest-mean classifier in evaluation mode.
 
     Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017, Algorithm
-    1, on features of length 1. Until it is given means, and while `uses_means` is off, it is the
-    linear layer in either mode.
+    1, on features of length 1. Before means are set, and while `uses_means` is false, it is a linear
+    layer in both modes.
 
     Args:
         num_features: Width F of the features.
         num_outputs: K.
     """
 
-    means: Tensor  # (K, F), of length 1
-    known: Tensor  # (K,) bool: which classes have a mean
+    means: Tensor  # (K, F), each of length 1
+    known: Tensor  # (K,) bool, the classes that have a mean
 
     def __init__(self, num_features: int, num_outputs: int) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class NearestMeanHead(nn.Module):
 
     @torch.no_grad()
     def take_means(self, means: Mapping[int, Tensor]) -> None:
-        """Take the mean features (F,) of classes; of those that are not named there are none."""
+        """Set the mean features (F,) of classes; the other classes have no mean."""
         self.known.zero_()
         for label, mean in means.items():
             self.means[label] = mean
@@ -113,9 +114,10 @@ class NearestMeanHead(nn.Module):
         self.uses_means = True
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return outputs (B, K) for features (B, F); served, -4 for classes without a mean.
+        """Return outputs (B, K) for features (B, F).
 
-        Those of a class with one are its negative distance, in [-2, 0].
+        As a nearest-mean classifier, the output is the negative distance to a class's mean, in
+        [-2, 0], and -4 for classes without a mean.
         """
         if self.training or not self.uses_means:
             return self.linear(features)
@@ -126,5 +128,6 @@ class NearestMeanHead(nn.Module):
 
 
 def _module_name(task_id: str) -> str:
-    # A module's name must not hold a dot, be empty, or be an attribute ("keys"). One to one.
+    # Unique for each task id. A module's name must not contain a dot, be empty, or be the name of
+    # an attribute such as "keys".
     return "task_" + quote(task_id, safe="").replace(".", "%2E")

@@ -1,7 +1,7 @@
-"""Batch norm over the joint batch of all processes, as one process would compute it.
+"""Batch norm over the joint batch of all processes, with the same result as in one process.
 
-PyTorch's SyncBatchNorm does the same on GPUs alone, and counts every row: one that stands in for a
-process's empty share would count too.
+PyTorch's SyncBatchNorm works only on GPUs and counts every row, including the placeholder row of a
+process whose share is empty.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class JointStatistics:
-    """Lets a model's batch-norm layers take mean and variance over all processes, until `end`.
+    """Makes batch-norm layers use mean and variance over all processes, until `end` is called.
 
-    The layers stay what they are: names, parameters, running statistics, evaluation mode.
+    Names, parameters, running statistics and evaluation mode of the layers do not change.
 
     Args:
-        model: In training; every process puts as many batches through it, in the same order.
+        model: The model in training; every process must run the same number of batches through it,
+            in the same order.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.left_out: list[int] = []  # rows of the batch on its way that count for no statistics
+        self.left_out: list[int] = []  # rows of the current batch to leave out of the statistics
         self._layers = [each for each in model.modules() if isinstance(each, _BatchNorm)]
         for layer in self._layers:
             vars(layer)["forward"] = partial(self._normalise, layer)
 
     def end(self) -> None:
-        """Let each layer look at its own process's batch again."""
+        """Make each layer use its own process's batch again."""
         for layer in self._layers:
             del layer.forward
 
@@ -40,7 +41,7 @@ class JointStatistics:
         if not layer.training:
             return type(layer).forward(layer, inputs)
         layer._check_input_dim(inputs)
-        shape = [1, -1, *[1] * (inputs.ndim - 2)]  # of what is one number a channel
+        shape = [1, -1, *[1] * (inputs.ndim - 2)]  # shape of per-channel values
         others = [0, *range(2, inputs.ndim)]
         values = inputs.float() if inputs.dtype in (torch.half, torch.bfloat16) else inputs
         counted = values
@@ -50,18 +51,20 @@ class JointStatistics:
         sums = _Summed.apply(torch.cat([counted.sum(others), number]))
         mean, count = sums[:-1] / sums[-1].detach(), float(sums[-1].detach())
         if count <= 1:
-            raise ValueError("expected more than 1 value a channel in training, over all processes")
+            raise ValueError(
+                "batch norm expects more than 1 value per channel in training, over all processes"
+            )
         variance = _Summed.apply(((counted - mean.view(shape)) ** 2).sum(others)) / count
         self._follow(layer, mean.detach(), variance.detach(), count)
-        found = (values - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
+        result = (values - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
         if layer.affine:
-            found = found * layer.weight.view(shape) + layer.bias.view(shape)
-        return found.to(inputs.dtype)
+            result = result * layer.weight.view(shape) + layer.bias.view(shape)
+        return result.to(inputs.dtype)
 
     @staticmethod
     @torch.no_grad()
     def _follow(layer: Any, mean: Tensor, variance: Tensor, count: float) -> None:
-        """Move the running statistics, as `nn.BatchNorm2d` does."""
+        """Update the running statistics like `nn.BatchNorm2d`."""
         if layer.running_mean is None:
             return
         layer.num_batches_tracked += 1
@@ -74,7 +77,7 @@ class JointStatistics:
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over all processes; so each one's gradient is the sum of all processes' gradients."""
+    """The sum over all processes, whose gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:

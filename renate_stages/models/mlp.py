@@ -20,16 +20,16 @@ class MLP(FeatureClassifier):
     Args:
         num_inputs: Values per example; inputs (B, ...) are flattened to (B, num_inputs), float.
         num_outputs: Number of classes, or of values in a regression.
-        num_hidden_layers: Number of hidden layers, >= 0. Not used if `hidden_size` lists them.
-        hidden_size: Width of every hidden layer, or a tuple or list with the width of each.
+        num_hidden_layers: Number of hidden layers, >= 0. Ignored if `hidden_size` is a list.
+        hidden_size: Width of every hidden layer, or a tuple or list with the width of each layer.
         activation: Name of a class of `torch.nn`, one of `ACTIVATIONS`.
         dropout: Share of hidden values set to zero in training, in [0, 1).
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
-        random_features: Random features between the last hidden layer and a shared head; 0: none.
-        nearest_mean: Whether a shared head serves the nearest class mean; see `NearestMeanHead`.
+        random_features: Number of random features before a shared head; 0: none.
+        nearest_mean: Whether a shared head predicts the nearest class mean; see `NearestMeanHead`.
 
     Raises:
-        ModelArgumentError: If an argument is out of its range.
+        ModelArgumentError: If an argument is outside its range.
     """
 
     def __init__(

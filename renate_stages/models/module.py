@@ -1,8 +1,8 @@
 """`RenateModule`: an `nn.Module` that can be rebuilt from its own state dict.
 
-`RenateModule` keeps the interface of the class of that name in awslabs/Renate, with two changes:
-what it stores besides tensors are plain values, so that `torch.load(weights_only=True)` reads it,
-and a state dict that does not fit is an error.
+`RenateModule` has the interface of the class of that name in awslabs/Renate, with two changes: its
+state dict contains only tensors and plain values, so that `torch.load(weights_only=True)` can read
+it, and a state dict that does not match is an error.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ EXTRA_STATE = "_extra_state"  # the name PyTorch gives to what `get_extra_state`
 
 
 class RenateModule(nn.Module, ABC):
-    """A model that carries its constructor arguments and its task ids in its state dict.
+    """A model whose state dict includes its constructor arguments and task ids.
 
-    A subclass passes its constructor arguments on and defines `forward`; one with parameters per
-    task also overrides `_add_task_params` and `get_params`.
+    A subclass passes its constructor arguments to this class and defines `forward`. With parameters
+    per task, it also overrides `_add_task_params` and `get_params`.
 
         class Classifier(RenateModule):
             def __init__(self, hidden: int = 64) -> None:
@@ -37,11 +37,11 @@ class RenateModule(nn.Module, ABC):
         model = Classifier.from_state_dict(torch.load(path, weights_only=True))
 
     Args:
-        constructor_arguments: Keyword arguments that build this model again. JSON values: None,
-            bool, int, float, str, and lists, tuples and string-keyed dicts of those. Copied.
+        constructor_arguments: Keyword arguments to build this model again. Must be JSON values:
+            None, bool, int, float, str, and lists, tuples and string-keyed dicts of those. Copied.
 
     Raises:
-        StoredArgumentError: If a value is not one of these.
+        StoredArgumentError: If a value has another type.
     """
 
     def __init__(self, constructor_arguments: dict[str, Any]) -> None:
@@ -61,25 +61,25 @@ class RenateModule(nn.Module, ABC):
         """
 
     def get_logits(self, x: Any, task_id: str | None = None) -> Any:
-        """Return the outputs before any decision rule; by default those of the model's call."""
+        """Return the outputs before any decision rule; by default the model's outputs."""
         return self(x, task_id=task_id)
 
     def get_params(self, task_id: str | None = None) -> list[nn.Parameter]:
-        """Return the parameters to train for a task: all, unless a subclass narrows it."""
+        """Return the parameters to train for a task; by default all."""
         return list(self.parameters())
 
     # -- tasks ------------------------------------------------------------------------------------
 
     @property
     def task_ids(self) -> list[str]:
-        """Ids of the tasks whose parameters were added, in that order (a copy)."""
+        """Ids of the tasks whose parameters were added, in order of addition (a copy)."""
         return list(self._task_ids)
 
     @final
     def add_task_params(self, task_id: str | None = None) -> None:
-        """Add a task's parameters once; nothing happens where they exist, or for None.
+        """Add a task's parameters; does nothing if they exist or `task_id` is None.
 
-        Where all parameters lie on one device, the new ones are moved there.
+        If all parameters are on one device, the new ones are moved there.
 
         Raises:
             StoredArgumentError: If the id is not a string.
@@ -95,12 +95,12 @@ class RenateModule(nn.Module, ABC):
             self.to(devices.pop())
 
     def _add_task_params(self, task_id: str) -> None:
-        """Add the parameters of a new task; must leave those of other tasks as they are."""
+        """Add the parameters of a new task; must not change those of other tasks."""
 
     # -- state ------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return what the state dict holds besides tensors, as plain values (a copy)."""
+        """Return the part of the state dict that is not tensors, as plain values (a copy)."""
         return {
             "constructor_arguments": _plain(self._constructor_arguments, "constructor_arguments"),
             "task_ids": list(self._task_ids),
@@ -109,8 +109,8 @@ class RenateModule(nn.Module, ABC):
     def set_extra_state(self, state: Any) -> None:
         """Add the parameters of the stored tasks.
 
-        The module keeps its own constructor arguments: they say how *it* was built, and a dropout
-        rate, say, may differ from that of the module which wrote the state.
+        The module keeps its own constructor arguments, which may differ from those in the state, for
+        example in the dropout rate.
 
         Raises:
             ModelStateError: If the state was not written by a `RenateModule` of this library.
@@ -121,22 +121,22 @@ class RenateModule(nn.Module, ABC):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Before any tensor is read: PyTorch sets the extra state last, too late for parameters
-        # of a task that are registered on this module itself.
+        # The extra state must be set before any tensor is loaded. PyTorch sets it last, which is too
+        # late for task parameters that are registered on this module itself.
         if prefix + EXTRA_STATE in state_dict:
             self.set_extra_state(state_dict[prefix + EXTRA_STATE])
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> Self:
-        """Build the model that a state dict describes and load it, strictly.
+        """Build the model that a state dict describes, and load the state strictly.
 
         Args:
-            state_dict: What `state_dict()` of a model of this class returned; left as it is.
+            state_dict: The state dict of a model of this class; not changed.
 
         Raises:
-            ModelStateError: If it holds no constructor arguments, if this class does not take
-                them, or if any tensor is missing, unexpected or of another shape.
+            ModelStateError: If it has no constructor arguments, if this class does not take them,
+                or if a tensor is missing, unexpected or of another shape.
         """
         extra = _checked_extra_state(state_dict.get(EXTRA_STATE), cls.__name__)
         try:
@@ -144,8 +144,8 @@ class RenateModule(nn.Module, ABC):
         except TypeError as error:
             raise ModelStateError(
                 cls.__name__,
-                f"its constructor refused the stored arguments: {error}.",
-                f"use the class that wrote the state, or give {cls.__name__} these arguments",
+                f"its constructor does not accept the stored arguments: {error}.",
+                f"use the class that wrote the state, or add these arguments to {cls.__name__}",
             ) from error
         for task_id in extra["task_ids"]:
             model.add_task_params(task_id)
@@ -155,33 +155,33 @@ class RenateModule(nn.Module, ABC):
             raise ModelStateError(
                 cls.__name__,
                 str(error),
-                "use the code that wrote the state, or load the parts that still fit yourself, in "
-                "model_fn, with load_state_dict(..., strict=False)",
+                "use the code that wrote the state, or load the matching parts yourself in model_fn, "
+                "with load_state_dict(..., strict=False)",
             ) from error
         return model
 
     # -- intermediate representations -------------------------------------------------------------
 
     def register_intermediate_representation_caching_hook(self, submodule: nn.Module) -> None:
-        """Keep the outputs of a submodule in every call of this model, in train and eval mode.
+        """Cache the outputs of a submodule in every call of this model, in train and eval mode.
 
-        The cache holds those of the latest call only, with their graph; it is not in the state
-        dict, and a deep copy of the model has hooks and an empty cache of its own.
+        The cache has only the outputs of the last call, with their graph. It is not in the state
+        dict. A deep copy of the model has its own hooks and an empty cache.
         """
         if not self._hooks:
             self._hooks.append(self.register_forward_pre_hook(self._cache.clear))
         self._hooks.append(submodule.register_forward_hook(self._cache.keep))
 
     def get_intermediate_representation(self) -> list[Tensor]:
-        """Return the outputs of the hooked submodules in the latest call, in the order they ran."""
+        """Return the hooked submodules' outputs in the last call, in the order of execution."""
         return list(self._cache.outputs)
 
     def reset_intermediate_representation_cache(self) -> None:
-        """Forget the cached outputs; the hooks stay."""
+        """Clear the cached outputs, but keep the hooks."""
         self._cache.clear()
 
     def deregister_hooks(self) -> None:
-        """Remove all caching hooks and forget the cached outputs."""
+        """Remove all caching hooks and clear the cached outputs."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -189,15 +189,15 @@ class RenateModule(nn.Module, ABC):
 
 
 class RenateWrapper(RenateModule):
-    """Any `nn.Module` as a `RenateModule`: ignores task ids and unpacks inputs.
+    """Wraps any `nn.Module` as a `RenateModule`: ignores task ids and unpacks inputs.
 
-    It cannot rebuild the module, so load with `load_state_dict`:
+    It cannot rebuild the module, so load weights with `load_state_dict`:
 
         model = RenateWrapper(torchvision.models.resnet18(num_classes=10))
         model.load_state_dict(torch.load(path, weights_only=True))
 
     Args:
-        model: The module, kept as `wrapped`, which is also the prefix of its state-dict keys.
+        model: The module, kept as attribute `wrapped`, which is also its prefix in the state dict.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -208,10 +208,10 @@ class RenateWrapper(RenateModule):
         """Call the module: a tuple or list as positional arguments, a dict as keywords.
 
         Returns:
-            What the module returns; a tuple of one is unpacked.
+            The module's outputs; a tuple of one element is unpacked.
 
         Raises:
-            ModelInputsError: If `x` is none of tensor, tuple, list and dict.
+            ModelInputsError: If `x` is not a tensor, tuple, list or dict.
         """
         if isinstance(x, Tensor):
             outputs = self.wrapped(x)
@@ -226,28 +226,28 @@ class RenateWrapper(RenateModule):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> NoReturn:
-        """Refuse: a wrapped module's constructor arguments are not known.
+        """Raise an error, because a wrapped module's constructor arguments are unknown.
 
         Raises:
             ModelStateError: Always.
         """
         raise ModelStateError(
             cls.__name__,
-            "it does not say how to build the module that was wrapped.",
+            "it has no constructor arguments for the wrapped module.",
             "build that module, wrap it with RenateWrapper(module) and call load_state_dict",
         )
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the user's own module: what a `RenateWrapper` wraps, any other model as it is."""
+    """Return the module inside a `RenateWrapper`; return other models unchanged."""
     return model.wrapped if isinstance(model, RenateWrapper) else model
 
 
 class _RepresentationCache:
-    """Outputs kept by hooks. Copied and pickled as an empty one, so that each copy has its own.
+    """Outputs cached by hooks. It is copied and pickled as an empty cache.
 
-    Deep-copying a hooked module copies its hooks; as these are bound methods of this object, the
-    copies write to the copied cache. (Closures would go on writing to the original's.)
+    Deep-copying a hooked module copies its hooks. The hooks are bound methods of this object, so
+    the copies write to the copied cache; closures would write to the original's.
     """
 
     def __init__(self) -> None:
@@ -264,11 +264,11 @@ class _RepresentationCache:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Return a deep copy of a JSON value, subclasses of its types as the types themselves."""
+    """Return a deep copy of a JSON value, with subclasses converted to the plain types."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # a string enum, say, as a plain string
+        return str.__str__(value)  # converts, for example, a string enum
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)  # np.float64 is a float
     if isinstance(value, list | tuple):
@@ -286,12 +286,12 @@ def _checked_extra_state(extra: Any, model: str) -> dict[str, Any]:
     keys = {"constructor_arguments", "task_ids"}
     if isinstance(extra, Mapping) and keys <= extra.keys():
         return dict(extra)
-    found = "is missing" if extra is None else f"is of type {type(extra).__name__}"
+    problem = "is missing" if extra is None else f"is of type {type(extra).__name__}"
     if isinstance(extra, Tensor):
-        found += ", as awslabs/Renate wrote it (pickled bytes)"
+        problem += ", pickled bytes as written by awslabs/Renate"
     raise ModelStateError(
         model,
-        f"its entry '{EXTRA_STATE}' {found}; expected a dict with {' and '.join(sorted(keys))}.",
-        "build the model yourself and load the tensors alone: drop that entry and call "
+        f"its entry '{EXTRA_STATE}' {problem}; expected a dict with {' and '.join(sorted(keys))}.",
+        "build the model yourself, remove that entry, and load only the tensors with "
         "load_state_dict(..., strict=False)",
     )

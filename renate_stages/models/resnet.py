@@ -9,18 +9,18 @@ from renate_stages.models.feature_classifier import FeatureClassifier, Heads, ch
 
 
 class ResNet18(FeatureClassifier):
-    """Eighteen layers with shortcuts, as the paper builds them for CIFAR's small images.
+    """ResNet-18 in the paper's variant for small images such as CIFAR's.
 
         ResNet18(num_outputs=10)(torch.rand(32, 3, 32, 32))  # (32, 10)
 
     Takes images (B, num_channels, H, W), float, of any size; meant for 16×16 to 64×64. The first
-    convolution is 3×3 with stride 1 and nothing is pooled after it: the 7×7 convolution and the
-    pooling that ImageNet's networks start with would shrink 32×32 to 8×8 before the first block.
-    Four stages of two blocks follow, the last three of which halve the image. It is the network of
-    the DER paper and of most tables of class-incremental CIFAR-10.
+    convolution is 3×3 with stride 1, without pooling, because the 7×7 convolution and the pooling
+    of the ImageNet variant would shrink 32×32 to 8×8 before the first block. Four stages of two
+    blocks follow, and each of the last three halves the image. The DER paper and most results on
+    class-incremental CIFAR-10 use this network.
 
-    Batch norm, as in the paper: the running statistics follow the newest data, so where the domain
-    shifts much and nothing is replayed, prefer `SmallCNN`.
+    It uses batch norm, as in the paper. The running statistics follow the newest data, so prefer
+    `SmallCNN` if the domain shifts a lot and the learner does not replay.
 
     Args:
         num_outputs: Number of classes, or of values in a regression.
@@ -28,10 +28,10 @@ class ResNet18(FeatureClassifier):
         width: Channels of the first stage; the others have 2, 4 and 8 times as many. 64 makes
             11,173,962 parameters for 10 outputs, and features of 512.
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
-        nearest_mean: Whether a shared head serves the nearest class mean; see `NearestMeanHead`.
+        nearest_mean: Whether a shared head predicts the nearest class mean; see `NearestMeanHead`.
 
     Raises:
-        ModelArgumentError: If an argument is out of its range.
+        ModelArgumentError: If an argument is outside its range.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class ResNet18(FeatureClassifier):
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut: `relu(F(x) + x)` (eq. 1 and 2 of the paper).
+    """Two 3×3 convolutions with a shortcut: `relu(F(x) + x)` (eq. 1 and 2 of the paper).
 
     Args:
-        channels: Of the input.
-        width: Of the output; where it or the size differs from the input's, the shortcut is a 1×1
-            convolution.
-        stride: Of the first convolution.
+        channels: Channels of the input.
+        width: Channels of the output; if they or the image size differ from the input's, the
+            shortcut is a 1×1 convolution.
+        stride: Stride of the first convolution.
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:

@@ -1,7 +1,7 @@
-"""Store a model as safetensors and JSON. No pickle is ever loaded.
+"""Store a model as safetensors and JSON, without loading any pickle.
 
-A user's `model_fn(model_state_url)` that calls `torch.load` is handed a file in torch's format,
-made on the fly.
+A user's `model_fn(model_state_url)`, which calls `torch.load`, gets a temporary file in torch's
+format.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def write_model(folder: Path, model: RenateModule) -> None:
 
 
 def read_state_dict(folder: Path) -> dict[str, Any]:
-    """Return the state dict of a stored model, with its extra state where it has one.
+    """Return the state dict of a stored model, with its extra state if it has one.
 
     Raises:
-        MalformedFileError: If one of its files is not what `write_model` writes.
+        MalformedFileError: If a file does not have the form that `write_model` writes.
     """
     state: dict[str, Any] = dict(read_tensors(folder / "model.safetensors"))
     extra = files.read_json(folder / "model.json")
@@ -51,16 +51,16 @@ def read_state_dict(folder: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write tensors as safetensors, equal bytes for equal tensors; those that share memory apart."""
+    """Write tensors as safetensors; equal tensors give equal bytes, and shared memory is copied."""
     save_file({name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}, path)
-    path.chmod(0o666 & ~files.umask())  # safetensors makes it readable by its owner alone
+    path.chmod(0o666 & ~files.umask())  # safetensors makes it readable only for its owner
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file; nothing in it is run.
+    """Return the tensors of a safetensors file, without running any code from it.
 
     Raises:
-        MalformedFileError: If it is not one, or is cut short.
+        MalformedFileError: If it is not a safetensors file, or is truncated.
     """
     try:
         return load_file(path)
@@ -69,13 +69,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def write_checkpoint(folder: Path, path: Path) -> None:
-    """Write a stored model in torch's own format, for `torch.load(path, weights_only=True)`."""
+    """Write a stored model in torch's format, for `torch.load(path, weights_only=True)`."""
     torch.save(read_state_dict(folder), path)
 
 
 @contextmanager
 def checkpoint_of(folder: Path) -> Iterator[Path]:
-    """Yield a passing file in torch's format with a stored model's state dict."""
+    """Yield the path of a temporary file in torch's format with a stored model's state dict."""
     with tempfile.TemporaryDirectory(prefix="renate-stages-") as scratch:
         path = Path(scratch) / "model.ckpt"
         with shortage.explained(path.parent):
@@ -86,23 +86,24 @@ def checkpoint_of(folder: Path) -> Iterator[Path]:
 def build_model(
     user: UserConfig, hyperparameters: Mapping[str, Any], stored: Path | None, task_id: str
 ) -> RenateModule:
-    """Build the user's model, new or with a stored model's tensors.
+    """Build the user's model, either new or with a stored model's tensors.
 
     Args:
-        user: Its `model_fn` builds the model.
-        hyperparameters: Of which `model_fn` gets those it names.
-        stored: Folder with `model.safetensors` and `model.json`; None builds a new one.
-        task_id: Task whose parameters the model is to have.
+        user: The configuration whose `model_fn` builds the model.
+        hyperparameters: Values for `model_fn`, which gets those that its signature names.
+        stored: Folder with `model.safetensors` and `model.json`; None builds a new model.
+        task_id: Task whose parameters the model must have.
 
     Raises:
-        ModelMismatchError: If it is not a module, or does not hold the stored tensors.
+        ModelMismatchError: If `model_fn` does not return a module, or the module does not have the
+            stored tensors.
     """
     if stored is None:
         model = _as_renate_module(user.call("model_fn", hyperparameters, model_state_url=None))
     else:
         with checkpoint_of(stored) as path:
-            built = user.call("model_fn", hyperparameters, model_state_url=str(path))
-        model = _as_renate_module(built)
+            returned = user.call("model_fn", hyperparameters, model_state_url=str(path))
+        model = _as_renate_module(returned)
         loads_itself = "model_state_url" in user.arguments_of("model_fn")
         _take_stored_tensors(model, read_state_dict(stored), loads_itself)
     model.add_task_params(task_id)
@@ -123,14 +124,14 @@ def _as_renate_module(model: Any) -> RenateModule:
 
 
 def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itself: bool) -> None:
-    """Make sure that the model holds the stored tensors.
+    """Load the stored tensors into the model, or check that `model_fn` has loaded them.
 
-    A `model_fn` that takes `model_state_url` loads them itself, and may grow the model for new
-    classes. Equal shapes with other values mean that it did not load them.
+    A `model_fn` that takes `model_state_url` loads them itself, and may enlarge the model for new
+    classes. If all shapes are equal but values differ, it has not loaded them.
     """
     module = unwrap(model)
     if not loads_itself and isinstance(module, RenateModule) and EXTRA_STATE in stored:
-        module.set_extra_state(stored[EXTRA_STATE])  # heads of tasks, random features
+        module.set_extra_state(stored[EXTRA_STATE])  # adds task heads or random features
     tensors = {name: value for name, value in stored.items() if name != EXTRA_STATE}
     present = {name: value for name, value in module.state_dict().items() if name != EXTRA_STATE}
     same_shapes = {name: value.shape for name, value in tensors.items()} == {
@@ -139,10 +140,10 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
     if loads_itself:
         if same_shapes and any(not torch.equal(present[n].cpu(), tensors[n]) for n in tensors):
             raise ModelMismatchError(
-                "model_fn was given model_state_url, but the model it returned does not have "
+                "model_fn received model_state_url, but the model that it returned does not have "
                 "those weights",
-                "load them in model_fn, for example `Model.from_state_dict(torch.load("
-                "model_state_url))` where model_state_url is not None",
+                "load them in model_fn if model_state_url is not None, for example with "
+                "`Model.from_state_dict(torch.load(model_state_url))`",
             )
         return
     if not same_shapes:
@@ -151,6 +152,7 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
         )
         raise ModelMismatchError(
             f"these parameters differ from the parent's in name or shape: {', '.join(names[:8])}",
-            "build the same architecture, or take `model_state_url` in model_fn and load what fits",
+            "build the same architecture, or take `model_state_url` in model_fn and load the "
+            "matching parameters",
         )
     module.load_state_dict(stored if EXTRA_STATE in module.state_dict() else tensors)

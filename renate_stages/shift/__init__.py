@@ -1,4 +1,4 @@
-"""Detectors of distribution shift between reference rows and new rows."""
+"""Detect distribution shift between reference rows and new rows."""
 
 from renate_stages.shift.black_box import BlackBoxShift
 from renate_stages.shift.classifier import ClassifierTwoSample

@@ -14,17 +14,18 @@ from renate_stages.shift.detector import Detector, ShiftResult, as_rows
 
 @dataclass
 class ClassifierTwoSample(Detector):
-    """Trains a classifier to tell new rows from old, and asks how often it is right on others.
+    """Trains a classifier to separate new rows from old ones, and tests its accuracy.
 
-    A logistic regression on standardised features learns from half of the rows, as many of either
-    kind; of the other half it is right by chance alone, Binomial(rows, 1/2), if there is no shift
-    (section 3.1). It sees shifts of means and of their mixtures, not of spread.
+    A logistic regression on standardised features is trained on half of the rows, with equally many
+    old and new ones. Without shift, its number of correct predictions on the other half is
+    Binomial(rows, 1/2) (section 3.1). The test detects shifts of means and of linear combinations of
+    features, but not changes of spread.
 
-    Effect size: accuracy over chance, 2 · accuracy - 1, in [-1, 1]. Attribution: the size of each
-    standardised feature's coefficient.
+    Effect size: accuracy above chance, 2 · accuracy - 1, in [-1, 1]. Attribution: the absolute
+    coefficient of each standardised feature.
 
     Args:
-        regularisation: Of the coefficients, > 0; more is stronger.
+        regularisation: Strength of the regularisation of coefficients, > 0.
     """
 
     name: ClassVar[str] = "c2st"
@@ -46,10 +47,10 @@ class ClassifierTwoSample(Detector):
         ]
         rows, is_new = np.concatenate(samples), np.repeat([0, 1], count)
         order = generator.permutation(len(rows))
-        learn, ask = order[:count], order[count:]  # both of `count` rows
+        learn, ask = order[:count], order[count:]  # `count` rows each
         centre, spread = rows[learn].mean(axis=0), rows[learn].std(axis=0)
         rows = (rows - centre) / np.where(spread > 0, spread, 1)
-        if len(np.unique(is_new[learn])) == 1:  # by chance, of a handful of rows
+        if len(np.unique(is_new[learn])) == 1:  # can happen if there are very few rows
             return ShiftResult(self.name, 0.5, 1.0, 0.0)
         classifier = LogisticRegression(C=1 / self.regularisation, max_iter=1000)
         classifier.fit(rows[learn], is_new[learn])

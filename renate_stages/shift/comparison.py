@@ -1,4 +1,4 @@
-"""Compare the new examples of an update with those of its parent: the figures of `shift`."""
+"""Compare an update's new examples with those of its parent, for `shift` in the metrics."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
     from renate_stages.models import RenateModule
 
 
-LABEL_TESTS = ("label_chi2", "bbse")  # which compare classes; the others compare features
+LABEL_TESTS = ("label_chi2", "bbse")  # tests that compare classes; the others compare features
 
 
 @dataclass(frozen=True)
 class Shift:
-    """What a comparison found.
+    """The result of a comparison.
 
     Args:
-        figures: Those of `shift` in `metrics/data.json`.
-        features: All that were compared, the most shifted first; none where only classes were.
+        figures: The block `shift` of `metrics/data.json`.
+        features: All compared features, the most shifted first; empty if only classes were
+            compared.
     """
 
     figures: dict[str, Any]
@@ -56,23 +57,30 @@ def compare(
     new: ExampleStore,
     feature_names: Sequence[str] = (),
 ) -> Shift | None:
-    """Compare new examples with the parent's; None where there is nothing to compare.
+    """Compare new examples with the parent's; None if there are too few rows to compare.
 
-    Figures have six significant digits: the last ones depend on the number of threads.
+    Figures are rounded to six significant digits, because further digits depend on the number of
+    threads.
 
     Args:
-        user: Its functions build the model and transform inputs.
-        params: Which tests on what, and how many rows at most.
-        parent: Its holdouts or memory are the reference, its model is measured.
+        user: The configuration whose functions build the model and transform inputs.
+        params: The tests to run, what they compare, and the maximum number of rows.
+        parent: The state whose holdouts or memory are the reference, and whose model is measured.
         new: The new training examples.
-        feature_names: Of the numbers of an example's inputs; empty: they are told by their place.
+        feature_names: Names of an example's input values; if empty, positions are used.
 
     Returns:
-        Figures and features. Figures are `reference` and `new` with their `rows`; `tests`, by name `statistic`, `p_value`,
-        `corrected_p_value` (Holm's, over the tests) and `effect_size`; `alarms`, how many corrected
-        ones are at most alpha; `features`, of those `compared` how many are `shifted` (their own
-        corrected p-value is at most alpha), and the `most_shifted`; `model`, the parent's on the new rows, metrics by name; `parent`,
-        its metrics on all its holdouts; `skipped`, why a test or the model is not there.
+        Figures and features. The figures are:
+
+        - `reference` and `new`: the number of `rows` of each;
+        - `tests`: by name, `statistic`, `p_value`, `corrected_p_value` (Holm's, over the tests) and
+          `effect_size`;
+        - `alarms`: the number of corrected p-values that are at most alpha;
+        - `features`: the number `compared`, the number `shifted` (whose own corrected p-value is at
+          most alpha), and the `most_shifted` one;
+        - `model`: metrics of the parent's model on the new rows, by name;
+        - `parent`: its metrics on all its holdouts;
+        - `skipped`: why a test or the model was skipped.
     """
     generators = Generators(params.seed, params.update.number)
     generator = generators.numpy("shift")
@@ -86,10 +94,10 @@ def compare(
 
 
 def reference_stores(parent: State, of: str) -> list[ExampleStore]:
-    """Return the parent's examples to compare with; where there are no holdouts, the memory.
+    """Return the parent's examples to compare with: its holdouts or, without any, its memory.
 
-    Holdouts are drawn at random and were never trained on. What a memory holds may be chosen, and
-    the model has learnt it by heart.
+    Holdouts are random samples that the model was not trained on. A memory's examples may be
+    selected by a policy, and the model may have memorised them.
     """
     holdouts = [] if of == "memory" else list(parent.split("holdouts").values())
     memory = [parent.memory()] if of != "holdouts" or not any(map(len, holdouts)) else []
@@ -98,15 +106,15 @@ def reference_stores(parent: State, of: str) -> list[ExampleStore]:
 
 @dataclass
 class Comparison:
-    """What is compared, and what is computed for it once.
+    """Two samples to compare, with cached features and predictions.
 
     Args:
         user: The user's functions.
-        params: Of the update.
-        parent: The state it starts from.
+        params: The update's parameters.
+        parent: The state that the update starts from.
         reference: Examples of the parent.
         new: New training examples.
-        feature_names: Of stored inputs, as the user's data module gives them.
+        feature_names: Names of input values from the user's data module.
     """
 
     user: UserConfig
@@ -125,8 +133,8 @@ class Comparison:
                 results[name] = self.run(name, generators.numpy(f"shift {name}"))
             except UncomparableRowsError as error:
                 self.skipped[name] = str(error).split("\n")[0]
-        corrected = holm(np.array([each.p_value for each in results.values()]))
-        found: dict[str, Any] = {
+        corrected = holm(np.array([feature.p_value for feature in results.values()]))
+        figures: dict[str, Any] = {
             "alarms": int((corrected <= self.params.shift.alpha).sum()),
             "new": {"rows": len(self.new)},
             "reference": {"rows": len(self.reference)},
@@ -142,25 +150,27 @@ class Comparison:
         }
         features = self.features(results)
         if features:
-            found["features"] = {
+            figures["features"] = {
                 "compared": len(features),
                 "most_shifted": features[0].feature,
-                "shifted": sum(each.p_value <= self.params.shift.alpha for each in features),
+                "shifted": sum(feature.p_value <= self.params.shift.alpha for feature in features),
             }
         if self.model is not None:
             metrics = self.examined[1].metrics
-            found["model"] = {name: rounded(value) for name, value in metrics.items()}
-            found["parent"] = parents_metrics(self.parent)
-        return Shift({**found, "skipped": self.skipped} if self.skipped else found, features)
+            figures["model"] = {name: rounded(value) for name, value in metrics.items()}
+            figures["parent"] = parents_metrics(self.parent)
+        return Shift({**figures, "skipped": self.skipped} if self.skipped else figures, features)
 
     def features(self, results: Mapping[str, ShiftResult]) -> list[FeatureShift]:
-        """Return each feature's part in what the tests found; none where they compared classes.
+        """Return the shift of each feature; empty if the tests compared only classes.
 
-        It is that of the Kolmogorov-Smirnov test, which is run for it where it is not among them.
+        It is computed by the Kolmogorov-Smirnov test, even if that is not among the tests.
         """
         if set(results) <= {*LABEL_TESTS}:
             return []
-        ks = results.get("ks") or self.run("ks", np.random.default_rng(0))  # it draws nothing
+        ks = results.get("ks") or self.run(
+            "ks", np.random.default_rng(0)
+        )  # the generator is not used
         reference, new = self.rows
         kind, width = self.kind, reference.shape[1]
         if kind == "raw":
@@ -173,7 +183,7 @@ class Comparison:
         """Run one test.
 
         Raises:
-            UncomparableRowsError: If the examples are not what it compares.
+            UncomparableRowsError: If the test cannot compare these examples.
         """
         detector = DETECTORS[name]()
         if "permutations" in detector.settings:
@@ -181,7 +191,7 @@ class Comparison:
         return detector.fit(self.compared(name, 0)).test(self.compared(name, 1), generator)
 
     def compared(self, name: str, which: int) -> np.ndarray:
-        """Return what a test compares, of the reference (0) or of the new examples (1)."""
+        """Return a test's input for the reference (0) or the new examples (1)."""
         sample = (self.reference, self.new)[which]
         if name == "label_chi2":
             labels = sample.labels()
@@ -203,13 +213,13 @@ class Comparison:
 
     @cached_property
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the reference and of the new examples, float32 `(n, d)`."""
+        """Features of the reference and of the new examples, float32 `(n, d)` each."""
         rows = self.rows_of
         return rows(self.reference), rows(self.new)
 
     @property
     def kind(self) -> str:
-        """What of an example is compared: `raw`, `model` or `feature_fn`."""
+        """The features that are compared: `raw`, `model` or `feature_fn`."""
         if self.params.shift.features != "auto":
             return self.params.shift.features
         if "feature_fn" in self.user.functions:
@@ -218,7 +228,7 @@ class Comparison:
 
     @property
     def rows_of(self) -> Callable[[Sample], np.ndarray]:
-        """What makes rows of a sample, as `shift.features` says."""
+        """The function that computes the rows of a sample, according to `shift.features`."""
         if self.kind == "raw":
             return raw_rows
         batch_size = self.params.evaluation.batch_size
@@ -249,12 +259,12 @@ class Comparison:
 
     @cached_property
     def hyperparameters(self) -> dict[str, Any]:
-        """Constants, and the middle of what is searched."""
+        """The constant hyperparameters, and the middle of each search space."""
         return dict(self.params.fixed().hyperparameters)
 
     @cached_property
     def model(self) -> RenateModule | None:
-        """The parent's model, where it has one that these hyperparameters build."""
+        """The parent's model; None if there is none or it cannot be built."""
         if not self.parent.has_model:
             return None
         from renate_stages.models.stored import build_model
@@ -269,7 +279,7 @@ class Comparison:
 
     @cached_property
     def examined(self) -> dict[int, Examined]:
-        """What the parent's model says of the reference (0) and of the new examples (1)."""
+        """Results of the parent's model on the reference (0) and on the new examples (1)."""
         from renate_stages.evaluation.evaluator import examine
         from renate_stages.user import optimization
 
@@ -290,12 +300,12 @@ class Comparison:
 
 
 def parents_metrics(parent: State) -> dict[str, float | None]:
-    """Return each metric of the parent's model, over the rows of all its holdouts."""
+    """Return each metric of the parent's model over all rows of its holdouts."""
     history, number = parent.evaluations(), parent.provenance.update
     measured = [name for name in history.metrics if number in history.matrix(name)]
     return {name: history.summary(number, name)["overall"] for name in measured}  # pyright: ignore[reportReturnType]
 
 
 def rounded(value: float) -> float | None:
-    """Return a figure with six significant digits; None, which JSON can hold, if it is not finite."""
+    """Return a figure with six significant digits; None, for JSON, if it is not finite."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The types of `metrics/data.json`: counts of the new data, and its shift."""
+"""Types of `metrics/data.json`: counts of the new data, and its shift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renate_stages.files.typed import Content, Count, Figure, UpdateNumber
 
 
 class Split(Content):
-    """The rows of one split, their bytes, and how many each class has where targets are labels."""
+    """Number of rows and bytes of one split, and rows per class if targets are labels."""
 
     rows: Count
     bytes: Count = 0
@@ -19,9 +19,9 @@ class Split(Content):
 
 
 class TestOutcome(Content):
-    """What one test of a shift gave; see `shift.comparison.compare`."""
+    """Result of one shift test; see `shift.comparison.compare`."""
 
-    __test__ = False  # of pytest's
+    __test__ = False  # pytest must not collect this class
 
     corrected_p_value: Figure
     effect_size: Figure
@@ -30,7 +30,7 @@ class TestOutcome(Content):
 
 
 class Features(Content):
-    """How many single features were compared, and how many of these are shifted."""
+    """Number of features compared, and number of those that have shifted."""
 
     compared: Count
     shifted: Count
@@ -38,7 +38,7 @@ class Features(Content):
 
 
 class ShiftFigures(Content):
-    """How the new data differs from the parent's; `model` and `parent` are metrics by name."""
+    """Differences between the new data and the parent's; `model` and `parent` are metrics."""
 
     alarms: Count = 0
     tests: dict[str, TestOutcome] = Field(default={})
@@ -48,7 +48,7 @@ class ShiftFigures(Content):
 
 
 class DataMetrics(Content):
-    """The file. What is None an older release did not write, or there was nothing to compare with."""
+    """The whole file; None marks values that old releases did not write or that do not exist."""
 
     update: UpdateNumber | None = None
     train: Split | None = None
@@ -58,10 +58,10 @@ class DataMetrics(Content):
 
     @classmethod
     def read(cls, path: Path) -> DataMetrics:
-        """Read the file; a missing one says nothing.
+        """Read the file; if it is missing, all values are None.
 
         Raises:
-            MalformedFileError: If it is not what `prepare` writes.
+            MalformedFileError: If it does not have the form that `prepare` writes.
         """
         if not path.is_file():
             return cls()

@@ -1,4 +1,4 @@
-"""Decide whether the new data calls for an update: `should_update` in params.yaml."""
+"""Decide whether the new data needs an update: `should_update` in params.yaml."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from renate_stages.shift.data_metrics import DataMetrics, ShiftFigures
 
 @dataclass(frozen=True)
 class Ruling:
-    """What one rule of the policy says.
+    """The result of one rule of the policy.
 
     Args:
-        rule: Its name.
-        fires: Whether it calls for an update; None where nothing is known.
-        reason: In one line, with the figures.
+        rule: The rule's name.
+        fires: Whether it asks for an update; None if that is unknown.
+        reason: The reason with its figures, in one line.
     """
 
     rule: str
@@ -24,8 +24,8 @@ class Ruling:
     reason: str
 
     def __str__(self) -> str:
-        said = {True: "yes", False: "no", None: "unknown"}[self.fires]
-        return f"{self.rule}: {said}: {self.reason}"
+        answer = {True: "yes", False: "no", None: "unknown"}[self.fires]
+        return f"{self.rule}: {answer}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Decision:
 
     Args:
         update: The decision.
-        rulings: Of each rule that the policy has.
+        rulings: The result of each rule of the policy.
     """
 
     update: bool
@@ -42,14 +42,14 @@ class Decision:
 
 
 def decide(params: Params, data: DataMetrics, age: float | None) -> Decision:
-    """Apply the policy; what is unknown does not call for an update.
+    """Apply the policy; a rule with an unknown result does not ask for an update.
 
-    Where there is no earlier update to compare with, one is called for.
+    If there is no earlier update to compare with, the decision is to update.
 
     Args:
-        params: With the policy, and the metric of a drop.
-        data: Of the update.
-        age: Days since the parent was made; None: unknown.
+        params: Parameters with the policy and the headline metric.
+        data: Figures of the update's data.
+        age: Days since the parent was made; None if unknown.
     """
     if not params.update.parent and (data.shift is None or data.shift.model is None):
         return Decision(
@@ -69,11 +69,11 @@ def _rulings(params: Params, data: DataMetrics, age: float | None) -> Iterator[R
         yield _performance_drop(params, figures, policy.performance_drop)
     if policy.amount_of_data is not None:
         rows = data.train.rows if data.train else 0
-        reason = f"{rows} new training rows, and {policy.amount_of_data} call for an update"
+        reason = f"{rows} new training rows, the threshold is {policy.amount_of_data}"
         yield Ruling("amount_of_data", rows >= policy.amount_of_data, reason)
     if policy.age is not None:
-        known = "of unknown age" if age is None else f"{age:.1f} days old"
-        reason = f"update {params.update.parent} is {known}, the limit is {policy.age:g} days"
+        days = "of unknown age" if age is None else f"{age:.1f} days old"
+        reason = f"update {params.update.parent} is {days}, the threshold is {policy.age:g} days"
         yield Ruling("age", None if age is None else age >= policy.age, reason)
 
 
@@ -81,16 +81,16 @@ def _shift(params: Params, figures: ShiftFigures) -> Ruling:
     if not figures.tests:
         return Ruling("shift", None, "metrics/data.json has no shift tests")
     alpha = params.shift.alpha
-    each = [
+    results = [
         f"{name} p {_shown(test.corrected_p_value)}, effect {_shown(test.effect_size)}"
         for name, test in figures.tests.items()
     ]
     known = [p for t in figures.tests.values() if (p := t.corrected_p_value) is not None]
     fires = any(p <= alpha for p in known)
-    if not fires and len(known) < len(figures.tests):  # one that gave no figure may have found one
-        return Ruling("shift", None, "; ".join(each))
-    said = f"at level {alpha:g}" if fires else f"none at level {alpha:g}"
-    return Ruling("shift", fires, f"{'; '.join(each)} ({said})")
+    if not fires and len(known) < len(figures.tests):  # a test without a figure is unknown
+        return Ruling("shift", None, "; ".join(results))
+    conclusion = f"at level {alpha:g}" if fires else f"none at level {alpha:g}"
+    return Ruling("shift", fires, f"{'; '.join(results)} ({conclusion})")
 
 
 def _shown(value: float | None) -> str:
@@ -105,6 +105,7 @@ def _performance_drop(params: Params, figures: ShiftFigures, most: float) -> Rul
         return Ruling("performance_drop", None, reason)
     drop = new - old if metric in params.evaluation.lower_is_better else old - new
     reason = (
-        f"{metric} {new:.3f} on the new data, {old:.3f} on its holdouts, may differ by {most:g}"
+        f"the parent's {metric} is {new:.3f} on the new data and {old:.3f} on its holdouts, the "
+        f"threshold for the drop is {most:g}"
     )
     return Ruling("performance_drop", drop > most, reason)

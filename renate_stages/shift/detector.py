@@ -1,7 +1,7 @@
-"""The base class of shift detectors: fit on reference rows, score new rows, save and load.
+"""`Detector`: the base class of shift detectors, with fit, test, save and load.
 
     detector.json           schema, name of the detector, its settings
-    detector.safetensors    what `fit` kept of the reference rows
+    detector.safetensors    arrays that `fit` stored
 
 No pickle is written or loaded.
 """
@@ -25,18 +25,18 @@ LEAST_ROWS = 4
 
 @dataclass(frozen=True)
 class ShiftResult:
-    """What one test says of new rows.
+    """The result of a test on new rows.
 
     Args:
         test: Name of the detector.
-        statistic: As the test defines it; more is more shift.
-        p_value: Probability, without any shift, of a statistic at least as large; in [0, 1].
-        effect_size: How large the shift is, whatever the number of rows; 0 is none. Its scale is
-            the detector's own.
-        attribution: Each feature's, or class's, part in it, float64 `(d,)`, >= 0; None where the
-            test has none.
-        feature_p_values: Of each feature, corrected for their number, float64 `(d,)`; None where
-            the test has none.
+        statistic: The test's statistic; higher means more shift.
+        p_value: Probability of a statistic at least as large if there is no shift, in [0, 1].
+        effect_size: Size of the shift, independent of the number of rows, on the detector's own
+            scale; 0 is no shift.
+        attribution: Contribution of each feature or class, float64 `(d,)`, >= 0; None if the test
+            does not provide it.
+        feature_p_values: P-value of each feature, corrected for their number, float64 `(d,)`; None
+            if the test does not provide them.
     """
 
     test: str
@@ -49,10 +49,10 @@ class ShiftResult:
 
 @dataclass
 class Detector(ABC):
-    """Tests whether new rows are drawn like the reference rows it was fitted on.
+    """Tests whether new rows come from the same distribution as the reference rows.
 
-    A detector is a dataclass whose fields are its settings, in one file, with a line in
-    `detectors.DETECTORS`.
+    A detector is a dataclass whose fields are its settings. To add one, write a file with the class
+    and add a line to `detectors.DETECTORS`.
 
         detector = MaximumMeanDiscrepancy(permutations=500).fit(reference)
         if detector.test(new, np.random.default_rng(0)).p_value <= 0.01:
@@ -65,10 +65,11 @@ class Detector(ABC):
 
     @abstractmethod
     def fit(self, reference: np.ndarray) -> Self:
-        """Keep what is needed of the reference rows, `(n, d)`, or labels, `(n,)`.
+        """Store what the test needs of the reference rows, `(n, d)`, or labels, `(n,)`.
 
         Raises:
-            UncomparableRowsError: If they are too few, not finite or of another shape.
+            UncomparableRowsError: If there are too few rows, values are not finite, or the shape is
+                wrong.
         """
 
     @abstractmethod
@@ -76,31 +77,31 @@ class Detector(ABC):
         """Compare new rows, `(m, d)`, or labels, `(m,)`, with the reference.
 
         Args:
-            new: Of the reference's kind.
-            generator: Source of randomness: equal ones give equal results.
+            new: Rows or labels of the same kind as the reference.
+            generator: Source of randomness; equal generators give equal results.
 
         Raises:
-            UnfittedDetectorError: If nothing was fitted.
-            UncomparableRowsError: As for `fit`, or if their number of features differs.
+            UnfittedDetectorError: If `fit` was not called.
+            UncomparableRowsError: As for `fit`, or if the number of features differs.
         """
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments it was made with."""
+        """The detector's constructor arguments."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
 
     def kept(self, name: str) -> np.ndarray:
-        """Return an array that `fit` kept.
+        """Return an array that `fit` stored.
 
         Raises:
-            UnfittedDetectorError: If nothing was fitted.
+            UnfittedDetectorError: If `fit` was not called.
         """
         if name not in self.fitted:
             raise UnfittedDetectorError(self.name)
         return self.fitted[name]
 
     def save(self, folder: Path) -> None:
-        """Write the fitted detector; equal ones give equal bytes."""
+        """Write the fitted detector; equal detectors give equal bytes."""
         from safetensors.numpy import save_file
 
         with files.whole_directory(folder) as target:
@@ -108,35 +109,36 @@ class Detector(ABC):
             files.write_json(target / SETTINGS, content)
             arrays = {name: np.ascontiguousarray(array) for name, array in self.fitted.items()}
             save_file(arrays, target / ARRAYS)
-            (target / ARRAYS).chmod(0o666 & ~files.umask())  # else readable by its owner alone
+            (target / ARRAYS).chmod(0o666 & ~files.umask())  # otherwise readable only for its owner
 
 
 def as_rows(given: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
     """Return rows as float64 `(n, d)`.
 
     Args:
-        given: `(n, d)`, or `(n,)` for one feature.
-        like: Reference rows that they must have as many features as.
+        given: Rows `(n, d)`, or `(n,)` for one feature.
+        like: Reference rows, which must have the same number of features.
 
     Raises:
-        UncomparableRowsError: If they are too few, not finite or of another shape.
+        UncomparableRowsError: If there are too few rows, values are not finite, or the shape is
+            wrong.
     """
     rows = np.asarray(given, dtype=np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or len(rows) < LEAST_ROWS or not rows.shape[1]:
         raise UncomparableRowsError(
             f"found rows of shape {np.shape(given)}, expected (n, d) with n >= {LEAST_ROWS}",
-            "flatten each example to one row of numbers, and compare more of them",
+            "flatten each example to one row of numbers, and compare more examples",
         )
     if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
         raise UncomparableRowsError(
-            f"{bad} of {len(rows)} rows hold a value that is not finite",
-            "remove these rows, or replace these values",
+            f"{bad} of {len(rows)} rows contain a value that is not finite",
+            "remove these rows or replace these values",
         )
     if like is not None and rows.shape[1] != like.shape[1]:
         raise UncomparableRowsError(
-            f"new rows have {rows.shape[1]} features, the reference {like.shape[1]}",
-            "compute both in the same way",
+            f"new rows have {rows.shape[1]} features, but the reference has {like.shape[1]}",
+            "compute the features of both in the same way",
         )
     return rows
 
@@ -145,13 +147,13 @@ def as_labels(given: np.ndarray) -> np.ndarray:
     """Return class labels as int64 `(n,)`.
 
     Raises:
-        UncomparableRowsError: If they are none, or there are none.
+        UncomparableRowsError: If they are not class labels, or are empty.
     """
     labels = np.asarray(given)
     if labels.ndim != 1 or labels.dtype.kind not in "iub" or not len(labels):
         raise UncomparableRowsError(
-            f"found labels of shape {labels.shape} and type {labels.dtype}, expected whole numbers "
-            "(n,), at least one",
-            "give one class label for each example",
+            f"found labels of shape {labels.shape} and type {labels.dtype}, expected at least one "
+            "whole number, shape (n,)",
+            "pass one class label for each example",
         )
     return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The detectors by name, and loading of a saved one."""
+"""Registry of detectors by name, and loading of saved detectors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DETECTORS: dict[str, type[Detector]] = {
 
 
 def load_detector(folder: Path) -> Detector:
-    """Return a detector that `save` wrote; nothing in it is run.
+    """Load a detector that `save` wrote, without running any code from its files.
 
     Raises:
-        MalformedFileError: If a file of it is missing, damaged or of a later version.
-        UnknownDetectorError: If there is no detector of its name.
+        MalformedFileError: If a file is missing, damaged or of a later version.
+        UnknownDetectorError: If there is no detector of this name.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

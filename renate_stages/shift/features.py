@@ -1,9 +1,9 @@
 """Find the features whose distribution shifted most.
 
-    metrics/shift.csv   feature, distance, p_value, mean_change, weight   a row for each, bounded
+    metrics/shift.csv   feature, distance, p_value, mean_change, weight   one row per feature, bounded
 
-An output of a stage: deterministic and in Git, for `dvc plots`. It is written always, with a header
-alone where nothing was compared, so that the plot of `dvc.yaml` never lacks its file.
+The file is a stage output in Git for `dvc plots`, and deterministic. It is always written, with only
+a header if nothing was compared, because the plot in `dvc.yaml` needs the file.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from renate_stages import files
 from renate_stages.files.csv_file import csv_text
 from renate_stages.shift.detector import ShiftResult
 
-MOST = 50  # features in the file: an image has thousands, and Git keeps every update's
+MOST = 50  # features in the file; an image has thousands, and Git stores the file of every update
 COLUMNS = ("feature", "distance", "p_value", "mean_change", "weight")
 
 
 @dataclass(frozen=True)
 class FeatureShift:
-    """What is known of one feature.
+    """The shift of one feature.
 
     Args:
-        feature: Its name, or its place in the example.
+        feature: The feature's name, or its position in the example.
         distance: Kolmogorov-Smirnov's D, the largest distance between the distribution functions of
             both samples, in [0, 1].
-        p_value: Of it, corrected for the number of features (`KolmogorovSmirnov`); in [0, 1].
-        mean_change: New mean less that of the reference, in standard deviations of both samples
-            together: so it is finite where a feature was constant. It tells up from down, which D
-            does not, and is near 0 where only the spread changed.
-        weight: Size of its coefficient in the classifier that tells new from old, standardised;
-            None where `c2st` was not run.
+        p_value: P-value of D, corrected for the number of features (`KolmogorovSmirnov`); in [0, 1].
+        mean_change: New mean minus reference mean, in standard deviations of both samples together,
+            so that it is finite if a feature was constant. Unlike D it has a direction, and it is
+            near 0 if only the spread changed.
+        weight: Absolute coefficient of the standardised feature in the classifier of new and old
+            rows; None if `c2st` was not run.
     """
 
     feature: str
@@ -52,19 +52,19 @@ def attribute(
     ks: ShiftResult,
     c2st: ShiftResult | None = None,
 ) -> list[FeatureShift]:
-    """Return each feature's part in a shift, the largest distance first, else in their own order.
+    """Return the shift of each feature, the largest distance first; ties keep their order.
 
     Args:
-        names: Of the features, d of them.
-        reference: `(n, d)`.
-        new: `(m, d)`.
-        ks: What `KolmogorovSmirnov` says of these rows.
-        c2st: What `ClassifierTwoSample` does; None: it was not asked.
+        names: Names of the d features.
+        reference: Reference rows `(n, d)`.
+        new: New rows `(m, d)`.
+        ks: The result of `KolmogorovSmirnov` on these rows.
+        c2st: The result of `ClassifierTwoSample`; None if it was not run.
     """
     assert ks.attribution is not None and ks.feature_p_values is not None
     changes = mean_changes(reference, new)
     weights = None if c2st is None else c2st.attribution
-    equal = ks.attribution.round(12)  # shares of rows: without what rounding adds
+    equal = ks.attribution.round(12)  # shares of rows; removes rounding errors
     order: list[int] = np.argsort(-equal, kind="stable").tolist()
     return [
         FeatureShift(
@@ -81,7 +81,7 @@ def attribute(
 def mean_changes(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Return the change of each feature's mean in standard deviations of both, float64 `(d,)`.
 
-    That of a feature which never changes is 0.
+    It is 0 for a constant feature.
     """
     change = new.mean(axis=0, dtype=np.float64) - reference.mean(axis=0, dtype=np.float64)
     both = np.concatenate([reference, new]).astype(np.float64)
@@ -90,7 +90,7 @@ def mean_changes(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def write_features(path: Path, features: Sequence[FeatureShift]) -> None:
-    """Write the `MOST` most shifted of them, with six significant digits."""
+    """Write the `MOST` most shifted features, with six significant digits."""
     rows = (
         {
             name: float(f"{value:.6g}") if isinstance(value, float) else value

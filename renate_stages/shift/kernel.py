@@ -13,14 +13,14 @@ CENTRE = math.exp(-0.5)  # the kernel at the median distance
 
 
 def gaussian(left: np.ndarray, right: np.ndarray, bandwidth: float) -> np.ndarray:
-    """Return exp(-|x - y|² / 2ℓ²) of all pairs, float64 `(n, m)`."""
+    """Return exp(-|x - y|² / 2ℓ²) for all pairs, float64 `(n, m)`."""
     values = squared_distances(left, right)
     values *= -0.5 / bandwidth**2
     return np.exp(values, out=values)
 
 
 def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return |x - y|² of all pairs, float64 `(n, m)`."""
+    """Return |x - y|² for all pairs, float64 `(n, m)`."""
     values = left @ right.T
     values *= -2
     values += np.einsum("nd,nd->n", left, left)[:, None]
@@ -34,9 +34,9 @@ def median_heuristic(
     """Return the median distance between two rows (Gretton et al. 2012, section 8), > 0.
 
     Args:
-        rows: Both samples together, float64 `(n, d)`: it may not depend on which is which.
-        generator: Draws the rows that are compared.
-        most: Rows compared at most.
+        rows: Both samples together, float64 `(n, d)`; the result must not depend on the split.
+        generator: Draws the rows to compare.
+        most: Maximum number of rows to compare.
     """
     if len(rows) > most:
         rows = rows[np.sort(generator.choice(len(rows), most, replace=False))]
@@ -44,7 +44,7 @@ def median_heuristic(
     median = float(np.median(distances))
     if median > 0:
         return median
-    apart = distances[distances > 0]  # more than half of the pairs are alike
+    apart = distances[distances > 0]  # more than half of the pairs are equal
     return float(apart.mean()) if len(apart) else 1.0
 
 
@@ -53,9 +53,9 @@ class SplitSums:
     """Sums of the kernel, without its diagonal, over the two parts of many splits.
 
     Args:
-        first: Over pairs within the first part, float64 `(splits,)`.
-        second: Within the second.
-        between: Over pairs of one from each.
+        first: Sum over pairs within the first part, float64 `(splits,)`.
+        second: Sum over pairs within the second part, float64 `(splits,)`.
+        between: Sum over pairs with one row of each part, float64 `(splits,)`.
     """
 
     first: np.ndarray
@@ -68,24 +68,24 @@ def split_sums(
 ) -> SplitSums:
     """Sum a Gaussian kernel over the parts of each split.
 
-    The kernel matrix is made in tiles, each of which meets all splits in one matrix product; of
-    two tiles that mirror each other one is made. With z the indicator of the first part and K the
-    kernel matrix, zᵀKz and K1 give all three sums. Beside `rows` and `splits` it needs 8 bytes for
-    3 · tile² and 2 · tile · splits numbers: 40 MB at the defaults of 1,024 and 1,000, whatever the
-    number of rows. `splits` itself is one byte a row and split.
+    The kernel matrix is computed in tiles, and each tile is multiplied by all splits at once. Only
+    one of two mirrored tiles is computed. With z the indicator of the first part and K the kernel
+    matrix, zᵀKz and K1 give all three sums. In addition to `rows` and `splits`, the function needs
+    8 bytes for each of 3 · tile² and 2 · tile · splits numbers: 40 MB at the defaults of 1,024 and
+    1,000, for any number of rows. `splits` needs one byte per row and split.
 
-    Where there is more than one tile the product is in single precision, and of the kernel's
-    distance from its usual value, which keeps the error of an average over n² pairs below about
-    1e-8 / √n; all else is in double.
+    With more than one tile, the product is in single precision. It uses the kernel minus its
+    typical value, which keeps the error of a mean over n² pairs below about 1e-8 / √n. Everything
+    else is in double precision.
 
     Args:
-        rows: float64 `(N, d)`.
-        splits: Which rows are of the first part, as many in each, bool `(splits, N)`.
+        rows: Rows, float64 `(N, d)`.
+        splits: Rows of the first part, equally many in each split, bool `(splits, N)`.
         bandwidth: ℓ of the kernel, > 0.
-        tile: Rows and columns of a tile.
+        tile: Number of rows and columns of a tile.
     """
     first = int(splits[0].sum())
-    if 2 * first > len(rows):  # fewer marks, fewer digits lost
+    if 2 * first > len(rows):  # a smaller first part loses fewer digits
         flipped = split_sums(rows, ~splits, bandwidth, tile)
         return SplitSums(flipped.second, flipped.first, flipped.between)
     precision = np.float64 if len(rows) <= tile else np.float32
@@ -105,7 +105,7 @@ def split_sums(
             products = marks @ kernel.astype(precision, copy=False)  # (splits, columns)
             products *= splits[:, right]
             within += (1 + mirrored) * products.sum(axis=1, dtype=np.float64)
-    within += CENTRE * first**2  # of the diagonal too, which had 0 - CENTRE
+    within += CENTRE * first**2  # includes the diagonal, which was 0 - CENTRE
     first_to_all = np.zeros(len(splits))
     for block in blocks:
         first_to_all += splits[:, block] @ of_row[block]

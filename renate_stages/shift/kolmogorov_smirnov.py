@@ -1,4 +1,4 @@
-"""The Kolmogorov-Smirnov test on each feature."""
+"""Kolmogorov-Smirnov test on each feature."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from renate_stages.shift.detector import Detector, ShiftResult, as_rows
 from renate_stages.shift.multiple_testing import CORRECTIONS
 
-FEATURES = 256  # whose values are sorted at once
+FEATURES = 256  # features to sort at once
 
 
 @dataclass
 class KolmogorovSmirnov(Detector):
-    """Compares the distribution functions of each feature; blind to how features go together.
+    """Compares the distribution function of each feature, but not the dependence of features.
 
     The statistic is the largest distance D between the two distribution functions, over all
-    features; its p-value is corrected for their number (Rabanser et al., "Failing Loudly",
-    NeurIPS 2019, section 3.2). Where values repeat, as pixels do, it is on the safe side.
+    features; its p-value is corrected for the number of features (Rabanser et al., "Failing
+    Loudly", NeurIPS 2019, section 3.2). If values repeat, as pixels do, the test is conservative.
 
     Effect size: the largest D, in [0, 1]. Attribution: D of each feature.
 
     Args:
-        correction: For the number of features. `holm` finds more features; the p-value of the
-            whole is the same.
+        correction: Correction for the number of features. `holm` finds more features; the overall
+            p-value is the same.
     """
 
     name: ClassVar[str] = "ks"
@@ -47,27 +47,26 @@ class KolmogorovSmirnov(Detector):
 def largest_distances(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Return D of each feature, float64 `(d,)`; memory grows with n + m, not with d."""
     n, m = len(reference), len(new)
-    found = []
+    distances = []
     for start in range(0, reference.shape[1], FEATURES):
         block = slice(start, start + FEATURES)
         values = np.concatenate([reference[:, block], new[:, block]])
         order = np.argsort(values, axis=0, kind="stable")
         values = np.take_along_axis(values, order, axis=0)
-        below = np.cumsum(order < n, axis=0)  # whole counts: at the end both shares are 1
+        below = np.cumsum(order < n, axis=0)  # integers, so that both final shares are exactly 1
         others = np.arange(1, n + m + 1)[:, None] - below
         distance = np.abs(below / n - others / m)
-        distance[:-1][values[1:] == values[:-1]] = 0  # within equal values there is no step yet
+        distance[:-1][values[1:] == values[:-1]] = 0  # the step comes at the last of equal values
         distance[-1] = 0
-        found.append(distance.max(axis=0))
-    return np.concatenate(found)
+        distances.append(distance.max(axis=0))
+    return np.concatenate(distances)
 
 
 def p_values_of(distances: np.ndarray, n: int, m: int) -> np.ndarray:
     """Return p-values of two-sided distances, float64 `(d,)`.
 
-    They are twice Smirnov's one-sided probability for nm / (n + m) rows, which is what
-    `scipy.stats.ks_2samp(method="asymp")` computes, to four digits, wherever p is below 0.1, and
-    a little above it elsewhere.
+    They are twice Smirnov's one-sided probability for nm / (n + m) rows. Below 0.1 they equal those
+    of `scipy.stats.ks_2samp(method="asymp")` to four digits; above, they are slightly higher.
     """
     from scipy.special import smirnov
 

@@ -1,4 +1,4 @@
-"""Test for a shift of class frequencies."""
+"""Chi-squared test for a shift of class frequencies."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from renate_stages.shift.detector import Detector, ShiftResult, as_labels
 
-LEAST_EXPECTED = 5.0  # Cochran's rule: below, the χ² distribution does not fit
+LEAST_EXPECTED = 5.0  # Cochran's rule; below, the χ² distribution is a bad approximation
 
 
 @dataclass
 class LabelChiSquare(Detector):
     """Pearson's χ² test of homogeneity on the counts of each class.
 
-    Where a class is expected fewer than five times in a sample, the p-value is that of a
-    permutation test instead, (b + 1) / (permutations + 1): counts drawn from both samples together.
+    If the expected count of a class in a sample is below five, the p-value comes from a permutation
+    test instead, (b + 1) / (permutations + 1), which draws counts from both samples together.
 
-    Effect size: Cramér's V, √(χ² / N), in [0, 1]. Attribution: the part of each class in χ², classes
-    ascending, of both samples together.
+    Effect size: Cramér's V, √(χ² / N), in [0, 1]. Attribution: the contribution of each class to χ²,
+    for all classes of both samples, ascending.
 
     Args:
-        permutations: Of the test of small counts, >= 1.
+        permutations: Number of permutations in the test for small counts, >= 1.
     """
 
     name: ClassVar[str] = "label_chi2"
@@ -44,14 +44,18 @@ class LabelChiSquare(Detector):
 
 
 def class_counts(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return how often each class is in either sample, int64 `(2, K)`, classes ascending."""
+    """Return the count of each class in both samples, int64 `(2, K)`, classes ascending."""
     classes = np.unique(np.concatenate([reference, new]))
     samples = (np.searchsorted(classes, sample) for sample in (reference, new))
     return np.stack([np.bincount(sample, minlength=len(classes)) for sample in samples])
 
 
 def chi_square_parts(counts: np.ndarray) -> np.ndarray:
-    """Return each class's part in χ², float64 `(..., K)`, of counts `(..., 2, K)`, each met once."""
+    """Return each class's contribution to χ², float64 `(..., K)`.
+
+    Args:
+        counts: Class counts of both samples, `(..., 2, K)`; every class occurs at least once.
+    """
     expected = _expected(counts)
     return ((counts - expected) ** 2 / expected).sum(axis=-2)
 
@@ -59,7 +63,7 @@ def chi_square_parts(counts: np.ndarray) -> np.ndarray:
 def chi_square_p_value(
     counts: np.ndarray, permutations: int, generator: np.random.Generator
 ) -> float:
-    """Return the p-value of Pearson's χ², by permutations where an expected count is below five."""
+    """Return the p-value of Pearson's χ², by permutation if an expected count is below five."""
     from scipy.special import chdtrc
 
     if counts.shape[1] == 1:

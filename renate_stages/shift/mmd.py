@@ -11,7 +11,7 @@ import numpy as np
 from renate_stages.shift.detector import Detector, ShiftResult, as_rows
 from renate_stages.shift.kernel import TILE, median_heuristic, split_sums
 
-ROUNDING = 1e-10  # the statistic lies in [-2, 2]; two ways to sum it differ by less
+ROUNDING = 1e-10  # tolerance for rounding errors of the statistic, which is in [-2, 2]
 
 
 @dataclass
@@ -20,22 +20,23 @@ class MaximumMeanDiscrepancy(Detector):
 
         MMD² = Σ_{i≠j} k(xᵢ, xⱼ) / n(n-1) + Σ_{i≠j} k(yᵢ, yⱼ) / m(m-1) - 2 Σ k(xᵢ, yⱼ) / nm   (eq. 3)
 
-    The p-value is of a permutation test, p = (b + 1) / (permutations + 1), where b of the
-    permutations have a statistic at least as large. So it is never 0, and the test is exact at any
-    number of rows. Features count by their scale: bring them to one first where units differ.
+    The p-value comes from a permutation test, p = (b + 1) / (permutations + 1), where b is the
+    number of permutations with a statistic at least as large. So it is never 0, and the test is
+    exact for any number of rows. The test depends on the scale of features: standardise them first
+    if their units differ.
 
-    Time is that of (n + m)² (d + permutations) / 2 products and sums. Memory is bounded (`kernel`):
-    for 50,000 + 50,000 rows of 64 features and 1,000 permutations 182 MB beside the rows, measured.
-    With `estimate="linear"` both grow with n + m alone (lemma 14), and the p-value is of the normal
-    distribution; it sees large shifts only.
+    It takes (n + m)² (d + permutations) / 2 multiplications and additions. Memory is bounded (see
+    `kernel`): 182 MB in addition to the rows, measured for 50,000 + 50,000 rows of 64 features and
+    1,000 permutations. With `estimate="linear"`, both are linear in n + m (lemma 14), and the
+    p-value comes from the normal distribution; this detects only large shifts.
 
     Effect size: the square root of MMD², in [0, √2].
 
     Args:
-        permutations: >= 1; the smallest p-value is 1 / (permutations + 1).
-        estimate: Over all pairs, or over n / 2 of them.
-        bandwidth: ℓ of exp(-|x - y|² / 2ℓ²); None: the median distance of both samples together.
-        tile: Rows of the kernel matrix that are made at once.
+        permutations: Number of permutations, >= 1; the smallest p-value is 1 / (permutations + 1).
+        estimate: `quadratic` uses all pairs, `linear` n / 2 of them.
+        bandwidth: ℓ of exp(-|x - y|² / 2ℓ²); None for the median distance in both samples together.
+        tile: Rows of the kernel matrix to compute at once.
     """
 
     name: ClassVar[str] = "mmd"
@@ -51,23 +52,23 @@ class MaximumMeanDiscrepancy(Detector):
     def test(self, new: np.ndarray, generator: np.random.Generator) -> ShiftResult:
         reference = self.kept("reference")
         rows = np.concatenate([reference, as_rows(new, like=reference)])
-        rows -= rows.mean(axis=0)  # distances stay, and lose fewer digits
+        rows -= rows.mean(axis=0)  # keeps distances, and reduces rounding errors
         bandwidth = self.bandwidth or median_heuristic(rows, generator)
         if self.estimate == "linear":
             statistic, p_value = linear_time_test(rows, len(reference), bandwidth, generator)
         else:
             splits = draw_splits(generator, len(reference), len(rows), self.permutations)
-            found = unbiased(rows, splits, bandwidth, self.tile)
-            statistic, p_value = float(found[0]), permutation_p_value(found)
+            statistics = unbiased(rows, splits, bandwidth, self.tile)
+            statistic, p_value = float(statistics[0]), permutation_p_value(statistics)
         return ShiftResult(self.name, statistic, p_value, math.sqrt(max(statistic, 0.0)))
 
 
 def draw_splits(
     generator: np.random.Generator, first: int, rows: int, permutations: int
 ) -> np.ndarray:
-    """Return which rows are of the first sample, bool `(1 + permutations, rows)`.
+    """Return which rows belong to the first sample, bool `(1 + permutations, rows)`.
 
-    The first split is the given one, `first` rows and then the others; the rest are drawn.
+    The first split is the real one, with the first `first` rows; the other splits are random.
     """
     splits = np.zeros((1 + permutations, rows), dtype=bool)
     splits[0, :first] = True
@@ -87,7 +88,7 @@ def unbiased(
 
 
 def permutation_p_value(statistics: np.ndarray) -> float:
-    """Return (b + 1) / (m + 1) of the first of 1 + m statistics among the others."""
+    """Return (b + 1) / (m + 1), where b of the m other statistics reach the first one."""
     reached = int((statistics[1:] >= statistics[0] - ROUNDING).sum())
     return (reached + 1) / len(statistics)
 
@@ -99,9 +100,9 @@ def linear_time_test(
 
     Args:
         rows: Both samples, float64 `(N, d)`.
-        first: Rows of the first sample.
-        bandwidth: Of the kernel.
-        generator: Draws which rows meet.
+        first: Number of rows in the first sample.
+        bandwidth: Bandwidth of the kernel.
+        generator: Draws the pairs.
     """
     x, y = (
         rows[generator.permutation(first)],

@@ -1,4 +1,4 @@
-"""Turn stored examples into rows of numbers: as stored, as the model's features, or by the user."""
+"""Convert stored examples to rows of numbers: raw, the model's features, or from the user."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from renate_stages.data.stored import ConcatStored
     from renate_stages.models import RenateModule
 
-MOST_RAW = 10_000  # numbers of an example; above, its raw values say little and cost much
+MOST_RAW = 10_000  # numbers per example; more raw values cost much and mean little
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows of some stores, in the order of the stores.
+    """A sample of rows from several stores, in the order of the stores.
 
     Args:
-        stores: Each with rows of it, int64.
+        stores: Pairs of a store and its sampled rows, int64.
     """
 
     stores: tuple[tuple[ExampleStore, np.ndarray], ...]
@@ -33,7 +33,7 @@ class Sample:
     def draw(
         cls, stores: Sequence[ExampleStore], most: int, generator: np.random.Generator
     ) -> Sample:
-        """Return at most so many rows of all stores together, drawn alike, without repeats."""
+        """Draw at most `most` rows uniformly from all stores together, without replacement."""
         offsets = np.cumsum([0] + [len(store) for store in stores])
         total = int(offsets[-1])
         if total > most:
@@ -50,17 +50,17 @@ class Sample:
         return sum(len(rows) for _, rows in self.stores)
 
     def labels(self) -> np.ndarray | None:
-        """Return the class labels, int64 `(len,)`; None if targets are not one integer each."""
-        found = []
+        """Return the class labels, int64 `(len,)`; None if a target is not a single integer."""
+        labels = []
         for store, rows in self.stores:
             field = store.spec.fields.get("targets") if store.spec else None
             if field is None or field.ragged or field.shape or field.dtype.kind not in "iu":
                 return None
-            found.append(np.asarray(store.columns(rows, ["targets"])["targets"], dtype=np.int64))
-        return np.concatenate(found)
+            labels.append(np.asarray(store.columns(rows, ["targets"])["targets"], dtype=np.int64))
+        return np.concatenate(labels)
 
     def dataset(self, transforms: tuple[Callable | None, Callable | None]) -> ConcatStored:
-        """Return the rows as a dataset, with transforms of inputs and targets."""
+        """Return the sample as a dataset, with transforms of inputs and targets."""
         from renate_stages.data import ConcatStored, StoredDataset
 
         return ConcatStored(
@@ -69,7 +69,7 @@ class Sample:
 
 
 def raw_fields(sample: Sample) -> list[str] | None:
-    """Return the paths of the inputs; None if they have no one shape, or too large a one."""
+    """Return the paths of the inputs; None if their shapes differ or are too large."""
     inputs, *others = (_inputs_of(store) for store, _ in sample.stores)
     if any(other != inputs for other in others):
         return None
@@ -85,15 +85,15 @@ def _inputs_of(store: ExampleStore) -> dict[str, Field]:
 
 
 def raw_rows(sample: Sample) -> np.ndarray:
-    """Return the inputs as they are stored, flattened, float32 `(n, d)`.
+    """Return the stored inputs, flattened, float32 `(n, d)`.
 
     Raises:
-        UncomparableRowsError: If examples differ in shape, or are encoded or very large.
+        UncomparableRowsError: If examples differ in shape, are encoded, or are very large.
     """
     paths = raw_fields(sample)
     if paths is None:
         raise UncomparableRowsError(
-            f"inputs differ in shape, or are encoded, or hold more than {MOST_RAW} numbers each",
+            f"inputs differ in shape, are encoded, or have more than {MOST_RAW} numbers each",
             "set shift.features in params.yaml to model, or to feature_fn and define that function",
         )
     blocks = []
@@ -105,17 +105,17 @@ def raw_rows(sample: Sample) -> np.ndarray:
 
 
 def raw_names(sample: Sample, given: Sequence[str] = ()) -> list[str]:
-    """Return what the columns of `raw_rows` are called, `(d,)` names.
+    """Return the d names of the columns of `raw_rows`.
 
-    They are given, or say where a number lies in an example: `[3, 4]` in its one array, `age` or
-    `image[3, 4]` in one of several.
+    Without given names, a name is the number's position in an example: `[3, 4]` if inputs are one
+    array, `age` or `image[3, 4]` if they are several.
 
     Args:
-        sample: Of which `raw_rows` are.
+        sample: The sample passed to `raw_rows`.
         given: `feature_names` of the user's data module.
 
     Raises:
-        DataModuleError: If they are not as many as the columns, or some are the same.
+        DataModuleError: If the number of given names is wrong, or they are not unique.
     """
     names = []
     for path in raw_fields(sample) or ():
@@ -126,9 +126,9 @@ def raw_names(sample: Sample, given: Sequence[str] = ()) -> list[str]:
         return names
     if len(given) != len(names) or len(set(given)) != len(given):
         raise DataModuleError(
-            f"feature_names has {len(given)} names, {len(set(given))} of them different, and an "
+            f"feature_names has {len(given)} names, {len(set(given))} of them unique, but an "
             f"example has {len(names)} numbers",
-            "give each number of an example's inputs one name, or no names",
+            "give each number of an example's inputs a unique name, or remove feature_names",
         )
     return list(given)
 
@@ -136,9 +136,9 @@ def raw_names(sample: Sample, given: Sequence[str] = ()) -> list[str]:
 def model_rows(
     sample: Sample, model: RenateModule, transform: Callable | None, task_id: str, batch_size: int
 ) -> np.ndarray:
-    """Return what the model makes of examples before its last layer, float32 `(n, d)`.
+    """Return the model's features before its last layer, float32 `(n, d)`.
 
-    It is in evaluation mode for it, and without gradients (`models.features`).
+    They are computed in evaluation mode and without gradients (`models.features`).
     """
     from renate_stages.models.features import features_of
 
@@ -149,12 +149,12 @@ def model_rows(
 def function_rows(
     sample: Sample, function: Callable[[Any], Any], transform: Callable | None, batch_size: int
 ) -> np.ndarray:
-    """Return what the user's function makes of batches of inputs, float32 `(n, d)`.
+    """Return the outputs of the user's function for batches of inputs, float32 `(n, d)`.
 
-    A module is in evaluation mode for it.
+    A module is set to evaluation mode first.
 
     Raises:
-        UserConfigError: If it does not return one row of numbers for each example.
+        UserConfigError: If the function does not return one row of numbers for each example.
     """
     import torch
 
@@ -170,7 +170,7 @@ def function_rows(
             if block.ndim != 2 or len(block) != size:
                 raise UserConfigError(
                     "renate_config.py",
-                    f"the function that feature_fn returned gave shape {block.shape} for {size} "
+                    f"the function that feature_fn returned gives shape {block.shape} for {size} "
                     "examples",
                     "return a function that maps a batch of inputs to shape (examples, features)",
                 )

@@ -152,12 +152,12 @@ def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp
     [
         ([], errors.NothingToForgetError, "there are no examples to forget"),
         (["--where", "aeg < 3"], errors.UnknownFieldError, "did you mean 'age'"),
-        (["--where", "id == 3"], errors.InvalidPredicateError, "with --ids"),
-        (["--where", "age == 'x'"], errors.InvalidPredicateError, "holds numbers"),
-        (["--where", "age ="], errors.InvalidPredicateError, "cannot be read"),
-        (["--where", "age == '\udcff'"], errors.InvalidPredicateError, "cannot be read"),
+        (["--where", "id == 3"], errors.InvalidPredicateError, "use --ids instead"),
+        (["--where", "age == 'x'"], errors.InvalidPredicateError, "age has numbers"),
+        (["--where", "age ="], errors.InvalidPredicateError, "not valid syntax"),
+        (["--where", "age == '\udcff'"], errors.InvalidPredicateError, "not valid syntax"),
         (["--ids", "."], errors.InvalidIdFileError, "a folder"),
-        (["--ids", "/dev/null"], errors.InvalidIdFileError, "no plain file"),
+        (["--ids", "/dev/null"], errors.InvalidIdFileError, "not a plain file"),
     ],
 )
 def test_a_request_that_cannot_be_done_changes_nothing(repository, arguments, error, problem):

@@ -1,14 +1,14 @@
-"""Strategies of Avalanche as learners: `learner: Avalanche-EWC`, or `Avalanche-ER+LwF` for several.
+"""Avalanche's strategies as learners: `learner: Avalanche-EWC`, or `Avalanche-ER+LwF` for several.
 
-    catalog    which there are, with their arguments; and which are refused, and why
-    naming     the class of a name
-    learner    one update of one, inside Lightning
-    building   the strategy with its model, loss and plugins, and what survives the update
-    examples   our stores as Avalanche's datasets
-    model      the user's model as Avalanche calls it
-    codec      what a strategy keeps, as tensors and JSON
-    tables     the rows of examples among these
+    catalog    supported strategies with their arguments, and unsupported ones with the reason
+    naming     make the learner class for a name
+    learner    run one update of a strategy inside Lightning
+    building   build the strategy with its model, loss and plugins; encode and restore its state
+    examples   present our stores as Avalanche's datasets
+    model      adapt the user's model to Avalanche's calls
+    codec      encode a strategy's state as tensors and JSON
+    tables     renumber the rows of examples in that state
     patched    plugins with fixes
 
-Avalanche itself comes in with `building`, when a training begins.
+Avalanche is imported only by `building`, when training begins.
 """

@@ -1,4 +1,4 @@
-"""Build a strategy of Avalanche with its model, optimizer, loss, plugins and experience."""
+"""Build an Avalanche strategy with its model, optimizer, loss, plugins and experience."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Criterion(nn.Module):
-    """The user's loss as Avalanche calls one.
+    """Adapts the user's loss to Avalanche's calls.
 
     Args:
-        loss_fn: Of outputs and targets, one value per example or their mean.
+        loss_fn: Loss of outputs and targets; returns one value per example or their mean.
     """
 
     def __init__(self, loss_fn: Any) -> None:
@@ -39,10 +39,10 @@ class Criterion(nn.Module):
 
 
 class Run:
-    """A strategy, ready for its update.
+    """A strategy for one update, with its model, optimizer and plugins.
 
     Args:
-        learner: Whose update it is; its data is there.
+        learner: The learner of the update, after `start_update`.
     """
 
     def __init__(self, learner: AvalancheLearner) -> None:
@@ -96,7 +96,7 @@ class Run:
         return {argument.theirs or key: values[key] for key, argument in arguments.items()}
 
     def _icarl(self) -> tuple[nn.Module, Any, list[Any]]:
-        """Return iCaRL's model, loss and plugins, as Avalanche's class would put them together."""
+        """Return iCaRL's model, loss and plugins, assembled as in Avalanche's class."""
         head: Any = unwrap(self.learner.model).head
         exemplars = patched.Exemplars(**self._arguments("iCaRL"))
         exemplars.examples = self.examples
@@ -104,10 +104,10 @@ class Run:
         loss = patched.Distilled()
         return model, loss, [exemplars, loss]
 
-    # -- what survives ----------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------
 
     def encode(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the strategy's state as JSON, and its tensors."""
+        """Return the strategy's state as JSON values, and its tensors by name."""
         encoder = codec.Encoder()
         strategy = self.strategy
         stored = {
@@ -124,11 +124,12 @@ class Run:
         return stored, encoder.tensors
 
     def start_from(self, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `encode` returned at the parent's end, and make the update's experience.
+        """Continue from the parent's state, and make the update's experience.
 
         Args:
-            stored: Empty where the parent's learner was none of Avalanche's.
-            tensors: Its tensors.
+            stored: The state that `encode` returned after the parent's update; empty if the
+                parent's learner was not an Avalanche strategy.
+            tensors: The tensors that `encode` returned with it.
         """
         self.restore(stored, tensors)
         self._compare_batch_sizes(stored)
@@ -148,7 +149,7 @@ class Run:
         )
 
     def restore(self, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take what `encode` returned, of the parent's learner or of a training that goes on."""
+        """Restore a state from `encode`: the parent's, or that of an interrupted training."""
         learner = self.learner
         decoder = codec.Decoder(tensors, self.examples, self.model, learner.device)
         plugins = {type(plugin).__name__: plugin for plugin in self.strategy.plugins}
@@ -159,7 +160,9 @@ class Run:
                 if hasattr(plugin, "reopen"):
                     plugin.reopen()
         if lost := sorted(left.keys() - plugins.keys()):
-            learner.context.say(f"not used any more of the parent's state: {', '.join(lost)}")
+            learner.context.say(
+                f"the parent's state of these plugins is not used: {', '.join(lost)}"
+            )
         if "strategy" in stored:
             decoder.fields(self.strategy, stored["strategy"])
         for parameter, trained in zip(
@@ -169,26 +172,26 @@ class Run:
         self._restore_optimizer(stored.get("optimizer"), decoder)
 
     def finish(self) -> None:
-        """Write into the user's model what the strategy would serve beside its weights."""
+        """Write what the strategy predicts with besides the weights into the user's model."""
         if self.is_icarl:
             head: Any = unwrap(self.learner.model).head
             means: Any = self.model.eval_classifier
             head.take_means(means.class_means_dict)
 
     def _compare_batch_sizes(self, stored: Mapping[str, Any]) -> None:
-        """Say so where importances of batches of one size meet those of another."""
+        """Warn if importances of different batch sizes are combined."""
         own, before = self.learner.batch_size, stored.get("batch_size")
         parts = [name for name in ("EWC", "MAS", "RWalk") if name in self.learner.composed.parts]
         if not parts or before in (None, own) or self.learner.values.get("fisher") == "example":
             return
-        cure = "; fisher: example makes them so" if "EWC" in parts else ""
+        cure = "; fisher: example makes them comparable" if "EWC" in parts else ""
         self.learner.context.say(
-            f"{', '.join(parts)}: importances of batches of {before} (the parent's) and of {own} "
-            f"are not of one scale{cure}"
+            f"{', '.join(parts)}: importances with batch size {before} (the parent's) and {own} "
+            f"have different scales{cure}"
         )
 
     def _adopt_memory(self) -> bool:
-        """Offer the buffers the memory that a learner of another kind left; whether one took it."""
+        """Offer another learner's memory to the buffers, and return whether one accepted it."""
         count = self.examples.num_old
         if not count:
             return False
@@ -196,12 +199,14 @@ class Run:
         for policy in self._buffers():
             policy.post_adapt(self.strategy, experience(memory, 0, (), [[]], self.task))
         taken = any(len(policy.buffer) for policy in self._buffers())
-        what = "are offered to its buffers" if taken else "are not what this strategy keeps"
-        self.learner.context.say(f"the memory's {count} examples {what}")
+        outcome = (
+            "were offered to the strategy's buffers" if taken else "are not used by this strategy"
+        )
+        self.learner.context.say(f"the memory's {count} examples {outcome}")
         return taken
 
     def say_if_nothing_is_replayed(self) -> None:
-        """Say so where the memory is too small for one batch: Avalanche then trains without it."""
+        """Warn if the memory is smaller than one batch, because Avalanche then ignores it."""
         for holder in (self.strategy, *self.strategy.plugins):
             policy = getattr(holder, "storage_policy", None)
             if policy is None or getattr(holder, "replay_loader", policy) is not None:
@@ -209,12 +214,12 @@ class Run:
             kept = len(policy.buffer)
             if self.examples.num_old and kept < holder.batch_size_mem:
                 self.learner.context.say(
-                    f"nothing is replayed: a batch of {holder.batch_size_mem} takes more than the "
-                    f"{kept} examples kept; lower memory_batch_size, or raise memory_size"
+                    f"nothing is replayed, because the memory has {kept} examples and a batch needs "
+                    f"{holder.batch_size_mem}; lower memory_batch_size or raise memory_size"
                 )
 
     def _fit_memory(self) -> None:
-        """Let buffers have the size that this update's hyperparameters say."""
+        """Resize the buffers to this update's `memory_size`."""
         size = self.learner.values.get("memory_size")
         for policy in self._buffers():
             if size is not None and policy.buffer_groups:
@@ -222,8 +227,8 @@ class Run:
 
     def _buffers(self) -> list[Any]:
         holders = (self.strategy, *self.strategy.plugins)
-        found = [getattr(holder, "storage_policy", None) for holder in holders]
-        return [policy for policy in found if policy is not None]
+        policies = [getattr(holder, "storage_policy", None) for holder in holders]
+        return [policy for policy in policies if policy is not None]
 
     def _encoded_optimizer(self, encoder: codec.Encoder) -> Any:
         state = self.optimizer.state
@@ -238,7 +243,7 @@ class Run:
         }
 
     def _restore_optimizer(self, stored: Mapping[str, Any] | None, decoder: codec.Decoder) -> None:
-        """Let momentum go on over updates, as it does in Avalanche; rates are this update's."""
+        """Restore momentum across updates, as Avalanche does, but use this update's rates."""
         if stored is None or stored["class"] != type(self.optimizer).__name__:
             return
         parameters = dict(self.model.named_parameters())
@@ -247,20 +252,20 @@ class Run:
             if name in parameters:
                 restored = decoder.decode(values)
                 if isinstance(restored.get("step"), Tensor):
-                    restored["step"] = restored["step"].cpu()  # where torch keeps it
+                    restored["step"] = restored["step"].cpu()  # torch keeps it on the CPU
                 self.optimizer.state[parameters[name]] = restored
 
 
 def load(place: str) -> Any:
-    """Return what lies at `module:name`.
+    """Return the object at `module:name`.
 
     Raises:
-        AvalancheStateError: If nothing does.
+        AvalancheStateError: If it cannot be imported.
     """
     module, _, attribute = place.partition(":")
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise AvalancheStateError(
-            f"the plugin {place} cannot be loaded: {error}", "name it as package.module:Class"
+            f"the plugin {place} cannot be imported: {error}", "name it as package.module:Class"
         ) from error

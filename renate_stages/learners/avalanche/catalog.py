@@ -1,6 +1,6 @@
-"""The strategies and plugins of Avalanche that can be learners. Does not import Avalanche.
+"""Catalog of Avalanche's strategies and plugins as learners, without importing Avalanche.
 
-A name is `Avalanche-` and a part, or several joined by `+`: at most one strategy, and plugins.
+A name is `Avalanche-` plus one or more parts joined by `+`: at most one strategy, and plugins.
 
     Avalanche-EWC    Avalanche-DER+LwF    Avalanche-ER+my_plugins:Mine
 """
@@ -23,7 +23,7 @@ _PATCHED = "renate_stages.learners.avalanche.patched:"
 
 
 class _Required:
-    """The default of an argument that must be given."""
+    """Marks an argument without a default, which must be given."""
 
     def __repr__(self) -> str:
         return "required"
@@ -37,9 +37,9 @@ class Argument:
     """An argument of a part.
 
     Args:
-        default: Its value where no hyperparameter is given; `REQUIRED`: one must be.
-        theirs: Its name in Avalanche, where ours is another.
-        least: The smallest number allowed; None: not a number, or any.
+        default: Value if no hyperparameter is given; `REQUIRED` if one must be given.
+        theirs: Its name in Avalanche, if different from ours.
+        least: Smallest number allowed; None if it is not a number or has no limit.
     """
 
     default: Any = REQUIRED
@@ -60,16 +60,16 @@ class Part:
     """A strategy or a plugin of Avalanche.
 
     Args:
-        place: Module and class.
-        arguments: By our name.
-        summary: What it does, in a line.
+        place: Module and class, `package.module:Class`.
+        arguments: Arguments by our name.
+        summary: What it does, in one line.
         reference: The paper.
-        is_strategy: Whether it is a whole strategy, and not a plugin to any.
-        keeps: Of `examples` in the memory, `tensors` of examples in the learner's state, `weights`
-            or `importances` of parameters, `models`.
-        mended: What of Avalanche's defects does not come through.
-        own_loss: Whether it has a loss of its own, beside which the user's has no place.
-        repeats: Whether an interrupted training can go on from a checkpoint between two epochs.
+        is_strategy: Whether it is a whole strategy, not a plugin.
+        keeps: What it keeps between updates: `examples` in the memory, `tensors` of examples in the
+            learner's state, `weights` or `importances` of parameters, `models`.
+        fix: How it differs from Avalanche's version, which has a defect; empty if it does not.
+        own_loss: Whether it uses its own loss instead of the user's.
+        repeats: Whether interrupted training can resume from a checkpoint between two epochs.
     """
 
     place: str
@@ -78,7 +78,7 @@ class Part:
     reference: str
     is_strategy: bool = False
     keeps: tuple[str, ...] = ()
-    mended: str = ""
+    fix: str = ""
     own_loss: bool = False
     repeats: bool = True
 
@@ -87,7 +87,7 @@ PARTS: dict[str, Part] = {
     "Naive": Part(
         "avalanche.training.templates:SupervisedTemplate",
         {},
-        "fine-tuning by Avalanche's loop",
+        "fine-tuning in Avalanche's training loop",
         "fine-tuning",
         is_strategy=True,
     ),
@@ -105,7 +105,7 @@ PARTS: dict[str, Part] = {
             "alpha": Argument(0.1, least=0),
             "beta": Argument(0.5, least=0),
         },
-        "replays labels and logits in one batch; beta 0: logits alone",
+        "replays labels and logits in one batch; with beta 0, only logits",
         "Buzzega et al. 2020",
         is_strategy=True,
         keeps=("examples", "logits"),
@@ -115,7 +115,7 @@ PARTS: dict[str, Part] = {
     "ER-ACE": Part(
         _STRATEGIES + "ER_ACE",
         {**MEMORY, "memory_batch_size": _whole(10, "batch_size_mem")},
-        "new classes do not push old ones away",
+        "keeps the loss on new classes from changing old ones",
         "Caccia et al. 2022",
         is_strategy=True,
         keeps=("examples",),
@@ -129,27 +129,27 @@ PARTS: dict[str, Part] = {
             "memory_batch_size": _whole(10, "batch_size_mem"),
             "subsample": _whole(200),
         },
-        "replays what a step would harm most",
+        "replays the examples whose loss a step would raise most",
         "Aljundi et al. 2019",
         keeps=("examples",),
-        mended="where the last batch has every class it replays from all, rather than nothing",
+        fix="if the last batch contains every class, it replays from all classes instead of nothing",
         repeats=False,
     ),
     "GDumb": Part(
         _PATCHED + "Dumb",
         MEMORY,
-        "the first model anew, from a class-balanced memory",
+        "trains the first update's initial model on a class-balanced memory",
         "Prabhu et al. 2020",
         keeps=("examples", "models"),
     ),
     "iCaRL": Part(
         "avalanche.training.templates:SupervisedTemplate",
         {"memory_size": _whole(200), "fixed_memory": Argument(True)},
-        "distils, keeps exemplars by herding, and serves the nearest of their means",
+        "distils, chooses exemplars by herding, and predicts the class of the nearest mean",
         "Rebuffi et al. 2017",
         is_strategy=True,
         keeps=("examples", "models"),
-        mended="classes that come again join the group they have, rather than a second one",
+        fix="new examples of a known class join its group instead of forming a second one",
         own_loss=True,
     ),
     "GEM": Part(
@@ -158,14 +158,14 @@ PARTS: dict[str, Part] = {
             "patterns_per_experience": _whole(256),
             "memory_strength": Argument(0.5, least=0),
         },
-        "no step that harms any earlier update's examples",
+        "projects gradients so that the loss on no earlier update's examples rises",
         "Lopez-Paz & Ranzato 2017",
         keeps=("tensors",),
     ),
     "AGEM": Part(
         _PATCHED + "AveragedGEM",
         {"patterns_per_experience": _whole(256), "sample_size": _whole(256)},
-        "no step that harms earlier updates' examples on average",
+        "projects gradients so that the mean loss on earlier updates' examples does not rise",
         "Chaudhry et al. 2019",
         keeps=("examples",),
         repeats=False,
@@ -178,24 +178,24 @@ PARTS: dict[str, Part] = {
             "decay_factor": Argument(None, least=0),
             "fisher": Argument("batch"),
         },
-        "holds the weights that mattered to each update",
+        "penalizes changes of weights that were important for an earlier update",
         "Kirkpatrick et al. 2017",
         keeps=("importances",),
-        mended="`fisher: example` squares the gradient of each example, as the paper does, and not "
-        "that of a batch's mean, which depends on its size",
+        fix="`fisher: example` squares the gradient of each example, as in the paper, instead of "
+        "that of a batch's mean loss, which depends on the batch size",
     ),
     "SI": Part(
         _PATCHED + "Intelligence",
         {"si_lambda": Argument(least=0), "eps": Argument(1e-7, least=0)},
-        "holds the weights that did the work on the way",
+        "penalizes changes of weights that lowered the loss most during training",
         "Zenke et al. 2017",
         keeps=("importances",),
-        mended="on a CPU it had no effect: it compared the weights with a view of themselves",
+        fix="it works on a CPU too, where Avalanche's compares the weights with a view of themselves",
     ),
     "MAS": Part(
         _PLUGINS + "MASPlugin",
         {"lambda_reg": Argument(1.0, least=0), "alpha": Argument(0.5, least=0)},
-        "holds the weights that the outputs depend on",
+        "penalizes changes of weights to which the outputs are sensitive",
         "Aljundi et al. 2018",
         keeps=("importances",),
     ),
@@ -206,47 +206,47 @@ PARTS: dict[str, Part] = {
             "ewc_alpha": Argument(0.9, least=0),
             "delta_t": _whole(10),
         },
-        "EWC and SI in one",
+        "combines EWC and SI",
         "Chaudhry et al. 2018",
         keeps=("importances",),
     ),
     "LwF": Part(
         _PLUGINS + "LwFPlugin",
         {"alpha": Argument(1.0, least=0), "temperature": Argument(2.0, least=0)},
-        "stays close to what the parent says of the new data",
+        "distils the parent's outputs on the new data",
         "Li & Hoiem 2018",
         keeps=("models",),
     ),
     "LFL": Part(
         _PLUGINS + "LFLPlugin",
         {"lambda_e": Argument(least=0)},
-        "holds the features, and freezes the last layer after the first update",
+        "penalizes changes of features, and freezes the last layer after the first update",
         "Jung et al. 2016",
         keeps=("models",),
     ),
 }
 
-_WHOLE_DATA = "it keeps the data of all updates in main memory: take Joint, which keeps it on disk"
-_PRETRAINED = "it downloads the one model that it works with"
+_WHOLE_DATA = "it keeps the data of all updates in main memory; use Joint, which keeps it on disk"
+_PRETRAINED = "it works only with a model that it downloads"
 REFUSED: dict[str, str] = {
     "AR1": _PRETRAINED,
-    "BiC": "of avalanche-lib 0.6.0 it calls PyTorch with an argument that is no more, and fails",
-    "CWRStar": "it writes its state onto the model as attributes: take NCM or SLDA",
-    "CoPE": "it ends after one batch of each update: it is made for streams of single batches",
+    "BiC": "in avalanche-lib 0.6.0 it fails, because it passes an argument that PyTorch has removed",
+    "CWRStar": "it stores its state as attributes of the model; use NCM or SLDA",
+    "CoPE": "it is made for streams of single batches, and stops after one batch of each update",
     "Cumulative": _WHOLE_DATA,
-    "ER-AML": "it waits for ever where a class has fewer examples than a batch: take ER-ACE",
+    "ER-AML": "it hangs if a class has fewer examples than a batch; use ER-ACE",
     "ExpertGate": _PRETRAINED,
-    "FeatureReplay": "its accuracies are at chance with models that it did not build",
-    "FromScratch": "it keeps nothing between updates: take Joint or GDumb",
-    "GSS": "it keeps copies of examples in main memory, not rows of a store: take ER",
-    "GenerativeReplay": "it trains a second model that it does not hand out",
+    "FeatureReplay": "its accuracy is at chance level with models that it did not build",
+    "FromScratch": "it keeps nothing between updates; use Joint or GDumb",
+    "GSS": "it keeps copies of examples in main memory instead of rows of a store; use ER",
+    "GenerativeReplay": "it trains a second model to which it gives no access",
     "JointTraining": _WHOLE_DATA,
     "L2P": _PRETRAINED,
     "LaMAML": "it needs the package `higher`, which Avalanche does not install",
-    "MER": "it takes a step for each single example: twenty times the time of ER",
-    "PNN": "it builds its own model: of the one that model_fn returns nothing would be served",
-    "SCR": "it serves class means and takes transforms as objects: take iCaRL or ER-ACE",
-    "StreamingLDA": "SLDA of this library is the same, exact, and takes examples out again",
+    "MER": "it takes one step per example, which needs twenty times as long as ER",
+    "PNN": "it builds its own model, so the result would not be the model that model_fn returns",
+    "SCR": "it predicts by class means and needs transforms as objects; use iCaRL or ER-ACE",
+    "StreamingLDA": "this library's SLDA is the same method, exact, and can forget examples",
 }
 _ALIASES = {
     "Replay": "ER",
@@ -264,11 +264,12 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Composed:
-    """A learner's name, taken apart.
+    """The parts of a learner's name.
 
     Args:
         strategy: A key of `PARTS`.
-        plugins: Keys of `PARTS`, and places of plugins that are not ours, `package.module:Class`.
+        plugins: Keys of `PARTS`, or `package.module:Class` of your own plugins.
+        arguments: All arguments of the parts, by our name.
     """
 
     strategy: str = "Naive"
@@ -277,13 +278,13 @@ class Composed:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The parts that are known here, the strategy first."""
+        """The parts that are in `PARTS`, the strategy first."""
         names = (self.strategy, *self.plugins)
         return {name: PARTS[name] for name in names if name in PARTS}
 
 
 def is_name(name: str) -> bool:
-    """Return whether a learner's name is one of Avalanche's, right or wrong."""
+    """Return whether a learner's name has Avalanche's prefix; the rest may be wrong."""
     return name.startswith(PREFIX)
 
 
@@ -293,7 +294,7 @@ def name_of(plugins: list[str]) -> str:
 
 
 def problem_of(name: str) -> str | None:
-    """Return what is wrong with a learner's name, or why it is refused; None: nothing."""
+    """Return what is wrong with a learner's name or why it is not supported, or None."""
     try:
         composed(name)
     except ValueError as error:
@@ -302,46 +303,46 @@ def problem_of(name: str) -> str | None:
 
 
 def composed(name: str) -> Composed:
-    """Take a learner's name apart.
+    """Split a learner's name into its parts.
 
     Raises:
-        ValueError: If a part is not known or refused, or there are two strategies.
+        ValueError: If a part is unknown, unsupported or repeated, or there are two strategies.
     """
     names = [_ALIASES.get(each, each) for each in name.removeprefix(PREFIX).split("+")]
     for each in names:
         if each in REFUSED:
-            raise ValueError(f"Avalanche's {each} is refused: {REFUSED[each]}")
+            raise ValueError(f"Avalanche's {each} is not supported: {REFUSED[each]}")
         if each not in PARTS and not _DOTTED.fullmatch(each):
             known = sorted(PARTS)
             raise ValueError(
-                f"Avalanche has no '{each}' that can be a learner{did_you_mean(each, known)} "
-                f"(known: {', '.join(known)}, or package.module:Class of a plugin of yours)"
+                f"unknown Avalanche strategy or plugin '{each}'{did_you_mean(each, known)} "
+                f"(known: {', '.join(known)}, or package.module:Class for your own plugin)"
             )
     if doubled := sorted({each for each in names if names.count(each) > 1}):
-        raise ValueError(f"{', '.join(doubled)} stands there twice")
+        raise ValueError(f"{', '.join(doubled)} is listed more than once")
     strategies = [each for each in names if each in PARTS and PARTS[each].is_strategy]
     if len(strategies) > 1:
-        raise ValueError(f"{' and '.join(strategies)} are strategies, of which there can be one")
+        raise ValueError(f"{' and '.join(strategies)} are strategies, and only one is allowed")
     plugins = tuple(each for each in names if each not in strategies)
-    found = Composed(*strategies, plugins=plugins) if strategies else Composed(plugins=plugins)
+    result = Composed(*strategies, plugins=plugins) if strategies else Composed(plugins=plugins)
     arguments: dict[str, Argument] = {}
-    for part in found.parts.values():
+    for part in result.parts.values():
         for key, argument in part.arguments.items():
             arguments.setdefault(key, argument)
-    return Composed(found.strategy, plugins, arguments)
+    return Composed(result.strategy, plugins, arguments)
 
 
 def hyperparameters() -> set[str]:
-    """Return the names of all arguments of all parts."""
+    """Return the names of the arguments of all parts."""
     return {name for part in PARTS.values() for name in part.arguments}
 
 
 def check_installed() -> None:
-    """Refuse where avalanche-lib is not installed; imports nothing.
+    """Check that avalanche-lib is installed, without importing it.
 
     Raises:
         MissingExtraError: If it is not.
     """
     spec = find_spec("avalanche")
-    if spec is None or spec.origin is None:  # a folder of that name is no package
+    if spec is None or spec.origin is None:  # a folder of that name is not the package
         raise MissingExtraError("a learner of Avalanche", "avalanche-lib", "avalanche")

@@ -1,11 +1,11 @@
-"""Store a strategy's state as tensors and JSON, without objects of Avalanche.
+"""Encode a strategy's state as tensors and JSON, without objects of Avalanche.
 
-Of each class that is known here, `KEPT` lists the attributes that are its state; all others are
-hyperparameters, which an update gives anew, or made anew. A plugin that is not known must have
-`state_dict()` and `load_state_dict()` of tensors and plain values.
+`KEPT` lists the attributes that make up the state of each known class. All other attributes are
+hyperparameters or are rebuilt by each update. A plugin of another class must have `state_dict()` and
+`load_state_dict()` with tensors and plain values.
 
-Examples are stored as their rows; see `examples.py`. Anything is put back into objects that were
-built for this update, so a hyperparameter that has changed is the new one.
+Examples are stored as row numbers; see `examples.py`. The state is restored into objects that were
+built for this update, so changed hyperparameters take effect.
 """
 
 # pyright: reportMissingImports=false
@@ -64,14 +64,14 @@ KEPT: dict[str, tuple[str, ...]] = {
     "ReplayPlugin": ("storage_policy",),
     "SupervisedTemplate": (),
 }
-"""By class, a base's entry holding for what is derived from it."""
+"""State attributes by class name; an entry applies to subclasses too."""
 
-DEFAULTS: dict[str | None, type] = {"set": set, "dict": dict}  # of a defaultdict
+DEFAULTS: dict[str | None, type] = {"set": set, "dict": dict}  # factories of a defaultdict
 OWN = "own"  # marks what a plugin's `state_dict()` returned
 
 
 def kept_by(value: Any) -> tuple[str, ...] | None:
-    """Return the attributes that are an object's state; None where its class is not known."""
+    """Return the attributes that make up an object's state; None if its class is unknown."""
     for base in type(value).__mro__:
         if base.__name__ in KEPT:
             return KEPT[base.__name__]
@@ -79,10 +79,10 @@ def kept_by(value: Any) -> tuple[str, ...] | None:
 
 
 def check_known(plugin: Any) -> None:
-    """Refuse a plugin whose state could not be kept.
+    """Check that a plugin's state can be stored.
 
     Raises:
-        AvalancheStateError: If it is not known here and does not keep its state itself.
+        AvalancheStateError: If its class is unknown and has no `state_dict` methods.
     """
     if kept_by(plugin) is None and not _keeps_itself(plugin):
         name = type(plugin).__name__
@@ -106,11 +106,11 @@ class Encoder:
         """Return a value as JSON.
 
         Args:
-            value: Of a kind that is known here.
-            path: Begins the names of its tensors.
+            value: A value of a supported type.
+            path: Prefix for the names of its tensors.
 
         Raises:
-            AvalancheStateError: If it is of no such kind.
+            AvalancheStateError: If the type is not supported.
         """
         if value is None or isinstance(value, bool | int | float | str):
             return value
@@ -181,7 +181,7 @@ class Encoder:
 
 
 def columns_in(dataset: AvalancheDataset) -> dict[str, Tensor]:
-    """Return a dataset as columns: `rows` and `tasks`, int64, and what it keeps beside each row."""
+    """Return a dataset as columns: `rows` and `tasks`, int64, and its values for each row."""
     if not len(dataset):
         return {"rows": torch.empty(0, dtype=torch.int64)}
     rows, tasks = torch.from_numpy(rows_of(dataset)), torch.from_numpy(tasks_of(dataset))
@@ -192,13 +192,13 @@ def columns_in(dataset: AvalancheDataset) -> dict[str, Tensor]:
 
 
 class Decoder:
-    """Puts values back.
+    """Restores values that `Encoder` has encoded.
 
     Args:
-        tensors: By their names.
-        examples: What rows are of.
-        model: What stored models are copies of, but for their weights.
-        device: Where tensors of the strategy lie.
+        tensors: Tensors by name.
+        examples: The examples to which row numbers refer.
+        model: The model to copy for a stored model, which then gets the stored weights.
+        device: Device of the strategy's tensors.
     """
 
     def __init__(
@@ -219,11 +219,11 @@ class Decoder:
             setattr(target, name, self.decode(value, getattr(target, name, None)))
 
     def decode(self, stored: Any, present: Any = None) -> Any:
-        """Return a value.
+        """Return the decoded value.
 
         Args:
             stored: What `Encoder.encode` returned.
-            present: What is in its place now; an object of a known class is filled.
+            present: The current value; if its class is known, its attributes are set.
         """
         if isinstance(stored, list):
             return [self.decode(each) for each in stored]
@@ -289,10 +289,10 @@ class Decoder:
 
     def _dict(self, stored: Mapping[str, Any]) -> dict:
         default = DEFAULTS.get(stored["default"])
-        found: dict = {} if default is None else defaultdict(default)
+        result: dict = {} if default is None else defaultdict(default)
         for key, value in stored["dict"]:
-            found[_hashable(self.decode(key))] = self.decode(value)
-        return found
+            result[_hashable(self.decode(key))] = self.decode(value)
+        return result
 
 
 def _keeps_itself(plugin: Any) -> bool:
@@ -302,8 +302,8 @@ def _keeps_itself(plugin: Any) -> bool:
 
 
 def _default_of(value: Mapping) -> str | None:
-    made = value.default_factory if isinstance(value, defaultdict) else None
-    return next((name for name, each in DEFAULTS.items() if each is made), None)
+    factory = value.default_factory if isinstance(value, defaultdict) else None
+    return next((name for name, each in DEFAULTS.items() if each is factory), None)
 
 
 def _shape(value: Any) -> torch.Size | None:

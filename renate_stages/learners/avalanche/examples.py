@@ -1,8 +1,8 @@
-"""Stores of examples as Avalanche's datasets.
+"""Present stores of examples as Avalanche's datasets.
 
-The rows of the parent's memory and of the new data are counted through, the memory's first. Every
-dataset that Avalanche makes of one (a subset, a buffer) keeps the numbers of its rows, so that what
-a strategy holds can be told without holding an example.
+Rows are numbered across the parent's memory and the new data, the memory first. Every dataset that
+Avalanche derives from one (a subset, a buffer) keeps these row numbers. So the state can record
+which examples a strategy holds without storing them.
 """
 
 # pyright: reportMissingImports=false
@@ -30,7 +30,7 @@ _STANDARD = {ROW, "targets", "targets_task_labels"}
 
 
 class Stored(NamedTuple):
-    """An example's inputs as stored, and whether they came with this update."""
+    """An example's stored inputs, and whether it belongs to this update's new data."""
 
     inputs: Any
     is_new: bool
@@ -40,9 +40,9 @@ class Examples:
     """The parent's memory and the new data of an update.
 
     Args:
-        memory: Past examples, with the transforms of replay.
-        new: New examples, with the transforms of training.
-        evaluation: Transforms of inputs and targets, as examples are measured.
+        memory: Past examples, with the replay transforms.
+        new: New examples, with the training transforms.
+        evaluation: Test transforms of inputs and targets.
         task: Label of this update's task, >= 0.
     """
 
@@ -76,12 +76,12 @@ class Examples:
         tasks: np.ndarray | None = None,
         columns: Mapping[str, Tensor] | None = None,
     ) -> AvalancheDataset:
-        """Return some examples, in their order.
+        """Return a dataset of some examples, in the given order.
 
         Args:
-            rows: Their numbers, int64 `(n,)`.
-            tasks: Labels of their tasks, int64 `(n,)`; None: this update's.
-            columns: What is kept beside each and part of an item, by name, `(n, ...)`.
+            rows: Row numbers, int64 `(n,)`.
+            tasks: Task labels, int64 `(n,)`; None for this update's task.
+            columns: Further values of each item, such as logits, by name, `(n, ...)`.
         """
         labels = [self._label(row) for row in rows]
         dataset = _make_taskaware_classification_dataset(
@@ -99,7 +99,7 @@ class Examples:
         return dataset
 
     def read(self, row: int) -> Any:
-        """Return the inputs of a row, as stored."""
+        """Return the stored inputs of a row."""
         old = row < self.num_old
         return self._parts[not old][int(row) - (0 if old else self.num_old)][0]
 
@@ -109,7 +109,7 @@ class Examples:
 
 
 class _Rows(Dataset):
-    """Rows as pairs of what is stored and a label."""
+    """Rows as pairs of stored inputs and label."""
 
     def __init__(self, examples: Examples, rows: np.ndarray, labels: Sequence[int]) -> None:
         self.examples, self.rows, self.labels = examples, rows, labels
@@ -124,7 +124,7 @@ class _Rows(Dataset):
 
 
 def rows_of(dataset: AvalancheDataset) -> np.ndarray:
-    """Return the numbers of a dataset's rows, int64 `(n,)`."""
+    """Return a dataset's row numbers, int64 `(n,)`."""
     return np.fromiter(getattr(dataset, ROW), dtype=np.int64, count=len(dataset))
 
 
@@ -135,7 +135,7 @@ def tasks_of(dataset: AvalancheDataset) -> np.ndarray:
 
 
 def columns_of(dataset: AvalancheDataset) -> dict[str, Tensor]:
-    """Return what a dataset keeps beside each row, such as logits, by name, `(n, ...)`."""
+    """Return a dataset's further values for each row, such as logits, by name, `(n, ...)`."""
     return {
         name: torch.stack([torch.as_tensor(each) for each in attribute])
         for name, attribute in dataset._data_attributes.items()
@@ -150,31 +150,31 @@ def experience(
     classes_by_update: Sequence[Sequence[int]],
     task: int | None,
 ) -> DatasetExperience:
-    """Return an update as Avalanche's strategies look at it.
+    """Return an update as an Avalanche experience.
 
     Args:
         dataset: The new examples.
-        number: Updates before it that this strategy has seen.
-        old_classes: Labels met before.
+        number: Number of earlier updates that this strategy has seen.
+        old_classes: Labels of earlier updates.
         classes_by_update: New labels of each update that the strategy has seen, this one last.
-        task: Label of its task where there are several; None where there is one.
+        task: Label of the update's task if the model has several tasks, else None.
     """
-    made: Any = DatasetExperience(dataset=dataset, current_experience=number)
+    result: Any = DatasetExperience(dataset=dataset, current_experience=number)
     classes = sorted({int(each) for each in dataset.targets})  # type: ignore[attr-defined]
-    made.classes_in_this_experience = classes
-    made.previous_classes = set(old_classes)
-    made.classes_seen_so_far = {*old_classes, *classes}
-    made.benchmark = SimpleNamespace(  # what iCaRL asks it
+    result.classes_in_this_experience = classes
+    result.previous_classes = set(old_classes)
+    result.classes_seen_so_far = {*old_classes, *classes}
+    result.benchmark = SimpleNamespace(  # the attributes that iCaRL reads
         n_classes_per_exp=[len(each) for each in classes_by_update],
         classes_order=[label for each in classes_by_update for label in each],
     )
     if task is not None:
-        made.task_labels, made.task_label = [task], task
-    return made
+        result.task_labels, result.task_label = [task], task
+    return result
 
 
 def _labels(dataset: StoredDataset, transform: Transform | None) -> np.ndarray:
-    """Return the labels as a strategy is to see them, int64 `(len,)`."""
+    """Return the labels after the target transform, int64 `(len,)`."""
     labels = dataset.labels()
     if labels is None:
         return np.empty(0, dtype=np.int64)
@@ -186,7 +186,7 @@ def _labels(dataset: StoredDataset, transform: Transform | None) -> np.ndarray:
 
 
 def _of_one(transform: Transform | None) -> Transform:
-    """Return a transform of one example's inputs."""
+    """Return a transform that is applied to one example's inputs."""
     if transform is None:
         return lambda inputs: inputs
     if isinstance(transform, Batched):

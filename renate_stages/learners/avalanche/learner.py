@@ -1,9 +1,9 @@
-"""Run one update of a strategy of Avalanche inside Lightning.
+"""Run one update of an Avalanche strategy inside Lightning.
 
-The strategy is Avalanche's own object, and so is what it does in a step: Lightning gives a batch of
-the strategy's loader, and `training_epoch` is called with a loader of that one batch. What Lightning
-does between steps (precision, clipping, schedule, validation, curves, checkpoints) stays as it is
-for every learner. Equal seeds give the bits that Avalanche gives alone.
+The strategy and its training step are Avalanche's own code: Lightning passes a batch of the
+strategy's loader, and we call `training_epoch` with a loader of that one batch. Everything between
+steps (precision, clipping, schedule, validation, curves, checkpoints) works as for other learners.
+With equal seeds the weights are bit-identical to those of Avalanche alone.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.user.optimization import is_cross_entropy
 
 PRECISIONS = ("32", "32-true", "bf16-mixed")
-STATE = "avalanche"  # begins the names of the strategy's tensors
+STATE = "avalanche"  # prefix of the strategy's tensors in the learner's state
 
 
 class AvalancheLearner(Learner):
-    """A strategy of Avalanche with its plugins; `naming` makes the class of a name.
+    """An Avalanche strategy with its plugins; `naming` makes the subclass for a name.
 
     Args:
-        context: What the update gives.
+        context: The model, functions and settings of the update.
         values: Hyperparameters of `Learner`, and of the strategy and its plugins.
 
     Raises:
-        InvalidHyperparameterError: If one is missing, or outside its range.
-        AvalancheRefusedError: If Avalanche cannot do what is asked for.
+        InvalidHyperparameterError: If a hyperparameter is missing or outside its range.
+        AvalancheRefusedError: If Avalanche does not support a setting.
     """
 
     composed: ClassVar[Composed]
@@ -65,19 +65,19 @@ class AvalancheLearner(Learner):
         }
         self._refuse()
         self._strategy: Any = None
-        self._stored: dict[str, Any] = {}  # JSON of what the parent's learner left
+        self._stored: dict[str, Any] = {}  # JSON part of the parent's state
         self._tensors: dict[str, Tensor] = {}
         self._position: Mapping[str, Any] | None = None
         self._encoded: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._chosen = ChosenMemory(Selection(kept=NOTHING, added=NOTHING))
-        self._open = False  # whether an epoch has begun and not ended
+        self._open = False  # whether an epoch is in progress
 
     @property
     def resumes(self) -> bool:
         return all(part.repeats for part in self.composed.parts.values())
 
     def _refuse(self) -> None:
-        """Refuse what the strategy would pass over in silence."""
+        """Reject settings that the strategy would silently ignore."""
         context, name = self.context, type(self).__name__
         if self.mask_unused_classes:
             raise AvalancheRefusedError(
@@ -103,13 +103,13 @@ class AvalancheLearner(Learner):
                 f"set it to one of {', '.join(PRECISIONS[1:])}",
             )
 
-    # -- the course of an update ------------------------------------------------------------------
+    # -- the steps of an update -------------------------------------------------------------------
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
-        found = new.labels()
-        if found is None:
+        labels = new.labels()
+        if labels is None:
             raise ClassLabelsNeededError(type(self).__name__, "not one integer each")
         super().start_update(new, memory, keepable)
         if self.composed.strategy == "iCaRL":
@@ -122,13 +122,15 @@ class AvalancheLearner(Learner):
         return _Batches(self._strategy)
 
     def _begin(self) -> None:
-        """Build the strategy, give back what the parent's learner left, let it look at the data.
+        """Build the strategy, restore the parent's state, and prepare it for the new data.
 
-        The updater has seeded the global generators just before; Avalanche draws from these.
+        The updater has just seeded the global generators, from which Avalanche draws.
         """
-        from renate_stages.learners.avalanche.building import Run  # Avalanche comes in here
+        from renate_stages.learners.avalanche.building import Run  # imports Avalanche
 
-        came = {name: each.clone() for name, each in self.model.state_dict().items() if _is(each)}
+        initial = {
+            name: each.clone() for name, each in self.model.state_dict().items() if _is(each)
+        }
         run = self._run = Run(self)
         self._strategy = strategy = run.strategy
         run.start_from(self._stored, self._tensors)
@@ -143,9 +145,9 @@ class AvalancheLearner(Learner):
                 f"{type(self).__name__} replaces the model that it was given",
                 "choose a strategy that trains the given model",
             )
-        if self._position is not None:  # a training that goes on: as it was, whatever was drawn
+        if self._position is not None:  # resumes: undo the changes of the preparation above
             run.restore(self._position["stored"], self._position["tensors"])
-            self.model.load_state_dict(self.model.state_dict() | came)
+            self.model.load_state_dict(self.model.state_dict() | initial)
 
     def on_train_epoch_start(self) -> None:
         self._strategy._before_training_epoch()
@@ -156,7 +158,7 @@ class AvalancheLearner(Learner):
         strategy = self._strategy
         strategy.dataloader = [batch]
         strategy.training_epoch()
-        if strategy._stop_training:  # a plugin asks for it
+        if strategy._stop_training:  # a plugin requests the end of training
             self.trainer.should_stop = True
         self._losses.add("loss", strategy.loss.detach().reshape(()), len(batch[0]))
         if batch_idx + 1 == len(self.trainer.train_dataloader):  # type: ignore[arg-type]
@@ -168,7 +170,7 @@ class AvalancheLearner(Learner):
         self.manual_backward(self._strategy.loss, retain_graph=self._strategy.retain_graph)
 
     def optimizer_step_of_step(self) -> None:
-        """Clip the gradients, step, and let the schedule follow."""
+        """Clip the gradients, then step the optimizer and the scheduler."""
         optimizer: Any = self.optimizers()
         if self.context.trainer.gradient_clip_val is not None:
             algorithm = self.context.trainer.gradient_clip_algorithm
@@ -188,7 +190,7 @@ class AvalancheLearner(Learner):
     def finish_model(self, measure: Measure | None) -> None:
         strategy = self._strategy
         with _quiet():
-            if self._open:  # the last step was not an epoch's last
+            if self._open:  # training stopped within an epoch
                 self._end_epoch()
             strategy._after_training_exp(num_workers=self.context.trainer.num_workers)
             strategy._after_training()
@@ -198,10 +200,10 @@ class AvalancheLearner(Learner):
         self._check_finite(self._encoded[1])
 
     def _check_finite(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse weights and importances that are no numbers: they would spoil every later update.
+        """Check that weights and state are finite, because others would spoil all later updates.
 
         Raises:
-            NotFiniteError: If there are any.
+            NotFiniteError: If a tensor has a value that is not finite.
         """
         weights = {n: each for n, each in self.model.state_dict().items() if _is(each)}
         for name, each in {**weights, **tensors}.items():
@@ -212,16 +214,16 @@ class AvalancheLearner(Learner):
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         """Return the rows that the strategy's buffers hold."""
-        if self._encoded is None:  # asked before, or nothing was trained
+        if self._encoded is None:  # the memory was chosen before, or nothing was trained
             return self._chosen
         stored, tensors = self._encoded
         old, count = len(self.memory), len(self.memory) + len(self.new)
-        may = np.ones(count, dtype=bool)
-        may[old:] = np.isin(np.arange(len(self.new)), self.keepable)
+        is_kept = np.ones(count, dtype=bool)
+        is_kept[old:] = np.isin(np.arange(len(self.new)), self.keepable)
         rows = tables.rows_in(stored, tensors)
-        if lost := int((~may[rows]).sum()):
-            self.context.say(f"{lost} examples that are to be forgotten leave the buffers")
-        rows = rows[may[rows]]
+        if removed := int((~is_kept[rows]).sum()):
+            self.context.say(f"removed {removed} examples on the forget list from the buffers")
+        rows = rows[is_kept[rows]]
         number = np.full(count, -1, dtype=np.int64)
         number[rows] = np.arange(len(rows))
         self._stored, self._tensors = stored, dict(tensors)
@@ -236,12 +238,12 @@ class AvalancheLearner(Learner):
 
     @property
     def keeps_tensors(self) -> bool:
-        """Whether GEM has."""
+        """Whether the state has tensors of examples, as GEM's does."""
         parts = self.composed.parts.values()
         return bool(self._tensors) and any("tensors" in part.keeps for part in parts)
 
     def forget(self, examples: StoredDataset) -> None:
-        """Refuse where the strategy keeps tensors of examples, out of which none can be taken.
+        """Check that the strategy stores no tensors of examples, which cannot be forgotten.
 
         Raises:
             AvalancheStateError: If it does.
@@ -283,9 +285,9 @@ class AvalancheLearner(Learner):
     # -- Lightning --------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        made = super().configure_optimizers()
-        self.own_optimizer = made[0][0] if isinstance(made, tuple) else made
-        return made
+        optimizers = super().configure_optimizers()
+        self.own_optimizer = optimizers[0][0] if isinstance(optimizers, tuple) else optimizers
+        return optimizers
 
     def transfer_batch_to_device(self, batch: Any, *_: Any) -> Any:
         return batch  # the strategy moves it
@@ -295,21 +297,21 @@ class AvalancheLearner(Learner):
 
 
 class _Batches:
-    """The batches of the strategy's loader, an epoch at a time."""
+    """Iterates over the batches of the strategy's loader, one epoch at a time."""
 
     def __init__(self, strategy: Any) -> None:
-        self._loader = strategy.dataloader  # a step puts another in its place
+        self._loader = strategy.dataloader  # kept, because each step replaces the attribute
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        # Not the loader's own iterator, which draws as soon as it is made: Lightning makes one more.
+        # Lightning creates an extra iterator, and the loader's own would draw on creation.
         yield from self._loader
 
 
 def _checked(name: str, value: Any, argument: Argument) -> Any:
-    """Return an argument's value.
+    """Check and return an argument's value.
 
     Raises:
         InvalidHyperparameterError: If it is missing or outside its range.
@@ -327,10 +329,12 @@ def _is(value: Any) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Avalanche warns of in its own code; it sets filters, so none of ours would do."""
-    with warnings.catch_warnings(record=True) as heard:
+    """Drop warnings raised in Avalanche's code; it sets filters that would override ours."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for each in heard:
-        if "avalanche" not in Path(each.filename).parts:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    for warning in caught:
+        if "avalanche" not in Path(warning.filename).parts:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

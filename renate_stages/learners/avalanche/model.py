@@ -1,4 +1,4 @@
-"""Adapt the user's model to how Avalanche calls models."""
+"""Adapt the user's model to Avalanche's calls."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -15,10 +15,10 @@ from renate_stages.models.features import backbone_of
 
 
 class OneTask(nn.Module, BaseModel):
-    """A model whose outputs are those of one task.
+    """A model that returns the outputs of one task.
 
     Args:
-        model: The user's.
+        model: The user's model.
         task_id: The task.
     """
 
@@ -31,15 +31,15 @@ class OneTask(nn.Module, BaseModel):
         return self.model(inputs, task_id=self.task_id)
 
     def get_features(self, inputs: Any) -> Tensor:
-        """Return what goes into the last layer, `(B, F)`."""
+        """Return the inputs of the last layer, `(B, F)`."""
         return backbone_of(self.model)(inputs).flatten(1)
 
 
 class ManyTasks(MultiTaskModule, BaseModel):
-    """A model with outputs for each task; a task's label is its place among the model's tasks.
+    """A model with outputs for each task; a task's label is its index in the model's `task_ids`.
 
     Args:
-        model: The user's.
+        model: The user's model.
     """
 
     def __init__(self, model: RenateModule) -> None:
@@ -47,7 +47,7 @@ class ManyTasks(MultiTaskModule, BaseModel):
         self.model = model
 
     def forward(self, inputs: Any, task_labels: Tensor | int | None = None) -> Any:
-        """Return outputs `(B, K)`, or for labels None those of every task met, by its label."""
+        """Return outputs `(B, K)`; without task labels, those of every known task by label."""
         if task_labels is None:
             return self.forward_all_tasks(inputs)
         if isinstance(task_labels, int):
@@ -69,12 +69,12 @@ class ManyTasks(MultiTaskModule, BaseModel):
         return self.model(x, task_id=self.model.task_ids[task_label])
 
     def get_features(self, inputs: Any) -> Tensor:
-        """Return what goes into the last layer, `(B, F)`."""
+        """Return the inputs of the last layer, `(B, F)`."""
         return backbone_of(self.model)(inputs).flatten(1)
 
 
 def as_avalanche_model(model: RenateModule, task_id: str) -> OneTask | ManyTasks:
-    """Return a model as a strategy takes it."""
+    """Return the adapter of a model for an Avalanche strategy."""
     if len(model.task_ids) < 2:
         return OneTask(model, task_id)
     many = ManyTasks(model)

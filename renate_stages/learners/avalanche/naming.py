@@ -1,4 +1,4 @@
-"""Make the learner class of a name such as `Avalanche-ER+LwF`."""
+"""Make the learner class for a name such as `Avalanche-ER+LwF`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from renate_stages.learners.base.context import UpdateContext
 
 @cache
 def named(name: str) -> type[AvalancheLearner]:
-    """Return the learner of a name such as `Avalanche-EWC` or `Avalanche-ER+LwF`.
+    """Return the learner class for a name such as `Avalanche-EWC` or `Avalanche-ER+LwF`.
 
-    Its hyperparameters show in the signature of its constructor.
+    The signature of its constructor lists its hyperparameters.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the name is not valid.
         MissingExtraError: If avalanche-lib is not installed.
     """
     composed = catalog.composed(name)

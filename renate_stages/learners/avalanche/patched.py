@@ -1,6 +1,7 @@
-"""Fixes for plugins of avalanche-lib 0.6.0, so that they are right and can continue in another process.
+"""Plugins of avalanche-lib 0.6.0 with fixes, which can also continue in another process.
 
-Where a plugin is right, the patched one gives the same bits. Each class says what it fixes.
+Where Avalanche's plugin is correct, the patched one gives bit-identical results. Each class says
+what it fixes.
 """
 
 # pyright: reportMissingImports=false
@@ -35,14 +36,14 @@ FISHERS = ("batch", "example")
 
 
 class Elastic(EWCPlugin):
-    """EWC, whose importances may be those of single examples.
+    """EWC that can compute importances from gradients of single examples.
 
     Avalanche squares the mean gradient of each batch, so that the importances shrink as batches
     grow. The Fisher information's diagonal is the mean of squared gradients of single examples.
 
     Args:
-        fisher: `batch` as Avalanche, or `example`.
-        arguments: Of `EWCPlugin`.
+        fisher: `batch` as in Avalanche, or `example`.
+        arguments: Arguments of `EWCPlugin`.
     """
 
     def __init__(self, fisher: str = "batch", **arguments: Any) -> None:
@@ -61,10 +62,10 @@ class Elastic(EWCPlugin):
 
 
 class Intelligence(SynapticIntelligencePlugin):
-    """SI that keeps copies of the weights.
+    """SI that stores copies of the weights.
 
-    On a CPU Avalanche keeps views, which follow the weights: every difference is 0, and so is every
-    importance.
+    On a CPU, Avalanche stores views, which change with the weights. So every difference is 0, and so
+    is every importance.
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -82,7 +83,7 @@ class Intelligence(SynapticIntelligencePlugin):
 
     @property
     def trajectories(self) -> dict[str, dict[str, ParamData]]:
-        """The sums over steps; all else of `syn_data` is set anew in each step."""
+        """The sums over steps; each step sets the rest of `syn_data` again."""
         return {name: self.syn_data[name] for name in ("trajectory", "cum_trajectory")}  # type: ignore
 
     @trajectories.setter
@@ -96,7 +97,7 @@ class Intelligence(SynapticIntelligencePlugin):
 
 
 class Dumb(GDumbPlugin):
-    """GDumb that writes the first model's weights into the model, rather than taking its place."""
+    """GDumb that copies the first model's weights into the model instead of replacing it."""
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         if self.init_model is None:
@@ -108,13 +109,13 @@ class Dumb(GDumbPlugin):
 
 
 class MaximallyInterfered(MIRPlugin):
-    """MIR that can make its loader anew, and replays where classes come again.
+    """MIR that can rebuild its loader, and replays if classes return.
 
-    Avalanche leaves out the classes of the last batch: where these are all, it replays nothing.
-    Then the whole memory is drawn from.
+    Avalanche does not replay the classes of the last batch, so it replays nothing if that batch
+    contains every class. In that case this class draws from the whole memory.
     """
 
-    last_classes: list[int] | None = None  # which the next update's draws leave out
+    last_classes: list[int] | None = None  # classes that the next update does not replay
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         self.last_classes = torch.unique(strategy.mb_y).tolist()
@@ -124,7 +125,7 @@ class MaximallyInterfered(MIRPlugin):
         self.reopen()
 
     def reopen(self) -> None:
-        """Make the loader that draws from the memory."""
+        """Build the loader that draws from the memory."""
         if self.last_classes is None:
             return
         groups = self.storage_policy.buffer_groups
@@ -137,10 +138,10 @@ class MaximallyInterfered(MIRPlugin):
 
 
 class AveragedGEM(AGEMPlugin):
-    """A-GEM that can make its loader anew."""
+    """A-GEM that can rebuild its loader."""
 
     def reopen(self) -> None:
-        """Make the loader that draws from the memory."""
+        """Build the loader that draws from the memory."""
         if not self.buffers:
             return
         self.buffer_dataloader = GroupBalancedInfiniteDataLoader(
@@ -154,23 +155,24 @@ class AveragedGEM(AGEMPlugin):
 
 
 class Exemplars(_ICaRLPlugin):
-    """iCaRL's memory, as rows, one group for each class.
+    """iCaRL's memory as row numbers, with one group for each class.
 
-    Avalanche keeps tensors of inputs, and gives a class that comes again a second group, so that
-    its mean is that of the last one and every group's share shrinks. Here its new examples and its
-    exemplars are chosen from together. Means are kept of classes that have exemplars alone: a mean
-    of zeros, as Avalanche has for a class to come, is nearer than a true one to many inputs.
+    Avalanche stores tensors of inputs. If a class returns, Avalanche gives it a second group, so
+    that its mean is that of the last group and the share of every group shrinks. Here, exemplars of
+    such a class are chosen from its new examples and its old exemplars together. Only classes with
+    exemplars have a mean: Avalanche gives future classes a mean of zeros, which is nearer to many
+    inputs than the right mean.
 
     Args:
-        memory_size: Of all exemplars, or, unless `fixed_memory`, of each class.
-        fixed_memory: Whether the size is that of all.
+        memory_size: Number of all exemplars, or of exemplars per class unless `fixed_memory`.
+        fixed_memory: Whether `memory_size` is the number of all exemplars.
     """
 
     examples: Examples  # set before an update starts
 
     def __init__(self, memory_size: int, fixed_memory: bool = True) -> None:
         super().__init__(memory_size, None, fixed_memory)
-        self.rows: list[Tensor] = []  # of each group, int64 (n,)
+        self.rows: list[Tensor] = []  # row numbers of each group, int64 (n,)
 
     # -- between updates --------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class Exemplars(_ICaRLPlugin):
     # -- in an update -----------------------------------------------------------------------------
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Do nothing: classes are noted with their first exemplars."""
+        """Do nothing, because classes are registered together with their first exemplars."""
 
     def construct_exemplar_set(self, strategy: Any) -> None:
         for label in strategy.experience.classes_in_this_experience:
@@ -212,8 +214,8 @@ class Exemplars(_ICaRLPlugin):
             if known:
                 rows = torch.cat([self.rows[place], rows])
             inputs, chosen, ranks = self._herded(strategy, rows, share)
-            found = inputs[chosen], [label] * len(chosen), ranks, rows[chosen]
-            for group, value in zip(self._lists(), found, strict=True):
+            values = inputs[chosen], [label] * len(chosen), ranks, rows[chosen]
+            for group, value in zip(self._lists(), values, strict=True):
                 if known:
                     group[place] = value
                 else:
@@ -229,7 +231,7 @@ class Exemplars(_ICaRLPlugin):
 
     def compute_class_means(self, strategy: Any) -> None:
         place = next(strategy.model.parameters()).device
-        self.class_means = {  # of no class but those that get one now
+        self.class_means = {  # only for classes with exemplars
             labels[0]: torch.zeros(self.embedding_size, device=place)
             for labels in self.y_memory
             if labels
@@ -240,7 +242,7 @@ class Exemplars(_ICaRLPlugin):
         return self.x_memory, self.y_memory, self.order, self.rows
 
     def _share(self) -> int:
-        """Return how many exemplars a class may have."""
+        """Return the maximum number of exemplars per class."""
         if not self.fixed_memory:
             return self.memory_size
         return -(-self.memory_size // len(self.observed_classes))
@@ -250,7 +252,7 @@ class Exemplars(_ICaRLPlugin):
         """Choose exemplars of a class by herding, Rebuffi et al. 2017, Algorithm 4.
 
         Returns:
-            Inputs of all rows, places of the chosen ones, ascending, and their ranks from 1 on.
+            Inputs of all rows, indices of the chosen ones in ascending order, and their ranks >= 1.
         """
         measured = self.examples.of(rows.numpy()).eval()
         loader = DataLoader(measured, batch_size=strategy.eval_mb_size)
@@ -261,7 +263,7 @@ class Exemplars(_ICaRLPlugin):
         mean = features.mean(1)
         ranks = torch.zeros(len(rows))
         wanted, rank = mean, 0
-        for _ in range(1000):  # as many looks as Avalanche takes
+        for _ in range(1000):  # the same limit as in Avalanche
             if rank == min(share, len(rows)):
                 break
             best = torch.argmax(torch.mm(wanted.unsqueeze(0), features))
@@ -274,13 +276,13 @@ class Exemplars(_ICaRLPlugin):
 
 
 class Distilled(ICaRLLossPlugin):
-    """iCaRL's loss, where classes may come again.
+    """iCaRL's loss for updates in which classes may return.
 
-    Avalanche puts the old model's output in the place of every old class, and so of the label too,
-    where that class has new examples. Here the label of such a class stays 1.
+    Avalanche replaces the targets of all old classes by the old model's outputs, which overwrites
+    the true label of a new example of an old class. Here that target stays 1.
     """
 
-    again: Sequence[int] = ()  # old classes of which this update has new examples
+    again: Sequence[int] = ()  # old classes that have new examples in this update
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         now = strategy.experience.classes_in_this_experience
@@ -291,7 +293,7 @@ class Distilled(ICaRLLossPlugin):
             again = torch.tensor(self.again, device=targets.device)
             places = torch.where(torch.isin(targets, again))[0]
             self.old_logits = self.old_logits.clone()
-            self.old_logits[places, targets[places].long()] = torch.inf  # whose sigmoid is 1
+            self.old_logits[places, targets[places].long()] = torch.inf  # sigmoid(inf) is 1
         return super().__call__(logits, targets)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -300,7 +302,7 @@ class Distilled(ICaRLLossPlugin):
 
 
 class Means(NCMClassifier):
-    """The nearest of the means, which are no part of the state: there are more of them each time."""
+    """Nearest-mean classifier whose means are not in the state, because their number changes."""
 
     def __init__(self) -> None:
         super().__init__(normalize=True)
@@ -309,7 +311,7 @@ class Means(NCMClassifier):
 
 
 def served_by_means(features: nn.Module, head: nn.Module) -> TrainEvalModel:
-    """Return iCaRL's model: the head in training, the nearest of the means else."""
+    """Return iCaRL's model: the head in training mode, the nearest mean in evaluation mode."""
     return TrainEvalModel(features, train_classifier=head, eval_classifier=Means())
 
 

@@ -1,7 +1,7 @@
-"""Tables of rows in a stored state, renumbered when rows leave the memory.
+"""Tables of examples in a stored state, and their renumbering when rows leave the memory.
 
-A table is `{"table": PATH, "columns": [NAMES]}` in the JSON, and a tensor `PATH/NAME` for each column;
-`rows` holds the numbers of the rows, int64 `(n,)`, and the others what is known beside each.
+A table is `{"table": PATH, "columns": [NAMES]}` in the JSON, with a tensor `PATH/NAME` for each
+column. The column `rows` holds row numbers, int64 `(n,)`; other columns hold values of each row.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from torch import Tensor
 
 @dataclass
 class Table:
-    """Columns of equal length about rows; `rows` are their numbers, int64."""
+    """Columns of equal length; the column `rows` holds row numbers, int64."""
 
     columns: dict[str, Tensor]
 
 
 def tables_in(stored: Any) -> list[Mapping[str, Any]]:
-    """Return every table in what `Encoder.encode` returned."""
+    """Return all tables in a value that `Encoder.encode` returned."""
     if isinstance(stored, list):
-        return [table for each in stored for table in tables_in(each)]
+        return [table for value in stored for table in tables_in(value)]
     if not isinstance(stored, Mapping):
         return []
     own = [stored] if "table" in stored else []
-    return own + [table for each in stored.values() for table in tables_in(each)]
+    return own + [table for value in stored.values() for table in tables_in(value)]
 
 
 def rows_in(stored: Any, tensors: Mapping[str, Tensor]) -> np.ndarray:
-    """Return all rows that are kept, each once, ascending, int64."""
-    found = [tensors[f"{table['table']}/rows"].numpy() for table in tables_in(stored)]
-    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
+    """Return the numbers of all rows in tables, without duplicates, ascending, int64."""
+    rows = [tensors[f"{table['table']}/rows"].numpy() for table in tables_in(stored)]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
 
 def renumber(stored: Any, tensors: dict[str, Tensor], number: np.ndarray) -> None:
-    """Give rows new numbers, in place, and take out those that have none.
+    """Renumber the rows of all tables in place, and remove rows that have left.
 
     Args:
         stored: What `Encoder.encode` returned.
-        tensors: Its tensors.
-        number: Of each row the new one, int64; -1: it is no more.
+        tensors: The encoder's tensors.
+        number: New number of each row, int64; -1 if the row has left.
     """
     for table in tables_in(stored):
         path = table["table"]

@@ -1,4 +1,4 @@
-"""What learners are built of: the frame of all, components of losses, replay, statistics."""
+"""Building blocks of learners: base classes, loss components, replay and class statistics."""
 
 from renate_stages.learners.base.learner import NOTHING, Learner, hyperparameters_of
 

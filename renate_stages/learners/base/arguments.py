@@ -1,4 +1,4 @@
-"""Checks of hyperparameters: each returns the value, or raises."""
+"""Check hyperparameters: each function returns the valid value or raises."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def in_range(
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Return a hyperparameter that must be one of some names.
+    """Return a hyperparameter that must be one of the allowed names.
 
     Raises:
         InvalidHyperparameterError: If it is not.

@@ -1,7 +1,7 @@
-"""Sums over examples for closed-form heads: exact for any split and order.
+"""Sums over examples for closed-form heads, independent of the order and split of the data.
 
-Everything is a sum over examples in float64, so batches can come in any order, be added in another
-process, and be subtracted again; only the rounding of the last digits depends on it.
+Everything is a sum over examples in float64. So batches can be added in any order and by any
+process, and subtracted again; this changes only the rounding of the last digits.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
 
-STRIPES = 8  # in which the upper triangle of a Gram matrix is summed, 9/16 of the arithmetic
+STRIPES = 8  # computes the upper triangle in 8 stripes, with 9/16 of the whole matrix's arithmetic
 
 
 class ClassStatistics:
-    """How many examples each class had, the sum of their features, and the Gram matrix of all.
+    """Number of examples and sum of features of each class, and the Gram matrix of all examples.
 
     Args:
         num_classes: K.
         num_features: D.
-        gram: Whether the Gram matrix `sum of x x^T` is kept: D (D + 1) / 2 float64 in a state, twice
-            that in main memory (D = 2,000: 16 MB and 32 MB; 4,000: 64 and 128; 10,000: 400 and 800).
+        gram: Whether to keep the Gram matrix `sum of x x^T`: D (D + 1) / 2 float64 in a state, twice
+            as much in main memory (D = 2,000: 16 and 32 MB; 4,000: 64 and 128; 10,000: 400 and 800).
     """
 
     def __init__(self, num_classes: int, num_features: int, gram: bool) -> None:
         self.counts = torch.zeros(num_classes, dtype=torch.float64)  # (K,)
         self.sums = torch.zeros(num_classes, num_features, dtype=torch.float64)  # (K, D)
-        self._upper: Tensor | None = None  # (D, D), right on and above the diagonal
+        self._upper: Tensor | None = None  # (D, D), valid on and above the diagonal
         if gram:
             self._upper = torch.zeros(num_features, num_features, dtype=torch.float64)
 
     def add(self, features: Tensor, labels: Tensor, sign: int = 1) -> None:
-        """Add a batch, or with `sign=-1` subtract one that was added.
+        """Add a batch, or with `sign=-1` subtract one that was added before.
 
         Args:
             features: `(B, D)` float64.
@@ -45,7 +45,7 @@ class ClassStatistics:
         one = features.new_tensor(sign)
         self.counts.index_add_(0, labels, one.expand(len(labels)))
         self.sums.index_add_(0, labels, features, alpha=sign)
-        self.sums[self.counts == 0] = 0  # what rounding left
+        self.sums[self.counts == 0] = 0  # removes rounding errors
         if self._upper is None:
             return
         size = -(-features.shape[1] // STRIPES)
@@ -56,7 +56,7 @@ class ClassStatistics:
 
     @property
     def gram(self) -> Tensor:
-        """The Gram matrix `(D, D)` float64, a copy."""
+        """A copy of the Gram matrix, `(D, D)` float64."""
         assert self._upper is not None
         upper = self._upper.triu()
         return upper + upper.triu(1).T
@@ -72,19 +72,19 @@ class ClassStatistics:
         return self.sums[self.seen] / self.counts[self.seen, None]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it; of the Gram matrix the upper triangle, row by row."""
-        found = {"counts": self.counts, "sums": self.sums}
+        """Return all sums by name; the Gram matrix as its upper triangle, row by row."""
+        tensors = {"counts": self.counts, "sums": self.sums}
         if self._upper is not None:
-            found["gram"] = self._upper[_upper_triangle(len(self._upper))]
-        return found
+            tensors["gram"] = self._upper[_upper_triangle(len(self._upper))]
+        return tensors
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], num_classes: int, gram: bool) -> Self | None:
-        """Return what `tensors` returned; None where it is not there, or not enough.
+        """Build the statistics from what `tensors()` returned; None if something needed is missing.
 
         Args:
-            tensors: May hold others too.
-            num_classes: K now; classes that are new since have no examples.
+            tensors: Tensors by name; others than these sums are ignored.
+            num_classes: K of the current model; classes added since then have no examples.
             gram: Whether the Gram matrix is needed.
         """
         counts, sums = tensors.get("counts"), tensors.get("sums")
@@ -92,29 +92,31 @@ class ClassStatistics:
             return None
         if gram and "gram" not in tensors:
             return None
-        found = cls(num_classes, sums.shape[1], gram)
-        found.counts[: len(counts)] = counts
-        found.sums[: len(sums)] = sums
-        if found._upper is not None:
-            found._upper[_upper_triangle(sums.shape[1])] = tensors["gram"]
-        return found
+        statistics = cls(num_classes, sums.shape[1], gram)
+        statistics.counts[: len(counts)] = counts
+        statistics.sums[: len(sums)] = sums
+        if statistics._upper is not None:
+            statistics._upper[_upper_triangle(sums.shape[1])] = tensors["gram"]
+        return statistics
 
 
 def solve_positive(matrix: Tensor, right: Tensor, name: str, value: object) -> Tensor:
-    """Return `matrix^-1 right` by Cholesky's factors.
+    """Return `matrix^-1 right` by Cholesky factorization.
 
     Args:
         matrix: Symmetric, positive definite, `(D, D)` float64.
         right: `(D, S)` float64.
         name: The hyperparameter that makes the matrix positive definite.
-        value: Its value.
+        value: The value of that hyperparameter.
 
     Raises:
-        InvalidHyperparameterError: If it does not.
+        InvalidHyperparameterError: If the matrix is not positive definite.
     """
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
-        needed = "a larger number: with these features the equations have no stable solution"
+        needed = (
+            "a larger number, because with these features the equations have no stable solution"
+        )
         raise InvalidHyperparameterError(name, value, needed)
     return torch.cholesky_solve(right, factor)
 

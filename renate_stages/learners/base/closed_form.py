@@ -1,8 +1,8 @@
 """Learners that solve for the last layer of a frozen model in one pass, without gradients.
 
-What such a learner knows are sums over all examples of all updates (`ClassStatistics`), so its head
-is the one that all data at once would give, whatever came when, without any stored example; and
-examples can be taken out again exactly.
+Such a learner stores sums over all examples of all updates (`ClassStatistics`). So its head equals
+the one computed from all data at once, in any order and without stored examples, and the
+contribution of an example can be subtracted exactly.
 """
 
 from __future__ import annotations
@@ -36,33 +36,32 @@ from renate_stages.models.features import digest_of, head_inputs_of
 from renate_stages.models.heads import PerTaskHeads, RandomFeatureHead
 from renate_stages.models.module import EXTRA_STATE, unwrap
 
-ROWS = 1024  # whose sums are taken at once
+ROWS = 1024  # examples to add to the sums at once
 
 
 class ClosedFormLearner(Learner):
-    """Sums up what a frozen model makes of all examples so far, and solves for its last layer.
+    """Sums the features of all examples so far with a frozen model, and solves for its last layer.
 
-    The features are what goes into the model's `head`, in evaluation mode and full precision, of
-    examples as they are measured (test transforms). One pass over the new data is all: neither
-    `max_epochs` nor `max_steps`, neither `ema_decay` nor the optimizer has an effect, and of the
-    model nothing but the head changes. Where the parent's learner left no sums of these features,
-    those of the memory's examples are taken.
+    The features are the inputs of the model's `head`, in evaluation mode and full precision, with
+    the test transforms. Training is one pass over the new data: `max_epochs`, `max_steps`,
+    `ema_decay` and the optimizer have no effect, and only the model's head changes. If the parent's
+    learner left no sums of these features, they are computed from the memory's examples.
 
-    A class without examples never wins, whatever the features: its score is the mean of the others'
-    less a margin. So it is a number that a learner with gradients can start from.
+    A class without examples is never predicted: its score is the mean of the other scores minus a
+    margin. This is finite, so a learner that trains with gradients can start from it.
 
-    Examples can be forgotten exactly, as long as they lie in the memory: their share in the sums is
-    computed from them. Of those that have left it, nothing is known that could be subtracted.
+    Examples can be forgotten exactly while they are in the memory, because their part of the sums
+    is computed from them. Examples that have left the memory cannot be subtracted.
 
     Args:
-        context: What the update gives.
-        memory_size: Most examples to keep, for forgetting and for later learners that replay; or
-            their bytes. None keeps none, and none is needed to learn.
+        context: The model, functions and settings of the update.
+        memory_size: Maximum number of examples, or of bytes, to keep for forgetting and for later
+            learners that replay. None keeps none; this learner needs none.
         memory_policy: Which examples stay, a name in `memory.policies.POLICIES`.
         base: Hyperparameters of `Learner`.
 
     Raises:
-        UnfitHeadError: If the model has no head that can be solved for.
+        UnfitHeadError: If the model has no head that this learner can solve for.
     """
 
     max_epochs = 1
@@ -84,27 +83,27 @@ class ClosedFormLearner(Learner):
             self.policy = policy_of(memory_policy, memory_size, context)
         self.check_head()
         self.statistics: ClassStatistics | None = None
-        self._summed = ""  # the identity of the features that were summed up
-        self._waiting: list[tuple[Tensor, Tensor]] = []  # features and labels not yet summed up
-        self._is_solved = True  # whether the head is that of the sums
+        self._summed = ""  # digest of the tensors that compute the features in the sums
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # features and labels to add to the sums
+        self._is_solved = True  # whether the head was solved from the current sums
 
-    # -- what a strategy is -----------------------------------------------------------------------
+    # -- to override in a subclass ----------------------------------------------------------------
 
     def solve(self, statistics: ClassStatistics) -> tuple[Tensor, Tensor]:
-        """Return weights `(S, D)` and biases `(S,)`, float64, of the S classes with examples."""
+        """Return weights `(S, D)` and biases `(S,)`, float64, for the S classes with examples."""
         raise NotImplementedError
 
     def mapped(self, features: Tensor) -> Tensor:
-        """Return what is summed up, `(B, D)` float64; here the features `(B, F)` themselves."""
+        """Map features `(B, F)` to what is summed, `(B, D)` float64; here the features themselves."""
         return features
 
     def prepare_head(self) -> None:
-        """Give the model the head that is solved for; here a linear one."""
+        """Give the model the head to solve for; here a linear one."""
         if isinstance(self.module, FeatureClassifier) and self.module.random_features:
             self.module.use_random_features(0)
 
     def check_head(self) -> None:
-        """Refuse a model that `prepare_head` cannot give a fitting head.
+        """Check that `prepare_head` can give the model a suitable head.
 
         Raises:
             UnfitHeadError: If it cannot.
@@ -119,7 +118,7 @@ class ClosedFormLearner(Learner):
 
     @property
     def module(self) -> nn.Module:
-        """The user's own module."""
+        """The user's module, without wrappers."""
         return unwrap(self.model)
 
     @property
@@ -129,14 +128,18 @@ class ClosedFormLearner(Learner):
 
     @property
     def linear(self) -> nn.Linear:
-        """What is solved for."""
+        """The linear layer to solve for."""
         return self.head.linear if isinstance(self.head, RandomFeatureHead) else self.head
 
     def refuse_unless(self, fits: bool, expected: str) -> None:
-        """Refuse the model's head, saying why, unless it fits and has a bias.
+        """Check the model's head: it must be suitable and have a bias.
+
+        Args:
+            fits: Whether the head is of a suitable class.
+            expected: The class that the message asks for.
 
         Raises:
-            UnfitHeadError: If it does not.
+            UnfitHeadError: If the head is missing, unsuitable or without a bias.
         """
         learner, model = type(self).__name__, type(self.module).__name__
         if self.head is None:
@@ -155,7 +158,7 @@ class ClosedFormLearner(Learner):
 
     @torch.no_grad()
     def write_head(self) -> None:
-        """Solve for the head and write it into the model."""
+        """Solve for the head's weights and write them into the model."""
         assert self.statistics is not None
         self._sum_up()
         seen = self.statistics.seen
@@ -175,7 +178,7 @@ class ClosedFormLearner(Learner):
             self.write_head()
         return self.model
 
-    # -- the course of an update ------------------------------------------------------------------
+    # -- the steps of an update -------------------------------------------------------------------
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
@@ -198,14 +201,14 @@ class ClosedFormLearner(Learner):
         self.statistics = ClassStatistics(self.linear.out_features, width, gram)
         self.examples = ConcatStored([self._as_measured(memory), *self.examples.parts])
         if self.context.start.has_parent:
-            known = f"the {len(memory)} examples of its memory" if len(memory) else "nothing"
+            known = f"only the memory's {len(memory)} examples" if len(memory) else "nothing"
             self.context.say(
-                f"{type(self).__name__} starts anew, for the parent left no sums of these features: "
-                f"of earlier data it knows {known}"
+                f"the parent has no sums of these features, so {type(self).__name__} starts from "
+                f"scratch and uses {known} of earlier data"
             )
 
     def train_dataloader(self) -> StepLoader:
-        """Return the one pass, in the order of the data: the sums do not depend on it."""
+        """Return a loader of one pass in the order of the data, which does not affect the sums."""
         return self.step_loader(Steps(self.examples), InOrder(len(self.examples), self.batch_size))
 
     @property
@@ -216,7 +219,7 @@ class ClosedFormLearner(Learner):
         self.model.eval()
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> Any:
-        """Take a batch in; there is no loss."""
+        """Add a batch to the sums; there is no loss."""
         self._take_in(batch.new)
 
     def end_training(self, measure: Measure | None) -> None:
@@ -224,10 +227,10 @@ class ClosedFormLearner(Learner):
         self.write_head()
 
     def configure_optimizers(self) -> None:
-        """There is nothing to optimise."""
+        """Return no optimizer, because no parameter is trained by gradients."""
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
-        if at_once:  # no training will sum up these examples
+        if at_once:  # no training step will add these examples to the sums
             for batch in self.train_dataloader():
                 self._take_in(batch.new)
         if self.policy is None:
@@ -239,18 +242,18 @@ class ClosedFormLearner(Learner):
         return ChosenMemory(chosen._replace(added=self.keepable[chosen.added]))
 
     def forget(self, examples: StoredDataset) -> None:
-        """Take examples out of the sums, and solve for the head without them.
+        """Subtract examples from the sums, and solve for the head without them.
 
-        Without effect where there are no sums of this learner's features.
+        If the sums are of other features, they are discarded instead.
 
         Args:
-            examples: Of the parent's memory; each was counted once.
+            examples: Examples of the parent's memory, each of which the sums include once.
 
         Raises:
-            NotCountedError: If there are more of a class than were counted.
+            NotCountedError: If they include more examples of a class than the sums.
         """
         if self.statistics is None or self._summed != digest_of(self.features_state()):
-            self.statistics = None  # they hold the examples, and nothing can take these out
+            self.statistics = None  # they include the examples, which cannot be subtracted
             return
         plain = self._as_measured(examples)
         for start in range(0, len(plain), BLOCK):
@@ -270,7 +273,9 @@ class ClosedFormLearner(Learner):
 
     def _take_in(self, batch: Batch) -> None:
         own = self._features_and_labels(batch)
-        self._waiting.append(gathered(own, len(batch.all_rows)))  # so all processes have all sums
+        self._waiting.append(
+            gathered(own, len(batch.all_rows))
+        )  # so that every process has the sums of all
         self._is_solved = False
         if sum(len(labels) for _, labels in self._waiting) >= ROWS:
             self._sum_up()
@@ -286,7 +291,7 @@ class ClosedFormLearner(Learner):
         self._waiting = []
 
     def _features_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features `(B, F)` float64 and labels `(B,)` int64 of a batch, on the CPU."""
+        """Return a batch's features `(B, F)` float64 and labels `(B,)` int64, on the CPU."""
         learner = type(self).__name__
         labels = class_labels(batch.targets, learner, self.linear.out_features)
         features = head_inputs_of(self.model, batch.inputs, self.context.task_id)
@@ -302,7 +307,7 @@ class ClosedFormLearner(Learner):
         return StoredDataset(dataset.store, dataset.rows, *self.context.functions.test_transforms)
 
     def features_state(self) -> dict[str, Tensor]:
-        """Return the tensors that features are computed with: all but those of the head."""
+        """Return the tensors that the features depend on: all but those of the head."""
         return {
             name: value
             for name, value in self.module.state_dict().items()

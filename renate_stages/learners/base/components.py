@@ -1,4 +1,4 @@
-"""Loss components: the terms that learners are composed of."""
+"""Loss components from which learners compose their losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ReplayLoss(LossComponent):
     """The user's loss on remembered examples.
 
     Args:
-        learner: Whose loss it is.
+        learner: The learner that calls the user's loss.
         weight: Factor of the term, >= 0.
         own_draw: See `LossComponent`.
     """
@@ -36,12 +36,12 @@ class ReplayLoss(LossComponent):
 
 
 class LogitDistillation(LossComponent):
-    """Squared distance to the logits that were kept beside remembered examples.
+    """Squared distance to the logits stored with remembered examples.
 
         mean over examples and classes of (f(x') - z')^2
 
     Buzzega et al., "Dark Experience for General Continual Learning", NeurIPS 2020, eq. 5. Classes
-    that had no logit when an example was kept do not count for it.
+    that the model did not have when an example was stored are left out for that example.
     """
 
     memory_fields: ClassVar = ("logits",)
@@ -55,12 +55,13 @@ class LogitDistillation(LossComponent):
 
 
 class FeatureDistillation(LossComponent):
-    """Squared distance to the features that were kept beside remembered examples.
+    """Squared distance to the features stored with remembered examples.
 
         mean over examples and features of (h(x') - h')^2
 
-    As in LUCIR's and iCaRL's relatives, and in Iscen et al., "Memory-Efficient Incremental Learning
-    Through Feature Adaptation", ECCV 2020, eq. 3, with the features of the submodule `features`.
+    Used by relatives of LUCIR and iCaRL, and in Iscen et al., "Memory-Efficient Incremental
+    Learning Through Feature Adaptation", ECCV 2020, eq. 3. The features are the outputs of the
+    model's submodule `features`.
     """
 
     memory_fields: ClassVar = ("features",)
@@ -76,12 +77,12 @@ class FeatureDistillation(LossComponent):
 
 
 class AveragedTeacher(nn.Module):
-    """A moving average of the model that follows it now and then; answers in evaluation mode.
+    """A moving average of the model, updated after random steps, in evaluation mode.
 
     Args:
-        decay: Largest weight of what it was before, in [0, 1).
-        probability: How likely it follows after a step, in (0, 1].
-        name: Names its source of randomness.
+        decay: Largest weight of the previous average, in [0, 1).
+        probability: Probability that a step updates the average, in [0, 1].
+        name: Name of its random generator, and prefix of its hyperparameters in messages.
     """
 
     def __init__(self, decay: float, probability: float, name: str) -> None:
@@ -93,30 +94,30 @@ class AveragedTeacher(nn.Module):
         self.draws: Tensor
 
     def start_update(self, learner: Learner) -> None:
-        """Start as a copy of the model."""
+        """Start the average as a copy of the model."""
         self.average = averaged_copy(learner.model, self.decay)
         self.register_buffer("draws", learner.context.generators.torch(self.name).get_state())
 
     def after_step(self, learner: Learner) -> None:
-        """Follow the model, or not."""
+        """Update the average with the configured probability."""
         assert self.average is not None
         generator = torch.Generator()
         generator.set_state(self.draws.cpu())
         follows = torch.rand((), generator=generator) < self.probability
         self.draws.copy_(generator.get_state())
-        self.average.n_averaged += not follows  # steps are counted, followed or not
+        self.average.n_averaged += not follows  # counts every step, even if it does not update
         if follows:
             self.average.update_parameters(learner.model)
 
     @torch.no_grad()
     def forward(self, learner: Learner, inputs: object) -> Tensor:
-        """Return its outputs."""
+        """Return the average's outputs."""
         assert self.average is not None
         return self.average.module(inputs, task_id=learner.context.task_id)
 
 
 class Reinitialisation(LossComponent):
-    """Starts the model anew at each update; adds nothing to the loss."""
+    """Resets the model to newly built weights at each update; adds nothing to the loss."""
 
     replays = False
 
@@ -128,10 +129,15 @@ class Reinitialisation(LossComponent):
 
 
 def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
-    """Return `squared_distance` to a field of remembered examples, some of which may lack values.
+    """Return `squared_distance` to a field of remembered examples, in which values may be missing.
 
-    Where several processes share the draw, it is such that their weighed mean (see `share`) is the
-    mean over all that is known, although one process's examples may know more than another's.
+    If several processes share the draw, their weighted mean (see `share`) is the mean over all
+    known values, even if the processes have different numbers of them.
+
+    Args:
+        outputs: `(B, K)`, any float dtype.
+        batch: The remembered examples.
+        field: Name of the field, `(B, K)` float; NaN where a value is missing.
     """
     kept = batch.fields[field]
     if batch.whole is None:
@@ -139,16 +145,16 @@ def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
     known = ~kept.isnan()
     number = known.sum() * (not batch.stands_in)
     distance = torch.where(known, outputs.float() - kept, outputs.new_zeros(())) ** 2
-    mean_known = summed(number).clamp(min=1) / len(batch.whole)  # values an example
+    mean_known = summed(number).clamp(min=1) / len(batch.whole)  # per example
     return distance.sum() / (mean_known * max(1, len(batch)))
 
 
 def squared_distance(outputs: Tensor, kept: Tensor) -> Tensor:
-    """Return the mean squared distance where there is something kept, else 0; float32.
+    """Return the mean squared distance over all known values, float32; 0 if there are none.
 
     Args:
         outputs: `(B, K)`, any float dtype.
-        kept: `(B, K)` float; NaN where nothing is known.
+        kept: Stored values `(B, K)` float; NaN where a value is missing.
     """
     outputs = outputs.float()
     known = ~kept.isnan()

@@ -1,4 +1,4 @@
-"""Mean losses over the examples of an epoch."""
+"""Accumulate mean losses over the examples of an epoch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class EpochLosses:
-    """Sums losses up on their device, a kernel every so many steps: reading each would wait for it."""
+    """Collects losses on their device and sums 512 at once, because reading each one would block."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[tuple[Tensor, int]]] = {}
         self._sums: dict[str, tuple[float, int]] = {}
 
     def add(self, name: str, mean: Tensor, examples: int) -> None:
-        """Count a step's mean loss over some examples."""
+        """Add a step's mean loss over a number of examples."""
         waiting = self._waiting.setdefault(name, [])
         waiting.append((mean.detach(), examples))
         if len(waiting) == 512:

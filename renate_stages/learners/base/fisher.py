@@ -1,8 +1,8 @@
-"""The diagonal of the Fisher information: how much each weight matters for the outputs.
+"""Compute the diagonal of the Fisher information: how much each weight affects the outputs.
 
-The squares are of each example's own gradient. Squaring the gradient of a mini-batch's mean, as many
-implementations do, gives something else, which shrinks as batches grow (van de Ven, "On the
-computation of the Fisher Information in continual learning", ICLR blog posts, 2025).
+It squares the gradient of each example. Many implementations square the gradient of a mini-batch's
+mean loss instead, which shrinks as batches grow (van de Ven, "On the computation of the Fisher
+Information in continual learning", ICLR blog posts, 2025).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from renate_stages.learners.base.learner import Learner
 from renate_stages.learners.base.masking import mask_classes
 
 KINDS = ("sampled", "empirical")
-MOST_EXAMPLES = 64  # at once
-MOST_NUMBERS = 2**25  # of gradients at once: 128 MiB
+MOST_EXAMPLES = 64  # examples per vectorized call
+MOST_NUMBERS = 2**25  # gradient values per vectorized call, 128 MiB
 Weights = dict[str, Tensor]
 LossOfOne = Callable[[Weights, Any, Any], Tensor]
 
@@ -32,17 +32,18 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     """Return the mean over examples of the squared gradient of log p(y | x), in evaluation mode.
 
     Args:
-        learner: Whose model it is of; the examples are random ones of its new data, as measured.
-        examples: Most of them, >= 1.
-        kind: Whether y is drawn from what the model says (`sampled`: the Fisher information) or is
-            the label (`empirical`). Of targets that are no labels, the gradient is that of the
-            user's loss.
+        learner: The learner with the model and the new data, from which random examples are taken
+            with their test transforms.
+        examples: Maximum number of examples, >= 1.
+        kind: `sampled` draws y from the model's predictions, which gives the Fisher information;
+            `empirical` uses the labels. If targets are not class labels, the gradient of the user's
+            loss is used.
 
     Raises:
         NotFiniteFisherError: If a value is not finite.
 
     Returns:
-        For each parameter that is trained, by name, float32 of its shape.
+        A float32 tensor for each trained parameter, by name and of the parameter's shape.
     """
     model, new, generators = learner.model, learner.new, learner.context.generators
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
@@ -56,9 +57,9 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     training, squares = model.training, squares_together
     model.eval()
     for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        inputs, targets = measured.__getitems__(some)
-        batch = learner.moved(Batch(inputs, targets, some))
+        block_rows = rows[start : start + size]
+        inputs, targets = measured.__getitems__(block_rows)
+        batch = learner.moved(Batch(inputs, targets, block_rows))
         with torch.no_grad():
             outputs = learner(batch.inputs)
         targets, labelled = batch.targets, _are_labels(outputs, batch.targets)
@@ -66,13 +67,13 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
             targets = drawn(_visible(learner, outputs), draws[start : start + size])
         loss_of_one = _loss_of_one(learner, labelled)
         try:
-            found = squares(loss_of_one, weights, batch.inputs, targets)
-        except (RuntimeError, TypeError, ValueError):  # of models that cannot be vectorised
+            squared = squares(loss_of_one, weights, batch.inputs, targets)
+        except (RuntimeError, TypeError, ValueError):  # the model cannot be vectorized
             if squares is squares_one_by_one:
                 raise
             squares = squares_one_by_one
-            found = squares(loss_of_one, weights, batch.inputs, targets)
-        for name, value in found.items():
+            squared = squares(loss_of_one, weights, batch.inputs, targets)
+        for name, value in squared.items():
             sums[name] += value
     model.train(training)
     bad = [name for name, value in sums.items() if not bool(value.isfinite().all())]
@@ -84,13 +85,14 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
 def squares_together(
     loss_of_one: LossOfOne, weights: Weights, inputs: Any, targets: Any
 ) -> Weights:
-    """Return the sums over a batch's examples of their squared gradients, computed at once.
+    """Return the sums of squared gradients over a batch's examples, with one vectorized call.
 
     Args:
-        loss_of_one: Of weights, and an example's inputs and targets without a batch dimension.
-        weights: By name.
-        inputs: A batch, a tensor `(B, ...)` or a tree of them.
-        targets: Likewise.
+        loss_of_one: Returns the loss for weights and one example's inputs and targets, without a
+            batch dimension.
+        weights: Weights by name.
+        inputs: A tensor `(B, ...)` or a tree of such tensors.
+        targets: A tensor `(B, ...)` or a tree of such tensors.
     """
     gradients = vmap(grad(loss_of_one), in_dims=(None, 0, 0))(weights, inputs, targets)
     return {name: value.float().square().sum(0) for name, value in gradients.items()}
@@ -99,7 +101,7 @@ def squares_together(
 def squares_one_by_one(
     loss_of_one: LossOfOne, weights: Weights, inputs: Any, targets: Any
 ) -> Weights:
-    """Return what `squares_together` does, one example after the other."""
+    """Return what `squares_together` does, with one backward pass per example."""
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
     sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
     for row in range(len(_first(inputs))):
@@ -107,22 +109,22 @@ def squares_one_by_one(
             tree_map(lambda part, row=row: part[row], each) for each in (inputs, targets)
         )
         loss = loss_of_one(leaves, one, target)
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        for name, value in zip(leaves, found, strict=True):
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        for name, value in zip(leaves, gradients, strict=True):
             if value is not None:
                 sums[name] += value.float().square()
     return sums
 
 
 def drawn(logits: Tensor, draws: Tensor) -> Tensor:
-    """Return labels drawn from what logits say, however they are batched.
+    """Return labels drawn from the logits' softmax; independent of how examples are batched.
 
     Args:
         logits: `(B, K)`.
-        draws: Uniform in [0, 1), `(B,)` float64.
+        draws: Uniform random numbers in [0, 1), `(B,)` float64.
 
     Returns:
-        int64 `(B,)`.
+        Labels, int64 `(B,)`.
     """
     up_to = logits.double().softmax(1).cumsum(1)
     return (up_to <= draws.to(logits.device)[:, None]).sum(1).clamp(max=logits.shape[1] - 1)
@@ -142,7 +144,7 @@ def _loss_of_one(learner: Learner, labelled: bool) -> LossOfOne:
 
 
 def _visible(learner: Learner, outputs: Tensor) -> Tensor:
-    """Return logits as the training loss sees them."""
+    """Return the logits that the training loss uses, masked if the learner masks classes."""
     return mask_classes(outputs, learner.classes) if learner.mask_unused_classes else outputs
 
 

@@ -13,16 +13,16 @@ from renate_stages.errors import ClassLabelsNeededError, LabelOutOfRangeError
 
 
 def class_labels(targets: Any, learner: str, outputs: int) -> Tensor:
-    """Return targets as labels, int64 `(B,)` on the CPU.
+    """Return targets as class labels, int64 `(B,)` on the CPU.
 
     Args:
-        targets: As a batch has them.
-        learner: Who needs labels.
+        targets: The targets of a batch.
+        learner: Name of the learner that needs labels, for the message.
         outputs: K; labels are in [0, K).
 
     Raises:
-        ClassLabelsNeededError: If they are no labels.
-        LabelOutOfRangeError: If there is no output for one.
+        ClassLabelsNeededError: If the targets are not class labels.
+        LabelOutOfRangeError: If a label is outside [0, K).
     """
     if not isinstance(targets, Tensor):
         raise ClassLabelsNeededError(learner, f"of type {type(targets).__name__}")
@@ -38,16 +38,16 @@ def class_labels(targets: Any, learner: str, outputs: int) -> Tensor:
 
 
 def check_labels(dataset: StoredDataset, learner: str, outputs: int) -> None:
-    """Check the labels of a dataset before any work; where a transform makes them, the first.
+    """Check a dataset's labels before training; with a target transform, only the first label.
 
     Args:
-        dataset: As examples are measured.
-        learner: Who needs labels.
+        dataset: The examples with their test transforms.
+        learner: Name of the learner that needs labels, for the message.
         outputs: K; labels are in [0, K).
 
     Raises:
-        ClassLabelsNeededError: If targets are no labels.
-        LabelOutOfRangeError: If there is no output for one.
+        ClassLabelsNeededError: If targets are not class labels.
+        LabelOutOfRangeError: If a label is outside [0, K).
     """
     if not len(dataset):
         return

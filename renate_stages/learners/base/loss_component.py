@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class ForwardResult(NamedTuple):
-    """A batch that went through the model.
+    """A batch and the model's outputs for it.
 
     Args:
-        batch: What went in.
+        batch: The batch.
         outputs: The model's outputs, `(B, K)` for a classifier.
-        features: What went into its last layer, `(B, F)`; None unless a component needs them.
+        features: The inputs of the last layer, `(B, F)`; None unless a component needs them.
     """
 
     batch: Batch
@@ -28,19 +28,21 @@ class ForwardResult(NamedTuple):
 
 
 class LossComponent(nn.Module):
-    """One term of a learner's loss. A subclass is a term of a paper's equation.
+    """One term of a learner's loss, usually a term of a paper's equation.
 
-    A component is a registered submodule of its learner: it moves to the device, its buffers are in
-    every checkpoint and, where `survives`, in the state.
+    A component is a submodule of its learner: it moves to the device, and its buffers are in every
+    checkpoint and, if `survives` is true, in the state.
 
     Args:
         weight: Factor of the term, >= 0.
-        own_draw: Whether it takes a draw from the memory of its own; else it shares the one of the
-            component before it. Without effect where it does not replay.
+        own_draw: Whether the term uses its own draw from the memory; otherwise it shares the draw
+            of the component before it. No effect if the component does not replay.
     """
 
-    replays: ClassVar[bool] = True  # without a memory the term is 0
-    memory_fields: ClassVar[tuple[str, ...]] = ()  # what `remember` returns
+    replays: ClassVar[bool] = (
+        True  # whether it needs a draw from memory; without one, the term is 0
+    )
+    memory_fields: ClassVar[tuple[str, ...]] = ()  # the keys of what `remember` returns
     needs_features: ClassVar[bool] = False
     survives: ClassVar[bool] = False  # whether its state is kept for the next update
 
@@ -50,38 +52,40 @@ class LossComponent(nn.Module):
         self.own_draw = own_draw
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
-        """Return the term without its weight, a scalar.
+        """Return the term as a scalar, without its weight.
 
-        A mean over the examples of the draw or, where it does not replay, of the new batch; or of the
-        weights alone.
+        It is a mean over the examples of the draw or, if the component does not replay, of the new
+        batch; or it depends on the weights alone.
 
         Args:
             new: The new batch.
-            memory: The draw from the memory; None where the component does not replay.
+            memory: The draw from the memory; None if the component does not replay.
         """
         raise NotImplementedError
 
     def remember(self, passed: ForwardResult) -> dict[str, Tensor]:
-        """Return what is kept beside each example of a batch, by name, `(B, ...)` float."""
+        """Return the fields to store with each example of a batch, by name, `(B, ...)` float."""
         return {}
 
     def start_update(self, learner: Learner) -> None:
         """Prepare for an update; the model has the parent's weights."""
 
     def after_step(self, learner: Learner) -> None:
-        """Follow the model after an optimizer step."""
+        """Update the component after an optimizer step."""
 
     def end_training(self, learner: Learner) -> None:
-        """Take what the next update needs; training is over, and the weights are final."""
+        """Record what the next update needs; training is over and the weights are final."""
 
     def restore(self, left: Mapping[str, Tensor]) -> bool:
-        """Take the state that this component left at the parent's end; called in `start_update`.
+        """Load the state that this component had after the parent's training.
+
+        The learner calls this in `start_update`.
 
         Args:
-            left: What `state_dict()` returned there.
+            left: What `state_dict()` returned then.
 
         Returns:
-            Whether it fits; where it does not, nothing is taken.
+            Whether the state fits; if not, nothing is loaded.
         """
         own = tensors_of(self)
         fits = left.keys() == own.keys() and all(left[k].shape == own[k].shape for k in own)
@@ -91,6 +95,6 @@ class LossComponent(nn.Module):
 
 
 def tensors_of(component: nn.Module) -> dict[str, Tensor]:
-    """Return its state without what modules in it say of themselves beside tensors."""
+    """Return the tensors of a component's state dict, without extra state of other types."""
     state = component.state_dict()
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}

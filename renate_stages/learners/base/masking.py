@@ -1,4 +1,4 @@
-"""Mask outputs of some classes without producing NaN."""
+"""Mask the outputs of some classes without producing NaN."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MASKED = -1e4  # its exponential is 0 in every precision; a difference of two is 0, never NaN
+MASKED = -1e4  # exp is 0 in every precision, and unlike with -inf, a difference of two is not NaN
 
 
 def mask_classes(outputs: Tensor, allowed: Sequence[int] | Tensor) -> Tensor:
-    """Return logits in which only some classes take part in a softmax.
+    """Return a copy of the logits in which only the allowed classes take part in a softmax.
 
-    Masked entries are -10,000 and have no gradient. Not in place: the logits given stay as they are.
+    Masked entries are -10,000 and have no gradient.
 
     Args:
-        outputs: Logits `(B, K)`, any float dtype.
-        allowed: Labels in [0, K); without any, or for outputs that are no logits, nothing is masked.
+        outputs: Logits `(B, K)`, any float dtype; outputs of another shape are returned unchanged.
+        allowed: Labels in [0, K); if empty, nothing is masked.
     """
     allowed = torch.as_tensor(allowed, dtype=torch.int64, device=outputs.device)
     if outputs.ndim != 2 or not len(allowed):

@@ -1,4 +1,4 @@
-"""Measure a model on validation data, for learners that choose by it."""
+"""Measure a model on validation data, for learners that choose a value by it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measure:
-    """Measures a model on all validation data so far, and says which of two measurements is better.
+    """Measures a model on all validation data so far, and ranks the results.
 
         best = max(models, key=lambda model: measure.rank(measure(model)))
 
     Args:
-        evaluate: Returns loss and metrics of a model on each dataset, by its number.
-        datasets: Validation data by the update that it belongs to; at least one, none empty.
+        evaluate: Returns a model's loss and metrics on each dataset, by update number.
+        datasets: Validation data by update number; at least one dataset, none of them empty.
         update: Number of the running update.
         metric: The headline metric.
-        mode: Whether more of it is better.
+        mode: Whether a higher (`max`) or lower (`min`) headline metric is better.
     """
 
     evaluate: Callable[[RenateModule, Mapping[int, Dataset]], Mapping[int, Metrics]]
@@ -37,7 +37,7 @@ class Measure:
     mode: Literal["max", "min"] = "max"
 
     def __call__(self, model: RenateModule) -> Metrics:
-        """Return loss and metrics on all validation data, each example counting the same."""
+        """Return loss and metrics on all validation data, with equal weight for every example."""
         together = ConcatStored(list(self.datasets.values()))
         return self.evaluate(model, {self.update: together})[self.update]
 
@@ -46,10 +46,10 @@ class Measure:
         return self.evaluate(model, self.datasets)
 
     def rank(self, metrics: Metrics) -> tuple[float, float]:
-        """Return a key that is the greater, the better: by the headline metric, then by the loss.
+        """Return a sort key, higher for better models: the headline metric first, then the loss.
 
         Raises:
-            UnmeasuredMetricError: If the headline metric is not among them.
+            UnmeasuredMetricError: If the headline metric is not among the metrics.
         """
         if self.metric not in metrics:
             raise UnmeasuredMetricError(self.metric, metrics)

@@ -20,14 +20,15 @@ def policy_of(name: str, size: int | str, context: UpdateContext) -> SelectionPo
     """Return a selection policy with the update's generator.
 
     Args:
-        name: Of the policy.
-        size: Most examples, >= 1, or their bytes: how many rows those are shows with the data.
-        context: What the update gives.
+        name: Name of the policy.
+        size: Maximum number of examples, >= 1, or a size in bytes such as "20GB", which
+            `fit_policy` converts to rows later.
+        context: The model, functions and settings of the update.
 
     Raises:
-        InvalidHyperparameterError: If the size is no such number.
-        InvalidMemorySizeError: If it is no size in bytes.
-        UnknownPolicyError: If there is no such policy.
+        InvalidHyperparameterError: If the number is not a whole number >= 1.
+        InvalidMemorySizeError: If the text is not a size in bytes.
+        UnknownPolicyError: If there is no policy of this name.
     """
     rows = 1
     if isinstance(size, str):
@@ -40,13 +41,13 @@ def policy_of(name: str, size: int | str, context: UpdateContext) -> SelectionPo
 def fit_policy(
     policy: SelectionPolicy, size: int | str, old: StoredDataset, new: StoredDataset
 ) -> None:
-    """Tell a policy how many rows a size is, now that there are examples."""
+    """Set a policy's size in rows, now that the size of an example is known."""
     if policy.size is not None:
         policy.size = rows_of_size(size, old.nbytes + new.nbytes, len(old) + len(new))
 
 
 def restore_policy(policy: SelectionPolicy, values: Mapping[str, Any]) -> None:
-    """Let a policy go on from what the parent's learner left, if it had one of the same name."""
+    """Restore a policy's state from the parent's learner if that used the same policy."""
     saved = values.get("policy")
     if saved is not None and saved["policy"] == policy.name:
         policy.restore(saved)
@@ -59,22 +60,22 @@ def select(
     model: Any,
     task_id: str,
 ) -> Any:
-    """Let a policy choose once, of all examples.
+    """Let a policy choose once among all examples.
 
     Args:
-        policy: Chooses.
+        policy: The policy.
         old: The memory.
-        new: The new examples that may enter, as they are measured.
-        model: Whose features a policy may need.
-        task_id: Its task.
+        new: The new examples that may enter, with their test transforms.
+        model: The model that computes features if the policy needs them.
+        task_id: The task to compute them for.
     """
     features = None
     if policy.needs_features:
-        found = [
+        blocks = [
             features_of(
                 model, new.__getitems__(range(start, min(start + BLOCK, len(new))))[0], task_id
             )
             for start in range(0, len(new), BLOCK)
         ]
-        features = torch.cat(found).numpy() if found else np.empty((0, 1), dtype=np.float32)
+        features = torch.cat(blocks).numpy() if blocks else np.empty((0, 1), dtype=np.float32)
     return policy.select(old.labels(), new.labels(), len(old), len(new), features)

@@ -30,15 +30,15 @@ class ReplayLearner(Learner):
     """Keeps a bounded memory of past examples and draws replay batches from it.
 
     Args:
-        context: What the update gives.
-        memory_size: Most examples to keep, >= 1, or their bytes, such as "20GB".
+        context: The model, functions and settings of the update.
+        memory_size: Maximum number of examples to keep, >= 1, or of bytes, such as "20GB".
         memory_batch_size: Replayed examples per step and draw, >= 1.
         memory_policy: Which examples stay, a name in `memory.policies.POLICIES`.
-        memory_update: When new examples enter: at the `end` of the update, each once however many
-            epochs there were; or `online`, batch by batch in the first epoch, as in the papers'
-            streams of one pass, so that they are replayed in the same update.
+        memory_update: When new examples enter: at the `end` of the update; or `online`, batch by
+            batch during the first epoch, as in the papers' single-pass streams, so that they are
+            replayed in the same update. Each example is offered once in either case.
         replay_forward: Whether new and remembered examples go through the model as one batch
-            (`joint`) or one after the other (`separate`). It matters for batch norm, and for speed.
+            (`joint`) or in separate passes (`separate`). This affects batch norm and speed.
         base: Hyperparameters of `Learner`.
     """
 
@@ -57,13 +57,13 @@ class ReplayLearner(Learner):
         self.memory_update = one_of("memory_update", memory_update, MEMORY_UPDATES)
         self.replay_forward = one_of("replay_forward", replay_forward, FORWARDS)
         self.memory_size = memory_size
-        self._together: list[Tensor] = []  # outputs of the latest joint pass
+        self._together: list[Tensor] = []  # outputs of the last joint forward pass
         self.policy = policy_of(memory_policy, memory_size, context)
         if memory_update == "online" and not self.policy.online:
             able = "memory_policy: reservoir, class_balanced, greedy or infinite"
             one_of("memory_update", memory_update, [f"end with {memory_policy}", able])
 
-    # -- the course of an update ------------------------------------------------------------------
+    # -- the steps of an update -------------------------------------------------------------------
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
@@ -87,12 +87,12 @@ class ReplayLearner(Learner):
 
     @property
     def memory_fields(self) -> list[str]:
-        """Names of what is kept beside each example."""
+        """Names of the fields that are stored with each example."""
         return [name for component in self.parts for name in component.memory_fields]
 
     @property
     def draws_a_step(self) -> int:
-        """How many draws from the memory a step takes."""
+        """Number of draws from the memory per step."""
         replaying = [component for component in self.active if component.replays]
         return 1 + sum(component.own_draw for component in replaying[1:])
 
@@ -109,7 +109,7 @@ class ReplayLearner(Learner):
         return [*super().datasets, *replayed]
 
     def loss(self, batch: StepBatch) -> Tensor:
-        """Return the loss of one step: that of the new examples and of each component."""
+        """Return the loss of one step: the loss on new examples plus all components."""
         drawn = self._drawn_online() if self.memory_update == "online" else batch.memory
         new, draws = self.pass_all(batch.new, drawn)
         if self.memory_update == "online" and self._first_epoch:
@@ -117,25 +117,25 @@ class ReplayLearner(Learner):
         return self.total(new, draws)
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
-        """Return the loss of what went through the model.
+        """Return the loss from the model's outputs.
 
         Args:
             new: The new batch.
-            draws: The draws from the memory; empty where there is nothing to replay.
+            draws: The draws from the memory; empty if there is nothing to replay.
         """
         return self.with_components(self.supervised(new), new, draws)
 
     def pass_all(
         self, new: Batch, drawn: tuple[Batch, ...]
     ) -> tuple[ForwardResult, list[ForwardResult]]:
-        """Put the new batch and the draws through the model, together or one after the other."""
+        """Run the new batch and the draws through the model, in one pass or in separate ones."""
         if not drawn:
             return self.pass_on(new), []
         if self.replay_forward == "separate":
             return self.pass_on(new), [self.pass_on(each) for each in drawn]
         batches = [new, *drawn]
         inputs = concatenate([each.inputs for each in batches])
-        sizes = [max(1, len(each)) for each in batches]  # with what stands in
+        sizes = [max(1, len(each)) for each in batches]  # an empty share has one placeholder row
         left_out = [sum(sizes[:n]) for n, each in enumerate(batches) if each.stands_in]
         whole = self.pass_on(Batch(inputs, None, new.rows), left_out)
         self._together[:] = [whole.outputs]
@@ -150,9 +150,9 @@ class ReplayLearner(Learner):
         self._first_epoch = False
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
-        """Return which rows of the old memory stay and which new ones enter.
+        """Return which rows of the old memory stay and which new rows enter.
 
-        A new example is taken in once, however many epochs it had.
+        Each new example enters at most once, whatever the number of epochs.
         """
         if self.memory_update == "online" and not at_once:
             return self.working.chosen()
@@ -164,17 +164,17 @@ class ReplayLearner(Learner):
         selection = selection._replace(added=self.keepable[selection.added])
         return self.working.at_end(selection, added)
 
-    # -- what is kept beside examples --------------------------------------------------------------
+    # -- fields that are stored with examples ------------------------------------------------------
 
     def remember(self, passed: ForwardResult) -> Fields:
-        """Return what is kept beside each example of a batch."""
-        found: Fields = {}
+        """Return the fields to store with each example of a batch."""
+        fields: Fields = {}
         for component in self.parts:
-            found |= component.remember(passed)
-        return found
+            fields |= component.remember(passed)
+        return fields
 
     def _remember_what_is_missing(self) -> None:
-        """Let the parent's model say what a memory of another learner does not know."""
+        """Compute fields that the memory lacks, for example after another learner, with the model."""
         if not self.memory_fields or not len(self.memory):
             return
         compute = partial(self._fields_of, self.memory)
@@ -182,10 +182,12 @@ class ReplayLearner(Learner):
         missing = self.working.complete(shapes, compute)
         if missing:
             names = " and ".join(self.memory_fields)
-            self.context.say(f"{names} of {missing} remembered examples: from the parent's model")
+            self.context.say(
+                f"computed {names} of {missing} remembered examples with the parent's model"
+            )
 
     def _fields_at_end(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what the trained model says of new examples, as they are measured."""
+        """Return the trained model's fields of new examples, with their test transforms."""
         if not self.memory_fields or not len(rows):
             return {}
         kept = StoredDataset(
@@ -201,7 +203,7 @@ class ReplayLearner(Learner):
         }
 
     def _fields_of(self, examples: StoredDataset, rows: np.ndarray) -> Fields:
-        """Return what the model says of examples, in evaluation mode."""
+        """Return the model's fields of examples, in evaluation mode with the test transforms."""
         plain = StoredDataset(
             examples.store, examples.rows, *self.context.functions.test_transforms
         )
@@ -220,7 +222,7 @@ class ReplayLearner(Learner):
     # -- online -----------------------------------------------------------------------------------
 
     def _drawn_online(self) -> tuple[Batch, ...]:
-        """Return draws from the memory as it is now, without repeats within one."""
+        """Return draws from the current memory, each without repeated examples."""
         members = len(self.working)
         if not members:
             return ()
@@ -233,7 +235,7 @@ class ReplayLearner(Learner):
         if 4 * size > members:
             return torch.randperm(members, generator=self._draws)[:size].numpy()
         places = np.empty(0, dtype=np.int64)
-        while len(places) < size:  # with few of many, repeats are rare
+        while len(places) < size:  # repeats are rare, because few of many are drawn
             more = torch.randint(members, (size,), generator=self._draws).numpy()
             both = np.concatenate([places, more])
             _, first = np.unique(both, return_index=True)
@@ -280,8 +282,8 @@ class ReplayLearner(Learner):
 
 
 def own(*passed: ForwardResult) -> list[ForwardResult]:
-    """Return what a mean over batches is taken of: all but what stands in for an empty share.
+    """Return the results to average over: all but the placeholders of empty shares.
 
-    Where all does, the first; its mean then has no weight.
+    If all are placeholders, return the first one, whose mean then has weight 0.
     """
-    return [each for each in passed if not each.batch.stands_in] or [passed[0]]
+    return [result for result in passed if not result.batch.stands_in] or [passed[0]]

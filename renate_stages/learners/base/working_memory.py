@@ -1,8 +1,8 @@
-"""The memory during an update: the parent's examples, and new ones if the learner works online.
+"""The memory during an update: the parent's examples, and new ones if it is updated online.
 
-Examples are read from their stores. What is known of them beside (logits, features) is read from the
-parent's store too, unless some of it is missing or new: then all of it is held in main memory,
-`(members, ...)` float32 a field.
+Examples are read from their stores. Their fields (logits, features) are read from the parent's store
+too, unless some are missing or new. In that case all of them are held in main memory as one float32
+tensor `(members, ...)` per field.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from renate_stages.memory import Selection, SelectionPolicy
 from renate_stages.memory.spec import METADATA
 
 Fields = dict[str, Tensor]
-BLOCK = 256  # examples that go through the model at once
+BLOCK = 256  # examples per forward pass
 
 
 class ChosenMemory(NamedTuple):
-    """The memory that an update leaves.
+    """The memory after an update.
 
     Args:
-        selection: Rows of the old memory that stay, and of the new data that enter.
-        added_fields: What is kept beside each added row, by name, `(len(added), ...)`.
-        fields: The same of all rows, the kept ones first, where those of kept rows changed too.
+        selection: Rows of the old memory that stay, and rows of the new data that enter.
+        added_fields: Fields of the added rows, by name, `(len(added), ...)`.
+        fields: Fields of all rows, kept rows first; only if fields of kept rows changed too.
     """
 
     selection: Selection
@@ -37,22 +37,22 @@ class ChosenMemory(NamedTuple):
 
 
 class WorkingMemory:
-    """Members, each with a place from 0 on; a place keeps its member until another takes it.
+    """The memory's members, each at a place >= 0 that it keeps until another member replaces it.
 
     Args:
         old: The parent's memory, with the memory's transforms.
         new: The new data, with the memory's transforms.
-        fields: Names of what is kept beside each example.
+        fields: Names of the fields that are stored with each example.
     """
 
     def __init__(self, old: StoredDataset, new: StoredDataset, fields: Sequence[str] = ()) -> None:
         self._examples = ConcatStored([old, new])
         self._old = old
-        self._rows = np.arange(len(old))  # of each member, counted over old and new
+        self._rows = np.arange(len(old))  # row of each member; new rows follow the old ones
         self._labels = _joined(old.labels(), new.labels(), len(old), len(new))
         self._names = tuple(fields)
-        self._held: Fields | None = None  # of each member; None: they lie in the old store
-        self._changed = False  # whether those of old members differ from the store's
+        self._held: Fields | None = None  # fields of members; None: read from the old store
+        self._changed = False  # whether fields of old members differ from those in the store
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,7 +60,7 @@ class WorkingMemory:
     # -- reading ----------------------------------------------------------------------------------
 
     def read(self, places: np.ndarray) -> Batch:
-        """Return the members at places, int64 `(n,)`, as one batch."""
+        """Return the members at the given places, int64 `(n,)`, as one batch."""
         inputs, targets = self._examples.__getitems__(self._rows[places])
         return Batch(inputs, targets, places, self._fields_of(places))
 
@@ -73,28 +73,28 @@ class WorkingMemory:
         return {name: self._stored(name, places) for name in self._names}
 
     def _stored(self, name: str, places: np.ndarray | None = None) -> Tensor:
-        """Return a field of old members as their store has it."""
+        """Return a field of old members from their store."""
         rows = np.arange(len(self._old)) if self._old.rows is None else self._old.rows
         path = METADATA + name
         chosen = rows if places is None else rows[places]
         column: Any = self._old.store.columns(chosen, [path])[path]
         return torch.from_numpy(column)
 
-    # -- what is known beside the examples --------------------------------------------------------
+    # -- fields of the examples -------------------------------------------------------------------
 
     def complete(
         self, shapes: Mapping[str, torch.Size], compute: Callable[[np.ndarray], Fields]
     ) -> int:
-        """Compute the fields of old members that lack them; call before training.
+        """Compute missing fields of old members; call this before training.
 
-        Where a field's vectors were shorter, because there were fewer classes, the rest is NaN.
+        If a field's vectors are shorter, because there were fewer classes, they are padded by NaN.
 
         Args:
-            shapes: Of each field of one example, as the model gives it now.
-            compute: Returns the fields of members at places, int64 `(n,)`.
+            shapes: Shape of each field of one example, as the model returns it now.
+            compute: Returns the fields of the members at the given places, int64 `(n,)`.
 
         Returns:
-            How many members lacked something.
+            The number of members with missing fields.
         """
         if not self._names or not len(self._old):
             return 0
@@ -130,7 +130,7 @@ class WorkingMemory:
     # -- online -----------------------------------------------------------------------------------
 
     def shrink(self, policy: SelectionPolicy) -> None:
-        """Leave no more members than a policy has room for."""
+        """Reduce the members to the policy's size."""
         if policy.size is None or len(self) <= policy.size:
             return
         nothing = np.empty(0, dtype=np.int64)
@@ -142,12 +142,12 @@ class WorkingMemory:
             self._held = {n: each[torch.from_numpy(kept)] for n, each in self._held.items()}
 
     def offer(self, policy: SelectionPolicy, rows: np.ndarray, fields: Fields) -> None:
-        """Let a policy take new examples in.
+        """Offer new examples to a policy, and add those that it chooses.
 
         Args:
-            policy: Chooses among them.
-            rows: Of the new data, int64 `(n,)`.
-            fields: What is kept beside each, by name, `(n, ...)`.
+            policy: The policy.
+            rows: Rows of the new data, int64 `(n,)`.
+            fields: Fields of these rows, by name, `(n, ...)`.
         """
         number = len(self._old) + rows
         labels = [
@@ -171,14 +171,14 @@ class WorkingMemory:
                 self._held[name] = held
 
     def _hold(self, like: Fields | None = None) -> None:
-        """Take the fields of all members into main memory."""
+        """Load the fields of all members into main memory."""
         if len(self._rows):
             self._held = self._fields_of(self._rows)
         elif like is not None:
             self._held = {name: torch.empty((0, *like[name].shape[1:])) for name in self._names}
 
     def chosen(self) -> ChosenMemory:
-        """Return the memory as it stands, in order of arrival."""
+        """Return the current memory in the order in which examples arrived."""
         order = np.argsort(self._rows)
         rows = self._rows[order]
         old = rows < len(self._old)
@@ -191,7 +191,12 @@ class WorkingMemory:
         return ChosenMemory(selection, {name: each[~old] for name, each in values.items()})
 
     def at_end(self, selection: Selection, added: Mapping[str, np.ndarray]) -> ChosenMemory:
-        """Return a memory that was chosen at the end, and what is kept beside the added rows."""
+        """Return a memory that was selected at the end of the update.
+
+        Args:
+            selection: The rows that stay and enter.
+            added: Fields of the added rows, by name, `(len(added), ...)`.
+        """
         if self._held is None or not self._changed:
             return ChosenMemory(selection, added)
         held = {name: each.numpy()[selection.kept] for name, each in self._held.items()}
@@ -204,7 +209,7 @@ class WorkingMemory:
     # -- resuming ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the members and what is held beside them, as tensors."""
+        """Return the members' rows and the fields in main memory, as tensors."""
         held = {} if self._held is None else dict(self._held)
         return {"rows": torch.from_numpy(self._rows.copy()), "held": held}
 
@@ -221,12 +226,12 @@ class WorkingMemory:
 def _joined(
     old: np.ndarray | None, new: np.ndarray | None, num_old: int, num_new: int
 ) -> np.ndarray | None:
-    """Return the labels of old and new rows, int64; None where some that there are have none."""
+    """Return the labels of old and new rows, int64; None if any of the rows have no labels."""
     parts = [labels for labels, rows in ((old, num_old), (new, num_new)) if rows]
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if parts and len(known) == len(parts) else None
 
 
 def _is_prefix(shape: tuple[int, ...], now: torch.Size) -> bool:
-    """Whether vectors of a shape are those of now but for classes that have come since."""
+    """Return whether vectors of a shape equal today's except for classes added since then."""
     return len(shape) == len(now) and shape[:-1] == tuple(now[:-1]) and shape[-1] <= now[-1]

@@ -76,7 +76,7 @@ def made(request, new, old):
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "ahead" in thread.name]
+    return [thread.name for thread in threading.enumerate() if "prefetch" in thread.name]
 
 
 def assert_equal(one: StepBatch, other: StepBatch) -> None:

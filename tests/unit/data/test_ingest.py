@@ -135,7 +135,7 @@ GOOD = (torch.zeros(3), 1)
             r"(?s)PIL\.Image\.Image.*torch\.from_numpy\(np\.array\(image\)\)",
         ),
         ([({"a": object()}, 1)], UnstorableValueError, r"(?s)inputs\.a is a object.*as_tensor"),
-        ([(torch.zeros(3), None)], UnstorableValueError, "(?s)targets is a NoneType.*in its place"),
+        ([(torch.zeros(3), None)], UnstorableValueError, "(?s)targets is a NoneType.*instead"),
         ([(np.array(["a"]), 1)], UnstorableValueError, "an array of <U1"),
         (
             [(torch.zeros(3, dtype=torch.bfloat16), 1)],

@@ -126,9 +126,9 @@ def test_flips_account_for_the_change_of_accuracy() -> None:
 def test_what_cannot_be_paired_is_refused() -> None:
     one, two = {1: np.ones(3, bool)}, {1: np.ones(4, bool)}
     for pair in ((one, two), (one, {2: np.ones(3, bool)}), ({}, {})):
-        with pytest.raises(ValueError, match="not the same rows"):
+        with pytest.raises(ValueError, match="holdouts or their numbers of rows differ"):
             difference_interval(*pair, rng(), average=True)
-    with pytest.raises(ValueError, match="not the same rows"):
+    with pytest.raises(ValueError, match="holdouts or their numbers of rows differ"):
         flips(one, two)
     for empty in ({}, {1: np.ones(0)}):
         with pytest.raises(ValueError, match="no rows to draw from"):

@@ -149,7 +149,7 @@ def test_order_of_rows_does_not_matter_and_repeats_are_refused() -> None:
     one = Evaluation(1, "after", 1, "loss", 1.0, 5)
     two = Evaluation(1, "before", 1, "loss", 2.0, 5)
     assert EvaluationHistory((one, two)) == EvaluationHistory((two, one))
-    with pytest.raises(ValueError, match="two evaluations of the same"):
+    with pytest.raises(ValueError, match="two evaluations have the same key"):
         EvaluationHistory((one, one))
 
 

@@ -29,11 +29,11 @@ def test_names_are_strategies_and_plugins_joined() -> None:
     ("name", "problem"),
     [
         ("Avalanche-EWX", "did you mean 'EWC'"),
-        ("Avalanche-DER+ER-ACE", "of which there can be one"),
-        ("Avalanche-ER+Replay", "stands there twice"),
-        ("Avalanche-BiC", "is refused"),
-        ("Avalanche-", "can be a learner"),
-        ("Avalanche-ER+ER-AML", "waits for ever"),
+        ("Avalanche-DER+ER-ACE", "only one is allowed"),
+        ("Avalanche-ER+Replay", "listed more than once"),
+        ("Avalanche-BiC", "is not supported"),
+        ("Avalanche-", "unknown Avalanche strategy or plugin ''"),
+        ("Avalanche-ER+ER-AML", "hangs if"),
     ],
 )
 def test_a_wrong_name_is_a_problem_of_the_parameters(name: str, problem: str) -> None:
@@ -87,7 +87,7 @@ def test_without_the_extra_the_message_says_what_to_install() -> None:
 def test_the_guide_has_every_part_and_every_refusal() -> None:
     for name, part in catalog.PARTS.items():
         (line,) = [each for each in GUIDE.splitlines() if each.startswith(f"| {name} | ")]
-        assert part.summary in line and part.reference in line and part.mended in line
+        assert part.summary in line and part.reference in line and part.fix in line
         assert all(f"`{argument}`" in line for argument in part.arguments)
     for name, reason in catalog.REFUSED.items():
         assert f"| {name} | {reason} |" in GUIDE

@@ -548,7 +548,7 @@ def test_after_another_learner_the_memory_is_summed_up(tmp_path, kind):
     assert learner.statistics is not None
     expected = np.bincount(np.r_[of_old, of_new], minlength=CLASSES)
     assert learner.statistics.counts.tolist() == expected.tolist()
-    assert "the 30 examples of its memory" in said[-1]
+    assert "uses only the memory's 30 examples of earlier data" in said[-1]
 
 
 @every_kind
@@ -582,7 +582,7 @@ def test_sums_of_other_features_are_not_used(tmp_path, kind):
         second.model.features[1].weight.add_(0.01)  # type: ignore[union-attr, index]
     trained(second, two, nothing(tmp_path))
     assert second.statistics is not None and second.statistics.counts.sum() == 40
-    assert "it knows nothing" in said[-1]
+    assert "uses nothing of earlier data" in said[-1]
 
 
 def test_learners_pass_on_what_the_next_can_use(tmp_path):

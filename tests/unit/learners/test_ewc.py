@@ -221,7 +221,10 @@ def test_parameters_that_are_new_or_have_grown_are_not_held_and_that_is_said(tmp
     second = EWC(context(model=grown, update=2, has_parent=True, say=said.append))
     second.restore_learner(*first.learner_state())
     second.start_update(first.new, first.memory)
-    assert said == ["new or of another shape, so not held: head.weight, head.bias"]
+    parameters = "head.weight, head.bias"
+    assert said == [
+        f"EWC does not penalize changes of parameters that are new or reshaped: {parameters}"
+    ]
     old, new = table(first, "fisher"), table(second, "fisher")
     for name in new:
         if name.startswith("head"):

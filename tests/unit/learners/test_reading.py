@@ -106,7 +106,7 @@ def as_lists(position):
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "ahead" in thread.name]
+    return [thread.name for thread in threading.enumerate() if "prefetch" in thread.name]
 
 
 @pytest.mark.parametrize("way", WAYS)

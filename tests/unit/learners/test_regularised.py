@@ -138,7 +138,7 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, capsys):
         updated = made.update(UpdateData(parent, second, {2: second}))
         assert weights(updated).isfinite().all()
         said = capsys.readouterr().out
-        assert ("so not held: head.weight, head.bias" in said) == (learner == "EWC")
+        assert ("new or reshaped: head.weight, head.bias" in said) == (learner == "EWC")
         state_of(tmp_path / f"grown-{learner}", updated, 2)
 
 

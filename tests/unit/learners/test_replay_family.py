@@ -105,7 +105,7 @@ def test_a_memory_of_another_learner_gets_its_logits_from_the_parents_model(tmp_
     der = started(DarkExperienceReplay(given, memory_size=1000, **SIZES), tmp_path)
     with torch.no_grad():
         expected = given.start.model(torch.from_numpy(der.memory.store.column("inputs")))
-    assert said == ["logits of 20 remembered examples: from the parent's model"]
+    assert said == ["computed logits of 20 remembered examples with the parent's model"]
     drawn = der.working.read(np.arange(20))
     torch.testing.assert_close(drawn.fields["logits"], expected)
     take_steps(der, 2)

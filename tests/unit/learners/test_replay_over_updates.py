@@ -171,7 +171,9 @@ def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys,
     assert f"the parent's learner was {registry.learner_class(before).__name__}" in said
     remembered = len(first.selection.added)
     if now.startswith("DER") and remembered:
-        assert f"logits of {remembered} remembered examples: from the parent's model" in said
+        assert (
+            f"computed logits of {remembered} remembered examples with the parent's model" in said
+        )
     logits = child.memory().metadata("logits")
     if now.startswith("DER"):
         assert logits is not None and np.isfinite(logits).all()

@@ -158,7 +158,7 @@ def test_without_validation_data_it_is_half_way_and_that_is_said(tmp_path):
     learner, old, new = trained(tmp_path, given=context(has_parent=True, say=said.append))
     learner.end_training(None)
     near(tensors(learner.model), at(old, new, 0.5))
-    assert said == ["no validation data: weights are interpolated at 0.5"]
+    assert said == ["no validation data, so the interpolation coefficient is 0.5"]
     assert learner.tables() == {}
 
 

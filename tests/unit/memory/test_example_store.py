@@ -201,7 +201,7 @@ INPUTS = "00001-00.inputs.npy"
         (lambda p: _edit(p, format=3), "(?s)found format 3.*pip install --upgrade"),
         (lambda p: _edit(p, shards=_shard(name="../00001-00")), "not a plain file name"),
         (lambda p: _edit(p, shards=_shard(name="/etc/passwd")), "not a plain file name"),
-        (lambda p: _edit(p, shards=_shard() * 2), "named twice"),
+        (lambda p: _edit(p, shards=_shard() * 2), "listed twice"),
         (lambda p: _edit(p, shards=_shard(live=5)), "5 of 4 rows live"),
         (lambda p: _edit(p, shards=_shard(live=3)), "live.npy: cannot be read"),
         (lambda p: _edit(p, structure={"inputs": {"dict": {"../x": "array"}}}), "not an index"),

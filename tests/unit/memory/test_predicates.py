@@ -137,10 +137,10 @@ def test_a_warning_of_python_about_the_users_text_is_not_shown():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("age == 'old'", "age holds numbers, compared with the text 'old'"),
-        ("source < 3", "source holds texts, compared with the number 3"),
+        ("age == 'old'", "age has numbers, but is compared with the text 'old'"),
+        ("source < 3", "source has texts, but is compared with the number 3"),
         ("source in ('eu', 0x" + "f" * 5000 + ")", "compared with the number of many digits"),
-        ("age == 1 and id == 3", "with --ids"),
+        ("age == 1 and id == 3", "use --ids instead"),
         ("logits == 3", r"logits is an array of shape \(2,\)"),
         ("phase == 3", "phase has values of complex128"),
     ],
@@ -298,4 +298,4 @@ def test_any_text_is_a_condition_or_refused_by_name(text):
     try:
         assert found.matches(metadata, 3).shape == (3,)
     except InvalidPredicateError as error:
-        assert "holds" in str(error)
+        assert "but is compared with the" in str(error)

@@ -125,7 +125,7 @@ def test_a_model_fn_that_ignores_the_stored_weights_is_refused(tmp_path):
     write_model(tmp_path, RenateWrapper(plain()))
     with pytest.raises(errors.ModelMismatchError) as raised:
         build_model(user(ignores), {}, tmp_path, "t")
-    assert "was given model_state_url" in str(raised.value)
+    assert "received model_state_url" in str(raised.value)
     assert "from_state_dict(torch.load(model_state_url))" in str(raised.value)
 
 

@@ -270,7 +270,7 @@ def test_rows_that_cannot_be_compared_are_refused(name, rows, says):
 @pytest.mark.parametrize("name", ["mmd", "ks", "c2st"])
 def test_rows_of_another_width_are_refused(name):
     detector = DETECTORS[name]().fit(np.zeros((5, 2)))
-    with pytest.raises(errors.UncomparableRowsError, match="3 features, the reference 2"):
+    with pytest.raises(errors.UncomparableRowsError, match="3 features, but the reference has 2"):
         detector.test(np.zeros((5, 3)), rng())
 
 
