@@ -58,11 +58,16 @@ class Sandbox:
             "DVC_SITE_CACHE_DIR": str(home / "dvc"),
         }
 
+    @property
+    def warm_folder(self) -> Path:
+        """Folder of the commands that are forked."""
+        return warm_commands.folder()
+
     def run(self, *command: str, code: int | None = 0) -> str:
         """Run a command; return what it printed on both streams."""
         environment = self.environment
         if self.warm:
-            places = [str(warm_commands.folder()), environment["PATH"]]
+            places = [str(self.warm_folder), environment["PATH"]]
             environment = {**environment, "PATH": os.pathsep.join(places)}
         done = subprocess.run(
             command,
