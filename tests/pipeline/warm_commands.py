@@ -32,6 +32,7 @@ from typing import Any
 from warm_processes import DVC
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
+Variables = tuple[tuple[str, str], ...]
 SIDE_PROCESS = "side-process"  # the command that a stage starts to write to MLflow
 MLFLOW = (
     *("mlflow", "mlflow.pyfunc", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store"),
@@ -95,50 +96,50 @@ os._exit(int(answers.readline() or 1) % 256)
 """
 
 
-@cache
-def folder(
-    python: Path = Path(sys.executable), environment: tuple[tuple[str, str], ...] = ()
-) -> Path:
-    """Return the folder with the commands, and start the processes that they are forked from.
+def folders(python: Path = Path(sys.executable), given: Variables = ()) -> list[str]:
+    """Return the folders with all commands, and start the processes that they are forked from.
 
     Args:
         python: The interpreter of the environment whose commands these are.
-        environment: Variables with which these processes import; none: those of the tests.
+        given: Variables with which these processes import; none: those of the tests.
     """
+    return [str(folder(kind, python, given)) for kind in ("commands", SIDE_PROCESS)]
+
+
+@cache
+def folder(kind: str, python: Path = Path(sys.executable), given: Variables = ()) -> Path:
+    """Return the folder with the commands of a kind, and start the process that forks them."""
     place = Path(tempfile.mkdtemp(prefix="warm-"))
+    address = str(place / "socket")
+    for name in COMMANDS if kind == "commands" else (kind,):
+        client = place / "bin" / name
+        client.parent.mkdir(exist_ok=True)
+        client.write_text(CLIENT.format(python=python, address=address, name=name))
+        client.chmod(0o755)
     (place / "home").mkdir()
-    (place / "bin").mkdir()
-    given = dict(environment or os.environ)
-    folders = [str(Path(__file__).parent), given.get("PYTHONPATH", "")]
-    given |= {
+    environment = dict(given or os.environ)
+    paths = [str(Path(__file__).parent), environment.get("PYTHONPATH", "")]
+    environment |= {
         "HOME": str(place / "home"),
-        "PYTHONPATH": os.pathsep.join(filter(None, folders)),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
     }
-    servers = []
-    for kind, names in (("commands", tuple(COMMANDS)), (SIDE_PROCESS, (SIDE_PROCESS,))):
-        address = str(place / kind)
-        for name in names:
-            client = place / "bin" / name
-            client.write_text(CLIENT.format(python=python, address=address, name=name))
-            client.chmod(0o755)
-        command = [str(python), "-P", "-m", "warm_commands", kind, address]
-        servers.append(
-            subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=given, cwd=place
-            )
-        )
+    server = subprocess.Popen(
+        [str(python), "-P", "-m", "warm_commands", kind, address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=place,
+    )
 
     def end() -> None:
-        for server in servers:
-            server.kill()
-            server.communicate()
+        server.kill()
+        server.communicate()
         shutil.rmtree(place, ignore_errors=True)
 
     atexit.register(end)
-    for server in servers:
-        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     return place / "bin"
 
 

@@ -45,10 +45,10 @@ class CloudProject(Sandbox):
         }
 
     @property
-    def warm_folder(self) -> Path:
-        """Folder of that environment's commands, forked from a process that has the SDK."""
+    def warm_folders(self) -> list[str]:
+        """Folders of that environment's commands, forked from a process that has the SDK."""
         given = {n: v for n, v in self.environment.items() if n not in ("BUCKET", BACKEND)}
-        return warm_commands.folder(self.python, tuple(sorted(given.items())))
+        return warm_commands.folders(self.python, tuple(sorted(given.items())))
 
     @property
     def params(self) -> dict[str, Any]:
