@@ -7,6 +7,8 @@ SAGEMAKER := .venv-sagemaker
 # A file of tests to one process: what a file's tests share is made once. In order: the slow first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Tests start hundreds of processes, which else compile the package anew where a container forbids it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test test-unit test-slow test-services test-avalanche lint bench lock clean
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import Sandbox
-from warm_commands import ForkedDvc
+from warm_commands import TYPER, ForkedDvc
 from warm_processes import DVC, WarmProcess, WarmProcesses
 
 PATIENCE = 120.0  # seconds until a command is taken to hang
@@ -23,13 +23,12 @@ DATE = "2026-01-01T00:00:00Z"  # of every commit, so that equal ones have equal 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
 OURS = (
-    *("renate_stages.cli.main", "renate_stages.actions.resolve", "renate_stages.actions.forget"),
     *(
-        "renate_stages.actions.promote",
-        "renate_stages.actions.init",
-        "renate_stages.gate.verdict",
-        "psutil",
+        f"renate_stages.cli.{each}"
+        for each in ("main", "champion", "memory", "remote", "stages", "updates")
     ),
+    *(f"renate_stages.actions.{each}" for each in ("forget", "init", "promote", "resolve")),
+    *("renate_stages.gate.verdict", "psutil", *TYPER),
 )
 
 

@@ -28,6 +28,8 @@ import yaml
 from killed_commands import ForkedDvc, environment
 from mutations import Mutator
 from sandbox import Sandbox
+from warm_commands import OURS as ALL_OURS
+from warm_commands import TYPER
 from warm_processes import WarmProcesses
 
 PATIENCE = 120  # seconds until a command is taken to hang; of processor time a third of it
@@ -45,24 +47,8 @@ POINTERS = {"parent-state": "parent.dvc", "champion": "champion.dvc"}
 OUTPUTS = {"state": "train", "export": "export"}  # of stages: dvc.lock names them
 
 
-STAGES = tuple(
-    f"renate_stages.{name}"
-    for name in (
-        *("cost", "gate.challenge", "learners.replay", "measured_update", "pictures"),
-        *("evaluation.search_pictures", "evaluation.shift_picture", "evaluation.update_pictures"),
-        *("evaluation.update_plots", "shift.comparison", "tuning.search", "tuning.search_plots"),
-        *("stages.export", "stages.prepare", "stages.train"),
-    )
-)
-STAGES += ("fsspec.implementations.local", "mutated_projects:trace_once", "ruamel.yaml")
+STAGES = (*TYPER, *ALL_OURS, "fsspec.implementations.local", "warm_commands:trace_once")
 """What stages import."""
-
-
-def trace_once() -> None:
-    """Have torch import all that tracing a model takes."""
-    import torch
-
-    torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))
 
 
 def command() -> None:

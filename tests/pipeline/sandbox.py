@@ -58,11 +58,16 @@ class Sandbox:
             "DVC_SITE_CACHE_DIR": str(home / "dvc"),
         }
 
+    @property
+    def warm_folders(self) -> list[str]:
+        """Folders of the commands that are forked."""
+        return warm_commands.folders()
+
     def run(self, *command: str, code: int | None = 0) -> str:
         """Run a command; return what it printed on both streams."""
         environment = self.environment
         if self.warm:
-            places = [str(warm_commands.folder()), environment["PATH"]]
+            places = [*self.warm_folders, environment["PATH"]]
             environment = {**environment, "PATH": os.pathsep.join(places)}
         done = subprocess.run(
             command,

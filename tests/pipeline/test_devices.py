@@ -41,8 +41,8 @@ def repro(tmp_path_factory) -> tuple[Sandbox, str]:
 
 @pytest.fixture
 def project(repro) -> Iterator[Sandbox]:
-    """The same, with a second process whose fate can be chosen."""
-    project, _ = repro
+    """The same, with a second process whose fate can be chosen, which is never forked."""
+    project = replace(repro[0], warm=True)
     project.stop_tracking()
     project.edit("renate_config.py", (TRANSFORM, FATE + TRANSFORM))
     yield project
@@ -78,7 +78,7 @@ def test_two_processes_make_one_update(repro):
 
 
 def test_made_again_it_has_the_same_bytes(repro):
-    project, _ = repro
+    project = replace(repro[0], warm=True)
     before = project.hashes("state"), project.hashes("metrics"), project.hashes("plots")
     project.run("dvc", "repro", "-q", "--force", "--single-item", "train")
     assert (project.hashes("state"), project.hashes("metrics"), project.hashes("plots")) == before

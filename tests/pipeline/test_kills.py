@@ -1,22 +1,25 @@
-"""Real stage processes are killed at random moments; what they write in the end is the same.
+"""Stages are killed at random moments; what they write in the end is the same.
 
-Without git and DVC, which would take most of the time: `test_updates.py` kills under `dvc repro`.
+Their processes are forked from one that has imported what they need, so that kills hit their work, and
+run without git and DVC: `test_interruptions.py` kills real processes under `dvc repro`.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
-import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 from sandbox import REPOSITORY
+from warm_processes import WarmProcess, WarmProcesses
 
 from renate_stages.actions.digits import write_digits
 from renate_stages.state import state
@@ -25,28 +28,35 @@ STAGES = ("prepare", "restore-state", "tune", "train", "export")
 PATIENCE = 120  # seconds until a stage is taken to hang
 
 
-def stage(root: Path, name: str, **options) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        "RENATE_STAGES_CHECKPOINT_SECONDS": "0",
-    }
-    command = [str(Path(sys.executable).parent / "renate-stages"), name]
-    return subprocess.Popen(
-        command,
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
+@dataclass
+class Stages:
+    """Runs stages, each in a process forked from one that has imported what they need.
+
+    Args:
+        warm: Forks them.
+    """
+
+    warm: WarmProcesses
+
+    def start(self, root: Path, name: str, said: IO[str], limit: int = 0) -> WarmProcess:
+        """Start a stage; of more than `limit` bytes it can write no file."""
+        environment = {**os.environ, "RENATE_STAGES_CHECKPOINT_SECONDS": "0"}
+        streams, main = (said.fileno(), said.fileno()), "limited_commands:command"
+        return self.warm.start(main, [str(limit), name], root, streams, environment=environment)
+
+    def finish(self, root: Path, name: str) -> None:
+        """Run a stage to its end."""
+        with tempfile.TemporaryFile("w+") as said:
+            code = self.start(root, name, said).wait(PATIENCE)
+            said.seek(0)
+            assert code == 0, said.read()
 
 
-def finish(root: Path, name: str) -> str:
-    process = stage(root, name)
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
-    return said
+@pytest.fixture(scope="module")
+def stages():
+    made = Stages(WarmProcesses("limited_commands:import_all"))
+    yield made
+    made.warm.close()
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -58,7 +68,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(stages, tmp_path_factory):
     """A project whose first update has run; its files after each stage, and each stage's time."""
     root = tmp_path_factory.mktemp("kills") / "project"
     root.mkdir()
@@ -74,7 +84,7 @@ def undisturbed(tmp_path_factory):
     seconds = {}
     for name in STAGES:
         started = time.monotonic()
-        finish(root, name)
+        stages.finish(root, name)
         seconds[name] = time.monotonic() - started
     written = files_of(root)
     assert {"state/state.json", "export/model.ckpt"} <= written.keys()
@@ -87,66 +97,70 @@ def root(undisturbed, tmp_path) -> Path:
     return tmp_path / "project"
 
 
-def kill_at_random_moments(root: Path, undisturbed, times: dict[str, int], seed: int) -> None:
+def kill_at_random_moments(
+    stages: Stages, root: Path, undisturbed, times: dict[str, int], seed: int
+) -> None:
     _, expected, seconds = undisturbed
     moments = random.Random(seed)
     for name, count in times.items():
         for _ in range(count):
-            process = stage(root, name)
-            try:
-                process.wait(moments.uniform(0.3, 1.0) * seconds[name])
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=PATIENCE)
+            with tempfile.TemporaryFile("w+") as said:
+                process = stages.start(root, name, said)
+                try:
+                    process.wait(moments.uniform(0.0, 1.0) * seconds[name])
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                process.wait(PATIENCE)
             left = files_of(root)
             for path in (p for p in expected if p.startswith(("parent-state/", "data/"))):
                 assert left[path] == expected[path]
-        finish(root, name)
+        stages.finish(root, name)
         assert files_of(root) == expected, f"after {name} was killed"
     assert not list((root / ".renate").glob("resume/*"))
 
 
-def test_stages_killed_at_random_moments_write_the_same_in_the_end(root, undisturbed):
+def test_stages_killed_at_random_moments_write_the_same_in_the_end(stages, root, undisturbed):
     times = {"prepare": 2, "restore-state": 1, "tune": 1, "train": 3, "export": 2}
-    kill_at_random_moments(root, undisturbed, times, seed=0)
+    kill_at_random_moments(stages, root, undisturbed, times, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_stages_killed_at_many_moments_write_the_same_in_the_end(root, undisturbed, seed):
+def test_stages_killed_at_many_moments_write_the_same_in_the_end(stages, root, undisturbed, seed):
     times = {"prepare": 10, "restore-state": 6, "tune": 6, "train": 12, "export": 8}
-    kill_at_random_moments(root, undisturbed, times, seed)
+    kill_at_random_moments(stages, root, undisturbed, times, seed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_stage_says_so_without_a_traceback(root, undisturbed, number):
+def test_an_interrupted_stage_says_so_without_a_traceback(stages, root, undisturbed, number):
     shutil.rmtree(root / "work" / "prepared")
-    process, lock = stage(root, "prepare"), root / ".renate" / "stage.lock"
-    until = time.monotonic() + PATIENCE
-    while f"process {process.pid}" not in lock.read_text():
-        assert time.monotonic() < until and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode != 0 and "Traceback" not in said
-    finish(root, "prepare")
+    lock = root / ".renate" / "stage.lock"
+    with tempfile.TemporaryFile("w+") as said:
+        process = stages.start(root, "prepare", said)
+        until = time.monotonic() + PATIENCE
+        while f"process {process.pid}" not in lock.read_text():
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.001)
+        os.kill(process.pid, number)
+        assert process.wait(PATIENCE) != 0
+        said.seek(0)
+        assert "Traceback" not in said.read()
+    stages.finish(root, "prepare")
     assert files_of(root) == undisturbed[1]
 
 
 @pytest.mark.parametrize("name", ["prepare", "train", "export"])
-def test_a_full_disk_leaves_no_half_output(root, undisturbed, name):
+def test_a_full_disk_leaves_no_half_output(stages, root, undisturbed, name):
     """A limit on the size of files stands for the disk: writing fails with an OSError alike."""
     output = {"prepare": "work/prepared", "train": "state", "export": "export"}[name]
     shutil.rmtree(root / output)
 
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-
-    process = stage(root, name, preexec_fn=limit)
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode != 0
+    with tempfile.TemporaryFile("w+") as file:
+        process = stages.start(root, name, file, limit=4000)
+        assert process.wait(PATIENCE) != 0
+        file.seek(0)
+        said = file.read()
     assert "error: no more data can be written" in said and "Traceback" not in said
     assert not (root / output).exists() and not list(root.rglob(".*.new"))
-    finish(root, name)
+    stages.finish(root, name)
     assert files_of(root) == undisturbed[1]

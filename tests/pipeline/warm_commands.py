@@ -9,9 +9,12 @@ and of jobs in the cloud start real processes.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
+import logging
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -19,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,20 +32,52 @@ from typing import Any
 from warm_processes import DVC
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
+Variables = tuple[tuple[str, str], ...]
+SIDE_PROCESS = "side-process"  # the command that a stage starts to write to MLflow
+MLFLOW = (
+    *("mlflow", "mlflow.pyfunc", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store"),
+    *("mlflow.store.model_registry.sqlalchemy_store", "git", "numpy", "torch"),
+)
+TYPER = ("typer", "typer.main", "typer.core", "typer.rich_utils", "shellingham")
 OURS = (
     *(
-        "renate_stages.stages.prepare",
-        "renate_stages.stages.export",
-        "renate_stages.api.training_job",
+        f"renate_stages.cli.{each}"
+        for each in ("main", "champion", "memory", "remote", "stages", "updates")
     ),
     *(
-        "renate_stages.actions.resolve",
-        "renate_stages.actions.forget",
-        "renate_stages.actions.promote",
+        f"renate_stages.stages.{each}"
+        for each in ("prepare", "restore_state", "tune", "train", "export")
     ),
-    *("renate_stages.actions.init", "renate_stages.gate.verdict", "renate_stages.actions.publish"),
-    *("renate_stages.tuning.update_search", "renate_stages.reporting.pictures", "psutil"),
-    *("renate_stages.training.measured_update", "renate_stages.export.clean_build"),
+    *(f"renate_stages.actions.{each}" for each in ("check", "digits", "forget", "init", "promote")),
+    *(
+        "renate_stages.actions.publish",
+        "renate_stages.actions.resolve",
+        "renate_stages.gate.verdict",
+    ),
+    *(
+        "renate_stages.api.training_job",
+        "renate_stages.export.clean_build",
+        "renate_stages.gate.challenge",
+    ),
+    *(
+        "renate_stages.memory.composition",
+        "renate_stages.reporting.pictures",
+        "renate_stages.training.cost",
+    ),
+    *(
+        f"renate_stages.reporting.{each}"
+        for each in ("memory_picture", "search_pictures", "search_plots")
+    ),
+    *(
+        f"renate_stages.reporting.{each}"
+        for each in ("shift_picture", "update_pictures", "update_plots")
+    ),
+    *("renate_stages.training.measured_update", "renate_stages.tuning.update_search", "psutil"),
+)
+# Of the environment that has it: what a job's submission imports.
+SAGEMAKER = (
+    *("boto3", "sagemaker.core.shapes", "sagemaker.core.helper.session_helper"),
+    *("sagemaker.core.training.configs", "sagemaker.train", "sagemaker.train.defaults"),
 )
 # What stands in PATH for a command. It passes its streams on, waits, and ends as the other did.
 CLIENT = """\
@@ -59,28 +96,41 @@ os._exit(int(answers.readline() or 1) % 256)
 """
 
 
+def folders(python: Path = Path(sys.executable), given: Variables = ()) -> list[str]:
+    """Return the folders with all commands, and start the processes that they are forked from.
+
+    Args:
+        python: The interpreter of the environment whose commands these are.
+        given: Variables with which these processes import; none: those of the tests.
+    """
+    return [str(folder(kind, python, given)) for kind in ("commands", SIDE_PROCESS)]
+
+
 @cache
-def folder() -> Path:
-    """Return the folder with the commands, and start the process that they are forked from."""
+def folder(kind: str, python: Path = Path(sys.executable), given: Variables = ()) -> Path:
+    """Return the folder with the commands of a kind, and start the process that forks them."""
     place = Path(tempfile.mkdtemp(prefix="warm-"))
     address = str(place / "socket")
-    for name in COMMANDS:
+    for name in COMMANDS if kind == "commands" else (kind,):
         client = place / "bin" / name
         client.parent.mkdir(exist_ok=True)
-        client.write_text(CLIENT.format(python=sys.executable, address=address, name=name))
+        client.write_text(CLIENT.format(python=python, address=address, name=name))
         client.chmod(0o755)
     (place / "home").mkdir()
-    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
+    environment = dict(given or os.environ)
+    paths = [str(Path(__file__).parent), environment.get("PYTHONPATH", "")]
+    environment |= {
         "HOME": str(place / "home"),
-        "PYTHONPATH": os.pathsep.join(filter(None, folders)),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
     }
     server = subprocess.Popen(
-        [sys.executable, "-P", "-m", "warm_commands", address],
+        [str(python), "-P", "-m", "warm_commands", kind, address],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env=environment,
+        cwd=place,
     )
 
     def end() -> None:
@@ -93,24 +143,76 @@ def folder() -> Path:
     return place / "bin"
 
 
-def serve(address: str) -> None:
-    """Import everything, then fork a process for each command that is asked for."""
-    from renate_stages.tuning.fork_server import import_all
+def serve(kind: str, address: str) -> None:
+    """Import everything, then fork a process for each command that is asked for.
 
-    import_all()
-    for each in (*OURS, *DVC):
-        importlib.import_module(each)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for those that answer
+    It accepts commands from the start; the first ones wait until everything is imported.
+    """
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen(64)
         print("ready", flush=True)
+        import_for(kind)
+        gc.freeze()  # what all processes share is not touched, and so not copied
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for those that answer
         while True:
             connection, _ = listening.accept()
             if os.fork() == 0:
                 listening.close()
                 answer(connection)
             connection.close()
+
+
+def import_for(kind: str) -> None:
+    """Import what commands of a kind need; each kind has a process of its own."""
+    if kind == SIDE_PROCESS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what MLflow's many dependencies deprecate
+            for each in MLFLOW:
+                importlib.import_module(each)
+            open_a_store()
+        return
+    from renate_stages.learners.registry import LEARNERS, learner_class
+    from renate_stages.tuning.fork_server import import_all
+
+    import_all()
+    for each in (*TYPER, *OURS, *DVC, *SAGEMAKER):
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(each)
+    for each in LEARNERS:
+        if not each.startswith("Avalanche"):
+            learner_class(each)
+    trace_once()
+    draw_once()
+
+
+def trace_once() -> None:
+    """Have torch import all that tracing a model takes."""
+    import torch
+
+    torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))
+
+
+def draw_once() -> None:
+    """Have matplotlib import all that drawing a picture takes."""
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figure.add_subplot().imshow([[0, 1]])
+    figure.savefig(BytesIO(), format="png")
+
+
+def open_a_store() -> None:
+    """Let MLflow prepare what it prepares when the first store is opened."""
+    from mlflow import MlflowClient
+
+    logging.disable(logging.INFO)  # it says that it creates tables
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    client.search_experiments()
+    client.search_registered_models()
+    logging.disable(logging.NOTSET)
 
 
 def answer(connection: socket.socket) -> None:
@@ -128,7 +230,7 @@ def answer(connection: socket.socket) -> None:
             os.dup2(stream, number)
             os.close(stream)
         sys.argv = [name, *arguments]
-        run(COMMANDS[name])
+        become(name)
     for each in streams:
         os.close(each)
     connection.sendall(b"%d\n" % process)
@@ -137,14 +239,40 @@ def answer(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def run(module: str) -> None:
+def become(name: str) -> None:
     """Be a command to its end."""
+    if name == SIDE_PROCESS:
+        script = sys.argv[1]
+        sys.argv = [script, str(os.getppid())]  # which it watches; with the stage its input ends
+        run(lambda: runpy.run_path(script, run_name="__main__"))
     from renate_stages.lineage import commands
+    from renate_stages.tracking import side_process
 
     commands.subprocess = ForkedDvc()  # type: ignore[assignment]
+    bin_folder = next(
+        (
+            each
+            for each in os.environ["PATH"].split(os.pathsep)
+            if (Path(each) / SIDE_PROCESS).exists()
+        ),
+        None,
+    )
+    if bin_folder is not None:
+        side_process.subprocess = WarmSideProcess(Path(bin_folder))  # type: ignore[assignment]
+    run_module(COMMANDS[name])
+
+
+def run_module(module: str) -> None:
+    """Be the program of a module to its end."""
+    run(lambda: importlib.import_module(module).main())
+
+
+def run(program: Callable[[], object]) -> None:
+    """Call a program, and end this process as it ends."""
     code: Any = 1
     try:
-        code = importlib.import_module(module).main()
+        code = program()
+        code = code if isinstance(code, int) else 0
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):
@@ -156,6 +284,22 @@ def run(module: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
+
+
+class WarmSideProcess:
+    """Stands for the module `subprocess` where the process that writes to MLflow is started.
+
+    Args:
+        folder: With the command that has such a process forked.
+    """
+
+    PIPE = subprocess.PIPE
+
+    def __init__(self, folder: Path) -> None:
+        self.command = str(folder / SIDE_PROCESS)
+
+    def Popen(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: N802
+        return subprocess.Popen([self.command, *command[2:]], **options)
 
 
 class ForkedDvc:
@@ -192,8 +336,8 @@ def become_dvc(arguments: list[str], options: dict[str, Any], out: int, err: int
     os.chdir(options["cwd"])
     os.environ.update(options["env"])
     sys.argv = ["dvc", *arguments]
-    run("dvc.cli")
+    run_module("dvc.cli")
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

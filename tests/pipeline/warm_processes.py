@@ -27,12 +27,14 @@ DVC = (
     *("dvc.repo.open_repo", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.push"),
     *("dvc.repo.reproduce", "dvc.repo.stage", "dvc.repo.status", "dvc.utils.strictyaml"),
     *("dvc_data.hashfile.build", "dvc_data.hashfile.db.local", "dvc_data.index"),
-    *("dulwich.ignore", "dulwich.repo", "dulwich.worktree", "networkx", "pygit2"),
+    *("dulwich.ignore", "dulwich.index", "dulwich.repo", "dulwich.worktree", "networkx", "pygit2"),
+    *("dvc._debug", "dvc.dirs", "dvc.repo.trie", "dvc_data.hashfile.status", "ruamel.yaml"),
+    *("dvc_data.hashfile._progress", "fsspec.implementations.memory", "rich.status"),
 )
 
 # It forks a process that watches, and this the one that works: what it says is an id, then a code.
 SERVER = """
-import importlib, json, os, signal, socket, sys, traceback
+import gc, importlib, json, os, signal, socket, sys, traceback
 
 def work(asked, descriptors):
     os.setsid()
@@ -75,6 +77,7 @@ for each in sys.argv[2:]:
     imported = importlib.import_module(module)
     if name:
         getattr(imported, name)()
+gc.freeze()  # what all processes share is not touched, and so not copied
 while True:
     message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
     if not message:

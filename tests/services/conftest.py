@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 from cloud_project import CloudProject, copy_of, in_cloud, project_in
 from published_updates import Published
+from warm_commands import SIDE_PROCESS, WarmSideProcess, folder
 
 from renate_stages.actions import publish
 from renate_stages.files import yaml_file
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import state
+from renate_stages.tracking import side_process
 
 if TYPE_CHECKING:
     from cloud import Cloud
@@ -104,6 +106,8 @@ def published(tmp_path_factory, worker_id) -> Published:
                 patch.setenv("MLFLOW_TRACKING_URI", made.uri)
                 patch.delenv("DVC_ROOT", raising=False)
                 patch.chdir(shared)
+                warm = WarmSideProcess(folder(SIDE_PROCESS))
+                patch.setattr(side_process, "subprocess", warm)
                 make_three_updates(made)
             (made.folder / "ready").touch()
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,36 @@ def project(tmp_path, monkeypatch, warm_exports) -> Project:
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return project
+
+
+@pytest.fixture(scope="session")
+def kept_projects(tmp_path_factory) -> Path:
+    """Where projects are kept that tests work on copies of."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def made_once(kept_projects):
+    """Brings a project to a point by a function: by calling it once, then by copying what it made."""
+
+    def bring(project: Project, make: Callable[[Project], object]) -> Project:
+        kept = kept_projects / f"{make.__module__}.{make.__qualname__}"
+        if kept.exists():
+            for path in project.root.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.copytree(kept, project.root, symlinks=True, dirs_exist_ok=True)
+        else:
+            make(project)
+            shutil.copytree(project.root, kept, symlinks=True)
+        return project
+
+    return bring
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Let `export` draw none, which takes longest of all that it does."""
+    monkeypatch.setattr("renate_stages.stages.export.draw_pictures", lambda *_: [])
 
 
 @pytest.fixture

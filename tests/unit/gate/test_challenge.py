@@ -24,15 +24,16 @@ def quiet(message: str) -> None:
     pass
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """None is of the gate, and drawing them takes longest of all that `export` does."""
-    monkeypatch.setattr(export, "draw_pictures", lambda *_: [])
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
-def updated(project) -> Project:
+def updated(project, made_once) -> Project:
     """Update 1 up to its state; its inputs are scaled by a file of the user's own."""
+    return made_once(project, make_update)
+
+
+def make_update(project) -> None:
     pipeline = project.pipeline.read_text()
     with_file = pipeline.replace(
         "      - renate_config.py\n", "      - renate_config.py\n      - scaling.py\n"
@@ -44,7 +45,6 @@ def updated(project) -> Project:
     edit_params(project, trainer__max_epochs=8)
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, quiet)
-    return project
 
 
 def verdict_of(project) -> dict:

@@ -15,6 +15,7 @@ from renate_stages.data import Batched
 from renate_stages.errors import InvalidParamsError, NotBatchedError
 from renate_stages.learners.base import Learner
 from renate_stages.params import Params
+from renate_stages.state import State, state
 from renate_stages.training.callbacks import Follower
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.update_data import UpdateData
@@ -57,15 +58,22 @@ def case(request):
     return learner, {**VALUES, **own}
 
 
-@pytest.fixture
-def second(tmp_path):
-    return write_examples(tmp_path / "second", 45, first=300)
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """Tests do not change it."""
+    return write_examples(tmp_path_factory.mktemp("second") / "data", 45, first=300)
 
 
-@pytest.fixture
-def parent(make_state, new, tmp_path):
-    first = updater("DER", functions=FUNCTIONS).update(UpdateData(make_state(), new))
-    return state_of(tmp_path / "parent", first, 1, new=new)
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """The state after a first update by DER; tests do not change it."""
+    folder = tmp_path_factory.mktemp("first")
+    state.write_empty(folder / "empty")
+    new = write_examples(folder / "new", 30)
+    first = updater("DER", functions=FUNCTIONS).update(
+        UpdateData(State.open(folder / "empty"), new)
+    )
+    return state_of(folder / "parent", first, 1, new=new)
 
 
 def made(learner, values, **trainer):

@@ -10,6 +10,7 @@ from small_updates import VALUES, Interrupt, in_memory, state_of, updater, weigh
 from renate_stages.learners import registry
 from renate_stages.memory.spec import METADATA
 from renate_stages.models import MLP
+from renate_stages.state import State, state
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.update_data import UpdateData
 
@@ -39,20 +40,32 @@ def case(request):
     return learner, {**VALUES, **own}
 
 
-@pytest.fixture
-def second(tmp_path):
-    return write_examples(tmp_path / "second", 25, first=300)
+@pytest.fixture(scope="module")
+def new(tmp_path_factory):
+    """Tests do not change it."""
+    return write_examples(tmp_path_factory.mktemp("new") / "data", 30)
 
 
-@pytest.fixture
-def after(make_state, new, tmp_path):
-    """Makes the state after a first update by a learner, and what the update gave."""
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """Tests do not change it."""
+    return write_examples(tmp_path_factory.mktemp("second") / "data", 25, first=300)
+
+
+@pytest.fixture(scope="module")
+def after(new, tmp_path_factory):
+    """Makes the state after a first update by a learner, and what the update gave: each once."""
+    known = {}
 
     def make(learner: str, values=VALUES, functions=None):
-        updated = updater(learner, values, functions=functions).update(
-            UpdateData(make_state(), new)
-        )
-        return updated, state_of(tmp_path / f"after-{learner}", updated, 1, new=new)
+        key = f"{learner} {values} {functions}"
+        if key not in known:
+            folder = tmp_path_factory.mktemp("after")
+            state.write_empty(folder / "empty")
+            empty = State.open(folder / "empty")
+            updated = updater(learner, values, functions=functions).update(empty, new, {})
+            known[key] = updated, state_of(folder / "after", updated, 1, new=new)
+        return known[key]
 
     return make
 

@@ -94,7 +94,14 @@ def test_inclusion_is_size_over_stream_across_long_updates():
     assert 0.5 < np.mean(deviation**2) < 1.5
 
 
-@pytest.mark.parametrize("sizes", [[2000], [90, 10, 1400, 500], [1] * 100 + [1900]])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [2000],
+        [90, 10, 1400, 500],
+        pytest.param([1] * 100 + [1900], marks=pytest.mark.slow),
+    ],
+)
 def test_inclusion_is_size_over_stream_where_few_rows_enter(sizes):
     generator = np.random.default_rng(5)
     repeats, size = 1000, 10
@@ -282,7 +289,7 @@ def cbrs(size: int, labels: list[int], generator: np.random.Generator) -> list[i
     return memory
 
 
-@pytest.mark.parametrize("sizes", [[60], [20, 25, 15]])
+@pytest.mark.parametrize("sizes", [pytest.param([60], marks=pytest.mark.slow), [20, 25, 15]])
 def test_class_balanced_reservoir_is_its_papers_algorithm(sizes):
     """Each item is in memory as often as item after item; measured over many streams."""
     labels = np.random.default_rng(0).choice(4, 60, p=[0.6, 0.25, 0.1, 0.05])

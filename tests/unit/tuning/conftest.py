@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -17,6 +18,22 @@ def at_update_2(tmp_path_factory) -> Project:
     path = list(sys.path)
     yield make_project(tmp_path_factory.mktemp("second") / "project", update=2)
     sys.path[:] = path
+
+
+@pytest.fixture(scope="session")
+def prepared_project(tmp_path_factory) -> Project:
+    """At update 1, of two epochs, before `tune`; tests do not change it."""
+    path = list(sys.path)
+    yield make_project(tmp_path_factory.mktemp("first") / "project", epochs=2)
+    sys.path[:] = path
+
+
+@pytest.fixture
+def project_before_tune(prepared_project, tmp_path, monkeypatch) -> Project:
+    """A copy of `prepared_project`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copytree(prepared_project.root, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from small_project import edit_config, edit_params, snapshot
-from small_searches import SEARCH, SPACES, make_project, quiet, searched
+from small_searches import SEARCH, SPACES, quiet, searched
 
 from renate_stages import errors, run_training_job
 from renate_stages.actions.digits import write_digits
@@ -24,9 +24,8 @@ READ = 'float((Path(__file__).parent / "scale.txt").read_text())'
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made = make_project(tmp_path / "project", epochs=2)
+def project(project_before_tune):
+    made = project_before_tune
     (made.root / "scale.txt").write_text("16")
     edit_config(made, "    return images.float() / 16", f"    return images.float() / {READ}")
 

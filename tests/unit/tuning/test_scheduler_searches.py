@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from small_project import snapshot
-from small_searches import make_project, quiet, searched
+from small_searches import quiet, searched
 
 from renate_stages.stages import tune
 
@@ -12,9 +12,8 @@ pytestmark = pytest.mark.usefixtures("warm_searches")
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return make_project(tmp_path / "project", epochs=2)
+def project(project_before_tune):
+    return project_before_tune
 
 
 @pytest.mark.parametrize("scheduler", ["bo", "asha", "pasha", "rush", "bounding-box"])

@@ -22,6 +22,13 @@ from renate_stages.tuning.schedulers import make_scheduler
 
 HAS_BOTORCH = find_spec("botorch") is not None
 NAMES = [name for name in SCHEDULERS if name != "bo" or HAS_BOTORCH]
+
+
+def names(*slow: str) -> list:
+    """Names of schedulers; some that fit models at each step are for the long form of a test."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in NAMES]
+
+
 MIXED = SearchSpace.of(
     {"choice": ["ER", "DER", "LwF"]},
     {
@@ -60,7 +67,7 @@ def run(name, past=None, seed=0, trials=12, **arguments):
     return search(scheduler, MIXED, curve, trials=trials, workers=2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names("asha-cqr", "quantile"))
 def test_every_scheduler_searches_a_space_of_all_kinds(name, past):
     options = {"points": 2} if name == "grid" else {}
     done = run(name, past, **options)
@@ -72,7 +79,7 @@ def test_every_scheduler_searches_a_space_of_all_kinds(name, past):
     assert len({repr(each) for each in done.configurations}) == 12
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names("asha-cqr", "cqr"))
 def test_every_scheduler_obeys_its_seed_whoever_else_draws(name, past):
     options: dict = {"trials": 9} | ({"points": 2} if name == "grid" else {})
     first = run(name, past, seed=3, **options)

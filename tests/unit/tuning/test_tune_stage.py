@@ -7,7 +7,7 @@ import json
 
 import pytest
 from small_project import edit_config, edit_params, snapshot
-from small_searches import SEARCH, SPACES, make_project, quiet, rows, searched
+from small_searches import SEARCH, SPACES, quiet, rows, searched
 
 from renate_stages import errors, files
 from renate_stages.stages import export, train, tune
@@ -18,9 +18,8 @@ pytestmark = pytest.mark.usefixtures("warm_searches")
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return make_project(tmp_path / "project", epochs=2)
+def project(project_before_tune):
+    return project_before_tune
 
 
 def test_a_search_leaves_its_trials_its_choice_and_the_best_training(project):

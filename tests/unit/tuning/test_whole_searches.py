@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 from small_project import edit_params, snapshot
-from small_searches import SEARCH, make_project, quiet, rows, searched
+from small_searches import SEARCH, quiet, rows, searched
 
 from renate_stages import errors
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
-pytestmark = pytest.mark.usefixtures("warm_searches")
+pytestmark = pytest.mark.usefixtures("warm_searches", "no_pictures")
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return make_project(tmp_path / "project", epochs=2)
+def project(project_before_tune):
+    return project_before_tune
 
 
 def test_equal_searches_leave_equal_bytes(project):

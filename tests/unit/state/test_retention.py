@@ -15,6 +15,8 @@ from renate_stages.stages import export, prepare
 from renate_stages.state import State, state
 from renate_stages.state.prepared import PreparedData
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):
     first = run(sourced)

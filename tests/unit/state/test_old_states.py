@@ -1,6 +1,6 @@
 """States that earlier releases wrote are read, and go on.
 
-`states/make.py` says how those in `states/` were made, by the code of the release itself.
+`make.py` says how those in this folder were made, by the code of the release itself.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from states.make import run_update, write_project
+from make import run_update, write_project
 
 from renate_stages.state import State, state
 
-STATES = sorted(path.parent for path in (Path(__file__).parent / "states").glob("*/state.json"))
+STATES = sorted(path.parent for path in Path(__file__).parent.glob("*/state.json"))
 
 
 def test_there_is_a_state_of_each_schema_and_each_format_of_stores():

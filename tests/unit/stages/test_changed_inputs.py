@@ -16,6 +16,8 @@ from renate_stages.training.measured_update import MeasuredUpdate
 from renate_stages.training.resume import SECONDS_VARIABLE
 from renate_stages.user.config import UserConfig
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 LOSSES = """import torch
 
 

@@ -20,13 +20,33 @@ sys.exit(start(sys.argv[2:], 2, Path(sys.argv[1])))
 SOLVED = ("NCM", "SLDA", "RanPAC")  # in one pass, without steps
 
 
+ALWAYS = {"ER", "accumulated", "clipped", "clipped by value"}  # tests below name these
+LONG = (
+    *("ER separate", "memory of one", "DER++ joint", "CLS-ER", "Offline-ER", "Budgeted", "Joint"),
+    *("LwF", "SLDA", "some steps", "batch norm separate", "averaged"),
+)
+
+
+def marked(names) -> list:
+    """Names of updates, of which some are for the long form."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in names]
+
+
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def names(request) -> list[str]:
+    """The updates that the selected tests are about."""
+    here = [each for each in request.session.items if each.module is request.module]
+    asked = {each.callspec.params["name"] for each in here if hasattr(each, "callspec")}
+    return [name for name in RUNS if name in ALWAYS | asked]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, names):
     """What each of two processes found, in one launch; they run beside `alone`."""
     folder = tmp_path_factory.mktemp("pair")
     logs, script = folder / "logs", str(Path(shared_updates.__file__))
     logs.mkdir()
-    command = [sys.executable, "-c", LAUNCH, str(logs), script, str(folder)]
+    command = [sys.executable, "-c", LAUNCH, str(logs), script, str(folder), ",".join(names)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     yield lambda: _results(process, folder)
     process.kill()
@@ -34,8 +54,8 @@ def pair(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, pair):
-    return shared_updates.everything(tmp_path_factory.mktemp("alone") / "found")
+def alone(tmp_path_factory, pair, names):
+    return shared_updates.everything(tmp_path_factory.mktemp("alone") / "found", names)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +76,7 @@ def updates(found, name):
     yield from zip(alone[name], *(each[name] for each in pair), strict=True)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", marked(RUNS))
 def test_the_model_and_what_is_left_beside_are_those_of_one_process(found, name):
     for one, *both in updates(found, name):
         for each in both:
@@ -72,7 +92,7 @@ def test_the_model_and_what_is_left_beside_are_those_of_one_process(found, name)
             assert torch.equal(tensor, both[1]["model"][key]), key
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", marked(RUNS))
 def test_the_memory_is_that_of_one_process(found, name):
     for one, *both in updates(found, name):
         for each in both:
@@ -80,7 +100,7 @@ def test_the_memory_is_that_of_one_process(found, name):
                 assert each[part] == one[part], part
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name not in SOLVED])
+@pytest.mark.parametrize("name", marked(name for name in RUNS if name not in SOLVED))
 def test_each_step_has_the_batch_of_one_process_divided_between_the_two(found, name):
     for one, *both in updates(found, name):
         assert len(one["steps"]) == len(both[0]["steps"]) == len(both[1]["steps"])
@@ -94,7 +114,7 @@ def test_each_step_has_the_batch_of_one_process_divided_between_the_two(found, n
             assert mean == pytest.approx(step["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", marked(RUNS))
 def test_epochs_are_as_long_and_curves_and_costs_the_same(found, name):
     for one, *both in updates(found, name):
         for each in both:

@@ -19,6 +19,8 @@ from renate_stages.models import MLP, RenateModule
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 STAGES = (prepare, restore_state, tune, train, export)
 
 

@@ -24,14 +24,17 @@ def quiet(message: str) -> None:
     pass
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(export, "draw_pictures", lambda *_: [])
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
-def trained(project):
+def trained(project, made_once):
     """A project before `export`; its stages may use some files, and nothing does so yet."""
+    yield made_once(project, train_with_files)
+    sys.modules.pop("parts", None)
+
+
+def train_with_files(project) -> None:
     (project.root / "scale.txt").write_text("16")
     (project.root / "words").mkdir()
     (project.root / "words" / "list.txt").write_text("a b")
@@ -43,8 +46,6 @@ def trained(project):
     yaml_file.edit(project.pipeline, change)
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, quiet)
-    yield project
-    sys.modules.pop("parts", None)
 
 
 def scale_by(project, read: str) -> None:

@@ -40,6 +40,18 @@ def run_until(project, last: str) -> None:
             return
 
 
+def tuned(project) -> None:
+    run_until(project, "tune")
+
+
+def trained(project) -> None:
+    run_until(project, "train")
+
+
+def all_run(project) -> None:
+    run_until(project, "export")
+
+
 def store(folder: str, *shards: str) -> set[str]:
     names = ("inputs", "targets", "meta.id", "meta.update")
     fields = {f"{folder}/{shard}.{name}.npy" for shard in shards for name in names}
@@ -114,15 +126,15 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
     state.check(project.state)
 
 
-def test_the_users_file_is_copied_into_the_export_not_linked(project):
+def test_the_users_file_is_copied_into_the_export_not_linked(project, made_once):
     """DVC may link and protect what it caches; a user edits theirs."""
-    run_until(project, "export")
+    made_once(project, all_run)
     exported = project.export / "renate_config.py"
     assert not exported.samefile(project.user_config)
     assert exported.read_bytes() == project.user_config.read_bytes()
 
 
-def test_export_draws_and_writes_while_mlflow_is_still_imported(project, monkeypatch):
+def test_export_draws_and_writes_while_mlflow_is_still_imported(project, made_once, monkeypatch):
     """Importing it takes longest of all that export does: nothing else waits for it."""
     from renate_stages.tracking import runs
 
@@ -144,7 +156,7 @@ def test_export_draws_and_writes_while_mlflow_is_still_imported(project, monkeyp
         def close(self, command) -> None:
             assert command["status"] == "FINISHED"
 
-    run_until(project, "train")
+    made_once(project, trained)
     edit_params(project, tracking__enabled=True)
     (project.root / "mlflow.db").write_bytes(b"a store that may hold runs")
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
@@ -168,11 +180,11 @@ def test_constants_reach_training_as_they_are_written(project):
     assert read_tuned(project.tuned) == {}
 
 
-def test_the_next_update_takes_over_model_memory_and_history(project):
+def test_the_next_update_takes_over_model_memory_and_history(project, made_once):
     from renate_stages.actions.digits import write_digits
     from renate_stages.state import State
 
-    run_until(project, "train")
+    made_once(project, trained)
     first = State.open(project.state)
     before = {path.name for path in (project.state / "memory").iterdir()}
     project.parent.rename(project.root / "older")
@@ -419,10 +431,10 @@ MISTAKES = [
     ids=[f"{stage}-{error.__name__}" for stage, _, error, _ in MISTAKES],
 )
 def test_a_mistake_gets_one_clear_message_and_changes_no_file(
-    project, warm_searches, monkeypatch, capsys, stage, mistake, error, says
+    project, made_once, warm_searches, monkeypatch, capsys, stage, mistake, error, says
 ):
     if stage in ("train", "export"):
-        run_until(project, "tune")
+        made_once(project, tuned)
     mistake(project)
     before = snapshot(project)
     with pytest.raises(error) as raised:
@@ -440,8 +452,8 @@ def test_a_mistake_gets_one_clear_message_and_changes_no_file(
     assert snapshot(project) == before
 
 
-def test_a_model_that_ignores_its_parents_weights_is_refused(project):
-    run_until(project, "train")
+def test_a_model_that_ignores_its_parents_weights_is_refused(project, made_once):
+    made_once(project, trained)
     project.parent.rename(project.root / "older")
     project.state.rename(project.parent)
     edit_params(project, update__number=2, update__parent=1)
@@ -469,12 +481,12 @@ def test_a_file_that_a_stage_does_not_declare_is_refused(project):
         prepare.run(project, quiet)
 
 
-def test_the_exported_model_predicts_what_the_state_says(project):
+def test_the_exported_model_predicts_what_the_state_says(project, made_once):
     import torch
 
     from renate_stages.models import MLP
 
-    run_until(project, "export")
+    made_once(project, all_run)
     model = MLP.from_state_dict(torch.load(project.export / "model.ckpt")).eval()
     holdout = state.State.open(project.state).split("holdouts")[1]
     inputs, targets = holdout.gather(np.arange(len(holdout)))

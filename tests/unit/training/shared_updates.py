@@ -1,13 +1,13 @@
 """Updates that one process runs, or two share: what each of them saw, and what came of it.
 
-python shared_updates.py FOLDER     in each of two processes: every update, results in FOLDER
+python shared_updates.py FOLDER NAME,NAME     in each of two processes: these updates, results in FOLDER
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -248,17 +248,17 @@ def _empty(folder: Path) -> State:
     return State.open(folder / "parent")
 
 
-def everything(folder: Path) -> Found:
-    """Return all results by name."""
-    found: Found = {name: run(name, folder / name.replace(" ", "-")) for name in RUNS}
+def everything(folder: Path, names: Sequence[str] = tuple(RUNS)) -> Found:
+    """Return the results of some updates by name, and those of the other parts."""
+    found: Found = {name: run(name, folder / name.replace(" ", "-")) for name in names}
     return {**found, "resumed": resumed(folder / "resumed"), "distances": distances()}
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: Sequence[str]) -> None:
     with joined("cpu") as here:
-        found = everything(folder / str(here.rank))
+        found = everything(folder / str(here.rank), names)
         torch.save(found, folder / f"{here.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2].split(","))

@@ -1,7 +1,7 @@
 """Make a small state as the release at hand writes it: two updates of ER on made-up points.
 
     git archive COMMIT | tar -x -C OLD
-    PYTHONPATH=OLD python tests/unit/states/make.py tests/unit/states/NAME
+    PYTHONPATH=OLD python tests/unit/state/make.py tests/unit/state/NAME
 
 A state once written stays readable: `test_old_states.py` opens each folder here. It is made anew for
 each schema and each format of stores, by that release's own code, and never changed. It uses only
