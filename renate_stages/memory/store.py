@@ -26,7 +26,6 @@ from renate_stages.memory.index import INDEX, LIVE, Shard, read_index
 from renate_stages.memory.maps import map_array
 from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.spec import METADATA, ExampleSpec, Field, Tree, known_values
-from renate_stages.memory.windows import Windows
 
 
 class ExampleStore:
@@ -48,7 +47,6 @@ class ExampleStore:
         self._live_rows = None if live is None else np.flatnonzero(live)
         self._maps: dict[str, np.ndarray] = {}
         self._ragged: dict[str, Ragged] = {}
-        self._windows: dict[str, Windows] = {}
 
     @classmethod
     def open(cls, path: Path) -> ExampleStore:
@@ -148,8 +146,6 @@ class ExampleStore:
         """Return copies of stored rows of one field."""
         if len(self.shards) == 1:
             return self._of_shard(0, path, stored)
-        if not each.ragged and each.nbytes and not any(path in s.lacks for s in self.shards):
-            return self._windows_of(path).take(stored)
         order = np.argsort(stored, kind="stable")  # by shard, and in disk order within a shard
         cuts = np.searchsorted(stored[order], self.offsets)
         parts = [
@@ -163,12 +159,6 @@ class ExampleStore:
         if each.ragged:
             return Ragged.concatenate(parts).take(back)
         return np.concatenate(parts)[back]
-
-    def _windows_of(self, path: str) -> Windows:
-        if path not in self._windows:
-            arrays = [self._map(shard.file(path)) for shard in self.shards]
-            self._windows[path] = Windows(arrays, self.offsets)
-        return self._windows[path]
 
     def metadata(self, name: str) -> np.ndarray | None:
         """Return one metadata field of all live rows in order, `(len, ...)`; None if it is missing.

@@ -6,11 +6,10 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -56,7 +55,6 @@ def make_trainer(
             enable_checkpointing=False,
             enable_model_summary=False,
             logger=False,
-            profiler=_NoProfiler(),
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
@@ -95,12 +93,3 @@ def _strategy(params: TrainerParams, learner: Learner | None) -> Strategy | str:
         weights = [each for each in learner.parameters() if each.requires_grad]
         unused |= any(id(each) not in trained for each in weights)
     return DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False)
-
-
-class _NoProfiler(PassThroughProfiler):
-    """Records no times, at less cost: Lightning calls the profiler two dozen times per step."""
-
-    _untimed = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager:
-        return self._untimed

@@ -90,13 +90,6 @@ class Learner(LightningModule):
         self._statistics: JointStatistics | None = None  # of batch norm, if processes share a step
         self._steps = 0  # optimizer steps for which `after_step` was called
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this attribute forty times per step, and nn.Module.__setattr__ is slow.
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     # -- the course of an update ------------------------------------------------------------------
 
     def start_update(
