@@ -1,4 +1,4 @@
-"""Build a stored model with the user's functions, and run it on a few kept examples."""
+"""Build a stored model with the user's functions, and run it on a few stored examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from renate_stages.randomness import Generators
 from renate_stages.state import SPLITS, State
 from renate_stages.user.config import UserConfig
 
-EXAMPLES = 8  # rows
+EXAMPLES = 8  # maximum number of rows to run
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class BuiltModel:
     """A model in evaluation mode, with a batch of its inputs.
 
     Args:
-        model: On the CPU.
-        inputs: A batch as the test transform leaves it; None where the state keeps no example.
-        ragged: Whether rows differ in length, and were filled up.
-        transforms: Of inputs and of targets, before a model is measured.
-        task_id: Task that the model is called for.
-        generators: Set the global generators, so that the same model is built each time.
+        model: The model, on the CPU.
+        inputs: A batch after the test transform; None if the state has no examples.
+        ragged: Whether rows differ in length and were padded.
+        transforms: Test transforms of inputs and targets.
+        task_id: The task for which the model is called.
+        generators: Generators that seed the global ones, so that the model is the same each time.
     """
 
     model: RenateModule
@@ -54,14 +54,14 @@ class BuiltModel:
         """Build a stored model.
 
         Args:
-            user: Its functions build the model and make its inputs.
-            values: Hyperparameters, of which the functions get those that they name.
-            params: Seed, number and task of the update.
-            folder: With the model's files.
-            state: Of the update, which keeps examples.
+            user: The configuration whose functions build the model and transform its inputs.
+            values: Hyperparameters; a function gets those that its signature names.
+            params: Parameters with seed, number and task of the update.
+            folder: Folder with the model's files.
+            state: The update's state, which has examples.
 
         Raises:
-            RenateStagesError: If the user's functions fail, or build another model.
+            RenateStagesError: If the user's functions fail or build a different model.
         """
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("built model")
@@ -73,18 +73,18 @@ class BuiltModel:
         if store is not None and store.spec is not None:
             rows = [row % len(store) for row in range(max(3, min(EXAMPLES, len(store))))]
             inputs, _ = StoredDataset(store, None, *transforms).__getitems__(rows)
-            # An encoded image is ragged bytes on disk, and an array of one shape for the model.
+            # Encoded images are ragged bytes on disk, but the model gets arrays of one shape.
             fields = store.spec.fields.items()
             of_inputs = [field for name, field in fields if name.split(".")[0] == "inputs"]
             ragged = any(field.ragged and not field.decoder for field in of_inputs)
         return cls(model, inputs, ragged, transforms, params.update.task_id, generators)
 
     def outputs(self) -> dict[str, Tensor]:
-        """Return what the model says of the examples, a tensor for each leaf of its outputs."""
+        """Return the model's outputs for the examples, as one tensor per leaf."""
         if self.inputs is None:
             return {}
         self.generators.seed_global("outputs of the built model")
         with torch.no_grad():
-            given = self.model(self.inputs, task_id=self.task_id)
-        leaves = pytree.tree_leaves(given)
+            outputs = self.model(self.inputs, task_id=self.task_id)
+        leaves = pytree.tree_leaves(outputs)
         return {str(n): leaf for n, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}

@@ -1,7 +1,7 @@
-"""Copy the user's files that the model needs into `export/`.
+"""Copy the user's files that the model needs to `export/`.
 
-They are the user's code, what `model_fn` and the test transforms were seen to read, and what
-`export.files` in params.yaml names, at the same relative paths as in the project.
+These are the user's code, the files that `model_fn` and the test transforms have read, and the files
+listed in `export.files` in params.yaml. They keep their paths relative to the project.
 """
 
 from __future__ import annotations
@@ -25,45 +25,51 @@ OURS = {
     *(*MODEL_FILES, CHECKPOINT, CARD, exported.DESCRIPTION, program_files.PROGRAM),
     *(program_files.DESCRIPTION, program_files.LABELS, program_files.ONNX),
 }
-BUILDING = {IMPORT, "model_fn", "test_transform", "test_target_transform", ""}  # "": when called
+BUILDING = {
+    IMPORT,
+    "model_fn",
+    "test_transform",
+    "test_target_transform",
+    "",
+}  # "" is a call of the model
 
 
 def check_files(project: Project, params: Params) -> None:
-    """Refuse files that `export.files` names and `export` cannot carry, before any work.
+    """Check the files listed in `export.files` before any work.
 
     Raises:
-        ExportFileError: If one is missing, or `export/` has a file of its own of that name.
-        UndeclaredUserFileError: If the stage `export` does not depend on one.
+        ExportFileError: If a file is missing, or has the name of one of export's own files.
+        UndeclaredUserFileError: If a file is not a dependency of the stage `export`.
     """
     declared = DeclaredFiles.read(project.root)
     lacking = []
     for name in params.export.files:
-        found = _files_of(project, name)
-        if not found:
+        names = _files_of(project, name)
+        if not names:
             where, cure = "params.yaml, export.files", "correct the path or remove it"
-            raise ExportFileError(where, f"there is no file {name} in the project", cure)
-        _refuse_ours(found)
-        if declared is not None and not all(declared.allows("export", each) for each in found):
+            raise ExportFileError(where, f"the project has no file {name}", cure)
+        _refuse_ours(names)
+        if declared is not None and not all(declared.allows("export", each) for each in names):
             lacking.append(name)
     if lacking:
-        uses = [f"params.yaml, export.files, names {', '.join(lacking)}"]
+        uses = [f"params.yaml, export.files, lists {', '.join(lacking)}"]
         raise UndeclaredUserFileError(uses, {"export": lacking})
 
 
 def carry_files(project: Project, params: Params, user: UserConfig, folder: Path) -> list[str]:
-    """Copy the files; return the names of those that are no code.
+    """Copy the files, and return the names of those that are not code.
 
-    Copied, not linked: a user edits them, and DVC links its outputs.
+    They are copied instead of linked, because users edit them while DVC links its outputs.
 
     Args:
-        project: Whose files they are.
-        params: Of which `export.files` counts.
-        user: The user's functions, after they have built the model and called it.
-        folder: Where `export/` is being written.
+        project: The project with the files.
+        params: Parameters with `export.files`.
+        user: The user's functions, after they have built and called the model.
+        folder: Folder in which `export/` is being written.
 
     Raises:
-        ExportFileError: If `export/` has a file of its own of the name of one.
-        ChangedInputsError: If one was edited since it was used.
+        ExportFileError: If a file has the name of one of export's own files.
+        ChangedInputsError: If a file has been edited since it was used.
     """
     root = project.user_config.parent.resolve()
     code = {path.relative_to(root).as_posix() for path in project_modules(root).values()}
@@ -84,16 +90,16 @@ def carry_files(project: Project, params: Params, user: UserConfig, folder: Path
 
 
 def card_section(carried: list[str]) -> str:
-    """Return what a model card says of the files, as Markdown; nothing without any."""
+    """Return the model card's section on the files, as Markdown; empty without files."""
     if not carried:
         return ""
     listed = "\n".join(f"- `{name}`" for name in carried)
-    about = "`renate_config.py` reads these files, from its own folder:"
+    about = "`renate_config.py` reads these files from its own folder:"
     return f"\n## Files\n\n{about}\n\n{listed}\n"
 
 
 def _files_of(project: Project, name: str) -> list[str]:
-    """Return the file that a name means, or all files of a folder but those of tools."""
+    """Return a named file, or all files of a named folder except temporary files of tools."""
     path = project.user_config.parent / name
     if path.is_file():
         return [name]
@@ -104,4 +110,4 @@ def _files_of(project: Project, name: str) -> list[str]:
 def _refuse_ours(names: Iterable[str]) -> None:
     if taken := sorted(OURS.intersection(names)):
         problem = "the model needs this file, but export/ has another file of this name"
-        raise ExportFileError(taken[0], problem, "rename it, or put it into a folder")
+        raise ExportFileError(taken[0], problem, "rename it or move it to a folder")

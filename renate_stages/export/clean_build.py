@@ -1,7 +1,8 @@
-"""Build an exported model in a process that has only its folder, as serving and the gate do.
+"""Test an export: build its model in a process that uses only the export's folder.
 
-The process is forked before the user's code is loaded, from one that has imported torch, so it costs
-no imports. Where this process runs threads, which a fork would lose, it is a new interpreter:
+Serving and the gate build the model in the same way. The process is forked before the user's code is
+loaded and after torch is imported, so that it does not repeat imports. If this process has threads,
+which a fork would lose, a new interpreter is started instead:
 
     python -P -m renate_stages.export.clean_build SOCKET
 """
@@ -37,43 +38,43 @@ from renate_stages.user.config import UserConfig
 from renate_stages.user.modules import project_modules
 from renate_stages.user.used_files import OwnFiles
 
-SILENCE = 1800.0  # seconds after which the process is given up
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # of outputs, as of an exported program's
+SILENCE = 1800.0  # timeout of the process in seconds
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # tolerance of outputs, the same as for a program
 LIST_IT = "add {name} to export.files in params.yaml and to the deps of export in dvc.yaml"
 
 
 class CleanProcess:
-    """The process, which waits for a folder to build from.
+    """A process that waits for an export's folder to build.
 
     Args:
-        connection: To it.
-        end: Kills it, and waits for its end.
-        log: What it prints.
+        connection: Socket to the process.
+        end: Kills the process and waits for its end.
+        log: File with the process's output.
     """
 
     def __init__(self, connection: socket.socket, end: Callable[[], object], log: Any) -> None:
         self._connection, self._end, self._log = connection, end, log
 
     def begin(self, **request: Any) -> None:
-        """Have it build; see `build`. It works while this process does something else."""
-        with suppress(OSError):  # it has died, which `finish` says
+        """Request a build, with the arguments of `build`, and return at once."""
+        with suppress(OSError):  # if the process has died, `finish` reports it
             self._connection.sendall(json.dumps(request).encode() + b"\n")
 
     def finish(self) -> None:
-        """Wait until it has built the model.
+        """Wait until the process has built the model.
 
         Raises:
-            UnbuildableExportError: If it could not, or the model is another one.
+            UnbuildableExportError: If the build failed, or the model gives other outputs.
         """
         self._connection.settimeout(SILENCE)
         try:
             line = self._connection.makefile("rb").readline()
-        except OSError:  # it has died, or took too long
+        except OSError:  # the process has died or timed out
             line = b""
         if not line:
             self._log.seek(0)
-            said = self._log.read().decode(errors="replace").strip().splitlines()[-5:]
-            problem = "\n".join(["the process that builds it died, or timed out.", *said])
+            output = self._log.read().decode(errors="replace").strip().splitlines()[-5:]
+            problem = "\n".join(["the process that builds it died, or timed out.", *output])
             raise UnbuildableExportError(
                 problem, "check what renate_config.py needs, then try again"
             )
@@ -81,7 +82,7 @@ class CleanProcess:
             raise UnbuildableExportError(answer["problem"], answer["cure"])
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._connection.close()
         self._end()
         self._log.close()
@@ -89,7 +90,7 @@ class CleanProcess:
 
 @contextmanager
 def clean_process() -> Iterator[CleanProcess]:
-    """Start the process, before the user's code is loaded; it ends with the block."""
+    """Start the process; call this before the user's code is loaded. It ends with the block."""
     ours, theirs = socket.socketpair()
     log = tempfile.TemporaryFile()  # noqa: SIM115 -- closed in close()
     start = _fork if _may_fork() else _spawn
@@ -102,7 +103,7 @@ def clean_process() -> Iterator[CleanProcess]:
 
 
 def _may_fork() -> bool:
-    """Return whether a forked process would have all that this one has: no thread, no GPU."""
+    """Return whether this process can be forked: it has no other threads and uses no GPU."""
     threads = Path("/proc/self/task")
     return (
         threads.is_dir() and len(list(threads.iterdir())) == 1 and not torch.cuda.is_initialized()
@@ -122,13 +123,13 @@ def _fork(ours: socket.socket, theirs: socket.socket, log: Any) -> Callable[[], 
         return end
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stage
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C must only reach the stage
         end_with_parent()
         ours.close()
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         serve(theirs)
-    except BaseException:  # noqa: BLE001 -- the child must never go on as the stage
+    except BaseException:  # noqa: BLE001 -- the child must never run the stage's code
         traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(0)
@@ -153,25 +154,25 @@ def _spawn(_: socket.socket, theirs: socket.socket, log: Any) -> Callable[[], ob
 
 
 def serve(connection: socket.socket) -> None:
-    """Build what is asked for, once, and say what went wrong."""
+    """Handle one build request, and answer with the problem, if any."""
     line = connection.makefile("rb").readline()
     if line:
         connection.sendall(json.dumps(build(**json.loads(line))).encode() + b"\n")
 
 
 def build(*, folder: str, project: str, state: str, params: Any, outputs: str) -> dict[str, str]:
-    """Build the model of a folder; return what is wrong and its cure, or nothing.
+    """Build the model in a folder; return the problem and its cure, or an empty dict.
 
     Args:
-        folder: An exported model with its code.
-        project: The project, no file of which may be used beside.
-        state: The state that the model is of, which keeps examples.
-        params: Of the update, as values.
-        outputs: A file with what the model says of these examples, as tensors.
+        folder: Folder of an exported model with its code.
+        project: Folder of the project, from which no other file may be used.
+        state: Folder of the model's state, which has examples.
+        params: The update's parameters, as plain values.
+        outputs: File with the expected outputs for these examples, as tensors.
     """
     place, root = Path(folder), Path(project)
-    with tempfile.TemporaryDirectory(prefix="renate-stages-") as elsewhere:
-        os.chdir(elsewhere)
+    with tempfile.TemporaryDirectory(prefix="renate-stages-") as scratch:
+        os.chdir(scratch)
         _forget_project(root)
         try:
             checked, described = Params.parse(params), Exported.read(place)
@@ -179,30 +180,30 @@ def build(*, folder: str, project: str, state: str, params: Any, outputs: str) -
             user = UserConfig.load(place / file_watch.CODE, watch=OwnFiles(place, root))
             values = described.hyperparameters
             built = BuiltModel.of(user, values, checked, place, State.open(Path(state)))
-            found = built.outputs()
-        except Exception as error:  # noqa: BLE001 -- whatever the user's code needs
+            actual = built.outputs()
+        except Exception as error:  # noqa: BLE001 -- the user's code may fail in any way
             traceback.print_exc()
             problem, cure = explained(error, place, root)
             return {"problem": problem.replace(f"{place}/", "export/"), "cure": cure}
         finally:
             os.chdir("/")
-    differing = difference(found, read_tensors(Path(outputs)))
+    differing = difference(actual, read_tensors(Path(outputs)))
     if not differing:
         return {}
     return {
-        "problem": f"there it gives other outputs than the trained model: {differing}",
-        "cure": "have renate_config.py take nothing from outside its folder but packages: open files "
-        "by `Path(__file__).parent / ...`, and name them in export.files in params.yaml where "
-        "nothing sees that they are read",
+        "problem": f"there it gives different outputs than the trained model: {differing}",
+        "cure": "let renate_config.py use only packages and files of its own folder: open files by "
+        "`Path(__file__).parent / ...`, and list files that are read undetected in export.files in "
+        "params.yaml",
     }
 
 
 def explained(error: BaseException, folder: Path, project: Path) -> tuple[str, str]:
-    """Return what a model lacks that cannot be built from a folder, and what to do."""
+    """Return what a model that cannot be built from its folder lacks, and how to fix this."""
     causes = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
-    said = str(error).partition("\nTo ")[0].replace(f"{folder}/", "export/")
+    problem = str(error).partition("\nTo ")[0].replace(f"{folder}/", "export/")
     for each in causes:
         if isinstance(each, ForeignFileError):
             return str(each).partition("\nTo ")[0], EXPORTABLE.format(name=each.name)
@@ -211,43 +212,45 @@ def explained(error: BaseException, folder: Path, project: Path) -> tuple[str, s
                 f"import {each.name} from the folder of renate_config.py, so that it is copied "
                 "to the same place in export/; install it if it is a package"
             )
-            return said, cure
+            return problem, cure
         if isinstance(each, FileNotFoundError) and isinstance(each.filename, str):
             name = Path(each.filename)
             if name.is_relative_to(folder):
-                return said, LIST_IT.format(name=name.relative_to(folder))
+                return problem, LIST_IT.format(name=name.relative_to(folder))
             if not name.is_absolute():
-                return said, EXPORTABLE.format(name=str(name))
+                return problem, EXPORTABLE.format(name=str(name))
     relative = EXPORTABLE.format(name="vocab.txt")
-    return said, f"where it reads a file, {relative}; and {LIST_IT.format(name='the file')}"
+    return problem, f"if it reads a file, {relative}; and {LIST_IT.format(name='the file')}"
 
 
-def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Say how outputs differ; nothing where they are close."""
-    shapes = [[(n, tuple(t.shape)) for n, t in sorted(each.items())] for each in (found, expected)]
+def difference(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return how outputs differ; empty if they are close."""
+    shapes = [[(n, tuple(t.shape)) for n, t in sorted(each.items())] for each in (actual, expected)]
     if shapes[0] != shapes[1]:
         return f"their shapes are {shapes[0]}, expected {shapes[1]}"
     for name, tensor in expected.items():
-        one, other = found[name].double(), tensor.double()
+        one, other = actual[name].double(), tensor.double()
         if not torch.allclose(one, other, **CLOSE, equal_nan=True):
             return f"by up to {float((one - other).abs().nan_to_num(nan=torch.inf).max()):.3g}"
     return ""
 
 
 def _forget_project(root: Path) -> None:
-    """Let this process be as one that never knew the project."""
+    """Remove all traces of the project from this process: its modules and import paths."""
     file_watch.forget_all()
     sys.dont_write_bytecode = True
     for name in (*project_modules(root.resolve()), "renate_config"):
         sys.modules.pop(name, None)
     inside = file_watch.spellings(root)
     kept = [each for each in sys.path if each and not f"{each}{os.sep}".startswith(inside)]
-    own = [each for each in sys.path if "site-packages" in Path(each).parts]  # of a .venv in there
+    own = [
+        each for each in sys.path if "site-packages" in Path(each).parts
+    ]  # keeps a .venv inside the project
     sys.path[:] = [each for each in sys.path if each in kept or each in own]
 
 
 def main() -> None:
-    """Be the process."""
+    """Run the process of a new interpreter."""
     end_with_parent()
     serve(socket.socket(fileno=int(sys.argv[1])))
 

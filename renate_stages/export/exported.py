@@ -1,6 +1,6 @@
-"""`export/export.json`: what is recorded of an exported model.
+"""`export/export.json`: the description of an exported model.
 
-With the model's files and the copy of the user's code beside it, it is all that builds the model.
+Together with the model's files and the copy of the user's code, it is sufficient to build the model.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ CURE = "run `renate-stages verify --repair`, which restores the folder that Git 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported model, or none: what a project has before its first promotion.
+    """The description of an exported model; empty before a project's first promotion.
 
     Args:
-        update: Number of the update that made it; 0: there is no model.
+        update: Number of the update that made it; 0 if there is no model.
         state: Identity of that update's state.
         task_id: Task of that update.
-        hyperparameters: Of which `model_fn` and the transforms get those that they name.
-        figures: Of the headline metric, by name.
+        hyperparameters: Values for `model_fn` and the transforms, which get those that their
+            signatures name.
+        figures: Figures of the headline metric, by name.
     """
 
     update: int = 0
@@ -44,11 +45,11 @@ class Exported:
 
     @property
     def label(self) -> str:
-        """Return how a user speaks of it."""
+        """The model's name in messages."""
         return f"update {self.update}" if self else "none"
 
     def write(self, folder: Path) -> None:
-        """Write it beside the model; equal content gives equal bytes."""
+        """Write the description to the model's folder; equal content gives equal bytes."""
         files.write_json(folder / DESCRIPTION, {"schema": SCHEMA, **asdict(self)})
 
     @classmethod
@@ -56,17 +57,17 @@ class Exported:
         """Read the description of a model in its folder.
 
         Raises:
-            MalformedFileError: If it is missing, or not what `write` writes.
+            MalformedFileError: If it is missing or malformed.
         """
         path = folder / DESCRIPTION
         return cls._of(files.read_json(path, CURE), path)
 
     @classmethod
     def parse(cls, content: bytes) -> Exported:
-        """Read a description, wherever it is from.
+        """Parse the bytes of a description.
 
         Raises:
-            MalformedFileError: If it is not what `write` writes.
+            MalformedFileError: If it is malformed.
         """
         return cls._of(typed.parse_json(content, DESCRIPTION, CURE), DESCRIPTION)
 
@@ -74,8 +75,8 @@ class Exported:
     def _of(cls, content: Any, path: Path | str) -> Exported:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise MalformedFileError(path, "an exported model", f"expected schema {SCHEMA}", CURE)
-        found = typed.checked(_Description, content, path, "an exported model", CURE)
-        return cls(**dict(found))
+        description = typed.checked(_Description, content, path, "an exported model", CURE)
+        return cls(**dict(description))
 
 
 class _Description(Content):
@@ -87,7 +88,7 @@ class _Description(Content):
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Return whether two exported models are the same files with the same bytes."""
+    """Return whether two exported models have the same files with the same bytes."""
     names = [
         {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
         for folder in (one, other)

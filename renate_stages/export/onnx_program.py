@@ -1,4 +1,4 @@
-"""Convert a program to ONNX. The only module that imports ONNX."""
+"""Convert a program to ONNX; the only module that imports ONNX."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -23,17 +23,17 @@ from renate_stages.export.program import CLOSE, Program, UnexportableModelError
 def write_onnx(program: Program, batch: Any, path: Path) -> None:
     """Write a program in ONNX format, and run the file once to compare it with the program.
 
-    Its inputs and outputs are named as `onnx_name` says, its batch size is free and called `batch`.
-    Equal programs give equal bytes: what PyTorch notes of how the file came about is left out.
+    `onnx_name` gives the names of inputs and outputs; the batch size is dynamic and named `batch`.
+    Equal programs give equal bytes, because PyTorch's notes about the conversion are removed.
 
     Args:
         program: What `trace` returned.
-        batch: Of inputs, B >= 1, that both are run on; nothing of it is kept.
-        path: The file; above 2 GB, which ONNX cannot hold, its weights lie beside it.
+        batch: A batch of inputs, B >= 1, to run both on; it is not stored.
+        path: The file; weights above ONNX's limit of 2 GB are written to a separate file.
 
     Raises:
-        UnexportableModelError: If PyTorch cannot convert it, or if ONNX Runtime cannot run the file
-            or gives other outputs. No file is left then.
+        UnexportableModelError: If PyTorch cannot convert the program, or ONNX Runtime cannot run
+            the file or gives other outputs. Files are removed in this case.
     """
     inputs = [onnx_name("inputs", each) for each in program.inputs]
     outputs = [onnx_name("outputs", each) for each in program.outputs]
@@ -59,8 +59,8 @@ def write_onnx(program: Program, batch: Any, path: Path) -> None:
             for one, other in zip(given, expected, strict=True)
         )
         if not same:
-            raise UnexportableModelError("its ONNX form gives other outputs than the model itself")
-    except Exception as error:  # of a user's model, PyTorch's converter and ONNX Runtime
+            raise UnexportableModelError("the ONNX file gives other outputs than the model")
+    except Exception as error:  # the model, PyTorch's converter or ONNX Runtime may raise anything
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink()
         shortage.reraise(error)
@@ -71,11 +71,11 @@ def write_onnx(program: Program, batch: Any, path: Path) -> None:
 
 
 def onnx_name(kind: str, described: Mapping[str, Any]) -> str:
-    """Return what the ONNX file calls a tensor: `inputs`, or `inputs.left` where there are several.
+    """Return a tensor's name in the ONNX file: `inputs`, or `inputs.left` if there are several.
 
     Args:
         kind: `inputs` or `outputs`.
-        described: An entry of it in `program.json`.
+        described: The tensor's entry in `program.json`.
     """
     return f"{kind}.{described['name']}" if described["name"] else kind
 
@@ -85,20 +85,20 @@ def _run(path: Path, tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors; what it cannot optimise is no concern of the user
+    options.log_severity_level = 3  # only errors; users need not know what it cannot optimise
     session = onnxruntime.InferenceSession(
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    taken = {each.name for each in session.get_inputs()}  # an input that nothing reads is no more
-    found = session.run(None, {name: array for name, array in arrays.items() if name in taken})
-    return [torch.from_numpy(array) for array in found]
+    used = {each.name for each in session.get_inputs()}  # unused inputs are removed
+    outputs = session.run(None, {name: array for name, array in arrays.items() if name in used})
+    return [torch.from_numpy(array) for array in outputs]
 
 
 def _tidy(model: Any) -> None:
-    """Name the free sizes, and take out notes that differ from one conversion to the next."""
+    """Name the dynamic sizes, and remove notes that differ between conversions."""
     graph = model.graph
-    sizes: dict[Any, str] = {}  # by PyTorch's name of the symbol
+    sizes: dict[Any, str] = {}  # our names by PyTorch's symbol
     for value in graph.inputs:
         for place, size in enumerate(value.shape):
             if not isinstance(size, int):
@@ -116,7 +116,7 @@ def _tidy(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what the converter says of torchvision, and its use of what PyTorch deprecates."""
+    """Suppress the converter's messages on torchvision and its own deprecation warnings."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

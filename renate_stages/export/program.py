@@ -1,4 +1,4 @@
-"""Export a model as a `torch.export` program, which runs without user code and this library."""
+"""Export a model as a `torch.export` program, which runs without the user's code or this library."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from renate_stages import files
 from renate_stages.errors import shortage
 from renate_stages.models.module import RenateModule
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # of a program's outputs to its model's, in float32
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # tolerance between program and model, in float32
 
 
 class UnexportableModelError(ValueError):
-    """A model that cannot become a program; the update goes on without one."""
+    """A model that cannot be exported as a program; the update continues without one."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Program:
     """A traced model.
 
     Args:
-        exported: Takes a batch of any size, gives the model's outputs; holds no example.
-        inputs: For each tensor of a batch `name`, `dtype` and `shape`; a size that may vary is None.
-        outputs: The same of what it returns.
+        exported: The program for batches of any size; contains no example.
+        inputs: `name`, `dtype` and `shape` of each input tensor; dynamic sizes are None.
+        outputs: The same for each output tensor.
     """
 
     exported: ExportedProgram
@@ -40,20 +40,20 @@ class Program:
 
     @property
     def columns(self) -> int | None:
-        """How many columns the outputs have; None where they are not one tensor `(B, K)`."""
+        """Number of columns of the outputs; None unless they are one tensor `(B, K)`."""
         shapes = [each["shape"] for each in self.outputs]
         return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 2 else None
 
     def write(self, path: Path) -> None:
-        """Write it as a `.pt2` file, equal bytes for equal models: no path, no time, no example."""
-        buffer = io.BytesIO()  # written to a file, the archive would carry the file's name
+        """Write a `.pt2` file; equal models give equal bytes, without paths, times or examples."""
+        buffer = io.BytesIO()  # torch would write a file's name into the archive
         torch.export.save(self.exported, buffer)
         path.write_bytes(buffer.getvalue())
         path.chmod(0o666 & ~files.umask())
 
 
 class _Call(nn.Module):
-    """A model with its task chosen: a program has no strings among its inputs."""
+    """A model with a fixed task, because a program cannot have strings as inputs."""
 
     def __init__(self, model: RenateModule, task_id: str | None) -> None:
         super().__init__()
@@ -65,17 +65,17 @@ class _Call(nn.Module):
 
 
 def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool = False) -> Program:
-    """Trace a model, in evaluation mode, and compare the program with it.
+    """Trace a model in evaluation mode, and compare the program's outputs with the model's.
 
     Args:
-        model: Called as `model(batch, task_id=...)`.
-        batch: A tensor `(B, ...)`, or tuples and dicts of such, B >= 3, after the test transform.
-        task_id: The task whose parameters the program has.
-        ragged: Whether the second dimension may vary too, as where rows are filled up.
+        model: The model, called as `model(batch, task_id=...)`.
+        batch: A tensor `(B, ...)`, or tuples and dicts of tensors, B >= 3, after the test transform.
+        task_id: The task whose parameters the program uses.
+        ragged: Whether the second dimension varies too, because rows are padded.
 
     Raises:
-        UnexportableModelError: If PyTorch cannot trace it, in one line, or if the program gives
-            other outputs than the model.
+        UnexportableModelError: If PyTorch cannot trace the model, or the program gives other
+            outputs than the model. The message has one line.
     """
     call = _Call(model, task_id).eval()
     traced = pytree.tree_map(lambda tensor: tensor[:2], batch)  # a size of 1 would be a constant
@@ -89,23 +89,23 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
             shapes = (pytree.tree_map(dynamic, traced),)
             exported = torch.export.export(call, (traced,), dynamic_shapes=shapes)
             _make_anonymous(exported)
-            given, expected = exported.module()(batch), call(batch)
+            actual, expected = exported.module()(batch), call(batch)
             inputs, outputs = _described(batch, ragged), _described(expected, ragged)
             same = all(
                 torch.allclose(one, other, **CLOSE, equal_nan=True)
-                for one, other in zip(_tensors(given), _tensors(expected), strict=True)
+                for one, other in zip(_tensors(actual), _tensors(expected), strict=True)
             )
-    except Exception as error:  # whatever a user's code and PyTorch's tracer make of each other
+    except Exception as error:  # tracing a user's code may raise anything
         shortage.reraise(error)
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise UnexportableModelError(reason) from error
     if not same:
-        raise UnexportableModelError("its program gives other outputs than the model itself")
+        raise UnexportableModelError("the program gives other outputs than the model")
     return Program(exported, inputs, outputs)
 
 
 def name_of(transform: Callable | None) -> str | None:
-    """Return how a user finds a transform in their own file."""
+    """Return a transform's name by which users find it in their file; None without one."""
     if transform is None:
         return None
     inner = getattr(transform, "transform", None) or getattr(transform, "func", None)
@@ -114,7 +114,7 @@ def name_of(transform: Callable | None) -> str | None:
 
 
 def _make_anonymous(exported: ExportedProgram) -> None:
-    """Take out the example it was traced with, which must not outlive its row, and file names."""
+    """Remove the traced example, which the user may have to delete, and file names."""
     exported.example_inputs = None
     for module in exported.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
@@ -125,7 +125,7 @@ def _make_anonymous(exported: ExportedProgram) -> None:
 def _tensors(tree: Any) -> list[Tensor]:
     leaves = pytree.tree_leaves(tree)
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise TypeError("the model returns something else than tensors")
+        raise TypeError("the model returns values that are not tensors")
     return leaves
 
 

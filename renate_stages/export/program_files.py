@@ -1,11 +1,11 @@
-"""The program files in `export/`: the program, its description, labels, and ONNX.
+"""Write the program files in `export/`: the program, its description, labels, and ONNX.
 
-model.pt2       a `torch.export` program with dynamic batch size; missing where PyTorch cannot
-                trace the model, and `program.json` and the model card say why
+model.pt2       a `torch.export` program with dynamic batch size; missing if PyTorch cannot trace the
+                model, with the reason in `program.json` and the model card
 program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
-labels.json     the number of outputs, and the classes met so far: class c is column c
-model.onnx      the same in ONNX format, where `export.onnx` asks for it; missing where PyTorch cannot
-                convert the program, and `program.json` and the model card say why
+labels.json     the number of outputs, and the classes seen so far: class c is column c
+model.onnx      the program in ONNX format if `export.onnx` is set; missing if PyTorch cannot convert
+                the program, with the reason in `program.json` and the model card
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROGRAM = "model.pt2"
 DESCRIPTION = "program.json"
 LABELS = "labels.json"
 ONNX = "model.onnx"
-ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # those of the extra
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # packages of the extra `onnx`
 
 
 class _Tensor(Content):
@@ -41,7 +41,7 @@ class _Tensor(Content):
 
 
 class Described(Content):
-    """What `program.json` says: which inputs the program takes; None where there is none, and why."""
+    """The content of `program.json`; without a program, `program` is None and `reason` says why."""
 
     program: Literal["model.pt2"] | None
     reason: str = ""
@@ -50,20 +50,20 @@ class Described(Content):
 
 
 def read_description(folder: Path) -> Described:
-    """Read `program.json` of an `export/`.
+    """Read `program.json` in an `export/` folder.
 
     Raises:
-        MalformedFileError: If it is not what `write_program` writes.
+        MalformedFileError: If it does not have the form that `write_program` writes.
     """
     path = folder / DESCRIPTION
     return typed.read_json(Described, path, "an exported program", typed.RUN_AGAIN)
 
 
 def check_onnx(params: Params) -> None:
-    """Refuse a wish for ONNX that cannot be met, before any work.
+    """Check before any work that the packages for `export.onnx` are installed.
 
     Raises:
-        MissingExtraError: If its packages are not installed.
+        MissingExtraError: If a package is missing.
     """
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if params.export.onnx and missing:
@@ -71,13 +71,13 @@ def check_onnx(params: Params) -> None:
 
 
 def write_program(folder: Path, state: State, params: Params, built: BuiltModel) -> dict[str, str]:
-    """Write the files above; return, by name of a file that is not there, in one line why.
+    """Write the program files; return a one-line reason for each missing file, by file name.
 
     Args:
-        folder: Where `export/` is being written.
-        state: What the update left.
-        params: Without spaces, as `Params.fixed` returns them.
-        built: The model, and examples that say what its inputs look like.
+        folder: Folder in which `export/` is being written.
+        state: The update's state.
+        params: Parameters without search spaces, as `Params.fixed` returns them.
+        built: The model with example inputs.
     """
     from renate_stages.export.program import UnexportableModelError, name_of, trace
 
@@ -93,7 +93,7 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
     lacking: dict[str, str] = {}
     try:
         if built.inputs is None:
-            reason = "the state keeps no example that says what inputs look like"
+            reason = "the state has no example from which to get the inputs' structure"
             raise UnexportableModelError(reason)
         program = trace(built.model, built.inputs, task_id, ragged=built.ragged)
         program.write(folder / PROGRAM)
@@ -114,7 +114,7 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
 
 
 def _write_onnx(program: Program, batch: Any, path: Path) -> str | None:
-    """Write the file; return in one line why it could not be, or None."""
+    """Write the file; return None, or the reason in one line if that fails."""
     from renate_stages.export.onnx_program import write_onnx
     from renate_stages.export.program import UnexportableModelError
 
@@ -126,21 +126,21 @@ def _write_onnx(program: Program, batch: Any, path: Path) -> str | None:
 
 
 def card_section(folder: Path) -> str:
-    """Return what a model card says of the program, as Markdown.
+    """Return the model card's section on the program, as Markdown.
 
     Args:
-        folder: An `export/` whose program is written.
+        folder: An `export/` folder with the program files.
     """
     described, labels = (files.read_json(folder / name) for name in (DESCRIPTION, LABELS))
     if described["program"] is None:
         return (
             "## Program\n\nThere is no `model.pt2`: PyTorch could not trace the model "
-            f"(`{described['reason']}`). The update is not touched by that.\n"
+            f"(`{described['reason']}`). This does not affect the update.\n"
         )
     lines = [
         "## Program",
         "",
-        "`model.pt2` needs neither the model's code nor renate-stages, and takes batches of any size:",
+        "`model.pt2` needs neither the model's code nor renate-stages, and accepts any batch size:",
         "",
         "```python",
         "import torch",
@@ -153,15 +153,15 @@ def card_section(folder: Path) -> str:
         f"- task: `{described['task_id']}`",
     ]
     if transform := described["transforms"]["test_transform"]:
-        lines.append(f"- before it: the `test_transform` of `renate_config.py` (`{transform}`)")
+        lines.append(f"- apply first: the `test_transform` of `renate_config.py` (`{transform}`)")
     if labels["classes"] and labels["columns"]:
         met = ", ".join(map(str, labels["classes"]))
-        lines.append(f"- column c of the output is class c; classes met so far: {met}")
+        lines.append(f"- column c of the output is class c; classes seen so far: {met}")
     return "\n".join([*lines, *_onnx_lines(described), ""])
 
 
 def _onnx_lines(described: dict[str, Any]) -> list[str]:
-    """Say how the ONNX file is run, or why there is none; nothing where none was asked for."""
+    """Return how to run the ONNX file, or why it is missing; empty if it was not requested."""
     from renate_stages.export.onnx_program import onnx_name
 
     if "onnx" not in described:
@@ -173,7 +173,7 @@ def _onnx_lines(described: dict[str, Any]) -> list[str]:
     named = ", ".join(f"`{onnx_name('outputs', each)}`" for each in described["outputs"])
     return [
         "",
-        f"`{ONNX}` is the same program for ONNX Runtime and others, without PyTorch; it gives {named}:",
+        f"`{ONNX}` is the same program without PyTorch, for ONNX Runtime and others; outputs: {named}.",
         "",
         "```python",
         "import onnxruntime",

@@ -1,5 +1,5 @@
-"""The gate: whether an update's model may take the champion's place.
+"""The gate: decide whether an update's model may replace the champion.
 
-`rules` reads `export.promote`, `challenge` measures both models on the same holdouts, `figures`
-says what is ruled on, `verdict` what comes of it. No torch but in `challenge`.
+`challenge` measures both models on the same holdouts, `figures` computes the figures for the rules
+in `export.promote`, and `verdict` applies the rules. Only `challenge` needs torch.
 """

@@ -32,33 +32,33 @@ from renate_stages.user.modules import project_modules
 from renate_stages.user.used_files import OwnFiles
 
 UNKNOWN_CLASS = 20.0
-"""How far below the lowest output a class lies that a model has no output for."""
+"""Distance below the lowest output for classes that a model has no output for."""
 
 
 def challenge(
     project: Project, params: Params, state: State, user: UserConfig, champion: Exported
 ) -> Measured:
-    """Measure both models. Each gets inputs as its own transforms make them; loss, metrics and
-    target transforms are the update's, for both.
+    """Measure the update's model and the champion on the update's holdouts.
 
-    A champion that cannot be built or called any more is no error of the update: what it said is
-    part of the verdict.
+    Each model uses its own input transforms; both use the update's loss, metrics and target
+    transforms. If the champion cannot be built or called any more, the update does not fail: the
+    error is part of the verdict.
 
     Args:
-        project: Its `champion/` holds the champion.
-        params: With the update's own hyperparameters.
-        state: Of the update; its holdouts are measured on.
+        project: The project, with the champion in `champion/`.
+        params: Parameters with the update's own hyperparameters.
+        state: The update's state, with the holdouts.
         user: The update's functions.
-        champion: What `champion/export.json` says; where it names no model, one is measured.
+        champion: The content of `champion/export.json`; if empty, only the new model is measured.
     """
     torch.set_num_threads(params.trainer.threads)
     on_holdouts = _Holdouts(params, state, user)
     values = params.hyperparameters
     new, width = on_holdouts.measure(user, values, state.folder)
     slices = slices_of(params.evaluation.slices, on_holdouts.stores)
-    found = Measured(params.update.number, new, champion.update, slices=slices)
+    measured = Measured(params.update.number, new, champion.update, slices=slices)
     if not champion:
-        return found
+        return measured
     try:
         with own_modules(project.root):
             own = OwnFiles(project.champion, project.root)
@@ -66,19 +66,19 @@ def challenge(
             old, _ = on_holdouts.measure(
                 deployed, champion.hyperparameters, project.champion, width
             )
-    except Exception as error:  # noqa: BLE001 -- whatever an old model does with new data
+    except Exception as error:  # noqa: BLE001 -- an old model may fail in any way on new data
         shortage.reraise(error)
-        told = str(error).replace(f"{project.root}/", "")
-        return replace(found, problem=told)
-    return replace(found, champion=old)
+        problem = str(error).replace(f"{project.root}/", "")
+        return replace(measured, problem=problem)
+    return replace(measured, champion=old)
 
 
 class _Holdouts:
-    """The holdouts of a state, and what is measured on them.
+    """The holdouts of a state, with the settings to measure models on them.
 
     Args:
-        params: Of the update.
-        state: Of the update.
+        params: The update's parameters.
+        state: The update's state.
         user: The update's functions: loss, metrics, target transform.
     """
 
@@ -100,16 +100,16 @@ class _Holdouts:
     def measure(
         self, user: UserConfig, values: Mapping[str, Any], folder: Path, width: int = 0
     ) -> tuple[dict[int, Examined], int]:
-        """Build a stored model and examine it.
+        """Build a stored model and measure it.
 
         Args:
-            user: Builds the model and makes its inputs.
-            values: Its hyperparameters.
-            folder: Holds the model's files.
-            width: Classes that its outputs must have at least.
+            user: The configuration that builds the model and transforms its inputs.
+            values: The model's hyperparameters.
+            folder: Folder with the model's files.
+            width: Minimum number of classes in its outputs.
 
         Returns:
-            What it says of each holdout, and how many classes its outputs have.
+            The results on each holdout, and the number of classes in the model's outputs.
         """
         Generators(self.params.seed, self.params.update.number).seed_global("gate")
         model = build_model(user, values, folder, self.params.update.task_id)
@@ -125,14 +125,14 @@ class _Holdouts:
 
 
 class _Widened:
-    """Gives a classifier's outputs a column for each class that it does not know.
+    """Adds a column to a classifier's outputs for each class that it does not know.
 
-    A champion may have learnt fewer classes than there are labels now. It is wrong there, which is
-    no error. The column's value is finite, and so is the loss.
+    A champion may have learnt fewer classes than there are labels now. Its predictions for the
+    others are wrong, but must not fail. The values are finite, so that the loss is finite.
 
     Args:
         model: The classifier.
-        width: Columns that its outputs must have at least.
+        width: Minimum number of columns in its outputs.
     """
 
     def __init__(self, model: RenateModule, width: int) -> None:
@@ -153,16 +153,17 @@ class _Widened:
 
 @contextmanager
 def own_modules(root: Path) -> Iterator[None]:
-    """Let a copy of the user's code import its own neighbours, not those of the project today.
+    """Let a copy of the user's code import its own modules instead of the project's current ones.
 
     Args:
-        root: Modules from below it are imported anew inside the block, and are as before after it.
+        root: The project. Modules from this folder are imported again inside the block and restored
+            after it.
     """
     path, root = list(sys.path), root.resolve()
     writes_no_bytecode = sys.dont_write_bytecode
     before = {name: sys.modules.pop(name) for name in project_modules(root)}
     try:
-        sys.dont_write_bytecode = True  # it would lie in champion/, which DVC tracks
+        sys.dont_write_bytecode = True  # DVC tracks champion/, so no bytecode may be written there
         yield
     finally:
         sys.dont_write_bytecode = writes_no_bytecode

@@ -1,21 +1,21 @@
-"""The figures of update and champion on the same holdouts, which the rules are applied to.
+"""Compute figures of update and champion on the same holdouts, for the gate's rules.
 
-With a[i] the metric on holdout i, n[i] its rows:
+With a[i] the metric on holdout i and n[i] its number of rows:
 
     average          mean over i of a[i]
     overall          sum over i of n[i] a[i] / sum over i of n[i]
-    worst_holdout    `min`: the lowest a[i]; `max_drop`: the holdout that lost most to the champion.
-                     Not the difference of the two lowest: the champion never learnt the newest
-                     holdout, and against its figure there every loss elsewhere would pass.
-    classes          likewise, over the accuracy of each class on all holdouts as one
-    slices           likewise, of each value of each field of `evaluation.slices`
+    worst_holdout    `min`: the lowest a[i]; `max_drop`: the largest drop from the champion on a
+                     holdout. It is not the difference of the two lowest values: the champion has
+                     not learnt the newest holdout, so its lowest value would hide all other drops.
+    classes          the same for the accuracy of each class over all holdouts together
+    slices           the same for each value of each field in `evaluation.slices`
     calibration_error
-                     of all holdouts as one, see `evaluation.calibration`
-    negative_flips   share of all rows that the champion had right and the update has wrong
-    positive_flips   the reverse
+                     over all holdouts together, see `evaluation.calibration`
+    negative_flips   share of all rows on which the champion is correct and the update wrong
+    positive_flips   share of all rows on which the champion is wrong and the update correct
 
-Beside a difference stands its interval (95 %, paired bootstrap), where the figure is a share of right
-answers; that of a class or a slice is drawn from its own rows.
+A difference has an interval (95 %, paired bootstrap) if the figure is a share of correct predictions;
+for a class or a slice, it is computed from the rows of that part.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ Place = int | Part  # a holdout, or a part
 
 @dataclass(frozen=True)
 class Measured:
-    """What there is to judge.
+    """Measurements of the update's model and the champion.
 
     Args:
         update: Number of the update.
-        new: Its model on each holdout.
-        champion_update: Number of the champion's update, 0 where there is no champion.
-        champion: The champion's model on the same holdouts; None: there is none, it fails, or it is
-            the update's own.
+        new: Results of the update's model on each holdout.
+        champion_update: Number of the champion's update; 0 without a champion.
+        champion: Results of the champion's model on the same holdouts; None if there is no
+            champion, it fails, or it is the update's own model.
         problem: Why the champion could not be measured.
         slices: For each field of `evaluation.slices` and holdout, the value of each row, `(rows,)`.
-        relation: What the champion's model is to the update: its parent's, or its own.
+        relation: Whether the champion's model is the update's `parent`, the update `itself` or
+            `another` one.
     """
 
     update: int
@@ -68,14 +69,16 @@ def figure(
     generator: np.random.Generator,
     part: Part = (),
 ) -> dict[str, dict[str, Any]]:
-    """Return a figure as its `own` part and, where the two differ, as `lost` that which lost most.
+    """Return a figure: its `own` entry, and an entry `lost` for the place with the largest drop.
+
+    Only `worst_holdout`, `classes` and `slices` have the entry `lost`.
 
     Args:
-        name: `<scope>_<metric>`, `classes`, `slices`, `calibration_error`, or of flips.
-        measured: Both models.
-        lower: Names of the metrics of which less is better.
+        name: `<scope>_<metric>`, `classes`, `slices`, `calibration_error`, or a figure of flips.
+        measured: Measurements of both models.
+        lower: Names of the metrics for which lower is better.
         generator: Draws the resamples.
-        part: Of `classes` and `slices`, to which it is narrowed.
+        part: The part of `classes` or `slices` to restrict the figure to.
     """
     new, champion = measured.new, measured.champion
     if name in FLIPS:
@@ -124,7 +127,7 @@ def _worst(
     lower: bool,
     bounds: Callable[[Any], tuple[float, float] | None],
 ) -> dict[str, dict[str, Any]]:
-    """Return the worst of several places, and that which lost most; of equals the first."""
+    """Return the worst of several places and the one with the largest drop; first one in a tie."""
     sign = -1 if lower else 1
     known = {n: v for n, v in ours.items() if not math.isnan(v)}
     if not known:
@@ -144,8 +147,8 @@ def _flips(name: str, new: ModelScores, champion: ModelScores | None) -> float |
     before, after = _right(champion or {}), _right(new)
     if not before.keys() & after.keys():
         return None
-    found = flips(before, after)
-    return found.negative if name == "negative_flips" else found.positive
+    result = flips(before, after)
+    return result.negative if name == "negative_flips" else result.positive
 
 
 def _right(examined: ModelScores) -> dict[int, np.ndarray]:
@@ -167,7 +170,7 @@ def _values(examined: ModelScores | None, metric: str) -> dict[int, float]:
 def _row_scores(
     new: ModelScores, champion: ModelScores
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return whether the champion and the new model are right on each row, by holdout."""
+    """Return whether the champion and the new model are correct on each row, by holdout."""
     before, after = _right(champion), _right(new)
     return {number: (before[number], after[number]) for number in after if number in before}
 
@@ -175,7 +178,7 @@ def _row_scores(
 def _paired_scores(
     metric: str, new: ModelScores, champion: ModelScores | None
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return the champion's and the new score of each row, where the metric is their mean."""
+    """Return both models' scores of each row if the metric is their mean, otherwise nothing."""
     if champion is None:
         return {}
     scores = _row_scores(new, champion)
@@ -222,19 +225,19 @@ def _entry(
 
 
 def _written(place: Place | None) -> int | str | None:
-    """Return a place as the verdict has it: a holdout's number, a label, or field and value."""
+    """Return a place in the verdict's form: a holdout's number, a label, or field and value."""
     if not isinstance(place, tuple):
         return place
     return int(place[0]) if len(place) == PARTS[CLASSES] else " ".join(place)
 
 
 def difference(entry: Mapping[str, Any]) -> float | None:
-    """Return the update's value minus the champion's, where both are known."""
+    """Return the update's value minus the champion's; None if one of them is unknown."""
     if entry["value"] is None or entry["champion"] is None:
         return None
     return rounded(entry["value"] - entry["champion"])
 
 
 def rounded(value: float | None) -> float | None:
-    """Return what JSON can hold, without the noise of sums: -0.01 for 0.94 - 0.95."""
+    """Round a value for JSON, so that 0.94 - 0.95 is -0.01; None if it is not finite."""
     return None if value is None or not math.isfinite(value) else round(float(value), 8) + 0.0

@@ -1,7 +1,7 @@
-"""Parts of the holdouts that rules can name: classes and slices.
+"""Parts of the holdouts to which rules can apply: classes and slices.
 
-A part is called by its label, `("7",)`, or by field and value, `("camera", "night")`. Both models
-are measured on the same rows, so a part that the update has the champion has too.
+A part is identified by its label, `("7",)`, or by field and value, `("camera", "night")`. Both
+models are measured on the same rows, so they have the same parts.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from renate_stages.params.rules import CLASSES, PARTS
 Part = tuple[str, ...]
 Slices = Mapping[str, Mapping[int, np.ndarray]]  # by field and holdout: value of each row, (rows,)
 KINDS = {"classes": "class", "slices": "slice"}
-LISTED = 10  # parts that a message names
+LISTED = 10  # maximum number of parts in a message
 
 
 def accuracies(
     figure: str, examined: Mapping[int, Examined] | None, slices: Slices
 ) -> dict[Part, float]:
-    """Return the accuracy on each part there is, classes ascending, slices by field and value.
+    """Return the accuracy on each part: classes ascending, or slices by field and value.
 
     Args:
         figure: `classes` or `slices`.
-        examined: A model on each holdout; without labels there is no part.
-        slices: As `evaluation.slices.slices_of` reads them, of the same holdouts.
+        examined: A model's results on each holdout; without labels there are no parts.
+        slices: What `evaluation.slices.slices_of` returned for the same holdouts.
     """
     answers = Answers(examined or {}, None, slices)
     if figure == CLASSES:
@@ -51,12 +51,12 @@ def rows_of(part: Part, examined: Mapping[int, Examined], slices: Slices) -> dic
 
 
 def absent(figure: str, part: Part, known: Mapping[Part, float]) -> str | None:
-    """Return why there is no figure of a part that a rule names; None where there is one.
+    """Return why the part in a rule has no figure, or None if it has one.
 
     Args:
         figure: `classes` or `slices`.
-        part: What the rule names; `()`: every one.
-        known: The parts there are.
+        part: The part in the rule; `()` for all parts.
+        known: The existing parts.
     """
     if not part or any(each[: len(part)] == part for each in known):
         return None
@@ -66,4 +66,4 @@ def absent(figure: str, part: Part, known: Mapping[Part, float]) -> str | None:
         return f"no row of the holdouts has a {KINDS[figure]}"
     listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
     hint = did_you_mean(value, names) if field else ""
-    return f"no row of the holdouts is in this {KINDS[figure]}{hint} (there are: {listed})"
+    return f"no row of the holdouts is in this {KINDS[figure]}{hint} (known: {listed})"

@@ -1,6 +1,7 @@
-"""Apply the gate's rules to two models: `metrics/verdict.json`.
+"""Apply the gate's rules to an update and the champion: `metrics/verdict.json`.
 
-The figures themselves are held against the rules; the interval says how much of a difference is noise.
+Rules compare the figures themselves with their limits. The intervals only show how much of a
+difference may be noise.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from renate_stages.gate.parts import KINDS, Part, absent, accuracies
 from renate_stages.params.rules import FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
 
-NOT_KNOWN = "not known"
+NOT_KNOWN = "unknown"
 ITSELF = (
-    "Nothing is compared, since the champion is this very model. The comparison that it was promoted "
-    "on: `git show COMMIT:reports/update.md`, with the commit that `renate-stages champion` names."
+    "There is no comparison, because this model is the champion. To see the comparison before its "
+    "promotion, run `git show COMMIT:reports/update.md` with the commit from `renate-stages champion`."
 )
 COLUMNS = ("rule", "allowed", "update", "champion", "change (95 %)", "verdict")
 
 
 class _Outcome(Ends):
-    """How a rule ended; see `_outcome_of`."""
+    """The outcome of a rule; see `_outcome_of`."""
 
     value: Figure
     champion: Figure
@@ -43,7 +44,7 @@ class _Outcome(Ends):
 
 
 class _Content(Content):
-    """The file; what an older release did not write has a default."""
+    """The whole file; values that old releases did not write have defaults."""
 
     passed: bool
     update: UpdateNumber
@@ -55,15 +56,15 @@ class _Content(Content):
 
     @model_validator(mode="after")
     def _agrees_with_its_rules(self) -> _Content:
-        each = [outcome.passed for limits in self.rules.values() for outcome in limits.values()]
-        if self.passed != all(each):
-            raise ValueError(f"passed is {self.passed}, and its rules say {all(each)}")
+        outcomes = [outcome.passed for limits in self.rules.values() for outcome in limits.values()]
+        if self.passed != all(outcomes):
+            raise ValueError(f"passed is {self.passed}, but its rules give {all(outcomes)}")
         return self
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of an update; `content` is `metrics/verdict.json`."""
+    """The gate's verdict on an update; `content` is `metrics/verdict.json`."""
 
     content: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,22 +78,22 @@ class Verdict:
 
     @property
     def champion(self) -> str:
-        """The champion that there was, as a user speaks of it."""
+        """The champion at the time of the verdict, for messages."""
         number = self.content["champion_update"]
         return f"update {number}" if number else "no champion"
 
     @property
     def is_champion(self) -> bool:
-        """Whether the update was champion itself when it was judged, and so compared with none."""
-        return bool(self.content.get("is_champion"))  # an older release does not say
+        """Whether the update itself was the champion, so that there was no comparison."""
+        return bool(self.content.get("is_champion"))  # old releases did not write this key
 
     @classmethod
     def read(cls, path: Path) -> Verdict:
         """Read `metrics/verdict.json`.
 
         Raises:
-            NoVerdictError: If there is none.
-            MalformedFileError: If it is something else.
+            NoVerdictError: If the file is missing.
+            MalformedFileError: If it is malformed.
         """
         if not path.is_file():
             raise NoVerdictError(f"{path.name} is missing")
@@ -100,10 +101,14 @@ class Verdict:
 
     @classmethod
     def parse(cls, text: str, where: str) -> Verdict:
-        """Read the text of `metrics/verdict.json`, from the place that errors name.
+        """Parse the text of `metrics/verdict.json`.
+
+        Args:
+            text: The text.
+            where: Its origin, for messages.
 
         Raises:
-            MalformedFileError: If it is something else.
+            MalformedFileError: If it is malformed.
         """
         return cls._of(typed.parse_json(text, where, typed.RUN_AGAIN), where)
 
@@ -126,17 +131,17 @@ class Verdict:
         """The verdict in one line."""
         failed = [f"{name} {limit}" for name, limit, each in self.rules if not each["passed"]]
         if failed:
-            said = f"refused: {', '.join(failed)}"
+            result = f"refused: {', '.join(failed)}"
         elif not self.rules:
-            said = "passed: export.promote has no rules"
+            result = "passed: export.promote has no rules"
         else:
-            said = f"passed: {len(self.rules)} rule(s)"
-        beside = ", the champion" if self.is_champion else f" against {self.champion}"
-        return f"update {self.update}{beside}: {said}"
+            result = f"passed: {len(self.rules)} rule(s)"
+        role = ", the champion" if self.is_champion else f" against {self.champion}"
+        return f"update {self.update}{role}: {result}"
 
     @property
     def failures(self) -> list[str]:
-        """Each rule that failed, where, and by how much."""
+        """The failed rules, each with its place and margin."""
         return [
             f"{name} {limit}{_place(name, each)}: {_outcome(each)}"
             for name, limit, each in self.rules
@@ -144,7 +149,7 @@ class Verdict:
         ]
 
     def table(self) -> list[tuple[str, ...]]:
-        """Return a row for each rule: rule, allowed, update, champion, change, by how much."""
+        """Return a row for each rule: rule, allowed, update, champion, change, verdict."""
         none = "is the champion" if self.is_champion else "no champion"
         return [
             (
@@ -184,17 +189,17 @@ def judge(
     lower_is_better: Iterable[str],
     generators: Generators,
 ) -> Verdict:
-    """Hold an update against the champion and the rules.
+    """Compare an update with the champion by the rules.
 
-    A rule that needs a champion counts where there is one, and it is not the update itself. One
-    whose figure is not known fails; one on a part that no row is in always does, and says `why`.
+    A rule that needs a champion is skipped if there is none or the update itself is the champion.
+    A rule with an unknown figure fails. A rule on a part without rows always fails, and has a `why`.
 
     Args:
-        rules: Of `export.promote`.
-        measured: Both models on the same holdouts.
-        metric: The headline metric, whose figures are written whether ruled on or not.
-        lower_is_better: Names of the metrics of which less is better.
-        generators: Of the update; one of its own draws the resamples of each figure.
+        rules: The rules in `export.promote`.
+        measured: Measurements of both models on the same holdouts.
+        metric: The headline metric, whose figures are always written.
+        lower_is_better: Names of the metrics for which lower is better.
+        generators: The update's generators; each figure has its own for the resamples.
     """
     lower = set(lower_is_better)
     rules = tuple(rules)
@@ -227,16 +232,16 @@ def _outcome_of(
 ) -> dict[str, Any]:
     against = rule.limit in ("max_drop", "max_rise")
     part = parts["lost"] if against and "lost" in parts else parts["own"]
-    found = difference(part) if against else part["value"]
+    value = difference(part) if against else part["value"]
     margin = None
-    if found is not None:
+    if value is not None:
         sign = 1 if rule.limit in ("min", "max_drop") else -1
         bound = -sign * rule.allowed if against else rule.allowed
-        margin = rounded(sign * (found - bound))
+        margin = rounded(sign * (value - bound))
     compared = measured.champion_update > 0 and measured.relation != "itself"
     counts = compared or not rule.relative
     why = None
-    if rule.part:  # also where nothing is compared: a name that fits nothing never passes
+    if rule.part:  # also without a comparison, because a misspelt name must never pass
         known = accuracies(rule.figure, measured.new, measured.slices)
         why = absent(rule.figure, rule.part, known)
     passed = why is None and (not counts or (margin is not None and margin >= 0))
@@ -253,7 +258,7 @@ def _place(name: str, outcome: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text as a cell of Markdown: a slice's value may hold anything."""
+    """Escape a text for a Markdown table, because a slice's value may contain anything."""
     return " ".join(text.replace("|", "\\|").split())
 
 
@@ -268,7 +273,7 @@ def _change(outcome: Mapping[str, Any]) -> str:
 
 
 def _outcome(outcome: Mapping[str, Any], without: str = "") -> str:
-    """Say how a rule ended; `without`: what is said of one that has nothing to compare with."""
+    """Return the outcome of a rule as text; `without` is the text if nothing was compared."""
     if outcome["passed"]:
         return without if outcome["margin"] is None else f"passed by {outcome['margin']:.4f}"
     if outcome["margin"] is None:

@@ -1,4 +1,4 @@
-"""Say in words what an update changed against its parent: better, worse, or within noise."""
+"""Describe an update's change from its parent in words: better, worse, or within noise."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def verdict(
     evaluation: EvaluationParams,
     figures: Mapping[str, Any],
 ) -> list[str]:
-    """Return a paragraph: one word, by how much, and what it is made of.
+    """Return a paragraph with the verdict in one word, the size of the change, and its parts.
 
     Args:
-        history: With this update's evaluations.
-        update: Its number.
-        evaluation: Names the headline metric and which direction is better.
-        figures: Of `metrics/update.json`; may be empty, of an older release.
+        history: The history, including this update's evaluations.
+        update: Number of the update.
+        evaluation: Parameters with the headline metric and its better direction.
+        figures: The content of `metrics/update.json`; may be empty, as in old releases.
     """
     metric = evaluation.metric
     after = history.matrix(metric).get(update, {})
     if update not in after:
-        return ["This update forgets examples: no new data, no training."]
+        return ["This update forgets examples. It has no new data and no training."]
     before = history.matrix(metric, "before").get(update, {})
     old = [holdout for holdout in after if holdout != update]
     headline = figures.get(metric, {})
@@ -57,7 +57,7 @@ def _word(headline: Mapping[str, Any], metric: str, holdouts: int, *, higher: bo
 
 
 def _on_earlier(headline: Mapping[str, Any], *, higher: bool) -> str:
-    """Judge the earlier holdouts alone: new data is nearly always learnt, and hides what was lost."""
+    """Judge the earlier holdouts alone, because gains on new data can hide losses on old data."""
     change = headline.get("change_on_earlier")
     ends = headline.get("interval", {}).get("change_on_earlier", {})
     if change is None or ends.get("low") is None:
@@ -82,8 +82,8 @@ def _flips(figures: Mapping[str, Any]) -> str:
     if shares.get("negative") is None or shares.get("positive") is None:
         return ""
     return (
-        f"Of all examples, {100 * shares['negative']:.1f} % were right and are now wrong, "
-        f"{100 * shares['positive']:.1f} % the reverse."
+        f"Of all predictions, {100 * shares['negative']:.1f} % were correct and are now wrong, and "
+        f"{100 * shares['positive']:.1f} % were wrong and are now correct."
     )
 
 
@@ -94,7 +94,7 @@ def _new_and_old(
     update: int,
     old: list[int],
 ) -> str:
-    """Tell the holdout of the new data from those of earlier updates."""
+    """Return the metric on the new data's holdout and on those of earlier updates."""
     new = f"{metric} on the new data {_from_to(before.get(update), after[update])}"
     if not old:
         return f"First update: {new}."

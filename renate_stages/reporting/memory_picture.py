@@ -11,11 +11,11 @@ from renate_stages.reporting.plots import COLOURS, DPI
 
 
 def draw(parts: list[Part], path: Path) -> None:
-    """Draw a composition as bars, an update each, divided by class; written whole.
+    """Draw a memory's composition as one bar per update, divided by class; write atomically.
 
     Args:
-        parts: What `composition` of a memory returned.
-        path: A PNG file.
+        parts: What `composition` returned for a memory.
+        path: The PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -31,15 +31,15 @@ def draw(parts: list[Part], path: Path) -> None:
         axes.bar(names, rows, bottom=base, color=colour, hatch=hatch, label=label or None)
         base += rows
     axes.set(xlabel="update that the rows came with", ylabel="rows in memory")
-    # Else the tallest bar ends at the frame, as if cut off.
+    # Leaves space above the tallest bar, which would otherwise look truncated.
     axes.set_ylim(0, 1.05 * base.max(initial=1))
     if any(part.classes for part in parts):
         axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    beside = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.new")
     FigureCanvasAgg(figure).print_png(
-        beside, metadata={"Software": None}, pil_kwargs={"dpi": (DPI,) * 2}
+        temporary, metadata={"Software": None}, pil_kwargs={"dpi": (DPI,) * 2}
     )
-    beside.replace(path)
+    temporary.replace(path)
 
 
 def _all_classes(parts: list[Part]) -> list[str]:

@@ -1,8 +1,8 @@
-"""Draw all pictures of an update, next to its report: `reports/pictures/<key>/*.png`.
+"""Draw all pictures of an update for its report: `reports/pictures/<key>/*.png`.
 
-They are in neither Git nor DVC, since their bytes differ by the version of matplotlib. So a checkout
-of another update leaves them where they are. Therefore their folder is named by the hash of all
-that they are drawn of, and a report names that folder: it never shows pictures of another update.
+The pictures are in neither Git nor DVC, because their bytes depend on the version of matplotlib. So
+the pictures stay when another update is checked out. Their folder is named by the hash of their
+data, and a report links that folder, so that it never shows pictures of another update.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from renate_stages.project import Project
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import State
 
-CAPTIONS = {  # by the beginning of a file's name; {} is the metric that follows
+CAPTIONS = {  # by the prefix of a file's name; {} is the metric after the prefix
     "matrix_": "{} on every holdout after each update, as a matrix",
     "holdouts_": "{} on each holdout over the updates",
-    "forgetting_": "{}: what was forgotten after each update",
-    "interpolation_": "{} between the parent's weights and the new ones",
-    "confusion": "classes and what they are taken for",
+    "forgetting_": "forgetting of {} after each update",
+    "interpolation_": "{} for weights between the parent's and the new ones",
+    "confusion": "confusion matrix",
     "classes": "accuracy on each class",
     "learning_curve": "losses and metrics over the epochs",
-    "memory": "what the memory holds",
-    "shift_features": "shift of features against the parent's examples",
-    "tuning_parallel": "trials of the search, and how well their values did",
-    "tuning_importance": "hyperparameters that mattered in the search",
+    "memory": "rows in memory by update and class",
+    "shift_features": "shift of features from the parent's examples",
+    "tuning_parallel": "hyperparameters and results of the search's trials",
+    "tuning_importance": "importance of hyperparameters in the search",
 }
 
 
 def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
-    """Draw all pictures of the finished update; those of another are removed.
+    """Draw all pictures of the finished update, and remove those of other updates.
 
     Args:
-        project: With `plots/` and `metrics/` of that update.
-        params: Without spaces, as `Params.fixed` returns them.
-        state: What the update left.
+        project: The project, with `plots/` and `metrics/` of that update.
+        params: Parameters without search spaces, as `Params.fixed` returns them.
+        state: The update's state.
 
     Returns:
         The files written.
@@ -54,8 +54,8 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
     metric, mode = params.objective
     history = state.evaluations()
     name = folder_name(project, params, state)
-    with files.whole_directory(project.pictures) as beside:
-        folder = beside / name
+    with files.whole_directory(project.pictures) as temporary:
+        folder = temporary / name
         folder.mkdir()
         trials = project.plots / "tuning_trials.csv"
         drawn = draw(folder, history, project.plots, lower_is_better=lower)
@@ -71,23 +71,23 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
 
 
 def pictures_at_hand(project: Project, params: Params, state: State) -> list[Path]:
-    """Return the pictures of the finished update, and draw them where they are not there."""
+    """Return the pictures of the finished update, and draw them if they are missing."""
     folder = project.pictures / folder_name(project, params, state)
     return sorted(folder.glob("*.png")) or draw_pictures(project, params, state)
 
 
 def folder_name(project: Project, params: Params, state: State) -> str:
-    """Return what the pictures' folder is called: 12 hexadecimal digits of what they show."""
+    """Return the name of the pictures' folder: 12 hexadecimal digits of the hash of their data."""
     shown = {path.name: files.sha256(path) for path in project.plots.glob("*.csv")}
     for path in (project.data_metrics, project.feature_shift):
-        if path.is_file():  # an older project lacks some
+        if path.is_file():  # projects of old releases lack some
             shown[path.name] = files.sha256(path)
     metrics = [params.evaluation.metric, params.evaluation.mode, *params.objective]
     return files.digest({"metrics": metrics, "state": state.identity, "shown": shown})[:12]
 
 
 def shape_of_inputs(state: State) -> tuple[int, ...]:
-    """Return the shape of an example's inputs; `()` where they are not one array of one shape."""
+    """Return the shape of an example's inputs; `()` unless they are one array of fixed shape."""
     stores = [*state.split("holdouts").values(), state.memory()]
     specs = [store.spec for store in stores if len(store) and store.spec is not None]
     field = specs[0].fields.get("inputs") if specs else None
@@ -95,7 +95,7 @@ def shape_of_inputs(state: State) -> tuple[int, ...]:
 
 
 def links(pictures: Sequence[Path], report: Path) -> list[str]:
-    """Return a line of Markdown for each picture: what it shows, linked from the report."""
+    """Return a line of Markdown for each picture, with its caption and a link."""
     return [
         f"- [{caption(path)}]({quote(path.relative_to(report.parent).as_posix())})"
         for path in pictures
@@ -103,7 +103,7 @@ def links(pictures: Sequence[Path], report: Path) -> list[str]:
 
 
 def caption(picture: Path) -> str:
-    """Return in a few words what a picture shows."""
+    """Return a picture's caption."""
     name = unquote(picture.stem)
     for beginning, text in CAPTIONS.items():
         if name.startswith(beginning):

@@ -1,7 +1,7 @@
-"""A history of evaluations as plot data for DVC (CSV) and as pictures (PNG).
+"""Write a history of evaluations as plot data for DVC (CSV) and as pictures (PNG).
 
-The CSVs are outputs of a stage: deterministic, small, in Git. The pictures are for people: they go
-to MLflow and into the report. Nothing here needs torch, and only `draw` needs matplotlib.
+The CSVs are stage outputs: deterministic, small, and in Git. The pictures go to MLflow and into the
+report. This module does not need torch, and only `draw` needs matplotlib.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ OF_EVERY_UPDATE = {
     *("summary", "learning_curve", "confusion", "classes", "memory", "tuning", "tuning_trials"),
 }
 FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
-# Okabe & Ito's colours, told apart with any colour vision; without black (the average) and yellow
-# (too faint on white). Holdouts beyond the seventh get the colours again, with other markers.
+# Okabe & Ito's colours, which all types of colour vision can distinguish; without black (the average)
+# and yellow (too faint on white). From the eighth holdout on, colours repeat with other markers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")
 MARKERS = "os^Dv<>pX"
 DPI = 144
-READABLE = 24  # so many updates or holdouts have each a number or a name in a picture, not more
+READABLE = 24  # maximum number of updates or holdouts that are labelled in a picture
 
 
 def write_plot_data(
@@ -51,16 +51,16 @@ def write_plot_data(
         holdouts_<metric>.csv   update, holdout, value            a row for each measured pair
         summary.csv             update, <metric>_<figure> ...     a row for each update
         learning_curve.csv      epoch, <name> ...                 a row for each of `curves`
-        <table>.csv             its columns                       what the learner has to show
+        <table>.csv             its columns                       a table from the learner
 
     A metric's name is percent-encoded in the file name; an unknown value is an empty cell.
 
     Args:
-        folder: Made if it is missing.
-        history: Whose `after` evaluations are written.
-        curves: What training measured: for each epoch a mapping with `epoch` and values by name.
-        tables: Rows by the name of the file; the columns are those of the rows, as first met.
-        lower_is_better: Metrics whose forgetting and transfer change sign.
+        folder: Folder to write to; created if it is missing.
+        history: The history whose `after` evaluations are written.
+        curves: Training measurements: for each epoch a mapping with `epoch` and values by name.
+        tables: Rows by file name; columns are in the order of their first occurrence.
+        lower_is_better: Metrics for which lower is better.
 
     Returns:
         The files written, in the order above.
@@ -94,19 +94,19 @@ def write_plot_data(
 
 
 def read_curves(folder: Path) -> list[dict[str, float]]:
-    """Return what training measured after each epoch, as `learning_curve.csv` has it.
+    """Return the training measurements of each epoch from `learning_curve.csv`.
 
     Args:
-        folder: Where `write_plot_data` wrote.
+        folder: Folder that `write_plot_data` wrote to.
 
     Raises:
-        MalformedFileError: If it is not what was written.
+        MalformedFileError: If the file is malformed.
     """
     path = folder / "learning_curve.csv"
     rows = typed.read_table(path, {"epoch": int}, "plot data", typed.RUN_AGAIN, rest=float)
     known = [{n: value for n, value in row.items() if not math.isnan(value)} for row in rows]
     if not all(math.isfinite(row.get("step", math.nan)) for row in known):
-        raise MalformedFileError(path, "plot data", "it has no step for an epoch", typed.RUN_AGAIN)
+        raise MalformedFileError(path, "plot data", "an epoch has no step", typed.RUN_AGAIN)
     return known
 
 
@@ -139,14 +139,13 @@ def draw(
 ) -> list[Path]:
     """Draw two pictures of each metric: `matrix_<metric>.png` and `holdouts_<metric>.png`.
 
-    Where the learner left a trade-off, `interpolation.csv`, there is also
-    `interpolation_<metric>.png`.
+    If the learner wrote `interpolation.csv`, also draw `interpolation_<metric>.png`.
 
     Args:
-        folder: Made if it is missing.
-        history: Whose `after` evaluations are drawn.
-        plot_data: Where `write_plot_data` wrote; None draws the history alone.
-        lower_is_better: Metrics of which less is better: the colours of the matrix turn round.
+        folder: Folder to write to; created if it is missing.
+        history: The history whose `after` evaluations are drawn.
+        plot_data: Folder that `write_plot_data` wrote to; None draws only the history.
+        lower_is_better: Metrics for which lower is better, whose colour scale is reversed.
 
     Returns:
         The files written.
@@ -171,17 +170,17 @@ def draw(
 
 
 def print_figure(path: Path, figure: Figure) -> Path:
-    """Write a figure to a PNG file, whole, and always the same bytes."""
+    """Write a figure to a PNG file, atomically and with reproducible bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    FigureCanvasAgg(figure).print_png(beside, metadata={"Software": None})
-    return beside.replace(path)
+    temporary = path.with_name(f".{path.name}.new")
+    FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+    return temporary.replace(path)
 
 
 def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
-    """Updates downwards, holdouts to the right; bright is good, blank was not measured."""
+    """Draw updates as rows and holdouts as columns; bright is good, blank is not measured."""
     from matplotlib import colormaps
 
     updates, holdouts = list(matrix), sorted({i for row in matrix.values() for i in row})
@@ -195,7 +194,7 @@ def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     several = low < high
-    if not several:  # one value: the good end of a scale that is not shown
+    if not several:  # with one value, use the good end of the scale
         low, high = (low - 1, high) if better == "higher" else (low, high + 1)
     image = axes.imshow(values, cmap=colours, aspect="auto", vmin=low, vmax=high)
     for (y, x), value in np.ndenumerate(values):
@@ -221,7 +220,7 @@ def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
 
 
 def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
-    """Each holdout's metric over the updates, and their average."""
+    """Draw each holdout's metric over the updates, and their average."""
     from matplotlib.ticker import MaxNLocator
 
     updates, holdouts = list(matrix), sorted({i for row in matrix.values() for i in row})
@@ -231,7 +230,7 @@ def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
     axes: Axes = figure.add_subplot()
     for position, holdout in enumerate(holdouts):
         known = [(t, row[holdout]) for t, row in matrix.items() if holdout in row]
-        named = position % every == 0  # the others are thin and grey
+        named = position % every == 0  # other lines are thin and grey
         axes.plot(
             *zip(*known, strict=True),
             color=COLOURS[position // every % len(COLOURS)] if named else "#dddddd",
@@ -258,7 +257,7 @@ def _lines(metric: str, matrix: metrics.Matrix) -> Figure:
 
 
 def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
-    """A metric on old data against that on new data, from the parent's weights to the new ones."""
+    """Draw a metric on old against new data, for weights from the parent's to the new ones."""
     figure = new_figure(width=6, height=4.6)
     axes: Axes = figure.add_subplot()
     old, new = ([row[f"{side}_{metric}"] for row in rows] for side in ("old", "new"))
@@ -272,19 +271,19 @@ def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
             names[place] = "chosen, " + names[place] if place in names else "chosen"
     for place, name in names.items():
         text = f"{rows[place]['coefficient']:g} ({name})"
-        away = (9, -17) if name == "chosen" else (9, 9)  # it may lie beside an end
+        away = (9, -17) if name == "chosen" else (9, 9)  # avoids overlap with the label of an end
         axes.annotate(text, (old[place], new[place]), away, textcoords="offset points")
     axes.margins(x=0.24, y=0.14)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"{metric} on the validation data of earlier updates")
-    axes.set_ylabel(f"{metric} on that of this update")
-    axes.set_title(f"{metric} between the parent's weights and the new ones", loc="left")
+    axes.set_ylabel(f"{metric} on the validation data of this update")
+    axes.set_title(f"{metric} for weights between the parent's and the new ones", loc="left")
     return figure
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of its own, in inches; `pyplot` and its global state are left alone."""
+    """Create a figure with sizes in inches, without using `pyplot` and its global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -295,4 +294,4 @@ def _short(value: float) -> str:
 
 
 def _file_name(metric: str) -> str:
-    return quote(metric, safe=" ")  # one to one, and no separator of folders
+    return quote(metric, safe=" ")  # unique, and without path separators

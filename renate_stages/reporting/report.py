@@ -1,4 +1,4 @@
-"""Write the report and the model card, as Markdown."""
+"""Write the report and the model card in Markdown."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from renate_stages.state import State
     from renate_stages.tuning.outcome import Search
 
-WEAKEST = 5  # parts that the report names
-UNKNOWN = "unknown"  # of a figure that is not finite
+WEAKEST = 5  # number of weakest parts in the report
+UNKNOWN = "unknown"  # shown for figures that are not finite
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the stages found of an update; empty where an older project lacks it.
+    """Results of the stages for the report; empty if a project of an old release lacks them.
 
     Args:
-        data: What `prepare` says of the data.
-        search: What `tune` says of its search; None without one.
-        figures: What `train` measured, as in `metrics/update.json`.
-        hyperparameters: Those that the model was trained with.
-        parent: Number of the update that this one starts from; 0: none that has plots.
-        gate: What the gate says.
-        measured: What it was said of.
-        pictures: A line of Markdown for each, which links it.
+        data: Figures of the data from `prepare`.
+        search: Summary of the search from `tune`; None without a search.
+        figures: Figures from `train`, as in `metrics/update.json`.
+        hyperparameters: The hyperparameters that the model was trained with.
+        parent: Number of the update that this one starts from; 0 if that has no plots.
+        gate: The gate's verdict.
+        measured: The measurements behind the verdict.
+        pictures: A line of Markdown with a link for each picture.
     """
 
     data: DataMetrics = field(default_factory=DataMetrics)
@@ -49,12 +49,12 @@ class Findings:
 
 
 def update_report(state: State, evaluation: EvaluationParams, findings: Findings) -> str:
-    """Return the report of the update that wrote a state, for a pull request to carry.
+    """Return the report of the update that wrote a state, for example for a pull request.
 
     Args:
-        state: What the update left.
-        evaluation: Names the headline metric and which direction is better.
-        findings: Of that update.
+        state: The update's state.
+        evaluation: Parameters with the headline metric and its better direction.
+        findings: Results of the update's stages.
     """
     made, figures = state.provenance, findings.figures
     history = state.evaluations()
@@ -72,7 +72,9 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
             *_weakest(figures),
             "## Over all updates",
             "",
-            *_table(("figure", "value"), [*_figures(state, evaluation), *_told(figures)]),
+            *_table(
+                ("figure", "value"), [*_figures(state, evaluation), *_training_figures(figures)]
+            ),
             "",
             *_pictures(findings.parent, findings.pictures),
             *_data(findings.data),
@@ -82,21 +84,21 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
             "",
             *_table(("what", "value"), _lineage(state)),
             "",
-            f"Reproduce it: `git checkout update-{made.update} && dvc pull && dvc repro`.",
-            f"Roll back to it: `git checkout update-{made.update} && dvc checkout`.",
+            f"To reproduce it, run `git checkout update-{made.update} && dvc pull && dvc repro`.",
+            f"To roll back to it, run `git checkout update-{made.update} && dvc checkout`.",
             "",
         ]
     )
 
 
 def model_card(state: State, evaluation: EvaluationParams) -> str:
-    """Return the card that lies beside an exported model."""
+    """Return the model card of an exported model."""
     return "\n".join(
         [
             f"# Model of update {state.provenance.update}",
             "",
-            "Weights: `model.safetensors` (constructor arguments in `model.json`), and the same in",
-            "torch's format: `model.ckpt`. Load it with the functions beside it:",
+            "The weights are in `model.safetensors` (constructor arguments in `model.json`), and in",
+            "torch's format in `model.ckpt`. Load them with the functions in this folder:",
             "",
             "```python",
             "from renate_config import model_fn",
@@ -111,7 +113,7 @@ def model_card(state: State, evaluation: EvaluationParams) -> str:
 
 
 def _data(data: DataMetrics) -> list[str]:
-    """Say what came in, and whether it is like what the parent knows."""
+    """Return the section on the new data and its shift from the parent's."""
     splits = {"train": data.train, "val": data.val, "test": data.test}
     rows = [
         (name, split.rows, len(split.classes) or "no labels")
@@ -120,7 +122,7 @@ def _data(data: DataMetrics) -> list[str]:
     ]
     if not rows:
         return []
-    said = ["## Data", "", *_table(("split", "examples", "classes"), rows), ""]
+    lines = ["## Data", "", *_table(("split", "examples", "classes"), rows), ""]
     if data.shift is not None and data.shift.tests:
         tests = [
             (
@@ -130,13 +132,13 @@ def _data(data: DataMetrics) -> list[str]:
             )
             for name, each in data.shift.tests.items()
         ]
-        said += [
-            f"Shift against the parent: {data.shift.alarms} of {len(tests)} tests alarm.",
+        lines += [
+            f"{data.shift.alarms} of {len(tests)} tests found a shift from the parent's data.",
             "",
             *_table(("test", "corrected p-value", "effect size"), tests),
             "",
         ]
-    return said
+    return lines
 
 
 def _hyperparameters(values: Mapping[str, Any]) -> list[str]:
@@ -145,16 +147,16 @@ def _hyperparameters(values: Mapping[str, Any]) -> list[str]:
 
 
 def _search(search: Search | None) -> list[str]:
-    """Say how the hyperparameters were chosen; nothing where they are constants."""
+    """Return the section on the search; empty if hyperparameters are constants."""
     if search is None:
         return []
     best, objective = search.best, search.objective
     trials = ", ".join(f"{count} {status}" for status, count in search.trials.items())
     over = {"union": "all updates'", "new": "this update's", "weighted": "all updates', weighted,"}
     reasons = search.not_repeatable_because
-    repeatable = "The same inputs give the same search."
+    repeatable = "The search is reproducible: the same inputs give the same result."
     if reasons:
-        repeatable = f"The search need not find the same again: {'; '.join(reasons)}."
+        repeatable = f"A repeated search may give another result: {'; '.join(reasons)}."
     rows = [
         ("scheduler", search.scheduler),
         ("trials", trials),
@@ -169,17 +171,18 @@ def _search(search: Search | None) -> list[str]:
 
 
 def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
-    """Say how many rows left which stores, and nothing of their content."""
+    """Return the section on removed rows: how many left each store, without their content."""
     if not left:
-        return ["## Forgotten", "", "No row that was kept is named.", ""] * (kind == "forget")
+        return ["## Forgotten", "", "No stored example matches.", ""] * (kind == "forget")
     rows = [
         (name, each["rows"], f"`{each['before']}`", f"`{each['after']}`" if each["after"] else "")
         for name, each in left.items()
     ]
     return [
-        "## Rows that left",
+        "## Removed rows",
         "",
-        "By `forget.yaml` and `retention`, live and dead ones. The weights may still reflect them.",
+        "Rows removed by `forget.yaml` and `retention`, including rows that were already dead. The",
+        "weights may still reflect them.",
         "",
         *_table(("store", "rows", "before", "after"), rows),
         "",
@@ -193,7 +196,7 @@ def _holdout_table(
     figures: Mapping[str, Any],
     measured: Measured | None,
 ) -> list[str]:
-    """Tell the new model's figures beside the parent's, and the champion's where it is another."""
+    """Return a table of the new model's and the parent's figures, and those of another champion."""
     before = history.matrix(metric, "before").get(update, {})
     flips = (figures.get("flips") or {}).get("holdout", {})
     parent_serves = measured is not None and measured.relation == "parent"
@@ -213,26 +216,26 @@ def _holdout_table(
             row += [champion[holdout], f"{after - champion[holdout]:+.4f}"]
         rows.append(row)
     head = ["holdout of", "parent's model", "new model", "change"]
-    head += ["now wrong", "now right"] if flips else []
+    head += ["now wrong", "now correct"] if flips else []
     if champion and measured is not None:
-        head += [f"champion (update {measured.champion_update})", "change against it"]
-    said = ["", "The champion is the parent's model."] if parent_serves else []
-    return [*_table(head, rows), *said]
+        head += [f"champion (update {measured.champion_update})", "change from champion"]
+    note = ["", "The champion is the parent's model."] if parent_serves else []
+    return [*_table(head, rows), *note]
 
 
 def _weakest(figures: Mapping[str, Any]) -> list[str]:
-    """Name the classes and slices with the lowest accuracy."""
+    """Return the section on the classes and slices with the lowest accuracy."""
     parts = [(f"class {label}", value) for label, value in figures.get("classes", {}).items()]
     for name, values in figures.get("slices", {}).items():
         parts += [(f"{name} {value}", accuracy) for value, accuracy in values.items()]
     if not parts:
         return []
-    lowest = sorted(parts, key=lambda part: part[1])[:WEAKEST]  # stable: equals by their place
-    return ["## Weakest parts", "", *_table(("of all holdouts", "accuracy"), lowest), ""]
+    lowest = sorted(parts, key=lambda part: part[1])[:WEAKEST]  # stable, so ties keep their order
+    return ["## Weakest parts", "", *_table(("part of all holdouts", "accuracy"), lowest), ""]
 
 
-def _told(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Return calibration and what training took; seconds and memory differ from run to run."""
+def _training_figures(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Return calibration and training counts; not time and memory, which vary between runs."""
     rows: list[tuple[str, object]] = []
     error = (figures.get("calibration") or {}).get("error")
     if error is not None:
@@ -242,10 +245,11 @@ def _told(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _pictures(parent: int, pictures: Sequence[str]) -> list[str]:
-    against = f", `dvc plots diff update-{parent}`" if parent else ""
-    beside = [
-        "They lie beside this report where it was made, and are in neither Git nor DVC: not in a pull",
-        "request. `renate-stages publish` draws them in any checkout of this update.",
+    against = f" or `dvc plots diff update-{parent}`" if parent else ""
+    links = [
+        "The pictures are stored next to this report on the machine that made it. They are in neither",
+        "Git nor DVC, so a pull request does not have them. `renate-stages publish` draws them in any",
+        "checkout of this update.",
         "",
         *pictures,
         "",
@@ -253,16 +257,16 @@ def _pictures(parent: int, pictures: Sequence[str]) -> list[str]:
     return [
         "## Pictures and cost",
         "",
-        f"`dvc plots show`{against}; as PNG in this update's MLflow run, under `plots/`. There too, as",
-        "`cost.*`: seconds, examples, peak memory, size of the state.",
+        f"To see the plots, run `dvc plots show`{against}. PNG files are in this update's MLflow run,",
+        "under `plots/`. The run also has seconds, examples, peak memory and state size as `cost.*`.",
         "",
-        *(beside if pictures else []),
+        *(links if pictures else []),
     ]
 
 
 def _figures(state: State, evaluation: EvaluationParams) -> list[tuple[str, object]]:
     if state.provenance.update not in state.evaluations().matrix(evaluation.metric):
-        return []  # retention left no holdout
+        return []  # retention has removed all holdouts
     summary = state.evaluations().summary(
         state.provenance.update,
         evaluation.metric,

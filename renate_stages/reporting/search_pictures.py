@@ -1,7 +1,7 @@
-"""Draw a search: which values did well, and which hyperparameters mattered.
+"""Draw a search: results of the trials, and importance of hyperparameters.
 
-tuning_parallel.png     a line for each trial through its values; bright is good
-tuning_importance.png   how strongly the objective follows each hyperparameter
+tuning_parallel.png     parallel coordinates: a line for each trial; bright is good
+tuning_importance.png   rank correlation of each hyperparameter with the objective
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 from renate_stages.files import typed
 from renate_stages.reporting.plots import COLOURS, new_figure, print_figure
 
-BESIDE = ("trial", "status", "epochs", "value")  # columns that are no hyperparameters
+OTHER_COLUMNS = ("trial", "status", "epochs", "value")  # columns that are not hyperparameters
 Rows = Sequence[Mapping[str, Any]]
 
 
 def draw_search(
     folder: Path, trials: Path, metric: str, *, lower_is_better: bool = False
 ) -> list[Path]:
-    """Draw the trials of one update; without two that differ nothing is drawn.
+    """Draw the trials of one update; nothing if there are too few or they do not differ.
 
     Args:
-        folder: Made if it is missing.
+        folder: Folder to write to; created if it is missing.
         trials: `tuning_trials.csv`; may be missing.
-        metric: What the objective is called.
-        lower_is_better: Whether less of the objective is better.
+        metric: Name of the objective.
+        lower_is_better: Whether a lower objective is better.
 
     Returns:
         The files written.
@@ -38,7 +38,7 @@ def draw_search(
         return []
     rows = typed.read_table(trials, {"value": float}, "plot data", typed.RUN_AGAIN)
     rows = [row for row in rows if math.isfinite(row["value"])]
-    names = [n for n in rows[0] if n not in BESIDE] if rows else []
+    names = [n for n in rows[0] if n not in OTHER_COLUMNS] if rows else []
     searched = {n: places([row[n] for row in rows]) for n in names}
     searched = {name: place for name, place in searched.items() if len(set(place)) > 1}
     values = np.array([row["value"] for row in rows])
@@ -53,9 +53,9 @@ def draw_search(
 
 
 def places(values: Sequence[str]) -> list[float]:
-    """Return where values lie on an axis in [0, 1]: numbers by size, names by the alphabet.
+    """Return the positions of values on an axis in [0, 1]: numbers by size, names alphabetically.
 
-    Numbers over more than two orders of magnitude lie on a logarithmic axis; an empty one at 0.
+    The axis is logarithmic if numbers span more than two orders of magnitude. Empty values are at 0.
     """
     try:
         numbers = [float(value or "nan") for value in values]
@@ -72,7 +72,7 @@ def places(values: Sequence[str]) -> list[float]:
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return Spearman's rank correlation, in [-1, 1]; ties have their mean rank."""
+    """Return Spearman's rank correlation, in [-1, 1]; ties get their mean rank."""
     first, second = (_ranks(np.asarray(each, dtype=float)) for each in (one, other))
     return float(np.corrcoef(first, second)[0, 1])
 
@@ -90,7 +90,7 @@ def _parallel(
     goodness: np.ndarray,
     metric: str,
 ) -> Any:
-    """An axis for each hyperparameter and the objective, a line for each trial."""
+    """Draw an axis for each hyperparameter and the objective, and a line for each trial."""
     from matplotlib import colormaps
 
     names = [*searched, "value"]
@@ -115,12 +115,12 @@ def _parallel(
 
 
 def _ends(places: Sequence[float]) -> list[tuple[float, int]]:
-    """Return the lowest and the highest place, and a row that lies there."""
+    """Return the lowest and the highest position, each with a row at that position."""
     return [(each(places), list(places).index(each(places))) for each in (min, max)]
 
 
 def _importance(searched: Mapping[str, list[float]], values: np.ndarray, metric: str) -> Any:
-    """Bars: the absolute rank correlation of each hyperparameter with the objective."""
+    """Draw the absolute rank correlation of each hyperparameter with the objective as bars."""
     strength = {n: rank_correlation(each, list(values)) for n, each in searched.items()}
     names = sorted(strength, key=lambda name: abs(strength[name]))
     figure = new_figure(width=6, height=1.4 + 0.4 * len(names))
@@ -129,8 +129,8 @@ def _importance(searched: Mapping[str, list[float]], values: np.ndarray, metric:
     axes.barh(names, [abs(strength[name]) for name in names], color=colours)
     axes.set_xlim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(f"rank correlation with {metric} (blue: rises with it; red: falls)")
-    axes.set_title("which hyperparameters mattered", loc="left")
+    axes.set_xlabel(f"absolute rank correlation with {metric} (blue: positive, red: negative)")
+    axes.set_title("importance of hyperparameters", loc="left")
     return figure
 
 

@@ -1,8 +1,8 @@
 """Write plot data of a search for `dvc plots`.
 
-tuning.csv          epochs (spent by all trials so far), best (so far), trial (that is best);
-                    no rows without a search: dvc.yaml names it
-tuning_trials.csv   trial, status, epochs, value (its last), and its configuration
+tuning.csv          epochs (of all trials so far), best (value so far), trial (with that value);
+                    always written, because dvc.yaml plots it, but without rows if there is no search
+tuning_trials.csv   trial, status, epochs, value (the last one), and the configuration
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Searched:
-    """One update's search, as far as it is plotted.
+    """The data of one update's search that is plotted.
 
     Args:
-        records: Its trials; none without a search.
-        objective: What was searched for.
+        records: The trials; empty without a search.
+        objective: The objective of the search.
     """
 
     records: tuple[TrialRecord, ...] = ()
@@ -39,19 +39,19 @@ class Searched:
 
     @classmethod
     def read(cls, tuning: Path, update: int) -> Searched:
-        """Read what `tune` wrote.
+        """Read the results of `tune`.
 
         Args:
-            tuning: Where.
+            tuning: Folder with the results.
             update: Number of the update.
 
         Raises:
-            MalformedFileError: If a file of it is something else.
+            MalformedFileError: If a file is malformed.
         """
-        said = Search.read(tuning / SEARCH)
-        if said is None:
+        search = Search.read(tuning / SEARCH)
+        if search is None:
             return cls()
-        path, objective = tuning / TUNING_HISTORY, Objective(**dict(said.objective))
+        path, objective = tuning / TUNING_HISTORY, Objective(**dict(search.objective))
         own = tuple(each for each in History.read(path).trials if each.update == update)
         if not all(objective.metric in epoch.metrics for each in own for epoch in each.epochs):
             problem = f"a trial of update {update} has no {objective.metric}"
@@ -63,8 +63,8 @@ def write_search_plots(folder: Path, searched: Searched) -> None:
     """Write the CSVs of one update's search.
 
     Args:
-        folder: Where all plot data lies.
-        searched: What is plotted.
+        folder: Folder of the plot data.
+        searched: The search to plot.
     """
     records, objective = searched.records, searched.objective
     progress = best_so_far(records, objective)
@@ -76,7 +76,7 @@ def write_search_plots(folder: Path, searched: Searched) -> None:
 
 
 def best_so_far(records: Sequence[TrialRecord], objective: Objective) -> Rows:
-    """Return, for each epoch that trials have run one after the other, the best value so far."""
+    """Return the best value so far after each epoch, with the trials one after the other."""
     rows: Rows = []
     for record in records:
         for epoch in record.epochs:

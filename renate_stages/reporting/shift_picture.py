@@ -1,6 +1,6 @@
 """Draw the shift of single features.
 
-shift_features.png     a bar for each of the most shifted features, and where they lie in an image
+shift_features.png     a bar for each of the most shifted features, and for images their positions
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from renate_stages.shift.data_metrics import ShiftFigures
 
-CHANNELS = 4  # so many at most; an axis of that size, first or last, is that of colours
+CHANNELS = 4  # a first or last axis of at most this size is the colour axis
 PLACE = re.compile(r"\[(\d+(?:, \d+)+)\]")
 COLUMNS = {"feature": str, "distance": float, "p_value": float, "mean_change": float}
 Rows = Sequence[Mapping[str, Any]]
@@ -34,24 +34,25 @@ def draw_shift(
     figures: ShiftFigures | None,
     shape: tuple[int, ...] = (),
 ) -> list[Path]:
-    """Draw what `prepare` says of each feature; nothing where it compared none.
+    """Draw the shift of each feature from `prepare`; nothing if no features were compared.
 
     Args:
-        folder: Made if it is missing.
+        folder: Folder to write to; created if it is missing.
         features: `metrics/shift.csv`; may be missing.
-        figures: Of `metrics/data.json`; None where nothing was compared.
-        shape: Of an example's inputs, where they are one array: in an image places are shown too.
+        figures: The block `shift` of `metrics/data.json`; None if nothing was compared.
+        shape: Shape of an example's inputs if they are one array; for an image, the positions of
+            features are drawn too.
 
     Returns:
         The files written.
     """
-    if not features.is_file():  # of an older release
+    if not features.is_file():  # old releases did not write it
         return []
     rows = typed.read_table(features, COLUMNS, "the shift of features", typed.RUN_AGAIN)
-    told = figures.features if figures is not None else None
-    if not rows or not told:
+    summary = figures.features if figures is not None else None
+    if not rows or not summary:
         return []
-    figure = _figure(rows, told.shifted, told.compared, _places(rows, shape))
+    figure = _figure(rows, summary.shifted, summary.compared, _places(rows, shape))
     return [print_figure(folder / "shift_features.png", figure)]
 
 
@@ -63,32 +64,32 @@ def _figure(rows: Rows, shifted: int, compared: int, places: np.ndarray | None) 
     _bars(several[0], shown, shifted)
     if places is not None:
         _map(figure, several[1], places, len(rows))
-    title = f"shift against the parent's examples: {shifted} of {compared} features differ"
+    title = f"shift from the parent's examples: {shifted} of {compared} features differ"
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
 def _bars(axes: Axes, rows: Rows, shifted: int) -> None:
-    """The first so many differ; beside each its p-value, and which way its mean went."""
+    """Draw a bar per feature, labelled by p-value and change of mean; `shifted` ones coloured."""
     from matplotlib.patches import Patch
 
     distances = [row["distance"] for row in rows]
     colours = [COLOURS[0] if place < shifted else "#bbbbbb" for place in range(len(rows))]
     axes.barh(range(len(rows)), distances, color=colours)
     for place, (distance, row) in enumerate(zip(distances, rows, strict=True)):
-        change = round(row["mean_change"], 2) + 0.0  # no -0.00
+        change = round(row["mean_change"], 2) + 0.0  # + 0.0 removes -0.00
         text = f"{_p_value(row['p_value'])}, mean {change:+.2f} sd"
         where = (distance, place)
         axes.annotate(
             text, where, (4, 0), textcoords="offset points", va="center", fontsize="small"
         )
     axes.set_yticks(range(len(rows)), [_short(row["feature"]) for row in rows])
-    axes.set_xlim(0, 1.5)  # one scale for every update: a calm one is to look calm
+    axes.set_xlim(0, 1.5)  # the same scale for every update, so that small shifts look small
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("Kolmogorov-Smirnov distance (0: drawn alike, 1: no overlap)")
+    axes.set_xlabel("Kolmogorov-Smirnov distance (0: same distribution, 1: no overlap)")
     axes.set_ylabel("feature, the most shifted first")
     names = {COLOURS[0]: "differs", "#bbbbbb": "may be chance"}
     handles = [Patch(color=each, label=names[each]) for each in dict.fromkeys(colours)]
@@ -97,40 +98,40 @@ def _bars(axes: Axes, rows: Rows, shifted: int) -> None:
 
 
 def _map(figure: Figure, axes: Axes, places: np.ndarray, count: int) -> None:
-    """Where in an image the most shifted features lie; grey is any other place."""
+    """Draw the positions of the most shifted features in an image; other pixels are grey."""
     from matplotlib import colormaps
 
     colours = colormaps["cividis"].with_extremes(bad="#e6e6e6")
     image = axes.imshow(np.ma.masked_invalid(places), cmap=colours, vmin=0, vmax=1)
     axes.set_xlabel("column of the image, in pixels")
     axes.set_ylabel("row, in pixels")
-    axes.set_title(f"where the {count} most shifted lie", loc="left", fontsize="medium")
+    axes.set_title(f"the {count} most shifted pixels", loc="left", fontsize="medium")
     bar = figure.colorbar(image, ax=axes, label="distance", shrink=0.8)
     bar.outline.set_visible(False)  # type: ignore[attr-defined]
 
 
 def _places(rows: Rows, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the distance at each pixel, the largest of its colours, `(rows, columns)`.
+    """Return the distance at each pixel, the largest over its colours, `(rows, columns)`.
 
-    NaN is a pixel that is not among the rows. None is returned where inputs are no image, or
-    features not its pixels.
+    Pixels without a row are NaN. Returns None if inputs are not an image, or features are not its
+    pixels.
     """
     sides = [axis for axis in range(len(shape)) if not _colours(shape, axis)]
     matched = [PLACE.fullmatch(row["feature"]) for row in rows]
     if len(sides) != 2 or not all(matched):
         return None
-    found = np.full([shape[axis] for axis in sides], np.nan)
+    distances = np.full([shape[axis] for axis in sides], np.nan)
     for row, match in zip(rows, matched, strict=True):
         place = [int(each) for each in match[1].split(",")] if match else []
         if len(place) != len(shape) or any(map(operator.ge, place, shape)):
             return None
         pixel = tuple(place[axis] for axis in sides)
-        found[pixel] = np.fmax(found[pixel], row["distance"])
-    return found
+        distances[pixel] = np.fmax(distances[pixel], row["distance"])
+    return distances
 
 
 def _colours(shape: tuple[int, ...], axis: int) -> bool:
-    """Whether an axis of an image is that of its colours: the first of three or the last."""
+    """Return whether an image's axis is its colour axis: the first or last of three."""
     if len(shape) != 3 or axis == 1:
         return False
     return shape[axis] <= CHANNELS and (axis == 0 or shape[0] > CHANNELS)

@@ -1,9 +1,9 @@
-"""Draw one update: confusion, learning curve, forgetting.
+"""Draw pictures of one update: confusion matrix, accuracy by class, learning curve, forgetting.
 
-confusion.png          actual classes downwards, predicted ones to the right
-classes.png            the accuracy on each class
+confusion.png          actual classes as rows, predicted classes as columns
+classes.png            accuracy on each class
 learning_curve.png     losses, and metrics below them, over the epochs
-forgetting_<m>.png     the headline metric's forgetting after each update
+forgetting_<m>.png     forgetting of the headline metric after each update
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def draw_update(
     *,
     lower_is_better: bool = False,
 ) -> list[Path]:
-    """Draw what there is to draw.
+    """Draw all pictures for which there is data.
 
     Args:
-        folder: Made if it is missing.
-        history: Whose `after` evaluations tell what was forgotten.
-        plot_data: Where `write_plot_data` and `write_update_plots` wrote.
-        metric: The headline.
-        lower_is_better: Whether less of it is better.
+        folder: Folder to write to; created if it is missing.
+        history: The history whose `after` evaluations give the forgetting.
+        plot_data: Folder that `write_plot_data` and `write_update_plots` wrote to.
+        metric: The headline metric.
+        lower_is_better: Whether a lower headline metric is better.
 
     Returns:
         The files written.
@@ -70,13 +70,13 @@ def draw_update(
 
 
 def _read(path: Path) -> Rows:
-    if not path.is_file():  # of an older release
+    if not path.is_file():  # old releases did not write it
         return []
     return typed.read_table(path, COLUMNS[path.stem], "plot data", typed.RUN_AGAIN, rest=float)
 
 
 def _confusion(rows: Rows) -> Figure:
-    """Each row of the matrix is shared out: dark is none of a class's examples, bright is all."""
+    """Draw the matrix with each row normalised: dark is none of a class's examples, bright all."""
     pairs = np.array([(row["actual"], row["predicted"]) for row in rows])
     labels = np.unique(pairs)
     places = np.searchsorted(labels, pairs)
@@ -106,7 +106,7 @@ def _confusion(rows: Rows) -> Figure:
 
 
 def _classes(rows: Rows) -> Figure:
-    """A bar for each class, the worst named."""
+    """Draw a bar for each class, with the worst class in the title."""
     names = [row["class"] for row in rows]
     values = np.array([row["accuracy"] for row in rows])
     figure = new_figure(width=6, height=1.3 + 0.26 * min(max(len(rows), 3), 2 * READABLE))
@@ -130,23 +130,23 @@ def _classes(rows: Rows) -> Figure:
 
 
 def _learning_curve(rows: Rows) -> Figure:
-    """Losses above, other measures below; a gap where an epoch was not measured."""
+    """Draw losses above and other metrics below, with gaps for epochs that were not measured."""
     from matplotlib.ticker import MaxNLocator
 
     names = [name for name in rows[0] if name not in ("epoch", "step")]
     epochs = [row["epoch"] for row in rows]
     panels = [
-        (title, found)
-        for title, found in (
+        (title, selected)
+        for title, selected in (
             ("loss, mean over examples", [name for name in names if name.endswith("loss")]),
             ("metrics", [name for name in names if not name.endswith("loss")]),
         )
-        if found
+        if selected
     ]
     figure = new_figure(width=7, height=0.6 + 2.6 * len(panels))
     every: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, found) in zip(every, panels, strict=True):
-        for place, name in enumerate(found):
+    for axes, (title, selected) in zip(every, panels, strict=True):
+        for place, name in enumerate(selected):
             values = [row[name] for row in rows]
             marker = MARKERS[place // len(COLOURS) % len(MARKERS)]
             colour = COLOURS[place % len(COLOURS)]
@@ -172,6 +172,6 @@ def _forgetting(metric: str, lost: Mapping[int, float]) -> Figure:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("after update")
-    axes.set_ylabel(f"{metric} lost since its best")
+    axes.set_ylabel(f"drop of {metric} from its best value")
     axes.set_title(f"forgetting of {metric}, mean over earlier holdouts (0: none)", loc="left")
     return figure

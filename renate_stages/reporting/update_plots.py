@@ -1,7 +1,7 @@
-"""Write plot data of one update for `dvc plots`: classes, confusion, memory.
+"""Write plot data of one update for `dvc plots`: confusion, classes, memory.
 
-Outputs of a stage: deterministic and in Git. All are written always, with a header alone where
-there is nothing to tell, so that a plot of `dvc.yaml` never lacks its file.
+The files are stage outputs in Git, and deterministic. All are always written, with only a header if
+there is no data, because the plots in `dvc.yaml` need the files.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from renate_stages.memory.composition import Part
 
 
 def write_update_plots(folder: Path, answers: Answers, memory: Iterable[Part]) -> list[Path]:
-    """Write what is of this update alone.
+    """Write the plot data that concerns only this update.
 
         confusion.csv   actual, predicted        a row for each example of all holdouts, sorted
         classes.csv     class, accuracy, rows    over all holdouts
-        memory.csv      update, class, rows      how many of which update the memory holds
+        memory.csv      update, class, rows      rows in memory by update and class
 
-    DVC's template counts the rows of `confusion.csv` itself. Sorted they compress to almost nothing
+    DVC's template for `confusion.csv` counts the rows itself. Sorted rows compress to almost nothing
     in Git.
 
     Args:
-        folder: Made if it is missing.
-        answers: What the new model says of the holdouts.
-        memory: What the new state's memory holds; its class is empty where targets are no labels.
+        folder: Folder to write to; created if it is missing.
+        answers: The new model's predictions on the holdouts.
+        memory: Composition of the new state's memory; `class` is empty if targets are not labels.
 
     Returns:
         The files written, in the order above.
@@ -56,9 +56,9 @@ def write_update_plots(folder: Path, answers: Answers, memory: Iterable[Part]) -
 
 def _confusion(answers: Answers) -> str:
     lines = ["actual,predicted\n"]
-    found = answers.predictions.values()
-    if found:
-        pairs = np.concatenate([np.stack([p.labels, p.predicted], axis=1) for p in found])
+    predictions = answers.predictions.values()
+    if predictions:
+        pairs = np.concatenate([np.stack([p.labels, p.predicted], axis=1) for p in predictions])
         distinct, counts = np.unique(pairs, axis=0, return_counts=True)
         for (actual, predicted), count in zip(distinct.tolist(), counts.tolist(), strict=True):
             lines.append(f"{actual},{predicted}\n" * count)

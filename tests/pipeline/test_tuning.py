@@ -42,7 +42,7 @@ def test_two_updates_search_one_after_the_other(project):
     assert updates_in(project, "state/tuning_history.csv") == {"1", "2"}
     report = project.read("reports/update.md")
     assert "- history: " in report and "3 of 3 trials and 1 of 1 updates can be used" in report
-    assert "The same inputs give the same search." in report
+    assert "The search is reproducible: the same inputs give the same result." in report
     assert "learning_rate" in project.run(
         "dvc", "params", "diff", "update-1", "--targets", "tuned.yaml"
     )

@@ -105,8 +105,8 @@ def test_what_only_training_reads_is_not_carried(trained):
         ),
         (
             "16 if Path('scale.txt').exists() else 8",
-            "other outputs than the trained model: by up to",
-            "take nothing from outside its folder",
+            "different outputs than the trained model: by up to",
+            "use only packages and files of its own folder",
         ),
     ],
 )
@@ -131,8 +131,8 @@ def test_files_that_nothing_sees_are_named_in_params(trained):
 @pytest.mark.parametrize(
     ("names", "error", "said"),
     [
-        (["absent.txt"], errors.ExportFileError, "there is no file absent.txt in the project"),
-        (["empty"], errors.ExportFileError, "there is no file empty in the project"),
+        (["absent.txt"], errors.ExportFileError, "the project has no file absent.txt"),
+        (["empty"], errors.ExportFileError, "the project has no file empty"),
         (["other.txt"], errors.UndeclaredUserFileError, "  export:\n      - other.txt"),
         (["labels.json"], errors.ExportFileError, "export/ has another file of this name"),
         (["../x"], errors.InvalidParamsError, "expected a path inside the project"),
@@ -202,7 +202,7 @@ build(0)
 try:
     build(1)
 except clean_build.UnbuildableExportError as error:
-    assert "gives other outputs" in str(error), error
+    assert "gives different outputs" in str(error), error
 else:
     sys.exit("other outputs pass")
 clean_build._may_fork = lambda: False

@@ -114,8 +114,8 @@ def test_an_update_that_is_champion_is_not_measured_against_itself(updated):
     assert verdict.passed and verdict.is_champion
     assert verdict.headline == "update 1, the champion: passed: 4 rule(s)"
     outcomes = {row[0]: row[3:] for row in verdict.table()}
-    assert outcomes["average_accuracy max_drop"] == ("not known", "", "is the champion")
-    assert outcomes["classes max_drop"] == ("not known", "", "is the champion")
+    assert outcomes["average_accuracy max_drop"] == ("unknown", "", "is the champion")
+    assert outcomes["classes max_drop"] == ("unknown", "", "is the champion")
     assert outcomes["classes min"][2].startswith("passed by")
     report = project.report.read_text()
     assert "`git show COMMIT:reports/update.md`" in report
@@ -160,7 +160,7 @@ def test_slices_are_read_from_the_holdouts_and_the_champions_figures_stand_in_th
     )
     for stage in (prepare, restore_state, tune, train):
         stage.run(sourced, quiet)
-    told = "FAILED: no row of the holdouts is in this slice, did you mean 'us'? (there are: eu, us)"
+    told = "FAILED: no row of the holdouts is in this slice, did you mean 'us'? (known: eu, us)"
     alone = Verdict(verdict_of(sourced))
     said = {row[0]: row[5] for row in alone.table()}
     assert said["slices.source.usa max_drop"] == told
@@ -186,8 +186,8 @@ def test_slices_are_read_from_the_holdouts_and_the_champions_figures_stand_in_th
     assert (outcome["low"], outcome["high"]) == (0, 0)
     assert both.failures == [f"slices.source.usa max_drop: {told}"]
     report = sourced.report.read_text()
-    assert f"| slices.source.usa max_drop | 0.5000 | not known | not known |  | {told} |" in report
-    assert "| champion (update 1) | change against it |" in report
+    assert f"| slices.source.usa max_drop | 0.5000 | unknown | unknown |  | {told} |" in report
+    assert "| champion (update 1) | change from champion |" in report
     (row,) = [line for line in report.splitlines() if line.startswith("| update 1 |")]
     value = f"{measured['accuracy']['overall']:.4f}"
     assert row.endswith(f"| {value} | +0.0000 |")
@@ -202,4 +202,4 @@ def test_the_parents_figures_are_not_told_twice_where_it_is_champion(updated):
     export.run(project, quiet)
     report = project.report.read_text()
     assert "The champion is the parent's model." in report
-    assert "champion (update" not in report and "change against it" not in report
+    assert "champion (update" not in report and "change from champion" not in report

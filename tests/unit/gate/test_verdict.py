@@ -152,11 +152,11 @@ def test_the_interval_of_a_part_is_drawn_from_its_rows_alone(promote, rows):
     [
         (
             {"slices": {"camera": {"nigth": {"max_drop": 1}}}},
-            "no row of the holdouts is in this slice, did you mean 'night'? (there are: day, night)",
+            "no row of the holdouts is in this slice, did you mean 'night'? (known: day, night)",
         ),
         (
             {"classes": {7: {"max_drop": 1}}},
-            "no row of the holdouts is in this class (there are: 0, 1, 2)",
+            "no row of the holdouts is in this class (known: 0, 1, 2)",
         ),
     ],
 )

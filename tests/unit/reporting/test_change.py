@@ -41,7 +41,8 @@ def test_the_first_words_follow_the_interval(ends: tuple[float, float], word: st
         f"**{word}**: accuracy on all 2 holdouts 0.6000 → 0.8000 (+0.2000; "
         f"95 % interval {ends[0]:+.4f} to {ends[1]:+.4f}). "
         "Accuracy on the new data 0.3000 → 0.8000; on the 1 earlier holdout 0.9000 → 0.8000. "
-        "Of all examples, 1.2 % were right and are now wrong, 25.0 % the reverse."
+        "Of all predictions, 1.2 % were correct and are now wrong, and "
+        "25.0 % were wrong and are now correct."
     )
 
 

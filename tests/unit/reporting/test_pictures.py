@@ -67,7 +67,7 @@ def test_the_report_links_each_picture_of_its_update(two):
     names = {link.rpartition("/")[2] for link in linked(two)}
     assert {"matrix_accuracy.png", "confusion.png", "memory.png", "shift_features.png"} <= names
     text = two.report.read_text()
-    assert "- [shift of features against the parent's examples](pictures/" in text
+    assert "- [shift of features from the parent's examples](pictures/" in text
     assert "![" not in text, "in a pull request, where there are none, it would look broken"
 
 

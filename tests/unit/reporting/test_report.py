@@ -14,7 +14,7 @@ CHAMPION = {1: Examined(10, {"accuracy": 0.9}), 2: Examined(10, {"accuracy": 0.2
 BEFORE = {1: {"accuracy": 0.7}, 2: {"accuracy": 0.5}}
 FLIPS = {"flips": {"holdout": {n: {"negative": 0.1, "positive": 0.2} for n in ("1", "2")}}}
 OF_PARENT = [
-    "| holdout of | parent's model | new model | change | now wrong | now right |",
+    "| holdout of | parent's model | new model | change | now wrong | now correct |",
     "|---|---|---|---|---|---|",
     "| update 1 | 0.7000 | 0.8000 | +0.1000 | 10.0 % | 20.0 % |",
     "| update 2 | 0.5000 | 0.7500 | +0.2500 | 10.0 % | 20.0 % |",
@@ -31,7 +31,7 @@ def table(measured: Measured | None) -> list[str]:
 
 def test_a_champion_that_is_another_model_than_the_parents_has_columns_of_its_own():
     head, line, first, second = table(Measured(5, NEW, 3, CHAMPION))
-    assert head == f"{OF_PARENT[0]} champion (update 3) | change against it |"
+    assert head == f"{OF_PARENT[0]} champion (update 3) | change from champion |"
     assert line == f"{OF_PARENT[1]}---|---|"
     assert first == f"{OF_PARENT[2]} 0.9000 | -0.1000 |"
     assert second == f"{OF_PARENT[3]} 0.2500 | +0.5000 |"

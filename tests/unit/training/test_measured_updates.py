@@ -78,11 +78,13 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     export.run(sourced, quiet)
     report = sourced.report.read_text()
     assert report.splitlines()[2].startswith("**Better**: accuracy on all 2 holdouts")
-    assert "| holdout of | parent's model | new model | change | now wrong | now right |" in report
+    assert (
+        "| holdout of | parent's model | new model | change | now wrong | now correct |" in report
+    )
     assert "## Weakest parts" in report and "`dvc plots diff update-1`" in report
     data = files.read_json(sourced.data_metrics)
     assert f"| train | {data['train']['rows']} | 3 |" in report
-    assert f"Shift against the parent: {data['shift']['alarms']} of 3 tests alarm." in report
+    assert f"{data['shift']['alarms']} of 3 tests found a shift from the parent's data." in report
     assert "| `memory_size` | 100 |" in report
 
 

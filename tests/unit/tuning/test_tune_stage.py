@@ -146,7 +146,7 @@ def test_the_plots_and_the_report_show_the_search(project):
     report = project.report.read_text()
     assert "## Search" in report and "| scheduler | random |" in report
     assert "No earlier trials were used." in report
-    assert "need not find the same again: 2 trials ran at a time" in report
+    assert "A repeated search may give another result: 2 trials ran at a time" in report
 
 
 def test_without_a_search_the_plot_has_no_rows_and_the_report_no_word(project):
