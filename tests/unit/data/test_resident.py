@@ -90,6 +90,8 @@ def test_examples_that_do_not_fit_are_refused_with_the_sizes_before_any_is_copie
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 2**33))
     dataset = StoredDataset(store)
     monkeypatch.setattr(StoredDataset, "nbytes", 3 * 2**30)
-    with pytest.raises(DeviceMemoryError, match=r"take 3\.00 GiB, but cuda:0 has 0\.00 GiB free"):
+    with pytest.raises(
+        DeviceMemoryError, match=r"need 3\.00 GiB, but cuda:0 has only 0\.00 GiB free"
+    ):
         put_on([dataset, StoredDataset(store)], torch.device("cuda:0"))
     assert dataset.resident is None

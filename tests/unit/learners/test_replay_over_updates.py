@@ -63,7 +63,7 @@ def after(new, tmp_path_factory):
             folder = tmp_path_factory.mktemp("after")
             state.write_empty(folder / "empty")
             empty = State.open(folder / "empty")
-            updated = updater(learner, values, functions=functions).update(empty, new, {})
+            updated = updater(learner, values, functions=functions).update(UpdateData(empty, new))
             known[key] = updated, state_of(folder / "after", updated, 1, new=new)
         return known[key]
 
