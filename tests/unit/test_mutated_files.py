@@ -266,7 +266,7 @@ HISTORY = history.EvaluationHistory().with_update(
 def read_update(path: Path) -> None:
     figures = read_update_metrics(path)
     change.verdict(HISTORY, 3, EvaluationParams(), figures)
-    parts = (report._weakest(figures), report._told(figures))
+    parts = (report._weakest(figures), report._training_figures(figures))
     assert parts and report._holdout_table(HISTORY, 3, "accuracy", figures, None)
 
 

@@ -27,10 +27,11 @@ def fill(path: Path) -> None:
     path.write_bytes(bytes(100_000))
 
 
+ZEROS = torch.zeros(100_000)  # made here: a forked process must not start threads of OpenMP
 WRITERS = {
     "Python": fill,
-    "torch": lambda path: torch.save({"a": torch.zeros(100_000)}, path),
-    "safetensors": lambda path: save_file({"a": torch.zeros(100_000)}, path),
+    "torch": lambda path: torch.save({"a": ZEROS}, path),
+    "safetensors": lambda path: save_file({"a": ZEROS}, path),
     "NumPy": lambda path: np.save(path, np.zeros(100_000)),
 }
 
