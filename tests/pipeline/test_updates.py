@@ -169,7 +169,7 @@ def test_the_shift_of_features_is_a_plot_that_overlays_updates(project):
     for command in (("show",), ("diff", "update-2")):
         project.run("dvc", "plots", *command, "-o", "shown")
         page = (project.root / "shown" / "index.html").read_text()
-        assert "shift of features against the parent" in page and "distance" in page
+        assert "shift of features compared with the parent" in page and "distance" in page
         project.run("git", "clean", "-fdxq", "shown")
     project.run("dvc", "metrics", "diff", "update-2")
     shift = project.read_json("metrics/data.json")["shift"]
