@@ -187,7 +187,7 @@ def test_rows_that_are_forgotten_leave_the_buffers(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "DER", 1, memory_size=20)
     gone = np.arange(20) >= 5
     made = updater("DER", 2, {"memory_size": 20})
-    learner = made._restored(parent, gone, None)
+    learner = made._restored(UpdateData(parent, parent.memory(), memory_rows=gone))
     tensors, _ = learner.learner_state()
     rows = torch.cat([each for name, each in tensors.items() if name.endswith("/rows")])
     assert sorted(rows.tolist()) == list(range(15))
@@ -200,11 +200,14 @@ def test_gem_refuses_to_forget_what_it_cannot_find(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "GEM", 1, patterns_per_experience=8)
     made = updater("GEM", 2, {"patterns_per_experience": 8})
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
-        made._restored(parent, None, made.test_set(write(tmp_path / "gone", 1)))
+        gone = write(tmp_path / "gone", 1)
+        made._restored(UpdateData(parent, gone, forgotten=made.test_set(gone)))
     nothing_found = made.test_set(parent.memory())  # GEM's rows are in no memory
     assert len(nothing_found) == 0
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
-        made.carry_over(UpdateData(parent, np.ones(0, dtype=bool), nothing_found))
+        every = np.ones(0, dtype=bool)
+        data = UpdateData(parent, parent.memory(), memory_rows=every, forgotten=nothing_found)
+        made.carry_over(data)
     described = (parent.folder / "learner.json").read_bytes()
     assert KEEPS_EXAMPLES in described  # by which `forget --erase` knows them
 
@@ -269,7 +272,7 @@ def test_another_batch_size_is_said_where_importances_depend_on_it(tmp_path: Pat
         said: list[str] = []
         values = {"ewc_lambda": 1.0, "batch_size": 2 * BATCH, "fisher": fisher}
         made = updater("EWC", 2, values, say=said.append)
-        made.update(parent, write(tmp_path / f"new-{fisher}", 2), {})
+        made.update(UpdateData(parent, write(tmp_path / f"new-{fisher}", 2)))
         assert sum("have different scales" in line for line in said) == expected
 
 
@@ -286,7 +289,7 @@ def test_a_memory_too_small_for_one_batch_is_said(name: str, tmp_path: Path) -> 
     for size, expected in ((8, 1), (4, 0)):
         said: list[str] = []
         made = updater(name, 2, {**values, "memory_batch_size": size}, say=said.append)
-        made.update(UpdateData(parent, write(tmp_path / f"new-{size}", 2), {}))
+        made.update(UpdateData(parent, write(tmp_path / f"new-{size}", 2)))
         assert sum("nothing is replayed" in line for line in said) == expected
 
 
