@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import warm_commands
 from sandbox import SLUG, Sandbox, generate
 
 from renate_stages.files import yaml_file
@@ -33,6 +32,7 @@ class CloudProject(Sandbox):
 
     python: Path = Path()
     variables: dict[str, str] = field(default_factory=dict)
+    warm: bool = field(default=False, kw_only=True)  # its commands are of that environment
 
     @property
     def environment(self) -> dict[str, str]:
@@ -43,12 +43,6 @@ class CloudProject(Sandbox):
             "RENATE_STAGES_POLL_SECONDS": "0.2",
             **self.variables,
         }
-
-    @property
-    def warm_folders(self) -> list[str]:
-        """Folders of that environment's commands, forked from a process that has the SDK."""
-        given = {n: v for n, v in self.environment.items() if n not in ("BUCKET", BACKEND)}
-        return warm_commands.folders(self.python, tuple(sorted(given.items())))
 
     @property
     def params(self) -> dict[str, Any]:
