@@ -104,23 +104,21 @@ class OutputState:
         return cls(folder)
 
     def keep(self, written: Path, working_directory: Path) -> Path:
-        """Move a new state out of the temporary workplace and return its folder.
+        """Link a new state to a folder that outlives the workplace; return that folder.
 
         Args:
             written: Folder of the state in the workplace.
             working_directory: Holds a state that still has to be uploaded.
         """
         if self.folder is not None:
-            with files.whole_directory(self.folder, replace=False) as folder:
-                shutil.copytree(written, folder, copy_function=link, dirs_exist_ok=True)
+            link_folder(written, self.folder)
             return self.folder
         assert self.storage is not None, "a state without a destination cannot be kept"
         name = self.storage.url.rsplit("/", 1)[-1]
         unsent = working_directory / UNSENT / f"{name}-{files.sha256(written / MANIFEST)[:16]}"
-        unsent.parent.mkdir(parents=True, exist_ok=True)
         if unsent.exists():  # an earlier job wrote the same state and failed to upload it
             shutil.rmtree(unsent)
-        written.rename(unsent)
+        link_folder(written, unsent)
         return unsent
 
     def deliver(
@@ -149,9 +147,18 @@ class OutputState:
         return State.open(kept), sent
 
 
-def link(source: str, target: str) -> None:
-    """Link a file, or copy it where links are not possible; a `copy_function` for `copytree`."""
-    files.link_or_copy(Path(source), Path(target))
+def link_folder(source: Path, target: Path) -> None:
+    """Link every file of a folder, or copy files where that is not possible.
+
+    Raises:
+        FolderTakenError: If another process has created `target` in the meantime.
+    """
+
+    def link(file: str, copy: str) -> None:
+        files.link_or_copy(Path(file), Path(copy))
+
+    with files.whole_directory(target, replace=False) as folder:
+        shutil.copytree(source, folder, copy_function=link, dirs_exist_ok=True)
 
 
 def bring(data: str | Path | None, working_directory: Path) -> tuple[Path, Traffic]:

@@ -21,18 +21,16 @@ PIPELINE = Path(__file__).with_name("dvc.yaml")
 """The pipeline of a generated project; a test compares it with the template's."""
 
 
-def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: bool) -> None:
-    """Run prepare, restore-state, tune and train, and optionally export.
+def run_stages(project: Project, params: Params, *, in_cloud: bool) -> None:
+    """Run prepare, restore-state, tune and train.
 
     Args:
         project: The workplace, which already contains the parent state.
         params: The content of its `params.yaml`.
         in_cloud: Whether the search and the training run as cloud jobs.
-        exports: Whether to write `export/` and the report.
 
     Raises:
         SharedTrainingError: If one of several training processes failed; it has printed why.
-        StageProcessError: If the process that runs `export` failed; it has printed why.
         RenateStagesError: If a stage fails.
     """
     prepare.run(project)
@@ -52,11 +50,22 @@ def run_stages(project: Project, params: Params, *, in_cloud: bool, exports: boo
                 raise SharedTrainingError(code)
     else:
         train.run(project)
-    if exports:  # in a new process, so that only what `export` needs of the user's code is imported
-        command = [sys.executable, "-P", "-m", "renate_stages.api.one_stage"]
-        done = subprocess.run([*command, str(project.root), "export"], check=False)
-        if done.returncode:
-            raise StageProcessError("export", done.returncode)
+
+
+def run_export(project: Project, kept: str | Path | None) -> None:
+    """Run export in a new process, so that only what it needs of the user's code is imported.
+
+    Args:
+        project: The workplace, in which the other stages have run.
+        kept: Where the new state is, for the error; None if it is not kept.
+
+    Raises:
+        StageProcessError: If the process failed; it has printed why.
+    """
+    command = [sys.executable, "-P", "-m", "renate_stages.api.one_stage"]
+    done = subprocess.run([*command, str(project.root), "export"], check=False)
+    if done.returncode:
+        raise StageProcessError("export", done.returncode, kept)
 
 
 def self_contained(project: Project) -> Project:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from renate_stages import files
-from renate_stages.api.locations import InputState, OutputState, bring, link
-from renate_stages.api.run_stages import run_stages
+from renate_stages.api.locations import InputState, OutputState, bring, link_folder
+from renate_stages.api.run_stages import run_export, run_stages
 from renate_stages.api.workplace import lay_out, workplace
 from renate_stages.errors import (
     InvalidHyperparameterError,
@@ -145,6 +143,7 @@ def run_training_job(
     Raises:
         StateExistsError: If `export_path` already exists.
         StateNotSentError: If the upload of the new state fails; the message names the local copy.
+        StageProcessError: If the export fails; the new state is kept.
         RenateStagesError: If an argument, the user's functions, the data or the state cannot be
             used, or `output_state_url` already holds a state.
 
@@ -207,11 +206,9 @@ def run_training_job(
 
     parent_folder = target.folder.parent if target.folder is not None else working_directory
     root = working_directory / SEARCH if params.search_space else None
-    written = None
     with workplace(root, parent_folder, outside) as project:
         lay_out(project, params, source, removable=origin.storage is not None)
-        exports = export_path is not None
-        run_stages(project, params, in_cloud=backend == "sagemaker", exports=exports)
+        run_stages(project, params, in_cloud=backend == "sagemaker")
         search = Search.read(project.tuning / outcome.SEARCH)
         result = TrainingJobResult(
             None,
@@ -222,15 +219,14 @@ def run_training_job(
             read_tables(project.plots),
             fetched_state + fetched_data,
         )
-        if export_path is not None:
-            with files.whole_directory(Path(export_path), replace=False) as folder:
-                shutil.copytree(project.export, folder, copy_function=link, dirs_exist_ok=True)
         if output_state_url is not None:
             written = target.keep(project.state, working_directory)
-    if written is None:
-        return result
-    new, sent = target.deliver(written, origin, working_directory)
-    return replace(result, state=new, sent=sent)
+            new, sent = target.deliver(written, origin, working_directory)
+            result = replace(result, state=new, sent=sent)
+        if export_path is not None:  # last: if it fails, the new state is kept
+            run_export(project, output_state_url)
+            link_folder(project.export, Path(export_path))
+    return result
 
 
 def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:

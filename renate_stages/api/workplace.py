@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from renate_stages import files
-from renate_stages.api.locations import link
+from renate_stages.api.locations import link_folder
 from renate_stages.errors import ForeignFolderError
 from renate_stages.files import yaml_file
 from renate_stages.params import Params
@@ -57,14 +57,13 @@ def lay_out(
         removable: Whether other jobs may remove `source` while this one runs. If so, each file is
             linked on its own instead of the whole folder.
     """
-    work = project.prepared.parent
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    if project.parent.is_symlink():
-        project.parent.unlink()
-    shutil.rmtree(project.parent, ignore_errors=True)
+    for path in project.root.iterdir():
+        if path.is_dir() and not path.is_symlink() and path != project.scratch:
+            shutil.rmtree(path)
+        elif path != project.scratch:
+            path.unlink()
     if source is not None and removable:
-        shutil.copytree(source, project.parent, copy_function=link)
+        link_folder(source, project.parent)
     elif source is not None:
         project.parent.symlink_to(source.resolve(), target_is_directory=True)
     else:

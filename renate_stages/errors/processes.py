@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from renate_stages.errors.base import RenateStagesError
 
 
@@ -45,11 +47,12 @@ class LostProcessError(RenateStagesError):
 
 
 class StageProcessError(RenateStagesError):
-    """A stage that runs in a process of its own failed; the process has printed the reason."""
+    """A stage that runs in its own process failed; the process has printed the reason."""
 
-    def __init__(self, stage: str, code: int) -> None:
+    def __init__(self, stage: str, code: int, kept: str | Path | None) -> None:
+        state = f" The new state is complete in {kept}." if kept is not None else ""
         super().__init__(
-            f"the stage {stage} ended with exit code {code}.\n"
+            f"The stage {stage} ended with exit code {code}.{state}\n"
             "To fix this: read the error that it printed above."
         )
 

@@ -126,7 +126,7 @@ def difference_interval(
         level: As in `interval`.
 
     Raises:
-        ValueError: If holdouts or their numbers of rows differ, or there are none.
+        ValueError: If holdouts or their numbers of rows differ, or no holdout is given.
     """
     _check_pairs(before, after)
     differences = {

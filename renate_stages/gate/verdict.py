@@ -191,7 +191,7 @@ def judge(
 ) -> Verdict:
     """Compare an update with the champion by the rules.
 
-    A rule that needs a champion is skipped if there is none or the update itself is the champion.
+    A rule that needs a champion is skipped without one, or if the update itself is the champion.
     A rule with an unknown figure fails. A rule on a part without rows always fails, and has a `why`.
 
     Args:

@@ -47,7 +47,7 @@ class Anchored:
     def problems(
         self, project: Project, parts: Iterable[str] = (), *, deep: bool = False
     ) -> list[str]:
-        """Return the differences from the recorded hash, one line each; empty if there are none.
+        """Return the differences from the recorded hash, one line each; empty without differences.
 
         Args:
             project: The project that the folder belongs to.

@@ -78,7 +78,7 @@ class Conflict:
 
 
 def find_conflict(project: Project) -> Conflict | None:
-    """Return the merge in progress, or None if there is none.
+    """Return the merge in progress, or None without one.
 
     Raises:
         MergeError: If another operation, such as a rebase, has left files in conflict.

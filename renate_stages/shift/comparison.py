@@ -264,7 +264,7 @@ class Comparison:
 
     @cached_property
     def model(self) -> RenateModule | None:
-        """The parent's model; None if there is none or it cannot be built."""
+        """The parent's model; None if the parent has no model, or it cannot be built."""
         if not self.parent.has_model:
             return None
         from renate_stages.models.stored import build_model

@@ -352,7 +352,7 @@ def write_learner(folder: Path, learner: Learner) -> None:
 
 def _needed(measure: Measure | None) -> Measure:
     if measure is None:
-        problem = "trainer.keep: finding the best epoch needs validation data, but there is none: "
+        problem = "trainer.keep: finding the best epoch needs validation data, which is missing: "
         cure = "set data.validation_fraction, or keep: last"
         raise InvalidParamsError("params.yaml", [problem + cure])
     return measure

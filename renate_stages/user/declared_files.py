@@ -48,7 +48,7 @@ class DeclaredFiles:
 
     @classmethod
     def read(cls, root: Path) -> DeclaredFiles | None:
-        """Read `dvc.yaml`; return None if there is none, so that nothing has to be declared.
+        """Read `dvc.yaml`; if the file is missing, return None, and nothing has to be declared.
 
         Raises:
             MalformedFileError: If it is not valid YAML.

@@ -18,6 +18,18 @@ from renate_stages.tuning import processes
 
 
 @pytest.fixture
+def empty_memory_storage(monkeypatch):
+    """Let `memory://` be empty, and retries not wait."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from renate_stages.storage import retries
+
+    monkeypatch.setattr(retries, "PAUSES", (0.0,))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+
+
+@pytest.fixture
 def warm_exports(request, monkeypatch):
     """Exports whose clean process need not import first; `test_clean_build.py` has some that do."""
 

@@ -150,7 +150,7 @@ def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
 
 
 def squared_distance(outputs: Tensor, kept: Tensor) -> Tensor:
-    """Return the mean squared distance over all known values, float32; 0 if there are none.
+    """Return the mean squared distance over all known values, float32; 0 if no value is known.
 
     Args:
         outputs: `(B, K)`, any float dtype.

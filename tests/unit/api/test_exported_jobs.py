@@ -7,6 +7,7 @@ from small_project import REPOSITORY
 
 from renate_stages import errors, run_training_job
 from renate_stages.actions.digits import write_digits
+from renate_stages.state import state
 
 
 def test_a_job_exports_the_model_that_it_trained(tmp_path, monkeypatch):
@@ -35,18 +36,21 @@ def test_a_job_exports_the_model_that_it_trained(tmp_path, monkeypatch):
         run_training_job({}, **{**arguments, "output_state_url": None})
 
 
-def test_an_export_that_fails_is_an_error_of_the_job(tmp_path):
+def test_an_export_that_fails_does_not_lose_the_new_state(tmp_path):
     write_digits(tmp_path / "data", 1)
     text = (REPOSITORY / "renate_config.py").read_text(encoding="utf-8")
     code = "import sys\nif 'export' in sys.argv:\n    raise ValueError('no export here')\n"
     (tmp_path / "renate_config.py").write_text(code + text.replace("from __future__", "# "))
-    with pytest.raises(errors.StageProcessError, match="export ended with exit code 2"):
+    problem = "export ended with exit code 2. The new state is complete in .*states/1"
+    with pytest.raises(errors.StageProcessError, match=problem):
         run_training_job(
             {"hidden_size": 4},
             max_epochs=1,
             config_file=tmp_path / "renate_config.py",
             data_path=tmp_path / "data",
             working_directory=tmp_path / "work",
+            output_state_url=tmp_path / "states" / "1",
             export_path=tmp_path / "exported",
         )
     assert not (tmp_path / "exported").exists()
+    state.check(tmp_path / "states" / "1")

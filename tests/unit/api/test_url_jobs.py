@@ -8,25 +8,19 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from small_project import REPOSITORY
 
-from renate_stages import errors, run_training_job
+from renate_stages import errors, files, run_training_job
 from renate_stages.actions.digits import write_digits
+from renate_stages.api.run_stages import self_contained
 from renate_stages.api.workplace import lay_out
 from renate_stages.params import Params
 from renate_stages.project import Outside, Project
 from renate_stages.state import state
-from renate_stages.storage import Storage, Traffic, retries
+from renate_stages.storage import Storage, Traffic
 from renate_stages.storage.states import copy_state
 
+pytestmark = pytest.mark.usefixtures("empty_memory_storage")
 VALUES = {"learning_rate": 0.05, "memory_size": 300}
 STATES = "memory://bucket/states"
-
-
-@pytest.fixture(autouse=True)
-def service(monkeypatch):
-    """An empty service in memory, and no waiting."""
-    monkeypatch.setattr(retries, "PAUSES", (0.0,))
-    monkeypatch.setattr(MemoryFileSystem, "store", {})
-    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
 
 
 @pytest.fixture
@@ -130,6 +124,23 @@ def test_a_state_that_cannot_be_sent_stays_here_whole_and_can_be_sent_later(
     )
     assert result.metrics["update"] == 2 and result.state is None
     assert unsent.is_dir(), "what is not known to lie elsewhere is nobody's to remove"
+
+
+def test_a_job_that_was_killed_in_the_cloud_is_laid_out_anew(make_state, tmp_path):
+    """Its pipeline and its links to the user's code must not count for the next job."""
+    config = tmp_path / "renate_config.py"
+    config.write_text("VALUE = 1\n")
+    outside = Outside(config, tmp_path / "data", (), {config.name: files.sha256(config)})
+    project = Project(tmp_path / "work", outside)
+    trials = project.searches / "key"
+    trials.mkdir(parents=True)
+    for _ in range(2):
+        lay_out(project, Params.parse({}, "a test"), make_state(20).folder)
+        assert not project.pipeline.exists() and Project.at(project.root) == project
+        assert self_contained(project).pipeline.is_file()
+        assert (project.root / config.name).read_text() == config.read_text()
+        files.write_text(config, "VALUE = 2\n")  # another file, not the linked one
+    assert trials.is_dir(), "the search continues"
 
 
 def test_the_parent_stays_while_a_job_runs_though_other_jobs_displace_it(make_state, tmp_path):

@@ -6,16 +6,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from renate_stages import errors
-from renate_stages.storage import Storage, Traffic, retries
+from renate_stages.storage import Storage, Traffic
 from renate_stages.storage.data import bring_data
 
-
-@pytest.fixture(autouse=True)
-def service(monkeypatch):
-    """An empty service in memory, and no waiting."""
-    monkeypatch.setattr(retries, "PAUSES", (0.0,))
-    monkeypatch.setattr(MemoryFileSystem, "store", {})
-    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+pytestmark = pytest.mark.usefixtures("empty_memory_storage")
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def test_a_job_searches_and_the_next_one_learns_from_it(tmp_path, arguments, cap
     first = run_training_job(SPACE, **arguments)
     assert first.search["trials"] == {"completed": 2} and first.search["epochs"] == 4
     chosen = first.hyperparameters
+    assert first.tables == {}, "a search's plot data is no table of the learner"
     assert 0.01 <= chosen["learning_rate"] <= 1 and chosen["momentum"] in (0.0, 0.9)
     assert not any((tmp_path / "work").iterdir()), "what the search needed is gone"
 
