@@ -114,7 +114,7 @@ def averaged(own: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(own, (total / count).tolist(), strict=True))
 
 
-def of_all(own: Any) -> list[Any]:
+def values_of_all_ranks(own: Any) -> list[Any]:
     """Return the values of all processes by rank; allows only plain values and tensors."""
     values = [own] * ranks().count
     if len(values) > 1:
@@ -122,13 +122,13 @@ def of_all(own: Any) -> list[Any]:
     return values
 
 
-def of_the_first(own: Any) -> Any:
+def value_of_rank_0(own: Any) -> Any:
     """Return the first process's value."""
-    return of_all(own)[0]
+    return values_of_all_ranks(own)[0]
 
 
 @torch.no_grad()
-def take_from_the_first(module: nn.Module, *, buffers_only: bool = False) -> None:
+def copy_from_rank_0(module: nn.Module, *, buffers_only: bool = False) -> None:
     """Copy a module's tensors from the first process, to remove differences between processes."""
     if ranks().count == 1:
         return

@@ -16,7 +16,7 @@ from renate_stages.memory import Tree
 BLOCK = 4096  # examples to copy at once
 
 
-def put_on(datasets: Iterable[StoredDataset], device: torch.device) -> None:
+def copy_to_device(datasets: Iterable[StoredDataset], device: torch.device) -> None:
     """Copy datasets' examples to a device, where batches are then gathered and transformed.
 
     Datasets with the same rows of a store share one copy.
@@ -49,7 +49,7 @@ def put_on(datasets: Iterable[StoredDataset], device: torch.device) -> None:
             dataset.resident = tensors
 
 
-def take_off(datasets: Iterable[StoredDataset]) -> None:
+def drop_copies(datasets: Iterable[StoredDataset]) -> None:
     """Drop the copies, so that batches are gathered from the stores again."""
     for dataset in datasets:
         dataset.resident = None

@@ -84,8 +84,8 @@ class PoolLearner(Learner):
         own = {} if self._rows is None else {"pool": self._rows.state_dict()}
         return {**super().position(), **own}
 
-    def take_position(self, position: Mapping[str, Any]) -> None:
-        super().take_position(position)
+    def restore_position(self, position: Mapping[str, Any]) -> None:
+        super().restore_position(position)
         if "pool" in position:
             self._rows = self.rows()
             self._rows.load_state_dict(position["pool"])

@@ -20,7 +20,7 @@ from renate_stages.tuning.outcome import summary, unrepeatable, write_search, wr
 from renate_stages.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:
-    from renate_stages.tuning.search import Found
+    from renate_stages.tuning.search import SearchResult
 
 
 def run(project: Project, say: Callable[[str], None] = print) -> None:
@@ -57,32 +57,32 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with tracking.new_run(project.root, identity, enabled=params.tracking.enabled) as tracker:
             log = TrialLog(tracker)
             tracker.log_parameters(logged_parameters(params))
-            found = search.run(processes, log)
+            result = search.run(processes, log)
             try:
                 stage.check(search.user)
             except ChangedInputsError as error:
                 search.files.drop_unseen(error.names)
                 raise
-            log.finish(found)
+            log.finish(result)
             tracker.set_tags({"tuning.repeatable": not unrepeatable(params)})
-            value = found.best.seen[-1].metrics
+            value = result.best.seen[-1].metrics
             tracker.log_metrics({f"best_{name}": each for name, each in value.items()})
     with files.whole_directory(project.tuning) as folder:
-        write_search(folder, params, found, search.history, search.past.notes)
-    write_tuned(project.tuned, found.best.configuration)
+        write_search(folder, params, result, search.history, search.past.notes)
+    write_tuned(project.tuned, result.best.configuration)
     if project.outside is None:  # a job keeps its trials until it ends, so that it can be restarted
         search.clear()
-    say(describe(params, found))
+    say(describe(params, result))
 
 
-def describe(params: Params, found: Found) -> str:
+def describe(params: Params, result: SearchResult) -> str:
     """Return a summary of the search in two lines."""
-    content = summary(params, found, ())
+    content = summary(params, result, ())
     best, (metric, _) = content["best"], params.objective
     counted = ", ".join(f"{count} {status}" for status, count in content["trials"].items())
     chosen = ", ".join(f"{name} {each}" for name, each in best["configuration"].items())
     return (
-        f"{len(found.trials)} trials ({counted}), {content['epochs']} epochs, ended by "
-        f"{found.reached}; best: trial {best['trial']}, {metric} {best['value']:.3f}\n"
+        f"{len(result.trials)} trials ({counted}), {content['epochs']} epochs, ended by "
+        f"{result.ended_by}; best: trial {best['trial']}, {metric} {best['value']:.3f}\n"
         f"chosen: {chosen}"
     )

@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from renate_stages.data.ranks import take_from_the_first
+from renate_stages.data.ranks import copy_from_rank_0
 from renate_stages.errors import NotFiniteError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.measure import Measure
@@ -88,7 +88,7 @@ class CurveRecorder(Callback):
             raise NotFiniteError(trainer.current_epoch + 1)
         if self.measure is not None:
             for model in (learner.model, learner.served):
-                take_from_the_first(model, buffers_only=True)  # such as batch norm statistics
+                copy_from_rank_0(model, buffers_only=True)  # such as batch norm statistics
             row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
         self.curves.append(row)
 

@@ -31,7 +31,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from renate_stages import files
 from renate_stages._version import __version__
-from renate_stages.data.ranks import of_all, of_the_first, ranks
+from renate_stages.data.ranks import ranks, value_of_rank_0, values_of_all_ranks
 from renate_stages.errors import MalformedFileError, shortage
 from renate_stages.learners.base import Learner
 from renate_stages.project import Project
@@ -140,7 +140,7 @@ class Resume:
         checkpoint is used only if all of them have one of the same epoch.
         """
         found = self._read()
-        epochs = of_all(-1 if found is None else found["epoch"])
+        epochs = values_of_all_ranks(-1 if found is None else found["epoch"])
         return found if len(set(epochs)) == 1 else None
 
     def _read(self) -> dict[str, Any] | None:
@@ -210,7 +210,7 @@ class CheckpointWriter(Callback):
         self.last = time.monotonic()
         if found is not None:
             curves[:] = found[STATE]["curves"]
-            learner.take_position(found[STATE]["position"])
+            learner.restore_position(found[STATE]["position"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._go_on("training goes on")
@@ -229,7 +229,7 @@ class CheckpointWriter(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         whole = self.resume.whole or not self.learner.resumes
         waited = time.monotonic() - self.last >= self.pause
-        if not (is_last_epoch(trainer) if whole else of_the_first(waited)):
+        if not (is_last_epoch(trainer) if whole else value_of_rank_0(waited)):
             return
         self.resume.folder.mkdir(parents=True, exist_ok=True)
         beside = self.resume.file.with_name(f".{NAME}.{os.getpid()}.new")
@@ -247,7 +247,7 @@ class CheckpointWriter(Callback):
         checkpoint[STATE] = {
             "curves": list(self.curves),
             "files": self.resume.record(),
-            "generators": of_all(generators()),
+            "generators": values_of_all_ranks(generators()),
             "position": self.learner.position(),
         }
 

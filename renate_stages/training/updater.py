@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from renate_stages import files
 from renate_stages.data import StoredDataset
-from renate_stages.data.ranks import ranks, take_from_the_first
+from renate_stages.data.ranks import copy_from_rank_0, ranks
 from renate_stages.data.resident import check_transforms
 from renate_stages.errors import (
     InvalidParamsError,
@@ -281,7 +281,7 @@ class ModelUpdater:
         if best is not None:
             best.give_back(learner)
         learner.end_training(measure)
-        take_from_the_first(learner.model)
+        copy_from_rank_0(learner.model)
         return Trained(
             learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
         )

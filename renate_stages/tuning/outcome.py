@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from renate_stages.params import Params
     from renate_stages.tuning.history import History
     from renate_stages.tuning.records import TrialRecord
-    from renate_stages.tuning.search import Found
+    from renate_stages.tuning.search import SearchResult
     from renate_stages.tuning.trial_folder import TrialFolder
 
 SEARCH = "search.json"
@@ -90,48 +90,48 @@ def write_unsearched(folder: Path, history: Path) -> None:
 
 
 def write_search(
-    folder: Path, params: Params, found: Found, history: History, notes: Sequence[str]
+    folder: Path, params: Params, result: SearchResult, history: History, notes: Sequence[str]
 ) -> None:
     """Write the outcome of a search.
 
     Args:
         folder: An empty folder.
         params: Parameters of the update.
-        found: The trials.
+        result: The trials.
         history: Trials of earlier updates.
         notes: One line about each part of the history that was used or not used.
     """
-    records = [record_of(trial, params) for trial in found.trials]
+    records = [record_of(trial, params) for trial in result.trials]
     history.with_trials(records).write(folder / TUNING_HISTORY)
-    files.write_json(folder / SEARCH, summary(params, found, notes))
-    for trial in found.trials:
+    files.write_json(folder / SEARCH, summary(params, result, notes))
+    for trial in result.trials:
         if trial.status == "failed":
             lines = [trial.reason, *trial.log()]
             files.write_text(folder / "failures" / f"{trial.number}.log", "\n".join(lines) + "\n")
     shared = params.trainer.num_processes > 1  # sums in another order than a trial
-    whole = found.best.status in ("completed", "paused")
+    whole = result.best.status in ("completed", "paused")
     if params.tuning.reuse_best and whole and not shared:
-        for path in sorted((found.best.folder / "checkpoints").rglob("*.ckpt")):
+        for path in sorted((result.best.folder / "checkpoints").rglob("*.ckpt")):
             target = folder / "checkpoints" / path.parent.name / path.name
             files.link_or_copy(path, target)
 
 
-def summary(params: Params, found: Found, notes: Sequence[str]) -> dict[str, Any]:
+def summary(params: Params, result: SearchResult, notes: Sequence[str]) -> dict[str, Any]:
     """Return a summary of a search, for the report and for `search.json`."""
     tuning, (metric, mode) = params.tuning, params.objective
-    best = found.best.seen[-1]
+    best = result.best.seen[-1]
     return {
         "searched": True,
         "scheduler": tuning.scheduler,
         "objective": {"metric": metric, "mode": mode, "over": tuning.objective},
-        "trials": dict(sorted(Counter(trial.status for trial in found.trials).items())),
-        "epochs": sum(trial.shown for trial in found.trials),
-        "ended_by": found.reached,
+        "trials": dict(sorted(Counter(trial.status for trial in result.trials).items())),
+        "epochs": sum(trial.shown for trial in result.trials),
+        "ended_by": result.ended_by,
         "best": {
-            "trial": found.best.number,
+            "trial": result.best.number,
             "epoch": best.epoch,
             "value": best.metrics[metric],
-            "configuration": dict(found.best.configuration),
+            "configuration": dict(result.best.configuration),
         },
         "history": list(notes),
         "not_repeatable_because": unrepeatable(params),

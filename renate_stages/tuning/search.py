@@ -139,18 +139,18 @@ class _Follow(TunerCallback):
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The result of a search.
 
     Args:
         trials: All trials, in the order in which they were started.
         best: The best trial.
-        reached: What ended the search: a limit of the budget, or `the space`.
+        ended_by: What ended the search: a limit of the budget, or `the space`.
     """
 
     trials: tuple[TrialFolder, ...]
     best: TrialFolder
-    reached: str
+    ended_by: str
 
 
 def search(
@@ -159,7 +159,7 @@ def search(
     tuning: TuningParams,
     objective: Objective,
     *watchers: Show,
-) -> Found:
+) -> SearchResult:
     """Run trials until the budget is used up.
 
     Args:
@@ -202,7 +202,7 @@ def search(
         raise ObjectiveNotFiniteError(objective.metric, values)
     if best is None or not any(record.finished for record in reported):
         raise NoFinishedTrialError(len(records), records[0].log() if records else [])
-    return Found(records, best, budget.reached or "the space")
+    return SearchResult(records, best, budget.reached or "the space")
 
 
 def best_trial(trials: Iterable[TrialFolder], objective: Objective) -> TrialFolder | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from renate_stages.tracking import Tracker, TrialRun
 
 if TYPE_CHECKING:
-    from renate_stages.tuning.search import Found
+    from renate_stages.tuning.search import SearchResult
     from renate_stages.tuning.trial_folder import TrialFolder
 
 STATUS = {"completed": "FINISHED", "failed": "FAILED"}  # all others: KILLED
@@ -33,11 +33,11 @@ class TrialLog:
             if trial.status not in ("running", "paused"):
                 self._log(trial)
 
-    def finish(self, found: Found) -> None:
+    def finish(self, result: SearchResult) -> None:
         """Log the remaining trials, and tag the best."""
-        for trial in found.trials:
+        for trial in result.trials:
             self._log(trial)
-        self.tracker.set_trial_tags(found.best.number, {"trial.best": "true"})
+        self.tracker.set_trial_tags(result.best.number, {"trial.best": "true"})
 
     def _log(self, trial: TrialFolder) -> None:
         if trial.number in self._logged:

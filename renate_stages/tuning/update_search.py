@@ -43,7 +43,7 @@ from renate_stages.tuning.trial_view import TrialView
 from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:
-    from renate_stages.tuning.search import Found, Show
+    from renate_stages.tuning.search import SearchResult, Show
 
 LIBRARIES = ("numpy", "pytorch-lightning", "syne-tune", "torch")
 BUDGET = {"max_trials", "max_epochs_total", "max_time", "n_workers", "processes", "reuse_best"}
@@ -111,7 +111,7 @@ class UpdateSearch:
         found = self.past.best(1)
         return self.space.complete(found[0]) if found else self.space.middle()
 
-    def run(self, processes: Processes, *watchers: Show) -> Found:
+    def run(self, processes: Processes, *watchers: Show) -> SearchResult:
         """Run trials until the budget is used up.
 
         Args:

@@ -262,8 +262,8 @@ class AvalancheLearner(Learner):
         stored, tensors = self._run.encode()
         return {**super().position(), "stored": stored, "tensors": tensors}
 
-    def take_position(self, position: Mapping[str, Any]) -> None:
-        super().take_position(position)
+    def restore_position(self, position: Mapping[str, Any]) -> None:
+        super().restore_position(position)
         self._position = position
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

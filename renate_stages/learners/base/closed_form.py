@@ -321,8 +321,8 @@ class ClosedFormLearner(Learner):
         self._sum_up()
         return {**super().position(), "statistics": self.statistics.tensors()}
 
-    def take_position(self, position: Mapping[str, Any]) -> None:
-        super().take_position(position)
+    def restore_position(self, position: Mapping[str, Any]) -> None:
+        super().restore_position(position)
         self._take_statistics(position["statistics"])
         self._is_solved = False
 

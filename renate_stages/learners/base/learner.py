@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.loading import StepLoader
 from renate_stages.data.ranks import averaged, ranks
-from renate_stages.data.resident import put_on, take_off
+from renate_stages.data.resident import copy_to_device, drop_copies
 from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.averaging import averaged_copy
@@ -153,7 +153,7 @@ class Learner(LightningModule):
         """
         return dict(self.reading.position())
 
-    def take_position(self, position: Mapping[str, Any]) -> None:
+    def restore_position(self, position: Mapping[str, Any]) -> None:
         """Continue from what `position` returned; called after `start_update`, before training."""
         self.reading.continue_from(position)
 
@@ -170,14 +170,14 @@ class Learner(LightningModule):
 
     def on_fit_start(self) -> None:
         if self.context.trainer.data_on_device:
-            put_on(self.datasets, self.device)
+            copy_to_device(self.datasets, self.device)
         if self.context.trainer.compile:
             self._compiled[:] = [compiled(self.model)]
         if ranks().count > 1:
             self._statistics = JointStatistics(self.model)
 
     def on_fit_end(self) -> None:
-        take_off(self.datasets)
+        drop_copies(self.datasets)
         self._compiled.clear()
         if self._statistics is not None:
             self._statistics.end()

@@ -262,8 +262,8 @@ class ReplayLearner(Learner):
             own["draws"] = self._draws.get_state()
         return {**super().position(), **own}
 
-    def take_position(self, position: Mapping[str, Any]) -> None:
-        super().take_position(position)
+    def restore_position(self, position: Mapping[str, Any]) -> None:
+        super().restore_position(position)
         self._first_epoch = position["first_epoch"]
         if self._replay is not None:
             self._replay.load_state_dict(position["replay"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from renate_stages.data import Batched, ConcatStored, StoredDataset
-from renate_stages.data.resident import put_on, take_off
+from renate_stages.data.resident import copy_to_device, drop_copies
 from renate_stages.errors import DeviceMemoryError, NotBatchedError, UnequalOnDeviceError
 from renate_stages.memory import ExampleStore, Ragged, StoreWriter
 
@@ -41,14 +41,14 @@ def test_batches_are_those_of_the_store_before_and_after(store, rows, transform)
     dataset = StoredDataset(store, rows, transform)
     asked = [4, 0, 0, 2]
     stored = dataset.__getitems__(asked)
-    put_on([dataset], CPU)
+    copy_to_device([dataset], CPU)
     for found in (dataset.__getitems__(asked), dataset.__getitems__(np.array(asked))):
         assert found[0].keys() == stored[0].keys()
         assert all(torch.equal(*each) for each in zip(leaves(found), leaves(stored), strict=True))
     leaves(found)[0].zero_()
     again = dataset.__getitems__(asked)
     assert torch.equal(leaves(again)[0], leaves(stored)[0]), "a batch is a copy"
-    take_off([dataset])
+    drop_copies([dataset])
     assert dataset.resident is None
 
 
@@ -57,7 +57,7 @@ def test_a_part_of_a_whole_reads_from_where_it_lies(store):
     whole = ConcatStored(parts)
     rows = np.array([16, 2, 7, 0, 5])
     stored = whole.__getitems__(rows)
-    put_on(parts, CPU)
+    copy_to_device(parts, CPU)
     found = whole.__getitems__(rows)
     assert all(torch.equal(*each) for each in zip(leaves(found), leaves(stored), strict=True))
 
@@ -66,7 +66,7 @@ def test_the_same_rows_lie_there_once_and_nothing_of_no_rows(store):
     rows = np.arange(6)
     one, same, other = (StoredDataset(store, each) for each in (rows, rows, np.arange(3)))
     empty = StoredDataset(store, np.arange(0))
-    put_on([one, same, other, empty], CPU)
+    copy_to_device([one, same, other, empty], CPU)
     assert one.resident is same.resident is not other.resident
     assert empty.resident is None
 
@@ -76,12 +76,12 @@ def test_what_cannot_lie_there_is_refused_by_name(store, tmp_path):
         return inputs
 
     with pytest.raises(NotBatchedError, match="crop takes one example at a time"):
-        put_on([StoredDataset(store, transform=crop)], CPU)
+        copy_to_device([StoredDataset(store, transform=crop)], CPU)
     with StoreWriter(tmp_path / "texts", update=1) as writer:
         writer.append((Ragged.of([np.arange(2), np.arange(3)]), np.arange(2)))
     texts = StoredDataset(ExampleStore.open(tmp_path / "texts"))
     with pytest.raises(UnequalOnDeviceError, match="'inputs' differs in length"):
-        put_on([texts], CPU)
+        copy_to_device([texts], CPU)
 
 
 def test_examples_that_do_not_fit_are_refused_with_the_sizes_before_any_is_copied(
@@ -93,5 +93,5 @@ def test_examples_that_do_not_fit_are_refused_with_the_sizes_before_any_is_copie
     with pytest.raises(
         DeviceMemoryError, match=r"need 3\.00 GiB, but cuda:0 has only 0\.00 GiB free"
     ):
-        put_on([dataset, StoredDataset(store)], torch.device("cuda:0"))
+        copy_to_device([dataset, StoredDataset(store)], torch.device("cuda:0"))
     assert dataset.resident is None

@@ -237,7 +237,7 @@ def test_a_training_resumed_after_its_epoch_solves_for_the_same_head(tmp_path, k
         whole.training_step(batch, 0)
     resumed = kind(context(model=plain_model()))
     resumed.start_update(new, nothing(tmp_path))
-    resumed.take_position(whole.position())
+    resumed.restore_position(whole.position())
     for learner in (whole, resumed):
         learner.end_training(None)
     assert torch.equal(whole.linear.weight, resumed.linear.weight)

@@ -22,7 +22,7 @@ from small_updates import VALUES, model_fn, state_of, updater, weights, write_ex
 from torch import nn
 
 from renate_stages.data import Batch
-from renate_stages.data.ranks import joined, of_all, ranks
+from renate_stages.data.ranks import joined, ranks, values_of_all_ranks
 from renate_stages.data.steps import share
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.components import distance_to_kept
@@ -210,7 +210,7 @@ def resumed(folder: Path) -> Found:
         return updater("DER++", values, functions=functions, max_epochs=epochs, devices=count)
 
     straight = made(4).update(UpdateData(parent, new, {1: new}))
-    shared = Path(of_all(str(folder))[0]) / "resume"
+    shared = Path(values_of_all_ranks(str(folder))[0]) / "resume"
     said: list[str] = []
     made(2).update(UpdateData(parent, new, {1: new}), resume=Resume(shared, said.append))
     torch.randn(3)
@@ -236,7 +236,7 @@ def distances() -> Found:
     own = here.own(rows) if here.count > 1 else rows
     batch = Batch(None, None, own, {"logits": kept[own]}, rows if here.count > 1 else None)
     term = share(batch) * distance_to_kept(outputs[own], batch, "logits")
-    return {"mean": sum(of_all(float(term))) / here.count}
+    return {"mean": sum(values_of_all_ranks(float(term))) / here.count}
 
 
 def _empty(folder: Path) -> State:

@@ -13,7 +13,7 @@ from small_project import edit_params
 from small_updates import updater, write_examples
 
 from renate_stages import errors
-from renate_stages.data.ranks import Ranks, averaged, gathered, of_all, ranks
+from renate_stages.data.ranks import Ranks, averaged, gathered, ranks, values_of_all_ranks
 from renate_stages.learners.avalanche.learner import AvalancheLearner
 from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.params import Params
@@ -41,7 +41,11 @@ def params(**trainer) -> Params:
 def test_a_process_that_nothing_launched_is_alone():
     assert (launch.is_launched(), launch.rank(), launch.num_processes()) == (False, 0, 1)
     assert launch.own("kept") == "kept" and launch.begin(trains=True)
-    assert ranks() == Ranks(0, 1) and of_all("x") == ["x"] and averaged({"a": 2.0}) == {"a": 2.0}
+    assert (
+        ranks() == Ranks(0, 1)
+        and values_of_all_ranks("x") == ["x"]
+        and averaged({"a": 2.0}) == {"a": 2.0}
+    )
     tensor = torch.arange(3)
     assert gathered(tensor, 3) is tensor
 
