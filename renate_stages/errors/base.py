@@ -93,3 +93,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower_case = {candidate.lower(): candidate for candidate in sorted(known)}
     close = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
     return f", did you mean '{by_lower_case[close[0]]}'?" if close else ""
+
+
+def sentence(text: str) -> str:
+    """Return a text with a full stop, unless it ends with a question, such as of `did_you_mean`."""
+    return text if text.endswith("?") else f"{text}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from renate_stages.errors.base import RenateStagesError, did_you_mean
+from renate_stages.errors.base import RenateStagesError, did_you_mean, sentence
 
 
 class InvalidParamsError(RenateStagesError):
@@ -43,7 +43,7 @@ class UserConfigError(RenateStagesError):
     """`renate_config.py` lacks a function, or one of its functions cannot be used."""
 
     def __init__(self, path: Path | str, problem: str, cure: str) -> None:
-        super().__init__(f"{path}: {problem}.\nTo fix this: {cure}.")
+        super().__init__(f"{path}: {sentence(problem)}\nTo fix this: {cure}.")
 
 
 class UserCodeError(RenateStagesError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from renate_stages.errors.base import RenateStagesError, did_you_mean
+from renate_stages.errors.base import RenateStagesError, did_you_mean, sentence
 
 MOST_SHOWN = 10  # problems to list in a message
 
@@ -182,10 +182,8 @@ class UnsupportedLocationError(RenateStagesError):
     """`backend` is not the name of a backend."""
 
     def __init__(self, found: str, known: Iterable[str]) -> None:
-        super().__init__(
-            f"unknown backend {found!r}{did_you_mean(found, known)}.\n"
-            f"To fix this: choose one of {', '.join(known)}."
-        )
+        problem = sentence(f"unknown backend {found!r}{did_you_mean(found, known)}")
+        super().__init__(f"{problem}\nTo fix this: choose one of {', '.join(known)}.")
 
 
 class UnknownDigitsUpdateError(RenateStagesError):

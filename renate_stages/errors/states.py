@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from renate_stages.errors.base import RenateStagesError, did_you_mean
+from renate_stages.errors.base import RenateStagesError, did_you_mean, sentence
 
 
 class DamagedStateError(RenateStagesError):
@@ -167,11 +167,13 @@ class UnknownTaskError(RenateStagesError):
         known = list(known)
         listed = ", ".join(f"'{task}'" for task in known) or "none yet"
         hint = did_you_mean(task_id, known) if isinstance(task_id, str) else ""
+        problem = sentence(
+            f"This model has parameters for each task, but none for task {task_id!r}{hint}"
+        )
         super().__init__(
-            f"This model has parameters for each task, but none for task {task_id!r}{hint}. Its "
-            f"tasks: {listed}.\nTo fix this: set update.task_id in params.yaml to one of these, "
-            "add the task with `model.add_task_params(task_id)`, or build the model with shared "
-            "heads."
+            f"{problem} Its tasks: {listed}.\nTo fix this: set update.task_id in params.yaml to one "
+            "of these, add the task with `model.add_task_params(task_id)`, or build the model with "
+            "shared heads."
         )
 
 

@@ -154,9 +154,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        cure = f"run `dvc checkout {folder.name}.dvc` or, in a new clone, `dvc pull`"
+        cure = "check the path; the folder of a state contains state.json"
         if not folder.exists() and folder.name == "parent-state":
             cure = "run `renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
+        elif folder.with_name(f"{folder.name}.dvc").is_file():
+            cure = f"run `dvc checkout {folder.name}.dvc` or, in a new clone, `dvc pull`"
         raise MissingFileError(path, "there is no state here", cure)
     try:
         content = path.read_bytes()

@@ -151,7 +151,9 @@ def test_a_state_of_a_newer_version_is_not_read(whole, schema):
 def test_a_missing_state_says_where_to_get_it(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"renate-stages init.*dvc pull parent\.dvc"):
         State.open(tmp_path / "parent-state")
-    (tmp_path / "restored").mkdir()
+    with pytest.raises(errors.MissingFileError, match="check the path"):
+        State.open(tmp_path / "restored")
+    (tmp_path / "restored.dvc").touch()
     with pytest.raises(errors.MissingFileError, match=r"dvc checkout restored\.dvc"):
         State.open(tmp_path / "restored")
 
