@@ -45,7 +45,7 @@ class Batch(NamedTuple):
         return self.rows if self.whole is None else self.whole
 
     @property
-    def stands_in(self) -> bool:
+    def is_placeholder(self) -> bool:
         """Whether the batch is a placeholder: one example of another process."""
         return self.whole is not None and not len(self.rows)
 

@@ -143,7 +143,7 @@ def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
     if batch.whole is None:
         return squared_distance(outputs, kept)
     known = ~kept.isnan()
-    number = known.sum() * (not batch.stands_in)
+    number = known.sum() * (not batch.is_placeholder)
     distance = torch.where(known, outputs.float() - kept, outputs.new_zeros(())) ** 2
     mean_known = summed(number).clamp(min=1) / len(batch.whole)  # per example
     return distance.sum() / (mean_known * max(1, len(batch)))

@@ -299,7 +299,7 @@ class Learner(LightningModule):
         """
         self._features.clear()
         if self._statistics is not None:
-            self._statistics.left_out = [0] if batch.stands_in else list(left_out)
+            self._statistics.left_out = [0] if batch.is_placeholder else list(left_out)
         outputs = self(batch.inputs)
         return ForwardResult(batch, outputs, self._features[-1] if self._features else None)
 

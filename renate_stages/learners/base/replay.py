@@ -136,7 +136,7 @@ class ReplayLearner(Learner):
         batches = [new, *drawn]
         inputs = concatenate([each.inputs for each in batches])
         sizes = [max(1, len(each)) for each in batches]  # an empty share has one placeholder row
-        left_out = [sum(sizes[:n]) for n, each in enumerate(batches) if each.stands_in]
+        left_out = [sum(sizes[:n]) for n, each in enumerate(batches) if each.is_placeholder]
         whole = self.pass_on(Batch(inputs, None, new.rows), left_out)
         self._together[:] = [whole.outputs]
         outputs = whole.outputs.split(sizes)
@@ -286,4 +286,4 @@ def own(*passed: ForwardResult) -> list[ForwardResult]:
 
     If all are placeholders, return the first one, whose mean then has weight 0.
     """
-    return [result for result in passed if not result.batch.stands_in] or [passed[0]]
+    return [result for result in passed if not result.batch.is_placeholder] or [passed[0]]
