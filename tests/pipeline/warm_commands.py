@@ -101,7 +101,7 @@ def folders(python: Path = Path(sys.executable), given: Variables = ()) -> list[
 
     Args:
         python: The interpreter of the environment whose commands these are.
-        given: Variables with which these processes import; none: those of the tests.
+        given: Variables with which these processes import, added to those of the tests.
     """
     return [str(folder(kind, python, given)) for kind in ("commands", SIDE_PROCESS)]
 
@@ -117,7 +117,7 @@ def folder(kind: str, python: Path = Path(sys.executable), given: Variables = ()
         client.write_text(CLIENT.format(python=python, address=address, name=name))
         client.chmod(0o755)
     (place / "home").mkdir()
-    environment = dict(given or os.environ)
+    environment = os.environ | dict(given)
     paths = [str(Path(__file__).parent), environment.get("PYTHONPATH", "")]
     environment |= {
         "HOME": str(place / "home"),
@@ -226,6 +226,7 @@ def answer(connection: socket.socket) -> None:
         os.chdir(place)
         os.environ.clear()
         os.environ.update(environment)
+        sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)

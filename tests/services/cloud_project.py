@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import warm_commands
 from sandbox import SLUG, Sandbox, generate
 
 from renate_stages.files import yaml_file
@@ -32,7 +33,6 @@ class CloudProject(Sandbox):
 
     python: Path = Path()
     variables: dict[str, str] = field(default_factory=dict)
-    warm: bool = field(default=False, kw_only=True)  # its commands are of that environment
 
     @property
     def environment(self) -> dict[str, str]:
@@ -43,6 +43,18 @@ class CloudProject(Sandbox):
             "RENATE_STAGES_POLL_SECONDS": "0.2",
             **self.variables,
         }
+
+    @property
+    def warm_folders(self) -> list[str]:
+        """Folders of that environment's commands, forked from a process that has imported the SDK.
+
+        Only the variables of the cloud are passed to that process: with any of a test, such as HOME,
+        each test would start a process of its own.
+        """
+        cloud = [
+            each for each in self.variables.items() if each[0].startswith(("AWS_", "SAGEMAKER_"))
+        ]
+        return warm_commands.folders(self.python, tuple(sorted(cloud)))
 
     @property
     def params(self) -> dict[str, Any]:
