@@ -1,6 +1,6 @@
-"""Erasing what older versions hold, on histories whose objects are written by hand.
+"""Erase forgotten rows from older versions, on histories with hand-written DVC objects.
 
-`tests/pipeline/test_forgetting.py` has real ones.
+`tests/pipeline/test_forgetting.py` erases from real DVC histories.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def story(tmp_path, monkeypatch) -> Story:
     return four_updates(tmp_path)
 
 
-def test_objects_with_rows_to_forget_go_and_no_others(story):
+def test_erase_removes_only_objects_with_forgotten_rows(story):
     kept = {name: path.read_bytes() for name, path in all_objects(story).items()}
     assert story.places_of(2) == story.places_of(11) == {CACHE, REMOTE}
     shown = story.erase(agree=False)
@@ -59,12 +59,12 @@ def test_objects_with_rows_to_forget_go_and_no_others(story):
     assert story.places_of(2) == story.places_of(11) == set()
     gone = kept.keys() - all_objects(story).keys()
     assert {name.split("/")[0] for name in gone} == {"cache", "remote"}
-    for name in gone:  # DVC takes a folder's list for a proof that all its files are there
+    for name in gone:  # DVC takes a folder's list as proof that all its files exist
         assert name.split("/")[1] in {md5 for n in (1, 2, 3) for md5 in story.of_update(n)}
     assert story.of_update(4) <= {name.split("/")[1] for name in all_objects(story)}
-    assert story.places_of(25) == story.places_of(20) == {CACHE, REMOTE}  # of update 3's data
-    assert story.places_of(3) == {CACHE, REMOTE}  # in a memory that is left
-    assert story.places_of(5) == set()  # in folders of update 1 alone
+    assert story.places_of(25) == story.places_of(20) == {CACHE, REMOTE}  # update 3's data
+    assert story.places_of(3) == {CACHE, REMOTE}  # in a memory that is kept
+    assert story.places_of(5) == set()  # only in folders of update 1
     assert not story.erase(agree=False)
 
 
@@ -79,8 +79,8 @@ def all_objects(story: Story) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.49, 0.5, 0.51, 0.7, 0.9, 0.99])
-def test_killed_after_any_object_it_goes_on_to_the_same_end(story, share):
-    """Objects go from the remote and then from the cache, lists of folders last."""
+def test_killed_erase_completes_when_it_is_run_again(story, share):
+    """Objects are removed from the remote, then from the cache, with folder lists last."""
     plan = story.erase(agree=False)
     assert [each.storage.name for each in plan.shares] == ["storage", "cache"]
     order = [
@@ -98,8 +98,8 @@ def test_killed_after_any_object_it_goes_on_to_the_same_end(story, share):
 
 
 @pytest.mark.parametrize("kept", ["inputs", "meta.id", "targets", "index.json"])
-def test_of_a_shard_that_is_not_whole_all_goes(story, kept):
-    """It cannot be used any more, and what it holds may be known no more."""
+def test_all_files_of_an_incomplete_shard_are_erased(story, kept):
+    """An incomplete shard is unusable, and its rows can no longer be identified."""
     only = contents(story.made([2, 7], 1).path)
     md5 = story.put({f"memory/{name}": each for name, each in only.items()})
     story.write_pointer("older.dvc", "older", md5)
@@ -115,8 +115,8 @@ def test_of_a_shard_that_is_not_whole_all_goes(story, kept):
     assert story.places_of(2) == set()
 
 
-def test_storage_with_objects_of_others_is_left_to_its_owner(story):
-    """The fault that this replaces: `dvc gc --cloud` deleted what other projects kept."""
+def test_remote_with_objects_of_other_projects_is_erased_only_with_shared_storage_option(story):
+    """Regression: `dvc gc --cloud` deleted objects of other projects."""
     theirs = [story.put(f"theirs {n}".encode(), story.remote) for n in range(3)]
     before = {name for name in all_objects(story) if name.startswith("remote")}
     shown = story.erase()
@@ -138,7 +138,7 @@ def test_storage_with_objects_of_others_is_left_to_its_owner(story):
 
 
 @pytest.mark.parametrize("foreign", [False, True])
-def test_a_cache_outside_the_project_may_be_of_many(story, foreign):
+def test_external_cache_is_erased_unless_it_holds_objects_of_other_projects(story, foreign):
     outside = story.folder / "cache"
     (story.project.root / ".dvc" / "cache").rename(outside)
     story.cache = outside / "files" / "md5"
@@ -156,8 +156,8 @@ def test_a_cache_outside_the_project_may_be_of_many(story, foreign):
         assert story.has(story.put(b"theirs", story.folder / "again"))[0]
 
 
-def test_what_was_never_committed_goes_from_the_projects_own_cache(story):
-    """Runs and data that were replaced before a commit may hold rows, and nothing names them."""
+def test_uncommitted_objects_are_erased_from_the_project_cache(story):
+    """Runs and data replaced before a commit may hold rows, and no commit refers to them."""
     md5 = story.put({"2.bin": image(2) + b"of another run"}, story.cache)
     run = story.project.root / ".dvc" / "cache" / "runs" / "ab" / "ab12" / "cd34"
     run.parent.mkdir(parents=True)
@@ -174,8 +174,8 @@ def test_what_was_never_committed_goes_from_the_projects_own_cache(story):
 
 
 @pytest.mark.parametrize("place", ["branch", "experiment", "stash", "older stash", "reflog"])
-def test_every_place_in_git_that_names_objects_is_searched(story, place):
-    """What is named is looked into: of two states the one with the row goes."""
+def test_all_git_references_are_searched_for_objects_with_forgotten_rows(story, place):
+    """Of two states that only this reference names, the one with the forgotten row is erased."""
     states = [story.state(story.made(numbers, 3)) for numbers in ([2, 40], [41, 42])]
     root = story.project.root
     lineage.git(story.project, "checkout", "-q", "-b", "aside")
@@ -200,7 +200,7 @@ def test_every_place_in_git_that_names_objects_is_searched(story, place):
     assert name is None or shown.incomplete[name] == ["aside0"]
 
 
-def test_what_a_conflict_names_is_not_taken_for_anothers(story):
+def test_objects_in_a_conflicted_lock_file_count_as_objects_of_this_project(story):
     lock = story.project.root / "dvc.lock"
     theirs = story.put(b"a model of theirs")
     lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n    md5: {theirs}\n>>>>>>> x\n")
@@ -209,8 +209,8 @@ def test_what_a_conflict_names_is_not_taken_for_anothers(story):
     assert story.places_of(2) == set()
 
 
-def test_raw_data_goes_by_what_prepare_found_in_it(story):
-    """Also rows that were left out; a file that a version without such rows has too stays."""
+def test_raw_data_with_forgotten_or_unknown_rows_is_erased(story):
+    """Rows that `prepare` left out count too; files that a clean version also has are kept."""
     raw = {"again.bin": image(2) + b"once more", "all.txt": b"of all updates"}
     clean = story.state(story.made([3, 13], 5))
     story.update(5, raw, story.prepared(story.made([50], 5)), clean, left_out=1)
@@ -231,7 +231,7 @@ def test_raw_data_goes_by_what_prepare_found_in_it(story):
     assert story.places_of(60) == {CACHE, REMOTE}
 
 
-def test_the_present_raw_data_stays_and_is_named(story):
+def test_current_raw_data_is_kept_and_reported(story):
     story.forget(2, 11, 21)
     state = story.state(story.made([3, 13, 22], 5))
     story.update(5, None, story.prepared(story.made([], 5)), state)
@@ -245,7 +245,7 @@ def test_the_present_raw_data_stays_and_is_named(story):
     assert story.places_of(21) == set() and story.places_of(70) == {CACHE, REMOTE}
 
 
-def test_a_present_version_that_holds_rows_is_refused(story):
+def test_erase_is_refused_while_the_current_version_holds_forgotten_rows(story):
     before = all_objects(story).keys()
     story.forget(2, 11, 21)
     with pytest.raises(errors.StillHeldError, match=r"1 in (parent-state|state) of the current"):
@@ -253,14 +253,14 @@ def test_a_present_version_that_holds_rows_is_refused(story):
     assert all_objects(story).keys() == before
 
 
-def test_without_anything_forgotten_nothing_is_erased(story):
+def test_erase_without_a_forget_list_is_refused(story):
     story.project.forget_list.unlink()
     with pytest.raises(errors.NothingToForgetError):
         story.erase()
 
 
 @pytest.mark.parametrize("kind", ["condition", "content", "ragged content", "unknown"])
-def test_rows_are_found_in_shards_as_they_are_in_stores(story, kind):
+def test_shards_are_searched_for_forgotten_rows_by_condition_and_content_id(story, kind):
     folder = story.folder / "special"
     if kind == "condition":
         store(folder, [31, 32], 3, age=[5, 50])
@@ -293,13 +293,13 @@ def test_rows_are_found_in_shards_as_they_are_in_stores(story, kind):
     (story.project.root / "aside.dvc").unlink()
     story.commit("no longer")
     story.erase()
-    if kind == "unknown":  # nothing says that row 33 is to be forgotten
+    if kind == "unknown":  # row 33 has no age, so it does not match
         assert story.places_of(33) == {CACHE, REMOTE} and story.places_of(32) == set()
     else:
         assert story.places_of(31) == set()
 
 
-def test_a_condition_that_older_metadata_cannot_fulfil_is_no_obstacle(story):
+def test_condition_skips_older_metadata_of_another_type(story):
     for number, ages in (1, [b"old", b"young"]), (2, [17, 18]):
         folder = store(story.folder / f"old{number}", [30 + number, 40 + number], 1, age=ages)
         md5 = story.put({f"memory/{n}": each for n, each in contents(folder.path).items()})
@@ -313,8 +313,8 @@ def test_a_condition_that_older_metadata_cannot_fulfil_is_no_obstacle(story):
     assert story.places_of(32) == set() and story.places_of(31) == {CACHE, REMOTE}
 
 
-def test_tensors_of_examples_that_a_learner_keeps_go(story):
-    """GEM's: none of them can be found there."""
+def test_learner_tensors_that_hold_examples_are_erased(story):
+    """GEM stores examples as tensors, in which single rows cannot be found."""
     tensors = image(2) + b"in the middle of a tensor"
     folder = {
         **story.state(story.made([41], 3)),
@@ -329,14 +329,14 @@ def test_tensors_of_examples_that_a_learner_keeps_go(story):
     assert story.places_of(2) == story.places_of(41) == set()
 
 
-def test_a_present_state_with_tensors_of_examples_is_refused(story):
+def test_erase_is_refused_while_the_current_learner_state_holds_examples(story):
     state = story.state(story.made([3, 13, 21, 22], 5)) | {"learner.json": b'{"memory_x": 1}'}
     story.update(5, None, story.prepared(story.made([], 5)), state)
     with pytest.raises(errors.StillHeldError, match="tensors of examples in state"):
         story.erase()
 
 
-def test_what_is_only_in_the_remote_is_looked_into_there(story):
+def test_objects_missing_from_the_cache_are_searched_in_the_remote(story):
     for path in story.cache.rglob("*"):
         if path.is_file():
             path.unlink()
@@ -347,7 +347,7 @@ def test_what_is_only_in_the_remote_is_looked_into_there(story):
     assert not (story.project.scratch / "objects").exists()
 
 
-def test_passing_files_of_the_project_go_too(story):
+def test_temporary_project_files_are_erased(story):
     root = story.project.root
     places = [
         root / ".renate" / "resume" / "checkpoint.bin",
@@ -371,11 +371,11 @@ def test_passing_files_of_the_project_go_too(story):
     assert queue.exists() and lists.exists()
 
 
-def test_what_else_dvc_tracks_is_named(story):
+def test_other_data_tracked_by_dvc_is_reported_and_kept(story):
     story.write_pointer("data/archive.dvc", "archive", story.put({"x": image(2) + b"?"}))
     story.commit("an archive")
     assert story.erase().unknown == ("data/archive",)
-    assert story.places_of(2) == {CACHE, REMOTE}  # in data/archive, which only its user knows
+    assert story.places_of(2) == {CACHE, REMOTE}  # data/archive, whose format only the user knows
 
 
 def test_a_project_that_dvc_cannot_open_is_refused(story):
@@ -396,7 +396,7 @@ def test_a_shallow_clone_is_refused(story):
         erase(Project(clone), False, lambda _: True)
 
 
-def test_a_remote_that_cannot_be_read_is_refused_before_anything_goes(story):
+def test_unreadable_remote_is_refused_before_anything_is_erased(story):
     before = all_objects(story).keys()
     other = {"url": "gs://bucket/x"}  # without dvc-gs
     story.configure(storage={"url": str(story.folder / "remote")}, other=other)
@@ -407,8 +407,8 @@ def test_a_remote_that_cannot_be_read_is_refused_before_anything_goes(story):
 
 
 @pytest.mark.parametrize("name", ["index.json", ".dir", "meta.id"])
-def test_a_damaged_object_is_refused_before_anything_goes(story, name):
-    """It could name other rows, or hide what is needed."""
+def test_damaged_object_is_refused_before_anything_is_erased(story, name):
+    """A damaged object could name the wrong rows, or hide objects that are needed."""
     before = all_objects(story).keys()
     tree = {each["relpath"]: each["md5"] for each in json.loads(read(story, story.states[1]))}
     md5 = next((m for path, m in tree.items() if name in path), story.states[1])
@@ -426,7 +426,7 @@ def read(story: Story, md5: str) -> bytes:
     return (story.cache / md5[:2] / md5[2:]).read_bytes()
 
 
-def test_another_dvc_command_is_waited_for_or_named(story):
+def test_erase_reports_a_running_dvc_command(story):
     from dvc.repo import Repo
 
     busy = pytest.raises(errors.BusyError, match="a DVC command")
@@ -449,7 +449,7 @@ def test_another_dvc_command_is_waited_for_or_named(story):
         ("<<<<<<< HEAD\n=======\n  md5: A\n>>>>>>>\n", {}, {}),
     ],
 )
-def test_files_of_dvc_are_read(text, outs, deps):
+def test_dvc_files_are_parsed_into_outs_deps_and_hashes(text, outs, deps):
     hashes = {name: name.lower() * 32 for name in "ABC"}
     for name, md5 in hashes.items():
         text = text.replace(f"md5: {name}", f"md5: {md5}")
@@ -459,7 +459,7 @@ def test_files_of_dvc_are_read(text, outs, deps):
     assert found.hashes == {md5 for md5 in hashes.values() if md5 in text}
 
 
-def test_the_history_names_what_every_lock_names(story):
+def test_history_lists_the_outputs_of_every_lock_file(story):
     history = History.read(story.project)
     outs = [each.outs.get("state") for each in history.versions]
     assert {each for each in outs if each} == {story.states[n] for n in (1, 2, 3, 4)}

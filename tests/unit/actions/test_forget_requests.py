@@ -1,4 +1,4 @@
-"""`renate-stages forget`: what it finds, says and writes, on a repository without data of DVC."""
+"""`renate-stages forget`: matches, output and files, in a repository without DVC data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def write(path, numbers, ids=None, **metadata) -> ExampleStore:
 def repository(project, tmp_path, monkeypatch):
     """An open update, not yet run, whose parent holds 12 rows in memory and 4 in a holdout.
 
-    In memory: 4 without ids and age, then 8 with ids that are UUIDs; one of these is dead.
+    The first 4 rows in memory have no id and no age; the other 8 have UUIDs as ids, and one of
+    them is dead.
     """
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
@@ -54,7 +55,7 @@ def repository(project, tmp_path, monkeypatch):
 
 
 def forget(*arguments: object) -> str:
-    """Run the command; return what it prints, or raise what it raises."""
+    """Run `renate-stages forget`; return its output, or raise its error."""
     done = CliRunner().invoke(main.app, ["forget", *map(str, arguments)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -74,59 +75,59 @@ def rows_left(project) -> dict[str, int]:
     return {name: int((~listed.stored_rows(store)).sum()) for name, store in stores.items()}
 
 
-def test_ids_that_look_like_hashes_are_found_and_counted(repository):
-    said = forget_ids(repository, *UUIDS[:3], UUIDS[0], UUIDS[7], "nobody")
-    assert "5 id(s) given: 4 match stored examples" in said
-    assert "1 match no stored example: 'nobody'" in said
-    assert "3 row(s) of memory will be removed, and the bytes of 1 row(s) dropped earlier" in said
-    assert "2 row(s) of holdouts/1 will be removed" in said and "No stored example" not in said
+def test_ids_that_look_like_hashes_are_matched_and_counted(repository):
+    text = forget_ids(repository, *UUIDS[:3], UUIDS[0], UUIDS[7], "nobody")
+    assert "5 id(s) given: 4 match stored examples" in text
+    assert "1 match no stored example: 'nobody'" in text
+    assert "3 row(s) of memory will be removed, and the bytes of 1 row(s) dropped earlier" in text
+    assert "2 row(s) of holdouts/1 will be removed" in text and "No stored example" not in text
     assert rows_left(repository) == {"memory": 8, "holdouts/1": 2}
     assert not lineage.git(repository, "status", "--porcelain")
     assert not any(each in repository.forget_list.read_text() for each in (*UUIDS, "nobody"))
 
 
-def test_a_list_of_a_spreadsheet_forgets_its_first_id_too(repository):
+def test_id_file_with_byte_order_mark_and_crlf_matches_its_first_id(repository):
     path = repository.root.parent / "ids.csv"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([UUIDS[0], "größe", ""]).encode())
-    said = forget("--ids", path)
-    assert "2 id(s) given: 2 match stored examples" in said
+    text = forget("--ids", path)
+    assert "2 id(s) given: 2 match stored examples" in text
     assert rows_left(repository) == {"memory": 11, "holdouts/1": 2}
 
 
-def test_white_space_around_an_id_is_of_the_list_or_of_the_id(repository):
-    said = forget_ids(repository, f"  {UUIDS[0]}\t", " padded ")
-    assert "2 id(s) given: 2 match stored examples" in said
+def test_ids_match_with_and_without_surrounding_white_space(repository):
+    text = forget_ids(repository, f"  {UUIDS[0]}\t", " padded ")
+    assert "2 id(s) given: 2 match stored examples" in text
     assert rows_left(repository) == {"memory": 11, "holdouts/1": 2}
 
 
-def test_many_ids_that_match_nothing_are_listed_in_a_file_as_they_were_written(repository):
+def test_many_unmatched_ids_are_written_verbatim_to_a_file(repository):
     unknown = [f" customer {number}" for number in range(12)]
-    said = forget_ids(repository, *unknown, UUIDS[1])
-    assert "12 match no stored example: ' customer 0', " in said and "customer 10" not in said
+    text = forget_ids(repository, *unknown, UUIDS[1])
+    assert "12 match no stored example: ' customer 0', " in text and "customer 10" not in text
     listed = repository.scratch / UNMATCHED
-    assert f".renate/{UNMATCHED}" in said
+    assert f".renate/{UNMATCHED}" in text
     assert listed.read_text().splitlines() == unknown
     forget_ids(repository, "one more")
-    assert not listed.exists()  # it would be of another request
+    assert not listed.exists()  # the list belongs to the previous request
 
 
-def test_what_matches_nothing_stays_out_and_a_table_is_named(repository):
-    said = forget_ids(repository, "id,name", "17,Ada", "18,Bob")
-    assert "3 id(s) given: 0 match stored examples" in said
-    assert "No stored example matches. Matching examples will be left out of" in said
-    assert "look like rows of a table" in said
+def test_unmatched_ids_that_look_like_table_rows_are_reported(repository):
+    text = forget_ids(repository, "id,name", "17,Ada", "18,Bob")
+    assert "3 id(s) given: 0 match stored examples" in text
+    assert "No stored example matches. Matching examples will be left out of" in text
+    assert "look like rows of a table" in text
     assert rows_left(repository) == {"memory": 12, "holdouts/1": 4}
 
 
-def test_conditions_say_what_they_name_and_of_which_rows_nothing_is_known(repository):
-    said = forget("--where", "age < 12", "--where", "label == 7", "--where", "age < 12")
-    assert "age < 12: 2 row(s) of memory\n" in said
-    assert "unknown for 4 row(s) of memory, 4 row(s) of holdouts/1: they lack the metadata" in said
-    assert "label == 7: matches no stored example" in said
+def test_conditions_report_matched_rows_and_rows_without_the_metadata(repository):
+    text = forget("--where", "age < 12", "--where", "label == 7", "--where", "age < 12")
+    assert "age < 12: 2 row(s) of memory\n" in text
+    assert "unknown for 4 row(s) of memory, 4 row(s) of holdouts/1: they lack the metadata" in text
+    assert "label == 7: matches no stored example" in text
     assert rows_left(repository) == {"memory": 10, "holdouts/1": 4}
 
 
-def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp_path):
+def test_printed_hash_matches_all_rows_with_the_same_content(repository, tmp_path):
     shown = CliRunner().invoke(main.app, ["memory", "--ids"]).output.split()
     held = State.open(repository.parent).memory()
     assert len(shown) == 11 and len(set(shown)) == 11
@@ -135,11 +136,11 @@ def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp
     for path in folder.iterdir():
         path.unlink()
     write(folder, [20, 2, 22, 23], ["a", "copy of row 2", "c", "d"])
-    said = forget_ids(repository, shown[2])
-    assert "1 id(s) given: 1 match stored examples" in said
+    text = forget_ids(repository, shown[2])
+    assert "1 id(s) given: 1 match stored examples" in text
     assert (
-        "1 row(s) of memory will be removed" in said
-        and "1 row(s) of holdouts/1 will be removed" in said
+        "1 row(s) of memory will be removed" in text
+        and "1 row(s) of holdouts/1 will be removed" in text
     )
     listed = ForgetList.read(repository.forget_list)
     assert np.flatnonzero(listed.stored_rows(held)).tolist() == [2]
@@ -160,7 +161,7 @@ def test_printed_hashes_name_rows_and_others_of_the_same_content(repository, tmp
         (["--ids", "/dev/null"], errors.InvalidIdFileError, "not a plain file"),
     ],
 )
-def test_a_request_that_cannot_be_done_changes_nothing(repository, arguments, error, problem):
+def test_invalid_forget_request_changes_nothing(repository, arguments, error, problem):
     before = lineage.git(repository, "rev-parse", "HEAD")
     with pytest.raises(error, match=problem):
         forget(*arguments)
@@ -171,13 +172,13 @@ def test_a_request_that_cannot_be_done_changes_nothing(repository, arguments, er
 @pytest.mark.parametrize(
     "arguments", [["--erase", "--where", "age < 3"], ["--erase", "--ids", "x"], ["--yes"]]
 )
-def test_erasing_takes_no_request_with_it(repository, arguments):
-    """It would forget nothing of it, and not say so."""
+def test_invalid_option_combinations_with_erase_are_refused(repository, arguments):
+    """Otherwise the forget request would be ignored silently."""
     done = CliRunner().invoke(main.app, ["forget", *arguments])
     assert done.exit_code == 2 and "--erase" in done.output
 
 
-def test_a_condition_of_earlier_on_what_nobody_has_any_more_is_no_obstacle(repository):
+def test_earlier_condition_on_a_field_that_no_longer_exists_is_kept_and_ignored(repository):
     ForgetList().with_more(where=["gone == 'x'"]).write(repository.forget_list)
     lineage.git(repository, "add", "-A")
     lineage.git(repository, "commit", "-q", "-m", "an earlier condition")
@@ -185,8 +186,8 @@ def test_a_condition_of_earlier_on_what_nobody_has_any_more_is_no_obstacle(repos
     assert len(ForgetList.read(repository.forget_list).where) == 1
 
 
-def test_without_the_state_nothing_can_be_looked_for(repository):
-    """In a clone that was not pulled no example is found: this is no answer."""
+def test_missing_parent_state_is_refused(repository):
+    """In a clone without pulled data no example would match, which would mislead the user."""
     repository.parent.rename(repository.root.parent / "elsewhere")
     with pytest.raises(errors.MissingFileError, match="dvc pull"):
         forget_ids(repository, UUIDS[0])

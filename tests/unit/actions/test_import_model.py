@@ -1,4 +1,4 @@
-"""A first state from a model that a team has, and the trial of a user's file."""
+"""Import an existing model as the first state, and check a user's configuration."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def team_model(**changes) -> MLP:
     return MLP(**{"num_inputs": 64, "num_outputs": 10, "hidden_size": 128, **changes})
 
 
-def adopt(project, model_file, old_data=None) -> State:
-    folder = project.root / "adopted"
+def imported_state(project, model_file, old_data=None) -> State:
+    folder = project.root / "imported"
     folder.mkdir()
     write_imported(folder, project, Params.load(project.params), model_file, old_data)
     return State.open(folder)
@@ -46,33 +46,33 @@ def save(model, path):
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model.ckpt"])
-def test_a_model_is_imported_from_every_usual_file(project, tmp_path, name):
+def test_model_is_imported_from_pt_safetensors_and_ckpt_files(project, tmp_path, name):
     model = team_model()
-    adopted = adopt(project, save(model, tmp_path / name))
-    state.check(adopted.folder)
-    made = adopted.provenance
+    imported = imported_state(project, save(model, tmp_path / name))
+    state.check(imported.folder)
+    made = imported.provenance
     assert (made.kind, made.update, made.parent, made.classes) == ("init", 0, None, ())
-    assert len(adopted.memory()) == 0 and adopted.split("holdouts") == {}
-    for key, value in read_state_dict(adopted.folder).items():
+    assert len(imported.memory()) == 0 and imported.split("holdouts") == {}
+    for key, value in read_state_dict(imported.folder).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, model.state_dict()[key])
 
 
-def test_old_data_fills_the_memory_and_is_measured_from_then_on(project, tmp_path):
+def test_old_data_fills_the_memory_and_becomes_holdout_0(project, tmp_path):
     edit_params(project, hyperparameters__memory_size=50)
     write_digits(tmp_path / "old", 1)
     write_digits(project.incoming, 2)
-    adopted = adopt(project, save(team_model(), tmp_path / "model.pt"), tmp_path / "old")
-    assert len(adopted.memory()) == 50
-    assert set(adopted.memory().column("targets")) <= {0, 1, 2, 3}
-    assert {n: len(store) for n, store in adopted.split("holdouts").items()} == {0: 144}
-    assert {n: len(store) for n, store in adopted.split("validation").items()} == {0: 58}
-    assert adopted.provenance.classes == (0, 1, 2, 3)
-    assert set(adopted.evaluations().matrix("accuracy")[0]) == {0}
+    imported = imported_state(project, save(team_model(), tmp_path / "model.pt"), tmp_path / "old")
+    assert len(imported.memory()) == 50
+    assert set(imported.memory().column("targets")) <= {0, 1, 2, 3}
+    assert {n: len(store) for n, store in imported.split("holdouts").items()} == {0: 144}
+    assert {n: len(store) for n, store in imported.split("validation").items()} == {0: 58}
+    assert imported.provenance.classes == (0, 1, 2, 3)
+    assert set(imported.evaluations().matrix("accuracy")[0]) == {0}
 
-    measured = adopted.evaluations().matrix("accuracy")[0][0]
+    measured = imported.evaluations().matrix("accuracy")[0][0]
     project.parent.rename(project.root / "empty")
-    adopted.folder.rename(project.parent)
+    imported.folder.rename(project.parent)
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, quiet)
     after = State.open(project.state)
@@ -83,13 +83,13 @@ def test_old_data_fills_the_memory_and_is_measured_from_then_on(project, tmp_pat
     assert before[0] == measured
 
 
-def test_equal_inputs_are_adopted_in_equal_bytes(project, tmp_path):
+def test_import_of_equal_inputs_gives_equal_bytes(project, tmp_path):
     write_digits(tmp_path / "old", 1)
     model = save(team_model(), tmp_path / "model.pt")
     identities = []
     for place in ("one", "two"):
-        identities.append(adopt(project, model, tmp_path / "old").identity)
-        (project.root / "adopted").rename(project.root / place)
+        identities.append(imported_state(project, model, tmp_path / "old").identity)
+        (project.root / "imported").rename(project.root / place)
     assert identities[0] == identities[1]
 
 
@@ -102,36 +102,36 @@ def test_equal_inputs_are_adopted_in_equal_bytes(project, tmp_path):
         (lambda path: torch.save(team_model(), path), "no state dict that can be loaded safely"),
         (lambda path: path.write_bytes(b"not a model"), "no state dict that can be loaded safely"),
     ],
-    ids=["other shapes", "other names", "no mapping", "a pickled object", "no model"],
+    ids=["other shapes", "other names", "a list", "a pickled module", "not a model file"],
 )
-def test_a_file_that_does_not_fit_is_refused(project, tmp_path, write, expected):
+def test_model_file_that_does_not_fit_is_refused(project, tmp_path, write, expected):
     path = tmp_path / "model.pt"
     write(path)
     before = snapshot(project)
     with pytest.raises(errors.ModelMismatchError, match=f"(?s){expected}.*To fix this: "):
-        adopt(project, path)
+        imported_state(project, path)
     assert snapshot(project) == before
 
 
-def test_a_model_or_old_data_that_are_not_there_are_told(project, tmp_path):
+def test_missing_model_file_and_empty_old_data_are_reported(project, tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"none\.pt is missing"):
-        adopt(project, tmp_path / "none.pt")
-    (project.root / "adopted").rmdir()
+        imported_state(project, tmp_path / "none.pt")
+    (project.root / "imported").rmdir()
     (tmp_path / "old").mkdir()
     with pytest.raises(errors.EmptyIncomingError):
-        adopt(project, save(team_model(), tmp_path / "model.pt"), tmp_path / "old")
+        imported_state(project, save(team_model(), tmp_path / "model.pt"), tmp_path / "old")
 
 
-# -- the trial of a user's file --------------------------------------------------------------------
+# -- the check of a user's configuration -----------------------------------------------------------
 
 
-def test_a_trial_writes_nothing_into_the_project(project):
+def test_config_check_writes_nothing_into_the_project(project):
     before = snapshot(project)
     check_user_config(project.root, examples=8)
     assert snapshot(project) == before
 
 
-def test_a_trial_of_spaces_takes_their_middle_and_the_first_learner(project):
+def test_config_check_uses_the_middle_of_search_spaces_and_the_first_learner(project):
     edit_params(
         project,
         learner={"choice": ["ER", "DER"]},
@@ -146,7 +146,7 @@ def test_a_trial_of_spaces_takes_their_middle_and_the_first_learner(project):
     assert checked.loss_after < checked.loss_before
 
 
-def test_a_trial_takes_a_stream_of_examples(project):
+def test_config_check_accepts_an_iterable_dataset(project):
     edit_config(
         project,
         "self._train_data = TensorDataset(images, labels)",
@@ -172,15 +172,15 @@ def test_a_trial_takes_a_stream_of_examples(project):
         ("def model_fn", "def build_model", errors.UserConfigError),
         ('return torch.nn.CrossEntropyLoss(reduction="none")', "1 / 0", errors.UserConfigError),
     ],
-    ids=["weights not loaded", "no model_fn", "no loss"],
+    ids=["weights not loaded", "no model_fn", "failing loss_fn"],
 )
-def test_a_trial_finds_what_an_update_would_trip_over(project, old, new, error):
+def test_config_check_reports_errors_of_user_functions(project, old, new, error):
     edit_config(project, old, new)
     with pytest.raises(error):
         check_user_config(project.root)
 
 
-def test_a_trial_without_data_is_told(project):
+def test_config_check_reports_missing_data(project):
     for path in project.incoming.iterdir():
         path.unlink()
     with pytest.raises(errors.EmptyIncomingError):
@@ -195,7 +195,7 @@ def test_a_trial_without_data_is_told(project):
     ],
     ids=["misspelt", "out of range"],
 )
-def test_a_trial_finds_a_wrong_hyperparameter(project, changes, error):
+def test_config_check_reports_invalid_hyperparameters(project, changes, error):
     edit_params(project, **changes)
     with pytest.raises(error):
         check_user_config(project.root)

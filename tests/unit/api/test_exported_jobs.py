@@ -10,7 +10,7 @@ from renate_stages.actions.digits import write_digits
 from renate_stages.state import state
 
 
-def test_a_job_exports_the_model_that_it_trained(tmp_path, monkeypatch):
+def test_training_job_exports_the_trained_model(tmp_path, monkeypatch):
     write_digits(tmp_path / "data", 1)
     (tmp_path / "code").mkdir()
     text = (REPOSITORY / "renate_config.py").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_a_job_exports_the_model_that_it_trained(tmp_path, monkeypatch):
     result = run_training_job({"hidden_size": 8}, **arguments)
     exported = {path.name for path in (tmp_path / "exported").iterdir()}
     assert {"export.json", "model.pt2", "renate_config.py", "sizes.py"} <= exported
-    assert "renate_stages" not in exported, "the library is installed, not carried"
+    assert "renate_stages" not in exported, "the library is installed, not copied"
     weights = "model.safetensors"
     same = (tmp_path / "exported" / weights).read_bytes()
     assert result.state is not None and (result.state.folder / weights).read_bytes() == same
@@ -36,7 +36,7 @@ def test_a_job_exports_the_model_that_it_trained(tmp_path, monkeypatch):
         run_training_job({}, **{**arguments, "output_state_url": None})
 
 
-def test_an_export_that_fails_does_not_lose_the_new_state(tmp_path):
+def test_failed_export_of_a_training_job_keeps_the_new_state(tmp_path):
     write_digits(tmp_path / "data", 1)
     text = (REPOSITORY / "renate_config.py").read_text(encoding="utf-8")
     code = "import sys\nif 'export' in sys.argv:\n    raise ValueError('no export here')\n"

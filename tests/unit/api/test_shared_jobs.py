@@ -1,4 +1,4 @@
-"""`run_training_job` on two devices starts its processes itself."""
+"""`run_training_job` on two devices, for which it starts the training processes itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if __name__ == "__main__":
 """
 
 
-def test_it_gives_what_one_device_gives(tmp_path):
+def test_training_job_on_two_devices_matches_one_device(tmp_path):
     write_digits(tmp_path / "data", 1)
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py", str(REPOSITORY / "renate_config.py")]

@@ -58,7 +58,7 @@ def both_updates(arguments, data, states):
     return first, second
 
 
-def test_two_updates_give_the_same_bytes_as_with_folders(tmp_path, arguments):
+def test_updates_with_urls_and_with_folders_write_equal_bytes(tmp_path, arguments):
     first, second = both_updates(arguments, "memory://bucket", STATES)
     assert first.state is not None and second.state is not None
     here = both_updates(
@@ -68,18 +68,18 @@ def test_two_updates_give_the_same_bytes_as_with_folders(tmp_path, arguments):
         there = Storage.at(f"{STATES}/{number}")
         expected = contents(tmp_path / "states" / str(number))
         assert {name: there.read(name) for name in there.sizes()} == expected
-        assert contents(result.state.folder) == expected, "and so the copy that stays here"
+        assert contents(result.state.folder) == expected, "the local copy must match too"
         assert result.metrics == plain.metrics
         assert plain.sent == plain.fetched == Traffic()
     new = second.sent.bytes / sum(Storage.at(f"{STATES}/2").sizes().values())
-    assert new < 0.8, "the first update's holdout and memory did not travel"
+    assert new < 0.8, "the first update's holdout and memory are not uploaded again"
     manifest = len((first.state.folder / "state.json").read_bytes())
     data = Storage.at("memory://bucket/week-2").sizes()
     assert second.fetched == Traffic(1 + len(data), manifest + sum(data.values()))
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"incoming", "states"}
 
 
-def test_what_can_be_refused_is_refused_before_any_data_travels(tmp_path, arguments, monkeypatch):
+def test_invalid_jobs_are_refused_before_any_data_is_downloaded(tmp_path, arguments, monkeypatch):
     both_updates(arguments, "memory://bucket", STATES)
     monkeypatch.setattr(MemoryFileSystem, "get_file", None)
     again = {**arguments, "working_directory": tmp_path / "new", "data_path": "memory://bucket/w"}
@@ -97,7 +97,7 @@ def test_what_can_be_refused_is_refused_before_any_data_travels(tmp_path, argume
 
 
 @pytest.mark.parametrize("failing", ["put_file", "pipe_file"])
-def test_a_state_that_cannot_be_sent_stays_here_whole_and_can_be_sent_later(
+def test_state_that_fails_to_upload_stays_complete_and_can_be_uploaded_later(
     arguments, tmp_path, monkeypatch, failing
 ):
     def refuse(*_, **__):
@@ -123,11 +123,11 @@ def test_a_state_that_cannot_be_sent_stays_here_whole_and_can_be_sent_later(
         VALUES, data_path="memory://bucket/week-2", input_state_url=f"{STATES}/1", **arguments
     )
     assert result.metrics["update"] == 2 and result.state is None
-    assert unsent.is_dir(), "what is not known to lie elsewhere is nobody's to remove"
+    assert unsent.is_dir(), "the local copy is never removed automatically"
 
 
-def test_a_job_that_was_killed_in_the_cloud_is_laid_out_anew(make_state, tmp_path):
-    """Its pipeline and its links to the user's code must not count for the next job."""
+def test_project_folder_of_a_killed_cloud_job_is_laid_out_again(make_state, tmp_path):
+    """The killed job's pipeline and links to the user's code must not affect the next job."""
     config = tmp_path / "renate_config.py"
     config.write_text("VALUE = 1\n")
     outside = Outside(config, tmp_path / "data", (), {config.name: files.sha256(config)})
@@ -143,13 +143,13 @@ def test_a_job_that_was_killed_in_the_cloud_is_laid_out_anew(make_state, tmp_pat
     assert trials.is_dir(), "the search continues"
 
 
-def test_the_parent_stays_while_a_job_runs_though_other_jobs_displace_it(make_state, tmp_path):
+def test_parent_state_survives_removal_of_its_source_while_a_job_runs(make_state, tmp_path):
     source = make_state(20).folder
     before = contents(source)
     outside = Outside(tmp_path / "renate_config.py", tmp_path / "data", (), {})
     project = Project(tmp_path / "work", outside)
     project.root.mkdir()
-    for _ in range(2):  # as after a kill, where a search goes on
+    for _ in range(2):  # the second time as after a kill, when the search continues
         lay_out(project, Params.parse({}, "a test"), source, removable=True)
     shutil.rmtree(source)
     assert contents(project.parent) == before

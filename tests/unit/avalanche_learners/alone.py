@@ -1,4 +1,4 @@
-"""Avalanche alone: one process, its own loop, its own datasets. What our updates are compared with."""
+"""Reference training with Avalanche alone: its own loop and datasets, in one process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ STRATEGIES: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     "iCaRL": ({"memory_size": MEMORY}, None),
 }
-"""By name: hyperparameters of the learner, and what makes the same of Avalanche."""
+"""By name: the learner's hyperparameters, and how to build the same strategy in Avalanche."""
 
 
 def model_fn(model_state_url: str | None = None) -> MLP:
@@ -61,7 +61,7 @@ def model_fn(model_state_url: str | None = None) -> MLP:
 
 
 def classes_of(number: int, *, again: bool = False) -> list[int]:
-    """Two new classes an update; or all, each time."""
+    """Return two new classes per update, or all classes each time."""
     return list(range(CLASSES)) if again else [2 * number - 2, 2 * number - 1]
 
 
@@ -79,7 +79,7 @@ def write(path: Path, number: int, *, again: bool = False) -> ExampleStore:
 
 
 class WithFeatures(nn.Module, BaseModel):
-    """A model as LFL asks for one."""
+    """A model with the `get_features` method that LFL requires."""
 
     def __init__(self, model: MLP) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Pairs(Dataset):
 
 
 def train(name: str, model: MLP, updates: int, seed: int = 0) -> nn.Module:
-    """Return the model that Avalanche trains over updates, seeded as ours are."""
+    """Return the model that Avalanche trains over all updates, with the same seeds as ours."""
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=0.0)
     common = {
         "optimizer": optimizer,

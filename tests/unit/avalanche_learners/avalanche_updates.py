@@ -1,4 +1,4 @@
-"""Updates with learners of Avalanche, each from the state on disk that the one before left."""
+"""Run updates with Avalanche learners, each from the state that the previous one wrote."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ def first_state(folder: Path) -> State:
 def updates(
     folder: Path, name: str, count: int, *, again: bool = False, learner: str = "", **values: Any
 ) -> tuple[list[UpdatedModel], State]:
-    """Run updates from the first state."""
+    """Run several updates, starting from the empty state."""
     parent = first_state(folder)
     found = []
     for number in range(1, count + 1):
         new = write(folder / f"new-{number}", number, again=again)
         found.append(updater(name, number, values, learner=learner).update(UpdateData(parent, new)))
-        parent = _left(folder, found[-1], number, parent, new)
+        parent = _next_state(folder, found[-1], number, parent, new)
     return found, parent
 
 
-def continued(
+def another_update(
     folder: Path, name: str, parent: State, number: int, **values: Any
 ) -> tuple[UpdatedModel, State]:
-    """Run one update more."""
+    """Run one more update."""
     folder.mkdir()
     new = write(folder / f"new-{number}", number)
     updated = updater(name, number, values).update(UpdateData(parent, new))
-    return updated, _left(folder, updated, number, parent, new)
+    return updated, _next_state(folder, updated, number, parent, new)
 
 
-def _left(folder: Path, updated: UpdatedModel, number: int, parent: State, new: Any) -> State:
+def _next_state(folder: Path, updated: UpdatedModel, number: int, parent: State, new: Any) -> State:
     classes = range(2 * number)
     return state_of(
         folder / f"state-{number}", updated, number, classes=classes, parent=parent, new=new

@@ -1,4 +1,4 @@
-"""What an update with a strategy of Avalanche does beside training: state, memory, refusals."""
+"""Updates with Avalanche learners: state, memory, resume, supported options and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 from alone import BATCH, EPOCHS, MEMORY, STRATEGIES, arrays, model_fn, write
-from avalanche_updates import continued, first_state, parameters, updater, updates
+from avalanche_updates import another_update, first_state, parameters, updater, updates
 from safetensors.torch import load_file
 from small_updates import state_of
 
@@ -48,7 +48,7 @@ def naive(tmp_path_factory) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_strategy_differs_from_fine_tuning_and_is_finite(name, naive, tmp_path) -> None:
+def test_strategy_gives_finite_weights_that_differ_from_fine_tuning(name, naive, tmp_path) -> None:
     found, _ = updates(tmp_path / "updates", name, 2, **STRATEGIES[name][0])
     weights = parameters(found[-1].model)
     assert weights.isfinite().all()
@@ -56,7 +56,7 @@ def test_a_strategy_differs_from_fine_tuning_and_is_finite(name, naive, tmp_path
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_where_classes_come_again_it_still_differs_and_is_finite(name, tmp_path) -> None:
+def test_strategy_differs_from_fine_tuning_when_classes_recur(name, tmp_path) -> None:
     plain, _ = updates(tmp_path / "naive", "Naive", 2, again=True)
     found, _ = updates(tmp_path / "updates", name, 2, again=True, **STRATEGIES[name][0])
     weights, naive = parameters(found[-1].model), parameters(plain[-1].model)
@@ -68,7 +68,7 @@ def test_where_classes_come_again_it_still_differs_and_is_finite(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", BUFFERED)
-def test_buffers_are_rows_of_the_memory_and_nothing_else(name: str, tmp_path: Path) -> None:
+def test_buffers_store_only_row_numbers_of_the_memory(name: str, tmp_path: Path) -> None:
     _, left = updates(tmp_path / "updates", name, 2, **STRATEGIES[name][0])
     memory = left.memory()
     tensors = load_file(left.folder / "learner.safetensors")
@@ -81,14 +81,14 @@ def test_buffers_are_rows_of_the_memory_and_nothing_else(name: str, tmp_path: Pa
     assert all((images == row).all(1).any() for row in kept)
 
 
-def test_the_memory_is_the_same_however_often_it_is_asked_for(tmp_path: Path) -> None:
+def test_choosing_the_memory_twice_gives_the_same_examples(tmp_path: Path) -> None:
     found, _ = updates(tmp_path / "updates", "ER", 1, memory_size=10)
     again = found[-1].learner.choose_memory()
     assert again.selection.added.tolist() == found[-1].selection.added.tolist()
     assert len(again.selection.added) == 10
 
 
-def test_the_state_is_tensors_and_json(tmp_path: Path) -> None:
+def test_learner_state_is_written_as_safetensors_and_json(tmp_path: Path) -> None:
     _, left = updates(tmp_path / "updates", "LwF", 1)
     names = {path.name for path in left.folder.iterdir() if path.is_file()}
     assert {"learner.safetensors", "learner.json"} <= names
@@ -98,11 +98,11 @@ def test_the_state_is_tensors_and_json(tmp_path: Path) -> None:
 
 
 class StoppedError(Exception):
-    """Between two epochs."""
+    """Raised to stop a training run between two epochs."""
 
 
 @pytest.mark.parametrize("name", [n for n in STRATEGIES if catalog.PARTS[n].repeats])
-def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path) -> None:
+def test_interrupted_training_resumes_to_identical_weights(name, tmp_path) -> None:
     values = STRATEGIES[name][0]
     _, parent = updates(tmp_path / "before", name, 1, **values)
     new = write(tmp_path / "new", 2)
@@ -112,7 +112,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path
     first = updater(name, 2, values)
     make, epochs = first.learner, itertools.count(1)
 
-    def make_one_that_stops(*arguments):
+    def make_learner_that_stops(*arguments):
         learner = make(*arguments)
         begin = learner.on_train_epoch_start
 
@@ -124,17 +124,17 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path
         learner.on_train_epoch_start = begin_or_stop
         return learner
 
-    first.learner = make_one_that_stops  # type: ignore[method-assign]
+    first.learner = make_learner_that_stops  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RENATE_STAGES_CHECKPOINT_SECONDS", "0")
         with pytest.raises(StoppedError):
             first.update(UpdateData(parent, new), resume=resume)
         assert resume.file.is_file()
-        went_on = updater(name, 2, values).update(UpdateData(parent, new), resume=resume)
-    assert len(went_on.curves) == EPOCHS
-    assert torch.equal(parameters(went_on.model), parameters(whole.model))
+        resumed = updater(name, 2, values).update(UpdateData(parent, new), resume=resume)
+    assert len(resumed.curves) == EPOCHS
+    assert torch.equal(parameters(resumed.model), parameters(whole.model))
     for ours, theirs in zip(
-        went_on.learner.learner_state()[0].values(),
+        resumed.learner.learner_state()[0].values(),
         whole.learner.learner_state()[0].values(),
         strict=True,
     ):
@@ -142,7 +142,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(name, tmp_path
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_training_that_ended_is_finished_in_another_process(name: str, tmp_path: Path) -> None:
+def test_completed_training_is_restored_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     values = STRATEGIES[name][0]
     _, parent = updates(tmp_path / "before", name, 1, **values)
     new = write(tmp_path / "new", 2)
@@ -157,33 +157,33 @@ def test_a_training_that_ended_is_finished_in_another_process(name: str, tmp_pat
     assert again.selection.added.tolist() == first.selection.added.tolist()
 
 
-def test_what_cannot_go_on_between_epochs_writes_no_checkpoint_there(tmp_path: Path) -> None:
+def test_only_resumable_strategies_write_checkpoints_between_epochs(tmp_path: Path) -> None:
     for name, part in catalog.PARTS.items():
         made = updater(name, 1, STRATEGIES[name][0])
         learner = made.learner(made.build_model(None), {})
         assert learner.resumes == part.repeats
 
 
-def test_a_smaller_memory_holds_fewer_examples(tmp_path: Path) -> None:
+def test_memory_shrinks_when_memory_size_is_reduced(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "ER", 1, memory_size=20)
-    _, left = continued(tmp_path / "after", "ER", parent, 2, memory_size=10)
+    _, left = another_update(tmp_path / "after", "ER", parent, 2, memory_size=10)
     assert len(left.memory()) == 10
 
 
-def test_a_memory_of_another_learner_is_taken_over(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_memory_of_another_learner_is_reused(tmp_path: Path) -> None:
+    messages: list[str] = []
     _, parent = updates(tmp_path / "before", "ER", 1, learner="ER", memory_size=20)
-    made = updater("ER", 2, {"memory_size": 20}, say=said.append)
+    made = updater("ER", 2, {"memory_size": 20}, say=messages.append)
     new = write(tmp_path / "new", 2)
     updated = made.update(UpdateData(parent, new))
-    assert any("offered to the strategy's buffers" in line for line in said)
-    assert len(updated.selection.kept) == 10  # half of the memory is that update's
+    assert any("offered to the strategy's buffers" in line for line in messages)
+    assert len(updated.selection.kept) == 10  # half of the memory is from update 1
     back = updater("ER", 3, {"memory_size": 20}, learner="ER")
     left = state_of(tmp_path / "left", updated, 2, classes=range(4), parent=parent, new=new)
     assert len(back.update(UpdateData(left, write(tmp_path / "third", 3))).selection.kept)
 
 
-def test_rows_that_are_forgotten_leave_the_buffers(tmp_path: Path) -> None:
+def test_forgotten_rows_are_removed_from_the_buffers(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "DER", 1, memory_size=20)
     gone = np.arange(20) >= 5
     made = updater("DER", 2, {"memory_size": 20})
@@ -196,26 +196,26 @@ def test_rows_that_are_forgotten_leave_the_buffers(tmp_path: Path) -> None:
             assert len(each) == len(tensors[name.replace("/logits", "/rows")])
 
 
-def test_gem_refuses_to_forget_what_it_cannot_find(tmp_path: Path) -> None:
+def test_gem_refuses_to_forget_examples_that_it_cannot_find(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "GEM", 1, patterns_per_experience=8)
     made = updater("GEM", 2, {"patterns_per_experience": 8})
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
         gone = write(tmp_path / "gone", 1)
         made._restored(UpdateData(parent, gone, forgotten=made.test_set(gone)))
-    nothing_found = made.test_set(parent.memory())  # GEM's rows are in no memory
+    nothing_found = made.test_set(parent.memory())  # GEM keeps its rows outside the memory
     assert len(nothing_found) == 0
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
         every = np.ones(0, dtype=bool)
         data = UpdateData(parent, parent.memory(), memory_rows=every, forgotten=nothing_found)
         made.carry_over(data)
     described = (parent.folder / "learner.json").read_bytes()
-    assert KEEPS_EXAMPLES in described  # by which `forget --erase` knows them
+    assert KEEPS_EXAMPLES in described  # how `forget --erase` detects them
 
 
 # -- defects of Avalanche -------------------------------------------------------------------------
 
 
-def test_icarl_keeps_one_group_a_class_where_classes_come_again(tmp_path: Path) -> None:
+def test_icarl_keeps_one_exemplar_group_per_class_when_classes_recur(tmp_path: Path) -> None:
     found, left = updates(tmp_path / "updates", "iCaRL", 3, again=True, memory_size=MEMORY)
     groups = json.loads((left.folder / "learner.json").read_text())["avalanche"]["plugins"]
     assert len(groups["Exemplars"]["groups"]) == 6
@@ -227,7 +227,7 @@ def test_icarl_keeps_one_group_a_class_where_classes_come_again(tmp_path: Path) 
     assert (guessed == labels).mean() > 0.3  # chance is 0.17
 
 
-def test_icarl_serves_the_nearest_mean_and_no_class_without_one(tmp_path: Path) -> None:
+def test_icarl_predicts_the_nearest_mean_among_learned_classes(tmp_path: Path) -> None:
     found, left = updates(tmp_path / "updates", "iCaRL", 2, memory_size=MEMORY)
     model = found[-1].model
     inputs = torch.from_numpy(arrays(2)[0])
@@ -245,7 +245,7 @@ def test_icarl_serves_the_nearest_mean_and_no_class_without_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("fisher", ["batch", "example"])
-def test_importances_depend_on_the_batch_size_unless_of_examples(fisher, tmp_path) -> None:
+def test_importances_depend_on_batch_size_unless_computed_per_example(fisher, tmp_path) -> None:
     from renate_stages.data import StoredDataset
     from renate_stages.learners.avalanche.examples import Examples
     from renate_stages.learners.avalanche.patched import Elastic
@@ -266,37 +266,37 @@ def test_importances_depend_on_the_batch_size_unless_of_examples(fisher, tmp_pat
     assert (abs(sums[0] - sums[1]) < 1e-6) == (fisher == "example")
 
 
-def test_another_batch_size_is_said_where_importances_depend_on_it(tmp_path: Path) -> None:
+def test_changed_batch_size_is_reported_when_importances_depend_on_it(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "EWC", 1, ewc_lambda=1.0)
     for fisher, expected in (("batch", 1), ("example", 0)):
-        said: list[str] = []
+        messages: list[str] = []
         values = {"ewc_lambda": 1.0, "batch_size": 2 * BATCH, "fisher": fisher}
-        made = updater("EWC", 2, values, say=said.append)
+        made = updater("EWC", 2, values, say=messages.append)
         made.update(UpdateData(parent, write(tmp_path / f"new-{fisher}", 2)))
-        assert sum("have different scales" in line for line in said) == expected
+        assert sum("have different scales" in line for line in messages) == expected
 
 
 @pytest.mark.parametrize(("name", "argument"), [("EWC", "ewc_lambda"), ("MAS", "lambda_reg")])
-def test_numbers_that_are_none_are_an_error_and_no_state(name, argument, tmp_path) -> None:
+def test_non_finite_training_raises_an_error(name, argument, tmp_path) -> None:
     with pytest.raises(NotFiniteError):
         updates(tmp_path / "updates", name, 2, **{argument: 1e12})
 
 
 @pytest.mark.parametrize("name", ["DER", "ER-ACE", "MIR"])
-def test_a_memory_too_small_for_one_batch_is_said(name: str, tmp_path: Path) -> None:
+def test_memory_too_small_for_one_batch_is_reported(name: str, tmp_path: Path) -> None:
     values = {"memory_size": 6, "memory_batch_size": 8}
     _, parent = updates(tmp_path / "before", name, 1, **values)
     for size, expected in ((8, 1), (4, 0)):
-        said: list[str] = []
-        made = updater(name, 2, {**values, "memory_batch_size": size}, say=said.append)
+        messages: list[str] = []
+        made = updater(name, 2, {**values, "memory_batch_size": size}, say=messages.append)
         made.update(UpdateData(parent, write(tmp_path / f"new-{size}", 2)))
-        assert sum("nothing is replayed" in line for line in said) == expected
+        assert sum("nothing is replayed" in line for line in messages) == expected
 
 
-# -- what Avalanche cannot ------------------------------------------------------------------------
+# -- what Avalanche does not support ---------------------------------------------------------------
 
 
-def test_what_would_be_passed_over_is_refused() -> None:
+def test_settings_that_avalanche_would_ignore_are_refused() -> None:
     for name, settings, functions, match in (
         ("EWC", {"precision": "16-mixed"}, {}, "precision"),
         ("DER", {}, {"loss_fn": lambda: torch.nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss_fn"),
@@ -310,20 +310,20 @@ def test_what_would_be_passed_over_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(catalog.REFUSED))
-def test_a_strategy_that_cannot_be_run_right_is_refused_with_the_reason(name: str) -> None:
+def test_unsupported_strategy_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(InvalidParamsError, match="is not supported") as caught:
         updater(name, 1, {})
     assert catalog.REFUSED[name][:30] in str(caught.value)
 
 
-def test_a_hyperparameter_that_must_be_given_is_asked_for() -> None:
+def test_missing_required_hyperparameter_is_reported() -> None:
     made = updater("EWC", 1, {})
     with pytest.raises(InvalidHyperparameterError, match="ewc_lambda"):
         made.learner(made.build_model(None), {})
 
 
 @pytest.mark.parametrize("name", sorted(catalog.PARTS))
-def test_the_catalog_knows_the_arguments_that_there_are(name: str) -> None:
+def test_catalog_arguments_exist_in_avalanche(name: str) -> None:
     part = catalog.PARTS[name]
     theirs = {argument.theirs or key for key, argument in part.arguments.items()}
     kind = load(part.place if name != "iCaRL" else "avalanche.training.supervised:ICaRL")
@@ -336,15 +336,15 @@ def test_the_catalog_knows_the_arguments_that_there_are(name: str) -> None:
     assert theirs <= known
 
 
-def test_hyperparameters_of_a_name_show_in_its_signature() -> None:
+def test_learner_signature_lists_the_hyperparameters_of_its_strategies() -> None:
     shown = inspect.signature(named("Avalanche-ER+LwF").__init__).parameters
     assert {"batch_size", "memory_size", "memory_batch_size", "alpha", "temperature"} <= set(shown)
 
 
-# -- the frame ------------------------------------------------------------------------------------
+# -- the training loop -----------------------------------------------------------------------------
 
 
-def test_epochs_are_measured_and_the_best_is_kept(tmp_path: Path) -> None:
+def test_every_epoch_is_validated_and_the_best_is_kept(tmp_path: Path) -> None:
     validation = {1: write(tmp_path / "val", 1)}
     made = updater("EWC", 1, {"ewc_lambda": 1.0}, keep="best", max_epochs=4)
     updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1), validation))
@@ -365,13 +365,13 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
         norms[clip] = []
 
         def step_fn(found=norms[clip]):
-            class Watching(torch.optim.SGD):
+            class NormRecordingSGD(torch.optim.SGD):
                 def step(self, closure=None):
                     grads = [p.grad.norm() for g in self.param_groups for p in g["params"]]
                     found.append(float(torch.stack(grads).norm()))
                     return super().step(closure)
 
-            return lambda parameters: Watching(parameters, lr=0.1)
+            return lambda parameters: NormRecordingSGD(parameters, lr=0.1)
 
         made.functions = replace(made.functions, optimizer_fn=step_fn())
         made.update(UpdateData(start, new))
@@ -379,7 +379,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("interval", "times"), [("epoch", EPOCHS), ("step", EPOCHS * 6)])
-def test_the_schedule_is_followed(interval: str, times: int, tmp_path: Path) -> None:
+def test_lr_scheduler_steps_per_epoch_or_step(interval: str, times: int, tmp_path: Path) -> None:
     made = updater("Naive", 1, {})
     schedulers = []
 
@@ -392,21 +392,21 @@ def test_the_schedule_is_followed(interval: str, times: int, tmp_path: Path) -> 
     assert schedulers[-1].last_epoch == times
 
 
-def test_fewer_steps_than_an_epoch_end_the_update(tmp_path: Path) -> None:
+def test_max_steps_below_one_epoch_ends_the_update(tmp_path: Path) -> None:
     made = updater("ER", 1, {"memory_size": 10}, max_steps=3)
     updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert updated.steps == 3
     assert len(updated.selection.added) == 10
 
 
-def test_an_average_of_the_weights_is_an_option_here_too(tmp_path: Path) -> None:
+def test_ema_decay_changes_the_final_weights(tmp_path: Path) -> None:
     start, new = first_state(tmp_path), write(tmp_path / "new", 1)
     plain = updater("Naive", 1, {}).update(UpdateData(start, new))
     averaged = updater("Naive", 1, {"ema_decay": 0.9}).update(UpdateData(start, new))
     assert not torch.equal(parameters(plain.model), parameters(averaged.model))
 
 
-def test_half_precision_trains(tmp_path: Path) -> None:
+def test_training_runs_in_bf16_mixed_precision(tmp_path: Path) -> None:
     made = updater("EWC", 1, {"ewc_lambda": 1.0}, precision="bf16-mixed")
     updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert parameters(updated.model).isfinite().all()
@@ -416,7 +416,7 @@ def test_half_precision_trains(tmp_path: Path) -> None:
     assert not torch.equal(parameters(plain.model), parameters(updated.model))
 
 
-def test_transforms_are_the_users(tmp_path: Path) -> None:
+def test_user_transforms_are_applied_to_new_and_replayed_examples(tmp_path: Path) -> None:
     seen = {"train": 0, "buffer": 0, "test": 0}
 
     def counting(name):
@@ -441,7 +441,7 @@ def test_transforms_are_the_users(tmp_path: Path) -> None:
         tmp_path / "left", made.update(UpdateData(start, new)), 1, parent=start, new=new
     )
     assert seen["train"] == EPOCHS * 42
-    assert seen["test"] == 42  # of which the logits are kept
+    assert seen["test"] == 42  # for the logits that are stored
     assert not seen["buffer"]
     made = updater("DER", 2, {"memory_size": 10}, functions=functions)
     made.update(UpdateData(left, write(tmp_path / "second", 2)))
@@ -477,21 +477,21 @@ def test_tasks_have_their_own_heads(tmp_path: Path) -> None:
     assert set(tasks.tolist()) == {0, 1, 2}
 
 
-# -- plugins of users -----------------------------------------------------------------------------
+# -- user plugins ----------------------------------------------------------------------------------
 
 
-def test_a_plugin_that_keeps_its_state_goes_on_with_it(tmp_path: Path) -> None:
+def test_user_plugin_with_state_dict_keeps_its_state_across_updates(tmp_path: Path) -> None:
     _, left = updates(tmp_path / "updates", "ER+users_plugins:Counting", 2, memory_size=10)
     stored = json.loads((left.folder / "learner.json").read_text())
     assert stored["avalanche"]["plugins"]["Counting"]["own"]["dict"] == [["steps", 24]]
 
 
-def test_a_plugin_that_does_not_is_refused(tmp_path: Path) -> None:
+def test_user_plugin_without_load_state_dict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AvalancheStateError, match="load_state_dict"):
         updates(tmp_path / "updates", "users_plugins:Forgetful", 1)
 
 
-def test_a_plugin_may_end_the_training(tmp_path: Path) -> None:
+def test_user_plugin_can_stop_training(tmp_path: Path) -> None:
     made = updater("users_plugins:Impatient", 1, {}, max_epochs=5)
     updated = made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert len(updated.curves) < 5

@@ -8,7 +8,7 @@ from avalanche.core import SupervisedPlugin
 
 
 class Counting(SupervisedPlugin):
-    """Counts steps over updates."""
+    """Counts optimizer steps across updates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Counting(SupervisedPlugin):
 
 
 class Forgetful(SupervisedPlugin):
-    """Does not say what it keeps."""
+    """Has neither `state_dict` nor `load_state_dict`."""
 
 
 class Impatient(Counting):

@@ -1,4 +1,4 @@
-"""Steps read ahead in a thread: the batches of reading in place, and no thread afterwards."""
+"""Prefetching in a thread: the same batches as inline loading, and no thread left afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 
 
 def write(path, rows: int) -> StoredDataset:
-    """Examples that tell their number, and what is known of each."""
+    """Store examples whose values are their row number, with logits as an extra field."""
     numbers = np.arange(rows)
     with StoreWriter(path, update=1) as writer:
         logits = np.stack([numbers, -numbers], 1).astype(np.float32)
@@ -53,10 +53,10 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @pytest.fixture(
-    params=["alone", "replay", "two draws", "budget", "balanced", "in order", "one step"]
+    params=["new only", "replay", "two draws", "budget", "balanced", "in order", "one step"]
 )
-def made(request, new, old):
-    """Makes steps and rows, always the same; the source that steps are drawn from, or None."""
+def make_steps(request, new, old):
+    """Return a function that builds the same steps and row order on every call."""
 
     def make():
         memory, kind = WorkingMemory(old, new, ["logits"]), request.param
@@ -67,8 +67,8 @@ def made(request, new, old):
             return Steps(pool), Budget(rows, 6)
         if kind == "in order":
             return Steps(new), InOrder(len(new), 4)
-        if kind in ("alone", "one step"):
-            return Steps(new), Pass(len(new), 4 if kind == "alone" else 30, seeded(1))
+        if kind in ("new only", "one step"):
+            return Steps(new), Pass(len(new), 4 if kind == "new only" else 30, seeded(1))
         replay = RandomRows(len(old), 5, seeded(2))
         return Steps(new, memory), Pass(len(new), 4, seeded(1), replay, 1 + (kind == "two draws"))
 
@@ -88,33 +88,33 @@ def assert_equal(one: StepBatch, other: StepBatch) -> None:
         assert all(torch.equal(value, its.fields[name]) for name, value in mine.fields.items())
 
 
-def place(rows) -> list:
+def source_state(rows) -> list:
     return [] if rows.source is None else [v.tolist() for v in rows.source.state_dict().values()]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 50])
-def test_every_batch_of_three_epochs_is_that_of_reading_in_place(made, depth):
-    (steps, rows), (same_steps, same_rows) = made(), made()
+def test_prefetched_batches_equal_inline_batches_for_three_epochs(make_steps, depth):
+    (steps, rows), (same_steps, same_rows) = make_steps(), make_steps()
     plain, ahead = InProcess(steps, rows), Ahead(same_steps, same_rows, depth)
     assert len(plain) == len(ahead)
     for _ in range(3):
         for one, other in zip(plain, ahead, strict=True):
             assert_equal(one, other)
-        assert place(rows) == place(same_rows), "nothing was drawn past the end of the epoch"
+        assert source_state(rows) == source_state(same_rows), "nothing drawn past the epoch's end"
         assert not threads()
 
 
-def test_an_epoch_that_ends_early_leaves_sources_where_its_last_step_did(made):
-    (steps, rows), (same_steps, same_rows) = made(), made()
+def test_row_sources_stop_at_the_last_step_when_an_epoch_ends_early(make_steps):
+    (steps, rows), (same_steps, same_rows) = make_steps(), make_steps()
     plain, ahead = InProcess(steps, rows), Ahead(same_steps, same_rows, 3)
     for count in (1, 2, 4, 100):
         for _, one, other in zip(range(count), plain, ahead, strict=False):
             assert_equal(one, other)
         ahead.close()
-        assert place(rows) == place(same_rows) and not threads()
+        assert source_state(rows) == source_state(same_rows) and not threads()
 
 
-def test_an_epoch_that_nobody_iterates_any_more_is_closed(new):
+def test_abandoned_epoch_iterator_ends_its_thread(new):
     iterator = iter(Ahead(Steps(new), Pass(22, 2, seeded(0)), 2))
     next(iterator)
     assert threads()
@@ -122,7 +122,7 @@ def test_an_epoch_that_nobody_iterates_any_more_is_closed(new):
     assert not threads()
 
 
-def test_nothing_is_drawn_or_started_before_the_first_step(new):
+def test_no_rows_are_drawn_and_no_thread_starts_before_the_first_step(new):
     generator = seeded(3)
     before = generator.get_state()
     ahead = Ahead(Steps(new), Pass(22, 4, generator), 2)
@@ -132,7 +132,7 @@ def test_nothing_is_drawn_or_started_before_the_first_step(new):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_no_more_steps_are_read_than_the_bound(new, depth):
+def test_prefetching_reads_at_most_depth_steps_ahead(new, depth):
     read = []
     steps = Steps(StoredDataset(new.store, transform=lambda x: read.append(1) or x))
     iterator = iter(Ahead(steps, Pass(22, 1, seeded(0)), depth))
@@ -145,7 +145,7 @@ def test_no_more_steps_are_read_than_the_bound(new, depth):
         assert len(read) == taken + depth
 
 
-def test_what_reading_raises_comes_out_where_the_step_is_taken_with_its_traceback(new):
+def test_error_in_the_prefetching_thread_is_raised_with_its_traceback(new):
     calls = []
 
     def fails_at_the_third_step(example):
@@ -176,7 +176,7 @@ def from_torch(inputs):
 
 
 @pytest.mark.parametrize("transform", [from_python, from_numpy, from_torch])
-def test_random_transforms_are_not_run_ahead_of_what_else_draws(new, transform):
+def test_random_transforms_are_not_prefetched(new, transform):
     def seen(make):
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         steps = Steps(StoredDataset(new.store, transform=transform))
@@ -193,32 +193,32 @@ def test_random_transforms_are_not_run_ahead_of_what_else_draws(new, transform):
     assert torch.equal(seen(InProcess), seen(lambda steps, rows: Ahead(steps, rows, 2)))
 
 
-def test_who_reads_is_as_asked_for(new):
+def test_prefetch_option_selects_the_prefetching_loader(new):
     rows, cpu = Pass(22, 4, seeded(0)), torch.device("cpu")
     assert isinstance(step_loader(Steps(new), rows, seeded(0)), InProcess)
     assert isinstance(step_loader(Steps(new), rows, seeded(0), device=cpu), InProcess)
     assert isinstance(step_loader(Steps(new), rows, seeded(0), prefetch=2, device=cpu), Ahead)
 
 
-def test_a_step_is_used_on_the_computing_stream_once_its_copy_has_arrived(new, monkeypatch):
-    """There is no GPU: streams and events note what is asked of them."""
-    said: list[str] = []
+def test_compute_stream_waits_for_the_copy_of_a_step(new, monkeypatch):
+    """Replaces CUDA streams and events by stand-ins that log calls, as there is no GPU."""
+    recorded: list[str] = []
     side = SimpleNamespace(name="side")
-    computing = SimpleNamespace(wait_event=lambda event: said.append(f"wait for {event.of}"))
+    computing = SimpleNamespace(wait_event=lambda event: recorded.append(f"wait for {event.of}"))
 
     class Event:
         def record(self, stream):
-            self.of = f"copy {said.count('arrive')} on {stream.name}"
-            said.append("arrive")
+            self.of = f"copy {recorded.count('arrive')} on {stream.name}"
+            recorded.append("arrive")
 
     for name, stand_in in {
         "Stream": lambda device: side,
         "Event": Event,
-        "stream": lambda stream: said.append(f"enter {stream.name}") or nullcontext(),
+        "stream": lambda stream: recorded.append(f"enter {stream.name}") or nullcontext(),
         "current_stream": lambda device: computing,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: said.append("pin") or self)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: recorded.append("pin") or self)
     used = []
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append(stream))
     copies, fields = Copies(torch.device("cpu")), {"logits": torch.ones(1, 2)}
@@ -227,7 +227,7 @@ def test_a_step_is_used_on_the_computing_stream_once_its_copy_has_arrived(new, m
         (Batch({"a": torch.ones(1)}, (torch.ones(1),), np.arange(1), fields),),
     )
     sent = copies.send(step)
-    assert said == ["enter side", *["pin"] * 5, "arrive"] and not used
+    assert recorded == ["enter side", *["pin"] * 5, "arrive"] and not used
     received = copies.receive(sent)
-    assert said[-1] == "wait for copy 0 on side" and used == [computing] * 5
+    assert recorded[-1] == "wait for copy 0 on side" and used == [computing] * 5
     assert received.memory[0].inputs.keys() == {"a"} and received.memory[0].rows.tolist() == [0]

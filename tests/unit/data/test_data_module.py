@@ -1,4 +1,4 @@
-"""Data modules split by seed; the digits are written whole, and over nobody's data."""
+"""Data modules split by seed, and the example digits never overwrite user data."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_the_split_is_a_partition_determined_by_the_seed(tmp_path):
     assert values(first.val_data()) == values(same.val_data()) != values(other.val_data())
 
 
-def test_without_a_share_there_is_no_validation_data(tmp_path):
+def test_data_module_without_val_size_has_no_validation_data(tmp_path):
     module = Numbers(str(tmp_path))
     module.setup()
     assert module.val_data() is None and len(module.train_data()) == 20
 
 
-def test_a_split_that_was_not_set_is_named(tmp_path):
+def test_missing_split_error_names_the_method_to_call(tmp_path):
     module = Numbers(tmp_path)
     with pytest.raises(MissingSplitError, match=r"(?s)Numbers\.train_data\(\).*call setup\(\)"):
         module.train_data()
@@ -55,7 +55,7 @@ def test_a_split_that_was_not_set_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("size", [-0.1, 1, 1.5])
-def test_a_share_outside_its_range_is_refused(tmp_path, size):
+def test_val_size_out_of_range_is_refused(tmp_path, size):
     with pytest.raises(InvalidShareError, match="val_size"):
         Numbers(tmp_path, val_size=size)
 
@@ -64,7 +64,7 @@ def names(folder) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_digits_arrive_class_by_class(tmp_path):
+def test_digits_of_each_update_have_new_classes(tmp_path):
     target = tmp_path / "data" / "incoming"
     seen, total = [], 0
     for update in (1, 2, 3):
@@ -80,8 +80,8 @@ def test_digits_arrive_class_by_class(tmp_path):
     assert seen == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]] and total == 1797
 
 
-def test_the_same_digits_are_left_as_they_are(tmp_path):
-    def written() -> dict[str, tuple[int, int]]:  # reading may change the time of access only
+def test_writing_the_same_digits_again_leaves_the_files_untouched(tmp_path):
+    def written() -> dict[str, tuple[int, int]]:  # without access times, which reading may change
         found = [(file.name, file.stat()) for file in (tmp_path / "a").iterdir()]
         return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found}
 
@@ -91,7 +91,7 @@ def test_the_same_digits_are_left_as_they_are(tmp_path):
     assert written() == before
 
 
-def test_a_file_shared_with_the_cache_is_never_written(tmp_path):
+def test_file_hard_linked_to_the_cache_is_never_written(tmp_path):
     target = tmp_path / "incoming"
     write_digits(target, 1)
     cached = tmp_path / "cached"
@@ -103,7 +103,7 @@ def test_a_file_shared_with_the_cache_is_never_written(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["inputs.npy", "mine.csv"])
-def test_a_users_data_is_not_replaced(tmp_path, name):
+def test_user_data_is_not_replaced_by_digits(tmp_path, name):
     write_digits(tmp_path / "incoming", 1)
     (tmp_path / "incoming" / name).unlink(missing_ok=True)
     (tmp_path / "incoming" / name).write_bytes(b"mine")
@@ -112,7 +112,7 @@ def test_a_users_data_is_not_replaced(tmp_path, name):
     assert (tmp_path / "incoming" / name).read_bytes() == b"mine"
 
 
-def test_a_killed_run_does_not_stand_in_the_way(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / "incoming").mkdir()
     (tmp_path / ".incoming.0123abcd.new").mkdir()
     (tmp_path / ".incoming.0123abcd.new" / "inputs.npy").touch()
@@ -121,6 +121,6 @@ def test_a_killed_run_does_not_stand_in_the_way(tmp_path):
 
 
 @pytest.mark.parametrize("update", [0, 4])
-def test_other_updates_have_no_digits(tmp_path, update):
+def test_digits_of_unknown_updates_are_refused(tmp_path, update):
     with pytest.raises(UnknownDigitsUpdateError, match="from 1 to 3"):
         write_digits(tmp_path / "incoming", update)

@@ -1,4 +1,4 @@
-"""Any dataset of pairs is stored; what cannot be stored is named with its cure."""
+"""Ingest datasets of pairs; errors name items that cannot be stored and how to fix them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stream(IterableDataset):
         return iter((torch.full((2,), n), n) for n in range(5))
 
 
-def test_a_tensor_dataset_and_subsets_of_it_take_the_block_path(tmp_path, monkeypatch):
+def test_tensor_datasets_and_their_subsets_are_read_in_blocks(tmp_path, monkeypatch):
     data = TensorDataset(torch.arange(60, dtype=torch.uint8).reshape(20, 3), torch.arange(20))
     nested = Subset(Subset(data, list(range(19, 9, -1))), [0, 3, 3])
     monkeypatch.setattr(TensorDataset, "__getitem__", None)  # not item by item
@@ -48,8 +48,8 @@ def test_a_tensor_dataset_and_subsets_of_it_take_the_block_path(tmp_path, monkey
     assert part.spec == whole.spec
 
 
-def test_views_are_stored_at_their_own_size(tmp_path):
-    """The predecessor stored the whole backing tensor with each view."""
+def test_tensor_views_are_stored_without_their_backing_tensor(tmp_path):
+    """Renate stored the whole backing tensor with each view."""
     data = TensorDataset(torch.zeros(1000, 50), torch.zeros(1000, dtype=torch.int64))
     store = ingest(Subset(data, [1, 2]), tmp_path / "s", 1, "train")
     assert sum(file.stat().st_size for file in store.files()) < 2000
@@ -79,7 +79,7 @@ def test_numbers_arrays_and_nested_items_are_stored(tmp_path):
     assert targets[0] == 1.0 and targets[1] and isinstance(targets[2], tuple)
 
 
-def test_numpy_scalars_keep_their_dtype_and_any_byte_order_is_read(tmp_path):
+def test_numpy_scalars_keep_their_dtype_and_any_byte_order_is_accepted(tmp_path):
     items = Items(*((np.arange(2, dtype=">f8"), np.float64(n)) for n in range(2)))
     store = ingest(items, tmp_path / "s", 1, "train")
     assert [str(field) for field in store.spec.fields.values()] == ["float64 (2,)", "float64 ()"]
@@ -102,7 +102,7 @@ def test_a_dataset_may_reuse_the_array_it_returns(tmp_path):
     assert store.column("inputs")[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_item_path_and_block_path_write_the_same_bytes(tmp_path):
+def test_reading_by_item_and_by_block_writes_the_same_bytes(tmp_path):
     inputs, targets = torch.rand(50, 4), torch.arange(50)
     fast = ingest(TensorDataset(inputs, targets), tmp_path / "fast", 3, "train")
     slow = ingest(Items(*zip(inputs, targets, strict=True)), tmp_path / "slow", 3, "train")
@@ -144,12 +144,12 @@ GOOD = (torch.zeros(3), 1)
         ),
     ],
 )
-def test_what_cannot_be_stored_is_named(tmp_path, items, error, message):
+def test_items_that_cannot_be_stored_are_reported(tmp_path, items, error, message):
     with pytest.raises(error, match=message):
         ingest(Items(*items), tmp_path / "s", 1, "val")
     assert not (tmp_path / "s" / "index.json").exists()
 
 
-def test_an_empty_tensor_dataset_is_named(tmp_path):
+def test_empty_tensor_dataset_is_refused(tmp_path):
     with pytest.raises(EmptyDatasetError, match="test data"):
         ingest(TensorDataset(torch.zeros(0, 3), torch.zeros(0)), tmp_path / "s", 1, "test")

@@ -33,7 +33,7 @@ def texts(tmp_path):
     return ingest(items, tmp_path / "s", 1, "train", ragged=("inputs.ids", "inputs.mask"))
 
 
-def test_texts_are_kept_at_their_length_and_filled_up_in_a_batch(texts):
+def test_texts_are_stored_unpadded_and_padded_in_a_batch(texts):
     assert str(texts.spec.fields["inputs.ids"]) == "int64 (*, )"
     dataset = StoredDataset(texts)
     assert dataset[1][0]["ids"].tolist() == [1, 2, 3, 4]
@@ -54,7 +54,7 @@ def test_batches_of_different_lengths_are_joined_for_replay(texts):
 
 
 @pytest.mark.parametrize(("kind", "mode", "channels"), [("PNG", "RGB", 3), ("PNG", "L", 1)])
-def test_images_are_kept_encoded_and_decoded_on_reading(tmp_path, kind, mode, channels):
+def test_images_are_stored_encoded_and_decoded_on_reading(tmp_path, kind, mode, channels):
     files = [encoded(4, 3, kind, mode), encoded(4, 3, kind, mode), encoded(5, 3, kind, mode)]
     store = ingest([(data, 0) for data in files], tmp_path / "s", 1, "train")
     dataset = StoredDataset(store)
@@ -69,26 +69,26 @@ def test_images_are_kept_encoded_and_decoded_on_reading(tmp_path, kind, mode, ch
     assert cropped.__getitems__([0, 2])[0].shape == (2, channels, 2, 2)
 
 
-def test_a_jpeg_is_decoded_too(tmp_path):
+def test_jpeg_image_is_decoded(tmp_path):
     store = ingest([(encoded(8, 8, "JPEG"), 1)], tmp_path / "s", 1, "train")
     assert StoredDataset(store)[0][0].shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("cut", [20, 50])
-def test_half_an_image_is_said_to_be_undecodable(tmp_path, cut):
+def test_truncated_image_is_reported_as_undecodable(tmp_path, cut):
     store = ingest([(encoded(8, 8)[:cut], 1)], tmp_path / "s", 1, "train")
     with pytest.raises(errors.UndecodableError, match="cannot be decoded as image"):
         StoredDataset(store)[0]
 
 
-def test_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+def test_decompression_bomb_image_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     store = ingest([(encoded(8, 8), 1)], tmp_path / "s", 1, "train")
     with pytest.raises(errors.UndecodableError, match="decompression bomb"):
         StoredDataset(store)[0]
 
 
-def test_metadata_is_kept_and_ids_are_hashed(tmp_path):
+def test_metadata_is_stored_and_ids_are_hashed(tmp_path):
     items = [
         (torch.zeros(2), 0, {"id": "customer-17", "source": "eu", "weight": 0.5, "paid": True}),
         (torch.ones(2), 1, {"id": 18, "source": "us", "weight": 1.5, "paid": False}),
@@ -107,7 +107,7 @@ def test_metadata_is_kept_and_ids_are_hashed(tmp_path):
     assert b"customer-17" not in raw
 
 
-def test_without_an_id_the_content_is_the_id(tmp_path):
+def test_examples_without_an_id_are_identified_by_their_content(tmp_path):
     values = torch.arange(6.0).reshape(3, 2)
     data = TensorDataset(torch.cat([values, values[:1]]), torch.tensor([0, 1, 0, 0]))
     ids = printed(ingest(data, tmp_path / "a", 1, "train").metadata("id"))
@@ -118,7 +118,7 @@ def test_without_an_id_the_content_is_the_id(tmp_path):
     assert not set(ids) & set(printed(ingest(other, tmp_path / "c", 1, "train").metadata("id")))
 
 
-def test_texts_that_differ_only_in_where_one_ends_have_ids_of_their_own(tmp_path):
+def test_texts_with_equal_tokens_and_different_boundaries_have_different_ids(tmp_path):
     items = [({"a": [1], "b": [2, 3]}, 0), ({"a": [1, 2], "b": [3]}, 0)]
     store = ingest(items, tmp_path / "s", 1, "train", ragged=("inputs.a", "inputs.b"))
     assert len(set(printed(store.metadata("id")))) == 2
@@ -145,11 +145,11 @@ GOOD = (torch.zeros(2), 0, {"source": "eu"})
         ([(b"no image", 1)], errors.UnstorableValueError, "bytes of a JPEG or PNG"),
     ],
 )
-def test_metadata_that_cannot_be_kept_is_named(tmp_path, items, error, message):
+def test_invalid_metadata_is_reported(tmp_path, items, error, message):
     with pytest.raises(error, match=message):
         ingest(items, tmp_path / "s", 1, "val")
 
 
-def test_an_unknown_ragged_field_is_named(tmp_path):
+def test_unknown_ragged_field_is_reported(tmp_path):
     with pytest.raises(errors.UnknownFieldError, match="no 'input', did you mean 'inputs'"):
         ingest([(torch.zeros(2), 0)], tmp_path / "s", 1, "train", ragged=("input",))

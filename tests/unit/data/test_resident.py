@@ -1,4 +1,4 @@
-"""Examples that lie on the device: the batches of the store."""
+"""Examples resident on the device give the same batches as the store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scaled(inputs):
 
 @pytest.mark.parametrize("rows", [None, np.array([20, 3, 3, 11, 0])])
 @pytest.mark.parametrize("transform", [None, Batched(scaled)])
-def test_batches_are_those_of_the_store_before_and_after(store, rows, transform):
+def test_resident_batches_equal_batches_of_the_store(store, rows, transform):
     dataset = StoredDataset(store, rows, transform)
     asked = [4, 0, 0, 2]
     stored = dataset.__getitems__(asked)
@@ -52,7 +52,7 @@ def test_batches_are_those_of_the_store_before_and_after(store, rows, transform)
     assert dataset.resident is None
 
 
-def test_a_part_of_a_whole_reads_from_where_it_lies(store):
+def test_concatenated_dataset_reads_from_resident_parts(store):
     parts = [StoredDataset(store, np.arange(5)), StoredDataset(store, np.arange(9, 21))]
     whole = ConcatStored(parts)
     rows = np.array([16, 2, 7, 0, 5])
@@ -62,7 +62,7 @@ def test_a_part_of_a_whole_reads_from_where_it_lies(store):
     assert all(torch.equal(*each) for each in zip(leaves(found), leaves(stored), strict=True))
 
 
-def test_the_same_rows_lie_there_once_and_nothing_of_no_rows(store):
+def test_equal_rows_are_copied_once_and_empty_datasets_not_at_all(store):
     rows = np.arange(6)
     one, same, other = (StoredDataset(store, each) for each in (rows, rows, np.arange(3)))
     empty = StoredDataset(store, np.arange(0))
@@ -71,7 +71,7 @@ def test_the_same_rows_lie_there_once_and_nothing_of_no_rows(store):
     assert empty.resident is None
 
 
-def test_what_cannot_lie_there_is_refused_by_name(store, tmp_path):
+def test_datasets_that_cannot_be_resident_are_refused_by_name(store, tmp_path):
     def crop(inputs):
         return inputs
 
@@ -84,7 +84,7 @@ def test_what_cannot_lie_there_is_refused_by_name(store, tmp_path):
         copy_to_device([texts], CPU)
 
 
-def test_examples_that_do_not_fit_are_refused_with_the_sizes_before_any_is_copied(
+def test_insufficient_device_memory_is_reported_with_sizes_before_any_example_is_copied(
     store, monkeypatch
 ):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 2**33))

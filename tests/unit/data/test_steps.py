@@ -14,7 +14,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 
 @pytest.fixture
 def data(tmp_path) -> StoredDataset:
-    """Ten examples that tell their number."""
+    """Ten examples whose target is their row number."""
     with StoreWriter(tmp_path / "store", update=1) as writer:
         writer.append((np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10)))
     return StoredDataset(ExampleStore.open(tmp_path / "store"))
@@ -33,7 +33,7 @@ def loader_of(data, seed: int, **options):
     return step_loader(Steps(data), Pass(len(data), 4, generator), seeded(), **options)
 
 
-def test_a_pass_takes_each_example_once_in_an_order_of_its_generator(data):
+def test_pass_reads_each_example_once_in_an_order_drawn_from_its_generator(data):
     one, other = loader_of(data, 1), loader_of(data, 1)
     first, second = order(one), order(one)
     assert (first, second) == (order(other), order(other))
@@ -48,7 +48,7 @@ def test_steps_never_draw_from_the_global_generator(data):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_batch_is_gathered_at_once(data, monkeypatch):
+def test_batch_is_read_in_one_gather(data, monkeypatch):
     calls = []
     gather = ExampleStore.gather
     monkeypatch.setattr(
@@ -58,7 +58,7 @@ def test_a_batch_is_gathered_at_once(data, monkeypatch):
     assert calls == [4, 4, 2]
 
 
-def test_workers_give_the_same_batches(data):
+def test_worker_processes_give_the_same_batches(data):
     for batch in loader_of(data, 3, num_workers=1):
         assert batch.new.inputs[:, 0].tolist() == [2 * row for row in batch.new.rows]
     plain, ahead = (order(loader_of(data, 3, num_workers=n)) for n in (0, 1))
@@ -66,7 +66,7 @@ def test_workers_give_the_same_batches(data):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
-def test_random_rows_cover_every_row_once_a_pass(batch_size):
+def test_random_rows_cover_every_row_once_per_pass(batch_size):
     rows = RandomRows(10, batch_size, seeded())
     drawn = [row for _ in range(-(-30 // batch_size)) for row in next(rows).tolist()]
     passes = [drawn[start : start + 10] for start in (0, 10, 20)]
@@ -74,14 +74,14 @@ def test_random_rows_cover_every_row_once_a_pass(batch_size):
     assert passes[0] != passes[1] != passes[2]
 
 
-def test_a_draw_is_no_larger_than_there_are_rows():
+def test_draw_size_is_limited_to_the_number_of_rows():
     assert sorted(next(RandomRows(10, 64, seeded())).tolist()) == list(range(10))
     with pytest.raises(ValueError, match="from 0 rows"):
         RandomRows(0, 8, seeded())
 
 
 @pytest.mark.parametrize("kind", ["random", "balanced"])
-def test_a_source_of_rows_continues_where_it_was_saved(kind):
+def test_row_source_continues_from_its_saved_state(kind):
     def make(seed):
         labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
         if kind == "balanced":
@@ -95,7 +95,7 @@ def test_a_source_of_rows_continues_where_it_was_saved(kind):
         np.testing.assert_array_equal(next(source), next(resumed))
 
 
-def test_balanced_rows_are_as_likely_of_each_class_and_within_it():
+def test_balanced_rows_are_uniform_over_classes_and_within_each_class():
     labels = np.repeat([5, 7], [90, 10])
     np.random.default_rng(0).shuffle(labels)
     source = BalancedRows(labels, 100, seeded())
@@ -108,7 +108,7 @@ def test_balanced_rows_are_as_likely_of_each_class_and_within_it():
         assert statistic < {5: 137, 7: 28}[label], "chi squared, p = 0.001"
 
 
-def test_a_budget_ends_after_its_steps_and_goes_on_in_the_next_epoch():
+def test_budget_ends_after_its_steps_and_continues_in_the_next_epoch():
     budget = Budget(RandomRows(10, 5, seeded()), steps=3)
     epochs = [[row for step in budget for row in step.new.tolist()] for _ in range(2)]
     assert len(budget) == 3 and [len(epoch) for epoch in epochs] == [15, 15]

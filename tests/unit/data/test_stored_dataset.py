@@ -1,4 +1,4 @@
-"""Stored datasets give copies, batch by batch, in the order asked, with or without transforms."""
+"""Stored datasets return copied batches in the requested order, with or without transforms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from renate_stages.memory import ExampleStore, Ragged, StoreWriter
 
 
 def numbers(path, start: int, count: int) -> ExampleStore:
-    """Store examples (float32 (2,), int64) that tell their number."""
+    """Store examples (float32 (2,), int64) whose values are consecutive numbers."""
     values = torch.arange(start, start + count)
     return ingest(TensorDataset(values[:, None].repeat(1, 2).float(), values), path, 1, "train")
 
@@ -29,7 +29,7 @@ def nested(tmp_path) -> ExampleStore:
     return ExampleStore.open(tmp_path / "nested")
 
 
-def test_items_and_batches_are_tensors_free_to_be_changed(store):
+def test_items_and_batches_are_copies_that_may_be_modified(store):
     data = StoredDataset(store, rows=np.array([7, 2, 5]))
     assert len(data) == 3
     inputs, target = data[1]
@@ -57,7 +57,7 @@ def test_transforms_are_applied_to_each_example(store):
     assert data[3][0].tolist() == [6, 6] and data[3][1] == -3
 
 
-def test_a_batched_transform_sees_whole_batches(store, nested, tmp_path):
+def test_batched_transform_receives_whole_batches(store, nested, tmp_path):
     shapes = []
 
     def double(inputs):
@@ -75,7 +75,7 @@ def test_a_batched_transform_sees_whole_batches(store, nested, tmp_path):
     assert flat.__getitems__([2, 1])[0].shape == (2, 3) and flat[0][0].tolist() == [1, 0, 0]
 
 
-def test_a_batched_transform_of_texts_sees_them_filled_up(tmp_path):
+def test_batched_transform_receives_padded_texts(tmp_path):
     with StoreWriter(tmp_path / "texts", 1) as writer:
         texts = Ragged.of([np.array([1, 2, 3]), np.array([4])])
         writer.append((texts, np.arange(2)))
@@ -96,7 +96,7 @@ def test_labels_and_classes_follow_the_rows(store, nested):
     assert StoredDataset(nested).labels() is None and StoredDataset(nested).classes() is None
 
 
-def test_parts_with_their_own_transforms_are_one_dataset(store, tmp_path):
+def test_concatenated_parts_keep_their_own_transforms(store, tmp_path):
     with StoreWriter(tmp_path / "empty", 1):
         pass
     memory = StoredDataset(numbers(tmp_path / "new", 10, 5), transform=lambda inputs: -inputs)
@@ -112,7 +112,7 @@ def test_parts_with_their_own_transforms_are_one_dataset(store, tmp_path):
     assert data.labels().tolist() == list(range(15)) and data.classes() == list(range(15))
 
 
-def test_nested_parts_are_joined_with_their_structure(nested):
+def test_concatenated_nested_parts_keep_their_structure(nested):
     data = ConcatStored([StoredDataset(nested), StoredDataset(nested)])
     inputs, _ = data.__getitems__([5, 0, 4])
     assert isinstance(inputs["x"], tuple) and inputs["x"][1].tolist() == [2, 0, 1]

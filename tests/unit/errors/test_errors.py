@@ -1,4 +1,4 @@
-"""Errors cross from one process to another as they are."""
+"""Errors are unchanged when they are pickled between processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from renate_stages import errors
         errors.AvalancheRefusedError("EWC", "this", "because", "do that"),
     ],
 )
-def test_an_error_is_the_same_in_another_process(error: errors.RenateStagesError) -> None:
+def test_error_is_unchanged_by_pickling(error: errors.RenateStagesError) -> None:
     found = pickle.loads(pickle.dumps(error))
     assert type(found) is type(error)
     assert str(found) == str(error)

@@ -1,4 +1,4 @@
-"""What is printed shows no secret of a URL, and does nothing to a terminal."""
+"""Printed text contains no URL secrets and no terminal control sequences."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from renate_stages.errors.redaction import hide_secrets, printable, shown
             "a http://u:p@h, b https://x:y@z/?k=1\nc me@host",
             "a http://***@h, b https://***@z/?k=***\nc me@host",
         ),
-        # what has no secrets stays
+        # text without secrets is unchanged
         ("http://127.0.0.1:5000/#/experiments/1", "http://127.0.0.1:5000/#/experiments/1"),
         (
             "(http://127.0.0.1:5000): no answer, ask me@host",
@@ -66,9 +66,9 @@ PASSWORD = st.text(st.characters(exclude_characters="\n", exclude_categories=["C
 
 
 @given(PASSWORD, st.sampled_from(["http", "postgresql+psycopg2", "s3", "mysql"]))
-def test_no_password_is_shown_whatever_is_in_it(password, scheme):
+def test_password_with_any_characters_is_hidden(password, scheme):
     secret = f"S3CRET{password}T3RCES"
-    if "://" in secret:  # two URLs, then
+    if "://" in secret:  # these would be two URLs
         return
     for text in (
         f"{scheme}://me:{secret}@host/x",
@@ -78,20 +78,20 @@ def test_no_password_is_shown_whatever_is_in_it(password, scheme):
 
 
 @given(st.text())
-def test_any_text_can_be_shown(text):
+def test_redaction_of_any_text_is_idempotent(text):
     once = hide_secrets(f"http://{text}")
     assert hide_secrets(once) == once
     assert printable(printable(text)) == printable(text)
 
 
-def test_a_line_does_nothing_to_a_terminal():
+def test_terminal_control_sequences_are_removed():
     line = "\x1b[31mred\x1b[0m\x1b]0;title\x07 10%\r20%\x08\x9b2J \u202eok\tü\r"
     assert printable(line) == "20% ok\tü"
     assert printable("\x1b[2J") == ""
     assert shown("a\x07\nhttp://me:pw@host") == "a\nhttp://***@host"
 
 
-def test_every_error_of_ours_is_fit_to_be_shown():
+def test_error_messages_are_redacted_before_and_after_pickling():
     error = RemoteRefusedError("reading", "http://me:pw@host/x?sig=1", "no\x1b[2J.", "wait")
     for each in (error, pickle.loads(pickle.dumps(error))):
         assert str(each) == (

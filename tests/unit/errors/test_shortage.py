@@ -1,4 +1,4 @@
-"""A machine without room: what was interrupted is whole, and the message says what to do."""
+"""Full disk or memory: existing outputs stay intact, and the error says what to do."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FULL = Path("/dev/full")  # each write to it fails as on a full disk
 
 
 def fill(path: Path) -> None:
-    """Write more than is allowed."""
+    """Write more bytes than the limit allows."""
     path.write_bytes(bytes(100_000))
 
 
-ZEROS = torch.zeros(100_000)  # made here: a forked process must not start threads of OpenMP
+ZEROS = torch.zeros(100_000)  # made here: a forked process must not start OpenMP threads
 WRITERS = {
     "Python": fill,
     "torch": lambda path: torch.save({"a": ZEROS}, path),
@@ -36,8 +36,8 @@ WRITERS = {
 }
 
 
-def in_a_small_world(work) -> str:
-    """Do something in a process that may write no file of more than 50,000 bytes; return how it ended."""
+def run_with_file_size_limit(work) -> str:
+    """Run `work` in a process that can write at most 50,000 bytes per file; return its outcome."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
@@ -45,10 +45,10 @@ def in_a_small_world(work) -> str:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
             work()
-            said = "done"
-        except BaseException as error:  # noqa: BLE001 -- told
-            said = f"{type(error).__name__} {getattr(error, 'errno', '')}"
-        os.write(writing, said.encode())
+            text = "done"
+        except BaseException as error:  # noqa: BLE001 -- reported
+            text = f"{type(error).__name__} {getattr(error, 'errno', '')}"
+        os.write(writing, text.encode())
         os._exit(0)
     os.close(writing)
     os.waitpid(process, 0)
@@ -57,19 +57,19 @@ def in_a_small_world(work) -> str:
 
 
 @pytest.mark.parametrize("library", WRITERS)
-def test_a_full_disk_is_known_whatever_a_library_makes_of_it(tmp_path, library):
+def test_full_disk_is_detected_in_errors_of_every_library(tmp_path, library):
     def work() -> None:
         with files.whole_directory(tmp_path / "folder") as folder:
             WRITERS[library](folder / "file")
 
-    def told() -> None:
+    def work_and_reraise() -> None:
         try:
             work()
         except Exception as error:
             shortage.reraise(error)
             raise
 
-    assert in_a_small_world(told) == f"OSError {errno.EFBIG}"
+    assert run_with_file_size_limit(work_and_reraise) == f"OSError {errno.EFBIG}"
     assert not (tmp_path / "folder").exists()
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_known_whatever_a_library_makes_of_it(tmp_path, library):
         (errors.MissingFileError(Path("x"), "out of memory", "a cure"), None),
     ],
 )
-def test_a_shortage_is_told_from_other_errors(error, found):
+def test_shortage_is_distinguished_from_other_errors(error, found):
     outer = ValueError("a library's own")
     outer.__cause__ = error
     for each in (error, outer):
@@ -100,7 +100,7 @@ def test_a_shortage_is_told_from_other_errors(error, found):
         assert (cause is None) if found is None else isinstance(cause, found)
 
 
-def test_pictures_that_find_no_room_end_export_and_leave_it_as_it_was(project, monkeypatch):
+def test_full_disk_while_drawing_pictures_ends_export_without_changes(project, monkeypatch):
     edit_params(project, trainer__max_epochs=1)
     run(project)
     before = snapshot(project)
@@ -115,7 +115,7 @@ def test_pictures_that_find_no_room_end_export_and_leave_it_as_it_was(project, m
     assert snapshot(project) == before
 
 
-def test_a_picture_that_cannot_be_drawn_is_a_warning(project, monkeypatch, capsys):
+def test_failure_to_draw_pictures_is_only_a_warning(project, monkeypatch, capsys):
     edit_params(project, trainer__max_epochs=1)
     run(project)
     monkeypatch.setattr(export, "draw_pictures", lambda *arguments: 1 / 0)
@@ -125,7 +125,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(project, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("interrupted", [None, "renate-stages next"])
-def test_the_command_line_says_what_is_left_and_what_to_do(project, capsys, interrupted):
+def test_command_line_reports_a_full_disk_and_the_next_command(project, capsys, interrupted):
     if interrupted:
         project.scratch.mkdir(exist_ok=True)
         files.write_json(project.intent, {"command": interrupted})
@@ -135,10 +135,10 @@ def test_the_command_line_says_what_is_left_and_what_to_do(project, capsys, inte
 
     with pytest.raises(SystemExit) as ended:
         guarded(full)
-    said = capsys.readouterr().err
+    text = capsys.readouterr().err
     assert ended.value.code == 1
-    assert "no more data can be written: [Errno 28] No space left on device" in said
+    assert "no more data can be written: [Errno 28] No space left on device" in text
     assert (
         "`renate-stages next` has not finished" if interrupted else "files and folders written so"
-    ) in said
-    assert ("then run `renate-stages resolve`" if interrupted else "run the command again") in said
+    ) in text
+    assert ("then run `renate-stages resolve`" if interrupted else "run the command again") in text

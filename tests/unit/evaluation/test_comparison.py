@@ -1,4 +1,4 @@
-"""Flips and intervals, against hand-worked numbers, a loop over drawn rows, and their coverage."""
+"""Flips and intervals against hand-worked numbers, a reference loop and nominal coverage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCORES = {
 
 
 @pytest.mark.parametrize("average", [True, False])
-def test_an_interval_is_that_of_a_loop_over_drawn_rows(average: bool) -> None:
+def test_interval_matches_a_loop_over_resampled_rows(average: bool) -> None:
     found = interval(SCORES, rng(), average=average, resamples=20_000)
     assert found == pytest.approx(interval_reference(SCORES, average), abs=0.006)
     middle = (0.75 + 0.5) / 2 if average else (45 + 100) / 260
@@ -47,13 +47,13 @@ def test_an_interval_is_that_of_a_loop_over_drawn_rows(average: bool) -> None:
 
 
 @pytest.mark.parametrize("average", [True, False])
-def test_scores_may_be_any_numbers(average: bool) -> None:
+def test_interval_accepts_real_valued_scores(average: bool) -> None:
     values = {n: rng(n).gamma(2.0, size=80 * n) for n in (1, 2)}
     found = interval(values, rng(), average=average, resamples=20_000)
     assert found == pytest.approx(interval_reference(values, average), abs=0.02)
 
 
-def test_many_distinct_scores_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interval_is_equal_if_resamples_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {1: rng(1).normal(size=50)}
     whole = interval(values, rng(), average=True, resamples=301)
     monkeypatch.setattr("renate_stages.evaluation.comparison.CELLS", 50 * 7)
@@ -61,7 +61,7 @@ def test_many_distinct_scores_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch
     assert parts == pytest.approx(whole, abs=1e-12)
 
 
-def test_a_difference_is_paired() -> None:
+def test_difference_interval_is_paired() -> None:
     before = {1: rng(1).random(500) < 0.7, 2: rng(2).random(300) < 0.8}
     after = {n: each.copy() for n, each in before.items()}
     after[1][np.flatnonzero(~before[1])[:10]] = True  # ten examples won, none lost
@@ -73,7 +73,7 @@ def test_a_difference_is_paired() -> None:
     assert paired[1] - paired[0] < (alone[1] - alone[0]) / 2
 
 
-def test_the_same_generator_gives_the_same_interval_in_any_order_of_holdouts() -> None:
+def test_interval_is_deterministic_and_independent_of_holdout_order() -> None:
     turned = dict(reversed(SCORES.items()))
     assert interval(SCORES, rng(), average=True) == interval(turned, rng(), average=True)
     assert interval(SCORES, rng(), average=True) != interval(SCORES, rng(1), average=True)
@@ -84,15 +84,15 @@ def test_equal_models_have_no_difference() -> None:
     assert within_noise((0.0, 0.0))
 
 
-def test_a_level_is_the_share_of_resamples_within() -> None:
+def test_higher_level_gives_a_wider_interval() -> None:
     narrow = interval(SCORES, rng(), average=False, level=0.5)
     wide = interval(SCORES, rng(), average=False, level=0.99)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
 @pytest.mark.parametrize("average", [True, False])
-def test_two_equally_good_models_differ_within_noise_at_about_the_level(average: bool) -> None:
-    """Of 400 pairs of models of the same quality 95 % are called within noise: 380 +- 4 sigma."""
+def test_equally_good_models_are_within_noise_at_the_nominal_rate(average: bool) -> None:
+    """Of 400 pairs of equally good models, 95 % are within noise: 380 +- 4 sigma."""
     generator, called = rng(7), 0
     for _ in range(400):
         before = {n: generator.random(size) < 0.7 for n, size in ((1, 150), (2, 400))}
@@ -101,29 +101,29 @@ def test_two_equally_good_models_differ_within_noise_at_about_the_level(average:
     assert 380 - 18 <= called <= 380 + 18
 
 
-def test_noise_is_an_interval_with_zero() -> None:
+def test_within_noise_means_that_the_interval_contains_zero() -> None:
     assert within_noise((-0.1, 0.2))
     assert not within_noise((0.01, 0.2))
     assert not within_noise((-0.2, -0.01))
 
 
-def test_flips_by_hand() -> None:
+def test_flips_match_hand_worked_numbers() -> None:
     before = {1: np.array([1, 1, 1, 0], bool), 2: np.array([0, 1], bool), 3: np.ones(5, bool)}
     after = {1: np.array([0, 1, 1, 1], bool), 2: np.array([1, 1], bool)}
-    found = flips(before, after)  # holdout 3 was not asked of both
+    found = flips(before, after)  # holdout 3 was measured for only one model
     assert (found.negative, found.positive) == (1 / 6, 2 / 6)
     assert found.holdout_negative == {1: 0.25, 2: 0.0}
     assert found.holdout_positive == {1: 0.25, 2: 0.5}
 
 
-def test_flips_account_for_the_change_of_accuracy() -> None:
+def test_flips_add_up_to_the_change_in_accuracy() -> None:
     before, after = ({1: rng(seed).random(900) < 0.6} for seed in (1, 2))
     found = flips(before, after)
     change = after[1].mean() - before[1].mean()
     assert found.positive - found.negative == pytest.approx(change)
 
 
-def test_what_cannot_be_paired_is_refused() -> None:
+def test_holdouts_that_cannot_be_paired_are_refused() -> None:
     one, two = {1: np.ones(3, bool)}, {1: np.ones(4, bool)}
     for pair in ((one, two), (one, {2: np.ones(3, bool)}), ({}, {})):
         with pytest.raises(ValueError, match="holdouts or their numbers of rows differ"):

@@ -44,7 +44,7 @@ def labelled(rows: int = 11, seed: int = 0) -> tuple[Tensor, Tensor]:
     return inputs, torch.randint(0, 3, (rows,), generator=generator)
 
 
-def model_with_everything() -> RenateModule:
+def norm_dropout_model() -> RenateModule:
     layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
     return RenateWrapper(layers)
 
@@ -62,11 +62,11 @@ def reference(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, fl
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 256])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_equals_a_loop_over_rows_whatever_the_batches(batch_size: int, reduction: str) -> None:
-    model, (inputs, targets) = model_with_everything(), labelled()
+def test_evaluation_equals_a_row_loop_at_any_batch_size(batch_size: int, reduction: str) -> None:
+    model, (inputs, targets) = norm_dropout_model(), labelled()
     holdouts = {
         3: Collated(inputs, targets),
-        1: TensorDataset(inputs[:5], targets[:5]),  # has __getitem__ alone
+        1: TensorDataset(inputs[:5], targets[:5]),  # has only __getitem__
         2: Subset(TensorDataset(inputs, targets), [9, 2, 4]),  # __getitems__ returns a list
     }
     loss_fn = nn.CrossEntropyLoss(reduction=reduction)
@@ -78,10 +78,10 @@ def test_equals_a_loop_over_rows_whatever_the_batches(batch_size: int, reduction
     assert holdouts[3].asked == list(range(11))
 
 
-def test_model_is_left_as_it_was() -> None:
-    model, (inputs, targets) = model_with_everything(), labelled()
+def test_evaluation_leaves_the_model_unchanged() -> None:
+    model, (inputs, targets) = norm_dropout_model(), labelled()
     model.train()
-    model.wrapped[1].eval()  # a frozen batch norm, say
+    model.wrapped[1].eval()  # such as a frozen batch norm
     model.register_intermediate_representation_caching_hook(model.wrapped[0])
     modes = [module.training for module in model.modules()]
     before = {name: value.clone() for name, value in model.state_dict().items() if name[0] != "_"}
@@ -96,15 +96,15 @@ def test_model_is_left_as_it_was() -> None:
     assert model.wrapped[0].weight.grad is not None
 
 
-def test_modes_are_restored_after_an_error() -> None:
-    model, (inputs, targets) = model_with_everything().train(), labelled()
+def test_training_modes_are_restored_after_an_error() -> None:
+    model, (inputs, targets) = norm_dropout_model().train(), labelled()
     with pytest.raises(ZeroDivisionError):
         evaluate(model, {1: Collated(inputs, targets)}, loss_fn=lambda *_: 1 / 0)
     assert all(module.training for module in model.modules())
 
 
-def test_users_metrics_are_fresh_for_each_holdout_and_replace_accuracy() -> None:
-    model, (inputs, targets) = model_with_everything(), labelled()
+def test_user_metrics_are_created_per_holdout_and_replace_accuracy() -> None:
+    model, (inputs, targets) = norm_dropout_model(), labelled()
     made = []
 
     def metrics_fn() -> dict:
@@ -143,7 +143,7 @@ class Pair(NamedTuple):
 
 
 class ReadsPair(RenateModule):
-    """Takes a named tuple or a dict with a tuple in it, and keeps their kind."""
+    """Accepts a named tuple, or a dict that contains one."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -155,13 +155,13 @@ class ReadsPair(RenateModule):
 
 
 @pytest.mark.parametrize("wrap", [lambda x: Pair(2 * x, x), lambda x: {"pair": Pair(2 * x, x)}])
-def test_trees_of_inputs_are_moved_whole(wrap: Callable) -> None:
+def test_nested_inputs_keep_their_container_types(wrap: Callable) -> None:
     model, (inputs, targets) = ReadsPair(), labelled()
     result = evaluate(model, {1: Collated(inputs, targets, wrap)}, loss_fn=F.cross_entropy)
     assert result[1] == pytest.approx(reference(RenateWrapper(model.linear), inputs, targets))
 
 
-def test_nested_inputs_and_targets_go_to_the_device() -> None:
+def test_nested_inputs_and_targets_are_moved_to_the_device() -> None:
     class Seen(RenateModule):
         def __init__(self) -> None:
             super().__init__({})
@@ -169,7 +169,7 @@ def test_nested_inputs_and_targets_go_to_the_device() -> None:
 
         def forward(self, x: Any, task_id: str | None = None) -> Tensor:
             self.devices |= {x["x"].device.type, x["more"][0].device.type}
-            return x["x"][:, 0]  # no class scores, whose values would be kept
+            return x["x"][:, 0]  # not class scores, whose values would be kept
 
     def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
         model.devices.add(targets.device.type)
@@ -177,12 +177,12 @@ def test_nested_inputs_and_targets_go_to_the_device() -> None:
 
     model, (inputs, targets) = Seen(), labelled()
     data = Collated(inputs, targets, lambda x: {"x": x, "more": [x]})
-    # The meta device stands for an accelerator: it has shapes and no values.
+    # The meta device stands in for an accelerator: it has shapes and no values.
     evaluate(model, {1: data}, loss_fn=loss_fn, metrics_fn=dict, device="meta")
     assert model.devices == {"meta"}
 
 
-def test_each_holdout_is_measured_with_its_task() -> None:
+def test_each_holdout_is_evaluated_with_its_task_id() -> None:
     model, (inputs, targets) = MLP(4, 3, heads="per_task"), labelled()
     for task in ("a", "b"):
         model.add_task_params(task)
@@ -195,41 +195,41 @@ def test_each_holdout_is_measured_with_its_task() -> None:
         evaluate(model, data, loss_fn=loss_fn, task_ids={1: "a"})
 
 
-def test_empty_holdout_is_refused_by_number() -> None:
+def test_empty_holdout_error_names_its_number() -> None:
     inputs, targets = labelled(0)
     with pytest.raises(EmptyHoldoutError, match="Holdout 4 has no examples"):
-        evaluate(model_with_everything(), {4: Collated(inputs, targets)}, loss_fn=F.cross_entropy)
+        evaluate(norm_dropout_model(), {4: Collated(inputs, targets)}, loss_fn=F.cross_entropy)
 
 
-def test_loss_of_another_shape_is_refused() -> None:
+def test_loss_with_an_unexpected_shape_is_refused() -> None:
     inputs, targets = labelled()
     with pytest.raises(LossShapeError, match=r"11 rows has shape \(3,\)"):
         evaluate(
-            model_with_everything(),
+            norm_dropout_model(),
             {1: Collated(inputs, targets)},
             loss_fn=lambda outputs, _: outputs.mean(dim=0),
         )
 
 
 @pytest.mark.parametrize(
-    ("metrics", "said"),
+    ("metrics", "message"),
     [
         ({"confusion": lambda: ConfusionMatrix("multiclass", num_classes=3)}, r"shape \(3, 3\)"),
         ({"loss": MeanSquaredError}, "'loss'.*reserved"),
     ],
 )
-def test_metric_that_cannot_be_reported_is_refused_by_name(metrics: dict, said: str) -> None:
+def test_unreportable_metric_error_names_the_metric(metrics: dict, message: str) -> None:
     inputs, targets = labelled()
-    with pytest.raises(MetricError, match=said):
+    with pytest.raises(MetricError, match=message):
         evaluate(
-            model_with_everything(),
+            norm_dropout_model(),
             {1: Collated(inputs, targets)},
             loss_fn=F.cross_entropy,
             metrics_fn=lambda: {name: make() for name, make in metrics.items()},
         )
 
 
-def test_what_the_model_says_of_each_row_is_kept() -> None:
+def test_predictions_of_each_row_are_kept() -> None:
     model, (inputs, targets) = MLP(4, 3), labelled()
     data = {1: Collated(inputs, targets)}
     (found,) = examine(model, data, loss_fn=F.cross_entropy, batch_size=3).values()
@@ -242,7 +242,7 @@ def test_what_the_model_says_of_each_row_is_kept() -> None:
     assert found.metrics["accuracy"] == pytest.approx(found.predictions.correct.mean())
 
 
-def test_what_is_no_class_has_no_predictions() -> None:
+def test_targets_that_are_not_classes_give_no_predictions() -> None:
     model, (inputs, _) = MLP(4, 3), labelled()
     data = {1: Collated(inputs, torch.rand(len(inputs), 3))}
     (found,) = examine(model, data, loss_fn=F.mse_loss).values()

@@ -1,4 +1,4 @@
-"""The history of evaluations: file, growth, views."""
+"""The history of evaluations: file format, updates and views."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER = "update,phase,holdout,metric,value,rows\n"
 
 
 def three_updates() -> EvaluationHistory:
-    """The matrix of test_figures.py, as stages measure it: each `before` is the `after` before."""
+    """Return the matrix of test_figures.py, each `before` being the previous update's `after`."""
     after = {1: {1: 0.9}, 2: {1: 0.7, 2: 0.8}, 3: {1: 0.8, 2: 0.5, 3: 0.6}}
     before = {1: {1: 0.1}, 2: {1: 0.9, 2: 0.3}, 3: {1: 0.7, 2: 0.8, 3: 0.2}}
     untrained = {1: 0.1, 2: 0.2, 3: 0.3}
@@ -34,7 +34,7 @@ def three_updates() -> EvaluationHistory:
     return history
 
 
-def test_summary_by_hand() -> None:
+def test_summary_matches_hand_worked_numbers() -> None:
     assert three_updates().summary(3, "accuracy") == {
         "average": pytest.approx(1.9 / 3),
         "overall": pytest.approx(0.59),
@@ -46,7 +46,7 @@ def test_summary_by_hand() -> None:
     }
 
 
-def test_summary_of_a_loss_has_the_signs_of_the_accuracy() -> None:
+def test_summary_of_a_loss_has_the_same_signs_as_accuracy() -> None:
     history = three_updates()
     loss = history.summary(3, "loss", higher_is_better=False)
     accuracy = history.summary(3, "accuracy")
@@ -55,7 +55,7 @@ def test_summary_of_a_loss_has_the_signs_of_the_accuracy() -> None:
     assert loss["average"] == pytest.approx(1 - accuracy["average"])
 
 
-def test_summary_has_all_keys_and_valid_json_where_values_are_unknown() -> None:
+def test_summary_with_unknown_values_has_all_keys_and_is_valid_json() -> None:
     results = {1: {"f1": float("nan")}, 2: {"f1": float("inf")}}
     history = EvaluationHistory().with_update(2, "after", results, ROWS)
     summary = history.summary(2, "f1")
@@ -72,7 +72,7 @@ def test_summary_has_all_keys_and_valid_json_where_values_are_unknown() -> None:
         history.summary(3, "f1")
 
 
-def test_forward_transfer_is_of_the_model_an_update_starts_from() -> None:
+def test_forward_transfer_measures_the_model_before_the_update() -> None:
     results = {1: {"accuracy": 0.5}, 4: {"accuracy": 0.5}}
     history = (
         EvaluationHistory()
@@ -84,7 +84,7 @@ def test_forward_transfer_is_of_the_model_an_update_starts_from() -> None:
     assert history.summary(4, "accuracy")["forward_transfer"] == pytest.approx(0.25)
 
 
-def test_views() -> None:
+def test_history_returns_metrics_and_matrices() -> None:
     history = three_updates()
     assert history.metrics == ["accuracy", "loss"]
     assert history.matrix("accuracy") == {
@@ -97,7 +97,7 @@ def test_views() -> None:
     assert history.matrix("other") == {}
 
 
-def test_file_is_the_documented_table(tmp_path: Path) -> None:
+def test_history_file_has_the_documented_format(tmp_path: Path) -> None:
     results = {2: {"loss": 1 / 3, "accuracy": 1.0}, 1: {"loss": 1e-12, "accuracy": float("nan")}}
     EvaluationHistory().with_update(1, "after", results, {1: 7, 2: 5}).write(tmp_path / "e.csv")
     assert (tmp_path / "e.csv").read_bytes().decode() == HEADER + (
@@ -108,7 +108,7 @@ def test_file_is_the_documented_table(tmp_path: Path) -> None:
     )
 
 
-def test_reading_and_writing_again_gives_equal_bytes_and_equal_histories(tmp_path: Path) -> None:
+def test_history_file_round_trip_keeps_bytes_and_values(tmp_path: Path) -> None:
     history = three_updates().with_update(
         4, "after", {1: {'odd "name", of\nmetric é': 1 / 7}}, {1: 2}
     )
@@ -121,7 +121,7 @@ def test_reading_and_writing_again_gives_equal_bytes_and_equal_histories(tmp_pat
     assert EvaluationHistory.read(tmp_path / "empty.csv") == EvaluationHistory()
 
 
-def test_rerun_of_an_update_replaces_its_phase_and_gives_equal_bytes(tmp_path: Path) -> None:
+def test_rerun_update_replaces_its_phase_and_gives_equal_bytes(tmp_path: Path) -> None:
     history = three_updates()
     results = {i: {"accuracy": v} for i, v in history.matrix("accuracy")[3].items()}
     for holdout, loss in history.matrix("loss")[3].items():
@@ -133,7 +133,7 @@ def test_rerun_of_an_update_replaces_its_phase_and_gives_equal_bytes(tmp_path: P
 
     fewer = history.with_update(3, "after", {3: {"accuracy": 1.0}}, ROWS)
     assert fewer.matrix("accuracy")[3] == {3: 1.0}
-    assert "loss" in fewer.metrics  # of other updates and phases
+    assert "loss" in fewer.metrics  # from other updates and phases
     assert 3 not in fewer.matrix("loss")
 
 
@@ -145,7 +145,7 @@ def test_histories_are_immutable() -> None:
         history.evaluations = ()  # type: ignore[misc]
 
 
-def test_order_of_rows_does_not_matter_and_repeats_are_refused() -> None:
+def test_row_order_is_irrelevant_and_duplicate_evaluations_are_refused() -> None:
     one = Evaluation(1, "after", 1, "loss", 1.0, 5)
     two = Evaluation(1, "before", 1, "loss", 2.0, 5)
     assert EvaluationHistory((one, two)) == EvaluationHistory((two, one))
@@ -153,7 +153,7 @@ def test_order_of_rows_does_not_matter_and_repeats_are_refused() -> None:
         EvaluationHistory((one, one))
 
 
-def test_with_update_checks_what_it_is_given() -> None:
+def test_with_update_validates_its_arguments() -> None:
     with pytest.raises(ValueError, match="phase is 'during'"):
         EvaluationHistory().with_update(1, "during", {}, {})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"missing for holdouts \[2\]"):
@@ -161,7 +161,7 @@ def test_with_update_checks_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "line 1: its header is None"),
         ("update,holdout\n", "line 1: its header"),
@@ -177,21 +177,21 @@ def test_with_update_checks_what_it_is_given() -> None:
         (HEADER + '1,after,1,"loss,0.5,7\n', "unexpected end of data"),
     ],
 )
-def test_malformed_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_malformed_history_error_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "evaluations.csv"
     path.write_text(text)
     with pytest.raises(MalformedFileError, match=r"evaluations\.csv cannot be read") as refusal:
         EvaluationHistory.read(path)
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
 
 
-def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_history_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluations.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(MalformedFileError, match="utf-8"):
         EvaluationHistory.read(tmp_path / "evaluations.csv")
 
 
-def test_histories_and_plot_data_need_no_torch_and_no_matplotlib() -> None:
+def test_history_and_plot_modules_do_not_import_torch_or_matplotlib() -> None:
     code = (
         "import sys, renate_stages.evaluation.history, renate_stages.reporting.plots;"
         "print([m for m in ('torch', 'matplotlib', 'pandas', 'lightning') if m in sys.modules])"

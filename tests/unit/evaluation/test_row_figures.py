@@ -20,7 +20,7 @@ from renate_stages.randomness import Generators
 
 
 def calibration_reference(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
-    """The paper's sum, bin by bin."""
+    """Compute the paper's sum bin by bin."""
     error = 0.0
     for m in range(1, bins + 1):
         inside = (confidence > (m - 1) / bins) & (confidence <= m / bins)
@@ -30,7 +30,7 @@ def calibration_reference(confidence: np.ndarray, correct: np.ndarray, bins: int
     return error
 
 
-def test_calibration_error_by_hand() -> None:
+def test_calibration_error_matches_hand_worked_numbers() -> None:
     confidence = np.array([0.95, 0.95, 0.55, 0.55])
     correct = np.array([True, True, True, False])
     assert calibration_error(confidence, correct) == pytest.approx((2 * 0.05 + 2 * 0.05) / 4)
@@ -39,7 +39,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
-def test_calibration_error_is_the_papers_sum_over_bins(bins: int) -> None:
+def test_calibration_error_matches_the_papers_sum_over_bins(bins: int) -> None:
     generator = np.random.default_rng(bins)
     confidence = generator.random(5000)
     correct = generator.random(5000) < confidence**2
@@ -47,15 +47,15 @@ def test_calibration_error_is_the_papers_sum_over_bins(bins: int) -> None:
     assert calibration_error(confidence, correct, bins) == pytest.approx(expected)
 
 
-def test_calibration_of_nothing_is_unknown() -> None:
+def test_calibration_error_is_nan_for_empty_or_nan_confidence() -> None:
     assert math.isnan(calibration_error(np.empty(0), np.empty(0, bool)))
     assert math.isnan(calibration_error(np.array([0.5, np.nan]), np.ones(2, bool)))
 
 
-def test_accuracy_by_value() -> None:
+def test_accuracy_is_computed_per_label_in_numerical_order() -> None:
     labels, correct = np.array([10, 2, 10, 2, 2]), np.array([1, 1, 0, 0, 1], bool)
     assert by_value(labels, correct) == {"2": Part(3, 2 / 3), "10": Part(2, 0.5)}
-    assert list(by_value(labels, correct)) == ["2", "10"]  # by size, not by the alphabet
+    assert list(by_value(labels, correct)) == ["2", "10"]  # in numerical, not alphabetical order
 
 
 def store_of(folder: Path, metadata: dict | None) -> ExampleStore:
@@ -64,7 +64,7 @@ def store_of(folder: Path, metadata: dict | None) -> ExampleStore:
     return ExampleStore.open(folder)
 
 
-def test_slices_are_values_of_metadata_and_unknown_where_there_are_none(tmp_path: Path) -> None:
+def test_slices_are_metadata_values_or_unknown_when_missing(tmp_path: Path) -> None:
     holdouts = {
         1: store_of(tmp_path / "1", None),
         2: store_of(
@@ -78,7 +78,7 @@ def test_slices_are_values_of_metadata_and_unknown_where_there_are_none(tmp_path
     assert slices_of([], holdouts) == {}
 
 
-def test_a_field_that_divides_nothing_is_refused(tmp_path: Path) -> None:
+def test_unsuitable_slice_field_is_refused(tmp_path: Path) -> None:
     metadata = {"source": np.array([b"eu", b"us", b"us"]), "place": np.zeros((3, 2))}
     holdouts = {1: store_of(tmp_path / "1", metadata)}
     with pytest.raises(
@@ -116,7 +116,7 @@ def figures(answers: Answers, **evaluation) -> dict:
     return update_figures(2, history, EvaluationParams(**evaluation), answers, Generators(0, 2))
 
 
-def test_figures_of_an_update_by_hand() -> None:
+def test_update_figures_match_hand_worked_numbers() -> None:
     found = figures(Answers(AFTER, BEFORE, SLICES), reference={1: 1.0, 2: 0.9, 7: 0.0})
     accuracy = found["accuracy"]
     assert accuracy["average"] == pytest.approx((0.5 + 1) / 2)
@@ -124,7 +124,7 @@ def test_figures_of_an_update_by_hand() -> None:
     assert accuracy["worst_holdout"] == 0.5
     assert accuracy["change"] == pytest.approx(1 / 6, abs=1e-8)
     assert accuracy["change_on_earlier"] == pytest.approx(0.5 - 0.75)
-    assert accuracy["intransigence"] == pytest.approx(0.9 - 1.0)  # holdout 1 was not measured at 1
+    assert accuracy["intransigence"] == pytest.approx(0.9 - 1.0)  # no value of holdout 1 at 1
     assert found["flips"] == {
         "negative": pytest.approx(1 / 6, abs=1e-8),
         "positive": pytest.approx(2 / 6, abs=1e-8),
@@ -142,7 +142,7 @@ def test_figures_of_an_update_by_hand() -> None:
 ENDS = (("average", 0.75), ("overall", 4 / 6), ("change", 1 / 6), ("change_on_earlier", -0.25))
 
 
-def test_intervals_hold_their_figures_and_are_always_the_same() -> None:
+def test_intervals_contain_their_figures_and_are_deterministic() -> None:
     answers = Answers(AFTER, BEFORE)
     found = figures(answers)["accuracy"]
     for name, value in ENDS:
@@ -151,7 +151,7 @@ def test_intervals_hold_their_figures_and_are_always_the_same() -> None:
     assert figures(answers) == figures(answers)
 
 
-def test_without_a_parents_model_there_is_nothing_to_change() -> None:
+def test_change_figures_are_null_without_a_parent_model() -> None:
     found = figures(Answers(AFTER))
     assert found["flips"] == {"negative": None, "positive": None}
     assert found["accuracy"]["change"] is None
@@ -159,13 +159,13 @@ def test_without_a_parents_model_there_is_nothing_to_change() -> None:
     assert "intransigence" not in found["accuracy"] and "slices" not in found
 
 
-def test_only_a_metric_that_is_the_share_of_right_answers_has_an_interval() -> None:
+def test_metric_other_than_accuracy_has_no_interval() -> None:
     found = figures(Answers(AFTER, BEFORE), metric="f1")
     assert "interval" not in found["f1"]
     assert found["f1"]["change"] == 0
     assert set(found["accuracy"]) == {"average", "overall", "holdout"}
 
 
-def test_what_is_no_classifier_has_metrics_alone() -> None:
+def test_model_that_is_not_a_classifier_has_only_metrics() -> None:
     after = {2: Examined(3, {"loss": 0.5, "mse": 0.25})}
     assert set(figures(Answers(after, after), metric="mse", mode="min")) == {"loss", "mse"}

@@ -1,4 +1,4 @@
-"""`export/` is enough to build the model: a process that has nothing else proves it."""
+"""`export/` is enough to build the model: a clean process builds it without the project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renate_stages.export import clean_build
 from renate_stages.files import yaml_file
 from renate_stages.stages import export, prepare, restore_state, train, tune
 
-BESIDE = "(Path(__file__).parent / 'scale.txt')"
+SCALE_FILE = "(Path(__file__).parent / 'scale.txt')"
 
 
 def quiet(message: str) -> None:
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture
 def trained(project, made_once):
-    """A project before `export`; its stages may use some files, and nothing does so yet."""
+    """A project trained but not exported; its stages declare extra files that no code reads yet."""
     yield made_once(project, train_with_files)
     sys.modules.pop("parts", None)
 
@@ -49,7 +49,7 @@ def train_with_files(project) -> None:
 
 
 def scale_by(project, read: str) -> None:
-    """Scale inputs by a file, as the test transform reads it when it is called."""
+    """Let the test transform divide inputs by a number that it reads when it is called."""
     edit_config(
         project, "    return images.float() / 16", f"    return images.float() / float({read})"
     )
@@ -60,8 +60,8 @@ def exported(project) -> set[str]:
     return {path.relative_to(project.export).as_posix() for path in project.export.rglob("*")}
 
 
-def test_what_the_model_reads_is_carried_and_named_in_the_card(trained):
-    scale_by(trained, f"{BESIDE}.read_text()")
+def test_files_read_by_the_model_are_exported_and_listed_in_the_model_card(trained):
+    scale_by(trained, f"{SCALE_FILE}.read_text()")
     edit_config(
         trained,
         "    if model_state_url is not None",
@@ -73,10 +73,10 @@ def test_what_the_model_reads_is_carried_and_named_in_the_card(trained):
     assert card.endswith("from its own folder:\n\n- `scale.txt`\n- `words/list.txt`\n")
     first = snapshot(trained)
     exported(trained)
-    assert snapshot(trained) == first, "and nothing of it changes when it is done again"
+    assert snapshot(trained) == first, "a second export changes nothing"
 
 
-def test_what_only_training_reads_is_not_carried(trained):
+def test_files_read_only_during_training_are_not_exported(trained):
     lazily = "    (Path(__file__).parent / 'words/list.txt').read_text()\n"
     for name in ("def loss_fn() -> torch.nn.Module:\n", "def train_transform():\n"):
         edit_config(trained, name, name + lazily)
@@ -110,7 +110,7 @@ def test_what_only_training_reads_is_not_carried(trained):
         ),
     ],
 )
-def test_an_export_that_needs_more_is_no_export(trained, read, problem, cure):
+def test_export_that_depends_on_project_files_is_refused(trained, read, problem, cure):
     exported(trained)
     before = snapshot(trained)
     scale_by(trained, read.format(root=trained.root))
@@ -118,10 +118,10 @@ def test_an_export_that_needs_more_is_no_export(trained, read, problem, cure):
     with pytest.raises(errors.UnbuildableExportError, match=problem) as raised:
         export.run(trained, quiet)
     assert cure in str(raised.value) and str(trained.root) not in str(raised.value)
-    assert snapshot(trained) == before, "what was exported before is as it was"
+    assert snapshot(trained) == before, "the previous export is unchanged"
 
 
-def test_files_that_nothing_sees_are_named_in_params(trained):
+def test_files_listed_in_export_files_are_exported(trained):
     read = "__import__('subprocess').check_output(['cat', Path(__file__).parent / 'scale.txt'])"
     scale_by(trained, read)
     edit_params(trained, export__files=["scale.txt", "words"])
@@ -129,7 +129,7 @@ def test_files_that_nothing_sees_are_named_in_params(trained):
 
 
 @pytest.mark.parametrize(
-    ("names", "error", "said"),
+    ("names", "error", "excerpt"),
     [
         (["absent.txt"], errors.ExportFileError, "the project has no file absent.txt"),
         (["empty"], errors.ExportFileError, "the project has no file empty"),
@@ -139,8 +139,8 @@ def test_files_that_nothing_sees_are_named_in_params(trained):
         (["/etc/passwd"], errors.InvalidParamsError, "expected a path inside the project"),
     ],
 )
-def test_names_that_cannot_be_carried_are_refused_by_every_stage_that_can_tell(
-    trained, names, error, said
+def test_invalid_export_files_are_refused_by_prepare_export_and_config_check(
+    trained, names, error, excerpt
 ):
     (trained.root / "other.txt").write_text("")
     (trained.root / "labels.json").write_text("{}")
@@ -153,11 +153,11 @@ def test_names_that_cannot_be_carried_are_refused_by_every_stage_that_can_tell(
     ):
         with pytest.raises(error) as raised:
             run()
-        assert said in str(raised.value)
+        assert excerpt in str(raised.value)
     assert not trained.export.exists()
 
 
-def test_a_file_that_export_writes_itself_is_not_overwritten(trained):
+def test_user_file_with_the_name_of_an_export_file_is_refused(trained):
     (trained.root / "labels.json").write_text("16")
     scale_by(trained, "(Path(__file__).parent / 'labels.json').read_text()")
     with pytest.raises(errors.ExportFileError, match=r"labels\.json: the model needs this file"):
@@ -165,7 +165,7 @@ def test_a_file_that_export_writes_itself_is_not_overwritten(trained):
     assert not trained.export.exists()
 
 
-def test_a_module_that_is_imported_when_the_model_is_called_is_carried(trained):
+def test_module_imported_when_the_model_is_called_is_exported(trained):
     (trained.root / "parts.py").write_text("SCALE = 16\n")
     scale_by(trained, "__import__('importlib').import_module('parts').SCALE")
     assert "parts.py" in exported(trained)
@@ -211,9 +211,9 @@ print("built")
 """
 
 
-def test_both_kinds_of_process_build_it(trained, tmp_path):
-    """The real ones: forked from a process that has imported torch alone, and an interpreter."""
-    scale_by(trained, f"{BESIDE}.read_text()")
+def test_forked_process_and_new_interpreter_build_the_export(trained, tmp_path):
+    """Starts real processes: one forked after importing only torch, and a new interpreter."""
+    scale_by(trained, f"{SCALE_FILE}.read_text()")
     exported(trained)
     done = subprocess.run(
         [sys.executable, "-c", PROCESSES, str(trained.root)],
@@ -227,7 +227,7 @@ def test_both_kinds_of_process_build_it(trained, tmp_path):
     assert not list(trained.export.rglob("__pycache__"))
 
 
-def test_a_process_that_dies_is_told_with_its_last_words(tmp_path):
+def test_error_of_a_killed_process_shows_its_last_output(tmp_path):
     ours, theirs = socket.socketpair()
     log = (tmp_path / "log").open("w+b")
     log.write(b"first\nkilled by the machine\n")
@@ -239,8 +239,8 @@ def test_a_process_that_dies_is_told_with_its_last_words(tmp_path):
     process.close()
 
 
-def test_a_champion_does_not_read_todays_files(trained):
-    """Exported by an older release, which did not look whether it is complete."""
+def test_champion_cannot_read_current_project_files(trained):
+    """The champion is from an older release that did not check exports for completeness."""
     exported(trained)
     shutil.copytree(trained.export, trained.champion)
     content = files.read_json(trained.champion / "export.json")
@@ -255,7 +255,7 @@ def test_a_champion_does_not_read_todays_files(trained):
         (trained.champion / "renate_config.py").write_text(code.replace("/ 16", f"/ {read}"))
         export.run(trained, quiet)
         assert use in files.read_json(trained.verdict)["problem"]
-    own = code.replace("/ 16", f"/ float({BESIDE}.read_text())")
+    own = code.replace("/ 16", f"/ float({SCALE_FILE}.read_text())")
     (trained.champion / "renate_config.py").write_text(own)
     (trained.champion / "scale.txt").write_text("16")
     (trained.root / "scale.txt").write_text("8")

@@ -1,4 +1,4 @@
-"""The exported program: it is the model, for any batch, and holds nothing but the model."""
+"""The exported program equals the model for any batch size and contains nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STAGES = (prepare, restore_state, tune, train, export)
 
 
 class Pair(RenateModule):
-    """Takes a dict of a tensor and a tuple; gives two tensors."""
+    """Takes a dict with a tensor and a tuple; returns two tensors."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -44,8 +44,8 @@ class Branching(RenateModule):
         return x if x.sum() > 0 else -x
 
 
-class OverLength(RenateModule):
-    """Takes rows filled up to any length."""
+class MeanOverLength(RenateModule):
+    """Takes rows padded to any length."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -55,7 +55,7 @@ class OverLength(RenateModule):
         return self.embedding(x).mean(1)
 
 
-def test_the_program_is_the_model_for_a_batch_of_any_size(tmp_path):
+def test_program_equals_the_model_for_any_batch_size(tmp_path):
     model = MLP(64, 10, dropout=0.5)
     trace(model, torch.rand(4, 8, 8), None).write(tmp_path / "m.pt2")
     program = torch.export.load(tmp_path / "m.pt2").module()
@@ -64,7 +64,7 @@ def test_the_program_is_the_model_for_a_batch_of_any_size(tmp_path):
         torch.testing.assert_close(program(images), model.eval()(images))
 
 
-def test_inputs_and_outputs_may_be_nested_and_are_described_by_name():
+def test_nested_inputs_and_outputs_are_described_by_name():
     batch = {"left": torch.rand(5, 3), "rest": (torch.rand(5, 2),)}
     program = trace(Pair(), batch, None)
     assert program.inputs == [
@@ -75,8 +75,8 @@ def test_inputs_and_outputs_may_be_nested_and_are_described_by_name():
     assert program.columns is None
 
 
-def test_rows_that_are_filled_up_may_have_any_length():
-    model = OverLength()
+def test_program_accepts_padded_rows_of_any_length():
+    model = MeanOverLength()
     program = trace(model, torch.ones(3, 6, dtype=torch.int64), None, ragged=True)
     tokens = torch.arange(8).reshape(1, 8)
     torch.testing.assert_close(program.exported.module()(tokens), model(tokens))
@@ -86,7 +86,7 @@ def test_rows_that_are_filled_up_may_have_any_length():
 @pytest.mark.parametrize(
     ("heads", "task_id"), [("shared", "anything"), ("per_task", "b")], ids=["shared", "per task"]
 )
-def test_the_task_is_part_of_the_program(heads, task_id):
+def test_program_includes_the_head_of_its_task_id(heads, task_id):
     model = MLP(4, 3, heads=heads)
     model.add_task_params("a")
     model.add_task_params("b")
@@ -95,13 +95,13 @@ def test_the_task_is_part_of_the_program(heads, task_id):
     torch.testing.assert_close(program(x), model(x, task_id=task_id))
 
 
-def test_a_model_whose_branches_depend_on_values_is_refused_in_one_line():
+def test_model_with_data_dependent_branches_is_refused_in_one_line():
     with pytest.raises(UnexportableModelError) as caught:
         trace(Branching(), torch.rand(3, 2), None)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_bytes_are_equal_wherever_it_is_written_and_hold_no_example(tmp_path):
+def test_program_file_is_deterministic_and_contains_no_examples(tmp_path):
     torch.manual_seed(0)
     model, images = MLP(64, 10, hidden_size=4), torch.rand(3, 8, 8)
     written = set()
@@ -127,7 +127,7 @@ def test_transforms_are_named_as_in_the_users_file():
     assert name_of(nn.Flatten()) == "Flatten"
 
 
-def test_export_describes_the_program_and_runs_without_this_library(project, tmp_path):
+def test_exported_program_is_described_and_runs_without_renate_stages(project, tmp_path):
     for stage in STAGES:
         stage.run(project, lambda message: None)
     described = json.loads((project.export / "program.json").read_text())
@@ -157,7 +157,7 @@ def test_export_describes_the_program_and_runs_without_this_library(project, tmp
     assert (predicted == targets.numpy()).mean() == pytest.approx(metrics["accuracy"]["overall"])
 
 
-def test_an_update_whose_model_cannot_be_exported_happened_all_the_same(project):
+def test_update_completes_when_its_model_has_no_exportable_program(project):
     edit_config(
         project,
         "def loss_fn()",
@@ -168,17 +168,17 @@ def test_an_update_whose_model_cannot_be_exported_happened_all_the_same(project)
     )
     edit_config(project, "return MLP.from", "return Branching.from")
     edit_config(project, "return MLP(num", "return Branching(num")
-    said = []
+    messages = []
     for stage in STAGES:
-        stage.run(project, said.append)
-    assert any("no export/model.pt2" in line for line in said)
+        stage.run(project, messages.append)
+    assert any("no export/model.pt2" in line for line in messages)
     assert not (project.export / "model.pt2").exists()
     assert json.loads((project.export / "program.json").read_text())["program"] is None
     assert "There is no `model.pt2`" in (project.export / "MODEL_CARD.md").read_text()
     assert (project.export / "model.ckpt").is_file() and project.report.is_file()
 
 
-def test_onnx_without_its_packages_is_refused_before_any_work(project, monkeypatch):
+def test_onnx_export_without_its_packages_is_refused_before_any_work(project, monkeypatch):
     monkeypatch.setattr("renate_stages.export.program_files.find_spec", lambda name: None)
     for stage in STAGES[:-1]:
         stage.run(project, lambda message: None)
@@ -189,11 +189,11 @@ def test_onnx_without_its_packages_is_refused_before_any_work(project, monkeypat
 
 
 def export_with_onnx(project) -> list[str]:
-    said: list[str] = []
+    messages: list[str] = []
     edit_params(project, export__onnx=True)
     for stage in STAGES:
-        stage.run(project, said.append)
-    return said
+        stage.run(project, messages.append)
+    return messages
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def with_onnx():
 
 
 @pytest.mark.usefixtures("with_onnx")
-def test_onnx_that_is_asked_for_lies_beside_the_program_and_the_card_runs(project, tmp_path):
+def test_onnx_file_is_exported_and_the_model_card_code_runs(project, tmp_path):
     export_with_onnx(project)
     described = json.loads((project.export / "program.json").read_text())
     assert (described["program"], described["onnx"]) == ("model.pt2", "model.onnx")
@@ -234,7 +234,7 @@ def test_onnx_that_is_asked_for_lies_beside_the_program_and_the_card_runs(projec
 
 
 @pytest.mark.usefixtures("with_onnx")
-def test_a_program_that_onnx_cannot_hold_is_exported_without(project):
+def test_export_omits_onnx_when_the_conversion_fails(project):
     edit_config(
         project,
         "def loss_fn()",
@@ -246,8 +246,8 @@ def test_a_program_that_onnx_cannot_hold_is_exported_without(project):
     )
     edit_config(project, "return MLP.from", "return Bessel.from")
     edit_config(project, "return MLP(num", "return Bessel(num")
-    said = export_with_onnx(project)
-    assert any("no export/model.onnx: PyTorch could not convert" in line for line in said)
+    messages = export_with_onnx(project)
+    assert any("no export/model.onnx: PyTorch could not convert" in line for line in messages)
     described = json.loads((project.export / "program.json").read_text())
     assert (described["program"], described["onnx"]) == ("model.pt2", None)
     assert len(described["onnx_reason"].splitlines()) == 1
@@ -256,7 +256,7 @@ def test_a_program_that_onnx_cannot_hold_is_exported_without(project):
     assert "model.pt2" in names and not any(name.startswith("model.onnx") for name in names)
 
 
-def test_without_a_wish_for_onnx_nothing_is_said_of_it(project):
+def test_export_does_not_mention_onnx_unless_requested(project):
     for stage in STAGES:
         stage.run(project, lambda message: None)
     assert "onnx" not in (project.export / "MODEL_CARD.md").read_text()

@@ -1,4 +1,4 @@
-"""The ONNX file is the program, for any batch; these tests run where the extra onnx is installed."""
+"""The ONNX file equals the program for any batch size (tests need the extra `onnx`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("onnxscript")
 
 
 class Nested(RenateModule):
-    """Takes a dict, gives one with a key of the same name, an input as it came, and one twice."""
+    """Returns a dict with the key of an input, one input unchanged, and one output twice."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -30,7 +30,7 @@ class Nested(RenateModule):
 
 
 class OneOfTwo(RenateModule):
-    """Leaves one of its inputs unread."""
+    """Ignores one of its inputs."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -41,7 +41,7 @@ class OneOfTwo(RenateModule):
 
 
 class Tokens(RenateModule):
-    """A small transformer over rows that are filled up to any length."""
+    """A small transformer over rows padded to any length."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -74,7 +74,7 @@ MODELS = {
 
 
 def run(path, program: Program, batch) -> list[np.ndarray]:
-    """Run the file as its model card says, in ONNX Runtime alone."""
+    """Run the file in ONNX Runtime as the model card describes."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [onnx_name("inputs", each) for each in program.inputs]
     arrays = [tensor.numpy() for tensor in pytree.tree_leaves(batch)]
@@ -83,7 +83,7 @@ def run(path, program: Program, batch) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_file_is_the_model_for_a_batch_of_any_size(tmp_path, name):
+def test_onnx_file_equals_the_model_for_any_batch_size(tmp_path, name):
     torch.manual_seed(0)
     make, batch_of, ragged = MODELS[name]
     model = make()
@@ -101,7 +101,7 @@ def test_the_file_is_the_model_for_a_batch_of_any_size(tmp_path, name):
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_rows_that_are_filled_up_may_have_any_length(tmp_path):
+def test_onnx_file_accepts_padded_rows_of_any_length(tmp_path):
     model = Tokens()
     program = trace(model, tokens(3), None, ragged=True)
     write_onnx(program, tokens(3), tmp_path / "model.onnx")
@@ -111,7 +111,7 @@ def test_rows_that_are_filled_up_may_have_any_length(tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_inputs_outputs_and_free_sizes_have_names_that_tell_them(tmp_path):
+def test_onnx_inputs_outputs_and_dynamic_sizes_have_descriptive_names(tmp_path):
     write_onnx(trace(Nested(), nested(3), None), nested(3), tmp_path / "nested.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "nested.onnx"))
     assert {each.name: each.shape for each in session.get_inputs()} == {
@@ -129,7 +129,7 @@ def test_inputs_outputs_and_free_sizes_have_names_that_tell_them(tmp_path):
     ]
 
 
-def test_an_input_that_the_model_leaves_unread_does_no_harm(tmp_path):
+def test_onnx_export_accepts_an_unused_input(tmp_path):
     batch = {"read": torch.rand(4, 3), "unread": torch.rand(4, 5)}
     model = OneOfTwo()
     program = trace(model, batch, None)
@@ -139,7 +139,7 @@ def test_an_input_that_the_model_leaves_unread_does_no_harm(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_bytes_are_equal_each_time_and_hold_no_example_and_no_path(tmp_path):
+def test_onnx_file_is_deterministic_and_contains_no_examples_or_paths(tmp_path):
     torch.manual_seed(0)
     model = MLP(64, 10, dropout=0.5)
     written = set()
@@ -151,17 +151,17 @@ def test_bytes_are_equal_each_time_and_hold_no_example_and_no_path(tmp_path):
         written.add(path.read_bytes())
         assert all(row.numpy().tobytes() not in path.read_bytes() for row in images)
     (content,) = written
-    for told in (str(tmp_path), ".py", "renate_stages"):
-        assert told.encode() not in content
+    for private in (str(tmp_path), ".py", "renate_stages"):
+        assert private.encode() not in content
 
 
-def test_the_converter_says_nothing_of_its_own(tmp_path, capfd):
+def test_onnx_conversion_prints_nothing(tmp_path, capfd):
     images = torch.rand(3, 8, 8)
     write_onnx(trace(MLP(64, 10), images, None), images, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_file_that_gives_other_outputs_is_refused_and_removed(tmp_path, monkeypatch):
+def test_onnx_file_with_different_outputs_is_refused_and_removed(tmp_path, monkeypatch):
     from renate_stages.export import onnx_program
 
     images = torch.rand(3, 8, 8)

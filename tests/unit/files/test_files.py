@@ -1,4 +1,4 @@
-"""Files and folders are written whole, and never through a link."""
+"""Files and folders are written atomically, and never through a link."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renate_stages import files
 from renate_stages.errors import FolderTakenError
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(tmp_path):
+def test_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -33,13 +33,13 @@ def test_new_files_and_folders_have_the_permissions_of_the_umask(tmp_path):
     assert (tmp_path / "out" / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_json_is_sorted_ends_a_line_and_keeps_letters(tmp_path):
+def test_json_is_sorted_ends_with_a_newline_and_keeps_unicode(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": 1, "a": "é"})
     assert (tmp_path / "a.json").read_bytes() == '{\n "a": "é",\n "b": 1\n}\n'.encode()
     assert files.read_json(tmp_path / "a.json") == {"a": "é", "b": 1}
 
 
-def test_a_link_never_replaces_or_writes_a_file(tmp_path):
+def test_link_or_copy_never_replaces_an_existing_file(tmp_path):
     for name, text in (("cached", "old"), ("source", "new")):
         (tmp_path / name).write_text(text)
     os.link(tmp_path / "cached", tmp_path / "output")
@@ -48,7 +48,7 @@ def test_a_link_never_replaces_or_writes_a_file(tmp_path):
     assert (tmp_path / "cached").read_text() == "old"
 
 
-def test_where_the_file_system_cannot_link_it_copies(tmp_path, monkeypatch):
+def test_link_or_copy_copies_when_links_are_not_supported(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError("operation not supported")
 
@@ -59,7 +59,7 @@ def test_where_the_file_system_cannot_link_it_copies(tmp_path, monkeypatch):
     assert not (tmp_path / "in" / "copy").samefile(tmp_path / "source")
 
 
-def test_a_replaced_folder_leaves_what_shared_its_bytes(tmp_path):
+def test_replacing_a_folder_keeps_files_hard_linked_to_it(tmp_path):
     with files.whole_directory(tmp_path / "out") as folder:
         (folder / "a").write_text("1")
     os.link(tmp_path / "out" / "a", tmp_path / "cached")
@@ -93,7 +93,7 @@ with files.whole_directory(Path(sys.argv[1])) as folder:
 
 
 @pytest.mark.parametrize("program", [KILLED_WHILE_WRITING, KILLED_WHILE_REPLACING])
-def test_a_killed_process_leaves_the_old_folder_to_the_next_one(tmp_path, program):
+def test_old_folder_is_restored_after_a_killed_process(tmp_path, program):
     out = tmp_path / "out"
     out.mkdir()
     (out / "a").write_text("old")
@@ -106,16 +106,16 @@ def test_a_killed_process_leaves_the_old_folder_to_the_next_one(tmp_path, progra
     assert (out / "a").read_text() == "old"
 
 
-def test_a_neighbours_unfinished_work_is_left_alone(tmp_path):
-    """`states/v` once removed what a process was writing for `states/v.2`."""
+def test_unfinished_files_of_a_similarly_named_folder_are_kept(tmp_path):
+    """Regression: writing `states/v` removed unfinished files of `states/v.2`."""
     (tmp_path / ".v.2.12.new").write_text("of write_text, for v.2")
     with files.whole_directory(tmp_path / "v.2"), files.whole_directory(tmp_path / "v"):
         assert len(list(tmp_path.glob(".v.2.????????.new"))) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v", "v.2"]
 
 
-def test_two_processes_that_write_one_folder_do_not_remove_each_others_work(tmp_path):
-    other = [sys.executable, "-c", WRITES_ONCE_TOLD, str(tmp_path / "out")]
+def test_concurrent_writers_of_one_folder_do_not_remove_each_others_files(tmp_path):
+    other = [sys.executable, "-c", WRITES_AFTER_INPUT, str(tmp_path / "out")]
     with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"begun\n"
         with files.whole_directory(tmp_path / "out") as folder:
@@ -126,7 +126,7 @@ def test_two_processes_that_write_one_folder_do_not_remove_each_others_work(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-WRITES_ONCE_TOLD = """
+WRITES_AFTER_INPUT = """
 import sys
 from pathlib import Path
 from renate_stages import files
@@ -137,7 +137,7 @@ with files.whole_directory(Path(sys.argv[1])) as folder:
 """
 
 
-def test_a_folder_that_was_made_meanwhile_is_kept_and_so_is_the_new_one(tmp_path):
+def test_folder_created_meanwhile_and_the_new_folder_are_both_kept(tmp_path):
     with (
         pytest.raises(FolderTakenError, match="out-3"),
         files.whole_directory(tmp_path / "out", replace=False) as folder,
@@ -153,7 +153,7 @@ def test_a_folder_that_was_made_meanwhile_is_kept_and_so_is_the_new_one(tmp_path
     ]
 
 
-def test_what_killed_processes_left_is_cleared_away_and_nothing_else(tmp_path):
+def test_clear_abandoned_removes_only_leftovers_of_killed_processes(tmp_path):
     for name in (".params.yaml.12.new", ".env.new", ".a.notes.new", "b.12.new", ".c.12.newer"):
         (tmp_path / name).touch()
     (tmp_path / ".plots.0123abcd.new").mkdir()
@@ -165,12 +165,12 @@ def test_what_killed_processes_left_is_cleared_away_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys():
+def test_digest_does_not_depend_on_key_order():
     assert files.digest({"a": 1, "b": [1, 2]}) == files.digest({"b": [1, 2], "a": 1})
     assert files.digest({"a": 1}) != files.digest({"a": 2})
 
 
-def test_an_inventory_has_size_and_hash_of_every_file(tmp_path):
+def test_inventory_has_the_size_and_hash_of_every_file(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "c").write_bytes(b"abc")
     (tmp_path / "left out").touch()

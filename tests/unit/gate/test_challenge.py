@@ -1,4 +1,4 @@
-"""The champion is measured with its own code, on the update's holdouts; what it lacks is no error."""
+"""Measuring the champion with its own code on the update's holdouts; it may be broken."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture
 def updated(project, made_once) -> Project:
-    """Update 1 up to its state; its inputs are scaled by a file of the user's own."""
+    """Update 1, trained but not exported; its inputs are scaled by a user file."""
     return made_once(project, make_update)
 
 
@@ -52,13 +52,13 @@ def verdict_of(project) -> dict:
     return json.loads(project.verdict.read_text())
 
 
-def serve_another(project) -> None:
-    """Make the export champion, as a model that is not the same in every byte."""
+def promote_changed_copy(project) -> None:
+    """Make the export the champion, with one file changed so that the two are not identical."""
     shutil.copytree(project.export, project.champion)
     (project.champion / "MODEL_CARD.md").write_text("Of another export")
 
 
-def test_a_champion_is_measured_with_its_own_code_of_its_own_time(updated, monkeypatch):
+def test_champion_is_measured_with_the_code_in_its_own_export(updated, monkeypatch):
     project = updated
     export.run(project, quiet)
     exported = Exported.read(project.export)
@@ -66,8 +66,8 @@ def test_a_champion_is_measured_with_its_own_code_of_its_own_time(updated, monke
     assert exported.hyperparameters["hidden_size"] == 128
     assert (project.export / "scaling.py").read_text() == "FACTOR = 1 / 16\n"
 
-    # Against one with the same weights: nothing changed, and nothing of it is noise.
-    serve_another(project)
+    # A champion with the same weights: no change, and an interval of zero width.
+    promote_changed_copy(project)
     before = snapshot(project)
     verdict = verdict_of(project)
     figure = verdict["figures"]["average_accuracy"]
@@ -77,7 +77,7 @@ def test_a_champion_is_measured_with_its_own_code_of_its_own_time(updated, monke
     exported = {name: text for name, text in before.items() if name.startswith("export/")}
     assert exported.items() <= snapshot(project).items(), "export/ does not depend on the champion"
 
-    # Today's file is wrong, and the champion's own still right: it alone reads it.
+    # The project's file is now wrong; the champion uses its own copy, which is still right.
     import sys
 
     (project.root / "scaling.py").write_text("FACTOR = 0.0\n")
@@ -89,7 +89,7 @@ def test_a_champion_is_measured_with_its_own_code_of_its_own_time(updated, monke
     assert sys.modules["scaling"].FACTOR == 0.0, "the project's own modules are back"
 
 
-def test_a_champion_that_cannot_be_built_any_more_is_part_of_the_verdict(updated):
+def test_champion_that_cannot_be_built_is_reported_in_the_verdict(updated):
     project = updated
     export.run(project, quiet)
     shutil.copytree(project.export, project.champion)
@@ -103,8 +103,8 @@ def test_a_champion_that_cannot_be_built_any_more_is_part_of_the_verdict(updated
     assert "could not be measured" in project.report.read_text()
 
 
-def test_an_update_that_is_champion_is_not_measured_against_itself(updated):
-    """`promote` changes champion/, a dependency of `export`: the next `dvc repro` comes here."""
+def test_update_that_is_champion_is_not_compared_with_itself(updated):
+    """`promote` changes champion/, a dependency of `export`, so the next `dvc repro` reruns it."""
     project = updated
     promote = {"average": {"min": 0.5, "max_drop": 0.0}, "classes": {"min": 0.5, "max_drop": 0.0}}
     edit_params(project, export__promote=promote)
@@ -119,14 +119,14 @@ def test_an_update_that_is_champion_is_not_measured_against_itself(updated):
     assert outcomes["classes min"][2].startswith("passed by")
     report = project.report.read_text()
     assert "`git show COMMIT:reports/update.md`" in report
-    assert "champion (update" not in report, "no column of the same figures"
+    assert "champion (update" not in report, "no column that repeats the same figures"
 
-    # Trained anew it has the same number, and is another model.
+    # A retrained update has the same number but is another model.
     (project.champion / "model.safetensors").write_bytes(b"another")
     assert not verdict_of(project)["is_champion"]
 
 
-def test_classes_are_ruled_on_without_a_champion_too(updated):
+def test_class_rules_apply_without_a_champion(updated):
     edit_params(updated, export__promote={"classes": {"min": 0.5, "max_drop": 0.0}})
     verdict = verdict_of(updated)
     rules = verdict["rules"]["classes"]
@@ -134,7 +134,7 @@ def test_classes_are_ruled_on_without_a_champion_too(updated):
     assert rules["max_drop"]["margin"] is None
 
 
-def test_classes_that_a_model_does_not_know_are_least_likely_and_cost_a_finite_loss():
+def test_unknown_classes_get_the_lowest_logits_and_a_finite_loss():
     model = RenateWrapper(nn.Linear(2, 3))
     outputs = _Widened(model, 5)
     logits = model(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
@@ -142,12 +142,12 @@ def test_classes_that_a_model_does_not_know_are_least_likely_and_cost_a_finite_l
     assert (logits[:, 3:] < logits[:, :3].min(dim=1, keepdim=True).values).all()
     loss = nn.functional.cross_entropy(logits, torch.full((4,), 4))
     assert loss.isfinite() and loss > 15
-    _Widened(model, 2)  # of outputs that are wide enough nothing changes
+    _Widened(model, 2)  # outputs that are wide enough are unchanged
     assert model(torch.zeros(1, 2)).shape == (1, 5)
 
 
-def test_slices_are_read_from_the_holdouts_and_the_champions_figures_stand_in_the_report(sourced):
-    """A rule on a slice, and one on a slice that does not exist, from params.yaml to the report."""
+def test_slice_rules_use_the_holdouts_and_the_report_shows_champion_figures(sourced):
+    """Checks rules on an existing and an unknown slice, from params.yaml to the report."""
     promote = {
         "slices": {
             "max_drop": 0.0,
@@ -160,13 +160,13 @@ def test_slices_are_read_from_the_holdouts_and_the_champions_figures_stand_in_th
     )
     for stage in (prepare, restore_state, tune, train):
         stage.run(sourced, quiet)
-    told = "FAILED: no row of the holdouts is in this slice, did you mean 'us'? (known: eu, us)"
+    failure = "FAILED: no row of the holdouts is in this slice, did you mean 'us'? (known: eu, us)"
     alone = Verdict(verdict_of(sourced))
-    said = {row[0]: row[5] for row in alone.table()}
-    assert said["slices.source.usa max_drop"] == told
-    assert said["slices max_drop"] == said["calibration_error max_rise"] == "no champion"
-    assert alone.failures == [f"slices.source.usa max_drop: {told}"]
-    assert not alone.passed, "a name that fits nothing never passes, champion or not"
+    results = {row[0]: row[5] for row in alone.table()}
+    assert results["slices.source.usa max_drop"] == failure
+    assert results["slices max_drop"] == results["calibration_error max_rise"] == "no champion"
+    assert alone.failures == [f"slices.source.usa max_drop: {failure}"]
+    assert not alone.passed, "a rule on an unknown slice never passes"
     measured = json.loads(sourced.update_metrics.read_text())
     outcome = alone.content["rules"]["slices.source.us"]["min"]
     assert outcome["value"] == pytest.approx(measured["slices"]["source"]["us"])
@@ -177,26 +177,26 @@ def test_slices_are_read_from_the_holdouts_and_the_champions_figures_stand_in_th
         not in sourced.report.read_text()
         .partition("## Over all")[0]
         .partition("## accuracy on every holdout")[2]
-    ), "where there is no champion there is no column of it"
+    ), "the report has no champion column without a champion"
 
-    serve_another(sourced)
+    promote_changed_copy(sourced)
     both = Verdict(verdict_of(sourced))
     outcome = both.content["rules"]["slices"]["max_drop"]
     assert outcome["value"] == outcome["champion"] and outcome["at"] in ("source eu", "source us")
     assert (outcome["low"], outcome["high"]) == (0, 0)
-    assert both.failures == [f"slices.source.usa max_drop: {told}"]
+    assert both.failures == [f"slices.source.usa max_drop: {failure}"]
     report = sourced.report.read_text()
-    assert f"| slices.source.usa max_drop | 0.5000 | unknown | unknown |  | {told} |" in report
+    assert f"| slices.source.usa max_drop | 0.5000 | unknown | unknown |  | {failure} |" in report
     assert "| champion (update 1) | change from champion |" in report
     (row,) = [line for line in report.splitlines() if line.startswith("| update 1 |")]
     value = f"{measured['accuracy']['overall']:.4f}"
     assert row.endswith(f"| {value} | +0.0000 |")
 
 
-def test_the_parents_figures_are_not_told_twice_where_it_is_champion(updated):
+def test_report_omits_champion_figures_when_the_parent_is_champion(updated):
     project = updated
     export.run(project, quiet)
-    serve_another(project)
+    promote_changed_copy(project)
     exported = Exported.read(project.export)
     replace(exported, state=State.open(project.parent).identity).write(project.champion)
     export.run(project, quiet)

@@ -1,4 +1,4 @@
-"""What `export.promote` may say, and a message for each mistake."""
+"""Rules in `export.promote`: parsing, and an error for each mistake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def problems_of(promote, **evaluation) -> list[str]:
     return raised.value.problems
 
 
-def test_rules_are_read_in_order_and_short_names_are_of_the_headline_metric():
+def test_rules_are_sorted_and_short_names_refer_to_the_headline_metric():
     content = {
         "worst_holdout": {"max_drop": 0.05},
         "average_accuracy": {"min": 0.9, "max_drop": 0},
@@ -32,7 +32,7 @@ def test_rules_are_read_in_order_and_short_names_are_of_the_headline_metric():
     assert Params.parse({}).rules == ()
 
 
-def test_a_rule_is_relative_where_it_needs_a_champion():
+def test_rules_that_need_a_champion_are_relative():
     rules = {
         "average": {"min": 0, "max_drop": 0},
         "negative_flips": {"max": 0},
@@ -48,7 +48,7 @@ def test_a_rule_is_relative_where_it_needs_a_champion():
     }
 
 
-def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
+def test_class_and_slice_rules_limit_all_parts_or_a_single_part():
     content = {
         "classes": {"max_drop": 0.1, 7: {"min": 0.8}},
         "slices": {
@@ -125,12 +125,12 @@ def test_parts_have_limits_of_all_and_of_one_alone_below_each_other():
         ),
     ],
 )
-def test_a_wrong_part_is_refused_by_name(promote, expected):
+def test_invalid_class_or_slice_rule_error_names_its_key(promote, expected):
     (problem,) = problems_of(promote, slices=["camera", "source"])
     assert problem.startswith(expected)
 
 
-def test_slices_cannot_be_ruled_on_where_none_are_measured():
+def test_slice_rule_without_measured_slices_is_refused():
     (problem,) = problems_of({"slices": {"max_drop": 0.1}})
     assert problem.startswith("export.promote.slices: evaluation.slices is empty")
 
@@ -191,16 +191,16 @@ def test_slices_cannot_be_ruled_on_where_none_are_measured():
         (["average"], "export.promote: expected a figure and its limits, such as "),
     ],
 )
-def test_a_wrong_rule_is_refused_by_name(promote, expected):
+def test_invalid_rule_error_names_its_key(promote, expected):
     (problem,) = problems_of(promote)
     assert problem.startswith(expected)
 
 
-def test_all_wrong_rules_are_told_at_once():
+def test_all_invalid_rules_are_reported_at_once():
     assert len(problems_of({"avarage": {"min": 1}, "overall": {"max": 1}, "classes": 3})) == 3
 
 
-def test_a_metric_of_which_less_is_better_may_rise_and_not_drop():
+def test_metric_with_mode_min_has_max_rise_and_no_max_drop():
     content = {"average_error": {"max": 0.1, "max_rise": 0.01}}
     rules = read_rules(content, "error", "min")
     assert [rule.limit for rule in rules] == ["max", "max_rise"]
@@ -209,12 +209,12 @@ def test_a_metric_of_which_less_is_better_may_rise_and_not_drop():
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_of_the_loss_less_is_better_whatever_the_mode_says(mode):
+def test_lower_loss_is_better_in_every_mode(mode):
     (rule,) = read_rules({"average": {"max_rise": 0.1}}, "loss", mode)
     assert rule == Rule("average_loss", "max_rise", 0.1)
 
 
-def test_promotion_is_manual_unless_auto_is_asked_for():
+def test_promotion_is_manual_unless_set_to_auto():
     assert Params.parse({}).export.promotion == "manual"
     with pytest.raises(errors.InvalidParamsError, match="'manual' or 'auto', found 'automatic'"):
         Params.parse({"export": {"promotion": "automatic"}})

@@ -17,7 +17,7 @@ from renate_stages.randomness import Generators
 
 
 def answers(right: str, labels: str | None = None) -> Examined:
-    """A classifier's answers: `+` where it is right, on these labels (0 for all)."""
+    """Return a classifier's answers: `+` means correct; labels default to 0."""
     correct = np.array([sign == "+" for sign in right])
     truth = np.array([int(label) for label in labels or "0" * len(right)], dtype=np.int64)
     confidence = np.ones(len(right), dtype=np.float32)
@@ -52,7 +52,7 @@ def rule_of(promote, measured: Measured, **kwargs):
     return outcome
 
 
-# Of camera `night` holdout 1 has its last 4 rows, holdout 2 its last 5; place and weather likewise.
+# Camera `night` covers the last 4 rows of holdout 1 and the last 5 rows of holdout 2.
 NIGHT = {1: np.array(["day"] * 6 + ["night"] * 4), 2: np.array(["day"] * 25 + ["night"] * 5)}
 PLACES = {1: np.array(["north"] * 10), 2: np.array(["south"] * 30)}
 SLICES = {"camera": NIGHT, "place": PLACES}
@@ -71,10 +71,10 @@ ALONE = Measured(3, NEW, slices=SLICES)
         ({"overall": {"max_drop": 0.1}}, 0.875, 0.625, 0.35, True),
         # the lowest: holdout 1 with 0.8
         ({"worst_holdout": {"min": 0.75}}, 0.8, 1.0, 0.05, True),
-        # that which lost most: holdout 1, 1.0 -> 0.8; holdout 2 won
+        # the holdout that dropped most: holdout 1, 1.0 -> 0.8; holdout 2 improved
         ({"worst_holdout": {"max_drop": 0.2}}, 0.8, 1.0, 0.0, True),
         ({"worst_holdout": {"max_drop": 0.15}}, 0.8, 1.0, -0.05, False),
-        # 2 of holdout 1 and 3 of holdout 2, of 40; the reverse: 15
+        # negative flips: 2 rows of holdout 1 and 3 of holdout 2, of 40; positive flips: 15
         ({"negative_flips": {"max": 0.125}}, 0.125, None, 0.0, True),
         ({"negative_flips": {"max": 0.1}}, 0.125, None, -0.025, False),
         ({"positive_flips": {"min": 0.3}}, 0.375, None, 0.075, True),
@@ -90,7 +90,7 @@ ALONE = Measured(3, NEW, slices=SLICES)
         ({"slices": {"camera": {"max_drop": 0}}}, 28 / 31, 21 / 31, 7 / 31, True),
         ({"slices": {"camera": {"night": {"min": 0.7}}}}, 7 / 9, 4 / 9, 7 / 9 - 0.7, True),
         ({"slices": {"place": {"north": {"max_drop": 0.1}}}}, 0.8, 1.0, -0.1, False),
-        # all are wholly sure: the error is the share of wrong answers, 5 of 40, and was 15
+        # confidence is always 1: the error is the share of wrong answers, 5 of 40 (was 15)
         ({"calibration_error": {"max": 0.1}}, 0.125, 0.375, -0.025, False),
         ({"calibration_error": {"max_rise": 0}}, 0.125, 0.375, 0.25, True),
         # loss: 0.15 against 0.25
@@ -100,7 +100,7 @@ ALONE = Measured(3, NEW, slices=SLICES)
         ({"worst_holdout_loss": {"max_rise": 0.15}}, 0.2, 0.0, -0.05, False),
     ],
 )
-def test_a_rule_says_by_how_much(promote, value, champion, margin, passed):
+def test_rule_outcome_has_value_champion_value_and_margin(promote, value, champion, margin, passed):
     outcome = rule_of(promote, BOTH)
     assert outcome["value"] == pytest.approx(value)
     assert outcome["champion"] == (None if champion is None else pytest.approx(champion))
@@ -113,11 +113,11 @@ def test_a_rule_says_by_how_much(promote, value, champion, margin, passed):
     [
         ({"slices": {"max_drop": 1}}, "place north"),
         ({"slices": {"camera": {"min": 0}}}, "camera night"),
-        ({"classes": {"max_drop": 1}}, 0),  # 1 lost as much: the first of equals
+        ({"classes": {"max_drop": 1}}, 0),  # class 1 dropped as much; the first one is named
         ({"classes": {1: {"min": 0}}}, 1),
     ],
 )
-def test_a_rule_on_parts_names_the_one_it_is_decided_by(promote, at):
+def test_class_or_slice_rule_names_the_deciding_part(promote, at):
     verdict = judged(promote, BOTH)
     ((_, _, outcome),) = verdict.rules
     assert outcome["at"] == at
@@ -134,7 +134,7 @@ def test_a_rule_on_parts_names_the_one_it_is_decided_by(promote, at):
         ({"slices": {"camera": {"night": {"max_drop": 1}}}}, {1: slice(6, 10), 2: slice(25, 30)}),
     ],
 )
-def test_the_interval_of_a_part_is_drawn_from_its_rows_alone(promote, rows):
+def test_interval_of_a_part_is_resampled_from_its_own_rows_only(promote, rows):
     outcome = rule_of(promote, BOTH)
     ((name, _, _),) = judged(promote, BOTH).rules
     before, after = (
@@ -160,7 +160,7 @@ def test_the_interval_of_a_part_is_drawn_from_its_rows_alone(promote, rows):
         ),
     ],
 )
-def test_a_part_that_no_row_is_in_fails_its_rule_also_where_nothing_is_compared(promote, why):
+def test_rule_on_a_part_without_rows_fails_even_without_a_comparison(promote, why):
     itself = Measured(3, NEW, 3, slices=SLICES, relation="itself")
     for measured in (BOTH, ALONE, itself):
         verdict = judged(promote, measured)
@@ -171,7 +171,7 @@ def test_a_part_that_no_row_is_in_fails_its_rule_also_where_nothing_is_compared(
         assert verdict.failures == [f"{name} {limit}: FAILED: {why}"]
 
 
-def test_a_part_of_holdouts_without_labels_fails_its_rule():
+def test_slice_rule_fails_when_the_model_is_not_a_classifier():
     regression = Measured(3, {1: scored(accuracy=0.5)}, slices={"camera": NIGHT})
     verdict = judged({"slices": {"camera": {"night": {"min": 0}}}}, regression)
     assert verdict.failures == [
@@ -180,7 +180,7 @@ def test_a_part_of_holdouts_without_labels_fails_its_rule():
     assert not judged({"slices": {"min": 0}}, regression).passed
 
 
-def test_a_slice_with_signs_of_markdown_stays_in_its_cell():
+def test_markdown_characters_in_a_slice_name_are_escaped():
     odd = {"camera": {n: np.full(len(each), "a|b\nc") for n, each in NIGHT.items()}}
     verdict = judged({"slices": {"min": 0.5}}, Measured(3, NEW, slices=odd))
     assert verdict.content["rules"]["slices"]["min"]["at"] == "camera a|b\nc"
@@ -188,14 +188,14 @@ def test_a_slice_with_signs_of_markdown_stays_in_its_cell():
     assert "(slice camera a\\|b c)" in row
 
 
-def test_the_noise_of_sums_decides_nothing():
+def test_floating_point_noise_does_not_decide_a_rule():
     champion, new = {1: scored(accuracy=0.95)}, {1: scored(accuracy=0.94)}
     assert 0.95 - 0.94 > 0.01, "in floating point"
     outcome = rule_of({"average": {"max_drop": 0.01}}, Measured(3, new, 2, champion))
     assert (outcome["margin"], outcome["passed"]) == (0.0, True)
 
 
-def test_where_less_is_better_the_worst_holdout_is_the_highest():
+def test_worst_holdout_is_the_highest_when_lower_is_better():
     new = {1: scored(error=0.1), 2: scored(error=0.4)}
     champion = {1: scored(error=0.05), 2: scored(error=0.9)}
     both = Measured(3, new, 2, champion)
@@ -205,7 +205,7 @@ def test_where_less_is_better_the_worst_holdout_is_the_highest():
     assert (outcome["value"], outcome["at"], outcome["margin"]) == (0.1, 1, 0.01)
 
 
-def test_without_a_champion_only_absolute_rules_count():
+def test_only_absolute_rules_count_without_a_champion():
     rules = {
         "average": {"min": 0.9, "max_drop": 0.0},
         "worst_holdout": {"max_drop": 0.0},
@@ -227,21 +227,21 @@ def test_an_update_without_rules_passes():
 
 
 @pytest.mark.parametrize("rule", [{"average": {"max_drop": 1.0}}, {"negative_flips": {"max": 1.0}}])
-def test_a_champion_that_cannot_be_measured_fails_what_is_compared_with_it(rule):
+def test_relative_rules_fail_when_the_champion_cannot_be_measured(rule):
     verdict = judged(rule, Measured(3, NEW, 2, None, "model_fn failed at line 7"))
     assert not verdict.passed
     assert "The champion could not be measured: model_fn failed at line 7" in section(verdict)
     assert judged({"average": {"min": 0.5}}, Measured(3, NEW, 2, None, "failed")).passed
 
 
-def test_a_figure_that_is_not_known_fails_its_rule():
+def test_rule_on_a_figure_without_a_value_fails():
     diverged = Measured(3, {1: scored(accuracy=float("nan"))}, 0)
     assert not judged({"average": {"min": 0.0}}, diverged).passed
     assert not judged({"worst_holdout": {"min": 0.0}}, diverged).passed
     assert not judged({"average": {"min": 0.0}}, Measured(3, {})).passed
 
 
-def test_the_interval_is_of_the_difference_and_contains_it():
+def test_interval_contains_the_difference_from_the_champion():
     outcome = rule_of({"overall": {"max_drop": 0}}, BOTH)
     change = outcome["value"] - outcome["champion"]
     assert outcome["low"] < change < outcome["high"]
@@ -259,7 +259,7 @@ def test_the_interval_is_of_the_difference_and_contains_it():
         / 40
     )
     assert outcome["high"] - outcome["low"] == pytest.approx(2 * 1.96 * spread, rel=0.15)
-    assert rule_of({"average_loss": {"max_rise": 0}}, BOTH)["low"] is None, "no share of answers"
+    assert rule_of({"average_loss": {"max_rise": 0}}, BOTH)["low"] is None, "a loss has no interval"
 
 
 def test_a_figures_interval_does_not_depend_on_the_other_rules():
@@ -270,13 +270,13 @@ def test_a_figures_interval_does_not_depend_on_the_other_rules():
     assert both.content["rules"]["overall_accuracy"]["max_drop"] == alone
 
 
-def test_a_macro_average_is_not_taken_for_the_share_of_right_answers():
+def test_macro_averaged_accuracy_has_no_interval():
     macro = {1: Examined(10, {"accuracy": 0.5}, NEW[1].predictions)}
     both = Measured(3, macro, 2, {1: CHAMPION[1]})
     assert rule_of({"average": {"max_drop": 1}}, both)["low"] is None
 
 
-def test_the_file_has_the_same_keys_with_and_without_a_champion():
+def test_verdict_has_the_same_keys_with_and_without_a_champion():
     def keys(content, at=""):
         for name, value in content.items():
             yield f"{at}{name}"
@@ -289,7 +289,7 @@ def test_the_file_has_the_same_keys_with_and_without_a_champion():
     assert json.loads(json.dumps(with_one, allow_nan=False)) == with_one
 
 
-def test_a_table_shows_which_rule_failed_where_and_by_how_much():
+def test_table_shows_which_rule_failed_where_and_by_how_much():
     verdict = judged({"worst_holdout": {"max_drop": 0.15}, "average": {"min": 0.5}}, BOTH)
     assert verdict.headline == (
         "update 3 against update 2: refused: worst_holdout_accuracy max_drop"
@@ -307,7 +307,7 @@ def test_a_table_shows_which_rule_failed_where_and_by_how_much():
     assert text.startswith("## Gate\n\nUpdate 3 against update 2: refused") and "FAILED by" in text
 
 
-def test_a_missing_or_foreign_verdict_is_told(tmp_path):
+def test_missing_or_malformed_verdict_file_is_reported(tmp_path):
     with pytest.raises(errors.NoVerdictError, match=r"verdict\.json is missing"):
         Verdict.read(tmp_path / "verdict.json")
     (tmp_path / "verdict.json").write_text("{}")

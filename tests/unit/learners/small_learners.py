@@ -1,4 +1,4 @@
-"""Learners on a tiny model and small stores, without an updater: what tests of learners share."""
+"""Shared helpers of learner tests: a tiny model, small stores and no updater."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES = 3
 
 
 def stored(path: Path, rows: int, first: int = 0, classes=tuple(range(CLASSES)), **metadata):
-    """Examples (rows, 5) float32 with labels of some classes in turn."""
+    """Write examples (rows, 5) float32 whose labels cycle through `classes`."""
     generator = np.random.default_rng(rows + first)
     with StoreWriter(path, update=1) as writer:
         if rows:
@@ -58,7 +58,7 @@ def first_step(learner: Learner) -> StepBatch:
 
 
 def take_steps(learner: Learner, count: int) -> None:
-    """Train as Lightning does, for so many steps."""
+    """Train for `count` steps in the same way as Lightning."""
     optimizer = learner.configure_optimizers()
     for _, batch in zip(range(count), learner.train_dataloader(), strict=False):
         optimizer.zero_grad()

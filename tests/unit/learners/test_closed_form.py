@@ -1,4 +1,4 @@
-"""Closed-form learners against plain NumPy, in any split and order, and with examples taken out."""
+"""Closed-form learners compared with NumPy references: equations, data order and forgetting."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 
 
 def plain_model(outputs: int = CLASSES) -> MLP:
-    """A model whose features are its inputs: no rounding between batches of different sizes."""
+    """Build a model whose features are its inputs, so batch sizes cause no rounding differences."""
     return MLP(num_inputs=5, num_outputs=outputs, num_hidden_layers=0)
 
 
 def examples(seed: int = 0, rows: int = 90) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian classes (rows, 5) float32 around different means, not equally many of each."""
+    """Return imbalanced Gaussian classes (rows, 5) float32 with different means."""
     generator = np.random.default_rng(seed)
     labels = generator.choice(CLASSES, rows, p=[0.5, 0.3, 0.2])
     centres = np.array([[0, 0, 0, 0, 0], [2, 0, 1, 0, 0], [0, 2, -1, 0, 0]])
@@ -47,7 +47,7 @@ def examples(seed: int = 0, rows: int = 90) -> tuple[np.ndarray, np.ndarray]:
     return inputs.astype(np.float32), labels
 
 
-def written(path, inputs: np.ndarray, labels: np.ndarray) -> StoredDataset:
+def store_of(path, inputs: np.ndarray, labels: np.ndarray) -> StoredDataset:
     with StoreWriter(path, update=1) as writer:
         if len(labels):
             writer.append((inputs, labels))
@@ -60,7 +60,7 @@ def nothing(tmp_path) -> StoredDataset:
 
 
 def trained(learner: ClosedFormLearner, new: StoredDataset, memory: StoredDataset):
-    """Train as an update does, without Lightning."""
+    """Run the training part of an update without Lightning."""
     learner.start_update(new, memory)
     for number, batch in enumerate(learner.train_dataloader()):
         learner.training_step(batch, number)
@@ -68,8 +68,8 @@ def trained(learner: ClosedFormLearner, new: StoredDataset, memory: StoredDatase
     return learner
 
 
-def following(kind, before, folder, **values):
-    """The learner of the next update: model and learner go through files, as a state has them."""
+def next_learner(kind, before, folder, **values):
+    """Create the learner of the next update from files of model and learner, like a state's."""
     folder.mkdir()
     tensors, plain = before.learner_state()
     write_tensors(folder / "learner.safetensors", tensors)
@@ -89,18 +89,18 @@ def scores(learner, inputs: np.ndarray) -> np.ndarray:
 
 
 def apart(values: np.ndarray) -> np.ndarray:
-    """Scores less what is the same for all classes."""
+    """Subtract from each row of scores its mean over the classes."""
     return values - values.mean(1, keepdims=True)
 
 
 # -- the equations ---------------------------------------------------------------------------------
 
 
-def test_ncm_is_the_nearest_mean(tmp_path):
+def test_ncm_scores_are_negative_squared_distances_to_class_means(tmp_path):
     inputs, labels = examples()
     learner = trained(
         NearestClassMean(context(model=plain_model())),
-        written(tmp_path / "new", inputs, labels),
+        store_of(tmp_path / "new", inputs, labels),
         nothing(tmp_path),
     )
     test, _ = examples(1, 300)
@@ -111,11 +111,11 @@ def test_ncm_is_the_nearest_mean(tmp_path):
     np.testing.assert_allclose(apart(found), apart(-distances), atol=1e-4)
 
 
-def test_slda_is_the_equation_of_the_paper(tmp_path):
+def test_slda_scores_match_the_papers_equation(tmp_path):
     inputs, labels = examples()
     learner = trained(
         StreamingLDA(context(model=plain_model()), shrinkage=0.05),
-        written(tmp_path / "new", inputs, labels),
+        store_of(tmp_path / "new", inputs, labels),
         nothing(tmp_path),
     )
     x = inputs.astype(float)
@@ -128,16 +128,16 @@ def test_slda_is_the_equation_of_the_paper(tmp_path):
     np.testing.assert_allclose(apart(scores(learner, test)), apart(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_slda_is_scikit_learns_with_equal_priors(tmp_path):
+def test_slda_scores_match_scikit_learn_lda_with_equal_priors(tmp_path):
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     inputs, labels = examples()
     means = np.stack([inputs[labels == k].mean(0) for k in range(CLASSES)])
     spread = np.trace(np.cov((inputs - means[labels]).T, bias=True)) / 5
-    inputs /= np.sqrt(spread, dtype=np.float32)  # its shrinkage is to the mean of the variances
+    inputs /= np.sqrt(spread, dtype=np.float32)  # scikit-learn shrinks towards the mean variance
     learner = trained(
         StreamingLDA(context(model=plain_model()), shrinkage=0.3),
-        written(tmp_path / "new", inputs, labels),
+        store_of(tmp_path / "new", inputs, labels),
         nothing(tmp_path),
     )
     peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(
@@ -149,11 +149,11 @@ def test_slda_is_scikit_learns_with_equal_priors(tmp_path):
 
 
 @pytest.mark.parametrize("number", [0, 40])
-def test_ranpac_is_ridge_regression_on_random_features(tmp_path, number):
+def test_ranpac_scores_match_ridge_regression_on_random_features(tmp_path, number):
     inputs, labels = examples()
     learner = trained(
         RanPAC(context(model=plain_model()), num_random_features=number, ridge=0.01),
-        written(tmp_path / "new", inputs, labels),
+        store_of(tmp_path / "new", inputs, labels),
         nothing(tmp_path),
     )
     test, _ = examples(1, 300)
@@ -168,7 +168,7 @@ def test_ranpac_is_ridge_regression_on_random_features(tmp_path, number):
     np.testing.assert_allclose(scores(learner, test), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_random_features_are_as_long_as_the_features():
+def test_random_features_have_about_the_norm_of_the_features():
     head = RandomFeatureHead(50, 4000, 3, torch.Generator().manual_seed(0))
     features = torch.randn(20, 50, generator=torch.Generator().manual_seed(1))
     random = torch.relu(features @ head.projection)
@@ -181,11 +181,11 @@ def test_random_features_are_as_long_as_the_features():
 
 @every_kind
 @pytest.mark.parametrize("split", ["shuffled", "by class", "one by one"])
-def test_what_comes_when_makes_no_difference(tmp_path, kind, split):
+def test_data_split_and_order_do_not_change_the_statistics(tmp_path, kind, split):
     inputs, labels = examples()
     whole = trained(
         kind(context(model=plain_model()), batch_size=1000),
-        written(tmp_path / "all", inputs, labels),
+        store_of(tmp_path / "all", inputs, labels),
         nothing(tmp_path),
     )
     order = np.random.default_rng(3).permutation(len(labels))
@@ -198,8 +198,8 @@ def test_what_comes_when_makes_no_difference(tmp_path, kind, split):
         if learner is None:
             learner = kind(context(model=plain_model()), **values)
         else:
-            learner = following(kind, learner, tmp_path / f"state-{number}", **values)
-        new = written(tmp_path / str(number), inputs[part], labels[part])
+            learner = next_learner(kind, learner, tmp_path / f"state-{number}", **values)
+        new = store_of(tmp_path / str(number), inputs[part], labels[part])
         trained(learner, new, nothing(tmp_path))
     assert learner is not None
     tensors, expected = learner.learner_state()[0], whole.learner_state()[0]
@@ -211,26 +211,26 @@ def test_what_comes_when_makes_no_difference(tmp_path, kind, split):
 
 
 @every_kind
-def test_a_state_between_two_updates_changes_no_bit(tmp_path, kind):
+def test_restoring_the_learner_between_updates_changes_no_bit(tmp_path, kind):
     (first, of_first), (second, of_second) = examples(0), examples(1)
     one, two = (
-        written(tmp_path / "1", first, of_first),
-        written(tmp_path / "2", second, of_second),
+        store_of(tmp_path / "1", first, of_first),
+        store_of(tmp_path / "2", second, of_second),
     )
-    going_on = trained(kind(context(model=plain_model())), one, nothing(tmp_path))
-    restored = following(kind, going_on, tmp_path / "state")
-    for learner in (going_on, restored):
+    uninterrupted = trained(kind(context(model=plain_model())), one, nothing(tmp_path))
+    restored = next_learner(kind, uninterrupted, tmp_path / "state")
+    for learner in (uninterrupted, restored):
         trained(learner, two, nothing(tmp_path))
-    for name, value in going_on.learner_state()[0].items():
+    for name, value in uninterrupted.learner_state()[0].items():
         assert torch.equal(value, restored.learner_state()[0][name])
-    assert torch.equal(going_on.linear.weight, restored.linear.weight)
-    assert torch.equal(going_on.linear.bias, restored.linear.bias)
+    assert torch.equal(uninterrupted.linear.weight, restored.linear.weight)
+    assert torch.equal(uninterrupted.linear.bias, restored.linear.bias)
     assert restored.statistics is not None and restored.statistics.counts.sum() == 180
 
 
 @every_kind
-def test_a_training_resumed_after_its_epoch_solves_for_the_same_head(tmp_path, kind):
-    new = written(tmp_path / "new", *examples())
+def test_training_resumed_after_its_epoch_solves_for_the_same_head(tmp_path, kind):
+    new = store_of(tmp_path / "new", *examples())
     whole = kind(context(model=plain_model()))
     whole.start_update(new, nothing(tmp_path))
     for batch in whole.train_dataloader():
@@ -248,16 +248,16 @@ def test_a_training_resumed_after_its_epoch_solves_for_the_same_head(tmp_path, k
 
 
 @every_kind
-def test_forgotten_examples_leave_no_trace(tmp_path, kind):
+def test_forgetting_equals_training_without_the_forgotten_examples(tmp_path, kind):
     inputs, labels = examples()
-    gone = np.r_[np.arange(0, 60, 7), np.flatnonzero(labels == 2)]  # one class as a whole
+    gone = np.r_[np.arange(0, 60, 7), np.flatnonzero(labels == 2)]  # includes all of class 2
     gone = np.unique(gone)
     stays = np.setdiff1d(np.arange(len(labels)), gone)
-    new = written(tmp_path / "all", inputs, labels)
+    new = store_of(tmp_path / "all", inputs, labels)
     before = trained(kind(context(model=plain_model())), new, nothing(tmp_path))
-    learner = following(kind, before, tmp_path / "state")
+    learner = next_learner(kind, before, tmp_path / "state")
     learner.forget(StoredDataset(new.store, gone))
-    never = written(tmp_path / "stays", inputs[stays], labels[stays])
+    never = store_of(tmp_path / "stays", inputs[stays], labels[stays])
     without = trained(kind(context(model=plain_model())), never, nothing(tmp_path))
     assert learner.statistics is not None and without.statistics is not None
     for found, expected in zip(
@@ -268,29 +268,29 @@ def test_forgotten_examples_leave_no_trace(tmp_path, kind):
     test, _ = examples(1, 500)
     assert np.array_equal(scores(learner, test).argmax(1), scores(without, test).argmax(1))
     assert not (scores(learner, test).argmax(1) == 2).any()
-    assert not learner.statistics.sums[2].any(), "nothing is left of a class that has left"
+    assert not learner.statistics.sums[2].any(), "the sums of a fully forgotten class are zero"
 
 
 @every_kind
-def test_all_can_be_forgotten(tmp_path, kind):
-    new = written(tmp_path / "all", *examples())
+def test_forgetting_all_examples_resets_the_learner(tmp_path, kind):
+    new = store_of(tmp_path / "all", *examples())
     learner = trained(kind(context(model=plain_model())), new, nothing(tmp_path))
     learner.forget(new)
     assert not scores(learner, examples(1)[0]).any()
     assert "counts" not in learner.learner_state()[0]
 
 
-def test_what_was_never_counted_is_not_taken_out(tmp_path):
-    new = written(tmp_path / "all", *examples())
+def test_forgetting_more_examples_than_were_counted_is_refused(tmp_path):
+    new = store_of(tmp_path / "all", *examples())
     learner = trained(NearestClassMean(context(model=plain_model())), new, nothing(tmp_path))
     with pytest.raises(errors.NotCountedError, match="200 examples of class"):
         learner.forget(StoredDataset(new.store, np.zeros(200, dtype=np.int64)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_forget_update_takes_out_what_the_memory_holds(tmp_path, make_state, name):
+def test_forget_update_equals_training_without_the_forgotten_rows(tmp_path, make_state, name):
     values = {"memory_size": 1000, "num_random_features": 30}
-    functions = {"model_fn": lambda model_state_url=None: built(model_state_url)}
+    functions = {"model_fn": lambda model_state_url=None: load_or_build(model_state_url)}
     new = write_examples(tmp_path / "new", 40)
     first = updater(name, values, functions=functions).update(UpdateData(make_state(), new))
     parent = state_of(tmp_path / "state", first, new)
@@ -311,8 +311,8 @@ def test_a_forget_update_takes_out_what_the_memory_holds(tmp_path, make_state, n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_forget_update_that_concerns_no_row_changes_no_bit(tmp_path, make_state, name):
-    functions = {"model_fn": lambda model_state_url=None: built(model_state_url)}
+def test_forget_update_without_matching_rows_changes_no_bit(tmp_path, make_state, name):
+    functions = {"model_fn": lambda model_state_url=None: load_or_build(model_state_url)}
     new = write_examples(tmp_path / "new", 40)
     values = {"num_random_features": 30}
     first = updater(name, values, functions=functions).update(UpdateData(make_state(), new))
@@ -326,14 +326,14 @@ def test_a_forget_update_that_concerns_no_row_changes_no_bit(tmp_path, make_stat
         assert torch.equal(value, again.learner.learner_state()[0][key])
 
 
-def built(model_state_url: str | None) -> MLP:
+def load_or_build(model_state_url: str | None) -> MLP:
     if model_state_url is None:
         return plain_model()
     return MLP.from_state_dict(torch.load(model_state_url, weights_only=True))
 
 
 def state_of(folder, updated, store: ExampleStore):
-    """A state with a trained model, its learner and the examples in `store` as memory."""
+    """Write a state with the trained model, its learner and the examples of `store` as memory."""
     from renate_stages.memory import link_store
     from renate_stages.models.stored import write_model
     from renate_stages.state import Provenance, State, state
@@ -355,25 +355,25 @@ def state_of(folder, updated, store: ExampleStore):
 
 @every_kind
 @pytest.mark.parametrize("classes", [(0, 1), (1, 2), (2,)])
-def test_a_class_without_examples_never_wins(tmp_path, kind, classes):
+def test_class_without_examples_is_never_predicted(tmp_path, kind, classes):
     inputs, labels = examples()
     rows = np.isin(labels, classes)
-    new = written(tmp_path / "new", inputs[rows], labels[rows])
+    new = store_of(tmp_path / "new", inputs[rows], labels[rows])
     learner = trained(kind(context(model=plain_model())), new, nothing(tmp_path))
     directions = np.random.default_rng(5).normal(size=(2000, 5)).astype(np.float32)
     for far in (0.0, 1.0, 1000.0):
         found = scores(learner, directions * np.float32(far))
         assert np.isfinite(found).all()
         assert np.isin(found.argmax(1), classes).all()
-    assert learner.linear.bias.abs().max() < 1e4, "a number that gradients can change"
+    assert learner.linear.bias.abs().max() < 1e4, "gradient learners can still change the bias"
 
 
 @every_kind
-def test_a_model_may_grow_by_classes(tmp_path, kind):
+def test_statistics_are_kept_when_the_model_gains_classes(tmp_path, kind):
     inputs, labels = examples()
     first = trained(
         kind(context(model=plain_model())),
-        written(tmp_path / "1", inputs, labels),
+        store_of(tmp_path / "1", inputs, labels),
         nothing(tmp_path),
     )
     tensors, values = first.learner_state()
@@ -383,7 +383,7 @@ def test_a_model_may_grow_by_classes(tmp_path, kind):
         grown.head.projection.copy_(first.head.projection)
     second = kind(context(update=2, model=grown, has_parent=True))
     second.restore_learner(tensors, values)
-    trained(second, written(tmp_path / "2", inputs + 9, labels + 2), nothing(tmp_path))
+    trained(second, store_of(tmp_path / "2", inputs + 9, labels + 2), nothing(tmp_path))
     assert second.statistics is not None
     expected = np.bincount(labels, minlength=5) + np.bincount(labels + 2, minlength=5)
     assert second.statistics.counts.tolist() == expected.tolist()
@@ -391,11 +391,11 @@ def test_a_model_may_grow_by_classes(tmp_path, kind):
     assert (found >= 2).mean() > 0.9 and 4 in found
 
 
-# -- what goes in ----------------------------------------------------------------------------------
+# -- inputs and models -----------------------------------------------------------------------------
 
 
 class Normalised(RenateModule):
-    """A user's model with batch norm and dropout, and a step between features and head."""
+    """User model with batch norm, dropout, and a normalisation between features and head."""
 
     def __init__(self, bias: bool = True) -> None:
         super().__init__(constructor_arguments={"bias": bias})
@@ -408,7 +408,7 @@ class Normalised(RenateModule):
         return self.head(nn.functional.normalize(self.features(x)))
 
 
-def test_only_the_head_changes_and_features_are_those_that_are_served(tmp_path, make_state):
+def test_training_changes_only_the_head_and_uses_evaluation_mode_features(tmp_path, make_state):
     new = write_examples(tmp_path / "new", 30)
     made = updater("NCM", {"batch_size": 8}, functions={"model_fn": Normalised}, max_epochs=7)
     before = made.build_model(None)
@@ -424,16 +424,16 @@ def test_only_the_head_changes_and_features_are_those_that_are_served(tmp_path, 
         means = torch.stack([features[labels == k].mean(0) for k in range(CLASSES)])
         expected = torch.cdist(features, means).argmin(1)
         assert torch.equal(updated.model(x).argmax(1), expected)
-    assert [row["epoch"] for row in updated.curves] == [1], "one pass, whatever max_epochs is"
+    assert [row["epoch"] for row in updated.curves] == [1], "one epoch, whatever max_epochs is"
     assert updated.steps == 0 and "train_loss" not in updated.curves[0]
     assert updated.curves[0]["val_accuracy"] == pytest.approx(
         (expected == labels).float().mean().item()
     )
 
 
-def test_examples_are_taken_as_they_are_measured(tmp_path):
+def test_training_uses_test_transforms_instead_of_train_transforms(tmp_path):
     inputs, labels = examples()
-    new = written(tmp_path / "new", inputs, labels)
+    new = store_of(tmp_path / "new", inputs, labels)
     augmented = StoredDataset(new.store, None, torch.zeros_like)
     learner = NearestClassMean(
         context(model=plain_model(), test_transforms=(lambda x: x * 2, lambda y: 2 - y))
@@ -444,7 +444,7 @@ def test_examples_are_taken_as_they_are_measured(tmp_path):
     np.testing.assert_allclose(learner.statistics.sums[2].numpy(), expected, rtol=1e-12)
 
 
-def test_clipping_and_mixed_precision_are_no_hindrance(tmp_path, make_state):
+def test_gradient_clipping_and_mixed_precision_do_not_change_the_head(tmp_path, make_state):
     new = write_examples(tmp_path / "new", 30)
     found = [
         updater("SLDA", {}, **trainer).update(UpdateData(make_state(), new)).model.head.weight
@@ -454,7 +454,7 @@ def test_clipping_and_mixed_precision_are_no_hindrance(tmp_path, make_state):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, RanPAC], ids=[*NAMES, "RanPAC 2000"])
-def test_a_head_for_each_task_is_refused(kind):
+def test_model_with_per_task_heads_is_refused(kind):
     model = MLP(num_inputs=5, num_outputs=CLASSES, heads="per_task")
     model.add_task_params("default_task")
     with pytest.raises(errors.UnfitHeadError, match=r'one head for each task.*\n.*heads="shared"'):
@@ -462,7 +462,7 @@ def test_a_head_for_each_task_is_refused(kind):
 
 
 @every_kind
-def test_a_model_without_a_fitting_head_is_refused(kind):
+def test_model_without_a_linear_head_is_refused(kind):
     for model in (nn.Linear(5, 3), nn.Sequential(nn.Linear(5, 3))):
         with pytest.raises(errors.UnfitHeadError, match="has no `head`"):
             kind(context(model=RenateWrapper(model)))
@@ -472,7 +472,7 @@ def test_a_model_without_a_fitting_head_is_refused(kind):
         kind(context(model=odd))
 
 
-def test_what_each_learner_asks_of_a_users_own_model(tmp_path):
+def test_user_model_head_must_meet_the_learners_requirements(tmp_path):
     with pytest.raises(errors.UnfitHeadError, match="RandomFeatureHead of 2000"):
         RanPAC(context(model=Normalised()))
     RanPAC(context(model=Normalised()), num_random_features=0)
@@ -483,13 +483,13 @@ def test_what_each_learner_asks_of_a_users_own_model(tmp_path):
     with pytest.raises(errors.UnfitHeadError, match=r"make the head a torch\.nn\.Linear"):
         NearestClassMean(context(model=own))
     learner = RanPAC(context(model=own))
-    trained(learner, written(tmp_path / "new", *examples()), nothing(tmp_path))
+    trained(learner, store_of(tmp_path / "new", *examples()), nothing(tmp_path))
     assert learner.linear.weight.shape == (CLASSES, 15) and learner.linear.weight.any()
 
 
 @every_kind
 @pytest.mark.parametrize(
-    ("labels", "error", "said"),
+    ("labels", "error", "reports"),
     [
         (np.zeros(9, np.float32), errors.ClassLabelsNeededError, "float32"),
         (np.zeros(9, bool), errors.ClassLabelsNeededError, "bool"),
@@ -498,20 +498,20 @@ def test_what_each_learner_asks_of_a_users_own_model(tmp_path):
         (np.arange(9) // 8 - 1, errors.LabelOutOfRangeError, "label -1"),
     ],
 )
-def test_targets_that_are_no_labels_are_refused_before_any_work(
-    tmp_path, kind, labels, error, said
+def test_targets_that_are_not_class_labels_are_refused_before_training(
+    tmp_path, kind, labels, error, reports
 ):
-    new = written(tmp_path / "new", np.zeros((9, 5), np.float32), labels)
+    new = store_of(tmp_path / "new", np.zeros((9, 5), np.float32), labels)
     learner = kind(context(model=plain_model()))
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=reports):
         learner.start_update(new, nothing(tmp_path))
-    assert isinstance(learner.head, nn.Linear), "the model is as it was"
+    assert isinstance(learner.head, nn.Linear), "the model is unchanged"
 
 
-def test_invalid_features_are_refused(tmp_path):
+def test_non_finite_features_are_refused(tmp_path):
     inputs, labels = examples()
     inputs[5, 2] = np.nan
-    new = written(tmp_path / "new", inputs, labels)
+    new = store_of(tmp_path / "new", inputs, labels)
     with pytest.raises(errors.FeaturesNotFiniteError, match="RanPAC"):
         trained(RanPAC(context(model=plain_model())), new, nothing(tmp_path))
 
@@ -528,65 +528,65 @@ def test_invalid_features_are_refused(tmp_path):
         (NearestClassMean, {"memory_size": 0}),
     ],
 )
-def test_a_value_outside_its_range_is_refused(kind, wrong):
+def test_hyperparameter_outside_its_range_is_refused(kind, wrong):
     with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(wrong))):
         kind(context(model=plain_model()), **wrong)
 
 
-# -- after and before other learners ---------------------------------------------------------------
+# -- switching between learners --------------------------------------------------------------------
 
 
 @every_kind
-def test_after_another_learner_the_memory_is_summed_up(tmp_path, kind):
+def test_after_another_learner_statistics_are_computed_from_the_memory(tmp_path, kind):
     (old, of_old), (new, of_new) = examples(0, 30), examples(1, 50)
-    memory = written(tmp_path / "old", old, of_old)
-    said = []
-    learner = kind(context(update=2, model=plain_model(), has_parent=True, say=said.append))
+    memory = store_of(tmp_path / "old", old, of_old)
+    reports = []
+    learner = kind(context(update=2, model=plain_model(), has_parent=True, say=reports.append))
     earlier = ExperienceReplay(context(model=plain_model()))
     learner.restore_learner(*earlier.learner_state())
-    trained(learner, written(tmp_path / "new", new, of_new), memory)
+    trained(learner, store_of(tmp_path / "new", new, of_new), memory)
     assert learner.statistics is not None
     expected = np.bincount(np.r_[of_old, of_new], minlength=CLASSES)
     assert learner.statistics.counts.tolist() == expected.tolist()
-    assert "uses only the memory's 30 examples of earlier data" in said[-1]
+    assert "uses only the memory's 30 examples of earlier data" in reports[-1]
 
 
 @every_kind
-def test_its_own_memory_is_not_summed_up_twice(tmp_path, kind):
-    one = written(tmp_path / "1", *examples(0))
+def test_memory_examples_of_the_same_learner_are_not_counted_twice(tmp_path, kind):
+    one = store_of(tmp_path / "1", *examples(0))
     first = trained(kind(context(model=plain_model()), memory_size=20), one, nothing(tmp_path))
     chosen = first.choose_memory().selection
     assert len(chosen.added) == 20
-    second = following(kind, first, tmp_path / "state", memory_size=20)
-    two = written(tmp_path / "2", *examples(1))
+    second = next_learner(kind, first, tmp_path / "state", memory_size=20)
+    two = store_of(tmp_path / "2", *examples(1))
     trained(second, two, StoredDataset(one.store, chosen.added))
     assert second.statistics is not None and second.statistics.counts.sum() == 180
     kept, added = second.choose_memory().selection
     assert len(kept) + len(added) == 20 and second.policy.state()["seen"] == 180  # type: ignore
 
 
-def test_no_memory_is_kept_unless_asked_for(tmp_path):
-    one = written(tmp_path / "1", *examples(0))
+def test_no_memory_is_kept_unless_memory_size_is_set(tmp_path):
+    one = store_of(tmp_path / "1", *examples(0))
     first = trained(NearestClassMean(context(model=plain_model())), one, one)
     assert [len(rows) for rows in first.choose_memory().selection] == [0, 0]
 
 
 @every_kind
-def test_sums_of_other_features_are_not_used(tmp_path, kind):
-    one, two = written(tmp_path / "1", *examples(0)), written(tmp_path / "2", *examples(1, 40))
+def test_statistics_are_discarded_when_the_features_have_changed(tmp_path, kind):
+    one, two = store_of(tmp_path / "1", *examples(0)), store_of(tmp_path / "2", *examples(1, 40))
     first = trained(kind(context()), one, nothing(tmp_path))
-    said = []
-    second = following(kind, first, tmp_path / "state")
-    second.context = replace(second.context, say=said.append)
-    with torch.no_grad():  # as another learner, or the user, may have trained it
+    reports = []
+    second = next_learner(kind, first, tmp_path / "state")
+    second.context = replace(second.context, say=reports.append)
+    with torch.no_grad():  # as if another learner or the user had trained it
         second.model.features[1].weight.add_(0.01)  # type: ignore[union-attr, index]
     trained(second, two, nothing(tmp_path))
     assert second.statistics is not None and second.statistics.counts.sum() == 40
-    assert "uses nothing of earlier data" in said[-1]
+    assert "uses nothing of earlier data" in reports[-1]
 
 
-def test_learners_pass_on_what_the_next_can_use(tmp_path):
-    one, two = written(tmp_path / "1", *examples(0)), written(tmp_path / "2", *examples(1, 40))
+def test_closed_form_learners_reuse_compatible_statistics_of_each_other(tmp_path):
+    one, two = store_of(tmp_path / "1", *examples(0)), store_of(tmp_path / "2", *examples(1, 40))
     counted = {}
     for before, after in [
         (StreamingLDA, NearestClassMean),
@@ -598,7 +598,7 @@ def test_learners_pass_on_what_the_next_can_use(tmp_path):
         (KINDS[2], RanPAC),
     ]:
         first = trained(before(context(model=plain_model())), one, nothing(tmp_path))
-        second = following(after, first, tmp_path / f"state-{len(counted)}")
+        second = next_learner(after, first, tmp_path / f"state-{len(counted)}")
         trained(second, two, nothing(tmp_path))
         assert second.statistics is not None
         counted[len(counted)] = int(second.statistics.counts.sum())
@@ -607,22 +607,22 @@ def test_learners_pass_on_what_the_next_can_use(tmp_path):
 
 
 @every_kind
-def test_examples_of_a_model_to_start_from_are_summed_up(tmp_path, kind):
-    old = written(tmp_path / "old", *examples(0))
+def test_examples_of_an_imported_model_are_included_in_the_statistics(tmp_path, kind):
+    old = store_of(tmp_path / "old", *examples(0))
     first = kind(context(update=0, model=plain_model()))
     first.start_update(old, nothing(tmp_path))
     first.choose_memory(at_once=True)
     tensors, values = first.learner_state()
-    given = plain_model()  # the state has the model as it was given
+    given = plain_model()  # the state stores the imported model unchanged
     second = kind(context(update=1, model=given, has_parent=True))
     second.restore_learner(tensors, values)
-    trained(second, written(tmp_path / "new", *examples(1, 40)), nothing(tmp_path))
+    trained(second, store_of(tmp_path / "new", *examples(1, 40)), nothing(tmp_path))
     assert second.statistics is not None and second.statistics.counts.sum() == 130
 
 
 @pytest.mark.parametrize("other", ["ER", "Joint", "FineTuning", "DER++", "CLS-ER"])
-def test_gradient_learners_and_ranpac_follow_each_other(tmp_path, make_state, other):
-    functions = {"model_fn": lambda model_state_url=None: built(model_state_url)}
+def test_ranpac_and_gradient_learners_can_alternate_between_updates(tmp_path, make_state, other):
+    functions = {"model_fn": lambda model_state_url=None: load_or_build(model_state_url)}
     new = write_examples(tmp_path / "new", 40)
     values = {"num_random_features": 30, "memory_size": 20}
     updated, parent = None, make_state()
@@ -633,17 +633,17 @@ def test_gradient_learners_and_ranpac_follow_each_other(tmp_path, make_state, ot
         parent = state_of(tmp_path / f"state-{number}", updated, new)
         again = made.build_model(parent.folder)
         x = torch.from_numpy(new.gather(np.arange(40))[0])
-        assert torch.equal(again.eval()(x), updated.model(x)), "served as it was trained"
+        assert torch.equal(again.eval()(x), updated.model(x)), "outputs are equal after a restore"
 
 
 # -- the ridge -------------------------------------------------------------------------------------
 
 
-def test_the_ridge_is_chosen_on_validation_data(tmp_path):
-    new = written(tmp_path / "new", *examples())
-    said = []
+def test_ranpac_ridge_is_chosen_on_validation_data(tmp_path):
+    new = store_of(tmp_path / "new", *examples())
+    reports = []
     learner = RanPAC(
-        context(model=plain_model(), say=said.append), num_random_features=40, ridge="validation"
+        context(model=plain_model(), say=reports.append), num_random_features=40, ridge="validation"
     )
     learner.start_update(new, nothing(tmp_path))
     for batch in learner.train_dataloader():
@@ -655,16 +655,16 @@ def test_the_ridge_is_chosen_on_validation_data(tmp_path):
         return {"loss": 1.0, "accuracy": 0.9 if len(tried) in (3, 5) else 0.5}
 
     learner.end_training(measure)
-    assert len(tried) == len(GRID) and learner.ridge == GRID[4], "the larger of the equals"
+    assert len(tried) == len(GRID) and learner.ridge == GRID[4], "ties go to the larger ridge"
     assert torch.equal(learner.linear.weight, tried[4])
     assert not torch.equal(tried[4], tried[3])
-    assert "0.001" in said[-1]
-    again = following(RanPAC, learner, tmp_path / "state", ridge="validation")
-    assert again.ridge == GRID[4], "an example is forgotten with the same"
+    assert "0.001" in reports[-1]
+    again = next_learner(RanPAC, learner, tmp_path / "state", ridge="validation")
+    assert again.ridge == GRID[4], "forgetting uses the same ridge"
 
 
-def test_without_validation_data_the_ridge_is_the_default(tmp_path):
-    new = written(tmp_path / "new", *examples())
+def test_ranpac_ridge_is_the_default_without_validation_data(tmp_path):
+    new = store_of(tmp_path / "new", *examples())
     found = []
     for ridge in ("validation", RIDGE):
         learner = RanPAC(context(model=plain_model()), num_random_features=40, ridge=ridge)
@@ -682,7 +682,7 @@ def test_without_validation_data_the_ridge_is_the_default(tmp_path):
         (partial(SmallCNN, 3, 4, width=4), torch.rand(3, 3, 8, 8)),
     ],
 )
-def test_reference_models_take_random_features(model, x, tmp_path):
+def test_reference_models_support_random_features(model, x, tmp_path):
     given, later = model(random_features=9), model()
     before = later.features(x)
     later.use_random_features(9, torch.Generator().manual_seed(0))
@@ -699,11 +699,11 @@ def test_reference_models_take_random_features(model, x, tmp_path):
     assert torch.equal(later.features(x), before)
     plain = model()
     assert "random_features" not in plain.get_extra_state()["constructor_arguments"]
-    later.load_state_dict(plain.state_dict())  # as a learner that starts anew does
+    later.load_state_dict(plain.state_dict())  # as a learner that resets the model does
     assert torch.equal(later(x), plain(x)) and later.random_features == 0
 
 
-def test_a_new_head_draws_nothing_from_the_global_generator():
+def test_new_random_feature_head_does_not_use_the_global_generator():
     model = plain_model()
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -713,7 +713,7 @@ def test_a_new_head_draws_nothing_from_the_global_generator():
     assert not any(parameter.any() for parameter in model.head.parameters())
 
 
-def test_random_features_that_cannot_be_are_refused():
+def test_unsupported_random_features_are_refused():
     with pytest.raises(errors.ModelArgumentError, match="random_features"):
         MLP(5, 3, random_features=-1)
     with pytest.raises(errors.ModelArgumentError, match="these heads"):
@@ -729,7 +729,7 @@ def test_random_features_that_cannot_be_are_refused():
         RanPAC(context(model=Own()), num_random_features=40)
 
 
-def test_a_model_fn_that_does_not_load_states_gets_the_stored_head(tmp_path, make_state):
+def test_model_fn_that_does_not_load_states_gets_the_stored_head(tmp_path, make_state):
     new = write_examples(tmp_path / "new", 40)
     made = updater("RanPAC", {"num_random_features": 30}, functions={"model_fn": plain_model})
     updated = made.update(UpdateData(make_state(), new))

@@ -1,4 +1,4 @@
-"""Online EWC and the Fisher information it stands on, against explicit loops."""
+"""Online EWC and its Fisher information, compared with explicit loops."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def table(learner: EWC, kind: str) -> dict[str, torch.Tensor]:
     }
 
 
-def by_hand(learner: EWC, targets=None, rows=None) -> dict[str, torch.Tensor]:
-    """The mean over examples of squared gradients of log p, one autograd call for each."""
+def plain_fisher(learner: EWC, targets=None, rows=None) -> dict[str, torch.Tensor]:
+    """Return the mean squared gradient of log p, with one autograd call per example."""
     inputs, labels = learner.new.__getitems__(range(len(learner.new)) if rows is None else rows)
     labels = labels if targets is None else targets
     names = dict(learner.model.named_parameters())
@@ -55,26 +55,26 @@ def close(found, expected):
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-7)
 
 
-def test_importance_is_the_mean_of_squared_gradients_of_single_examples(tmp_path):
+def test_fisher_is_the_mean_of_squared_per_example_gradients(tmp_path):
     learner = ewc(tmp_path, fisher="empirical")
     take_steps(learner, 3)
     learner.end_training(None)
-    expected = by_hand(learner)
+    expected = plain_fisher(learner)
     close(table(learner, "fisher"), expected)
     inputs, labels = learner.new.__getitems__(range(12))
     loss = F.cross_entropy(learner.model(inputs), labels)
     gradient = torch.autograd.grad(loss, learner.model.head.weight)[0]
-    assert (gradient**2).sum() < 0.9 * expected["head.weight"].sum(), "not that of the mean"
+    assert (gradient**2).sum() < 0.9 * expected["head.weight"].sum(), "not that of the mean loss"
 
 
-def test_sampled_labels_come_from_what_the_model_says(tmp_path):
+def test_sampled_fisher_draws_labels_from_the_models_predictions(tmp_path):
     learner = ewc(tmp_path, rows=40)
     with torch.no_grad():
-        learner.model.head.bias[1] += 50.0  # it always says 1, whatever the label
-    close(diagonal_fisher(learner, 100, "sampled"), by_hand(learner, torch.ones(40).long()))
+        learner.model.head.bias[1] += 50.0  # the model now always predicts class 1
+    close(diagonal_fisher(learner, 100, "sampled"), plain_fisher(learner, torch.ones(40).long()))
 
 
-def test_sampled_importance_tends_to_its_expectation(tmp_path):
+def test_sampled_fisher_converges_to_its_expectation(tmp_path):
     learner = ewc(tmp_path, rows=3000)
     found = diagonal_fisher(learner, 3000, "sampled")["head.bias"]
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_sampled_importance_tends_to_its_expectation(tmp_path):
     torch.testing.assert_close(found, (p * (1 - p)).mean(0), rtol=0.05, atol=0)
 
 
-def test_draws_are_of_the_probabilities():
+def test_labels_are_drawn_with_the_predicted_probabilities():
     logits = torch.tensor([[0.2, 0.5, 0.3]]).log().repeat(4, 1)
     draws = torch.tensor([0.1, 0.3, 0.699, 0.701], dtype=torch.float64)
     assert drawn(logits, draws).tolist() == [0, 1, 1, 2]
@@ -90,7 +90,7 @@ def test_draws_are_of_the_probabilities():
 
 
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])
-def test_importance_does_not_depend_on_batches(tmp_path, kind, monkeypatch):
+def test_fisher_does_not_depend_on_batch_sizes(tmp_path, kind, monkeypatch):
     found = []
     for batch_size, at_once in ((1, 64), (8, 64), (12, 5), (4, 1)):
         monkeypatch.setattr(fisher, "MOST_EXAMPLES", at_once)
@@ -102,7 +102,7 @@ def test_importance_does_not_depend_on_batches(tmp_path, kind, monkeypatch):
     assert found[0]["head.weight"].sum() > 0
 
 
-def test_vectorised_and_one_by_one_are_equal(tmp_path, monkeypatch):
+def test_vectorised_and_per_example_fisher_are_equal(tmp_path, monkeypatch):
     learner = ewc(tmp_path)
     together = diagonal_fisher(learner, 12, "empirical")
     monkeypatch.setattr(fisher, "squares_together", fisher.squares_one_by_one)
@@ -110,7 +110,7 @@ def test_vectorised_and_one_by_one_are_equal(tmp_path, monkeypatch):
 
 
 class Branching(RenateModule):
-    """Cannot be vectorised: which way it goes depends on the inputs."""
+    """Model that cannot be vectorised, because its control flow depends on the inputs."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -121,7 +121,7 @@ class Branching(RenateModule):
         return torch.cat([self.one(row[None]) if row.sum() > 0 else self.other(row[None]) for row in x])  # fmt: skip
 
 
-def test_a_model_that_cannot_be_vectorised_is_done_one_by_one(tmp_path):
+def test_fisher_of_a_model_that_cannot_be_vectorised_is_computed_per_example(tmp_path):
     learner = ewc(tmp_path, given=context(model=Branching()))
     found = diagonal_fisher(learner, 12, "empirical")
     assert found["unused.weight"].eq(0).all()
@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_vectorised_is_done_one_by_one(tmp_path):
         torch.testing.assert_close(found[f"{name}.bias"], total / 12)
 
 
-def test_a_convolution_with_group_norm_is_vectorised(tmp_path, monkeypatch):
+def test_fisher_of_a_convolution_with_group_norm_is_vectorised(tmp_path, monkeypatch):
     with StoreWriter(tmp_path / "images", update=1) as writer:
         writer.append((torch.randn(6, 1, 8, 8).numpy(), torch.arange(6).numpy() % 3))
     images = StoredDataset(ExampleStore.open(tmp_path / "images"))
@@ -148,7 +148,7 @@ def test_a_convolution_with_group_norm_is_vectorised(tmp_path, monkeypatch):
     close(diagonal_fisher(learner, 6, "sampled"), together)
 
 
-def test_dropout_is_off_and_the_mode_comes_back(tmp_path):
+def test_fisher_disables_dropout_and_restores_training_mode(tmp_path):
     model = MLP(num_inputs=5, num_outputs=CLASSES, hidden_size=8, dropout=0.5)
     learner = ewc(tmp_path, given=context(model=model))
     learner.train()
@@ -156,25 +156,25 @@ def test_dropout_is_off_and_the_mode_comes_back(tmp_path):
     assert learner.model.training
 
 
-def test_only_so_many_random_examples_are_looked_at(tmp_path):
+def test_fisher_uses_the_requested_number_of_random_examples(tmp_path):
     learner = ewc(tmp_path, rows=30)
     rows = learner.context.generators.numpy("fisher").permutation(30)[:7]
-    close(diagonal_fisher(learner, 7, "empirical"), by_hand(learner, rows=rows))
+    close(diagonal_fisher(learner, 7, "empirical"), plain_fisher(learner, rows=rows))
 
 
-def test_targets_that_are_no_labels_take_the_users_loss(tmp_path):
+def test_fisher_uses_the_users_loss_for_targets_that_are_not_labels(tmp_path):
     with StoreWriter(tmp_path / "values", update=1) as writer:
         writer.append((torch.randn(8, 5).numpy(), torch.randn(8, 3).numpy()))
     values = StoredDataset(ExampleStore.open(tmp_path / "values"))
     learner = EWC(context())
     learner.start_update(values, stored(tmp_path / "none", 0))
     inputs, targets = values.__getitems__(range(8))
-    gradients = 2 / 3 * (learner.model(inputs) - targets)  # of a mean over three squares
+    gradients = 2 / 3 * (learner.model(inputs) - targets)  # of the mean of three squared errors
     found = diagonal_fisher(learner, 8, "sampled")["head.bias"]
     torch.testing.assert_close(found, gradients.square().mean(0).detach())
 
 
-def test_the_loss_of_a_step_has_the_quadratic_penalty(tmp_path):
+def test_training_loss_includes_the_quadratic_penalty(tmp_path):
     first = ewc(tmp_path, ewc_weight=7)
     take_steps(first, 3)
     first.end_training(None)
@@ -196,7 +196,7 @@ def test_the_loss_of_a_step_has_the_quadratic_penalty(tmp_path):
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.25, 0])
-def test_importance_is_added_up_over_updates_with_its_decay(tmp_path, decay):
+def test_fisher_accumulates_over_updates_with_fisher_decay(tmp_path, decay):
     first = ewc(tmp_path, fisher="empirical", fisher_decay=decay)
     take_steps(first, 3)
     first.end_training(None)
@@ -207,22 +207,22 @@ def test_importance_is_added_up_over_updates_with_its_decay(tmp_path, decay):
     second.start_update(stored(tmp_path / "second", 9, first=70), first.memory)
     take_steps(second, 2)
     second.end_training(None)
-    expected = by_hand(second)
+    expected = plain_fisher(second)
     close(table(second, "fisher"), {n: decay * old[n] + expected[n] for n in expected})
     anchor = table(second, "anchor")
     assert all(torch.equal(anchor[n], p) for n, p in second.model.named_parameters())
 
 
-def test_parameters_that_are_new_or_have_grown_are_not_held_and_that_is_said(tmp_path):
-    first, said = ewc(tmp_path), []
+def test_new_or_reshaped_parameters_are_reported_and_not_penalized(tmp_path):
+    first, messages = ewc(tmp_path), []
     take_steps(first, 3)
     first.end_training(None)
     grown = MLP(num_inputs=5, num_outputs=CLASSES + 2, hidden_size=4)
-    second = EWC(context(model=grown, update=2, has_parent=True, say=said.append))
+    second = EWC(context(model=grown, update=2, has_parent=True, say=messages.append))
     second.restore_learner(*first.learner_state())
     second.start_update(first.new, first.memory)
     parameters = "head.weight, head.bias"
-    assert said == [
+    assert messages == [
         f"EWC does not penalize changes of parameters that are new or reshaped: {parameters}"
     ]
     old, new = table(first, "fisher"), table(second, "fisher")
@@ -234,7 +234,7 @@ def test_parameters_that_are_new_or_have_grown_are_not_held_and_that_is_said(tmp
             assert torch.equal(new[name], old[name]) and old[name].sum() > 0
 
 
-def test_frozen_parameters_have_no_importance(tmp_path):
+def test_frozen_parameters_have_no_fisher_entry(tmp_path):
     given = context()
     given.start.model.features.requires_grad_(False)
     learner = ewc(tmp_path, given=given)
@@ -243,7 +243,7 @@ def test_frozen_parameters_have_no_importance(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_importance_that_is_no_number_is_an_error(tmp_path, value):
+def test_non_finite_fisher_raises_an_error(tmp_path, value):
     learner = ewc(tmp_path)
     with torch.no_grad():
         learner.model.head.weight[0, 0] = value
@@ -251,7 +251,7 @@ def test_importance_that_is_no_number_is_an_error(tmp_path, value):
         learner.end_training(None)
 
 
-def test_outputs_that_are_masked_in_training_are_masked_here(tmp_path):
+def test_fisher_masks_the_unused_classes_that_training_masks(tmp_path):
     given = context(old_classes=(0,))
     learner = EWC(given, batch_size=4, mask_unused_classes=True)
     learner.start_update(stored(tmp_path / "new", 9, classes=(1,)), stored(tmp_path / "none", 0))
@@ -262,6 +262,6 @@ def test_outputs_that_are_masked_in_training_are_masked_here(tmp_path):
     "wrong",
     [{"ewc_weight": -1}, {"fisher_decay": 1.1}, {"fisher_examples": 0}, {"fisher": "batch"}],
 )
-def test_a_value_outside_its_range_is_refused(wrong):
+def test_hyperparameter_outside_its_range_is_refused(wrong):
     with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(wrong))):
         EWC(context(), **wrong)

@@ -1,4 +1,4 @@
-"""Mixed precision: what is kept and what is measured is in single precision, whoever learns."""
+"""Mixed precision: every learner stores and evaluates in single precision."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ EXACT = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, to
 
 @pytest.mark.parametrize("online", [False, True])
 @pytest.mark.parametrize("name", registry.LEARNERS)
-def test_what_is_kept_and_measured_is_single_precision(make_state, new, tmp_path, name, online):
+def test_mixed_precision_stores_and_evaluates_in_float32(make_state, new, tmp_path, name, online):
     values = {**VALUES, "ema_decay": 0.9}
     if online:
         if not hasattr(registry.learner_class(name), "draws_a_step") or name == "iCaRL":
-            pytest.skip("it has no memory that is updated online")
+            pytest.skip("this learner does not update a memory online")
         values["memory_update"] = "online"
-    dtypes: dict[bool, set] = {True: set(), False: set()}  # of outputs, by whether measured
+    dtypes: dict[bool, set] = {True: set(), False: set()}  # key: whether evaluating
 
     def loss_fn():
         def loss(outputs, targets):
@@ -41,8 +41,8 @@ def test_what_is_kept_and_measured_is_single_precision(make_state, new, tmp_path
     made = updater(name, values, number=2, functions=functions, **half)
     updated = made.update(UpdateData(parent, second, {1: new, 2: second}))
     assert dtypes[True] == {torch.float32}
-    if dtypes[False]:  # learners in closed form have no loss
-        assert torch.bfloat16 in dtypes[False], "the model did compute in half precision"
+    if dtypes[False]:  # closed-form learners have no loss
+        assert torch.bfloat16 in dtypes[False], "the model computed in half precision"
     assert weights(updated).dtype == torch.float32 and weights(updated).isfinite().all()
     assert all(np.isfinite(value) for row in updated.curves for value in row.values())
     tensors, _ = updated.learner.learner_state()
@@ -57,8 +57,8 @@ def test_what_is_kept_and_measured_is_single_precision(make_state, new, tmp_path
         assert METADATA + "logits" in spec.metadata
 
 
-def test_logits_are_kept_as_the_served_model_gives_them(make_state, new):
-    """At the end of an update they come from the model as it is measured, and are not rounded."""
+def test_stored_logits_are_the_single_precision_outputs_of_the_model(make_state, new):
+    """Logits stored at the end of an update are not rounded to half precision."""
     made = updater("DER", precision="bf16-mixed")
     updated = made.update(UpdateData(make_state(), new))
     inputs, _ = new.gather(updated.selection.added)

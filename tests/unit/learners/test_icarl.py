@@ -1,4 +1,4 @@
-"""iCaRL, against its equations."""
+"""iCaRL, compared with the equations of its paper."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cross_entropy(wanted: float, output: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("new", [(2,), (1, 2)])
-def test_the_loss_of_a_step_is_that_of_the_paper(tmp_path, new):
+def test_icarl_training_loss_matches_the_paper(tmp_path, new):
     learner = icarl(tmp_path, new=new)
     parent = copy.deepcopy(learner.model)
     take_steps(learner, 2)
@@ -57,7 +57,7 @@ def test_the_loss_of_a_step_is_that_of_the_paper(tmp_path, new):
     torch.testing.assert_close(learner.loss(batch), total / 10)
 
 
-def test_without_a_parent_nothing_is_distilled(tmp_path):
+def test_icarl_without_a_parent_does_not_distill(tmp_path):
     learner = ICaRL(context(), batch_size=4, memory_size=6)
     learner.start_update(stored(tmp_path / "new", 12), stored(tmp_path / "none", 0))
     batch = first_step(learner)
@@ -67,7 +67,7 @@ def test_without_a_parent_nothing_is_distilled(tmp_path):
     torch.testing.assert_close(learner.loss(batch), expected)
 
 
-def test_it_serves_the_nearest_mean_of_its_exemplars(tmp_path):
+def test_icarl_classifies_by_the_nearest_mean_of_exemplars(tmp_path):
     learner = icarl(tmp_path)
     linear = learner.model.head.linear
     inputs = learner.new.__getitems__(range(12))[0]
@@ -90,7 +90,7 @@ def test_it_serves_the_nearest_mean_of_its_exemplars(tmp_path):
         torch.testing.assert_close(model(inputs), expected, atol=1e-4, rtol=0)
 
 
-def test_a_class_without_exemplars_is_never_served(tmp_path):
+def test_icarl_never_predicts_a_class_without_exemplars(tmp_path):
     learner = icarl(tmp_path, old=(0,), new=(1,))
     take_steps(learner, 1)
     learner.end_training(None)
@@ -100,7 +100,7 @@ def test_a_class_without_exemplars_is_never_served(tmp_path):
     assert (outputs[:, :2] >= -2).all()
 
 
-def test_its_model_is_read_from_the_state_and_trained_on(tmp_path):
+def test_icarl_model_is_restored_from_the_state_and_trained_again(tmp_path):
     (tmp_path / "first").mkdir()
     state.write_empty(tmp_path / "first")
     parent = State.open(tmp_path / "first")
@@ -130,19 +130,19 @@ def model_fn(model_state_url: str | None = None) -> MLP:
         MLP(5, 3, hidden_size=4, random_features=8),
     ],
 )
-def test_a_model_without_a_head_for_means_is_refused(model):
+def test_icarl_refuses_a_model_without_a_nearest_mean_head(model):
     with pytest.raises(errors.ModelMismatchError, match="nearest class mean"):
         ICaRL(context(model=model))
 
 
-def test_heads_of_two_kinds_are_refused():
+def test_nearest_mean_cannot_be_combined_with_other_head_types():
     with pytest.raises(errors.ModelArgumentError, match="nearest_mean"):
         MLP(5, 3, random_features=8, nearest_mean=True)
     with pytest.raises(errors.ModelArgumentError, match="nearest_mean"):
         MLP(5, 3, heads="per_task", nearest_mean=True)
 
 
-def test_a_head_is_linear_until_it_is_given_means():
+def test_nearest_mean_head_is_linear_until_class_means_are_set():
     model = MLP(5, 3, hidden_size=4, nearest_mean=True).eval()
     assert isinstance(model.head, NearestMeanHead)
     x = torch.randn(2, 5)

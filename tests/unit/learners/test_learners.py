@@ -1,4 +1,4 @@
-"""Learners against plain references, and the job that runs them from Python."""
+"""Learners compared with plain references, and `run_training_job`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("forward", ["joint", "separate"])
-def test_a_step_of_er_is_the_mean_loss_over_both_batches(tmp_path, forward):
+def test_er_loss_is_the_mean_over_new_and_replayed_examples(tmp_path, forward):
     new, old = stored(tmp_path / "new", 12), stored(tmp_path / "old", 9, first=50)
     learner = ExperienceReplay(context(), batch_size=4, memory_batch_size=6, replay_forward=forward)
     learner.start_update(new, old)
@@ -44,7 +44,7 @@ def test_a_step_of_er_is_the_mean_loss_over_both_batches(tmp_path, forward):
     torch.testing.assert_close(learner.loss(batch), expected)
 
 
-def test_er_with_nothing_to_replay_is_fine_tuning(tmp_path):
+def test_er_with_an_empty_memory_equals_fine_tuning(tmp_path):
     new, none = stored(tmp_path / "new", 12), stored(tmp_path / "none", 0)
     losses = []
     for kind in (ExperienceReplay, FineTuning):
@@ -54,7 +54,7 @@ def test_er_with_nothing_to_replay_is_fine_tuning(tmp_path):
     assert losses[0] == losses[1] and len(losses[0]) == 3
 
 
-def test_the_stream_of_the_memory_continues_over_updates(tmp_path):
+def test_memory_selection_continues_from_a_restored_learner_state(tmp_path):
     none, first = stored(tmp_path / "none", 0), stored(tmp_path / "first", 20)
     second = stored(tmp_path / "second", 30)
     whole = ExperienceReplay(context(), memory_size=8)
@@ -72,7 +72,7 @@ def test_the_stream_of_the_memory_continues_over_updates(tmp_path):
     assert len(np.unique(found[0].added)) == len(found[0].added), "each example at most once"
 
 
-def test_joint_keeps_everything_and_starts_anew(tmp_path):
+def test_joint_keeps_all_examples_and_starts_from_untrained_weights(tmp_path):
     new, old = stored(tmp_path / "new", 12), stored(tmp_path / "old", 9)
     given = context()
     with torch.no_grad():
@@ -87,16 +87,16 @@ def test_joint_keeps_everything_and_starts_anew(tmp_path):
     assert (len(chosen.kept), len(chosen.added)) == (9, 12)
 
 
-def test_joint_can_cost_what_fine_tuning_costs(tmp_path):
+def test_compute_matched_joint_takes_as_many_steps_as_fine_tuning(tmp_path):
     new, old = stored(tmp_path / "new", 12), stored(tmp_path / "old", 9)
     joint = Joint(context(), batch_size=5, budget="compute_matched")
     joint.start_update(new, old)
     seen = [row for _ in range(7) for batch in joint.train_dataloader() for row in batch.new.rows]
     assert len(seen) == 7 * 3 * 5
-    assert np.bincount(seen).tolist() == [5] * 21, "each example once a pass over all"
+    assert np.bincount(seen).tolist() == [5] * 21, "every example is seen equally often"
 
 
-def test_hyperparameters_are_those_of_the_class_and_its_bases():
+def test_hyperparameters_of_a_learner_include_those_of_its_base_classes():
     base = {"batch_size", "ema_decay", "mask_unused_classes"}
     assert set(hyperparameters_of(FineTuning)) == base
     assert set(hyperparameters_of(Joint)) == base | {"reset", "budget"}
@@ -114,7 +114,7 @@ def test_hyperparameters_are_those_of_the_class_and_its_bases():
 @pytest.mark.parametrize(
     "wrong", [{"batch_size": 0}, {"memory_size": 1.5}, {"memory_batch_size": True}]
 )
-def test_a_value_outside_its_range_is_refused(wrong):
+def test_hyperparameter_outside_its_range_is_refused(wrong):
     with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(wrong))):
         ExperienceReplay(context(), **wrong)
 
@@ -142,17 +142,17 @@ def three_updates(folder, learner: str) -> list[dict]:
 @pytest.mark.parametrize(
     ("learner", "least", "most"),
     [
-        ("DER++", 0.94, 1),  # ER, Joint and FineTuning: README's table, in test_documents.py
-        ("ER-ACE", 0.90, 1),  # which, with its memory updated at the end, learns no new class
+        ("DER++", 0.94, 1),  # test_documents.py checks ER, Joint and FineTuning
+        ("ER-ACE", 0.90, 1),  # with memory_update: end it would learn no new class
     ],
 )
-def test_accuracy_over_all_classes_after_three_updates(tmp_path, learner, least, most):
+def test_accuracy_after_three_updates_is_in_the_expected_range(tmp_path, learner, least, most):
     accuracy = three_updates(tmp_path, learner)[-1]["accuracy"]
     assert least <= accuracy["overall"] <= most
-    assert accuracy["holdout"]["3"] > 0.9, "it has learned the newest classes"
+    assert accuracy["holdout"]["3"] > 0.9, "the newest classes are learned"
 
 
-def test_a_job_changes_neither_its_arguments_nor_an_earlier_state(tmp_path):
+def test_training_job_changes_neither_its_arguments_nor_an_existing_state(tmp_path):
     write_digits(tmp_path / "data", 1)
     space = {**VALUES, "batch_memory_frac": 0.25}
     given = dict(space)

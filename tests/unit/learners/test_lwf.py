@@ -1,4 +1,4 @@
-"""Learning without Forgetting, against its equation."""
+"""Learning without Forgetting, compared with the equation of its paper."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lwf(tmp_path, old_classes=(0, 1), **values) -> LwF:
 
 @pytest.mark.parametrize("old_classes", [(0, 1), (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5])
-def test_the_loss_of_a_step_is_that_of_the_paper(tmp_path, old_classes, temperature):
+def test_lwf_training_loss_and_gradients_match_the_paper(tmp_path, old_classes, temperature):
     learner = lwf(tmp_path, old_classes, distillation_weight=0.7, temperature=temperature)
     parent = copy.deepcopy(learner.model)
     take_steps(learner, 2)
@@ -52,7 +52,7 @@ def test_the_loss_of_a_step_is_that_of_the_paper(tmp_path, old_classes, temperat
         torch.testing.assert_close(found, gradient)
 
 
-def test_before_the_first_step_it_is_zero(tmp_path):
+def test_distillation_loss_is_zero_before_the_first_step(tmp_path):
     learner = lwf(tmp_path)
     batch = first_step(learner)
     torch.testing.assert_close(
@@ -60,7 +60,7 @@ def test_before_the_first_step_it_is_zero(tmp_path):
     )
 
 
-def test_the_first_update_is_fine_tuning(tmp_path):
+def test_first_lwf_update_equals_fine_tuning(tmp_path):
     weights = []
     for kind in (LwF, FineTuning):
         learner = kind(context(), batch_size=4)
@@ -71,7 +71,7 @@ def test_the_first_update_is_fine_tuning(tmp_path):
     assert torch.equal(*weights)
 
 
-def test_the_teacher_stays_as_it_was_whatever_is_done_to_the_learner(tmp_path):
+def test_training_the_learner_leaves_the_teacher_unchanged(tmp_path):
     learner = lwf(tmp_path)
     (component,) = learner.parts
     before = copy.deepcopy(learner.model.state_dict())
@@ -88,7 +88,7 @@ def test_the_teacher_stays_as_it_was_whatever_is_done_to_the_learner(tmp_path):
     assert teacher(torch.zeros(1, 5, dtype=torch.float64), "default_task").dtype == torch.float64
 
 
-def test_dropout_does_not_blur_what_the_teacher_says(tmp_path):
+def test_teacher_outputs_are_computed_without_dropout(tmp_path):
     model = MLP(num_inputs=5, num_outputs=CLASSES, hidden_size=8, dropout=0.5)
     learner = LwF(context(model=model, has_parent=True, old_classes=(0, 1)), batch_size=4)
     learner.start_update(stored(tmp_path / "new", 12), stored(tmp_path / "none", 0))
@@ -100,7 +100,7 @@ def test_dropout_does_not_blur_what_the_teacher_says(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [(0, 1, 3), ()])
-def test_a_teacher_with_fewer_outputs_teaches_those_that_it_has(classes):
+def test_distillation_uses_only_the_outputs_that_the_teacher_has(classes):
     outputs, taught = torch.randn(5, 4), torch.randn(5, 2)
     expected = F.kl_div(
         (outputs[:, :2] / 3).log_softmax(1), (taught / 3).softmax(1), reduction="batchmean"
@@ -108,14 +108,14 @@ def test_a_teacher_with_fewer_outputs_teaches_those_that_it_has(classes):
     torch.testing.assert_close(distillation(outputs, taught, classes, 3), 9 * expected)
 
 
-def test_half_precision_is_computed_in_single(tmp_path):
+def test_half_precision_outputs_are_distilled_in_single_precision(tmp_path):
     outputs, taught = 100 * torch.randn(64, 10), 100 * torch.randn(64, 10)
     found = distillation(outputs.bfloat16(), taught.bfloat16(), (), 2)
     exact = distillation(outputs.bfloat16().float(), taught.bfloat16().float(), (), 2)
     assert found.dtype == torch.float32 and torch.equal(found, exact)
 
 
-def test_outputs_that_are_no_logits_are_held_by_their_distance(tmp_path):
+def test_regression_outputs_are_distilled_with_the_squared_error(tmp_path):
     with StoreWriter(tmp_path / "values", update=1) as writer:
         writer.append((torch.randn(8, 5).numpy(), torch.randn(8, 3).numpy()))
     from renate_stages.data import StoredDataset
@@ -130,7 +130,7 @@ def test_outputs_that_are_no_logits_are_held_by_their_distance(tmp_path):
     torch.testing.assert_close(component(passed, None), torch.tensor(0.25))
 
 
-def test_it_composes_with_replay(tmp_path):
+def test_lwf_distillation_can_be_combined_with_replay(tmp_path):
     from renate_stages.learners.lwf import OutputDistillation
 
     learner = ExperienceReplay(context(has_parent=True, old_classes=(0, 1)), memory_batch_size=3)
@@ -150,6 +150,6 @@ def test_it_composes_with_replay(tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"temperature": 0}, {"temperature": "x"}, {"distillation_weight": -1}]
 )
-def test_a_value_outside_its_range_is_refused(wrong):
+def test_hyperparameter_outside_its_range_is_refused(wrong):
     with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(wrong))):
         LwF(context(), **wrong)

@@ -1,4 +1,4 @@
-"""How steps are read changes nothing of an update: ahead in a thread, or from the device."""
+"""Batch loading: prefetching or data on the device does not change the result of an update."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ CASES = {
     "NCM": ("NCM", {}),
 }
 WAYS = {
-    "ahead": {"prefetch": 2},
-    "far ahead": {"prefetch": 9},
+    "prefetch 2": {"prefetch": 2},
+    "prefetch 9": {"prefetch": 9},
     "on device": {"data_on_device": True},
 }
 
@@ -60,13 +60,13 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    """Tests do not change it."""
+    """Return the examples of update 2, which tests must not change."""
     return write_examples(tmp_path_factory.mktemp("second") / "data", 45, first=300)
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
-    """The state after a first update by DER; tests do not change it."""
+    """Return the state after a first update with DER, which tests must not change."""
     folder = tmp_path_factory.mktemp("first")
     state.write_empty(folder / "empty")
     new = write_examples(folder / "new", 30)
@@ -81,8 +81,8 @@ def made(learner, values, **trainer):
     return updater(learner, values, number=2, functions=functions, **trainer)
 
 
-def seen_by(monkeypatch) -> list[torch.Tensor]:
-    """Note the tensors and rows of each step and draw, online ones too, as they go into the model."""
+def record_batches(monkeypatch) -> list[torch.Tensor]:
+    """Record tensors and rows of every batch, online memory draws included, passed to the model."""
     found, pass_on = [], Learner.pass_on
 
     def noted(self, batch, *left_out):
@@ -118,11 +118,11 @@ def threads() -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_update_sees_the_same_batches_and_gives_the_same_bits(
+def test_batch_loading_mode_changes_neither_batches_nor_results_of_an_update(
     parent, second, case, way, monkeypatch
 ):
     learner, values = case
-    seen = seen_by(monkeypatch)
+    seen = record_batches(monkeypatch)
     plain = made(learner, values).update(UpdateData(parent, second, {2: second}))
     count = len(seen)
     same = made(learner, values, **WAYS[way]).update(UpdateData(parent, second, {2: second}))
@@ -134,8 +134,8 @@ def test_an_update_sees_the_same_batches_and_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_batches_are_read_as_asked_for(parent, second, way, monkeypatch):
-    """Else the tests above compare a thing with itself."""
+def test_batches_are_loaded_in_the_requested_mode(parent, second, way, monkeypatch):
+    """Otherwise the test above would compare a loading mode with itself."""
     ran, on_device = [], []
     after_step = Learner.after_step
 
@@ -151,7 +151,7 @@ def test_batches_are_read_as_asked_for(parent, second, way, monkeypatch):
 
 
 @pytest.mark.parametrize("steps", [1, 4, 6, 8])
-def test_a_training_that_stops_within_an_epoch_stands_where_it_would(
+def test_training_stopped_within_an_epoch_saves_the_same_position_with_prefetch(
     parent, second, case, steps, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
@@ -180,14 +180,14 @@ class Fails:
 
 
 @pytest.mark.parametrize("kind", [ArithmeticError, KeyboardInterrupt])
-def test_a_training_that_fails_says_so_and_leaves_no_thread(parent, second, kind):
+def test_failing_transform_is_reported_and_leaves_no_prefetch_thread(parent, second, kind):
     functions = {"train_transform": lambda: Fails(30, kind)}
     with pytest.raises((kind, SystemExit)):
         made("ER", VALUES, prefetch=2, functions=functions).update(UpdateData(parent, second))
     assert not threads()
 
 
-def test_a_loss_that_fails_leaves_no_thread(parent, second):
+def test_failing_loss_leaves_no_prefetch_thread(parent, second):
     def loss_fn():
         def loss(outputs, targets):
             raise ArithmeticError("in the loss")
@@ -198,10 +198,10 @@ def test_a_loss_that_fails_leaves_no_thread(parent, second):
         made("ER", VALUES, prefetch=2, functions={"loss_fn": loss_fn}).update(
             UpdateData(parent, second)
         )
-    assert not threads() and caught.value.__traceback__ is not None, "which holds the frames"
+    assert not threads() and caught.value.__traceback__ is not None, "the traceback keeps frames"
 
 
-def test_a_training_that_is_followed_may_end_between_two_epochs(parent, second):
+def test_callback_can_stop_prefetched_training_between_two_epochs(parent, second):
     class Ends(Follower):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = True
@@ -214,11 +214,11 @@ def test_a_training_that_is_followed_may_end_between_two_epochs(parent, second):
     assert as_lists(straight.learner.position()) == as_lists(ahead.learner.position())
 
 
-def test_a_resumed_training_ends_in_the_same_bytes(parent, second, case, tmp_path, monkeypatch):
+def test_training_resumed_with_prefetch_is_identical(parent, second, case, tmp_path, monkeypatch):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
     learner, values = case
     if learner == "NCM":
-        pytest.skip("one epoch")
+        pytest.skip("NCM trains for one epoch only")
     resume = Resume.of(tmp_path / "resume", "inputs", lambda _: None)
     interrupt = Fails(0, KeyboardInterrupt)
     functions = {"train_transform": lambda: interrupt, "train_target_transform": scaled_labels}
@@ -233,7 +233,7 @@ def test_a_resumed_training_ends_in_the_same_bytes(parent, second, case, tmp_pat
     assert_equal(trains.update(UpdateData(parent, second), resume=resume), straight)
 
 
-def test_transforms_of_single_examples_are_refused_before_any_data_is_read():
+def test_per_example_transforms_are_refused_with_data_on_device():
     functions = {"train_transform": lambda: torch.abs}
     with pytest.raises(NotBatchedError, match="train_transform takes one example at a time"):
         updater("ER", functions=functions, data_on_device=True)
@@ -251,7 +251,7 @@ def test_transforms_of_single_examples_are_refused_before_any_data_is_read():
         ("prefetch: 1", "data_on_device: true"),
     ],
 )
-def test_two_ways_of_reading_at_once_are_refused(one, other):
+def test_batch_loading_options_are_mutually_exclusive(one, other):
     import yaml
 
     trainer = yaml.safe_load(f"{one}\n{other}")
@@ -265,7 +265,7 @@ def test_two_ways_of_reading_at_once_are_refused(one, other):
     ("device", "prefetch", "expected"),
     [("cpu", None, 0), ("cpu", 3, 3), ("cuda", None, 2), ("cuda", 0, 0), ("cuda", 5, 5)],
 )
-def test_the_default_reads_ahead_for_a_gpu_alone(device, prefetch, expected, monkeypatch):
+def test_prefetch_is_enabled_by_default_only_on_gpus(device, prefetch, expected, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "renate_stages.learners.base.reading.step_loader", lambda *_, **given: asked.append(given)

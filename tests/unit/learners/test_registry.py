@@ -1,4 +1,4 @@
-"""Names of learners, and the list that a user sees."""
+"""Learner names (built-in, dotted, from entry points) and the table of learners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from renate_stages.params import Params
 
 
 @pytest.mark.parametrize("name", registry.LEARNERS)
-def test_each_name_is_a_learner_and_documented(name):
+def test_every_registered_learner_is_a_documented_learner_class(name):
     found = registry.learner_class(name)
     assert issubclass(found, Learner) and found.__doc__
     line = next(each for each in registry.table().splitlines() if each.startswith(f"{name} "))
@@ -25,20 +25,20 @@ def test_each_name_is_a_learner_and_documented(name):
 
 
 @pytest.mark.parametrize("dot", [".", ":"])
-def test_a_dotted_name_is_a_learner_of_the_users_own(dot):
+def test_dotted_name_selects_the_users_own_learner(dot):
     name = f"renate_stages.learners.fine_tuning{dot}FineTuning"
     assert Params.parse({"learner": name}).learner == name
     assert registry.learner_class(name) is FineTuning
 
 
 @pytest.mark.parametrize("name", ["nowhere.at:All", "renate_stages.data:Batch", "json:nothing"])
-def test_a_dotted_name_without_a_learner_says_so(name):
-    Params.parse({"learner": name})  # it is imported where it trains
+def test_dotted_name_that_is_not_a_learner_is_refused(name):
+    Params.parse({"learner": name})  # only training imports the class
     with pytest.raises(UnknownLearnerError, match=name.split(":")[0]):
         registry.learner_class(name)
 
 
-def test_an_installed_package_adds_names(tmp_path, monkeypatch):
+def test_entry_points_of_installed_packages_add_learners(tmp_path, monkeypatch):
     package = tmp_path / "extra-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
@@ -51,7 +51,7 @@ def test_an_installed_package_adds_names(tmp_path, monkeypatch):
     assert "Mine" in registry.table()
 
 
-def test_the_list_needs_no_torch():
+def test_learner_table_does_not_import_torch():
     code = (
         "import sys; from renate_stages.learners import registry; registry.table(); "
         "sys.exit('torch' in sys.modules)"

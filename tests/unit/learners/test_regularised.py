@@ -1,4 +1,4 @@
-"""LwF, EWC and WiSE-FT through the updater: over states, interruptions and other learners."""
+"""LwF, EWC and WiSE-FT run by the updater: stored states, resume and changes of learner."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def second(tmp_path):
 
 @pytest.fixture
 def after(make_state, new, tmp_path):
-    """Makes the state after a first update by a learner, and what the update gave."""
+    """Return a function that runs a first update and returns its result and its state."""
 
     def make(learner: str, values=EACH):
         updated = updater(learner, values).update(UpdateData(make_state(), new))
@@ -46,7 +46,7 @@ def assert_equal_state(one, other):
 
 
 @pytest.mark.parametrize("learner", NAMES)
-def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
+def test_second_update_from_a_stored_state_equals_an_update_from_live_objects(
     after, new, second, learner
 ):
     values = {**EACH, "interpolation": 0.6}
@@ -61,38 +61,38 @@ def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
     assert stored_one.tables == uninterrupted.tables
     assert_equal_state(stored_one, uninterrupted)
     plain = updater("FineTuning", VALUES, number=2).update(UpdateData(parent, second, validation))
-    assert not torch.equal(weights(stored_one), weights(plain)), "the parent had a say"
+    assert not torch.equal(weights(stored_one), weights(plain)), "the parent influences the result"
 
 
 @pytest.mark.parametrize("learner", NAMES)
-def test_the_first_update_is_fine_tuning(make_state, new, learner):
+def test_first_update_equals_fine_tuning(make_state, new, learner):
     found = updater(learner, EACH).update(UpdateData(make_state(), new, {1: new}))
     expected = updater("FineTuning", VALUES).update(UpdateData(make_state(), new, {1: new}))
     assert torch.equal(weights(found), weights(expected)) and found.tables == {}
 
 
 @pytest.mark.parametrize("learner", NAMES)
-def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monkeypatch, learner):
+def test_resumed_training_has_identical_bytes(after, second, tmp_path, monkeypatch, learner):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
     values = {**EACH, "dropout": 0.3}
     _, parent = after(learner, values)
-    interrupt, said = Interrupt(), []
+    interrupt, messages = Interrupt(), []
     functions = {"train_transform": lambda: interrupt}
     made = updater(learner, values, number=2, functions=functions, max_epochs=5)
     straight = made.update(UpdateData(parent, second, {2: second}))
-    resume = Resume.of(tmp_path / "resume", "inputs", said.append)
-    interrupt.left = 70  # of 25 an epoch
+    resume = Resume.of(tmp_path / "resume", "inputs", messages.append)
+    interrupt.left = 70  # 25 examples per epoch
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         made.update(UpdateData(parent, second, {2: second}), resume=resume)
     interrupt.left = -1
     resumed = made.update(UpdateData(parent, second, {2: second}), resume=resume)
-    assert said == ["training goes on after epoch 2"]
+    assert messages == ["training goes on after epoch 2"]
     assert torch.equal(weights(resumed), weights(straight)) and resumed.curves == straight.curves
     assert_equal_state(resumed, straight)
 
 
 @pytest.mark.parametrize("learner", NAMES)
-def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, learner):
+def test_mixed_precision_weights_are_finite_and_close_to_single_precision(after, second, learner):
     _, parent = after(learner)
     found = [
         updater(learner, EACH, number=2, precision=precision).update(
@@ -111,7 +111,7 @@ def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, lea
 @pytest.mark.parametrize(
     ("before", "now"), [("ER", "EWC"), ("EWC", "LwF"), ("LwF", "WiSE-FT"), ("EWC", "ER")]
 )
-def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys, before, now):
+def test_learner_can_change_between_updates(after, second, tmp_path, capsys, before, now):
     _, parent = after(before)
     updated = updater(now, EACH, number=2).update(UpdateData(parent, second, {2: second}))
     state_of(tmp_path / "next", updated, 2)
@@ -120,7 +120,7 @@ def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys,
     )
 
 
-def test_a_model_that_grows_between_updates(after, second, tmp_path, capsys):
+def test_model_can_gain_outputs_between_updates(after, second, tmp_path, capsys):
     def grown_fn(model_state_url=None, dropout=0.0):
         model = MLP(num_inputs=5, num_outputs=4, hidden_size=4)
         if model_state_url is not None:
@@ -137,12 +137,12 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, capsys):
         made = updater(learner, EACH, number=2, functions={"model_fn": grown_fn})
         updated = made.update(UpdateData(parent, second, {2: second}))
         assert weights(updated).isfinite().all()
-        said = capsys.readouterr().out
-        assert ("new or reshaped: head.weight, head.bias" in said) == (learner == "EWC")
+        messages = capsys.readouterr().out
+        assert ("new or reshaped: head.weight, head.bias" in messages) == (learner == "EWC")
         state_of(tmp_path / f"grown-{learner}", updated, 2)
 
 
-def test_importance_outlives_an_update_that_trains_nothing(after, tmp_path):
+def test_fisher_is_kept_by_an_update_without_training(after, tmp_path):
     first, parent = after("EWC")
     made = updater("EWC", EACH, number=2)
     carried = made.carry_over(UpdateData(parent, np.ones(0, dtype=bool)))
@@ -153,7 +153,7 @@ def test_importance_outlives_an_update_that_trains_nothing(after, tmp_path):
     assert tensors["QuadraticPenalty.fisher/head/weight"].sum() > 0
 
 
-def test_a_penalty_that_explodes_ends_the_update_with_what_to_lower(after, second):
+def test_exploding_penalty_error_names_the_hyperparameter_to_lower(after, second):
     _, parent = after("EWC")
     with pytest.raises(errors.NotFiniteError, match="ewc_weight"):
         updater("EWC", {**EACH, "ewc_weight": 1e9}, number=2, max_epochs=9).update(
@@ -162,7 +162,7 @@ def test_a_penalty_that_explodes_ends_the_update_with_what_to_lower(after, secon
 
 
 @pytest.mark.parametrize("metric", [{"metric": "accuracy"}, {"metric": "loss", "mode": "min"}])
-def test_the_interpolation_is_the_best_on_all_validation_data(after, new, second, metric):
+def test_interpolation_coefficient_is_the_best_on_all_validation_data(after, new, second, metric):
     from renate_stages.params import Params
     from renate_stages.training.updater import ModelUpdater
 
@@ -209,7 +209,7 @@ def test_the_interpolation_is_the_best_on_all_validation_data(after, new, second
                 assert row[f"{side}_{name}"] == pytest.approx(by_update[number][name])
 
 
-def test_a_state_of_ewc_has_two_numbers_a_weight_and_no_more_after_many_updates(tmp_path):
+def test_ewc_state_keeps_two_values_per_weight_over_many_updates(tmp_path):
     learner = EWC(context(), batch_size=4)
     sizes = []
     for number in (1, 2, 3):
@@ -223,7 +223,7 @@ def test_a_state_of_ewc_has_two_numbers_a_weight_and_no_more_after_many_updates(
     assert sizes == [2 * parameters] * 3
 
 
-def test_the_registry_knows_them():
+def test_regularised_learners_are_registered_without_needs():
     for name in NAMES:
         entry = registry.LEARNERS[name]
         assert registry.learner_class(name).__module__ == entry.place.split(":")[0]

@@ -1,4 +1,4 @@
-"""Replay learners: one step's loss against the paper's equation, written out here."""
+"""Replay learners: the loss of one step compared with the equation of the paper."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _open(path):
 
 
 @pytest.mark.parametrize("forward", ["joint", "separate"])
-def test_a_step_of_der_and_der_pp_is_equation_5_and_6(tmp_path, forward):
+def test_der_and_der_pp_losses_match_equations_5_and_6(tmp_path, forward):
     kept = {"logits": logits_of(20)}
     der = started(
         DarkExperienceReplay(context(), alpha=0.3, replay_forward=forward, **SIZES),
@@ -79,14 +79,14 @@ def test_a_step_of_der_and_der_pp_is_equation_5_and_6(tmp_path, forward):
     torch.testing.assert_close(plus.loss(batch), expected)
 
 
-def test_der_pp_without_labels_is_der_and_takes_one_draw(tmp_path):
+def test_der_pp_with_beta_zero_draws_one_replay_batch(tmp_path):
     plus = started(
         DarkExperienceReplayPlusPlus(context(), beta=0, **SIZES), tmp_path, logits=logits_of(20)
     )
     assert len(first_step(plus).memory) == 1
 
 
-def test_the_logits_kept_are_those_of_the_model_that_the_update_gives(tmp_path):
+def test_stored_logits_are_those_of_the_updated_model(tmp_path):
     der = started(
         DarkExperienceReplay(context(), memory_size=1000, **SIZES), tmp_path, logits=logits_of(20)
     )
@@ -99,13 +99,13 @@ def test_the_logits_kept_are_those_of_the_model_that_the_update_gives(tmp_path):
         torch.testing.assert_close(torch.from_numpy(fields["logits"]), der.model(inputs))
 
 
-def test_a_memory_of_another_learner_gets_its_logits_from_the_parents_model(tmp_path):
-    said: list[str] = []
-    given = context(say=said.append)
+def test_missing_memory_logits_are_computed_with_the_parents_model(tmp_path):
+    messages: list[str] = []
+    given = context(say=messages.append)
     der = started(DarkExperienceReplay(given, memory_size=1000, **SIZES), tmp_path)
     with torch.no_grad():
         expected = given.start.model(torch.from_numpy(der.memory.store.column("inputs")))
-    assert said == ["computed logits of 20 remembered examples with the parent's model"]
+    assert messages == ["computed logits of 20 remembered examples with the parent's model"]
     drawn = der.working.read(np.arange(20))
     torch.testing.assert_close(drawn.fields["logits"], expected)
     take_steps(der, 2)
@@ -114,7 +114,7 @@ def test_a_memory_of_another_learner_gets_its_logits_from_the_parents_model(tmp_
     np.testing.assert_array_equal(every["logits"][:20], expected.numpy())
 
 
-def test_logits_from_before_a_class_came_do_not_count_for_it(tmp_path):
+def test_stored_logits_are_not_compared_for_classes_added_later(tmp_path):
     old = logits_of(20)[:, :2]
     der = started(DarkExperienceReplay(context(), alpha=1.0, **SIZES), tmp_path, logits=old)
     batch = first_step(der)
@@ -125,7 +125,7 @@ def test_logits_from_before_a_class_came_do_not_count_for_it(tmp_path):
     torch.testing.assert_close(der.loss(batch), expected)
 
 
-def test_features_are_kept_and_distilled(tmp_path):
+def test_features_are_stored_and_distilled(tmp_path):
     class FeatureReplay(ReplayLearner):
         def __init__(self, given, **base):
             super().__init__(given, **base)
@@ -147,7 +147,7 @@ def test_features_are_kept_and_distilled(tmp_path):
 
 
 @pytest.mark.parametrize("forward", ["joint", "separate"])
-def test_a_step_of_er_ace_lets_new_examples_compete_within_their_batch(tmp_path, forward):
+def test_er_ace_loss_restricts_new_examples_to_classes_of_their_batch(tmp_path, forward):
     stored(tmp_path / "new", 12, classes=(1, 2))
     stored(tmp_path / "old", 20, first=50)
     given = context(old_classes=(0, 1, 2))
@@ -163,7 +163,7 @@ def test_a_step_of_er_ace_lets_new_examples_compete_within_their_batch(tmp_path,
     torch.testing.assert_close(ace.loss(batch), expected)
 
 
-def test_a_step_of_offline_er_weighs_by_the_numbers_of_examples(tmp_path):
+def test_offline_er_loss_is_weighted_by_numbers_of_examples(tmp_path):
     learner = OfflineER(context(), **SIZES)
     learner.restore_learner({}, {"learner": "OfflineER", "examples": 100})
     started(learner, tmp_path)
@@ -179,7 +179,7 @@ def test_a_step_of_offline_er_weighs_by_the_numbers_of_examples(tmp_path):
 # -- CLS-ER ----------------------------------------------------------------------------------------
 
 
-def test_a_step_of_cls_er_follows_the_surer_teacher(tmp_path):
+def test_cls_er_loss_distills_from_the_more_confident_teacher(tmp_path):
     learner = started(CLSER(context(), consistency_weight=0.4, **SIZES), tmp_path)
     part = learner.consistency
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_a_step_of_cls_er_follows_the_surer_teacher(tmp_path):
     torch.testing.assert_close(learner.loss(batch), expected)
 
 
-def test_the_teachers_follow_by_the_papers_rule(tmp_path):
+def test_cls_er_teachers_are_averaged_by_the_papers_rule(tmp_path):
     rule = {"stable_probability": 1.0, "plastic_probability": 1.0}
     learner = started(CLSER(context(), stable_decay=0.6, plastic_decay=0.5, **rule), tmp_path)
     expected = {
@@ -216,7 +216,7 @@ def test_the_teachers_follow_by_the_papers_rule(tmp_path):
             torch.testing.assert_close(found, want)
 
 
-def test_the_teachers_move_with_the_learner_and_stay_in_evaluation_mode(tmp_path):
+def test_cls_er_teachers_take_the_learners_dtype_and_stay_in_evaluation_mode(tmp_path):
     learner = started(CLSER(context(), **SIZES), tmp_path)
     learner.to(torch.float64).train()
     for teacher in (learner.consistency.stable, learner.consistency.plastic):
@@ -225,7 +225,7 @@ def test_the_teachers_move_with_the_learner_and_stay_in_evaluation_mode(tmp_path
     assert learner.model.training
 
 
-def test_the_teachers_go_on_in_the_next_update(tmp_path):
+def test_cls_er_teachers_are_restored_in_the_next_update(tmp_path):
     learner = started(CLSER(context(), memory_size=5, **SIZES), tmp_path)
     take_steps(learner, 3)
     learner.end_training(None)
@@ -240,7 +240,7 @@ def test_the_teachers_go_on_in_the_next_update(tmp_path):
         assert len(tensors) > 3 and all(torch.equal(one[key], other[key]) for key in tensors)
 
 
-def test_a_plastic_teacher_slower_than_the_stable_one_is_refused():
+def test_cls_er_plastic_teacher_slower_than_the_stable_one_is_refused():
     for wrong in ({"plastic_decay": 0.9999}, {"plastic_probability": 0.1}):
         with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(wrong))):
             CLSER(context(), **wrong)
@@ -249,7 +249,7 @@ def test_a_plastic_teacher_slower_than_the_stable_one_is_refused():
 # -- online ----------------------------------------------------------------------------------------
 
 
-def test_online_an_example_enters_once_and_is_replayed_in_the_same_update(tmp_path):
+def test_online_memory_adds_each_example_once_over_all_epochs(tmp_path):
     learner = DarkExperienceReplay(context(), memory_size=30, memory_update="online", **SIZES)
     started(learner, tmp_path)
     seen = set()
@@ -260,14 +260,14 @@ def test_online_an_example_enters_once_and_is_replayed_in_the_same_update(tmp_pa
         learner.on_train_epoch_end()
     members = learner.working._rows
     assert len(members) == len(set(members.tolist())) == 30, "no example twice"
-    assert seen > set(range(20, 32)), "all new ones were in it for a time"
+    assert seen > set(range(20, 32)), "every new example entered the memory"
     (kept, added), fields, every = learner.choose_memory()
-    assert len(kept) + len(added) == 30 and fields == {}, "the old ones had no logits"
+    assert len(kept) + len(added) == 30 and fields == {}, "the old examples had no logits"
     assert np.isfinite(every["logits"]).all()
     assert learner.policy.seen == 32, "an example counts once, however many epochs"
 
 
-def test_online_logits_are_those_of_the_moment(tmp_path):
+def test_online_memory_stores_the_logits_of_the_current_step(tmp_path):
     learner = DarkExperienceReplay(context(), memory_size=99, memory_update="online", **SIZES)
     started(learner, tmp_path, logits=logits_of(20))
     expected = {}
@@ -285,7 +285,7 @@ def test_online_logits_are_those_of_the_moment(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["reservoir", "class_balanced", "greedy"])
-def test_online_memory_is_bounded_and_takes_what_may_be_kept(tmp_path, policy):
+def test_online_memory_is_bounded_and_adds_only_keepable_examples(tmp_path, policy):
     learner = ExperienceReplay(
         context(), memory_size=9, memory_policy=policy, memory_update="online", **SIZES
     )
@@ -298,10 +298,10 @@ def test_online_memory_is_bounded_and_takes_what_may_be_kept(tmp_path, policy):
         assert len(learner.working) == 9
     kept, added = learner.choose_memory().selection
     assert len(kept) + len(added) == 9 and np.all(added % 2 == 0)
-    assert len(added) or policy == "greedy", "which takes none of a class that has its share"
+    assert len(added) or policy == "greedy", "greedy skips classes that have their share"
 
 
-def test_an_online_reservoir_is_uniform(tmp_path):
+def test_online_reservoir_is_uniform(tmp_path):
     new = stored(tmp_path / "new", 30)
     none = stored(tmp_path / "none", 0)
     counts = np.zeros(30)
@@ -317,15 +317,15 @@ def test_an_online_reservoir_is_uniform(tmp_path):
     assert ((counts - expected) ** 2 / (expected * 2 / 3)).sum() < 58, "chi squared, p = 0.001"
 
 
-def test_a_policy_that_cannot_work_online_is_refused():
+def test_memory_policy_that_cannot_work_online_is_refused():
     with pytest.raises(errors.InvalidHyperparameterError, match="herding"):
         ExperienceReplay(context(), memory_policy="herding", memory_update="online")
 
 
-# -- pools -----------------------------------------------------------------------------------------
+# -- GDumb and budgeted replay ---------------------------------------------------------------------
 
 
-def test_gdumb_trains_a_new_model_on_its_balanced_memory_alone(tmp_path):
+def test_gdumb_trains_an_untrained_model_on_the_balanced_memory_only(tmp_path):
     stored(tmp_path / "new", 60, classes=(2,))
     given = context()
     with torch.no_grad():
@@ -343,7 +343,7 @@ def test_gdumb_trains_a_new_model_on_its_balanced_memory_alone(tmp_path):
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "class_balanced"])
-def test_budgeted_replay_draws_from_everything_under_a_budget(tmp_path, sampling):
+def test_budgeted_replay_draws_from_all_examples_within_its_budget(tmp_path, sampling):
     stored(tmp_path / "new", 12, classes=(2,))
     stored(tmp_path / "old", 108, first=50, classes=(0, 0, 0, 1))
     learner = BudgetedReplay(context(), sampling=sampling, **SIZES)
@@ -367,7 +367,7 @@ def test_budgeted_replay_draws_from_everything_under_a_budget(tmp_path, sampling
 # -- every learner ---------------------------------------------------------------------------------
 
 
-def test_the_average_is_what_the_update_gives(tmp_path):
+def test_update_returns_the_moving_average_of_the_weights(tmp_path):
     learner = started(FineTuning(context(), batch_size=4, ema_decay=0.7), tmp_path)
     expected = [value.clone() for value in learner.model.parameters()]
     for step in range(1, 6):
@@ -382,8 +382,8 @@ def test_the_average_is_what_the_update_gives(tmp_path):
         assert torch.equal(found, before)
 
 
-def test_a_model_with_batch_norm_is_averaged_its_statistics_too():
-    """Tensors come by dtype: its counter of batches is alone among the integers."""
+def test_moving_average_includes_batch_norm_statistics():
+    """PyTorch averages tensors by dtype, and the batch counter is the only integer tensor."""
     model: Any = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = averaged_copy(model, 0.5)
     model(torch.randn(8, 2))
@@ -395,7 +395,7 @@ def test_a_model_with_batch_norm_is_averaged_its_statistics_too():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_masked_classes_give_no_nan(dtype):
+def test_masked_classes_give_no_nan_in_loss_or_gradients(dtype):
     logits = torch.randn(4, 5, dtype=dtype, requires_grad=True)
     masked = mask_classes(logits, [1, 3])
     loss = F.cross_entropy(masked.float(), torch.tensor([1, 3, 1, 3]), label_smoothing=0.0)

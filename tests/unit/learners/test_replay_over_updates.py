@@ -1,4 +1,4 @@
-"""Learners with a memory through the updater: over states, interruptions, precision and changes."""
+"""Replay learners run by the updater: stored states, resume, precision, changes of learner."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASES = {
     "Joint": ("Joint", {}),
     "GDumb": ("GDumb", {}),
 }
-ANEW = ("Joint", "GDumb")  # their training starts from new weights
+RESETTING = ("Joint", "GDumb")  # these learners start from untrained weights
 
 
 @pytest.fixture(params=CASES)
@@ -42,19 +42,19 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory):
-    """Tests do not change it."""
+    """Return the examples of update 1, which tests must not change."""
     return write_examples(tmp_path_factory.mktemp("new") / "data", 30)
 
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    """Tests do not change it."""
+    """Return the examples of update 2, which tests must not change."""
     return write_examples(tmp_path_factory.mktemp("second") / "data", 25, first=300)
 
 
 @pytest.fixture(scope="module")
 def after(new, tmp_path_factory):
-    """Makes the state after a first update by a learner, and what the update gave: each once."""
+    """Return a function that runs each first update once and returns its result and its state."""
     known = {}
 
     def make(learner: str, values=VALUES, functions=None):
@@ -71,7 +71,7 @@ def after(new, tmp_path_factory):
 
 
 def assert_equal(one, other):
-    """Weights, curves, what the learner leaves, and the memory with all that is kept beside it."""
+    """Compare weights, curves, learner states, and memories including their extra fields."""
     assert torch.equal(weights(one), weights(other)) and one.curves == other.curves
     (tensors, values), (expected, expected_values) = (
         each.learner.learner_state() for each in (one, other)
@@ -86,7 +86,7 @@ def assert_equal(one, other):
         assert all(np.array_equal(each, wanted[name]) for name, each in found.items())
 
 
-def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
+def test_second_update_from_a_stored_state_equals_an_update_from_live_objects(
     after, new, second, case
 ):
     learner, values = case
@@ -96,12 +96,12 @@ def test_going_on_from_a_stored_state_gives_the_bits_of_going_on_in_memory(
     )
     made = in_memory(updater(learner, values, number=2), first, parent)
     assert_equal(stored, made.update(UpdateData(parent, second, {1: new, 2: second})))
-    if learner not in ANEW:
+    if learner not in RESETTING:
         plain = updater("FineTuning", VALUES, number=2).update(UpdateData(parent, second))
-        assert not torch.equal(weights(stored), weights(plain)), "the memory had a say"
+        assert not torch.equal(weights(stored), weights(plain)), "the memory influences the result"
 
 
-def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monkeypatch, case):
+def test_resumed_training_has_identical_bytes(after, second, tmp_path, monkeypatch, case):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
     learner, values = case
     values = {**values, "dropout": 0.3}
@@ -122,7 +122,7 @@ def test_a_resumed_training_ends_in_the_same_bytes(after, second, tmp_path, monk
     assert_equal(resumed, straight)
 
 
-def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, case):
+def test_mixed_precision_weights_are_finite_and_close_to_single_precision(after, second, case):
     learner, values = case
     _, parent = after(learner, values)
     found = [
@@ -141,7 +141,7 @@ def test_mixed_precision_gives_finite_numbers_close_to_single(after, second, cas
 
 
 @pytest.mark.parametrize("size", [7, 45])
-def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_path, case, size):
+def test_memory_size_can_change_between_updates(after, second, tmp_path, case, size):
     learner, values = case
     first, parent = after(learner, values)
     updated = updater(learner, {**values, "memory_size": size}, number=2).update(
@@ -150,7 +150,7 @@ def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_pa
     child = state_of(tmp_path / "child", updated, 2, parent=parent, new=second)
     had, new = len(first.selection.added), 25
     rows = had + new if learner in ("Joint", "Budgeted") else min(size, had + new)
-    if learner == "GDumb":  # no class gets more than its share, even where there is room
+    if learner == "GDumb":  # no class exceeds its share, even if the memory has room
         counts = np.bincount(child.memory().column("targets"))
         assert counts.max() <= -(-size // 3) and rows - 5 < len(child.memory()) <= rows
     else:
@@ -175,7 +175,7 @@ def test_the_size_of_the_memory_may_change_between_updates(after, second, tmp_pa
         ("DER++", "Budgeted"),
     ],
 )
-def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys, before, now):
+def test_learner_can_change_between_updates(after, second, tmp_path, capsys, before, now):
     values = {**VALUES, "memory_size": 12}
     first, parent = after(before, values)
     updated = updater(now, values, number=2).update(UpdateData(parent, second, {2: second}))
@@ -195,7 +195,7 @@ def test_the_learner_may_change_between_updates(after, second, tmp_path, capsys,
 
 
 @pytest.mark.parametrize("name", ["DER", "DER online", "DER++", "CLS-ER", "ER-ACE", "Joint"])
-def test_a_model_that_grows_between_updates(after, second, tmp_path, name):
+def test_model_can_gain_outputs_between_updates(after, second, tmp_path, name):
     def grown_fn(model_state_url=None, dropout=0.0):
         model = MLP(num_inputs=5, num_outputs=4, hidden_size=4)
         if model_state_url is not None:
@@ -217,7 +217,7 @@ def test_a_model_that_grows_between_updates(after, second, tmp_path, name):
     assert field is None or field.shape == (4,)
 
 
-def test_classes_that_no_update_has_met_take_no_part(after, second, case):
+def test_masked_unused_classes_keep_their_head_weights(after, second, case):
     def wide_fn(model_state_url=None, dropout=0.0):
         model = MLP(num_inputs=5, num_outputs=6, hidden_size=4)
         if model_state_url is not None:
@@ -232,8 +232,8 @@ def test_classes_that_no_update_has_met_take_no_part(after, second, case):
     assert weights(updated).isfinite().all()
     assert all(np.isfinite(each) for row in updated.curves for each in row.values())
     if "DER" in learner or learner == "CLS-ER":
-        return  # what is distilled of them is what the model said of them
-    start = made.build_model(None) if learner in ANEW else first.model
+        return  # these learners distill the outputs of unmet classes too
+    start = made.build_model(None) if learner in RESETTING else first.model
     unmet = [each.head.weight[3:].detach() for each in (updated.model, start)]
-    torch.testing.assert_close(*unmet, rtol=0, atol=1e-7)  # an average of equals rounds
+    torch.testing.assert_close(*unmet, rtol=0, atol=1e-7)  # averaging rounds
     assert not torch.equal(updated.model.head.weight[:3], start.head.weight[:3])

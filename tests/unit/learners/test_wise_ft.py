@@ -1,4 +1,4 @@
-"""Interpolation between the parent's weights and the new ones."""
+"""WiSE-FT: interpolation between the parent's weights and the fine-tuned weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tensors(model) -> dict[str, Tensor]:
 
 
 def trained(tmp_path, kind=WiSEFT, given=None, **values):
-    """A learner that has fine-tuned, its parent's weights and its own."""
+    """Return a fine-tuned learner, its parent's weights and the fine-tuned weights."""
     given = given or context(has_parent=True)
     old = tensors(given.start.model)
     start = replace(given.start, parent_weights=lambda: old)
@@ -42,14 +42,14 @@ def at(old, new, coefficient: float) -> dict[str, Tensor]:
     return {name: (1 - coefficient) * old[name] + coefficient * new[name] for name in new}
 
 
-def near(found, expected):
+def assert_near(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
 
 
 def measure_of(tmp_path, metrics, updates=(1, 2), **changes) -> Measure:
-    """Measures a model by a function of it and an update; together, the mean over updates."""
+    """Return a measure that applies `metrics` per update; for the union, the mean over updates."""
 
     def evaluate(model, datasets):
         if len(datasets) == 1 and len(updates) > 1:
@@ -62,7 +62,7 @@ def measure_of(tmp_path, metrics, updates=(1, 2), **changes) -> Measure:
 
 
 def distance(to: float, old, new):
-    """A metric that is best where the model lies at a coefficient; the loss is 0."""
+    """Return a metric that is best for weights at coefficient `to`; the loss is 0."""
 
     def metrics(model, number: int) -> dict[str, float]:
         weight = model.head.weight.detach()
@@ -73,11 +73,11 @@ def distance(to: float, old, new):
 
 
 @pytest.mark.parametrize("coefficient", [0, 0.3, 0.75, 1])
-def test_weights_lie_between_the_parents_and_the_new_ones(tmp_path, coefficient):
+def test_weights_are_interpolated_between_parent_and_fine_tuned_model(tmp_path, coefficient):
     learner, old, new = trained(tmp_path, interpolation=coefficient)
     learner.end_training(None)
     found = tensors(learner.model)
-    near(found, at(old, new, coefficient))
+    assert_near(found, at(old, new, coefficient))
     exact = {0: old, 1: new}.get(coefficient)
     if exact is not None:
         assert all(torch.equal(found[name], exact[name]) for name in new), "to the bit"
@@ -86,7 +86,7 @@ def test_weights_lie_between_the_parents_and_the_new_ones(tmp_path, coefficient)
 
 @pytest.mark.parametrize("best", [0.0, 0.42, 0.7, 1.0])
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_coefficient_chosen_is_the_best_of_all(tmp_path, best, mode):
+def test_chosen_coefficient_has_the_best_metric(tmp_path, best, mode):
     learner, old, new = trained(tmp_path)
     metrics = distance(best, old, new)
     sign = 1 if mode == "max" else -1
@@ -100,22 +100,22 @@ def test_the_coefficient_chosen_is_the_best_of_all(tmp_path, best, mode):
     expected = float(GRID[int(np.argmax(by_force))])
     assert abs(expected - best) < 0.051
     learner.end_training(measure)
-    near(tensors(learner.model), at(old, new, expected))
+    assert_near(tensors(learner.model), at(old, new, expected))
     (chosen,) = [row for row in learner.tables()["interpolation"] if row["chosen"]]
     assert chosen["coefficient"] == expected
 
 
-def test_of_equally_good_ones_the_one_of_smaller_loss_is_chosen(tmp_path):
+def test_ties_between_coefficients_are_resolved_by_the_smaller_loss(tmp_path):
     learner, old, new = trained(tmp_path, num_coefficients=5)
     place = distance(0.75, old, new)
     measure = measure_of(
         tmp_path, lambda *a: {"accuracy": 0.9, "loss": -place(*a)["accuracy"]}, updates=(2,)
     )
     learner.end_training(measure)
-    near(tensors(learner.model), at(old, new, 0.75))
+    assert_near(tensors(learner.model), at(old, new, 0.75))
 
 
-def test_what_is_no_number_is_never_chosen(tmp_path):
+def test_coefficient_with_a_nan_metric_is_never_chosen(tmp_path):
     learner, old, new = trained(tmp_path, num_coefficients=3)
     place = distance(0.5, old, new)
 
@@ -124,10 +124,10 @@ def test_what_is_no_number_is_never_chosen(tmp_path):
         return {"accuracy": float("nan") if value > -0.1 else value, "loss": float("nan")}
 
     learner.end_training(measure_of(tmp_path, metrics))
-    near(tensors(learner.model), old)
+    assert_near(tensors(learner.model), old)
 
 
-def test_the_curve_tells_old_from_new(tmp_path):
+def test_interpolation_table_separates_metrics_of_old_and_new_data(tmp_path):
     learner, old, new = trained(tmp_path, num_coefficients=3)
     place = distance(0.5, old, new)
 
@@ -143,26 +143,26 @@ def test_the_curve_tells_old_from_new(tmp_path):
     assert [row["new_accuracy"] for row in rows] == pytest.approx([1.5, 2, 1.5], abs=1e-5)
 
 
-def test_a_given_coefficient_is_kept_to_and_its_curve_shown(tmp_path):
+def test_fixed_coefficient_is_used_and_listed_in_the_interpolation_table(tmp_path):
     learner, old, new = trained(tmp_path, interpolation=0.35, num_coefficients=3)
     learner.end_training(measure_of(tmp_path, distance(1, old, new)))
-    near(tensors(learner.model), at(old, new, 0.35))
+    assert_near(tensors(learner.model), at(old, new, 0.35))
     rows = learner.tables()["interpolation"]
     assert [(row["coefficient"], row["chosen"]) for row in rows] == [
         (0, 0), (0.35, 1), (0.5, 0), (1, 0)
     ]  # fmt: skip
 
 
-def test_without_validation_data_it_is_half_way_and_that_is_said(tmp_path):
-    said = []
-    learner, old, new = trained(tmp_path, given=context(has_parent=True, say=said.append))
+def test_coefficient_is_one_half_and_reported_without_validation_data(tmp_path):
+    messages = []
+    learner, old, new = trained(tmp_path, given=context(has_parent=True, say=messages.append))
     learner.end_training(None)
-    near(tensors(learner.model), at(old, new, 0.5))
-    assert said == ["no validation data, so the interpolation coefficient is 0.5"]
+    assert_near(tensors(learner.model), at(old, new, 0.5))
+    assert messages == ["no validation data, so the interpolation coefficient is 0.5"]
     assert learner.tables() == {}
 
 
-def test_the_first_update_is_fine_tuning(tmp_path):
+def test_first_wise_ft_update_equals_fine_tuning(tmp_path):
     found = []
     for kind in (WiSEFT, FineTuning):
         folder = tmp_path / kind.__name__
@@ -184,12 +184,12 @@ class Normed(nn.Module):
         return self.head(self.norm(x))
 
 
-def test_statistics_are_interpolated_and_counts_are_the_new_ones(tmp_path):
+def test_batch_norm_statistics_are_interpolated_but_counts_are_not(tmp_path):
     model: RenateModule = RenateWrapper(Normed(CLASSES))
     learner, old, new = trained(
         tmp_path, given=context(model=model, has_parent=True), interpolation=0.4
     )
-    assert set(old) == set(Normed(1).state_dict()), "named as they are stored"
+    assert set(old) == set(Normed(1).state_dict()), "names match the stored tensors"
     learner.end_training(None)
     found = tensors(learner.model)
     assert found["norm.num_batches_tracked"] == new["norm.num_batches_tracked"] == 6
@@ -200,7 +200,7 @@ def test_statistics_are_interpolated_and_counts_are_the_new_ones(tmp_path):
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_what_the_parent_does_not_have_is_the_new_models(tmp_path, missing):
+def test_weights_missing_or_reshaped_in_the_parent_are_not_interpolated(tmp_path, missing):
     learner, old, new = trained(tmp_path, interpolation=0.4)
     if missing:
         del old["head.weight"], old["head.bias"]
@@ -210,23 +210,23 @@ def test_what_the_parent_does_not_have_is_the_new_models(tmp_path, missing):
     found = tensors(learner.model)
     for name in ("head.weight", "head.bias"):
         assert torch.equal(found[name], new[name])
-    near(
+    assert_near(
         {n: v for n, v in found.items() if "head" not in n},
         {n: 0.6 * old[n] + 0.4 * v for n, v in new.items() if "head" not in n},
     )
 
 
-def test_it_works_with_any_way_of_training(tmp_path):
+def test_interpolation_can_be_combined_with_replay(tmp_path):
     class InterpolatedReplay(WiSEFT, ExperienceReplay):
         pass
 
     learner, old, new = trained(tmp_path, InterpolatedReplay, interpolation=0.3, memory_size=5)
     learner.end_training(None)
-    near(tensors(learner.model), at(old, new, 0.3))
+    assert_near(tensors(learner.model), at(old, new, 0.3))
     assert len(learner.choose_memory().selection.added) == 5
 
 
-def test_components_see_the_weights_that_stay(tmp_path):
+def test_ewc_penalty_is_anchored_to_the_interpolated_weights(tmp_path):
     class InterpolatedEWC(WiSEFT, EWC):
         pass
 
@@ -238,15 +238,15 @@ def test_components_see_the_weights_that_stay(tmp_path):
     torch.testing.assert_close(anchor, at(old, new, 0.3)["head.weight"])
 
 
-def test_the_average_over_steps_is_what_is_interpolated(tmp_path):
+def test_moving_average_is_interpolated_with_the_parents_weights(tmp_path):
     learner, old, new = trained(tmp_path, ema_decay=0.5, interpolation=0.3)
     average = tensors(learner.served)
     assert not torch.equal(average["head.weight"], new["head.weight"])
     learner.end_training(None)
-    near(tensors(learner.model), at(old, average, 0.3))
+    assert_near(tensors(learner.model), at(old, average, 0.3))
 
 
-def test_a_headline_metric_that_is_not_measured_is_named(tmp_path):
+def test_unmeasured_headline_metric_is_refused_with_a_suggestion(tmp_path):
     learner, _, _ = trained(tmp_path)
     measure = measure_of(tmp_path, lambda *_: {"acuracy": 0.0, "loss": 0.0})
     with pytest.raises(errors.UnmeasuredMetricError, match="did you mean 'acuracy'"):
@@ -258,12 +258,12 @@ def test_a_headline_metric_that_is_not_measured_is_named(tmp_path):
     [{"interpolation": 1.1}, {"interpolation": "test"}, {"interpolation": True},
      {"num_coefficients": 1}, {"num_coefficients": 2.5}],
 )  # fmt: skip
-def test_a_value_outside_its_range_is_refused(wrong):
+def test_hyperparameter_outside_its_range_is_refused(wrong):
     with pytest.raises(errors.InvalidHyperparameterError, match=next(iter(wrong))):
         WiSEFT(context(), **wrong)
 
 
-def test_interpolation_of_half_precision_keeps_its_ends():
+def test_half_precision_interpolation_is_exact_for_coefficients_0_and_1():
     model = MLP(num_inputs=5, num_outputs=CLASSES, hidden_size=4).to(torch.bfloat16)
     old, new = tensors(model), {n: v + 0.37 for n, v in tensors(model).items()}
     for coefficient, expected in ((0.0, old), (1.0, new)):

@@ -1,4 +1,4 @@
-"""A small repository with three updates, made once; each test works on a copy of it."""
+"""A small repository with three updates, built once and copied for each test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from renate_stages.project import Project
 
 @pytest.fixture(scope="package", autouse=True)
 def warm_dvc():
-    """Real DVC, in processes that need not import it: a hundred commands, of 0.5 s each."""
+    """Run real DVC in warm processes, because a hundred commands would import it for 0.5 s each."""
     warm = WarmDvc()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "subprocess", warm)
@@ -24,7 +24,7 @@ def warm_dvc():
 
 @pytest.fixture(scope="package", autouse=True)
 def template(warm_dvc, tmp_path_factory, request):
-    """Two tagged updates that passed, no champion, and a third that is open and has passed."""
+    """Build a project with two tagged updates, a third that has run, and no champion."""
     patch = pytest.MonkeyPatch()
     request.addfinalizer(patch.undo)
     for who in ("AUTHOR", "COMMITTER"):

@@ -1,4 +1,4 @@
-"""Folders that are not what Git names are refused before anything is written, and put back."""
+"""Integrity checks: folders that differ from the hashes in Git are refused and repaired."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ["b/1", "b-1", "b.1", "a", "B", "é/ü", "b/2/x y", "10", "9"]
 
 @pytest.fixture
 def remote(project, tmp_path) -> Path:
-    """The project's remote, which has everything; DVC does not verify what it sends."""
+    """Return the project's remote with all objects; DVC does not verify what it downloads."""
     lineage.dvc(project, "remote", "add", "--default", "storage", str(tmp_path / "remote"))
     lineage.git(project, "commit", "-qam", "A remote")
     lineage.dvc(project, "push", "--quiet")
@@ -30,16 +30,16 @@ def remote(project, tmp_path) -> Path:
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """Write into a file in place, as root does through a link of DVC's."""
+    """Write to a file in place, as root can do through one of DVC's links."""
     path.chmod(0o644)
     path.write_bytes(content)
 
 
-def at(folder: Path, md5: str) -> Path:
+def object_path(folder: Path, md5: str) -> Path:
     return folder / md5[:2] / md5[2:]
 
 
-def test_the_hash_of_a_folder_is_the_one_that_dvc_computes(project):
+def test_folder_hash_equals_the_hash_computed_by_dvc(project):
     folder = project.root / "some"
     for name in NAMES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,14 +55,14 @@ def test_the_hash_of_a_folder_is_the_one_that_dvc_computes(project):
     assert listing(project, named) == found
 
 
-def test_what_git_names_passes_in_every_stage(project):
+def test_unchanged_folders_pass_the_check_of_every_stage(project):
     for stage in ("train", "export"):
         check_inputs(project, stage)
     for folder in folders_to_verify(project):
         assert check(project, folder, deep=True)
 
 
-def test_a_damaged_file_is_named_though_it_is_damaged_in_the_cache_too(project, remote, capsys):
+def test_file_damaged_in_workspace_and_cache_is_reported_and_repaired(project, remote, capsys):
     overwrite(project.parent / "state.json", b"2 8")
     before = project.parent_pointer.read_text()
     with pytest.raises(errors.ChangedFolderError, match=r"state\.json: its content differs"):
@@ -75,16 +75,16 @@ def test_a_damaged_file_is_named_though_it_is_damaged_in_the_cache_too(project, 
     os.link(project.parent / "state.json", cached(project, name))  # as `dvc checkout` links them
 
     lineage.repair(project)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     restored = "parent-state/: restored to the hash in parent.dvc; 1 damaged object(s) removed"
-    assert restored in said
+    assert restored in output
     assert (project.parent / "state.json").read_text() == f"2 {GOOD}"
     check_inputs(project, "train")
     assert (project.root / "same").read_bytes() == b"2 8", "nothing was written through a link"
 
 
-def test_a_parent_that_signs_itself_anew_is_refused(project, tmp_path):
-    """Whoever changes a file of a state can change `state.json` as well."""
+def test_forged_parent_with_a_matching_manifest_is_refused(project, tmp_path):
+    """An attacker who changes a file of a state can change `state.json` as well."""
     shutil.rmtree(project.parent)
     state.write_empty(project.parent)
     lineage.dvc(project, "commit", "--quiet", "--force", "parent.dvc")
@@ -99,12 +99,12 @@ def test_a_parent_that_signs_itself_anew_is_refused(project, tmp_path):
         check_inputs(project, "train")
 
 
-def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(project, capsys):
+def test_stale_parent_is_refused_and_its_rewritten_pointer_is_restored(project, capsys):
     committed = project.parent_pointer.read_text()
     lineage.git(project, "checkout", "-q", "update-2")
     lineage.dvc(project, "checkout", "--quiet", "parent.dvc")
-    lineage.git(project, "checkout", "-q", "main")  # and no `dvc checkout`
-    lineage.dvc(project, "commit", "--force", "parent.dvc")  # as `dvc repro` does first of all
+    lineage.git(project, "checkout", "-q", "main")  # without `dvc checkout`
+    lineage.dvc(project, "commit", "--force", "parent.dvc")  # `dvc repro` does this first
     assert project.parent_pointer.read_text() != committed
     with pytest.raises(
         errors.ChangedFolderError, match=r"parent-state/ does not match the hash in parent\.dvc"
@@ -116,7 +116,7 @@ def test_a_stale_parent_is_refused_and_the_pointer_that_dvc_rewrote_put_back(pro
     check_inputs(project, "train")
 
 
-def test_code_of_a_champion_that_the_remote_changed_is_not_run(project, remote, capsys):
+def test_champion_code_changed_in_the_remote_is_refused(project, remote, capsys):
     (project.root / "make.py").write_text(
         (project.root / "make.py").read_text()
         + 'if sys.argv[1] == "export":\n    Path("export/renate_config.py").write_text("safe = 1")\n'
@@ -126,21 +126,21 @@ def test_code_of_a_champion_that_the_remote_changed_is_not_run(project, remote, 
     lineage.dvc(project, "push", "--quiet")
     pointer = read_pointer(project.champion_pointer.read_text(), "champion.dvc")
     code = listing(project, pointer["md5"])["renate_config.py"]
-    overwrite(at(remote, code), b"import os; os.mkdir('/tmp/attack')")
+    overwrite(object_path(remote, code), b"import os; os.mkdir('/tmp/attack')")
     shutil.rmtree(project.champion)
     shutil.rmtree(project.root / ".dvc" / "cache")
     lineage.dvc(project, "pull", "--quiet", "champion.dvc")
-    assert b"attack" in (project.champion / "renate_config.py").read_bytes(), "DVC takes it"
+    assert b"attack" in (project.champion / "renate_config.py").read_bytes(), "DVC accepts the file"
 
     with pytest.raises(errors.ChangedFolderError, match=r"renate_config\.py: its content differs"):
         check_inputs(project, "export")
     with pytest.raises(errors.StillDamagedError, match=r"champion/ cannot be restored"):
         lineage.repair(project)
-    assert not cached(project, code).exists(), "the damage does not stay in the cache"
+    assert not cached(project, code).exists(), "the damaged object is removed from the cache"
 
 
 @pytest.mark.parametrize("folder", ["state", "export"])
-def test_what_the_lock_file_does_not_name_is_refused(project, folder):
+def test_outputs_that_differ_from_the_lock_file_are_refused(project, folder):
     place = project.root / folder
     overwrite(next(path for path in sorted(place.iterdir())), b"something else")
     if folder == "state":
@@ -155,7 +155,7 @@ def test_what_the_lock_file_does_not_name_is_refused(project, folder):
 
 
 @pytest.mark.parametrize("has_list", [True, False])
-def test_a_file_too_many_and_a_file_too_few_are_refused(project, has_list):
+def test_extra_and_missing_files_are_refused(project, has_list):
     md5 = read_pointer(project.parent_pointer.read_text(), "parent.dvc")["md5"]
     if not has_list:
         cached(project, md5).unlink()
@@ -172,8 +172,8 @@ def test_a_file_too_many_and_a_file_too_few_are_refused(project, has_list):
     check(project, project.parent)
 
 
-def test_only_the_parts_that_a_stage_reads_need_to_be_there(project):
-    """As after `dvc repro --pull --allow-missing` in a clone that was not pulled."""
+def test_stage_check_requires_only_the_parts_of_the_parent_that_it_reads(project):
+    """The same happens after `dvc repro --pull --allow-missing` in a fresh clone."""
     shutil.rmtree(project.parent)
     for name in ("memory/a", "memory/b", "holdouts/1"):
         (project.parent / name).parent.mkdir(parents=True, exist_ok=True)
@@ -189,37 +189,37 @@ def test_only_the_parts_that_a_stage_reads_need_to_be_there(project):
         check_inputs(project, "train")
 
 
-def test_a_deep_check_reads_what_looks_unchanged(project):
+def test_deep_check_reads_files_whose_size_and_time_are_unchanged(project):
     check_inputs(project, "train")
     path = project.parent / "state.json"
     before = path.stat()
     overwrite(path, b"2 8")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    check_inputs(project, "train")  # same file, size and time: it is not read again
+    check_inputs(project, "train")  # same file, size and time, so it is not read again
     with pytest.raises(errors.ChangedFolderError):
         check(project, project.parent, deep=True)
 
 
-def test_a_pointer_that_no_commit_has_vouches_for_nothing(project):
+def test_uncommitted_pointer_is_refused(project):
     lineage.git(project, "rm", "--quiet", "--cached", "parent.dvc")
     lineage.git(project, "commit", "-qm", "Without the pointer")
     with pytest.raises(errors.UncommittedPointerError, match=r"parent\.dvc is not committed"):
         check_inputs(project, "train")
 
 
-def test_a_folder_without_dvc_has_nothing_to_check(project):
+def test_check_is_skipped_in_a_folder_without_dvc(project):
     shutil.rmtree(project.root / ".dvc")
     overwrite(project.parent / "state.json", b"x")
-    check_inputs(project, "train")  # a job's working folder, whose files were verified one by one
+    check_inputs(project, "train")  # as in a job's working folder, whose files were verified singly
 
 
-def test_after_next_the_state_of_another_update_is_no_fault(project):
+def test_state_of_the_closed_update_is_not_verified_after_next(project):
     lineage.open_next(project)
     assert folders_to_verify(project) == [project.parent, project.champion]
 
 
-def test_hashes_that_are_known_are_forgotten_when_their_file_cannot_be_read(tmp_path):
+def test_hashes_are_recomputed_when_the_hash_cache_is_unreadable(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "known.json").write_text("no JSON")
     found = Md5s(tmp_path / "known.json").of_files({"file": tmp_path / "file"})
-    assert found == {"file": "9dd4e461268c8034f5c8564e155c67a6"}  # RFC 1321's function of "x"
+    assert found == {"file": "9dd4e461268c8034f5c8564e155c67a6"}  # MD5 (RFC 1321) of "x"

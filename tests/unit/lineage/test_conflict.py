@@ -1,4 +1,4 @@
-"""Two clones that opened the same update meet in a merge, and one side is taken."""
+"""Merge conflicts of two clones that opened the same update, resolved to one side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTRIBUTES = "/dvc.lock -merge\n/parent.dvc -merge\n/metrics/** -merge\n"
 
 @pytest.fixture
 def ours(project, tmp_path) -> Project:
-    """A clone that has run update 3 in its way, and whose merge of another's has stopped."""
+    """Return a clone with its own update 3 and a conflicted merge of another clone's."""
     (project.root / ".gitattributes").write_text(ATTRIBUTES)
     lineage.git(project, "add", "-A")
     lineage.git(project, "commit", "-qm", "Attributes")
@@ -30,7 +30,7 @@ def ours(project, tmp_path) -> Project:
     for clone, quality, ids in ((theirs, GOOD - 1, ["a"]), (project, GOOD - 2, ["b"])):
         forget = ForgetList().with_more(ids)
         forget.write(clone.forget_list)
-        if clone is theirs:  # nothing that the other has changed
+        if clone is theirs:  # a change without a conflict
             edit_params(clone, tracking__experiment="theirs")
         (clone.root / ("theirs.py" if clone is theirs else "ours.py")).touch()
         run_update(clone, quality)
@@ -41,24 +41,24 @@ def ours(project, tmp_path) -> Project:
     return project
 
 
-def at(project: Project, revision: str, name: str) -> str:
+def file_at(project: Project, revision: str, name: str) -> str:
     return lineage.git(project, "show", f"{revision}:{name}")
 
 
-def test_status_says_what_each_side_has(ours):
+def test_status_describes_both_sides_of_a_merge_conflict(ours):
     found = lineage.status(ours)
     assert found["ours"].endswith("update 4 open") and found["theirs"].endswith("update 4 open")
     assert "dvc.lock" in found["conflict"] and "forget.yaml" in found["conflict"]
     assert "resolve --ours" in found["next"]
-    yaml_file.read(ours.lock_file)  # it has no marks of a conflict
+    yaml_file.read(ours.lock_file)  # the file has no conflict markers
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
-def test_what_commands_and_stages_wrote_is_of_one_side(ours, side, capsys):
+def test_generated_files_are_taken_from_the_chosen_side(ours, side, capsys):
     chosen = lineage.git(ours, "rev-parse", "HEAD" if side == "ours" else "MERGE_HEAD")
     seed = GOOD - 2 if side == "ours" else GOOD - 1
     left = take_side(ours, side)
-    # Both changed the line of `seed`, which is a user's: Git asks about it.
+    # Both sides changed `seed`, which belongs to the user, so Git reports a conflict.
     assert left == ["params.yaml"]
     text = ours.params.read_text()
     assert f"seed: {GOOD - 2}\n=======\nseed: {GOOD - 1}\n" in text
@@ -66,12 +66,12 @@ def test_what_commands_and_stages_wrote_is_of_one_side(ours, side, capsys):
     lineage.git(ours, "add", "params.yaml")
     lineage.git(ours, "commit", "-q", "--no-edit")
     for name in ("dvc.lock", "parent.dvc", "metrics/verdict.json"):
-        assert at(ours, "HEAD", name) == at(ours, chosen, name)
+        assert file_at(ours, "HEAD", name) == file_at(ours, chosen, name)
     assert {"ours.py", "theirs.py"} <= {path.name for path in ours.root.iterdir()}
     forgotten = ForgetList.read(ours.forget_list)
     assert forgotten.ids == ForgetList().with_more(["a", "b"]).ids
     params = Params.load(ours.params)
-    assert params.tracking.experiment == "theirs", "what a user writes, Git merges"
+    assert params.tracking.experiment == "theirs", "Git merges the user's own settings"
     assert lineage.git(ours, "rev-parse", "update-3") == lineage.git(
         ours, "rev-parse", f"{chosen}~1"
     )
@@ -81,7 +81,7 @@ def test_what_commands_and_stages_wrote_is_of_one_side(ours, side, capsys):
     assert lineage.verify(ours) == (3, [])
 
 
-def test_a_merged_file_that_stages_read_is_named(project, capsys):
+def test_merged_params_that_make_stages_rerun_are_reported(project, capsys):
     (project.root / ".gitattributes").write_text(ATTRIBUTES)
     lineage.git(project, "add", "-A")
     lineage.git(project, "commit", "-qm", "Attributes")
@@ -96,15 +96,15 @@ def test_a_merged_file_that_stages_read_is_named(project, capsys):
     lineage.git(project, "merge", "-q", "main", check=False)
     capsys.readouterr()
     assert take_side(project, "theirs") == []
-    said = capsys.readouterr().out
-    assert "merged, so different from " in said
-    assert "open: params.yaml. `dvc repro` will rerun the stages" in said
-    (advice,) = re.findall(r"`git (checkout \w{8} -- params\.yaml)`", said)
+    output = capsys.readouterr().out
+    assert "merged, so different from " in output
+    assert "open: params.yaml. `dvc repro` will rerun the stages" in output
+    (advice,) = re.findall(r"`git (checkout \w{8} -- params\.yaml)`", output)
     lineage.git(project, *advice.split())
     assert Params.load(project.params).tracking.experiment != "ours"
 
 
-def test_the_block_of_the_update_is_of_one_side_where_the_numbers_differ(project):
+def test_update_block_is_taken_from_one_side_when_the_numbers_differ(project):
     edit_params(project, update__task_id="base")
     lineage.git(project, "commit", "-qam", "Base")
     lineage.git(project, "branch", "theirs")
@@ -120,7 +120,7 @@ def test_the_block_of_the_update_is_of_one_side_where_the_numbers_differ(project
     assert (params.update.number, params.update.kind, params.seed) == (7, "forget", 1)
 
 
-def test_a_file_that_one_side_does_not_have_goes_with_that_side(project):
+def test_file_missing_on_the_chosen_side_is_removed(project):
     lineage.git(project, "branch", "theirs")
     (project.root / "plots").mkdir()
     (project.root / "plots" / "ours.csv").write_text("1")
@@ -139,13 +139,13 @@ def test_a_file_that_one_side_does_not_have_goes_with_that_side(project):
     assert lineage.git(project, "ls-files", "plots") == ""
 
 
-def test_without_a_merge_there_is_nothing_to_take(project):
+def test_resolving_without_a_merge_is_refused(project):
     assert find_conflict(project) is None
     with pytest.raises(errors.NoConflictError, match="no merge to resolve"):
         take_side(project, "ours")
 
 
-def test_in_a_rebase_the_sides_are_not_two_clones(project):
+def test_resolving_a_conflict_of_a_rebase_is_refused(project):
     lineage.git(project, "branch", "theirs")
     edit_params(project, seed=1)
     lineage.git(project, "commit", "-qam", "Ours")
@@ -161,7 +161,7 @@ def test_in_a_rebase_the_sides_are_not_two_clones(project):
         lineage.status(project)
 
 
-def test_a_file_with_marks_of_a_conflict_is_named(project):
+def test_params_file_with_conflict_markers_is_refused(project):
     text = project.params.read_text()
     project.params.write_text(f"<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> theirs\n{text}")
     with pytest.raises(errors.ConflictedFileError, match="has merge conflicts"):

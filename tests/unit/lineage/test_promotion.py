@@ -1,4 +1,4 @@
-"""Promoting and demoting, on a small repository whose export is written by a script."""
+"""Promotion and demotion of champions, in a small repository whose stages are a script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renate_stages.lineage import ChampionPointer
 from renate_stages.project import Project
 
 
-def standing(project: Project) -> tuple[str, ...]:
+def snapshot(project: Project) -> tuple[str, ...]:
     return (
         lineage.git(project, "rev-parse", "HEAD"),
         lineage.git(project, "status", "--porcelain"),
@@ -27,12 +27,12 @@ def standing(project: Project) -> tuple[str, ...]:
 
 
 def champion(project: Project) -> tuple[int, str, int]:
-    """The champion as the pointer names it, and as it lies there."""
+    """Return update and state from the champion pointer, and the update in `champion/`."""
     pointer = ChampionPointer.read(project)
     return pointer.update, pointer.state, Exported.read(project.champion).update
 
 
-def test_a_promoted_update_is_pointed_at_by_the_hash_of_its_export(project):
+def test_promotion_points_the_champion_to_the_hash_of_the_export(project):
     moved = promote.promote(project)
     assert moved is not None and (moved.now.label, moved.before.label) == ("update 3", "none")
     assert champion(project) == (3, "identity-3-9", 3)
@@ -42,19 +42,19 @@ def test_a_promoted_update_is_pointed_at_by_the_hash_of_its_export(project):
     assert lineage.git(project, "log", "-1", "--format=%s") == "Promote update 3; before: none"
 
 
-def test_demoting_brings_back_one_champion_after_the_other(project):
+def test_repeated_demotion_restores_earlier_champions_in_order(project):
     for number in (3, 1, 2):
         promote.promote(project, number)
     seen = [promote.demote(project).now.update for _ in range(3)]
     assert seen == [1, 3, 0]
     assert champion(project) == (0, "", 0)
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.NoEarlierChampionError, match="the champion is none"):
         promote.demote(project)
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
-def test_after_demoting_the_pointer_is_what_it_was(project):
+def test_demotion_restores_the_previous_pointer(project):
     promote.promote(project)
     text = project.champion_pointer.read_text()
     promote.promote(project, 2)
@@ -62,7 +62,7 @@ def test_after_demoting_the_pointer_is_what_it_was(project):
     assert project.champion_pointer.read_text() == text
 
 
-def test_demoting_works_in_the_midst_of_other_work_and_leaves_it_alone(project):
+def test_demotion_leaves_uncommitted_work_unchanged(project):
     promote.promote(project)
     (project.root / "notes.txt").write_text("half done")
     lineage.git(project, "add", "notes.txt")
@@ -72,7 +72,7 @@ def test_demoting_works_in_the_midst_of_other_work_and_leaves_it_alone(project):
     assert lineage.git(project, "status", "--porcelain") == "A  notes.txt\n M params.yaml"
 
 
-def test_a_champion_stays_champion_over_a_clone_without_history(project, tmp_path):
+def test_demotion_works_in_a_shallow_clone(project, tmp_path):
     promote.promote(project)
     promote.promote(project, 1)
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "remote"))
@@ -84,15 +84,15 @@ def test_a_champion_stays_champion_over_a_clone_without_history(project, tmp_pat
     assert champion(clone) == (3, "identity-3-9", 3)
 
 
-def test_what_the_gate_refused_is_promoted_by_force_alone(project):
+def test_update_refused_by_the_gate_is_promoted_only_with_force(project):
     run_update(project, BAD)
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.PromotionRefusedError) as raised:
         promote.promote(project)
-    told = str(raised.value)
-    assert "update 3 against no champion: refused: average_accuracy min" in told
-    assert "average_accuracy min: FAILED by 0.4000" in told and "--force" in told
-    assert standing(project) == before
+    refusal = str(raised.value)
+    assert "update 3 against no champion: refused: average_accuracy min" in refusal
+    assert "average_accuracy min: FAILED by 0.4000" in refusal and "--force" in refusal
+    assert snapshot(project) == before
     promote.promote(project, force=True)
     assert champion(project) == (3, "identity-3-1", 3)
     assert "Promote update 3 (forced)" in lineage.git(project, "log", "-1", "--format=%s")
@@ -100,12 +100,12 @@ def test_what_the_gate_refused_is_promoted_by_force_alone(project):
 
 def test_promoting_the_champion_again_changes_nothing(project):
     promote.promote(project)
-    before = standing(project)
+    before = snapshot(project)
     assert promote.promote(project) is None
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
-def leave_a_file(project: Project) -> None:
+def leave_an_uncommitted_file(project: Project) -> None:
     (project.root / "notes.txt").touch()
 
 
@@ -114,7 +114,7 @@ def change_a_parameter(project: Project) -> None:
     lineage.git(project, "commit", "-q", "-a", "-m", "Other quality")
 
 
-def open_the_next(project: Project) -> None:
+def open_an_update(project: Project) -> None:
     lineage.open_next(project)
 
 
@@ -127,23 +127,23 @@ def forge_the_verdict(project: Project) -> None:
 @pytest.mark.parametrize(
     ("prepare", "reason"),
     [
-        (leave_a_file, "uncommitted changes: notes.txt"),
+        (leave_an_uncommitted_file, "uncommitted changes: notes.txt"),
         (change_a_parameter, "the pipeline is not up to date (export, train)"),
-        (open_the_next, "has not run; run `dvc repro`, or promote its parent with `renate-stages"),
+        (open_an_update, "has not run; run `dvc repro`, or promote its parent with `renate-stages"),
         (forge_the_verdict, "the pipeline is not up to date (export)"),
     ],
 )
-def test_an_update_that_is_not_finished_and_committed_is_refused(project, prepare, reason):
+def test_promotion_of_an_unfinished_or_uncommitted_update_is_refused(project, prepare, reason):
     prepare(project)
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.PromotionRefusedError) as raised:
         promote.promote(project, force=True)
     assert reason in str(raised.value)
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
-def test_a_verdict_on_another_champion_does_not_count(project):
-    promote.promote(project, 2)  # update 3 was measured when there was none
+def test_verdict_against_another_champion_is_refused(project):
+    promote.promote(project, 2)  # update 3 was compared with no champion
     with pytest.raises(errors.PromotionRefusedError, match=r"compares with no champion, but"):
         promote.promote(project)
     run_update(project, GOOD - 1)
@@ -151,13 +151,13 @@ def test_a_verdict_on_another_champion_does_not_count(project):
     assert champion(project) == (3, "identity-3-8", 3)
 
 
-def test_a_tagged_update_is_promoted_on_the_verdict_of_its_time(project):
+def test_tagged_update_is_promoted_by_the_verdict_of_its_tag(project):
     promote.promote(project)
     promote.promote(project, 1)
     assert champion(project) == (1, "identity-1-9", 1)
 
 
-def test_a_verdict_that_is_not_the_tagged_updates_is_refused(project):
+def test_tagged_verdict_that_differs_from_its_lock_file_is_refused(project):
     lineage.git(project, "checkout", "-q", "--detach", "update-2")
     forge_the_verdict(project)
     lineage.git(project, "tag", "-f", "update-2")
@@ -166,7 +166,7 @@ def test_a_verdict_that_is_not_the_tagged_updates_is_refused(project):
         promote.promote(project, 2)
 
 
-def test_the_gate_answers_from_the_verdict_that_export_wrote_alone(project, monkeypatch):
+def test_gate_accepts_only_the_verdict_written_by_export(project, monkeypatch):
     monkeypatch.chdir(project.root)
     gate()
     content = json.loads(project.verdict.read_text())
@@ -175,24 +175,24 @@ def test_the_gate_answers_from_the_verdict_that_export_wrote_alone(project, monk
         gate()
 
 
-def test_an_update_without_a_tag_is_unknown(project):
+def test_promotion_of_an_update_without_a_tag_is_refused(project):
     with pytest.raises(errors.UnknownUpdateError, match=r"no tag update-7 \(tagged: update-1"):
         promote.promote(project, 7)
 
 
-def test_a_champion_that_is_nowhere_changes_nothing(project):
+def test_promotion_and_demotion_change_nothing_when_files_are_missing(project):
     promote.promote(project)
     shutil.rmtree(project.root / ".dvc" / "cache")
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.MissingObjectsError, match=r"files of champion/ that champion\.dvc"):
         promote.promote(project, 1)
-    assert standing(project) == before
+    assert snapshot(project) == before
     with pytest.raises(errors.MissingObjectsError):
         promote.demote(project)
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
-def test_a_pointer_that_is_edited_or_missing_is_told(project):
+def test_edited_or_missing_champion_pointer_is_reported(project):
     project.champion_pointer.write_text(project.champion_pointer.read_text() + "# mine\n")
     with pytest.raises(errors.ChangedPointerError, match=r"git checkout HEAD -- champion\.dvc"):
         promote.promote(project, 1)
@@ -201,7 +201,7 @@ def test_a_pointer_that_is_edited_or_missing_is_told(project):
         promote.champion_status(project)
 
 
-def test_next_is_not_stopped_by_an_export_that_only_the_champion_makes_old(project):
+def test_next_ignores_an_export_outdated_only_by_the_new_champion(project):
     promote.promote(project)
     assert "export" in json.loads(lineage.dvc(project, "status", "--json"))
     assert lineage.unfinished(project, 3) == []
@@ -210,32 +210,32 @@ def test_next_is_not_stopped_by_an_export_that_only_the_champion_makes_old(proje
 
 
 @pytest.mark.parametrize("quality", [GOOD, BAD])
-def test_next_promotes_what_passed_where_it_is_asked_to(project, quality):
+def test_auto_promotion_promotes_only_an_update_that_passed_the_gate(project, quality):
     edit_params(project, seed=quality, export={"promotion": "auto"})
     run_update(project, quality)
-    said = promote.promote_where_asked(project)
+    message = promote.promote_where_asked(project)
     assert lineage.open_next(project) == 4
     pointer = lineage.at_tag(project, 3, "champion.dvc")
     if quality == GOOD:
-        assert said == "update 3 is the champion; before: none" and "update: 3" in pointer
+        assert message == "update 3 is the champion; before: none" and "update: 3" in pointer
     else:
-        assert said is not None and "refused: average_accuracy min" in said
+        assert message is not None and "refused: average_accuracy min" in message
         assert "update: 3" not in pointer
 
 
-def test_by_default_next_leaves_the_champion_alone(project):
+def test_next_does_not_promote_by_default(project):
     assert promote.promote_where_asked(project) is None
     assert ChampionPointer.read(project).update == 0
 
 
-def test_what_serves_goes_on_serving_where_a_fork_starts(project):
+def test_fork_keeps_the_current_champion(project):
     promote.promote(project, 1)
     lineage.open_from(project, 2)
     assert champion(project)[0] == 1
     assert lineage.git(project, "status", "--porcelain") == ""
 
 
-def test_the_champion_is_told_with_its_commit_and_figures(project):
+def test_champion_status_shows_commit_and_metrics(project):
     assert promote.champion_status(project) == [("champion", "none")]
     promote.promote(project, 2)
     promote.promote(project, 1)
@@ -249,15 +249,15 @@ def test_the_champion_is_told_with_its_commit_and_figures(project):
     assert figures == "champion/ is missing or incomplete; run `dvc pull champion.dvc`"
 
 
-def test_mlflow_follows_and_cannot_undo_a_promotion(project, monkeypatch, capsys):
-    told = []
-    monkeypatch.setattr(publish, "publish", lambda project, params: told.append("published"))
-    monkeypatch.setattr(publish, "point", lambda project, params, *alias: told.append(alias))
+def test_promotion_updates_mlflow_and_survives_an_mlflow_failure(project, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(publish, "publish", lambda project, params: calls.append("published"))
+    monkeypatch.setattr(publish, "point", lambda project, params, *alias: calls.append(alias))
     edit_params(project, tracking__enabled=True)
     lineage.git(project, "commit", "-qam", "Track")
     promote.promote(project, 1)
     promote.promote(project, force=True)
-    assert told == [("champion", "identity-1-9"), "published", ("champion", "identity-3-9")]
+    assert calls == [("champion", "identity-1-9"), "published", ("champion", "identity-3-9")]
 
     def unreachable(*_) -> None:
         raise errors.PublishError("a store", "no answer")
@@ -283,19 +283,19 @@ def rewrite(project: Project, old: str, new: str) -> None:
     project.champion_pointer.write_text(text.replace(old, new, 1))
 
 
-def test_a_champion_is_verified_by_the_commit_that_made_it_tagged_or_not(project):
-    assert champion_problems(project) == [], "there is none"
+def test_verify_accepts_champions_from_tagged_and_untagged_commits(project):
+    assert champion_problems(project) == [], "no champion yet"
     promote.promote(project, 1)
     assert champion_problems(project) == []
     promote.promote(project, force=True)
-    assert champion_problems(project) == [], "of the open update"
+    assert champion_problems(project) == [], "champion of the open update"
     run_update(project, GOOD - 1)
-    assert champion_problems(project) == [], "of a run of it that is not the latest any more"
+    assert champion_problems(project) == [], "champion of an earlier run of the open update"
     lineage.open_next(project)
     assert lineage.verify(project) == (3, [])
 
 
-def test_a_champion_that_no_commit_made_is_told(project):
+def test_verify_reports_a_champion_that_no_commit_produced(project):
     promote.promote(project, 1)
     md5 = ChampionPointer.read(project).out["md5"]
     forged = f"{md5.removesuffix('.dir')[::-1]}.dir"
@@ -308,7 +308,7 @@ def test_a_champion_that_no_commit_made_is_told(project):
     )
 
 
-def test_an_experiment_is_no_commit_that_a_champion_may_come_from(project):
+def test_verify_reports_a_champion_produced_only_by_an_experiment(project):
     edit_params(project, seed=GOOD - 2)
     lineage.dvc(project, "exp", "run", "--quiet", "--name", "what-if")
     made = lineage.export_entry(project.lock_file.read_text())
@@ -320,14 +320,14 @@ def test_an_experiment_is_no_commit_that_a_champion_may_come_from(project):
     assert "no dvc.lock in the history of this clone has this export" in problem
 
 
-def test_a_champion_of_another_update_than_it_says_is_told(project):
+def test_verify_reports_a_champion_with_a_wrong_update_number(project):
     promote.promote(project, 1)
     rewrite(project, "update: 1", "update: 2")
     (problem,) = champion_problems(project)
     assert problem.endswith("is of update 2, but it is the export of update 1")
 
 
-def test_the_champion_of_a_tagged_update_is_verified_too(project):
+def test_verify_checks_the_champion_of_each_tagged_update(project):
     promote.promote(project, 1)
     rewrite(project, "update: 1", "update: 2")
     lineage.git(project, "commit", "-qam", "Forged")
@@ -337,14 +337,14 @@ def test_the_champion_of_a_tagged_update_is_verified_too(project):
     assert problem.startswith("update-2: champion.dvc says that the export")
 
 
-def test_a_pointer_that_is_no_pointer_is_told(project):
+def test_verify_reports_an_unreadable_champion_pointer(project):
     promote.promote(project, 1)
     project.champion_pointer.write_text("outs: []\n")
     (problem,) = champion_problems(project)
     assert problem.startswith("the working tree: champion.dvc cannot be read as a DVC file")
 
 
-def test_the_champions_files_are_looked_for_here_and_in_the_remote(project, tmp_path):
+def test_verify_looks_for_champion_files_locally_and_in_the_remote(project, tmp_path):
     promote.promote(project, 1)
     away = project.root / ".dvc" / "cache" / "files"
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "remote"))

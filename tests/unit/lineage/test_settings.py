@@ -1,4 +1,4 @@
-"""DVC's settings, read without importing DVC: its cache and its remote."""
+"""DVC's cache and remote settings, read without importing DVC."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from renate_stages.lineage.settings import cache_folder, settle_remote, unsettle
 
 
 @pytest.fixture
-def places(project, tmp_path, monkeypatch) -> dict[str, Path]:
-    """DVC's files of settings, the first of which goes before the others."""
+def config_files(project, tmp_path, monkeypatch) -> dict[str, Path]:
+    """Return DVC's config files by level, highest precedence first."""
     for level in ("GLOBAL", "SYSTEM"):
         (tmp_path / level).mkdir()
         monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / level))
@@ -25,27 +25,27 @@ def places(project, tmp_path, monkeypatch) -> dict[str, Path]:
     }
 
 
-def dvcs_own(project) -> Path:
+def dvc_cache_folder(project) -> Path:
     return (project.root / lineage.dvc(project, "cache", "dir")).resolve()
 
 
 @pytest.mark.parametrize("given", ["absolute", "relative", "../../relative"])
 @pytest.mark.parametrize("level", ["local", "project", "global", "system"])
-def test_the_cache_is_where_dvc_has_it(project, places, tmp_path, level, given):
-    assert cache_folder(project).resolve() == dvcs_own(project)
+def test_cache_folder_equals_the_one_reported_by_dvc(project, config_files, tmp_path, level, given):
+    assert cache_folder(project).resolve() == dvc_cache_folder(project)
     named = str(tmp_path / "cache") if given == "absolute" else given
-    places[level].write_text(f'[cache]\n    dir = {named}\n    type = "reflink,copy"\n')
-    assert cache_folder(project).resolve() == dvcs_own(project)
+    config_files[level].write_text(f'[cache]\n    dir = {named}\n    type = "reflink,copy"\n')
+    assert cache_folder(project).resolve() == dvc_cache_folder(project)
 
 
-def test_the_nearer_setting_of_the_cache_goes_first(project, places, tmp_path):
-    for name, place in reversed(places.items()):
+def test_cache_setting_of_the_more_specific_config_file_wins(project, config_files, tmp_path):
+    for name, place in reversed(config_files.items()):
         place.write_text(f"[cache]\n    dir = {tmp_path / name}\n")
-        assert cache_folder(project).resolve() == dvcs_own(project) == tmp_path / name
+        assert cache_folder(project).resolve() == dvc_cache_folder(project) == tmp_path / name
 
 
-def test_settings_that_cannot_be_read_are_named(project, places):
-    places["project"].write_text("[cache\n")
+def test_unreadable_dvc_config_is_reported(project, config_files):
+    config_files["project"].write_text("[cache\n")
     with pytest.raises(errors.MalformedFileError, match=r"\.dvc/config cannot be read"):
         cache_folder(project)
 
@@ -54,8 +54,8 @@ def remote_of(project) -> str:
     return lineage.dvc(project, "config", "remote.storage.url")
 
 
-def test_a_relative_remote_is_found_for_older_updates_too(project, tmp_path):
-    """DVC read the relative path out of a tag's settings, and pushed to a folder in `/`."""
+def test_relative_remote_is_resolved_when_older_updates_are_pushed(project, tmp_path):
+    """DVC resolved the relative path in a tag's config against `/` and pushed there."""
     lineage.dvc(project, "remote", "add", "--default", "storage", "../kept-by-dvc-for-a-test")
     lineage.git(project, "commit", "-qam", "A remote")
     lineage.git(project, "tag", "-f", "update-2")
@@ -69,12 +69,12 @@ def test_a_relative_remote_is_found_for_older_updates_too(project, tmp_path):
     assert not Path("/kept-by-dvc-for-a-test").exists()
 
 
-def test_a_project_that_moves_has_its_remote_next_to_it(project, tmp_path):
+def test_relative_remote_is_updated_after_the_project_moves(project, tmp_path):
     lineage.dvc(project, "remote", "add", "--default", "storage", "../remote")
     settle_remote(project)
     project.root.rename(tmp_path / "deeper")
     moved = type(project)(tmp_path / "deeper")
-    assert unsettled_remote(moved) is None, "it is still next to it"
+    assert unsettled_remote(moved) is None, "the remote is still next to the project"
     (tmp_path / "away").mkdir()
     moved.root.rename(tmp_path / "away" / "project")
     moved = type(project)(tmp_path / "away" / "project")
@@ -82,8 +82,8 @@ def test_a_project_that_moves_has_its_remote_next_to_it(project, tmp_path):
     assert settle_remote(moved) == f"dvc: this clone uses the remote {tmp_path}/away/remote"
 
 
-def test_a_bucket_is_used_by_this_clone_too(project):
-    """What was written for a relative path had gone before the bucket, without a word."""
+def test_remote_changed_to_a_bucket_replaces_the_local_setting(project):
+    """The local setting for the relative path used to override the bucket silently."""
     lineage.dvc(project, "remote", "add", "--default", "storage", "../remote")
     settle_remote(project)
     lineage.dvc(project, "remote", "modify", "storage", "url", "s3://bucket/folder")
@@ -94,7 +94,7 @@ def test_a_bucket_is_used_by_this_clone_too(project):
     assert unsettled_remote(project) is None
 
 
-def test_a_path_that_its_user_chose_for_this_clone_stays(project, tmp_path):
+def test_local_remote_path_chosen_by_the_user_is_kept(project, tmp_path):
     lineage.dvc(project, "remote", "add", "--default", "storage", "../remote")
     mine = str(tmp_path / "mine")
     lineage.dvc(project, "remote", "modify", "--local", "storage", "url", mine)

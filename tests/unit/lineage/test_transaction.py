@@ -1,4 +1,4 @@
-"""Commands that change the lineage are done as a whole, or not at all."""
+"""Commands that change the lineage either complete or change nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from renate_stages.lineage.transaction import Intent
 from renate_stages.project import Project
 
 
-def standing(project: Project) -> tuple[str, ...]:
+def snapshot(project: Project) -> tuple[str, ...]:
     return (
         lineage.git(project, "rev-parse", "--abbrev-ref", "HEAD"),
         lineage.git(project, "for-each-ref"),
@@ -37,7 +37,7 @@ def hook(project: Project, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def without_identity(project: Project, monkeypatch) -> None:
+def remove_git_identity(project: Project, monkeypatch) -> None:
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.delenv(f"GIT_{who}_NAME")
         monkeypatch.delenv(f"GIT_{who}_EMAIL")
@@ -45,12 +45,12 @@ def without_identity(project: Project, monkeypatch) -> None:
     lineage.git(project, "config", "user.useConfigOnly", "true")
 
 
-def signing_that_fails(project: Project, monkeypatch) -> None:
+def break_signing(project: Project, monkeypatch) -> None:
     lineage.git(project, "config", "tag.gpgSign", "true")
     lineage.git(project, "config", "gpg.program", "false")
 
 
-def signed_by_ssh(project: Project) -> None:
+def enable_ssh_signing(project: Project) -> None:
     key = project.root.parent / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     signers = project.root.parent / "signers"
@@ -65,7 +65,7 @@ def signed_by_ssh(project: Project) -> None:
         lineage.git(project, "config", name, value)
 
 
-# -- what Git refuses ------------------------------------------------------------------------------
+# -- Git errors ------------------------------------------------------------------------------------
 
 
 COMMANDS = {
@@ -83,18 +83,18 @@ def command(request, project):
     return COMMANDS[request.param]
 
 
-def test_a_hook_that_refuses_changes_nothing_and_is_heard(project, command):
+def test_command_refused_by_a_git_hook_changes_nothing(project, command):
     hook(project, "pre-commit", "echo 'the hook refuses' >&2; exit 1")
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.CommandError, match="the hook refuses"):
         command(project)
-    assert standing(project) == before
+    assert snapshot(project) == before
     hook(project, "pre-commit", "echo 'the hook agrees' >&2")
     command(project)
-    assert standing(project) != before and lineage.verify(project)[1] == []
+    assert snapshot(project) != before and lineage.verify(project)[1] == []
 
 
-def test_what_a_hook_says_is_shown(project, capfd):
+def test_output_of_a_git_hook_is_shown(project, capfd):
     hook(project, "pre-commit", "echo 'the hook agrees' >&2")
     lineage.open_next(project)
     assert "the hook agrees" in capfd.readouterr().err
@@ -104,24 +104,24 @@ def test_what_a_hook_says_is_shown(project, capfd):
     ("spoil", "message"),
     [
         (
-            without_identity,
+            remove_git_identity,
             r"Git cannot make a commit here.*To fix this: run `git config user\.name",
         ),
-        (signing_that_fails, r"failed to sign.*To fix this: make signing work"),
+        (break_signing, r"failed to sign.*To fix this: make signing work"),
     ],
 )
-def test_what_git_cannot_do_is_refused_before_anything_changes(
+def test_missing_git_identity_or_failing_signing_is_refused_before_any_change(
     project, command, spoil, message, monkeypatch
 ):
     spoil(project, monkeypatch)
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.GitNotReadyError, match=f"(?s){message}"):
         command(project)
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
 def test_signed_commits_and_tags_are_made_without_an_editor(project, monkeypatch):
-    signed_by_ssh(project)
+    enable_ssh_signing(project)
     monkeypatch.setenv("GIT_EDITOR", "false")
     finished = lineage.git(project, "rev-parse", "HEAD")
     assert lineage.open_next(project) == 4
@@ -129,22 +129,22 @@ def test_signed_commits_and_tags_are_made_without_an_editor(project, monkeypatch
     lineage.git(project, "verify-tag", "update-3")
     assert lineage.git(project, "rev-parse", "update-3^{commit}") == finished
     run_update(project, GOOD)
-    assert lineage.verify(project) == (3, []), "a signed tag is an update's as any other"
+    assert lineage.verify(project) == (3, []), "a signed tag counts as an update tag"
     assert promote.promote(project, 3) is not None
 
 
-# -- what is missing, full, or in the way ----------------------------------------------------------
+# -- missing files, full disks and stale locks -----------------------------------------------------
 
 
-def test_what_neither_cache_nor_remote_has_changes_nothing(project, command):
+def test_command_changes_nothing_when_files_are_in_neither_cache_nor_remote(project, command):
     shutil.rmtree(project.root / ".dvc" / "cache")
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.RenateStagesError):
         command(project)
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
-def test_a_folder_that_cannot_be_put_in_place_is_put_there_by_resolve(project, monkeypatch):
+def test_interrupted_checkout_of_next_is_completed_by_recovery(project, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -164,19 +164,19 @@ def test_a_folder_that_cannot_be_put_in_place_is_put_there_by_resolve(project, m
         pass
 
 
-def test_other_work_is_left_alone_by_what_is_taken_back(project):
+def test_rollback_leaves_uncommitted_work_unchanged(project):
     (project.root / "notes.txt").write_text("staged")
     lineage.git(project, "add", "notes.txt")
     (project.root / "make.py").write_text("changed")
     hook(project, "pre-commit", "exit 1")
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.CommandError):
         promote.promote(project, 2)
-    assert standing(project) == before
+    assert snapshot(project) == before
     assert lineage.git(project, "diff", "--cached", "--name-only") == "notes.txt"
 
 
-def test_a_file_that_is_no_intent_is_named(project):
+def test_malformed_intent_file_is_reported(project):
     project.scratch.mkdir(exist_ok=True)
     intent = Intent(command="renate-stages next", head="0" * 40, place="main")
     for changes in ({"files": ["../x"]}, {"pointers": ["x.dvc"]}, {"place": "--x"}, {"tag": "-d"}):
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_intent_is_named(project):
             lineage.recover(project)
 
 
-def test_a_lock_of_a_killed_git_is_removed_and_an_older_one_is_not(project):
+def test_git_lock_of_a_killed_command_is_removed_but_an_older_lock_is_kept(project):
     Intent(command="renate-stages next", head="0" * 40, place="main").write(project)
     began = project.intent.stat().st_mtime
     git = project.root / ".git"
@@ -202,12 +202,12 @@ def test_a_lock_of_a_killed_git_is_removed_and_an_older_one_is_not(project):
     (git / "index.lock").touch()
     os.utime(git / "index.lock", (began - 100, began - 100))
     lineage.clear_git_locks(project, since=began)
-    assert (git / "index.lock").exists(), "it is of somebody else"
+    assert (git / "index.lock").exists(), "the lock belongs to another process"
 
 
-def test_init_goes_on_where_git_init_was_killed(tmp_path):
+def test_init_is_completed_after_git_init_was_killed(tmp_path):
     project = Project(tmp_path / "new")
-    (project.root / ".git" / "refs").mkdir(parents=True)  # and no HEAD
+    (project.root / ".git" / "refs").mkdir(parents=True)  # without HEAD
     project.params.write_text("update: {number: 1, parent: 0}\ntracking: {enabled: false}\n")
     project.scratch.mkdir()
     project.intent.write_text('{"command": "renate-stages init", "arguments": {}}')
@@ -219,7 +219,7 @@ def test_init_goes_on_where_git_init_was_killed(tmp_path):
     assert not project.intent.exists() and project.parent.is_dir()
 
 
-def test_a_git_that_is_at_work_is_waited_for(project, monkeypatch):
+def test_git_lock_is_kept_while_a_git_process_is_running(project, monkeypatch):
     monkeypatch.setattr(git_locks, "PATIENCE", 0.3)
     (project.root / ".git" / "index.lock").touch()
     command = ["git", "cat-file", "--batch"]
@@ -231,24 +231,24 @@ def test_a_git_that_is_at_work_is_waited_for(project, monkeypatch):
     assert not (project.root / ".git" / "index.lock").exists()
 
 
-def test_a_list_that_a_killed_dvc_left_broken_is_no_obstacle(project):
-    """DVC empties the file before it writes it, and refuses to work with an empty one."""
+def test_empty_rwlock_file_of_a_killed_dvc_is_tolerated(project):
+    """DVC truncates the file before writing it, and refuses to work with an empty file."""
     (project.root / ".dvc" / "tmp" / "rwlock").write_text("")
     assert lineage.open_next(project) == 4
 
 
-def test_a_branch_of_the_name_that_a_fork_would_get_is_not_touched(project):
+def test_fork_is_refused_when_its_branch_name_exists(project):
     lineage.git(project, "branch", "update-4-from-1")
-    before = standing(project)
+    before = snapshot(project)
     with pytest.raises(errors.NextRefusedError, match="the branch update-4-from-1 exists"):
         lineage.open_from(project, 1)
-    assert standing(project) == before
+    assert snapshot(project) == before
 
 
-# -- numbers ---------------------------------------------------------------------------------------
+# -- update numbers --------------------------------------------------------------------------------
 
 
-def test_an_update_whose_data_is_in_no_version_is_not_closed(project):
+def test_update_with_untracked_data_cannot_be_closed(project):
     lineage.git(project, "rm", "-q", "data/incoming.dvc")
     lineage.git(project, "commit", "-qm", "Without the data's pointer")
     advice = "DVC does not track data/incoming yet; run `dvc add data/incoming`"
@@ -264,14 +264,14 @@ def test_two_updates_never_get_the_same_number(project, capsys):
     assert lineage.open_from(project, 1) == 4
     lineage.git(project, "checkout", "-q", "main")
     lineage.dvc(project, "checkout", "--quiet", "--force", "parent.dvc")
-    assert lineage.open_next(project) == 5, "a branch has 4"
+    assert lineage.open_next(project) == 5, "a branch uses number 4"
     printed = capsys.readouterr().out
     assert "the number 4 is in use (update-4-from-1); opening update 5 instead" in printed
     lineage.git(project, "branch", "-m", "update-4-from-1", "renamed")
     assert lineage.open_from(project, 1) == 6
 
 
-def test_tags_that_are_not_of_updates_are_left_out_with_a_word(project, capsys):
+def test_malformed_update_tags_are_ignored_and_reported(project, capsys):
     for tag in ("update-007", "update-²", "update-", "update-1-old", "update-99999999999999999999"):
         lineage.git(project, "tag", tag)
     assert lineage.tags(project) == [1, 2]
@@ -281,7 +281,7 @@ def test_tags_that_are_not_of_updates_are_left_out_with_a_word(project, capsys):
     assert lineage.open_next(project) == 4
 
 
-def test_next_is_refused_where_another_clone_has_closed_the_update(project, tmp_path):
+def test_next_is_refused_when_another_clone_has_closed_the_update(project, tmp_path):
     other = Project(tmp_path / "other")
     lineage.git(project, "clone", "-q", "--bare", ".", "../origin.git")
     lineage.git(project, "remote", "add", "origin", "../origin.git")
@@ -297,7 +297,7 @@ def test_next_is_refused_where_another_clone_has_closed_the_update(project, tmp_
         lineage.open_next(project)
 
 
-def test_a_shallow_clone_says_what_it_lacks(project, tmp_path):
+def test_verify_in_a_shallow_clone_suggests_fetching_the_history(project, tmp_path):
     lineage.git(
         project, "clone", "-q", "--depth", "1", f"file://{project.root}", str(tmp_path / "c")
     )
@@ -308,7 +308,7 @@ def test_a_shallow_clone_says_what_it_lacks(project, tmp_path):
     assert problem.endswith("is not in this shallow clone; run `git fetch --unshallow --tags`")
 
 
-def test_a_changed_parameter_is_no_reason_to_lose_a_comment(project):
+def test_next_keeps_comments_in_params_yaml(project):
     edit_params(project, seed=GOOD)
     text = project.params.read_text()
     project.params.write_text(text.replace("number: 3", "number: 3  # which one"))

@@ -1,4 +1,4 @@
-"""A store gives back what was written, from read-only maps, and says what is damaged."""
+"""Example store: exact round trips, read-only memory maps and detection of damage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROW_BYTES = 2 * 3 + 8
 
 
 def block(start: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows that tell their number: inputs (rows, 2, 3) uint8, targets (rows,) int64."""
+    """Return rows filled with their number: inputs (rows, 2, 3) uint8, targets (rows,) int64."""
     numbers = np.arange(start, start + rows)
     return np.broadcast_to(numbers[:, None, None], (rows, 2, 3)).astype(np.uint8), numbers
 
@@ -34,7 +34,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
 
-def test_blocks_become_shards_of_the_stated_size_in_order(tmp_path):
+def test_appended_blocks_are_written_in_order_as_shards_of_the_requested_size(tmp_path):
     store = write(tmp_path / "s", block(0, 3), block(3, 7))
     assert [shard.rows for shard in store.shards] == [4, 4, 2]
     assert sorted(contents(tmp_path / "s")) == [
@@ -47,7 +47,7 @@ def test_blocks_become_shards_of_the_stated_size_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 3, 100])
-def test_gather_returns_rows_in_the_order_asked_with_repeats(tmp_path, rows_per_shard):
+def test_gather_returns_rows_in_the_requested_order_with_repeats(tmp_path, rows_per_shard):
     store = write(tmp_path / "s", block(0, 10), rows_per_shard=rows_per_shard)
     rows = np.array([7, 0, 7, 3, 9, 1])
     inputs, targets = store.gather(rows)
@@ -55,7 +55,7 @@ def test_gather_returns_rows_in_the_order_asked_with_repeats(tmp_path, rows_per_
     np.testing.assert_array_equal(inputs, block(0, 10)[0][rows])
 
 
-def test_nested_structures_and_every_dtype_come_back_exactly(tmp_path):
+def test_nested_structures_and_all_dtypes_round_trip_exactly(tmp_path):
     columns = {
         dtype: np.arange(12).reshape(6, 2).astype(dtype)
         for dtype in [
@@ -84,7 +84,7 @@ def test_nested_structures_and_every_dtype_come_back_exactly(tmp_path):
     np.testing.assert_array_equal(found_targets[1], columns["complex64"])
 
 
-def test_a_dict_and_a_tuple_with_the_same_paths_are_told_apart():
+def test_spec_distinguishes_a_dict_from_a_tuple_with_equal_paths():
     array = np.zeros((2, 1))
     spec = ExampleSpec.of(({"0": array}, array))
     with pytest.raises(ExampleMismatchError, match=r"found \(\(array,\), array\)"):
@@ -98,7 +98,7 @@ def test_big_endian_arrays_are_stored_little_endian(tmp_path):
     assert (inputs.dtype.str, targets.dtype.str, inputs[0], targets[0]) == ("<f4", "<i2", 2.0, 2)
 
 
-def test_an_empty_store_is_an_index_alone(tmp_path):
+def test_empty_store_consists_of_an_index_only(tmp_path):
     store = write(tmp_path / "s", block(0, 0))
     assert list(contents(tmp_path / "s")) == ["index.json"]
     assert (len(store), store.spec, store.nbytes) == (0, None, 0)
@@ -106,7 +106,7 @@ def test_an_empty_store_is_an_index_alone(tmp_path):
         store.gather(np.array([], dtype=np.int64))
 
 
-def test_equal_examples_give_equal_bytes_however_they_come_in_blocks(tmp_path):
+def test_store_bytes_do_not_depend_on_block_sizes(tmp_path):
     write(tmp_path / "a", block(0, 10))
     write(tmp_path / "b", block(0, 1), block(1, 6), block(7, 3))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -121,7 +121,7 @@ def test_maps_are_read_only_and_gathered_arrays_are_copies(tmp_path):
     np.testing.assert_array_equal(store.column("targets"), [0, 1, 2])
 
 
-def test_a_store_is_pickled_as_its_folder(tmp_path):
+def test_pickled_store_contains_only_its_folder_path(tmp_path):
     store = write(tmp_path / "s", block(0, 1000), rows_per_shard=1000)
     data = pickle.dumps(store)
     assert len(data) < 500
@@ -129,7 +129,7 @@ def test_a_store_is_pickled_as_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[-1], [3], [0, 3]])
-def test_rows_outside_the_store_are_refused(tmp_path, rows):
+def test_gather_refuses_rows_outside_the_store(tmp_path, rows):
     with pytest.raises(IndexError, match="of a store of 3 examples"):
         write(tmp_path / "s", block(0, 3)).gather(np.array(rows))
 
@@ -146,7 +146,7 @@ def test_rows_outside_the_store_are_refused(tmp_path, rows):
         ((np.zeros((1, 2, 3), np.uint8), np.zeros(2, int)), "targets: found 2 rows"),
     ],
 )
-def test_a_block_unlike_the_first_is_refused_and_leaves_no_store(tmp_path, second, message):
+def test_block_unlike_the_first_is_refused_and_leaves_no_index(tmp_path, second, message):
     with pytest.raises(ExampleMismatchError, match=message):
         write(tmp_path / "s", block(0, 5), second)
     assert not (tmp_path / "s" / "index.json").exists()
@@ -156,18 +156,18 @@ def test_a_block_unlike_the_first_is_refused_and_leaves_no_store(tmp_path, secon
     "inputs",
     [{}, (), {"a.b": np.zeros(1)}, {"../x": np.zeros(1)}, {0: np.zeros(1)}, np.array(["a"]), 3.0],
 )
-def test_parts_that_cannot_be_named_or_stored_are_refused(tmp_path, inputs):
+def test_examples_with_unsupported_structure_are_refused(tmp_path, inputs):
     with pytest.raises(ExampleStructureError, match="inputs"):
         write(tmp_path / "s", (inputs, np.zeros(1)))
 
 
-def test_a_folder_that_holds_something_is_not_written(tmp_path):
+def test_store_is_not_written_into_a_non_empty_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError), StoreWriter(tmp_path, 1):
         pass
 
 
-def test_a_missing_index_is_named_with_its_cure(tmp_path):
+def test_missing_index_error_says_how_to_restore_the_store(tmp_path):
     with pytest.raises(DamagedStoreError, match=r"(?s)index\.json.*dvc checkout.*dvc pull"):
         ExampleStore.open(tmp_path)
 
@@ -208,14 +208,14 @@ INPUTS = "00001-00.inputs.npy"
         (lambda p: _edit(p, fields={}), "not an index"),
     ],
 )
-def test_damage_is_found_on_opening(tmp_path, damage, message):
+def test_damaged_store_is_refused_on_opening(tmp_path, damage, message):
     write(tmp_path, block(0, 4))
     damage(tmp_path)
     with pytest.raises(DamagedStoreError, match=message):
         ExampleStore.open(tmp_path)
 
 
-def test_the_memory_package_imports_no_torch():
+def test_memory_package_does_not_import_torch():
     code = "import sys, renate_stages.memory; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -238,10 +238,10 @@ except TooManyMapsError as error:
 
 
 @pytest.mark.parametrize("hard", [1024, 64])
-def test_a_store_of_more_files_than_may_be_open_is_read_as_far_as_the_hard_limit_allows(
+def test_store_with_many_shards_raises_the_open_file_limit_only_up_to_the_hard_limit(
     tmp_path, hard
 ):
-    """Each map keeps its file open: 32 GiB of shards were more than the usual 1,024."""
+    """Each map keeps its file open, so 32 GiB of shards exceeded the usual limit of 1,024 files."""
     write(tmp_path / "s", block(0, 400))
     done = subprocess.run(
         [sys.executable, "-c", SMALL_LIMIT, str(tmp_path / "s"), str(hard)],

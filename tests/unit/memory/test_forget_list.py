@@ -1,4 +1,4 @@
-"""`forget.yaml`: what it names, how it is written, and that lists of old releases are read."""
+"""`forget.yaml`: writing, reading (older formats included) and matching of examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(tmp_path, content: str) -> ForgetList:
     return ForgetList.read(tmp_path / "forget.yaml")
 
 
-def test_a_list_is_the_same_after_it_was_written(tmp_path):
+def test_forget_list_round_trips_through_its_file(tmp_path):
     listed = ForgetList().with_more(["customer-17", "a" * 32], ["source == 'eu'", "age > 3"])
     listed.write(tmp_path / "forget.yaml")
     again = ForgetList.read(tmp_path / "forget.yaml")
@@ -42,19 +42,19 @@ def test_a_list_is_the_same_after_it_was_written(tmp_path):
     "text",
     [uuid.UUID(int=7).hex, hashlib.md5(b"17").hexdigest(), "0" * 32, "renate:" + "A" * 32, "7"],
 )
-def test_an_id_of_a_user_is_hashed_whatever_it_looks_like(tmp_path, text):
+def test_user_id_is_hashed_even_if_it_looks_like_a_hash(tmp_path, text):
     data = [(torch.zeros(2), 0, {"id": text}), (torch.ones(2), 1, {"id": "another"})]
     store = ingest(data, tmp_path / "s", 1, "train")
     assert ForgetList().with_more([text]).stored_rows(store).tolist() == [True, False]
     (hashed, _) = printed(store.metadata("id"))
     assert ForgetList().with_more([hashed]).stored_rows(store).tolist() == [True, False]
-    bare = hashed.removeprefix("renate:")  # somebody's id, as far as anybody can know
+    bare = hashed.removeprefix("renate:")  # without its prefix it may be a user's id
     assert not ForgetList().with_more([bare]).stored_rows(store).any()
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r\n"])
-def test_lists_of_old_releases_are_read(tmp_path, separator):
-    """These have bare digits, quoted where YAML would take them for a number."""
+def test_forget_lists_of_older_releases_are_read(tmp_path, separator):
+    """Older lists contain bare hex digits, quoted where YAML would parse them as a number."""
     digits = [printed(IdSet.of([each]).array)[0].removeprefix("renate:") for each in "abc"]
     numbers = ["1" * 32, "12345678901234567890123456789e21"]
     lines = [f"- {each}" for each in digits] + [f"- '{each}'" for each in numbers]
@@ -66,7 +66,7 @@ def test_lists_of_old_releases_are_read(tmp_path, separator):
     found.write(tmp_path / "new")
     assert ForgetList.read(tmp_path / "new") == found
     only = read(tmp_path, "ids:\n" + "\n".join(f"- {each}" for each in digits))
-    assert only.ids == IdSet.of("abc")  # without a last line end
+    assert only.ids == IdSet.of("abc")  # no newline at the end of the file
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_lists_of_old_releases_are_read(tmp_path, separator):
         "where: ['os.system(1)']",
     ],
 )
-def test_a_list_that_is_none_is_refused(tmp_path, content):
+def test_malformed_forget_list_is_refused(tmp_path, content):
     with pytest.raises((errors.InvalidForgetListError, errors.InvalidPredicateError)):
         read(tmp_path, content)
 
 
-def test_a_file_that_is_not_text_is_refused(tmp_path):
+def test_forget_list_that_is_not_utf8_text_is_refused(tmp_path):
     with pytest.raises(errors.MalformedFileError, match="half of a character"):
         read(tmp_path, "where: [\"a == '\\uD800'\"]")
     (tmp_path / "forget.yaml").write_bytes("ids: []\n".encode("utf-16"))
@@ -96,8 +96,8 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
         ForgetList.read(tmp_path / "forget.yaml")
 
 
-def test_what_was_forgotten_by_its_content_stays_out_under_any_id(tmp_path):
-    """An example that was forgotten by an id of its own is known by this id alone."""
+def test_example_forgotten_by_content_is_excluded_under_any_id(tmp_path):
+    """An example that was forgotten by its own id is matched only by this id."""
     first = ingest([(torch.ones(2), 1)], tmp_path / "first", 1, "train")
     by_content = ForgetList().with_more(printed(first.metadata("id")))
     again = [

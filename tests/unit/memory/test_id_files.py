@@ -1,4 +1,4 @@
-"""Files of ids, as editors, spreadsheets and databases write them."""
+"""Id files, as written by editors, spreadsheets and databases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lines(tmp_path, content: bytes) -> list[str]:
         (b"x" * 3_000_000, ["x" * 3_000_000]),
     ],
 )
-def test_each_line_is_an_id(tmp_path, content, expected):
+def test_each_non_empty_line_of_an_id_file_is_an_id(tmp_path, content, expected):
     assert lines(tmp_path, content) == expected
 
 
@@ -50,12 +50,12 @@ def test_each_line_is_an_id(tmp_path, content, expected):
         (codecs.BOM_UTF8 + b"\r\n \n", "it contains no ids"),
     ],
 )
-def test_what_is_no_list_of_ids_is_refused(tmp_path, content, problem):
+def test_id_file_with_another_encoding_or_without_ids_is_refused(tmp_path, content, problem):
     with pytest.raises(InvalidIdFileError, match=problem):
         lines(tmp_path, content)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_folder_or_missing_file_is_refused_as_id_file(tmp_path):
     with pytest.raises(InvalidIdFileError, match="a folder"):
         IdFile(tmp_path)
     with pytest.raises(MissingFileError, match="one id per line"):
@@ -72,6 +72,6 @@ def test_what_is_no_file_is_refused(tmp_path):
         (b"a\nb,c\nd\n", False),
     ],
 )
-def test_a_table_is_recognised(tmp_path, content, table):
+def test_id_file_that_looks_like_a_table_is_recognised(tmp_path, content, table):
     (tmp_path / "ids.txt").write_bytes(content)
     assert IdFile(tmp_path / "ids.txt").looks_like_a_table() is table

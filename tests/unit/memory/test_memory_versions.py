@@ -1,4 +1,4 @@
-"""The next version of a memory shares what did not change and keeps the order of arrival."""
+"""The next version of a memory shares unchanged shards and keeps the order of arrival."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def assert_holds(store: ExampleStore, numbers) -> None:
         np.testing.assert_array_equal(inputs[:, 1, 2], np.asarray(numbers)[order])
 
 
-def test_shards_at_least_half_alive_are_linked_and_the_others_rewritten_in_place(tmp_path):
+def test_shards_with_at_least_half_live_rows_are_linked_and_others_rewritten(tmp_path):
     parent = write(tmp_path / "parent", 0, 16, update=1)  # shards of 4: 0-3, 4-7, 8-11, 12-15
     before = contents(tmp_path / "parent")
     new = write(tmp_path / "new", 20, 5, update=2)
-    kept = np.array([0, 1, 6, 12, 13, 14, 15])  # halves, a quarter, none, all
+    kept = np.array([0, 1, 6, 12, 13, 14, 15])  # half, a quarter, none and all of a shard
     store = evolve(
         tmp_path / "next", parent, kept, new, np.array([0, 4]), 2, shard_bytes=4 * ROW_BYTES
     )
@@ -59,7 +59,7 @@ def test_shards_at_least_half_alive_are_linked_and_the_others_rewritten_in_place
     assert [file.name for file in store.files()] == list(contents(tmp_path / "next"))
 
 
-def test_a_second_step_counts_rows_over_the_live_ones(tmp_path):
+def test_kept_rows_are_numbered_among_the_live_rows(tmp_path):
     parent = write(tmp_path / "0", 0, 12, update=1)
     step = evolve(tmp_path / "1", parent, np.array([0, 2, 3, 5, 6, 8, 9, 11]), None, NONE, 2)
     assert_holds(step, [0, 2, 3, 5, 6, 8, 9, 11])
@@ -67,7 +67,7 @@ def test_a_second_step_counts_rows_over_the_live_ones(tmp_path):
     assert_holds(step, [0, 2, 5, 8, 9, 11])
 
 
-def test_random_versions_hold_what_a_plain_list_holds(tmp_path):
+def test_random_memory_versions_match_a_plain_list(tmp_path):
     random = np.random.default_rng(3)
     store, expected = None, []
     for update in range(1, 60):
@@ -85,7 +85,7 @@ def test_random_versions_hold_what_a_plain_list_holds(tmp_path):
     np.testing.assert_array_equal(inputs[:, 0, 0], np.array(expected[::-1]) % 256)
 
 
-def test_many_small_shards_are_merged_and_large_ones_are_not_touched(tmp_path):
+def test_many_small_shards_are_merged_and_large_shards_are_kept(tmp_path):
     store = write(tmp_path / "0", 0, 100, update=0, rows_per_shard=100)
     for update in range(1, 35):
         assert len(store.shards) == update
@@ -98,7 +98,7 @@ def test_many_small_shards_are_merged_and_large_ones_are_not_touched(tmp_path):
     np.testing.assert_array_equal(store.column("targets"), [*range(100), *range(101, 135)])
 
 
-def test_a_window_slides_over_compacted_shards_in_order_of_arrival(tmp_path):
+def test_sliding_window_keeps_arrival_order_over_compacted_shards(tmp_path):
     policy = SlidingWindow(10, np.random.default_rng(0))
     store = None
     for update in range(1, 12):
@@ -108,7 +108,7 @@ def test_a_window_slides_over_compacted_shards_in_order_of_arrival(tmp_path):
     assert_holds(store, range(36 - 10, 36))
 
 
-def test_an_update_done_twice_gives_the_same_bytes(tmp_path):
+def test_repeated_evolve_writes_identical_bytes(tmp_path):
     parent = write(tmp_path / "parent", 0, 20, update=1)
     new = write(tmp_path / "new", 20, 9, update=2)
     for target in ("a", "b"):
@@ -116,7 +116,7 @@ def test_an_update_done_twice_gives_the_same_bytes(tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_names_do_not_clash_when_an_update_evolves_its_own_shards(tmp_path):
+def test_shard_names_do_not_clash_when_an_update_evolves_its_own_shards(tmp_path):
     parent = write(tmp_path / "parent", 0, 8, update=2)
     new = write(tmp_path / "new", 8, 4, update=2)
     store = evolve(tmp_path / "next", parent, np.arange(8), new, np.arange(4), 2)
@@ -124,7 +124,7 @@ def test_names_do_not_clash_when_an_update_evolves_its_own_shards(tmp_path):
     assert_holds(store, range(12))
 
 
-def test_nothing_kept_and_nothing_added_is_an_empty_store(tmp_path):
+def test_evolve_without_kept_and_added_rows_writes_an_empty_store(tmp_path):
     parent = write(tmp_path / "parent", 0, 4, update=1)
     assert len(evolve(tmp_path / "a", parent, NONE, None, NONE, 2)) == 0
     empty = evolve(tmp_path / "b", None, NONE, None, NONE, 2)
@@ -132,13 +132,13 @@ def test_nothing_kept_and_nothing_added_is_an_empty_store(tmp_path):
     assert_holds(evolve(tmp_path / "c", empty, NONE, parent, np.array([2]), 2), [2])
 
 
-def test_the_first_memory_has_no_parent(tmp_path):
+def test_first_memory_is_written_without_a_parent(tmp_path):
     new = write(tmp_path / "new", 0, 9, update=1)
     store = evolve(tmp_path / "next", None, NONE, new, np.array([8, 1]), 1)
     assert_holds(store, [8, 1])
 
 
-def test_copies_stand_in_where_links_cannot_be_made(tmp_path, monkeypatch):
+def test_shards_are_copied_where_hard_links_fail(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("Invalid cross-device link")
 
@@ -150,7 +150,7 @@ def test_copies_stand_in_where_links_cannot_be_made(tmp_path, monkeypatch):
     assert not (tmp_path / "parent" / name).samefile(tmp_path / "next" / name)
 
 
-def test_a_symbolic_link_into_a_cache_is_followed(tmp_path):
+def test_symbolic_link_to_a_cached_shard_is_followed(tmp_path):
     parent = write(tmp_path / "parent", 0, 4, update=1)
     cached = tmp_path / "cached"
     file = tmp_path / "parent" / "00001-00.inputs.npy"
@@ -161,7 +161,7 @@ def test_a_symbolic_link_into_a_cache_is_followed(tmp_path):
     assert not linked.is_symlink() and linked.samefile(cached)
 
 
-def test_examples_of_another_shape_are_refused(tmp_path):
+def test_new_examples_of_another_shape_are_refused(tmp_path):
     parent = write(tmp_path / "parent", 0, 4, update=1)
     with StoreWriter(tmp_path / "new", 2) as writer:
         writer.append((np.zeros((2, 2, 5), np.uint8), np.zeros(2, np.int64)))
@@ -171,13 +171,13 @@ def test_examples_of_another_shape_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [[1, 0], [1, 1]])
-def test_kept_rows_must_increase(tmp_path, kept):
+def test_kept_rows_must_be_increasing(tmp_path, kept):
     parent = write(tmp_path / "parent", 0, 4, update=1)
     with pytest.raises(ValueError, match="increasing"):
         evolve(tmp_path / "next", parent, np.array(kept), None, NONE, 2)
 
 
-def test_a_store_is_linked_whole(tmp_path):
+def test_link_store_links_all_files(tmp_path):
     parent = write(tmp_path / "0", 0, 8, update=1)
     store = evolve(tmp_path / "1", parent, np.arange(1, 8), None, NONE, 2)
     linked = link_store(tmp_path / "1", tmp_path / "holdouts" / "1")
@@ -187,7 +187,7 @@ def test_a_store_is_linked_whole(tmp_path):
         assert one.samefile(other)
 
 
-def test_wrong_live_rows_are_damage(tmp_path):
+def test_live_rows_that_differ_from_the_index_are_reported_as_damage(tmp_path):
     parent = write(tmp_path / "parent", 0, 8, update=1)
     evolve(tmp_path / "next", parent, np.arange(1, 8), None, NONE, 2)
     live = np.load(tmp_path / "next" / "live.npy")

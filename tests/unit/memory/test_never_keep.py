@@ -1,4 +1,4 @@
-"""Sources never to keep: compared as the type that sources have, refused where they cannot match."""
+"""`retention.never_keep`: values are compared in the type of the sources, or refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = np.array([b"eu", b"", b"3", b"x" * 32], "S32")
 
 @pytest.fixture
 def store_of(tmp_path):
-    """Makes a store whose first two rows have no source."""
+    """Return a function that makes a store whose first two rows have no source."""
 
     def make(column) -> ExampleStore:
         for name, known in (("old", {}), ("new", {"source": np.asarray(column)})):
@@ -47,7 +47,7 @@ def store_of(tmp_path):
         ([3, 4], [], []),
     ],
 )
-def test_values_are_compared_as_the_type_of_the_sources(store_of, column, values, rows):
+def test_never_keep_values_are_compared_in_the_type_of_the_sources(store_of, column, values, rows):
     store = store_of(column)
     check_never_keep(values, [store])
     assert np.flatnonzero(never_kept(store, values)).tolist() == rows
@@ -67,13 +67,13 @@ def test_values_are_compared_as_the_type_of_the_sources(store_of, column, values
         (np.zeros((2, 3)), "3", r"arrays of shape \(3,\)"),
     ],
 )
-def test_what_no_source_can_equal_is_refused(store_of, column, value, problem):
+def test_never_keep_value_that_cannot_match_any_source_is_refused(store_of, column, value, problem):
     with pytest.raises(NeverKeepError, match=problem):
         check_never_keep(["7" if column is not TEXTS else "ok", value], [store_of(column)])
 
 
-def test_a_value_need_only_fit_the_sources_of_one_store(store_of, tmp_path):
-    """An old holdout may have sources of another type than the data of today."""
+def test_never_keep_value_must_fit_the_sources_of_at_least_one_store(store_of, tmp_path):
+    """An old holdout may have sources of another type than the current data."""
     texts = store_of(TEXTS)
     with StoreWriter(tmp_path / "numbers", 1) as writer:
         writer.append((np.zeros((2, 1)), np.zeros(2, int)), {"source": np.array([3, 4])})
@@ -83,7 +83,7 @@ def test_a_value_need_only_fit_the_sources_of_one_store(store_of, tmp_path):
     assert np.flatnonzero(never_kept(numbers, ["eu", 3])).tolist() == [0]
 
 
-def test_without_sources_there_is_nothing_to_compare_with(tmp_path):
+def test_never_keep_matches_nothing_in_a_store_without_sources(tmp_path):
     with StoreWriter(tmp_path / "s", 1) as writer:
         writer.append((np.zeros((2, 1)), np.zeros(2, int)))
     store = ExampleStore.open(tmp_path / "s")
@@ -91,7 +91,7 @@ def test_without_sources_there_is_nothing_to_compare_with(tmp_path):
     assert not never_kept(store, ["eu"]).any()
 
 
-def test_a_project_with_numbers_for_sources_keeps_none_of_those(sourced):
+def test_project_with_numeric_sources_does_not_keep_excluded_sources(sourced):
     edit_config(sourced, '("eu", "us")[i % 2]', "i % 2 + 3")
     edit_params(sourced, retention__never_keep=["3"])
     state = run(sourced)
@@ -100,14 +100,14 @@ def test_a_project_with_numbers_for_sources_keeps_none_of_those(sourced):
     assert sources(PreparedData.open(sourced.prepared).train) == {3, 4}
 
 
-def test_a_project_whose_sources_cannot_match_is_refused_before_training(sourced):
+def test_run_with_an_unmatchable_never_keep_value_stops_before_training(sourced):
     edit_params(sourced, retention__never_keep=["eu", 3])
     with pytest.raises(NeverKeepError, match=": 3 cannot match any source"):
         run(sourced)
     assert not sourced.state.exists()
 
 
-def test_params_take_texts_numbers_and_bools_alone(sourced):
+def test_never_keep_params_accept_only_strings_numbers_and_bools(sourced):
     edit_params(sourced, retention__never_keep=["eu", 3, 0.5, True])
     assert Params.load(sourced.params).retention.never_keep == ["eu", 3, 0.5, True]
     edit_params(sourced, retention__never_keep=[["eu"]])

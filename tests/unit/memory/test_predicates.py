@@ -1,4 +1,4 @@
-"""Conditions on metadata: three-valued, exact, and refused by name where they mean nothing."""
+"""Conditions on metadata: three-valued logic, exact comparison, refusal of invalid text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows_of(text: str, metadata: dict, known: dict | None = None) -> list[int]:
         ("not (unknown == 3 and age == 1)", [0, 1, 1]),
     ],
 )
-def test_conditions_choose_rows(text, expected):
+def test_condition_selects_matching_rows(text, expected):
     metadata = {
         "source": np.array([b"eu", b"us", b"uk"], "S32"),
         "age": np.array([1, 2, 3]),
@@ -73,7 +73,7 @@ def test_conditions_choose_rows(text, expected):
         ("not not (age < 18)", [1, 0, 0, 0]),
     ],
 )
-def test_what_is_unknown_is_neither_true_nor_false(text, expected):
+def test_comparison_with_an_unknown_value_is_neither_true_nor_false(text, expected):
     """Row 2 has no age and an empty source, row 3 no source and an age that is not a number."""
     metadata = {
         "age": np.array([5, 20, -1, np.nan]),
@@ -123,14 +123,14 @@ def test_what_is_unknown_is_neither_true_nor_false(text, expected):
         "a in (" + "1, " * 50_000 + ")",
     ],
 )
-def test_what_is_no_condition_is_refused(text):
+def test_text_that_is_not_a_condition_is_refused(text):
     with pytest.raises(InvalidPredicateError, match="expected comparisons") as caught:
         Predicate.parse(text)
     assert len(str(caught.value)) < 1000
-    str(caught.value).encode()  # a terminal can show it
+    str(caught.value).encode()  # the message can be printed
 
 
-def test_a_warning_of_python_about_the_users_text_is_not_shown():
+def test_python_warning_about_the_users_condition_is_not_shown():
     assert rows_of(r"source == '\d'", {"source": np.array([rb"\d", b"d"], "S32")}) == [1, 0]
 
 
@@ -145,7 +145,7 @@ def test_a_warning_of_python_about_the_users_text_is_not_shown():
         ("phase == 3", "phase has values of complex128"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(text, problem):
+def test_condition_that_compares_incompatible_types_is_refused(text, problem):
     metadata = {
         "age": np.arange(3),
         "source": np.array([b"eu"] * 3, "S32"),
@@ -179,13 +179,13 @@ def test_what_cannot_be_compared_is_refused(text, problem):
         (np.bool_, False, "x > -1"),
     ],
 )
-def test_numbers_are_compared_by_their_value(dtype, value, text):
+def test_numbers_are_compared_exactly_across_dtypes(dtype, value, text):
     column = np.array([value], dtype)
     expected = eval(text, {"x": column[0].item()})
     assert rows_of(text, {"x": column}) == [int(expected)]
 
 
-# -- against a plain evaluator of single rows --------------------------------------------------------
+# -- compared with a plain evaluator of single rows ------------------------------------------------
 
 NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
@@ -222,7 +222,7 @@ def columns(draw) -> tuple[np.ndarray, np.ndarray]:
 
 @st.composite
 def conditions(draw, metadata, depth: int = 0):
-    """Return a condition as text, and the same as nested tuples."""
+    """Return a condition as text and as nested tuples."""
     kind = draw(st.sampled_from(["compare"] if depth > 2 else ["compare", "not", "and", "or"]))
     if kind == "not":
         text, tree = draw(conditions(metadata, depth + 1))
@@ -235,25 +235,25 @@ def conditions(draw, metadata, depth: int = 0):
     if draw(st.booleans()):
         word = draw(st.sampled_from(["in", "not in"]))
         values = draw(st.lists(constants, max_size=4))
-        return f"{name} {word} [{', '.join(map(written, values))}]", (word, name, values)
+        return f"{name} {word} [{', '.join(map(literal, values))}]", (word, name, values)
     word, value = draw(st.sampled_from([*COMPARISONS])), draw(constants)
-    return f"{name} {word} {written(value)}", (word, name, value)
+    return f"{name} {word} {literal(value)}", (word, name, value)
 
 
-def written(value) -> str:
+def literal(value) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "1e999" if value > 0 else "-1e999"
     return repr(value)
 
 
-def of_row(tree, row) -> bool | None:
-    """Return whether a row, known values by name, fulfils a condition; None: unknown."""
+def evaluate_row(tree, row) -> bool | None:
+    """Return whether a row (its known values by name) fulfils a condition; None if unknown."""
     word = tree[0]
     if word == "not":
-        found = of_row(tree[1], row)
+        found = evaluate_row(tree[1], row)
         return None if found is None else not found
     if word in ("and", "or"):
-        parts = [of_row(each, row) for each in tree[1]]
+        parts = [evaluate_row(each, row) for each in tree[1]]
         decisive = word == "or"
         return decisive if decisive in parts else None if None in parts else not decisive
     _, name, given = tree
@@ -267,7 +267,7 @@ def of_row(tree, row) -> bool | None:
 
 @settings(deadline=None, max_examples=400)
 @given(st.data())
-def test_conditions_agree_with_a_plain_evaluator_of_single_rows(data):
+def test_condition_results_match_a_plain_row_by_row_evaluator(data):
     metadata = {name: data.draw(columns()) for name in ("x", "y")}
     text, tree = data.draw(conditions(metadata))
     found = Predicate.parse(text).truth(
@@ -281,7 +281,7 @@ def test_conditions_agree_with_a_plain_evaluator_of_single_rows(data):
             for name, (column, known) in metadata.items()
             if known[number] and (value := column[number].item()) == value
         }
-        expected = of_row(tree, row)
+        expected = evaluate_row(tree, row)
         assert (found.true[number], found.false[number]) == (expected is True, expected is False)
 
 
@@ -289,7 +289,7 @@ def test_conditions_agree_with_a_plain_evaluator_of_single_rows(data):
 @given(st.text(max_size=60) | st.text("ab01 ()<>=!.,'\"+-*[]notandrin", max_size=60))
 @example("a" * 200_000)
 @example("a == '" + "x" * 99_000 + "'")
-def test_any_text_is_a_condition_or_refused_by_name(text):
+def test_arbitrary_text_is_parsed_or_refused_as_invalid_predicate(text):
     try:
         found = Predicate.parse(text)
     except InvalidPredicateError:

@@ -1,4 +1,4 @@
-"""Rows of differing length, and what is known of an example beside it."""
+"""Ragged rows and per-example metadata in example stores."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check(store: ExampleStore, numbers) -> None:
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 64, 3000, 10**6])
-def test_rows_of_differing_length_come_back_from_every_size_of_shard(tmp_path, shard_bytes):
+def test_ragged_rows_round_trip_with_any_shard_size(tmp_path, shard_bytes):
     store = write(tmp_path / "s", range(20), shard_bytes)
     check(store, range(20))
     assert len(store.shards) > 1 or shard_bytes == 10**6
@@ -55,14 +55,14 @@ def test_rows_of_differing_length_come_back_from_every_size_of_shard(tmp_path, s
     assert len(store.gather(np.array([], np.int64))[0]["tokens"]) == 0
 
 
-def test_equal_texts_give_equal_bytes_however_they_come_in_blocks(tmp_path):
+def test_bytes_of_a_ragged_store_do_not_depend_on_block_sizes(tmp_path):
     write(tmp_path / "a", range(20), block=1)
     write(tmp_path / "b", range(20), block=20)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 @pytest.mark.parametrize("width", [None, 2])
-def test_taking_rows_is_the_same_for_short_and_long_ones(width):
+def test_ragged_take_returns_short_and_long_rows_unchanged(width):
     column = Ragged.of(texts(range(14), width))
     for rows in ([1, 3, 3, 0], [4, 11, 2], []):
         taken = column.take(np.array(rows, np.int64))
@@ -71,7 +71,7 @@ def test_taking_rows_is_the_same_for_short_and_long_ones(width):
             np.testing.assert_array_equal(found, expected)
 
 
-def test_texts_live_through_versions_of_a_memory(tmp_path):
+def test_ragged_rows_are_preserved_over_memory_versions(tmp_path):
     """Compaction, linking and merging must keep rows and lengths together."""
     numbers = list(range(30))
     store = write(tmp_path / "0", numbers)
@@ -85,9 +85,11 @@ def test_texts_live_through_versions_of_a_memory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "offsets", [[0, 2, 1, 3], [1, 2, 3, 3], [0, 1, 2, 4]], ids=["descends", "not 0", "too far"]
+    "offsets",
+    [[0, 2, 1, 3], [1, 2, 3, 3], [0, 1, 2, 4]],
+    ids=["decreasing", "nonzero start", "end too large"],
 )
-def test_offsets_that_do_not_divide_the_values_are_damage(tmp_path, offsets):
+def test_invalid_offsets_are_reported_as_damage(tmp_path, offsets):
     with StoreWriter(tmp_path / "s", 1) as writer:
         writer.append((Ragged.of([np.ones(1), np.ones(1), np.ones(1)]), np.zeros(3)))
     np.save(tmp_path / "s" / "00001-00.inputs.offsets.npy", np.array(offsets))
@@ -95,7 +97,7 @@ def test_offsets_that_do_not_divide_the_values_are_damage(tmp_path, offsets):
         ExampleStore.open(tmp_path / "s").gather(np.array([1]))
 
 
-def test_metadata_lies_beside_the_examples(tmp_path):
+def test_metadata_is_stored_alongside_the_examples(tmp_path):
     source = np.array([b"eu", b"us", b"eu", b"asia"], "S32")
     store = write(tmp_path / "s", range(4), source=source, weight=np.arange(4.0))
     check(store, range(4))
@@ -108,7 +110,7 @@ def test_metadata_lies_beside_the_examples(tmp_path):
     ]
 
 
-def test_rows_without_a_metadata_field_have_its_missing_value(tmp_path):
+def test_rows_without_a_metadata_field_read_as_its_missing_value(tmp_path):
     old = write(tmp_path / "old", range(4))
     new = write(tmp_path / "new", range(4), weight=np.arange(4.0), age=np.arange(4), eu=[True] * 4)
     both = evolve(tmp_path / "both", old, np.arange(4), new, np.arange(4), 2)
@@ -121,7 +123,7 @@ def test_rows_without_a_metadata_field_have_its_missing_value(tmp_path):
     np.testing.assert_array_equal(again.metadata("weight"), [np.nan, 0, 1, 2, 3])
 
 
-def test_metadata_of_another_kind_is_refused(tmp_path):
+def test_metadata_with_another_dtype_or_an_unsafe_name_is_refused(tmp_path):
     old = write(tmp_path / "old", range(4), weight=np.arange(4.0))
     new = write(tmp_path / "new", range(4), weight=np.arange(4))
     with pytest.raises(ExampleMismatchError, match=r"meta\.weight"):
@@ -130,7 +132,7 @@ def test_metadata_of_another_kind_is_refused(tmp_path):
         write(tmp_path / "odd", range(4), **{"../up": np.arange(4)})
 
 
-def test_new_metadata_is_written_and_the_examples_are_still_linked(tmp_path):
+def test_evolve_writes_new_metadata_and_still_links_the_examples(tmp_path):
     old = write(tmp_path / "old", range(6), 10**6, weight=np.zeros(6))
     new = write(tmp_path / "new", range(6, 9), weight=np.zeros(9))
     kept, logits = np.array([0, 2, 3, 5]), np.arange(10.0).reshape(5, 2)
@@ -144,10 +146,10 @@ def test_new_metadata_is_written_and_the_examples_are_still_linked(tmp_path):
     assert old.metadata("weight").tolist() == [0] * 6
 
 
-def test_erased_rows_leave_no_byte_even_where_they_were_dead_already(tmp_path):
+def test_erased_rows_are_removed_from_shards_even_if_already_dead(tmp_path):
     first = write(tmp_path / "0", range(8), 10**6)
     second = evolve(tmp_path / "1", first, np.array([0, 1, 2, 3, 4, 6]), None, np.arange(0), 2)
-    assert len(second.shards) == 1 and second.shards[0].rows == 8  # 5 and 7 are dead, still there
+    assert len(second.shards) == 1 and second.shards[0].rows == 8  # dead rows 5 and 7 remain
     numbers = second.stored_column("inputs.n")
     assert numbers.tolist() == list(range(8))
     erased = np.isin(numbers, [5])
@@ -158,7 +160,7 @@ def test_erased_rows_leave_no_byte_even_where_they_were_dead_already(tmp_path):
         evolve(tmp_path / "3", second, np.arange(6), None, np.arange(0), 3, erased=numbers == 0)
 
 
-def test_the_oldest_format_that_suffices_is_written(tmp_path):
+def test_store_is_written_in_the_oldest_sufficient_format(tmp_path):
     """The empty state's bytes, which every project points to, must not change with a release."""
     for name, inputs, beside, expected in (
         ("plain", np.zeros((2, 3)), {}, 1),
@@ -171,7 +173,7 @@ def test_the_oldest_format_that_suffices_is_written(tmp_path):
         assert len(ExampleStore.open(tmp_path / name)) == 2
 
 
-def test_a_million_rows_are_appended_in_the_memory_of_one_block(tmp_path):
+def test_appending_a_million_rows_needs_ram_for_one_block_only(tmp_path):
     import tracemalloc
 
     block = (np.zeros((10_000, 64), np.uint8), np.zeros(10_000, np.int64))

@@ -1,4 +1,4 @@
-"""Policies keep the rows their papers say, with the probabilities their papers say."""
+"""Memory policies select the rows, with the probabilities, that their papers specify."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stream(policy, sizes, labels=None, resize=()) -> list[int]:
 
 
 def algorithm_r(size: int, count: int, generator: np.random.Generator) -> list[int]:
-    """Vitter's Algorithm R, item after item."""
+    """Run Vitter's Algorithm R item by item."""
     memory: list[int] = []
     for item in range(count):
         if len(memory) < size:
@@ -66,7 +66,7 @@ def chi_square(counts: Counter, outcomes: int, draws: int) -> float:
 
 
 @pytest.mark.parametrize("sizes", [[6], [3, 3], [1, 2, 0, 3], [1] * 6])
-def test_every_subset_of_the_stream_is_equally_likely(sizes):
+def test_reservoir_selects_every_subset_with_equal_probability(sizes):
     generator = np.random.default_rng(1)
     draws = 4000
     counts = Counter(frozenset(stream(Reservoir(3, generator), sizes)) for _ in range(draws))
@@ -76,14 +76,14 @@ def test_every_subset_of_the_stream_is_equally_likely(sizes):
     assert chi_square(reference, 20, draws) < 4
 
 
-def test_a_memory_of_one_keeps_each_of_two_items_half_of_the_time():
-    """The predecessor drew its slot below t, not up to t, and always kept the second."""
+def test_reservoir_of_size_one_keeps_each_of_two_items_half_of_the_time():
+    """Renate drew the slot below t instead of up to t, and so always kept the second item."""
     generator = np.random.default_rng(0)
     kept = sum(stream(Reservoir(1, generator), [2])[0] for _ in range(4000))
     assert abs(kept - 2000) < 4 * np.sqrt(1000)
 
 
-def test_inclusion_is_size_over_stream_across_long_updates():
+def test_reservoir_inclusion_probability_is_size_over_stream_length():
     generator = np.random.default_rng(2)
     sizes, repeats = [40, 100, 7, 53], 2000
     counts = np.zeros(200)
@@ -102,7 +102,7 @@ def test_inclusion_is_size_over_stream_across_long_updates():
         pytest.param([1] * 100 + [1900], marks=pytest.mark.slow),
     ],
 )
-def test_inclusion_is_size_over_stream_where_few_rows_enter(sizes):
+def test_reservoir_inclusion_is_uniform_when_few_rows_enter(sizes):
     generator = np.random.default_rng(5)
     repeats, size = 1000, 10
     counts = np.zeros(2000)
@@ -117,13 +117,13 @@ def test_inclusion_is_size_over_stream_where_few_rows_enter(sizes):
     assert abs(drift) < 4 * np.sqrt(expected * 665), "665 = sum of the squares of -9.5 … 9.5"
 
 
-def test_every_pair_of_a_long_stream_is_equally_likely():
+def test_reservoir_selects_pairs_of_a_long_stream_with_equal_probability():
     generator = np.random.default_rng(6)
     counts = Counter(frozenset(stream(Reservoir(2, generator), [20, 20])) for _ in range(8000))
     assert chi_square(counts, 780, 8000) < 4
 
 
-def test_a_smaller_memory_is_uniform_too():
+def test_reservoir_stays_uniform_when_memory_size_is_reduced():
     generator = np.random.default_rng(3)
     draws = 4000
     counts = Counter(
@@ -132,7 +132,7 @@ def test_a_smaller_memory_is_uniform_too():
     assert chi_square(counts, 15, draws) < 4
 
 
-def test_a_larger_memory_is_filled_and_old_rows_are_not_crowded_out():
+def test_enlarged_reservoir_is_filled_without_crowding_out_old_rows():
     generator = np.random.default_rng(4)
     repeats = 500
     counts = np.zeros(1000)
@@ -145,7 +145,7 @@ def test_a_larger_memory_is_filled_and_old_rows_are_not_crowded_out():
     assert 46 < old < 50 and 50 < new < 54
 
 
-def test_forgotten_rows_are_replaced():
+def test_reservoir_replaces_forgotten_rows():
     policy = Reservoir(10, np.random.default_rng(0), seen=1000)
     kept, added = policy.select(None, None, 4, 3)
     assert (kept.tolist(), added.tolist()) == ([0, 1, 2, 3], [0, 1, 2])
@@ -153,12 +153,12 @@ def test_forgotten_rows_are_replaced():
     assert len(kept) + len(added) == 10 and policy.seen == 1503
 
 
-def test_an_unfilled_memory_keeps_all():
+def test_reservoir_below_capacity_keeps_all_rows():
     assert stream(Reservoir(10, np.random.default_rng(0)), [3, 0, 4, 3]) == list(range(10))
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_saved_policy_continues_as_if_it_had_not_stopped(name):
+def test_restored_policy_continues_like_an_uninterrupted_policy(name):
     labels = np.random.default_rng(9).integers(0, 5, 300)
     stopped, straight = (make_policy(name, 20, np.random.default_rng(5)) for _ in range(2))
     resumed = make_policy(name, 20, np.random.default_rng(77))
@@ -171,8 +171,8 @@ def test_a_saved_policy_continues_as_if_it_had_not_stopped(name):
     assert resumed.state() == straight.state()
 
 
-def test_two_updates_do_not_repeat_the_same_draws():
-    """The predecessor seeded its generator again at each load."""
+def test_restored_reservoir_does_not_repeat_its_draws():
+    """Renate seeded its generator again at each load."""
     first = Reservoir(50, np.random.default_rng(0), seen=50)
     second = Reservoir(50, np.random.default_rng(0), seen=50)
     one = first.select(None, None, 50, 500)
@@ -182,7 +182,7 @@ def test_two_updates_do_not_repeat_the_same_draws():
 
 
 def gdumb(size: int, labels: list[int], generator: np.random.Generator) -> list[int]:
-    """GDumb's Algorithm 1, item after item; k_c = k / |Y|."""
+    """Run GDumb's Algorithm 1 item by item; k_c = k / |Y|."""
     memory: dict[int, list[int]] = {}
     for item, label in enumerate(labels):
         memory.setdefault(label, [])
@@ -197,7 +197,7 @@ def gdumb(size: int, labels: list[int], generator: np.random.Generator) -> list[
 
 
 @pytest.mark.parametrize("size", [1, 3, 10, 32])
-def test_greedy_is_gdumb_item_after_item(size):
+def test_greedy_matches_the_algorithm_of_gdumb(size):
     for seed in range(20):
         labels = np.random.default_rng(seed).choice(7, 150, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05])
         policy = GreedyClassBalancing(size, np.random.default_rng(seed))
@@ -213,12 +213,12 @@ def test_greedy_balances_classes_over_updates():
 
 
 def test_greedy_with_one_class_keeps_the_first_examples():
-    """The predecessor let each new example in, so the last ones crowded out the first."""
+    """Renate added every new example, so the last examples replaced the first."""
     policy = GreedyClassBalancing(5, np.random.default_rng(0))
     assert stream(policy, [50], np.zeros(50, int)) == [0, 1, 2, 3, 4]
 
 
-def test_greedy_takes_each_of_the_largest_classes_equally_often():
+def test_greedy_evicts_from_the_largest_classes_equally_often():
     generator = np.random.default_rng(0)
     lost = Counter()
     for _ in range(600):
@@ -234,7 +234,7 @@ def test_greedy_remembers_classes_that_lost_all_their_rows():
     assert policy.state()["classes"] == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_smaller_greedy_memory_stays_balanced():
+def test_greedy_stays_balanced_when_memory_size_is_reduced():
     labels = np.repeat([0, 1, 2], [2, 20, 20])
     policy = GreedyClassBalancing(42, np.random.default_rng(0))
     items = stream(policy, [42, 0], labels, resize=[42, 10])
@@ -242,20 +242,20 @@ def test_a_smaller_greedy_memory_stays_balanced():
 
 
 @pytest.mark.parametrize("labels", [None, np.zeros(3), np.zeros((3, 2), int)])
-def test_greedy_without_labels_says_what_to_do(labels):
+def test_greedy_without_class_labels_is_refused_with_an_alternative(labels):
     policy = GreedyClassBalancing(5, np.random.default_rng(0))
     with pytest.raises(LabelsNeededError, match="reservoir"):
         policy.select(None, labels, 0, 3)
 
 
-def test_a_window_keeps_the_last_and_infinite_keeps_all():
+def test_sliding_window_keeps_the_last_rows_and_infinite_keeps_all_rows():
     generator = np.random.default_rng(0)
     assert stream(make_policy("sliding_window", 4, generator), [3, 3, 2]) == [4, 5, 6, 7]
     assert stream(make_policy("sliding_window", 4, generator), [2, 9]) == [7, 8, 9, 10]
     assert stream(make_policy("infinite", None, generator), [3, 3]) == list(range(6))
 
 
-def test_a_wrong_name_or_size_is_a_users_error():
+def test_unknown_policy_or_invalid_memory_size_is_refused():
     generator = np.random.default_rng(0)
     with pytest.raises(UnknownPolicyError, match="did you mean 'reservoir'"):
         make_policy("resevoir", 10, generator)
@@ -266,7 +266,7 @@ def test_a_wrong_name_or_size_is_a_users_error():
 
 
 def cbrs(size: int, labels: list[int], generator: np.random.Generator) -> list[int]:
-    """Chrysakis & Moens' Algorithm 1, item after item."""
+    """Run Algorithm 1 of Chrysakis & Moens item by item."""
     memory: list[int] = []
     seen: Counter = Counter()
     full: set[int] = set()
@@ -290,8 +290,8 @@ def cbrs(size: int, labels: list[int], generator: np.random.Generator) -> list[i
 
 
 @pytest.mark.parametrize("sizes", [pytest.param([60], marks=pytest.mark.slow), [20, 25, 15]])
-def test_class_balanced_reservoir_is_its_papers_algorithm(sizes):
-    """Each item is in memory as often as item after item; measured over many streams."""
+def test_class_balanced_reservoir_matches_the_algorithm_of_its_paper(sizes):
+    """Over many streams, each item is kept as often as by the item-by-item reference."""
     labels = np.random.default_rng(0).choice(4, 60, p=[0.6, 0.25, 0.1, 0.05])
     draws, generator = 3000, np.random.default_rng(1)
     found, expected = np.zeros(60), np.zeros(60)
@@ -310,7 +310,7 @@ def test_class_balanced_reservoir_keeps_all_of_a_rare_class():
     assert counts[1] == 5 and abs(counts[0] - counts[2]) <= 2 and len(items) == 30
 
 
-def test_herding_is_the_papers_greedy_choice():
+def test_herding_matches_the_greedy_selection_of_its_paper():
     generator = np.random.default_rng(0)
     features = generator.normal([1, 0, 0], size=(40, 3))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -326,13 +326,13 @@ def test_herding_is_the_papers_greedy_choice():
     assert herd(features, 10).tolist() == chosen
 
 
-def test_herding_by_hand():
-    """Unit vectors at 0, 30, 90 degrees: their mean points to 40; 30 is closest, then the others."""
+def test_herding_matches_an_example_computed_by_hand():
+    """Unit vectors at 0, 30 and 90 degrees have their mean near 39, so 30 is chosen."""
     angles = np.radians([0, 30, 90])
     assert herd(np.c_[np.cos(angles), np.sin(angles)] * [[1], [5], [2]], 1).tolist() == [1]
 
 
-def test_herding_drops_the_last_of_its_order_when_classes_are_added():
+def test_herding_drops_its_last_ranked_rows_when_classes_are_added():
     generator = np.random.default_rng(0)
     features = generator.normal(size=(90, 4))
     labels = np.repeat([0, 1, 2], 30)
@@ -352,7 +352,7 @@ def test_herding_drops_the_last_of_its_order_when_classes_are_added():
         assert memory.tolist() == expected
 
 
-def test_herding_divides_the_places_of_a_class_that_comes_again():
+def test_herding_divides_the_places_of_a_class_between_old_and_new_rows():
     generator = np.random.default_rng(0)
     policy = make_policy("herding", 10, generator)
     policy.select(None, np.zeros(30, int), 0, 30, generator.normal(size=(30, 2)))
@@ -364,8 +364,8 @@ def test_herding_divides_the_places_of_a_class_that_comes_again():
 
 
 @pytest.mark.parametrize("name", ["greedy", "class_balanced"])
-def test_more_examples_cost_events_not_rows(name):
-    """A million rows of which a few enter: what Python does is counted, not timed."""
+def test_selection_cost_depends_on_entering_rows_not_on_all_rows(name):
+    """Select few of a million rows, and count Python calls instead of measuring time."""
     labels = np.random.default_rng(0).integers(0, 10, 1_000_000)
     policy = make_policy(name, 500, np.random.default_rng(0))
     lines = 0
@@ -392,14 +392,14 @@ def test_more_examples_cost_events_not_rows(name):
         ("3KiB", 3072),
     ],
 )
-def test_sizes_in_bytes_are_read(size, expected):
+def test_memory_sizes_in_bytes_are_parsed(size, expected):
     assert size_in_bytes(size) == expected
     assert rows_of_size(size, 1000, 10) == expected // 100
     assert rows_of_size(7, 1000, 10) == 7
 
 
 @pytest.mark.parametrize("size", ["20", "GB", "-1GB", "20gb", "1e3MB", "0.1B", "20 GBit"])
-def test_what_is_no_size_is_refused(size):
+def test_malformed_memory_size_is_refused(size):
     with pytest.raises(InvalidMemorySizeError, match="500 MB"):
         size_in_bytes(size)
     with pytest.raises(InvalidMemorySizeError, match="less than one example"):

@@ -1,4 +1,4 @@
-"""Metadata that some rows of a store do not have is unknown there, never a value."""
+"""Metadata that is missing for some rows of a store is unknown, never a value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, numbers, number: int = 1, **metadata) -> ExampleStore:
 
 @pytest.fixture
 def mixed(tmp_path) -> ExampleStore:
-    """Rows 0 to 3 without metadata, rows 4 to 7 with; among these a NaN, a -1 and an empty text."""
+    """Return rows 0 to 3 without metadata, and 4 to 7 with, including NaN, -1 and an empty text."""
     old = write(tmp_path / "old", range(4))
     ages, sources = [5.0, np.nan, 30.0, -1.0], np.array([b"eu", b"us", b"", b"eu"], "S32")
     known = {"age": ages, "source": sources, "flag": [True, False, False, True], "n": [-1, 0, 1, 2]}
@@ -36,7 +36,7 @@ def mixed(tmp_path) -> ExampleStore:
     return evolve(tmp_path / "mixed", old, np.arange(4), new, np.arange(4), 2)
 
 
-def forgotten(store: ExampleStore, condition: str) -> list[int]:
+def forgotten_rows(store: ExampleStore, condition: str) -> list[int]:
     return np.flatnonzero(ForgetList().with_more(where=[condition]).stored_rows(store)).tolist()
 
 
@@ -56,12 +56,12 @@ def forgotten(store: ExampleStore, condition: str) -> list[int]:
         ("update < 3", [4, 5, 6, 7]),
     ],
 )
-def test_rows_without_metadata_fulfil_no_condition_on_it(mixed, condition, rows):
+def test_rows_without_a_metadata_field_match_no_condition_on_the_field(mixed, condition, rows):
 
-    assert forgotten(mixed, condition) == rows
+    assert forgotten_rows(mixed, condition) == rows
 
 
-def test_what_is_unknown_is_counted_as_neither_true_nor_false(mixed):
+def test_unknown_metadata_is_counted_as_neither_true_nor_false(mixed):
     true, false = stored_truth(mixed, Predicate.parse("age < 18"))
     assert (true.sum(), false.sum(), len(true)) == (2, 1, 8)
     assert mixed.known("age").tolist() == [False] * 4 + [True, False, True, True]
@@ -69,13 +69,13 @@ def test_what_is_unknown_is_counted_as_neither_true_nor_false(mixed):
     assert not mixed.known("nobody_has_it").any()
 
 
-def test_unknown_metadata_stays_unknown_when_shards_are_written_again(mixed, tmp_path):
-    """Written as -1, NaN, 0 or an empty text it would be data from then on."""
+def test_unknown_metadata_stays_unknown_when_shards_are_rewritten(mixed, tmp_path):
+    """If it were rewritten as -1, NaN, 0 or an empty text, it would become data."""
     few = evolve(tmp_path / "few", mixed, np.array([0, 4]), None, NOTHING, 3)
     assert [shard.name[:5] for shard in few.shards] == ["00003", "00003"]
     assert few.shards[0].lacks == mixed.shards[0].lacks
     assert few.known("n").tolist() == [False, True]
-    assert forgotten(few, "n < 1 or flag == False or source != 'web'") == [1]
+    assert forgotten_rows(few, "n < 1 or flag == False or source != 'web'") == [1]
     again = evolve(tmp_path / "again", None, NOTHING, mixed, np.array([6, 1, 0, 7, 2]), 4)
     assert again.gather(np.arange(5))[0].tolist() == [6, 1, 0, 7, 2]
     assert again.known("n").tolist() == [True, False, False, True, False]
@@ -85,7 +85,7 @@ def test_unknown_metadata_stays_unknown_when_shards_are_written_again(mixed, tmp
     assert both.known("source").tolist() == [False, False, True, True, True]
 
 
-def test_small_shards_are_merged_with_those_that_have_the_same_metadata(tmp_path, monkeypatch):
+def test_small_shards_are_merged_only_if_their_metadata_fields_are_equal(tmp_path, monkeypatch):
     monkeypatch.setattr(versions, "MAX_SMALL_SHARDS", 3)
     store = write(tmp_path / "0", range(2))
     for number in range(1, 6):
@@ -101,7 +101,7 @@ def test_small_shards_are_merged_with_those_that_have_the_same_metadata(tmp_path
     assert [shard.name for shard in again.shards] == [shard.name for shard in last.shards]
 
 
-def test_the_composition_names_what_is_unknown(mixed):
+def test_memory_composition_lists_unknown_values(mixed):
     oldest, second = composition(mixed)
     assert (oldest.update, oldest.rows, oldest.sources) == (None, 4, {"unknown": 4})
     assert (second.update, second.rows) == (2, 4)
@@ -109,7 +109,7 @@ def test_the_composition_names_what_is_unknown(mixed):
     assert "unknown" in table([oldest, second], 3) and " -1 " not in table([oldest, second], 3)
 
 
-def test_slices_name_what_is_unknown(mixed):
+def test_slices_label_missing_values_as_unknown(mixed):
     slices = slices_of(["age", "n", "flag", "source"], {1: mixed})
     assert slices["age"][1].tolist() == ["unknown"] * 4 + ["5.0", "unknown", "30.0", "-1.0"]
     assert slices["n"][1].tolist() == ["unknown"] * 4 + ["-1", "0", "1", "2"]
@@ -117,7 +117,7 @@ def test_slices_name_what_is_unknown(mixed):
     assert slices["source"][1].tolist() == ["unknown"] * 4 + ["eu", "us", "unknown", "eu"]
 
 
-def test_rows_that_were_stored_without_an_id_have_that_of_their_content(tmp_path):
+def test_rows_stored_without_an_id_have_their_content_id(tmp_path):
     old = write(tmp_path / "old", range(3))
     new = write(tmp_path / "new", range(3, 5), id=np.array([[1, 2], [3, 4]], np.uint64))
     both = evolve(tmp_path / "both", old, np.arange(3), new, np.arange(2), 2)
@@ -129,8 +129,8 @@ def test_rows_that_were_stored_without_an_id_have_that_of_their_content(tmp_path
     assert named.stored_rows(both).tolist() == [False, True, False, False, True]
 
 
-def test_a_set_of_ids_finds_exactly_its_members():
-    """Also where ids share their first half, which those of real examples never do."""
+def test_id_set_finds_exactly_its_members():
+    """This includes ids that share their first half, which ids of real examples never do."""
     pairs = [[1, 3], [1, 1], [1, 2], [2, 1], [1, 1], [2**64 - 1, 0]]
     ids = IdSet(np.array(pairs, np.uint64))
     assert len(ids) == 5
@@ -150,8 +150,8 @@ def test_a_set_of_ids_finds_exactly_its_members():
     assert found == [tuple(each) in members for each in many.tolist()]
 
 
-def test_a_store_with_unknown_metadata_reads_as_before(mixed):
-    """The format is the one that older releases read: only its `lacks` is used more often."""
+def test_store_with_unknown_metadata_has_the_format_of_older_releases(mixed):
+    """Older releases can read this format, in which only `lacks` is used more often."""
     index = json.loads((mixed.path / "index.json").read_text())
     assert index["format"] == 2
     assert index["shards"][0]["lacks"] == [

@@ -53,7 +53,7 @@ def test_state_dict_rebuilds_model_with_arguments_and_tasks_in_order(tmp_path: P
     torch.testing.assert_close(rebuilt.eval()(x, "a"), model.eval()(x, "a"), rtol=0, atol=0)
 
 
-def test_from_state_dict_leaves_the_state_dict_alone() -> None:
+def test_from_state_dict_does_not_modify_the_state_dict() -> None:
     model = Scaled()
     model.add_task_params("a")
     state = model.state_dict()
@@ -68,7 +68,7 @@ def test_from_state_dict_leaves_the_state_dict_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
         (lambda state: state.pop("inner.0.bias"), "inner.0.bias"),
         (lambda state: state.update(extra=torch.zeros(1)), "extra"),
@@ -81,10 +81,10 @@ def test_from_state_dict_leaves_the_state_dict_alone() -> None:
         ),
     ],
 )
-def test_state_that_does_not_fit_is_refused_with_its_keys(change, named: str) -> None:
+def test_state_dict_that_does_not_fit_is_refused_with_its_keys(change, message: str) -> None:
     state = Scaled().state_dict()
     change(state)
-    with pytest.raises(ModelStateError, match=named):
+    with pytest.raises(ModelStateError, match=message):
         Scaled.from_state_dict(state)
 
 
@@ -97,7 +97,7 @@ def test_load_state_dict_adds_stored_tasks_and_keeps_own_arguments() -> None:
     assert model.get_extra_state()["constructor_arguments"]["options"] == {"rate": 0.5}
 
 
-def test_nested_models_rebuild_within_a_parent() -> None:
+def test_nested_models_load_within_a_parent_module() -> None:
     stored, fresh = nn.Sequential(Scaled()), nn.Sequential(Scaled())
     stored[0].add_task_params("a")
     fresh.load_state_dict(stored.state_dict())
@@ -112,7 +112,7 @@ def test_constructor_arguments_are_copied() -> None:
     assert model.get_extra_state()["constructor_arguments"]["options"] == {"list": [1]}
 
 
-def test_subclasses_of_plain_types_are_stored_as_plain(tmp_path: Path) -> None:
+def test_subclasses_of_plain_types_are_stored_as_plain_types(tmp_path: Path) -> None:
     class Colour(enum.StrEnum):
         RED = "red"
 
@@ -125,12 +125,12 @@ def test_subclasses_of_plain_types_are_stored_as_plain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value", [nn.ReLU(), np.int64(3), np.zeros(2), {1: 2}, {"a": [object()]}, Path("x"), {1, 2}]
 )
-def test_argument_that_is_no_json_value_is_refused(value: object) -> None:
+def test_constructor_argument_that_is_not_json_is_refused(value: object) -> None:
     with pytest.raises(StoredArgumentError, match=r"constructor_arguments\['options'\]"):
         Scaled(options={"nested": [value]})
 
 
-def test_adding_a_task_twice_or_none_changes_nothing() -> None:
+def test_adding_a_known_task_or_none_changes_nothing() -> None:
     model = Scaled()
     model.add_task_params("a")
     scale = model.scale_a
@@ -148,7 +148,7 @@ def test_new_task_parameters_follow_the_model_to_its_device() -> None:
     assert model.scale_a.device.type == "meta"
 
 
-def test_task_whose_parameters_fail_is_not_counted() -> None:
+def test_task_is_not_added_when_its_parameters_fail() -> None:
     model = Scaled()
     with pytest.raises(KeyError, match=r"can.*t contain"):
         model.add_task_params("a.b")  # not a legal parameter name
@@ -160,7 +160,7 @@ def test_all_parameters_are_trained_by_default() -> None:
     assert model.get_params() == model.get_params("any") == list(model.parameters())
 
 
-def test_hooks_cache_the_latest_call_in_both_modes() -> None:
+def test_hooks_cache_the_latest_call_in_training_and_evaluation_mode() -> None:
     model, x = Scaled(), torch.rand(2, 3)
     model.register_intermediate_representation_caching_hook(model.inner[1])
     model.register_intermediate_representation_caching_hook(model.inner[0])
@@ -168,7 +168,7 @@ def test_hooks_cache_the_latest_call_in_both_modes() -> None:
         model.train(mode)
         model(torch.rand(5, 3))
         model(x)
-        linear, tanh = model.get_intermediate_representation()  # as they ran, not as registered
+        linear, tanh = model.get_intermediate_representation()  # in order of execution
         torch.testing.assert_close(linear, model.inner[0](x))
         torch.testing.assert_close(tanh, torch.tanh(linear))
         assert linear.requires_grad
@@ -176,7 +176,7 @@ def test_hooks_cache_the_latest_call_in_both_modes() -> None:
     assert model.get_intermediate_representation() == []
 
 
-def test_returned_representations_outlive_the_next_call() -> None:
+def test_returned_representations_are_unchanged_by_the_next_call() -> None:
     model = Scaled()
     model.register_intermediate_representation_caching_hook(model.inner[0])
     model(torch.rand(2, 3))
@@ -200,7 +200,7 @@ def test_deregistered_hooks_cache_nothing() -> None:
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copy_of_a_hooked_model_has_a_cache_and_hooks_of_its_own(duplicate) -> None:
+def test_copy_of_a_hooked_model_has_its_own_cache_and_hooks(duplicate) -> None:
     model = Scaled()
     model.register_intermediate_representation_caching_hook(model.inner[0])
     model(torch.rand(2, 3))  # cached tensors have a graph, which PyTorch refuses to copy
@@ -251,7 +251,7 @@ def test_wrapper_unpacks_a_tuple_of_one_output() -> None:
     assert torch.equal(RenateWrapper(Single())(x), x)
 
 
-def test_wrapper_loads_in_place_and_says_why_it_cannot_rebuild(tmp_path: Path) -> None:
+def test_wrapper_loads_state_in_place_and_refuses_from_state_dict(tmp_path: Path) -> None:
     stored, model = RenateWrapper(nn.Linear(2, 1)), RenateWrapper(nn.Linear(2, 1))
     state = saved_and_loaded(stored, tmp_path / "model.pt")
     model.load_state_dict(state)

@@ -23,7 +23,7 @@ def small_models(heads: str) -> list[tuple[RenateModule, torch.Tensor]]:
     ]
 
 
-def test_mlp_computes_the_layers_it_documents() -> None:
+def test_mlp_output_matches_its_documented_layers() -> None:
     model = MLP(6, 2, num_hidden_layers=2, hidden_size=5, activation="Tanh")
     x = torch.rand(4, 2, 3)
     hidden = x.reshape(4, 6)
@@ -33,7 +33,7 @@ def test_mlp_computes_the_layers_it_documents() -> None:
     torch.testing.assert_close(model(x), expected)
 
 
-def test_mlp_takes_widths_of_each_layer_or_none_at_all() -> None:
+def test_mlp_accepts_a_width_per_layer_or_no_hidden_layers() -> None:
     widths = [
         m.out_features for m in MLP(4, 2, hidden_size=[7, 5, 3]).features if hasattr(m, "weight")
     ]
@@ -50,7 +50,7 @@ def test_mlp_drops_hidden_values_in_training_only() -> None:
 
 @pytest.mark.parametrize("size", [8, 13, 28, 32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_cnn_takes_images_of_any_size_from_8(size: int, channels: int) -> None:
+def test_cnn_accepts_images_of_at_least_8_pixels(size: int, channels: int) -> None:
     model = SmallCNN(channels, 10, width=4)
     assert model(torch.rand(2, channels, size, size + 1)).shape == (2, 10)
 
@@ -66,7 +66,7 @@ def test_cnn_has_the_documented_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("size", [16, 32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_resnet_takes_small_images_and_gives_its_features_to_the_head(
+def test_resnet_accepts_small_images_and_passes_512_features_to_the_head(
     size: int, channels: int
 ) -> None:
     model, x = ResNet18(10, num_channels=channels), torch.rand(2, channels, size, size)
@@ -76,11 +76,11 @@ def test_resnet_takes_small_images_and_gives_its_features_to_the_head(
     assert before_the_mean.shape == (2, 512, size // 8, size // 8)
 
 
-def test_resnet_has_the_parameters_of_the_papers_network_for_cifar_10() -> None:
+def test_resnet_has_as_many_parameters_as_the_papers_cifar_10_network() -> None:
     assert sum(p.numel() for p in ResNet18(10).parameters()) == 11_173_962
 
 
-def test_resnet_block_adds_its_input_to_what_it_computes() -> None:
+def test_resnet_block_adds_its_input_to_the_residual() -> None:
     torch.manual_seed(0)
     model, x = ResNet18(3, width=4).eval(), torch.rand(2, 4, 6, 6)
     same, halving = model.features[3], model.features[5]  # type: ignore[index]
@@ -105,7 +105,7 @@ def test_reference_models_round_trip_through_a_file(heads: str, tmp_path: Path) 
             assert torch.equal(rebuilt(x, task_id=task), model(x, task_id=task))
 
 
-def test_arguments_survive_json() -> None:
+def test_constructor_arguments_survive_a_json_round_trip() -> None:
     for model, _ in small_models("shared"):
         state = model.state_dict()
         state["_extra_state"] = json.loads(json.dumps(state["_extra_state"]))
@@ -119,7 +119,7 @@ def test_shared_head_ignores_tasks() -> None:
         assert model.get_params("a") == list(model.parameters())
 
 
-def test_heads_per_task_are_apart_and_train_apart() -> None:
+def test_per_task_heads_are_separate_and_trained_separately() -> None:
     for model, x in small_models("per_task"):
         model.add_task_params("a")
         head_of_a = list(model.get_params("a"))
@@ -132,7 +132,7 @@ def test_heads_per_task_are_apart_and_train_apart() -> None:
         assert sum(p.grad is None for p in model.get_params()) == 2
 
 
-def test_unknown_task_is_refused_with_the_known_ones() -> None:
+def test_unknown_task_error_lists_the_known_tasks() -> None:
     for model, x in small_models("per_task"):
         with pytest.raises(UnknownTaskError, match="none yet"):
             model(x)
@@ -146,7 +146,7 @@ def test_unknown_task_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
         (lambda: MLP(0, 2), "num_inputs is 0"),
         (lambda: MLP(4, 0), "num_outputs is 0"),
@@ -161,8 +161,8 @@ def test_unknown_task_is_refused_with_the_known_ones() -> None:
         (lambda: ResNet18(2, num_channels=0), "num_channels is 0"),
     ],
 )
-def test_argument_out_of_range_is_refused_by_name(build, said: str) -> None:
-    with pytest.raises(ModelArgumentError, match=said):
+def test_model_argument_out_of_range_is_refused_by_name(build, message: str) -> None:
+    with pytest.raises(ModelArgumentError, match=message):
         build()
 
 

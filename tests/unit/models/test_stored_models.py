@@ -1,4 +1,4 @@
-"""A model on disk: it comes back as it was, and one that does not fit is refused."""
+"""Stored models: exact round trips, and refusal of models that do not fit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plain_model_fn(model_state_url: str | None = None) -> nn.Module:
     return model
 
 
-def library_loads_fn(width: int = 3) -> nn.Module:
+def stateless_model_fn(width: int = 3) -> nn.Module:
     return plain(width)
 
 
@@ -51,10 +51,10 @@ def outputs(model: RenateModule, task_id: str) -> torch.Tensor:
         return model.eval()(torch.linspace(-1, 1, 12).reshape(3, 4), task_id=task_id)
 
 
-@pytest.mark.parametrize("model_fn", [renate_model_fn, plain_model_fn, library_loads_fn])
-def test_a_stored_model_comes_back_with_its_tensors_and_tasks(tmp_path, model_fn):
+@pytest.mark.parametrize("model_fn", [renate_model_fn, plain_model_fn, stateless_model_fn])
+def test_stored_model_is_restored_with_its_tensors_and_tasks(tmp_path, model_fn):
     model = build_model(user(model_fn), {"width": 3}, None, "first")
-    model(torch.randn(8, 4), task_id="first")  # moves the statistics of a batch norm
+    model(torch.randn(8, 4), task_id="first")  # updates batch norm statistics
     write_model(tmp_path, model)
     torch.manual_seed(1)
     again = build_model(user(model_fn), {"width": 3}, tmp_path, "first")
@@ -65,7 +65,7 @@ def test_a_stored_model_comes_back_with_its_tensors_and_tasks(tmp_path, model_fn
             assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_a_later_task_gets_parameters_of_its_own_beside_the_stored_ones(tmp_path):
+def test_new_task_gets_its_own_parameters_in_a_stored_model(tmp_path):
     model = build_model(user(renate_model_fn), {}, None, "first")
     write_model(tmp_path, model)
     later = build_model(user(renate_model_fn), {}, tmp_path, "second")
@@ -73,7 +73,7 @@ def test_a_later_task_gets_parameters_of_its_own_beside_the_stored_ones(tmp_path
     assert torch.equal(outputs(model, "first"), outputs(later, "first"))
 
 
-def test_a_plain_module_is_stored_under_its_own_names(tmp_path):
+def test_plain_module_is_stored_under_its_own_parameter_names(tmp_path):
     module = plain()
     write_model(tmp_path, RenateWrapper(module))
     assert set(load_file(tmp_path / "model.safetensors")) == set(module.state_dict())
@@ -83,7 +83,7 @@ def test_a_plain_module_is_stored_under_its_own_names(tmp_path):
     assert not path.exists()
 
 
-def test_equal_models_are_stored_in_equal_bytes_readable_as_other_files_are(tmp_path):
+def test_equal_models_are_stored_with_equal_bytes_and_default_file_modes(tmp_path):
     model = renate_model_fn()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -97,7 +97,7 @@ def test_equal_models_are_stored_in_equal_bytes_readable_as_other_files_are(tmp_
 
 
 class Tied(nn.Module):
-    """Two layers with one weight, and a buffer that is a view with strides of its own."""
+    """Two layers that share a weight, and a buffer that is not contiguous."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Tied(nn.Module):
         return self.second(self.first(x))
 
 
-def test_tensors_that_share_memory_or_are_not_contiguous_are_stored(tmp_path):
+def test_shared_and_non_contiguous_tensors_are_stored_and_restored(tmp_path):
     model = RenateWrapper(Tied())
     write_model(tmp_path, model)
     again = build_model(user(Tied), {}, tmp_path, "t")
@@ -118,7 +118,7 @@ def test_tensors_that_share_memory_or_are_not_contiguous_are_stored(tmp_path):
     assert again.wrapped.columns.tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-def test_a_model_fn_that_ignores_the_stored_weights_is_refused(tmp_path):
+def test_model_fn_that_ignores_the_stored_weights_is_refused(tmp_path):
     def ignores(model_state_url: str | None = None) -> nn.Module:
         return plain()
 
@@ -129,13 +129,13 @@ def test_a_model_fn_that_ignores_the_stored_weights_is_refused(tmp_path):
     assert "from_state_dict(torch.load(model_state_url))" in str(raised.value)
 
 
-def test_another_architecture_is_refused_with_the_parameters_that_differ(tmp_path):
+def test_different_architecture_is_refused_with_the_differing_parameters(tmp_path):
     write_model(tmp_path, RenateWrapper(plain(3)))
     with pytest.raises(
         errors.ModelMismatchError,
         match=r"differ from the parent's in name or shape: 0\.bias, 0\.we",
     ):
-        build_model(user(library_loads_fn), {"width": 6}, tmp_path, "t")
+        build_model(user(stateless_model_fn), {"width": 6}, tmp_path, "t")
 
     def other() -> nn.Module:
         return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
@@ -144,7 +144,7 @@ def test_another_architecture_is_refused_with_the_parameters_that_differ(tmp_pat
         build_model(user(other), {}, tmp_path, "t")
 
 
-def test_another_architecture_that_loads_itself_fails_with_a_message(tmp_path):
+def test_model_fn_that_fails_to_load_the_stored_weights_is_reported(tmp_path):
     write_model(tmp_path, RenateWrapper(plain(4)))
     with pytest.raises(errors.UserConfigError, match=r"(?s)model_fn failed at line.*size mismatch"):
         build_model(user(plain_model_fn), {}, tmp_path, "t")
@@ -152,7 +152,7 @@ def test_another_architecture_that_loads_itself_fails_with_a_message(tmp_path):
         build_model(user(renate_model_fn), {}, tmp_path, "t")
 
 
-def test_a_model_fn_may_grow_the_model_it_loads(tmp_path):
+def test_model_fn_can_add_outputs_to_the_stored_model(tmp_path):
     def grows(model_state_url: str | None = None) -> nn.Module:
         model = nn.Linear(4, 3)
         if model_state_url is not None:
@@ -167,6 +167,6 @@ def test_a_model_fn_may_grow_the_model_it_loads(tmp_path):
 
 
 @pytest.mark.parametrize("returned", [None, {"weight": 1}, nn.Linear])
-def test_what_is_no_module_is_refused(returned):
+def test_model_fn_that_does_not_return_a_module_is_refused(returned):
     with pytest.raises(errors.ModelMismatchError, match=r"return a torch\.nn\.Module"):
         build_model(user(lambda: returned), {}, None, "t")

@@ -1,4 +1,4 @@
-"""What params.yaml may say: defaults, and a message for each mistake."""
+"""params.yaml: defaults, and an error message for each mistake."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def problems_of(content) -> list[str]:
     return raised.value.problems
 
 
-def test_an_empty_mapping_is_a_first_update_by_experience_replay():
+def test_empty_params_are_a_first_update_with_experience_replay():
     params = Params.parse({})
     assert (params.update.number, params.update.parent, params.update.task_id) == (
         1,
@@ -32,12 +32,12 @@ def test_an_empty_mapping_is_a_first_update_by_experience_replay():
     assert params.tracking.enabled and params.example is None
 
 
-def test_the_projects_own_parameters_are_valid():
+def test_params_yaml_of_this_repository_is_valid():
     params = Params.load(REPOSITORY / "params.yaml")
     assert params.example == "digits" and params.hyperparameters["optimizer"] == "SGD"
 
 
-def test_parameters_cannot_be_changed_afterwards():
+def test_params_are_immutable():
     with pytest.raises(ValidationError, match="frozen"):
         Params.parse({}).trainer.threads = 2  # type: ignore[misc]
 
@@ -57,7 +57,7 @@ def test_parameters_cannot_be_changed_afterwards():
         ),
     ],
 )
-def test_an_unknown_key_names_the_closest_of_its_block(content, expected):
+def test_unknown_key_error_suggests_the_closest_key_of_its_block(content, expected):
     (problem,) = problems_of(content)
     assert problem.startswith(expected)
 
@@ -93,28 +93,28 @@ def test_an_unknown_key_names_the_closest_of_its_block(content, expected):
         ("tracking", "enabled", "yes", "valid boolean, found 'yes'"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_path(block, key, value, expected):
+def test_invalid_value_is_reported_with_its_path(block, key, value, expected):
     (problem,) = problems_of({block: {key: value}})
     assert problem.startswith(f"{block}.{key}: ") and expected in problem
 
 
-def test_a_whole_number_is_a_number():
+def test_integer_is_accepted_where_a_float_is_expected():
     params = Params.parse({"trainer": {"gradient_clip_val": 1}, "data": {"test_fraction": 0}})
     assert params.trainer.gradient_clip_val == 1 and params.data.test_fraction == 0
 
 
-def test_a_block_without_its_keys_is_told():
+def test_empty_block_is_reported():
     (problem,) = problems_of({"trainer": None})
     assert problem.startswith("trainer: ") and "found None" in problem
 
 
 @pytest.mark.parametrize("parent", [3, 4])
-def test_the_parent_is_an_earlier_update(parent):
+def test_parent_must_be_smaller_than_the_update_number(parent):
     (problem,) = problems_of({"update": {"number": 3, "parent": parent}})
     assert problem == f"update: parent {parent} must be smaller than number 3"
 
 
-def test_an_unknown_learner_names_the_known_ones():
+def test_unknown_learner_error_lists_the_known_learners():
     (problem,) = problems_of({"learner": "Finetuning"})
     assert problem == (
         "learner: unknown learner 'Finetuning', did you mean 'FineTuning'? "
@@ -124,14 +124,14 @@ def test_an_unknown_learner_names_the_known_ones():
     assert problem == "learner: expected a name or {choice: [...]}, found 3"
 
 
-def test_a_space_is_searched_and_a_list_is_a_constant():
+def test_hyperparameter_space_is_searched_and_list_is_a_constant():
     params = Params.parse({"hyperparameters": {"rate": {"uniform": [0, 1]}, "sizes": [1, 2]}})
     assert list(params.search_space.domains) == ["rate"]
     assert params.search_space.constants == {"sizes": [1, 2]}
     assert not Params.parse({}).search_space
 
 
-def test_problems_of_spaces_are_told_with_all_others():
+def test_search_space_problems_are_reported_together_with_all_others():
     problems = problems_of(
         {
             "learner": {"choice": ["ER", "Er"]},
@@ -159,7 +159,7 @@ def test_tuning_has_defaults():
 @pytest.mark.parametrize(
     ("time", "seconds"), [("30 min", 1800), ("90", 90), ("1.5 h", 5400), (45, 45), ("2 d", 172800)]
 )
-def test_a_time_has_a_unit_or_is_in_seconds(time, seconds):
+def test_max_time_accepts_a_unit_or_seconds(time, seconds):
     assert Params.parse({"tuning": {"max_time": time}}).tuning.max_time == seconds
 
 
@@ -187,7 +187,7 @@ def test_a_time_has_a_unit_or_is_in_seconds(time, seconds):
         ),
     ],
 )
-def test_a_wrong_way_to_tune_is_told(tuning, expected):
+def test_invalid_tuning_block_is_reported(tuning, expected):
     (problem,) = problems_of({"tuning": tuning})
     assert problem.startswith(expected)
 
@@ -202,11 +202,11 @@ def test_a_wrong_way_to_tune_is_told(tuning, expected):
         ({"tuning": {"metric": "f1", "mode": "max"}}, ("f1", "max")),
     ],
 )
-def test_what_is_tuned_for_is_the_headline_unless_told(content, objective):
+def test_tuning_objective_defaults_to_the_headline_metric(content, objective):
     assert Params.parse(content).objective == objective
 
 
-def test_a_search_needs_an_end_in_epochs():
+def test_search_requires_max_epochs():
     content = {
         "trainer": {"max_epochs": None, "max_steps": 10},
         "hyperparameters": {"rate": {"uniform": [0, 1]}},
@@ -217,7 +217,7 @@ def test_a_search_needs_an_end_in_epochs():
     assert Params.parse(content).search_space.most_epochs(None) == 9
 
 
-def test_a_configuration_fixes_what_was_searched():
+def test_fixed_params_contain_the_chosen_configuration():
     params = Params.parse(
         {
             "learner": {"choice": ["ER", "LwF"]},
@@ -242,7 +242,7 @@ def test_a_configuration_fixes_what_was_searched():
         (b"!!python/object:os.system {}\n", "cannot be read as YAML"),
     ],
 )
-def test_a_file_that_is_no_mapping_in_yaml_is_told(tmp_path, content, expected):
+def test_params_file_that_is_not_a_yaml_mapping_is_reported(tmp_path, content, expected):
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     with pytest.raises(errors.RenateStagesError) as raised:
@@ -250,6 +250,6 @@ def test_a_file_that_is_no_mapping_in_yaml_is_told(tmp_path, content, expected):
     assert "params.yaml" in str(raised.value) and expected in str(raised.value)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_missing_params_file_is_reported(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"params\.yaml is missing"):
         Params.load(tmp_path / "params.yaml")
