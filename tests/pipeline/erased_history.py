@@ -1,4 +1,4 @@
-"""A project whose history of updates, with all of DVC's objects, is written by hand."""
+"""Write a project with a history of updates and all its DVC objects, without running DVC."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NOTHING = np.empty(0, np.int64)
 
 
 def image(number: int) -> bytes:
-    """Return the bytes of an example's input, found nowhere else."""
+    """Return the input bytes of one example, unique to its number."""
     return np.full(8, 1000.0 + number).tobytes()
 
 
 def store(path: Path, numbers, update: int, ids: bool = True, **metadata) -> ExampleStore:
-    """Write a store of examples, of which number `n` has the id `n` and the input `image(n)`."""
+    """Write an example store in which example `n` has the id `n` and the input `image(n)`."""
     known = {"id": to_array(given_id(str(n)) for n in numbers)} if ids else {}
     known |= {name: np.asarray(values) for name, values in metadata.items()}
     inputs = np.stack([np.frombuffer(image(n)) for n in numbers]) if numbers else np.empty((0, 8))
@@ -46,8 +46,8 @@ def contents(folder: Path, prefix: str = "") -> dict[str, bytes]:
     }
 
 
-class Story:
-    """A project and its remote, with objects in the places where DVC puts them."""
+class UpdateHistory:
+    """A project's commits and its objects, stored as DVC stores them in cache and remote."""
 
     def __init__(self, project: Project, folder: Path) -> None:
         self.project, self.folder = project, folder
@@ -55,10 +55,10 @@ class Story:
         self.remote = folder / "remote" / "files" / "md5"
         lineage.git(project, "init", "-q")
         (project.root / ".gitignore").write_text("/.renate\n/data/incoming\n/parent-state\n")
-        (project.root / ".dvc").mkdir()  # as `dvc init` does, which takes a second
+        (project.root / ".dvc").mkdir()  # as `dvc init` does, but faster
         (project.root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
         self.configure(core={"remote": "storage"}, storage={"url": str(folder / "remote")})
-        self.listed: dict[str, set[str]] = {}  # by folder, the hashes of its files
+        self.listed: dict[str, set[str]] = {}  # hashes of the files of a folder, by its hash
         self.raw: dict[int, str] = {}
         self.states: dict[int, str] = {0: self.put({"state.json": b"{}"})}
         self.prepared_of: dict[int, str] = {}
@@ -115,7 +115,7 @@ class Story:
         left_out: int = 0,
         tag: bool = True,
     ) -> None:
-        """Commit an update; without raw data it is one that forgets."""
+        """Commit an update; without raw data, commit an update that only forgets."""
         if raw is not None:
             self.raw[number] = self.put(raw)
         else:
@@ -161,7 +161,7 @@ class Story:
         file.write_text(yaml_file.dump({"outs": [out]}))
 
     def open_next(self, number: int) -> None:
-        """Let the next update start from this one, with data of its own."""
+        """Open the next update with this update's state as its parent."""
         self.write_pointer("parent.dvc", "parent-state", self.states[number])
         self.commit(f"Open update {number + 1}")
 
@@ -190,8 +190,8 @@ class Story:
         """Return whether cache and remote have an object."""
         return tuple((each / md5[:2] / md5[2:]).exists() for each in (self.cache, self.remote))
 
-    def of_update(self, number: int) -> set[str]:
-        """Return the hashes of an update's folders, their lists included."""
+    def hashes_of_update(self, number: int) -> set[str]:
+        """Return the hashes of an update's folders and of all files in them."""
         folders = {self.raw[number], self.states[number], self.prepared_of[number]}
         found = set(folders)
         for md5 in folders:
@@ -199,7 +199,7 @@ class Story:
         return found
 
     def places_of(self, number: int) -> set[str]:
-        """Return where the bytes of an example are, below the project and its remote."""
+        """Return the places in the project and its remote that contain an example's bytes."""
         found = set()
         for top in (self.project.root, self.folder / "remote", self.folder / "cache"):
             for path in top.rglob("*"):
@@ -208,16 +208,17 @@ class Story:
         return found
 
 
-def four_updates(folder: Path) -> Story:
-    """Return three updates and one that forgot 2, in the memory of update 1, and 11, of update 2.
+def four_updates(folder: Path) -> UpdateHistory:
+    """Return a history of three updates and a fourth that forgets examples 2 and 11.
 
-    The raw data of an update is a file an example, and one that all updates have.
+    Example 2 is in the memory of update 1; example 11 arrived with update 2. The raw data of an
+    update is one file for each example, and one file that all updates share.
     """
     project = Project(folder / "project")
     project.root.mkdir()
     for name in ("params.yaml", "dvc.yaml"):
         (project.root / name).write_text("{}\n")
-    made = Story(project, folder)
+    made = UpdateHistory(project, folder)
     numbers = {1: range(6), 2: range(10, 16), 3: range(20, 26)}
     memories = {1: [0, 1, 2, 3], 2: [1, 2, 3, 12, 13], 3: [2, 3, 13, 21, 22]}
     for number, own in numbers.items():

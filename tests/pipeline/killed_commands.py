@@ -1,4 +1,4 @@
-"""Commands that are killed, each in a process forked from one that has imported all it needs."""
+"""Run commands in forked processes, and kill them at a chosen change or moment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sandbox import Sandbox
 from warm_commands import TYPER, ForkedDvc
 from warm_processes import DVC, WarmProcess, WarmProcesses
 
-PATIENCE = 120.0  # seconds until a command is taken to hang
-DATE = "2026-01-01T00:00:00Z"  # of every commit, so that equal ones have equal hashes
+PATIENCE = 120.0  # seconds after which a command counts as hanging
+DATE = "2026-01-01T00:00:00Z"  # date of every commit, so that equal commits have equal hashes
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
 OURS = (
@@ -33,12 +33,12 @@ OURS = (
 
 
 class Killer:
-    """Kills its process right before it changes something for the n-th time, or starts a command.
+    """Audit hook that kills its process right before its n-th change or start of a command.
 
     Args:
-        at: How many changes are let through; a process makes fewer than 10,000.
-        root: Below it, changes count.
-        seen: File to which one character is written for each change; the process itself is let live.
+        at: Number of changes before the kill; a process makes fewer than 10,000.
+        root: Folder below which changes count.
+        seen: File that gets one character for each change; if given, the process is not killed.
     """
 
     def __init__(self, at: int, root: str, seen: Path | None) -> None:
@@ -56,7 +56,7 @@ class Killer:
         self.left -= 1
 
     def counts(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        """Return whether an event of Python's changes something below the root."""
+        """Return whether an audit event changes a file below the root, or starts a command."""
         if event == "subprocess.Popen":
             return True
         if event == "open":
@@ -65,29 +65,31 @@ class Killer:
         return event in CHANGES and str(arguments[0]).startswith(self.root)
 
 
-let_live = False  # of a process that DVC has become
+is_dvc_process = False  # True in a forked process that runs DVC
 
 
-def begin_dvc() -> None:
-    """Let this process live: it becomes DVC."""
-    global let_live
-    let_live = True
+def mark_dvc_process() -> None:
+    """Exempt this process from kills, because it runs DVC."""
+    global is_dvc_process
+    is_dvc_process = True
 
 
 def command() -> None:
-    """Be `renate-stages`: the first argument says after how many changes to be killed, or where to
-    count them; -1 lets the command live.
+    """Run `renate-stages` in this process.
+
+    The first argument is the number of changes before the kill, -1 for no kill, or a file in which
+    changes are counted.
     """
     from renate_stages.cli import main
     from renate_stages.lineage import commands
 
     at, *arguments = sys.argv[1:]
-    commands.subprocess = ForkedDvc(begin_dvc)  # type: ignore[assignment]
+    commands.subprocess = ForkedDvc(mark_dvc_process)  # type: ignore[assignment]
     sys.argv = ["renate-stages", *arguments]
     if at != "-1":
         counted = not at.isdigit()
         killer = Killer(0 if counted else int(at), str(Path.cwd()), Path(at) if counted else None)
-        sys.addaudithook(lambda event, given: None if let_live else killer(event, given))
+        sys.addaudithook(lambda event, given: None if is_dvc_process else killer(event, given))
     main.main()
 
 
@@ -96,7 +98,7 @@ class Commands:
     """Runs and kills commands in projects.
 
     Args:
-        warm: Forks them.
+        warm: Forks the commands' processes.
     """
 
     warm: WarmProcesses
@@ -114,21 +116,21 @@ class Commands:
         after: float | None = None,
         alone: bool = False,
     ) -> tuple[int, str]:
-        """Run a command of ours, perhaps to its violent end; return its exit code and what it said.
+        """Run `renate-stages` and kill it if asked to; return its exit code and what it output.
 
         Args:
             sandbox: The project.
-            arguments: Of `renate-stages`.
-            at: How many changes it may make before it is killed, or a file that counts them.
-            after: Seconds after which it is killed, and git and DVC under it.
-            alone: Whether git and DVC under it are let live then.
+            arguments: Arguments of `renate-stages`.
+            at: Number of changes before the kill, or a file in which changes are counted.
+            after: Seconds until the kill of the command and of its git and DVC processes.
+            alone: Whether to kill only the command, and not its git and DVC processes.
         """
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+") as output:
             process = self.warm.start(
                 "killed_commands:command",
                 [str(at), *arguments],
                 sandbox.root,
-                (said.fileno(), said.fileno()),
+                (output.fileno(), output.fileno()),
                 environment=environment(sandbox),
             )
             try:
@@ -136,8 +138,8 @@ class Commands:
             except subprocess.TimeoutExpired:
                 assert after is not None, f"{arguments} hangs"
                 _kill(process, alone=alone)
-            said.seek(0)
-            return int(process.returncode or 0), said.read()
+            output.seek(0)
+            return int(process.returncode or 0), output.read()
 
 
 def _kill(process: WarmProcess, *, alone: bool) -> None:
@@ -148,37 +150,37 @@ def _kill(process: WarmProcess, *, alone: bool) -> None:
 
 
 def environment(sandbox: Sandbox) -> dict[str, str]:
-    """Return the sandbox's environment, with one date for all commits."""
+    """Return the sandbox's environment, with the same date for all commits."""
     dates = {f"GIT_{who}_DATE": DATE for who in ("AUTHOR", "COMMITTER")}
     return {**sandbox.environment, **dates}
 
 
-def copied(source: Sandbox, folder: Path) -> Sandbox:
+def copy_project(source: Sandbox, folder: Path) -> Sandbox:
     """Copy a project, with its remote and all that is next to it."""
     subprocess.run(["cp", "-a", source.root.parent, folder], check=True)
     return Sandbox(folder / source.root.name)
 
 
 def recover(commands: Commands, sandbox: Sandbox) -> list[str]:
-    """Do what `renate-stages status` says after an interruption; return what was said."""
-    told = []
+    """Follow the advice of `renate-stages status` after a kill; return what the commands output."""
+    outputs = []
     until = time.monotonic() + PATIENCE
     while True:
-        code, said = commands.run(sandbox, "status")
-        told.append(said)
-        if code == 0 and "interrupted:" not in said:
-            return told
-        assert time.monotonic() < until, told
-        assert code in (0, 2) and "Traceback" not in said, said
-        code, said = commands.run(sandbox, "resolve")
-        told.append(said)
-        assert code in (0, 2) and "Traceback" not in said, said
-        if code:  # git or DVC of the killed command may still be at work: the message says so
+        code, output = commands.run(sandbox, "status")
+        outputs.append(output)
+        if code == 0 and "interrupted:" not in output:
+            return outputs
+        assert time.monotonic() < until, outputs
+        assert code in (0, 2) and "Traceback" not in output, output
+        code, output = commands.run(sandbox, "resolve")
+        outputs.append(output)
+        assert code in (0, 2) and "Traceback" not in output, output
+        if code:  # git or DVC of the killed command may still be running, as the message says
             time.sleep(0.2)
 
 
-def standing(sandbox: Sandbox) -> dict[str, Any]:
-    """Return all of a project that a command which changes the lineage may change."""
+def snapshot(sandbox: Sandbox) -> dict[str, Any]:
+    """Return everything in a project that a lineage command may change."""
     root = sandbox.root
     folders = ("parent-state", "champion", "data/incoming")
     left = [*root.glob(".*.new"), *root.glob(".*.old"), *(root / ".git").rglob("*.lock")]
@@ -197,7 +199,7 @@ def _read(path: Path) -> str:
 
 
 def _git(sandbox: Sandbox, *arguments: str) -> str:
-    if not (sandbox.root / ".git" / "HEAD").is_file():  # `init` has not got there
+    if not (sandbox.root / ".git" / "HEAD").is_file():  # `init` has not created the repository yet
         return ""
     done = subprocess.run(
         ["git", *arguments],
@@ -211,5 +213,5 @@ def _git(sandbox: Sandbox, *arguments: str) -> str:
 
 
 def remove(sandbox: Sandbox) -> None:
-    """Remove a copy of a project: a thousand would fill a disk."""
+    """Remove a copy of a project; a thousand copies would fill the disk."""
     shutil.rmtree(sandbox.root.parent)

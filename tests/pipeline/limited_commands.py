@@ -1,4 +1,4 @@
-"""A command of ours that may write no large file, in a process forked from one that has imported all."""
+"""Run a stage in a forked process that cannot write files above a size limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def import_all() -> None:
 
 
 def command() -> None:
-    """Be `renate-stages`; the first argument is the largest size of a file in bytes, or 0."""
+    """Run `renate-stages`; the first argument is the file size limit in bytes, 0 for none."""
     from renate_stages.cli import main
 
     limit, *arguments = sys.argv[1:]

@@ -1,7 +1,7 @@
-"""A finished project with one file changed, and commands that are run in it.
+"""Change one file of a finished project, and run commands in it.
 
-Each command runs in a process forked from one that has imported all it needs, with a limit on memory
-and time. After it the project is put back as it was.
+Each command runs in a forked process, with a limit on memory and time. Afterwards the project is
+restored.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from warm_commands import OURS as ALL_OURS
 from warm_commands import TYPER
 from warm_processes import WarmProcesses
 
-PATIENCE = 120  # seconds until a command is taken to hang; of processor time a third of it
-MEMORY = 3 * 2**30  # bytes that a command may have beyond what it was forked with
-EXITS = (0, 1, 2)  # done; found wanting; refused
-LARGEST = 300_000  # bytes of a file that counts as small
+PATIENCE = 120  # seconds after which a command counts as hanging; a third of it in CPU time
+MEMORY = 3 * 2**30  # bytes that a command may allocate after the fork
+EXITS = (0, 1, 2)  # success; a check failed; refused
+LARGEST = 300_000  # largest size in bytes of a file that counts as small
 
-# What a refused command may leave: not the project's.
-PASSING = (".renate/", ".git/objects/", ".git/logs/", ".git/index", ".git/COMMIT_EDITMSG")
-PASSING += (".git/ORIG_HEAD", ".git/FETCH_HEAD", ".dvc/tmp/", ".dvc/cache/", ".dvc/config.local")
+# Files that a refused command may change: they are not part of the project.
+IGNORED = (".renate/", ".git/objects/", ".git/logs/", ".git/index", ".git/COMMIT_EDITMSG")
+IGNORED += (".git/ORIG_HEAD", ".git/FETCH_HEAD", ".dvc/tmp/", ".dvc/cache/", ".dvc/config.local")
 
 SPECIAL = ("missing", "a folder", "a pipe", "a link to itself", "a link to nothing")
 SPECIAL += ("a link to /dev/zero",)
 POINTERS = {"parent-state": "parent.dvc", "champion": "champion.dvc"}
-OUTPUTS = {"state": "train", "export": "export"}  # of stages: dvc.lock names them
+OUTPUTS = {"state": "train", "export": "export"}  # outputs of stages, listed in dvc.lock
 
 
 STAGES = (*TYPER, *ALL_OURS, "fsspec.implementations.local", "warm_commands:trace_once")
-"""What stages import."""
+"""Modules that stages import."""
 
 
 def command() -> None:
-    """Be `renate-stages`, within limits; the first argument is a file for what is opened, or `-`."""
+    """Run `renate-stages` within limits; the first argument is a log of opened files, or `-`."""
     from renate_stages.cli import main
     from renate_stages.lineage import commands
 
@@ -74,7 +74,7 @@ def _record_opened(record: Path) -> None:
     descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def hook(event: str, arguments: tuple) -> None:
-        if killed_commands.let_live:  # DVC, which reads all that it hashes
+        if killed_commands.is_dvc_process:  # DVC reads everything that it hashes
             return
         if event == "open" and str(arguments[0]).startswith(f"{root}/"):
             os.write(descriptor, f"{str(arguments[0])[len(root) + 1 :]}\n".encode())
@@ -87,32 +87,32 @@ class Outcome:
     """How a command ended.
 
     Args:
-        code: Its exit code; -9 where it had to be killed.
-        said: What it printed.
-        changed: Files of the project that differ afterwards, but for passing ones.
+        code: Exit code; -9 if the command had to be killed.
+        output: What it printed.
+        changed: Files of the project that differ afterwards, without ignored ones.
     """
 
     code: int
-    said: str
+    output: str
     changed: tuple[str, ...]
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with it; None where nothing is."""
+        """Description of what went wrong; None if nothing did."""
         if self.code in (-signal.SIGKILL, -signal.SIGXCPU):
-            return "it hangs"
-        if "executed" in self.changed:  # what pickles and YAML tags in `mutations` do
-            return "it ran code of the file"
-        if "Traceback" in self.said:
-            return "a traceback"
+            return "the command hangs"
+        if "executed" in self.changed:  # created by pickles and YAML tags in `mutations`
+            return "executed code from the file"
+        if "Traceback" in self.output:
+            return "printed a traceback"
         if self.code not in EXITS:
             return f"exit code {self.code}"
         if self.code == 2 and not (
-            "error: " in self.said.lower() or "usage: " in self.said.lower()
+            "error: " in self.output.lower() or "usage: " in self.output.lower()
         ):
-            return "refused without a word"
+            return "refused without an error message"
         if self.code == 2 and self.changed:
-            return f"refused, and yet changed: {', '.join(self.changed)}"
+            return f"refused, but changed: {', '.join(self.changed)}"
         return None
 
 
@@ -133,22 +133,22 @@ class Mutated:
 
     @classmethod
     def copy(cls, source: Sandbox, folder: Path, warm: WarmProcesses) -> Mutated:
-        """Copy a project, with what is next to it."""
+        """Copy a project and the folders next to it."""
         subprocess.run(["cp", "-a", source.root.parent, folder], check=True)
         made = cls(source, Sandbox(folder / source.root.name), warm)
-        made.pristine = _seen(made.sandbox.root)
+        made.pristine = _fingerprints(made.sandbox.root)
         return made
 
     def run(self, *arguments: str, opened: Path | None = None) -> Outcome:
-        """Run a command of ours as the project is now."""
-        before = _seen(self.sandbox.root)
-        texts = {name: self._content(name) for name in before if not name.startswith(PASSING)}
-        with tempfile.TemporaryFile("w+") as said:
+        """Run `renate-stages` in the project's current state."""
+        before = _fingerprints(self.sandbox.root)
+        texts = {name: self._content(name) for name in before if not name.startswith(IGNORED)}
+        with tempfile.TemporaryFile("w+") as output:
             process = self.warm.start(
                 "mutated_projects:command",
                 [str(opened or "-"), *arguments],
                 self.sandbox.root,
-                (said.fileno(), said.fileno()),
+                (output.fileno(), output.fileno()),
                 environment={**environment(self.sandbox), "OMP_NUM_THREADS": "1"},
             )
             try:
@@ -157,10 +157,10 @@ class Mutated:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 code = process.wait()
-            said.seek(0)
-            text = said.read()
-        after = _seen(self.sandbox.root)
-        names = [n for n in before.keys() | after.keys() if not n.startswith(PASSING)]
+            output.seek(0)
+            text = output.read()
+        after = _fingerprints(self.sandbox.root)
+        names = [n for n in before.keys() | after.keys() if not n.startswith(IGNORED)]
         changed = [n for n in names if before.get(n) != after.get(n)]
         changed = [n for n in changed if texts.get(n) != self._content(n)]
         return Outcome(code, text, tuple(sorted(changed)))
@@ -173,7 +173,7 @@ class Mutated:
             if not path.is_file():
                 return "special"
             content = path.read_bytes()
-            if name == ".git/packed-refs":  # Git makes one, with a heading alone
+            if name == ".git/packed-refs":  # Git may create it with only a header
                 content = re.sub(rb"(?m)^#.*\n", b"", content)
             return (
                 hashlib.md5(content).hexdigest() if content or name != ".git/packed-refs" else None
@@ -181,17 +181,17 @@ class Mutated:
         except OSError:
             return None
 
-    # -- changing and putting back ----------------------------------------------------------------
+    # -- changing and restoring --------------------------------------------------------------------
 
     def write(self, name: str, content: bytes) -> None:
-        """Give a file another content; what shares its bytes keeps them."""
+        """Replace a file's content; hard links to the old file keep the old content."""
         path = self.sandbox.root / name
         path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
     def make_special(self, name: str, kind: str) -> None:
-        """Put something in a file's place that is no file: see `SPECIAL`."""
+        """Replace a file by something that is not a regular file; see `SPECIAL`."""
         path = self.sandbox.root / name
         path.unlink()
         match kind:
@@ -207,9 +207,9 @@ class Mutated:
             case "a link to /dev/zero":
                 path.symlink_to("/dev/zero")
 
-    def put_back(self) -> None:
-        """Make the project as it was."""
-        root, now = self.sandbox.root, _seen(self.sandbox.root)
+    def undo_changes(self) -> None:
+        """Restore the project to its original content."""
+        root, now = self.sandbox.root, _fingerprints(self.sandbox.root)
         for name in now.keys() - self.pristine.keys():
             (root / name).unlink(missing_ok=True)
         for name, seen in self.pristine.items():
@@ -227,15 +227,15 @@ class Mutated:
         _drop_empty(root, {str(Path(name).parent) for name in self.pristine})
         self.pristine = {
             **self.pristine,
-            **{n: s for n, s in _seen(root).items() if n in self.pristine},
+            **{n: s for n, s in _fingerprints(root).items() if n in self.pristine},
         }
 
     def tracks(self, name: str) -> bool:
-        """Return whether Git has a file."""
+        """Return whether Git tracks a file."""
         return bool(self._git("ls-files", "--", name))
 
     def commit(self) -> None:
-        """Commit all that Git sees."""
+        """Commit all changes."""
         self._git("add", "--all")
         self._git("commit", "--quiet", "--allow-empty", "-m", "Changed")
 
@@ -251,7 +251,7 @@ class Mutated:
         return done.stdout.strip()
 
     def at_tag(self, tag: str, name: str, content: bytes) -> None:
-        """Make a tag name a commit that differs in one file."""
+        """Move a tag to a commit that differs in one file."""
         index = self.sandbox.root.parent / "index"
         env = {**environment(self.sandbox), "GIT_INDEX_FILE": str(index)}
 
@@ -273,8 +273,8 @@ class Mutated:
         git("update-ref", f"refs/tags/{tag}", commit)
         index.unlink()
 
-    def sign_again(self, name: str) -> None:
-        """Make what vouches for a changed file fit it: manifest, pointer or lock, and commit."""
+    def update_hashes(self, name: str) -> None:
+        """Update the hashes of a changed file in manifest, pointer or lock file, and commit."""
         folder, _, inner = name.partition("/")
         root = self.sandbox.root
         manifest = root / folder / "state.json"
@@ -287,7 +287,7 @@ class Mutated:
                 self.write(
                     f"{folder}/state.json", json.dumps(content, indent=1, sort_keys=True).encode()
                 )
-        md5 = self._keep(root / folder)
+        md5 = self._cache_folder(root / folder)
         if folder in POINTERS:
             pointer = yaml.safe_load((root / POINTERS[folder]).read_bytes())
             pointer["outs"][0]["md5"] = md5
@@ -301,8 +301,8 @@ class Mutated:
             self.write("dvc.lock", yaml.safe_dump(lock).encode())
         self.commit()
 
-    def _keep(self, folder: Path) -> str:
-        """Put a folder into DVC's cache, and return the hash by which DVC names it."""
+    def _cache_folder(self, folder: Path) -> str:
+        """Put a folder into DVC's cache, and return its DVC hash."""
         listed = []
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
@@ -323,8 +323,8 @@ class Mutated:
             path.write_bytes(content)
 
 
-def _seen(root: Path) -> dict[str, tuple]:
-    """Return what tells whether a file has changed, of each file under a folder but Git's objects."""
+def _fingerprints(root: Path) -> dict[str, tuple]:
+    """Return type, size and time of each file in a folder, without Git's and DVC's objects."""
     found: dict[str, tuple] = {}
     folders = [root]
     while folders:
@@ -351,7 +351,7 @@ def _drop_empty(root: Path, needed: set[str]) -> None:
 
 
 def small_files(sandbox: Sandbox, opened: Sequence[str]) -> list[str]:
-    """Return the small files among opened ones."""
+    """Return the small files among the opened files."""
     found = []
     for name in sorted(set(opened)):
         path = sandbox.root / name
@@ -371,13 +371,13 @@ def attempts(
     count: int,
     seed: int,
 ) -> Iterator[tuple[str, Outcome]]:
-    """Change files, run commands; yield what was done and how it ended.
+    """Change files and run commands; yield each change and the command's outcome.
 
     Args:
-        mutated: Where.
+        mutated: The project to change.
         pairs: The files that each command reads.
         weights: How often each command is drawn.
-        count: How many changes.
+        count: Number of changes.
         seed: The same seed gives the same changes.
     """
     commands = list(pairs)
@@ -389,22 +389,22 @@ def attempts(
         if draws.random() < 0.06:
             how = draws.choice(SPECIAL)
             mutated.make_special(name, how)
-            way = "here"
+            way = "in the working tree"
         else:
             content = (mutated.source.root / name).read_bytes()
             how, changed = Mutator(draws).mutate(name, content)
             way = _write(mutated, name, changed, draws)
         outcome = mutated.run(*arguments)
-        mutated.put_back()
+        mutated.undo_changes()
         yield f"{seed} {number}: {' '.join(arguments)}; {name} ({way}): {how}", outcome
 
 
 def _write(mutated: Mutated, name: str, content: bytes, draws: random.Random) -> str:
-    """Give a file another content, here, in Git too, or in the commit of a tag; return which."""
+    """Change a file in the working tree, in a commit or in a tag's commit; return which."""
     tag = draws.choice(["update-1", "update-2"])
-    way = "here"
+    way = "in the working tree"
     if name.partition("/")[0] in (*POINTERS, *OUTPUTS) and draws.random() < 0.8:
-        way = "signed again"
+        way = "with updated hashes"
     elif draws.random() < 0.35:
         way = "committed"
     elif draws.random() < 0.25 and mutated.tracks(name):
@@ -413,8 +413,8 @@ def _write(mutated: Mutated, name: str, content: bytes, draws: random.Random) ->
         mutated.at_tag(tag, name, content)
         return way
     mutated.write(name, content)
-    if way == "signed again":
-        mutated.sign_again(name)
+    if way == "with updated hashes":
+        mutated.update_hashes(name)
     elif way == "committed":
         mutated.commit()
     return way

@@ -1,8 +1,8 @@
-"""Changes to the content of small files: values of another kind, damage, attacks on a format.
+"""Mutate the content of small files: wrong types, damaged bytes, attacks on a format.
 
     Mutator(random.Random(7)).mutate("metrics/data.json", content)
 
-The same generator gives the same changes.
+The same random generator gives the same changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFLICT = b"<<<<<<< HEAD\n%b\n=======\n%b\n>>>>>>> theirs\n"
 
 @dataclass(frozen=True)
 class Raw:
-    """A value that is written as this text, and not as a string of it."""
+    """A value that is written verbatim instead of as a quoted string."""
 
     text: str
 
@@ -64,21 +64,21 @@ CELLS += ("x", "é", "1,2", "true")
 
 
 class Mutator:
-    """Draws changes.
+    """Draws random changes.
 
     Args:
-        draws: Where from.
+        draws: Random generator.
     """
 
     def __init__(self, draws: random.Random) -> None:
         self.draws = draws
 
     def mutate(self, name: str, content: bytes) -> tuple[str, bytes]:
-        """Return in a few words what was done to a file's content, and the new content.
+        """Return a short description of a change to a file, and the changed content.
 
         Args:
-            name: Of the file; its suffix says what it should hold.
-            content: As it is.
+            name: Name of the file; its suffix determines the format.
+            content: Content before the change.
         """
         kinds = {".json": self.json, ".csv": self.csv}
         kinds |= dict.fromkeys((".yaml", ".lock", ".dvc"), self.yaml)
@@ -90,7 +90,7 @@ class Mutator:
     # -- any file ---------------------------------------------------------------------------------
 
     def damage(self, content: bytes) -> tuple[str, bytes]:
-        """Change bytes, without regard to what they mean."""
+        """Change bytes without regard to the format."""
         place = self.draws.randrange(len(content) + 1)
         lines = content.splitlines(keepends=True) or [b""]
         line = self.draws.randrange(len(lines))
@@ -128,7 +128,7 @@ class Mutator:
         return how, changes[how]
 
     def text(self, content: bytes) -> tuple[str, bytes]:
-        """Change a word of a text, such as settings."""
+        """Change a word of a text file, such as a settings file."""
         text = content.decode(errors="replace")
         words = list(re.finditer(r"[^\s=\[\]\"]+", text))
         if not words:
@@ -147,7 +147,7 @@ class Mutator:
         return self._structured(content, json.loads, _json_text, JSON_VALUES)
 
     def yaml(self, content: bytes) -> tuple[str, bytes]:
-        """Change a value or a key of a YAML file, or use what is special in YAML."""
+        """Change a value or a key of a YAML file, or use a feature special to YAML."""
         special = self.draws.random()
         if special < 0.02:
             return "an alias bomb", BOMB.encode() + b"\n" + content
@@ -182,7 +182,7 @@ class Mutator:
         elif how == "other":
             other = self.draws.choice(places)
             _put(changed, path, copy.deepcopy(_at(whole, other)))
-            what = f"{shown} is what {'.'.join(map(str, other)) or 'the whole'} is"
+            what = f"{shown} is a copy of {'.'.join(map(str, other)) or 'the whole'}"
         elif how == "swap":
             parent = _at(changed, path[:-1])
             if isinstance(parent, list):
@@ -247,7 +247,7 @@ class Mutator:
 
 
 def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every value in a structure, its own first."""
+    """Yield the path of every value in a structure, starting with the root."""
     yield path
     keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
     for key in keys:
@@ -275,7 +275,7 @@ def _json_text(node: Any) -> bytes:
 
 
 def _flow(node: Any) -> str:
-    """Return a structure as JSON, with raw texts in it."""
+    """Return a structure as JSON, with raw texts verbatim."""
     if isinstance(node, Raw):
         return node.text
     if isinstance(node, dict):
@@ -290,7 +290,7 @@ def _flow(node: Any) -> str:
 
 
 def _yaml_text(node: Any) -> bytes:
-    """Return a structure as YAML: blocks where it can, raw texts as they are."""
+    """Return a structure as YAML, in block style where possible, with raw texts verbatim."""
     return "\n".join(_block(node)).encode("utf-8", "replace") + b"\n"
 
 

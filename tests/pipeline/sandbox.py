@@ -18,7 +18,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 SLUG = "digits"
-OTHERS = ("DVC_", "GIT_", "MLFLOW_", "PYTEST_", "XDG_")  # variables that commands must not see
+HIDDEN = ("DVC_", "GIT_", "MLFLOW_", "PYTEST_", "XDG_")  # prefixes of hidden variables
 OUTPUTS = (
     "champion/",
     "data/incoming/",
@@ -26,17 +26,17 @@ OUTPUTS = (
     "parent-state/",
     "state/",
     "work/",
-)  # DVC's, never Git's
+)  # tracked by DVC, never by Git
 UP_TO_DATE = "Data and pipelines are up to date."
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A project, with its DVC remote and a home folder beside it.
+    """A project with its DVC remote and a home folder next to it.
 
     Args:
         root: Folder of the project.
-        warm: Whether `run` forks commands from a process that has imported what they need.
+        warm: Whether `run` forks commands from a process that has already imported everything.
     """
 
     root: Path
@@ -47,7 +47,7 @@ class Sandbox:
         home = self.root.parent / "home"
         home.mkdir(exist_ok=True)
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith(OTHERS)},
+            **{name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(home),
             "GIT_AUTHOR_NAME": "Test",
@@ -60,7 +60,7 @@ class Sandbox:
 
     @property
     def warm_folders(self) -> list[str]:
-        """Folders of the commands that are forked."""
+        """Folders with the commands that run in forked processes."""
         return warm_commands.folders()
 
     def run(self, *command: str, code: int | None = 0) -> str:
@@ -82,7 +82,7 @@ class Sandbox:
         return done.stdout
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command, as the first of a group of processes."""
+        """Start a command as the leader of a process group."""
         return subprocess.Popen(
             command,
             cwd=self.root,
@@ -94,7 +94,7 @@ class Sandbox:
         )
 
     def put_digits(self, number: int) -> None:
-        """Put the digits of an update in place, and under DVC."""
+        """Write the digits of an update to data/incoming, and add them to DVC."""
         self.run("renate-stages", "example-data", str(number))
         self.run("dvc", "add", "-q", "data/incoming")
 
@@ -109,7 +109,7 @@ class Sandbox:
         return json.loads(self.read(name))
 
     def edit(self, name: str, *changes: tuple[str, str]) -> None:
-        """Replace parts of a file; each must be there."""
+        """Replace parts of a file; each part must occur in it."""
         text = self.read(name)
         for old, new in changes:
             assert old in text, old
@@ -117,12 +117,12 @@ class Sandbox:
         (self.root / name).write_text(text, encoding="utf-8")
 
     def stop_tracking(self) -> None:
-        """Log nothing to MLflow any more: it takes seconds, and is no input of a stage."""
+        """Disable MLflow logging, which takes seconds and is not an input of any stage."""
         tracked = "enabled: true\n  experiment"
         self.edit("params.yaml", (tracked, tracked.replace("true", "false")))
 
     def clone(self) -> Sandbox:
-        """Clone it beside itself, where the relative remote is the same."""
+        """Clone the project next to itself, where its relative remote path is valid too."""
         self.run("git", "clone", "-q", ".", "../clone")
         return Sandbox(self.root.parent / "clone", warm=self.warm)
 
@@ -158,8 +158,8 @@ class Sandbox:
         return self.run("git", "ls-files").split()
 
     @property
-    def standing(self) -> tuple[str, ...]:
-        """All that a refused command must leave as it is."""
+    def snapshot(self) -> tuple[str, ...]:
+        """Everything that a refused command must leave unchanged."""
         return (
             self.run("git", "rev-parse", "HEAD"),
             self.run("git", "branch", "--list"),
@@ -170,7 +170,7 @@ class Sandbox:
         )
 
     def query(self, sql: str, *values: str) -> list[tuple]:
-        """Ask the project's own MLflow store."""
+        """Query the project's own MLflow store."""
         with closing(sqlite3.connect(self.root / "mlflow.db")) as store:
             return store.execute(sql, values).fetchall()
 
@@ -189,7 +189,7 @@ class Sandbox:
         ]
 
     def artifacts(self, run: dict[str, str]) -> set[str]:
-        """Return the files that a run has as artifacts."""
+        """Return the artifact files of a run."""
         folder = next((self.root / "mlartifacts").rglob(f"{run['id']}/artifacts"))
         return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 

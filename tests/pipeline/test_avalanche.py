@@ -1,4 +1,4 @@
-"""A generated project with a strategy of Avalanche over three updates, the second tuned by ASHA."""
+"""An Avalanche strategy in a generated project over three updates, the second tuned by ASHA."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def project(tmp_path_factory) -> Sandbox:
     return project
 
 
-def test_three_updates_go_on_from_each_other(project: Sandbox) -> None:
+def test_each_update_continues_the_avalanche_state_of_its_parent(project: Sandbox) -> None:
     assert UP_TO_DATE in project.run("dvc", "repro")
     left = project.read_json("state/learner.json")
     assert left["learner"] == "Avalanche-EWC"
     assert left["avalanche"]["plugins"]["Clock"]["train_exp_counter"] == 3
     assert len(left["avalanche"]["plugins"]["Elastic"]["importances"]["dict"]) == 3
-    assert project.read_json("metrics/update.json")["accuracy"]["holdout"]["3"] > 0.2  # from 0
+    assert project.read_json("metrics/update.json")["accuracy"]["holdout"]["3"] > 0.2  # up from 0
 
 
-def test_the_second_searched_its_strength_with_epochs_measured(project: Sandbox) -> None:
+def test_asha_searches_ewc_lambda_and_stops_some_trials_early(project: Sandbox) -> None:
     rows = list(csv.DictReader(project.read("state/tuning_history.csv").splitlines()))
     assert {row["update"] for row in rows} == {"2"}
     assert len({row["trial"] for row in rows}) == 6
@@ -59,14 +59,14 @@ def test_the_second_searched_its_strength_with_epochs_measured(project: Sandbox)
     assert max(epochs) == 3 and epochs.count(1) > epochs.count(3)  # ASHA stopped some
 
 
-def test_the_same_inputs_give_the_same_bytes(project: Sandbox) -> None:
+def test_forced_training_rerun_leaves_dvc_lock_unchanged(project: Sandbox) -> None:
     before = project.read("dvc.lock")
     project.stop_tracking()
     project.run("dvc", "repro", "-f", "-q", "-s", "train")
     assert project.read("dvc.lock") == before
 
 
-def test_a_combination_is_a_what_if(project: Sandbox) -> None:
+def test_dvc_experiment_combines_er_and_ewc_plugins(project: Sandbox) -> None:
     project.run(
         "dvc",
         "exp",

@@ -1,4 +1,4 @@
-"""What an update stores and pushes: what is new, and little else."""
+"""An update stores and pushes new data with little overhead."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def bytes_in(folder: Path) -> int:
 
 
 def check_new_bytes(project: Sandbox, before: str, after: str, number: int) -> int:
-    """Check that an update's state adds what is new and little else; return the bytes it adds."""
+    """Check that an update's state adds new data with little overhead; return the added bytes."""
     old, new = project.objects(before), project.objects(after)
     fresh = {name: md5 for name, md5 in new.items() if md5 not in old.values()}
     size = {name: project.cached(md5).stat().st_size for name, md5 in fresh.items()}
-    for name in fresh:  # shards are never written twice under one name
+    for name in fresh:  # no shard is written again under the same name
         assert f"{number:05d}-" in name or not name.endswith(".npy") or name == "memory/live.npy"
     data, rows = project.read_json("metrics/data.json"), 20 + 16 + 8  # metadata and label
     budget = (64 + rows) * (300 + data["test"]["rows"] + data["val"]["rows"])
-    # Of each split that is kept: its index, five files in the manifest, rows of evaluations.
+    # Each stored split adds its index, five manifest entries and rows of evaluations.
     splits = sum(name.count("/") == 2 and name.endswith("index.json") for name in new)
     small = sum(n for name, n in size.items() if not name.endswith((".npy", "model.safetensors")))
     assert small < 5_000 + 3_000 * splits
@@ -54,7 +54,7 @@ def check_new_bytes(project: Sandbox, before: str, after: str, number: int) -> i
     return sum(size.values())
 
 
-def test_an_update_adds_to_cache_and_remote_what_is_new(three_updates):
+def test_update_adds_only_new_objects_to_cache_and_remote(three_updates):
     states = [three_updates.state_at(f"update-{n}") for n in (1, 2)]
     lock = yaml.safe_load(three_updates.read("dvc.lock"))["stages"]["train"]["outs"]
     states.append(next(out["md5"] for out in lock if out["path"] == "state"))
@@ -62,14 +62,14 @@ def test_an_update_adds_to_cache_and_remote_what_is_new(three_updates):
     pushed, cached = objects_in(remote_of(three_updates)), objects_in(cache_of(three_updates))
     for each in states:
         assert {each, *three_updates.objects(each).values()} <= pushed.keys()
-    written = ("metrics/data.json", "metrics/shift.csv")  # by `prepare`, outside its cache
+    written = ("metrics/data.json", "metrics/shift.csv")  # `prepare` writes them without caching
     shown = [three_updates.run("git", "show", f"{at}:{name}") for at in COMMITS for name in written]
-    of_run_cache = {hashlib.md5(text.encode()).hexdigest() for text in shown}  # some bytes each
+    of_run_cache = {hashlib.md5(text.encode()).hexdigest() for text in shown}  # a few bytes each
     assert cached.keys() - pushed.keys() == of_run_cache
     assert not pushed.keys() - cached.keys()
 
 
-def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
+def test_example_files_of_parent_and_state_are_hard_links_to_the_cache(project):
     project.stop_tracking()
     cached_before = project.hashes(".dvc/cache/files")
     shutil.rmtree(project.root / "parent-state")
@@ -84,11 +84,11 @@ def test_examples_are_linked_from_the_cache_to_the_parent_to_the_state(project):
         assert (project.root / "state" / name).stat().st_ino == cached.stat().st_ino
         assert not parent.stat().st_mode & 0o222
     assert not list((project.root / "work" / "restored").rglob("*.npy"))
-    assert project.hashes(".dvc/cache/files").items() >= cached_before.items()  # as root, too
+    assert project.hashes(".dvc/cache/files").items() >= cached_before.items()  # also as root
 
 
 @pytest.mark.slow
-def test_over_ten_updates_each_adds_as_much_as_the_one_before(tmp_path):
+def test_storage_growth_per_update_stays_constant_over_ten_updates(tmp_path):
     project = generate(tmp_path)
     project.run("renate-stages", "init")
     project.stop_tracking()

@@ -1,4 +1,4 @@
-"""An update that two processes share, in a generated project."""
+"""Distributed training of an update by two processes, in a generated project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from sandbox import SLUG, Sandbox, generate
 
 TRANSFORM = "    return images.float() / 16\n"
-# In training, and in the second process alone; what happens there is said in a file.
+# Added to the user's transform: in training, rank 1 alone does what .renate/fate says.
 FATE = """    import os
 
     fate = Path(".renate/fate")
@@ -31,7 +31,7 @@ FATE = """    import os
 
 @pytest.fixture(scope="module")
 def repro(tmp_path_factory) -> tuple[Sandbox, str]:
-    """A project whose first update two processes trained, and what that printed."""
+    """Return a project whose first update was trained by two processes, and the output."""
     project = replace(generate(tmp_path_factory.mktemp("two") / SLUG), warm=False)
     changes = (("  devices: 1 ", "  devices: 2 "), ("max_epochs: 20 ", "max_epochs: 2 "))
     project.edit("params.yaml", *changes)
@@ -41,7 +41,7 @@ def repro(tmp_path_factory) -> tuple[Sandbox, str]:
 
 @pytest.fixture
 def project(repro) -> Iterator[Sandbox]:
-    """The same, with a second process whose fate can be chosen, which is never forked."""
+    """Yield the same project, with a selectable failure on rank 1; rank 1 is never forked."""
     project = replace(repro[0], warm=True)
     project.stop_tracking()
     project.edit("renate_config.py", (TRANSFORM, FATE + TRANSFORM))
@@ -54,7 +54,7 @@ def project(repro) -> Iterator[Sandbox]:
 
 
 def processes(project: Sandbox) -> list[int]:
-    """Return the processes that share the training of a project."""
+    """Return the ids of the processes that train in a project."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -67,7 +67,7 @@ def processes(project: Sandbox) -> list[int]:
     return found
 
 
-def test_two_processes_make_one_update(repro):
+def test_two_processes_train_one_update_and_log_one_run(repro):
     project, printed = repro
     assert printed.count("update 1: 34 steps") == 1 == printed.count("memory: 300 examples")
     assert [run["status"] for run in project.runs] == ["FINISHED"]
@@ -77,7 +77,7 @@ def test_two_processes_make_one_update(repro):
     assert not processes(project)
 
 
-def test_made_again_it_has_the_same_bytes(repro):
+def test_rerun_update_has_identical_bytes(repro):
     project = replace(repro[0], warm=True)
     before = project.hashes("state"), project.hashes("metrics"), project.hashes("plots")
     project.run("dvc", "repro", "-q", "--force", "--single-item", "train")
@@ -85,20 +85,20 @@ def test_made_again_it_has_the_same_bytes(repro):
 
 
 @pytest.mark.parametrize(
-    ("fate", "code", "said"),
+    ("fate", "code", "message"),
     [
         ("mistake", 2, "error: the second process alone says so"),
         ("defect", 2, "ZeroDivisionError: of the second"),
     ],
 )
-def test_what_fails_in_one_process_ends_both_and_is_said_once(project, fate, code, said):
+def test_failure_on_one_rank_ends_both_processes_and_is_reported_once(project, fate, code, message):
     (project.root / ".renate" / "fate").write_text(fate)
     printed = project.run("renate-stages", "train", code=code)
-    assert printed.count(said) == 1 and "Traceback" not in printed, printed
+    assert printed.count(message) == 1 and "Traceback" not in printed, printed
     assert not processes(project)
 
 
-def test_a_mistake_that_both_meet_is_said_once(project):
+def test_user_error_on_both_ranks_is_reported_once(project):
     right = "learning_rate: 0.05"
     project.edit("tuned.yaml", (right, "learning_rate: -1"))
     printed = project.run("renate-stages", "train", code=2)
@@ -107,7 +107,7 @@ def test_a_mistake_that_both_meet_is_said_once(project):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_the_processes_end_with_the_stage(project, ending):
+def test_killing_the_stage_ends_all_training_processes(project, ending):
     scratch = project.root / ".renate"
     (scratch / "fate").write_text("wait")
     stage = project.start("renate-stages", "train")

@@ -1,4 +1,4 @@
-"""A project's start: where it may lie, a model that a team has already, no data, a failed run."""
+"""Start of a project: its location, an imported model, no data, a failed first run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from renate_stages.actions.digits import write_digits
 from renate_stages.models import MLP
 
 
-def fitted_to_digits(folder) -> MLP:
-    """Return a model of the template's kind, fitted to a folder of digits by a plain loop."""
+def fit_model_to_digits(folder) -> MLP:
+    """Return the template's model, trained on a folder of digits by a plain PyTorch loop."""
     import numpy as np
 
     inputs = torch.from_numpy(np.load(folder / "inputs.npy")).float() / 16
@@ -24,12 +24,12 @@ def fitted_to_digits(folder) -> MLP:
     return model
 
 
-def test_a_project_starts_from_a_model_that_a_team_has(tmp_path):
+def test_init_imports_an_existing_model_and_its_old_data(tmp_path):
     torch.manual_seed(0)
     old_data = tmp_path / "old"
     write_digits(old_data, 1)
     model = tmp_path / "model.pt"
-    torch.save(fitted_to_digits(old_data).state_dict(), model)
+    torch.save(fit_model_to_digits(old_data).state_dict(), model)
 
     project = generate(tmp_path)
     printed = project.run("renate-stages", "init", "--model", str(model), "--memory", str(old_data))
@@ -37,9 +37,9 @@ def test_a_project_starts_from_a_model_that_a_team_has(tmp_path):
     first = project.read_json("parent-state/state.json")
     assert (first["kind"], first["update"], first["classes"]) == ("init", 0, [0, 1, 2, 3])
     assert not project.run("git", "status", "--porcelain")
-    before = project.standing
+    before = project.snapshot
     assert "already" in project.run("renate-stages", "init", "--model", str(model), code=2)
-    assert project.standing == before
+    assert project.snapshot == before
 
     project.stop_tracking()
     project.put_digits(2)
@@ -52,7 +52,7 @@ def test_a_project_starts_from_a_model_that_a_team_has(tmp_path):
     assert "1 tagged update(s)" in project.run("renate-stages", "verify")
 
 
-def test_a_folder_inside_a_foreign_repository_is_refused(tmp_path):
+def test_init_refuses_a_folder_inside_another_git_repository(tmp_path):
     inner = generate(tmp_path / "outer")
     outer = Sandbox(tmp_path / "outer")
     outer.run("git", "init", "-q")
@@ -61,7 +61,7 @@ def test_a_folder_inside_a_foreign_repository_is_refused(tmp_path):
     assert not (inner.root / "parent-state").exists()
 
 
-def test_a_folder_that_the_repository_around_it_ignores_is_fine(tmp_path):
+def test_init_accepts_a_folder_ignored_by_the_surrounding_git_repository(tmp_path):
     inner = generate(tmp_path / "outer")
     outer = Sandbox(tmp_path / "outer")
     outer.run("git", "init", "-q")
@@ -71,7 +71,7 @@ def test_a_folder_that_the_repository_around_it_ignores_is_fine(tmp_path):
     assert "digits" not in outer.run("git", "status", "--porcelain")
 
 
-def test_an_empty_project_says_what_to_fill_in(tmp_path):
+def test_empty_project_reports_what_the_user_must_fill_in(tmp_path):
     project = generate(tmp_path, starting_data="empty")
     printed = project.run("renate-stages", "status")
     assert "`renate-stages init` in a new project" in printed
@@ -85,13 +85,13 @@ def test_an_empty_project_says_what_to_fill_in(tmp_path):
     (project.root / "data" / "incoming").mkdir(parents=True)
     (project.root / "data" / "incoming" / "rows.csv").write_text("1,2\n")
     project.run("dvc", "add", "-q", "data/incoming")
-    told = "data_module_fn: fill in IncomingData"
-    assert told in project.run("python", "-m", "pytest", "-q", "tests", code=1)
+    message = "data_module_fn: fill in IncomingData"
+    assert message in project.run("python", "-m", "pytest", "-q", "tests", code=1)
     printed = project.run("dvc", "repro", code=255)
-    assert told in printed and "Traceback" not in printed
+    assert message in printed and "Traceback" not in printed
 
 
-def test_a_failed_first_run_lets_no_output_into_git(tmp_path):
+def test_failed_first_run_adds_no_outputs_to_git(tmp_path):
     project = generate(tmp_path)
     project.run("renate-stages", "init")
 

@@ -1,4 +1,4 @@
-"""Examples are forgotten in a real project, to the last byte."""
+"""Forgetting examples in a real project, down to the last byte."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def all_files(*folders: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in paths}
 
 
-def holding(images: list[bytes], *folders: Path) -> list[Path]:
-    """Return the files in which the bytes of an image are."""
+def files_containing(images: list[bytes], *folders: Path) -> list[Path]:
+    """Return the files that contain the bytes of any of the images."""
     contents = all_files(*folders)
     return [path for path, content in contents.items() if any(each in content for each in images)]
 
 
-def test_rows_are_forgotten_and_older_versions_erased(project):
-    """Also where another project pushes to the same remote: `dvc gc` would take what it has."""
+def test_forget_removes_rows_and_erase_removes_them_from_older_versions(project):
+    """Another project pushes to the same remote, where `dvc gc` would delete its objects."""
     project.stop_tracking()
     project.commit("No tracking")
     root, remote = project.root, project.root.parent / "digits-dvc-remote"
@@ -47,10 +47,10 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert "sorce" in refused and "known:" in refused
     refused = project.run("renate-stages", "forget", "--where", "id == 3", code=2)
     assert "--ids" in refused and "Traceback" not in refused
-    said = project.run("renate-stages", "forget", "--ids", "../ids.txt")
-    assert "10 id(s) given: 9 match" in said and "1 match no stored example: 'nobody'" in said
-    assert "9 row(s) of memory will be removed" in said and "arrive again" not in said
-    assert "update 4 is open and only forgets" in said
+    output = project.run("renate-stages", "forget", "--ids", "../ids.txt")
+    assert "10 id(s) given: 9 match" in output and "1 match no stored example: 'nobody'" in output
+    assert "9 row(s) of memory will be removed" in output and "arrive again" not in output
+    assert "update 4 is open and only forgets" in output
     assert "dvc repro" in project.run("renate-stages", "status")
     refused = project.run("renate-stages", "forget", "--erase", "--yes", code=2)
     assert "rows to forget are still stored" in refused
@@ -80,30 +80,32 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     assert pushed.keys() > shared.keys()
 
     cache = root / ".dvc" / "cache"
-    assert holding(images, cache) and holding(images, remote)
-    listed = project.run("renate-stages", "forget", "--erase", code=1)  # nobody says yes
+    assert files_containing(images, cache) and files_containing(images, remote)
+    listed = project.run("renate-stages", "forget", "--erase", code=1)  # nobody confirms
     assert "update-1: data/incoming, state, work/prepared" in listed
     foreign = len(pushed) - len(shared)
     assert f"{foreign} object(s) that no commit of this project refers to" in listed
-    assert holding(images, cache), "nothing was removed"
-    said = project.run("renate-stages", "forget", "--erase", "--yes")
-    assert "removed" in said and "data/incoming contains, or may contain, rows to forget" in said
+    assert files_containing(images, cache), "nothing was removed"
+    output = project.run("renate-stages", "forget", "--erase", "--yes")
+    assert (
+        "removed" in output and "data/incoming contains, or may contain, rows to forget" in output
+    )
     assert all_files(remote) == pushed
-    incoming = all_files(root / "data" / "incoming").values()  # what a user put there is theirs
-    held = holding(images, root)
+    incoming = all_files(root / "data" / "incoming").values()  # raw user data is not erased
+    held = files_containing(images, root)
     assert not [path for path in held if path.read_bytes() not in incoming]
 
-    there = other.clone()  # the other project has all that it pushed
+    there = other.clone()  # the other project still has all its objects
     there.run("dvc", "pull", "-q", "--allow-missing")
     for folder in ("data/incoming", "work/prepared", "parent-state"):
         assert there.hashes(folder) == other.hashes(folder) != {}
     paths = (root / ".renate" / "erase-storage.txt").read_text().splitlines()
-    said = project.run("renate-stages", "forget", "--erase", "--yes", "--shared-storage")
-    assert "removed" in said
+    output = project.run("renate-stages", "forget", "--erase", "--yes", "--shared-storage")
+    assert "removed" in output
     left = all_files(remote)
     assert sorted(map(str, pushed.keys() - left.keys())) == sorted(paths) != []
-    theirs = pushed.keys() - shared.keys()  # the same digits, in stores of their own
-    held = [path for path in holding(images, root, remote) if path not in theirs]
+    theirs = pushed.keys() - shared.keys()  # the same digits in the other project's stores
+    held = [path for path in files_containing(images, root, remote) if path not in theirs]
     assert not [path for path in held if path.read_bytes() not in incoming]
 
     assert "every file" in project.run("renate-stages", "verify", "--deep")
@@ -114,14 +116,14 @@ def test_rows_are_forgotten_and_older_versions_erased(project):
     clone.run("dvc", "pull", "-q", "--allow-missing")
     assert clone.hashes("parent-state") == project.hashes("parent-state")
     assert project.run("renate-stages", "memory").splitlines()[-1].split()[:2] == ["all", "291"]
-    project.put_digits(1)  # the same objects once more: `dvc push` must not take them for pushed
+    project.put_digits(1)  # the same objects again: `dvc push` must upload them again
     project.run("dvc", "push", "-q")
     assert all_files(remote).keys() > left.keys()
 
 
 @pytest.mark.slow
-def test_the_guides_commands_run_as_written(project):
-    """But for the condition on `source`, which the digits do not have."""
+def test_forget_commands_of_the_guide_run_as_written(project):
+    """Skip the condition on `source`, a metadata field that the digits do not have."""
     guide = (REPOSITORY / "docs" / "memory-and-state.md").read_text(encoding="utf-8")
     block = re.search(r"## Forget examples\n.*?```text\n(.*?)```", guide, re.DOTALL)
     assert block is not None

@@ -1,4 +1,4 @@
-"""An update that is ruined does not serve; repaired, it does, and can be taken back."""
+"""The gate in a real project: a ruined update is refused, its repair promoted and demoted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ RUINOUS = "hyperparameters.learning_rate=3.0"
 
 
 def champion(project: Sandbox) -> tuple[int, int]:
-    """The update that the pointer names, and that of the model which lies there."""
+    """Return the champion's update number from champion.dvc and from the model's files."""
     pointer = yaml.safe_load(project.read("champion.dvc"))
     return pointer["meta"]["update"], project.read_json("champion/export.json")["update"]
 
 
 @pytest.fixture
 def with_champion(project) -> Sandbox:
-    """Three updates, of which the second is champion, and the third was measured against it."""
+    """Return a project with update 2 as champion and update 3 compared with it."""
     project.stop_tracking()
     project.commit("No tracking")
     project.run("renate-stages", "promote", "update-2")
@@ -26,12 +26,12 @@ def with_champion(project) -> Sandbox:
     return project
 
 
-def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_champion):
+def test_gate_refuses_a_ruined_update_and_its_repair_is_promoted_and_demoted(with_champion):
     project = with_champion
     promoted = project.hashes("champion")
     assert champion(project) == (2, 2)
 
-    # Ruined: `dvc repro` succeeds, since the update happened; the gate refuses it, and says why.
+    # Ruined update: `dvc repro` succeeds, but the gate refuses the update and reports why.
     project.run("dvc", "exp", "run", "-q", "-n", "ruined", "-S", RUINOUS)
     project.commit("Update 3, ruined")
     printed = project.run("renate-stages", "gate", code=1)
@@ -45,12 +45,12 @@ def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_
     assert not verdict["passed"] and rule["margin"] < 0
     assert rule["champion"] - rule["value"] == pytest.approx(rule["allowed"] - rule["margin"])
     assert rule["low"] < rule["value"] - rule["champion"] < rule["high"] < 0
-    before = project.standing
+    before = project.snapshot
     printed = project.run("renate-stages", "promote", code=2)
     assert "the gate refused it: update 3 against update 2: refused" in printed
-    assert project.standing == before and champion(project) == (2, 2)
+    assert project.snapshot == before and champion(project) == (2, 2)
 
-    # Repaired by a what-if, which moves no champion.
+    # Repair the update by a DVC experiment, which does not change the champion.
     change = ("-S", "hyperparameters.learning_rate=0.05")
     project.run("dvc", "exp", "run", "-q", "-n", "repaired", *change)
     project.run("dvc", "exp", "apply", "repaired")
@@ -65,13 +65,13 @@ def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_
     printed = project.run("dvc", "metrics", "diff", "update-2", "--targets", "metrics/verdict.json")
     assert "rules.average_accuracy.max_drop.margin" in printed
 
-    # Taken back.
+    # Demote the champion.
     project.run("renate-stages", "demote")
     assert champion(project) == (2, 2) and project.hashes("champion") == promoted
     assert UP_TO_DATE in project.run("dvc", "status"), "the verdict is on this champion"
     assert "update 2" in project.run("renate-stages", "champion")
 
-    # And again, by `next` itself.
+    # Promote the update again, automatically by `next`.
     project.edit("params.yaml", ("promotion: manual", "promotion: auto"))
     project.run("dvc", "repro", "-q")
     project.commit("Promote by itself")
@@ -79,11 +79,11 @@ def test_a_ruined_update_is_refused_and_its_repair_serves_until_taken_back(with_
     assert "update 3 is the champion; before: update 2" in printed and "update 4 is open" in printed
     assert champion(project) == (3, 3)
     assert "update: 3" in project.run("git", "show", "update-3:champion.dvc")
-    told = "belongs to update 3, but update 4 is open and has no"
-    assert told in project.run("renate-stages", "gate", code=2)
+    message = "belongs to update 3, but update 4 is open and has no"
+    assert message in project.run("renate-stages", "gate", code=2)
 
 
-def test_a_what_if_elsewhere_and_a_clone_measure_against_the_champion(with_champion):
+def test_temporary_dvc_experiment_and_clone_compare_with_the_champion(with_champion):
     project = with_champion
     change = ("-S", "trainer.max_epochs=1")
     project.run("dvc", "exp", "run", "-q", "--temp", "-n", "elsewhere", *change)
@@ -104,15 +104,15 @@ def test_a_what_if_elsewhere_and_a_clone_measure_against_the_champion(with_champ
     assert champion(clone) == (2, 2)
 
 
-def test_the_same_update_measured_again_has_the_same_verdict(with_champion):
+def test_rerun_export_gives_an_identical_verdict(with_champion):
     before = with_champion.read("metrics/verdict.json")
     with_champion.run("dvc", "repro", "-q", "-s", "-f", "export")
     assert with_champion.read("metrics/verdict.json") == before
     assert not with_champion.run("git", "status", "--porcelain")
 
 
-def test_an_update_that_is_champion_says_so_and_where_it_was_compared(with_champion):
-    """`dvc repro` after `promote`: champion/ changed, and so `export` runs again."""
+def test_report_of_the_champion_refers_to_the_commit_of_its_comparison(with_champion):
+    """Run `dvc repro` after `promote`: champion/ has changed, so `export` runs again."""
     project = with_champion
     assert "The champion is the parent's model." in project.read("reports/update.md")
     project.run("renate-stages", "promote")
@@ -134,7 +134,7 @@ def test_an_update_that_is_champion_says_so_and_where_it_was_compared(with_champ
     assert "update 4 is open" in project.run("renate-stages", "next")
 
 
-def test_a_project_of_before_the_gate_gets_a_champion_by_init(project):
+def test_init_adds_a_champion_to_a_project_created_before_the_gate(project):
     project.stop_tracking()
     project.run("git", "rm", "-q", "champion.dvc")
     project.run("rm", "-rf", "champion")

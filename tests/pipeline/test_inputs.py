@@ -1,4 +1,4 @@
-"""What `dvc repro` knows of the files behind a result, in a real project."""
+"""Inputs that DVC and MLflow record for a result, in a real project."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def declare(project: Sandbox, *names: str) -> None:
     (project.root / "dvc.yaml").write_text(yaml.safe_dump(content))
 
 
-def test_a_run_names_the_state_that_it_made(project):
-    """The state's hash in DVC, which is known when `train` has ended, and not the parent's."""
+def test_mlflow_run_records_the_dvc_hash_of_its_state(project):
+    """The recorded hash is that of the new state, known after `train`, and not the parent's."""
     tags = {run["name"]: run for run in project.runs if run["status"] == "FINISHED"}
     lock = yaml.safe_load(project.read("dvc.lock"))
     (latest,) = [o["md5"] for o in lock["stages"]["train"]["outs"] if o["path"] == "state"]
@@ -42,15 +42,15 @@ def test_a_run_names_the_state_that_it_made(project):
     assert [tags[f"update-{n}"]["dvc.parent.md5"] for n in (2, 3)] == expected[:2]
 
 
-def test_a_run_outside_dvc_names_no_state(project):
-    """`dvc.lock` has the hash of another one."""
+def test_mlflow_run_outside_dvc_records_no_state_hash(project):
+    """`dvc.lock` then has the hash of another state."""
     project.edit("params.yaml", ("learning_rate: 0.05", "learning_rate: 0.04"))
     project.run("renate-stages", "tune")
     project.run("renate-stages", "train")
     assert "dvc.state.md5" not in project.runs[-1]
 
 
-def test_files_of_the_users_count_as_the_parameters_do(project):
+def test_files_read_by_user_code_must_be_stage_dependencies(project):
     project.stop_tracking()
     project.edit(
         "renate_config.py", ("return images.float() / 16", f"return images.float() / {READ}")
@@ -70,8 +70,8 @@ def test_files_of_the_users_count_as_the_parameters_do(project):
     assert not (project.root / "champion" / "__pycache__").exists()
 
 
-def test_a_training_does_not_go_on_with_a_module_that_changed(project):
-    """A case of a user's: the first epochs with the old module and the rest with the new one."""
+def test_training_restarts_if_a_user_module_changed_since_the_checkpoint(project):
+    """A resumed training would mix epochs of the old module with epochs of the new one."""
     project.stop_tracking()
     loss = 'return torch.nn.CrossEntropyLoss(reduction="none")'
     project.edit(

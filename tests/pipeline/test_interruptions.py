@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of `dvc repro` in a real project."""
+"""Kills during `dvc repro`, and data changed without DVC, in a real project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAUSE += '        Path(".renate/paused").touch()\n        __import__("time").sle
 
 
 @pytest.mark.parametrize("victim", ["stage", "dvc", pytest.param("both", marks=pytest.mark.slow)])
-def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, victim):
+def test_killed_update_gives_identical_results_when_rerun(project, victim):
     undisturbed = project.hashes("state")
     untouched = {folder: project.hashes(folder) for folder in (".dvc/cache/files", "parent-state")}
     project.edit("renate_config.py", (TRANSFORM, PAUSE + TRANSFORM))
@@ -33,7 +33,7 @@ def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, 
         assert stage == "stage train, process"
         if victim == "both":
             os.killpg(repro.pid, signal.SIGKILL)
-        if victim == "dvc":  # its stage goes on; a second one must not start beside it
+        if victim == "dvc":  # its stage keeps running; a second stage must not start
             repro.kill()
             repro.wait(60)
             refused = project.run("dvc", "repro", code=None)
@@ -53,13 +53,13 @@ def test_an_update_that_was_killed_gives_the_same_when_it_is_run_again(project, 
     (scratch / "pause").unlink()
     project.run("dvc", "repro", "-q")
     found = project.hashes("state")
-    assert found.pop("state.json") != undisturbed.pop("state.json")  # it lists the changed file
+    assert found.pop("state.json") != undisturbed.pop("state.json")  # it lists the edited file
     assert found == undisturbed
     assert not list(project.root.glob(".*.new"))
     assert [run["status"] for run in project.runs[-2:]] == ["KILLED", "FINISHED"]
 
 
-def test_data_changed_behind_dvcs_back_is_found(project):
+def test_repro_detects_data_changed_without_dvc_add(project):
     before = project.read("data/incoming.dvc")
     rows = project.read_json("metrics/data.json")
     for name in ("inputs.npy", "targets.npy"):
@@ -78,7 +78,7 @@ def test_data_changed_behind_dvcs_back_is_found(project):
     assert project.read("data/incoming.dvc") != before, "and its new hash is there to commit"
 
 
-def test_new_example_data_leaves_the_cache_as_it_was(project):
+def test_writing_example_data_does_not_modify_the_dvc_cache(project):
     project.run("dvc", "config", "cache.type", "hardlink")
     project.run("dvc", "checkout", "-q", "--relink")
     linked = project.root / "data" / "incoming" / "inputs.npy"

@@ -1,7 +1,7 @@
-"""Stages are killed at random moments; what they write in the end is the same.
+"""Stages that are killed at random moments write identical outputs when they are rerun.
 
-Their processes are forked from one that has imported what they need, so that kills hit their work, and
-run without git and DVC: `test_interruptions.py` kills real processes under `dvc repro`.
+Their processes are forked after all imports, so that kills hit the stage's own work, and do not use
+git or DVC; `test_interruptions.py` kills new processes under `dvc repro`.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from renate_stages.actions.digits import write_digits
 from renate_stages.state import state
 
 STAGES = ("prepare", "restore-state", "tune", "train", "export")
-PATIENCE = 120  # seconds until a stage is taken to hang
+PATIENCE = 120  # seconds after which a stage counts as hanging
 
 
 @dataclass
 class Stages:
-    """Runs stages, each in a process forked from one that has imported what they need.
+    """Runs stages in forked processes.
 
     Args:
-        warm: Forks them.
+        warm: Forks the stages' processes.
     """
 
     warm: WarmProcesses
 
-    def start(self, root: Path, name: str, said: IO[str], limit: int = 0) -> WarmProcess:
-        """Start a stage; of more than `limit` bytes it can write no file."""
+    def start(self, root: Path, name: str, log: IO[str], limit: int = 0) -> WarmProcess:
+        """Start a stage that cannot write files larger than `limit` bytes; 0 sets no limit."""
         environment = {**os.environ, "RENATE_STAGES_CHECKPOINT_SECONDS": "0"}
-        streams, main = (said.fileno(), said.fileno()), "limited_commands:command"
+        streams, main = (log.fileno(), log.fileno()), "limited_commands:command"
         return self.warm.start(main, [str(limit), name], root, streams, environment=environment)
 
     def finish(self, root: Path, name: str) -> None:
         """Run a stage to its end."""
-        with tempfile.TemporaryFile("w+") as said:
-            code = self.start(root, name, said).wait(PATIENCE)
-            said.seek(0)
-            assert code == 0, said.read()
+        with tempfile.TemporaryFile("w+") as log:
+            code = self.start(root, name, log).wait(PATIENCE)
+            log.seek(0)
+            assert code == 0, log.read()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(stages, tmp_path_factory):
-    """A project whose first update has run; its files after each stage, and each stage's time."""
+    """Return a project after its first update, its files, and the duration of each stage."""
     root = tmp_path_factory.mktemp("kills") / "project"
     root.mkdir()
     for name in ("dvc.yaml", "forget.yaml", "params.yaml", "renate_config.py"):
@@ -104,8 +104,8 @@ def kill_at_random_moments(
     moments = random.Random(seed)
     for name, count in times.items():
         for _ in range(count):
-            with tempfile.TemporaryFile("w+") as said:
-                process = stages.start(root, name, said)
+            with tempfile.TemporaryFile("w+") as log:
+                process = stages.start(root, name, log)
                 try:
                     process.wait(moments.uniform(0.0, 1.0) * seconds[name])
                 except subprocess.TimeoutExpired:
@@ -119,39 +119,43 @@ def kill_at_random_moments(
     assert not list((root / ".renate").glob("resume/*"))
 
 
-def test_stages_killed_at_random_moments_write_the_same_in_the_end(stages, root, undisturbed):
+def test_stages_killed_at_random_moments_write_identical_outputs_when_rerun(
+    stages, root, undisturbed
+):
     times = {"prepare": 2, "restore-state": 1, "tune": 1, "train": 3, "export": 2}
     kill_at_random_moments(stages, root, undisturbed, times, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_stages_killed_at_many_moments_write_the_same_in_the_end(stages, root, undisturbed, seed):
+def test_stages_killed_at_many_moments_write_identical_outputs_when_rerun(
+    stages, root, undisturbed, seed
+):
     times = {"prepare": 10, "restore-state": 6, "tune": 6, "train": 12, "export": 8}
     kill_at_random_moments(stages, root, undisturbed, times, seed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_stage_says_so_without_a_traceback(stages, root, undisturbed, number):
+def test_interrupted_stage_prints_no_traceback_and_can_be_rerun(stages, root, undisturbed, number):
     shutil.rmtree(root / "work" / "prepared")
     lock = root / ".renate" / "stage.lock"
-    with tempfile.TemporaryFile("w+") as said:
-        process = stages.start(root, "prepare", said)
+    with tempfile.TemporaryFile("w+") as log:
+        process = stages.start(root, "prepare", log)
         until = time.monotonic() + PATIENCE
         while f"process {process.pid}" not in lock.read_text():
             assert time.monotonic() < until and process.poll() is None
             time.sleep(0.001)
         os.kill(process.pid, number)
         assert process.wait(PATIENCE) != 0
-        said.seek(0)
-        assert "Traceback" not in said.read()
+        log.seek(0)
+        assert "Traceback" not in log.read()
     stages.finish(root, "prepare")
     assert files_of(root) == undisturbed[1]
 
 
 @pytest.mark.parametrize("name", ["prepare", "train", "export"])
-def test_a_full_disk_leaves_no_half_output(stages, root, undisturbed, name):
-    """A limit on the size of files stands for the disk: writing fails with an OSError alike."""
+def test_full_disk_leaves_no_partial_output(stages, root, undisturbed, name):
+    """A file size limit simulates the full disk: writing fails with an OSError too."""
     output = {"prepare": "work/prepared", "train": "state", "export": "export"}[name]
     shutil.rmtree(root / output)
 
@@ -159,8 +163,8 @@ def test_a_full_disk_leaves_no_half_output(stages, root, undisturbed, name):
         process = stages.start(root, name, file, limit=4000)
         assert process.wait(PATIENCE) != 0
         file.seek(0)
-        said = file.read()
-    assert "error: no more data can be written" in said and "Traceback" not in said
+        log = file.read()
+    assert "error: no more data can be written" in log and "Traceback" not in log
     assert not (root / output).exists() and not list(root.rglob(".*.new"))
     stages.finish(root, name)
     assert files_of(root) == undisturbed[1]

@@ -1,7 +1,7 @@
-"""Commands that change the lineage are killed at every change that they make, and at random moments.
+"""Lineage commands that are killed, at any change or moment, are completed or undone.
 
-After each kill, what `renate-stages status` advises is done, then the command is given again if it was
-undone: all hashes are those of the undisturbed command.
+After each kill, the test follows the advice of `renate-stages status` and repeats the command if it
+was undone; all hashes must equal those of the undisturbed command.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def commands():
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A project before a command and after it, and how the command went.
+    """A command that was not killed, and its effect on a project.
 
     Args:
-        source: The project before.
-        before, after: What stands in it.
-        changes: How many the command makes.
-        seconds: That it takes.
+        source: The project before the command.
+        before, after: Snapshots of the project before and after the command.
+        changes: Number of changes that the command makes.
+        seconds: Duration of the command.
     """
 
     source: Sandbox
@@ -59,12 +59,12 @@ class Undisturbed:
 
 @pytest.fixture(scope="module")
 def finished(three_updates, tmp_path_factory) -> Sandbox:
-    """A project whose third update is finished and committed, with a champion and one before it."""
+    """Return a project with a committed third update, a champion and a previous champion."""
     folder = tmp_path_factory.mktemp("kills") / "finished"
-    project = killed.copied(three_updates, folder)
+    project = killed.copy_project(three_updates, folder)
     project.stop_tracking()
     project.commit("No tracking")
-    project.run("renate-stages", "init")  # the remote of the copy
+    project.run("renate-stages", "init")  # sets the remote of the copy
     for number in (2, 3):
         project.run(
             "renate-stages", "promote", "--force", *([f"update-{number}"] if number < 3 else [])
@@ -74,20 +74,20 @@ def finished(three_updates, tmp_path_factory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def undisturbed(finished, commands, tmp_path_factory):
-    """Runs a command without disturbance, once."""
+    """Return a function that runs each command once, without killing it."""
     known: dict[str, Undisturbed] = {}
 
     def run(name: str) -> Undisturbed:
         if name not in known:
             folder = tmp_path_factory.mktemp(name)
             source = _source(name, finished, folder)
-            before = killed.standing(source)
-            copy = killed.copied(source, folder / "after")
+            before = killed.snapshot(source)
+            copy = killed.copy_project(source, folder / "after")
             started = time.monotonic()
-            code, said = commands.run(copy, *LINEAGE[name], at=folder / "changes")
+            code, output = commands.run(copy, *LINEAGE[name], at=folder / "changes")
             seconds = time.monotonic() - started
-            assert code == 0, said
-            after = killed.standing(copy)
+            assert code == 0, output
+            after = killed.snapshot(copy)
             assert after != before and not after["intent"] and not after["left"]
             changes = len((folder / "changes").read_bytes())
             known[name] = Undisturbed(source, before, after, changes, seconds)
@@ -97,7 +97,7 @@ def undisturbed(finished, commands, tmp_path_factory):
 
 
 def _source(name: str, finished: Sandbox, folder: Path) -> Sandbox:
-    """Return the project in which a command is given."""
+    """Return the project in which to run a command."""
     if name == "init":
         project = generate(folder / "new")
         project.stop_tracking()
@@ -110,22 +110,22 @@ def _source(name: str, finished: Sandbox, folder: Path) -> Sandbox:
         (folder / "clone" / storage.name).symlink_to(storage)
         return Sandbox(folder / "clone" / finished.root.name)
     if name in ("repair", "merge"):
-        project = killed.copied(finished, folder / name)
-        damage(project) if name == "repair" else stop_in_a_merge(project)
+        project = killed.copy_project(finished, folder / name)
+        damage(project) if name == "repair" else create_merge_conflict(project)
         return project
     return finished
 
 
 def damage(project: Sandbox) -> None:
-    """Change a file of the parent in place, which DVC's cache shares by a hard link."""
+    """Overwrite a file of the parent in place, and with it its hard link in DVC's cache."""
     project.run("dvc", "push", "-q")
     path = project.root / "parent-state" / "evaluations.csv"
     path.chmod(0o644)
     path.write_text("damaged")
 
 
-def stop_in_a_merge(project: Sandbox) -> None:
-    """Merge a branch that has another version of what stages write."""
+def create_merge_conflict(project: Sandbox) -> None:
+    """Merge a branch with another version of the files that stages write."""
     project.run("git", "checkout", "-q", "-b", "theirs", "update-2")
     project.edit("params.yaml", ("seed: 0", "seed: 1"))
     project.edit("dvc.lock", ("schema: ", "# theirs\nschema: "))
@@ -135,28 +135,28 @@ def stop_in_a_merge(project: Sandbox) -> None:
 
 
 def kill(commands: Commands, undisturbed: Undisturbed, name: str, folder: Path, **how: Any) -> str:
-    """Kill a command once; return whether it was complete, or how what it left was settled."""
-    project = killed.copied(undisturbed.source, folder)
-    code, said = commands.run(project, *LINEAGE[name], **how)
-    assert "Traceback" not in said, said
-    told = killed.recover(commands, project)
-    now = killed.standing(project)
+    """Kill a command once and recover; return how the interrupted command was resolved."""
+    project = killed.copy_project(undisturbed.source, folder)
+    code, output = commands.run(project, *LINEAGE[name], **how)
+    assert "Traceback" not in output, output
+    outputs = killed.recover(commands, project)
+    now = killed.snapshot(project)
     if now != undisturbed.after:
         if name not in REPEATED:
-            assert now == undisturbed.before, told
-        code, said = commands.run(project, *LINEAGE[name])
-        assert code == 0, said
-        assert killed.standing(project) == undisturbed.after, told
+            assert now == undisturbed.before, outputs
+        code, output = commands.run(project, *LINEAGE[name])
+        assert code == 0, output
+        assert killed.snapshot(project) == undisturbed.after, outputs
     killed.remove(project)
     if now == undisturbed.after:
-        return "completed" if any("completed" in each for each in told) else "whole"
-    return "undone" if any("undone: `" in each for each in told) else "not begun"
+        return "completed" if any("completed" in each for each in outputs) else "whole"
+    return "undone" if any("undone: `" in each for each in outputs) else "not begun"
 
 
 @pytest.mark.parametrize("name", LINEAGE)
-def test_a_command_that_is_killed_is_completed_or_taken_back(name, commands, undisturbed, tmp_path):
+def test_killed_lineage_command_is_completed_or_undone(name, commands, undisturbed, tmp_path):
     expected = undisturbed(name)
-    step = max(1, expected.changes // 5)
+    step = max(1, expected.changes // 3)  # every change is for the slow form
     ends = [
         kill(commands, expected, name, tmp_path / str(at), at=at)
         for at in range(0, expected.changes, step)
@@ -166,7 +166,7 @@ def test_a_command_that_is_killed_is_completed_or_taken_back(name, commands, und
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LINEAGE)
-def test_a_command_is_killed_at_every_change(
+def test_lineage_command_killed_at_any_change_is_completed_or_undone(
     name, commands, undisturbed, tmp_path, record_property
 ):
     expected = undisturbed(name)
@@ -177,19 +177,19 @@ def test_a_command_is_killed_at_every_change(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["next", "fork", "promote", "forget"])
-def test_what_resolves_a_kill_may_be_killed_as_well(
+def test_killed_resolve_command_recovers_when_rerun(
     name, commands, undisturbed, tmp_path, record_property
 ):
     expected = undisturbed(name)
     for first in range(expected.changes // 4, expected.changes, 5):
-        half = killed.copied(expected.source, tmp_path / f"half-{first}")
+        half = killed.copy_project(expected.source, tmp_path / f"half-{first}")
         commands.run(half, *LINEAGE[name], at=first)
         for second in range(1, 20, 3):
-            project = killed.copied(half, tmp_path / f"{first}-{second}")
-            _, said = commands.run(project, "resolve", at=second)
-            assert "Traceback" not in said, said
+            project = killed.copy_project(half, tmp_path / f"{first}-{second}")
+            _, output = commands.run(project, "resolve", at=second)
+            assert "Traceback" not in output, output
             killed.recover(commands, project)
-            assert killed.standing(project) in (expected.before, expected.after)
+            assert killed.snapshot(project) in (expected.before, expected.after)
             killed.remove(project)
             record_property("killed while resolving", name)
         killed.remove(half)
@@ -198,7 +198,7 @@ def test_what_resolves_a_kill_may_be_killed_as_well(
 @pytest.mark.slow
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("name", LINEAGE)
-def test_a_command_is_killed_at_random_moments(
+def test_lineage_command_killed_at_random_moments_is_completed_or_undone(
     name, alone, commands, undisturbed, tmp_path, record_property
 ):
     expected = undisturbed(name)

@@ -1,7 +1,7 @@
-"""Whole commands in a finished project of which one small file has been changed: an error, or none.
+"""Commands in a finished project with one mutated file succeed or report an error.
 
-No traceback, no hang, and a command that refuses has changed nothing. A failure names the seed.
-`tests/unit/test_mutated_files.py` gives the readers of these files many more.
+They print no traceback, do not hang, and change nothing if they refuse. A failure shows the seed.
+`tests/unit/test_mutated_files.py` tests the readers of these files with many more mutations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mutated_projects import STAGES, Mutated, attempts, small_files
 from sandbox import Sandbox
 from warm_processes import DVC, WarmProcesses
 
-# How often each is drawn.
+# Weight with which each command is drawn.
 COMMANDS: dict[tuple[str, ...], float] = {
     ("status",): 6,
     ("gate",): 4,
@@ -44,16 +44,16 @@ LONG: dict[tuple[str, ...], float] = {
 }
 BY_GIT = ("parent.dvc", "champion.dvc", "dvc.lock", "params.yaml", "metrics/verdict.json")
 BY_GIT += ("dvc.yaml", "data/incoming.dvc", "forget.yaml")
-"""Commands of the lineage read these in commits, which leaves no opened file."""
+"""Lineage commands read these files from commits, without opening them."""
 
 
 @pytest.fixture(scope="module")
 def promoted(three_updates, tmp_path_factory) -> Sandbox:
-    """A project whose third update is finished; with a champion after another."""
-    project = killed.copied(three_updates, tmp_path_factory.mktemp("promoted") / "project")
+    """Return a project with a finished third update, a champion and a previous champion."""
+    project = killed.copy_project(three_updates, tmp_path_factory.mktemp("promoted") / "project")
     project.stop_tracking()
     project.commit("No tracking")
-    project.run("renate-stages", "init")  # the remote of the copy
+    project.run("renate-stages", "init")  # sets the remote of the copy
     for number in (1, 2):
         project.run("renate-stages", "promote", "--force", f"update-{number}")
     return project
@@ -61,8 +61,8 @@ def promoted(three_updates, tmp_path_factory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def finished(promoted, tmp_path_factory) -> Sandbox:
-    """The same after a search for the third update, all of it quick; it is pushed."""
-    project = killed.copied(promoted, tmp_path_factory.mktemp("finished") / "project")
+    """Return the same project after a short, tuned and pushed third update."""
+    project = killed.copy_project(promoted, tmp_path_factory.mktemp("finished") / "project")
     project.edit(
         "params.yaml",
         ("max_epochs: 20", "max_epochs: 1"),
@@ -96,16 +96,16 @@ def faults_of(
         ends = list(attempts(mutated, pairs, weights, count, seed))
     finally:
         warm.close()
-    assert len({outcome.code for _, outcome in ends}) > 1, "all ended alike"
-    return [f"{what}\n{end.fault}\n{end.said[-3000:]}" for what, end in ends if end.fault]
+    assert len({outcome.code for _, outcome in ends}) > 1, "all exit codes are equal"
+    return [f"{what}\n{end.fault}\n{end.output[-3000:]}" for what, end in ends if end.fault]
 
 
 def files_of(mutated: Mutated, command: tuple[str, ...], opened: Path) -> list[str]:
     """Return the small files that a command reads in the finished project."""
     opened.unlink(missing_ok=True)
     outcome = mutated.run(*command, opened=opened)
-    mutated.put_back()
-    assert outcome.fault is None, f"{command}: {outcome.said}"
+    mutated.undo_changes()
+    assert outcome.fault is None, f"{command}: {outcome.output}"
     found = small_files(mutated.source, opened.read_text().splitlines())
     return sorted({*found, *(BY_GIT if command not in LONG else ())})
 
@@ -114,17 +114,17 @@ READ = ("renate_stages.memory.composition", "renate_stages.shift.decision")
 READ += ("renate_stages.stages.restore_state",)
 
 
-def test_a_command_takes_or_refuses_a_changed_file(promoted, tmp_path):
-    assert not faults_of(promoted, tmp_path, COMMANDS, READ, 60, 0)
+def test_commands_accept_or_refuse_a_mutated_file(promoted, tmp_path):
+    assert not faults_of(promoted, tmp_path, COMMANDS, READ, 25, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_commands_take_or_refuse_many_changed_files(finished, tmp_path, seed):
+def test_commands_accept_or_refuse_many_mutated_files(finished, tmp_path, seed):
     assert not faults_of(finished, tmp_path, COMMANDS, READ, 400, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 3))
-def test_stages_take_or_refuse_many_changed_files(finished, tmp_path, seed):
+def test_stages_accept_or_refuse_many_mutated_files(finished, tmp_path, seed):
     assert not faults_of(finished, tmp_path, LONG, (*READ, *STAGES), 300, seed)

@@ -1,4 +1,4 @@
-"""New digits like the old, and turned ones, under `dvc repro prepare` and `should-update`."""
+"""`should-update` in a real project, for unchanged and for rotated digits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from renate_stages.actions.digits import write_digits
 
 
 def put_digits_of_all_classes(project: Sandbox, scratch: Path, turns: int) -> None:
-    """Put a third of all digits in place, turned by so many quarters, and under DVC."""
+    """Add a third of all digits to DVC, rotated by a number of quarter turns."""
     images, labels = [], []
     for update in (1, 2, 3):
         write_digits(scratch / str(update), update)
@@ -26,7 +26,7 @@ def put_digits_of_all_classes(project: Sandbox, scratch: Path, turns: int) -> No
     project.run("dvc", "add", "-q", "data/incoming")
 
 
-def test_turned_digits_call_for_an_update_and_digits_like_the_old_do_not(project, tmp_path):
+def test_should_update_requests_an_update_for_rotated_digits_only(project, tmp_path):
     project.stop_tracking()
     project.commit("Track nothing")
     project.run("dvc", "repro", "-q")
@@ -36,14 +36,18 @@ def test_turned_digits_call_for_an_update_and_digits_like_the_old_do_not(project
 
     put_digits_of_all_classes(project, tmp_path, turns=0)
     project.run("dvc", "repro", "-q", "prepare")
-    said = project.run("renate-stages", "should-update", code=1)
-    assert "shift: no" in said and "update 4: not needed" in said
+    output = project.run("renate-stages", "should-update", code=1)
+    assert "shift: no" in output and "update 4: not needed" in output
 
     put_digits_of_all_classes(project, tmp_path, turns=1)
     printed = project.run("dvc", "repro", "prepare")
     assert "shift against update 3" in printed
-    said = project.run("renate-stages", "should-update")
-    assert "shift: yes" in said and "performance_drop: yes" in said and "update 4: needed" in said
+    output = project.run("renate-stages", "should-update")
+    assert (
+        "shift: yes" in output
+        and "performance_drop: yes" in output
+        and "update 4: needed" in output
+    )
     assert UP_TO_DATE in project.run("dvc", "repro", "prepare")
     before = project.read("metrics/data.json")
     project.run("dvc", "repro", "-q", "-f", "-s", "prepare")
@@ -52,5 +56,5 @@ def test_turned_digits_call_for_an_update_and_digits_like_the_old_do_not(project
     project.edit("params.yaml", ("age: null", "age: 0.000001"))
     assert "age: yes: update 3 is 0.0 days old" in project.run("renate-stages", "should-update")
     project.commit("Prepare update 4")
-    clone = project.clone()  # which was not pulled: the figures are in Git
+    clone = project.clone()  # not pulled: the metrics are in Git
     assert "update 4: needed" in clone.run("renate-stages", "should-update")

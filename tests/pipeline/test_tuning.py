@@ -1,4 +1,4 @@
-"""A project with a search space over two updates, by real `dvc repro`."""
+"""Hyperparameter search in two updates of a real project, run by `dvc repro`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPACES = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Sandbox:
-    """A project after two updates that searched, pushed, the second not yet tagged."""
+    """Return a project after two tuned and pushed updates, the second not yet tagged."""
     project = generate(tmp_path_factory.mktemp("searched"))
     project.edit("params.yaml", *SPACES)
     project.run("renate-stages", "init")
@@ -36,7 +36,7 @@ def updates_in(project: Sandbox, path: str) -> set[str]:
     return {row["update"] for row in csv.DictReader(project.read(path).splitlines())}
 
 
-def test_two_updates_search_one_after_the_other(project):
+def test_second_update_extends_the_tuning_history_of_the_first(project):
     assert UP_TO_DATE in project.run("dvc", "repro")
     assert updates_in(project, "parent-state/tuning_history.csv") == {"1"}
     assert updates_in(project, "state/tuning_history.csv") == {"1", "2"}
@@ -64,7 +64,7 @@ def test_two_updates_search_one_after_the_other(project):
     project.run("git", "checkout", "-q", "params.yaml")
 
 
-def test_in_a_clone_that_was_not_pulled_tune_searches_on_what_it_declares(project):
+def test_tune_in_an_unpulled_clone_needs_only_its_declared_dependencies(project):
     clone = project.clone()
     clone.stop_tracking()
     clone.edit("params.yaml", ("max_trials: 3", "max_trials: 2"))

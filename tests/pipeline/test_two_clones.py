@@ -1,4 +1,4 @@
-"""Two clones open the same update; the commands of docs/reliability.md settle it."""
+"""Two clones open the same update; the commands of docs/reliability.md resolve this."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
 
 
 def run_block(sandbox: Sandbox, number: int) -> str:
-    """Run the lines of one of the page's blocks as a shell does."""
+    """Run one of the page's code blocks in a shell."""
     block = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)[number]
     return sandbox.run("bash", "-euc", block)
 
@@ -26,7 +26,7 @@ def run_update(sandbox: Sandbox, digits: int, message: str) -> None:
     sandbox.run("dvc", "push", "-q")
 
 
-def test_two_clones_that_opened_the_same_update(project):
+def test_documented_commands_resolve_two_clones_with_the_same_open_update(project):
     project.stop_tracking()
     project.edit("params.yaml", ("max_epochs: 20", "max_epochs: 2"))
     project.run("dvc", "repro", "-q")
@@ -45,14 +45,14 @@ def test_two_clones_that_opened_the_same_update(project):
     ben.commit("A note")
 
     ben.run("git", "pull", "-q", "--no-rebase", code=1)
-    said = ben.run("renate-stages", "status")
-    assert "Ann" not in said and said.count("update 4 open") == 2 and "dvc.lock" in said
+    output = ben.run("renate-stages", "status")
+    assert "Ann" not in output and output.count("update 4 open") == 2 and "dvc.lock" in output
     assert "data/incoming.dvc" in ben.run("renate-stages", "resolve", "--theirs")
     ben.run("git", "merge", "--abort")
 
     ben.run("git", "pull", "-q", "--no-rebase", code=1)
-    said = run_block(ben, 0)
-    assert "every file matches its hash in Git" in said and "broken" not in said
+    output = run_block(ben, 0)
+    assert "every file matches its hash in Git" in output and "broken" not in output
     for name in ("dvc.lock", "parent.dvc", "metrics/update.json", "data/incoming.dvc"):
         assert ben.read(name) == ann.read(name)
     assert ben.read("notes.md") == "Ben's note"

@@ -1,4 +1,4 @@
-"""What a user is promised of a project with three updates, by real `dvc repro`."""
+"""Promised behaviour of a real project with three updates, run by `dvc repro`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sandbox import UP_TO_DATE, Sandbox, digest
 # -- the pipeline ----------------------------------------------------------------------------------
 
 
-def test_the_memory_keeps_what_fine_tuning_forgets(three_updates):
+def test_replay_keeps_the_accuracy_over_all_holdouts(three_updates):
     accuracy = three_updates.read_json("metrics/update.json")["accuracy"]
     assert accuracy["overall"] >= 0.90
     assert set(accuracy["holdout"]) == {"1", "2", "3"}
 
 
-def test_each_update_starts_from_the_state_before(three_updates):
+def test_each_update_starts_from_the_state_of_its_parent(three_updates):
     state = three_updates.read_json("state/state.json")
     assert state["update"] == 3
     assert state["parent"] == digest(three_updates.root / "parent-state" / "state.json")
@@ -28,7 +28,7 @@ def test_each_update_starts_from_the_state_before(three_updates):
     assert "2 tagged update(s)" in three_updates.run("renate-stages", "verify")
 
 
-def test_a_second_repro_does_nothing_and_a_forced_one_gives_equal_hashes(project):
+def test_second_repro_runs_nothing_and_forced_repro_gives_identical_hashes(project):
     assert UP_TO_DATE in project.run("dvc", "repro")
     before = project.read("dvc.lock")
     project.run("dvc", "repro", "-f", "-q")
@@ -44,14 +44,14 @@ def test_a_second_repro_does_nothing_and_a_forced_one_gives_equal_hashes(project
     assert {run["status"] for run in project.runs} == {"FINISHED"}
 
 
-def test_a_pulled_clone_has_nothing_to_do(project):
+def test_repro_in_a_pulled_clone_runs_nothing(project):
     clone = project.clone()
     clone.run("dvc", "pull", "-q")
     assert UP_TO_DATE in clone.run("dvc", "repro")
     assert clone.hashes("state") == project.hashes("state")
 
 
-def test_in_a_clone_that_was_not_pulled_every_stage_runs_on_what_it_declares(project):
+def test_changed_stages_in_an_unpulled_clone_need_only_declared_dependencies(project):
     clone = project.clone()
     clone.stop_tracking()
     clone.edit(
@@ -59,7 +59,7 @@ def test_in_a_clone_that_was_not_pulled_every_stage_runs_on_what_it_declares(pro
         ("test_fraction: 0.2", "test_fraction: 0.3"),  # prepare
         ("task_id: default_task", "task_id: digits"),  # restore-state
         ("learning_rate: 0.05", "learning_rate: 0.04"),  # tune
-        ("max_epochs: 20", "max_epochs: 2"),  # train, and with its state export
+        ("max_epochs: 20", "max_epochs: 2"),  # train, and export because of the new state
     )
     printed = clone.run("dvc", "repro", "--pull", "--allow-missing")
     for stage in ("prepare", "restore-state", "tune", "train", "export"):
@@ -70,7 +70,7 @@ def test_in_a_clone_that_was_not_pulled_every_stage_runs_on_what_it_declares(pro
     )
 
 
-def test_in_a_clone_that_was_not_pulled_stages_without_a_change_need_no_data(project):
+def test_unchanged_stages_in_an_unpulled_clone_need_no_data(project):
     clone = project.clone()
     clone.stop_tracking()
     clone.edit("params.yaml", ("max_epochs: 20", "max_epochs: 1"))
@@ -81,7 +81,7 @@ def test_in_a_clone_that_was_not_pulled_stages_without_a_change_need_no_data(pro
     assert not (clone.root / "data" / "incoming").exists()
 
 
-def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
+def test_dvc_experiment_starts_from_the_same_parent_and_is_logged_to_mlflow(project):
     parent = digest(project.root / "parent-state" / "state.json")
     commit = project.run("git", "rev-parse", "HEAD").strip()
     change = ("-S", "hyperparameters.learning_rate=0.02", "-S", "trainer.max_epochs=1")
@@ -96,7 +96,7 @@ def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
     shown = project.run("dvc", "exp", "show", "--md")
     assert "slower" in shown and "elsewhere" in shown
 
-    # Both are in the project's own store, also the one from a temporary folder.
+    # Both runs are in the project's own MLflow store, also that from the temporary folder.
     runs = {run["dvc.exp.name"]: run for run in project.runs if "dvc.exp.name" in run}
     assert set(runs) == {"slower", "elsewhere"}
     for name, run in runs.items():
@@ -108,7 +108,7 @@ def test_a_what_if_starts_from_the_same_parent_and_is_tracked(project):
     assert runs["slower"]["git.commit"] == commit
 
 
-def test_an_earlier_model_comes_back_by_checkout(project, models):
+def test_checkout_of_an_earlier_tag_restores_its_model(project, models):
     assert len(set(models)) == 3
     assert digest(project.root / "state" / "model.safetensors") == models[2]
     project.run("git", "checkout", "-q", "update-1")
@@ -118,7 +118,7 @@ def test_an_earlier_model_comes_back_by_checkout(project, models):
     assert project.read_json("metrics/update.json")["update"] == 1
 
 
-def test_the_run_of_an_update_holds_parameters_curves_pictures_and_report(three_updates):
+def test_mlflow_run_of_an_update_has_parameters_curves_plots_and_report(three_updates):
     *_, run = three_updates.runs
     assert (run["status"], run["update.number"], run["learner"]) == ("FINISHED", "3", "ER")
     assert run["update.parent.state"] == three_updates.read_json("state/state.json")["parent"]
@@ -150,7 +150,7 @@ def test_the_run_of_an_update_holds_parameters_curves_pictures_and_report(three_
     } <= three_updates.artifacts(run)
 
 
-def test_a_report_shows_pictures_of_its_own_update_or_none(project):
+def test_report_shows_only_pictures_of_its_own_update(project):
     def links() -> list[Path]:
         found = re.findall(r"\]\((pictures/[^)]*)\)", project.read("reports/update.md"))
         return [project.root / "reports" / unquote(link) for link in found]
@@ -164,7 +164,7 @@ def test_a_report_shows_pictures_of_its_own_update_or_none(project):
     assert not project.run("git", "status", "--porcelain")
 
 
-def test_the_shift_of_features_is_a_plot_that_overlays_updates(project):
+def test_dvc_plots_overlay_the_feature_shift_of_updates(project):
     assert project.read("metrics/shift.csv").count("\n") == 51
     for command in (("show",), ("diff", "update-2")):
         project.run("dvc", "plots", *command, "-o", "shown")
@@ -176,7 +176,7 @@ def test_the_shift_of_features_is_a_plot_that_overlays_updates(project):
     assert set(shift["features"]) == {"compared", "most_shifted", "shifted"}
 
 
-def test_the_users_own_tests_pass(project):
+def test_tests_of_the_generated_project_pass(project):
     printed = project.run("python", "-m", "pytest", "-q", "tests")
     assert "2 passed" in printed
     assert not project.run("git", "status", "--porcelain")
@@ -186,13 +186,13 @@ def test_the_users_own_tests_pass(project):
 
 
 def next_step(project: Sandbox) -> str:
-    """Return what `status` says is to be done."""
+    """Return the next step that `status` reports."""
     lines = project.run("renate-stages", "status").splitlines()
     return next(line for line in lines if line.startswith("next:"))
 
 
 @pytest.mark.parametrize("name", ["parent.dvc", "dvc.lock"])
-def test_verify_finds_an_altered_hash(project, name):
+def test_verify_detects_an_altered_hash(project, name):
     project.edit(name, (project.pointed_parent, "0" * 32 + ".dir"))
     printed = project.run("renate-stages", "verify", code=1)
     assert "broken: the working tree" in printed and "Traceback" not in printed
@@ -211,12 +211,12 @@ def add_a_file(project: Sandbox) -> None:
     (project.root / "notes.txt").touch()
 
 
-def drop_the_results(project: Sandbox) -> None:
+def remove_the_results(project: Sandbox) -> None:
     project.run("git", "rm", "-q", "dvc.lock")
     project.commit("No results")
 
 
-def tag_it(project: Sandbox) -> None:
+def tag_the_open_update(project: Sandbox) -> None:
     project.run("git", "tag", "update-3")
 
 
@@ -233,47 +233,47 @@ def change_the_data(project: Sandbox) -> None:
         ),
         (commit_a_changed_parameter, ["not up to date (export, train, tune)"]),
         (add_a_file, ["uncommitted changes: notes.txt"]),
-        (drop_the_results, ["the pipeline has not run"]),
-        (tag_it, ["the tag update-3 exists"]),
+        (remove_the_results, ["the pipeline has not run"]),
+        (tag_the_open_update, ["the tag update-3 exists"]),
         (change_the_data, ["not up to date (data/incoming.dvc, prepare)"]),
     ],
 )
-def test_next_refuses_with_its_reasons_and_changes_nothing(project, prepare, reasons):
+def test_refused_next_lists_all_reasons_and_changes_nothing(project, prepare, reasons):
     prepare(project)
-    before = project.standing
+    before = project.snapshot
     printed = project.run("renate-stages", "next", code=2)
     assert printed.count("\n  - ") == len(reasons), printed
     for reason in reasons:
         assert reason in printed
     assert "Traceback" not in printed
-    assert project.standing == before
+    assert project.snapshot == before
 
 
-def lose_the_cache(project: Sandbox) -> None:
+def delete_cache_and_remote(project: Sandbox) -> None:
     for folder in (".dvc/cache", "parent-state", "data/incoming", "../digits-dvc-remote"):
         shutil.rmtree(project.root / folder)
 
 
 @pytest.mark.parametrize(
-    ("prepare", "start", "says"),
+    ("prepare", "start", "message"),
     [
         (add_a_file, "update-1", "uncommitted changes: notes.txt"),
         (change_the_data, "update-1", "to keep it, run `dvc add data/incoming` and commit"),
-        (lose_the_cache, "update-1", "neither in DVC's cache nor in its remote"),
+        (delete_cache_and_remote, "update-1", "neither in DVC's cache nor in its remote"),
         (lambda _: None, "update-7", "no tag update-7 (tagged: update-1, update-2)"),
         (lambda _: None, "one", "expected update-K"),
         (lambda _: None, "update-²", "expected update-K"),
     ],
 )
-def test_a_fork_that_cannot_be_opened_changes_nothing(project, prepare, start, says):
+def test_refused_fork_changes_nothing(project, prepare, start, message):
     prepare(project)
-    before = project.standing
+    before = project.snapshot
     printed = project.run("renate-stages", "next", "--from", start, code=2)
-    assert says in printed and "Traceback" not in printed
-    assert project.standing == before
+    assert message in printed and "Traceback" not in printed
+    assert project.snapshot == before
 
 
-def test_a_fork_starts_from_an_earlier_update_on_its_own_branch(project):
+def test_fork_starts_from_an_earlier_update_on_its_own_branch(project):
     project.run("renate-stages", "next", "--from", "update-1")
     assert project.run("git", "branch", "--show-current").strip() == "update-4-from-1"
     assert project.pointed_parent == project.state_at("update-1")
@@ -292,13 +292,13 @@ def test_a_fork_starts_from_an_earlier_update_on_its_own_branch(project):
     assert "3 tagged update(s)" in project.run("renate-stages", "verify")
 
 
-def test_a_fork_takes_no_number_of_an_open_update(project):
+def test_fork_does_not_reuse_the_number_of_an_open_update(project):
     project.run("renate-stages", "next")  # update 4 is open on main
     printed = project.run("renate-stages", "next", "--from", "update-1")
     assert "update 5 is open" in printed
 
 
-def test_status_says_what_to_do_next(project):
+def test_status_reports_the_next_step(project):
     assert "finished and committed; run `renate-stages next`" in next_step(project)
     project.run("renate-stages", "next")
     assert "data/incoming still has the data of update 3" in next_step(project)
@@ -313,13 +313,13 @@ def test_status_says_what_to_do_next(project):
     assert "dvc pull parent.dvc" in project.run("renate-stages", "status")
 
 
-def test_init_twice_changes_nothing(project):
-    before = project.standing
+def test_second_init_changes_nothing(project):
+    before = project.snapshot
     assert "nothing to do" in project.run("renate-stages", "init")
-    assert project.standing == before
+    assert project.snapshot == before
 
 
-def test_init_in_a_clone_fetches_the_state_to_start_from(project):
+def test_init_in_a_clone_fetches_the_parent_state(project):
     clone = project.clone()
     assert "parent: fetched the state of update 2" in clone.run("renate-stages", "init")
     assert clone.hashes("parent-state") == project.hashes("parent-state")

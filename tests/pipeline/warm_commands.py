@@ -1,9 +1,9 @@
-"""`dvc` and `renate-stages` as commands that are forked from a process which has imported all they need.
+"""Fork `dvc` and `renate-stages` commands from a process that has already imported everything.
 
-A real process of a stage imports torch and Lightning first, which takes longer than the stage itself. What
-runs here is the same code, called by the same names in `PATH`; only the imports are not repeated. That the
-commands also start from nothing is what other tests show: the README's, those of interruptions, of devices
-and of jobs in the cloud start real processes.
+A stage in a new process imports torch and Lightning first, which takes longer than its own work.
+The forked commands run the same code under the same names in `PATH`; only the imports are not
+repeated. Other tests run the commands in new processes: those of the README, of interruptions, of
+devices and of cloud jobs.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ OURS = (
     ),
     *("renate_stages.training.measured_update", "renate_stages.tuning.update_search", "psutil"),
 )
-# Of the environment that has it: what a job's submission imports.
+# Imported to submit a job, in the environment that has the SageMaker SDK.
 SAGEMAKER = (
     *("boto3", "sagemaker.core.shapes", "sagemaker.core.helper.session_helper"),
     *("sagemaker.core.training.configs", "sagemaker.train", "sagemaker.train.defaults"),
 )
-# What stands in PATH for a command. It passes its streams on, waits, and ends as the other did.
+# The script in PATH. It passes its streams to the server, waits, and exits with the same code.
 CLIENT = """\
 #!{python} -SE
 import json, os, signal, socket, sys
@@ -97,11 +97,11 @@ os._exit(int(answers.readline() or 1) % 256)
 
 
 def folders(python: Path = Path(sys.executable), given: Variables = ()) -> list[str]:
-    """Return the folders with all commands, and start the processes that they are forked from.
+    """Return the folders with all commands, and start the processes that fork them.
 
     Args:
-        python: The interpreter of the environment whose commands these are.
-        given: Variables with which these processes import, added to those of the tests.
+        python: Interpreter of the environment that has the commands.
+        given: Environment variables of these processes, in addition to those of the tests.
     """
     return [str(folder(kind, python, given)) for kind in ("commands", SIDE_PROCESS)]
 
@@ -144,19 +144,21 @@ def folder(kind: str, python: Path = Path(sys.executable), given: Variables = ()
 
 
 def serve(kind: str, address: str) -> None:
-    """Import everything, then fork a process for each command that is asked for.
+    """Import everything, then fork a process for each requested command.
 
-    It accepts commands from the start; the first ones wait until everything is imported.
+    The server accepts commands immediately; the first ones wait until everything is imported.
     """
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen(64)
         print("ready", flush=True)
         import_for(kind)
-        gc.freeze()  # what all processes share is not touched, and so not copied
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for those that answer
+        gc.freeze()  # shared objects stay untouched, so that forks do not copy them
         while True:
             connection, _ = listening.accept()
+            with suppress(ChildProcessError):  # waits, so that their CPU time counts as the tests'
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
             if os.fork() == 0:
                 listening.close()
                 answer(connection)
@@ -167,7 +169,7 @@ def import_for(kind: str) -> None:
     """Import what commands of a kind need; each kind has a process of its own."""
     if kind == SIDE_PROCESS:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what MLflow's many dependencies deprecate
+            warnings.simplefilter("ignore")  # deprecations in MLflow's dependencies
             for each in MLFLOW:
                 importlib.import_module(each)
             open_a_store()
@@ -187,14 +189,14 @@ def import_for(kind: str) -> None:
 
 
 def trace_once() -> None:
-    """Have torch import all that tracing a model takes."""
+    """Make torch import everything that tracing a model needs."""
     import torch
 
     torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))
 
 
 def draw_once() -> None:
-    """Have matplotlib import all that drawing a picture takes."""
+    """Make matplotlib import everything that drawing a picture needs."""
     from io import BytesIO
 
     from matplotlib.figure import Figure
@@ -205,10 +207,10 @@ def draw_once() -> None:
 
 
 def open_a_store() -> None:
-    """Let MLflow prepare what it prepares when the first store is opened."""
+    """Make MLflow do the work that it does when the first store is opened."""
     from mlflow import MlflowClient
 
-    logging.disable(logging.INFO)  # it says that it creates tables
+    logging.disable(logging.INFO)  # MLflow logs that it creates tables
     client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
     client.search_experiments()
     client.search_registered_models()
@@ -216,8 +218,7 @@ def open_a_store() -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Run one command: say the number of its process, and then its exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    """Run one command; send its process id, and then its exit code."""
     size, streams, *_ = socket.recv_fds(connection, 12, 3)
     name, arguments, place, environment = json.loads(connection.recv(int(size), socket.MSG_WAITALL))
     process = os.fork()
@@ -231,7 +232,7 @@ def answer(connection: socket.socket) -> None:
             os.dup2(stream, number)
             os.close(stream)
         sys.argv = [name, *arguments]
-        become(name)
+        run_command(name)
     for each in streams:
         os.close(each)
     connection.sendall(b"%d\n" % process)
@@ -240,11 +241,11 @@ def answer(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def become(name: str) -> None:
-    """Be a command to its end."""
+def run_command(name: str) -> None:
+    """Run a command in this process, and exit with its code."""
     if name == SIDE_PROCESS:
         script = sys.argv[1]
-        sys.argv = [script, str(os.getppid())]  # which it watches; with the stage its input ends
+        sys.argv = [script, str(os.getppid())]  # the script watches this process
         run(lambda: runpy.run_path(script, run_name="__main__"))
     from renate_stages.lineage import commands
     from renate_stages.tracking import side_process
@@ -264,12 +265,12 @@ def become(name: str) -> None:
 
 
 def run_module(module: str) -> None:
-    """Be the program of a module to its end."""
+    """Run the `main` of a module, and exit with its code."""
     run(lambda: importlib.import_module(module).main())
 
 
 def run(program: Callable[[], object]) -> None:
-    """Call a program, and end this process as it ends."""
+    """Call a program, and exit with its code."""
     code: Any = 1
     try:
         code = program()
@@ -279,7 +280,7 @@ def run(program: Callable[[], object]) -> None:
         if isinstance(code, str):
             print(code, file=sys.stderr)
             code = 1
-    except BaseException:  # noqa: BLE001 -- the process must never go on as the server
+    except BaseException:  # noqa: BLE001 -- the process must never continue as the server
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -288,10 +289,10 @@ def run(program: Callable[[], object]) -> None:
 
 
 class WarmSideProcess:
-    """Stands for the module `subprocess` where the process that writes to MLflow is started.
+    """Replaces the module `subprocess` where the MLflow writer process is started.
 
     Args:
-        folder: With the command that has such a process forked.
+        folder: Folder with the command that forks the writer process.
     """
 
     PIPE = subprocess.PIPE
@@ -304,10 +305,10 @@ class WarmSideProcess:
 
 
 class ForkedDvc:
-    """Stands for the module `subprocess` where Git and DVC are run: forks DVC instead of starting it.
+    """Replaces the module `subprocess` where Git and DVC are run; forks DVC instead of starting it.
 
     Args:
-        begin: Is called in each process that becomes DVC.
+        begin: Function that each forked DVC process calls first.
     """
 
     DEVNULL = subprocess.DEVNULL
@@ -317,21 +318,21 @@ class ForkedDvc:
 
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         if command[:3] != [sys.executable, "-m", "dvc"]:
-            return subprocess.run(command, **options)  # noqa: PLW1510 -- the caller says
-        sys.audit("subprocess.Popen", command[0], command, None, None)  # for who counts these
+            return subprocess.run(command, **options)  # noqa: PLW1510 -- the caller decides
+        sys.audit("subprocess.Popen", command[0], command, None, None)  # seen by audit hooks
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = os.fork()
             if process == 0:
                 self.begin()
-                become_dvc(command[3:], options, out.fileno(), err.fileno())
+                run_dvc(command[3:], options, out.fileno(), err.fileno())
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
             for each in (out, err):
                 each.seek(0)
             return subprocess.CompletedProcess(command, code, out.read(), err.read())
 
 
-def become_dvc(arguments: list[str], options: dict[str, Any], out: int, err: int) -> None:
-    """Be DVC in this process, to its end."""
+def run_dvc(arguments: list[str], options: dict[str, Any], out: int, err: int) -> None:
+    """Run DVC in this process, and exit with its code."""
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.chdir(options["cwd"])

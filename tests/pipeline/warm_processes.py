@@ -1,7 +1,7 @@
-"""Processes that are forked from one which has imported what they need: seconds once, not each time.
+"""Fork processes from one that has already imported what they need, which saves seconds each time.
 
-What runs in them is the very code that runs in processes of their own; only imports are not
-repeated. That it also starts from nothing is for other tests, with real processes.
+Forked processes run the same code as new ones; only the imports are not repeated. Other tests start
+new processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-# What DVC's commands import, each when it needs it.
+# Modules that DVC's commands import when they need them.
 DVC = (
     *("dvc.cachemgr", "dvc.cli", "dvc.cli.parser", "dvc.daemon", "dvc.data_cloud"),
     *("dvc.dependency", "dvc.lock", "dvc.output", "dvc.rwlock", "dvc.scm", "dvc.stage.cache"),
@@ -33,19 +33,19 @@ DVC = (
     *("dvc_data.hashfile._progress", "fsspec.implementations.memory", "rich.status"),
 )
 
-# It forks a process that watches, and this the one that works: what it says is an id, then a code.
+# The server forks a watcher, which forks the worker and sends the worker's id and exit code.
 SERVER = """
 import gc, importlib, json, os, signal, socket, sys, traceback
 
-def work(asked, descriptors):
+def work(request, descriptors):
     os.setsid()
-    os.chdir(asked["folder"])
+    os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(asked["environment"])
+    os.environ.update(request["environment"])
     os.dup2(descriptors[1], 1)
     os.dup2(descriptors[2], 2)
-    sys.argv = [asked["main"], *(str(d) for d in descriptors[3:]), *asked["arguments"]]
-    module, _, name = asked["main"].partition(":")
+    sys.argv = [request["main"], *(str(d) for d in descriptors[3:]), *request["arguments"]]
+    module, _, name = request["main"].partition(":")
     code = 1
     try:
         code = getattr(importlib.import_module(module), name)()
@@ -58,17 +58,17 @@ def work(asked, descriptors):
         sys.stderr.flush()
         os._exit(code or 0)
 
-def watch(asked, descriptors):
-    said = socket.socket(fileno=descriptors[0])
+def watch(request, descriptors):
+    replies = socket.socket(fileno=descriptors[0])
     process = os.fork()
     if process == 0:
-        said.detach()
+        replies.detach()
         os.close(descriptors[0])
-        work(asked, descriptors)
+        work(request, descriptors)
     for each in descriptors[1:]:
         os.close(each)
-    said.sendall(b"%d\\n" % process)
-    said.sendall(b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    replies.sendall(b"%d\\n" % process)
+    replies.sendall(b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
     os._exit(0)
 
 connection = socket.socket(fileno=int(sys.argv[1]))
@@ -78,7 +78,7 @@ for each in sys.argv[2:]:
     imported = importlib.import_module(module)
     if name:
         getattr(imported, name)()
-gc.freeze()  # what all processes share is not touched, and so not copied
+gc.freeze()  # shared objects stay untouched, so that forks do not copy them
 while True:
     message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
     if not message:
@@ -105,7 +105,7 @@ class WarmProcesses:
     """Forks processes that have imported some modules.
 
     Args:
-        modules: Imported once, before the first process; of `module:name` the function is called.
+        modules: Modules to import before the first fork; for `module:name`, also call the function.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -129,17 +129,17 @@ class WarmProcesses:
         *sockets: int,
         environment: Mapping[str, str] = os.environ,
     ) -> WarmProcess:
-        """Call a function, `module:name`, in a new process, as the command of these arguments.
+        """Call a function in a forked process, as a command with these arguments.
 
         Args:
-            main: The function; what it returns is the exit code.
-            arguments: Of `sys.argv`, after the sockets' descriptors.
-            folder: To work in.
-            streams: Where it prints to.
-            sockets: Descriptors that it takes over.
-            environment: Its variables.
+            main: The function, as `module:name`; it returns the exit code.
+            arguments: Rest of `sys.argv`, after the sockets' descriptors.
+            folder: Working folder.
+            streams: Descriptors of standard output and standard error.
+            sockets: Descriptors to pass to the process.
+            environment: Environment variables.
         """
-        asked = {
+        request = {
             "main": main,
             "arguments": list(arguments),
             "folder": str(folder),
@@ -148,7 +148,7 @@ class WarmProcesses:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = [theirs.fileno(), *streams, *sockets]
-            socket.send_fds(self._connection, [json.dumps(asked).encode()], descriptors)
+            socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
         return WarmProcess(ours)
 
     def close(self) -> None:
@@ -157,35 +157,35 @@ class WarmProcesses:
 
 
 class WarmProcess:
-    """What the library asks of a `subprocess.Popen`."""
+    """The part of the interface of `subprocess.Popen` that the library uses."""
 
-    def __init__(self, said: socket.socket) -> None:
-        self._said: IO[bytes] = said.makefile("rb")
-        said.close()
-        self.pid = int(self._said.readline())
+    def __init__(self, replies: socket.socket) -> None:
+        self._replies: IO[bytes] = replies.makefile("rb")
+        replies.close()
+        self.pid = int(self._replies.readline())
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._said], [], [], 0)[0]:
+        if self.returncode is None and select.select([self._replies], [], [], 0)[0]:
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._said], [], [], timeout)[0]:
+            if not select.select([self._replies], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("a warm process", timeout or 0)
-            self.returncode = int(self._said.readline())
-            self._said.close()
+            self.returncode = int(self._replies.readline())
+            self._replies.close()
         return self.returncode
 
     def kill(self) -> None:
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has ended since
+            with suppress(ProcessLookupError):  # the process has ended meanwhile
                 os.kill(self.pid, signal.SIGKILL)
 
 
 class WarmDvc:
-    """Stands for the module `subprocess` where Git and DVC are run: forks DVC's processes."""
+    """Replaces the module `subprocess` where Git and DVC are run; forks DVC's processes."""
 
     DEVNULL = subprocess.DEVNULL
 
@@ -195,7 +195,7 @@ class WarmDvc:
 
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         if command[:3] != [sys.executable, "-m", "dvc"]:
-            return subprocess.run(command, **options)  # noqa: PLW1510 -- the caller says
+            return subprocess.run(command, **options)  # noqa: PLW1510 -- the caller decides
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = self._warm.start(
                 "dvc.cli:main",

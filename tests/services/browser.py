@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import aiohttp
 from servers import end_group
 
-PATIENCE = 120  # seconds until a page has to show what is expected
+PATIENCE = 120  # seconds within which a page must show the expected texts
 VISIBLE = "(document.body?.innerText ?? '').replaceAll('\\u00a0', ' ')"
 OPTIONS = (
     "--headless=new",
@@ -31,17 +31,17 @@ OPTIONS = (
 
 
 def chromium() -> str | None:
-    """Return the path of a Chromium, or None where there is none."""
+    """Return the path of a Chromium, or None if it is not installed."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
 class Browser:
-    """One page. It is slow machines' friend: it waits for texts, not for times.
+    """A browser page. It waits for texts instead of fixed times, since machines may be slow.
 
     Args:
         socket: Address of the page's DevTools.
-        pictures: Where screenshots go.
+        pictures: Folder for screenshots.
     """
 
     def __init__(self, socket: str, pictures: Path) -> None:
@@ -52,10 +52,10 @@ class Browser:
         """Open a page, wait until it shows all texts, and keep a screenshot.
 
         Args:
-            url: What to open.
-            texts: What a user must see.
-            name: Of the screenshot.
-            click: JavaScript expression of an element to click first, when it is there.
+            url: Address of the page.
+            texts: Texts that the page must show.
+            name: Name of the screenshot.
+            click: JavaScript expression of an element to click first, when it exists.
 
         Returns:
             The page's visible text.
@@ -68,7 +68,7 @@ class Browser:
             session.ws_connect(self.socket, max_msg_size=0) as page,
         ):
             await self._call(page, "Page.enable")
-            await self._call(page, "Page.navigate", url="about:blank")  # a hash alone is no reload
+            await self._call(page, "Page.navigate", url="about:blank")  # forces a reload
             await self._call(page, "Page.navigate", url=url)
             end, shown, clicked = time.monotonic() + PATIENCE, "", click is None
             while True:
@@ -76,7 +76,7 @@ class Browser:
                     script = f"(e => e ? (e.click(), true) : false)({click})"
                     clicked = await self._evaluate(page, script)
                 shown = await self._evaluate(page, VISIBLE)
-                if clicked and all(text in shown for text in texts) and await self._is_calm(page):
+                if clicked and all(text in shown for text in texts) and await self._is_loaded(page):
                     break
                 if time.monotonic() > end:
                     break
@@ -88,8 +88,8 @@ class Browser:
             assert not missing, f"{url} does not show {missing}; it shows: {shown}"
             return shown
 
-    async def _is_calm(self, page: Any) -> bool:
-        """Whether every picture is loaded and nothing says that it is still loading."""
+    async def _is_loaded(self, page: Any) -> bool:
+        """Return whether all pictures are loaded and no loading indicator is shown."""
         script = (
             "[...document.images].every(i => i.complete) && "
             "!document.querySelector('[aria-busy=true], [class*=skeleton i], [class*=spinner i]')"
@@ -111,7 +111,7 @@ class Browser:
 
 @contextmanager
 def browser(program: str, folder: Path, pictures: Path) -> Iterator[Browser]:
-    """Start Chromium with a profile of its own; end it after the block."""
+    """Start Chromium with its own profile; end it after the block."""
     log = (folder / "chromium.log").open("w")
     process = subprocess.Popen(
         [program, *OPTIONS, f"--user-data-dir={folder}/profile", "about:blank"],

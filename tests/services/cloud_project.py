@@ -1,4 +1,4 @@
-"""A generated project whose stages may run in the cloud of the tests."""
+"""A generated project whose stages can run in the simulated cloud."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from cloud import Cloud
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:1"
-# The SDK needs other versions of these than the lock has, which the image holds.
+# The SDK needs other versions of these packages than the lock file and the image have.
 FROM_IMAGE = ["importlib-metadata", "protobuf", "rich"]
 BACKEND = "RENATE_STAGES_BACKEND"
 
 
 @dataclass(frozen=True)
 class CloudProject(Sandbox):
-    """A project, the environment that has the SDK, and the cloud.
+    """A project that uses the environment with the SageMaker SDK, and the simulated cloud.
 
     Args:
-        python: Of the environment.
-        variables: More of the environment in which commands run.
+        python: Interpreter of that environment.
+        variables: Additional environment variables of commands.
     """
 
     python: Path = Path()
@@ -46,10 +46,10 @@ class CloudProject(Sandbox):
 
     @property
     def warm_folders(self) -> list[str]:
-        """Folders of that environment's commands, forked from a process that has imported the SDK.
+        """Folders of that environment's commands, which run in forked processes.
 
-        Only the variables of the cloud are passed to that process: with any of a test, such as HOME,
-        each test would start a process of its own.
+        The process that forks them has imported the SDK. It gets only the variables of the cloud:
+        with variables of a test, such as HOME, each test would start its own process.
         """
         cloud = [
             each for each in self.variables.items() if each[0].startswith(("AWS_", "SAGEMAKER_"))
@@ -58,7 +58,7 @@ class CloudProject(Sandbox):
 
     @property
     def params(self) -> dict[str, Any]:
-        """What params.yaml says."""
+        """Content of params.yaml."""
         return yaml_file.read(self.root / "params.yaml")
 
     def change(self, **changes: Any) -> None:
@@ -93,13 +93,13 @@ def project_in(
 
 
 def in_cloud(project: CloudProject, **variables: str) -> CloudProject:
-    """The same project, with stages that run there."""
+    """Return the same project, with stages that run in the cloud."""
     given = {**project.variables, BACKEND: "sagemaker", **variables}
     return CloudProject(project.root, project.python, given)
 
 
 def copy_of(root: Path, generated: CloudProject, bucket: str, target: Path) -> CloudProject:
-    """Return a copy of a project, whose jobs lie in this test's bucket."""
+    """Return a copy of a project that stores its jobs in this test's bucket."""
     target.mkdir()
     subprocess.run(["cp", "-a", root, target / "digits"], check=True)
     variables = {**generated.variables, "BUCKET": bucket}
@@ -109,7 +109,7 @@ def copy_of(root: Path, generated: CloudProject, bucket: str, target: Path) -> C
 
 
 def jobs_of(cloud: Cloud, project: CloudProject) -> list[str]:
-    """Names of the jobs that a project has submitted, in order."""
+    """Return the names of the jobs that a project has submitted, in order."""
     bucket = project.variables["BUCKET"]
     return [
         name

@@ -1,4 +1,4 @@
-"""Three updates of the digits in one MLflow store: logged by the stages, and published."""
+"""Fixtures: a simulated cloud, cloud projects, and three updates published to MLflow."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
-    """AWS on this machine; a test has a `bucket` of its own in it."""
+    """Yield the simulated AWS; each test uses its own `bucket` in it."""
     from cloud import Cloud
 
-    with Cloud() as it:
-        it.stop_grace = 3.0
-        yield it
+    with Cloud() as started:
+        started.stop_grace = 3.0
+        yield started
 
 
 @pytest.fixture
 def bucket(cloud: Cloud) -> Iterator[str]:
-    """Name of a new bucket; with the test end its faults and the jobs that write to the bucket."""
+    """Yield the name of a new bucket; after the test, clear faults and end the bucket's jobs."""
     name = f"renate-{secrets.token_hex(6)}"
     cloud.inside("s3").create_bucket(Bucket=name)
     yield name
@@ -52,16 +52,16 @@ def bucket(cloud: Cloud) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def sagemaker_python() -> Path:
-    """Python with the SDK of SageMaker, in an environment beside that of the tests."""
+    """Return the Python interpreter of a separate environment with the SageMaker SDK."""
     environment = Path(sys.prefix).parent / ".venv-sagemaker"
     if not list(environment.glob("lib/python*/site-packages/sagemaker/train")):
-        pytest.skip("no environment has the SDK of SageMaker: make .venv-sagemaker/.installed")
+        pytest.skip("the SageMaker SDK is not installed: make .venv-sagemaker/.installed")
     return environment / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory, cloud, sagemaker_python) -> CloudProject:
-    """A project whose next stage is `train`; tests work on copies of it."""
+    """Return a project whose next stage is `train`; tests work on copies of it."""
     folder = tmp_path_factory.mktemp("generated")
     project = project_in(folder, cloud, "no-bucket-yet", sagemaker_python)
     shutil.copytree(project.root, folder / "new", symlinks=True)
@@ -73,19 +73,19 @@ def generated(tmp_path_factory, cloud, sagemaker_python) -> CloudProject:
 
 @pytest.fixture
 def project(generated, tmp_path, bucket) -> CloudProject:
-    """A new project, in which nothing has run."""
+    """Return a new project, in which no stage has run."""
     return copy_of(generated.root.with_name("new"), generated, bucket, tmp_path / "copy")
 
 
 @pytest.fixture
 def ready(generated, tmp_path, bucket) -> CloudProject:
-    """A project whose next stage is `train`, which runs in the cloud; nothing is tracked."""
+    """Return a project without tracking, whose next stage is `train`, run in the cloud."""
     return in_cloud(copy_of(generated.root, generated, bucket, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")
 def mlflow_in_process() -> None:
-    """Import what MLflow's client needs of it, whose many dependencies deprecate much."""
+    """Import what MLflow's client needs, without its dependencies' deprecation warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow.store.model_registry import sqlalchemy_store  # noqa: F401
@@ -94,12 +94,12 @@ def mlflow_in_process() -> None:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory, worker_id) -> Published:
-    """Tests must not change it."""
+    """Return three updates published to one MLflow store; tests must not change them."""
     shared = tmp_path_factory.getbasetemp()
-    shared = shared if worker_id == "master" else shared.parent  # of all of xdist's processes
+    shared = shared if worker_id == "master" else shared.parent  # shared by all xdist workers
     made = Published(shared / "published")
     with (shared / "published.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker creates it, the others wait
         if not (made.folder / "ready").exists():
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "path", list(sys.path))

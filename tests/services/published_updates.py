@@ -1,4 +1,4 @@
-"""What the tests of this folder share: three updates in one MLflow store."""
+"""Three updates in one MLflow store, shared by the tests of this folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ EXPERIMENT = "model-updates"  # and the name of the registered model
 
 @dataclass(frozen=True)
 class Published:
-    """The projects and the store.
+    """The projects of three updates, and their MLflow store.
 
-    Update 1 was published from its files alone; in update 2 a search had three trials. Update 2 is
+    Update 1 was published from its files alone; update 2 was tuned in three trials. Update 2 is the
     champion, update 3 the challenger.
     """
 
@@ -27,7 +27,7 @@ class Published:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def project(self, number: int) -> Project:
-        """The project as it was when an update had finished."""
+        """Return the project as it was after an update."""
         return Project(self.folder / f"update-{number}")
 
     def params(self, number: int) -> Params:

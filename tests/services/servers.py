@@ -1,4 +1,4 @@
-"""MLflow's servers on this machine, started and ended."""
+"""Start and stop MLflow servers on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 START_TIMEOUT = 240  # seconds; 11 to 35 were measured
 QUIET = {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else it starts ten processes
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # otherwise the server starts ten processes
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
@@ -25,21 +25,21 @@ QUIET = {
 @contextmanager
 def mlflow_server(folder: Path, store: str, *options: str) -> Iterator[str]:
     """Serve a store, with MLflow's pages; yield the address."""
-    with running(
+    with run_mlflow(
         folder, "/health", "server", "--workers", "1", "--backend-store-uri", store, *options
-    ) as it:
-        yield it
+    ) as address:
+        yield address
 
 
 @contextmanager
-def running(folder: Path, health: str, *arguments: str, **environment: str) -> Iterator[str]:
+def run_mlflow(folder: Path, health: str, *arguments: str, **environment: str) -> Iterator[str]:
     """Run `mlflow ARGUMENTS` on a free port until the end of the block; yield its address.
 
     Args:
-        folder: Its working folder; the log is written there.
-        health: Path that answers when it is ready.
-        arguments: Of `mlflow`.
-        environment: More variables.
+        folder: Working folder, in which the log is written.
+        health: URL path that answers when the server is ready.
+        arguments: Arguments of `mlflow`.
+        environment: Additional environment variables.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,7 +73,7 @@ def running(folder: Path, health: str, *arguments: str, **environment: str) -> I
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a group, and its group."""
+    """End a process group, given its leading process."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(20)
@@ -90,5 +90,5 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
                 return
         except (URLError, OSError):
             dead = process.poll() is not None or time.monotonic() > end
-            assert not dead, f"it did not start: {log.read_text()}"
+            assert not dead, f"the server did not start: {log.read_text()}"
             time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The endpoint that stands for SageMaker: it does what its documentation says, over HTTP."""
+"""The simulated SageMaker endpoint behaves over HTTP as SageMaker's documentation says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ml = pathlib.Path(sys.argv[1])  # /opt/ml
 
 
 class Submitter:
-    """Sends a job whose container runs a Python program, which it finds in a channel."""
+    """Submits jobs whose container runs a Python program from a channel."""
 
     def __init__(self, cloud: Any, bucket: str) -> None:
         self.cloud, self.bucket = cloud, bucket
@@ -90,7 +90,7 @@ def names_in(s3: Any, bucket: str, key: str) -> dict[str, str]:
         return {each.name: tar.extractfile(each).read().decode() for each in tar.getmembers()}
 
 
-def test_a_job_runs_from_its_request_alone_in_a_clean_environment(
+def test_job_runs_from_its_request_alone_in_a_clean_environment(
     cloud, bucket, submit, s3, monkeypatch
 ):
     monkeypatch.setenv("OF_THE_PARENT", "1")
@@ -148,7 +148,7 @@ print("warned", file=sys.stderr)
     assert report == {"report.txt": "report"}
 
 
-def test_the_image_has_the_locked_packages_and_pip_but_not_this_library(cloud, bucket, submit, s3):
+def test_image_has_locked_packages_and_pip_but_not_this_library(cloud, bucket, submit, s3):
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("renate_stages/__init__.py", "whose = 'of the wheel'")
@@ -180,7 +180,7 @@ print(renate_stages.whose, "below the container" * renate_stages.__file__.starts
     assert cloud.wait(again)["TrainingJobStatus"] == "Completed", cloud.log(again)
 
 
-def test_a_job_that_fails_says_why(cloud, bucket, submit):
+def test_failed_job_reports_its_failure_reason(cloud, bucket, submit):
     left = '(ml / "output/failure").write_text("diverged " * 200); exit(3)'
     described = cloud.wait(submit(left))
     assert described["TrainingJobStatus"] == "Failed"
@@ -218,7 +218,7 @@ def wait_until_ready(cloud: Any, name: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_job_that_is_stopped_may_still_save(cloud, bucket, submit, s3):
+def test_stopped_job_can_save_before_it_ends(cloud, bucket, submit, s3):
     name = submit(LONG)
     wait_until_ready(cloud, name)
     submit.sagemaker.stop_training_job(TrainingJobName=name)
@@ -231,10 +231,10 @@ def test_a_job_that_is_stopped_may_still_save(cloud, bucket, submit, s3):
         submit.sagemaker.stop_training_job(TrainingJobName=name)
 
 
-def test_a_job_without_a_handler_is_killed_after_the_grace_and_so_are_its_children(
+def test_stopped_job_without_signal_handler_is_killed_with_its_children(
     cloud, bucket, submit, monkeypatch
 ):
-    monkeypatch.setattr(cloud.api.around, "stop_grace", 0.5)
+    monkeypatch.setattr(cloud.api.job_context, "stop_grace", 0.5)
     program = """
 child = f"import time, pathlib; pathlib.Path('{ml}/model/ready').touch(); time.sleep(600)"
 subprocess.run([sys.executable, "-c", child], start_new_session=True)
@@ -252,7 +252,7 @@ subprocess.run([sys.executable, "-c", child], start_new_session=True)
     assert inside(folder) == []
 
 
-OF_TESTS_THAT_DIE = """
+KILLED_TEST_PROGRAM = """
 import os, sys, time
 from cloud import Cloud
 from test_cloud import Submitter
@@ -269,11 +269,11 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_jobs_end_with_the_tests_however_those_end():
+def test_jobs_end_when_the_test_process_is_killed():
     from cloud.processes import inside
 
     done = subprocess.run(
-        [sys.executable, "-c", OF_TESTS_THAT_DIE],
+        [sys.executable, "-c", KILLED_TEST_PROGRAM],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
@@ -287,14 +287,14 @@ def test_jobs_end_with_the_tests_however_those_end():
         time.sleep(0.02)
 
 
-def test_a_job_that_takes_too_long_is_stopped(cloud, bucket, submit):
+def test_job_that_exceeds_max_runtime_is_stopped(cloud, bucket, submit):
     name = submit(LONG, StoppingCondition={"MaxRuntimeInSeconds": 1})
     described = cloud.wait(name)
     assert described["TrainingJobStatus"] == "Stopped"
     assert described["SecondaryStatus"] == "MaxRuntimeExceeded"
 
 
-def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(cloud, bucket, submit, s3):
+def test_interrupted_spot_job_resumes_from_its_checkpoint(cloud, bucket, submit, s3):
     name = submit(
         LONG,
         EnableManagedSpotTraining=True,
@@ -315,7 +315,7 @@ def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(cloud, bucke
     assert described["BillableTimeInSeconds"] <= described["TrainingTimeInSeconds"]
 
 
-def test_a_manifest_names_the_files_of_a_channel(cloud, bucket, submit, s3):
+def test_manifest_selects_the_files_of_a_channel(cloud, bucket, submit, s3):
     for key in ("objects/00/aa", "objects/11/bb", "objects/22/cc"):
         s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
     manifest = [{"prefix": f"s3://{bucket}/objects/"}, "00/aa", "22/cc"]
@@ -332,13 +332,13 @@ def test_a_manifest_names_the_files_of_a_channel(cloud, bucket, submit, s3):
     assert failed["FailureReason"].startswith("ClientError: Data download failed")
 
 
-def test_several_hosts_have_a_folder_each_and_can_reach_the_first(cloud, bucket, submit, s3):
+def test_each_host_has_its_own_folder_and_can_connect_to_the_first_host(cloud, bucket, submit, s3):
     program = """
 resources = json.loads((ml / "input/config/resourceconfig.json").read_text())
 hosts, me = resources["hosts"], resources["current_host"]
 if me == hosts[0]:
     with socket.create_server((hosts[0], 0)) as server:
-        here = ml.parents[2] / "port"  # stands for a port that is agreed on
+        here = ml.parents[2] / "port"  # replaces a port agreed in advance
         here.with_suffix(".new").write_text(str(server.getsockname()[1]))
         here.with_suffix(".new").rename(here)
         server.settimeout(20)
@@ -403,7 +403,7 @@ else:
         ({"InputDataConfig": [channel("c", "s3://nothing/here")]}, "No S3 objects found"),
     ],
 )
-def test_a_request_that_the_service_would_refuse_is_refused(submit, members, message):
+def test_invalid_training_job_request_is_refused(submit, members, message):
     request = submit.request("pass", **members)
     with pytest.raises(ClientError, match=message) as caught:
         submit.sagemaker.create_training_job(**request)
@@ -411,7 +411,7 @@ def test_a_request_that_the_service_would_refuse_is_refused(submit, members, mes
     assert request["TrainingJobName"] not in submit.cloud.requests
 
 
-def test_a_name_is_given_once(cloud, bucket, submit):
+def test_duplicate_and_unknown_job_names_are_refused(cloud, bucket, submit):
     name = submit("pass")
     with pytest.raises(ClientError, match="must be unique") as caught:
         submit("pass", TrainingJobName=name)
@@ -448,7 +448,7 @@ def test_jobs_are_listed_and_tagged(cloud, bucket, submit):
     assert tags == [{"Key": "n", "Value": "1"}, {"Key": "more", "Value": "yes"}]
 
 
-def test_who_asks_and_what_the_role_may_can_be_asked(cloud):
+def test_caller_identity_and_role_permissions_can_be_queried(cloud):
     account = cloud.client("sts").get_caller_identity()["Account"]
     assert account in cloud.role
     iam = cloud.client("iam")
@@ -460,7 +460,7 @@ def test_who_asks_and_what_the_role_may_can_be_asked(cloud):
     assert decisions == {"s3:GetObject": "allowed", "s3:PutObject": "allowed"}
 
 
-def test_what_a_client_is_throttled_or_cut_off_from_it_tries_again(cloud, bucket, submit, s3):
+def test_client_retries_throttled_failed_and_dropped_requests(cloud, bucket, submit, s3):
     faults = [
         cloud.throttle("CreateTrainingJob"),
         cloud.fail("DescribeTrainingJob"),
@@ -475,13 +475,13 @@ def test_what_a_client_is_throttled_or_cut_off_from_it_tries_again(cloud, bucket
     began = time.monotonic()
     s3.list_objects_v2(Bucket=bucket)
     assert time.monotonic() - began > 0.3
-    assert [fault.met for fault in faults] == [1] * 5
+    assert [fault.hits for fault in faults] == [1] * 5
 
 
-def test_a_lost_answer_is_of_a_job_that_was_made(cloud, bucket, submit):
+def test_job_is_created_even_if_the_answer_is_lost(cloud, bucket, submit):
     cloud.lose_answer("CreateTrainingJob")
     with pytest.raises(ClientError, match="must be unique"):
-        submit("pass")  # botocore asks again
+        submit("pass")  # botocore retries
     cloud.refuse("CreateTrainingJob", "ResourceLimitExceeded", "no quota", times=1)
     with pytest.raises(ClientError, match="no quota") as caught:
         submit("pass")
@@ -489,7 +489,7 @@ def test_a_lost_answer_is_of_a_job_that_was_made(cloud, bucket, submit):
     assert cloud.wait(submit("pass"))["TrainingJobStatus"] == "Completed"
 
 
-def test_a_job_finishes_while_its_client_is_away(cloud, bucket, submit):
+def test_job_finishes_while_its_client_is_offline(cloud, bucket, submit):
     name = submit("(ml / 'model/made').touch()")
     with cloud.offline():
         for service in ("sagemaker", "s3"):
@@ -501,11 +501,11 @@ def test_a_job_finishes_while_its_client_is_away(cloud, bucket, submit):
     assert described["TrainingJobStatus"] == "Completed"
 
 
-def test_what_a_client_moves_is_counted_and_what_jobs_move_is_not(cloud, bucket, submit, s3):
+def test_only_transfers_of_the_client_are_counted(cloud, bucket, submit, s3):
     s3.put_object(Bucket=bucket, Key="in/before", Body=b"123")
     mark = cloud.mark()
     s3.put_object(Bucket=bucket, Key="in/one", Body=b"12345")
-    big = io.BytesIO(b"x" * (9 << 20))  # above the size from which boto3 sends parts
+    big = io.BytesIO(b"x" * (9 << 20))  # large enough for a multipart upload by boto3
     s3.upload_fileobj(big, bucket, "in/big")
     name = submit(
         "(ml / 'model/made').write_text('m')",
@@ -544,7 +544,9 @@ print(job.training_job_name, job.training_job_status)
 """
 
 
-def test_model_trainer_of_the_sdk_runs_a_program(cloud, bucket, s3, tmp_path, sagemaker_python):
+def test_model_trainer_of_the_sagemaker_sdk_runs_a_program(
+    cloud, bucket, s3, tmp_path, sagemaker_python
+):
     (tmp_path / "program.py").write_text(
         "import os, pathlib\n"
         "assert os.environ['GIVEN'] == 'yes'\n"

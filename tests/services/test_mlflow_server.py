@@ -1,4 +1,4 @@
-"""The same tracker against a real MLflow server, which keeps runs and artifacts itself."""
+"""The tracker with a real MLflow server, which stores runs and artifacts itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renate_stages.tracking import RunIdentity, new_run, reopened_run
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on this machine; its address."""
+    """Yield the address of an MLflow server on this machine."""
     folder = tmp_path_factory.mktemp("server")
     options = ("--artifacts-destination", str(folder / "artifacts"))
     with mlflow_server(folder, f"sqlite:///{folder}/server.db", *options) as address:

@@ -1,4 +1,4 @@
-"""`renate-stages publish`: the run and the version that it makes, and what loads and serves it."""
+"""`renate-stages publish`: MLflow runs and model versions, and how to load and serve them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from published_updates import EXPERIMENT, Published
-from servers import running
+from servers import run_mlflow
 
 from renate_stages import errors, files
 from renate_stages.actions import publish
@@ -27,7 +27,7 @@ from renate_stages.project import Project
 
 
 def approx(expected: Any) -> Any:
-    """Equal to the digits that the CSV of curves keeps."""
+    """Compare with the precision of the curves' CSV file."""
     return pytest.approx(expected, rel=1e-6)
 
 
@@ -45,7 +45,7 @@ def images() -> np.ndarray:
 
 
 def expected_outputs(project: Project, images: np.ndarray) -> np.ndarray:
-    """What the update's own model says, loaded as a user loads it."""
+    """Return the outputs of the update's own model, loaded as a user loads it."""
     model = MLP.from_state_dict(torch.load(project.export / "model.ckpt")).eval()
     with torch.no_grad():
         return model(torch.from_numpy(images)).numpy()
@@ -71,20 +71,20 @@ def version_of(client: MlflowClient, update: int) -> Any:
     return version
 
 
-def test_a_run_made_from_files_is_the_one_that_the_stages_logged(published, tmp_path, monkeypatch):
+def test_run_published_from_files_equals_the_run_logged_by_stages(published, tmp_path, monkeypatch):
     copy = Project(tmp_path / "clone")
     shutil.copytree(published.project(3).root, copy.root)
-    elsewhere = f"sqlite:///{tmp_path}/other.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
-    said: list[str] = []
-    publish.publish(copy, published.params(3), said.append)
-    assert said == ["run update-3: published", "model-updates, version 1: published"]
+    other_store = f"sqlite:///{tmp_path}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other_store)
+    messages: list[str] = []
+    publish.publish(copy, published.params(3), messages.append)
+    assert messages == ["run update-3: published", "model-updates, version 1: published"]
 
-    clients = MlflowClient(published.uri), MlflowClient(elsewhere)
+    clients = MlflowClient(published.uri), MlflowClient(other_store)
     logged, rebuilt = (run_of(client, "update-3") for client in clients)
     assert rebuilt.data.params == logged.data.params
     metrics = {n: each for n, each in logged.data.metrics.items() if not n.startswith("cost.")}
-    assert len(metrics) < len(logged.data.metrics), "what it cost is in no file"
+    assert len(metrics) < len(logged.data.metrics), "costs are in no file"
     assert rebuilt.data.metrics == approx(metrics)
     assert rebuilt.data.tags["mlflow.note.content"] == logged.data.tags["mlflow.note.content"]
     for name in ("renate.state", "renate.key", "renate.complete", "update.number", "learner"):
@@ -103,19 +103,19 @@ def test_a_run_made_from_files_is_the_one_that_the_stages_logged(published, tmp_
     assert {"reports/update.md", "plots/matrix_accuracy.png"} <= artifacts_of(logged).keys()
 
 
-def test_publishing_again_adds_nothing(published):
+def test_second_publish_adds_nothing(published):
     def content() -> list[str]:
         with closing(sqlite3.connect(published.uri.removeprefix("sqlite:///"))) as store:
             return sorted(store.iterdump())
 
-    before, said = content(), []
+    before, messages = content(), []
     for number in (1, 2, 3):
-        publish.publish(published.project(number), published.params(number), said.append)
+        publish.publish(published.project(number), published.params(number), messages.append)
     assert content() == before
-    assert all(line.endswith("already published") for line in said) and len(said) == 6
+    assert all(line.endswith("already published") for line in messages) and len(messages) == 6
 
 
-def test_a_version_says_what_it_takes_needs_and_comes_from(published):
+def test_model_version_has_signature_requirements_and_source_run(published):
     client = MlflowClient(published.uri)
     for number in (1, 2, 3):
         version = version_of(client, number)
@@ -134,10 +134,10 @@ def test_a_version_says_what_it_takes_needs_and_comes_from(published):
     required = (folder / "requirements.txt").read_text().split()
     assert [each.partition("==")[0] for each in required] == ["mlflow", "numpy", "torch"]
     example = json.loads((folder / "serving_input_example.json").read_text())["inputs"]
-    assert np.shape(example) == (2, 8, 8) and not np.any(example)  # no row of the data
+    assert np.shape(example) == (2, 8, 8) and not np.any(example)  # no example of the data
 
 
-def test_the_champion_predicts_in_a_process_without_this_library(published, images, tmp_path):
+def test_champion_predicts_in_a_process_without_this_library(published, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     program = f"""
 import sys, numpy, mlflow
@@ -167,7 +167,7 @@ def test_mlflow_serves_the_champion_over_http(published, images, tmp_path):
         "--env-manager",
         "local",
     )
-    with running(tmp_path, "/ping", *arguments) as address:
+    with run_mlflow(tmp_path, "/ping", *arguments) as address:
         body = json.dumps({"inputs": images.tolist()}).encode()
         request = Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
         with urlopen(request, timeout=120) as answer:
@@ -175,21 +175,21 @@ def test_mlflow_serves_the_champion_over_http(published, images, tmp_path):
     np.testing.assert_allclose(given, expected_outputs(published.project(2), images), atol=1e-5)
 
 
-def test_an_alias_moves_and_goes(published, capsys):
+def test_alias_is_moved_and_removed(published, capsys):
     client = MlflowClient(published.uri)
     project, params = published.project(3), published.params(3)
 
-    def named() -> dict[str, int]:
+    def current_aliases() -> dict[str, int]:
         return client.get_registered_model(EXPERIMENT).aliases
 
-    before = named()
+    before = current_aliases()
     publish.point(project, params, "canary", published.identity(1))
-    assert named()["canary"] == int(version_of(client, 1).version)
+    assert current_aliases()["canary"] == int(version_of(client, 1).version)
     publish.point(project, params, "canary", published.identity(3))
-    assert named()["canary"] == int(version_of(client, 3).version)
+    assert current_aliases()["canary"] == int(version_of(client, 3).version)
     publish.point(project, params, "canary", None)
     publish.point(project, params, "canary", None)
-    assert named() == before and capsys.readouterr() == ("", "")
+    assert current_aliases() == before and capsys.readouterr() == ("", "")
 
     publish.point(project, params, "canary", "f" * 64)
     assert "no version for the state ffffffff" in capsys.readouterr().err
@@ -198,10 +198,12 @@ def test_an_alias_moves_and_goes(published, capsys):
     )
     publish.point(project, off, "canary", published.identity(1))
     assert capsys.readouterr().out == f"{publish.OFF}\n"
-    assert named() == before
+    assert current_aliases() == before
 
 
-def test_an_update_without_a_program_has_a_run_and_no_version(published, tmp_path, monkeypatch):
+def test_update_without_exported_program_gets_a_run_but_no_model_version(
+    published, tmp_path, monkeypatch
+):
     copy = Project(tmp_path / "clone")
     shutil.copytree(published.project(1).root, copy.root)
     described = files.read_json(copy.export / "program.json")
@@ -209,20 +211,20 @@ def test_an_update_without_a_program_has_a_run_and_no_version(published, tmp_pat
         copy.export / "program.json", {**described, "program": None, "reason": "it branches"}
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    said: list[str] = []
-    publish.publish(copy, published.params(1), said.append)
-    assert said == [
+    messages: list[str] = []
+    publish.publish(copy, published.params(1), messages.append)
+    assert messages == [
         "run update-1: published",
         "no model version was made: export/model.pt2 does not exist (it branches)",
     ]
 
 
-def test_results_of_another_update_are_refused(published):
+def test_publish_refuses_results_of_another_update(published):
     with pytest.raises(errors.OtherUpdateError, match="git checkout update-2 && dvc checkout"):
         publish.publish(published.project(2), published.params(3))
 
 
-def test_a_store_that_does_not_answer_is_an_error_of_publish_and_a_warning_of_an_alias(
+def test_unreachable_store_is_an_error_for_publish_and_a_warning_for_an_alias(
     published, monkeypatch, capsys
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""S3 over HTTP: what travels is counted by the service, and goes wrong on the way there."""
+"""Storage in S3 over HTTP: transferred files, retries, outages, corruption, erasing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = {"learning_rate": 0.05, "memory_size": 300}
 
 @pytest.fixture(autouse=True)
 def client(cloud, monkeypatch):
-    """This process is the client; it waits for a short time only."""
+    """Make this process a client of the cloud, with short pauses between retries."""
     for name, value in cloud.client_environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(retries, "PAUSES", (0.05, 0.1, 0.2))
@@ -38,7 +38,7 @@ def url(bucket):
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """The states of two updates, in folders here; tests must not change them."""
+    """Return a local folder with the states of two updates; tests must not change them."""
     folder = tmp_path_factory.mktemp("states")
     source = None
     for number in (1, 2):
@@ -71,8 +71,8 @@ def put_data(url, folder):
     Storage.at(url).put({path.name: path for path in folder.iterdir()}, "data")
 
 
-def fetch_plainly(cloud, bucket, prefix, folder):
-    """Copy what lies under a prefix, as `aws s3 sync` does."""
+def download_prefix(cloud, bucket, prefix, folder):
+    """Download all objects under a prefix, as `aws s3 sync` does."""
     s3 = cloud.inside("s3")
     for found in s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]:
         path = folder / found["Key"].removeprefix(f"{prefix}/")
@@ -81,7 +81,7 @@ def fetch_plainly(cloud, bucket, prefix, folder):
     return folder
 
 
-def test_of_a_second_update_only_what_is_new_travels(cloud, bucket, url, states, tmp_path):
+def test_second_update_transfers_only_new_files(cloud, bucket, url, states, tmp_path):
     results, marks = [], []
     for number in (1, 2):
         put_data(f"s3://{bucket}/week-{number}", states / f"week-{number}")
@@ -95,7 +95,7 @@ def test_of_a_second_update_only_what_is_new_travels(cloud, bucket, url, states,
                 **arguments(tmp_path),
             )
         )
-        plain = fetch_plainly(cloud, bucket, f"states/{number}", tmp_path / str(number))
+        plain = download_prefix(cloud, bucket, f"states/{number}", tmp_path / str(number))
         state.check(plain)
         assert (plain / MANIFEST).read_bytes() == (states / str(number) / MANIFEST).read_bytes()
 
@@ -112,10 +112,10 @@ def test_of_a_second_update_only_what_is_new_travels(cloud, bucket, url, states,
     fetched = cloud.downloads(marks[1])
     assert fetched.keys() == {f"{url}/1/{MANIFEST}"} | {
         f"s3://{bucket}/week-2/{name}" for name in sizes_of(states / "week-2")
-    }, "the first update's state was here still"
+    }, "the first update's state is already local"
 
 
-def test_a_third_machine_fetches_a_later_state_but_for_what_it_has(
+def test_another_machine_downloads_only_the_missing_files_of_a_later_state(
     cloud, bucket, url, states, tmp_path
 ):
     put_data(f"s3://{bucket}/week-2", states / "week-2")
@@ -138,29 +138,29 @@ def test_a_third_machine_fetches_a_later_state_but_for_what_it_has(
 
 
 @pytest.mark.parametrize("fault", ["throttle", "fail", "drop", "lose_answer"])
-def test_what_passes_is_tried_again(cloud, url, states, tmp_path, fault):
+def test_transient_s3_errors_are_retried(cloud, url, states, tmp_path, fault):
     operations = ("PutObject", "HeadObject", "GetObject", "ListObjectsV2")
     faults = [getattr(cloud, fault)(f"s3:{operation}", times=3) for operation in operations]
     copy_state(states / "1", f"{url}/1")
     copy_state(f"{url}/1", tmp_path / "back")
     state.check(tmp_path / "back")
-    assert [each.met for each in faults] == [3] * 4
+    assert [each.hits for each in faults] == [3] * 4
 
 
-def test_a_service_that_goes_in_the_middle_leaves_no_state_there_and_a_whole_one_here(
+def test_outage_during_upload_keeps_a_complete_local_state_and_no_remote_state(
     cloud, bucket, url, states, tmp_path
 ):
     put_data(f"s3://{bucket}/week-1", states / "week-1")
     slow = cloud.delay("s3:PutObject", 0.05, times=None)
     over = threading.Event()
 
-    def go_away():
-        while slow.met < 12:
+    def go_offline():
+        while slow.hits < 12:
             time.sleep(0.01)
         with cloud.offline():
             over.wait(60)
 
-    leaving = threading.Thread(target=go_away)
+    leaving = threading.Thread(target=go_offline)
     leaving.start()
     try:
         with pytest.raises(errors.StateNotSentError, match="failed 4 times") as found:
@@ -185,22 +185,22 @@ def test_a_service_that_goes_in_the_middle_leaves_no_state_there_and_a_whole_one
     mark = cloud.mark()
     copy_state(unsent, f"{url}/1")
     assert cloud.uploads(mark, f"{url}/1/").keys() == sizes_of(unsent).keys() - arrived.keys()
-    state.check(fetch_plainly(cloud, bucket, "states/1", tmp_path / "plain"))
+    state.check(download_prefix(cloud, bucket, "states/1", tmp_path / "plain"))
 
 
-def test_killed_in_the_middle_it_leaves_no_state_and_goes_on_where_it_was(
+def test_killed_copy_state_leaves_no_remote_state_and_resumes_its_upload(
     cloud, url, states, tmp_path
 ):
     slow = cloud.delay("s3:PutObject", 0.2, times=None)
     command = ["renate-stages", "copy-state", str(states / "1"), f"{url}/1"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     sending = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
-    while slow.met < 10 and sending.poll() is None:
+    while slow.hits < 10 and sending.poll() is None:
         time.sleep(0.01)
     os.killpg(sending.pid, signal.SIGKILL)
     sending.wait()
     cloud.clear_faults()
-    time.sleep(0.3)  # for what was on its way
+    time.sleep(0.3)  # for requests in flight
     arrived = Storage.at(f"{url}/1").sizes()
     assert MANIFEST not in arrived and 0 < len(arrived) < len(sizes_of(states / "1")) - 1
     mark = cloud.mark()
@@ -209,9 +209,7 @@ def test_killed_in_the_middle_it_leaves_no_state_and_goes_on_where_it_was(
     assert sent.keys() == sizes_of(states / "1").keys() - arrived.keys()
 
 
-def test_other_bytes_than_were_sent_are_noticed_and_sent_again(
-    cloud, url, states, monkeypatch, tmp_path
-):
+def test_corrupted_upload_is_detected_and_sent_again(cloud, url, states, monkeypatch, tmp_path):
     from s3fs import S3FileSystem
 
     whole, wrong = S3FileSystem.call_s3, []
@@ -219,7 +217,7 @@ def test_other_bytes_than_were_sent_are_noticed_and_sent_again(
     def call(self, method, *rest, **arguments):
         if method == "put_object" and "safetensors" in arguments["Key"] and len(wrong) < 2:
             wrong.append(arguments["Key"])
-            del arguments["ContentMD5"]  # by which the service would refuse it
+            del arguments["ContentMD5"]  # with it, the service would refuse the body
             content = arguments["Body"]
             arguments["Body"] = content[:-1] + bytes([content[-1] ^ 1])
         return whole(self, method, *rest, **arguments)
@@ -231,7 +229,7 @@ def test_other_bytes_than_were_sent_are_noticed_and_sent_again(
     state.check(tmp_path / "back")
 
 
-def test_a_large_file_goes_in_parts_that_are_checked_too(cloud, bucket, tmp_path, monkeypatch):
+def test_multipart_upload_of_a_large_file_is_verified(cloud, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(checksums, "PART", 5 * 2**20)
     (tmp_path / "large").write_bytes(os.urandom(11 * 2**20))
     paths = {"large": tmp_path / "large"}
@@ -239,11 +237,11 @@ def test_a_large_file_goes_in_parts_that_are_checked_too(cloud, bucket, tmp_path
     throttled, mark = cloud.throttle("s3:UploadPart", times=2), cloud.mark()
     storage.put(paths)
     assert [call.name for call in cloud.calls(mark)].count("s3:UploadPart") == 3
-    assert throttled.met == 2 and cloud.uploads(mark, f"{storage.url}/") == {"large": 11 * 2**20}
+    assert throttled.hits == 2 and cloud.uploads(mark, f"{storage.url}/") == {"large": 11 * 2**20}
     assert storage.same(paths) == {"large"}
     copy = storage.child("copy")
     copy.copy(storage, {"large": "large"})
-    assert copy.same(paths) == {"large"}, "put at once, it has another ETag"
+    assert copy.same(paths) == {"large"}, "a single-part copy has another ETag"
     entry = {"size": 11 * 2**20, "sha256": files.sha256(tmp_path / "large")}
     storage.get({"large": tmp_path / "back"}, {"large": entry})
     storage.write("at hand", (tmp_path / "large").read_bytes())
@@ -254,19 +252,19 @@ def test_a_large_file_goes_in_parts_that_are_checked_too(cloud, bucket, tmp_path
     assert storage.same(paths) == set()
 
 
-def test_what_another_client_puts_is_seen_at_once(cloud, bucket):
+def test_objects_of_another_client_are_visible_immediately(cloud, bucket):
     storage = Storage.at(f"s3://{bucket}/files")
     assert storage.sizes() == {} and not storage.has("a")
     cloud.inside("s3").put_object(Bucket=bucket, Key="files/a", Body=b"abc")
-    cloud.inside("s3").put_object(Bucket=bucket, Key="files/", Body=b"")  # as S3's console does
+    cloud.inside("s3").put_object(Bucket=bucket, Key="files/", Body=b"")  # as S3's web console does
     assert storage.sizes() == {"a": 3} and storage.has("a") and storage.read("a") == b"abc"
 
 
-def test_what_does_not_pass_is_one_clear_error_at_once(cloud, bucket, url, states, monkeypatch):
+def test_permanent_s3_errors_are_reported_without_retries(cloud, bucket, url, states, monkeypatch):
     denied = cloud.refuse("s3:PutObject", "AccessDenied", "Access Denied", None, status=403)
     with pytest.raises(errors.RemoteRefusedError, match="get-caller-identity"):
         Storage.at(url).write("a", b"abc")
-    assert denied.met == 1
+    assert denied.hits == 1
     cloud.clear_faults()
     with pytest.raises(errors.RemoteRefusedError, match="the bucket does not exist"):
         copy_state(states / "1", f"s3://{bucket}-not/1")
@@ -285,7 +283,7 @@ class S3Project(Sandbox):
         return super().environment | kept
 
 
-def test_a_project_keeps_its_data_in_s3_and_a_clone_has_it(cloud, bucket, tmp_path):
+def test_clone_pulls_data_and_parent_state_from_an_s3_remote(cloud, bucket, tmp_path):
     endpoint = cloud.client_environment["AWS_ENDPOINT_URL"]
     remote = f"s3://{bucket}/updates"
     made = generate(tmp_path / "made", dvc_remote=remote, _s3_endpoint_url=endpoint)
@@ -304,10 +302,10 @@ def test_a_project_keeps_its_data_in_s3_and_a_clone_has_it(cloud, bucket, tmp_pa
     assert "AWS" not in clone.read(".dvc/config")
 
 
-def test_forgotten_rows_are_erased_from_a_bucket_unless_others_use_it(
+def test_erase_removes_forgotten_rows_from_a_shared_bucket_only_on_request(
     cloud, bucket, tmp_path, monkeypatch
 ):
-    """Objects are listed, looked into and deleted over S3's own protocol."""
+    """Objects are listed, read and deleted over the S3 protocol."""
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
@@ -319,7 +317,7 @@ def test_forgotten_rows_are_erased_from_a_bucket_unless_others_use_it(
         if path.is_file():
             key = f"updates/{path.relative_to(tmp_path / 'remote').as_posix()}"
             s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
-    for path in story.cache.rglob("*"):  # a clone that was not pulled: all is read from the bucket
+    for path in story.cache.rglob("*"):  # an unpulled clone: reads come from the bucket
         if path.is_file():
             path.unlink()
     endpoint = cloud.client_environment["AWS_ENDPOINT_URL"]

@@ -1,4 +1,4 @@
-"""Stages that run in SageMaker: the same results, and whatever goes wrong on the way there."""
+"""Stages that run in SageMaker: identical results, errors, interruptions, resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from cloud_project import BACKEND, CloudProject, in_cloud, jobs_of
 
 
-def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
+def test_stages_in_sagemaker_write_the_same_dvc_lock_as_local_stages(project, cloud, bucket):
     there = in_cloud(project)
     objects = f"s3://{bucket}/updates/objects/"
     there.run("dvc", "repro")
@@ -25,12 +25,12 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
     )
     known = set(there.hashes(".").values())
     earlier, second = set(cloud.uploads(under=objects)), cloud.mark()
-    said = there.run("dvc", "repro")
+    message = there.run("dvc", "repro")
 
     tune, train = jobs_of(cloud, there)[1:]  # in update 1 there was nothing to search
     assert tune.startswith("renate-tune-") and train.startswith("renate-train-")
-    assert "update 2:" in said  # the stage's own lines
-    assert "Training" in said and "Completed" in said  # the job's states
+    assert "update 2:" in message  # the stage's own lines
+    assert "Training" in message and "Completed" in message  # the job's states
     runs = [run for run in there.runs if "remote.job" in run]  # trials are nested under one
     assert [(run["name"], run["status"]) for run in runs] == [
         ("update-1", "FINISHED"),
@@ -41,8 +41,10 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
 
     sent = cloud.uploads(second, under=objects)
     assert sent and not set(sent) & earlier
-    assert said_bytes(said, "sent") == sum(sent.values())
-    assert said_bytes(said, "downloaded") == sum(cloud.downloads(second, under=objects).values())
+    assert reported_bytes(message, "sent") == sum(sent.values())
+    assert reported_bytes(message, "downloaded") == sum(
+        cloud.downloads(second, under=objects).values()
+    )
     brought = {name.replace("/", "") for name in cloud.downloads(second, under=objects)}
     assert brought and not brought & known
     made = ("state", "plots", "work/tuning", "tuned.yaml", "metrics/update.json")
@@ -60,30 +62,30 @@ def test_where_stages_ran_changes_nothing_else(project, cloud, bucket):
     assert len(jobs_of(cloud, there)) == 3
 
 
-def test_a_users_mistake_there_is_told_as_one_here(ready, cloud):
+def test_user_error_in_a_job_is_reported_like_a_local_one(ready, cloud):
     ready.change(hyperparameters__learning_rate=-1.0)
     ready.run("renate-stages", "tune")
-    said = ready.run("renate-stages", "train", code=2)
-    assert "hyperparameters.learning_rate: expected a number > 0, found -1.0" in said
-    assert "handle_error" not in said  # what the container says around it
+    message = ready.run("renate-stages", "train", code=2)
+    assert "hyperparameters.learning_rate: expected a number > 0, found -1.0" in message
+    assert "handle_error" not in message  # log lines of the container around the error
     (job,) = jobs_of(cloud, ready)
     assert cloud.jobs[job].describe()["FailureReason"].startswith("AlgorithmError: ")
     assert not (ready.root / "state").exists()
 
 
-def test_a_defect_there_is_told_with_its_traceback_and_mended_by_running_again(ready, cloud):
+def test_exception_in_a_job_is_reported_with_its_traceback_and_rerun_succeeds(ready, cloud):
     broken = "class Broken(MLP):\n    def forward(self, *_, **__):\n        raise RuntimeError('no')\n\n\n"
     whole = ready.read("renate_config.py")
     changed = whole.replace("def model_fn", f"{broken}def model_fn").replace(
         "MLP(num", "Broken(num"
     )
     (ready.root / "renate_config.py").write_text(changed)
-    said = ready.run("renate-stages", "train", code=2)
-    assert "  |     raise RuntimeError('no')" in said and "renate_config.py" in said
+    message = ready.run("renate-stages", "train", code=2)
+    assert "  |     raise RuntimeError('no')" in message and "renate_config.py" in message
     assert not (ready.root / "state").exists()
 
     (ready.root / "renate_config.py").write_text(whole)
-    cloud.lose_answer("CreateTrainingJob")  # it is made, and we do not hear of it
+    cloud.lose_answer("CreateTrainingJob")  # the job is created, but the answer is lost
     cloud.throttle("DescribeTrainingJob", times=3)
     cloud.throttle("s3:PutObject", times=3)
     ready.run("renate-stages", "train")
@@ -91,12 +93,12 @@ def test_a_defect_there_is_told_with_its_traceback_and_mended_by_running_again(r
     assert len(jobs_of(cloud, ready)) == 2
 
 
-def test_a_job_that_is_left_is_attached_to_and_what_it_made_is_taken(ready, cloud):
-    slow(ready)
-    left = left_running(ready, cloud)
+def test_rerun_attaches_to_a_running_job_or_reuses_results_of_a_completed_job(ready, cloud):
+    slow_down_training(ready)
+    left = start_and_detach_from_job(ready, cloud)
     mark = cloud.mark()
     attached = ready.start("renate-stages", "train")
-    wait_for(lambda: asked(cloud, mark, "logs:GetLogEvents"))
+    wait_for(lambda: calls_named(cloud, mark, "logs:GetLogEvents"))
     with cloud.offline():
         time.sleep(2)
     assert attached.wait(120) == 0
@@ -105,40 +107,40 @@ def test_a_job_that_is_left_is_attached_to_and_what_it_made_is_taken(ready, clou
     (ready.root / "state").rename(ready.root / "state-before")
     cloud.wait(left)
     mark = cloud.mark()
-    said = ready.run("renate-stages", "train")
-    assert "a job with the same inputs has produced them" in said
+    message = ready.run("renate-stages", "train")
+    assert "a job with the same inputs has produced them" in message
     assert jobs_of(cloud, ready) == [left]
-    assert not asked(cloud, mark, "sagemaker:CreateTrainingJob")
+    assert not calls_named(cloud, mark, "sagemaker:CreateTrainingJob")
     assert ready.hashes("state") == ready.hashes("state-before")
 
 
-def test_an_interrupted_or_stopped_training_goes_on_with_the_same_bytes(ready, cloud):
-    slow(ready)
+def test_interrupted_or_stopped_training_resumes_with_identical_bytes(ready, cloud):
+    slow_down_training(ready)
     ready.change(
         remote__sagemaker__spot=True,
         remote__sagemaker__environment={"RENATE_STAGES_CHECKPOINT_SECONDS": "0"},
     )
     running = ready.start("renate-stages", "train")
     (job,) = wait_for(lambda: jobs_of(cloud, ready))
-    wait_for(lambda: saved(cloud, ready))
+    wait_for(lambda: saved_checkpoints(cloud, ready))
     cloud.interrupt(job)
     wait_for(lambda: "Training" in cloud.wait(job, "Training")["SecondaryStatus"])
     ready.run("renate-stages", "remote", "stop", job)
     assert running.wait(120) == 1
 
-    said = ready.run("renate-stages", "train")
-    assert "after epoch" in said  # it goes on, or was complete
+    message = ready.run("renate-stages", "train")
+    assert "after epoch" in message  # training resumed or was complete
     there = ready.hashes("state")
     (ready.root / "state").rename(ready.root / "state-there")
     ready.run("env", f"{BACKEND}=local", "renate-stages", "train")
     assert ready.hashes("state") == there
 
 
-def test_what_the_account_refuses_is_told_with_its_cure(ready, cloud):
-    said = "The account-level service limit 'ml.m5.xlarge for training job usage' is 0 Instances"
-    cloud.refuse("CreateTrainingJob", "ResourceLimitExceeded", said)
+def test_job_refused_by_the_account_is_reported_with_a_fix(ready, cloud):
+    message = "The account-level service limit 'ml.m5.xlarge for training job usage' is 0 Instances"
+    cloud.refuse("CreateTrainingJob", "ResourceLimitExceeded", message)
     shown = ready.run("renate-stages", "train", code=2)
-    assert said in shown and "Service Quotas" in shown
+    assert message in shown and "Service Quotas" in shown
     ready.change(remote__sagemaker__role=cloud.role.replace("renate-training", "nobody"))
     shown = ready.run("renate-stages", "train", code=2)
     assert "SageMaker's SDK refused the job" in shown and "nobody" in shown
@@ -146,14 +148,14 @@ def test_what_the_account_refuses_is_told_with_its_cure(ready, cloud):
     assert jobs_of(cloud, ready) == []
 
 
-def test_a_job_out_of_time_says_which_limit(ready, cloud):
-    slow(ready)
+def test_job_timeout_error_names_max_runtime(ready, cloud):
+    slow_down_training(ready)
     ready.change(remote__sagemaker__max_runtime=1)
-    said = ready.run("renate-stages", "train", code=1)
-    assert "it took longer than remote.sagemaker.max_runtime allows" in said
+    message = ready.run("renate-stages", "train", code=1)
+    assert "it took longer than remote.sagemaker.max_runtime allows" in message
 
 
-def test_a_package_that_the_image_lacks_is_installed_there(ready, cloud, tmp_path):
+def test_package_missing_from_the_image_is_installed_in_the_job(ready, cloud, tmp_path):
     wheels, here = tmp_path / "wheels", tmp_path / "here"
     make_package(wheels, here)
     (ready.root / "requirements.txt").write_text("tiny-lexicon\n")
@@ -164,28 +166,28 @@ def test_a_package_that_the_image_lacks_is_installed_there(ready, cloud, tmp_pat
         remote__sagemaker__environment={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)},
     )
     with_package = in_cloud(ready, PYTHONPATH=str(here))
-    said = with_package.run("renate-stages", "train")
+    message = with_package.run("renate-stages", "train")
     (job,) = jobs_of(cloud, ready)
     assert "installing 1 packages" in cloud.log(job)
-    assert "update 1:" in said
+    assert "update 1:" in message
 
 
-def test_the_checklist_goes_through_all_steps(ready, cloud, bucket):
-    said = ready.run("renate-stages", "remote", "check", "--submit")
-    steps = [line.removeprefix("ok ").strip() for line in said.splitlines() if line[:3] == "ok "]
-    assert "FAILED" not in said
+def test_remote_check_passes_all_steps(ready, cloud, bucket):
+    message = ready.run("renate-stages", "remote", "check", "--submit")
+    steps = [line.removeprefix("ok ").strip() for line in message.splitlines() if line[:3] == "ok "]
+    assert "FAILED" not in message
     assert "quota of ml.m5.xlarge: 4" in steps
     assert f"wrote to s3://{bucket}/updates" in steps[-1]
 
 
-def test_the_checklist_says_what_is_wrong(ready):
+def test_remote_check_reports_the_failed_step(ready):
     ready.change(remote__url="s3://no-such-bucket-of-ours/updates")
-    said = ready.run("renate-stages", "remote", "check", code=1)
-    assert "FAILED  write, read, list, remove in s3://no-such-bucket-of-ours/updates" in said
-    assert "ok      role" in said
+    message = ready.run("renate-stages", "remote", "check", code=1)
+    assert "FAILED  write, read, list, remove in s3://no-such-bucket-of-ours/updates" in message
+    assert "ok      role" in message
 
 
-def test_two_machines_train_together_by_torchrun(ready, cloud):
+def test_two_instances_train_one_update_with_torchrun(ready, cloud):
     ready.change(
         trainer__num_nodes=2,
         remote__sagemaker__instance_count=2,
@@ -197,7 +199,7 @@ def test_two_machines_train_together_by_torchrun(ready, cloud):
         remote__sagemaker__kms_key="alias/ours",
         remote__sagemaker__tags={"team": "vision"},
     )
-    said = ready.run("renate-stages", "train")
+    message = ready.run("renate-stages", "train")
     (job,) = jobs_of(cloud, ready)
     request = cloud.requests[job]
     assert request["ResourceConfig"] == {
@@ -212,11 +214,11 @@ def test_two_machines_train_together_by_torchrun(ready, cloud):
     assert request["Tags"] == [{"Key": "team", "Value": "vision"}]
     assert request["OutputDataConfig"]["KmsKeyId"] == "alias/ours"
     assert not request.get("HyperParameters")
-    assert said.count("update 1:") == 1
+    assert message.count("update 1:") == 1
     assert json.loads(ready.read("state/state.json"))["update"] == 1
 
 
-def test_a_job_from_python_runs_there_by_one_argument(ready, cloud, bucket):
+def test_run_training_job_in_sagemaker_gives_the_same_results_as_locally(ready, cloud, bucket):
     program = """if True:
         import json, math, sys
         from renate_stages import run_training_job
@@ -246,13 +248,13 @@ def test_a_job_from_python_runs_there_by_one_argument(ready, cloud, bucket):
     assert "updates/states/1/state.json" in {each["Key"] for each in listed["Contents"]}
 
 
-def said_bytes(said: str, verb: str) -> int:
-    """What the stages say has travelled, of all jobs."""
-    return sum(int(n) for n in re.findall(rf"; {verb} \d+ files, (\d+) bytes", said))
+def reported_bytes(message: str, verb: str) -> int:
+    """Return the transferred bytes that the stages report, summed over all jobs."""
+    return sum(int(n) for n in re.findall(rf"; {verb} \d+ files, (\d+) bytes", message))
 
 
-def slow(project: CloudProject) -> None:
-    """Let each batch take a while, without changing what is computed."""
+def slow_down_training(project: CloudProject) -> None:
+    """Make each batch take longer, without changing the results."""
     text, anchor = project.read("renate_config.py"), "    return images.float() / 16"
     assert anchor in text
     text = text.replace(anchor, f"    time.sleep(0.03)\n{anchor}")
@@ -263,31 +265,31 @@ def slow(project: CloudProject) -> None:
 
 def wait_for(found, timeout: float = 120):
     end = time.monotonic() + timeout
-    while not (it := found()):
+    while not (result := found()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    return it
+    return result
 
 
-def asked(cloud, mark: int, name: str) -> list:
-    """What the client has asked of one kind."""
+def calls_named(cloud, mark: int, name: str) -> list:
+    """Return the calls of the client that have this name."""
     return [call for call in cloud.calls(mark) if call.name == name]
 
 
-def saved(cloud, project: CloudProject) -> list[str]:
-    """Checkpoints of the project's jobs that lie in the bucket."""
+def saved_checkpoints(cloud, project: CloudProject) -> list[str]:
+    """Return the checkpoints of the project's jobs in the bucket."""
     bucket = project.variables["BUCKET"]
     listed = cloud.inside("s3").list_objects_v2(Bucket=bucket, Prefix="updates/jobs/")
     names = [each["Key"] for each in listed.get("Contents", [])]
     return [name for name in names if name.endswith("last.ckpt")]
 
 
-def left_running(project: CloudProject, cloud) -> str:
-    """Start `train`, and press Ctrl-C where nobody can answer; return the job's name."""
+def start_and_detach_from_job(project: CloudProject, cloud) -> str:
+    """Start `train`, detach from its job by Ctrl-C, and return the job's name."""
     mark = cloud.mark()
     process = project.start("renate-stages", "train")
     (job,) = wait_for(lambda: jobs_of(cloud, project))
-    wait_for(lambda: asked(cloud, mark, "logs:GetLogEvents"))  # it has begun to follow
+    wait_for(lambda: calls_named(cloud, mark, "logs:GetLogEvents"))  # the job is followed
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert cloud.jobs[job].describe()["TrainingJobStatus"] == "InProgress"
@@ -295,7 +297,7 @@ def left_running(project: CloudProject, cloud) -> str:
 
 
 def make_package(wheels: Path, here: Path) -> None:
-    """Make a wheel of a tiny package, and have it installed here."""
+    """Build a wheel of a tiny package, and install it into a local folder."""
     wheels.mkdir()
     files = {
         "tiny_lexicon.py": "WORDS = ('a', 'b')\n",

@@ -1,8 +1,8 @@
 """SageMaker, S3, IAM, STS and CloudWatch Logs on this machine, over HTTP.
 
-moto answers all but training jobs, which are executed here: from the request alone, in a clean
-environment. Of the real service this is a model, made from its documentation: nothing of it was
-compared with AWS. See `Cloud` for what a test does with it.
+moto answers all requests except those about training jobs. Jobs are executed here, from the request
+alone and in a clean environment. This simulation follows SageMaker's documentation; it was never
+compared with AWS. See `Cloud` for the interface that tests use.
 """
 
 from cloud.faults import Fault

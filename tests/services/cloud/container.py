@@ -17,26 +17,26 @@ from cloud.image import Image
 
 OPT_ML = "/opt/ml"
 FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
-DRIVERS = "sm_drivers"  # channel of ModelTrainer's own scripts, which name /opt/ml
+DRIVERS = "sm_drivers"  # channel of ModelTrainer's own scripts, which refer to /opt/ml
 SCRIPTS = (".json", ".py", ".sh")
 
 
 class Container:
     """A host, whose /opt/ml is a folder of its own.
 
-    Who has no root cannot have /opt/ml here, so the request's words /opt/ml are replaced by the
-    folder where the request reaches the container: in the command, the environment, the
-    hyperparameters, and in the scripts that ModelTrainer sends. Not in the files of other
-    channels: what runs must be told its folders.
+    Without root permissions, /opt/ml cannot be created. Each /opt/ml in a request is therefore
+    replaced by the container's folder: in the command, the environment, the hyperparameters and
+    the scripts that ModelTrainer sends. Files of other channels are not changed: programs must get
+    their folders as arguments.
 
-    Hosts are named by addresses, 127.0.0.1, 127.0.0.2 and so on: "algo-1" could be looked up
-    nowhere on this machine, but a name from resourceconfig.json must be one to connect to.
+    Host names are addresses, 127.0.0.1, 127.0.0.2 and so on: programs must be able to connect to
+    the names in resourceconfig.json, and this machine could not resolve "algo-1".
 
     Args:
-        folder: All that belongs to the container; it must not exist.
-        image: What it starts from.
+        folder: Folder of the container; it must not exist.
+        image: Image to start from.
         index: Number of the host, from 0.
-        hosts: How many there are.
+        hosts: Number of hosts.
     """
 
     def __init__(self, folder: Path, image: Image, index: int, hosts: int) -> None:
@@ -49,22 +49,22 @@ class Container:
         self.bin = image.unpack(folder / "python")
         self.stream = f"algo-{index + 1}-{int(time.time() * 1000)}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: list[dict[str, Any]] = []
+        self._lines: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
 
-    def here(self, text: str) -> str:
-        """Say where something of /opt/ml is on this machine."""
+    def remap(self, text: str) -> str:
+        """Replace /opt/ml in a text by the container's folder."""
         return text.replace(OPT_ML, str(self.ml))
 
     def configure(self, request: dict[str, Any]) -> None:
-        """Write input/config, and move the drivers of ModelTrainer to this folder."""
+        """Write input/config, and adapt ModelTrainer's scripts to this folder."""
         names = [f"127.0.0.{number + 1}" for number in range(self.hosts)]
         instance = request["ResourceConfig"]["InstanceType"]
         group = {"instance_group_name": "homogeneousCluster", "instance_type": instance}
         contents = {
             "hyperparameters": {
-                key: self.here(value) for key, value in request.get("HyperParameters", {}).items()
+                key: self.remap(value) for key, value in request.get("HyperParameters", {}).items()
             },
             "inputdataconfig": {
                 channel["ChannelName"]: _described(channel)
@@ -83,17 +83,17 @@ class Container:
             (self.ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
         for path in (self.ml / "input" / "data" / DRIVERS).rglob("*"):
             if path.suffix in SCRIPTS:
-                path.write_text(self.here(path.read_text()))
+                path.write_text(self.remap(path.read_text()))
 
     def start(self, request: dict[str, Any], given: dict[str, str]) -> None:
-        """Run the entry point with nothing but what the request and the service set.
+        """Run the entry point in an environment that only request and service define.
 
         Args:
-            request: Of CreateTrainingJob.
-            given: Variables that the service sets.
+            request: Request of CreateTrainingJob.
+            given: Environment variables that the service sets.
 
         Raises:
-            OSError: There is no such program.
+            OSError: The program does not exist.
         """
         what = request["AlgorithmSpecification"]
         command = [*what.get("ContainerEntrypoint", ["train"]), *what.get("ContainerArguments", [])]
@@ -103,10 +103,10 @@ class Container:
             "TMPDIR": str(self.folder / "tmp"),
             "LANG": "C.UTF-8",
             **given,
-            **{name: self.here(text) for name, text in request.get("Environment", {}).items()},
+            **{name: self.remap(text) for name, text in request.get("Environment", {}).items()},
         }
         self._process = subprocess.Popen(
-            [self.here(word) for word in command],
+            [self.remap(word) for word in command],
             cwd=self.folder / "work",
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -120,41 +120,41 @@ class Container:
     def _read(self) -> None:
         with self._process.stdout as lines:
             for line in lines:
-                text = line.decode(errors="replace").rstrip("\n") or " "  # empty ones are refused
+                text = line.decode(errors="replace").rstrip("\n") or " "  # empty lines are refused
                 with self._lock:
-                    self._said.append({"timestamp": int(time.time() * 1000), "message": text})
+                    self._lines.append({"timestamp": int(time.time() * 1000), "message": text})
 
-    def said(self) -> list[dict[str, Any]]:
-        """Take the lines since the last time, as events of CloudWatch Logs."""
+    def take_lines(self) -> list[dict[str, Any]]:
+        """Return the lines since the last call, as events of CloudWatch Logs."""
         with self._lock:
-            said, self._said = self._said, []
-        return said
+            lines, self._lines = self._lines, []
+        return lines
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; 128 + the signal, as Docker counts, if one ended it."""
+        """Exit code; None while the process runs; 128 + the signal that ended it, as in Docker."""
         code = self._process.poll()
         return 128 - code if code is not None and code < 0 else code
 
     def terminate(self) -> None:
-        """Send SIGTERM, as the first process of a container gets it: only with a handler for it.
+        """Send SIGTERM if the process handles it, as for the first process of a real container.
 
-        The kernel does not deliver a signal to the first process of a namespace which has none.
-        So a shell that started the program, and a program without a handler, go on until SIGKILL.
+        The kernel does not deliver a signal to the first process of a namespace if that process has
+        no handler. So a shell, or a program without a handler, keeps running until SIGKILL.
         """
         if processes.catches(self._process.pid, signal.SIGTERM):
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGTERM)
 
     def end(self) -> None:
-        """End it, with everything inside."""
+        """End the container with all its processes."""
         if self._process is not None:
             processes.end_all(self.folder)
             self._process.wait()
             self._reader.join(10)
 
     def failure(self) -> str:
-        """What the program left as the reason of its failure."""
+        """Return the failure reason that the program wrote."""
         path = self.ml / "output" / "failure"
         return path.read_text(errors="replace") if path.is_file() else ""
 

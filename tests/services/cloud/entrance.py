@@ -1,4 +1,4 @@
-"""Where the services listen, and the keys of who comes in."""
+"""A local HTTP endpoint of the services, with the credentials of its clients."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from cloud.protocol import Application
 
 REGION = "us-east-1"
-# Below those that the kernel gives away, so that one is still free after it was closed.
+# Below the kernel's ephemeral ports, so that a closed port stays free until it is reopened.
 PORTS = range(20000, 32000)
 
 
-class Entrance:
-    """A port of this machine at which an application answers, when it is open.
+class Endpoint:
+    """A local port at which an application answers while the endpoint is open.
 
     Args:
-        application: What answers.
-        who: Name in the keys of those that come in here.
+        application: WSGI application that answers.
+        who: Name of the endpoint's clients, used in their keys.
     """
 
     def __init__(self, application: Application, who: str) -> None:
         self.application = application
         self.keys = (f"{who}-key", f"secret of {who}")
         self._session = _session_without_files()
-        self._making = threading.Lock()  # sessions of boto3 are for one thread, clients for many
+        self._making = threading.Lock()  # boto3 sessions are not thread-safe, clients are
         self.port: int | None = None
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
@@ -42,18 +42,18 @@ class Entrance:
         return f"http://127.0.0.1:{self.port}"
 
     def open(self) -> None:
-        """Answer, at the same port each time."""
+        """Start to answer, at the same port each time."""
         ports = [self.port] if self.port else random.SystemRandom().sample(PORTS, 100)
         for port in ports:
             try:
                 self._server = make_server(
                     "127.0.0.1", port, self.application, threaded=True, request_handler=_Silent
                 )
-            except (OSError, SystemExit):  # taken; werkzeug exits
+            except (OSError, SystemExit):  # the port is taken; werkzeug exits
                 continue
             self.port = port
             break
-        assert self._server, f"no port is free of {ports}"
+        assert self._server, f"none of these ports is free: {ports}"
         serve = {"target": self._server.serve_forever, "kwargs": {"poll_interval": 0.02}}
         self._thread = threading.Thread(**serve, daemon=True)
         self._thread.start()
@@ -66,7 +66,7 @@ class Entrance:
             self._server = None
 
     def post(self, path: str) -> None:
-        """Ask moto itself."""
+        """Send a POST request to moto itself."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.request("POST", path)
         assert connection.getresponse().status == 200
@@ -74,7 +74,7 @@ class Entrance:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What lets any client of AWS come in here."""
+        """Environment variables with which any AWS client uses this endpoint."""
         key, secret = self.keys
         return {
             "AWS_ENDPOINT_URL": self.url,
@@ -86,7 +86,7 @@ class Entrance:
         }
 
     def client(self, service: str, **config: Any) -> Any:
-        """Make a client of boto3 that comes in here."""
+        """Create a boto3 client that uses this endpoint."""
         key, secret = self.keys
         with self._making:
             return self._session.client(
@@ -101,11 +101,11 @@ class Entrance:
 
 class _Silent(MotoRequestHandler):
     def log(self, *_: object) -> None:
-        """Say nothing: `Cloud.calls` and `Cloud.defects` keep what matters."""
+        """Log nothing: `Cloud.calls` and `Cloud.defects` record what matters."""
 
 
 def _session_without_files() -> boto3.Session:
-    """Make a session that a developer's own profile and configuration do not reach."""
+    """Create a session that ignores a developer's own profile and configuration."""
     files = ("profile", "config_file", "credentials_file")
     nothing = dict.fromkeys(files, (None, None, None, None))
     return boto3.Session(botocore_session=botocore.session.Session(session_vars=nothing))

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the services."""
+"""Inject faults between a client and the services."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Kind = Literal["throttle", "refuse", "error", "drop", "lose", "delay", "act"]
 
 @dataclass
 class Fault:
-    """What happens to requests of an operation.
+    """A fault that is injected into requests of an operation.
 
     Args:
-        kind: `throttle`: too many requests; `refuse`: the error that is given; `error`: HTTP 500;
-            `drop`: the connection is closed before anything is done; `lose`: it is done, and the
-            connection closed before the answer; `delay`: it is done after some seconds; `act`: it
-            is done after something else.
+        kind: `throttle`: answer that there are too many requests; `refuse`: answer `error`;
+            `error`: answer HTTP 500; `drop`: close the connection without executing the request;
+            `lose`: execute the request, but close the connection before the answer; `delay`:
+            execute it after `seconds`; `act`: call `action` before executing it.
         operation: `CreateTrainingJob`, `sagemaker:CreateTrainingJob`, or a pattern such as `s3:*`.
-        times: How many requests it meets; None: all.
-        until: Time of the monotonic clock at which it is over; None: never.
-        error: Of `refuse`.
-        seconds: Of `delay`.
-        action: Of `act`.
+        times: Number of requests that get the fault; None: all.
+        until: Time of the monotonic clock at which the fault ends; None: never.
+        error: Error of `refuse`.
+        seconds: Seconds of `delay`.
+        action: Function of `act`.
     """
 
     kind: Kind
@@ -39,17 +39,17 @@ class Fault:
     error: ServiceError | None = None
     seconds: float = 0.0
     action: Callable[[], object] | None = None
-    met: int = field(default=0, init=False)  # requests so far
+    hits: int = field(default=0, init=False)  # number of requests so far
 
     def meets(self, request: Request) -> bool:
         if not any(fnmatchcase(name, self.operation) for name in (request.operation, request.name)):
             return False
         over = self.until is not None and time.monotonic() > self.until
-        return not over and (self.times is None or self.met < self.times)
+        return not over and (self.times is None or self.hits < self.times)
 
 
 class Faults:
-    """An application behind faults: the first that meets a request is what happens to it."""
+    """An application with injected faults; a request gets the first fault that matches it."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -69,7 +69,7 @@ class Faults:
         with self._lock:
             fault = next((each for each in self._faults if each.meets(request)), None)
             if fault:
-                fault.met += 1
+                fault.hits += 1
         return fault
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -104,6 +104,6 @@ def _too_many(request: Request) -> ServiceError:
 
 
 def _close(environ: Environ) -> None:
-    """End the connection without a word."""
+    """Close the connection without an answer."""
     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     raise ConnectionAbortedError("a fault that a test asked for")

@@ -1,4 +1,4 @@
-"""What a container finds when it starts: Python with the locked packages, without this library."""
+"""The image of containers: Python with the locked packages, without this library."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PROJECT = "renate_stages"
 class Image:
     """An image with the packages of the environment that the tests run in.
 
-    They are links, in a folder of the image's own: what is not in the image, this library and
-    everything that `.pth` files would add, such as its editable installation, has no link.
+    The packages are symbolic links in the image's own folder. This library has no link, nor has
+    anything that `.pth` files would add, such as its editable installation.
 
     Args:
-        folder: Where the image is put.
+        folder: Folder to create the image in.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,10 +30,10 @@ class Image:
         assert importlib.util.find_spec("pip"), "the image needs pip: python -m ensurepip"
 
     def unpack(self, to: Path) -> Path:
-        """Make a container's own environment, which pip installs into.
+        """Create a container's own environment, into which pip can install.
 
         Args:
-            to: Folder of it; it must not exist.
+            to: Folder to create; it must not exist.
 
         Returns:
             The folder of `python`, `python3`, `pip` and `pip3`.

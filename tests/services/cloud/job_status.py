@@ -1,4 +1,4 @@
-"""Where a training job is in its life, as DescribeTrainingJob tells."""
+"""The status of a training job, as DescribeTrainingJob returns it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 ENDED = ("Completed", "Failed", "Stopped")
-SPOT_PRICE = 0.3  # of the usual one: what is billed of the training time
-REASON_LENGTH = 1024  # of FailureReason
+SPOT_PRICE = 0.3  # share of the training time that is billed
+REASON_LENGTH = 1024  # longest FailureReason
 MESSAGES = {
     "Starting": "Preparing the instances for training",
     "Downloading": "Downloading input data",
@@ -25,7 +25,7 @@ MESSAGES = {
 
 
 class JobStatus:
-    """The statuses of a job, and since when; any thread may look and change.
+    """The statuses of a job, with their times; any thread may read and change them.
 
     Args:
         spot: Whether the instances are spot instances, which cost less.
@@ -36,9 +36,9 @@ class JobStatus:
         self.primary = "InProgress"
         self.reason: str | None = None
         self.created = time.time()
-        self.began: float | None = None  # of training, at the first attempt
+        self.began: float | None = None  # start of the first attempt's training
         self.ended: float | None = None
-        self.trained = 0.0  # seconds, over the attempts
+        self.trained = 0.0  # seconds, summed over the attempts
         self.lock = threading.RLock()
         self._transitions: list[dict[str, Any]] = []
         self.enter("Starting")
@@ -68,7 +68,7 @@ class JobStatus:
                 self.began = now
 
     def end(self, primary: str, secondary: str | None = None, reason: str | None = None) -> None:
-        """Have come to an end, for a reason if it failed."""
+        """Record the end of the job, with a reason if it failed."""
         with self.lock:
             self.reason = None if reason is None else reason[:REASON_LENGTH]
             self.enter(secondary or primary, self.reason)
@@ -76,7 +76,7 @@ class JobStatus:
             self.primary = primary
 
     def describe(self) -> dict[str, Any]:
-        """As DescribeTrainingJob answers, without what is not known yet."""
+        """Return the answer of DescribeTrainingJob, without values that are not known yet."""
         with self.lock:
             known = {
                 "TrainingJobStatus": self.primary,

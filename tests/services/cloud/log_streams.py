@@ -1,19 +1,19 @@
-"""What moto's CloudWatch Logs leaves out."""
+"""Support prefixes of log streams, which moto's CloudWatch Logs ignores."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def named_streams(asked: dict[str, Any], logs: Any) -> dict[str, Any]:
-    """Say FilterLogEvents' streams by name, since moto passes over their prefix.
+def with_stream_names(asked: dict[str, Any], logs: Any) -> dict[str, Any]:
+    """Replace the stream prefix of FilterLogEvents, which moto ignores, by stream names.
 
     Args:
         asked: Parameters of FilterLogEvents.
         logs: Client of CloudWatch Logs.
 
     Returns:
-        Parameters that moto answers as the service does: of these streams, in the order of time.
+        Parameters for which moto returns the events of these streams, in order of time.
     """
     prefix = asked.pop("logStreamNamePrefix", None)
     if prefix is not None:
@@ -21,5 +21,5 @@ def named_streams(asked: dict[str, Any], logs: Any) -> dict[str, Any]:
             logGroupName=asked["logGroupName"], logStreamNamePrefix=prefix
         )
         names = [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
-        asked["logStreamNames"] = names or [prefix]  # of no stream, where none begins so
+        asked["logStreamNames"] = names or [prefix]  # an unknown name if none matches
     return asked | {"interleaved": True}

@@ -1,8 +1,8 @@
-"""Ends what jobs started, whatever becomes of the tests: `python processes.py FOLDER < pipe`.
+"""End all processes of jobs, even if the tests die: `python processes.py FOLDER < pipe`.
 
-A container takes everything inside with it when it ends. Here, processes belong to a container if
-their environment names its folder, which reaches those too that left its session or its group,
-as the workers of torch.distributed.run do.
+When a real container ends, all its processes end. Here, a process belongs to a container if its
+environment contains the container's folder. This includes processes that left the session or
+process group, such as the workers of torch.distributed.run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def inside(folder: Path) -> list[int]:
     marker = f"{folder}/".encode()
     found = []
     for entry in Path("/proc").iterdir():
-        # it ended meanwhile, or belongs to someone else
+        # the process ended meanwhile, or belongs to another user
         with suppress(OSError):
             if entry.name.isdigit() and marker in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
@@ -29,7 +29,7 @@ def inside(folder: Path) -> list[int]:
 
 
 def end_all(folder: Path) -> None:
-    """End them all, until none is left."""
+    """Kill the processes of a container, until none is left."""
     end = time.monotonic() + 10
     while (found := inside(folder)) and time.monotonic() < end:
         for process in found:
@@ -39,7 +39,7 @@ def end_all(folder: Path) -> None:
 
 
 def catches(process: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal."""
+    """Return whether a process has a handler for a signal."""
     with suppress(OSError):
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith("SigCgt:"):
@@ -48,7 +48,7 @@ def catches(process: int, number: signal.Signals) -> bool:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and they end this
     sys.stdin.buffer.read()  # until the tests are over, or dead
     end_all(Path(sys.argv[1]) / "jobs")
     shutil.rmtree(sys.argv[1], ignore_errors=True)

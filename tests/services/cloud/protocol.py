@@ -1,4 +1,4 @@
-"""An HTTP request to AWS: which operation it is, and answers in the format of its protocol."""
+"""Parse HTTP requests to AWS, and answer them in the format of their protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-# Of S3: method, what it is about, what its query string or headers have; the first that fits.
+# S3: method, subject, marker in query string or headers, operation. The first match counts.
 S3_OPERATIONS = (
     ("GET", "service", None, "ListBuckets"),
     ("GET", "bucket", "list-type", "ListObjectsV2"),
@@ -42,12 +42,12 @@ S3_OPERATIONS = (
 
 
 class ServiceError(Exception):
-    """What a service refuses a request with.
+    """An error with which a service refuses a request.
 
     Args:
-        code: Such as `ValidationException`.
-        message: For the user.
-        status: Of HTTP.
+        code: Code of the error, such as `ValidationException`.
+        message: Message for the user.
+        status: HTTP status.
     """
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -57,14 +57,14 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked.
+    """A request to a service.
 
     Args:
-        service: Name that it is signed for, such as `sagemaker`.
-        operation: Such as `CreateTrainingJob`.
-        body: All of it; of S3, whose bodies are large, nothing.
-        uri: Of S3: `s3://bucket/key`.
-        environ: Of WSGI.
+        service: Service that the request is signed for, such as `sagemaker`.
+        operation: Operation, such as `CreateTrainingJob`.
+        body: Whole body; empty for S3, whose bodies are large.
+        uri: `s3://bucket/key`; empty for other services than S3.
+        environ: WSGI environment.
     """
 
     service: str
@@ -75,7 +75,7 @@ class Request:
 
     @classmethod
     def read(cls, environ: Environ) -> Request:
-        """Read what a server was sent; what reads it afterwards finds the body again."""
+        """Read a request from its WSGI environment, and restore the body for later readers."""
         service = _signed_for(environ)
         if service == "s3":
             bucket, _, key = environ["PATH_INFO"].lstrip("/").partition("/")
@@ -93,26 +93,26 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Such as `sagemaker:CreateTrainingJob`, as IAM's policies name actions."""
+        """Name as in IAM policies, such as `sagemaker:CreateTrainingJob`."""
         return f"{self.service}:{self.operation}"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Of the JSON protocol."""
+        """Parameters in the JSON protocol."""
         return json.loads(self.body or b"{}")
 
     def replace(self, parameters: dict[str, Any]) -> None:
-        """Let what reads the request afterwards find other parameters."""
+        """Replace the parameters for later readers of the request."""
         body = json.dumps(parameters).encode()
         self.environ.update({"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))})
 
     @property
     def form(self) -> dict[str, list[str]]:
-        """Of the query protocol."""
+        """Parameters in the query protocol."""
         return parse_qs(self.body.decode())
 
     def drain(self) -> None:
-        """Read what was sent: a client that is still sending would not read the answer."""
+        """Read the rest of the body: a client that is still sending would not read the answer."""
         left = int(self.environ.get("CONTENT_LENGTH") or 0)
         while left and (read := self.environ["wsgi.input"].read(min(left, 1 << 20))):
             left -= len(read)
@@ -142,10 +142,10 @@ class Request:
 
 
 def _signed_for(environ: Environ) -> str:
-    """Service in the scope of a signature: Credential=KEY/DAY/REGION/SERVICE/aws4_request."""
+    """Return the service of a signature: Credential=KEY/DAY/REGION/SERVICE/aws4_request."""
     _, _, scope = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")
     parts = scope.split(",")[0].split("/")
-    return parts[3] if len(parts) == 5 else "s3"  # as moto takes what is not signed
+    return parts[3] if len(parts) == 5 else "s3"  # as moto treats unsigned requests
 
 
 def _s3_operation(environ: Environ, bucket: str, key: str) -> str:

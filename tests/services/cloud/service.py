@@ -1,4 +1,4 @@
-"""The services on this machine, and what a test does with them."""
+"""The simulated AWS services, and the interface that tests use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any, Self
 from moto.server import DomainDispatcherApplication, create_backend_app
 
 from cloud import processes
-from cloud.entrance import REGION, Entrance
+from cloud.entrance import REGION, Endpoint
 from cloud.faults import Fault, Faults, Kind
 from cloud.image import Image
 from cloud.job_status import ENDED
-from cloud.log_streams import named_streams
+from cloud.log_streams import with_stream_names
 from cloud.protocol import Application, Environ, Request, ServiceError, StartResponse
 from cloud.storage import Storage
 from cloud.traffic import DOWNLOADS, UPLOADS, Call, Traffic
 from cloud.training_api import TrainingApi, allowed
-from cloud.training_jobs import LOG_GROUP, Surroundings
+from cloud.training_jobs import LOG_GROUP, JobContext
 
 ACCOUNT = "123456789012"  # of moto
 ROLE = "renate-training"
@@ -44,39 +44,38 @@ TRUST = {
 
 
 class Cloud:
-    """AWS for one process of tests, from `start` to `stop`; also a context manager.
+    """Simulated AWS for one test process, from `start` to `stop`.
 
-    It has two entrances. The client under test comes in by one, where it meets the faults that a
-    test asked for and its calls are counted. Jobs, and a test's own look inside, come in by the
-    other, where nothing goes wrong and nothing is counted.
+    It has two endpoints. The client under test uses the first, which injects the requested faults
+    and counts calls. Jobs and the tests' own checks use the second, without faults or counting.
 
     Attributes:
         client_environment: Variables for the client under test.
-        role: ARN of a role that SageMaker may take.
-        jobs: By name.
+        role: ARN of a role that SageMaker may assume.
+        jobs: Training jobs by name.
     """
 
     def __init__(self) -> None:
-        self.defects: list[str] = []  # of the services themselves, which no test may pass over
+        self.defects: list[str] = []  # of the services themselves; `stop` reports them
         services = self._services(DomainDispatcherApplication(create_backend_app))
         self._traffic = Traffic(services)
         self._faults = Faults(self._traffic)
-        self._outside = Entrance(self._faults, "client")
-        self._inside = Entrance(services, "role")
+        self._outside = Endpoint(self._faults, "client")
+        self._inside = Endpoint(services, "role")
         self._inner: dict[str, Any] = {}
         self._ends = ExitStack()
         self.role = f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
 
-    # Its own life.
+    # Start and stop.
 
     def start(self) -> Self:
         """Start serving."""
-        with ExitStack() as ends:  # all of them, if a step fails too
+        with ExitStack() as ends:  # also if a step fails
             ends.callback(self._report_defects)
-            folder = Path(tempfile.mkdtemp(prefix="cloud-"))  # short: sockets lie in it
+            folder = Path(tempfile.mkdtemp(prefix="cloud-"))  # short: for socket paths
             ends.callback(shutil.rmtree, folder, ignore_errors=True)
             (folder / "jobs").mkdir()
-            # Ends all jobs if these tests die, since it then reads the end of its input.
+            # This process ends all jobs if the tests die, because its input ends then.
             command = [sys.executable, "-IS", processes.__file__, str(folder)]
             guard = subprocess.Popen(command, stdin=subprocess.PIPE)
             ends.callback(guard.communicate)
@@ -96,14 +95,14 @@ class Cloud:
         self._ends.close()
 
     def _prepare(self, folder: Path) -> None:
-        around = Surroundings(
+        job_context = JobContext(
             folder / "jobs",
             Image(folder / "image"),
             Storage(self.inside("s3")),
             self.inside("logs"),
             self._inside.variables,
         )
-        self.api = TrainingApi(around, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/")
+        self.api = TrainingApi(job_context, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/")
         self.jobs = self.api.jobs
         self.inside("logs").create_log_group(logGroupName=LOG_GROUP)
         self.inside("iam").create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST))
@@ -122,7 +121,7 @@ class Cloud:
         self.stop()
 
     def _services(self, moto: Application) -> Application:
-        """Training jobs are ours, everything else is moto's."""
+        """Answer requests about training jobs here, and pass all others to moto."""
 
         def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             request = Request.read(environ)
@@ -135,7 +134,7 @@ class Cloud:
                 if request.name == "servicequotas:ListServiceQuotas":  # which moto lacks
                     return request.answer(start_response, {"Quotas": QUOTAS})
                 if request.name == "logs:FilterLogEvents":
-                    request.replace(named_streams(request.parameters, self.inside("logs")))
+                    request.replace(with_stream_names(request.parameters, self.inside("logs")))
                 return moto(environ, start_response)
             except ServiceError as error:
                 return request.refuse(start_response, error)
@@ -150,16 +149,16 @@ class Cloud:
     # Clients.
 
     def client(self, service: str, **config: Any) -> Any:
-        """Make a client of boto3 that meets faults and is counted, as the client under test.
+        """Create a boto3 client with faults and counted calls, like the client under test.
 
         Args:
-            service: Such as `sagemaker`.
-            config: Of `botocore.config.Config`.
+            service: Name of the service, such as `sagemaker`.
+            config: Arguments of `botocore.config.Config`.
         """
         return self._outside.client(service, **config)
 
     def inside(self, service: str) -> Any:
-        """Make a client of boto3 for a test's own look, which nothing disturbs."""
+        """Create a boto3 client for a test's own checks, without faults and counting."""
         if service not in self._inner:
             self._inner[service] = self._inside.client(service)
         return self._inner[service]
@@ -168,14 +167,14 @@ class Cloud:
 
     @property
     def requests(self) -> dict[str, dict[str, Any]]:
-        """What was asked of CreateTrainingJob, by the name of the job."""
+        """Requests of CreateTrainingJob, by the name of the job."""
         return {name: job.request for name, job in self.jobs.items()}
 
     def wait(self, name: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
         """Wait until a job has one of the secondary statuses, or has ended.
 
         Returns:
-            What DescribeTrainingJob answers.
+            The answer of DescribeTrainingJob.
         """
         end = time.monotonic() + timeout
         while True:
@@ -186,30 +185,30 @@ class Cloud:
             time.sleep(0.02)
 
     def log(self, name: str) -> str:
-        """What a job said, of all hosts, in the order of time."""
+        """Return the log of a job, of all hosts, in order of time."""
         pages = self.inside("logs").get_paginator("filter_log_events")
         found = pages.paginate(logGroupName=LOG_GROUP, logStreamNamePrefix=f"{name}/")
         return "\n".join(event["message"] for page in found for event in page["events"])
 
     def interrupt(self, name: str, away: float = 0.0) -> None:
-        """Take the instances of a spot job away, which then starts again from its checkpoints.
+        """Interrupt a spot job, which then starts again from its checkpoints.
 
-        Returns when the job has no instances any more.
+        Returns when the job has lost its instances.
 
         Args:
-            name: Of a job whose secondary status is `Training`.
-            away: Seconds until it gets others.
+            name: Name of a job whose secondary status is `Training`.
+            away: Seconds until the job gets new instances.
         """
         self.jobs[name].interrupt(away)
 
     @property
     def stop_grace(self) -> float:
-        """Seconds that jobs have between SIGTERM and SIGKILL; the service gives 120."""
-        return self.api.around.stop_grace
+        """Seconds between SIGTERM and SIGKILL of a job; 120 in the real service."""
+        return self.api.job_context.stop_grace
 
     @stop_grace.setter
     def stop_grace(self, seconds: float) -> None:
-        self.api.around.stop_grace = seconds
+        self.api.job_context.stop_grace = seconds
 
     def end_jobs(self, bucket: str) -> None:
         """End the jobs that write to a bucket, at once."""
@@ -217,9 +216,9 @@ class Cloud:
             if job.request["OutputDataConfig"]["S3OutputPath"].startswith(f"s3://{bucket}"):
                 job.kill()
 
-    # Faults. Of each: `operation` is `CreateTrainingJob`, `sagemaker:CreateTrainingJob` or a
-    # pattern such as `s3:*`; it happens to so many requests (`times`; None: to all), and only for
-    # so many seconds (`during`; None: until the test ends).
+    # Faults. `operation` is `CreateTrainingJob`, `sagemaker:CreateTrainingJob` or a pattern such as
+    # `s3:*`; `times` is the number of requests that get the fault (None: all); `during` is its
+    # duration in seconds (None: until the test ends).
 
     def throttle(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
         """Answer that there are too many requests: ThrottlingException, or SlowDown of S3."""
@@ -243,13 +242,13 @@ class Cloud:
         return self._fault("error", operation, times, during)
 
     def drop(self, operation: str, times: int | None = 1, during: float | None = None) -> Fault:
-        """Close the connection without doing anything."""
+        """Close the connection without executing the request."""
         return self._fault("drop", operation, times, during)
 
     def lose_answer(
         self, operation: str, times: int | None = 1, during: float | None = None
     ) -> Fault:
-        """Do what is asked, and close the connection instead of answering."""
+        """Execute the request, and close the connection instead of answering."""
         return self._fault("lose", operation, times, during)
 
     def delay(
@@ -263,7 +262,7 @@ class Cloud:
         return self._fault("delay", operation, times, during, seconds=seconds)
 
     def before(self, operation: str, action: Callable[[], object]) -> Fault:
-        """Do something before the next request is answered, as somebody else might just then."""
+        """Call a function before the next request is answered, as a concurrent client might act."""
         return self._fault("act", operation, 1, None, action=action)
 
     def _fault(
@@ -273,39 +272,39 @@ class Cloud:
         return self._faults.add(Fault(kind, operation, times, until, **of))
 
     def clear_faults(self) -> None:
-        """Let everything go well again."""
+        """Remove all faults."""
         self._faults.clear()
 
     @contextmanager
     def offline(self) -> Iterator[None]:
-        """Refuse all connections of clients in this block; jobs go on."""
+        """Refuse all connections of clients in this block; jobs keep running."""
         self._outside.close()
         try:
             yield
         finally:
             self._outside.open()
 
-    # What travelled.
+    # Calls and transferred bytes.
 
     def mark(self) -> int:
-        """A moment, to count from."""
+        """Return the current position in the list of calls."""
         return len(self._traffic.calls)
 
     def calls(self, since: int = 0) -> list[Call]:
-        """What clients asked and was answered; not what faults kept away."""
+        """Return the answered calls of clients, without those that a fault blocked."""
         return self._traffic.calls[since:]
 
     def uploads(self, since: int = 0, under: str = "") -> dict[str, int]:
-        """Bytes that clients sent of each object.
+        """Return the bytes that clients uploaded of each object.
 
         Args:
-            since: What `mark` returned.
-            under: `s3://bucket/prefix/`; only what lies there, named from there.
+            since: Position returned by `mark`.
+            under: `s3://bucket/prefix/`; count only objects below it, by their relative names.
         """
         return self._traffic.sizes(UPLOADS, since, under)
 
     def downloads(self, since: int = 0, under: str = "") -> dict[str, int]:
-        """Bytes that clients were sent of each object; arguments as of `uploads`."""
+        """Return the bytes that clients downloaded of each object; arguments as of `uploads`."""
         return self._traffic.sizes(DOWNLOADS, since, under)
 
 

@@ -1,4 +1,4 @@
-"""What travels between S3 and a container: channels, checkpoints, artifacts."""
+"""Transfer channels, checkpoints and artifacts between S3 and a container."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IN_THREAD = TransferConfig(use_threads=False)
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of `s3://bucket/key`."""
+    """Return bucket and key of `s3://bucket/key`."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
@@ -25,14 +25,14 @@ class Storage:
     """S3 as a job uses it, with the credentials of its role.
 
     Args:
-        s3: Client of boto3.
+        s3: boto3 client.
     """
 
     def __init__(self, s3: Any) -> None:
         self.s3 = s3
 
     def keys(self, uri: str) -> list[str]:
-        """List the objects under a prefix, or none where there is no bucket."""
+        """List the objects under a prefix; no objects if the bucket does not exist."""
         bucket, prefix = split(uri)
         found = []
         with suppress(self.s3.exceptions.NoSuchBucket):
@@ -54,7 +54,7 @@ class Storage:
     def download_channel(
         self, channel: dict[str, Any], folder: Path, host: int, hosts: int
     ) -> None:
-        """Download the part of a channel that a host gets: all, or every so-manieth object."""
+        """Download a host's part of a channel: all objects, or its shard of them."""
         folder.mkdir(parents=True)
         source = channel["DataSource"]["S3DataSource"]
         objects = list(self._objects(source))
@@ -64,7 +64,7 @@ class Storage:
             self.download(uri, folder / name)
 
     def _objects(self, source: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Address of each object of a channel, and the name of its file."""
+        """Yield the address and the file name of each object of a channel."""
         uri = source["S3Uri"]
         bucket, key = split(uri)
         if source["S3DataType"] == "ManifestFile":
@@ -77,7 +77,7 @@ class Storage:
             yield f"s3://{bucket}/{each}", each.removeprefix(base).lstrip("/")
 
     def download_folder(self, uri: str, folder: Path) -> None:
-        """Download all that lies under an address, which is taken as a folder's."""
+        """Download all objects under an address, which counts as a folder."""
         prefix = uri.rstrip("/") + "/"
         bucket, key = split(prefix)
         for each in self.keys(prefix):
@@ -88,7 +88,7 @@ class Storage:
             self.upload(path, f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}")
 
     def upload_archive(self, folders: list[Path], uri: str) -> None:
-        """Pack what the hosts left in their folders; of two files with a name, the first's."""
+        """Pack the files of all hosts; of files with the same name, only the first host's."""
         packed = set()
         with tempfile.TemporaryFile() as archive:
             with tarfile.open(fileobj=archive, mode="w:gz") as tar:
@@ -104,9 +104,9 @@ class Storage:
 
 
 class CheckpointSync:
-    """Uploads the files of a folder that changed since the last time; deletes nothing.
+    """Uploads the files of a folder that changed since the last upload; deletes nothing.
 
-    A file may be uploaded while it is written: the service does not know when it is whole either.
+    A file may be uploaded while it is written, as by the real service.
     """
 
     def __init__(self, storage: Storage, folder: Path, uri: str) -> None:

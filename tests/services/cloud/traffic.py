@@ -1,4 +1,4 @@
-"""What a client asked and what travelled: its calls, and the bytes of S3's objects."""
+"""Record a client's calls, and the transferred bytes of S3 objects."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Call:
     """A request that was answered.
 
     Args:
-        name: Such as `s3:PutObject`.
-        status: Of HTTP.
-        uri: Of S3: `s3://bucket/key`.
-        size: Bytes of the object's content that travelled.
+        name: Name of the call, such as `s3:PutObject`.
+        status: HTTP status.
+        uri: `s3://bucket/key`; empty for other services than S3.
+        size: Transferred bytes of the object's content.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Call:
 
 
 class Traffic:
-    """Notes the calls on the way to an application."""
+    """Records the calls of an application."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -51,7 +51,7 @@ class Traffic:
         size = 0
         if request.service == "s3" and status < 300:
             if request.operation in UPLOADS:
-                # with a checksum behind it, the body is longer than the object
+                # a trailing checksum makes the body longer than the object
                 decoded = environ.get("HTTP_X_AMZ_DECODED_CONTENT_LENGTH")
                 size = int(decoded or environ.get("CONTENT_LENGTH") or 0)
             elif request.operation in DOWNLOADS:
@@ -61,7 +61,7 @@ class Traffic:
         return content
 
     def sizes(self, operations: tuple[str, ...], since: int, under: str) -> dict[str, int]:
-        """Bytes per object, of the calls since a mark, whose addresses begin with `under`."""
+        """Return the bytes per object of calls since a mark, for addresses below `under`."""
         names = {f"s3:{operation}" for operation in operations}
         found: Counter[str] = Counter()
         for call in self.calls[since:]:

@@ -1,4 +1,4 @@
-"""SageMaker's operations on training jobs, and IAM's one that moto lacks."""
+"""SageMaker's operations on training jobs, and an operation of IAM that moto lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from cloud.protocol import ServiceError
 from cloud.storage import split
-from cloud.training_jobs import Surroundings, TrainingJob
+from cloud.training_jobs import JobContext, TrainingJob
 from cloud.validation import check_members, check_training_job, invalid
 
 ORDERS = {
@@ -19,15 +19,15 @@ INPUT_MODES = ("File", "FastFile")
 
 
 class TrainingApi:
-    """Accepts training jobs, and tells of them.
+    """Creates, describes, stops and lists training jobs.
 
     Args:
-        around: What the jobs share.
-        arn: What names of jobs are appended to.
+        job_context: What all jobs share.
+        arn: Prefix of the ARNs of jobs.
     """
 
-    def __init__(self, around: Surroundings, arn: str) -> None:
-        self.around, self.arn = around, arn
+    def __init__(self, job_context: JobContext, arn: str) -> None:
+        self.job_context, self.arn = job_context, arn
         self.jobs: dict[str, TrainingJob] = {}
         self._tags: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class TrainingApi:
                     "Training job names must be unique within an AWS account and region, and a "
                     f"training job with this name already exists ({self.jobs[name].arn})",
                 )
-            job = self.jobs[name] = TrainingJob(request, self.arn + name, self.around)
+            job = self.jobs[name] = TrainingJob(request, self.arn + name, self.job_context)
         self._tags[job.arn] = {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
         job.start()
         return {"TrainingJobArn": job.arn}
@@ -67,7 +67,7 @@ class TrainingApi:
         if source is None or channel.get("InputMode", "File") not in INPUT_MODES:
             raise invalid(f"Channel {channel['ChannelName']}: this endpoint has only files of S3.")
         uri = source["S3Uri"]
-        if not self.around.storage.keys(uri):
+        if not self.job_context.storage.keys(uri):
             raise invalid(
                 f'No S3 objects found under S3 URL "{uri}" given in input data source. Please '
                 "ensure that the bucket exists in the selected region, that objects exist under "
@@ -91,7 +91,7 @@ class TrainingApi:
     def list(self, asked: dict[str, Any]) -> dict[str, Any]:
         check_members("ListTrainingJobs", asked)
         jobs = sorted(
-            (job for job in list(self.jobs.values()) if _is_asked_for(job, asked)),
+            (job for job in list(self.jobs.values()) if _matches(job, asked)),
             key=ORDERS[asked.get("SortBy", "CreationTime")],
             reverse=asked.get("SortOrder", "Ascending") == "Descending",
         )
@@ -119,7 +119,7 @@ class TrainingApi:
 
 
 def allowed(form: dict[str, list[str]]) -> str:
-    """Answer SimulatePrincipalPolicy: the role may do everything that is asked about."""
+    """Answer SimulatePrincipalPolicy: all requested actions are allowed."""
     actions = [
         values[0] for name, values in sorted(form.items()) if name.startswith("ActionNames.member")
     ]
@@ -134,7 +134,7 @@ def allowed(form: dict[str, list[str]]) -> str:
     )
 
 
-def _is_asked_for(job: TrainingJob, asked: dict[str, Any]) -> bool:
+def _matches(job: TrainingJob, asked: dict[str, Any]) -> bool:
     status = job.status
     return (
         asked.get("NameContains", "").lower() in job.name.lower()

@@ -1,4 +1,4 @@
-"""Requests are refused as SageMaker refuses them: by its model's constraints, then by its rules."""
+"""Validate requests as SageMaker does: constraints of its API model, then its other rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.model import Shape
 
 from cloud.protocol import ServiceError
 
-# Classes of characters that Java's patterns know and Python's do not.
+# Character classes of Java's regular expressions that Python lacks.
 CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\w", r"\p{Z}": r"\s"}
 
 
@@ -22,12 +22,12 @@ def _model() -> Any:
 
 
 def check_members(operation: str, parameters: dict[str, Any]) -> None:
-    """Check against the constraints that AWS publishes with its API, which botocore holds.
+    """Check the constraints that AWS publishes with its API and botocore contains.
 
-    botocore itself checks few of them before it sends: no patterns, no greatest lengths.
+    botocore itself checks only a few of them before it sends: no patterns, no maximum lengths.
 
     Raises:
-        ServiceError: All violations at once, in the words of the service.
+        ServiceError: All violations at once, worded as by the service.
     """
     shape = _model().operation_model(operation).input_shape
     found = list(_violations(shape, parameters, ""))
@@ -37,7 +37,7 @@ def check_members(operation: str, parameters: dict[str, Any]) -> None:
 
 
 def check_training_job(request: dict[str, Any]) -> None:
-    """Check the rules of CreateTrainingJob that are about more than one member."""
+    """Check the rules of CreateTrainingJob that involve more than one member."""
     if not request.get("AlgorithmSpecification", {}).get("TrainingImage"):
         raise invalid("You must specify a training image or an algorithm name.")
     resources = request.get("ResourceConfig", {})
@@ -65,7 +65,7 @@ def check_training_job(request: dict[str, Any]) -> None:
 
 
 def invalid(message: str) -> ServiceError:
-    """What SageMaker says of a request that it does not understand."""
+    """Return the error with which SageMaker refuses an invalid request."""
     return ServiceError("ValidationException", message)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from erased_history import Story, contents, four_updates, image, store
+from erased_history import UpdateHistory, contents, four_updates, image, store
 
 from renate_stages import errors, lineage
 from renate_stages.actions.erase import erase
@@ -25,7 +25,7 @@ CACHE, REMOTE = "project/.dvc/cache/files", "remote/files"
 
 
 @pytest.fixture
-def story(tmp_path, monkeypatch) -> Story:
+def story(tmp_path, monkeypatch) -> UpdateHistory:
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
@@ -60,15 +60,15 @@ def test_erase_removes_only_objects_with_forgotten_rows(story):
     gone = kept.keys() - all_objects(story).keys()
     assert {name.split("/")[0] for name in gone} == {"cache", "remote"}
     for name in gone:  # DVC takes a folder's list as proof that all its files exist
-        assert name.split("/")[1] in {md5 for n in (1, 2, 3) for md5 in story.of_update(n)}
-    assert story.of_update(4) <= {name.split("/")[1] for name in all_objects(story)}
+        assert name.split("/")[1] in {md5 for n in (1, 2, 3) for md5 in story.hashes_of_update(n)}
+    assert story.hashes_of_update(4) <= {name.split("/")[1] for name in all_objects(story)}
     assert story.places_of(25) == story.places_of(20) == {CACHE, REMOTE}  # update 3's data
     assert story.places_of(3) == {CACHE, REMOTE}  # in a memory that is kept
     assert story.places_of(5) == set()  # only in folders of update 1
     assert not story.erase(agree=False)
 
 
-def all_objects(story: Story) -> dict[str, Path]:
+def all_objects(story: UpdateHistory) -> dict[str, Path]:
     places = {"cache": story.cache, "remote": story.remote}
     return {
         f"{name}/{path.parent.name}{path.name}": path
@@ -422,7 +422,7 @@ def test_damaged_object_is_refused_before_anything_is_erased(story, name):
     assert all_objects(story).keys() == before
 
 
-def read(story: Story, md5: str) -> bytes:
+def read(story: UpdateHistory, md5: str) -> bytes:
     return (story.cache / md5[:2] / md5[2:]).read_bytes()
 
 
