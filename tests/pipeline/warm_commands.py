@@ -16,7 +16,6 @@ import logging
 import os
 import runpy
 import shutil
-import signal
 import socket
 import subprocess
 import sys
