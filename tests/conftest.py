@@ -1,4 +1,4 @@
-"""What holds for all tests, before torch is imported."""
+"""Settings of all tests that must be made before torch is imported."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A small real project in a folder, without git and DVC, for stages called in the process."""
+"""Fixtures: a small real project without Git and DVC, whose stages run in the test process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from renate_stages.tuning import processes
 
 @pytest.fixture
 def empty_memory_storage(monkeypatch):
-    """Let `memory://` be empty, and retries not wait."""
+    """Empty the file system `memory://`, and let retries not wait."""
     from fsspec.implementations.memory import MemoryFileSystem
 
     from renate_stages.storage import retries
@@ -31,7 +31,7 @@ def empty_memory_storage(monkeypatch):
 
 @pytest.fixture
 def warm_exports(request, monkeypatch):
-    """Exports whose clean process need not import first; `test_clean_build.py` has some that do."""
+    """Fork the clean process of exports from a warm one; `test_clean_build.py` starts new ones."""
 
     def spawn(_, theirs, log):
         warm = request.getfixturevalue("warm_servers")
@@ -49,7 +49,7 @@ def warm_exports(request, monkeypatch):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, warm_exports) -> Project:
-    """The root's own project, with the digits of update 1 and the empty state."""
+    """A copy of the repository's project, with the digits of update 1 and the empty state."""
     from renate_stages.actions.digits import write_digits
 
     root = tmp_path / "project"
@@ -67,17 +67,17 @@ def project(tmp_path, monkeypatch, warm_exports) -> Project:
 
 
 @pytest.fixture(scope="session")
-def kept_projects(tmp_path_factory) -> Path:
-    """Where projects are kept that tests work on copies of."""
+def cached_projects(tmp_path_factory) -> Path:
+    """The folder of finished projects; tests work on copies of them."""
     return tmp_path_factory.mktemp("kept")
 
 
 @pytest.fixture
-def made_once(kept_projects):
-    """Brings a project to a point by a function: by calling it once, then by copying what it made."""
+def made_once(cached_projects):
+    """Return a function that runs `make` on a project, or copies the result of an earlier run."""
 
     def bring(project: Project, make: Callable[[Project], object]) -> Project:
-        kept = kept_projects / f"{make.__module__}.{make.__qualname__}"
+        kept = cached_projects / f"{make.__module__}.{make.__qualname__}"
         if kept.exists():
             for path in project.root.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -92,13 +92,13 @@ def made_once(kept_projects):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Let `export` draw none, which takes longest of all that it does."""
+    """Let `export` draw no pictures, which is its slowest part."""
     monkeypatch.setattr("renate_stages.stages.export.draw_pictures", lambda *_: [])
 
 
 @pytest.fixture
 def sourced(project) -> Project:
-    """A project whose examples have ids and a source, eu and us in turn."""
+    """A project whose examples have ids and a source, alternately eu and us."""
     edit_config(project, "class DigitsDataModule", WITH_SOURCES.lstrip())
     edit_config(project, "TensorDataset(images, labels)", "Sourced(images, labels)")
     edit_config(project, "import torch\n", "import torch\nimport torch.utils.data\n")
@@ -108,7 +108,7 @@ def sourced(project) -> Project:
 
 @pytest.fixture
 def make_state(tmp_path):
-    """Makes a state without a model, with some examples in memory."""
+    """Return a function that writes a state without a model, with some examples in memory."""
 
     def make(rows: int = 0) -> State:
         folder = tmp_path / f"parent-{rows}"
@@ -135,7 +135,7 @@ def new(tmp_path) -> ExampleStore:
 
 @pytest.fixture(scope="session")
 def warm_servers():
-    """What the servers that trials are forked from import, imported once for many processes."""
+    """A process with the imports of trial servers and exports, from which others are forked."""
     warm = WarmProcesses(
         "renate_stages.tuning.fork_server:import_all", "renate_stages.export.clean_build"
     )
@@ -145,7 +145,7 @@ def warm_servers():
 
 @pytest.fixture
 def warm_searches(warm_servers, monkeypatch):
-    """Searches whose server need not import first; `test_trials.py` has servers that do."""
+    """Fork the trial server of a search from a warm process; `test_trials.py` starts new ones."""
 
     def start(module, connection, *arguments, log):
         assert module == "renate_stages.tuning.fork_server"

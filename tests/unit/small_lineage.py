@@ -1,4 +1,4 @@
-"""A small repository with three updates, whose stages are a script: for what changes the lineage."""
+"""A small repository with three updates, whose stages are one script, for tests of the lineage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renate_stages.export.exported import Exported
 from renate_stages.files import yaml_file
 from renate_stages.project import Project
 
-# `train` and `export` in small: the update's seed is what the gate thinks of it.
+# Small versions of `train` and `export`: the accuracy that the gate judges is `seed` / 10.
 PIPELINE = {
     "stages": {
         "train": {
@@ -66,7 +66,7 @@ def run_update(project: Project, quality: int) -> None:
 
 
 def make_three_updates(root: Path) -> Project:
-    """Make two tagged updates that passed, no champion, and a third that is open and has passed."""
+    """Make two tagged updates and an open third one, which all passed the gate, and no champion."""
     project = Project(root)
     project.root.mkdir()
     project.pipeline.write_text(yaml_file.dump(PIPELINE))

@@ -1,4 +1,4 @@
-"""What tests do to a small project: change its files, and look whether they changed."""
+"""Helpers for a small project: edit its files, run its stages and compare its content."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def edit_params(project: Project, **changes) -> None:
 
 
 def edit_config(project: Project, old: str, new: str) -> None:
-    """Replace a part of renate_config.py, which must be there."""
+    """Replace a part of renate_config.py; fail if the part is missing."""
     text = project.user_config.read_text()
     assert old in text
     project.user_config.write_text(text.replace(old, new))
 
 
 def quiet(message: str) -> None:
-    """Say nothing."""
+    """Ignore a message."""
 
 
 def run(project: Project, *, say: Callable[[str], None] = quiet) -> State:
@@ -67,7 +67,7 @@ def sources(store: ExampleStore) -> set:
 
 
 def snapshot(project: Project) -> dict[str, bytes]:
-    """Return the bytes of every file of a project, but of locks and compiled code."""
+    """Return the bytes of every file of a project, except locks and compiled code."""
     return {
         path.relative_to(project.root).as_posix(): path.read_bytes()
         for path in project.root.rglob("*")

@@ -1,4 +1,4 @@
-"""Updates of a tiny model, without a project: what tests of the updater and of resuming share."""
+"""Shared helpers of updater and resume tests: updates of a tiny model, without a project."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model_fn(model_state_url: str | None = None, dropout: float = 0.0) -> MLP:
 
 
 def write_examples(path: Path, rows: int, first: int = 0) -> ExampleStore:
-    """Rows whose first input is their number, from `first` on."""
+    """Write rows whose first input encodes their number, counted from `first`."""
     generator = np.random.default_rng(first)
     with StoreWriter(path, update=1) as writer:
         if rows:
@@ -69,7 +69,7 @@ def state_of(
     parent: State | None = None,
     new: ExampleStore | None = None,
 ) -> State:
-    """Write what an update gave as a state and open it; with its memory, where `new` is given."""
+    """Write an updated model as a state and open it; write its memory too if `new` is given."""
     folder.mkdir()
     state.write_empty(folder)
     write_model(folder, updated.model)
@@ -92,7 +92,7 @@ def state_of(
 
 
 def in_memory(made: ModelUpdater, before: UpdatedModel, parent: State) -> ModelUpdater:
-    """Let an updater go on from an update's objects rather than from its state."""
+    """Let an updater continue from the objects of an update instead of from its state."""
     untrained = made.build_model(None)
     model = copy.deepcopy(before.model)
     learner = made.learner(model, untrained.state_dict(), parent)
@@ -102,7 +102,7 @@ def in_memory(made: ModelUpdater, before: UpdatedModel, parent: State) -> ModelU
 
 
 class Interrupt:
-    """A transform that draws at random, and interrupts when it was called `left` times."""
+    """A random transform that raises `KeyboardInterrupt` at its `left`-th call."""
 
     def __init__(self) -> None:
         self.left = -1

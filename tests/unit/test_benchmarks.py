@@ -1,4 +1,4 @@
-"""What the scripts in `benchmarks` share."""
+"""Scripts in `benchmarks`: the report helper, the cost model and the GPU benchmark."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ print(report.is_installed("avalanche"), find_spec("avalanche").origin)
 """
 
 
-def test_a_benchmark_named_like_a_package_does_not_stand_in_for_it() -> None:
-    """A script's folder comes first where Python looks: there `import avalanche` is a benchmark."""
+def test_benchmark_script_does_not_shadow_the_package_of_the_same_name() -> None:
+    """The folder of a script is first in `sys.path`, where `avalanche.py` is a benchmark."""
     ask = ASK.format(folder=str(BENCHMARKS))
     asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     spec = find_spec("avalanche")
@@ -52,7 +52,7 @@ def images(rows: int) -> list[tuple[np.ndarray, int]]:
     return [(np.full((3, 64, 64), row % 251, np.uint8), row % 10) for row in range(rows)]
 
 
-def test_the_model_of_cost_knows_the_bytes_and_files_of_a_store(model, tmp_path, monkeypatch):
+def test_cost_model_predicts_bytes_and_files_of_a_store(model, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "SHARD_BYTES", 2**20)
     monkeypatch.setattr(StoreWriter.__init__, "__defaults__", (2**20, ()))
     ingest(images(300), tmp_path / "train", 1, "train")  # pyright: ignore[reportArgumentType]
@@ -64,7 +64,7 @@ def test_the_model_of_cost_knows_the_bytes_and_files_of_a_store(model, tmp_path,
     assert [size for size, count in part.inputs for _ in range(count)] == inputs
 
 
-def test_the_model_of_cost_knows_the_second_memory(model, tmp_path):
+def test_cost_model_predicts_the_memory_of_the_second_update(model, tmp_path):
     update = model.Update(100, 3 * 64 * 64, before=1, seen=288, memory_rows=50)
     assert (update.test, update.val, update.train, update.added) == (20, 8, 72, 10)
     new = ingest(images(72), tmp_path / "new", 2, "train")  # pyright: ignore[reportArgumentType]
@@ -77,7 +77,7 @@ def test_the_model_of_cost_knows_the_second_memory(model, tmp_path):
     assert len(ExampleStore.open(tmp_path / "memory")) == update.memory
 
 
-def test_the_model_of_cost_counts_requests_of_files_in_pieces(model):
+def test_cost_model_counts_requests_of_multipart_uploads(model):
     part = model.Part(100, 5, ((40 * 2**20, 2), (1000, 1)))
     asked = model.our_upload(part, looked_for=5, lying=256_000 * 3)
     assert (asked["PUT"], asked["POST"]) == (3 + 2 * 3, 4)
@@ -85,7 +85,7 @@ def test_the_model_of_cost_counts_requests_of_files_in_pieces(model):
     assert model.our_download(part, lying=0)["GET"] == 5
 
 
-def test_the_benchmark_of_a_gpu_checks_itself_without_one_and_judges_nothing() -> None:
+def test_gpu_benchmark_runs_without_a_gpu_and_gives_no_verdict() -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "gpu.py"), "--quick"]
     ran = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
@@ -98,7 +98,7 @@ def test_the_benchmark_of_a_gpu_checks_itself_without_one_and_judges_nothing() -
     assert not any(line.startswith(("ok", "MISS")) for line in lines)
 
 
-def test_the_benchmark_of_a_gpu_reads_cifar(tmp_path: Path, monkeypatch) -> None:
+def test_gpu_benchmark_reads_cifar_10(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     encoded = []

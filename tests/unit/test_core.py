@@ -1,4 +1,4 @@
-"""Files, parameters, projects, the user's functions, generators, states, and the chain of hashes."""
+"""Files, params, projects, user functions, random generators, states and imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from renate_stages.state import state
 from renate_stages.user.config import UserConfig
 
 
-def test_a_failed_folder_leaves_the_old_one(tmp_path):
+def test_failed_write_of_a_folder_keeps_the_old_folder(tmp_path):
     target = tmp_path / "out"
     with files.whole_directory(target) as folder:
         (folder / "a").write_text("1")
@@ -33,7 +33,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path):
     assert (target / "a").read_text() == "1"
 
 
-def test_what_a_killed_process_left_is_cleaned_and_the_replaced_folder_put_back(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_and_the_old_folder_restored(tmp_path):
     (tmp_path / ".out.0123abcd.new").mkdir()
     (tmp_path / ".out.9.old").mkdir()
     (tmp_path / ".out.9.old" / "a").write_text("1")
@@ -43,7 +43,7 @@ def test_what_a_killed_process_left_is_cleaned_and_the_replaced_folder_put_back(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_file_that_shares_its_bytes_is_replaced_not_written(tmp_path):
+def test_write_text_replaces_a_hard_linked_file(tmp_path):
     (tmp_path / "cached").write_text("old")
     (tmp_path / "cached").chmod(0o444)
     os.link(tmp_path / "cached", tmp_path / "file")
@@ -52,7 +52,7 @@ def test_a_file_that_shares_its_bytes_is_replaced_not_written(tmp_path):
     assert (tmp_path / "file").read_text() == "new"
 
 
-def test_a_link_to_a_symbolic_link_is_to_the_file(tmp_path):
+def test_link_or_copy_of_a_symlink_links_its_target(tmp_path):
     (tmp_path / "real").write_text("x")
     (tmp_path / "symbolic").symlink_to(tmp_path / "real")
     files.link_or_copy(tmp_path / "symbolic", tmp_path / "in" / "linked")
@@ -60,7 +60,7 @@ def test_a_link_to_a_symbolic_link_is_to_the_file(tmp_path):
     assert (tmp_path / "in" / "linked").samefile(tmp_path / "real")
 
 
-def test_an_edit_changes_no_other_line_of_params(tmp_path):
+def test_yaml_edit_changes_no_other_line_of_params(tmp_path):
     lines = (REPOSITORY / "params.yaml").read_text().splitlines()
     path = tmp_path / "params.yaml"
     path.write_text("\n".join(lines) + "\n")
@@ -69,14 +69,14 @@ def test_an_edit_changes_no_other_line_of_params(tmp_path):
     assert [new for old, new in zip(lines, changed, strict=True) if old != new] == ["  number: 2"]
 
 
-def test_editing_yaml_keeps_comments(tmp_path):
+def test_yaml_edit_keeps_comments(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("# top\na: 1  # why\nb: [1, 2]\n")
     yaml_file.edit(path, lambda content: content.update(a=2))
     assert path.read_text() == "# top\na: 2  # why\nb: [1, 2]\n"
 
 
-def test_all_problems_of_the_parameters_are_told_at_once():
+def test_all_errors_in_params_are_reported_at_once():
     wrong = {
         "lerner": "ER",
         "update": {"number": 1, "parent": 1},
@@ -99,20 +99,20 @@ def test_all_problems_of_the_parameters_are_told_at_once():
         assert words in text, text
 
 
-def test_training_needs_an_end():
+def test_params_need_max_epochs_or_max_steps():
     with pytest.raises(errors.InvalidParamsError, match="set at least one"):
         Params.parse({"trainer": {"max_epochs": None}})
     assert Params.parse({"trainer": {"max_epochs": None, "max_steps": 5}}).trainer.max_steps == 5
 
 
-def test_a_project_is_found_from_a_folder_inside(project):
+def test_project_is_found_from_a_subfolder(project):
     inside = project.root / "data" / "incoming"
     assert Project.find(inside).root == project.root
     with pytest.raises(errors.NotAProjectError, match=r"dvc\.yaml"):
         Project.find(project.root.parent)
 
 
-def test_a_second_stage_is_refused_with_the_process_that_works(project):
+def test_concurrent_stage_is_refused_with_the_running_stage_and_process_id(project):
     program = (
         "import sys, time; from pathlib import Path; from renate_stages.project import Project\n"
         "with Project(Path(sys.argv[1])).lock('train'):\n"
@@ -137,7 +137,7 @@ def load(project, text: str) -> UserConfig:
     return UserConfig.load(project.user_config)
 
 
-def test_arguments_are_given_by_name_and_checked_by_type(project):
+def test_user_function_arguments_are_passed_by_name_and_type_checked(project):
     user = load(
         project,
         "from typing import Optional\n"
@@ -153,12 +153,12 @@ def test_arguments_are_given_by_name_and_checked_by_type(project):
         user.call("model_fn", {})
 
 
-def test_an_error_in_the_users_file_names_its_line(project):
+def test_error_in_renate_config_names_its_line(project):
     with pytest.raises(errors.UserConfigError, match="line 2: NameError"):
         load(project, "a = 1\nb = undefined\ndef model_fn(): ...")
 
 
-def test_transforms_of_the_memory_default_to_those_of_training(project):
+def test_memory_transforms_default_to_the_training_transforms(project):
     user = load(
         project,
         "def model_fn(): ...\ndef train_transform(): return abs\n"
@@ -168,7 +168,7 @@ def test_transforms_of_the_memory_default_to_those_of_training(project):
     assert transforms.memory == (abs, int) and transforms.test == (None, None)
 
 
-def test_streams_of_numbers_are_named_and_of_one_update():
+def test_random_streams_depend_on_name_and_update():
     first, again, later = Generators(3, 1), Generators(3, 1), Generators(3, 2)
     draws = [g.numpy("a").random(4).tolist() for g in (first, again, later)]
     assert draws[0] == draws[1] != draws[2]
@@ -176,7 +176,7 @@ def test_streams_of_numbers_are_named_and_of_one_update():
     assert 0 <= first.integer("a") < 2**63
 
 
-def test_the_empty_state_always_has_the_same_bytes(tmp_path):
+def test_empty_state_has_identical_bytes(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         state.write_empty(tmp_path / name)
@@ -185,7 +185,7 @@ def test_the_empty_state_always_has_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "longer", "flipped", "extra", "manifest"])
-def test_damage_of_a_state_is_named(tmp_path, damage):
+def test_error_names_the_damaged_file_of_a_state(tmp_path, damage):
     state.write_empty(tmp_path)
     victim = tmp_path / "memory" / "index.json"
     if damage == "missing":
@@ -206,7 +206,7 @@ def test_damage_of_a_state_is_named(tmp_path, damage):
     assert "dvc checkout" in str(raised.value)
 
 
-# -- what is imported ------------------------------------------------------------------------------
+# -- imports ---------------------------------------------------------------------------------------
 
 HEAVY = (
     "torch",
@@ -235,7 +235,7 @@ LIGHT = (
 )
 
 
-def test_light_modules_import_nothing_heavy():
+def test_light_modules_import_no_heavy_packages():
     program = (
         "import importlib, sys\n"
         f"for name in {LIGHT!r}:\n"
@@ -249,7 +249,7 @@ def test_light_modules_import_nothing_heavy():
 
 
 def heavy_after(*stages: str) -> str:
-    """Run stages in a process of their own; return which heavy packages it has imported."""
+    """Run stages in a separate process; return the heavy packages that it has imported."""
     program = (
         "import sys; from pathlib import Path; from renate_stages.project import Project\n"
         f"from renate_stages.stages import {', '.join(stages)}\n"
@@ -263,20 +263,20 @@ def heavy_after(*stages: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def test_restoring_and_tuning_run_without_torch(project):
+def test_restore_state_and_tune_run_without_torch(project):
     assert heavy_after("restore_state", "tune") == ""
 
 
-def test_preparing_imports_torch_alone_and_exporting_what_draws_pictures(project):
+def test_prepare_imports_only_torch_and_export_also_matplotlib(project):
     assert heavy_after("prepare") == "torch"
     for stage in (restore_state, tune, train):
         stage.run(project, lambda message: None)
     assert heavy_after("export") == "torch matplotlib"
 
 
-def test_third_parties_have_one_room_each():
+def test_third_party_packages_are_imported_only_in_their_own_modules():
     package = Path(renate_stages.__file__).parent
-    for name, rooms in {
+    for name, allowed in {
         "mlflow": {"tracking/registrar.py", "tracking/served_program.py", "tracking/writer.py"},
         "sklearn": {"shift/classifier.py"},
         "torchvision": set(),
@@ -290,10 +290,10 @@ def test_third_parties_have_one_room_each():
                 for line in path.read_text().splitlines()
             )
         }
-        assert found == rooms, name
+        assert found == allowed, name
 
 
-def test_numbers_are_not_taken_from_global_generators():
+def test_generators_do_not_use_the_global_numpy_generator():
     np.random.seed(0)
     before = np.random.get_state()[1].tolist()
     Generators(0, 1).numpy("a").random(100)

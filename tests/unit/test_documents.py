@@ -1,4 +1,4 @@
-"""What the documents say exists."""
+"""Documents match the code: commands, params, learners, examples and tables."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ DOCUMENTS = [
 COMMANDS = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_readme_is_at_most_200_lines():
+def test_readme_has_at_most_200_lines():
     assert len(README.splitlines()) <= 200
 
 
-def test_every_learner_is_in_the_guide_with_its_hyperparameters_that_all_share():
+def test_learner_guide_lists_every_learner_and_the_shared_hyperparameters():
     for name in registry.LEARNERS:
         assert f"\n| {name} | " in LEARNERS, name
     for name in hyperparameters_of(registry.learner_class("ER")):
         assert f"`{name}`" in LEARNERS, name
 
 
-def test_the_learner_of_the_guide_can_be_built_and_takes_a_step(tmp_path, monkeypatch):
+def test_custom_learner_of_the_learner_guide_can_be_trained(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", LEARNERS, re.DOTALL)
     (tmp_path / "guide_learner.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -94,7 +94,7 @@ def test_the_learner_of_the_guide_can_be_built_and_takes_a_step(tmp_path, monkey
     assert done is not None and done.curves[0]["train_FeatureDistillation"] > 0
 
 
-def test_every_learner_and_setting_of_the_trainer_is_in_the_guide_to_devices():
+def test_distributed_guide_lists_every_learner_and_trainer_setting():
     guide = (REPOSITORY / "docs" / "distributed.md").read_text(encoding="utf-8")
     table = guide[guide.index("| learner |") :].split("\n\n")[0]
     for name in registry.LEARNERS:
@@ -106,12 +106,12 @@ def test_every_learner_and_setting_of_the_trainer_is_in_the_guide_to_devices():
         Params.parse(yaml_file.parse(given, "the guide"))
 
 
-def test_every_detector_and_rule_is_in_the_guide_to_shift():
+def test_shift_guide_lists_every_detector_and_rule():
     for name in (*DETECTORS, *ShouldUpdateParams.model_fields, *ShiftParams.model_fields):
         assert f"`{name}`" in SHIFT or f"`shift.{name}`" in SHIFT, name
 
 
-def test_the_code_of_the_guide_to_shift_runs(tmp_path, monkeypatch):
+def test_code_of_the_shift_guide_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", SHIFT, re.DOTALL)):
         (tmp_path / f"{number}.py").write_text(code)
@@ -121,7 +121,7 @@ def test_the_code_of_the_guide_to_shift_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_command_named_is_there(name):
+def test_commands_and_make_targets_in_documents_exist(name):
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     for command in re.findall(r"(?:^|[`(\s])renate-stages ([a-z-]+)", text):
         assert command in COMMANDS, command
@@ -137,7 +137,7 @@ def block(text: str, language: str) -> str:
     return found[1]
 
 
-def test_the_guides_data_module_is_prepared(tmp_path):
+def test_data_module_of_the_memory_guide_can_be_ingested(tmp_path):
     (tmp_path / "reviews.py").write_text(block(GUIDE, "python"))
     module = runpy.run_path(str(tmp_path / "reviews.py"))["Reviews"](tmp_path)
     module.setup()
@@ -148,7 +148,7 @@ def test_the_guides_data_module_is_prepared(tmp_path):
     assert [len(row) for row in store.column("inputs.tokens")] == [3, 1]
 
 
-def test_the_guides_parameters_are_taken_and_its_policies_all_there_are():
+def test_params_of_the_memory_guide_are_valid_and_every_policy_is_listed():
     given = yaml_file.parse(block(GUIDE, "yaml"), "the guide")
     params = Params.parse(given)
     assert params.retention.model_dump() == given["retention"]
@@ -158,7 +158,7 @@ def test_the_guides_parameters_are_taken_and_its_policies_all_there_are():
         assert size_in_bytes(size) > 1
 
 
-def test_the_guide_to_tuning_has_every_space_and_every_scheduler():
+def test_tuning_guide_lists_every_search_space_and_scheduler():
     guide = (REPOSITORY / "docs" / "tuning.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", guide, re.MULTILINE)
     listed = dict(rows)
@@ -168,7 +168,7 @@ def test_the_guide_to_tuning_has_every_space_and_every_scheduler():
     assert all(f"`{kind}: [" in guide for kind in KINDS)
 
 
-def test_the_guide_to_the_gate_has_every_figure_with_its_limits():
+def test_gate_guide_lists_every_figure_with_valid_limits():
     guide = (REPOSITORY / "docs" / "gate.md").read_text(encoding="utf-8")
     given = yaml_file.parse(block(guide, "yaml"), "the guide")
     assert len(Params.parse(given).rules) == 11
@@ -181,7 +181,7 @@ def test_the_guide_to_the_gate_has_every_figure_with_its_limits():
     assert len(promote) == 8 and Params.parse(given).rules
 
 
-def test_the_guide_to_sagemaker_has_every_key_and_only_commands_that_are_there():
+def test_sagemaker_guide_lists_every_param_and_only_existing_commands():
     guide = (REPOSITORY / "docs" / "sagemaker.md").read_text(encoding="utf-8")
     for name in (*SageMakerParams.model_fields, *RemoteParams.model_fields):
         assert f"`{name}`" in guide or f"{name}:" in guide, name
@@ -189,16 +189,16 @@ def test_the_guide_to_sagemaker_has_every_key_and_only_commands_that_are_there()
         assert command in {each.callback.__name__ for each in remote.app.registered_commands}
 
 
-def test_only_the_rooms_of_third_parties_know_them():
-    rooms = {"sagemaker": "remote/sagemaker.py", "boto3": "remote/sagemaker.py"}
+def test_sagemaker_and_boto3_are_imported_only_in_their_own_module():
+    allowed = {"sagemaker": "remote/sagemaker.py", "boto3": "remote/sagemaker.py"}
     library = REPOSITORY / "renate_stages"
     for path in library.rglob("*.py"):
-        for name, room in rooms.items():
+        for name, importer in allowed.items():
             known = re.search(rf"^\s*(from|import) {name}\b", path.read_text("utf-8"), re.MULTILINE)
-            assert not known or path == library / room, (path, name)
+            assert not known or path == library / importer, (path, name)
 
 
-def test_the_pipeline_calls_commands_that_are_there():
+def test_dvc_yaml_calls_existing_commands():
     pipeline = (REPOSITORY / "dvc.yaml").read_text(encoding="utf-8")
     stages = re.findall(r"cmd: renate-stages ([a-z-]+)", pipeline)
     assert len(stages) == 5 and set(stages) <= COMMANDS
@@ -219,7 +219,7 @@ def run_program(path: Path, monkeypatch, capsys) -> str:
     return capsys.readouterr().out
 
 
-def test_the_readmes_python_example_runs(tmp_path, monkeypatch, capsys):
+def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example is not None
     shutil.copy(REPOSITORY / "renate_config.py", tmp_path)
@@ -231,7 +231,7 @@ def test_the_readmes_python_example_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "states" / "1" / "state.json").is_file()
 
 
-def test_the_table_of_learners_is_what_the_script_prints_and_within_its_aims(
+def test_learner_table_of_the_readme_matches_the_benchmark_and_its_targets(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -246,10 +246,10 @@ def test_the_table_of_learners_is_what_the_script_prints_and_within_its_aims(
         assert figures[-1] == row[-1]
         least, most = {"| ER": (0.90, 1), "| Joint": (0.94, 1), "| FineTuning": (0, 0.50)}[learner]
         assert least <= float(figures[0]) <= most
-        assert float(figures[3]) > 0.9, "it has learned the newest classes"
+        assert float(figures[3]) > 0.9, "the newest classes must be learned"
 
 
-def test_the_tables_of_the_guide_to_scaling_are_what_the_command_prints():
+def test_tables_of_the_scaling_guide_match_the_benchmark_output():
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "scaling.py"), "--table"],
         capture_output=True,
@@ -260,7 +260,7 @@ def test_the_tables_of_the_guide_to_scaling_are_what_the_command_prints():
     assert len(done.stdout.splitlines()) > 40 and done.stdout.strip() in guide
 
 
-def test_the_architecture_lists_the_layers_that_lint_holds():
+def test_architecture_guide_lists_the_layers_of_the_import_linter():
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     guide = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")

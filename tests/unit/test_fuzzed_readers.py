@@ -1,6 +1,6 @@
-"""Readers given anything at all: they return what it says, or an error of ours, and nothing else.
+"""Fuzz tests of file readers: each returns the content or raises a `RenateStagesError`.
 
-The same inputs in every run; a reader that breaks on some is shown the smallest of them.
+The inputs are the same in every run; Hypothesis reports the smallest input that breaks a reader.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ fuzz = settings(
     database=None,
     deadline=None,
     max_examples=150,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture
-    ],  # a folder is filled anew each time
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example refills the folder
 )
 NUMBERS = st.integers(-3, 70) | st.integers() | st.floats() | st.booleans()
 NAMES = st.sampled_from(["", "..", "../x", "/etc/passwd", "inputs", "targets", "a.b", "00001-00"])
@@ -44,7 +42,7 @@ VALUES = st.recursive(
 
 @st.composite
 def changed(draw, content):
-    """Return JSON with one to three of its values, at any depth, replaced, doubled or removed."""
+    """Return JSON with one to three values, at any depth, replaced, duplicated or removed."""
     content = json.loads(json.dumps(content))
     for _ in range(draw(st.integers(1, 3))):
         node, parent, key = content, None, None
@@ -69,7 +67,7 @@ def changed(draw, content):
 
 @st.composite
 def damaged(draw, content: bytes):
-    """Return bytes with some changed, cut off, put in or taken out."""
+    """Return bytes with some of them changed, cut off, inserted or removed."""
     content = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(content)))
@@ -100,7 +98,7 @@ def written(tmp_path_factory) -> Path:
 
 
 def read_store(folder: Path) -> None:
-    """Read all rows of a store every way there is; what is read must be as many rows as it says."""
+    """Read all rows of a store with every method, and check the number of rows."""
     try:
         store = ExampleStore.open(folder)
         fields = store.spec.all_fields if store.spec else {}
@@ -116,7 +114,7 @@ def read_store(folder: Path) -> None:
 
 @fuzz
 @given(st.data())
-def test_a_store_with_any_index(written, tmp_path, data):
+def test_store_with_a_fuzzed_index_is_read_or_refused(written, tmp_path, data):
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
     shutil.copytree(written, tmp_path / "store")
     index = json.loads((written / "index.json").read_text())
@@ -126,7 +124,7 @@ def test_a_store_with_any_index(written, tmp_path, data):
 
 @fuzz
 @given(st.data())
-def test_a_store_with_any_bytes_in_a_file(written, tmp_path, data):
+def test_store_with_a_fuzzed_file_is_read_or_refused(written, tmp_path, data):
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
     shutil.copytree(written, tmp_path / "store")
     name = data.draw(st.sampled_from(sorted(path.name for path in written.iterdir())))
@@ -143,7 +141,7 @@ def manifest(tmp_path_factory) -> dict:
 
 @fuzz
 @given(st.data())
-def test_any_manifest(manifest, tmp_path, data):
+def test_fuzzed_state_manifest_is_read_or_refused(manifest, tmp_path, data):
     (tmp_path / "state.json").write_text(json.dumps(data.draw(changed(manifest))))
     try:
         found = State.open(tmp_path)
@@ -157,7 +155,7 @@ def test_any_manifest(manifest, tmp_path, data):
 @given(content=damaged(b"[" * 50 + b'{"updates": [1, 2]}' + b"]" * 50))
 @example(content=b"[" * 200_000)
 @example(content=b"9" * 5000)
-def test_any_json(tmp_path, content):
+def test_fuzzed_json_is_read_or_refused(tmp_path, content):
     (tmp_path / "index.json").write_bytes(content)
     try:
         files.read_json(tmp_path / "index.json")
@@ -170,7 +168,7 @@ HISTORY = EvaluationHistory().with_update(1, "after", {1: {"accuracy": 0.5, "los
 
 @fuzz
 @given(st.data())
-def test_any_history_of_evaluations(tmp_path, data):
+def test_fuzzed_evaluation_history_is_read_or_refused(tmp_path, data):
     HISTORY.write(tmp_path / "whole.csv")
     content = data.draw(damaged((tmp_path / "whole.csv").read_bytes()))
     (tmp_path / "evaluations.csv").write_bytes(content)
@@ -185,7 +183,7 @@ def test_any_history_of_evaluations(tmp_path, data):
 
 @fuzz
 @given(st.data())
-def test_any_tensors(tmp_path, data):
+def test_fuzzed_tensor_file_is_read_or_refused(tmp_path, data):
     import torch
 
     write_tensors(tmp_path / "whole", {"weight": torch.arange(6.0).reshape(2, 3)})
@@ -209,7 +207,7 @@ YAML = b"ids: [0123456789abcdef0123456789abcdef]\nwhere:\n- source == 'eu' and u
 @example(content=b"a: &a [*a, *a]")
 @example(content=b"[" * 1000)
 @example(content=b"1: !!int x")
-def test_any_yaml_and_any_list_to_forget(tmp_path, content):
+def test_fuzzed_yaml_and_forget_list_are_read_or_refused(tmp_path, content):
     (tmp_path / "forget.yaml").write_bytes(content)
     for read in (yaml_file.read, ForgetList.read):
         try:
@@ -226,7 +224,7 @@ TOKENS = st.sampled_from([*WORDS.split(), "__import__('os')"])
 @given(st.lists(TOKENS, max_size=9).map(" ".join) | st.text(max_size=30))
 @example("not " * 5000 + "source == 'eu'")
 @example("(" * 500 + "update < 3" + ")" * 500)
-def test_any_condition(text):
+def test_fuzzed_condition_is_parsed_or_refused(text):
     try:
         predicate = Predicate.parse(text)
     except RenateStagesError as error:
@@ -239,7 +237,7 @@ def test_any_condition(text):
 
 @fuzz
 @given(st.data())
-def test_any_state_of_a_policy(data):
+def test_fuzzed_memory_policy_state_is_restored_or_refused(data):
     name = data.draw(st.sampled_from(["reservoir", "class_balanced", "greedy", "herding"]))
     labels = np.array([0, 1, 1, 2, 0])
     features = np.eye(5)

@@ -1,4 +1,4 @@
-"""Imports with the garbage collector off: it is on again afterwards, whatever happened."""
+"""Imports with the garbage collector off, and its state afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def collector():
 
 
 class Cycle:
-    """Only the collector frees it."""
+    """A reference cycle, which only the garbage collector frees."""
 
     freed = 0
 
@@ -28,7 +28,7 @@ class Cycle:
         Cycle.freed += 1
 
 
-def test_the_collector_is_off_inside_and_leaves_alone_what_was_there():
+def test_heavy_imports_turns_the_collector_off_and_freezes_imported_objects():
     gc.unfreeze()
     with heavy_imports():
         assert not gc.isenabled()
@@ -36,8 +36,8 @@ def test_the_collector_is_off_inside_and_leaves_alone_what_was_there():
     assert gc.get_freeze_count() > 0
 
 
-def test_garbage_of_before_is_not_kept_for_ever():
-    gc.disable()  # so that nothing else frees it
+def test_garbage_from_before_heavy_imports_is_collected():
+    gc.disable()  # so that nothing else frees the cycle
     Cycle()
     Cycle.freed = 0
     gc.enable()
@@ -46,13 +46,13 @@ def test_garbage_of_before_is_not_kept_for_ever():
     assert Cycle.freed == 1
 
 
-def test_a_failed_import_turns_the_collector_on_again():
+def test_failed_import_turns_the_collector_on_again():
     with pytest.raises(ModuleNotFoundError), heavy_imports():
         import no_such_module  # noqa: F401  # pyright: ignore
     assert gc.isenabled()
 
 
-def test_a_collector_that_is_off_stays_off():
+def test_collector_that_was_off_before_heavy_imports_stays_off():
     gc.unfreeze()
     gc.disable()
     with heavy_imports():

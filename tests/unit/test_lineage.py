@@ -1,4 +1,4 @@
-"""The chain of hashes over updates, on a small repository with hashes written by hand."""
+"""Verification of the hash chain over updates, in a small repository with handwritten hashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def chain(project, monkeypatch) -> Project:
     return project
 
 
-def test_a_whole_chain_passes(chain):
+def test_intact_chain_passes_verification(chain):
     assert lineage.verify(chain) == (2, [])
 
 
@@ -53,7 +53,7 @@ def test_a_whole_chain_passes(chain):
         ("dvc.lock", f"{D}\n      size", f"{F}\n      size"),
     ],
 )
-def test_one_altered_hash_breaks_the_chain(chain, name, old, new):
+def test_altered_hash_in_the_working_tree_is_reported(chain, name, old, new):
     path = chain.root / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
@@ -61,7 +61,7 @@ def test_one_altered_hash_breaks_the_chain(chain, name, old, new):
     assert checked == 2 and problems and "the working tree" in problems[0]
 
 
-def test_an_altered_hash_in_a_tagged_update_is_found(chain):
+def test_altered_lock_file_of_a_tagged_update_is_reported(chain):
     lineage.git(chain, "checkout", "-q", "--detach", "update-2")
     chain.lock_file.write_text(yaml_file.dump(lock(B, E)))
     lineage.git(chain, "commit", "-q", "-a", "-m", "forged")
@@ -71,7 +71,7 @@ def test_an_altered_hash_in_a_tagged_update_is_found(chain):
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "told"),
+    ("name", "old", "new", "expected"),
     [
         ("parent.dvc", B, F, f"update-2: parent.dvc has the hash {F}, but update-1 wrote {B}"),
         (
@@ -95,7 +95,7 @@ def test_an_altered_hash_in_a_tagged_update_is_found(chain):
         ),
     ],
 )
-def test_what_is_altered_in_a_tagged_update_is_told(chain, name, old, new, told):
+def test_altered_entry_of_a_tagged_update_is_reported_by_name(chain, name, old, new, expected):
     lineage.git(chain, "checkout", "-q", "--detach", "update-2")
     path = chain.root / name
     assert path.read_text().count(old) == 1
@@ -104,10 +104,10 @@ def test_what_is_altered_in_a_tagged_update_is_told(chain, name, old, new, told)
     lineage.git(chain, "tag", "-f", "update-2")
     lineage.git(chain, "checkout", "-q", "-")
     _, problems = lineage.verify(chain)
-    assert any(problem.startswith(told) for problem in problems), problems
+    assert any(problem.startswith(expected) for problem in problems), problems
 
 
-def test_a_parent_without_a_tag_is_told(chain):
+def test_parent_without_a_tag_is_reported(chain):
     lineage.git(chain, "tag", "-d", "update-1")
     assert lineage.verify(chain) == (
         1,
@@ -115,13 +115,13 @@ def test_a_parent_without_a_tag_is_told(chain):
     )
 
 
-def test_an_open_update_that_has_not_run_is_no_break(chain):
-    """Until then dvc.lock is still its parent's."""
+def test_open_update_that_has_not_run_passes_verification(chain):
+    """Until the update runs, dvc.lock still describes the parent."""
     chain.lock_file.write_text(yaml_file.dump(lock(B, C)))
     assert lineage.verify(chain) == (2, [])
 
 
-def test_status_says_how_to_get_a_parent_that_is_not_here(chain):
+def test_status_says_how_to_get_a_missing_parent_state(chain):
     chain.parent.rename(chain.root / "elsewhere")
     found = lineage.status(chain)
     assert (found["update"], found["parent"]) == ("3", f"update 2 ({C})")

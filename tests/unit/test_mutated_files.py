@@ -1,7 +1,7 @@
-"""Readers of small files, given mutated ones: they return what can be used, or an error of ours.
+"""Readers of small files on mutated files: usable content, or a `RenateStagesError`.
 
-`tests/pipeline/test_mutated_projects.py` runs whole commands on such files; here thousands take
-seconds. A failure names the seed that gave the content.
+`tests/pipeline/test_mutated_projects.py` runs whole commands on mutated files; the readers here
+read thousands in seconds. A failure names the seed of the mutation.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ def project(tmp_path, monkeypatch) -> Project:
 
 
 def mutate_and_read(project: Project, name: str, seeds: range) -> list[str]:
-    """Return the errors with which a reader refused what was made of a file."""
+    """Mutate a file with each seed and read it; return the errors of the reader."""
     path, whole = project.root / name, TEXTS[name].encode()
     refusals = []
     for seed in seeds:
@@ -356,19 +356,19 @@ def mutate_and_read(project: Project, name: str, seeds: range) -> list[str]:
         except Exception as error:
             raise AssertionError(f"seed {seed}: {name}: {how}") from error
     path.write_bytes(whole)
-    assert not (project.root / "executed").exists(), "code of a file ran"
+    assert not (project.root / "executed").exists(), "code in a file was executed"
     return refusals
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_mutated_file_is_read_or_refused(project, name):
+def test_mutated_file_is_read_or_refused_by_name(project, name):
     READERS[name](project.root / name)
     refusals = mutate_and_read(project, name, range(60))
-    own = "condition" if name == "forget.yaml" else "tuning_history.csv"  # also named
+    own = "condition" if name == "forget.yaml" else "tuning_history.csv"  # other names
     assert refusals and all(Path(name).name in each or own in each for each in refusals)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_a_file_mutated_in_many_ways_is_read_or_refused(project, name):
+def test_file_is_read_or_refused_after_many_mutations(project, name):
     assert mutate_and_read(project, name, range(60, 600))

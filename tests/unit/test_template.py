@@ -1,4 +1,4 @@
-"""The template renders to a whole project, whatever is chosen; the root is its default."""
+"""The template renders a complete project for all choices; the root folder equals its default."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES = {
 
 
 def bake(folder: Path, **answers: str) -> Path:
-    """Generate a project in a folder; what cookiecutter keeps of the answers goes there too."""
+    """Generate a project in a folder, which also gets the answers that cookiecutter stores."""
     folder.mkdir(exist_ok=True)
     config = folder / "cookiecutter.yaml"
     config.write_text(json.dumps({"replay_dir": str(folder / "replay")}))
@@ -54,7 +54,7 @@ def bake(folder: Path, **answers: str) -> Path:
 
 @pytest.mark.parametrize("data", ["digits", "empty"])
 @pytest.mark.parametrize("learner", ["ER", "Joint", "FineTuning"])
-def test_every_choice_renders_a_whole_project(tmp_path, data, learner):
+def test_every_choice_renders_a_complete_project(tmp_path, data, learner):
     root = bake(tmp_path, starting_data=data, learner=learner)
     files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert files == FILES
@@ -71,13 +71,13 @@ def test_every_choice_renders_a_whole_project(tmp_path, data, learner):
 @pytest.mark.parametrize(
     "name", ["dvc.yaml", "forget.yaml", "params.yaml", "renate_config.py", ".dvcignore"]
 )
-def test_the_root_is_the_template_by_default(tmp_path, name):
+def test_root_folder_equals_the_default_template(tmp_path, name):
     assert (bake(tmp_path) / name).read_bytes() == (REPOSITORY / name).read_bytes()
 
 
 @pytest.mark.parametrize("slug", ["Has Space", "../out", "1st", "a--b", "", "ü", "a/b"])
-def test_a_slug_that_is_no_folder_name_is_refused_and_leaves_no_file(tmp_path, slug):
-    # The hook refuses; an empty name cookiecutter itself. Of "a/b" it leaves an empty folder "a".
+def test_invalid_project_slug_is_refused_and_leaves_no_file(tmp_path, slug):
+    # The hook refuses a slug, cookiecutter an empty one. For "a/b" an empty folder "a" remains.
     with pytest.raises((FailedHookException, OutputDirExistsException)):
         bake(tmp_path / "in", project_slug=slug)
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -87,7 +87,7 @@ def test_a_slug_that_is_no_folder_name_is_refused_and_leaves_no_file(tmp_path, s
     }
 
 
-def test_at_most_six_questions_are_asked():
+def test_template_asks_at_most_six_questions():
     questions = json.loads((REPOSITORY / "template" / "cookiecutter.json").read_text())
     assert len([name for name in questions if not name.startswith("_")]) <= 6
 
@@ -102,14 +102,14 @@ def test_at_most_six_questions_are_asked():
         ("git+https://host/library", "renate-stages[s3] @ git+https://host/library"),
     ],
 )
-def test_a_project_whose_data_goes_to_s3_has_what_that_needs(tmp_path, library, line):
+def test_project_with_an_s3_remote_requires_the_s3_extra(tmp_path, library, line):
     root = bake(tmp_path, _renate_stages=library, dvc_remote="s3://bucket/x")
     assert (root / "requirements.txt").read_text() == f"{line}\npytest\n"
     assert (root / ".dvc" / "config").read_text().endswith("    url = s3://bucket/x\n")
     assert "aws s3 mb s3://bucket\n" in (root / "README.md").read_text()
 
 
-def test_a_project_whose_data_stays_here_has_nothing_of_s3(tmp_path):
+def test_project_with_a_local_remote_does_not_mention_s3(tmp_path):
     root = bake(tmp_path, _renate_stages="./wheel.whl")
     assert (root / "requirements.txt").read_text() == "./wheel.whl\npytest\n"
     config = (root / ".dvc" / "config").read_text()
@@ -117,7 +117,7 @@ def test_a_project_whose_data_stays_here_has_nothing_of_s3(tmp_path):
     assert "s3" not in config + (root / "README.md").read_text()
 
 
-def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
+def test_s3_endpoint_url_is_written_to_dvc_config_and_readme(tmp_path):
     endpoint = "http://127.0.0.1:9000"
     root = bake(tmp_path, dvc_remote="s3://bucket/x", _s3_endpoint_url=endpoint)
     config = configparser.ConfigParser()
@@ -146,7 +146,7 @@ def test_a_service_that_is_compatible_with_s3_can_be_named(tmp_path):
         ("../folder", "http://127.0.0.1:9000"),
     ],
 )
-def test_a_remote_that_is_no_place_is_refused(tmp_path, capfd, remote, endpoint):
+def test_invalid_dvc_remote_or_endpoint_is_refused(tmp_path, capfd, remote, endpoint):
     with pytest.raises(FailedHookException):
         bake(tmp_path / "in", dvc_remote=remote, _s3_endpoint_url=endpoint)
     assert f"is '{endpoint or remote}'; expected" in capfd.readouterr().err
@@ -158,12 +158,12 @@ AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 def workflow_of(folder: Path, name: str) -> dict:
-    """A generated workflow; PyYAML reads its key `on` as true."""
+    """Return a generated workflow; PyYAML reads its key `on` as true."""
     return yaml.safe_load((bake(folder) / f".github/workflows/{name}.yml").read_text())
 
 
-def secret_of(step: dict) -> set[str]:
-    """Names of a step's variables that hold secrets, or the token that writes to the repository."""
+def secret_variables(step: dict) -> set[str]:
+    """Return the names of a step's variables that hold secrets or the repository token."""
     found = {name for name, value in step.get("env", {}).items() if uses_secrets(value)}
     assert not uses_secrets({key: value for key, value in step.items() if key != "env"})
     return found
@@ -174,18 +174,18 @@ def uses_secrets(part: object) -> bool:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_only_steps_that_need_a_secret_have_it(tmp_path, name):
+def test_only_workflow_steps_that_need_a_secret_get_it(tmp_path, name):
     workflow = workflow_of(tmp_path, name)
     whole = {key: value for key, value in workflow.items() if key != "jobs"}
     assert not uses_secrets(whole)
     for job in workflow["jobs"].values():
         assert not uses_secrets({key: value for key, value in job.items() if key != "steps"})
         for step in job["steps"]:
-            secrets, command = secret_of(step), step.get("run", "")
+            secrets, command = secret_variables(step), step.get("run", "")
             needs_aws = any(each in command for each in ("dvc pull", "dvc push", "dvc repro"))
             assert secrets >= AWS if needs_aws else not secrets & AWS, step
             assert ("GH_TOKEN" in secrets) == ("gh " in command), step
-            assert not ({"GH_TOKEN"} & secrets and AWS & secrets), "no step can do everything"
+            assert not ({"GH_TOKEN"} & secrets and AWS & secrets), "no step has both kinds"
             if "MLFLOW_TRACKING_URI" in secrets:
                 assert command == "dvc repro --pull --allow-missing"
             if "pip install" in command or "make test" in command:
@@ -193,7 +193,7 @@ def test_only_steps_that_need_a_secret_have_it(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_every_action_is_pinned_by_its_commit_with_its_version_beside(tmp_path, name):
+def test_every_action_is_pinned_to_a_commit_with_a_version_comment(tmp_path, name):
     text = (bake(tmp_path) / f".github/workflows/{name}.yml").read_text()
     used = [line for line in text.splitlines() if "uses:" in line]
     assert used
@@ -202,7 +202,7 @@ def test_every_action_is_pinned_by_its_commit_with_its_version_beside(tmp_path, 
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_jobs_have_no_more_rights_than_they_use(tmp_path, name):
+def test_workflow_jobs_have_only_the_permissions_that_they_use(tmp_path, name):
     workflow = workflow_of(tmp_path, name)
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():
@@ -214,7 +214,7 @@ def test_jobs_have_no_more_rights_than_they_use(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_what_a_contributor_chooses_is_no_part_of_a_shells_text(tmp_path, name):
+def test_workflow_scripts_contain_no_expressions_that_contributors_control(tmp_path, name):
     for job in workflow_of(tmp_path, name)["jobs"].values():
         for step in job["steps"]:
             assert "${{" not in step.get("run", ""), step
@@ -222,7 +222,7 @@ def test_what_a_contributor_chooses_is_no_part_of_a_shells_text(tmp_path, name):
             subprocess.run(["bash", "-n"], input=step.get("run", ""), text=True, check=True)
 
 
-def test_a_pull_request_from_a_fork_gets_no_secrets_and_is_not_pushed_to(tmp_path):
+def test_pull_request_from_a_fork_gets_no_secrets_and_no_push(tmp_path):
     workflow = workflow_of(tmp_path, "update")
     assert "pull_request_target" not in workflow[True]
     fork, update = workflow["jobs"]["fork"], workflow["jobs"]["update"]
@@ -233,12 +233,12 @@ def test_a_pull_request_from_a_fork_gets_no_secrets_and_is_not_pushed_to(tmp_pat
         (checkout,) = (s["with"] for s in job["steps"] if "checkout" in s.get("uses", ""))
         assert checkout["repository"] == f"${{{{ {source} }}}}" and "head." in checkout["ref"]
     commands = " ".join(step.get("run", "") for step in fork["steps"])
-    assert not any(secret_of(step) for step in fork["steps"]) and "env" not in fork
+    assert not any(secret_variables(step) for step in fork["steps"]) and "env" not in fork
     assert not any(each in commands for each in ("git push", "dvc ", "gh "))
     assert "cache" not in str(fork["steps"])
 
 
-def test_an_update_is_run_when_anything_changes_that_it_depends_on(tmp_path):
+def test_update_workflow_runs_on_changes_of_every_pipeline_input(tmp_path):
     root = bake(tmp_path)
     paths = workflow_of(tmp_path / "again", "update")[True]["pull_request"]["paths"]
     pipeline = yaml.safe_load((root / "dvc.yaml").read_text())
@@ -254,11 +254,11 @@ def test_an_update_is_run_when_anything_changes_that_it_depends_on(tmp_path):
     for source in sources:
         name = pointers.get(source.split("/")[0], source)
         name = "data/incoming.dvc" if name == "data/incoming" else name
-        assert name in paths or name.endswith(".py"), f"{source} changes, and nothing runs"
+        assert name in paths or name.endswith(".py"), f"a change of {source} triggers no run"
     assert {"**.py", "champion.dvc", "dvc.lock", "params.yaml"} <= set(paths)
 
 
-def test_the_workflow_runs_an_update_and_posts_its_report(tmp_path):
+def test_update_workflow_runs_the_update_and_posts_its_report(tmp_path):
     workflow = yaml.safe_load((bake(tmp_path) / ".github/workflows/update.yml").read_text())
     steps = workflow["jobs"]["update"]["steps"]
     assert steps[0]["with"]["fetch-depth"] == 0
@@ -267,7 +267,7 @@ def test_the_workflow_runs_an_update_and_posts_its_report(tmp_path):
     assert "dvc metrics diff --md" in commands and "gh pr comment" in commands
 
 
-def test_the_scheduled_workflow_asks_before_it_updates(tmp_path):
+def test_scheduled_workflow_runs_should_update_before_an_update(tmp_path):
     text = (bake(tmp_path) / ".github/workflows/should-update.yml").read_text()
     workflow = yaml.safe_load(text)
     assert workflow[True]["schedule"]  # PyYAML reads the key `on` as true
@@ -278,7 +278,7 @@ def test_the_scheduled_workflow_asks_before_it_updates(tmp_path):
     assert list(steps).index("Compare it with earlier data") < list(steps).index("Decide")
 
 
-def test_the_stages_and_outputs_are_ignored_by_git(tmp_path):
+def test_stage_outputs_are_ignored_by_git(tmp_path):
     root = bake(tmp_path)
     ignored = (root / ".gitignore").read_text().splitlines()
     pipeline = yaml.safe_load((root / "dvc.yaml").read_text())
@@ -288,7 +288,7 @@ def test_the_stages_and_outputs_are_ignored_by_git(tmp_path):
     assert "/reports/pictures" in ignored and "/reports" not in ignored
 
 
-def test_every_plot_is_of_a_file_that_a_stage_writes_to_git(tmp_path):
+def test_every_plot_uses_a_stage_output_that_is_stored_in_git(tmp_path):
     pipeline = yaml.safe_load((bake(tmp_path) / "dvc.yaml").read_text())
     in_git = [
         name
@@ -305,5 +305,5 @@ def test_every_plot_is_of_a_file_that_a_stage_writes_to_git(tmp_path):
     ((shift, shown),) = pipeline["stages"]["prepare"]["plots"][0].items()
     assert shift == "metrics/shift.csv" and shown["cache"] is False
     assert "metrics/shift.csv" in pipeline["stages"]["export"]["deps"], (
-        "the report names its picture"
+        "the report links the shift picture"
     )

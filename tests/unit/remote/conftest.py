@@ -1,11 +1,11 @@
-"""A project whose stage `train` runs in a place that is a folder here."""
+"""Fixtures: a project whose stage `train` runs at a fake cloud provider with a local bucket."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
-from jobs_elsewhere import Place, ready_for_training
+from jobs_elsewhere import FakeProvider, write_training_inputs
 from small_project import REPOSITORY
 
 from renate_stages.files import yaml_file
@@ -14,22 +14,22 @@ from renate_stages.remote import package
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Place:
+def provider(tmp_path, monkeypatch) -> FakeProvider:
     monkeypatch.setenv("RENATE_STAGES_POLL_SECONDS", "0")
-    return Place(tmp_path / "bucket")
+    return FakeProvider(tmp_path / "bucket")
 
 
 @pytest.fixture
-def ready(tmp_path, place, monkeypatch) -> Project:
-    """A project ready for `train`; it says that this runs in `place`."""
+def ready(tmp_path, provider, monkeypatch) -> Project:
+    """A project with all inputs of `train`, which is configured to run at `provider`."""
     project = Project(tmp_path / "project")
     project.root.mkdir()
     for name in ("dvc.yaml", "params.yaml", "renate_config.py"):
         shutil.copy(REPOSITORY / name, project.root / name)
-    ready_for_training(project)
+    write_training_inputs(project)
 
     def change(content):
-        content["remote"] = {"url": str(place.bucket)}
+        content["remote"] = {"url": str(provider.bucket)}
         content["tracking"]["enabled"] = False
 
     yaml_file.edit(project.params, change)
@@ -39,5 +39,5 @@ def ready(tmp_path, place, monkeypatch) -> Project:
 
 
 def pins(requirements, without):
-    """Stand for `package.pins`, which takes half a second to look at what is installed."""
+    """Replace `package.pins`, which takes half a second to inspect the installed packages."""
     return [f"{name}==2" for name in ("numpy", "torch") if name not in without]

@@ -1,4 +1,4 @@
-"""A place that runs jobs, for tests: what a job makes is given, and it takes as long as told."""
+"""A fake cloud provider for tests: the outputs, states and log lines of its jobs are given."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MADE = {
 
 
 @dataclass
-class Place:
-    """A backend whose jobs are answered by a script.
+class FakeProvider:
+    """A backend that runs no jobs: tests set the outputs, states and log lines of its jobs.
 
     Args:
-        bucket: The folder that stands for the bucket.
-        made: Files that a job makes.
-        states: What is answered of a job, one after the other; the last one stays.
-        lines: What a job prints.
+        bucket: The local folder that is used as bucket.
+        made: The content of each file that a job writes.
+        states: The states that are reported for a job, in order; the last one is repeated.
+        lines: The lines that a job prints.
     """
 
     bucket: Path
@@ -49,7 +49,7 @@ class Place:
     failure: dict | None = None
     service = "Place"
 
-    def connect(self, params: Params) -> Place:
+    def connect(self, params: Params) -> FakeProvider:
         return self
 
     def submit(self, name: str, url: str, folder: str, digest: str) -> str:
@@ -60,21 +60,21 @@ class Place:
         return job
 
     def finish(self, folder: str, job: str) -> None:
-        """Do what the job does: write its results, or why it failed."""
+        """Write the outputs of a job, or its failure message."""
         own = self.bucket / folder
         tracked = files.entry_of(self.tracked) if self.tracked else None
         if tracked:
             files.write_text(own / recording_in(tracked), self.tracked.decode())
-        told = {"job": job, "tracked": tracked}
+        header = {"job": job, "tracked": tracked}
         if self.failure is not None:
-            (own / FAILURE).write_text(json.dumps({**told, **self.failure}))
+            (own / FAILURE).write_text(json.dumps({**header, **self.failure}))
             return
         entries = {name: self.put(content) for name, content in self.made.items()}
         own.mkdir(parents=True, exist_ok=True)
-        (own / OUTPUTS).write_text(json.dumps({**told, "files": entries}))
+        (own / OUTPUTS).write_text(json.dumps({**header, "files": entries}))
 
     def put(self, content: bytes) -> files.Entry:
-        """Write an object, as a job does with what it made."""
+        """Write an object to the bucket, as a job does with each output file."""
         entry = files.entry_of(content)
         target = self.bucket / "objects" / name_of(entry)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class Place:
             raise found
         return JobState(job, found.status, found.phase, found.reason)
 
-    def log(self, job: str) -> Place:
+    def log(self, job: str) -> FakeProvider:
         return self
 
     def new_lines(self) -> list[str]:
@@ -104,8 +104,8 @@ class Place:
         self.stopped.append(job)
 
 
-def ready_for_training(project: Project) -> None:
-    """Write small files where `train` reads: what they hold, no test here looks at."""
+def write_training_inputs(project: Project) -> None:
+    """Write a small file for each input of `train`; the content does not matter to the tests."""
     for name in (
         "forget.yaml",
         "parent-state/evaluations.csv",

@@ -1,4 +1,4 @@
-"""What runs inside a job: the project it lays out, the stage's command, and what it sends."""
+"""The program inside a cloud job: its project folder, stage command, uploads and start script."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FAILS = "import sys; print('line 1'); sys.exit('error: learning_rate')"
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """The folders of a job whose stage is a small program instead of ours."""
+def run_job(tmp_path, monkeypatch):
+    """Run a job in local folders, with a given small program as its stage."""
     for name in ("input", "output"):
         (tmp_path / name).mkdir()
     content = b"seed: 3\n"
@@ -61,46 +61,46 @@ def machine(tmp_path, monkeypatch):
     return run
 
 
-def told(folder: Path, name: str) -> dict:
+def read_message(folder: Path, name: str) -> dict:
     return json.loads((folder / "bucket" / "jobs" / "train-0123" / name).read_text())
 
 
-def test_what_the_stage_made_is_sent_and_listed_last(machine, tmp_path):
-    assert machine(STAGE) == 0
-    listed = told(tmp_path, "outputs.json")
+def test_stage_outputs_are_uploaded_and_listed(run_job, tmp_path):
+    assert run_job(STAGE) == 0
+    listed = read_message(tmp_path, "outputs.json")
     assert listed["job"] == "renate-train-0123-1"
     entry = listed["files"]["state/state.json"]
     assert (tmp_path / "bucket" / "objects" / name_of(entry)).read_bytes() == b"seed: 3\n"
 
 
-def test_a_failure_is_told_with_its_last_lines_and_sends_no_results(machine, tmp_path):
-    assert machine(FAILS) == 1
-    assert told(tmp_path, "failure.json")["lines"] == ["line 1", "error: learning_rate"]
+def test_failed_stage_reports_its_last_lines_and_uploads_no_outputs(run_job, tmp_path):
+    assert run_job(FAILS) == 1
+    assert read_message(tmp_path, "failure.json")["lines"] == ["line 1", "error: learning_rate"]
     assert (tmp_path / "output" / "failure").read_text() == "line 1\nerror: learning_rate"
     assert not (tmp_path / "bucket" / "jobs" / "train-0123" / "outputs.json").exists()
 
 
-def test_of_several_machines_the_first_one_sends(machine, tmp_path):
-    assert machine(STAGE, ("algo-1", "algo-2"), "algo-2") == 0
+def test_only_the_first_host_uploads_outputs(run_job, tmp_path):
+    assert run_job(STAGE, ("algo-1", "algo-2"), "algo-2") == 0
     assert not (tmp_path / "bucket").exists()
 
 
-def test_inputs_are_linked_and_where_they_cannot_be_pointed_to(machine, tmp_path, monkeypatch):
+def test_inputs_are_symlinked_if_hard_links_are_not_possible(run_job, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("another file system")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert machine(STAGE) == 0
+    assert run_job(STAGE) == 0
     assert (tmp_path / "project" / "params.yaml").is_symlink()
 
 
-def test_checkpoints_lie_where_the_service_keeps_them(machine, tmp_path):
+def test_checkpoints_are_saved_in_the_folder_that_the_service_keeps(run_job, tmp_path):
     saves = "import pathlib; pathlib.Path('.renate/resume/last').write_text('1'); "
-    assert machine(saves + STAGE) == 0
+    assert run_job(saves + STAGE) == 0
     assert (tmp_path / "checkpoints" / "resume" / "last").read_text() == "1"
 
 
-def test_each_machine_starts_torchrun_with_its_own_rank(tmp_path):
+def test_each_host_starts_torchrun_with_its_node_rank(tmp_path):
     (tmp_path / "params.yaml").write_text("trainer: {devices: 4, num_nodes: 2}\n")
     host = container.Host("algo-2", ("algo-1", "algo-2"))
     job = JobDescription.model_construct(nodes=2, command=["train"])
@@ -119,54 +119,54 @@ def test_each_machine_starts_torchrun_with_its_own_rank(tmp_path):
     ]
 
 
-def test_an_input_with_other_bytes_is_not_used_and_is_reported(machine, tmp_path):
+def test_damaged_input_is_reported_and_the_stage_does_not_run(run_job, tmp_path):
     (path,) = (each for each in (tmp_path / "input").rglob("*") if each.is_file())
     name = path.relative_to(tmp_path / "input" / "data" / "inputs").as_posix()
     for content in (b"seed: 4\n", b"", None):
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        assert machine(STAGE) == 2
-        found = told(tmp_path, "failure.json")
+        assert run_job(STAGE) == 2
+        found = read_message(tmp_path, "failure.json")
         assert found["damaged"] == [name]
         assert found["lines"][0] == f"objects/{name} does not match the SHA-256 in its name"
         assert found["lines"][0] in (tmp_path / "output" / "failure").read_text()
-        assert not (tmp_path / "project").exists(), "nothing was laid out, and nothing run"
+        assert not (tmp_path / "project").exists(), "no project was written, and no stage has run"
         path.touch()
 
 
-def test_a_job_that_starts_again_in_the_same_place_uses_whole_inputs(machine, tmp_path):
+def test_restarted_job_replaces_modified_inputs_in_its_folder(run_job, tmp_path):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "params.yaml").write_text("seed: 4\n")
-    assert machine(STAGE) == 0
+    assert run_job(STAGE) == 0
     assert (tmp_path / "project" / "state" / "state.json").read_text() == "seed: 3\n"
 
 
-def test_what_was_logged_is_sent_beside_the_results(machine, tmp_path):
+def test_tracking_records_are_uploaded_with_outputs_and_failures(run_job, tmp_path):
     log = "import os; open(os.environ['RENATE_STAGES_TRACKING_FILE'], 'a').write('{}\\n'); "
-    assert machine(log + STAGE) == 0
-    entry = told(tmp_path, "outputs.json")["tracked"]
+    assert run_job(log + STAGE) == 0
+    entry = read_message(tmp_path, "outputs.json")["tracked"]
     folder = tmp_path / "bucket" / "jobs" / "train-0123"
     assert (folder / recording_in(entry)).read_bytes() == b"{}\n"
-    assert machine(log + FAILS) == 1
-    assert told(tmp_path, "failure.json")["tracked"] == entry, "an earlier recording is gone"
+    assert run_job(log + FAILS) == 1
+    assert read_message(tmp_path, "failure.json")["tracked"] == entry, "old records are removed"
 
 
-def test_a_recording_that_is_too_large_is_left_and_the_results_are_not(
-    machine, tmp_path, monkeypatch, capsys
+def test_oversized_tracking_records_are_dropped_and_outputs_are_uploaded(
+    run_job, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(container.tracking, "RECORDING_BYTES", 2)
     log = "import os; open(os.environ['RENATE_STAGES_TRACKING_FILE'], 'a').write('{}\\n'); "
-    assert machine(log + STAGE) == 0
-    assert told(tmp_path, "outputs.json")["tracked"] is None
+    assert run_job(log + STAGE) == 0
+    assert read_message(tmp_path, "outputs.json")["tracked"] is None
     assert "warning: what was logged is not in MLflow" in capsys.readouterr().out
 
 
-class TestTheStart:
-    """`start.py`, which runs alone: it installs nothing that the request does not name."""
+class TestStartScript:
+    """`start.py` has no dependencies, and installs only files listed in a verified job request."""
 
     @pytest.fixture
-    def started(self, tmp_path, monkeypatch):
+    def start_calls(self, tmp_path, monkeypatch):
         wheel = b"a wheel"
         entry = files.entry_of(wheel)
         inputs, configuration = tmp_path / "inputs", tmp_path / "configuration"
@@ -185,23 +185,23 @@ class TestTheStart:
         monkeypatch.setenv(start.DIGEST, files.sha256(configuration / "job.json"))
         return installed
 
-    def test_installs_the_library_and_goes_on(self, started):
+    def test_start_installs_the_library_and_runs_the_container_program(self, start_calls):
         start.main()
-        assert [each[0] for each in started] == ["--no-index", "run"]
+        assert [each[0] for each in start_calls] == ["--no-index", "run"]
 
     @pytest.mark.parametrize("name", ["configuration/job.json", "inputs/*/*"])
-    def test_refuses_what_is_not_as_it_was_sent(self, started, tmp_path, name):
+    def test_start_refuses_modified_job_files(self, start_calls, tmp_path, name):
         (path,) = tmp_path.glob(name)
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content.replace(b"w", b"W", 1))
         with pytest.raises(SystemExit, match="1"):
             start.main()
-        assert started == []
+        assert start_calls == []
         assert "To fix this: run `dvc repro` again" in (tmp_path / "failure").read_text()
 
-    def test_refuses_a_request_that_names_no_job(self, started, monkeypatch):
+    def test_start_refuses_a_request_without_a_job_digest(self, start_calls, monkeypatch):
         monkeypatch.delenv(start.DIGEST)
         with pytest.raises(SystemExit, match="1"):
             start.main()
-        assert started == []
+        assert start_calls == []

@@ -1,4 +1,4 @@
-"""Following a job: its log and states, a service that is silent for a while, and Ctrl-C."""
+"""Follow a cloud job: its log, its states, an unreachable service and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ def no_waiting(monkeypatch):
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
-def test_the_lines_of_the_stage_are_shown_and_each_state_once(place, said):
-    place.states = [RUNNING, RUNNING, DONE]
-    assert follow(place, "job", said.append).status == "completed"
-    assert said == ["training", "job job: Training", "job job: Completed"]
+def test_stage_log_lines_are_shown_and_each_job_state_once(provider, messages):
+    provider.states = [RUNNING, RUNNING, DONE]
+    assert follow(provider, "job", messages.append).status == "completed"
+    assert messages == ["training", "job job: Training", "job job: Completed"]
 
 
-def test_what_is_paid_for_is_said(place, said):
-    place.state = lambda job: JobState(job, "completed", "Completed", billable=70)
-    follow(place, "job", said.append)
-    assert said[-1] == "job job: 70 s are billed"
+def test_billed_seconds_are_reported(provider, messages):
+    provider.state = lambda job: JobState(job, "completed", "Completed", billable=70)
+    follow(provider, "job", messages.append)
+    assert messages[-1] == "job job: 70 s are billed"
 
 
-def test_where_the_stage_never_begins_the_container_is_shown(place, said):
-    place.lines = ["no such image"]
-    place.states = [JobState("", "failed", "Failed", "exit code: 1")]
-    follow(place, "job", said.append)
-    assert said == ["job job: Failed", "no such image"]
+def test_container_log_is_shown_if_the_stage_never_starts(provider, messages):
+    provider.lines = ["no such image"]
+    provider.states = [JobState("", "failed", "Failed", "exit code: 1")]
+    follow(provider, "job", messages.append)
+    assert messages == ["job job: Failed", "no such image"]
 
 
-def test_a_service_that_is_silent_for_a_while_is_asked_again(place, said):
-    place.states = [RUNNING, ConnectionError("reset"), ConnectionError("reset"), DONE]
-    assert follow(place, "job", said.append).status == "completed"
-    assert "Place does not answer; the job keeps running, retrying" in said
-    assert "job job: Completed" in said
+def test_unreachable_service_is_retried(provider, messages):
+    provider.states = [RUNNING, ConnectionError("reset"), ConnectionError("reset"), DONE]
+    assert follow(provider, "job", messages.append).status == "completed"
+    assert "Place does not answer; the job keeps running, retrying" in messages
+    assert "job job: Completed" in messages
 
 
-def test_a_service_that_is_silent_for_too_long_is_given_up_and_the_job_left(
-    place, said, monkeypatch
+def test_following_gives_up_on_an_unreachable_service_and_keeps_the_job_running(
+    provider, messages, monkeypatch
 ):
     monkeypatch.setenv("RENATE_STAGES_PATIENCE_SECONDS", "0")
-    place.states = [RUNNING, ConnectionError("reset")]
+    provider.states = [RUNNING, ConnectionError("reset")]
     with pytest.raises(UnreachableServiceError, match="keeps running"):
-        follow(place, "job", said.append)
-    assert place.stopped == []
+        follow(provider, "job", messages.append)
+    assert provider.stopped == []
 
 
 class Terminal(io.StringIO):
@@ -66,65 +66,65 @@ class Terminal(io.StringIO):
         return True
 
 
-def interrupted(place, *states) -> None:
-    place.states = [RUNNING, KeyboardInterrupt(), *states]
+def press_ctrl_c(provider, *states) -> None:
+    provider.states = [RUNNING, KeyboardInterrupt(), *states]
 
     def state(job):
-        found = place.states.pop(0)
+        found = provider.states.pop(0)
         if isinstance(found, BaseException):
             raise found
         return found
 
-    place.state = state
+    provider.state = state
 
 
-def test_ctrl_c_without_a_terminal_leaves_the_job(place, said, monkeypatch):
+def test_ctrl_c_without_a_terminal_detaches_from_the_running_job(provider, messages, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("s\n"))
-    interrupted(place)
+    press_ctrl_c(provider)
     with pytest.raises(DetachedError, match="remote stop job") as caught:
-        follow(place, "job", said.append)
+        follow(provider, "job", messages.append)
     assert caught.value.exit_code == 130
-    assert place.stopped == []
+    assert provider.stopped == []
 
 
-def test_ctrl_c_asks_and_leaves_the_job(place, said, monkeypatch):
+def test_ctrl_c_with_answer_leave_detaches_from_the_running_job(provider, messages, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("l\n"))
-    interrupted(place)
+    press_ctrl_c(provider)
     with pytest.raises(DetachedError):
-        follow(place, "job", said.append)
-    assert place.stopped == []
+        follow(provider, "job", messages.append)
+    assert provider.stopped == []
 
 
-def test_ctrl_c_asks_and_stops_the_job(place, said, monkeypatch):
+def test_ctrl_c_with_answer_stop_stops_the_job(provider, messages, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("s\n"))
-    interrupted(place, JobState("job", "stopped", "Stopped"))
-    assert follow(place, "job", said.append).status == "stopped"
-    assert place.stopped == ["job"]
+    press_ctrl_c(provider, JobState("job", "stopped", "Stopped"))
+    assert follow(provider, "job", messages.append).status == "stopped"
+    assert provider.stopped == ["job"]
 
 
-def test_ctrl_c_asks_and_goes_on_waiting(place, said, monkeypatch):
+def test_ctrl_c_with_answer_wait_continues_to_follow_the_job(provider, messages, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("w\n"))
-    interrupted(place, RUNNING, JobState("job", "completed", "Completed"))
-    assert follow(place, "job", said.append).status == "completed"
-    assert place.stopped == []
+    press_ctrl_c(provider, RUNNING, JobState("job", "completed", "Completed"))
+    assert follow(provider, "job", messages.append).status == "completed"
+    assert provider.stopped == []
 
 
 REFUSED = RemoteServiceError("AWS", "the log", "AccessDeniedException: no", "ask for it")
 
 
-def test_a_log_that_may_not_be_read_is_said_once_and_the_job_followed(place, said):
+def test_unreadable_log_is_reported_once_and_the_job_is_followed(provider, messages):
     def refuse():
         raise REFUSED
 
-    place.new_lines = refuse
-    place.states = [RUNNING, RUNNING, DONE]
-    assert follow(place, "job", said.append).status == "completed"
-    assert len([line for line in said if "cannot be shown" in line]) == 1
+    provider.new_lines = refuse
+    provider.states = [RUNNING, RUNNING, DONE]
+    assert follow(provider, "job", messages.append).status == "completed"
+    assert len([line for line in messages if "cannot be shown" in line]) == 1
 
 
-def test_where_we_are_refused_the_job_goes_on_and_we_say_so(place, said):
-    place.states = [RUNNING, REFUSED]
+def test_denied_access_to_the_job_state_reports_that_the_job_keeps_running(provider, messages):
+    provider.states = [RUNNING, REFUSED]
     with pytest.raises(RemoteServiceError):
-        follow(place, "job", said.append)
-    assert "the job job keeps running" in said[-1]
-    assert place.stopped == []
+        follow(provider, "job", messages.append)
+    assert "the job job keeps running" in messages[-1]
+    assert provider.stopped == []

@@ -1,4 +1,4 @@
-"""The library as a job gets it: a wheel that installs, and the versions that are here."""
+"""Package the library for cloud jobs: its wheel, and pins of the locally installed versions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_equal_sources_give_an_equal_wheel(wheel):
+def test_equal_sources_give_identical_wheels(wheel):
     assert package.wheel() == (wheel.name, wheel.read_bytes())
 
 
-def test_the_wheel_installs_and_its_program_runs(wheel, tmp_path):
+def test_wheel_can_be_installed_and_imported(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(tmp_path), str(wheel)], check=True)
     show = "import renate_stages; print(renate_stages.__file__, renate_stages.__version__)"
@@ -35,47 +35,47 @@ def test_the_wheel_installs_and_its_program_runs(wheel, tmp_path):
     done = subprocess.run(
         command, env=where, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    said = done.stdout
-    assert said.split() == [
+    printed = done.stdout
+    assert printed.split() == [
         str(tmp_path / "renate_stages" / "__init__.py"),
         renate_stages.__version__,
     ]
     assert (tmp_path / "renate_stages" / "remote" / "start.py").is_file()
 
 
-def test_the_wheel_says_which_python_it_needs(wheel):
+def test_wheel_metadata_declares_the_required_python_version(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         assert "Requires-Python: >=3.11" in archive.read(name).decode()
 
 
-def test_pins_are_all_that_the_library_needs_in_the_versions_here():
+def test_pins_cover_all_dependencies_in_their_installed_versions():
     found = dict(line.split("==") for line in package.pins())
     for name in ("torch", "pytorch-lightning", "s3fs", "nvidia-cublas", "numpy"):
         if name == "nvidia-cublas" and name not in found:
-            continue  # torch for processors alone
+            continue  # the CPU build of torch
         assert found[name] == metadata.version(name).partition("+")[0]
     assert "pytest" not in found and "renate-stages" not in found
 
 
-def test_what_the_image_has_is_left_out():
+def test_packages_of_the_image_are_not_pinned():
     assert not [line for line in package.pins(without=["Torch"]) if line.startswith("torch==")]
 
 
-def test_what_the_project_names_is_pinned_too(tmp_path):
+def test_requirements_of_the_project_are_pinned_too(tmp_path):
     path = tmp_path / "requirements.txt"
     path.write_text("# of ours\nrenate-stages[s3]>=0.1\npytest>=8  # a test\n--no-index\n")
     assert f"pytest=={metadata.version('pytest')}" in package.pins(path)
 
 
-def test_a_package_that_is_not_here_is_named(tmp_path):
+def test_error_names_a_requirement_that_is_not_installed(tmp_path):
     path = tmp_path / "requirements.txt"
     path.write_text("pytest\nno-such-thing>=1\n")
     with pytest.raises(NotInstalledHereError, match="no-such-thing"):
         package.pins(path)
 
 
-def test_requirements_that_are_none_are_refused(tmp_path):
+def test_missing_or_malformed_requirements_file_is_refused(tmp_path):
     path = tmp_path / "requirements.txt"
     with pytest.raises(MissingFileError):
         package.pins(path)

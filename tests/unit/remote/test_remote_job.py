@@ -1,4 +1,4 @@
-"""A job's key: a digest of what its result depends on, and of nothing else."""
+"""The key of a job: a digest of exactly those inputs that its result depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def key(project) -> str:
     return Job.of(project, Params.load(project.params), "train").key
 
 
-def test_equal_inputs_have_the_same_key(ready):
+def test_equal_inputs_have_the_same_job_key(ready):
     assert key(ready) == key(ready)
 
 
@@ -35,14 +35,14 @@ def test_equal_inputs_have_the_same_key(ready):
         {"remote__from_image": ["torch"]},
     ],
 )
-def test_what_changes_the_result_changes_the_key(ready, change):
+def test_params_that_affect_the_result_change_the_job_key(ready, change):
     before = key(ready)
     edit_params(ready, **change)
     assert key(ready) != before
 
 
 @pytest.mark.parametrize("name", ["renate_config.py", "work/prepared/index.json", "tuned.yaml"])
-def test_a_changed_file_changes_the_key(ready, name):
+def test_changed_input_file_changes_the_job_key(ready, name):
     before = key(ready)
     files.write_text(ready.root / name, "other: 1\n")
     assert key(ready) != before
@@ -58,13 +58,13 @@ def test_a_changed_file_changes_the_key(ready, name):
         {"remote__sagemaker": {"volume_gb": 100, "tags": {"team": "vision"}, "max_runtime": 60}},
     ],
 )
-def test_what_the_stage_does_not_depend_on_leaves_the_key(ready, change):
+def test_params_that_do_not_affect_the_result_keep_the_job_key(ready, change):
     before = key(ready)
     edit_params(ready, **change)
     assert key(ready) == before
 
 
-def test_files_that_the_user_names_travel_and_count(ready):
+def test_files_in_remote_files_are_job_inputs_and_change_the_job_key(ready):
     edit_params(ready, remote__files=["lexicon"])
     files.write_text(ready.root / "lexicon" / "words.txt", "a b")
     before = Job.of(ready, Params.load(ready.params), "train")
@@ -73,7 +73,7 @@ def test_files_that_the_user_names_travel_and_count(ready):
     assert key(ready) != before.key
 
 
-def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
+def test_only_changed_files_are_hashed_again(ready, monkeypatch):
     for path in ready.root.rglob("*"):
         os.utime(path, (1e9, 1e9))
     read: list[str] = []
@@ -89,19 +89,19 @@ def test_a_file_is_read_again_only_if_it_has_changed(ready, monkeypatch):
     assert read == ["index.json"]
     read.clear()
     key(ready)
-    assert read == ["index.json"], "written just now, it could change again within one tick"
+    assert read == ["index.json"], "a just written file could change within one clock tick"
 
 
-def test_a_stage_that_writes_outside_the_project_is_refused(ready):
+def test_stage_output_outside_the_project_is_refused(ready):
     text = ready.pipeline.read_text().replace("- state\n", "- ../state\n")
     files.write_text(ready.pipeline, text)
     with pytest.raises(StageDefinitionError, match="not a plain relative path"):
         key(ready)
 
 
-def test_a_job_from_python_reads_and_writes_what_the_pipeline_of_a_project_says(ready, tmp_path):
+def test_python_jobs_declare_the_same_inputs_and_outputs_as_project_stages(ready, tmp_path):
     template = REPOSITORY / "template" / "{{cookiecutter.project_slug}}" / "dvc.yaml"
-    assert PIPELINE.read_bytes() == template.read_bytes(), "copy it: the wheel has no template"
+    assert PIPELINE.read_bytes() == template.read_bytes(), "copy the template's file"
     config = ready.user_config
     outside = Outside(config, ready.incoming, (), {config.name: files.sha256(config)})
     (tmp_path / "workplace").mkdir()

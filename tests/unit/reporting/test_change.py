@@ -1,4 +1,4 @@
-"""The verdict on an update, in words."""
+"""The verdict on an update, as a paragraph of the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renate_stages.params import EvaluationParams
 from renate_stages.reporting.change import verdict
 
 
-def said(
+def render(
     before: dict[int, float] | None,
     after: dict[int, float],
     ends: tuple[float, float] | None = None,
@@ -35,8 +35,8 @@ def said(
     "ends, word",
     [((0.1, 0.3), "Better"), ((-0.1, 0.4), "Within noise"), ((0.0, 0.3), "Within noise")],
 )
-def test_the_first_words_follow_the_interval(ends: tuple[float, float], word: str) -> None:
-    text = said({1: 0.9, 2: 0.3}, {1: 0.8, 2: 0.8}, ends)
+def test_verdict_depends_on_the_confidence_interval(ends: tuple[float, float], word: str) -> None:
+    text = render({1: 0.9, 2: 0.3}, {1: 0.8, 2: 0.8}, ends)
     assert text == (
         f"**{word}**: accuracy on all 2 holdouts 0.6000 → 0.8000 (+0.2000; "
         f"95 % interval {ends[0]:+.4f} to {ends[1]:+.4f}). "
@@ -46,7 +46,7 @@ def test_the_first_words_follow_the_interval(ends: tuple[float, float], word: st
     )
 
 
-def test_earlier_holdouts_are_judged_alone() -> None:
+def test_earlier_holdouts_get_a_separate_verdict() -> None:
     history = EvaluationHistory()
     for phase, values in (("before", {1: 0.9, 2: 0.0}), ("after", {1: 0.8, 2: 1.0})):
         measured = {n: {"accuracy": v} for n, v in values.items()}
@@ -68,17 +68,17 @@ def test_earlier_holdouts_are_judged_alone() -> None:
     )
 
 
-def test_less_of_a_metric_can_be_better() -> None:
-    text = said({2: 0.5}, {2: 0.3}, metric="loss", mode="min")
+def test_lower_metric_values_are_better_with_mode_min() -> None:
+    text = render({2: 0.5}, {2: 0.3}, metric="loss", mode="min")
     assert text.startswith("**Better**, without an interval: loss on the one holdout 0.5000 → 0.30")
-    assert said({2: 0.5}, {2: 0.7}, (0.1, 0.3), metric="wer", mode="min").startswith("**Worse**")
-    assert said({2: 0.5}, {2: 0.5}).startswith("**Unchanged**")
+    assert render({2: 0.5}, {2: 0.7}, (0.1, 0.3), metric="wer", mode="min").startswith("**Worse**")
+    assert render({2: 0.5}, {2: 0.5}).startswith("**Unchanged**")
 
 
-def test_a_first_update_has_nothing_to_be_compared_with() -> None:
-    assert said(None, {2: 0.75}) == "First update: accuracy on the new data 0.7500."
+def test_verdict_on_the_first_update_has_no_comparison() -> None:
+    assert render(None, {2: 0.75}) == "First update: accuracy on the new data 0.7500."
 
 
-def test_what_trains_nothing_is_said_to_forget() -> None:
+def test_update_without_metrics_is_reported_as_forgetting_examples() -> None:
     (text,) = verdict(EvaluationHistory(), 2, EvaluationParams(), {})
     assert text.startswith("This update forgets examples")

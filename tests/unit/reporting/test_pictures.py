@@ -1,4 +1,4 @@
-"""Pictures beside the report: this update's, or none."""
+"""Pictures of the report, which always belong to the update that the report describes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def quiet(message: str) -> None:
     assert message
 
 
-def linked(project) -> list[str]:
-    """Return what the report links, relative to it."""
+def report_links(project) -> list[str]:
+    """Return the links to pictures in the report, relative to the report."""
     return re.findall(r"\]\((pictures/[^)]*)\)", project.report.read_text())
 
 
-def shown(project) -> set[str]:
+def picture_paths(project) -> set[str]:
     return {
         path.relative_to(project.report.parent).as_posix()
         for path in project.pictures.rglob("*.png")
@@ -38,14 +38,14 @@ def shown(project) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """A folder with a project after two updates; tests work on copies."""
+def cached_project(tmp_path_factory):
+    """The folder of a project after two updates; tests work on copies."""
     return tmp_path_factory.mktemp("two") / "project"
 
 
 @pytest.fixture
-def two(project, kept):
-    if not kept.exists():
+def two(project, cached_project):
+    if not cached_project.exists():
         for stage in STAGES:
             stage.run(project, quiet)
         (project.root / "first").mkdir()
@@ -55,31 +55,31 @@ def two(project, kept):
         write_digits(project.incoming, 2)
         for stage in STAGES:
             stage.run(project, quiet)
-        shutil.copytree(project.root, kept)
+        shutil.copytree(project.root, cached_project)
     else:
         shutil.rmtree(project.root)
-        shutil.copytree(kept, project.root)
+        shutil.copytree(cached_project, project.root)
     return project
 
 
-def test_the_report_links_each_picture_of_its_update(two):
-    assert {unquote(link) for link in linked(two)} == shown(two)
-    names = {link.rpartition("/")[2] for link in linked(two)}
+def test_report_links_every_picture_of_its_update(two):
+    assert {unquote(link) for link in report_links(two)} == picture_paths(two)
+    names = {link.rpartition("/")[2] for link in report_links(two)}
     assert {"matrix_accuracy.png", "confusion.png", "memory.png", "shift_features.png"} <= names
     text = two.report.read_text()
     assert "- [shift of features from the parent's examples](pictures/" in text
-    assert "![" not in text, "in a pull request, where there are none, it would look broken"
+    assert "![" not in text, "a pull request has no picture files, so an embedded one looks broken"
 
 
-def test_a_report_of_another_update_never_shows_these(two):
-    """Git takes the report back, DVC the results; the pictures are neither's."""
-    now = shown(two)
+def test_report_of_an_earlier_update_does_not_link_current_pictures(two):
+    """Git restores an earlier report and DVC its results, but neither restores the pictures."""
+    now = picture_paths(two)
     for name in ("reports/update.md",):
         shutil.copyfile(two.root / "first" / name, two.root / name)
-    assert linked(two) and not {unquote(link) for link in linked(two)} & now
+    assert report_links(two) and not {unquote(link) for link in report_links(two)} & now
 
 
-def test_pictures_of_another_update_are_removed(two):
+def test_pictures_of_the_previous_update_are_removed(two):
     assert len(list(two.pictures.iterdir())) == 1
     before = State.open(two.parent).identity
     assert State.open(two.state).identity != before
@@ -88,7 +88,7 @@ def test_pictures_of_another_update_are_removed(two):
     }
 
 
-def test_what_is_drawn_names_the_folder(two):
+def test_name_of_the_picture_folder_depends_on_all_drawn_data(two):
     state, params = State.open(two.state), Params.load(two.params)
     (folder,) = two.pictures.iterdir()
     assert pictures.folder_name(two, params, state) == folder.name
@@ -102,19 +102,19 @@ def test_what_is_drawn_names_the_folder(two):
     assert pictures.folder_name(two, Params.load(two.params), state) != folder.name
 
 
-def test_publish_draws_what_a_fresh_checkout_lacks(two):
-    drawn = {path: (two.report.parent / path).read_bytes() for path in shown(two)}
+def test_publish_draws_pictures_that_a_fresh_checkout_lacks(two):
+    drawn = {path: (two.report.parent / path).read_bytes() for path in picture_paths(two)}
     shutil.rmtree(two.pictures)
     params = Params.load(two.params)
     publish.publish(two, params, quiet)  # tracking is off
-    assert {path: (two.report.parent / path).read_bytes() for path in shown(two)} == drawn
-    (some, *_) = sorted(shown(two))
+    assert {path: (two.report.parent / path).read_bytes() for path in picture_paths(two)} == drawn
+    (some, *_) = sorted(picture_paths(two))
     (two.report.parent / some).write_bytes(b"left as it is")
     publish.publish(two, params, quiet)
     assert (two.report.parent / some).read_bytes() == b"left as it is"
 
 
-def test_a_picture_that_cannot_be_drawn_is_no_reason_to_lose_the_update(two, monkeypatch, capsys):
+def test_failed_drawing_gives_a_warning_and_export_completes(two, monkeypatch, capsys):
     def fails(*given, **named):
         raise ValueError("no such\nfont")
 
@@ -124,24 +124,24 @@ def test_a_picture_that_cannot_be_drawn_is_no_reason_to_lose_the_update(two, mon
     export.run(two, quiet)
     warning = "warning: the pictures could not be drawn: ValueError: no such font\n"
     assert capsys.readouterr().err == warning
-    assert linked(two) == [] and "publish` draws them" not in two.report.read_text()
+    assert report_links(two) == [] and "publish` draws them" not in two.report.read_text()
     assert two.verdict.read_bytes() == verdict and (two.export / "model.ckpt").is_file()
 
 
-def test_a_project_of_an_older_release_has_its_pictures_too(two):
+def test_export_draws_pictures_without_shift_csv_of_an_older_release(two):
     two.feature_shift.unlink()
     edit_params(two, update__number=2)
     export.run(two, quiet)
-    assert {unquote(link) for link in linked(two)} == shown(two)
-    assert not any("shift_features" in link for link in linked(two))
+    assert {unquote(link) for link in report_links(two)} == picture_paths(two)
+    assert not any("shift_features" in link for link in report_links(two))
 
 
-def test_every_picture_is_told_in_words(two):
+def test_every_picture_has_a_caption(two):
     for path in two.pictures.rglob("*.png"):
         assert pictures.caption(path) != path.stem, path.name
 
 
-def test_links_of_metrics_with_any_name_lead_to_their_picture(tmp_path):
+def test_picture_links_work_for_metric_names_with_special_characters(tmp_path):
     history = EvaluationHistory().with_update(1, "after", {1: {"top 1/5 (%)": 1.0}}, {1: 4})
     folder = tmp_path / "reports" / "pictures" / "0"
     drawn = draw(folder, history)

@@ -1,4 +1,4 @@
-"""Plot data for DVC and pictures."""
+"""Plot data for DVC, and pictures drawn from the evaluation history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def history_of(updates: int) -> EvaluationHistory:
     return history
 
 
-def test_plot_data_are_the_documented_tables(tmp_path: Path) -> None:
+def test_plot_data_files_match_the_documented_tables(tmp_path: Path) -> None:
     curves = [{"epoch": 0, "train_loss": 1.5}, {"epoch": 1, "val_loss": 1 / 3, "train_loss": 1.0}]
     written = write_plot_data(tmp_path / "plots", history_of(2), curves)
     assert sorted(written) == sorted((tmp_path / "plots").iterdir())
@@ -39,17 +39,17 @@ def test_plot_data_are_the_documented_tables(tmp_path: Path) -> None:
     }
 
 
-def test_plot_data_of_nothing_are_headers(tmp_path: Path) -> None:
+def test_plot_data_of_an_empty_history_have_only_headers(tmp_path: Path) -> None:
     texts = [path.read_text() for path in write_plot_data(tmp_path, EvaluationHistory())]
     assert texts == ["update\n", "epoch\n"]
 
 
-def test_direction_of_a_metric_can_be_named(tmp_path: Path) -> None:
+def test_lower_is_better_inverts_the_sign_of_forgetting(tmp_path: Path) -> None:
     write_plot_data(tmp_path, history_of(2), lower_is_better=("loss", "accuracy"))
     assert (tmp_path / "summary.csv").read_text().splitlines()[2].startswith("2,0.9375,0.9375,-0.1")
 
 
-def test_metric_names_are_safe_in_file_names(tmp_path: Path) -> None:
+def test_metric_names_are_escaped_in_file_names(tmp_path: Path) -> None:
     history = EvaluationHistory().with_update(1, "after", {1: {"../top 5": 1.0}}, {1: 1})
     names = [path.name for path in write_plot_data(tmp_path, history)]
     assert names[0] == "holdouts_..%2Ftop 5.csv"
@@ -57,7 +57,7 @@ def test_metric_names_are_safe_in_file_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("updates", [1, 3, 26])
-def test_pictures_are_drawn_of_every_metric_with_equal_bytes(tmp_path: Path, updates: int) -> None:
+def test_every_metric_is_drawn_with_identical_bytes(tmp_path: Path, updates: int) -> None:
     history = history_of(updates)
     paths = draw(tmp_path / "one", history)
     assert [path.name for path in paths] == [
@@ -72,7 +72,7 @@ def test_pictures_are_drawn_of_every_metric_with_equal_bytes(tmp_path: Path, upd
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_pictures_bear_unknown_values_and_no_history(tmp_path: Path) -> None:
+def test_nan_and_infinity_can_be_drawn_and_an_empty_history_draws_nothing(tmp_path: Path) -> None:
     results = {1: {"f1": float("nan")}, 2: {"f1": float("inf")}}
     history = EvaluationHistory().with_update(2, "after", results, {1: 1, 2: 1})
     assert len(draw(tmp_path, history)) == 2
@@ -86,14 +86,14 @@ CURVE = [
 ]  # fmt: skip
 
 
-def test_what_a_learner_shows_is_a_file_of_its_own(tmp_path: Path) -> None:
+def test_table_of_a_learner_is_written_to_its_own_csv_file(tmp_path: Path) -> None:
     rows = [{"coefficient": 0.0, "new_loss": 2.0}, {"coefficient": 1.0, "new_loss": 1.5, "old": 3}]
     written = write_plot_data(tmp_path, EvaluationHistory(), tables={"interpolation": rows})
     assert [path.name for path in written][-1] == "interpolation.csv"
     assert written[-1].read_text() == "coefficient,new_loss,old\n0,2,\n1,1.5,3\n"
 
 
-def test_a_trade_off_is_drawn_of_each_metric_on_old_and_new_data(tmp_path: Path) -> None:
+def test_interpolation_trade_off_is_drawn_for_each_metric(tmp_path: Path) -> None:
     write_plot_data(tmp_path / "plots", history_of(2), tables={"interpolation": CURVE})
     alone = [path.name for path in draw(tmp_path / "alone", history_of(2))]
     found = draw(tmp_path / "one", history_of(2), tmp_path / "plots")
@@ -106,7 +106,7 @@ def test_a_trade_off_is_drawn_of_each_metric_on_old_and_new_data(tmp_path: Path)
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_without_old_validation_data_there_is_no_trade_off_to_draw(tmp_path: Path) -> None:
+def test_no_interpolation_trade_off_is_drawn_without_old_validation_data(tmp_path: Path) -> None:
     rows = [{k: v for k, v in row.items() if not k.startswith("old")} for row in CURVE]
     write_plot_data(tmp_path / "plots", EvaluationHistory(), tables={"interpolation": rows})
     assert draw(tmp_path / "pictures", EvaluationHistory(), tmp_path / "plots") == []

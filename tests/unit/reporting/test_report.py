@@ -1,4 +1,4 @@
-"""The report's table of holdouts: the new model beside the parent's and the champion's."""
+"""The holdout table of the report: the new model compared with parent and champion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(measured: Measured | None) -> list[str]:
     return _holdout_table(history, 5, "accuracy", FLIPS, measured)
 
 
-def test_a_champion_that_is_another_model_than_the_parents_has_columns_of_its_own():
+def test_champion_that_differs_from_the_parent_gets_its_own_columns():
     head, line, first, second = table(Measured(5, NEW, 3, CHAMPION))
     assert head == f"{OF_PARENT[0]} champion (update 3) | change from champion |"
     assert line == f"{OF_PARENT[1]}---|---|"
@@ -37,12 +37,12 @@ def test_a_champion_that_is_another_model_than_the_parents_has_columns_of_its_ow
     assert second == f"{OF_PARENT[3]} 0.2500 | +0.5000 |"
 
 
-def test_without_another_champion_there_is_no_column_for_it():
+def test_table_has_no_champion_columns_without_a_measured_other_champion():
     failed = Measured(5, NEW, 3, None, "model_fn failed")
     for measured in (None, Measured(5, NEW), failed, replace(failed, relation="itself")):
         assert table(measured) == OF_PARENT
 
 
-def test_the_parents_model_is_not_told_twice():
+def test_champion_that_is_the_parent_gets_a_note_and_no_columns():
     parent = Measured(5, NEW, 4, CHAMPION, relation="parent")
     assert table(parent) == [*OF_PARENT, "", "The champion is the parent's model."]

@@ -1,4 +1,4 @@
-"""Pictures of a search: where values lie on an axis, and how strongly the objective follows them."""
+"""Pictures of a search: positions of values on an axis, and correlation with the objective."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRIALS = HEAD + "".join(
 )
 
 
-def test_numbers_lie_by_size_names_by_the_alphabet():
+def test_axis_places_numbers_by_value_and_names_alphabetically():
     assert places(["1", "2", "3"]) == [0.0, 0.5, 1.0]
     assert places(["0.001", "0.01", "1.0"]) == pytest.approx([0, 1 / 3, 1])
     assert places(["ER", "DER", "ER"]) == [1.0, 0.0, 1.0]
@@ -29,12 +29,12 @@ def test_numbers_lie_by_size_names_by_the_alphabet():
     assert places(["3", "3"]) == [0.0, 0.0] and places(["", ""]) == [0.0, 0.0]
 
 
-def test_the_rank_correlation_is_that_of_scipy():
+def test_rank_correlation_matches_scipy():
     one, other = [3.0, 1.0, 2.0, 2.0, 5.0], [0.1, 0.3, 0.2, 0.5, 0.5]
     assert rank_correlation(one, other) == pytest.approx(spearmanr(one, other).statistic)
 
 
-def test_two_pictures_are_drawn_always_with_the_same_bytes(tmp_path):
+def test_search_pictures_are_drawn_with_identical_bytes(tmp_path):
     table = tmp_path / "tuning_trials.csv"
     table.write_text(TRIALS)
     first = [path.read_bytes() for path in draw_search(tmp_path / "once", table, "accuracy")]
@@ -44,7 +44,7 @@ def test_two_pictures_are_drawn_always_with_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [HEAD, HEAD + "0,failed,0,,ER,0.1,0.5,32\n", None])
-def test_nothing_is_drawn_of_a_search_that_shows_nothing(tmp_path, rows):
+def test_no_picture_is_drawn_without_completed_trials(tmp_path, rows):
     table = tmp_path / "tuning_trials.csv"
     if rows is not None:
         table.write_text(rows)

@@ -1,4 +1,4 @@
-"""The picture of features that shifted."""
+"""The picture of the most shifted features, and the map of shifted pixels."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ NAMES = {
 }
 
 
-def written(folder: Path, names: list[str], shifted: int = 0) -> tuple[Path, ShiftFigures]:
-    """Write features, each less shifted than the one before."""
+def write_shift(folder: Path, names: list[str], shifted: int = 0) -> tuple[Path, ShiftFigures]:
+    """Write the given features with decreasing shift, and figures for them."""
     distances = np.linspace(0.9, 0, len(names))
     path = folder / "shift.csv"
     pairs = zip(names, distances.tolist(), strict=True)
     write_features(path, [FeatureShift(name, d, 1 - d, d) for name, d in pairs])
-    told = {"compared": len(names), "most_shifted": names[0], "shifted": shifted}
-    return path, ShiftFigures.model_validate({"features": told})
+    summary = {"compared": len(names), "most_shifted": names[0], "shifted": shifted}
+    return path, ShiftFigures.model_validate({"features": summary})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_drawn_with_equal_bytes(tmp_path, name):
-    path, figures = written(tmp_path, NAMES[name], shifted=1)
+def test_shift_picture_is_drawn_with_identical_bytes(tmp_path, name):
+    path, figures = write_shift(tmp_path, NAMES[name], shifted=1)
     found = [
         draw_shift(tmp_path / folder, path, figures, (8, 8) if name == "image" else ())
         for folder in "ab"
@@ -41,23 +41,23 @@ def test_it_is_drawn_with_equal_bytes(tmp_path, name):
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_an_image_has_a_map_beside_the_bars(tmp_path):
-    path, figures = written(tmp_path, NAMES["image"])
+def test_image_features_add_a_pixel_map_to_the_bar_plot(tmp_path):
+    path, figures = write_shift(tmp_path, NAMES["image"])
     (bars,) = draw_shift(tmp_path / "a", path, figures)
     (both,) = draw_shift(tmp_path / "b", path, figures, (8, 8))
     with Image.open(bars) as one, Image.open(both) as other:
         assert other.width > 1.5 * one.width
 
 
-def test_without_features_there_is_nothing_to_draw(tmp_path):
+def test_no_shift_picture_is_drawn_without_features(tmp_path):
     assert draw_shift(tmp_path, tmp_path / "shift.csv", None) == []
     write_features(tmp_path / "shift.csv", [])
     assert draw_shift(tmp_path, tmp_path / "shift.csv", None) == []
-    path, _ = written(tmp_path, NAMES["few"])
-    assert draw_shift(tmp_path, path, None) == [], "figures of an older release"
+    path, _ = write_shift(tmp_path, NAMES["few"])
+    assert draw_shift(tmp_path, path, None) == [], "an older release wrote no feature figures"
 
 
-def test_a_pixel_is_as_far_shifted_as_the_most_shifted_of_its_colours():
+def test_shift_of_a_pixel_is_the_largest_shift_of_its_colour_channels():
     found = [
         {"feature": "[0, 1, 2]", "distance": 0.5},
         {"feature": "[2, 1, 2]", "distance": 0.7},
@@ -81,5 +81,5 @@ def test_a_pixel_is_as_far_shifted_as_the_most_shifted_of_its_colours():
         ("[1, 2, 3]", (9, 9, 9)),
     ],
 )
-def test_what_is_no_image_has_no_map(feature, shape):
+def test_features_that_are_not_pixels_have_no_map(feature, shape):
     assert _places([{"feature": feature, "distance": 0.5}], shape) is None

@@ -20,7 +20,7 @@ def answers_of(labels: list[int], predicted: list[int]) -> Answers:
     return Answers({1: Examined(len(labels), {}, rows)})
 
 
-def test_plot_data_of_an_update_are_the_documented_tables(tmp_path: Path) -> None:
+def test_plot_data_of_an_update_match_the_documented_tables(tmp_path: Path) -> None:
     memory = [Part(1, 3, 10, {"0": 2, "10": 1}, {}), Part(None, 4, 10, {}, {})]
     written = write_update_plots(tmp_path, answers_of([10, 2, 10, 2], [2, 2, 10, 2]), memory)
     assert {path.name: path.read_text() for path in written} == {
@@ -30,13 +30,13 @@ def test_plot_data_of_an_update_are_the_documented_tables(tmp_path: Path) -> Non
     }
 
 
-def test_without_labels_and_memory_there_are_headers(tmp_path: Path) -> None:
+def test_plot_data_without_labels_and_memory_have_only_headers(tmp_path: Path) -> None:
     written = write_update_plots(tmp_path, Answers({1: Examined(3, {"loss": 1.0})}), [])
     assert [path.read_text().count("\n") for path in written] == [1, 1, 1]
     assert draw_update(tmp_path / "pictures", EvaluationHistory(), tmp_path, "accuracy") == []
 
 
-def test_what_there_is_to_draw_is_drawn_with_equal_bytes(tmp_path: Path) -> None:
+def test_pictures_of_an_update_are_drawn_with_identical_bytes(tmp_path: Path) -> None:
     history = EvaluationHistory()
     for t in (1, 2, 3):
         values = {i: {"top 1/5": 1 - (t - i) / 8} for i in range(1, t + 1)}
@@ -62,6 +62,6 @@ def test_what_there_is_to_draw_is_drawn_with_equal_bytes(tmp_path: Path) -> None
         assert [path.read_bytes() for path in found] == [path.read_bytes() for path in again]
 
 
-def test_one_update_has_no_forgetting_to_draw(tmp_path: Path) -> None:
+def test_no_forgetting_picture_is_drawn_for_a_single_update(tmp_path: Path) -> None:
     history = EvaluationHistory().with_update(1, "after", {1: {"accuracy": 1.0}}, {1: 4})
     assert draw_update(tmp_path, history, tmp_path, "accuracy") == []

@@ -1,4 +1,4 @@
-"""An update on half of the digits, and another half that is, or is not, like it."""
+"""Shared helpers of shift tests: update 1 on half of the digits, new data from the rest."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def quiet(message: str) -> None:
     assert message
 
 
-def digits(half: int, turned: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Return every other digit, of all classes: images (n, 8, 8) uint8, and labels."""
+def digits(half: int, rotated: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return half of the digits, of all classes: images (n, 8, 8) uint8, and labels."""
     rows = _read_digits()[np.random.default_rng(0).permutation(1797)][half::2]
     images = rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8)
-    return np.rot90(images, axes=(1, 2)) if turned else images, rows[:, -1].astype(np.int64)
+    return np.rot90(images, axes=(1, 2)) if rotated else images, rows[:, -1].astype(np.int64)
 
 
-def put(project: Project, images: np.ndarray, labels: np.ndarray) -> None:
+def put_incoming(project: Project, images: np.ndarray, labels: np.ndarray) -> None:
     shutil.rmtree(project.incoming, ignore_errors=True)
     project.incoming.mkdir(parents=True)
     np.save(project.incoming / "inputs.npy", images)
@@ -32,7 +32,7 @@ def put(project: Project, images: np.ndarray, labels: np.ndarray) -> None:
 
 def first_update(project: Project) -> None:
     """Run update 1 on the first half, and open update 2."""
-    put(project, *digits(0))
+    put_incoming(project, *digits(0))
     edit_params(project, trainer__max_epochs=8)
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, quiet)

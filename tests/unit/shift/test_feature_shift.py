@@ -1,4 +1,4 @@
-"""Which features a shift is put down to, what they are called, and the file that Git keeps."""
+"""Attribution of a shift to features, their names, and the file metrics/shift.csv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from renate_stages.shift.rows import Sample, raw_names, raw_rows
 
 
 def samples(features: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of which feature 2 moved up and feature 0 spread out."""
+    """Return reference and new rows; new rows have a higher feature 2 and a wider feature 0."""
     generator = np.random.default_rng(0)
     reference = generator.normal(size=(300, features))
     new = generator.normal(size=(200, features))
@@ -30,7 +30,7 @@ def samples(features: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return reference, new
 
 
-def test_each_feature_has_its_distance_p_value_and_change():
+def test_each_feature_gets_its_distance_p_value_and_mean_change():
     reference, new = samples()
     ks = KolmogorovSmirnov(correction="bonferroni").fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
     found = attribute("abcd", reference, new, ks)
@@ -49,7 +49,7 @@ def test_each_feature_has_its_distance_p_value_and_change():
     assert up.mean_change > 0.5 and abs(wider.mean_change) < 0.2
 
 
-def test_the_classifiers_coefficients_stand_beside_them():
+def test_classifier_coefficients_become_feature_weights():
     reference, new = samples()
     ks = KolmogorovSmirnov().fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
     c2st = ClassifierTwoSample().fit(reference).test(new, np.random.default_rng(0))
@@ -61,23 +61,23 @@ def test_the_classifiers_coefficients_stand_beside_them():
     assert max(found, key=lambda each: each.weight or 0).feature == "c"
 
 
-def test_features_as_far_shifted_stand_in_their_own_order():
+def test_equally_shifted_features_keep_their_original_order():
     reference = np.tile(np.arange(10.0)[:, None], 12)
     new = reference.copy()
-    new[:3] += 100  # 0.3 in each of them; differences of the same shares may not tell them apart
+    new[:3] += 100  # distance 0.3 of each feature; rounding errors must not reorder them
     ks = KolmogorovSmirnov().fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
     names = [f"f{place}" for place in range(12)]
     assert [each.feature for each in attribute(names, reference, new, ks)] == names
 
 
-def test_a_feature_that_was_constant_has_a_finite_change():
+def test_constant_reference_feature_has_a_finite_mean_change():
     reference, new = np.zeros((6, 3)), np.zeros((6, 3))
     new[:, 1] = 5
     new[:, 2] = [0, 0, 0, 0, 0, 6]
     np.testing.assert_allclose(mean_changes(reference, new), [0, 2, 1 / np.sqrt(2.75)])
 
 
-def test_the_file_is_bounded_and_has_a_header_always(tmp_path):
+def test_shift_csv_is_bounded_and_always_has_a_header(tmp_path):
     path = tmp_path / "metrics" / "shift.csv"
     write_features(path, [])
     assert path.read_text() == "feature,distance,p_value,mean_change,weight\n"
@@ -107,22 +107,22 @@ def sample_of(tmp_path, inputs) -> Sample:
         (np.zeros(3), ["inputs"]),
         ({"age": np.zeros(3), "image": np.zeros((3, 1, 2))}, ["age", "image[0, 0]", "image[0, 1]"]),
     ],
-    ids=["image", "row", "number", "several"],
+    ids=["image", "row", "scalar", "several fields"],
 )
-def test_numbers_are_called_by_their_place(tmp_path, inputs, names):
+def test_raw_features_are_named_by_field_and_index(tmp_path, inputs, names):
     sample = sample_of(tmp_path, inputs)
     assert raw_names(sample) == names
     assert raw_rows(sample).shape[1] == len(names)
 
 
-def test_names_are_those_of_the_columns(tmp_path):
+def test_raw_feature_names_match_the_columns_of_raw_rows(tmp_path):
     inputs = {"b": np.arange(6).reshape(3, 2), "a": np.full(3, 9)}
     sample = sample_of(tmp_path, inputs)
     first = dict(zip(raw_names(sample), raw_rows(sample)[1].tolist(), strict=True))
     assert first == {"a": 9, "b[0]": 2, "b[1]": 3}
 
 
-def test_names_of_the_data_module_take_their_place(tmp_path):
+def test_feature_names_of_the_data_module_replace_the_default_names(tmp_path):
     sample = sample_of(tmp_path, np.zeros((3, 2)))
     assert raw_names(sample, ("age", "income")) == ["age", "income"]
     for wrong in (("age",), ("age", "age")):

@@ -1,4 +1,4 @@
-"""MMD against its formula written out, its permutation test against a plain loop, its calibration."""
+"""MMD compared with plain code: statistic, permutation test, bandwidth and linear estimate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renate_stages.shift.mmd import draw_splits, permutation_p_value, unbiased
 
 
 def plain_mmd(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
-    """The unbiased MMD², pair by pair (Gretton et al. 2012, eq. 3)."""
+    """Return the unbiased MMD², summed pair by pair (Gretton et al. 2012, eq. 3)."""
 
     def k(a, b):
         return np.exp(-np.sum((a - b) ** 2) / (2 * bandwidth**2))
@@ -25,7 +25,7 @@ def plain_mmd(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
 
 
 def plain_p_value(rows: np.ndarray, splits: np.ndarray, bandwidth: float) -> float:
-    """The share of splits whose statistic is as large as the first's, by a loop over splits."""
+    """Return the share of splits whose statistic is at least that of the first, by a loop."""
     found = [plain_mmd(rows[split], rows[~split], bandwidth) for split in splits]
     return (sum(each >= found[0] - 1e-10 for each in found[1:]) + 1) / len(found)
 
@@ -36,7 +36,7 @@ def samples() -> tuple[np.ndarray, np.ndarray]:
     return generator.normal(size=(9, 3)), generator.normal(0.4, 1.2, size=(12, 3))
 
 
-def test_the_statistic_is_the_unbiased_mmd(samples):
+def test_mmd_statistic_matches_the_plain_unbiased_mmd(samples):
     x, y = samples
     found = MaximumMeanDiscrepancy(permutations=5, bandwidth=1.5).fit(x)
     result = found.test(y, np.random.default_rng(1))
@@ -44,15 +44,15 @@ def test_the_statistic_is_the_unbiased_mmd(samples):
     assert result.effect_size == pytest.approx(np.sqrt(plain_mmd(x, y, 1.5)), abs=1e-12)
 
 
-def test_the_p_value_is_that_of_a_loop_over_the_same_splits(samples):
+def test_permutation_p_value_matches_a_plain_loop_over_the_same_splits(samples):
     rows = np.concatenate(samples)
     splits = draw_splits(np.random.default_rng(3), 9, len(rows), 40)
     assert (splits.sum(axis=1) == 9).all() and splits[0, :9].all()
-    assert len({split.tobytes() for split in splits}) > 35, "they are drawn"
+    assert len({split.tobytes() for split in splits}) > 35, "the splits are random"
     assert permutation_p_value(unbiased(rows, splits, 1.5)) == plain_p_value(rows, splits, 1.5)
 
 
-def test_the_p_value_counts_the_given_split_and_so_is_never_zero():
+def test_permutation_p_value_counts_the_observed_split_and_is_never_zero():
     assert permutation_p_value(np.array([5.0, 1, 2, 3])) == 1 / 4
     assert permutation_p_value(np.array([2.0, 1, 2, 3])) == 3 / 4
     far = MaximumMeanDiscrepancy(permutations=99).fit(np.zeros((20, 1)) + np.arange(20)[:, None])
@@ -61,21 +61,21 @@ def test_the_p_value_counts_the_given_split_and_so_is_never_zero():
 
 @pytest.mark.parametrize("first", [2, 9, 15])
 @pytest.mark.parametrize("tile", [1, 2, 7, 20, 21, 64])
-def test_sums_in_tiles_are_those_of_the_whole_matrix(samples, tile, first):
+def test_tiled_sums_match_sums_over_the_whole_kernel_matrix(samples, tile, first):
     rows = np.concatenate(samples)
     splits = draw_splits(np.random.default_rng(0), first, len(rows), 10)
     kernel = gaussian(rows, rows, 2.0)
     np.fill_diagonal(kernel, 0)
     marks = splits.astype(float)
     sums = split_sums(rows, splits, 2.0, tile)
-    rtol = 1e-12 if tile >= len(rows) else 1e-6  # single, in more tiles than one
+    rtol = 1e-12 if tile >= len(rows) else 1e-6  # several tiles use float32
     np.testing.assert_allclose(sums.first, np.diag(marks @ kernel @ marks.T), rtol=rtol)
     others = 1 - marks
     np.testing.assert_allclose(sums.second, np.diag(others @ kernel @ others.T), rtol=rtol)
     np.testing.assert_allclose(sums.between, np.diag(marks @ kernel @ others.T), rtol=rtol)
 
 
-def test_many_rows_in_tiles_have_the_p_value_of_the_whole_matrix():
+def test_tiled_p_value_matches_the_p_value_of_the_whole_kernel_matrix():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(700, 8)), generator.normal(0.05, 1, size=(900, 8))
     found = [
@@ -83,11 +83,11 @@ def test_many_rows_in_tiles_have_the_p_value_of_the_whole_matrix():
         for tile in (100, 2000)
     ]
     assert found[0].p_value == found[1].p_value
-    assert 0.01 < found[0].p_value < 0.9, "not at an end, where all would agree"
+    assert 0.01 < found[0].p_value < 0.9, "extreme p-values would always be equal"
     assert found[0].statistic == pytest.approx(found[1].statistic, abs=1e-8)
 
 
-def test_the_bandwidth_is_the_median_distance_of_pairs(samples):
+def test_default_bandwidth_is_the_median_pairwise_distance(samples):
     rows = np.concatenate(samples)
     pairs = [np.linalg.norm(a - b) for a, b in itertools.combinations(rows, 2)]
     found = median_heuristic(rows, np.random.default_rng(0))
@@ -96,14 +96,14 @@ def test_the_bandwidth_is_the_median_distance_of_pairs(samples):
     assert few == median_heuristic(rows, np.random.default_rng(0), most=10) != found
 
 
-def test_the_bandwidth_of_rows_that_are_mostly_alike_is_above_zero():
+def test_bandwidth_of_mostly_equal_rows_is_above_zero():
     rows = np.zeros((10, 2))
     assert median_heuristic(rows, np.random.default_rng(0)) == 1
     rows[0] = 3, 4
     assert median_heuristic(rows, np.random.default_rng(0)) == pytest.approx(5)
 
 
-def test_equal_generators_give_equal_results_and_an_offset_changes_nothing(samples):
+def test_mmd_is_reproducible_and_does_not_change_with_an_offset(samples):
     x, y = samples
     detector = MaximumMeanDiscrepancy(permutations=50)
     first = detector.fit(x).test(y, np.random.default_rng(4))
@@ -113,7 +113,7 @@ def test_equal_generators_give_equal_results_and_an_offset_changes_nothing(sampl
     assert moved.statistic == pytest.approx(first.statistic, abs=1e-9)
 
 
-def test_the_linear_estimate_is_the_mean_over_disjoint_pairs_of_pairs():
+def test_linear_mmd_estimate_approximates_the_quadratic_statistic():
     x, y = np.array([[0.0]] * 4), np.array([[1.0]] * 4)
     result = (
         MaximumMeanDiscrepancy(estimate="linear", bandwidth=1.0)

@@ -1,4 +1,4 @@
-"""What `prepare` says of new data against the parent's, and what `should-update` makes of it."""
+"""Shift figures that `prepare` writes for new data, and the decision of `should-update`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_comparisons import digits, first_update, put, quiet
+from small_comparisons import digits, first_update, put_incoming, quiet
 from small_project import edit_config, edit_params
 
 from renate_stages import errors, files
@@ -27,7 +27,7 @@ from renate_stages.state import state
 
 @pytest.fixture(scope="module")
 def after_one(tmp_path_factory):
-    """A folder with a project whose update 2 is open; tests work on copies."""
+    """The folder of a project whose update 2 is open; tests work on copies."""
     return tmp_path_factory.mktemp("one") / "project"
 
 
@@ -41,29 +41,27 @@ def second(project, after_one) -> Project:
 
 
 def prepared(project, images, labels) -> dict:
-    put(project, images, labels)
+    put_incoming(project, images, labels)
     prepare.run(project, quiet)
     return files.read_json(project.data_metrics)
 
 
-def asked(monkeypatch, capsys) -> tuple[int, str]:
+def run_should_update(monkeypatch, capsys) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["renate-stages", "should-update"])
     with pytest.raises(SystemExit) as left:
         main()
     return int(left.value.code or 0), "".join(capsys.readouterr())
 
 
-def test_without_a_parent_there_are_no_figures_and_an_update_is_called_for(
-    project, monkeypatch, capsys
-):
+def test_first_update_has_no_shift_figures_and_is_needed(project, monkeypatch, capsys):
     prepare.run(project, quiet)
     assert "shift" not in files.read_json(project.data_metrics)
-    assert project.feature_shift.read_text().count("\n") == 1, "a header, for the plot of dvc.yaml"
-    code, said = asked(monkeypatch, capsys)
-    assert code == 0 and "no earlier update" in said
+    assert project.feature_shift.read_text().count("\n") == 1, "the plot in dvc.yaml needs a header"
+    code, output = run_should_update(monkeypatch, capsys)
+    assert code == 0 and "no earlier update" in output
 
 
-def test_digits_drawn_like_the_old_call_for_no_update(second, monkeypatch, capsys):
+def test_digits_of_the_same_distribution_need_no_update(second, monkeypatch, capsys):
     figures = prepared(second, *digits(1))["shift"]
     assert set(figures) == {
         *("alarms", "features", "model", "new", "parent", "reference", "tests"),
@@ -75,20 +73,20 @@ def test_digits_drawn_like_the_old_call_for_no_update(second, monkeypatch, capsy
     assert figures["new"]["rows"] == rows
     assert figures["reference"]["rows"] == len(state.State.open(second.parent).split("holdouts")[1])
     assert figures["model"]["accuracy"] == pytest.approx(figures["parent"]["accuracy"], abs=0.05)
-    code, said = asked(monkeypatch, capsys)
-    assert code == 1, said
-    assert "shift: no: ks p" in said and "update 2: not needed" in said
+    code, output = run_should_update(monkeypatch, capsys)
+    assert code == 1, output
+    assert "shift: no: ks p" in output and "update 2: not needed" in output
 
 
-def test_turned_digits_call_for_an_update(second, monkeypatch, capsys):
-    figures = prepared(second, *digits(1, turned=True))["shift"]
+def test_rotated_digits_need_an_update(second, monkeypatch, capsys):
+    figures = prepared(second, *digits(1, rotated=True))["shift"]
     assert figures["alarms"] == 2, "pixels changed, labels did not"
     assert figures["tests"]["label_chi2"]["corrected_p_value"] > 0.01
     assert figures["tests"]["ks"]["effect_size"] > 0.3
     assert figures["model"]["accuracy"] < figures["parent"]["accuracy"] - 0.3
-    code, said = asked(monkeypatch, capsys)
-    assert code == 0, said
-    assert "shift: yes" in said and "performance_drop: yes" in said and "2: needed" in said
+    code, output = run_should_update(monkeypatch, capsys)
+    assert code == 0, output
+    assert "shift: yes" in output and "performance_drop: yes" in output and "2: needed" in output
 
 
 def shifted_features(project) -> list[dict[str, str]]:
@@ -96,16 +94,16 @@ def shifted_features(project) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_turned_digits_are_put_down_to_the_pixels_of_their_edges(second):
-    put(second, *digits(1, turned=True))
-    said: list[str] = []
-    prepare.run(second, said.append)
+def test_shift_of_rotated_digits_is_attributed_to_edge_pixels(second):
+    put_incoming(second, *digits(1, rotated=True))
+    output: list[str] = []
+    prepare.run(second, output.append)
     figures = files.read_json(second.data_metrics)["shift"]["features"]
     rows = shifted_features(second)
     assert figures["most_shifted"] == rows[0]["feature"]
     assert len(rows) == 50 and figures["compared"] == 64
     assert figures["shifted"] >= 40
-    assert f"{figures['shifted']} of 64 features, most of all {rows[0]['feature']}" in said
+    assert f"{figures['shifted']} of 64 features, most of all {rows[0]['feature']}" in output
     places = {tuple(json.loads(row["feature"])) for row in rows[:8]}
     # Digits are taller than wide: ink left the middle of the upper and lower edge for the sides.
     assert places == {(y, x) for y in (0, 7) for x in (3, 4)} | {
@@ -118,23 +116,23 @@ def test_turned_digits_are_put_down_to_the_pixels_of_their_edges(second):
     assert second.feature_shift.read_bytes() == first
 
 
-def test_features_are_called_as_the_data_module_calls_them(second):
+def test_shift_csv_has_the_feature_names_of_the_data_module(second):
     names = tuple(f"pixel {number}" for number in range(64))
     edit_config(
         second,
         "    def setup(self) -> None:",
         f"    feature_names = {names!r}\n\n    def setup(self) -> None:",
     )
-    prepared(second, *digits(1, turned=True))
+    prepared(second, *digits(1, rotated=True))
     assert shifted_features(second)[0]["feature"] == "pixel 4"
     edit_config(second, "'pixel 63'", "'pixel 62'")
     with pytest.raises(errors.DataModuleError, match="feature_names"):
         prepared(second, *digits(1))
 
 
-def test_features_of_the_model_and_of_the_user_are_called_by_number(second):
+def test_features_of_model_and_feature_fn_are_named_by_index(second):
     edit_params(second, shift__features="model", shift__tests=["mmd", "c2st"])
-    figures = prepared(second, *digits(1, turned=True))["shift"]
+    figures = prepared(second, *digits(1, rotated=True))["shift"]
     rows = shifted_features(second)
     assert figures["features"]["most_shifted"].startswith("model[")
     assert all(0 <= float(row["distance"]) <= 1 and row["weight"] for row in rows)
@@ -145,13 +143,13 @@ def test_features_of_the_model_and_of_the_user_are_called_by_number(second):
     assert [row["feature"] for row in shifted_features(second)] == ["feature_fn[0]"]
 
 
-def test_where_classes_alone_are_compared_no_feature_is(second):
+def test_label_detectors_alone_write_no_feature_shift(second):
     edit_params(second, shift__tests=["label_chi2", "bbse"])
     assert "features" not in prepared(second, *digits(1))["shift"]
     assert shifted_features(second) == []
 
 
-def test_figures_are_the_same_each_time_and_of_the_seed(second):
+def test_shift_figures_are_reproducible_and_depend_on_the_seed(second):
     edit_params(second, shift__max_rows=100)
     first = prepared(second, *digits(1))
     assert prepared(second, *digits(1)) == first
@@ -160,7 +158,7 @@ def test_figures_are_the_same_each_time_and_of_the_seed(second):
     assert prepared(second, *digits(1)) != first
 
 
-def test_stores_are_as_without_the_comparison(second):
+def test_shift_comparison_does_not_change_the_prepared_stores(second):
     prepared(second, *digits(1))
     before = files.inventory(second.prepared)
     edit_params(second, shift__enabled=False)
@@ -169,17 +167,17 @@ def test_stores_are_as_without_the_comparison(second):
     assert files.inventory(second.prepared) == before
 
 
-def test_all_tests_run_on_the_models_representation_too(second):
+def test_all_detectors_run_on_features_of_the_model(second):
     edit_params(
         second, shift__tests=sorted(DETECTORS), shift__features="model", shift__reference="holdouts"
     )
     calm = prepared(second, *digits(1))["shift"]
     assert set(calm["tests"]) == set(DETECTORS) and calm["alarms"] == 0
-    turned = prepared(second, *digits(1, turned=True))["shift"]
-    assert turned["alarms"] == len(DETECTORS) - 1, "all but label_chi2"
+    rotated = prepared(second, *digits(1, rotated=True))["shift"]
+    assert rotated["alarms"] == len(DETECTORS) - 1, "all but label_chi2"
 
 
-def test_classes_that_come_more_often_are_seen_by_the_models_predictions(second):
+def test_changed_class_shares_are_detected_from_model_predictions(second):
     edit_params(second, shift__tests=["bbse", "label_chi2"])
     images, labels = digits(1)
     often = np.flatnonzero((labels < 5) | (np.arange(len(labels)) % 4 == 0))
@@ -189,11 +187,11 @@ def test_classes_that_come_more_often_are_seen_by_the_models_predictions(second)
     assert tests["bbse"]["effect_size"] == pytest.approx(share, abs=0.1)
 
 
-def test_the_users_features_are_compared_where_they_are_there(second):
+def test_features_of_feature_fn_are_compared_if_it_is_defined(second):
     text = "\n\ndef feature_fn(power: int = 1):\n    return lambda x: x.flatten(1).mean(1, keepdim=True) ** power\n"
     second.user_config.write_text(second.user_config.read_text() + text)
-    figures = prepared(second, *digits(1, turned=True))["shift"]
-    assert figures["tests"]["ks"]["corrected_p_value"] > 0.01, "turning changes no mean"
+    figures = prepared(second, *digits(1, rotated=True))["shift"]
+    assert figures["tests"]["ks"]["corrected_p_value"] > 0.01, "rotation does not change the mean"
     brighter = np.minimum(digits(1)[0] + 2, 16).astype(np.uint8)
     assert prepared(second, brighter, digits(1)[1])["shift"]["alarms"] == 2
     edit_config(second, "x.flatten(1).mean(1, keepdim=True) ** power", "x.mean()")
@@ -201,41 +199,41 @@ def test_the_users_features_are_compared_where_they_are_there(second):
         prepared(second, *digits(1))
 
 
-def test_features_that_are_nowhere_defined_are_a_mistake(second):
+def test_missing_feature_fn_is_reported_as_user_config_error(second):
     edit_params(second, shift__features="feature_fn")
     with pytest.raises(errors.UserConfigError, match="define feature_fn"):
         prepared(second, *digits(1))
 
 
-def test_a_model_that_cannot_be_built_is_left_out_and_said(second):
+def test_model_that_cannot_be_built_is_skipped_and_reported(second):
     edit_config(second, "MLP.from_state_dict(torch.load(model_state_url))", "MLP(64, 10, 1, 7)")
     edit_config(
         second, "def model_fn(model_state_url: str | None = None, hidden", "def model_fn(hidden"
     )
     edit_config(second, "if model_state_url is not None", "if hidden_size == 128")
     edit_params(second, shift__tests=["ks", "bbse"])
-    put(second, *digits(1))
-    said: list[str] = []
-    prepare.run(second, said.append)
+    put_incoming(second, *digits(1))
+    output: list[str] = []
+    prepare.run(second, output.append)
     figures = files.read_json(second.data_metrics)["shift"]
     assert set(figures["skipped"]) == {"bbse", "model"} and set(figures["tests"]) == {"ks"}
-    assert "model" not in figures and any("model is left out" in line for line in said)
+    assert "model" not in figures and any("model is left out" in line for line in output)
 
 
-def test_figures_of_another_update_are_refused(second, monkeypatch, capsys):
+def test_should_update_refuses_figures_of_another_update(second, monkeypatch, capsys):
     prepared(second, *digits(1))
     edit_params(second, update__number=3)
-    code, said = asked(monkeypatch, capsys)
-    assert code == 2 and "dvc repro prepare" in said
+    code, output = run_should_update(monkeypatch, capsys)
+    assert code == 2 and "dvc repro prepare" in output
     second.data_metrics.unlink()
-    code, said = asked(monkeypatch, capsys)
-    assert code == 2 and "prepare" in said
+    code, output = run_should_update(monkeypatch, capsys)
+    assert code == 2 and "prepare" in output
 
 
 # -- rows
 
 
-def test_a_sample_is_drawn_from_all_stores_alike_and_in_their_order(tmp_path):
+def test_sample_is_drawn_uniformly_from_all_stores_in_row_order(tmp_path):
     stores = []
     for number, rows in enumerate((30, 0, 70)):
         with StoreWriter(tmp_path / str(number), update=1) as writer:
@@ -253,12 +251,12 @@ def test_a_sample_is_drawn_from_all_stores_alike_and_in_their_order(tmp_path):
         np.testing.assert_array_equal(raw_rows(sample)[:, 0], labels)
     assert raw_rows(sample).shape == (20, 3)
     drawn = counts[np.r_[0:30, 200:270]]
-    assert drawn.sum() == 4000 and drawn.min() > 20 and drawn.max() < 65  # 40 each, give or take
+    assert drawn.sum() == 4000 and drawn.min() > 20 and drawn.max() < 65  # about 40 draws each
     everything = Sample.draw(stores, 1000, np.random.default_rng(0))
     assert len(everything) == 100
 
 
-def test_texts_have_no_raw_rows(tmp_path):
+def test_token_sequences_have_no_raw_rows(tmp_path):
     from renate_stages.memory import Ragged
 
     with StoreWriter(tmp_path / "texts", update=1) as writer:
@@ -269,7 +267,7 @@ def test_texts_have_no_raw_rows(tmp_path):
         raw_rows(sample)
 
 
-def test_images_of_several_sizes_or_very_large_ones_have_no_raw_rows(tmp_path):
+def test_images_of_mixed_or_very_large_sizes_have_no_raw_fields(tmp_path):
     stores = []
     for side in (4, 5, 101):
         with StoreWriter(tmp_path / str(side), update=1) as writer:
@@ -295,7 +293,7 @@ def decided(policy: dict, age: float | None = None, **figures) -> tuple[bool, li
     return decision.update, [ruling.fires for ruling in decision.rulings]
 
 
-def test_each_rule_fires_at_its_figure():
+def test_each_should_update_rule_fires_at_its_threshold():
     only = {"shift": False, "performance_drop": None}
     assert decided({}) == (False, [False, False])
     assert decided({}, p=0.01) == (True, [True, False])
@@ -308,14 +306,14 @@ def test_each_rule_fires_at_its_figure():
     assert decided(only) == (False, [])
 
 
-def test_rules_are_combined_by_any_or_all():
+def test_should_update_rules_are_combined_by_any_or_all():
     policy = {"amount_of_data": 50, "when": "all"}
     assert decided(policy, p=0.001) == (False, [True, False, True])
     assert decided(policy, p=0.001, new=0.5) == (True, [True, True, True])
     assert decided({**policy, "when": "any"}) == (True, [False, False, True])
 
 
-def test_of_a_metric_of_which_less_is_better_more_is_a_drop():
+def test_performance_drop_with_mode_min_fires_on_higher_metric_values():
     content = {
         "update": {"number": 2, "parent": 1},
         "evaluation": {"metric": "error", "mode": "min"},
@@ -330,7 +328,7 @@ def test_of_a_metric_of_which_less_is_better_more_is_a_drop():
         assert decide(Params.parse(content), data, None).update == fires
 
 
-def test_what_is_not_in_the_figures_is_unknown():
+def test_should_update_rules_without_figures_are_unknown():
     content = {"update": {"number": 2, "parent": 1}}
     figures = DataMetrics.model_validate({"train": {"rows": 5}, "update": 2})
     decision = decide(Params.parse(content), figures, None)
@@ -338,13 +336,13 @@ def test_what_is_not_in_the_figures_is_unknown():
     assert all("data.json" in str(ruling) for ruling in decision.rulings)
 
 
-def test_the_parameters_name_every_detector():
+def test_shift_params_accept_every_detector():
     annotation = ShiftParams.model_json_schema()["properties"]["tests"]["items"]["enum"]
     assert set(annotation) == set(DETECTORS)
     assert json.dumps(sorted(annotation))
 
 
-def test_a_test_without_a_figure_leaves_it_unknown_whether_there_is_a_shift():
+def test_missing_p_value_leaves_shift_unknown_unless_another_detector_fires():
     nan, clear = {"corrected_p_value": None, "effect_size": None}, {"corrected_p_value": 0.001}
     content = {"update": {"number": 2, "parent": 1}, "should_update": {"performance_drop": None}}
     for tests, fires in (({"ks": nan}, None), ({"ks": nan, "mmd": {**nan, **clear}}, True)):

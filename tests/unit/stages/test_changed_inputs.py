@@ -1,4 +1,4 @@
-"""Files that are edited while a stage runs: its result is credited to nothing but what it read."""
+"""Files edited while a stage runs: no output is recorded for inputs that the stage did not read."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def quiet(message: str) -> None:
     pass
 
 
-def imported_anew() -> None:
-    """Let modules be imported as in a new process."""
+def forget_imports() -> None:
+    """Remove the user's modules from `sys.modules`, as in a new process."""
     for name in ("losses", "named_nowhere"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
 def with_losses(project, monkeypatch):
-    """A project whose loss is a module of its own, imported when it is called, after `tune`."""
+    """A project after `tune`, whose loss is imported from `losses.py` when it is called."""
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
     (project.root / "losses.py").write_text(LOSSES.format(factor=1))
     (project.root / "named_nowhere.py").write_text("")
@@ -57,13 +57,13 @@ def with_losses(project, monkeypatch):
     edit_config(project, 'return torch.nn.CrossEntropyLoss(reduction="none")', LAZY)
     for stage in (prepare, restore_state, tune):
         stage.run(project, quiet)
-    imported_anew()
+    forget_imports()
     yield project
-    imported_anew()
+    forget_imports()
 
 
-def interrupted(project, monkeypatch, edit) -> None:
-    """Train, have a file edited meanwhile, and end before anything is written."""
+def interrupt_training(project, monkeypatch, edit) -> None:
+    """Train, edit a file after the last epoch, and stop before any output is written."""
     whole = MeasuredUpdate.run
 
     def edited(*given, **named):
@@ -75,25 +75,25 @@ def interrupted(project, monkeypatch, edit) -> None:
         patched.setattr(MeasuredUpdate, "run", edited)
         with pytest.raises(KeyboardInterrupt):
             train.run(project, quiet)
-    imported_anew()
+    forget_imports()
 
 
 def trained(project) -> tuple[str, dict]:
-    """Train; return the first line that was said, and what was written."""
-    said: list[str] = []
-    train.run(project, said.append)
-    imported_anew()
-    return said[0], files.inventory(project.state)
+    """Train; return the first message, and the size and hash of each written file."""
+    messages: list[str] = []
+    train.run(project, messages.append)
+    forget_imports()
+    return messages[0], files.inventory(project.state)
 
 
 @pytest.mark.parametrize(
     ("name", "text"), [("losses.py", LOSSES.format(factor=3)), ("note.txt", "2")]
 )
-def test_a_training_of_other_files_is_not_gone_on_from(with_losses, monkeypatch, name, text):
+def test_training_restarts_if_a_file_changed_since_checkpoint(with_losses, monkeypatch, name, text):
     project = with_losses
     path = project.root / name
     old = path.read_text()
-    interrupted(project, monkeypatch, lambda: path.write_text(text))
+    interrupt_training(project, monkeypatch, lambda: path.write_text(text))
     assert len(list(project.checkpoints.rglob("last.ckpt"))) == 1
 
     first, new = trained(project)
@@ -101,30 +101,30 @@ def test_a_training_of_other_files_is_not_gone_on_from(with_losses, monkeypatch,
     _, undisturbed = trained(project)
     assert new == undisturbed
 
-    # With the old content back, the training that was made of it is found: nothing is lost.
+    # With the old content restored, its checkpoint is found again, and no training is lost.
     path.write_text(old)
-    interrupted(project, monkeypatch, lambda: path.write_text(text))
+    interrupt_training(project, monkeypatch, lambda: path.write_text(text))
     path.write_text(old)
     first, again = trained(project)
     assert first == "training was complete after epoch 2"
     assert trained(project)[1] == again
-    assert again["state.json"] != new["state.json"], "the digest of the inputs is another"
+    assert again["state.json"] != new["state.json"], "the digest of the inputs differs"
 
 
-def test_a_file_that_no_key_names_is_compared_by_the_checkpoints_record(with_losses, monkeypatch):
-    """As for `run_training_job`, whose key is known before a function imports something."""
+def test_file_missing_from_the_key_is_compared_by_checkpoint_record(with_losses, monkeypatch):
+    """`run_training_job` computes its key before user functions import further modules."""
     from renate_stages.state import inputs as inputs_module
 
     own = {"renate_config.py": "the same"}
     monkeypatch.setattr(inputs_module, "user_files", lambda *_: own)
     project = with_losses
-    interrupted(project, monkeypatch, lambda: None)
+    interrupt_training(project, monkeypatch, lambda: None)
     (project.root / "losses.py").write_text(LOSSES.format(factor=3))
     first, _ = trained(project)
     assert first == "training starts anew: losses.py changed since the checkpoint"
 
 
-def test_an_edit_during_training_fails_before_a_state_is_written(with_losses, monkeypatch):
+def test_edit_during_training_fails_before_the_state_is_written(with_losses, monkeypatch):
     project = with_losses
     _, undisturbed = trained(project)
     before = snapshot(project)
@@ -139,14 +139,14 @@ def test_an_edit_during_training_fails_before_a_state_is_written(with_losses, mo
         patched.setattr(MeasuredUpdate, "run", edited)
         with pytest.raises(errors.ChangedInputsError, match=r"^losses\.py changed while train ran"):
             train.run(project, quiet)
-    imported_anew()
+    forget_imports()
     (project.root / "losses.py").write_text(LOSSES.format(factor=1))
     assert snapshot(project) == before
     first, again = trained(project)
     assert first == "training was complete after epoch 2" and again == undisturbed
 
 
-def test_an_edit_between_the_key_and_the_import_is_found_before_training(with_losses, monkeypatch):
+def test_edit_between_hashing_and_import_fails_before_training(with_losses, monkeypatch):
     project = with_losses
     load = UserConfig.of.__func__
 
@@ -155,7 +155,7 @@ def test_an_edit_between_the_key_and_the_import_is_found_before_training(with_lo
         return load(cls, *given)
 
     monkeypatch.setattr(UserConfig, "of", classmethod(late))
-    monkeypatch.setattr(MeasuredUpdate, "run", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(MeasuredUpdate, "run", lambda *_, **__: pytest.fail("training ran"))
     with pytest.raises(errors.ChangedInputsError, match=r"renate_config\.py changed while train"):
         train.run(project, quiet)
 
@@ -167,7 +167,7 @@ def test_an_edit_between_the_key_and_the_import_is_found_before_training(with_lo
         ({"tuning__max_trials": 3, "hyperparameters__learning_rate": 1.0}, None),
     ],
 )
-def test_parameters_count_that_the_stage_declares(with_losses, monkeypatch, change, named):
+def test_edit_of_params_fails_if_the_stage_declares_them(with_losses, monkeypatch, change, named):
     project, whole = with_losses, MeasuredUpdate.run
 
     def edited(*given, **named):
@@ -183,7 +183,7 @@ def test_parameters_count_that_the_stage_declares(with_losses, monkeypatch, chan
     assert not project.state.exists()
 
 
-def test_the_list_of_what_to_forget_counts(with_losses, monkeypatch):
+def test_edit_of_the_forget_list_during_training_fails(with_losses, monkeypatch):
     project, whole = with_losses, MeasuredUpdate.run
 
     def edited(*given, **named):
@@ -195,7 +195,7 @@ def test_the_list_of_what_to_forget_counts(with_losses, monkeypatch):
         train.run(project, quiet)
 
 
-def test_data_that_changes_while_it_is_prepared_is_refused(project, monkeypatch):
+def test_edit_of_incoming_data_during_prepare_fails(project, monkeypatch):
     whole = new_data.ingest_splits
 
     def edited(*given):
@@ -212,12 +212,12 @@ def test_data_that_changes_while_it_is_prepared_is_refused(project, monkeypatch)
         prepare.run(project, quiet)
 
 
-def test_an_edit_during_export_leaves_the_export_before(with_losses, monkeypatch):
+def test_edit_during_export_fails_and_keeps_the_previous_export(with_losses, monkeypatch):
     project = with_losses
     trained(project)
     export.run(project, quiet)
     before = snapshot(project)
-    imported_anew()
+    forget_imports()
     whole = export.draw_or_warn
 
     def edited(*given):

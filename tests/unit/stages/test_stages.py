@@ -1,4 +1,4 @@
-"""Five stages in one process: which files they write, equal bytes, and what bad input gets."""
+"""The five stages in one process: written files, identical bytes, and errors for bad input."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def store(folder: str, *shards: str) -> set[str]:
     return {f"{folder}/index.json", *fields}
 
 
-def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
+def test_each_stage_writes_exactly_its_files_with_identical_bytes(project):
     written = {}
     for name, stage in STAGES.items():
         before = snapshot(project)
@@ -67,7 +67,7 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
         assert all(after[path] == content for path, content in before.items())
         written[name] = set(after) - set(before)
     shard = "00001-00"
-    (folder,) = project.pictures.iterdir()  # named by what is drawn
+    (folder,) = project.pictures.iterdir()  # named after a digest of the drawn data
     names = {"confusion", "classes", "learning_curve", "memory"}
     names |= {f"{kind}_{metric}" for kind in ("matrix", "holdouts") for metric in METRICS}
     pictures = {f"reports/pictures/{folder.name}/{name}.png" for name in names}
@@ -126,16 +126,16 @@ def test_each_stage_writes_exactly_its_files_and_always_the_same_bytes(project):
     state.check(project.state)
 
 
-def test_the_users_file_is_copied_into_the_export_not_linked(project, made_once):
-    """DVC may link and protect what it caches; a user edits theirs."""
+def test_renate_config_is_copied_into_the_export_and_not_linked(project, made_once):
+    """DVC may link and write-protect cached files, but users edit their own."""
     made_once(project, all_run)
     exported = project.export / "renate_config.py"
     assert not exported.samefile(project.user_config)
     assert exported.read_bytes() == project.user_config.read_bytes()
 
 
-def test_export_draws_and_writes_while_mlflow_is_still_imported(project, made_once, monkeypatch):
-    """Importing it takes longest of all that export does: nothing else waits for it."""
+def test_export_draws_and_writes_while_mlflow_is_being_imported(project, made_once, monkeypatch):
+    """Importing MLflow is the slowest part of `export`, so no other part waits for it."""
     from renate_stages.tracking import runs
 
     class NeverOpen:
@@ -169,7 +169,7 @@ def test_export_draws_and_writes_while_mlflow_is_still_imported(project, made_on
     } <= {*NeverOpen.artifacts}
 
 
-def test_constants_reach_training_as_they_are_written(project):
+def test_constant_hyperparameters_keep_value_and_type_in_tuned_yaml(project):
     values = {"rate": 1e-05, "flag": True, "text": "1e-3", "none": None, "list": [1, 2.5, "a: b"]}
     edit_params(project, hyperparameters=values)
     tune.run(project, quiet)
@@ -180,7 +180,7 @@ def test_constants_reach_training_as_they_are_written(project):
     assert read_tuned(project.tuned) == {}
 
 
-def test_the_next_update_takes_over_model_memory_and_history(project, made_once):
+def test_next_update_continues_from_parent_memory_holdouts_and_evaluations(project, made_once):
     from renate_stages.actions.digits import write_digits
     from renate_stages.state import State
 
@@ -223,12 +223,12 @@ def damage_parent(project):
 
 
 def give(project, returned: str):
-    """Let the data module give something else for its training data."""
+    """Let the data module give something else as its training data."""
     edit_config(project, "TensorDataset(images, labels)", returned)
 
 
 def search(project, **changes):
-    """Give the learning rate a space, and do what comes before `tune`."""
+    """Set a search space for the learning rate, and run the stages before `tune`."""
     edit_params(
         project, **{"hyperparameters__learning_rate": {"loguniform": [0.01, 1.0]}, **changes}
     )
@@ -262,7 +262,7 @@ def write_newer_state(project):
     files.write_json(project.parent / "state.json", manifest | {"schema": 99})
 
 
-# stage, what goes wrong, the error, what its message says
+# stage, edit of the project, expected error class, expected parts of its message
 MISTAKES = [
     (
         "prepare",
@@ -430,7 +430,7 @@ MISTAKES = [
     MISTAKES,
     ids=[f"{stage}-{error.__name__}" for stage, _, error, _ in MISTAKES],
 )
-def test_a_mistake_gets_one_clear_message_and_changes_no_file(
+def test_user_error_prints_one_clear_message_and_changes_no_file(
     project, made_once, warm_searches, monkeypatch, capsys, stage, mistake, error, says
 ):
     if stage in ("train", "export"):
@@ -452,7 +452,7 @@ def test_a_mistake_gets_one_clear_message_and_changes_no_file(
     assert snapshot(project) == before
 
 
-def test_a_model_that_ignores_its_parents_weights_is_refused(project, made_once):
+def test_model_fn_that_ignores_the_parent_weights_is_refused(project, made_once):
     made_once(project, trained)
     project.parent.rename(project.root / "older")
     project.state.rename(project.parent)
@@ -465,7 +465,7 @@ def test_a_model_that_ignores_its_parents_weights_is_refused(project, made_once)
     assert snapshot(project) == before
 
 
-def test_a_loss_that_is_not_finite_writes_no_state(project):
+def test_non_finite_loss_writes_no_state(project):
     edit_params(project, hyperparameters__learning_rate=1e30)
     run_until(project, "tune")
     with pytest.raises(errors.NotFiniteError, match="learning_rate"):
@@ -473,7 +473,7 @@ def test_a_loss_that_is_not_finite_writes_no_state(project):
     assert not project.state.exists()
 
 
-def test_a_file_that_a_stage_does_not_declare_is_refused(project):
+def test_imported_user_file_missing_from_stage_deps_is_refused(project):
     (project.root / "layers.py").write_text("SIZE = 3\n")
     edit_config(project, "import numpy as np", "import layers\nimport numpy as np")
     sys.modules.pop("layers", None)
@@ -481,7 +481,7 @@ def test_a_file_that_a_stage_does_not_declare_is_refused(project):
         prepare.run(project, quiet)
 
 
-def test_the_exported_model_predicts_what_the_state_says(project, made_once):
+def test_exported_model_reaches_the_accuracy_of_the_update_metrics(project, made_once):
     import torch
 
     from renate_stages.models import MLP
@@ -496,7 +496,7 @@ def test_the_exported_model_predicts_what_the_state_says(project, made_once):
     assert np.mean(found == targets) == pytest.approx(accuracy)
 
 
-def test_the_users_check_tries_model_and_data(project):
+def test_check_user_config_trains_and_restores_the_model(project):
     from renate_stages.actions.check import check_user_config
 
     checked = check_user_config(project.root, examples=64)

@@ -1,11 +1,11 @@
-"""Make a small state as the release at hand writes it: two updates of ER on made-up points.
+"""Write a small state with the code of one release: two updates of ER on random points.
 
     git archive COMMIT | tar -x -C OLD
     PYTHONPATH=OLD python tests/unit/state/make.py tests/unit/state/NAME
 
-A state once written stays readable: `test_old_states.py` opens each folder here. It is made anew for
-each schema and each format of stores, by that release's own code, and never changed. It uses only
-what the stages have offered since the first release.
+Old states must stay readable: `test_old_states.py` opens each folder here. Add one folder for each
+new schema and each new store format, written by the code of that release, and never change it. This
+script uses only functions that the stages have offered since the first release.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ tracking: {enabled: false}
 
 
 def write_project(root: Path) -> Project:
-    """Write a project of tiny models, without a state to start from."""
+    """Write a project with a tiny model and without a parent state."""
     project = Project(root)
     project.user_config.write_text(CONFIG)
     deps = {"prepare": ["data/incoming", "renate_config.py"], "train": ["renate_config.py"]}
@@ -68,7 +68,7 @@ def write_project(root: Path) -> Project:
 
 
 def run_update(project: Project, number: int) -> None:
-    """Run an update on twenty points of its own, from the state in `parent-state/`, in the root folder."""
+    """Run an update on twenty new points, starting from the state in `parent-state/`."""
     content = yaml_file.parse(PARAMS, "params.yaml")
     content["update"] |= {"number": number, "parent": number - 1}
     project.params.write_text(yaml_file.dump(content))

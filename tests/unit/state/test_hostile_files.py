@@ -1,6 +1,6 @@
-"""Malicious and malformed files in a state: nothing in them runs, and each gets a clear error.
+"""Malicious and malformed files in a state: no code in them runs, and each gives a clear error.
 
-Most tests forge the manifest as well, so that the readers themselves must refuse, not only the
+Most tests also forge the manifest, so that the readers must refuse the file, and not only the
 comparison of hashes.
 """
 
@@ -30,7 +30,7 @@ from renate_stages.training.updater import write_learner
 
 
 class Attack:
-    """Pickled as a call that makes a file: whoever loads it runs that."""
+    """An object whose unpickling creates a folder, as a trace of executed code."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -47,7 +47,7 @@ def model_fn(model_state_url: str | None = None) -> MLP:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    """A state as an update of ER writes it, with dead rows in the memory and texts in a holdout."""
+    """A state written by an update of ER, with dead rows in the memory and texts in a holdout."""
     folder = tmp_path_factory.mktemp("hostile") / "parent-state"
     folder.mkdir()
     examples = write_examples(folder.parent / "examples", 30)
@@ -88,7 +88,7 @@ def read_all(folder: Path) -> None:
 
 
 def forge_manifest(folder: Path) -> None:
-    """Make the manifest say of the files what they are now."""
+    """Update the manifest to the current sizes and hashes of all files."""
     manifest = json.loads((folder / state.MANIFEST).read_text())
     manifest["files"] = files.inventory(folder, without=(state.MANIFEST,))
     files.write_json(folder / state.MANIFEST, manifest)
@@ -115,13 +115,13 @@ def pickles(trace: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_whole_state_is_read(written):
+def test_unmodified_state_is_read(written):
     state.check(written)
     read_all(written)
     assert len(names(written)) == 17
 
 
-def test_a_pickle_in_place_of_any_file_is_refused_and_not_run(hostile, tmp_path):
+def test_pickle_in_place_of_any_file_is_refused_and_not_executed(hostile, tmp_path):
     trace = tmp_path / "trace"
     for name in names(hostile):
         path, content = hostile / name, (hostile / name).read_bytes()
@@ -133,16 +133,16 @@ def test_a_pickle_in_place_of_any_file_is_refused_and_not_run(hostile, tmp_path)
                 forge_manifest(hostile)
             with pytest.raises(RenateStagesError) as raised:
                 read_all(hostile)
-            assert Path(name).name in str(raised.value), "it names the file"
+            assert Path(name).name in str(raised.value), "the error names the file"
             path.write_bytes(content)
             if name != state.MANIFEST:
                 forge_manifest(hostile)
     assert not trace.exists()
     pickle.loads(pickles(trace)["pickle"])
-    assert trace.exists(), "the attack is one"
+    assert trace.exists(), "the attack works where pickles are loaded"
 
 
-def test_a_file_cut_short_anywhere_is_refused(hostile):
+def test_truncated_file_is_refused(hostile):
     for name in names(hostile):
         path, content = hostile / name, (hostile / name).read_bytes()
         for size in sorted({0, 1, 7, len(content) // 2, len(content) - 1} - {len(content)}):
@@ -159,7 +159,7 @@ def test_a_file_cut_short_anywhere_is_refused(hostile):
                 forge_manifest(hostile)
 
 
-def test_every_flipped_bit_is_found_by_its_hash_and_none_crashes_a_reader(hostile):
+def test_flipped_bits_are_found_by_hash_and_do_not_crash_readers(hostile):
     moments = np.random.default_rng(0)
     for name in names(hostile):
         if name == state.MANIFEST:
@@ -173,7 +173,7 @@ def test_every_flipped_bit_is_found_by_its_hash_and_none_crashes_a_reader(hostil
                 state.check(hostile)
             forge_manifest(hostile)
             try:
-                read_all(hostile)  # another number is a number too
+                read_all(hostile)  # the changed value may still be valid
             except RenateStagesError as error:
                 assert str(error)
             path.write_bytes(content)
@@ -184,7 +184,7 @@ OUTSIDE = ["../secret", "/etc/passwd", "a/../../secret", "./memory/index.json", 
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_manifest_lists_no_file_outside_its_folder(hostile, name):
+def test_manifest_with_a_path_outside_the_state_is_refused(hostile, name):
     listed = json.loads((hostile / state.MANIFEST).read_text())["files"]
     edit_json(hostile / state.MANIFEST, files={**listed, name: {"sha256": "0", "size": 1}})
     for read in (state.check, State.open):
@@ -205,7 +205,7 @@ def test_a_manifest_lists_no_file_outside_its_folder(hostile, name):
         {"sha256": "0" * 64, "size": True},
     ],
 )
-def test_a_manifest_lists_sizes_and_hashes_and_nothing_else(hostile, entry):
+def test_manifest_entry_with_invalid_size_or_hash_is_refused(hostile, entry):
     listed = json.loads((hostile / state.MANIFEST).read_text())["files"]
     edit_json(hostile / state.MANIFEST, files={**listed, "evaluations.csv": entry})
     for read in (state.check, State.open):
@@ -216,7 +216,7 @@ def test_a_manifest_lists_sizes_and_hashes_and_nothing_else(hostile, entry):
 
 
 @pytest.mark.parametrize("update", ["../../examples", "/etc", "1/../1", "1", True, 1.0, None])
-def test_the_index_of_holdouts_names_updates_and_no_other_place(hostile, update):
+def test_holdout_index_with_anything_but_update_numbers_is_refused(hostile, update):
     edit_json(hostile / "holdouts" / "index.json", updates=[update])
     with pytest.raises(RenateStagesError, match=r"index\.json.*the numbers of updates"):
         State.open(hostile).split("holdouts")
@@ -238,7 +238,7 @@ def test_the_index_of_holdouts_names_updates_and_no_other_place(hostile, update)
         ("schema", 0),
     ],
 )
-def test_a_manifest_with_a_value_of_another_kind_is_refused(hostile, name, value):
+def test_manifest_with_an_invalid_value_is_refused(hostile, name, value):
     edit_json(hostile / state.MANIFEST, **{name: value})
     with pytest.raises(DamagedStateError, match=name):
         State.open(hostile)
@@ -272,7 +272,7 @@ INPUTS = "memory/00001-00.inputs.npy"
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (change_offsets([0, 2, 10**12]), "offsets do not fit"),
         (change_offsets([0, 9, 5]), "offsets do not fit"),
@@ -287,29 +287,29 @@ INPUTS = "memory/00001-00.inputs.npy"
         (replace_array(INPUTS, np.asfortranarray(np.zeros((30, 5), np.float32))), "expected"),
     ],
 )
-def test_wrong_shapes_and_rows_out_of_range_are_refused(hostile, damage, said):
+def test_arrays_with_invalid_offsets_live_rows_shape_or_dtype_are_refused(hostile, damage, message):
     damage(hostile)
     forge_manifest(hostile)
-    with pytest.raises(RenateStagesError, match=said):
+    with pytest.raises(RenateStagesError, match=message):
         read_all(hostile)
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [([2**32, 2**32], "expected float32"), ([0], "no bytes"), ([-5], "shape"), (["5"], "shape")],
 )
-def test_an_index_with_an_impossible_shape_is_refused(hostile, shape, said):
+def test_store_index_with_an_impossible_shape_is_refused(hostile, shape, message):
     index = json.loads((hostile / "memory" / "index.json").read_text())
     for each in index["fields"].values():
         each["shape"] = shape
     edit_json(hostile / "memory" / "index.json", fields=index["fields"])
     forge_manifest(hostile)
-    with pytest.raises(RenateStagesError, match=said):
+    with pytest.raises(RenateStagesError, match=message):
         read_all(hostile)
 
 
-def test_a_link_to_the_same_bytes_is_a_file_and_any_other_is_damage(hostile, tmp_path):
-    """DVC's cache type `symlink` makes a checked-out state of such links."""
+def test_symlink_to_equal_bytes_is_accepted_and_any_other_symlink_is_refused(hostile, tmp_path):
+    """With DVC's cache type `symlink`, a checked-out state consists of such links."""
     path = hostile / INPUTS
     path.rename(tmp_path / "cached")
     path.symlink_to(tmp_path / "cached")
@@ -329,7 +329,7 @@ def test_a_link_to_the_same_bytes_is_a_file_and_any_other_is_damage(hostile, tmp
         state.check(hostile)
 
 
-def test_a_linked_folder_stands_for_none(hostile, tmp_path):
+def test_symlinked_folder_in_a_state_is_refused(hostile, tmp_path):
     shutil.move(hostile / "memory", tmp_path / "memory")
     (hostile / "memory").symlink_to(tmp_path / "memory")
     with pytest.raises(DamagedStateError, match=r"memory/index\.json: missing"):
@@ -337,7 +337,7 @@ def test_a_linked_folder_stands_for_none(hostile, tmp_path):
 
 
 @pytest.mark.parametrize("policy", [{"policy": "reservoir"}, {"policy": "reservoir", "seen": -1}])
-def test_a_policys_state_that_is_none_is_refused(hostile, policy):
+def test_invalid_state_of_a_memory_policy_is_refused(hostile, policy):
     saved = json.loads((hostile / "learner.json").read_text())["policy"]
     given = saved | policy if "seen" in policy else policy
     edit_json(hostile / "learner.json", policy=given)

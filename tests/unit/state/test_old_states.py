@@ -1,6 +1,6 @@
-"""States that earlier releases wrote are read, and go on.
+"""Read states that earlier releases wrote, and run an update from them.
 
-`make.py` says how those in this folder were made, by the code of the release itself.
+`make.py` describes how the states in this folder were written, by the code of each release.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from renate_stages.state import State, state
 STATES = sorted(path.parent for path in Path(__file__).parent.glob("*/state.json"))
 
 
-def test_there_is_a_state_of_each_schema_and_each_format_of_stores():
+def test_old_states_cover_every_schema_and_store_format():
     indexes = [json.loads((folder / "memory" / "index.json").read_text()) for folder in STATES]
     assert {index["format"] for index in indexes} == {1, 2}
     schemas = {json.loads((folder / "state.json").read_text())["schema"] for folder in STATES}
@@ -26,7 +26,7 @@ def test_there_is_a_state_of_each_schema_and_each_format_of_stores():
 
 
 @pytest.mark.parametrize("folder", STATES, ids=lambda folder: folder.name)
-def test_an_old_state_is_read(folder):
+def test_old_state_is_readable(folder):
     state.check(folder)
     found = State.open(folder)
     assert (found.provenance.update, found.provenance.learner) == (2, "ER")
@@ -40,7 +40,7 @@ def test_an_old_state_is_read(folder):
 
 
 @pytest.mark.parametrize("folder", STATES, ids=lambda folder: folder.name)
-def test_an_update_goes_on_from_an_old_state(folder, tmp_path, monkeypatch):
+def test_update_continues_from_an_old_state(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project = write_project(tmp_path)
     shutil.copytree(folder, project.parent)
@@ -50,5 +50,5 @@ def test_an_update_goes_on_from_an_old_state(folder, tmp_path, monkeypatch):
     assert found.provenance.parent == State.open(folder).identity
     assert sorted(found.split("holdouts")) == [1, 2, 3]
     remembered = found.memory().metadata("update").tolist()
-    old = 2 if folder.name.endswith("format-2") else -1  # the first release did not note it
+    old = 2 if folder.name.endswith("format-2") else -1  # the first release did not store it
     assert old in remembered and 3 in remembered

@@ -1,4 +1,4 @@
-"""Retention and forgetting: what may not be kept leaves no byte, and nothing else changes."""
+"""Retention and forgetting: removed rows leave no bytes behind, and other rows do not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from renate_stages.state.prepared import PreparedData
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
-def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):
+def test_forgotten_rows_are_removed_from_every_store_without_leftover_bytes(sourced):
     first = run(sourced)
     parent = stores_of(first.folder)
     chosen = printed(parent["memory"].metadata("id"))[:5]
@@ -29,8 +29,8 @@ def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):
     }
     move_on(sourced, update__kind="forget")
     ForgetList().with_more(chosen).write(sourced.forget_list)
-    said = []
-    forgot = run(sourced, say=said.append)
+    messages = []
+    forgot = run(sourced, say=messages.append)
     state.check(forgot.folder)
 
     assert forgot.provenance.kind == "forget" and forgot.provenance.parent == first.identity
@@ -44,14 +44,14 @@ def test_a_forgotten_row_leaves_every_store_and_no_byte_of_it_stays(sourced):
             assert not any(image.tobytes() in written for image in images)
     for name in ("model.safetensors", "learner.safetensors"):
         assert files.sha256(forgot.folder / name) == files.sha256(sourced.parent / name)
-    assert "memory: 95 examples" in said[-1]
+    assert "memory: 95 examples" in messages[-1]
     export.run(sourced, quiet)
     report = sourced.report.read_text()
     assert "This update forgets examples" in report and "| memory | 5 |" in report
     assert "may still reflect them" in report
 
 
-def test_the_next_update_learns_on_from_what_is_left(sourced):
+def test_update_after_forgetting_trains_on_the_remaining_memory(sourced):
     first = run(sourced)
     chosen = printed(first.memory().metadata("id"))[:5]
     move_on(sourced, update__kind="forget")
@@ -63,15 +63,15 @@ def test_the_next_update_learns_on_from_what_is_left(sourced):
     assert len(third.memory()) == 100 and third.provenance.left == {}
     assert sorted(third.split("holdouts")) == [1, 3]
     prepared = files.read_json(sourced.data_metrics)
-    assert prepared["forgotten"] == {"rows": 5}  # the same digits came in again, and stay out
+    assert prepared["forgotten"] == {"rows": 5}  # the same digits came again, and are left out
     held = [printed(store.metadata("id")) for store in stores_of(sourced.state).values()]
     assert not {each for ids in held for each in ids} & set(chosen)
 
 
 @pytest.mark.parametrize("learner", ["NCM", "SLDA", "RanPAC"])
-def test_a_closed_form_head_forgets_what_leaves_the_memory(sourced, learner):
+def test_closed_form_head_subtracts_forgotten_memory_rows(sourced, learner):
     edit_params(sourced, learner=learner, hyperparameters__num_random_features=50)
-    edit_params(sourced, retention__never_keep=["us"])  # learned from, so not to be taken out
+    edit_params(sourced, retention__never_keep=["us"])  # trained on but not stored: stays learned
     first = run(sourced)
     before = load_file(first.folder / "learner.safetensors")["counts"]
     chosen = first.memory()
@@ -84,13 +84,13 @@ def test_a_closed_form_head_forgets_what_leaves_the_memory(sourced, learner):
     for name in ("model.safetensors", "learner.safetensors"):
         assert files.sha256(forgot.folder / name) != files.sha256(sourced.parent / name)
     move_on(sourced, update__kind="update", retention__memory_updates=1)
-    third = run(sourced)  # the rows of update 1 are too old, and stay in the sums
+    third = run(sourced)  # rows of update 1 leave the memory by age, but not the sums
     counts = load_file(third.folder / "learner.safetensors")["counts"]
     assert counts.sum() == after.sum() + len(PreparedData.open(sourced.prepared).train)
     assert set(third.memory().metadata("update").tolist()) == {3}
 
 
-def test_a_condition_forgets_a_source(sourced):
+def test_forget_condition_removes_all_rows_of_a_source(sourced):
     run(sourced)
     move_on(sourced, update__kind="forget")
     ForgetList().with_more(where=["source == 'eu'"]).write(sourced.forget_list)
@@ -99,14 +99,14 @@ def test_a_condition_forgets_a_source(sourced):
         assert sources(store) == {b"us"}
 
 
-def test_training_with_nothing_left_is_refused(sourced):
+def test_prepare_is_refused_if_all_training_rows_are_forgotten(sourced):
     ForgetList().with_more(where=["source in ('eu', 'us')"]).write(sourced.forget_list)
     with pytest.raises(errors.AllForgottenError, match="training rows"):
         prepare.run(sourced, quiet)
     assert not sourced.prepared.exists()
 
 
-def test_a_source_never_to_keep_is_learnt_from_and_not_kept(sourced):
+def test_source_in_never_keep_is_trained_on_and_not_stored(sourced):
     edit_params(sourced, retention__never_keep=["eu"])
     first = run(sourced)
     for store in stores_of(first.folder).values():
@@ -114,7 +114,7 @@ def test_a_source_never_to_keep_is_learnt_from_and_not_kept(sourced):
     assert sources(PreparedData.open(sourced.prepared).train) == {b"eu", b"us"}
 
 
-def test_retention_bounds_holdouts_validation_and_age(sourced):
+def test_retention_limits_holdouts_validation_and_memory_age(sourced):
     edit_params(
         sourced,
         retention__holdout_rows=20,
@@ -137,7 +137,7 @@ def test_retention_bounds_holdouts_validation_and_age(sourced):
     assert set(final.provenance.left) >= {"memory", "holdouts/2", "validation/3"}
 
 
-def test_without_rules_no_byte_of_the_parents_stores_is_written_again(sourced):
+def test_unaffected_parent_stores_are_linked_and_not_rewritten(sourced):
     run(sourced)
     move_on(sourced, retention__holdout_rows=1000, retention__memory_updates=9)
     second = run(sourced)

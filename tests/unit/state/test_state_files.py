@@ -1,4 +1,4 @@
-"""The state directory: what it says of itself, and every damage found before anything is read."""
+"""The state directory: its manifest, and damage that is found before any file is read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from renate_stages.state import Provenance, State, state
 
 
 @pytest.fixture
-def whole(tmp_path):
-    """A state as an update leaves it, with stand-ins for the files that need torch."""
+def state_dir(tmp_path):
+    """A state as an update writes it, with placeholders for the files that need torch."""
     folder = tmp_path / "parent-state"
     folder.mkdir()
     for name in (*state.MODEL_FILES, *state.LEARNER_FILES):
@@ -34,13 +34,13 @@ def whole(tmp_path):
     return folder
 
 
-def test_a_state_is_read_as_it_was_written(whole):
-    state.check(whole)
-    found = State.open(whole)
+def test_state_is_read_as_it_was_written(state_dir):
+    state.check(state_dir)
+    found = State.open(state_dir)
     assert found.provenance == Provenance(
         "update", 3, "p" * 64, "i" * 64, "ER", (0, 1, 2), {"1": "a", "3": "b"}
     )
-    assert found.identity == files.sha256(whole / "state.json")
+    assert found.identity == files.sha256(state_dir / "state.json")
     assert found.label == f"update 3 ({found.identity[:8]})"
     assert found.has_model and found.has_learner
     assert len(found.memory()) == 4
@@ -48,16 +48,16 @@ def test_a_state_is_read_as_it_was_written(whole):
     assert found.evaluations().matrix("accuracy") == {3: {3: 0.5}}
 
 
-def test_examples_may_lie_elsewhere_than_the_model(whole, tmp_path):
+def test_examples_can_be_read_from_another_folder_than_the_manifest(state_dir, tmp_path):
     restored = tmp_path / "restored"
     restored.mkdir()
-    shutil.copy(whole / "state.json", restored)
-    found = State.open(restored, examples=whole)
+    shutil.copy(state_dir / "state.json", restored)
+    found = State.open(restored, examples=state_dir)
     assert len(found.memory()) == 4 and not found.has_model
-    assert found.identity == State.open(whole).identity
+    assert found.identity == State.open(state_dir).identity
 
 
-def test_the_empty_state_is_of_no_update_and_holds_nothing(tmp_path):
+def test_empty_state_has_update_0_a_fixed_identity_and_no_content(tmp_path):
     state.write_empty(tmp_path)
     state.check(tmp_path)
     found = State.open(tmp_path)
@@ -66,42 +66,42 @@ def test_the_empty_state_is_of_no_update_and_holds_nothing(tmp_path):
     assert not found.has_model and not found.has_learner and len(found.memory()) == 0
     assert found.split("holdouts") == found.split("validation") == {}
     assert found.identity == ("d62d36cd8f0095a0b9ce0fa89e7d4342ea906da11ff733023abdc20d9db49899"), (
-        "the pointer to it is in every project: its bytes never change within a schema"
+        "every project has a pointer to it: its bytes must not change within a schema"
     )
 
 
-def everything_in(folder):
+def list_files(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def test_every_file_is_guarded_against_every_damage(whole):
-    for name in everything_in(whole):
+def test_missing_truncated_and_changed_files_are_reported_by_name(state_dir):
+    for name in list_files(state_dir):
         if name == state.MANIFEST:
             continue
-        path, content = whole / name, (whole / name).read_bytes()
+        path, content = state_dir / name, (state_dir / name).read_bytes()
         replaced = {
             "missing": None,
             "expected": content[:-1],
             "its content changed": bytes([content[0] ^ 1]) + content[1:],
         }
-        for said, damaged in replaced.items():
+        for message, damaged in replaced.items():
             path.unlink()
             if damaged is not None:
                 path.write_bytes(damaged)
             with pytest.raises(errors.DamagedStateError) as raised:
-                state.check(whole)
-            assert f"\n  - {name}: " in str(raised.value) and said in str(raised.value)
+                state.check(state_dir)
+            assert f"\n  - {name}: " in str(raised.value) and message in str(raised.value)
             assert str(raised.value).count("\n  - ") == 1
             path.write_bytes(content)
-    state.check(whole)
+    state.check(state_dir)
 
 
-def test_all_damage_is_told_at_once_with_what_mends_it(whole):
-    (whole / "model.safetensors").unlink()
-    (whole / "model.json").write_text("x")
-    (whole / "notes.txt").touch()
+def test_all_damaged_files_are_reported_at_once_with_a_fix(state_dir):
+    (state_dir / "model.safetensors").unlink()
+    (state_dir / "model.json").write_text("x")
+    (state_dir / "notes.txt").touch()
     with pytest.raises(errors.DamagedStateError) as raised:
-        state.check(whole)
+        state.check(state_dir)
     assert str(raised.value).splitlines()[1:4] == [
         "  - model.json: 1 bytes, expected 10",
         "  - model.safetensors: missing",
@@ -112,7 +112,7 @@ def test_all_damage_is_told_at_once_with_what_mends_it(whole):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "not a manifest"),
         (b"[1", "not a manifest"),
@@ -123,32 +123,32 @@ def test_all_damage_is_told_at_once_with_what_mends_it(whole):
         (b'{"schema": 1}', "lacks classes, files, inputs, kind"),
     ],
 )
-def test_a_manifest_that_is_none_is_told(whole, content, said):
-    (whole / "state.json").write_bytes(content)
+def test_invalid_manifest_is_refused(state_dir, content, message):
+    (state_dir / "state.json").write_bytes(content)
     for read in (State.open, state.check):
-        with pytest.raises(errors.DamagedStateError, match=f"state.json: {said}"):
-            read(whole)
+        with pytest.raises(errors.DamagedStateError, match=f"state.json: {message}"):
+            read(state_dir)
 
 
 @pytest.mark.parametrize("listed", [[], "all", {"model.json": 3}, {"model.json": {"size": 10}}])
-def test_a_manifest_whose_list_of_files_is_none_is_told(whole, listed):
-    manifest = json.loads((whole / "state.json").read_text())
-    (whole / "state.json").write_text(json.dumps({**manifest, "files": listed}))
+def test_manifest_with_an_invalid_file_list_is_refused(state_dir, listed):
+    manifest = json.loads((state_dir / "state.json").read_text())
+    (state_dir / "state.json").write_text(json.dumps({**manifest, "files": listed}))
     with pytest.raises(errors.DamagedStateError, match="its list of files is not valid"):
-        state.check(whole)
+        state.check(state_dir)
 
 
 @pytest.mark.parametrize("schema", [2, 99, "1", None])
-def test_a_state_of_a_newer_version_is_not_read(whole, schema):
-    manifest = json.loads((whole / "state.json").read_text())
-    (whole / "state.json").write_text(json.dumps({"schema": schema, "new": manifest["files"]}))
+def test_state_of_a_newer_or_invalid_schema_is_refused(state_dir, schema):
+    manifest = json.loads((state_dir / "state.json").read_text())
+    (state_dir / "state.json").write_text(json.dumps({"schema": schema, "new": manifest["files"]}))
     with pytest.raises(errors.NewerStateError) as raised:
-        State.open(whole)
+        State.open(state_dir)
     assert f"its schema is {schema!r}, but this version reads at most 1" in str(raised.value)
     assert "upgrade renate-stages" in str(raised.value)
 
 
-def test_a_missing_state_says_where_to_get_it(tmp_path):
+def test_missing_state_error_says_how_to_get_it(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"renate-stages init.*dvc pull parent\.dvc"):
         State.open(tmp_path / "parent-state")
     with pytest.raises(errors.MissingFileError, match="check the path"):
@@ -158,30 +158,30 @@ def test_a_missing_state_says_where_to_get_it(tmp_path):
         State.open(tmp_path / "restored")
 
 
-def test_a_quick_check_reads_no_example_and_a_deep_one_all(whole, monkeypatch):
-    (path,) = (p for p in (whole / "memory").iterdir() if p.name.endswith("targets.npy"))
+def test_quick_check_skips_example_arrays_and_deep_check_reads_them(state_dir, monkeypatch):
+    (path,) = (p for p in (state_dir / "memory").iterdir() if p.name.endswith("targets.npy"))
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     read = []
     sha256 = state.files.sha256
     monkeypatch.setattr(state.files, "sha256", lambda p: (read.append(p.suffix), sha256(p))[1])
-    state.check(whole, deep=False)
+    state.check(state_dir, deep=False)
     assert ".npy" not in read and ".safetensors" in read
     with pytest.raises(errors.DamagedStateError, match=r"targets\.npy: its content changed"):
-        state.check(whole)
+        state.check(state_dir)
 
 
-def test_an_older_schema_is_migrated_step_by_step(whole, monkeypatch):
-    """A state once written stays readable: each schema has what turns it into the next."""
+def test_older_schema_is_migrated_step_by_step(state_dir, monkeypatch):
+    """Old states must stay readable: each schema has a migration to the next one."""
     monkeypatch.setattr(state, "SCHEMA", 3)
     steps = {1: lambda m: {**m, "new": "two"}, 2: lambda m: {**m, "update": m["update"] + 10}}
     monkeypatch.setattr(state, "MIGRATIONS", steps)
-    before = state.files.read_json(whole / state.MANIFEST)
-    found = state.read_manifest(whole)
+    before = state.files.read_json(state_dir / state.MANIFEST)
+    found = state.read_manifest(state_dir)
     assert (found["new"], found["update"]) == ("two", before["update"] + 10)
-    assert state.files.read_json(whole / state.MANIFEST) == before
+    assert state.files.read_json(state_dir / state.MANIFEST) == before
 
 
-def test_every_schema_before_this_one_has_its_migration():
+def test_every_older_schema_has_a_migration():
     assert set(state.MIGRATIONS) == set(range(1, state.SCHEMA))

@@ -1,4 +1,4 @@
-"""The files under a URL: sent, verified, fetched, repeated where that can help."""
+"""Files under a URL: upload, download, verification and retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from renate_stages.storage.progress import Progress, readable
 
 @pytest.fixture(autouse=True)
 def service(monkeypatch):
-    """An empty service in memory, and no waiting."""
+    """An empty file system in memory, and retries that do not wait."""
     monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
@@ -53,7 +53,7 @@ def entries_of(paths):
 
 
 def flaky(monkeypatch, method, *failures):
-    """Have a method of the service fail with each of these in turn, and then work."""
+    """Let a method of the file system fail with each given error in turn, and then work."""
     whole, left, lock = getattr(MemoryFileSystem, method), list(failures), threading.Lock()
     calls = []
 
@@ -70,7 +70,7 @@ def flaky(monkeypatch, method, *failures):
 
 
 class AnswerError(Exception):
-    """What botocore raises on an answer with an error."""
+    """An error with the same attributes as a `ClientError` of botocore."""
 
     def __init__(self, code, status):
         super().__init__(f"An error occurred ({code})")
@@ -82,8 +82,8 @@ def caused(error, cause):
     return error
 
 
-class TestFiles:
-    def test_are_sent_listed_fetched_and_removed(self, storage, paths, tmp_path):
+class TestTransfers:
+    def test_files_are_uploaded_listed_downloaded_and_removed(self, storage, paths, tmp_path):
         sizes = {"a": 3, "deep/er/b": 5000, "empty": 0}
         assert storage.sizes() == {} and not storage.has("a")
         assert storage.put(paths) == Traffic(3, 5003)
@@ -98,30 +98,30 @@ class TestFiles:
         storage.remove(["a", "never there"])
         assert storage.sizes().keys() == sizes.keys() - {"a"}
 
-    def test_are_copied_on_the_side_of_the_service(self, storage, paths):
+    def test_files_are_copied_by_the_service_without_upload(self, storage, paths):
         storage.put(paths)
         assert storage.child("copy").copy(storage, {"x/y": "deep/er/b"}) == Traffic()
         assert storage.child("copy").same({"x/y": paths["deep/er/b"]}) == {"x/y"}
         with pytest.raises(errors.MissingFileError, match="nothing"):
             storage.copy(storage, {"x": "nothing"})
 
-    def test_are_not_copied_between_services(self, tmp_path):
+    def test_copy_between_services_is_refused(self, tmp_path):
         with pytest.raises(errors.RemoteRefusedError, match="another service"):
             Storage.at("memory://bucket").copy(Storage.at(tmp_path), {"a": "a"})
 
-    def test_are_the_same_by_content_not_by_size(self, storage, paths):
+    def test_files_are_compared_by_content_and_not_by_size(self, storage, paths):
         storage.put(paths)
         storage.write("a", b"xyz")
         assert storage.same(paths) == {"deep/er/b", "empty"}
 
-    def test_are_read_and_written_whole(self, storage):
+    def test_whole_files_are_written_and_read(self, storage):
         storage.write("b/c", b"one")
         storage.write("b/c", b"three")
         assert storage.read("b/c") == b"three"
         with pytest.raises(errors.MissingFileError, match="nothing is missing"):
             storage.read("nothing")
 
-    def test_have_a_version_that_changes_with_them(self, storage, paths):
+    def test_version_of_a_file_changes_with_its_content(self, storage, paths):
         storage.put(paths)
         before = storage.versions()
         assert storage.versions() == before
@@ -129,14 +129,14 @@ class TestFiles:
         after = storage.versions()
         assert {name for name in before if before[name] != after[name]} == {"a"}
 
-    def test_that_are_sent_are_only_read(self, storage, paths):
+    def test_upload_does_not_modify_local_files(self, storage, paths):
         before = {name: path.stat() for name, path in paths.items()}
         storage.put(paths)
         for name, path in paths.items():
             now = path.stat()
             assert (now.st_ino, now.st_mtime_ns) == (before[name].st_ino, before[name].st_mtime_ns)
 
-    def test_in_a_local_folder_are_replaced_and_never_written_through_a_link(self, tmp_path, paths):
+    def test_upload_to_a_local_folder_replaces_hard_linked_files(self, tmp_path, paths):
         storage = Storage.at(tmp_path / "there")
         storage.write("a", b"old")
         (tmp_path / "linked").hardlink_to(tmp_path / "there" / "a")
@@ -145,19 +145,19 @@ class TestFiles:
         assert (tmp_path / "linked").read_bytes() == b"old"
         assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
 
-    def test_go_many_at_a_time(self, paths, monkeypatch):
+    def test_files_are_uploaded_in_parallel(self, paths, monkeypatch):
         together = threading.Barrier(3, timeout=20)
         whole = MemoryFileSystem.put_file
 
         def meet(self, *args, **kwargs):
-            together.wait()  # for ever, if they came one after the other
+            together.wait()  # breaks if uploads are sequential
             return whole(self, *args, **kwargs)
 
         monkeypatch.setattr(MemoryFileSystem, "put_file", meet)
         assert Storage.at("memory://b").put(paths).files == 3
 
 
-class TestAFailure:
+class TestFailures:
     @pytest.mark.parametrize(
         "failure",
         [
@@ -172,7 +172,7 @@ class TestAFailure:
         ],
         ids=repr,
     )
-    def test_that_can_pass_is_tried_again(self, paths, monkeypatch, failure):
+    def test_temporary_error_is_retried(self, paths, monkeypatch, failure):
         calls = flaky(monkeypatch, "put_file", failure, failure)
         storage = Storage.at("memory://bucket")
         storage.put({"a": paths["a"]})
@@ -190,32 +190,30 @@ class TestAFailure:
         ],
         ids=repr,
     )
-    def test_that_stays_is_one_clear_error_at_once(self, paths, monkeypatch, failure, message):
+    def test_permanent_error_is_reported_without_retry(self, paths, monkeypatch, failure, message):
         calls = flaky(monkeypatch, "put_file", *[failure] * 9)
         with pytest.raises(errors.RemoteRefusedError, match=message) as found:
             Storage.at("memory://bucket").put({"a": paths["a"]})
         assert len(calls) == 1 and "memory://bucket/a" in str(found.value)
 
-    def test_each_time_says_how_often_it_was_tried(self, paths, monkeypatch):
+    def test_persistent_temporary_error_reports_the_number_of_attempts(self, paths, monkeypatch):
         calls = flaky(monkeypatch, "put_file", *[ConnectionResetError("reset")] * 9)
         with pytest.raises(errors.RemoteUnreachableError, match=r"failed 4 times.*reset"):
             Storage.at("memory://bucket").put({"a": paths["a"]})
         assert len(calls) == 4
 
-    def test_of_ours_is_not_hidden(self, paths, monkeypatch):
+    def test_programming_error_is_raised_unchanged(self, paths, monkeypatch):
         flaky(monkeypatch, "put_file", TypeError("a defect"))
         with pytest.raises(TypeError, match="a defect"):
             Storage.at("memory://bucket").put({"a": paths["a"]})
 
-    def test_for_want_of_room_stays_what_it_is(self, tmp_path, monkeypatch):
+    def test_full_disk_error_is_raised_unchanged(self, tmp_path, monkeypatch):
         Storage.at("memory://b").write("a", b"abc")
         flaky(monkeypatch, "get_file", OSError(errno.ENOSPC, "full"))
         with pytest.raises(OSError, match="full"):
             Storage.at("memory://b").get({"a": tmp_path / "a"}, {"a": {"size": 3}})
 
-    def test_begins_no_further_file_though_an_earlier_one_is_still_on_its_way(
-        self, tmp_path, monkeypatch
-    ):
+    def test_failed_upload_starts_no_further_files_while_others_finish(self, tmp_path, monkeypatch):
         calls = []
 
         def put(self, local, path, **kwargs):
@@ -230,7 +228,7 @@ class TestAFailure:
             Storage.at("memory://b").put({str(number): tmp_path / "a" for number in range(1000)})
         assert len(calls) < 100
 
-    def test_waits_longer_each_time_and_never_as_long_as_others(self, monkeypatch):
+    def test_retry_pauses_grow_and_are_randomized(self, monkeypatch):
         waited: list[float] = []
         monkeypatch.setattr(retries, "PAUSES", (1.0, 2.0, 4.0))
         monkeypatch.setattr(retries.time, "sleep", waited.append)
@@ -246,9 +244,9 @@ class TestAFailure:
             assert pause / 2 <= min(of_this) < max(of_this) <= pause * 1.5
 
 
-class TestOtherBytes:
+class TestDamagedTransfers:
     @pytest.mark.parametrize("wrong", [b"ab", b"xyz", b""])
-    def test_that_arrive_are_sent_again(self, paths, monkeypatch, wrong):
+    def test_upload_that_arrives_damaged_is_repeated(self, paths, monkeypatch, wrong):
         whole, times = MemoryFileSystem.put_file, []
 
         def put(self, local, path, **kwargs):
@@ -263,7 +261,7 @@ class TestOtherBytes:
         storage.put({"a": paths["a"]})
         assert storage.read("a") == b"abc" and len(times) == 3
 
-    def test_that_arrive_each_time_are_an_error(self, paths, monkeypatch):
+    def test_upload_that_always_arrives_damaged_is_an_error(self, paths, monkeypatch):
         monkeypatch.setattr(
             MemoryFileSystem, "put_file", lambda self, _, path, **__: self.pipe_file(path, b"xyz")
         )
@@ -276,7 +274,7 @@ class TestOtherBytes:
     @pytest.mark.parametrize(
         ("content", "problem"), [(b"xyz", "SHA-256"), (b"abcd", "4 bytes, expected 3")]
     )
-    def test_are_never_put_in_place(self, tmp_path, paths, content, problem):
+    def test_damaged_download_keeps_the_existing_file(self, tmp_path, paths, content, problem):
         storage, target = Storage.at("memory://b"), tmp_path / "back" / "a"
         storage.write("a", content)
         target.parent.mkdir()
@@ -285,9 +283,7 @@ class TestOtherBytes:
             storage.get({"a": target}, entries_of(paths))
         assert target.read_bytes() == b"old" and len(list(target.parent.iterdir())) == 1
 
-    def test_of_a_transfer_that_broke_off_are_never_put_in_place(
-        self, tmp_path, monkeypatch, paths
-    ):
+    def test_interrupted_download_leaves_no_local_file(self, tmp_path, monkeypatch, paths):
         storage, target = Storage.at("memory://b"), tmp_path / "back" / "a"
         storage.write("a", b"abc")
 
@@ -301,7 +297,7 @@ class TestOtherBytes:
         assert list(target.parent.iterdir()) == []
 
 
-class TestAPlace:
+class TestStorageUrls:
     @pytest.mark.parametrize(
         ("url", "problem"),
         [
@@ -311,11 +307,11 @@ class TestAPlace:
             ("gs://bucket/x", "gcsfs"),
         ],
     )
-    def test_that_cannot_be_reached_is_refused_before_any_work(self, url, problem):
+    def test_invalid_or_unsupported_url_is_refused(self, url, problem):
         with pytest.raises(errors.InvalidUrlError, match=problem):
             Storage.at(url)
 
-    def test_in_s3_needs_the_extra(self, monkeypatch):
+    def test_s3_url_without_s3fs_names_the_missing_extra(self, monkeypatch):
         def missing(*_, **__):
             raise ImportError("Install s3fs to access S3")
 
@@ -323,24 +319,24 @@ class TestAPlace:
         with pytest.raises(errors.MissingExtraError, match=r"renate-stages\[s3\]"):
             Storage.at("s3://bucket/x")
 
-    def test_has_its_name_without_a_last_slash(self):
+    def test_storage_url_has_no_trailing_slash(self):
         storage = Storage.at("s3://bucket/x/")
         assert storage.url == "s3://bucket/x" and storage.url_of("a/b") == "s3://bucket/x/a/b"
         assert storage.child("y").url == "s3://bucket/x/y"
         assert Storage.at("memory://").url_of("a") == "memory://a"
 
 
-class TestAnETag:
-    """By the published rule: MD5 of the content; in parts, MD5 of the parts' MD5s and their number."""
+class TestETags:
+    """An ETag is the content's MD5, or the MD5 of the parts' MD5s and the number of parts."""
 
-    def test_of_a_file_put_at_once(self, tmp_path):
+    def test_etag_of_a_single_upload_verifies_the_content(self, tmp_path):
         (tmp_path / "a").write_bytes(b"abc")
         right = {"ETag": '"900150983cd24fb0d6963f7d28e17f72"'}
         for content in (b"abc", tmp_path / "a"):
             assert checksums.agrees_with_etag(right, content) is True
         assert checksums.agrees_with_etag(right, b"abd") is False
 
-    def test_of_a_file_put_in_parts(self, tmp_path, monkeypatch):
+    def test_etag_of_a_multipart_upload_verifies_the_content(self, tmp_path, monkeypatch):
         monkeypatch.setattr(checksums, "PART", 2)
         (tmp_path / "a").write_bytes(b"abc")
         parts = hashlib.md5(b"ab").digest() + hashlib.md5(b"c").digest()
@@ -359,15 +355,15 @@ class TestAnETag:
             {"ETag": f'"{"0" * 32}"', "SSECustomerAlgorithm": "AES256"},
         ],
     )
-    def test_that_says_nothing_of_the_content_proves_nothing(self, answer):
+    def test_etag_that_does_not_depend_on_the_content_is_inconclusive(self, answer):
         assert checksums.agrees_with_etag(answer, b"abc") is None
 
-    def test_of_the_largest_file_has_no_more_parts_than_s3_allows(self):
+    def test_largest_file_has_no_more_parts_than_s3_allows(self):
         assert -(-5 * 2**40 // checksums.part_size(5 * 2**40)) <= 10_000
 
 
-class AnsweringS3:
-    """Says of each object what it was told to say."""
+class FakeS3:
+    """An S3 client that gives the same answer for each object."""
 
     protocol = ("s3", "s3a")
 
@@ -382,16 +378,16 @@ class AnsweringS3:
         return self.head if method == "head_object" else {"ETag": self.head["ETag"]}
 
 
-class TestAnObjectOfS3:
+class TestS3Objects:
     RIGHT, OTHER = '"900150983cd24fb0d6963f7d28e17f72"', f'"{"0" * 32}"'
 
-    def test_whose_answer_proves_it_is_not_asked_about(self):
-        s3 = AnsweringS3(ETag=self.RIGHT, ContentLength=3)
+    def test_upload_with_a_matching_etag_needs_no_head_request(self):
+        s3 = FakeS3(ETag=self.RIGHT, ContentLength=3)
         Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
         assert s3.asked == ["put_object"]
 
-    def test_encrypted_by_kms_is_taken_by_its_size(self):
-        s3 = AnsweringS3(ETag=self.OTHER, ContentLength=3, ServerSideEncryption="aws:kms")
+    def test_kms_encrypted_upload_is_verified_by_size(self):
+        s3 = FakeS3(ETag=self.OTHER, ContentLength=3, ServerSideEncryption="aws:kms")
         Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
         assert s3.asked == ["put_object", "head_object"]
 
@@ -402,15 +398,15 @@ class TestAnObjectOfS3:
             {"ETag": OTHER, "ContentLength": 2, "ServerSideEncryption": "aws:kms"},
         ],
     )
-    def test_that_is_another_is_sent_again_and_then_an_error(self, head):
-        s3 = AnsweringS3(**head)
+    def test_mismatching_upload_is_retried_and_then_an_error(self, head):
+        s3 = FakeS3(**head)
         with pytest.raises(errors.DamagedTransferError):
             Storage("s3://b", services.S3(s3), "b").write("a", b"abc")
         assert s3.asked == ["put_object", "head_object"] * 4
 
 
 class TestProgress:
-    def test_is_one_plain_line_where_nobody_watches(self, capsys):
+    def test_progress_without_a_terminal_is_one_plain_line(self, capsys):
         with Progress("uploading", "state", "memory://b", 2, 3000) as progress:
             progress.add(1000)
             progress.add(2000)
@@ -418,33 +414,33 @@ class TestProgress:
         assert out == "" and err.startswith("uploading state: 2 files, 3.0 kB, in ")
         assert err.count("\n") == 1
 
-    def test_is_a_line_now_and_then_when_it_takes_long(self, capsys, monkeypatch):
+    def test_progress_of_a_long_transfer_prints_intermediate_lines(self, capsys, monkeypatch):
         monkeypatch.setattr(progress_module, "_QUIET", -1.0)
         with Progress("uploading", "state", "memory://b", 2, 3000) as progress:
             progress.add(1000)
         assert "uploading state: 1 of 2 files, 1.0 kB of 3.0 kB\n" in capsys.readouterr().err
 
-    def test_is_a_bar_on_a_terminal(self, capsys, monkeypatch):
+    def test_progress_on_a_terminal_is_a_bar(self, capsys, monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         with Progress("downloading", "data", "memory://b", 2, 3000) as progress:
             progress.add(1500)
         line = f"\rdownloading data [{'#' * 12}{' ' * 12}] 1 of 2 files, 1.5 kB of 3.0 kB\x1b[K\n"
         assert capsys.readouterr().err == line
 
-    def test_bytes_are_readable(self):
+    def test_sizes_are_printed_with_units(self):
         shown = [readable(size) for size in (0, 999, 1500, 2_500_000, 3e12)]
         assert shown == ["0 bytes", "999 bytes", "1.5 kB", "2.5 MB", "3000.0 GB"]
 
 
 class TestReading:
-    def test_is_up_to_a_size(self, storage):
+    def test_read_refuses_files_above_the_size_limit(self, storage):
         storage.write("a", b"abc")
         storage.write("empty", b"")
         assert storage.read("a", 3) == b"abc" and storage.read("empty", 0) == b""
         with pytest.raises(errors.OversizedFileError, match="at least 3 bytes, but at most 2 are"):
             storage.read("a", 2)
 
-    def test_fetches_no_more_of_a_file_that_grows_meanwhile(self, monkeypatch):
+    def test_read_of_a_growing_file_fetches_one_byte_above_the_limit_at_most(self, monkeypatch):
         storage = Storage.at("memory://b")
         storage.write("a", b"x" * 10_000)
         ask = services.Service.ask
@@ -465,17 +461,17 @@ class TestReading:
         assert fetched == [5]
 
 
-class TestTheSame:
-    """What is there with other bytes is not there; where a service tells nothing, it may be."""
+class TestSameFiles:
+    """`same` returns the files that the storage has with equal content, as far as it can tell."""
 
-    def test_is_asked_of_single_folders(self, storage, paths):
+    def test_same_compares_only_the_given_folders(self, storage, paths):
         storage.put(paths)
         storage.write("a", b"xyz")
         names = {name: path for name, path in paths.items() if "/" in name}
         assert storage.same(names, ["deep/"], ()) == {"deep/er/b"}
         assert storage.same(paths, [""], ()) == {"deep/er/b", "empty"}
 
-    def test_counts_by_size_where_nothing_is_told_unless_it_is_doubted(self, paths, monkeypatch):
+    def test_same_without_checksums_compares_sizes_of_undoubted_files(self, paths, monkeypatch):
         storage = Storage.at("memory://b")
         storage.put(paths)
         storage.write("a", b"xyz")
@@ -484,12 +480,12 @@ class TestTheSame:
         assert storage.same(paths, [""], ["a"]) == set(paths) - {"a"}
         assert storage.same(paths) == set()
 
-    def test_asks_how_an_object_is_encrypted_before_it_is_taken_for_another(self, tmp_path):
-        """A list of S3 has the ETag alone, which KMS makes of something else than the content."""
+    def test_same_checks_for_kms_encryption_if_an_etag_differs(self, tmp_path):
+        """An S3 listing has only the ETag, which under KMS is not a hash of the content."""
         (tmp_path / "a").write_bytes(b"abc")
         other = f'"{"0" * 32}"'
         for encryption, expected in (({"ServerSideEncryption": "aws:kms"}, {"a"}), ({}, set())):
-            s3 = AnsweringS3(ETag=other, ContentLength=3, **encryption)
+            s3 = FakeS3(ETag=other, ContentLength=3, **encryption)
             listed = {"b/a": {"size": 3, "type": "file", "ETag": other}}
             s3.find = lambda path, listed=listed, **_: listed
             s3.invalidate_cache = lambda: None
@@ -498,7 +494,7 @@ class TestTheSame:
             assert s3.asked == ["head_object"]
 
 
-def test_a_file_that_the_service_itself_has_so_is_not_fetched_again_and_again(
+def test_download_of_a_file_that_is_damaged_in_the_storage_is_not_retried(
     tmp_path, monkeypatch, paths
 ):
     storage = Storage.at("memory://b")
@@ -509,7 +505,7 @@ def test_a_file_that_the_service_itself_has_so_is_not_fetched_again_and_again(
     assert len(calls) == 1
 
 
-def test_data_without_a_known_hash_is_compared_with_what_the_service_has(tmp_path, monkeypatch):
+def test_download_without_a_known_sha256_is_verified_by_the_version(tmp_path, monkeypatch):
     storage = Storage.at("memory://b")
     storage.write("a", b"abc")
     whole, times = MemoryFileSystem.get_file, []

@@ -1,4 +1,4 @@
-"""New data at a URL: only what changed travels, and what is gone there goes here."""
+"""New data at a URL: download changed files; delete files missing in the remote storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("empty_memory_storage")
 
 
 @pytest.fixture
-def there():
+def remote():
     storage = Storage.at("memory://bucket/week-1")
     for name, content in {"a.csv": b"one", "images/b.npy": b"three", "empty": b""}.items():
         storage.write(name, content)
@@ -28,37 +28,37 @@ def contents(folder):
     }
 
 
-def test_the_folder_holds_the_files_alone(there, tmp_path):
-    folder, fetched = bring_data(there, tmp_path)
+def test_downloaded_folder_holds_exactly_the_remote_files(remote, tmp_path):
+    folder, fetched = bring_data(remote, tmp_path)
     assert contents(folder) == {"a.csv": b"one", "images/b.npy": b"three", "empty": b""}
     assert fetched == Traffic(3, 8)
 
 
-def test_what_is_here_does_not_travel_again(there, tmp_path):
-    first, _ = bring_data(there, tmp_path)
-    assert bring_data(there, tmp_path) == (first, Traffic())
+def test_unchanged_data_is_not_downloaded_again(remote, tmp_path):
+    first, _ = bring_data(remote, tmp_path)
+    assert bring_data(remote, tmp_path) == (first, Traffic())
 
 
-def test_what_changed_there_travels_and_what_is_gone_there_goes(there, tmp_path):
-    bring_data(there, tmp_path)
-    there.write("a.csv", b"two")  # of the same size
-    there.remove(["empty"])
-    there.write("images/c.npy", b"four")
-    folder, fetched = bring_data(there, tmp_path)
+def test_changed_files_are_downloaded_and_deleted_files_are_removed(remote, tmp_path):
+    bring_data(remote, tmp_path)
+    remote.write("a.csv", b"two")  # equal size
+    remote.remove(["empty"])
+    remote.write("images/c.npy", b"four")
+    folder, fetched = bring_data(remote, tmp_path)
     assert contents(folder) == {"a.csv": b"two", "images/b.npy": b"three", "images/c.npy": b"four"}
     assert fetched == Traffic(2, 7)
 
 
-def test_what_was_changed_or_added_here_is_as_there_again(there, tmp_path):
-    folder, _ = bring_data(there, tmp_path)
+def test_local_changes_and_additions_are_reverted(remote, tmp_path):
+    folder, _ = bring_data(remote, tmp_path)
     before = contents(folder)
     (folder / "a.csv").write_bytes(b"own")
     (folder / "images" / "own.npy").write_bytes(b"mine")
-    again, fetched = bring_data(there, tmp_path)
+    again, fetched = bring_data(remote, tmp_path)
     assert again == folder and contents(folder) == before and fetched == Traffic(1, 3)
 
 
-def test_after_a_failure_only_the_rest_travels(there, tmp_path, monkeypatch):
+def test_retry_after_a_failure_downloads_only_the_remaining_files(remote, tmp_path, monkeypatch):
     whole = MemoryFileSystem.get_file
 
     def get(self, path, local, **kwargs):
@@ -70,23 +70,23 @@ def test_after_a_failure_only_the_rest_travels(there, tmp_path, monkeypatch):
     with monkeypatch.context() as failing:
         failing.setattr(MemoryFileSystem, "get_file", get)
         with pytest.raises(errors.RemoteRefusedError, match=r"week-1/images/b\.npy"):
-            bring_data(there, tmp_path)
-    assert bring_data(there, tmp_path)[1] == Traffic(1, 5)
+            bring_data(remote, tmp_path)
+    assert bring_data(remote, tmp_path)[1] == Traffic(1, 5)
 
 
-def test_folders_of_the_same_name_are_told_apart(there, tmp_path):
+def test_data_of_equally_named_remote_folders_is_kept_apart(remote, tmp_path):
     other = Storage.at("memory://elsewhere/week-1")
     other.write("a.csv", b"other")
-    assert bring_data(there, tmp_path)[0] != bring_data(other, tmp_path)[0]
+    assert bring_data(remote, tmp_path)[0] != bring_data(other, tmp_path)[0]
 
 
 @pytest.mark.parametrize("url", ["memory://bucket/week-9", "memory://bucket/week-1/a.csv"])
-def test_where_there_are_no_files_is_said(there, tmp_path, url):
+def test_url_without_files_is_refused(remote, tmp_path, url):
     with pytest.raises(errors.MissingFileError, match="no files under it"):
         bring_data(Storage.at(url), tmp_path)
 
 
-def test_a_name_that_leads_out_of_the_folder_is_refused(there, tmp_path, monkeypatch):
+def test_file_name_outside_the_data_folder_is_refused(remote, tmp_path, monkeypatch):
     monkeypatch.setattr(Storage, "versions", lambda self: {"../evil": {"size": 1, "mark": ""}})
     with pytest.raises(errors.InvalidUrlError, match="evil"):
-        bring_data(there, tmp_path / "work")
+        bring_data(remote, tmp_path / "work")
