@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -54,19 +56,28 @@ def parse(text: str, source: Path | str) -> Any:
             nested too deeply, or has an invalid number or string.
         ConflictedFileError: If it has Git's conflict markers.
     """
-    from ruamel.yaml import YAML
-
     if whole.has_conflict_marks(text):
         raise ConflictedFileError(source)
     try:
-        content = YAML(typ="safe", pure=True).load(text)
+        return copy.deepcopy(_parsed(text))
     except Exception as error:  # the parser raises many types: `!!int x`, 2026-99-99, deep nesting
         raise MalformedFileError(source, "YAML", str(error), _cure(source)) from error
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """Parse and check YAML text; cached, because a command reads the same file up to 20 times.
+
+    Raises:
+        Exception: If it cannot be used; the message is the reason.
+    """
+    from ruamel.yaml import YAML
+
+    content = YAML(typ="safe", pure=True).load(text)
     if "*" in text and _values(content, {}) > MOST_VALUES:
-        problem = f"with its aliases expanded it has more than {MOST_VALUES} values"
-        raise MalformedFileError(source, "YAML", problem, _cure(source))
+        raise ValueError(f"with its aliases expanded it has more than {MOST_VALUES} values")
     if problem := _problem(content):
-        raise MalformedFileError(source, "YAML", problem, _cure(source))
+        raise ValueError(problem)
     return content
 
 

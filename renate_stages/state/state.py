@@ -159,6 +159,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             cure = "run `renate-stages init` in a new project, `dvc pull parent.dvc` in a clone"
         elif folder.with_name(f"{folder.name}.dvc").is_file():
             cure = f"run `dvc checkout {folder.name}.dvc` or, in a new clone, `dvc pull`"
+        elif folder.name == "state":  # of stage `train`
+            cure = "run `dvc repro` or, in a new clone, `dvc pull`"
         raise MissingFileError(path, "there is no state here", cure)
     try:
         content = path.read_bytes()

@@ -26,9 +26,11 @@ def project_modules(root: Path) -> dict[str, Path]:
         spec = getattr(module, "__spec__", None)
         if not isinstance(source, str) or getattr(spec, "name", name).startswith("renate_stages"):
             continue  # by its spec, since a module of ours that runs is called __main__
-        file = Path(source)  # not absolute in some modules of torch
-        if source.startswith(PACKAGES) or not file.is_absolute():
+        if source.startswith(PACKAGES):
             continue  # resolving thousands of files of packages would take a second
+        file = Path(source)
+        if not file.is_absolute():  # in some modules of torch
+            continue
         file = Path(os.path.abspath(file))  # noqa: PTH100 -- keeps symbolic links
         if not file.is_relative_to(root):
             file = file.resolve()

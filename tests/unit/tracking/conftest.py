@@ -1,4 +1,4 @@
-"""A project with an empty, ready-made store, and a tracker that writes to it without a process."""
+"""Fixtures: a project with an empty MLflow store, and a tracker that needs no side process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from renate_stages.tracking import RunIdentity, runs, writer
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables and no runs; making one costs seconds, copying nothing."""
+    """Create a database with MLflow's tables and no runs, once, because it takes seconds."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow's many dependencies deprecate
+        warnings.simplefilter("ignore")  # deprecations in MLflow's many dependencies
         import mlflow  # noqa: F401
         from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
 
@@ -55,15 +55,15 @@ def identity() -> RunIdentity:
 
 
 class InProcess:
-    """Does what `SideProcess` does, at once and in this process."""
+    """Stand-in for `SideProcess` that executes commands immediately and in this process."""
 
     def __init__(self, folder: Path) -> None:
         self.problems: list[str] = []
         self.answers: dict[str, Any] = {}
-        self.writer = writer.Writer(self.take)
+        self.writer = writer.Writer(self.receive)
         self.ended = False
 
-    def take(self, answer: dict[str, Any]) -> None:
+    def receive(self, answer: dict[str, Any]) -> None:
         if "problem" in answer:
             self.problems.append(answer["problem"])
         else:
@@ -85,7 +85,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
 
 
 class Store:
-    """Reads the runs of a project's store as MLflow's own client sees them."""
+    """Reader of the runs in a project's store, using MLflow's own client."""
 
     def __init__(self, database: Path) -> None:
         from mlflow import MlflowClient
@@ -93,7 +93,7 @@ class Store:
         self.client = MlflowClient(tracking_uri=f"sqlite:///{database}")
 
     def runs(self, experiment: str = "digits") -> list[Any]:
-        """All runs of an experiment, the oldest attempt first."""
+        """Return all runs of an experiment, oldest attempt first."""
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
             return []

@@ -1,4 +1,4 @@
-"""MLflow is told what a result depends on, and none of the values that may be secrets."""
+"""Parameters logged to MLflow: all that results depend on, but no possible secrets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from renate_stages.params import Params, TuningParams
 from renate_stages.tracking.update_run import logged_parameters
 
 SECRET = "S3CRET"
-FREE = {"learner", "hyperparameters", "evaluation.reference"}
-"""Logged values that may be anything: the user's hyperparameters, and figures."""
+UNRESTRICTED = {"learner", "hyperparameters", "evaluation.reference"}
+"""Logged keys of unrestricted type: learner, hyperparameters and reference metrics."""
 
 
 def leaves(values: dict[str, Any], begin: str = "") -> dict[str, Any]:
@@ -24,7 +24,7 @@ def leaves(values: dict[str, Any], begin: str = "") -> dict[str, Any]:
     return found
 
 
-def test_nothing_is_logged_of_blocks_that_may_hold_secrets():
+def test_params_blocks_that_may_contain_secrets_are_not_logged():
     content = {
         "data": {"arguments": {"database": f"postgresql://me:{SECRET}@host", "token": SECRET}},
         "remote": {
@@ -46,8 +46,8 @@ def test_nothing_is_logged_of_blocks_that_may_hold_secrets():
     assert "scheduler_arguments" not in logged["tuning"] and "scheduler" in logged["tuning"]
 
 
-def test_no_logged_value_is_free_but_hyperparameters():
-    """A key that may hold anything, added to a block that is logged, fails here: decide then."""
+def test_logged_params_have_restricted_types_except_known_keys():
+    """Fail for each new unrestricted key in a logged block, to force a decision about it."""
     logged = leaves(logged_parameters(Params()))
     for path in logged:
         model: Any = Params
@@ -55,10 +55,14 @@ def test_no_logged_value_is_free_but_hyperparameters():
             if not (isinstance(model, type) and issubclass(model, BaseModel)):
                 break
             model = model.model_fields[part].annotation
-        assert not is_free(model) or path in FREE, f"{path} may hold a secret"
-    assert is_free(TuningParams.model_fields["scheduler_arguments"].annotation)
+        assert not is_unrestricted(model) or path in UNRESTRICTED, f"{path} may hold a secret"
+    assert is_unrestricted(TuningParams.model_fields["scheduler_arguments"].annotation)
 
 
-def is_free(annotation: Any) -> bool:
+def is_unrestricted(annotation: Any) -> bool:
     inner = get_args(annotation)
-    return annotation in (Any, dict) or get_origin(annotation) is dict or any(map(is_free, inner))
+    return (
+        annotation in (Any, dict)
+        or get_origin(annotation) is dict
+        or any(map(is_unrestricted, inner))
+    )

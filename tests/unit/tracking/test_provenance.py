@@ -23,7 +23,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_clean_repository(repository):
+def test_clean_repository_is_tagged_with_commit_and_branch(repository):
     assert provenance_tags(repository) == {
         "git.commit": git(repository, "rev-parse", "HEAD").strip(),
         "git.branch": "main",
@@ -31,7 +31,7 @@ def test_clean_repository(repository):
     }
 
 
-def test_untracked_and_changed_files_are_dirty_but_ignored_ones_are_not(repository):
+def test_untracked_and_changed_files_are_dirty_but_ignored_files_are_not(repository):
     (repository / "state").mkdir()
     (repository / "state" / "model").touch()
     assert provenance_tags(repository)["git.dirty"] == "false"
@@ -42,27 +42,27 @@ def test_untracked_and_changed_files_are_dirty_but_ignored_ones_are_not(reposito
     assert provenance_tags(repository)["git.dirty"] == "true"
 
 
-def test_detached_head_has_no_branch(repository):
+def test_detached_head_has_no_branch_tag(repository):
     git(repository, "checkout", "--detach")
     assert set(provenance_tags(repository)) == {"git.commit", "git.dirty"}
 
 
-def test_repository_without_commits_has_no_commit(tmp_path):
+def test_repository_without_commits_has_no_commit_tag(tmp_path):
     git(tmp_path, "init", "-b", "main")
     assert provenance_tags(tmp_path) == {"git.branch": "main", "git.dirty": "false"}
 
 
-def test_no_repository(tmp_path, monkeypatch):
+def test_folder_outside_a_repository_has_no_tags(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance_tags(tmp_path) == {}
 
 
-def test_no_git(repository, monkeypatch):
+def test_missing_git_command_gives_no_tags(repository, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance_tags(repository) == {}
 
 
-def test_dvc_experiment(tmp_path, monkeypatch):
+def test_dvc_experiment_name_is_tagged(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setenv("DVC_EXP_NAME", "bumpy-seed")
     assert provenance_tags(tmp_path) == {"dvc.exp.name": "bumpy-seed"}

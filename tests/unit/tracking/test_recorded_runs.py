@@ -1,4 +1,4 @@
-"""What a stage logs elsewhere comes into the project's own store, as if it had been logged here."""
+"""Replay runs that a stage recorded on another machine into the project's MLflow store."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ COMPLETE = {"renate.state": "abc"}
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """The file that runs are recorded in, until `replayed` takes it up."""
+def recording_file(tmp_path, monkeypatch):
+    """Record runs in this file instead of a store, until `replay_recording` is called."""
     path = tmp_path / "tracked.jsonl"
     monkeypatch.setenv(tracking.FILE_VARIABLE, str(path))
     return path
 
 
 @pytest.fixture
-def replayed(project, identity, elsewhere, monkeypatch, in_process):
+def replay_recording(project, identity, recording_file, monkeypatch, in_process):
     from renate_stages.tracking import runs
 
     def act(
@@ -40,34 +40,38 @@ def replayed(project, identity, elsewhere, monkeypatch, in_process):
     ) -> None:
         monkeypatch.delenv(tracking.FILE_VARIABLE, raising=False)
         monkeypatch.setattr(replaying, "SideProcess", runs.SideProcess)
-        of_here = replace(identity, tags={**identity.tags, **(tags or {})})
-        replay(project, elsewhere, lambda key: of_here, outputs=outputs, complete=complete)
+        local_identity = replace(identity, tags={**identity.tags, **(tags or {})})
+        replay(
+            project, recording_file, lambda key: local_identity, outputs=outputs, complete=complete
+        )
 
     return act
 
 
 @pytest.fixture
-def forged(identity, elsewhere):
-    """Writes a recording as somebody may who writes to the bucket."""
+def write_recording(identity, recording_file):
+    """Write a recording by hand, as anyone with write access to the bucket could."""
 
     def act(*lines: Any) -> None:
         opened = {"do": "open", "key": identity.key, "at": 1000}
         closed = {"do": "close", "status": "FINISHED", "error": None, "at": 2000}
         texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
         whole = [json.dumps(opened), *texts, json.dumps(closed)]
-        elsewhere.write_text("".join(f"{line}\n" for line in whole))
+        recording_file.write_text("".join(f"{line}\n" for line in whole))
 
     return act
 
 
-def test_nothing_is_logged_where_it_is_recorded(project, identity, store, elsewhere):
+def test_recorded_run_is_not_logged_to_the_store(project, identity, store, recording_file):
     with new_run(project, identity) as tracker:
         tracker.log_metrics({"loss": 1.0})
         assert tracker.started and not tracker.found
     assert store.runs() == []
 
 
-def test_a_run_is_logged_with_all_that_was_recorded(project, identity, store, elsewhere, replayed):
+def test_replay_logs_all_recorded_parameters_metrics_tags_and_trials(
+    project, identity, store, recording_file, replay_recording
+):
     began = int(time.time() * 1000)
     with new_run(project, identity) as tracker:
         tracker.log_parameters({"learner": {"alpha": 0.5}})
@@ -78,7 +82,7 @@ def test_a_run_is_logged_with_all_that_was_recorded(project, identity, store, el
         tracker.set_trial_tags(0, {"trial.best": "true"})
     time.sleep(0.05)
     ended = int(time.time() * 1000)
-    replayed({"git.commit": "c0ffee", "remote.job": "renate-train-1"})
+    replay_recording({"git.commit": "c0ffee", "remote.job": "renate-train-1"})
 
     run, trial = sorted(store.runs(), key=lambda run: "mlflow.parentRunId" in run.data.tags)
     assert run.info.status == "FINISHED"
@@ -101,56 +105,62 @@ def test_a_run_is_logged_with_all_that_was_recorded(project, identity, store, el
     assert trial.data.tags["trial.best"] == "true"
 
 
-def test_a_recording_names_no_store_and_no_state(project, identity, elsewhere, monkeypatch):
+def test_recording_contains_no_store_address_and_no_state_tags(
+    project, identity, recording_file, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org")
     with new_run(project, identity) as tracker:
         tracker.set_tags({"renate.state": "abc", "dvc.state.md5": "def"})
-    text = elsewhere.read_text()
+    text = recording_file.read_text()
     assert [json.loads(line)["do"] for line in text.splitlines()] == ["open", "close"]
     for word in ("secret", "example.org", "mlflow", "renate.", "dvc."):
         assert word not in text
 
 
-def test_a_failure_there_is_a_failed_run_here(project, identity, store, elsewhere, replayed):
+def test_failed_recorded_run_is_replayed_as_failed(
+    project, identity, store, recording_file, replay_recording
+):
     with pytest.raises(ValueError, match="no"), new_run(project, identity):
         raise ValueError("no")
-    replayed(complete=None)
+    replay_recording(complete=None)
     assert store.run().info.status == "FAILED"
     assert store.run().data.tags["renate.error"] == "ValueError: no"
     assert "renate.complete" not in store.run().data.tags
 
 
-def test_a_run_that_says_it_finished_is_failed_where_its_results_are_not_here(
-    project, identity, store, elsewhere, replayed
+def test_finished_recorded_run_without_results_is_replayed_as_failed(
+    project, identity, store, recording_file, replay_recording
 ):
     with new_run(project, identity):
         pass
-    replayed(complete=None)
+    replay_recording(complete=None)
     assert store.run().info.status == "FAILED"
     assert "renate.complete" not in store.run().data.tags
 
 
-def test_a_stage_that_was_killed_there_is_a_killed_run_here(
-    project, identity, store, elsewhere, replayed, capsys
+def test_truncated_recording_of_a_killed_stage_is_replayed_as_killed(
+    project, identity, store, recording_file, replay_recording, capsys
 ):
     with new_run(project, identity) as tracker:
         tracker.log_metrics({"loss": 1.0})
-    lines = elsewhere.read_text().splitlines()
-    elsewhere.write_text("\n".join([*lines[:-1], lines[-1][:10]]))
-    replayed()
+    lines = recording_file.read_text().splitlines()
+    recording_file.write_text("\n".join([*lines[:-1], lines[-1][:10]]))
+    replay_recording()
     assert store.run().info.status == "KILLED"
     assert store.run().data.metrics == {"loss": 1.0}
-    assert capsys.readouterr().err == "", "what is cut off is not refused"
+    assert capsys.readouterr().err == "", "a truncated record is not refused"
 
 
-def test_attempts_are_counted_here(project, identity, store, elsewhere, replayed, monkeypatch):
+def test_replayed_runs_continue_the_attempt_numbers_of_the_store(
+    project, identity, store, recording_file, replay_recording, monkeypatch
+):
     with monkeypatch.context() as here:
         here.delenv(tracking.FILE_VARIABLE)
         with new_run(project, identity):
             pass
     with new_run(project, replace(identity, tags={"update.number": "3"})):
         pass
-    replayed()
+    replay_recording()
     assert [run.data.tags["renate.attempt"] for run in store.runs()] == ["1", "2"]
 
 
@@ -170,7 +180,7 @@ TRIAL_RECORD = {
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         ({"do": "_make_database", "database": "/etc/cron.d/x", "at": 1}, "does not match any of"),
         ({"do": "__class__", "at": 1}, "does not match any of"),
@@ -203,18 +213,18 @@ TRIAL_RECORD = {
         ({"do": "open", "key": "ab" * 32, "at": 1}, "a run is open already"),
     ],
 )
-def test_what_a_job_may_not_say_is_refused_by_name_and_the_rest_is_logged(
-    project, store, replayed, forged, capsys, record, said
+def test_forbidden_record_of_a_job_is_refused_and_valid_records_are_logged(
+    project, store, replay_recording, write_recording, capsys, record, message
 ):
     before = {path for path in project.rglob("*") if path.is_file()}
     output = project / "state" / "a"
     output.parent.mkdir()
     output.write_text("of the job")
-    forged(VALID, record)
-    replayed(outputs={"state/a": output})
+    write_recording(VALID, record)
+    replay_recording(outputs={"state/a": output})
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: 1 of 4 records of the job were refused")
-    assert "record 3: " in line and said in line and "\x1b" not in line and len(line) < 600
+    assert "record 3: " in line and message in line and "\x1b" not in line and len(line) < 600
     run = store.run()
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"loss": 1.0}
@@ -223,47 +233,53 @@ def test_what_a_job_may_not_say_is_refused_by_name_and_the_rest_is_logged(
 
 
 @pytest.mark.parametrize("key", ["cd" * 32, "ab' or 1=1", "ab", 7])
-def test_a_run_of_another_update_is_refused(
-    project, identity, store, replayed, forged, elsewhere, capsys, key
+def test_recording_of_another_update_is_refused(
+    project, identity, store, replay_recording, write_recording, recording_file, capsys, key
 ):
-    forged(VALID)
-    lines = elsewhere.read_text().splitlines()
+    write_recording(VALID)
+    lines = recording_file.read_text().splitlines()
     lines[0] = json.dumps({"do": "open", "key": key, "at": 1000})
-    elsewhere.write_text("".join(f"{line}\n" for line in lines))
-    replayed()
+    recording_file.write_text("".join(f"{line}\n" for line in lines))
+    replay_recording()
     assert store.runs() == []
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "3 of 3 records" in said and "open.key" in said
+    (message,) = capsys.readouterr().err.splitlines()
+    assert "3 of 3 records" in message and "open.key" in message
 
 
-def test_a_line_without_end_is_not_read(project, store, replayed, forged, capsys, monkeypatch):
+def test_record_above_the_line_length_limit_is_not_read(
+    project, store, replay_recording, write_recording, capsys, monkeypatch
+):
     monkeypatch.setattr(records, "LINE_BYTES", 1000)
-    forged(VALID, {**VALID, "values": {"a": 1.0, "b" * 2000: 2.0}}, VALID)
-    replayed()
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "record 3: the recording is too long" in said
-    assert store.run().info.status == "KILLED", "its end was not read"
+    write_recording(VALID, {**VALID, "values": {"a": 1.0, "b" * 2000: 2.0}}, VALID)
+    replay_recording()
+    (message,) = capsys.readouterr().err.splitlines()
+    assert "record 3: the recording is too long" in message
+    assert store.run().info.status == "KILLED", "the record that closes the run was not read"
 
 
-def test_records_without_end_are_not_read(project, store, replayed, forged, capsys, monkeypatch):
+def test_records_above_the_count_limit_are_not_read(
+    project, store, replay_recording, write_recording, capsys, monkeypatch
+):
     monkeypatch.setattr(records, "RECORDS", 10)
-    forged(*[VALID] * 100)
-    replayed()
+    write_recording(*[VALID] * 100)
+    replay_recording()
     assert "record 11: the recording is too long" in capsys.readouterr().err
 
 
-def test_only_verified_outputs_become_artifacts(project, store, replayed, forged, capsys):
+def test_replay_logs_only_verified_outputs_as_artifacts(
+    project, store, replay_recording, write_recording, capsys
+):
     folder = project / "state"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "a").write_text("of the job")
-    (folder / "beside").write_text("not listed")
+    (folder / "unlisted").write_text("not listed")
     (folder / "link").symlink_to("/etc/passwd")
     outputs = {"state/deep/a": folder / "deep" / "a", "other/link": folder / "link"}
-    forged(
+    write_recording(
         {"do": "artifact", "path": "state", "folder": "results", "at": 1500},
         {"do": "artifact", "path": "other", "folder": None, "at": 1500},
     )
-    replayed(outputs=outputs)
+    replay_recording(outputs=outputs)
     assert "'other/link' is not a regular file" in capsys.readouterr().err
     run = store.run()
     found = store.client.list_artifacts(run.info.run_id, "results/deep")
@@ -271,18 +287,20 @@ def test_only_verified_outputs_become_artifacts(project, store, replayed, forged
     assert [each.path for each in store.client.list_artifacts(run.info.run_id)] == ["results"]
 
 
-def test_an_artifact_is_recorded_as_a_path_of_the_project(project, identity, elsewhere, capsys):
+def test_artifact_is_recorded_by_its_path_relative_to_the_project(
+    project, identity, recording_file, capsys
+):
     (project / "plots").mkdir()
     with new_run(project, identity) as tracker:
         tracker.log_artifact(project / "plots", "plots")
-        tracker.log_artifact(project.parent / "elsewhere.txt")
-    lines = [json.loads(line) for line in elsewhere.read_text().splitlines()]
+        tracker.log_artifact(project.parent / "outside.txt")
+    lines = [json.loads(line) for line in recording_file.read_text().splitlines()]
     assert [each.get("path") for each in lines] == [None, "plots", None]
-    assert "elsewhere.txt is not in the project" in capsys.readouterr().err
+    assert "outside.txt is not in the project" in capsys.readouterr().err
 
 
-def test_a_search_of_hundreds_of_trials_with_thousands_of_points_is_accepted():
-    """500 trials of 5,000 points: each fits, and all of them."""
+def test_search_with_500_trials_of_5000_points_fits_the_recording_limits():
+    """The limits of a record and of a recording allow 500 trials with 5,000 points each."""
     points = {
         str(step): {f"metric_{n}": 0.123456789012345 for n in range(10)} for step in range(500)
     }
@@ -292,7 +310,7 @@ def test_a_search_of_hundreds_of_trials_with_thousands_of_points_is_accepted():
 
 
 @pytest.mark.parametrize("verb", ["_start", "follow", "__init__", "client", "", None, "Open"])
-def test_a_writer_carries_out_nothing_but_its_verbs(verb):
+def test_writer_refuses_unknown_commands(verb):
     answers = []
     command = {"do": verb} if verb is not None else {}
     writer.Writer(answers.append).carry_out(command)
@@ -300,7 +318,7 @@ def test_a_writer_carries_out_nothing_but_its_verbs(verb):
     assert re.search(r"expected one of open, parameters, metrics, .*close$", answer["problem"])
 
 
-def test_a_registrar_carries_out_nothing_but_its_verbs():
+def test_registrar_refuses_unknown_commands():
     from renate_stages.tracking.registrar import Registrar
 
     answers = []

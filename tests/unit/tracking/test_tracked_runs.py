@@ -1,4 +1,4 @@
-"""What is recorded, as MLflow's client reads it afterwards."""
+"""Status, tags, parameters, metrics and artifacts of tracked runs, read by MLflow's client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def artifacts_of(run: Any) -> Path:
     return Path(unquote(urlsplit(run.info.artifact_uri).path))
 
 
-def test_clean_exit_is_finished_and_complete(project, identity, store):
+def test_run_without_errors_is_finished_and_complete(project, identity, store):
     with new_run(project, identity) as tracker:
         assert tracker.found
         assert store.run().info.status == "RUNNING"
@@ -30,14 +30,14 @@ def test_clean_exit_is_finished_and_complete(project, identity, store):
     assert run.data.tags["renate.complete"] == "true"
 
 
-def test_the_experiment_is_shown_as_model_training(project, identity, store):
+def test_experiment_has_the_kind_for_model_training(project, identity, store):
     with new_run(project, identity):
         pass
     tags = store.client.get_experiment_by_name("digits").tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_exception_is_failed_with_its_message_in_one_line(project, identity, store):
+def test_exception_marks_the_run_as_failed_with_a_one_line_error(project, identity, store):
     with pytest.raises(ValueError, match="first"), new_run(project, identity):
         raise ValueError("first\n  second")
     run = store.run()
@@ -47,13 +47,13 @@ def test_exception_is_failed_with_its_message_in_one_line(project, identity, sto
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_interrupt_is_killed(project, identity, store, interrupt):
+def test_interrupt_marks_the_run_as_killed(project, identity, store, interrupt):
     with pytest.raises(interrupt), new_run(project, identity):
         raise interrupt
     assert store.run().info.status == "KILLED"
 
 
-def test_columns_of_mlflows_pages_are_filled(project, identity, store):
+def test_run_sets_the_tags_that_mlflows_pages_display(project, identity, store):
     tags = {"git.commit": "c0ffee", "git.branch": "main", "git.dirty": "false"}
     with new_run(project, replace(identity, tags=tags)):
         pass
@@ -68,7 +68,7 @@ def test_columns_of_mlflows_pages_are_filled(project, identity, store):
     assert run.data.tags["git.dirty"] == "false"
 
 
-def test_attempts_with_the_same_key_are_counted(project, identity, store):
+def test_attempts_with_the_same_key_are_numbered(project, identity, store):
     for _ in range(2):
         with new_run(project, identity):
             pass
@@ -80,7 +80,7 @@ def test_attempts_with_the_same_key_are_counted(project, identity, store):
     assert sorted(attempts) == [("ab" * 32, "1"), ("ab" * 32, "2"), ("cd" * 32, "1")]
 
 
-def test_number_of_a_deleted_attempt_is_not_given_again(project, identity, store):
+def test_number_of_a_deleted_attempt_is_not_reused(project, identity, store):
     with new_run(project, identity) as first:
         pass
     store.client.delete_run(first.run_id)
@@ -89,15 +89,15 @@ def test_number_of_a_deleted_attempt_is_not_given_again(project, identity, store
     assert store.run().data.tags["renate.attempt"] == "2"
 
 
-def test_leftover_running_attempts_are_killed(project, identity, store):
+def test_new_attempt_marks_running_attempts_of_the_same_key_as_killed(project, identity, store):
     other = replace(identity, key="cd" * 32)
-    left, elsewhere = new_run(project, identity), new_run(project, other)
-    with left as left_tracker, elsewhere as other_tracker, new_run(project, identity):
+    left, other_run = new_run(project, identity), new_run(project, other)
+    with left as left_tracker, other_run as other_tracker, new_run(project, identity):
         assert store.client.get_run(left_tracker.run_id).info.status == "KILLED"
         assert store.client.get_run(other_tracker.run_id).info.status == "RUNNING"
 
 
-def test_reopened_run_takes_the_latest_complete_attempt(project, identity, store):
+def test_reopened_run_is_the_latest_complete_attempt(project, identity, store):
     for _ in range(2):
         with new_run(project, identity) as complete:
             pass
@@ -125,7 +125,7 @@ def test_run_that_failed_while_reopened_can_be_reopened_again(project, identity,
     assert "renate.error" not in store.run().data.tags
 
 
-def test_nothing_to_reopen_records_nothing(project, identity, store):
+def test_reopening_an_unknown_run_logs_nothing(project, identity, store):
     with new_run(project, replace(identity, key="cd" * 32)):
         pass
     for unknown in (identity, replace(identity, experiment="other")):
@@ -137,13 +137,13 @@ def test_nothing_to_reopen_records_nothing(project, identity, store):
     assert store.client.get_experiment_by_name("other") is None
 
 
-def test_reopening_in_a_project_without_a_store_makes_none(tmp_path, identity):
+def test_reopening_a_run_creates_no_store(tmp_path, identity):
     with reopened_run(tmp_path, identity) as tracker:
         assert not tracker.found
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nested_parameters_get_names_with_dots(project, identity, store):
+def test_nested_parameters_are_logged_with_dotted_names(project, identity, store):
     parameters = {
         "learner": {"name": "DER", "alpha": 0.5, "deep": {"er": None}},
         "layers": [1, "two"],
@@ -160,7 +160,7 @@ def test_nested_parameters_get_names_with_dots(project, identity, store):
     }
 
 
-def test_long_parameters_are_cut_and_kept_whole_in_an_artifact(project, identity, store):
+def test_long_parameters_are_truncated_and_saved_in_full_as_an_artifact(project, identity, store):
     parameters = {"classes": "x" * 7000, **{f"p{i}": i for i in range(150)}}
     with new_run(project, identity) as tracker:
         tracker.log_parameters(parameters)
@@ -172,7 +172,7 @@ def test_long_parameters_are_cut_and_kept_whole_in_an_artifact(project, identity
     assert whole["p149"] == "149"
 
 
-def test_metrics_with_steps_are_curves(project, identity, store):
+def test_metrics_with_steps_are_logged_as_curves(project, identity, store):
     with new_run(project, identity) as tracker:
         for epoch in range(3):
             tracker.log_metrics({"train/loss": 1 / (1 + epoch), "holdout": {"1": epoch}}, epoch)
@@ -182,7 +182,7 @@ def test_metrics_with_steps_are_curves(project, identity, store):
     assert run.data.metrics["holdout.1"] == 2.0
 
 
-def test_odd_metrics(project, identity, store):
+def test_nan_infinite_and_boolean_metrics_are_logged_and_none_is_skipped(project, identity, store):
     many = {f"class.{i}": float(i) for i in range(250)}
     odd = {"nan": math.nan, "infinite": -math.inf, "none": None, "true": True}
     with new_run(project, identity) as tracker:
@@ -195,7 +195,7 @@ def test_odd_metrics(project, identity, store):
     assert metrics["class.249"] == 249.0
 
 
-def test_artifacts_lie_in_the_project(project, identity, store, tmp_path):
+def test_artifacts_are_stored_in_the_project(project, identity, store, tmp_path):
     figures = tmp_path / "figures"
     figures.mkdir()
     (figures / "curve.png").write_bytes(b"png")
@@ -212,8 +212,8 @@ def test_artifacts_lie_in_the_project(project, identity, store, tmp_path):
     assert files == {"update.md", "reports/update.md", "plots/curve.png"}
 
 
-def test_dvc_root_is_where_everything_goes(project, identity, store, tmp_path, monkeypatch):
-    workspace = tmp_path / "workspace"  # as `dvc exp run --temp` makes one
+def test_runs_and_artifacts_are_stored_in_dvc_root(project, identity, store, tmp_path, monkeypatch):
+    workspace = tmp_path / "workspace"  # like the workspace of `dvc exp run --temp`
     workspace.mkdir()
     monkeypatch.setenv("DVC_ROOT", str(project))
     with new_run(workspace, identity) as tracker:
@@ -223,7 +223,7 @@ def test_dvc_root_is_where_everything_goes(project, identity, store, tmp_path, m
     assert list(workspace.iterdir()) == []
 
 
-def test_what_cannot_be_written_is_said_once_and_the_rest_is_written(
+def test_missing_artifacts_cause_one_warning_and_metrics_are_still_logged(
     project, identity, store, capsys
 ):
     with new_run(project, identity) as tracker:
@@ -238,7 +238,7 @@ def test_what_cannot_be_written_is_said_once_and_the_rest_is_written(
     assert store.run().data.metrics == {"accuracy": 0.9}
 
 
-def test_deleted_experiment_is_explained(project, identity, store, capsys):
+def test_deleted_experiment_causes_a_warning_to_restore_it(project, identity, store, capsys):
     with new_run(project, identity):
         pass
     store.client.delete_experiment(store.client.get_experiment_by_name("digits").experiment_id)
@@ -247,26 +247,26 @@ def test_deleted_experiment_is_explained(project, identity, store, capsys):
     assert "the experiment 'digits' was deleted in MLflow; restore it" in capsys.readouterr().err
 
 
-def test_database_that_is_none_is_a_warning(tmp_path, identity, capsys):
+def test_invalid_database_file_causes_a_warning(tmp_path, identity, capsys):
     (tmp_path / "mlflow.db").write_bytes(b"not a database at all, whatever its name" * 100)
     with new_run(tmp_path, identity) as tracker:
         tracker.log_metrics({"accuracy": 0.9})
     assert "file is not a database" in capsys.readouterr().err
 
 
-def test_missing_database_is_made_whole(tmp_path, identity):
+def test_missing_database_is_created_without_leftover_files(tmp_path, identity):
     with new_run(tmp_path, identity) as tracker:
         assert tracker.found
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".renate"}
 
 
-def test_identity_needs_no_tags(project, store):
+def test_run_identity_without_tags_is_accepted(project, store):
     with new_run(project, RunIdentity("digits", "update 1", "ab" * 32)):
         pass
     assert store.run().info.status == "FINISHED"
 
 
-def test_trials_are_runs_nested_under_their_search(project, identity, store):
+def test_trials_are_logged_as_nested_runs_of_their_search(project, identity, store):
     with new_run(project, identity) as tracker:
         for number, status in enumerate(("FINISHED", "FAILED", "KILLED")):
             tracker.log_trial(

@@ -9,16 +9,16 @@ from renate_stages.tracking import tracking_uri
 from renate_stages.tracking.location import store_of
 
 
-def test_default_is_a_database_in_the_project(tmp_path):
+def test_default_uri_is_a_database_in_the_project(tmp_path):
     assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_default_lies_in_dvcs_real_repository(tmp_path, monkeypatch):
+def test_default_uri_is_a_database_in_dvc_root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert tracking_uri(tmp_path / ".dvc/tmp/exps/x") == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_relative_database_is_taken_from_the_root(tmp_path, monkeypatch):
+def test_relative_database_path_is_resolved_from_the_project_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///../runs.db?timeout=30")
     project = tmp_path / "project"
     assert tracking_uri(project) == f"sqlite:///{tmp_path}/runs.db?timeout=30"
@@ -35,7 +35,9 @@ def test_relative_database_is_taken_from_the_root(tmp_path, monkeypatch):
         ("postgresql+psycopg2://user:secret@host/runs", False),
     ],
 )
-def test_other_stores_are_kept_as_given(tmp_path, monkeypatch, uri, keeps_artifacts):
+def test_server_and_remote_database_uris_are_kept_unchanged(
+    tmp_path, monkeypatch, uri, keeps_artifacts
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert tracking_uri(tmp_path) == uri
     location = store_of(tmp_path).artifact_location("digits")
@@ -53,7 +55,7 @@ def test_other_stores_are_kept_as_given(tmp_path, monkeypatch, uri, keeps_artifa
         ("postgres://user:secret@host/runs", "has the scheme 'postgres'"),
     ],
 )
-def test_what_mlflow_cannot_use_is_refused(tmp_path, monkeypatch, uri, reason):
+def test_tracking_uri_that_mlflow_cannot_use_is_refused(tmp_path, monkeypatch, uri, reason):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingUriError) as raised:
         tracking_uri(tmp_path)
@@ -62,7 +64,7 @@ def test_what_mlflow_cannot_use_is_refused(tmp_path, monkeypatch, uri, reason):
     assert "secret@" not in str(raised.value) and ":secret" not in str(raised.value)
 
 
-def test_folder_that_the_user_insists_on_is_allowed(tmp_path, monkeypatch):
+def test_file_store_is_allowed_with_mlflow_allow_file_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///runs")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     assert tracking_uri(tmp_path) == "file:///runs"
@@ -73,7 +75,7 @@ def test_artifact_location_is_a_file_uri_below_mlartifacts(tmp_path):
     assert location == (tmp_path / "mlartifacts" / "-my-digits").as_uri()
 
 
-def test_the_shown_address_has_no_secrets(tmp_path, monkeypatch):
+def test_displayed_store_address_hides_secrets(tmp_path, monkeypatch):
     uri = "postgresql://me:my p/a@ss@host/runs?password=other&sslmode=require"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     store = store_of(tmp_path)
@@ -81,7 +83,7 @@ def test_the_shown_address_has_no_secrets(tmp_path, monkeypatch):
     assert store.shown == "postgresql://***@host/runs?password=***&sslmode=require"
 
 
-def test_emptiness_is_known_without_mlflow(tmp_path: Path, monkeypatch):
+def test_empty_store_is_detected_without_mlflow(tmp_path: Path, monkeypatch):
     assert store_of(tmp_path).is_empty
     (tmp_path / "mlflow.db").touch()
     assert store_of(tmp_path).is_empty

@@ -1,4 +1,4 @@
-"""The real process behind a tracker: that it is started late, ends early and hides nothing."""
+"""The tracker's side process: started when needed, ended with the stage, errors reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KILLED_STAGE = (
     STAGE
     + """
     import os, time
-    child = os.fork()  # as a data loader's worker, it inherits the pipe and outlives the stage
+    child = os.fork()  # like a data loader's worker, it inherits the pipe and outlives the stage
     if child:
         print(child, tracker._process._process.pid, flush=True)
     time.sleep(120)
@@ -51,11 +51,11 @@ def is_running(process: int) -> bool:
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.1)
 
 
-def test_four_stages_at_once_on_a_fresh_store(tmp_path, store_in):
+def test_four_concurrent_stages_log_to_a_new_store(tmp_path, store_in):
     stages = [start(STAGE, tmp_path, key * 64, stderr=subprocess.PIPE) for key in "abcd"]
     errors = [stage.communicate(timeout=120)[1] for stage in stages]
     assert errors == [""] * 4
@@ -66,7 +66,7 @@ def test_four_stages_at_once_on_a_fresh_store(tmp_path, store_in):
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".renate"}
 
 
-def test_killed_stage_leaves_a_killed_run_and_no_process(project, store):
+def test_killed_stage_leaves_a_killed_run_and_no_writer_process(project, store):
     stage = start(KILLED_STAGE, project, "ab" * 32, stdout=subprocess.PIPE)
     with stage:
         assert stage.stdout is not None
@@ -82,13 +82,13 @@ def test_killed_stage_leaves_a_killed_run_and_no_process(project, store):
     assert "renate.complete" not in store.run().data.tags
 
 
-def test_unreachable_server_is_one_warning_and_the_stage_goes_on(tmp_path, monkeypatch):
+def test_unreachable_server_causes_one_warning_and_the_stage_completes(tmp_path, monkeypatch):
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: refuses connections
         uri = f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         stage = start(STAGE, tmp_path, "ab" * 32, stderr=subprocess.PIPE)
-        (line,) = stage.communicate(timeout=60)[1].splitlines()  # MLflow's default: minutes
+        (line,) = stage.communicate(timeout=60)[1].splitlines()  # MLflow retries for minutes
     assert stage.returncode == 0
     assert line.startswith("warning: ")
     assert "the server does not respond" in line
@@ -96,7 +96,7 @@ def test_unreachable_server_is_one_warning_and_the_stage_goes_on(tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_imported_or_started_without_need(tmp_path, monkeypatch, identity):
+def test_disabled_tracking_starts_no_process_and_imports_no_mlflow(tmp_path, monkeypatch, identity):
     imports = "import sys, renate_stages.tracking; print(*sys.modules)"
     command = [sys.executable, "-c", imports]
     modules = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
@@ -116,11 +116,11 @@ def test_nothing_is_imported_or_started_without_need(tmp_path, monkeypatch, iden
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_logged_to_no_run_is_dropped_without_a_word(project, identity, capsys, store):
+def test_logging_to_a_missing_run_is_dropped_without_a_warning(project, identity, capsys, store):
     report = project / "report.md"
     report.write_text("# report")
     with reopened_run(project, identity) as tracker:
-        assert tracker.started  # before anybody knows that there is no run
+        assert tracker.started  # the search for the run has not ended yet
         for _ in range(3):
             tracker.log_artifact(report)
         assert not tracker.found
@@ -131,7 +131,7 @@ def test_what_is_logged_to_no_run_is_dropped_without_a_word(project, identity, c
 
 @pytest.fixture
 def fake_writer(tmp_path, monkeypatch):
-    """Puts a script of a few lines in the place of the writer, which imports MLflow."""
+    """Replace the writer, which imports MLflow, with a short script."""
 
     def put(script: str) -> None:
         file = tmp_path / "fake_writer.py"
@@ -141,7 +141,9 @@ def fake_writer(tmp_path, monkeypatch):
     return put
 
 
-def test_writer_that_dies_is_reported_with_its_last_words(fake_writer, project, identity, capsys):
+def test_writer_crash_is_reported_with_exit_code_and_last_error_line(
+    fake_writer, project, identity, capsys
+):
     fake_writer("sys.exit('noise\\nno room left')")
     with new_run(project, identity) as tracker:
         assert not tracker.found
@@ -151,7 +153,7 @@ def test_writer_that_dies_is_reported_with_its_last_words(fake_writer, project, 
     assert "ended with code 1: no room left" in line
 
 
-def test_commands_do_not_wait_for_a_writer_that_reads_them(fake_writer, project, identity, capsys):
+def test_commands_are_sent_without_waiting_for_answers(fake_writer, project, identity, capsys):
     fake_writer(
         "lines = sys.stdin.readlines()\n"
         "print(json.dumps({'run_id': f'{len(lines)} {json.loads(lines[-1])}'}))"
@@ -164,7 +166,7 @@ def test_commands_do_not_wait_for_a_writer_that_reads_them(fake_writer, project,
     assert process.problems == []
 
 
-def test_interrupt_from_the_terminal_does_not_reach_the_writer(fake_writer, project):
+def test_interrupt_from_the_terminal_does_not_reach_the_writer_process(fake_writer, project):
     fake_writer("import os; print(json.dumps({'run_id': os.getsid(0)}))")
     process = side_process.SideProcess(project)
     session = process.wait_for("run_id")

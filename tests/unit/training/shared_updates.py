@@ -1,6 +1,6 @@
-"""Updates that one process runs, or two share: what each of them saw, and what came of it.
+"""Run updates in one process or shared by two, and record the batches and results of each.
 
-python shared_updates.py FOLDER NAME,NAME     in each of two processes: these updates, results in FOLDER
+python shared_updates.py FOLDER NAME,NAME     in each of two processes: results go to FOLDER
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel
 
-ROWS = 33  # in batches of 8, the last of 1: a process has no share of it
-Found = dict[str, Any]
+ROWS = 33  # batches of 8, and a last one of 1 in which one process has no row
+Results = dict[str, Any]
 
 
-class Normed(RenateModule):
-    """A model with batch norm in it."""
+class BatchNormModel(RenateModule):
+    """Linear model with batch norm."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -48,8 +48,8 @@ class Normed(RenateModule):
         return self.head(self.features(x))
 
 
-class Convolved(RenateModule):
-    """One with batch norm over pictures, which forgets its statistics slowly."""
+class ConvBatchNormModel(RenateModule):
+    """Convolutional model with batch norm whose running statistics are cumulative averages."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -68,8 +68,8 @@ def per_task() -> MLP:
     return model
 
 
-class Sums(torchmetrics.Metric):
-    """Twice the data is twice the value: what is counted twice shows."""
+class SumMetric(torchmetrics.Metric):
+    """Metric that sums over all data, so examples that are counted twice change its value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,11 +86,11 @@ def noisy(inputs):
     return inputs + 0.1 * torch.randn(5)
 
 
-def _of(model) -> dict[str, Callable]:
-    return {"model_fn": lambda model_state_url=None: _loaded(model(), model_state_url)}
+def _with_model(model) -> dict[str, Callable]:
+    return {"model_fn": lambda model_state_url=None: _load_weights(model(), model_state_url)}
 
 
-def _loaded(model, url):
+def _load_weights(model, url):
     if url is not None:
         model.load_state_dict(torch.load(url, weights_only=True))
     return model
@@ -101,8 +101,8 @@ ONLINE = {"memory_update": "online"}
 RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ER": ("ER", {}, {}),
     "ER separate": ("ER", {"replay_forward": "separate", "memory_batch_size": 1}, {}),
-    "one example a step": ("ER", {"batch_size": 1, "memory_batch_size": 1}, {"max_epochs": 1}),
-    "memory of one": ("DER", {"memory_size": 1, **ONLINE}, {}),
+    "one example per step": ("ER", {"batch_size": 1, "memory_batch_size": 1}, {"max_epochs": 1}),
+    "memory size 1": ("DER", {"memory_size": 1, **ONLINE}, {}),
     "DER++ online": ("DER++", ONLINE, {}),
     "DER++ joint": ("DER++", {"replay_forward": "joint"}, {}),
     "ER-ACE": ("ER-ACE", {"memory_batch_size": 5}, {}),
@@ -118,26 +118,26 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "NCM": ("NCM", {"memory_size": 10}, {}),
     "SLDA": ("SLDA", {}, {}),
     "RanPAC": ("RanPAC", {}, {}),
-    "averaged": ("FineTuning", ADAPTIVE, {}),
+    "model averaging": ("FineTuning", ADAPTIVE, {}),
     "accumulated": ("ER", ADAPTIVE, {"accumulate_grad_batches": 2}),
     "clipped": ("ER", {}, {"gradient_clip_val": 0.05}),
     "clipped by value": ("ER", {}, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
     "best epoch": ("ER", {}, {"keep": "best", "max_epochs": 4}),
-    "some steps": ("ER", {}, {"max_steps": 7}),
-    "batch norm": ("ER", {}, {"functions": _of(Normed)}),
-    "batch norm separate": ("DER", {"batch_size": 11}, {"functions": _of(Normed)}),
-    "batch norm over pictures": ("DER", {}, {"functions": _of(Convolved)}),
-    "heads for each task": ("FineTuning", {}, {"functions": _of(per_task)}),
-    "metrics of the user": ("ER", {}, {"functions": {"metrics_fn": lambda: {"accuracy": Sums()}}}),
+    "max steps": ("ER", {}, {"max_steps": 7}),
+    "batch norm": ("ER", {}, {"functions": _with_model(BatchNormModel)}),
+    "batch norm separate": ("DER", {"batch_size": 11}, {"functions": _with_model(BatchNormModel)}),
+    "convolutional batch norm": ("DER", {}, {"functions": _with_model(ConvBatchNormModel)}),
+    "per-task heads": ("FineTuning", {}, {"functions": _with_model(per_task)}),
+    "custom metrics": ("ER", {}, {"functions": {"metrics_fn": lambda: {"accuracy": SumMetric()}}}),
 }
 
 
-# Whose second update learns something from the state of the first.
+# Run these for two updates: the second depends on learner state or memory of the first.
 TWICE = ("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "EWC", "NCM", "RanPAC")
 
 
-def run(name: str, folder: Path) -> list[Found]:
-    """Run an update, or two, the second from the first's state; return what was seen of each."""
+def run(name: str, folder: Path) -> list[Results]:
+    """Run an update, and a second one if the name is in `TWICE`; return the results of each."""
     learner, values, trainer = RUNS[name]
     trainer = dict(trainer)
     functions = trainer.pop("functions", {})
@@ -152,15 +152,17 @@ def run(name: str, folder: Path) -> list[Found]:
             **trainer,
         )
         new = write_examples(folder / f"new-{number}", ROWS, first=100 * number)
-        updated, steps = watched(made, parent, new)
-        found.append(_seen(updated, steps))
+        updated, steps = update_and_record_steps(made, parent, new)
+        found.append(_summary(updated, steps))
         parent = state_of(folder / f"state-{number}", updated, number, (0, 1, 2), parent, new)
     return found
 
 
-def watched(made: ModelUpdater, parent: State, new, **more) -> tuple[UpdatedModel, list[Found]]:
-    """Run an update; return the rows and the loss of each of its steps beside."""
-    steps: list[Found] = []
+def update_and_record_steps(
+    made: ModelUpdater, parent: State, new, **more
+) -> tuple[UpdatedModel, list[Results]]:
+    """Run an update; return it together with the rows and the loss of each step."""
+    steps: list[Results] = []
     original = Learner.training_step
 
     def training_step(self, batch, batch_idx):
@@ -177,13 +179,13 @@ def watched(made: ModelUpdater, parent: State, new, **more) -> tuple[UpdatedMode
         Learner.training_step = original
 
 
-def _seen(updated: UpdatedModel, steps: list[Found]) -> Found:
+def _summary(updated: UpdatedModel, steps: list[Results]) -> Results:
     selection = updated.selection
     tensors, values = updated.learner.learner_state()
     return {
         "steps": steps,
         "curves": updated.curves,
-        "taken": updated.steps,
+        "step_count": updated.steps,
         "examples": updated.examples,
         "model": {n: t for n, t in updated.model.state_dict().items() if torch.is_tensor(t)},
         "kept": selection.kept.tolist(),
@@ -199,8 +201,8 @@ def _seen(updated: UpdatedModel, steps: list[Found]) -> Found:
 
 
 @patch.dict(os.environ, {SECONDS_VARIABLE: "0"})
-def resumed(folder: Path) -> Found:
-    """Train four epochs at once, and in two parts; every process augments in its own way."""
+def resumed(folder: Path) -> Results:
+    """Train four epochs without and with an interruption, with augmentation in each process."""
     parent, new = _empty(folder), write_examples(folder / "new", ROWS)
     functions = {"train_transform": lambda: noisy}
 
@@ -211,23 +213,23 @@ def resumed(folder: Path) -> Found:
 
     straight = made(4).update(UpdateData(parent, new, {1: new}))
     shared = Path(values_of_all_ranks(str(folder))[0]) / "resume"
-    said: list[str] = []
-    made(2).update(UpdateData(parent, new, {1: new}), resume=Resume(shared, said.append))
+    messages: list[str] = []
+    made(2).update(UpdateData(parent, new, {1: new}), resume=Resume(shared, messages.append))
     torch.randn(3)
-    again, _ = watched(made(4), parent, new, resume=Resume(shared, said.append))
+    again, _ = update_and_record_steps(made(4), parent, new, resume=Resume(shared, messages.append))
     return {
         "equal": torch.equal(weights(again), weights(straight)),
         "curves": again.curves == straight.curves,
         "memory": again.selection.added.tolist() == straight.selection.added.tolist(),
-        "said": said,
+        "messages": messages,
         "files": sorted(path.name for path in shared.iterdir()),
         "weights": weights(again),
         "next": float(torch.rand(())),
     }
 
 
-def distances() -> Found:
-    """Distil from logits of which some are unknown, more of one process's than of the other's."""
+def distances() -> Results:
+    """Return a distillation loss in which one process has more unknown logits than the other."""
     generator = torch.Generator().manual_seed(0)
     outputs, kept = torch.randn(2, 7, 4, generator=generator)
     kept[:3, 1:] = torch.nan
@@ -248,9 +250,9 @@ def _empty(folder: Path) -> State:
     return State.open(folder / "parent")
 
 
-def everything(folder: Path, names: Sequence[str] = tuple(RUNS)) -> Found:
-    """Return the results of some updates by name, and those of the other parts."""
-    found: Found = {name: run(name, folder / name.replace(" ", "-")) for name in names}
+def everything(folder: Path, names: Sequence[str] = tuple(RUNS)) -> Results:
+    """Return the results of the updates in `names`, of a resumed training and of distillation."""
+    found: Results = {name: run(name, folder / name.replace(" ", "-")) for name in names}
     return {**found, "resumed": resumed(folder / "resumed"), "distances": distances()}
 
 

@@ -1,4 +1,4 @@
-"""`trainer.keep: best` ships the epoch that is best on the validation data."""
+"""`trainer.keep: best` keeps the weights of the epoch with the best validation metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def best_epoch(updated) -> int:
     return ranked.index(max(ranked)) + 1
 
 
-def test_the_best_epochs_weights_are_those_of_a_training_that_ends_there(make_state, new):
+def test_keep_best_weights_equal_those_of_a_training_that_ends_at_the_best_epoch(make_state, new):
     kept = trained(make_state, new, 8, "best")
     best = best_epoch(kept)
     assert 1 <= best < 8, "the test needs a training that gets worse"
@@ -35,7 +35,7 @@ def test_the_best_epochs_weights_are_those_of_a_training_that_ends_there(make_st
     assert kept.curves == trained(make_state, new, 8).curves, "all epochs are recorded"
 
 
-def test_a_training_that_goes_on_remembers_the_best_epoch(make_state, new, tmp_path, monkeypatch):
+def test_resumed_training_keeps_the_best_epoch(make_state, new, tmp_path, monkeypatch):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
     straight = trained(make_state, new, 8, "best")
     resume = Resume.of(tmp_path, "inputs", lambda line: None)
@@ -45,13 +45,15 @@ def test_a_training_that_goes_on_remembers_the_best_epoch(make_state, new, tmp_p
     assert again.curves == straight.curves
 
 
-def test_without_validation_data_no_epoch_is_best(make_state, new):
+def test_keep_best_without_validation_data_is_refused(make_state, new):
     made = updater("FineTuning", DIVERGING, keep="best")
     with pytest.raises(InvalidParamsError, match="finding the best epoch needs validation data"):
         made.update(UpdateData(make_state(), new))
 
 
-def test_the_whole_training_is_in_the_checkpoint_of_its_last_epoch(make_state, new, tmp_path):
+def test_checkpoint_of_a_complete_training_is_reproducible_and_restores_it(
+    make_state, new, tmp_path
+):
     straight = updater("ER", max_epochs=20, max_steps=10).update(
         UpdateData(make_state(10), new, {1: new})
     )

@@ -1,4 +1,4 @@
-"""What a process is among those that share a training, and who starts them."""
+"""Launch the processes of a distributed training: ranks, process counts, errors and locks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from renate_stages.training import launch
 from renate_stages.training.update_data import UpdateData
 
 
-class ByItself(FineTuning):
-    """As Avalanche's strategies do."""
+class SelfSteppingLearner(FineTuning):
+    """Learner that runs optimizer steps itself, like Avalanche's strategies."""
 
     steps_itself = True
 
 
 @pytest.fixture
-def second(monkeypatch):
-    """This process is the second of two that torchrun has started."""
+def rank_1(monkeypatch):
+    """Make this process rank 1 of two processes started by torchrun."""
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
 
@@ -38,7 +38,7 @@ def params(**trainer) -> Params:
     return Params.parse({"trainer": trainer})
 
 
-def test_a_process_that_nothing_launched_is_alone():
+def test_process_without_a_launcher_is_rank_0_of_1():
     assert (launch.is_launched(), launch.rank(), launch.num_processes()) == (False, 0, 1)
     assert launch.own("kept") == "kept" and launch.begin(trains=True)
     assert (
@@ -50,35 +50,35 @@ def test_a_process_that_nothing_launched_is_alone():
     assert gathered(tensor, 3) is tensor
 
 
-def test_one_process_starts_as_many_as_there_are_devices():
+def test_training_on_several_devices_launches_processes():
     assert launch.is_to_launch(params(devices=2))
     assert not launch.is_to_launch(params())
 
 
-def test_an_update_that_trains_nothing_needs_one_process():
+def test_forget_update_runs_in_one_process():
     forget = Params.parse({"trainer": {"devices": 2}, "update": {"kind": "forget"}})
     assert not launch.is_to_launch(forget)
 
 
-def test_several_nodes_are_started_from_outside():
+def test_multi_node_training_uses_the_external_launcher():
     with pytest.raises(errors.ProcessCountError, match=r"need 4 processes.*found 1") as raised:
         launch.is_to_launch(params(devices=2, num_nodes=2))
     assert "torchrun --nnodes 2 --rdzv-backend c10d" in str(raised.value)
     assert "--nproc-per-node 2" in str(raised.value)
 
 
-def test_a_launched_process_starts_no_others(second):
+def test_launched_process_launches_no_others_and_checks_the_process_count(rank_1):
     assert not launch.is_to_launch(params(devices=2))
     with pytest.raises(errors.ProcessCountError, match="need 3 processes, one per device; found 2"):
         launch.is_to_launch(params(devices=3))
 
 
-def test_only_the_first_process_prints_and_the_others_end_at_once(second, monkeypatch, capsys):
+def test_only_rank_0_prints_and_other_ranks_handle_sigterm(rank_1, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert launch.begin(trains=True)
-        print("said twice")
+        print("printed by rank 1")
         assert signal.getsignal(signal.SIGTERM) not in (before, signal.SIG_DFL)
     finally:
         sys.stdout.close()
@@ -87,13 +87,13 @@ def test_only_the_first_process_prints_and_the_others_end_at_once(second, monkey
 
 
 @pytest.mark.parametrize(("rank", "works"), [("0", True), ("1", False)])
-def test_what_is_no_training_is_left_to_the_first_process(second, monkeypatch, rank, works):
+def test_commands_without_training_run_on_rank_0_only(rank_1, monkeypatch, rank, works):
     monkeypatch.setenv("RANK", rank)
     assert launch.begin(trains=False) == works
-    assert not launch.is_launched(), "what it starts is alone too"
+    assert not launch.is_launched(), "its subprocesses belong to no process group"
 
 
-def test_a_mistake_is_told_by_the_first_process(second, monkeypatch):
+def test_user_error_is_reported_by_rank_0_only(rank_1, monkeypatch):
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     launch.let_others_speak(launch.MISTAKE)
@@ -103,7 +103,7 @@ def test_a_mistake_is_told_by_the_first_process(second, monkeypatch):
     assert slept == [launch.MISTAKE, launch.DEFECT]
 
 
-def test_the_project_is_held_by_one(project, second, monkeypatch):
+def test_project_is_locked_by_rank_0_or_by_the_launcher_only(project, rank_1, monkeypatch):
     with project.lock("train"), launch.held(project, "train"):
         pass
     monkeypatch.setenv("RANK", "0")
@@ -114,14 +114,14 @@ def test_the_project_is_held_by_one(project, second, monkeypatch):
         pass
 
 
-def test_one_process_alone_does_not_train_for_two(make_state, tmp_path):
+def test_training_with_fewer_processes_than_devices_is_refused(make_state, tmp_path):
     new = write_examples(tmp_path / "new", 8)
     with pytest.raises(errors.ProcessCountError, match="need 2 processes, one per device; found 1"):
         updater(devices=2).update(UpdateData(make_state(), new))
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ({"devices": 2}, "devices: 2"),
         ({"num_nodes": 3}, "num_nodes: 3"),
@@ -129,13 +129,15 @@ def test_one_process_alone_does_not_train_for_two(make_state, tmp_path):
         ({"compile": True}, "compile: true"),
     ],
 )
-def test_a_learner_that_takes_its_steps_itself_does_not_share_them(setting, said):
-    with pytest.raises(errors.UnsharedLearnerError, match=said):
-        updater("test_launch:ByItself", **setting)
+def test_self_stepping_learner_refuses_distributed_accumulated_or_compiled_training(
+    setting, message
+):
+    with pytest.raises(errors.UnsharedLearnerError, match=message):
+        updater("test_launch:SelfSteppingLearner", **setting)
     assert AvalancheLearner.steps_itself and not FineTuning.steps_itself
 
 
-def test_shares_are_even_and_hold_each_row_once():
+def test_rows_are_divided_evenly_between_ranks_without_overlap():
     for count in (1, 2, 3, 5):
         for rows in range(12):
             bounds = [Ranks(rank, count).bounds(rows) for rank in range(count)]
@@ -145,7 +147,7 @@ def test_shares_are_even_and_hold_each_row_once():
             assert max(sizes) - min(sizes) <= 1
 
 
-def test_trials_train_on_one_device_with_whole_batches(project, tmp_path):
+def test_trials_train_on_one_device_without_a_strategy(project, tmp_path):
     from renate_stages.stages import prepare, restore_state
     from renate_stages.tuning.trial import TrialInputs
 

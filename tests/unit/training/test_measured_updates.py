@@ -1,4 +1,4 @@
-"""What `train` writes of two updates in metrics/update.json, beside what the models answer."""
+"""Metrics that `train` writes to metrics/update.json, compared with the models' predictions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def run(project) -> dict:
     return files.read_json(project.update_metrics)
 
 
-def answers(folder, holdouts, scratch) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Labels and predictions of a state's model, in one forward pass a holdout."""
+def predict(folder, holdouts, scratch) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Return the labels and the predictions of a state's model, by holdout."""
     write_checkpoint(folder, scratch / "model.ckpt")
     model = MLP.from_state_dict(torch.load(scratch / "model.ckpt")).eval()
     found = {}
@@ -38,10 +38,10 @@ def answers(folder, holdouts, scratch) -> dict[int, tuple[np.ndarray, np.ndarray
     return found
 
 
-def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
+def test_update_metrics_compare_new_and_parent_predictions_row_by_row(sourced, tmp_path):
     edit_params(sourced, evaluation__slices=["source"], trainer__max_epochs=2)
     first = run(sourced)
-    assert first["flips"] == {"negative": None, "positive": None}  # there is no parent's model
+    assert first["flips"] == {"negative": None, "positive": None}  # the parent has no model
     assert first["accuracy"]["change"] is None
 
     move_on(sourced)
@@ -57,8 +57,8 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
         *("forgetting", "backward_transfer", "forward_transfer"),
     }
     holdouts = State.open(sourced.state).split("holdouts")
-    before = answers(sourced.parent, holdouts, tmp_path)
-    after = answers(sourced.state, holdouts, tmp_path)
+    before = predict(sourced.parent, holdouts, tmp_path)
+    after = predict(sourced.state, holdouts, tmp_path)
     labels = np.concatenate([after[n][0] for n in (1, 2)])
     was, now = (np.concatenate([each[n][1] for n in (1, 2)]) == labels for each in (before, after))
     assert second["flips"]["negative"] == pytest.approx(np.mean(was & ~now), abs=1e-8)
@@ -88,14 +88,14 @@ def test_two_updates_are_compared_row_by_row(sourced, tmp_path):
     assert "| `memory_size` | 100 |" in report
 
 
-def test_a_slice_that_no_example_has_is_refused_before_training(project):
+def test_slice_field_missing_in_all_examples_is_refused_before_training(project):
     edit_params(project, evaluation__slices=["region"])
     with pytest.raises(errors.SliceError, match=r"region.*no example has this field"):
         run(project)
     assert not project.state.exists()
 
 
-def test_a_metric_with_a_name_that_the_file_gives_to_something_else_is_refused(project):
+def test_metric_with_a_reserved_name_is_refused(project):
     metrics = "\n\ndef metrics_fn():\n    from torchmetrics import MeanMetric\n"
     metrics += "    class Rows(MeanMetric):\n        def update(self, outputs, targets):\n"
     metrics += "            super().update(outputs.mean())\n    return {'flips': Rows()}\n"
@@ -106,7 +106,7 @@ def test_a_metric_with_a_name_that_the_file_gives_to_something_else_is_refused(p
     assert not project.state.exists()
 
 
-def test_slices_are_of_class_labels(sourced):
+def test_slices_without_class_labels_are_refused(sourced):
     edit_params(
         sourced, evaluation__slices=["source"], evaluation__metric="loss", export__promote={}
     )
@@ -120,7 +120,7 @@ def test_slices_are_of_class_labels(sourced):
         run(sourced)
 
 
-def test_what_an_update_cost_is_told_to_mlflow_and_stands_in_no_output(project, monkeypatch):
+def test_cost_is_logged_to_mlflow_but_not_written_to_outputs(project, monkeypatch):
     from renate_stages.tracking import Tracker
 
     logged = {}
@@ -136,12 +136,15 @@ def test_what_an_update_cost_is_told_to_mlflow_and_stands_in_no_output(project, 
     assert cost["peak_memory_mb"] > 1 and cost["training_seconds"] > 0
 
 
-def test_the_guide_to_evaluation_names_every_key(sourced):
+def test_evaluation_guide_documents_every_metrics_key(sourced):
     edit_params(sourced, evaluation__slices=["source"], evaluation__reference={1: 0.9})
     text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    told = run(sourced)
-    blocks = {"accuracy": told.pop("accuracy"), **{name: told[name] for name in ("flips", "loss")}}
+    measured = run(sourced)
+    blocks = {
+        "accuracy": measured.pop("accuracy"),
+        **{name: measured[name] for name in ("flips", "loss")},
+    }
     for figure in {figure for block in blocks.values() for figure in block}:
         assert f".{figure}`" in text or f".{figure}." in text, figure
-    for name in told.keys() - {"update", "loss"}:
+    for name in measured.keys() - {"update", "loss"}:
         assert f"`{name}." in text, name

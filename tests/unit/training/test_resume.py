@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on and gives the bytes of one that was not."""
+"""A resumed training gives the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPOCHS = 6
 
 
 class Interrupt:
-    """A transform that draws at random, and interrupts when it was called so many times."""
+    """A random transform that raises KeyboardInterrupt when it is called `left` times."""
 
     def __init__(self) -> None:
         self.left = -1
@@ -46,7 +46,7 @@ def lr_scheduler_fn():
 
 
 @pytest.fixture(autouse=True)
-def every_epoch(monkeypatch):
+def checkpoint_every_epoch(monkeypatch):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
 
 
@@ -60,7 +60,7 @@ def every_epoch(monkeypatch):
         ("Joint", "Adam", {}),
     ],
 )
-def test_a_resumed_training_ends_in_the_same_bytes(
+def test_resumed_training_has_identical_bytes(
     make_state, new, tmp_path, learner, optimizer, limits, interrupted_after
 ):
     interrupt = Interrupt()
@@ -76,16 +76,16 @@ def test_a_resumed_training_ends_in_the_same_bytes(
         functions=functions,
         **{"max_epochs": EPOCHS, **limits},
     )
-    parent, said = make_state(rows=10), []
+    parent, messages = make_state(rows=10), []
     straight = made.update(UpdateData(parent, new, {1: new}))
-    resume = Resume.of(tmp_path / "resume", "inputs", said.append)
+    resume = Resume.of(tmp_path / "resume", "inputs", messages.append)
     interrupt.left = interrupted_after
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         made.update(UpdateData(parent, new, {1: new}), resume=resume)
     interrupt.left = -1
     torch.randn(3), random.random(), np.random.rand()
     resumed = made.update(UpdateData(parent, new, {1: new}), resume=resume)
-    assert said == ([] if interrupted_after == 20 else said[:1])
+    assert messages == ([] if interrupted_after == 20 else messages[:1])
     assert torch.equal(weights(resumed), weights(straight))
     assert resumed.curves == straight.curves and resumed.steps == straight.steps
     for part in ("kept", "added"):
@@ -93,20 +93,20 @@ def test_a_resumed_training_ends_in_the_same_bytes(
         np.testing.assert_array_equal(one, other)
 
 
-def test_it_goes_on_after_the_last_whole_epoch(make_state, new, tmp_path):
-    interrupt, said = Interrupt(), []
+def test_training_resumes_after_the_last_complete_epoch(make_state, new, tmp_path):
+    interrupt, messages = Interrupt(), []
     made = updater("FineTuning", functions={"train_transform": lambda: interrupt}, max_epochs=5)
-    resume = Resume.of(tmp_path, "inputs", said.append)
-    interrupt.left = 75  # 30 examples an epoch
+    resume = Resume.of(tmp_path, "inputs", messages.append)
+    interrupt.left = 75  # 30 examples per epoch
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         made.update(UpdateData(make_state(), new), resume=resume)
     interrupt.left = -1
     made.update(UpdateData(make_state(), new), resume=resume)
-    assert said == ["training goes on after epoch 2"] and interrupt.left == -1 - 3 * 30
+    assert messages == ["training goes on after epoch 2"] and interrupt.left == -1 - 3 * 30
 
 
-@pytest.mark.parametrize("damage", ["cut", "pickle", "empty", "other"])
-def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_from(
+@pytest.mark.parametrize("damage", ["truncated", "pickle", "empty", "other"])
+def test_unreadable_checkpoint_is_ignored_with_a_warning_and_runs_no_code(
     make_state, new, tmp_path, damage, capsys
 ):
     import pickle
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_from(
             return (marker.touch, ())
 
     content = {
-        "cut": resume.file.read_bytes()[:1000],
+        "truncated": resume.file.read_bytes()[:1000],
         "pickle": pickle.dumps(Evil()),
         "empty": b"",
         "other": b"",
@@ -134,18 +134,18 @@ def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_from(
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_other_inputs_have_other_checkpoints(tmp_path):
+def test_different_inputs_use_different_checkpoint_folders(tmp_path):
     assert Resume.of(tmp_path, "one").folder != Resume.of(tmp_path, "other").folder
 
 
-def test_generators_are_set_back():
+def test_random_generators_are_restored():
     saved = generators()
     first = (random.random(), np.random.rand(), float(torch.rand(1)))
     restore_generators(saved)
     assert (random.random(), np.random.rand(), float(torch.rand(1))) == first
 
 
-def test_the_train_stage_goes_on_and_clears_up(project, monkeypatch):
+def test_train_stage_resumes_and_then_deletes_its_checkpoints(project, monkeypatch):
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, lambda message: None)
     first = files.inventory(project.state)
@@ -164,9 +164,9 @@ def test_the_train_stage_goes_on_and_clears_up(project, monkeypatch):
         train.run(project, lambda message: None)
     assert len(list(project.checkpoints.rglob("last.ckpt"))) == 1
     monkeypatch.setattr(MeasuredUpdate, "write_state", whole)
-    said = []
-    train.run(project, said.append)
-    assert said[0] == "training was complete after epoch 2"
+    messages = []
+    train.run(project, messages.append)
+    assert messages[0] == "training was complete after epoch 2"
     assert files.inventory(project.state) == first
     assert project.update_metrics.read_bytes() == metrics
     assert not project.checkpoints.exists()

@@ -1,4 +1,4 @@
-"""Two processes share updates: the steps, the model and the memory are those of one process."""
+"""Updates shared by two processes give the batches, model and memory of a single process."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from pathlib import Path
 from renate_stages.training.launch import start
 sys.exit(start(sys.argv[2:], 2, Path(sys.argv[1])))
 """
-SOLVED = ("NCM", "SLDA", "RanPAC")  # in one pass, without steps
+CLOSED_FORM = ("NCM", "SLDA", "RanPAC")  # learners without gradient steps
 
 
-ALWAYS = {"ER", "accumulated", "clipped", "clipped by value"}  # tests below name these
+ALWAYS = {"ER", "accumulated", "clipped", "clipped by value"}  # used by tests without `name`
 LONG = (
-    *("ER separate", "memory of one", "DER++ joint", "CLS-ER", "Offline-ER", "Budgeted", "Joint"),
-    *("LwF", "SLDA", "some steps", "batch norm separate", "averaged"),
+    *("ER separate", "memory size 1", "DER++ joint", "CLS-ER", "Offline-ER", "Budgeted", "Joint"),
+    *("LwF", "SLDA", "max steps", "batch norm separate", "model averaging"),
 )
 
 
-def marked(names) -> list:
-    """Names of updates, of which some are for the long form."""
+def mark_slow(names) -> list:
+    """Return the names of updates as test parameters, marking those in `LONG` as slow."""
     return [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in names]
 
 
 @pytest.fixture(scope="module")
 def names(request) -> list[str]:
-    """The updates that the selected tests are about."""
+    """Return the names of the updates that the selected tests need."""
     here = [each for each in request.session.items if each.module is request.module]
     asked = {each.callspec.params["name"] for each in here if hasattr(each, "callspec")}
     return [name for name in RUNS if name in ALWAYS | asked]
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory, names):
-    """What each of two processes found, in one launch; they run beside `alone`."""
-    folder = tmp_path_factory.mktemp("pair")
+def two_processes(tmp_path_factory, names):
+    """Launch two processes, parallel to `one_process`; return a function that awaits results."""
+    folder = tmp_path_factory.mktemp("two_processes")
     logs, script = folder / "logs", str(Path(shared_updates.__file__))
     logs.mkdir()
     command = [sys.executable, "-c", LAUNCH, str(logs), script, str(folder), ",".join(names)]
@@ -54,14 +54,14 @@ def pair(tmp_path_factory, names):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, pair, names):
-    return shared_updates.everything(tmp_path_factory.mktemp("alone") / "found", names)
+def one_process(tmp_path_factory, two_processes, names):
+    return shared_updates.everything(tmp_path_factory.mktemp("one_process") / "results", names)
 
 
 @pytest.fixture(scope="module")
-def found(alone, pair):
-    """What one process found, and each of the two."""
-    return alone, pair()
+def results(one_process, two_processes):
+    """Return the results of one process, and those of each of two processes."""
+    return one_process, two_processes()
 
 
 def _results(process, folder):
@@ -70,15 +70,15 @@ def _results(process, folder):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def updates(found, name):
-    """Yield what one process and the two found in each update."""
-    alone, pair = found
-    yield from zip(alone[name], *(each[name] for each in pair), strict=True)
+def updates(results, name):
+    """Yield, for each update, the results of one process and of both processes."""
+    one_process, two_processes = results
+    yield from zip(one_process[name], *(each[name] for each in two_processes), strict=True)
 
 
-@pytest.mark.parametrize("name", marked(RUNS))
-def test_the_model_and_what_is_left_beside_are_those_of_one_process(found, name):
-    for one, *both in updates(found, name):
+@pytest.mark.parametrize("name", mark_slow(RUNS))
+def test_model_learner_state_and_memory_fields_equal_those_of_one_process(results, name):
+    for one, *both in updates(results, name):
         for each in both:
             for part in ("model", "learner", "fields"):
                 assert each[part].keys() == one[part].keys()
@@ -92,76 +92,78 @@ def test_the_model_and_what_is_left_beside_are_those_of_one_process(found, name)
             assert torch.equal(tensor, both[1]["model"][key]), key
 
 
-@pytest.mark.parametrize("name", marked(RUNS))
-def test_the_memory_is_that_of_one_process(found, name):
-    for one, *both in updates(found, name):
+@pytest.mark.parametrize("name", mark_slow(RUNS))
+def test_memory_selection_equals_that_of_one_process(results, name):
+    for one, *both in updates(results, name):
         for each in both:
             for part in ("kept", "added", "policy"):
                 assert each[part] == one[part], part
 
 
-@pytest.mark.parametrize("name", marked(name for name in RUNS if name not in SOLVED))
-def test_each_step_has_the_batch_of_one_process_divided_between_the_two(found, name):
-    for one, *both in updates(found, name):
+@pytest.mark.parametrize("name", mark_slow(name for name in RUNS if name not in CLOSED_FORM))
+def test_each_batch_of_one_process_is_divided_between_two_processes(results, name):
+    for one, *both in updates(results, name):
         assert len(one["steps"]) == len(both[0]["steps"]) == len(both[1]["steps"])
         for step, *halves in zip(one["steps"], *(each["steps"] for each in both), strict=True):
             for part, (_, whole) in step["rows"].items():
                 own = [half["rows"][part][0] for half in halves]
                 assert all(half["rows"][part][1] == whole for half in halves), part
-                assert own[0] + own[1] == whole, "each row once, in the order of the draw"
+                assert own[0] + own[1] == whole, "each row occurs once, in the drawn order"
                 assert len(own[1]) - len(own[0]) in (0, 1)
             mean = sum(half["loss"] for half in halves) / 2
             assert mean == pytest.approx(step["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", marked(RUNS))
-def test_epochs_are_as_long_and_curves_and_costs_the_same(found, name):
-    for one, *both in updates(found, name):
+@pytest.mark.parametrize("name", mark_slow(RUNS))
+def test_step_counts_example_counts_and_curves_equal_those_of_one_process(results, name):
+    for one, *both in updates(results, name):
         for each in both:
-            assert (each["taken"], each["examples"]) == (one["taken"], one["examples"])
+            assert (each["step_count"], each["examples"]) == (one["step_count"], one["examples"])
             for row, expected in zip(each["curves"], one["curves"], strict=True):
                 assert row == pytest.approx(expected, abs=1e-5)
-        assert both[0]["curves"] == both[1]["curves"], "both end, and keep an epoch, by these"
+        assert both[0]["curves"] == both[1]["curves"], "stopping and the best epoch depend on these"
 
 
-def test_there_are_steps_of_which_a_process_has_no_share(found):
-    _, pair = found
-    (first,) = pair[0]["ER"]
+def test_batch_with_a_single_row_leaves_one_process_without_rows(results):
+    _, two_processes = results
+    (first,) = two_processes[0]["ER"]
     assert [len(step["rows"]["new"][0]) for step in first["steps"]] == [4, 4, 4, 4, 0] * 2
-    assert first["taken"] == 2 * -(-ROWS // 8)
+    assert first["step_count"] == 2 * -(-ROWS // 8)
 
 
-def test_replayed_examples_differ_between_the_processes(found):
-    _, pair = found
-    steps = zip(*(each["ER"][0]["steps"] for each in pair), strict=True)
+def test_replayed_examples_differ_between_processes(results):
+    _, two_processes = results
+    steps = zip(*(each["ER"][0]["steps"] for each in two_processes), strict=True)
     drawn = [(a["rows"]["draw 0"][0], b["rows"]["draw 0"][0]) for a, b in steps]
     assert drawn and all(len(one) == len(other) == 3 and one != other for one, other in drawn)
 
 
-def test_gradients_of_two_batches_make_a_step(found):
-    alone, _ = found
-    assert alone["accumulated"][0]["taken"] == 2 * 3, "of 5 batches an epoch, the last alone"
+def test_gradients_of_two_batches_are_accumulated_into_one_step(results):
+    one_process, _ = results
+    assert one_process["accumulated"][0]["step_count"] == 2 * 3, "the 5th batch makes its own step"
 
 
-def test_clipping_bounds_the_gradient_of_the_whole_batch(found):
-    alone, _ = found
-    one, other, free = (alone[n][0]["model"] for n in ("clipped", "clipped by value", "ER"))
+def test_gradient_clipping_by_norm_and_by_value_changes_the_model(results):
+    one_process, _ = results
+    one, other, free = (one_process[n][0]["model"] for n in ("clipped", "clipped by value", "ER"))
     assert any(not torch.equal(one[k], free[k]) for k in free)
     assert any(not torch.equal(one[k], other[k]) for k in free)
 
 
-def test_a_training_that_goes_on_ends_in_the_same_bits_in_both_processes(found):
-    _, pair = found
-    for each in (each["resumed"] for each in pair):
+def test_resumed_training_has_identical_bits_in_both_processes(results):
+    _, two_processes = results
+    for each in (each["resumed"] for each in two_processes):
         assert each["equal"] and each["curves"] and each["memory"]
-        assert each["said"] == ["training goes on after epoch 2"]
-        assert each["files"] == ["last.ckpt"], "one process writes"
-    first, second = (each["resumed"] for each in pair)
+        assert each["messages"] == ["training goes on after epoch 2"]
+        assert each["files"] == ["last.ckpt"], "only one process writes checkpoints"
+    first, second = (each["resumed"] for each in two_processes)
     assert torch.equal(first["weights"], second["weights"])
-    assert first["next"] != second["next"], "each augments and drops out in its own way"
+    assert first["next"] != second["next"], "random numbers differ between processes"
 
 
-def test_what_is_unknown_of_remembered_examples_counts_for_nothing(found):
-    alone, pair = found
-    for each in pair:
-        assert each["distances"]["mean"] == pytest.approx(alone["distances"]["mean"], rel=1e-6)
+def test_unknown_logits_of_memory_examples_do_not_count_in_the_distillation_loss(results):
+    one_process, two_processes = results
+    for each in two_processes:
+        assert each["distances"]["mean"] == pytest.approx(
+            one_process["distances"]["mean"], rel=1e-6
+        )

@@ -1,4 +1,4 @@
-"""What `trainer` changes of a step: gradients added up, clipped, a compiled model."""
+"""Trainer settings that change a step: accumulation, gradient clipping and compilation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def new(tmp_path):
     return write_examples(tmp_path / "new", 32)
 
 
-def test_batches_that_are_added_up_make_the_step_of_their_union(make_state, new):
+def test_accumulated_batches_give_the_same_step_as_one_large_batch(make_state, new):
     values = {**VALUES, "ema_decay": 0.9}
     whole = updater("FineTuning", {**values, "batch_size": 8})
     parts = updater("FineTuning", {**values, "batch_size": 4}, accumulate_grad_batches=2)
@@ -26,15 +26,15 @@ def test_batches_that_are_added_up_make_the_step_of_their_union(make_state, new)
     torch.testing.assert_close(weights(other), weights(one), rtol=0, atol=1e-6)
 
 
-def test_learners_follow_the_model_after_steps_alone(make_state, new, monkeypatch):
-    followed: list[int] = []
-    monkeypatch.setattr(Learner, "after_step", lambda self: followed.append(self.global_step))
-    made = updater("FineTuning", max_epochs=1, accumulate_grad_batches=3)  # of 4 batches
-    assert made.update(UpdateData(make_state(), new)).steps == 2 and followed == [1, 2]
+def test_after_step_runs_only_after_optimizer_steps(make_state, new, monkeypatch):
+    steps_followed: list[int] = []
+    monkeypatch.setattr(Learner, "after_step", lambda self: steps_followed.append(self.global_step))
+    made = updater("FineTuning", max_epochs=1, accumulate_grad_batches=3)  # 4 batches per epoch
+    assert made.update(UpdateData(make_state(), new)).steps == 2 and steps_followed == [1, 2]
 
 
 @pytest.mark.parametrize(("algorithm", "order"), [("norm", 2), ("value", float("inf"))])
-def test_gradients_are_bounded_as_asked_for(make_state, new, algorithm, order):
+def test_gradients_are_clipped_by_norm_or_by_value(make_state, new, algorithm, order):
     limit = 0.01
     settings = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm}
     made = updater("FineTuning", max_steps=1, **settings)
@@ -43,7 +43,7 @@ def test_gradients_are_bounded_as_asked_for(make_state, new, algorithm, order):
     assert float(torch.linalg.vector_norm(moved, order)) == pytest.approx(limit, rel=1e-3)
 
 
-def test_a_compiled_model_trains_the_same_under_the_same_names(make_state, new, monkeypatch):
+def test_compiled_model_has_identical_weights_and_parameter_names(make_state, new, monkeypatch):
     called: list[bool] = []
 
     def compiled(model):

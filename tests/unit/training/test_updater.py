@@ -1,4 +1,4 @@
-"""One model update: against plain PyTorch loops, and the same whenever it is repeated."""
+"""Model updates, compared with plain PyTorch loops and with repeated runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
 
 
-def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epochs: int):
-    """The update as a plain loop; the learner gives the order of the examples alone."""
+def train_in_plain_loop(
+    updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epochs: int
+):
+    """Train in a plain loop; only the order of the examples comes from the learner."""
     model = updater.build_model(None)
     source = updater.learner(updater.build_model(None), model.state_dict())
     source.start_update(StoredDataset(new), StoredDataset(memory))
@@ -41,11 +43,11 @@ def by_hand(updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epoc
 
 
 @pytest.mark.parametrize("learner", ["FineTuning", "ER", "Joint"])
-def test_an_update_is_the_plain_loop_of_its_learner(make_state, new, learner):
+def test_update_equals_a_plain_training_loop(make_state, new, learner):
     parent = make_state(rows=10)
     values = {**VALUES, "reset": True}
     updated = updater(learner, values, max_epochs=3).update(UpdateData(parent, new))
-    expected = by_hand(updater(learner, values), new, parent.memory(), epochs=3)
+    expected = train_in_plain_loop(updater(learner, values), new, parent.memory(), epochs=3)
     torch.testing.assert_close(weights(updated), expected, rtol=0, atol=1e-6)
     per_epoch = -(-40 // 8) if learner == "Joint" else -(-30 // 8)
     assert updated.steps == 3 * per_epoch
@@ -54,8 +56,8 @@ def test_an_update_is_the_plain_loop_of_its_learner(make_state, new, learner):
     assert not updated.model.training
 
 
-def test_the_loss_of_an_epoch_is_the_mean_over_its_examples(make_state, new):
-    values = {**VALUES, "learning_rate": 1e-12}  # the weights stay, in single precision
+def test_epoch_loss_is_the_mean_over_examples(make_state, new):
+    values = {**VALUES, "learning_rate": 1e-12}  # too small to change weights in single precision
     made = updater("FineTuning", values, max_epochs=1)
     updated = made.update(UpdateData(make_state(), new, {1: new}))
     inputs, targets = (torch.from_numpy(part) for part in new.gather(np.arange(30)))
@@ -85,7 +87,7 @@ def random_transform():
     return transform
 
 
-def test_random_numbers_in_the_users_code_are_reproducible(make_state, new):
+def test_random_numbers_in_user_code_are_reproducible(make_state, new):
     found = []
     for disturbance in (0, 1):
 
@@ -102,14 +104,14 @@ def test_random_numbers_in_the_users_code_are_reproducible(make_state, new):
     assert torch.equal(*found)
 
 
-def test_er_with_nothing_to_replay_gives_the_weights_of_fine_tuning(make_state, new):
+def test_er_with_empty_memory_equals_fine_tuning(make_state, new):
     er, tuned = (
         updater(name).update(UpdateData(make_state(), new)) for name in ("ER", "FineTuning")
     )
     assert torch.equal(weights(er), weights(tuned)) and er.curves == tuned.curves
 
 
-def test_the_memory_takes_each_new_example_once_however_long_training_was(make_state, new):
+def test_memory_adds_each_new_example_once_after_many_epochs(make_state, new):
     parent = make_state(rows=10)
     updated = updater(values={**VALUES, "memory_size": 1000}, max_epochs=7).update(
         UpdateData(parent, new)
@@ -118,20 +120,20 @@ def test_the_memory_takes_each_new_example_once_however_long_training_was(make_s
     assert numbers_of(new, updated.selection.added) == list(range(30))
 
 
-def test_a_bounded_memory_is_full_and_no_more(make_state, new):
+def test_memory_is_filled_up_to_its_size_limit(make_state, new):
     parent = make_state(rows=10)
     chosen = updater(max_epochs=1).update(UpdateData(parent, new)).selection
     assert len(chosen.kept) + len(chosen.added) == 20
     assert len(set(chosen.added.tolist())) == len(chosen.added) > 0
 
 
-def test_fine_tuning_keeps_nothing_of_old_or_new(make_state, new):
+def test_fine_tuning_keeps_no_memory_and_no_learner_state(make_state, new):
     updated = updater("FineTuning", max_epochs=1).update(UpdateData(make_state(rows=10), new))
     assert len(updated.selection.kept) == len(updated.selection.added) == 0
     assert updated.learner.learner_state() == ({}, {"learner": "FineTuning"})
 
 
-def test_joint_that_does_not_reset_goes_on_from_the_given_weights(make_state, new):
+def test_joint_without_reset_starts_from_the_given_weights(make_state, new):
     results = []
     for reset in (True, False):
         made = updater("Joint", {**VALUES, "reset": reset}, max_steps=1)
@@ -145,7 +147,7 @@ def test_joint_that_does_not_reset_goes_on_from_the_given_weights(make_state, ne
     assert results == [0, pytest.approx(1)]
 
 
-def test_fewer_examples_than_a_batch_are_one_step_an_epoch(make_state, tmp_path):
+def test_fewer_examples_than_the_batch_size_give_one_step_per_epoch(make_state, tmp_path):
     few = write_examples(tmp_path / "few", 3)
     made = updater("ER", {**VALUES, "batch_size": 32}, max_epochs=4)
     updated = made.update(UpdateData(make_state(rows=2), few))
@@ -155,7 +157,7 @@ def test_fewer_examples_than_a_batch_are_one_step_an_epoch(make_state, tmp_path)
     )
 
 
-def test_training_ends_at_whichever_limit_comes_first(make_state, new):
+def test_training_ends_at_max_steps_or_max_epochs_whichever_is_first(make_state, new):
     for limits, steps, epochs in (
         ({"max_steps": 6, "max_epochs": None}, 6, 2),  # an epoch has four steps
         ({"max_steps": 6, "max_epochs": 1}, 4, 1),
@@ -166,26 +168,26 @@ def test_training_ends_at_whichever_limit_comes_first(make_state, new):
 
 
 @pytest.mark.parametrize(("interval", "limit"), [("step", "max_steps"), ("epoch", "max_epochs")])
-def test_the_users_schedule_is_stepped_as_often_as_it_says(make_state, new, interval, limit):
-    def then_nothing():
+def test_custom_lr_scheduler_is_stepped_per_step_or_per_epoch(make_state, new, interval, limit):
+    def zero_after_first():
         schedule = torch.optim.lr_scheduler.LambdaLR
         return partial(schedule, lr_lambda=lambda count: 0.0 if count else 1.0), interval
 
-    functions = {"lr_scheduler_fn": then_nothing}
+    functions = {"lr_scheduler_fn": zero_after_first}
     long = updater(functions=functions, max_epochs=3).update(UpdateData(make_state(), new))
     short = updater(**{"max_epochs": 3, limit: 1}).update(UpdateData(make_state(), new))
     assert long.steps > short.steps
     assert torch.equal(weights(long), weights(short))
 
 
-def test_the_gradient_is_clipped_to_the_norm_given(make_state, new):
+def test_gradient_is_clipped_to_the_given_norm(make_state, new):
     made = updater(max_steps=1, gradient_clip_val=0.01)
     updated = made.update(UpdateData(make_state(), new))
     start = nn.utils.parameters_to_vector(made.build_model(None).parameters())
     assert (weights(updated) - start).norm().item() == pytest.approx(RATE * 0.01, rel=1e-3)
 
 
-def test_parameters_that_the_user_froze_stay(make_state, new):
+def test_frozen_parameters_are_not_updated(make_state, new):
     def frozen_fn(model_state_url=None):
         model = model_fn()
         model.features.requires_grad_(False)
@@ -198,7 +200,7 @@ def test_parameters_that_the_user_froze_stay(make_state, new):
         assert same == name.startswith("features"), name
 
 
-def test_a_loss_that_is_no_number_ends_the_update(make_state, tmp_path):
+def test_non_finite_loss_aborts_the_update(make_state, tmp_path):
     with StoreWriter(tmp_path / "bad", update=1) as writer:
         writer.append((np.full((9, 5), np.nan, dtype=np.float32), np.zeros(9, dtype=np.int64)))
     bad = ExampleStore.open(tmp_path / "bad")
@@ -207,7 +209,7 @@ def test_a_loss_that_is_no_number_ends_the_update(make_state, tmp_path):
     assert "check the inputs for NaN and infinite values" in str(raised.value)
 
 
-def test_a_hyperparameter_that_nothing_reads_is_refused_with_the_closest_name():
+def test_unknown_hyperparameter_error_suggests_the_closest_name():
     with pytest.raises(errors.UnknownHyperparameterError) as raised:
         updater(values={"learing_rate": 0.1, "drop_out": 0.1, "zzz": 1})
     text = str(raised.value)
@@ -216,11 +218,11 @@ def test_a_hyperparameter_that_nothing_reads_is_refused_with_the_closest_name():
     assert "'zzz'\n" in text and "memory_size" in text
 
 
-def test_hyperparameters_of_other_learners_pass_so_that_learners_can_be_compared():
+def test_hyperparameters_of_other_learners_are_accepted():
     updater("FineTuning", {"memory_size": 5, "reset": True, "learning_rate": 0.1})
 
 
-def test_those_of_the_default_optimizer_are_unknown_where_the_user_has_one():
+def test_default_optimizer_hyperparameters_are_refused_with_a_custom_optimizer():
     def optimizer_fn(rate: float = 0.1):
         return partial(torch.optim.SGD, lr=rate)
 
@@ -229,13 +231,13 @@ def test_those_of_the_default_optimizer_are_unknown_where_the_user_has_one():
 
 
 @pytest.mark.parametrize("accelerator", ["gpuu", "hpu"])
-def test_an_accelerator_that_is_not_there_is_refused_before_any_work(accelerator):
+def test_unavailable_accelerator_is_refused_before_training(accelerator):
     with pytest.raises(errors.InvalidParamsError, match=f"trainer: .*'{accelerator}'"):
         updater(accelerator=accelerator)
 
 
 @pytest.mark.parametrize("policy", ["reservoir", "class_balanced", "greedy", "herding"])
-def test_every_policy_goes_on_from_update_to_update(make_state, new, tmp_path, policy):
+def test_every_memory_policy_keeps_and_adds_examples_in_update_2(make_state, new, tmp_path, policy):
     values = {**VALUES, "memory_policy": policy, "memory_size": 12}
     first = updater(values=values, max_epochs=1).update(UpdateData(make_state(), new))
     assert len(first.selection.added) == 12
@@ -249,7 +251,7 @@ def test_every_policy_goes_on_from_update_to_update(make_state, new, tmp_path, p
     assert len(selection.kept) + len(selection.added) == 12 and len(selection.kept) > 0
 
 
-def test_herding_sees_the_test_transform_and_leaves_the_mode(make_state, new):
+def test_herding_applies_the_test_transform_and_leaves_the_model_in_eval_mode(make_state, new):
     seen = []
 
     def test_transform():
@@ -265,7 +267,7 @@ def test_herding_sees_the_test_transform_and_leaves_the_mode(make_state, new):
     assert np.bincount(labels, minlength=3).tolist() == [3, 3, 3]
 
 
-def test_a_memory_of_bytes_holds_as_many_examples_as_have_room(make_state, new):
+def test_memory_size_in_bytes_limits_the_number_of_examples(make_state, new):
     row = 5 * 4 + 8
     values = {**VALUES, "memory_size": f"{7 * row + 3} B"}
     chosen = updater(values=values, max_epochs=1).update(UpdateData(make_state(), new))

@@ -1,4 +1,4 @@
-"""A project at update 2, a server that its trials are forked from, and trials."""
+"""Fixtures: prepared projects at updates 1 and 2, a fork server, and trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from renate_stages.tuning.processes import ForkedProcesses
 
 @pytest.fixture(scope="module")
 def at_update_2(tmp_path_factory) -> Project:
-    """Has a parent with a memory and validation data; tests do not change it."""
+    """Create a project whose parent has memory and validation data; do not change it."""
     path = list(sys.path)
     yield make_project(tmp_path_factory.mktemp("second") / "project", update=2)
     sys.path[:] = path
@@ -22,7 +22,7 @@ def at_update_2(tmp_path_factory) -> Project:
 
 @pytest.fixture(scope="session")
 def prepared_project(tmp_path_factory) -> Project:
-    """At update 1, of two epochs, before `tune`; tests do not change it."""
+    """Create a project with two epochs at update 1, ready for `tune`; do not change it."""
     path = list(sys.path)
     yield make_project(tmp_path_factory.mktemp("first") / "project", epochs=2)
     sys.path[:] = path
@@ -30,7 +30,7 @@ def prepared_project(tmp_path_factory) -> Project:
 
 @pytest.fixture
 def project_before_tune(prepared_project, tmp_path, monkeypatch) -> Project:
-    """A copy of `prepared_project`."""
+    """Return a copy of `prepared_project` that tests may change."""
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copytree(prepared_project.root, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
@@ -38,7 +38,7 @@ def project_before_tune(prepared_project, tmp_path, monkeypatch) -> Project:
 
 @pytest.fixture(scope="module")
 def processes(at_update_2, tmp_path_factory):
-    """Forks trials of `at_update_2`, for all tests of a file."""
+    """Fork trials of `at_update_2` from one server for all tests of a module."""
     forked = ForkedProcesses(at_update_2, tmp_path_factory.mktemp("scratch"))
     yield forked
     forked.close()

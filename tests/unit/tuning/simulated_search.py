@@ -1,4 +1,4 @@
-"""Searches over tabulated learning curves: schedulers are driven as a tuner does, nothing trains."""
+"""Simulate searches on given learning curves: call schedulers as a tuner does, without training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPACE = SearchSpace.of(
 
 @dataclass
 class SimulatedTrial:
-    """A trial, and what it has reported."""
+    """A trial and the values that it has reported."""
 
     trial: Trial
     values: list[float] = field(default_factory=list)
@@ -33,12 +33,12 @@ class SimulatedTrial:
 
 @dataclass
 class Search:
-    """What a search did.
+    """The outcome of a search.
 
     Args:
-        space: What was searched.
-        trials: All that were started.
-        resumed: How often a trial was resumed.
+        space: The search space.
+        trials: All trials that were started.
+        resumed: Number of times that trials were resumed.
     """
 
     space: SearchSpace
@@ -55,7 +55,7 @@ class Search:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The configuration with the best value of all."""
+        """Return the configuration with the best value of all trials."""
         best = max(range(len(self.trials)), key=lambda index: max(self.trials[index].values))
         return self.configurations[best]
 
@@ -83,15 +83,15 @@ def search(
     workers: int = 1,
     metric: str = "accuracy",
 ) -> Search:
-    """Run a search: each running trial takes an epoch in turn.
+    """Run a search in which all running trials advance by one epoch in turn.
 
     Args:
-        scheduler: What decides.
-        space: What is searched.
-        curve: Values of a configuration after each epoch, (epochs,).
-        trials: How many to start.
-        workers: How many run at a time.
-        metric: Name of the values in reports.
+        scheduler: The scheduler under test.
+        space: The search space.
+        curve: Returns the values of a configuration after each epoch, (epochs,).
+        trials: Number of trials to start.
+        workers: Number of trials that run at a time.
+        metric: Name of the metric in reports.
     """
     done = Search(space)
     running: list[SimulatedTrial] = []
@@ -128,21 +128,21 @@ def search(
                 running.remove(each)
 
 
-def search_by(
+def search_with(
     name: str, curve: Callable, seed: int, *, trials: int = 40, past: Any = None, **options: Any
 ) -> Search:
-    """Make a scheduler by name for `SPACE` and run a search of curves of `EPOCHS` values."""
+    """Search `SPACE` with a scheduler given by name, on curves of `EPOCHS` values."""
     arguments = options.pop("arguments", None)
     scheduler = make_scheduler(name, SPACE, "accuracy", "max", EPOCHS, seed, past, arguments)
     return search(scheduler, SPACE, curve, trials=trials, **options)
 
 
 def quality(configuration: Mapping[str, Any], shift: float = 0.0) -> float:
-    """Return what a configuration reaches in the end; best near a learning rate of 0.05.
+    """Return the final value of a configuration; it is best near a learning rate of 0.05.
 
     Args:
-        configuration: Has `learning_rate` and `momentum`.
-        shift: How far the best place has moved, in decades of the learning rate.
+        configuration: Values of `learning_rate` and `momentum`.
+        shift: Shift of the best learning rate, in decades.
     """
     distance = np.log10(configuration["learning_rate"]) - (np.log10(0.05) + shift)
     return float(0.95 - 0.15 * distance**2 - 0.2 * (configuration["momentum"] - 0.7) ** 2)
@@ -151,12 +151,12 @@ def quality(configuration: Mapping[str, Any], shift: float = 0.0) -> float:
 def curves(
     noise: float, shift: float = 0.0, spread: float = 0.1
 ) -> Callable[[Mapping[str, Any]], np.ndarray]:
-    """Return the learning curve of each configuration: it saturates.
+    """Return a function that gives the saturating learning curve of a configuration.
 
     Args:
         noise: Standard deviation of a value.
-        shift: As in `quality`.
-        spread: How much the speed of learning differs, as the deviation of its logarithm.
+        shift: Shift of the best learning rate, as in `quality`.
+        spread: Standard deviation of the logarithm of the learning speed.
     """
 
     def curve(configuration: Mapping[str, Any]) -> np.ndarray:
@@ -169,6 +169,6 @@ def curves(
     return curve
 
 
-def experience_of(past: Search, update: int = 1) -> Any:
-    """Return what a search teaches the next one."""
+def history_of(past: Search, update: int = 1) -> Any:
+    """Return the trials of a search as history for the next search."""
     return History().with_trials(past.records(update)).usable(SPACE, "accuracy", "max")

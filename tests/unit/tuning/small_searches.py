@@ -1,4 +1,4 @@
-"""A small project whose model fails as a hyperparameter says, trials of it, and searches."""
+"""A small project with faults set by a hyperparameter, and helpers for trials and searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.state import state
 from renate_stages.tuning.trials import Trials
 
-THOUSANDS = itertools.count(0, 1000)
+FIRST_NUMBERS = itertools.count(0, 1000)
 SPACES = {
     "hyperparameters__learning_rate": {"loguniform": [0.001, 1.0]},
     "hyperparameters__momentum": {"uniform": [0.0, 0.95]},
@@ -23,7 +23,7 @@ SEARCH = {"scheduler": "random", "max_trials": 3}
 CONSTANTS = {"batch_size": 32, "memory_size": 100}
 FAULTS = '''
 def fail(fault: str) -> None:
-    """What the hyperparameter `fault` says: trials that end as they should not."""
+    """Fail in the way that the hyperparameter `fault` names."""
     import os, subprocess, sys, time
 
     print("process", os.getpid(), flush=True)
@@ -47,7 +47,7 @@ def quiet(message: str) -> None:
 
 
 def make_project(root, epochs: int = 3, update: int = 1) -> Project:
-    """A project after `restore-state`, at update 1 or 2."""
+    """Create a project at update 1 or 2 and run its stages up to `restore-state`."""
     from renate_stages.actions.digits import write_digits
 
     root.mkdir(parents=True)
@@ -73,24 +73,24 @@ def make_project(root, epochs: int = 3, update: int = 1) -> Project:
     return project
 
 
-class Unclosed:
-    """Lends processes to one search, that closes its own only."""
+class SharedProcesses:
+    """Processes shared by several searches: closing a search does not close them."""
 
-    def __init__(self, lent) -> None:
-        self.start, self.kill, self.ended = lent.start, lent.kill, lent.ended
+    def __init__(self, shared) -> None:
+        self.start, self.kill, self.ended = shared.start, shared.kill, shared.ended
 
     def close(self) -> None:
         pass
 
 
 def make_trials(folder, processes) -> Trials:
-    made = Trials(folder, Unclosed(processes), lambda sample: {**CONSTANTS, **sample})
-    made._started = next(THOUSANDS)  # processes that are lent again are not numbered again
+    made = Trials(folder, SharedProcesses(processes), lambda sample: {**CONSTANTS, **sample})
+    made._started = next(FIRST_NUMBERS)  # shared processes must not get a number twice
     return made
 
 
 def run_to_end(trials: Trials, *numbers: int) -> dict[int, list[dict]]:
-    """Let trials run with nothing to stop them; return what each reported."""
+    """Run trials until they end; return the reports of each."""
     reports: dict[int, list[dict]] = {number: [] for number in numbers}
     running = set(numbers)
     while running:
@@ -102,13 +102,13 @@ def run_to_end(trials: Trials, *numbers: int) -> dict[int, list[dict]]:
 
 
 def searched(project, **changes) -> dict:
-    """Run `tune` and return what it says of its search."""
+    """Run `tune` and return the content of its search.json."""
     edit_params(project, **{**SPACES, "tuning": SEARCH, **changes})
     tune.run(project, quiet)
     return files.read_json(project.tuning / "search.json")
 
 
 def rows(project) -> list[dict[str, str]]:
-    """Return the trials of all updates."""
+    """Return the rows of tuning_history.csv, with the trials of all updates."""
     text = (project.tuning / "tuning_history.csv").read_text()
     return list(csv.DictReader(text.splitlines()))

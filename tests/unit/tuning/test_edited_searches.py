@@ -1,4 +1,4 @@
-"""Searches while the user's code is edited: all trials are made of the same files."""
+"""Searches during which files or parameters are edited: all trials must use the same files."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def project(project_before_tune):
     return made
 
 
-def at_trial(monkeypatch, number: int, do) -> None:
-    """Have something done when the trial of a number is started."""
+def call_at_trial(monkeypatch, number: int, do) -> None:
+    """Call `do` when trial `number` is started."""
     start, started = Trials._start, []
 
     def counted(self, record):
@@ -57,56 +57,58 @@ def interrupt() -> None:
 def interrupt_at_trial(project, monkeypatch, number: int) -> None:
     edit_params(project, **SPACES, tuning=SEARCH)
     with monkeypatch.context() as patched:
-        at_trial(patched, number, interrupt)
+        call_at_trial(patched, number, interrupt)
         with pytest.raises(KeyboardInterrupt):
             tune.run(project, quiet)
 
 
-def test_a_killed_search_of_other_files_starts_anew(project, monkeypatch):
+def test_killed_search_restarts_after_a_file_change(project, monkeypatch):
     interrupt_at_trial(project, monkeypatch, 2)
     (project.root / "scale.txt").write_text("8")
-    said: list[str] = []
-    tune.run(project, said.append)
-    assert said[0] == "the search starts again: scale.txt changed since its trials"
-    assert not any("continuing the search" in line for line in said)
+    messages: list[str] = []
+    tune.run(project, messages.append)
+    assert messages[0] == "the search starts again: scale.txt changed since its trials"
+    assert not any("continuing the search" in line for line in messages)
     found = snapshot(project)
     tune.run(project, quiet)
     assert snapshot(project) == found
 
 
-def test_a_killed_search_goes_on_when_its_files_are_back(project, monkeypatch):
+def test_killed_search_continues_after_a_file_change_is_reverted(project, monkeypatch):
     interrupt_at_trial(project, monkeypatch, 2)
     (project.root / "scale.txt").write_text("8")
     (project.root / "scale.txt").write_text("16")
-    said: list[str] = []
-    tune.run(project, said.append)
-    assert said[0] == "continuing the search: 2 trials found"
+    messages: list[str] = []
+    tune.run(project, messages.append)
+    assert messages[0] == "continuing the search: 2 trials found"
 
 
-def test_a_search_ends_when_its_files_are_edited(project, monkeypatch):
+def test_search_aborts_when_a_file_is_edited_and_continues_when_it_is_restored(
+    project, monkeypatch
+):
     with monkeypatch.context() as patched:
-        at_trial(patched, 1, lambda: (project.root / "scale.txt").write_text("8"))
+        call_at_trial(patched, 1, lambda: (project.root / "scale.txt").write_text("8"))
         with pytest.raises(errors.ChangedInputsError, match=r"^scale\.txt changed while tune ran"):
             searched(project)
     assert not project.tuned.exists()
     (project.root / "scale.txt").write_text("16")
-    said: list[str] = []
-    tune.run(project, said.append)
-    assert said[0] == "continuing the search: 1 trials found"
+    messages: list[str] = []
+    tune.run(project, messages.append)
+    assert messages[0] == "continuing the search: 1 trials found"
     first = snapshot(project)
     shutil.rmtree(project.tuning)
     tune.run(project, quiet)
     assert snapshot(project) == first
 
 
-def test_a_search_ends_when_its_parameters_are_edited(project, monkeypatch):
-    at_trial(monkeypatch, 2, lambda: edit_params(project, trainer__gradient_clip_val=1.0))
+def test_search_aborts_when_its_parameters_are_edited(project, monkeypatch):
+    call_at_trial(monkeypatch, 2, lambda: edit_params(project, trainer__gradient_clip_val=1.0))
     with pytest.raises(errors.ChangedInputsError, match=r"params\.yaml:trainer changed while tune"):
         searched(project)
 
 
-def test_a_trial_that_read_other_parameters_ends_the_search(project, tmp_path):
-    """As with `tuning.processes: fresh`, where each trial reads params.yaml itself."""
+def test_trial_with_other_parameters_aborts_the_search(project, tmp_path):
+    """With `tuning.processes: fresh`, each trial reads params.yaml again."""
     params = Params.load(project.params)
     user, inputs = UserConfig.of(project, "tune"), Inputs({}, {"renate_config.py": "0"})
     inputs = replace(inputs, files=user.files.imported())
@@ -117,15 +119,15 @@ def test_a_trial_that_read_other_parameters_ends_the_search(project, tmp_path):
         kept.add({PARAMETERS: digest_of(Params.load(project.params))})
 
 
-def test_the_best_training_is_not_taken_over_by_other_code(project):
+def test_train_does_not_reuse_the_best_trial_after_a_file_change(project):
     searched(project)
     (project.root / "scale.txt").write_text("8")
-    said: list[str] = []
-    train.run(project, said.append)
-    assert said[0].startswith("update 1")
+    messages: list[str] = []
+    train.run(project, messages.append)
+    assert messages[0].startswith("update 1")
 
 
-def test_a_file_that_a_stage_lacks_ends_the_search_at_its_first_trial(project):
+def test_file_missing_in_the_train_dependencies_aborts_the_search_at_its_first_trial(project):
     def change(content):
         content["stages"]["train"]["deps"].remove("scale.txt")
 
@@ -136,7 +138,9 @@ def test_a_file_that_a_stage_lacks_ends_the_search_at_its_first_trial(project):
         searched(project)
 
 
-def test_a_search_of_a_job_from_python_knows_its_files_too(tmp_path, project, monkeypatch, capsys):
+def test_search_by_run_training_job_restarts_after_a_file_change(
+    tmp_path, project, monkeypatch, capsys
+):
     write_digits(tmp_path / "week-1", 1)
     arguments = {
         "max_epochs": 1,
@@ -149,7 +153,7 @@ def test_a_search_of_a_job_from_python_knows_its_files_too(tmp_path, project, mo
     space = {"learning_rate": {"loguniform": [0.01, 1.0]}, "memory_size": 10, "hidden_size": 4}
     project.pipeline.unlink()
     with monkeypatch.context() as patched:
-        at_trial(patched, 1, interrupt)
+        call_at_trial(patched, 1, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_training_job(space, **arguments)
     (project.root / "scale.txt").write_text("8")

@@ -1,4 +1,4 @@
-"""`run_training_job` where its configuration has a space."""
+"""`run_training_job` with a search space in its configuration."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def arguments(tmp_path):
 
 
 def trained_files(folder):
-    """Return the bytes of all that training writes into a state."""
+    """Return the bytes of all files that training writes to a state."""
     own = ("state.json", "tuning_history.csv")
     found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if path.name not in own}
 
 
-def test_a_job_searches_and_the_next_one_learns_from_it(tmp_path, arguments, capsys):
+def test_job_runs_a_search_and_the_next_job_uses_its_history(tmp_path, arguments, capsys):
     first = run_training_job(SPACE, **arguments)
     assert first.search["trials"] == {"completed": 2} and first.search["epochs"] == 4
     chosen = first.hyperparameters
-    assert first.tables == {}, "a search's plot data is no table of the learner"
+    assert first.tables == {}, "plot data of the search is not a learner's table"
     assert 0.01 <= chosen["learning_rate"] <= 1 and chosen["momentum"] in (0.0, 0.9)
-    assert not any((tmp_path / "work").iterdir()), "what the search needed is gone"
+    assert not any((tmp_path / "work").iterdir()), "temporary files of the search are deleted"
 
     plain = {**arguments, "output_state_url": tmp_path / "plain"}
     again = run_training_job(chosen, **plain)
@@ -70,7 +70,7 @@ def test_a_job_searches_and_the_next_one_learns_from_it(tmp_path, arguments, cap
         assert [row["update"] for row in csv.DictReader(stream)] == ["1"] * 4 + ["2"] * 4
 
 
-def test_a_job_that_is_interrupted_goes_on_from_its_trials(
+def test_interrupted_job_continues_with_its_finished_trials(
     tmp_path, arguments, monkeypatch, capsys
 ):
     def interrupt(*_, **__):
@@ -86,14 +86,14 @@ def test_a_job_that_is_interrupted_goes_on_from_its_trials(
     assert done.state is not None and done.search["epochs"] == 4
 
 
-def test_one_job_at_a_time_searches_in_a_working_directory(tmp_path, arguments):
+def test_concurrent_search_in_the_same_working_directory_is_refused(tmp_path, arguments):
     folder = tmp_path / "work" / "search"
     folder.mkdir(parents=True)
     with Project(folder).lock("search"), pytest.raises(errors.BusyError):
         run_training_job(SPACE, **arguments)
 
 
-def test_a_users_folder_of_the_same_name_is_not_taken_for_a_search(tmp_path, arguments):
+def test_search_folder_with_files_of_the_user_is_refused_and_kept(tmp_path, arguments):
     (tmp_path / "work" / "search").mkdir(parents=True)
     (tmp_path / "work" / "search" / "notes.txt").touch()
     with pytest.raises(
@@ -112,7 +112,7 @@ def test_a_users_folder_of_the_same_name_is_not_taken_for_a_search(tmp_path, arg
         ({"updater": choice(["ER", "ERR"])}, "unknown learner 'ERR'"),
     ],
 )
-def test_a_wrong_argument_is_refused_before_anything_is_written(
+def test_invalid_argument_is_refused_before_any_file_is_written(
     tmp_path, arguments, changes, message
 ):
     with pytest.raises(errors.InvalidParamsError, match=message):
@@ -120,13 +120,13 @@ def test_a_wrong_argument_is_refused_before_anything_is_written(
     assert not (tmp_path / "work").exists() and not (tmp_path / "states").exists()
 
 
-def test_a_space_of_batch_sizes_beside_renates_share_is_refused(arguments):
+def test_batch_size_space_with_batch_memory_frac_is_refused(arguments):
     space = {**SPACE, "batch_size": choice([16, 32]), "batch_memory_frac": 0.5}
     with pytest.raises(errors.InvalidHyperparameterError, match="memory_batch_size"):
         run_training_job(space, **arguments)
 
 
-def test_the_guides_call_searches(tmp_path, monkeypatch):
+def test_example_in_the_tuning_guide_runs_a_search(tmp_path, monkeypatch):
     guide = (REPOSITORY / "docs" / "tuning.md").read_text(encoding="utf-8")
     (call,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What a search looks for, what is shown of it, and which devices it shares out."""
+"""Objective of a search, display of its trials, and detection of CUDA devices."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from renate_stages.tuning.trial_view import TrialView
 from renate_stages.tuning.update_search import cuda_devices
 
 
-class Measured:
-    """A measure of three updates' validation data."""
+class FakeMeasurement:
+    """Stand-in for the measurement on the validation data of three updates."""
 
     update = 3
 
@@ -29,12 +29,12 @@ class Measured:
     ("over", "weight", "value"),
     [("union", None, 0.6), ("new", None, 0.8), ("weighted", 0.75, 0.675)],
 )
-def test_an_objective_is_over_all_data_or_the_new_or_a_mix(over, weight, value):
+def test_objective_is_over_all_data_or_new_data_or_weighted(over, weight, value):
     objective = Objective("f1", "max", over, weight)
-    metrics = objective.metrics(Measured(), None, {"f1": 0.6, "loss": 1.0})
+    metrics = objective.metrics(FakeMeasurement(), None, {"f1": 0.6, "loss": 1.0})
     assert metrics == {"f1": pytest.approx(value), "loss": 1.0}
     with pytest.raises(UnmeasuredMetricError):
-        Objective("f2").metrics(Measured(), None, {"f1": 0.6})
+        Objective("f2").metrics(FakeMeasurement(), None, {"f1": 0.6})
 
 
 def trial(folder, number: int, status: str, *values: float) -> TrialFolder:
@@ -43,7 +43,7 @@ def trial(folder, number: int, status: str, *values: float) -> TrialFolder:
     return TrialFolder(number, configuration, folder, reports, len(reports), status)
 
 
-def test_the_best_trial_is_that_with_the_best_last_report(tmp_path):
+def test_best_trial_has_the_best_last_report(tmp_path):
     trials = [
         trial(tmp_path, 0, "failed", 0.99),
         trial(tmp_path, 1, "completed", 0.9, 0.5),
@@ -59,22 +59,22 @@ def test_the_best_trial_is_that_with_the_best_last_report(tmp_path):
     assert best_trial([trials[0], trials[4], trials[5]], Objective("f1")) is None
 
 
-def test_elsewhere_a_trial_is_told_when_it_has_ended(tmp_path):
-    said: list[str] = []
-    view = TrialView(Objective("f1"), ("rate",), said.append)
+def test_ended_trial_is_printed_once_without_a_terminal(tmp_path):
+    messages: list[str] = []
+    view = TrialView(Objective("f1"), ("rate",), messages.append)
     view([trial(tmp_path, 0, "running", 0.5)])
     view([trial(tmp_path, 0, "completed", 0.5, 0.75), trial(tmp_path, 1, "running")])
     failed = trial(tmp_path, 1, "failed")
     failed.reason = "it ended with code 7"
     for _ in range(2):
         view([trial(tmp_path, 0, "completed", 0.5, 0.75), failed])
-    assert said == [
+    assert messages == [
         "trial 0 completed, f1 0.7500 after epoch 2 (rate 0.0)",
         "trial 1 failed (rate 0.1): it ended with code 7",
     ]
 
 
-def test_on_a_terminal_a_table_is_drawn_again_in_its_place(tmp_path, monkeypatch):
+def test_table_of_trials_is_redrawn_in_place_on_a_terminal(tmp_path, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stdout", terminal)
@@ -86,7 +86,7 @@ def test_on_a_terminal_a_table_is_drawn_again_in_its_place(tmp_path, monkeypatch
     assert "trial 1 stopped, f1 0.2500 after epoch 1 (rate 0.1)" in second
 
 
-def test_devices_are_found_without_cuda(monkeypatch):
+def test_cuda_devices_are_read_from_cuda_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
     assert cuda_devices("gpu") == ["2", "GPU-7"]
     assert cuda_devices("cpu") == []
@@ -95,5 +95,5 @@ def test_devices_are_found_without_cuda(monkeypatch):
     assert cuda_devices("cuda") == []
 
 
-def test_progress_is_over_the_epochs_of_all_trials():
+def test_best_so_far_without_trials_is_empty():
     assert best_so_far([], Objective("f1")) == []

@@ -1,4 +1,4 @@
-"""RUSH: by hand, and against ASHA over tabulated learning curves."""
+"""RUSH: worked examples, and a comparison with ASHA on simulated learning curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from simulated_search import SPACE, curves, experience_of, quality, search_by
+from simulated_search import SPACE, curves, history_of, quality, search_with
 from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
@@ -16,8 +16,8 @@ from renate_stages.tuning.schedulers import make_scheduler
 CONTINUE, STOP = SchedulerDecision.CONTINUE, SchedulerDecision.STOP
 
 
-def earlier(*rates: float):
-    """Return what an update teaches in which the first rate was best, the second next, …"""
+def history_of_rates(*rates: float):
+    """Return the history of one update with these learning rates, ordered from best to worst."""
     records = [
         TrialRecord(
             1,
@@ -41,21 +41,21 @@ def start(scheduler, number: int, *values: float) -> tuple[float, list[str]]:
     return trial.config["learning_rate"], decisions
 
 
-def test_the_best_of_before_are_the_hurdle_at_each_rung():
-    scheduler = make_scheduler("rush", SPACE, "accuracy", "max", 27, 0, earlier(0.1, 0.2))
-    # Levels 1, 3, 9, 27. The two of before come first; the second is behind at 1 and ends by ASHA.
+def test_best_earlier_trials_set_the_threshold_at_each_rung():
+    scheduler = make_scheduler("rush", SPACE, "accuracy", "max", 27, 0, history_of_rates(0.1, 0.2))
+    # Rungs 1, 3, 9, 27. The two previous rates come first; the second is worse at 1: ASHA stops it.
     assert start(scheduler, 0, 0.5, 0.6, 0.7) == (0.1, [CONTINUE] * 3)
     assert start(scheduler, 1, 0.4) == (0.2, [STOP])
     assert scheduler.inner.thresholds == {1: -0.5, 3: -0.7}
-    # New ones: better than the hurdle at 1, and at 3 for the first; as good as it counts.
+    # Both new trials pass the threshold at rung 1, but only the first passes that at rung 3.
     assert start(scheduler, 2, 0.55, 0.6, 0.72)[1] == [CONTINUE] * 3
     assert start(scheduler, 3, 0.60, 0.6, 0.69)[1] == [CONTINUE, CONTINUE, STOP]
-    assert scheduler.inner.thresholds == {1: -0.5, 3: -0.7}  # new ones do not raise it
+    assert scheduler.inner.thresholds == {1: -0.5, 3: -0.7}  # new trials do not raise it
 
 
-def test_one_that_asha_would_let_go_on_is_stopped_below_the_hurdle():
-    halving = {"reduction_factor": 2}  # levels 1, 2, 4, …: the better half goes on
-    past = earlier(0.1)
+def test_trial_below_the_threshold_is_stopped_although_asha_continues_it():
+    halving = {"reduction_factor": 2}  # rungs 1, 2, 4, …: the better half continues
+    past = history_of_rates(0.1)
     rush = make_scheduler("rush", SPACE, "accuracy", "max", 8, 0, past, halving)
     asha = make_scheduler("asha", SPACE, "accuracy", "max", 8, 0, past, halving)
     decisions = {}
@@ -68,15 +68,15 @@ def test_one_that_asha_would_let_go_on_is_stopped_below_the_hurdle():
     assert decisions["rush"] == [CONTINUE, STOP, STOP, STOP, CONTINUE]
 
 
-def test_the_second_of_before_can_raise_the_hurdle():
-    scheduler = make_scheduler("rush", SPACE, "accuracy", "max", 27, 0, earlier(0.1, 0.2))
+def test_second_earlier_configuration_can_raise_the_threshold():
+    scheduler = make_scheduler("rush", SPACE, "accuracy", "max", 27, 0, history_of_rates(0.1, 0.2))
     start(scheduler, 0, 0.5)
     start(scheduler, 1, 0.6)
     assert scheduler.inner.thresholds == {1: -0.6}
     assert start(scheduler, 2, 0.55)[1] == [STOP]
 
 
-def test_less_is_better_where_it_is():
+def test_rush_minimises_a_metric_with_mode_min():
     past = History().with_trials(
         [TrialRecord(1, 0, "completed", {"learning_rate": 0.1}, (TrialEpoch(1, 1, {"loss": 1.0}),))]
     )
@@ -89,30 +89,30 @@ def test_less_is_better_where_it_is():
         assert scheduler.on_trial_result(trial, {"loss": loss, "epoch": 1}) == decision
 
 
-def test_without_history_it_is_asha():
-    rush = search_by("rush", curves(noise=0.01), seed=0)
-    asha = search_by("asha", curves(noise=0.01), seed=0)
+def test_rush_without_history_equals_asha():
+    rush = search_with("rush", curves(noise=0.01), seed=0)
+    asha = search_with("asha", curves(noise=0.01), seed=0)
     assert rush.configurations == asha.configurations
     assert [each.values for each in rush.trials] == [each.values for each in asha.trials]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_with_good_history_it_needs_fewer_epochs_than_asha(workers):
+def test_rush_with_good_history_needs_fewer_epochs_than_asha(workers):
     epochs, found = {"asha": [], "rush": []}, {"asha": [], "rush": []}
     for seed in range(5):
-        first = search_by("asha", curves(noise=0.01), seed=100 + seed)
+        first = search_with("asha", curves(noise=0.01), seed=100 + seed)
         today = curves(noise=0.01, shift=0.2)  # the best learning rate has moved a little
-        for name, past in (("asha", None), ("rush", experience_of(first))):
-            done = search_by(name, today, seed, past=past, workers=workers)
+        for name, past in (("asha", None), ("rush", history_of(first))):
+            done = search_with(name, today, seed, past=past, workers=workers)
             epochs[name].append(done.epochs)
             found[name].append(quality(done.chosen, shift=0.2))
     assert np.mean(epochs["rush"]) < 0.7 * np.mean(epochs["asha"])
-    assert np.mean(found["rush"]) > np.mean(found["asha"]) - 0.005  # of 0.95
+    assert np.mean(found["rush"]) > np.mean(found["asha"]) - 0.005  # the optimum is 0.95
 
 
-def test_history_that_has_become_bad_does_not_hide_what_is_better():
-    bad = earlier(0.9, 0.95, 0.99)
+def test_rush_with_outdated_history_still_finds_good_configurations():
+    bad = history_of_rates(0.9, 0.95, 0.99)
     found = [
-        quality(search_by("rush", curves(noise=0.01), seed, past=bad).chosen) for seed in range(3)
+        quality(search_with("rush", curves(noise=0.01), seed, past=bad).chosen) for seed in range(3)
     ]
-    assert min(found) > 0.92  # those of before reach 0.71
+    assert min(found) > 0.92  # the previous trials reach 0.71

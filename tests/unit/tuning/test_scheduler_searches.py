@@ -1,4 +1,4 @@
-"""Each kind of scheduler searches from end to end, and again with equal bytes."""
+"""Run a whole search with each kind of scheduler, twice with identical bytes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def project(project_before_tune):
 
 
 @pytest.mark.parametrize("scheduler", ["bo", "asha", "pasha", "rush", "bounding-box"])
-def test_schedulers_search_end_to_end(project, scheduler):
+def test_scheduler_runs_a_whole_search_with_reproducible_bytes(project, scheduler):
     if scheduler == "bo":
         pytest.importorskip("botorch")
-    said = searched(
+    summary = searched(
         project,
         trainer__max_epochs=4,
         tuning={"scheduler": scheduler, "max_trials": 5},
     )
-    assert sum(said["trials"].values()) == 5 and said["epochs"] <= 20
-    assert said["ended_by"] == "max_trials"
+    assert sum(summary["trials"].values()) == 5 and summary["epochs"] <= 20
+    assert summary["ended_by"] == "max_trials"
     first = snapshot(project)
     tune.run(project, quiet)
     assert snapshot(project) == first

@@ -1,4 +1,4 @@
-"""Spaces as params.yaml writes them: their values, their mistakes, and what a trial gets of them."""
+"""Search spaces in params.yaml: their values, their errors, and the configurations of trials."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def problems_of(learner, hyperparameters) -> list[str]:
     return raised.value.problems
 
 
-def one(content) -> Domain:
+def domain_of(content) -> Domain:
     return SearchSpace.of("ER", {"x": content}).domains["x"]
 
 
 @pytest.mark.parametrize(("kind", "values"), KINDS.items())
-def test_what_syne_tune_draws_is_a_plain_value_of_the_space(kind, values):
+def test_values_drawn_by_syne_tune_are_plain_values_of_the_space(kind, values):
     space = SearchSpace.of("ER", {"x": {kind: values}})
     domain, drawn_from = space.domains["x"], space.syne_tune()["x"]
     random_state, generator = np.random.RandomState(0), np.random.default_rng(0)
@@ -71,8 +71,8 @@ def test_what_syne_tune_draws_is_a_plain_value_of_the_space(kind, values):
         ({"logfinrange": [16, 128, 4]}, 32, [16, 64, 128], 4),
     ],
 )
-def test_middle_and_grid(content, middle, grid, size):
-    domain = one(content)
+def test_middle_grid_and_size_of_a_domain(content, middle, grid, size):
+    domain = domain_of(content)
     assert (domain.middle(), domain.grid(3), domain.size) == (middle, grid, size)
 
 
@@ -88,14 +88,14 @@ def test_middle_and_grid(content, middle, grid, size):
         ({"logfinrange": [1, 100, 3]}, [1, 10, 100], [11]),
     ],
 )
-def test_earlier_values_are_in_the_space_or_not(content, inside, outside):
+def test_space_accepts_only_earlier_values_inside_its_domains(content, inside, outside):
     space = SearchSpace.of("ER", {"x": content})
     assert all(space.accepts({"x": each, "y": 1}) == {"x": each} for each in inside)
     assert not any(space.accepts({"x": each}) for each in outside)
     assert space.accepts({}) == {}
 
 
-def test_a_drawn_number_has_few_digits_and_stays_in_range():
+def test_drawn_number_is_rounded_to_six_digits_within_its_bounds():
     space = SearchSpace.of("ER", {"x": {"uniform": [0.1, 0.98765432109]}})
     assert space.complete({"x": 0.98765432}) == {"x": 0.987654}
     assert space.complete({"x": 0.123456789}) == {"x": 0.123457}
@@ -135,7 +135,7 @@ def test_a_drawn_number_has_few_digits_and_stays_in_range():
         ({"logfinrange": [0.0, 1, 5]}, "the first number must be greater than 0"),
     ],
 )
-def test_a_mistake_in_a_space_is_told_with_what_is_allowed(content, expected):
+def test_invalid_space_error_says_what_is_allowed(content, expected):
     (problem,) = problems_of("ER", {"rate": content, "batch_size": 4})
     assert problem.startswith("hyperparameters.rate: ") and expected in problem
 
@@ -162,7 +162,7 @@ def test_a_mistake_in_a_space_is_told_with_what_is_allowed(content, expected):
         ("ER", {"alpha": "auto"}, "hyperparameters.alpha: it has no default space (known: batch"),
     ],
 )
-def test_a_mistake_beside_a_space_is_told(learner, hyperparameters, expected):
+def test_invalid_learner_or_hyperparameters_are_reported(learner, hyperparameters, expected):
     (problem,) = problems_of(learner, hyperparameters)
     assert problem.startswith(expected)
 
@@ -174,7 +174,7 @@ def test_constants_lists_and_null_are_not_searched():
     assert (space.learner, space.learners) == ("ER", ("ER",))
 
 
-def test_a_trial_gets_what_its_learner_takes():
+def test_trial_gets_only_the_hyperparameters_of_its_learner():
     space = SearchSpace.of(
         {"choice": ["ER", "DER++", "LwF"]},
         {
@@ -188,17 +188,17 @@ def test_a_trial_gets_what_its_learner_takes():
     drawn = space.encode({"alpha": 0.25, "temperature": 2.0, "batch_size": 16})
     shared = {"beta": 0.5, "batch_size": 16, "learning_rate": 0.0316228}
 
-    def of(learner: str):
+    def complete_for(learner: str):
         return space.complete(drawn | {"learner": f'"{learner}"'})
 
-    assert of("ER") == {"learner": "ER", **shared}
-    assert of("DER++") == {"learner": "DER++", "alpha": 0.25, **shared}
-    assert of("LwF") == {"learner": "LwF", "temperature": 2.0, **shared}
+    assert complete_for("ER") == {"learner": "ER", **shared}
+    assert complete_for("DER++") == {"learner": "DER++", "alpha": 0.25, **shared}
+    assert complete_for("LwF") == {"learner": "LwF", "temperature": 2.0, **shared}
     read = space.read_by({"learning_rate", "alpha"})  # the user's model_fn reads alpha too
     assert read.complete(drawn | {"learner": '"ER"'}) == {"learner": "ER", "alpha": 0.25, **shared}
 
 
-def test_a_space_that_nothing_reads_is_refused_and_a_default_one_left_out():
+def test_unread_space_is_refused_but_unread_default_space_is_left_out():
     space = SearchSpace.of("ER", {"alpha": {"uniform": [0, 1]}, "batch_size": {"choice": [1, 2]}})
     with pytest.raises(
         errors.InvalidParamsError, match=r"alpha: it is searched, but nothing reads it"
@@ -209,7 +209,7 @@ def test_a_space_that_nothing_reads_is_refused_and_a_default_one_left_out():
 
 
 @pytest.mark.parametrize("learner", registry.LEARNERS)
-def test_default_spaces_are_of_hyperparameters_that_are_read(learner):
+def test_default_spaces_contain_only_hyperparameters_that_are_read(learner):
     space = SearchSpace.of(learner, "auto")
     taken = set(hyperparameters_of(registry.learner_class(learner)))
     assert set(space.domains) <= taken | set(optimization.optimizer_hyperparameters())
@@ -218,7 +218,7 @@ def test_default_spaces_are_of_hyperparameters_that_are_read(learner):
     assert ("learning_rate" in space.domains) != solves
 
 
-def test_default_spaces_one_by_one():
+def test_default_spaces_can_be_requested_one_by_one():
     space = SearchSpace.of("DER", {"alpha": "auto", "learning_rate": "auto", "optimizer": "Adam"})
     assert space.domains["alpha"] == Domain("loguniform", (0.05, 2.0))
     assert space.domains["learning_rate"] == Domain("loguniform", (1e-5, 1e-2))
@@ -227,13 +227,13 @@ def test_default_spaces_one_by_one():
     assert {"learner", "ewc_weight", "shrinkage", "learning_rate"} <= set(both.domains)
 
 
-def test_the_most_epochs_are_those_searched_or_the_trainers():
+def test_most_epochs_is_the_searched_maximum_or_the_trainer_setting():
     assert SearchSpace.of("ER", {"max_epochs": {"choice": [3, 9, 5]}}).most_epochs(50) == 9
     assert SearchSpace.of("ER", {"max_epochs": {"lograndint": [3, 81]}}).most_epochs(None) == 81
     assert SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}}).most_epochs(50) == 50
 
 
-def test_parameters_are_read_without_torch_and_syne_tune():
+def test_params_are_parsed_without_importing_torch_or_syne_tune():
     code = (
         "import sys; from renate_stages.params import Params; "
         "p = Params.parse({'learner': {'choice': ['ER', 'DER']}, 'hyperparameters': 'auto'}); "
@@ -256,14 +256,14 @@ def test_parameters_are_read_without_torch_and_syne_tune():
         {"ordinal": [16, 32, 64]},
     ],
 )
-def test_a_domain_of_syne_tune_is_read_as_it_would_be_written(written):
+def test_syne_tune_domain_is_converted_to_its_params_yaml_form(written):
     (kind, values), *_ = written.items()
     listed = {"choice": config_space.Categorical, "ordinal": config_space.Ordinal}
     made = listed[kind](values) if kind in listed else Domain.parse(written).syne_tune()
     assert as_written(made) == written
 
 
-def test_a_domain_of_syne_tune_that_has_no_name_here_is_refused():
+def test_unsupported_syne_tune_domain_is_refused():
     for domain in (config_space.quniform(0.0, 1.0, 0.1), config_space.reverseloguniform(0.1, 0.9)):
         assert as_written(domain) is domain
         with pytest.raises(ValueError, match="expected one space"):

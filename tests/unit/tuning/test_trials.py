@@ -1,4 +1,4 @@
-"""Trials in processes of their own: they share what they read, and none can harm another."""
+"""Trials in separate processes: shared inputs, failures, pausing, resuming and clean exit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_alive(process: int) -> bool:
 def wait_until_gone(*processes: int) -> None:
     until = time.monotonic() + 10
     while any(map(is_alive, processes)):
-        assert time.monotonic() < until, f"{processes} are still there"
+        assert time.monotonic() < until, f"{processes} are still running"
         time.sleep(0.02)
 
 
@@ -43,7 +43,7 @@ def start(trials: Trials, rate: float, **more) -> int:
     return trials.start_trial({"learning_rate": rate, **more}).trial_id
 
 
-def test_a_trial_reports_every_epoch_and_keeps_its_whole_training(trials):
+def test_trial_reports_every_epoch_and_keeps_its_checkpoint(trials):
     number = start(trials, 0.1)
     reports = run_to_end(trials, number)[number]
     assert [each["epoch"] for each in reports] == [1, 2, 3]
@@ -56,7 +56,7 @@ def test_a_trial_reports_every_epoch_and_keeps_its_whole_training(trials):
 @pytest.mark.parametrize(
     ("fault", "reason"), [("exit", "code 7"), ("kill", "code -9 (killed, most likely because")]
 )
-def test_a_trial_that_dies_has_failed_and_others_go_on(trials, fault, reason):
+def test_trial_whose_process_dies_fails_and_other_trials_continue(trials, fault, reason):
     dying, living = start(trials, 0.1, fault=fault), start(trials, 0.1)
     assert len(run_to_end(trials, dying, living)[living]) == 3
     record = trials.records[dying]
@@ -65,7 +65,7 @@ def test_a_trial_that_dies_has_failed_and_others_go_on(trials, fault, reason):
     assert trials.records[living].status == "completed"
 
 
-def test_a_trial_that_hangs_is_given_up_with_all_that_it_started(trials, monkeypatch):
+def test_hanging_trial_fails_and_all_its_processes_are_killed(trials, monkeypatch):
     trials.silence = 1.0
     number = start(trials, 0.1, fault="hang")
     run_to_end(trials, number)
@@ -75,7 +75,7 @@ def test_a_trial_that_hangs_is_given_up_with_all_that_it_started(trials, monkeyp
     wait_until_gone(trial, child)
 
 
-def test_a_trial_that_raises_ends_the_search_only_if_none_has_reported(trials):
+def test_exception_in_a_trial_aborts_the_search_only_before_the_first_report(trials):
     first = start(trials, 0.1, fault="raise")
     with pytest.raises(TrialMistakeError, match="RuntimeError: as the fault says"):
         run_to_end(trials, first)
@@ -86,8 +86,10 @@ def test_a_trial_that_raises_ends_the_search_only_if_none_has_reported(trials):
     assert "as the fault says" in trials.records[later].reason
 
 
-def test_trials_in_parallel_share_the_parent_and_do_not_collide(trials, at_update_2, tmp_path):
-    """Renate copied the parent's state to one folder, wiped by each trial under the others."""
+def test_parallel_trials_share_the_parent_and_equal_sequential_trials(
+    trials, at_update_2, tmp_path
+):
+    """Regression: trials of Renate deleted the copy of the parent's state that others used."""
     before = snapshot(at_update_2)
     together = run_to_end(trials, *(start(trials, rate) for rate in (0.05, 0.1, 0.2)))
     assert snapshot(at_update_2) == before
@@ -110,7 +112,7 @@ def contents(folder, name: str) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_a_trial_never_runs_ahead_of_a_decision(trials):
+def test_trial_waits_for_the_decision_on_its_report(trials):
     number = start(trials, 0.1)
     results = []
     while not results:
@@ -121,7 +123,7 @@ def test_a_trial_never_runs_ahead_of_a_decision(trials):
     assert trials.records[number].status == "stopped"
 
 
-def test_a_stopped_trial_is_gone_and_the_best_ones_training_stays(trials):
+def test_stopped_trial_process_ends_and_the_best_checkpoint_is_kept(trials):
     best = start(trials, 0.1)
     run_to_end(trials, best)
     kept = contents(trials.records[best].folder, "last.ckpt")
@@ -135,7 +137,7 @@ def test_a_stopped_trial_is_gone_and_the_best_ones_training_stays(trials):
     assert trials.records[stopped].finished
 
 
-def test_a_paused_trial_goes_on_as_if_it_had_not_been(trials, tmp_path):
+def test_paused_and_resumed_trial_equals_an_uninterrupted_trial(trials, tmp_path):
     straight = start(trials, 0.1)
     expected = run_to_end(trials, straight)[straight]
     other = make_trials(tmp_path / "other", trials.processes)
@@ -156,7 +158,7 @@ def test_a_paused_trial_goes_on_as_if_it_had_not_been(trials, tmp_path):
 
 
 class NoProcesses:
-    """Fails if a process is asked for."""
+    """Stand-in for trial processes that fails if one is started."""
 
     def start(self, number, connection) -> None:
         raise AssertionError("a process was started")
@@ -168,7 +170,7 @@ class NoProcesses:
         pass
 
 
-def test_what_a_killed_search_knew_is_not_run_again(trials):
+def test_finished_trial_of_a_killed_search_is_not_run_again(trials):
     number = start(trials, 0.1)
     expected = run_to_end(trials, number)[number]
     again = Trials(trials.folder, NoProcesses(), lambda sample: {**CONSTANTS, **sample})
@@ -176,7 +178,7 @@ def test_what_a_killed_search_knew_is_not_run_again(trials):
     assert again.records[0].status == "completed"
 
 
-def test_a_trial_cut_short_by_a_kill_is_run_again_and_reports_the_same(trials, tmp_path):
+def test_interrupted_trial_is_run_again_with_identical_reports(trials, tmp_path):
     number = start(trials, 0.1)
     expected = run_to_end(trials, number)[number]
     record = trials.records[number]
@@ -188,13 +190,13 @@ def test_a_trial_cut_short_by_a_kill_is_run_again_and_reports_the_same(trials, t
     again.close()
 
 
-def test_equal_configurations_have_folders_of_their_own(trials):
+def test_equal_configurations_have_separate_folders(trials):
     one, other = start(trials, 0.1), start(trials, 0.1)
     run_to_end(trials, one, other)
     assert trials.records[one].folder != trials.records[other].folder
 
 
-def test_devices_are_shared_out(trials, monkeypatch):
+def test_devices_are_assigned_to_trials_in_turn(trials, monkeypatch):
     trials.devices = ["3", "GPU-5"]
     numbers = [start(trials, rate) for rate in (0.1, 0.2, 0.3)]
     trials.fetch_status_results(numbers)
@@ -202,7 +204,7 @@ def test_devices_are_shared_out(trials, monkeypatch):
     run_to_end(trials, *numbers)
 
 
-def test_a_fresh_process_reports_the_same(trials, at_update_2, tmp_path):
+def test_fresh_process_gives_the_reports_of_a_forked_process(trials, at_update_2, tmp_path):
     number = start(trials, 0.1)
     expected = run_to_end(trials, number)[number]
     processes = FreshProcesses(at_update_2)
@@ -228,7 +230,7 @@ while True:
 
 
 @pytest.mark.parametrize("killed", ["search", "server"])
-def test_no_process_outlives_a_search_that_is_killed(at_update_2, tmp_path, killed):
+def test_no_process_outlives_a_killed_search_or_fork_server(at_update_2, tmp_path, killed):
     (tmp_path / "scratch").mkdir()
     command = [sys.executable, "-c", SEARCH, str(at_update_2.root), str(tmp_path)]
     search = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -246,12 +248,12 @@ def test_no_process_outlives_a_search_that_is_killed(at_update_2, tmp_path, kill
     search.kill()
     search.wait()
     search.stdout.close()
-    for process in started:  # what a trial started itself survives the death of its server
+    for process in started:  # processes that a trial started survive the death of the server
         if is_alive(process):
             os.kill(process, signal.SIGKILL)
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path):
+def test_fork_server_that_cannot_start_reports_the_reason(tmp_path):
     processes = ForkedProcesses(Project(tmp_path / "no-project"), tmp_path)
     trials = Trials(tmp_path / "trials", processes, dict)
     trials.start_trial({"learning_rate": 0.1})
@@ -260,6 +262,6 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     trials.close()
 
 
-def test_the_silence_that_is_waited_for_can_be_set(tmp_path, monkeypatch):
+def test_silence_limit_is_set_by_an_environment_variable(tmp_path, monkeypatch):
     monkeypatch.setenv(SILENCE_VARIABLE, "7")
     assert Trials(tmp_path, NoProcesses(), dict).silence == 7

@@ -1,4 +1,4 @@
-"""`tune` with a space: what it writes, what it says, and going on after a kill."""
+"""`tune` with a search space: its outputs, its errors, and its continuation after a kill."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def project(project_before_tune):
     return project_before_tune
 
 
-def test_a_search_leaves_its_trials_its_choice_and_the_best_training(project):
-    said = searched(project)
-    assert said["trials"] == {"completed": 3} and said["epochs"] == 6
-    assert (said["ended_by"], said["not_repeatable_because"]) == ("max_trials", [])
+def test_search_writes_history_best_configuration_and_best_checkpoint(project):
+    summary = searched(project)
+    assert summary["trials"] == {"completed": 3} and summary["epochs"] == 6
+    assert (summary["ended_by"], summary["not_repeatable_because"]) == ("max_trials", [])
     assert [(row["trial"], row["epoch"]) for row in rows(project)] == [
         (str(trial), str(epoch)) for trial in range(3) for epoch in (1, 2)
     ]
     last = [row for row in rows(project) if row["epoch"] == "2"]
     values = [float(row["metric.accuracy"]) for row in last]
-    best = said["best"]
+    best = summary["best"]
     assert best["value"] == max(values) and best["trial"] == values.index(max(values))
     assert read_tuned(project.tuned) == best["configuration"]
     names = {path.name for path in project.tuning.rglob("*") if path.is_file()}
@@ -53,7 +53,7 @@ def test_learner_and_epochs_can_be_searched(project):
     assert trained["epochs"] == chosen["max_epochs"]
 
 
-def test_a_search_that_was_killed_goes_on_from_its_trials(project, monkeypatch):
+def test_killed_search_continues_with_its_finished_trials(project, monkeypatch):
     searched(project)
     straight = snapshot(project)
     start, started = Trials._start, []
@@ -68,32 +68,32 @@ def test_a_search_that_was_killed_goes_on_from_its_trials(project, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tune.run(project, quiet)
     assert snapshot(project) == straight, "nothing was written"
-    said: list[str] = []
-    tune.run(project, said.append)
-    assert said[0] == "continuing the search: 2 trials found"
+    messages: list[str] = []
+    tune.run(project, messages.append)
+    assert messages[0] == "continuing the search: 2 trials found"
     assert started == [0, 1, 2, 2]
     assert snapshot(project) == straight
 
 
-def test_trials_that_fail_are_kept_with_their_last_words(project):
+def test_failed_trials_are_recorded_with_their_logs(project):
     faults = {"choice": ["", "exit", "kill"]}
-    said = searched(
+    summary = searched(
         project,
         hyperparameters__fault=faults,
         tuning={"scheduler": "grid", "scheduler_arguments": {"points": 1}, "max_trials": 9},
     )
-    assert said["trials"] == {"completed": 1, "failed": 2}
+    assert summary["trials"] == {"completed": 1, "failed": 2}
     logs = [path.read_text() for path in sorted((project.tuning / "failures").iterdir())]
     assert len(logs) == 2 and all(log.startswith("it ended with code") for log in logs)
     assert {row["status"] for row in rows(project)} == {"completed", "failed"}
 
 
-def test_no_finished_trial_shows_the_first_ones_log(project):
+def test_error_without_a_finished_trial_shows_the_log_of_the_first_trial(project):
     with pytest.raises(errors.NoFinishedTrialError, match=r"none of 5 trial[\s\S]*process \d+"):
         searched(project, hyperparameters__fault="exit", tuning={**SEARCH, "max_trials": 20})
 
 
-NEVER = """def metrics_fn():
+NAN_METRIC = """def metrics_fn():
     from torchmetrics import MeanMetric
 
     class Never(MeanMetric):
@@ -109,8 +109,8 @@ NEVER = """def metrics_fn():
 def loss_fn("""
 
 
-def test_a_metric_that_is_never_a_number_is_named_with_its_values(project):
-    edit_config(project, "def loss_fn(", NEVER)
+def test_error_names_a_metric_that_is_nan_in_all_trials(project):
+    edit_config(project, "def loss_fn(", NAN_METRIC)
     with pytest.raises(errors.ObjectiveNotFiniteError) as raised:
         searched(project, tuning={**SEARCH, "metric": "never", "mode": "max"})
     expected = "never on the validation data is not a finite number in any of 3 trial(s)"
@@ -119,20 +119,20 @@ def test_a_metric_that_is_never_a_number_is_named_with_its_values(project):
 
 
 @pytest.mark.parametrize("over", ["new", "weighted"])
-def test_the_objective_can_be_of_the_new_data(project, over):
+def test_objective_can_be_measured_on_new_data(project, over):
     weight = {"new_weight": 0.5} if over == "weighted" else {}
-    said = searched(project, tuning={**SEARCH, "objective": over, **weight})
-    assert said["objective"]["over"] == over
+    summary = searched(project, tuning={**SEARCH, "objective": over, **weight})
+    assert summary["objective"]["over"] == over
 
 
-def test_an_update_that_forgets_takes_the_best_known_values(project):
+def test_forget_update_uses_the_best_known_values_without_a_search(project):
     edit_params(project, update__kind="forget", **SPACES)
     tune.run(project, quiet)
     assert read_tuned(project.tuned)["learning_rate"] == pytest.approx(0.0316, abs=1e-3)
     assert json.loads((project.tuning / "search.json").read_text()) == {"searched": False}
 
 
-def test_the_plots_and_the_report_show_the_search(project):
+def test_plots_and_report_show_the_search(project):
     searched(project, tuning={**SEARCH, "n_workers": 2})
     train.run(project, quiet)
     export.run(project, quiet)
@@ -149,7 +149,7 @@ def test_the_plots_and_the_report_show_the_search(project):
     assert "A repeated search may give another result: 2 trials ran at a time" in report
 
 
-def test_without_a_search_the_plot_has_no_rows_and_the_report_no_word(project):
+def test_update_without_a_search_has_an_empty_plot_and_no_report_section(project):
     for stage in (tune, train, export):
         stage.run(project, quiet)
     assert (project.plots / "tuning.csv").read_text() == "epochs,best,trial\n"

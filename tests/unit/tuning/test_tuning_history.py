@@ -1,4 +1,4 @@
-"""The trials of all updates: their file, and what they are for a space of today."""
+"""History of the trials of all updates: its file, and its use for the current search space."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def usable(*trials: TrialRecord, space=SPACE, mode="max"):
     return History().with_trials(trials).usable(space, "accuracy", mode)
 
 
-def test_the_file_has_a_row_for_each_epoch(tmp_path):
+def test_history_file_has_a_row_for_each_epoch(tmp_path):
     history = History().with_trials(
         [
             trial(2, 0, (0.25, 1 / 3), "stopped", rate=0.1),
@@ -64,31 +64,31 @@ def test_the_file_has_a_row_for_each_epoch(tmp_path):
         -0.0,
     ],
 )
-def test_values_come_back_as_they_were(tmp_path, value):
+def test_hyperparameter_values_are_read_back_unchanged(tmp_path, value):
     history = History().with_trials([trial(x=value), trial(number=1, x=...)])
     history.write(tmp_path / "history.csv")
     read = History.read(tmp_path / "history.csv")
     assert read == history and type(read.trials[0].configuration["x"]) is type(value)
-    assert "x" not in read.trials[1].configuration  # a cell that is empty is none
+    assert "x" not in read.trials[1].configuration  # an empty cell means no value
     read.write(tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "history.csv").read_bytes()
 
 
-def test_a_metric_that_is_no_number_comes_back(tmp_path):
+def test_nan_metric_is_read_back(tmp_path):
     History().with_trials([trial(values=(math.nan, 0.5))]).write(tmp_path / "history.csv")
     (read,) = History.read(tmp_path / "history.csv").trials
     assert math.isnan(read.epochs[0].metrics["accuracy"]) and read.value("accuracy") == 0.5
     assert read.value("loss") is None
 
 
-def test_updates_accumulate_and_a_trial_told_again_replaces(tmp_path):
+def test_updates_accumulate_and_a_repeated_trial_is_replaced(tmp_path):
     first = History().with_trials([trial(1, 0), trial(1, 1)])
     both = first.with_trials([trial(2, 0), trial(1, 1, (0.75,))])
     assert [(each.update, each.trial) for each in both.trials] == [(1, 0), (1, 1), (2, 0)]
     assert both.trials[1].value("accuracy") == 0.75
 
 
-def test_no_file_and_an_empty_one_are_no_trials(tmp_path):
+def test_missing_or_empty_history_file_has_no_trials(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     assert History.read(tmp_path / "none.csv") == History.read(tmp_path / "empty.csv") == History()
     History().write(tmp_path / "written.csv")
@@ -108,7 +108,7 @@ def test_no_file_and_an_empty_one_are_no_trials(tmp_path):
         (b"\xff", "decode"),
     ],
 )
-def test_a_damaged_file_is_told(tmp_path, content, expected):
+def test_damaged_history_file_is_reported(tmp_path, content, expected):
     path = tmp_path / "history.csv"
     path.write_bytes(content)
     with pytest.raises(errors.MalformedFileError, match=expected) as raised:
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_told(tmp_path, content, expected):
     assert "history.csv" in str(raised.value)
 
 
-def test_all_of_the_same_space_is_usable():
+def test_all_trials_of_the_same_space_are_usable():
     found = usable(trial(1, 0, (0.9, 0.7)), trial(1, 1, (0.6,), rate=0.25), trial(2, 0, (0.1,)))
     assert found.notes == ("history: 4 of 4 rows, 3 of 3 trials and 2 of 2 updates can be used",)
     assert [each.value for each in found.trials] == [0.7, 0.6, 0.1]
@@ -124,7 +124,7 @@ def test_all_of_the_same_space_is_usable():
     assert usable().notes == () and usable().best(3) == []
 
 
-def test_the_best_are_of_the_latest_update_then_of_the_one_before_then_their_seconds():
+def test_best_configurations_alternate_between_updates_from_the_latest_on():
     trials = [
         trial(update, number, (value,), rate=rate)
         for update, number, value, rate in [
@@ -141,14 +141,14 @@ def test_the_best_are_of_the_latest_update_then_of_the_one_before_then_their_sec
     assert rates == [0.21, 0.12, 0.23]
 
 
-def test_a_hyperparameter_that_trials_lack_is_taken_in_the_middle():
+def test_hyperparameter_missing_in_earlier_trials_gets_its_middle_value():
     space = SearchSpace.of("ER", {"rate": {"uniform": [0, 1]}, "momentum": {"uniform": [0, 0.5]}})
     found = usable(trial(batch_size=...), space=space)
     assert found.best(1) == [{"rate": 0.5, "momentum": 0.25}]
     assert found.notes[1:] == ("1 row (1 trial) of update 1 have no momentum: 0.25 is assumed",)
 
 
-def test_one_that_is_no_more_and_one_that_is_fixed_otherwise_are_told():
+def test_removed_hyperparameters_and_changed_constants_are_reported():
     found = usable(trial(1, 0, (0.1, 0.2), old=3, batch_size=64), trial(2, 0, learner="DER"))
     assert len(found.trials) == 2
     assert found.notes[1:] == (
@@ -158,7 +158,7 @@ def test_one_that_is_no_more_and_one_that_is_fixed_otherwise_are_told():
     )
 
 
-def test_what_is_no_point_of_the_space_is_not_used_and_told():
+def test_trials_outside_the_space_are_reported_and_not_used():
     found = usable(
         trial(1, 0, (0.5, 0.5), rate=2.0),
         trial(1, 1, rate="fast"),
@@ -175,7 +175,7 @@ def test_what_is_no_point_of_the_space_is_not_used_and_told():
     )
 
 
-def test_a_hyperparameter_that_its_learner_does_not_take_is_not_lacking():
+def test_hyperparameter_of_another_learner_is_not_reported_as_missing():
     space = SearchSpace.of({"choice": ["ER", "DER"]}, {"alpha": {"uniform": [0, 1]}})
     own = {"rate": ..., "batch_size": ...}
     found = usable(trial(**own), trial(1, 1, learner="DER", alpha=0.3, **own), space=space)

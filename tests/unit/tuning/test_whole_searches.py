@@ -1,4 +1,4 @@
-"""Searches from end to end: equal bytes, taken over by `train`, limits, history."""
+"""Whole searches: reproducible bytes, reuse of the best trial by `train`, limits, history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def project(project_before_tune):
     return project_before_tune
 
 
-def test_equal_searches_leave_equal_bytes(project):
+def test_repeated_search_has_identical_bytes(project):
     searched(project)
     first = snapshot(project)
     tune.run(project, quiet)
@@ -28,38 +28,38 @@ def test_equal_searches_leave_equal_bytes(project):
     ("learner", "scheduler", "status"),
     [("ER", "random", "completed"), ("LwF", "random", "completed"), ("ER", "pasha", "paused")],
 )
-def test_the_best_training_that_is_taken_over_gives_the_bytes_of_one_done_again(
+def test_reused_best_trial_gives_the_bytes_of_a_repeated_training(
     project, learner, scheduler, status
 ):
     tuning = {"scheduler": scheduler, "max_trials": 1 if scheduler == "pasha" else 3}
     changes = {"learner": learner, "trainer__keep": "best", "trainer__max_epochs": 5}
-    said = searched(project, tuning=tuning, **changes)
-    best = [row for row in rows(project) if row["trial"] == str(said["best"]["trial"])]
+    summary = searched(project, tuning=tuning, **changes)
+    best = [row for row in rows(project) if row["trial"] == str(summary["best"]["trial"])]
     assert best[0]["status"] == status and len(best) == (5 if status == "completed" else 3)
-    said: list[str] = []
-    train.run(project, said.append)
-    assert said[0].startswith("the best trial was trained with these values")
+    messages: list[str] = []
+    train.run(project, messages.append)
+    assert messages[0].startswith("the best trial was trained with these values")
     taken_over = snapshot(project)
     edit_params(project, tuning={**tuning, "reuse_best": False})
     tune.run(project, quiet)
     assert not list(project.tuning.rglob("*.ckpt"))
-    said.clear()
-    train.run(project, said.append)
-    assert said[0].startswith("update 1")
+    messages.clear()
+    train.run(project, messages.append)
+    assert messages[0].startswith("update 1")
     again = snapshot(project)
     for name in [name for name in taken_over if name.startswith(("state/", "metrics/", "plots/"))]:
         assert again[name] == taken_over[name], name
 
 
-def test_other_settings_are_trained_anew(project):
+def test_best_trial_is_not_reused_after_a_change_of_settings(project):
     searched(project)
     edit_params(project, trainer__threads=2)
-    said: list[str] = []
-    train.run(project, said.append)
-    assert said[0].startswith("update 1")
+    messages: list[str] = []
+    train.run(project, messages.append)
+    assert messages[0].startswith("update 1")
 
 
-def test_the_history_goes_on_over_updates_and_is_used(project):
+def test_history_continues_over_updates_and_is_used_by_searches(project):
     searched(project)
     train.run(project, quiet)
     export.run(project, quiet)
@@ -69,8 +69,10 @@ def test_the_history_goes_on_over_updates_and_is_used(project):
     edit_params(project, update__number=2, update__parent=1)
     prepare.run(project, quiet)
     restore_state.run(project, quiet)
-    said = searched(project, tuning={**SEARCH, "max_trials": 2})
-    assert said["history"][0].startswith("history: 6 of 6 rows, 3 of 3 trials and 1 of 1 updates")
+    summary = searched(project, tuning={**SEARCH, "max_trials": 2})
+    assert summary["history"][0].startswith(
+        "history: 6 of 6 rows, 3 of 3 trials and 1 of 1 updates"
+    )
     assert [row["update"] for row in rows(project)] == ["1"] * 6 + ["2"] * 4
     assert [tuple(row.values()) for row in rows(project)[:6]] == [tuple(r.values()) for r in first]
     last = [row for row in first if row["epoch"] == "2"]
@@ -78,26 +80,26 @@ def test_the_history_goes_on_over_updates_and_is_used(project):
     assert rows(project)[6]["config.learning_rate"] == best["config.learning_rate"]
 
     edit_params(project, hyperparameters__learning_rate=0.1, hyperparameters__momentum=0.9)
-    tune.run(project, quiet)  # constants
-    assert [row["update"] for row in rows(project)] == ["1"] * 6, "handed on"
+    tune.run(project, quiet)  # constants, so no search
+    assert [row["update"] for row in rows(project)] == ["1"] * 6, "history of update 1 is kept"
 
 
 @pytest.mark.parametrize(
     ("budget", "reached"),
     [({"max_epochs_total": 3}, "max_epochs_total"), ({"max_time": 0.001}, "max_time")],
 )
-def test_a_search_ends_at_the_first_limit(project, budget, reached):
+def test_search_ends_at_the_first_limit_that_is_reached(project, budget, reached):
     if reached == "max_time":
         with pytest.raises(errors.NoFinishedTrialError, match=r"none of [01] trial"):
             searched(project, tuning={**SEARCH, **budget})
         assert not project.tuned.exists() and not project.tuning.exists()
         return
-    said = searched(project, tuning={**SEARCH, **budget})
-    assert said["ended_by"] == reached and said["epochs"] == 3
-    assert said["trials"] == {"completed": 1, "stopped": 1}
+    summary = searched(project, tuning={**SEARCH, **budget})
+    assert summary["ended_by"] == reached and summary["epochs"] == 3
+    assert summary["trials"] == {"completed": 1, "stopped": 1}
 
 
-def test_two_workers_find_the_same_trials(project):
+def test_two_workers_give_the_same_trials_as_one_worker(project):
     one = searched(project)
     alone = rows(project)
     two = searched(project, tuning={**SEARCH, "n_workers": 2})

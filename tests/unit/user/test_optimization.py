@@ -1,4 +1,4 @@
-"""The default optimizer and loss against PyTorch's own, and the user's in their place."""
+"""Default and custom optimizers, losses and schedules, compared with those of PyTorch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parameters() -> list[nn.Parameter]:
         ({"optimizer": "AdamW", "weight_decay": 0.2}, torch.optim.AdamW, {"weight_decay": 0.2}),
     ],
 )
-def test_hyperparameters_make_the_default_optimizer(values, kind, expected):
+def test_default_optimizer_is_built_from_hyperparameters(values, kind, expected):
     build = optimization.optimizer_fn(user(), {**values, "batch_size": 8})
     optimizer = build(parameters())
     assert type(optimizer) is kind
@@ -60,14 +60,14 @@ def test_hyperparameters_make_the_default_optimizer(values, kind, expected):
         ("weight_decay", float("nan"), "a number >= 0"),
     ],
 )
-def test_a_value_outside_its_range_is_refused_before_there_is_a_model(name, value, allowed):
+def test_optimizer_hyperparameter_outside_its_range_is_refused(name, value, allowed):
     with pytest.raises(
         errors.InvalidHyperparameterError, match=rf"hyperparameters\.{name}: expected {allowed}"
     ):
         optimization.optimizer_fn(user(), {name: value})
 
 
-def test_the_users_optimizer_and_loss_take_the_place_of_the_defaults():
+def test_custom_optimizer_and_loss_replace_the_defaults():
     def optimizer_fn(rate: float):
         return partial(torch.optim.Adagrad, lr=rate)
 
@@ -82,7 +82,7 @@ def test_the_users_optimizer_and_loss_take_the_place_of_the_defaults():
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
-def test_a_schedule_is_a_pair(interval):
+def test_custom_schedule_is_a_pair_of_scheduler_and_interval(interval):
     schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
     given = user(lr_scheduler_fn=lambda: (schedule, interval))
     assert optimization.lr_scheduler_fn(given, {}) == (schedule, interval)
@@ -90,13 +90,13 @@ def test_a_schedule_is_a_pair(interval):
 
 
 @pytest.mark.parametrize("returned", [3, (len,), (len, "batch"), [len, "step"], (len, "step", 1)])
-def test_another_schedule_is_refused(returned):
+def test_custom_schedule_that_is_not_a_valid_pair_is_refused(returned):
     with pytest.raises(errors.UserConfigError, match=r'a pair: .* "epoch" or "step"'):
         optimization.lr_scheduler_fn(user(lr_scheduler_fn=lambda: returned), {})
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
-def test_labels_are_learned_by_cross_entropy(dtype):
+def test_default_loss_of_integer_targets_is_cross_entropy(dtype):
     logits = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1000.0, 0.0]])
     labels = torch.tensor([0, 0, 1], dtype=dtype)
     expected = torch.tensor([2.0, 1 + torch.tensor(-2.0).exp(), 1.0]).log()
@@ -104,7 +104,7 @@ def test_labels_are_learned_by_cross_entropy(dtype):
     torch.testing.assert_close(optimization.default_loss(logits, labels), expected)
 
 
-def test_values_are_learned_by_squared_error_one_loss_for_each_example():
+def test_default_loss_of_float_targets_is_squared_error_per_example():
     outputs, targets = torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.0])
     assert optimization.default_loss(outputs, targets).tolist() == [4, 1]
     outputs, targets = torch.randn(5, 2, 3), torch.randn(5, 2, 3)
@@ -124,5 +124,5 @@ def test_values_are_learned_by_squared_error_one_loss_for_each_example():
         (F.cross_entropy, False),
     ],
 )
-def test_plain_cross_entropy_is_told_from_other_losses(loss, plain):
+def test_plain_cross_entropy_is_distinguished_from_other_losses(loss, plain):
     assert optimization.is_cross_entropy(loss) is plain

@@ -1,4 +1,4 @@
-"""What a user's functions do wrong once they run: an error names the function, and the user's line."""
+"""Errors in the user's functions: the message names the function and the line of user code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LOSS = 'return torch.nn.CrossEntropyLoss(reduction="none")'
 SCALED = "    return images.float() / 16"
 
 
-BEFORE = "def to_unit_range("
+ANCHOR = "def to_unit_range("
 OPTIMIZER = (
     "def optimizer_fn(learning_rate, momentum, optimizer, weight_decay):\n    return lambda parameters: {}\n\n\n"
-    + BEFORE
+    + ANCHOR
 )
-METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
+METRICS = "def metrics_fn():\n    return {}\n\n\n" + ANCHOR
 
 
 @pytest.mark.parametrize(
@@ -58,26 +58,28 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + BEFORE
             r"the model of model_fn, given inputs of float32 \(\d+, 8, 8\), failed: RuntimeError",
         ),
         (
-            BEFORE,
+            ANCHOR,
             METRICS.format("[1]"),
             errors.UserResultError,
             "renate_config.py: metrics_fn returned .*; expected a dict of torchmetrics metrics",
         ),
         (
-            BEFORE,
+            ANCHOR,
             METRICS.format("{'auroc': __import__('torchmetrics').classification.BinaryAUROC()}"),
             errors.UserCodeError,
             "metrics_fn, metric 'auroc' failed: ",
         ),
         (
-            BEFORE,
+            ANCHOR,
             OPTIMIZER.format("None"),
             errors.UserResultError,
             "renate_config.py: optimizer_fn returned a function that returns None",
         ),
     ],
 )
-def test_a_function_that_fails_when_it_is_used_is_named(project, old, new, error, expected):
+def test_error_names_the_user_function_that_fails_or_returns_a_wrong_type(
+    project, old, new, error, expected
+):
     edit_params(project, trainer__max_epochs=1)
     edit_config(project, old, new)
     with pytest.raises(error, match=expected):
@@ -89,18 +91,18 @@ def test_a_function_that_fails_when_it_is_used_is_named(project, old, new, error
     ("old", "new", "expected"),
     [
         (SCALED, "    return images @ 3", "to_unit_range failed at renate_config.py, line "),
-        (BEFORE, OPTIMIZER.format("torch.optim.SGD(3)"), "failed at renate_config.py, line "),
+        (ANCHOR, OPTIMIZER.format("torch.optim.SGD(3)"), "failed at renate_config.py, line "),
     ],
 )
-def test_a_line_of_the_users_that_fails_is_named(project, old, new, expected):
+def test_error_names_the_failing_line_of_user_code(project, old, new, expected):
     edit_config(project, old, new)
     with pytest.raises(TypeError) as raised:
         run(project)
-    said = str(user_code.blamed(raised.value))  # on the command line
-    assert expected in said and "TypeError: " in said
+    message = str(user_code.blamed(raised.value))  # as on the command line
+    assert expected in message and "TypeError: " in message
 
 
-def test_an_item_that_fails_is_named_and_nothing_is_prepared(project):
+def test_error_names_the_failing_dataset_method_and_nothing_is_prepared(project):
     edit_config(project, "class DigitsDataModule", BROKEN + "\n\nclass DigitsDataModule")
     edit_config(project, "TensorDataset(", "Broken(")
     before = snapshot(project)
@@ -117,25 +119,29 @@ BROKEN = """class Broken(TensorDataset):
 """
 
 
-def test_the_command_line_names_the_line_and_keeps_the_traceback(project, monkeypatch, capsys):
+def test_command_line_reports_the_failing_line_and_saves_the_traceback(
+    project, monkeypatch, capsys
+):
     code = compile("\n\n1 / 0", str(project.user_config), "exec")
     with pytest.raises(SystemExit) as ended:
-        guarded(lambda: exec(code, {}))  # noqa: S102 -- it is what is tested
-    said = capsys.readouterr().err
+        guarded(lambda: exec(code, {}))  # noqa: S102 -- stands for user code
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert "failed at renate_config.py, line 3: ZeroDivisionError: division by zero" in said
-    assert "The whole traceback is in .renate/traceback.txt." in said and "Traceback" not in said
+    assert "failed at renate_config.py, line 3: ZeroDivisionError: division by zero" in message
+    assert (
+        "The whole traceback is in .renate/traceback.txt." in message and "Traceback" not in message
+    )
     kept = (project.scratch / "traceback.txt").read_text()
     assert kept.startswith("Traceback") and "in guarded" in kept
 
     monkeypatch.setenv("RENATE_STAGES_TRACEBACKS", "1")
     with pytest.raises(SystemExit):
         guarded(lambda: exec(code, {}))  # noqa: S102
-    said = capsys.readouterr().err
-    assert said.startswith("Traceback") and "traceback.txt" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("Traceback") and "traceback.txt" not in message
 
 
-def test_an_error_of_ours_blames_nobody():
+def test_error_outside_user_code_is_not_attributed_to_the_user():
     try:
         raise ValueError("a defect")
     except ValueError as error:
@@ -143,7 +149,7 @@ def test_an_error_of_ours_blames_nobody():
         assert user_code.blamed(error) is None
 
 
-def test_values_are_outlined_in_a_few_words():
+def test_outline_describes_nested_values_in_at_most_200_characters():
     tree = {"x": (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)), "y": None, "z": "text"}
     assert user_code.outline(tree) == "{x: (float32 (2, 3), int64 (2,)), y: None, z: a str}"
     assert len(user_code.outline({str(each): torch.zeros(1) for each in range(100)})) == 200

@@ -1,4 +1,4 @@
-"""Files that the user's functions use: noticed as they are used, and refused where not declared."""
+"""Files that the user's functions use: recorded when used, and refused if not declared."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def declare(project, *names: str, stages=STAGES) -> None:
 
 @pytest.fixture
 def user(tmp_path, monkeypatch):
-    """Loads a renate_config.py in a folder with some files, that no stage runs."""
+    """Return a function that loads a renate_config.py from a folder with files, without a stage."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     root = tmp_path / "user"
     (root / "sub").mkdir(parents=True)
@@ -77,17 +77,17 @@ READERS = {
     "binary": "open(b'vocab.txt', 'rb').close()",
     "update": "open('vocab.txt', 'r+').close()",
     "path": "(HERE / 'vocab.txt').read_text()",
-    "not normal": "open(HERE / 'sub' / '..' / 'vocab.txt').close()",
+    "unnormalized path": "open(HERE / 'sub' / '..' / 'vocab.txt').close()",
     "os": "os.close(os.open('vocab.txt', os.O_RDONLY))",
     "library": "__import__('numpy').fromfile('vocab.txt', dtype='uint8')",
     "thread": "t = __import__('threading').Thread(target=open, args=['vocab.txt']); t.start(); t.join()",
-    "folder": "os.chdir('sub'); open('../vocab.txt').close(); os.chdir('..')",
+    "changed folder": "os.chdir('sub'); open('../vocab.txt').close(); os.chdir('..')",
 }
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file")
 @pytest.mark.parametrize("reader", READERS)
-def test_a_file_that_a_function_reads_is_noticed_however_it_is_named(user, reader):
+def test_file_read_by_a_user_function_is_recorded(user, reader):
     config = user(READERS[reader])
     assert config.files.used.keys() == {"renate_config.py"}
     config.call("model_fn", {})
@@ -95,7 +95,7 @@ def test_a_file_that_a_function_reads_is_noticed_however_it_is_named(user, reade
     assert config.files.used["vocab.txt"].functions == {"model_fn"}
 
 
-def test_a_database_and_a_native_library_are_noticed(user, tmp_path):
+def test_sqlite_database_and_native_library_are_recorded(user, tmp_path):
     sqlite3.connect(tmp_path / "user" / "words.db").close()
     (tmp_path / "user" / "words.db").write_bytes(b"")
     (tmp_path / "user" / "kernel.so").write_bytes(b"no library")
@@ -106,32 +106,32 @@ def test_a_database_and_a_native_library_are_noticed(user, tmp_path):
     assert {"words.db", "kernel.so"} <= config.files.used.keys()
 
 
-UNCOUNTED = {
+NOT_RECORDED = {
     "listed": "list(os.scandir('sub'))",
-    "asked for": "(HERE / 'vocab.txt').exists()",
+    "existence check": "(HERE / 'vocab.txt').exists()",
     "absent": "try:\n        open('absent')\n    except OSError:\n        pass",
     "written": "open('log.txt', 'w').close(); open('log.txt', 'a').close()",
-    "written before it is read": "Path('own.txt').write_text('1'); Path('own.txt').read_text()",
-    "a temporary one": "__import__('tempfile').NamedTemporaryFile(dir='.').close()",
-    "of the environment": "Path('.env').write_text(''); os.system('true'); open('.env').close()",
-    "in a hidden folder": "open('.cache/tokens').close()",
-    "of a package": "open('env/lib/words').close(); open('pkg.egg-info/PKG').close()",
-    "outside": "open(os.devnull).close()",
-    "no path": "os.close(os.dup(0)); open(os.open(os.devnull, 0)).close()",
+    "written before reading": "Path('own.txt').write_text('1'); Path('own.txt').read_text()",
+    "temporary file": "__import__('tempfile').NamedTemporaryFile(dir='.').close()",
+    "environment file": "Path('.env').write_text(''); os.system('true'); open('.env').close()",
+    "hidden folder": "open('.cache/tokens').close()",
+    "package file": "open('env/lib/words').close(); open('pkg.egg-info/PKG').close()",
+    "outside the project": "open(os.devnull).close()",
+    "file descriptor": "os.close(os.dup(0)); open(os.open(os.devnull, 0)).close()",
 }
 
 
-@pytest.mark.parametrize("name", UNCOUNTED)
-def test_what_belongs_to_nobody_or_is_not_read_does_not_count(user, tmp_path, name):
+@pytest.mark.parametrize("name", NOT_RECORDED)
+def test_unread_temporary_and_external_files_are_not_recorded(user, tmp_path, name):
     for place in (".cache/tokens", "env/lib/words", "env/pyvenv.cfg", "pkg.egg-info/PKG"):
         (tmp_path / "user" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "user" / place).write_text("")
-    config = user(UNCOUNTED[name])
+    config = user(NOT_RECORDED[name])
     config.call("model_fn", {})
     assert config.files.used.keys() == {"renate_config.py"}
 
 
-def test_a_file_that_an_earlier_run_has_written_counts(user, tmp_path):
+def test_file_written_by_an_earlier_run_is_recorded(user, tmp_path):
     config = user("Path('cache').exists() or Path('cache').write_text('1'); open('cache').close()")
     config.call("model_fn", {})
     assert "cache" not in config.files.used
@@ -140,10 +140,10 @@ def test_a_file_that_an_earlier_run_has_written_counts(user, tmp_path):
     assert "cache" in later.files.used
 
 
-def test_a_link_counts_where_it_is_and_a_linked_project_is_the_project(tmp_path, user, monkeypatch):
-    (tmp_path / "elsewhere.txt").write_text("x")
+def test_symlinked_files_and_files_of_a_symlinked_project_are_recorded(tmp_path, user, monkeypatch):
+    (tmp_path / "external.txt").write_text("x")
     config = user("open(HERE / 'linked.txt').close()")
-    (tmp_path / "user" / "linked.txt").symlink_to(tmp_path / "elsewhere.txt")
+    (tmp_path / "user" / "linked.txt").symlink_to(tmp_path / "external.txt")
     config.call("model_fn", {})
     assert config.files.used["linked.txt"].sha256 == sha256("x")
 
@@ -156,7 +156,7 @@ def test_a_link_counts_where_it_is_and_a_linked_project_is_the_project(tmp_path,
     assert {"vocab.txt", "sub/table.json"} <= other.files.used.keys()
 
 
-def test_modules_count_however_they_are_imported(user, tmp_path):
+def test_all_modules_that_user_code_imports_are_recorded(user, tmp_path):
     root = tmp_path / "user"
     for name, text in {
         "one.py": "import pack.inner\n",
@@ -181,7 +181,7 @@ def test_modules_count_however_they_are_imported(user, tmp_path):
             "renate_config.py"
         } == modules
 
-        # They are imported by now, and count all the same for who imports them again.
+        # Modules that are already imported are recorded again for a config that imports them.
         again = user("pass", "pass")
         (root / "renate_config.py").write_text(
             "import lazy, one\n" + CONFIG.format(model="pass", data="pass")
@@ -197,7 +197,7 @@ def test_modules_count_however_they_are_imported(user, tmp_path):
             del sys.modules[name]
 
 
-def test_modules_of_the_same_name_in_two_projects_are_two(tmp_path, monkeypatch):
+def test_modules_of_the_same_name_in_two_projects_are_separate(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     loaded = {}
     for name in ("one", "two", "one"):
@@ -213,7 +213,7 @@ def test_modules_of_the_same_name_in_two_projects_are_two(tmp_path, monkeypatch)
     sys.modules.pop("namesake")
 
 
-def test_what_is_recorded_is_the_content_that_was_read(user, tmp_path):
+def test_record_has_the_hash_of_the_content_that_was_read(user, tmp_path):
     config = user("(HERE / 'vocab.txt').read_text()", "(HERE / 'sub' / 'table.json').read_text()")
     config.call("model_fn", {})
     config.call("data_module_fn", {}, data_path="")
@@ -222,17 +222,17 @@ def test_what_is_recorded_is_the_content_that_was_read(user, tmp_path):
     assert config.files.changed() == [] and config.files.differing(read) == []
 
     (tmp_path / "user" / "vocab.txt").write_text("a b d")
-    assert config.files.record() == read, "what was read is what was read"
+    assert config.files.record() == read, "the record keeps the content that was read"
     assert config.files.changed() == ["vocab.txt"]
     assert config.files.differing({**read, "vocab.txt": sha256("a b d")}) == ["vocab.txt"]
-    config.call("model_fn", {})  # reads the new one
+    config.call("model_fn", {})  # reads the new content
     (tmp_path / "user" / "vocab.txt").write_text("a b c")
-    assert config.files.changed() == ["vocab.txt"], "two readings saw two contents"
+    assert config.files.changed() == ["vocab.txt"], "two calls read different contents"
     later = user("pass")
     assert later.files.differing(read) == ["renate_config.py"]
 
 
-def test_a_file_that_two_processes_load_data_from_is_told_to_the_first(user, tmp_path):
+def test_file_read_by_a_forked_process_is_recorded_in_the_parent_process(user, tmp_path):
     config = user("pass")
     read = lambda: (tmp_path / "user" / "vocab.txt").read_text()
     config.functions["model_fn"] = read
@@ -246,7 +246,7 @@ def test_a_file_that_two_processes_load_data_from_is_told_to_the_first(user, tmp
     assert config.files.record()["vocab.txt"] == sha256("a b c")
 
 
-def test_nothing_is_noticed_when_the_functions_are_gone(user):
+def test_files_are_not_recorded_after_the_config_is_deleted(user):
     config = user("open('vocab.txt').close()")
     config.call("model_fn", {})
     used = config.files.used
@@ -260,24 +260,24 @@ def test_nothing_is_noticed_when_the_functions_are_gone(user):
 @pytest.mark.parametrize(
     "name", [".git/config", "a/.cache/b", "x/__pycache__/y", "a.pyc", ".env.local", "mlflow.db-wal"]
 )
-def test_paths_of_tools_are_no_files_of_the_project(name):
+def test_paths_of_tools_are_not_project_files(name):
     assert is_passing(name)
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "env.py", "a/mlflow.db", ".vocab.txt", "pycache/x"])
-def test_paths_that_only_look_like_it_are(name):
+def test_paths_that_resemble_those_of_tools_are_project_files(name):
     assert not is_passing(name)
 
 
-# -- what a stage refuses --------------------------------------------------------------------------
+# -- undeclared files ------------------------------------------------------------------------------
 
 
 def expect_refusal(project, name: str, stages: list[str], run) -> str:
-    """Expect that a file is refused, and that the lines it names are what was missing."""
+    """Expect an error that names the missing lines for an undeclared file; then declare it."""
     with pytest.raises(errors.UndeclaredUserFileError) as raised:
         run()
-    said = str(raised.value)
-    first, lines = said.split("\n", 2)[0], said.split("\n")[2:]
+    refusal = str(raised.value)
+    first, lines = refusal.split("\n", 2)[0], refusal.split("\n")[2:]
     assert name in first
     assert lines == [line for each in stages for line in (f"  {each}:", f"      - {name}")]
     declare(project, name, stages=stages)
@@ -293,28 +293,30 @@ def with_file(project):
 READ_SCALE = 'float((Path(__file__).parent / "scale.txt").read_text())'
 
 
-def test_a_file_that_is_read_on_import_is_refused_in_the_first_stage(with_file):
+def test_undeclared_file_read_on_import_is_refused_in_the_first_stage(with_file):
     edit_config(
         with_file, "class DigitsDataModule", f"SCALE = {READ_SCALE}\n\n\nclass DigitsDataModule"
     )
-    said = expect_refusal(with_file, "scale.txt", [*STAGES], lambda: prepare.run(with_file, quiet))
-    assert said.startswith("renate_config.py reads scale.txt, ")
+    refusal = expect_refusal(
+        with_file, "scale.txt", [*STAGES], lambda: prepare.run(with_file, quiet)
+    )
+    assert refusal.startswith("renate_config.py reads scale.txt, ")
     prepare.run(with_file, quiet)
 
 
-def test_a_file_of_the_data_module_is_needed_by_prepare_alone(with_file):
+def test_file_read_by_the_data_module_is_required_in_prepare_only(with_file):
     edit_config(with_file, "        folder = Path", f"        {READ_SCALE}\n        folder = Path")
-    said = expect_refusal(
+    refusal = expect_refusal(
         with_file, "scale.txt", ["prepare"], lambda: prepare.run(with_file, quiet)
     )
-    assert "DigitsDataModule.setup (renate_config.py, line " in said
+    assert "DigitsDataModule.setup (renate_config.py, line " in refusal
     prepare.run(with_file, quiet)
     restore_state.run(with_file, quiet)
     tune.run(with_file, quiet)
     train.run(with_file, quiet)
 
 
-def test_a_file_that_items_are_read_from_is_refused_at_once(with_file):
+def test_undeclared_file_read_by_a_dataset_item_is_refused_in_prepare(with_file):
     items = "[(images[i] * (1 if i else READ()), int(labels[i])) for i in range(99)]"
     lazy = "\n\nclass Lazily(list):\n    def __getitem__(self, i):\n"
     lazy += f"        {READ_SCALE} if i == 7 else 0\n        return super().__getitem__(i)\n"
@@ -332,7 +334,7 @@ def prepared(project) -> None:
         stage.run(project, quiet)
 
 
-def test_a_file_of_the_model_is_refused_before_training(with_file):
+def test_undeclared_file_read_by_model_fn_is_refused_before_training(with_file):
     edit_config(
         with_file,
         "    if model_state_url is not None",
@@ -340,14 +342,14 @@ def test_a_file_of_the_model_is_refused_before_training(with_file):
     )
     prepared(with_file)
     needed = ["tune", "train", "export"]
-    said = expect_refusal(with_file, "scale.txt", needed, lambda: train.run(with_file, quiet))
-    assert said.startswith("model_fn (renate_config.py, line ")
+    refusal = expect_refusal(with_file, "scale.txt", needed, lambda: train.run(with_file, quiet))
+    assert refusal.startswith("model_fn (renate_config.py, line ")
     assert not with_file.state.exists()
     train.run(with_file, quiet)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_of_a_transform_is_refused_at_its_first_batch(with_file, workers):
+def test_undeclared_file_read_by_a_transform_is_refused_during_training(with_file, workers):
     edit_params(with_file, trainer__num_workers=workers)
     edit_config(
         with_file, "    return images.float() / 16", "    return images.float() / scale(images)"
@@ -362,7 +364,7 @@ def test_a_file_of_a_transform_is_refused_at_its_first_batch(with_file, workers)
     assert not with_file.state.exists()
 
 
-def test_code_that_hides_the_refusal_does_not_get_past_it(with_file):
+def test_undeclared_file_is_refused_even_if_user_code_catches_the_error(with_file):
     hidden = f"""
     try:
         {READ_SCALE}
@@ -375,7 +377,7 @@ def test_code_that_hides_the_refusal_does_not_get_past_it(with_file):
         train.run(with_file, quiet)
 
 
-def test_parameters_are_read_by_name_and_not_from_the_file(with_file):
+def test_user_code_that_reads_params_yaml_is_refused(with_file):
     edit_config(
         with_file,
         "    if model_state_url is not None",
@@ -386,7 +388,7 @@ def test_parameters_are_read_by_name_and_not_from_the_file(with_file):
         train.run(with_file, quiet)
 
 
-def test_a_folder_and_a_parameter_file_of_ones_own_declare_what_they_hold(with_file):
+def test_declared_folder_and_params_file_allow_their_contents(with_file):
     def change(content):
         content["stages"]["train"]["deps"].append("vocabulary/")
         content["stages"]["train"]["params"].append({"own.yaml": ["a", "b.c"]})
@@ -406,7 +408,7 @@ def test_a_folder_and_a_parameter_file_of_ones_own_declare_what_they_hold(with_f
     assert not declared.is_product("data/other")
 
 
-def test_the_check_of_the_users_functions_reports_all_at_once(with_file):
+def test_check_reports_all_undeclared_files_at_once(with_file):
     (with_file.root / "vocab.txt").write_text("a")
     (with_file.root / "shapes.py").write_text("SIZE = 1\n")
     sys.modules.pop("shapes", None)
@@ -431,14 +433,14 @@ def test_the_check_of_the_users_functions_reports_all_at_once(with_file):
     check_user_config(with_file.root, examples=16)
 
 
-def test_an_earlier_stage_of_the_same_process_claims_no_file_of_a_later_one(project):
-    """Its functions may still be referenced; `export` must not read data, `prepare` may."""
+def test_files_of_a_later_stage_are_not_recorded_for_an_earlier_stage(project):
+    """Functions of `export` may still be referenced, and must not read data; `prepare` may."""
     earlier = UserConfig.of(project, "export")
     UserConfig.of(project, "prepare").data_module(project.incoming, {}, 0)
     assert "data/incoming/inputs.npy" not in earlier.files.used
 
 
-def test_a_job_from_python_refuses_nothing_and_credits_what_it_used(with_file, tmp_path):
+def test_run_training_job_accepts_undeclared_files_and_hashes_them(with_file, tmp_path):
     edit_config(
         with_file, "class DigitsDataModule", f"SCALE = {READ_SCALE}\n\n\nclass DigitsDataModule"
     )
@@ -458,8 +460,8 @@ def test_a_job_from_python_refuses_nothing_and_credits_what_it_used(with_file, t
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_project_that_uses_no_other_file_keeps_its_keys(project):
-    """A digest of before: so checkpoints, runs in MLflow and states are found again."""
+def test_key_of_a_project_without_other_files_is_unchanged(project):
+    """The digest stays as in earlier versions, so checkpoints, MLflow runs and states are found."""
     from renate_stages.state.inputs import Inputs
 
     inputs = Inputs({"data": "d"}, {"renate_config.py": "c"})
@@ -467,7 +469,7 @@ def test_a_project_that_uses_no_other_file_keeps_its_keys(project):
     assert Inputs({"data": "d"}, {"renate_config.py": "c", "a.py": "x"}).key != inputs.key
 
 
-def test_a_file_that_is_read_again_and_again_is_hashed_once(user, tmp_path, monkeypatch):
+def test_file_that_is_read_repeatedly_is_hashed_once(user, tmp_path, monkeypatch):
     config, hashed = user("pass"), []
 
     def counted(wanted, known):
@@ -481,10 +483,10 @@ def test_a_file_that_is_read_again_and_again_is_hashed_once(user, tmp_path, monk
     assert hashed == ["vocab.txt"]
 
 
-def test_a_watch_does_not_take_files_of_another_project(user, tmp_path):
-    """Also where the calling code is in a project that was loaded before."""
-    (tmp_path / "elsewhere").mkdir()
-    earlier = Watch(Path(__file__).parent, tmp_path / "elsewhere")  # owns this test's code
+def test_watch_does_not_record_files_of_another_project(user, tmp_path):
+    """This holds even if the calling code is in a project that was loaded before."""
+    (tmp_path / "external").mkdir()
+    earlier = Watch(Path(__file__).parent, tmp_path / "external")  # owns this test's code
     earlier.start()
     config = user("pass")
     with config.files.running("model_fn"):

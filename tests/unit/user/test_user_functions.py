@@ -17,7 +17,7 @@ DATA_MODULE = "\ndef data_module_fn(data_path): ...\n"
 
 @pytest.fixture(autouse=True)
 def import_state(monkeypatch):
-    """Each test imports its own `renate_config`, and leaves nothing importable."""
+    """Let each test import its own `renate_config`, and forget it and its modules afterwards."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     own = ("renate_config", "layers", "parts", "parts.blocks")
     for name in own:
@@ -57,7 +57,7 @@ def load(tmp_path):
         ("UnknownToUs", [1, "a"], []),
     ],
 )
-def test_a_value_must_be_of_the_annotated_type(load, annotation, fitting, other):
+def test_hyperparameter_must_have_the_annotated_type(load, annotation, fitting, other):
     user = load(
         f"""
         from __future__ import annotations
@@ -75,7 +75,7 @@ def test_a_value_must_be_of_the_annotated_type(load, annotation, fitting, other)
         assert "model_fn expects value: " in str(raised.value)
 
 
-def test_a_function_receives_what_it_names_and_nothing_else(load):
+def test_user_function_receives_only_the_arguments_that_it_declares(load):
     user = load(
         """
         def model_fn(a, *, b=2, **others): return a, b, others
@@ -89,20 +89,20 @@ def test_a_function_receives_what_it_names_and_nothing_else(load):
     assert set(user.hyperparameters()) == {"a", "b"}
 
 
-def test_what_the_library_gives_comes_before_a_hyperparameter_of_that_name(load):
+def test_argument_of_the_library_overrides_a_hyperparameter_of_the_same_name(load):
     user = load("def model_fn(model_state_url): return model_state_url")
     assert user.call("model_fn", {"model_state_url": "mine"}, model_state_url="given") == "given"
     assert user.hyperparameters() == {}
 
 
-def test_a_missing_function_names_the_closest_that_is_there(load):
+def test_missing_function_error_suggests_the_closest_name(load):
     with pytest.raises(errors.UserConfigError) as raised:
         load("def modelfn(model_state_url=None): ...")
     assert "the function model_fn is missing, did you mean 'modelfn'?" in str(raised.value)
     assert "define `def model_fn(model_state_url, …)`" in str(raised.value)
 
 
-def test_what_is_no_function_does_not_count(load):
+def test_model_fn_that_is_not_a_function_counts_as_missing(load):
     with pytest.raises(errors.UserConfigError, match="the function model_fn is missing"):
         load("model_fn = 3")
 
@@ -115,7 +115,9 @@ def test_what_is_no_function_does_not_count(load):
         ("x = 1\n\nraise ValueError('no data')\n", "line 3: ValueError: no data"),
     ],
 )
-def test_a_file_that_cannot_be_imported_names_its_line(tmp_path, monkeypatch, text, expected):
+def test_import_error_of_renate_config_names_the_failing_line(
+    tmp_path, monkeypatch, text, expected
+):
     path = tmp_path / "renate_config.py"
     path.write_text(text)
     with pytest.raises(errors.UserConfigError, match=expected):
@@ -126,12 +128,12 @@ def test_a_file_that_cannot_be_imported_names_its_line(tmp_path, monkeypatch, te
         UserConfig.load(relative)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_missing_renate_config_is_reported(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"renate_config\.py is missing"):
         UserConfig.load(tmp_path / "renate_config.py")
 
 
-def test_a_function_that_fails_is_named_with_its_line(load):
+def test_error_names_the_failing_user_function_and_its_line(load):
     user = load("def model_fn(size: int):\n    return [1, 2][size]\n")
     with pytest.raises(errors.UserConfigError) as raised:
         user.call("model_fn", {"size": 5})
@@ -139,7 +141,7 @@ def test_a_function_that_fails_is_named_with_its_line(load):
     assert isinstance(raised.value.__cause__, IndexError)
 
 
-def test_an_error_of_the_library_inside_a_function_stays_as_it_is(load):
+def test_library_error_inside_a_user_function_is_not_wrapped(load):
     user = load(
         """
         from renate_stages.models import MLP
@@ -170,13 +172,13 @@ def data_module(folder, text: str, arguments):
     return UserConfig.load(path).data_module(folder / "data", arguments, seed=7)
 
 
-def test_a_data_module_gets_its_arguments_and_is_set_up(tmp_path):
+def test_data_module_gets_its_arguments_and_is_set_up(tmp_path):
     module = data_module(tmp_path, MODULE, {"size": 5})
     assert module.given == (str(tmp_path / "data"), 7, 5)
     assert module.calls == ["prepare_data", "setup"]
 
 
-def test_an_argument_that_the_data_module_does_not_take_is_refused(tmp_path):
+def test_unknown_data_module_argument_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(errors.UserConfigError) as raised:
         data_module(tmp_path, MODULE, {"sise": 5})
     assert "data.arguments.sise" in str(raised.value)
@@ -201,13 +203,13 @@ def test_an_argument_that_the_data_module_does_not_take_is_refused(tmp_path):
         ),
     ],
 )
-def test_a_data_module_that_cannot_be_used_is_refused(tmp_path, old, new, error, expected):
+def test_unusable_data_module_is_refused(tmp_path, old, new, error, expected):
     with pytest.raises(error, match=expected):
         data_module(tmp_path, MODULE.replace(old, new), {})
 
 
 @pytest.mark.parametrize("declared", [["layers.py", "parts"], ["layers.py", "parts/"]])
-def test_declared_files_and_folders_may_be_imported(project, declared):
+def test_modules_must_be_declared_as_files_or_folders(project, declared):
     (project.root / "layers.py").write_text("SIZE = 3\n")
     (project.root / "parts").mkdir()
     (project.root / "parts" / "blocks.py").write_text("SIZE = 4\n")
@@ -229,7 +231,7 @@ def test_declared_files_and_folders_may_be_imported(project, declared):
     assert "model_fn" in UserConfig.load(project.user_config, stage="train").functions
 
 
-def test_a_file_outside_the_project_needs_no_declaration(project, tmp_path):
+def test_module_outside_the_project_needs_no_declaration(project, tmp_path):
     (tmp_path / "layers.py").write_text("SIZE = 3\n")
     sys.path.insert(0, str(tmp_path))
     edit_config(project, "import numpy as np", "import layers\nimport numpy as np")
