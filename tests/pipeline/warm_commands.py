@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from warm_processes import DVC
+from warm_processes import DVC, prepare
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
 Variables = tuple[tuple[str, str], ...]
@@ -177,9 +177,9 @@ def import_for(kind: str) -> None:
     from renate_stages.tuning.fork_server import import_all
 
     import_all()
-    for each in (*TYPER, *OURS, *DVC, *SAGEMAKER):
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(each)
+    prepare([*TYPER, *OURS, *DVC])
+    with suppress(ModuleNotFoundError):
+        prepare(SAGEMAKER)
     for each in LEARNERS:
         if not each.startswith("Avalanche"):
             learner_class(each)

@@ -6,6 +6,8 @@ new processes.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 import select
@@ -14,12 +16,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-# Modules that DVC's commands import when they need them.
+# Modules that DVC's commands import when they need them, and a function to call once.
 DVC = (
     *("dvc.cachemgr", "dvc.cli", "dvc.cli.parser", "dvc.daemon", "dvc.data_cloud"),
     *("dvc.dependency", "dvc.lock", "dvc.output", "dvc.rwlock", "dvc.scm", "dvc.stage.cache"),
@@ -31,11 +33,13 @@ DVC = (
     *("dulwich.ignore", "dulwich.index", "dulwich.repo", "dulwich.worktree", "networkx", "pygit2"),
     *("dvc._debug", "dvc.dirs", "dvc.repo.trie", "dvc_data.hashfile.status", "ruamel.yaml"),
     *("dvc_data.hashfile._progress", "fsspec.implementations.memory", "rich.status"),
+    *("configobj", "dvc_data.index.checkout", "warm_processes:build_parser_of_dvc"),
 )
 
 # The server forks a watcher, which forks the worker and sends the worker's id and exit code.
 SERVER = """
 import gc, importlib, json, os, signal, socket, sys, traceback
+import warm_processes
 
 def work(request, descriptors):
     os.setsid()
@@ -73,11 +77,7 @@ def watch(request, descriptors):
 
 connection = socket.socket(fileno=int(sys.argv[1]))
 os.set_inheritable(connection.fileno(), False)
-for each in sys.argv[2:]:
-    module, _, name = each.partition(":")
-    imported = importlib.import_module(module)
-    if name:
-        getattr(imported, name)()
+warm_processes.prepare(sys.argv[2:])
 gc.freeze()  # shared objects stay untouched, so that forks do not copy them
 while True:
     message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
@@ -99,6 +99,23 @@ try:
 except ChildProcessError:
     pass
 """
+
+
+def build_parser_of_dvc() -> None:
+    """Build the parser of DVC's arguments, half of the time of most commands, before forking."""
+    from dvc.cli import parser
+
+    parser.get_main_parser = functools.cache(parser.get_main_parser)
+    parser.get_main_parser()
+
+
+def prepare(steps: Iterable[str]) -> None:
+    """Import modules; for `module:name`, also call the function."""
+    for step in steps:
+        module, _, name = step.partition(":")
+        imported = importlib.import_module(module)
+        if name:
+            getattr(imported, name)()
 
 
 class WarmProcesses:
