@@ -58,6 +58,8 @@ def write_imported(
     project.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=project.scratch) as scratch:
         splits = _read_old_data(updater, params, old_data, Path(scratch))
+        for store in splits.values():
+            updater.check_data(model, updater.test_set(store))
         learner = updater.learner(model, unwrap(model).state_dict())
         with StoreWriter(Path(scratch) / "nothing", update=0):
             pass
@@ -73,14 +75,22 @@ def write_imported(
         (kept, added), fields, _ = learner.choose_memory(at_once=True)
         evolve(folder / "memory", None, kept, train, added, update=0, added_metadata=fields)
         write_learner(folder, learner)
-        classes = sorted({c for s in splits.values() for c in StoredDataset(s).classes() or []})
+        labels = {c for s in splits.values() for c in StoredDataset(s).classes() or []}
+        classes = sorted(labels) if updater.functions.loss_fn.task.labelled else []
     rows = {number: len(store) for number, store in holdouts.items()}
     history = EvaluationHistory().with_update(0, "after", measured, rows)
     history.write(folder / "evaluations.csv")
     task_ids = {"0": params.update.task_id}
     state.write_manifest(
         folder,
-        Provenance("init", 0, learner=params.learner, classes=tuple(classes), task_ids=task_ids),
+        Provenance(
+            "init",
+            0,
+            learner=params.learner,
+            classes=tuple(classes),
+            task=updater.task_name,
+            task_ids=task_ids,
+        ),
     )
 
 

@@ -74,6 +74,7 @@ def run_training_job(
     working_directory: str | Path = "renate_working_dir",
     *,
     data_path: str | Path | None = None,
+    task: str = "auto",
     seed: int = 0,
     accelerator: str = "cpu",
     devices: int = 1,
@@ -121,6 +122,8 @@ def run_training_job(
             search in it. The working directory also keeps downloads for the next job, and a new
             state until it has been uploaded.
         data_path: Folder or URL of the new data.
+        task: What targets and outputs mean: a name in `renate_stages.tasks.TASKS`,
+            `package.module:Class`, or `auto`, which decides by the first rows.
         seed: Seed of all random generators.
         accelerator: As in Lightning's Trainer.
         devices: Number of devices on this machine, with one process each; they share each batch.
@@ -174,6 +177,7 @@ def run_training_job(
         {
             "seed": seed,
             "update": {"number": origin.update + 1, "parent": origin.update, "task_id": task_id},
+            "task": task,
             "learner": as_written(updater),
             "hyperparameters": _translated(config_space),
             "trainer": training,

@@ -41,6 +41,10 @@ class Batched:
         return self.transform(batch)
 
 
+IGNORED = -100
+"""A target that counts in no loss and no metric, as in PyTorch's cross-entropy."""
+
+
 class StoredDataset(Dataset):
     """The examples of a store, or some of its rows, as tensors.
 
@@ -118,7 +122,7 @@ class StoredDataset(Dataset):
         return labels if self.rows is None else labels[self.rows]
 
     def classes(self) -> list[int] | None:
-        """Return the distinct labels, sorted; None if there are no integer labels."""
+        """Return the distinct labels without `IGNORED`, sorted; None without integer labels."""
         return _classes(self.labels())
 
     def _gather(self, indices: Rows) -> Tree:
@@ -207,7 +211,7 @@ def _name(transform: Any) -> str:
 
 
 def _classes(labels: np.ndarray | None) -> list[int] | None:
-    return None if labels is None else np.unique(labels).tolist()
+    return None if labels is None else np.unique(labels[labels != IGNORED]).tolist()
 
 
 def _tensors(tree: Tree) -> Tree:

@@ -56,6 +56,7 @@ from renate_stages.errors.examples import (
 )
 from renate_stages.errors.forgetting import (
     AllForgottenError,
+    AllHeldOutError,
     DamagedObjectError,
     InvalidForgetListError,
     InvalidIdFileError,
@@ -155,6 +156,15 @@ from renate_stages.errors.states import (
     UnknownTaskError,
     WrongParentError,
 )
+from renate_stages.errors.tasks import (
+    AmbiguousTaskError,
+    ChangedTaskError,
+    LossReductionError,
+    OutputsError,
+    TargetsError,
+    TaskFunctionsError,
+    UnknownTaskNameError,
+)
 from renate_stages.errors.user_files import (
     ChangedInputsError,
     ExportFileError,
@@ -166,12 +176,15 @@ from renate_stages.errors.user_files import (
 
 __all__ = [
     "AllForgottenError",
+    "AllHeldOutError",
+    "AmbiguousTaskError",
     "AvalancheRefusedError",
     "AvalancheStateError",
     "BusyError",
     "ChangedFolderError",
     "ChangedInputsError",
     "ChangedPointerError",
+    "ChangedTaskError",
     "ClassLabelsNeededError",
     "CommandError",
     "ConflictedFileError",
@@ -213,6 +226,7 @@ __all__ = [
     "ItemMismatchError",
     "LabelOutOfRangeError",
     "LabelsNeededError",
+    "LossReductionError",
     "LossShapeError",
     "LostProcessError",
     "MalformedFileError",
@@ -248,6 +262,7 @@ __all__ = [
     "ObjectiveNotFiniteError",
     "OtherUpdateError",
     "OutOfMemoryError",
+    "OutputsError",
     "OversizedFileError",
     "ParentExistsError",
     "PlaceTakenError",
@@ -274,6 +289,8 @@ __all__ = [
     "StillHeldError",
     "StorageUnreadableError",
     "StoredArgumentError",
+    "TargetsError",
+    "TaskFunctionsError",
     "TooManyMapsError",
     "TrackingUriError",
     "TrialMistakeError",
@@ -293,6 +310,7 @@ __all__ = [
     "UnknownLearnerError",
     "UnknownPolicyError",
     "UnknownTaskError",
+    "UnknownTaskNameError",
     "UnknownUpdateError",
     "UnmeasuredMetricError",
     "UnreachableServiceError",

@@ -83,6 +83,17 @@ class AllForgottenError(RenateStagesError):
         )
 
 
+class AllHeldOutError(RenateStagesError):
+    """All training rows of the new data are in holdouts of earlier updates."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(
+            f"all {rows} training rows of data/incoming are in holdouts or validation splits of "
+            "earlier updates, and rows that measure a model must not train it.\n"
+            "To fix this: put new data in data/incoming and run `dvc add data/incoming`."
+        )
+
+
 class NotCountedError(RenateStagesError):
     """A closed-form head has counted fewer examples of a class than it must forget."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,13 +14,15 @@ from torch.utils.data import Dataset, default_collate
 from renate_stages.data.ranks import gathered, ranks
 from renate_stages.errors import (
     EmptyHoldoutError,
-    LossShapeError,
     MetricError,
     UserResultError,
     user_code,
 )
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.models.module import RenateModule
+from renate_stages.tasks.detect import detect
+from renate_stages.tasks.row_loss import RowLoss
+from renate_stages.tasks.task import IGNORED, Answer, Task
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -30,8 +32,9 @@ def examine(
     model: RenateModule,
     holdouts: Mapping[int, Dataset],
     *,
-    loss_fn: Callable[[Any, Any], Tensor],
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
     metrics_fn: Callable[[], Mapping[str, Metric]] | None = None,
+    task: Task | None = None,
     task_ids: Mapping[int, str] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
@@ -48,30 +51,35 @@ def examine(
             may return a collated batch (inputs, targets) as a tuple; if it returns a list of
             examples or is missing, PyTorch's default collation is used.
         loss_fn: Loss of (outputs, targets): one value per row, (B, ...), or their mean, a scalar.
-            All rows have equal weight, also those of a smaller last batch.
+            All rows have equal weight, also those of a smaller last batch; ignored rows have none.
+            None: the task's default loss.
         metrics_fn: Returns new metrics by name; they are updated with (outputs, targets), and each
-            must compute a scalar. None measures accuracy if targets are class labels: integers (B,)
-            with outputs (B, K).
+            must compute a scalar. None: the task's default metrics.
+        task: What targets and outputs mean; None decides by the first batch (`tasks.detect`).
         task_ids: Task id of each holdout; None for holdouts that are not listed.
         batch_size: Examples per forward pass.
         device: Device to run on.
 
     Returns:
         For each holdout in ascending order, `loss` and every metric by name, and the prediction for
-        each row if targets are class labels.
+        each row if rows have one class label.
 
     Raises:
         EmptyHoldoutError: If a holdout has no examples.
+        AmbiguousTaskError: If the first batch does not show what targets and outputs mean.
+        TargetsError, OutputsError: If a batch is not what the task expects.
+        LossReductionError: If the loss of a row depends on the other rows of its batch.
         LossShapeError: If the loss is neither a scalar nor one value per row.
         MetricError: If a metric is named `loss` or does not compute a scalar.
     """
     task_ids = task_ids or {}
-    with _evaluation_mode(model, torch.device(device)):
+    measured = _Measured(task, loss_fn)
+    with evaluation_mode(model, torch.device(device)):
         return {
             number: _examine_one(
                 model,
                 _batches(number, holdouts[number], batch_size, device),
-                loss_fn,
+                measured,
                 _new_metrics(metrics_fn, device),
                 task_ids.get(number),
             )
@@ -87,37 +95,68 @@ def evaluate(
     return {number: dict(each.metrics) for number, each in examined.items()}
 
 
+class _Measured:
+    """The task and loss of one call of `examine`, known from its first batch on."""
+
+    def __init__(self, task: Task | None, loss_fn: Callable[[Any, Any], Tensor] | None) -> None:
+        self.task, self.loss_fn = task, loss_fn
+        self.loss: RowLoss | None = None
+
+    def of(self, outputs: Any, targets: Any) -> tuple[Task, RowLoss]:
+        """Return task and loss; check the loss on the first batch."""
+        if self.task is None:
+            self.task = detect(outputs, targets, own_loss=self.loss_fn is not None)
+        if self.loss is None:
+            self.task.check(outputs, targets)
+            self.loss = RowLoss(self.task, self.loss_fn)
+            self.loss.check(outputs, targets)
+        return self.task, self.loss
+
+
 def _examine_one(
     model: RenateModule,
     batches: Iterator[tuple[int, Any, Any]],
-    loss_fn: Callable[[Any, Any], Tensor],
+    measured: _Measured,
     metrics: Mapping[str, Metric] | None,
     task_id: str | None,
 ) -> Examined:
-    rows, loss, answers, labelled = 0, 0.0, [], True
+    rows, above, below = 0, 0.0, 0.0
+    answers: list[Answer | None] = []
+    sums: dict[str, list[float]] = {}
     for size, inputs, targets in batches:
-        outputs, targets = gathered((_called(model, inputs, task_id), targets), size)
+        outputs, targets = gathered((called(model, inputs, task_id), targets), size)
+        task, loss = measured.of(outputs, targets)
+        task.check(outputs, targets, rows)
         rows += size
-        loss += _loss_sum(loss_fn, outputs, targets, size)
+        total, weight = loss.sums(outputs, targets, size)
+        above, below = above + total, below + weight
         for name, metric in (metrics or {}).items():
             with user_code.running(f"metrics_fn, metric '{name}'"):
                 metric.update(outputs, targets)
-        labelled = labelled and _are_labels(outputs, targets)
-        if labelled:
-            confidence, predicted = outputs.float().softmax(dim=1).max(dim=1)
-            answers.append((targets.long(), predicted, confidence))
-    results = {"loss": loss / rows}
-    predictions = None
-    if labelled:
-        predictions = Predictions(
-            *(torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True))
-        )
         if metrics is None:
-            results["accuracy"] = int(predictions.correct.sum()) / rows
+            for name, parts in task.metrics(outputs, targets).items():
+                known = sums.setdefault(name, [0.0, 0.0])
+                for place, part in enumerate(parts):
+                    known[place] += float(part.double().sum())
+        answers.append(task.answer(outputs, targets))
+    results = {"loss": above / below if below else math.nan}
+    results |= {name: right / all_ if all_ else math.nan for name, (right, all_) in sums.items()}
     for name, metric in (metrics or {}).items():
         with user_code.running(f"metrics_fn, metric '{name}'"):
             results[name] = _scalar(name, metric.compute())
-    return Examined(rows, results, predictions)
+    return Examined(rows, results, _predictions([each for each in answers if each is not None]))
+
+
+def _predictions(answers: list[Answer]) -> Predictions | None:
+    if not answers:
+        return None
+    labels, predicted, confidence = (
+        torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True)
+    )
+    counted = labels != IGNORED
+    if counted.all():
+        return Predictions(labels, predicted, confidence)
+    return Predictions(labels[counted], predicted[counted], confidence[counted], counted)
 
 
 def _batches(
@@ -135,58 +174,28 @@ def _batches(
         else:
             batch = [dataset[index] for index in indices]
         inputs, targets = default_collate(batch) if isinstance(batch, list) else batch
-        yield len(rows), _move(inputs, device), _move(targets, device)
+        yield len(rows), move(inputs, device), move(targets, device)
 
 
-def _move(value: Any, device: torch.device | str) -> Any:
+def move(value: Any, device: torch.device | str) -> Any:
     """Move all tensors in nested tuples, lists and dicts to a device; keep other values."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, Mapping):
-        return {key: _move(item, device) for key, item in value.items()}
+        return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [_move(item, device) for item in value]
+        items = [move(item, device) for item in value]
         return getattr(value, "_make", type(value))(items)  # _make builds a named tuple
     return value
 
 
-def _called(model: RenateModule, inputs: Any, task_id: str | None) -> Any:
+def called(model: RenateModule, inputs: Any, task_id: str | None) -> Any:
+    """Return a model's outputs; an error in its code names model_fn."""
     try:
         return model(inputs, task_id=task_id)
     except Exception as error:  # noqa: BLE001 -- raised again as the user's error
         what = f"the model of model_fn, given inputs of {user_code.outline(inputs)},"
         user_code.fail(what, error)
-
-
-def _loss_sum(loss_fn: Callable[[Any, Any], Any], outputs: Any, targets: Any, rows: int) -> float:
-    try:
-        loss = loss_fn(outputs, targets)
-    except Exception as error:  # noqa: BLE001 -- raised again as the user's error
-        given = f"outputs of {user_code.outline(outputs)}, targets of {user_code.outline(targets)}"
-        user_code.fail(f"loss_fn, given {given},", error)
-    if not isinstance(loss, Tensor):
-        expected = "one that returns a tensor: one loss per row, or their mean"
-        raise UserResultError(
-            "loss_fn", f"a function that returns {user_code.outline(loss)}", expected
-        )
-    if loss.numel() == 1:
-        return float(loss) * rows
-    if not loss.ndim or loss.shape[0] != rows:
-        raise LossShapeError(loss.shape, rows)
-    return float(loss.cpu().double().sum()) / prod(
-        loss.shape[1:]
-    )  # a row's loss is the mean of its values
-
-
-def _are_labels(outputs: Any, targets: Any) -> bool:
-    return (
-        isinstance(targets, Tensor)
-        and isinstance(outputs, Tensor)
-        and targets.ndim == 1
-        and outputs.ndim == 2
-        and not (targets.is_floating_point() or targets.is_complex())
-        and targets.dtype != torch.bool
-    )
 
 
 def _new_metrics(
@@ -232,7 +241,8 @@ def _scalar(name: str, value: Any) -> float:
 
 
 @contextmanager
-def _evaluation_mode(model: RenateModule, device: torch.device) -> Iterator[None]:
+def evaluation_mode(model: RenateModule, device: torch.device) -> Iterator[None]:
+    """Run a block with a model in evaluation mode on a device; restore modes and device."""
     modes = {
         module: module.training for module in model.modules()
     }  # modes of frozen parts may differ

@@ -15,12 +15,15 @@ class Predictions:
     Args:
         labels: True classes, int64 `(rows,)`.
         predicted: Classes with the largest output, int64 `(rows,)`.
-        confidence: Softmax probabilities of the predicted classes, float32 `(rows,)` in [0, 1].
+        confidence: Probabilities of the predicted classes, float32 `(rows,)` in [0, 1].
+        counted: Whether each row of the holdout counts, bool; the other arrays leave out rows with
+            ignored labels. None: all rows count.
     """
 
     labels: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
+    counted: np.ndarray | None = None
 
     @property
     def correct(self) -> np.ndarray:

@@ -83,8 +83,17 @@ class Answers:
         if not correct:
             return {}
         rows = np.concatenate([correct[number] for number in sorted(correct)])
+        counted = {number: each.counted for number, each in self.predictions.items()}
         return {
-            name: by_value(np.concatenate([values[n] for n in sorted(correct)]), rows)
+            name: by_value(
+                np.concatenate(
+                    [
+                        values[n] if counted[n] is None else values[n][counted[n]]
+                        for n in sorted(correct)
+                    ]
+                ),
+                rows,
+            )
             for name, values in self.slices.items()
         }
 
@@ -135,10 +144,10 @@ def _headline(
     if answers.before is not None:
         rows = {number: each.rows for number, each in answers.after.items()}
         start, end = (history.matrix(metric, phase) for phase in ("before", "after"))
-        earlier = {update: {i: end[update][i] - start[update][i] for i in rows if i < update}}
-        figures["change"] = known(
-            metrics.micro_average(end, update, rows) - metrics.micro_average(start, update, rows)
-        )
+        changes = {i: end[update][i] - start[update][i] for i in rows}
+        earlier = {update: {i: change for i, change in changes.items() if i < update}}
+        # Of differences, so that both sides cover the holdouts on which both models have a value.
+        figures["change"] = known(metrics.micro_average({update: changes}, update, rows))
         figures["change_on_earlier"] = known(metrics.average(earlier, update))
     if evaluation.reference:
         reached = metrics.intransigence(

@@ -3,7 +3,8 @@
 model.pt2       a `torch.export` program with dynamic batch size; missing if PyTorch cannot trace the
                 model, with the reason in `program.json` and the model card
 program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
-labels.json     the number of outputs, and the classes seen so far: class c is column c
+labels.json     the number of outputs, and the classes seen so far: class c is column c; with one output
+                it is the log-odds of class 1
 model.onnx      the program in ONNX format if `export.onnx` is set; missing if PyTorch cannot convert
                 the program, with the reason in `program.json` and the model card
 """
@@ -156,7 +157,10 @@ def card_section(folder: Path) -> str:
         lines.append(f"- apply first: the `test_transform` of `renate_config.py` (`{transform}`)")
     if labels["classes"] and labels["columns"]:
         met = ", ".join(map(str, labels["classes"]))
-        lines.append(f"- column c of the output is class c; classes seen so far: {met}")
+        meaning = "column c of the output is class c"
+        if labels["columns"] == 1:
+            meaning = "the output is the log-odds of class 1 against class 0"
+        lines.append(f"- {meaning}; classes seen so far: {met}")
     return "\n".join([*lines, *_onnx_lines(described), ""])
 
 

@@ -26,6 +26,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State
+from renate_stages.tasks import named
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 from renate_stages.user.modules import project_modules
@@ -93,6 +94,7 @@ class _Holdouts:
             "metrics_fn": partial(user.call, "metrics_fn", values)
             if "metrics_fn" in user.functions
             else None,
+            "task": named(params.task),
             "task_ids": self.task_ids,
             "batch_size": params.evaluation.batch_size,
         }

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renate_stages.errors import InvalidHyperparameterError
+from renate_stages.errors import ClassLabelsNeededError, InvalidHyperparameterError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.components import AveragedTeacher
@@ -56,8 +56,10 @@ class TeacherConsistency(LossComponent):
         batch, (learner,) = memory.batch, self._learner
         stable = self.stable(learner, batch.inputs).float()
         plastic = self.plastic(learner, batch.inputs).float()
-        true = batch.targets.long()[:, None]
-        surer = stable.softmax(1).gather(1, true) > plastic.softmax(1).gather(1, true)
+        stable_true, plastic_true = (
+            learner.context.task.true_probability(each, batch.targets) for each in (stable, plastic)
+        )
+        surer = (stable_true > plastic_true).reshape(-1, *[1] * (stable.ndim - 1))
         return F.mse_loss(memory.outputs.float(), torch.where(surer, stable, plastic))
 
 
@@ -90,6 +92,8 @@ class CLSER(ExperienceReplay):
         **base: Any,
     ) -> None:
         super().__init__(context, **base)
+        if not context.task.labelled:
+            raise ClassLabelsNeededError("CLS-ER", f"those of task {context.task.name}")
         stable = AveragedTeacher(stable_decay, stable_probability, "stable")
         plastic = AveragedTeacher(plastic_decay, plastic_probability, "plastic")
         if plastic_decay > stable_decay:

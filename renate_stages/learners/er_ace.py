@@ -43,6 +43,7 @@ class ERACE(ReplayLearner):
         super().__init__(
             context, memory_update=memory_update, replay_forward=replay_forward, **base
         )
+        context.require_labels("ER-ACE")
         self.components.append(ReplayLoss(self))
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:

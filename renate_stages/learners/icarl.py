@@ -20,7 +20,6 @@ from renate_stages.learners.lwf import FrozenCopy
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.features import features_of
 from renate_stages.models.module import unwrap
-from renate_stages.user.optimization import is_cross_entropy
 
 
 class ICaRL(ReplayLearner):
@@ -48,7 +47,8 @@ class ICaRL(ReplayLearner):
         super().__init__(context, memory_policy=memory_policy, **{**base, "memory_update": "end"})
         give_nearest_mean(context.start.model)
         self.teacher: FrozenCopy | None = None
-        if not is_cross_entropy(context.functions.loss_fn):
+        context.require_labels("iCaRL")
+        if not context.functions.loss_fn.is_cross_entropy:
             context.say("iCaRL uses its own loss and does not call loss_fn")
 
     def start_update(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range
-from renate_stages.learners.base.components import squared_distance
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 from renate_stages.models import RenateModule
+from renate_stages.tasks.task import Task
 
 
 class FrozenCopy(nn.Module):
@@ -43,8 +41,8 @@ class OutputDistillation(LossComponent):
 
     Li & Hoiem's eqs. 2 to 4; KL differs from their cross-entropy by a constant, and T^2 keeps the
     gradient's scale independent of T (Hinton et al., "Distilling the Knowledge in a Neural
-    Network", 2015). If targets are not class labels, the term is the mean squared distance of all
-    outputs, the limit of the above for large T. Without a parent it is 0.
+    Network", 2015). Other tasks define their own divergence, such as the squared distance of a
+    regression's outputs (`Task.distillation`). Without a parent it is 0.
 
     Args:
         weight: Factor of the term, >= 0.
@@ -60,12 +58,12 @@ class OutputDistillation(LossComponent):
         self.temperature = temperature
         self.teacher: FrozenCopy | None = None
         self.task_id = ""
-        self.labelled = False
+        self.task: Task
         self.old_classes: tuple[int, ...] = ()
 
     def start_update(self, learner: Learner) -> None:
         context = learner.context
-        self.task_id, self.labelled = context.task_id, bool(learner.classes)
+        self.task, self.task_id = context.task, context.task_id
         self.old_classes = context.start.old_classes
         if context.start.has_parent:
             self.teacher = FrozenCopy(learner.model)
@@ -74,31 +72,9 @@ class OutputDistillation(LossComponent):
         if self.teacher is None:
             return new.outputs.new_zeros((), dtype=torch.float32)
         teacher_outputs = self.teacher(new.batch.inputs, self.task_id)
-        if not self.labelled:
-            return squared_distance(new.outputs, teacher_outputs.float())
-        return distillation(new.outputs, teacher_outputs, self.old_classes, self.temperature)
-
-
-def distillation(
-    outputs: Tensor, taught: Tensor, classes: Sequence[int], temperature: float
-) -> Tensor:
-    """Return T^2 KL(softmax(taught / T) || softmax(outputs / T)), mean over examples, float32.
-
-    Args:
-        outputs: Logits `(B, K)`, any float dtype.
-        taught: The teacher's logits `(B, K')`, K' <= K.
-        classes: The columns to use; those outside [0, K') are ignored. Empty: all shared columns.
-        temperature: T, > 0.
-    """
-    width = min(taught.shape[1], outputs.shape[1])
-    columns = [each for each in classes or range(width) if each < width]
-    first = columns == list(range(len(columns)))  # a slice is cheaper than a gather
-    chosen = slice(len(columns)) if first else columns
-    student, teacher = (
-        (each[:, chosen].float() / temperature).log_softmax(1) for each in (outputs, taught)
-    )
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return temperature**2 * divergence
+        return self.task.distillation(
+            new.outputs, teacher_outputs, self.temperature, self.old_classes
+        )
 
 
 class LwF(Learner):

@@ -19,6 +19,7 @@ from renate_stages.params.blocks import Block, OptionalSeconds
 from renate_stages.params.remote import RemoteParams
 from renate_stages.params.rules import Rule, read_rules
 from renate_stages.params.search_space import SearchSpace
+from renate_stages.tasks import AUTO, TASKS, is_known
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -363,6 +364,11 @@ class Params(Block):
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of all random number generators")
     update: UpdateParams = UpdateParams()
     data: DataParams = DataParams()
+    task: str = Field(
+        default=AUTO,
+        description="what targets and outputs mean: a name in `tasks.TASKS`, package.module:Class, "
+        "or auto, which decides by the first rows",
+    )
     learner: Any = Field("ER", description="a name, or {choice: [...]} of names")
     hyperparameters: Any = Field(
         {}, description="constants and spaces by name, or auto: default spaces of the learner"
@@ -376,6 +382,16 @@ class Params(Block):
     export: ExportParams = ExportParams()
     tracking: TrackingParams = TrackingParams()
     remote: RemoteParams = RemoteParams()
+
+    @field_validator("task")
+    @classmethod
+    def _is_a_task(cls, name: str) -> str:
+        if not is_known(name):
+            known = (AUTO, *TASKS)
+            raise ValueError(
+                f"unknown task '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})"
+            )
+        return name
 
     @property
     def search_space(self) -> SearchSpace:

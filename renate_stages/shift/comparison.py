@@ -281,6 +281,7 @@ class Comparison:
     def examined(self) -> dict[int, Examined]:
         """Results of the parent's model on the reference (0) and on the new examples (1)."""
         from renate_stages.evaluation.evaluator import examine
+        from renate_stages.tasks import named
         from renate_stages.user import optimization
 
         assert self.model is not None
@@ -294,6 +295,7 @@ class Comparison:
             {place: sample.dataset(transforms) for place, sample in samples.items()},
             loss_fn=optimization.loss_fn(self.user, self.hyperparameters),
             metrics_fn=metrics_fn,
+            task=named(self.params.task),
             task_ids=dict.fromkeys(samples, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
         )

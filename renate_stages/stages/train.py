@@ -71,11 +71,18 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         figures = summary | {"cost": cost_of(update.updated, project.state)}
         update_run.log_figures(params, update.updated.curves, figures, tracker)
         tracker.set_tags({"renate.state": State.open(project.state).identity})
-    say(describe(params, summary))
+    task = update.provenance.task or params.task
+    say(describe(params, summary, task if task == params.task else f"{task} ({params.task})"))
 
 
-def describe(params: Params, summary: Mapping[str, Any]) -> str:
-    """Return a summary of the training in two lines."""
+def describe(params: Params, summary: Mapping[str, Any], task: str) -> str:
+    """Return a summary of the training in two lines.
+
+    Args:
+        params: Parameters of the update.
+        summary: The figures of `metrics/update.json`.
+        task: Name of the task.
+    """
 
     def shown(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.3f}"
@@ -85,5 +92,5 @@ def describe(params: Params, summary: Mapping[str, Any]) -> str:
     return (
         f"update {summary['update']}: {summary['training']['steps']} steps, "
         f"{params.evaluation.metric} {shown(headline['overall'])} over all holdouts ({holdouts})\n"
-        f"memory: {summary['memory']['rows']} examples"
+        f"task: {task}, memory: {summary['memory']['rows']} examples"
     )

@@ -57,6 +57,8 @@ class Provenance:
         left: For each of the parent's stores from which rows were removed, by its path: the number
             of `rows`, and the SHA-256 of its list of files `before` and `after`. It reveals nothing
             about the content of the rows.
+        task: Name of the task, as in `params.yaml`; None if no data has shown it yet, or if the state
+            is older than tasks.
     """
 
     kind: Literal["init", "update", "forget"]
@@ -67,6 +69,7 @@ class Provenance:
     classes: tuple[int, ...] = ()
     task_ids: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
         )
     for older in range(schema, SCHEMA):
         manifest = MIGRATIONS[older](manifest)
-    missing = {"files", *Provenance.__dataclass_fields__} - {"left"} - set(manifest)
+    missing = {"files", *Provenance.__dataclass_fields__} - {"left", "task"} - set(manifest)
     if missing:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
     if not _lists_files(manifest["files"]):
@@ -241,6 +244,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "parent": _is_text_or_none,
     "inputs": _is_text_or_none,
     "learner": _is_text_or_none,
+    "task": _is_text_or_none,
     "classes": lambda value: isinstance(value, list) and all(type(each) is int for each in value),
     "task_ids": lambda value: (
         isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
@@ -312,6 +316,8 @@ def write_manifest(
     listed = files.inventory(folder, without=(MANIFEST,), known=known)
     record = asdict(provenance)
     del record["left"]  # written only if rows were removed: the empty state must stay the same
+    if record["task"] is None:  # likewise
+        del record["task"]
     if left:
         record["left"] = {
             store: {

@@ -17,9 +17,7 @@ from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.data.ranks import copy_from_rank_0, ranks
 from renate_stages.data.resident import check_transforms
-from renate_stages.errors import (
-    InvalidParamsError,
-)
+from renate_stages.errors import ChangedTaskError, InvalidParamsError, TaskFunctionsError
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
@@ -33,6 +31,11 @@ from renate_stages.models.stored import build_model, read_tensors, write_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
+from renate_stages.tasks import AUTO, make_task
+from renate_stages.tasks.classification import Classification
+from renate_stages.tasks.detect import detect
+from renate_stages.tasks.row_loss import RowLoss
+from renate_stages.tasks.task import Task
 from renate_stages.training.callbacks import (
     CostRecorder,
     CurveRecorder,
@@ -43,6 +46,7 @@ from renate_stages.training.callbacks import (
     StopAfter,
 )
 from renate_stages.training.checks import check_hyperparameters, check_sharing
+from renate_stages.training.first_rows import check_targets, first_batch
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import make_trainer, quiet
@@ -139,13 +143,17 @@ class ModelUpdater:
         self.hyperparameters = dict(hyperparameters)
         self.generators = Generators(params.seed, params.update.number)
         self.transforms = user.transforms(hyperparameters)
+        self.task: Task | None = None  # unknown until the first batch if `task` is auto
+        self._own_loss = optimization.loss_fn(user, hyperparameters)
         self.functions = TrainingFunctions(
-            optimization.loss_fn(user, hyperparameters),
+            RowLoss(Classification(), self._own_loss),
             optimization.optimizer_fn(user, hyperparameters),
             optimization.lr_scheduler_fn(user, hyperparameters),
             self.transforms.test,
             self.transforms.memory,
         )
+        if params.task != AUTO:
+            self._take(make_task(params.task))
         if params.trainer.data_on_device:
             train, memory = self.transforms.train, self.transforms.memory
             names = ("train_transform", "train_target_transform")
@@ -191,15 +199,84 @@ class ModelUpdater:
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
+        for dataset in datasets.values():
+            self.find_task(model, dataset)
+            break
         return examine(
             model,
             datasets,
             metrics_fn=metrics_fn,
-            loss_fn=self.functions.loss_fn,
+            loss_fn=self._own_loss,
+            task=self.task,
             task_ids=task_ids or dict.fromkeys(datasets, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
             device=next(model.parameters()).device,
         )
+
+    def inherit_task(self, parent: State) -> None:
+        """Take the task of the parent's state, if it has one.
+
+        Raises:
+            ChangedTaskError: If params.yaml names another task.
+        """
+        known = parent.provenance.task
+        if known is not None and self.params.task not in (AUTO, known):
+            raise ChangedTaskError(self.params.task, known)
+        if known is not None and self.task is None:
+            self._take(make_task(known))
+
+    @property
+    def task_name(self) -> str | None:
+        """Name of the task for the new state; None if no data has shown it."""
+        if self.params.task != AUTO:
+            return self.params.task
+        return None if self.task is None else self.task.name
+
+    def find_task(self, model: RenateModule, dataset: Dataset) -> None:
+        """Decide the task by a dataset's first rows, if params.yaml does not name it.
+
+        Args:
+            model: The model.
+            dataset: Examples with the test transforms; with none, nothing is decided.
+
+        Raises:
+            AmbiguousTaskError: If the rows do not show what targets and outputs mean.
+            TaskFunctionsError: If the task needs a loss or metrics of the user.
+        """
+        if self.task is None and len(dataset):  # type: ignore[arg-type]
+            self._detect(*first_batch(model, dataset, self.params.update.task_id))
+
+    def check_data(self, model: RenateModule, dataset: StoredDataset) -> None:
+        """Check targets, outputs and loss of a dataset before training.
+
+        Args:
+            model: The model.
+            dataset: Examples with the test transforms. If targets have no transform, all are
+                checked, otherwise those of the first rows.
+
+        Raises:
+            TargetsError, OutputsError: If they are not what the task expects.
+            LossReductionError, LossShapeError: If the loss is not one value per row or a mean.
+        """
+        if not len(dataset):
+            return
+        outputs, targets = first_batch(model, dataset, self.params.update.task_id)
+        task = self.task or self._detect(outputs, targets)
+        task.check(outputs, targets)
+        with torch.inference_mode():
+            self.functions.loss_fn.check(outputs, targets)
+        check_targets(task, dataset, outputs)
+
+    def _detect(self, outputs: Any, targets: Any) -> Task:
+        task = detect(outputs, targets, own_loss=self._own_loss is not None)
+        self._take(task)
+        return task
+
+    def _take(self, task: Task) -> None:
+        self.task = task
+        if task.needs_loss_fn and self._own_loss is None:
+            raise TaskFunctionsError(task.name, ["loss_fn"])
+        self.functions = replace(self.functions, loss_fn=RowLoss(task, self._own_loss))
 
     def update(self, data: UpdateData, *, resume: Resume | None = None) -> UpdatedModel:
         """Train the parent's model on new examples, and choose the examples to keep.
@@ -298,17 +375,23 @@ class ModelUpdater:
 
     def carry_over(self, data: UpdateData) -> UpdatedModel:
         """Return the parent's model, learner and whole memory without training."""
-        learner = self._restored(data)
+        learner = self._restored(data, trains=False)
         if data.forgotten is not None and not len(data.forgotten) and learner.keeps_tensors:
             learner.forget(data.forgotten)  # its tensors may hold a forgotten example
         all_rows = Selection(np.arange(len(data.parent.memory())), np.empty(0, dtype=np.int64))
         return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 
-    def _restored(self, data: UpdateData) -> Learner:
+    def _restored(self, data: UpdateData, *, trains: bool = True) -> Learner:
         """Restore the parent's model and learner, and remove the forgotten examples from them."""
         parent = data.parent
+        self.inherit_task(parent)
         untrained = self.build_model(None).state_dict()
         model = self.build_model(parent.folder if parent.has_model else None)
+        if trains:
+            for store in (data.new, parent.memory()):
+                self.check_data(model, self.test_set(store))
+        else:
+            self.find_task(model, self.test_set(parent.memory()))
         learner = self.learner(model, untrained, parent)
         if parent.has_learner:
             tensors = read_tensors(parent.folder / LEARNER_FILES[0])

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renate_stages.errors import InvalidHyperparameterError, UserConfigError
@@ -107,31 +106,6 @@ def lr_scheduler_fn(
 
 def loss_fn(
     user: UserConfig, hyperparameters: Mapping[str, Any]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the user's loss, or the default loss."""
-    loss = user.callable_of("loss_fn", hyperparameters)
-    return default_loss if loss is None else loss
-
-
-def default_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return one loss per example: cross-entropy for integer targets, squared error for floats.
-
-    Args:
-        outputs: Logits (B, K) for targets (B,) of an integer type; values (B, …) for float ones.
-        targets: Class labels (B,) in [0, K), or values (B, …).
-
-    Returns:
-        Losses, (B,).
-    """
-    if not targets.is_floating_point():
-        return F.cross_entropy(outputs, targets.long(), reduction="none")
-    errors = F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
-    return errors.flatten(1).mean(1) if errors.ndim > 1 else errors
-
-
-def is_cross_entropy(loss_fn: Callable[..., Any]) -> bool:
-    """Return whether a loss is plain cross-entropy for class labels."""
-    if loss_fn is default_loss:
-        return True
-    plain = isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is None
-    return plain and loss_fn.label_smoothing == 0 and loss_fn.ignore_index < 0
+) -> Callable[[Any, Any], Tensor] | None:
+    """Return the user's loss, or None for the task's default loss."""
+    return user.callable_of("loss_fn", hyperparameters)

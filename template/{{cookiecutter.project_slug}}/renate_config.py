@@ -100,7 +100,7 @@ def model_fn(model_state_url: str | None = None) -> torch.nn.Module:
 
 # Optional functions; uncomment those that you need.
 #
-# def loss_fn():  # default: cross-entropy for integer targets, otherwise squared error
+# def loss_fn():  # default: that of `task` in params.yaml, such as cross-entropy for labels
 #     return torch.nn.CrossEntropyLoss(reduction="none")
 #
 # def optimizer_fn(learning_rate: float = 0.1):  # default: the `optimizer` in params.yaml
@@ -109,8 +109,8 @@ def model_fn(model_state_url: str | None = None) -> torch.nn.Module:
 # def lr_scheduler_fn():  # default: a constant rate; it steps after each "epoch" or "step"
 #     return functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), "epoch"
 #
-# def metrics_fn():  # default: accuracy if targets are class labels; the loss is always measured
-#     return {"accuracy": torchmetrics.classification.MulticlassAccuracy(num_classes=10)}
+# def metrics_fn():  # default: those of `task`, such as accuracy; the loss is always measured
+#     return {"accuracy": torchmetrics.classification.MulticlassAccuracy(10, average="micro")}
 #
 # def train_transform():  # gets one example's inputs; define buffer_transform for replayed examples
 #     return lambda inputs: inputs.float()  # renate_stages.data.Batched(f): whole batches, faster

@@ -55,6 +55,7 @@ DOCUMENTS = [
     "docs/scaling.md",
     "docs/security.md",
     "docs/shift.md",
+    "docs/tasks.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]

@@ -15,7 +15,7 @@ from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
 from renate_stages.models.features import backbone_of
 from renate_stages.models.module import unwrap
-from renate_stages.user.optimization import is_cross_entropy
+from renate_stages.tasks.row_loss import RowLoss
 
 if TYPE_CHECKING:
     from renate_stages.learners.avalanche.learner import AvalancheLearner
@@ -25,17 +25,18 @@ class Criterion(nn.Module):
     """Adapts the user's loss to Avalanche's calls.
 
     Args:
-        loss_fn: Loss of outputs and targets; returns one value per example or their mean.
+        loss_fn: Loss of outputs and targets.
     """
 
-    def __init__(self, loss_fn: Any) -> None:
+    def __init__(self, loss_fn: RowLoss) -> None:
         super().__init__()
         self.loss_fn = loss_fn
         self.reduction = "mean"
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        losses = self.loss_fn(outputs, targets)
-        return losses.mean() if self.reduction == "mean" else losses
+        if self.reduction == "mean":
+            return self.loss_fn.mean(outputs, targets)
+        return self.loss_fn(outputs, targets)
 
 
 class Run:
@@ -59,7 +60,7 @@ class Run:
         self.model: nn.Module = as_avalanche_model(learner.model, context.task_id)
         criterion: Any = (
             nn.CrossEntropyLoss()
-            if is_cross_entropy(context.functions.loss_fn)
+            if context.functions.loss_fn.is_cross_entropy
             else Criterion(context.functions.loss_fn)
         )
         plugins = [

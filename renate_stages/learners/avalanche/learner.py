@@ -34,7 +34,6 @@ from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models.feature_classifier import give_nearest_mean
-from renate_stages.user.optimization import is_cross_entropy
 
 PRECISIONS = ("32", "32-true", "bf16-mixed")
 STATE = "avalanche"  # prefix of the strategy's tensors in the learner's state
@@ -87,7 +86,7 @@ class AvalancheLearner(Learner):
                 "remove this setting, or mask in loss_fn",
             )
         own = [each for each, part in self.composed.parts.items() if part.own_loss]
-        if own and not is_cross_entropy(context.functions.loss_fn):
+        if own and not context.functions.loss_fn.is_cross_entropy:
             raise AvalancheRefusedError(
                 name,
                 "a loss_fn other than plain cross-entropy",

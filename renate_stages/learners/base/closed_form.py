@@ -75,6 +75,7 @@ class ClosedFormLearner(Learner):
         **base: Any,
     ) -> None:
         super().__init__(context, **base)
+        context.require_labels(type(self).__name__)
         self.automatic_optimization = False
         self.ema_decay = 0.0
         self.memory_size = memory_size

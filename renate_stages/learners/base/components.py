@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -15,6 +14,7 @@ from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.learner import Learner
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
+from renate_stages.tasks.regression import squared_distance
 
 
 class ReplayLoss(LossComponent):
@@ -147,18 +147,3 @@ def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
     distance = torch.where(known, outputs.float() - kept, outputs.new_zeros(())) ** 2
     mean_known = summed(number).clamp(min=1) / len(batch.whole)  # per example
     return distance.sum() / (mean_known * max(1, len(batch)))
-
-
-def squared_distance(outputs: Tensor, kept: Tensor) -> Tensor:
-    """Return the mean squared distance over all known values, float32; 0 if no value is known.
-
-    Args:
-        outputs: `(B, K)`, any float dtype.
-        kept: Stored values `(B, K)` float; NaN where a value is missing.
-    """
-    outputs = outputs.float()
-    known = ~kept.isnan()
-    if bool(known.all()):
-        return F.mse_loss(outputs, kept)
-    distance = torch.where(known, outputs - kept, outputs.new_zeros(())) ** 2
-    return distance.sum() / known.sum().clamp(min=1)

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from renate_stages.errors import UserResultError, user_code
+from renate_stages.errors import ClassLabelsNeededError, UserResultError, user_code
 from renate_stages.models import RenateModule
 from renate_stages.randomness import Generators
+from renate_stages.tasks.row_loss import RowLoss
+from renate_stages.tasks.task import Task
 
 
 def _say_nothing(_: str) -> None:
@@ -69,7 +71,7 @@ class TrainingFunctions:
     """The user's functions that training calls, with their hyperparameters filled in.
 
     Args:
-        loss_fn: Loss of outputs and targets, one value per example or their mean.
+        loss_fn: The user's loss or the task's default loss; also names the task.
         optimizer_fn: Builds the optimizer from the parameters to train.
         lr_scheduler_fn: Builds a scheduler from the optimizer, together with its interval, `epoch`
             or `step`. None: a constant learning rate.
@@ -77,7 +79,7 @@ class TrainingFunctions:
         memory_transforms: Transforms of inputs and targets for replay.
     """
 
-    loss_fn: Callable[[Any, Any], Tensor]
+    loss_fn: RowLoss
     optimizer_fn: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     lr_scheduler_fn: tuple[Callable[[torch.optim.Optimizer], Any], str] | None = None
     test_transforms: tuple[Any, Any] = (None, None)
@@ -128,3 +130,17 @@ class UpdateContext:
     task_id: str
     generators: Generators
     say: Callable[[str], None] = _say_nothing
+
+    @property
+    def task(self) -> Task:
+        """What targets and outputs mean."""
+        return self.functions.loss_fn.task
+
+    def require_labels(self, learner: str) -> None:
+        """Check that each row has one class label, an index of the model's outputs.
+
+        Raises:
+            ClassLabelsNeededError: If the task is another than classification.
+        """
+        if self.task.name != "classification":
+            raise ClassLabelsNeededError(learner, f"those of task {self.task.name}")

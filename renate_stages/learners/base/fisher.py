@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
@@ -36,8 +35,8 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
             with their test transforms.
         examples: Maximum number of examples, >= 1.
         kind: `sampled` draws y from the model's predictions, which gives the Fisher information;
-            `empirical` uses the labels. If targets are not class labels, the gradient of the user's
-            loss is used.
+            `empirical` uses the targets. A task without a distribution, such as `custom`, uses the
+            gradient of the user's loss.
 
     Raises:
         NotFiniteFisherError: If a value is not finite.
@@ -49,12 +48,12 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     measured = StoredDataset(new.store, new.rows, *learner.context.functions.test_transforms)
     rows = generators.numpy("fisher").permutation(len(new))[:examples]
-    draws = torch.rand(len(rows), generator=generators.torch("fisher"), dtype=torch.float64)
+    task, generator = learner.context.task, generators.torch("fisher")
     numbers = sum(value.numel() for value in weights.values())
     size = max(1, min(MOST_EXAMPLES, MOST_NUMBERS // max(1, numbers)))
 
     sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
-    training, squares = model.training, squares_together
+    training, squares, draws = model.training, squares_together, None
     model.eval()
     for start in range(0, len(rows), size):
         block_rows = rows[start : start + size]
@@ -62,10 +61,13 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
         batch = learner.moved(Batch(inputs, targets, block_rows))
         with torch.no_grad():
             outputs = learner(batch.inputs)
-        targets, labelled = batch.targets, _are_labels(outputs, batch.targets)
-        if labelled and kind == "sampled":
-            targets = drawn(_visible(learner, outputs), draws[start : start + size])
-        loss_of_one = _loss_of_one(learner, labelled)
+        targets = batch.targets
+        if task.has_distribution and kind == "sampled":
+            if draws is None:  # all at once, so that blocks of another size draw the same
+                shape = len(rows), task.draws_per_row(outputs)
+                draws = torch.rand(shape, generator=generator, dtype=torch.float64)
+            targets = task.sampled(_visible(learner, outputs), draws[start : start + size])
+        loss_of_one = _loss_of_one(learner)
         try:
             squared = squares(loss_of_one, weights, batch.inputs, targets)
         except (RuntimeError, TypeError, ValueError):  # the model cannot be vectorized
@@ -116,28 +118,15 @@ def squares_one_by_one(
     return sums
 
 
-def drawn(logits: Tensor, draws: Tensor) -> Tensor:
-    """Return labels drawn from the logits' softmax; independent of how examples are batched.
-
-    Args:
-        logits: `(B, K)`.
-        draws: Uniform random numbers in [0, 1), `(B,)` float64.
-
-    Returns:
-        Labels, int64 `(B,)`.
-    """
-    up_to = logits.double().softmax(1).cumsum(1)
-    return (up_to <= draws.to(logits.device)[:, None]).sum(1).clamp(max=logits.shape[1] - 1)
-
-
-def _loss_of_one(learner: Learner, labelled: bool) -> LossOfOne:
+def _loss_of_one(learner: Learner) -> LossOfOne:
     context = learner.context
 
     def loss(weights: Weights, inputs: Any, target: Any) -> Tensor:
         one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
         outputs = functional_call(learner.model, weights, (one,), {"task_id": context.task_id})
-        if labelled:
-            return F.cross_entropy(_visible(learner, outputs).float(), target.long())
+        if context.task.has_distribution:
+            visible = _visible(learner, outputs)
+            return context.task.negative_log_likelihood(visible, target).sum()
         return context.functions.loss_fn(outputs, target).mean()
 
     return loss
@@ -146,12 +135,6 @@ def _loss_of_one(learner: Learner, labelled: bool) -> LossOfOne:
 def _visible(learner: Learner, outputs: Tensor) -> Tensor:
     """Return the logits that the training loss uses, masked if the learner masks classes."""
     return mask_classes(outputs, learner.classes) if learner.mask_unused_classes else outputs
-
-
-def _are_labels(outputs: Any, targets: Any) -> bool:
-    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
-        return False
-    return outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
 
 
 def _first(tree: Any) -> Tensor:

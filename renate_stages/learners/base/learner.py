@@ -79,6 +79,8 @@ class Learner(LightningModule):
         self.batch_size = positive("batch_size", batch_size)
         self.ema_decay = in_range("ema_decay", ema_decay, 0, 1, below=True)
         self.mask_unused_classes = mask_unused_classes
+        if mask_unused_classes:
+            context.require_labels("mask_unused_classes")
         self.components = nn.ModuleList()
         self.average: AveragedModel | None = None
         self._losses = EpochLosses()
@@ -105,8 +107,14 @@ class Learner(LightningModule):
         self.new = new
         self.memory = memory
         self.keepable = np.arange(len(new)) if keepable is None else keepable
-        met = {*self.context.start.old_classes, *(new.classes() or ()), *(memory.classes() or ())}
-        self.classes: list[int] = sorted(met)
+        self.classes: list[int] = []
+        if self.context.task.labelled:
+            known = (
+                *self.context.start.old_classes,
+                *(new.classes() or ()),
+                *(memory.classes() or ()),
+            )
+            self.classes = sorted({*known})
         if self.ema_decay:
             self.average = averaged_copy(self.model, self.ema_decay)
         for component in self.parts:
@@ -317,10 +325,10 @@ class Learner(LightningModule):
         return mean if weight == 1 else weight * mean
 
     def loss_of(self, outputs: Any, targets: Any) -> Tensor:
-        """Return the mean of the user's loss; mask unused classes if `mask_unused_classes`."""
+        """Return the mean loss of the rows that count; mask classes if `mask_unused_classes`."""
         if self.mask_unused_classes:
             outputs = mask_classes(outputs, self.classes)
-        return self.context.functions.loss_fn(outputs, targets).mean()
+        return self.context.functions.loss_fn.mean(outputs, targets)
 
     def with_components(
         self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None

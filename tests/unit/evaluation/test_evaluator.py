@@ -21,6 +21,7 @@ from renate_stages.errors import (
 )
 from renate_stages.evaluation.evaluator import evaluate, examine
 from renate_stages.models import MLP, RenateModule, RenateWrapper
+from renate_stages.tasks.custom import Custom
 
 
 class Collated(Dataset):
@@ -130,7 +131,8 @@ def test_regression_has_a_loss_and_no_accuracy() -> None:
     for reduction in ("none", "mean"):  # "none" gives a loss of (B, 2)
         loss_fn = nn.MSELoss(reduction=reduction)
         result = evaluate(model, {1: data}, loss_fn=loss_fn, batch_size=3)[1]
-        assert result == {"loss": pytest.approx(expected)}
+        assert set(result) == {"loss", "mse", "mae"}
+        assert result["loss"] == pytest.approx(expected) == result["mse"]
     result = evaluate(
         model, {1: data}, loss_fn=F.mse_loss, metrics_fn=lambda: {"mse": MeanSquaredError()}
     )
@@ -178,7 +180,7 @@ def test_nested_inputs_and_targets_are_moved_to_the_device() -> None:
     model, (inputs, targets) = Seen(), labelled()
     data = Collated(inputs, targets, lambda x: {"x": x, "more": [x]})
     # The meta device stands in for an accelerator: it has shapes and no values.
-    evaluate(model, {1: data}, loss_fn=loss_fn, metrics_fn=dict, device="meta")
+    evaluate(model, {1: data}, loss_fn=loss_fn, metrics_fn=dict, task=Custom(), device="meta")
     assert model.devices == {"meta"}
 
 
@@ -246,4 +248,4 @@ def test_targets_that_are_not_classes_give_no_predictions() -> None:
     model, (inputs, _) = MLP(4, 3), labelled()
     data = {1: Collated(inputs, torch.rand(len(inputs), 3))}
     (found,) = examine(model, data, loss_fn=F.mse_loss).values()
-    assert found.predictions is None and set(found.metrics) == {"loss"}
+    assert found.predictions is None and set(found.metrics) == {"loss", "mse", "mae"}

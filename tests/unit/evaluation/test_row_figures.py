@@ -169,3 +169,13 @@ def test_metric_other_than_accuracy_has_no_interval() -> None:
 def test_model_that_is_not_a_classifier_has_only_metrics() -> None:
     after = {2: Examined(3, {"loss": 0.5, "mse": 0.25})}
     assert set(figures(Answers(after, after), metric="mse", mode="min")) == {"loss", "mse"}
+
+
+def test_change_covers_only_holdouts_on_which_both_models_have_a_value() -> None:
+    nan = float("nan")
+    before = {1: Examined(3, {"precision": 1.0}), 2: Examined(9, {"precision": nan})}
+    after = {1: Examined(3, {"precision": 0.75}), 2: Examined(9, {"precision": 0.1})}
+    found = figures(Answers(after, before), metric="precision")["precision"]
+    assert found["change"] == found["change_on_earlier"] == -0.25
+    nothing = {1: Examined(3, {"precision": nan}), 2: Examined(9, {"precision": nan})}
+    assert figures(Answers(after, nothing), metric="precision")["precision"]["change"] is None

@@ -16,7 +16,9 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
 from renate_stages.params import TrainerParams
 from renate_stages.randomness import Generators
-from renate_stages.user.optimization import default_loss, default_optimizer
+from renate_stages.tasks.classification import Classification
+from renate_stages.tasks.row_loss import RowLoss
+from renate_stages.user.optimization import default_optimizer
 
 CLASSES = 3
 
@@ -41,11 +43,14 @@ def context(update: int = 1, **changes) -> UpdateContext:
     optimizer_fn = partial(default_optimizer, learning_rate=0.1)
     given = UpdateContext(
         StartingPoint(model, untrained),
-        TrainingFunctions(default_loss, optimizer_fn),
+        TrainingFunctions(RowLoss(Classification()), optimizer_fn),
         TrainerParams(),
         "default_task",
         Generators(0, update),
     )
+    task = changes.pop("task", Classification())
+    if task.name != "classification" or "loss_fn" in changes:
+        changes["loss_fn"] = RowLoss(task, changes.get("loss_fn"))
     for group in ("start", "functions"):
         names = {each.name for each in fields(getattr(given, group))} & changes.keys()
         own = {name: changes.pop(name) for name in names}

@@ -11,10 +11,13 @@ from torch import nn
 from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.learners.base import fisher
-from renate_stages.learners.base.fisher import diagonal_fisher, drawn
+from renate_stages.learners.base.fisher import diagonal_fisher
 from renate_stages.learners.ewc import EWC
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, RenateModule, SmallCNN
+from renate_stages.tasks.classification import Classification
+from renate_stages.tasks.custom import Custom
+from renate_stages.tasks.regression import Regression
 
 
 def ewc(tmp_path, rows: int = 12, given=None, **values) -> EWC:
@@ -85,8 +88,10 @@ def test_sampled_fisher_converges_to_its_expectation(tmp_path):
 def test_labels_are_drawn_with_the_predicted_probabilities():
     logits = torch.tensor([[0.2, 0.5, 0.3]]).log().repeat(4, 1)
     draws = torch.tensor([0.1, 0.3, 0.699, 0.701], dtype=torch.float64)
-    assert drawn(logits, draws).tolist() == [0, 1, 1, 2]
-    assert drawn(torch.tensor([[-1e4, 0.0, -1e4]]), torch.tensor([0.0]).double()).tolist() == [1]
+    assert Classification().sampled(logits, draws[:, None]).tolist() == [0, 1, 1, 2]
+    assert Classification().sampled(
+        torch.tensor([[-1e4, 0.0, -1e4]]), torch.tensor([[0.0]]).double()
+    ).tolist() == [1]
 
 
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])
@@ -162,11 +167,25 @@ def test_fisher_uses_the_requested_number_of_random_examples(tmp_path):
     close(diagonal_fisher(learner, 7, "empirical"), plain_fisher(learner, rows=rows))
 
 
-def test_fisher_uses_the_users_loss_for_targets_that_are_not_labels(tmp_path):
+def test_fisher_of_a_regression_is_that_of_a_gaussian_with_unit_variance(tmp_path):
+    with StoreWriter(tmp_path / "values", update=1) as writer:
+        writer.append((torch.randn(4000, 5).numpy(), torch.randn(4000, 3).numpy()))
+    values = StoredDataset(ExampleStore.open(tmp_path / "values"))
+    learner = EWC(context(task=Regression()))
+    learner.start_update(values, stored(tmp_path / "none", 0))
+    found = diagonal_fisher(learner, 4000, "sampled")["head.bias"]
+    torch.testing.assert_close(found, torch.ones(3), rtol=0.1, atol=0)  # the square of d f / d bias
+    inputs, targets = values.__getitems__(range(4000))
+    residuals = learner.model(inputs).detach() - targets
+    empirical = diagonal_fisher(learner, 4000, "empirical")["head.bias"]
+    torch.testing.assert_close(empirical, residuals.square().mean(0))
+
+
+def test_fisher_of_a_custom_task_uses_the_gradient_of_the_users_loss(tmp_path):
     with StoreWriter(tmp_path / "values", update=1) as writer:
         writer.append((torch.randn(8, 5).numpy(), torch.randn(8, 3).numpy()))
     values = StoredDataset(ExampleStore.open(tmp_path / "values"))
-    learner = EWC(context())
+    learner = EWC(context(task=Custom(), loss_fn=nn.MSELoss(reduction="none")))
     learner.start_update(values, stored(tmp_path / "none", 0))
     inputs, targets = values.__getitems__(range(8))
     gradients = 2 / 3 * (learner.model(inputs) - targets)  # of the mean of three squared errors

@@ -14,9 +14,13 @@ from renate_stages.data import Batch
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.er import ExperienceReplay
 from renate_stages.learners.fine_tuning import FineTuning
-from renate_stages.learners.lwf import LwF, distillation
+from renate_stages.learners.lwf import LwF
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP
+from renate_stages.tasks.classification import Classification
+from renate_stages.tasks.regression import Regression
+
+distillation = Classification().distillation
 
 
 def lwf(tmp_path, old_classes=(0, 1), **values) -> LwF:
@@ -105,13 +109,13 @@ def test_distillation_uses_only_the_outputs_that_the_teacher_has(classes):
     expected = F.kl_div(
         (outputs[:, :2] / 3).log_softmax(1), (taught / 3).softmax(1), reduction="batchmean"
     )
-    torch.testing.assert_close(distillation(outputs, taught, classes, 3), 9 * expected)
+    torch.testing.assert_close(distillation(outputs, taught, 3, classes), 9 * expected)
 
 
 def test_half_precision_outputs_are_distilled_in_single_precision(tmp_path):
     outputs, taught = 100 * torch.randn(64, 10), 100 * torch.randn(64, 10)
-    found = distillation(outputs.bfloat16(), taught.bfloat16(), (), 2)
-    exact = distillation(outputs.bfloat16().float(), taught.bfloat16().float(), (), 2)
+    found = distillation(outputs.bfloat16(), taught.bfloat16(), 2, ())
+    exact = distillation(outputs.bfloat16().float(), taught.bfloat16().float(), 2, ())
     assert found.dtype == torch.float32 and torch.equal(found, exact)
 
 
@@ -121,7 +125,7 @@ def test_regression_outputs_are_distilled_with_the_squared_error(tmp_path):
     from renate_stages.data import StoredDataset
 
     values = StoredDataset(ExampleStore.open(tmp_path / "values"))
-    learner = LwF(context(has_parent=True), batch_size=4)
+    learner = LwF(context(has_parent=True, task=Regression()), batch_size=4)
     learner.start_update(values, stored(tmp_path / "none", 0))
     (component,) = learner.parts
     inputs, targets = values.__getitems__([0, 1, 2])
@@ -143,7 +147,7 @@ def test_lwf_distillation_can_be_combined_with_replay(tmp_path):
     outputs = learner.model(both)
     expected = F.cross_entropy(outputs, torch.cat([batch.new.targets, batch.memory[0].targets]))
     taught = component.teacher(batch.new.inputs, "default_task")
-    expected = expected + 2 * distillation(outputs[: len(batch.new)], taught, (0, 1), 1)
+    expected = expected + 2 * distillation(outputs[: len(batch.new)], taught, 1, (0, 1))
     torch.testing.assert_close(learner.loss(batch), expected)
 
 

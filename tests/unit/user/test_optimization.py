@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from renate_stages import errors
@@ -78,7 +77,7 @@ def test_custom_optimizer_and_loss_replace_the_defaults():
     optimizer = optimization.optimizer_fn(own, {"rate": 0.3, "learning_rate": -1})(parameters())
     assert type(optimizer) is torch.optim.Adagrad and optimizer.param_groups[0]["lr"] == 0.3
     assert isinstance(optimization.loss_fn(own, {}), nn.L1Loss)
-    assert optimization.loss_fn(user(), {}) is optimization.default_loss
+    assert optimization.loss_fn(user(), {}) is None
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
@@ -93,36 +92,3 @@ def test_custom_schedule_is_a_pair_of_scheduler_and_interval(interval):
 def test_custom_schedule_that_is_not_a_valid_pair_is_refused(returned):
     with pytest.raises(errors.UserConfigError, match=r'a pair: .* "epoch" or "step"'):
         optimization.lr_scheduler_fn(user(lr_scheduler_fn=lambda: returned), {})
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
-def test_default_loss_of_integer_targets_is_cross_entropy(dtype):
-    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1000.0, 0.0]])
-    labels = torch.tensor([0, 0, 1], dtype=dtype)
-    expected = torch.tensor([2.0, 1 + torch.tensor(-2.0).exp(), 1.0]).log()
-    expected[2] = 1000  # log(1 + e^1000), without overflow
-    torch.testing.assert_close(optimization.default_loss(logits, labels), expected)
-
-
-def test_default_loss_of_float_targets_is_squared_error_per_example():
-    outputs, targets = torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.0])
-    assert optimization.default_loss(outputs, targets).tolist() == [4, 1]
-    outputs, targets = torch.randn(5, 2, 3), torch.randn(5, 2, 3)
-    expected = torch.stack([F.mse_loss(o, t) for o, t in zip(outputs, targets, strict=True)])
-    torch.testing.assert_close(optimization.default_loss(outputs, targets), expected)
-
-
-@pytest.mark.parametrize(
-    ("loss", "plain"),
-    [
-        (optimization.default_loss, True),
-        (nn.CrossEntropyLoss(reduction="none"), True),
-        (nn.CrossEntropyLoss(), True),
-        (nn.CrossEntropyLoss(label_smoothing=0.1), False),
-        (nn.CrossEntropyLoss(weight=torch.ones(3)), False),
-        (nn.CrossEntropyLoss(ignore_index=0), False),
-        (F.cross_entropy, False),
-    ],
-)
-def test_plain_cross_entropy_is_distinguished_from_other_losses(loss, plain):
-    assert optimization.is_cross_entropy(loss) is plain

@@ -36,7 +36,7 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + ANCHOR
             SCALED,
             "    return images.float()[1:]",
             errors.UserResultError,
-            r"the transform Batched\(to_unit_range\) returned .*; expected tensors of 144 rows",
+            r"the transform Batched\(to_unit_range\) returned .*; expected tensors of \d+ rows",
         ),
         (LOSS, "return 3", errors.UserResultError, "renate_config.py: loss_fn returned a int"),
         (
@@ -48,8 +48,8 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + ANCHOR
         (
             "num_outputs=10",
             "num_outputs=1",
-            errors.UserCodeError,
-            r"loss_fn, given outputs of float32 \(\d+, 1\), targets of int64 \(\d+,\), failed: Index",
+            errors.AmbiguousTaskError,
+            r"targets of int64 of shape \(\d+,\) and outputs of float32 of shape \(\d+, 1\)",
         ),
         (
             "num_inputs=64",

@@ -1,0 +1,161 @@
+"""`Task`: the contract of all tasks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from renate_stages.data.stored import IGNORED
+from renate_stages.errors import ClassLabelsNeededError, OutputsError, TargetsError
+
+
+class Answer(NamedTuple):
+    """Predictions of a task in which each row has one class label.
+
+    Args:
+        labels: True classes, int64 `(B,)`; `IGNORED` where a row does not count.
+        predicted: Predicted classes, int64 `(B,)`.
+        confidence: Probabilities of the predicted classes, float32 `(B,)` in [0, 1].
+    """
+
+    labels: Tensor
+    predicted: Tensor
+    confidence: Tensor
+
+
+class Task(ABC):
+    """What targets and outputs mean. Learners, evaluation, gate and report ask it, and never guess.
+
+    Subclasses define the checks, the loss, and what follows from the outputs' distribution: how one
+    model is distilled into another, and which targets the Fisher information is computed with.
+    """
+
+    name: ClassVar[str]
+    labelled: ClassVar[bool] = False  # whether each row has one class label
+    has_distribution: ClassVar[bool] = True  # whether outputs describe a distribution of targets
+    needs_loss_fn: ClassVar[bool] = False  # whether the user must define a loss
+
+    @abstractmethod
+    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+        """Check a batch's targets and outputs.
+
+        Args:
+            outputs: The model's outputs for the batch.
+            targets: The targets of the batch.
+            first_row: Number of the batch's first row in its dataset, for the message.
+
+        Raises:
+            TargetsError: If targets have another type, shape or range; it names the row.
+            OutputsError: If the outputs do not fit.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the default loss of each example, `(B,)`; 0 for ignored targets."""
+
+    def standard(self, targets: Any) -> Any:
+        """Return targets in the type that PyTorch's losses take; called before any loss."""
+        return targets
+
+    def weights(self, targets: Any) -> Tensor | None:
+        """Return how much each row counts in a mean, `(B,)` float; None: all rows count equally."""
+        return None
+
+    def metrics(self, outputs: Any, targets: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the default metrics that are means: for each, sums and counts per row, `(B,)`."""
+        return {}
+
+    def answer(self, outputs: Any, targets: Any) -> Answer | None:
+        """Return the predicted class of each row; None if rows have no single class label."""
+        return None
+
+    def distillation(
+        self, outputs: Any, taught: Any, temperature: float, classes: Sequence[int] = ()
+    ) -> Tensor:
+        """Return the divergence of the outputs from a teacher's, mean over examples, float32.
+
+        Args:
+            outputs: The model's outputs.
+            taught: The teacher's outputs for the same inputs.
+            temperature: T > 0 of distributions over labels; the result is scaled by T^2.
+            classes: Labels to compare, for classification; empty: all that the teacher knows.
+        """
+        raise NotImplementedError(f"{self.name} does not define distillation")
+
+    def draws_per_row(self, outputs: Any) -> int:
+        """Return how many random numbers `sampled` needs for a row."""
+        return 1
+
+    def sampled(self, outputs: Any, draws: Tensor) -> Any:
+        """Return targets drawn from the distribution that the outputs describe.
+
+        Args:
+            outputs: The model's outputs, `(B, ...)`.
+            draws: Uniform random numbers in [0, 1), float64, with at least as many values per row
+                as the targets have.
+        """
+        raise NotImplementedError(f"{self.name} does not define a distribution")
+
+    def negative_log_likelihood(self, outputs: Any, targets: Any) -> Tensor:
+        """Return -log p(targets | outputs) of each example up to a constant, `(B,)` float32."""
+        return self.loss(outputs, targets)
+
+    def true_probability(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the probability of each row's true label, `(B,)`.
+
+        Raises:
+            ClassLabelsNeededError: If rows have no single class label.
+        """
+        raise ClassLabelsNeededError("this learner", f"those of task {self.name}")
+
+    # -- for subclasses ---------------------------------------------------------------------------
+
+    def refuse_targets(self, found: str, expected: str, row: int | None = None) -> TargetsError:
+        return TargetsError(self.name, found, expected, row)
+
+    def refuse_outputs(self, outputs: Any, expected: str) -> OutputsError:
+        return OutputsError(self.name, outline(outputs), expected)
+
+    def require_tensor_outputs(self, outputs: Any, expected: str) -> None:
+        """Check that outputs are one tensor of floats."""
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+            raise self.refuse_outputs(outputs, expected)
+
+    def require_values(
+        self, targets: Tensor, allowed: Tensor, expected: str, first_row: int
+    ) -> None:
+        """Check that all targets are allowed.
+
+        Args:
+            targets: `(B, ...)`.
+            allowed: Whether each target is allowed, bool, of the same shape.
+            expected: What is allowed.
+            first_row: Number of the first row, for the message.
+        """
+        if not bool(allowed.all()):
+            row = (
+                int((~allowed).flatten(1).any(1).nonzero()[0])
+                if allowed.ndim > 1
+                else int((~allowed).nonzero()[0])
+            )
+            value = targets[row][~allowed[row]].flatten()[0] if allowed.ndim > 1 else targets[row]
+            raise self.refuse_targets(f"the target {value.item()}", expected, first_row + row)
+
+
+def outline(value: Any) -> str:
+    """Describe a value's type, dtype and shape for a message."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def is_whole(targets: Tensor) -> bool:
+    """Return whether targets have an integer type."""
+    return not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
+
+
+__all__ = ["IGNORED", "Answer", "Task", "is_whole", "outline"]

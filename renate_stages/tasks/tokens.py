@@ -1,0 +1,82 @@
+"""Token classification: a label for each position of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from renate_stages.tasks.task import IGNORED, Task, outline
+
+
+class Tokens(Task):
+    """Targets are labels `(B, T)`, integers in [0, K) or -100 (ignored); outputs are `(B, T, K)`.
+
+    Every counted position has equal weight, in the loss and in accuracy. Rows have no single class
+    label, so balancing, confusion, calibration and flips do not apply.
+    """
+
+    name = "tokens"
+
+    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+        expected = "logits (B, T, K), K >= 2 for each position, a float tensor"
+        self.require_tensor_outputs(outputs, expected)
+        if outputs.ndim != 3 or outputs.shape[2] < 2:
+            raise self.refuse_outputs(outputs, expected)
+        classes = outputs.shape[2]
+        labels = f"integers (B, {outputs.shape[1]}) in [0, {classes}), or {IGNORED} to ignore one"
+        shape = tuple(outputs.shape[:2])
+        if not isinstance(targets, Tensor) or targets.shape != shape or targets.is_floating_point():
+            raise self.refuse_targets(outline(targets), labels)
+        values = targets.long()
+        allowed = ((values >= 0) & (values < classes)) | (values == IGNORED)
+        self.require_values(values, allowed, labels, first_row)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy over the counted positions of each example."""
+        losses = self._losses(outputs, targets)
+        return losses.sum(1) / (targets != IGNORED).sum(1).clamp(min=1)
+
+    def standard(self, targets: Tensor) -> Tensor:
+        """Return labels as int64; PyTorch's cross-entropy refuses int32."""
+        return targets.long()
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """Return the number of counted positions of each row."""
+        return (targets != IGNORED).sum(1).float()
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        counted = targets != IGNORED
+        right = (outputs.argmax(2) == targets) & counted
+        return {"accuracy": (right.sum(1), counted.sum(1))}
+
+    def distillation(
+        self, outputs: Tensor, taught: Tensor, temperature: float, classes: Sequence[int] = ()
+    ) -> Tensor:
+        """Return T^2 KL of the softmax distributions, mean over positions."""
+        width = min(taught.shape[2], outputs.shape[2])
+        student, teacher = (
+            (each[..., :width].reshape(-1, width).float() / temperature).log_softmax(1)
+            for each in (outputs, taught)
+        )
+        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return temperature**2 * divergence
+
+    def draws_per_row(self, outputs: Tensor) -> int:
+        return outputs.shape[1]
+
+    def sampled(self, outputs: Tensor, draws: Tensor) -> Tensor:
+        up_to = outputs.double().softmax(2).cumsum(2)
+        drawn = draws[:, : outputs.shape[1], None].to(outputs.device)
+        return (up_to <= drawn).sum(2).clamp(max=outputs.shape[2] - 1)
+
+    def negative_log_likelihood(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self._losses(outputs.float(), targets).sum(1)
+
+    @staticmethod
+    def _losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(
+            outputs.transpose(1, 2), targets.long(), reduction="none", ignore_index=IGNORED
+        )

@@ -1,0 +1,279 @@
+"""Updates of every task from Python: figures against NumPy, learners, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from sklearn import metrics as sklearn_metrics
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+
+from renate_stages import TrainingJobResult, errors, run_training_job
+
+CONFIG = """
+import numpy as np
+import torch
+from renate_stages.data import RenateDataModule
+from torch import nn
+from torch.utils.data import TensorDataset
+
+
+class Arrays(RenateDataModule):
+    def setup(self):
+        found = np.load(self._data_path / "data.npz")
+        data = {{name: torch.from_numpy(each) for name, each in found.items()}}
+        self._train_data = TensorDataset(data["x"], data["y"])
+        self._test_data = TensorDataset(data["xt"], data["yt"])
+
+
+def data_module_fn(data_path: str, seed: int = 0):
+    return Arrays(data_path, seed=seed)
+
+
+def model_fn(model_state_url: str | None = None):
+    model = nn.Linear({inputs}, {outputs})
+    if model_state_url is not None:
+        model.load_state_dict(torch.load(model_state_url))
+    return model
+
+{more}
+"""
+VALUES = {"learning_rate": 0.05, "momentum": 0.9, "batch_size": 32, "memory_batch_size": 16}
+Arrays = dict[str, np.ndarray]
+
+
+def split(x: np.ndarray, y: np.ndarray, parts: int = 2) -> list[Arrays]:
+    """Return the arrays of each update; the last quarter of its rows is for testing."""
+    order = np.random.default_rng(0).permutation(len(x))
+    found = []
+    for rows in np.array_split(order, parts):
+        train, test = np.split(rows, [len(rows) * 3 // 4])
+        found.append({"x": x[train], "y": y[train], "xt": x[test], "yt": y[test]})
+    return found
+
+
+def tumours() -> list[Arrays]:
+    x, y = load_breast_cancer(return_X_y=True)
+    return split(((x - x.mean(0)) / x.std(0)).astype(np.float32), y.astype(np.int64))
+
+
+def digits(change=lambda labels: labels) -> list[Arrays]:
+    x, y = load_digits(return_X_y=True)
+    return split((x / 16).astype(np.float32)[:400], change(y.astype(np.int64)[:400]))
+
+
+def diabetes() -> list[Arrays]:
+    x, y = load_diabetes(return_X_y=True)
+    return split((x / x.std(0)).astype(np.float32), ((y - y.mean()) / y.std()).astype(np.float32))
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """Return a function that runs one update for each of some arrays, and returns all results."""
+
+    def run(datas: list[Arrays], outputs: int, more: str = "", **job) -> list[TrainingJobResult]:
+        folder = tmp_path / f"job-{len(list(tmp_path.iterdir()))}"
+        (folder / "code").mkdir(parents=True)
+        config = folder / "code" / "renate_config.py"
+        shape = datas[0]["x"].shape[1]
+        config.write_text(CONFIG.format(inputs=shape, outputs=outputs, more=more))
+        results = []
+        for number, arrays in enumerate(datas, 1):
+            (folder / f"data-{number}").mkdir()
+            np.savez(folder / f"data-{number}" / "data.npz", **arrays)
+            settings = {"metric": "accuracy", "max_epochs": 2, "updater": "ER", **job}
+            more_values = {"memory_size": 50} if settings["updater"] in REPLAY else {}
+            more_values |= {"ewc_weight": 0.1} if settings["updater"] == "EWC" else {}
+            settings["config_space"] = {**VALUES, **more_values}
+            results.append(
+                run_training_job(
+                    **settings,
+                    config_file=config,
+                    data_path=folder / f"data-{number}",
+                    input_state_url=folder / f"state-{number - 1}" if number > 1 else None,
+                    output_state_url=folder / f"state-{number}",
+                    working_directory=folder / "work",
+                )
+            )
+        return results
+
+    return run
+
+
+REPLAY = ("ER", "DER++", "ER-ACE", "CLS-ER")
+
+
+def folder_of(result: TrainingJobResult) -> Path:
+    assert result.state is not None
+    return result.state.folder
+
+
+def outputs_of(result: TrainingJobResult, x: np.ndarray) -> np.ndarray:
+    """Compute a linear model's outputs from the weights on disk."""
+    weights = load_file(folder_of(result) / "model.safetensors")
+    return x @ weights["weight"].T + weights["bias"]
+
+
+def difference(one: TrainingJobResult, other: TrainingJobResult) -> float:
+    weights = [load_file(folder_of(each) / "model.safetensors") for each in (one, other)]
+    return max(float(np.abs(weights[0][name] - weights[1][name]).max()) for name in weights[0])
+
+
+def test_binary_figures_are_those_of_the_logits_sign(jobs):
+    datas = tumours()
+    result = jobs(datas, 1)[-1]
+    rows = [(outputs_of(result, data["xt"])[:, 0] > 0, data["yt"]) for data in datas]
+    for number, (predicted, labels) in enumerate(rows, 1):
+        expected = sklearn_metrics.accuracy_score(labels, predicted)
+        assert result.metrics["accuracy"]["holdout"][str(number)] == pytest.approx(expected)
+        assert expected > 0.9
+    predicted, labels = (np.concatenate(each) for each in zip(*rows, strict=True))
+    expected = sklearn_metrics.accuracy_score(labels, predicted)
+    assert result.metrics["accuracy"]["overall"] == pytest.approx(expected)
+    for label in (0, 1):
+        recall = sklearn_metrics.recall_score(labels, predicted, pos_label=label)
+        assert result.metrics["classes"][str(label)] == pytest.approx(recall)
+    manifest = json.loads((folder_of(result) / "state.json").read_text())
+    assert manifest["task"] == "binary" and manifest["classes"] == [0, 1]
+
+
+@pytest.mark.parametrize("learner", ["LwF", "EWC", "CLS-ER", "DER++"])
+def test_learners_hold_a_model_with_one_logit(jobs, learner):
+    datas = tumours()
+    held, free = (jobs(datas, 1, updater=each)[-1] for each in (learner, "FineTuning"))
+    assert difference(held, free) > 1e-4
+    assert held.metrics["accuracy"]["overall"] > 0.9
+
+
+@pytest.mark.parametrize("learner", ["ER-ACE", "CLS-ER"])
+def test_learners_of_class_labels_refuse_several_labels_per_row(jobs, learner):
+    datas = digits(lambda y: np.stack([y % 2 == 0, y > 2, y > 6], 1).astype(np.int64))
+    with pytest.raises(errors.ClassLabelsNeededError, match="task multilabel"):
+        jobs(datas, 3, updater=learner)
+
+
+def test_multilabel_figures_are_those_of_scikit_learn(jobs):
+    datas = digits(lambda y: np.stack([y % 2 == 0, y > 2, y > 6], 1).astype(np.int64))
+    held, free = (jobs(datas, 3, updater=each)[-1] for each in ("LwF", "FineTuning"))
+    assert difference(held, free) > 1e-4
+    for result in (held, free):
+        predicted = np.concatenate([outputs_of(result, each["xt"]) > 0 for each in datas])
+        labels = np.concatenate([each["yt"] for each in datas])
+        overall = {name: result.metrics[name]["overall"] for name in ("accuracy", "exact_match")}
+        exact = sklearn_metrics.accuracy_score(labels, predicted)
+        single = 1 - sklearn_metrics.hamming_loss(labels, predicted)
+        assert overall == pytest.approx({"accuracy": single, "exact_match": exact})
+        assert "flips" not in result.metrics and "calibration" not in result.metrics
+
+
+@pytest.mark.parametrize("updater", ["ER", "LwF", "EWC"])
+def test_regression_learns_whether_targets_have_one_or_two_dimensions(jobs, updater):
+    settings = {"metric": "mse", "mode": "min", "updater": updater}
+    flat = jobs(diabetes(), 1, **settings)[-1]
+    square = [{**each, "y": each["y"][:, None], "yt": each["yt"][:, None]} for each in diabetes()]
+    assert difference(flat, jobs(square, 1, **settings)[-1]) == 0
+    predicted = np.concatenate([outputs_of(flat, each["xt"])[:, 0] for each in diabetes()])
+    targets = np.concatenate([each["yt"] for each in diabetes()])
+    expected = sklearn_metrics.mean_squared_error(targets, predicted)
+    assert flat.metrics["mse"]["overall"] == pytest.approx(expected, rel=1e-5)
+    assert flat.metrics["loss"]["overall"] == pytest.approx(expected, rel=1e-5)
+    assert expected < 0.8 * targets.var(), "it learnt more than the mean"
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_squared_error_that_broadcasts_is_refused_before_training(jobs, tmp_path):
+    own = 'def loss_fn():\n    return nn.MSELoss(reduction="none")\n'
+    with pytest.raises(errors.LossReductionError, match=r"outputs \(B, 1\) and targets \(B,\)"):
+        jobs(diabetes(), 1, own, metric="loss", mode="min")
+    assert not list(tmp_path.glob("job-*/state-1"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+@pytest.mark.parametrize(
+    "own", ["", 'def loss_fn():\n    return nn.CrossEntropyLoss(reduction="none")\n']
+)
+def test_labels_of_any_integer_type_give_the_same_model(jobs, dtype, own):
+    wide, narrow = (
+        jobs(digits(lambda y, d=d: y.astype(d))[:1], 10, own) for d in (np.int64, dtype)
+    )
+    assert difference(wide[-1], narrow[-1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda y: y + 10, errors.TargetsError, r"the target 1\d in row 0; targets must be"),
+        (lambda y: y - 1, errors.TargetsError, r"the target -1 in row \d+"),
+        (lambda y: y[:, None], errors.AmbiguousTaskError, r"int64 of shape \(32, 1\)"),
+        (lambda y: y.astype(np.float32), errors.AmbiguousTaskError, "float32"),
+    ],
+    ids=["from 10 on", "from -1 on", "(B, 1)", "floats"],
+)
+def test_wrong_labels_are_refused_before_training(jobs, tmp_path, change, error, says):
+    with pytest.raises(error, match=says):
+        jobs(digits(change), 10)
+    assert not list(tmp_path.glob("job-*/state-1"))
+
+
+def test_ignored_rows_count_neither_as_right_nor_as_wrong(jobs):
+    (data,) = digits()[:1]
+    for name in ("y", "yt"):
+        data[name] = np.where(np.arange(len(data[name])) % 3 == 0, -100, data[name])
+    (result,) = jobs([data], 10)
+    counted = data["yt"] != -100
+    predicted = outputs_of(result, data["xt"]).argmax(1)
+    expected = sklearn_metrics.accuracy_score(data["yt"][counted], predicted[counted])
+    assert result.metrics["accuracy"]["overall"] == pytest.approx(expected)
+    assert result.metrics["classes"].keys() == {
+        str(each) for each in np.unique(data["yt"][counted])
+    }
+
+
+def test_task_of_the_parents_state_is_kept_and_another_is_refused(jobs, tmp_path):
+    datas = tumours()
+    (first,) = jobs(datas[:1], 1)
+    with pytest.raises(errors.ChangedTaskError, match="was made for binary"):
+        run_training_job(
+            VALUES,
+            task="regression",
+            config_file=next(tmp_path.glob("job-*/code/renate_config.py")),
+            data_path=next(tmp_path.glob("job-*/data-1")),
+            input_state_url=folder_of(first),
+            updater="FineTuning",
+            metric="loss",
+            mode="min",
+        )
+
+
+def test_task_may_be_named_and_unknown_names_are_refused_before_reading_data(jobs):
+    (named,) = jobs(tumours()[:1], 1, task="renate_stages.tasks.binary:Binary")
+    (found,) = jobs(tumours()[:1], 1)
+    assert difference(named, found) == 0
+    with pytest.raises(errors.InvalidParamsError, match="did you mean 'binary'"):
+        jobs(tumours(), 1, task="binry")
+
+
+def test_rows_of_an_earlier_holdout_do_not_train(jobs, capsys):
+    first, second = digits()
+    leaked = {
+        "x": np.concatenate([second["x"], first["xt"]]),
+        "y": np.concatenate([second["y"], first["yt"]]),
+        "xt": second["xt"],
+        "yt": second["yt"],
+    }
+    (_, found) = jobs([first, leaked], 10, updater="Joint")
+    number = len(first["xt"])
+    assert f"{number} left out that are in earlier holdouts" in capsys.readouterr().out
+    assert found.state is not None
+    kept = found.state.memory().column("inputs")  # Joint keeps every training row
+    held = {row.tobytes() for row in first["xt"]}
+    assert len(kept) > 200 and not any(row.tobytes() in held for row in kept)
+
+
+def test_update_of_nothing_but_holdout_rows_is_refused(jobs):
+    first, second = digits()
+    with pytest.raises(errors.AllHeldOutError, match=f"all {len(first['xt'])} training rows"):
+        jobs([first, {**second, "x": first["xt"], "y": first["yt"]}], 10)
