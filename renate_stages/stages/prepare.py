@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from renate_stages import files, lineage
-from renate_stages.errors import AllForgottenError
+from renate_stages.errors import AllForgottenError, AllHeldOutError
 from renate_stages.export import carried_files
 from renate_stages.learners import registry
 from renate_stages.memory.forget_list import CountedForgetList, ForgetList
+from renate_stages.memory.held_out import HeldOut
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
@@ -33,6 +34,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     registry.check_installed(params.search_space.learners)
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
+    held_out = HeldOut()
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -42,14 +44,17 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
         splits = new_data.read_splits(user, project.incoming, params.data, generators)
+        held_out = new_data.held_out_by(project.parent)
 
     with files.whole_directory(project.prepared) as folder:
         with new_data.reading(user):
-            stores = new_data.ingest_splits(splits, folder, params.update.number, forget)
+            stores = new_data.ingest_splits(splits, folder, params.update.number, forget, held_out)
         if params.update.kind == "update" and not len(stores["train"]):
-            raise AllForgottenError(forget.rows)
+            raise (
+                AllHeldOutError(held_out.rows) if held_out.rows else AllForgottenError(forget.rows)
+            )
         prepared.write_manifest(folder, params.update.number)
-        figures = new_data.figures(stores, forget, params.update.number)
+        figures = new_data.figures(stores, forget, held_out, params.update.number)
         say(new_data.summary(figures))
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent

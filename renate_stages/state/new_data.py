@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,20 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
-from renate_stages.memory import ExampleStore
+from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged
 from renate_stages.memory.forget_list import CountedForgetList
+from renate_stages.memory.held_out import HeldOut
 from renate_stages.params import DataParams
 from renate_stages.randomness import Generators
 from renate_stages.state.prepared import SPLITS
+from renate_stages.state.state import MANIFEST, State
 from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
+
+
+Unwanted = Callable[[dict[str, Column], ExampleSpec], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,31 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     return rest, share
 
 
+def held_out_by(parent: Path) -> HeldOut:
+    """Return the rows of the holdouts and validation splits of the parent's state, if there is one."""
+    if not (parent / MANIFEST).is_file():
+        return HeldOut()
+    found = State.open(parent)
+    return HeldOut(s for name in ("holdouts", "validation") for s in found.split(name).values())
+
+
 def ingest_splits(
-    splits: Splits, folder: Path, update: int, forget: CountedForgetList | None = None
+    splits: Splits,
+    folder: Path,
+    update: int,
+    forget: CountedForgetList | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, ExampleStore]:
-    """Write each split as a store; a split that is None becomes an empty one."""
+    """Write each split as a store; a split that is None becomes an empty one.
+
+    Args:
+        splits: The datasets.
+        folder: Folder of the stores.
+        update: Number of the update.
+        forget: Examples to leave out of every split.
+        held_out: Rows of earlier holdouts and validation splits, to leave out of training and
+            validation.
+    """
     from renate_stages.memory import StoreWriter
 
     stores = {}
@@ -162,32 +188,61 @@ def ingest_splits(
         else:
             from renate_stages.data import ingest
 
-            unwanted = forget if forget and forget.listed else None
+            filters = [forget if forget and forget.listed else None]
+            filters += [held_out] if split != "test" else []
+            unwanted = _any_of([each for each in filters if each is not None])
             stores[split] = ingest(
                 dataset, folder / split, update, split, ragged=splits.ragged, unwanted=unwanted
             )
     return stores
 
 
+def _any_of(filters: Sequence[Unwanted]) -> Unwanted | None:
+    """Return a filter of the rows that any of some filters leaves out; a row counts in the first."""
+    if len(filters) < 2:
+        return filters[0] if filters else None
+
+    def unwanted(columns: dict[str, Column], spec: ExampleSpec) -> np.ndarray:
+        found = filters[0](columns, spec)
+        for each in filters[1:]:
+            rows = np.flatnonzero(~found)
+            rest = {
+                name: column.take(rows) if isinstance(column, Ragged) else column[rows]
+                for name, column in columns.items()
+            }
+            found[rows] = each(rest, spec)
+        return found
+
+    return unwanted
+
+
 def figures(
-    stores: Mapping[str, ExampleStore], forget: CountedForgetList, update: int
+    stores: Mapping[str, ExampleStore],
+    forget: CountedForgetList,
+    held_out: HeldOut,
+    update: int,
 ) -> dict[str, Any]:
     """Return the entries of `metrics/data.json` about the splits.
 
     Args:
         stores: Stores by the name of the split.
         forget: The forget list, which has counted the examples that were left out.
+        held_out: Rows of earlier holdouts, which has counted those among the training rows.
         update: Number of the update.
     """
     splits = {name: describe(store) for name, store in stores.items()}
-    return {**splits, "forgotten": {"rows": forget.rows}, "update": update}
+    left_out = {"forgotten": {"rows": forget.rows}, "held_out": {"rows": held_out.rows}}
+    return {**splits, **left_out, "update": update}
 
 
 def summary(figures: Mapping[str, Any]) -> str:
     """Return one line for the user with the number of rows of each split."""
     parts = [f"{split} {figures[split]['rows']} rows" for split in SPLITS]
     forgotten = figures["forgotten"]["rows"]
-    return ", ".join([*parts, *([f"{forgotten} forgotten left out"] if forgotten else [])])
+    held_out = figures["held_out"]["rows"]
+    parts += [f"{forgotten} forgotten left out"] if forgotten else []
+    parts += [f"{held_out} left out that are in earlier holdouts"] if held_out else []
+    return ", ".join(parts)
 
 
 def describe(store: ExampleStore) -> dict[str, Any]:
