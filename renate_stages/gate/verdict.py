@@ -130,12 +130,19 @@ class Verdict:
     def headline(self) -> str:
         """The verdict in one line."""
         failed = [f"{name} {limit}" for name, limit, each in self.rules if not each["passed"]]
+        applied = sum(each["margin"] is not None for _, _, each in self.rules)
+        skipped = len(self.rules) - applied
         if failed:
             result = f"refused: {', '.join(failed)}"
         elif not self.rules:
             result = "passed: export.promote has no rules"
+        elif not applied:
+            reason = (
+                "itself is the champion" if self.is_champion else "has no champion to compare with"
+            )
+            result = f"not judged: none of the {skipped} rule(s) applies, since the update {reason}"
         else:
-            result = f"passed: {len(self.rules)} rule(s)"
+            result = f"passed: {applied} rule(s){f', {skipped} not applied' if skipped else ''}"
         role = ", the champion" if self.is_champion else f" against {self.champion}"
         return f"update {self.update}{role}: {result}"
 

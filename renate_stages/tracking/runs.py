@@ -8,6 +8,7 @@ them later. Only an invalid store URI is an error, which is raised before any wo
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import posixpath
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -282,14 +284,27 @@ def _description(name: str, tags: Mapping[str, str]) -> str:
     return "\n".join([f"**{name}**", "", *lines])
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings, with names that are valid in MLflow."""
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings, with names that are valid in MLflow and distinct.
+
+    Names that would become the same, such as those of the slices `<5` and `>5`, end with a digest of
+    the original name, which is the same in every update.
+    """
+    leaves = list(_leaves(values))
+    valid = [posixpath.normpath(re.sub(r"[^\w.\- :/]", "_", name)) for name, _ in leaves]
+    count = Counter(valid)
+    for name, (original, value) in zip(valid, leaves, strict=True):
+        digest = hashlib.sha256(original.encode()).hexdigest()[:6]
+        yield (name if count[name] == 1 else f"{name}-{digest}"), value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
+            yield from _leaves(value, f"{name}.")
         else:
-            yield posixpath.normpath(re.sub(r"[^\w.\- :/]", "_", name)), value
+            yield name, value
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -313,3 +313,11 @@ def test_missing_or_malformed_verdict_file_is_reported(tmp_path):
     (tmp_path / "verdict.json").write_text("{}")
     with pytest.raises(errors.MalformedFileError, match=r"verdict of the gate: passed: Field req"):
         Verdict.read(tmp_path / "verdict.json")
+
+
+def test_gate_that_applies_no_rule_is_not_judged():
+    verdict = judged({"average": {"max_drop": 0.0}}, ALONE)
+    assert verdict.headline == (
+        "update 3 against no champion: not judged: none of the 1 rule(s) applies, since the update "
+        "has no champion to compare with"
+    )

@@ -66,3 +66,14 @@ def is_unrestricted(annotation: Any) -> bool:
         or get_origin(annotation) is dict
         or any(map(is_unrestricted, inner))
     )
+
+
+def test_names_that_would_become_the_same_in_mlflow_stay_distinct():
+    from renate_stages.tracking.runs import _flat
+
+    slices = {"range": {"<5": 0.1, ">5": 0.2, "=5": 0.3, "7": 0.4}}
+    found = dict(_flat({"slices": slices}))
+    assert sorted(found.values()) == [0.1, 0.2, 0.3, 0.4]
+    assert found["slices.range.7"] == 0.4 and all(n.startswith("slices.range.") for n in found)
+    alone = dict(_flat({"slices": {"range": {"<5": 0.1}}}))
+    assert alone == {"slices.range._5": 0.1}
