@@ -137,7 +137,7 @@ def _examine_one(
             for name, parts in task.metrics(outputs, targets).items():
                 known = sums.setdefault(name, [0.0, 0.0])
                 for place, part in enumerate(parts):
-                    known[place] += float(part.double().sum())
+                    known[place] += float(part.cpu().double().sum())
         answers.append(task.answer(outputs, targets))
     results = {"loss": above / below if below else math.nan}
     results |= {name: right / all_ if all_ else math.nan for name, (right, all_) in sums.items()}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renate_stages.tasks.task import IGNORED, Answer, Task, outline
+from renate_stages.tasks.task import IGNORED, Answer, Task, outline, unless_all
 
 LABELS = f"0 or 1 for each row (B,) or (B, 1), or {IGNORED} for rows to ignore"
 
@@ -39,8 +39,7 @@ class Binary(Task):
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * counted
 
     def weights(self, targets: Tensor) -> Tensor | None:
-        counted = targets.reshape(-1) != IGNORED
-        return None if bool(counted.all()) else counted.float()
+        return unless_all(targets.reshape(-1) != IGNORED)
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         labels = targets.reshape(-1).long()

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from renate_stages.tasks.task import IGNORED, Answer, Task, outline
+from renate_stages.tasks.task import IGNORED, Answer, Task, outline, unless_all
 
 
 class Classification(Task):
@@ -41,8 +41,7 @@ class Classification(Task):
         return targets.long()
 
     def weights(self, targets: Tensor) -> Tensor | None:
-        counted = targets != IGNORED
-        return None if bool(counted.all()) else counted.float()
+        return unless_all(targets != IGNORED)
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         counted = targets != IGNORED

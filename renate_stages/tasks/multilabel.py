@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renate_stages.tasks.binary import bernoulli_distillation
-from renate_stages.tasks.task import IGNORED, Task, outline
+from renate_stages.tasks.task import IGNORED, Task, outline, unless_all
 
 
 class Multilabel(Task):
@@ -40,8 +40,8 @@ class Multilabel(Task):
 
     def weights(self, targets: Tensor) -> Tensor | None:
         """Return the share of counted labels of each row, so that each label counts equally."""
-        counted = targets != IGNORED
-        return None if bool(counted.all()) else counted.float().mean(1)
+        counted = unless_all(targets != IGNORED)
+        return None if counted is None else counted.mean(1)
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return `accuracy` of single labels, and `exact_match` of whole rows."""

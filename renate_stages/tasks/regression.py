@@ -39,8 +39,8 @@ class Regression(Task):
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the mean squared and the mean absolute error, each over the values of a row."""
-        errors = (outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).double()
-        rows = torch.ones(len(targets), dtype=torch.float64)
+        errors = outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
+        errors, rows = errors.cpu().double(), torch.ones(len(targets))
         return {"mse": (errors.square().mean(1), rows), "mae": (errors.abs().mean(1), rows)}
 
     def distillation(

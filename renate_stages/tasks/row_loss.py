@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from renate_stages.errors import LossReductionError, LossShapeError, UserResultError, user_code
-from renate_stages.tasks.task import IGNORED, Task, is_whole
+from renate_stages.tasks.task import IGNORED, Task, is_whole, unless_all
 
 CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)  # whose mean is weighted by class
 SAME = 1e-3  # relative difference up to which two means count as equal: half precision
@@ -85,7 +85,7 @@ class RowLoss:
         if loss.ndim == 0 and isinstance(self.loss_fn, CLASS_LOSSES):
             loss = self._without_reduction()(outputs, targets)
         counts = self._counts(loss, targets)
-        weight = float(rows) if counts is None else float(counts.double().sum())
+        weight = float(rows) if counts is None else float(counts.cpu().double().sum())
         if not weight:
             return 0.0, 0.0
         if loss.numel() == 1:
@@ -122,7 +122,8 @@ class RowLoss:
 
         whole, first, second = part(0, 2 * half), part(0, half), part(half, 2 * half)
         if whole.numel() == 1:
-            if self.task.weights(targets) is None:
+            weights = self.task.weights(targets)
+            if weights is None or bool((weights == weights[0]).all()):
                 self._check_mean(*(float(each) for each in (whole, first, second)))
             return
         if first.shape[1:] != whole.shape[1:] or not torch.allclose(
@@ -201,9 +202,8 @@ def _class_counts(loss_fn: Any, targets: Tensor) -> Tensor | None:
     if not is_whole(targets):  # probabilities of classes
         return None
     ignored, weight = targets == loss_fn.ignore_index, loss_fn.weight
-    if weight is None and not bool(ignored.any()):
-        return None
-    counts = (~ignored).float()
+    counts = unless_all(~ignored)
     if weight is not None:
+        counts = (~ignored).float() if counts is None else counts
         counts = counts * weight.to(targets.device)[targets.masked_fill(ignored, 0).long()]
-    return counts.flatten(1).mean(1) if counts.ndim > 1 else counts
+    return counts.flatten(1).mean(1) if counts is not None and counts.ndim > 1 else counts
