@@ -60,12 +60,13 @@ class RowLoss:
         counts = self._counts(loss, targets)
         if counts is None:
             return loss.mean()
+        if loss.ndim == 0 and isinstance(self.loss_fn, CLASS_LOSSES):
+            loss = self._without_reduction()(outputs, targets)
         total = counts.sum()
-        if loss.ndim == 0:  # a mean over no row is NaN
-            return torch.where(total > 0, loss, torch.zeros_like(loss))
-        return self._rows(loss, counts, targets).sum() / total.clamp(
-            min=torch.finfo(counts.dtype).tiny
-        )
+        if loss.ndim == 0:  # NaN if no row counts, with gradients that are NaN too
+            return loss if bool(total) else 0.0 * tree_leaves(outputs)[0].sum()
+        least = torch.finfo(counts.dtype).tiny
+        return self._rows(loss, counts, targets).sum() / total.clamp(min=least)
 
     def sums(self, outputs: Any, targets: Any, rows: int) -> tuple[float, float]:
         """Return the sum of a batch's losses and the weight of its rows; their ratio is the mean.
@@ -88,9 +89,9 @@ class RowLoss:
         weight = float(rows) if counts is None else float(counts.cpu().double().sum())
         if not weight:
             return 0.0, 0.0
-        if loss.numel() == 1:
+        if loss.ndim == 0 or (loss.numel() == 1 and rows > 1):
             return float(loss) * weight, weight
-        if not loss.ndim or loss.shape[0] != rows:
+        if loss.shape[0] != rows:
             raise LossShapeError(loss.shape, rows)
         return float(self._rows(loss, counts, targets).cpu().double().sum()), weight
 

@@ -28,7 +28,7 @@ def over_batches(loss: RowLoss, outputs, targets, size: int) -> float:
     return sum(above for above, _ in parts) / sum(below for _, below in parts)
 
 
-@pytest.mark.parametrize("size", [3, 8, 20])
+@pytest.mark.parametrize("size", [3, 8, 19, 20])
 @pytest.mark.parametrize("targets", [LABELS, PARTLY], ids=["all rows", "12 rows ignored"])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["", "class weights"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -62,13 +62,17 @@ def test_tokens_count_equally_in_the_default_loss_of_sequences():
 
 def test_batch_of_ignored_rows_has_a_training_loss_of_zero():
     nothing = torch.full((20,), IGNORED)
-    for own in (None, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="none")):
+    for own in (
+        None,
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(reduction="none"),
+        F.cross_entropy,
+    ):
         logits = LOGITS.clone().requires_grad_()
         loss = RowLoss(CLASSIFICATION, own)
         assert loss.sums(LOGITS, nothing, 20) == (0.0, 0.0)
-        if own is None or own.reduction == "none":
-            loss.mean(logits, nothing).backward()
-            assert logits.grad is not None and not logits.grad.any()
+        loss.mean(logits, nothing).backward()
+        assert logits.grad is not None and not logits.grad.any()
 
 
 def test_sum_is_refused_by_name_and_by_value():
