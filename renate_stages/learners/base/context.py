@@ -108,6 +108,9 @@ class TrainingFunctions:
         if not callable(getattr(scheduler, "step", None)):
             found = f"a function that returns {user_code.outline(scheduler)}"
             raise UserResultError("lr_scheduler_fn", found, "one that returns a torch scheduler")
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            found = "a function that returns ReduceLROnPlateau, which needs a metric at each step"
+            raise UserResultError("lr_scheduler_fn", found, "one for a scheduler without a metric")
         return [optimizer], [{"scheduler": scheduler, "interval": interval}]
 
 

@@ -20,6 +20,10 @@ OPTIMIZER = (
     "def optimizer_fn(learning_rate, momentum, optimizer, weight_decay):\n    return lambda parameters: {}\n\n\n"
     + ANCHOR
 )
+SCHEDULER = (
+    "def lr_scheduler_fn():\n"
+    "    return torch.optim.lr_scheduler.ReduceLROnPlateau, 'epoch'\n\n\n" + ANCHOR
+)
 METRICS = "def metrics_fn():\n    return {}\n\n\n" + ANCHOR
 
 
@@ -74,6 +78,12 @@ METRICS = "def metrics_fn():\n    return {}\n\n\n" + ANCHOR
             OPTIMIZER.format("None"),
             errors.UserResultError,
             "renate_config.py: optimizer_fn returned a function that returns None",
+        ),
+        (
+            ANCHOR,
+            SCHEDULER,
+            errors.UserResultError,
+            "lr_scheduler_fn returned .* ReduceLROnPlateau, which needs a metric",
         ),
     ],
 )
