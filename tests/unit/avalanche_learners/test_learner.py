@@ -32,6 +32,7 @@ from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.avalanche.building import load
 from renate_stages.learners.avalanche.naming import named
 from renate_stages.models import MLP
+from renate_stages.training import first_rows
 from renate_stages.training.resume import Resume
 from renate_stages.training.update_data import UpdateData
 
@@ -441,7 +442,7 @@ def test_user_transforms_are_applied_to_new_and_replayed_examples(tmp_path: Path
         tmp_path / "left", made.update(UpdateData(start, new)), 1, parent=start, new=new
     )
     assert seen["train"] == EPOCHS * 42
-    assert seen["test"] == 42  # for the logits that are stored
+    assert seen["test"] == 42 + first_rows.ROWS  # for the stored logits, and the check before
     assert not seen["buffer"]
     made = updater("DER", 2, {"memory_size": 10}, functions=functions)
     made.update(UpdateData(left, write(tmp_path / "second", 2)))
