@@ -87,7 +87,7 @@ def trained(project) -> tuple[str, dict]:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("losses.py", LOSSES.format(factor=3)), ("note.txt", "2")]
+    ("name", "text"), [("losses.py", LOSSES.format(factor=30)), ("note.txt", "2")]
 )
 def test_training_restarts_if_a_file_changed_since_checkpoint(with_losses, monkeypatch, name, text):
     project = with_losses
@@ -119,7 +119,7 @@ def test_file_missing_from_the_key_is_compared_by_checkpoint_record(with_losses,
     monkeypatch.setattr(inputs_module, "user_files", lambda *_: own)
     project = with_losses
     interrupt_training(project, monkeypatch, lambda: None)
-    (project.root / "losses.py").write_text(LOSSES.format(factor=3))
+    (project.root / "losses.py").write_text(LOSSES.format(factor=30))
     first, _ = trained(project)
     assert first == "training starts anew: losses.py changed since the checkpoint"
 
@@ -132,7 +132,7 @@ def test_edit_during_training_fails_before_the_state_is_written(with_losses, mon
 
     def edited(*given, **named):
         found = whole(*given, **named)
-        (project.root / "losses.py").write_text(LOSSES.format(factor=3))
+        (project.root / "losses.py").write_text(LOSSES.format(factor=30))
         return found
 
     with monkeypatch.context() as patched:
