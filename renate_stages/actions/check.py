@@ -74,12 +74,12 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 
         model = updater.build_model(None)
-        updater.check_data(model, updater.test_set(store))
+        updater.task.check(model, {"the training data": updater.test_set(store)})
         learner = updater.learner(model, untrained=model.state_dict())
         optimizer = learner.context.functions.optimizer_fn(model.get_params(task_id))
 
         def loss() -> torch.Tensor:
-            return updater.functions.loss_fn.mean(model(inputs, task_id=task_id), targets)
+            return updater.task.loss.mean(model(inputs, task_id=task_id), targets)
 
         before = loss().item()
         for _ in range(STEPS):

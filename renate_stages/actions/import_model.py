@@ -58,8 +58,8 @@ def write_imported(
     project.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=project.scratch) as scratch:
         splits = _read_old_data(updater, params, old_data, Path(scratch))
-        for store in splits.values():
-            updater.check_data(model, updater.test_set(store))
+        datasets = {f"the {name} data": updater.test_set(s) for name, s in splits.items()}
+        updater.task.check(model, datasets)
         learner = updater.learner(model, unwrap(model).state_dict())
         with StoreWriter(Path(scratch) / "nothing", update=0):
             pass
@@ -76,7 +76,7 @@ def write_imported(
         evolve(folder / "memory", None, kept, train, added, update=0, added_metadata=fields)
         write_learner(folder, learner)
         labels = {c for s in splits.values() for c in StoredDataset(s).classes() or []}
-        classes = sorted(labels) if updater.functions.loss_fn.task.labelled else []
+        classes = sorted(labels) if updater.task.loss.task.labelled else []
     rows = {number: len(store) for number, store in holdouts.items()}
     history = EvaluationHistory().with_update(0, "after", measured, rows)
     history.write(folder / "evaluations.csv")
@@ -88,7 +88,7 @@ def write_imported(
             0,
             learner=params.learner,
             classes=tuple(classes),
-            task=updater.task_name,
+            task=updater.task.name,
             task_ids=task_ids,
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def ingest(
     split: str,
     *,
     ragged: Collection[str] = (),
-    unwanted: Unwanted | None = None,
+    unwanted: Sequence[Unwanted] = (),
 ) -> ExampleStore:
     """Write every item of a dataset, in order, to a new store.
 
@@ -47,7 +47,8 @@ def ingest(
         update: Number of the update.
         split: "train", "val" or "test", for messages.
         ragged: Paths, such as `inputs.input_ids`, whose first dimension varies between items.
-        unwanted: Returns which rows of a block to leave out, bool `(rows,)`.
+        unwanted: Functions that return which rows of a block to leave out, bool `(rows,)`; each gets
+            the rows that the one before has left.
 
     Raises:
         EmptyDatasetError: If the dataset has no items.
@@ -69,8 +70,8 @@ def ingest(
         for columns, spec in blocks:
             empty = False
             columns, spec = _with_origin(columns, spec, update)
-            if unwanted is not None:
-                out = unwanted(columns, spec)
+            for each in unwanted:
+                out = each(columns, spec)
                 columns = {name: _where(column, ~out) for name, column in columns.items()}
             writer.append_columns(columns, spec)
         if empty:

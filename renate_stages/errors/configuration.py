@@ -114,11 +114,12 @@ class UnmeasuredMetricError(RenateStagesError):
 
 
 class EmptyHoldoutError(RenateStagesError):
-    """A holdout has no examples, so no metric is defined on it."""
+    """A holdout has no examples that count, so no metric is defined on it."""
 
-    def __init__(self, holdout: int) -> None:
+    def __init__(self, holdout: int, ignored: int = 0) -> None:
+        found = f"only examples with ignored targets ({ignored})" if ignored else "no examples"
         super().__init__(
-            f"Holdout {holdout} has no examples, so no metric can be measured on it.\n"
+            f"Holdout {holdout} has {found}, so no metric can be measured on it.\n"
             f"To fix this: leave it out, or return examples from test_data() of the data module in "
             f"update {holdout}."
         )

@@ -37,10 +37,12 @@ class AmbiguousTaskError(RenateStagesError):
 class TargetsError(RenateStagesError):
     """The targets are not what the task expects."""
 
-    def __init__(self, task: str, found: str, expected: str, row: int | None = None) -> None:
-        where = "" if row is None else f" in row {row}"
+    def __init__(
+        self, task: str, found: str, expected: str, where: str, row: int | None = None
+    ) -> None:
+        at = where if row is None else f"row {row} of {where}"
         super().__init__(
-            f"task {task}: found {found}{where}; targets must be {expected}.\n"
+            f"task {task}: found {found} in {at}; targets must be {expected}.\n"
             "To fix this: let the data module or a target transform return such targets, or set "
             "another task in params.yaml (docs/tasks.md)."
         )

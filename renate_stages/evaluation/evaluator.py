@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,8 @@ def examine(
             All rows have equal weight, also those of a smaller last batch; ignored rows have none.
             None: the task's default loss.
         metrics_fn: Returns new metrics by name; they are updated with (outputs, targets), and each
-            must compute a scalar. None: the task's default metrics.
+            must compute a scalar; rows with an ignored label are left out. None: the task's default
+            metrics.
         task: What targets and outputs mean; None decides by the first batch (`tasks.detect`).
         task_ids: Task id of each holdout; None for holdouts that are not listed.
         batch_size: Examples per forward pass.
@@ -65,7 +65,7 @@ def examine(
         each row if rows have one class label.
 
     Raises:
-        EmptyHoldoutError: If a holdout has no examples.
+        EmptyHoldoutError: If a holdout has no examples, or only ignored ones.
         AmbiguousTaskError: If the first batch does not show what targets and outputs mean.
         TargetsError, OutputsError: If a batch is not what the task expects.
         LossReductionError: If the loss of a row depends on the other rows of its batch.
@@ -78,6 +78,7 @@ def examine(
         return {
             number: _examine_one(
                 model,
+                number,
                 _batches(number, holdouts[number], batch_size, device),
                 measured,
                 _new_metrics(metrics_fn, device),
@@ -101,20 +102,20 @@ class _Measured:
     def __init__(self, task: Task | None, loss_fn: Callable[[Any, Any], Tensor] | None) -> None:
         self.task, self.loss_fn = task, loss_fn
         self.loss: RowLoss | None = None
+        self.is_checked = False  # whether the loss was checked, on the first batch
 
     def of(self, outputs: Any, targets: Any) -> tuple[Task, RowLoss]:
-        """Return task and loss; check the loss on the first batch."""
+        """Return task and loss."""
         if self.task is None:
             self.task = detect(outputs, targets, own_loss=self.loss_fn is not None)
         if self.loss is None:
-            self.task.check(outputs, targets)
             self.loss = RowLoss(self.task, self.loss_fn)
-            self.loss.check(outputs, targets)
         return self.task, self.loss
 
 
 def _examine_one(
     model: RenateModule,
+    number: int,
     batches: Iterator[tuple[int, Any, Any]],
     measured: _Measured,
     metrics: Mapping[str, Metric] | None,
@@ -126,21 +127,28 @@ def _examine_one(
     for size, inputs, targets in batches:
         outputs, targets = gathered((called(model, inputs, task_id), targets), size)
         task, loss = measured.of(outputs, targets)
-        task.check(outputs, targets, rows)
+        task.check(outputs, targets, rows, f"holdout {number}")
+        if not measured.is_checked:
+            loss.check(outputs, targets)
+            measured.is_checked = True
         rows += size
         total, weight = loss.sums(outputs, targets, size)
         above, below = above + total, below + weight
-        for name, metric in (metrics or {}).items():
-            with user_code.running(f"metrics_fn, metric '{name}'"):
-                metric.update(outputs, targets)
+        counted = task.without_ignored(outputs, targets) if metrics else None
+        if metrics and counted is not None:
+            for name, metric in metrics.items():
+                with user_code.running(f"metrics_fn, metric '{name}'"):
+                    metric.update(*counted)
         if metrics is None:
             for name, parts in task.metrics(outputs, targets).items():
                 known = sums.setdefault(name, [0.0, 0.0])
                 for place, part in enumerate(parts):
                     known[place] += float(part.cpu().double().sum())
         answers.append(task.answer(outputs, targets))
-    results = {"loss": above / below if below else math.nan}
-    results |= {name: right / all_ if all_ else math.nan for name, (right, all_) in sums.items()}
+    if not below:
+        raise EmptyHoldoutError(number, ignored=rows)
+    results = {"loss": above / below}
+    results |= {name: total / divisor for name, (total, divisor) in sums.items()}
     for name, metric in (metrics or {}).items():
         with user_code.running(f"metrics_fn, metric '{name}'"):
             results[name] = _scalar(name, metric.compute())

@@ -94,7 +94,7 @@ class _Holdouts:
             "metrics_fn": partial(user.call, "metrics_fn", values)
             if "metrics_fn" in user.functions
             else None,
-            "task": named(params.task),
+            "task": named(state.provenance.task or params.task),
             "task_ids": self.task_ids,
             "batch_size": params.evaluation.batch_size,
         }

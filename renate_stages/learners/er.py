@@ -28,5 +28,6 @@ class ExperienceReplay(ReplayLearner):
         else:  # the joint pass has returned all outputs in one tensor
             (outputs,) = self._together
         targets = concatenate([result.batch.targets for result in both])
-        loss = self.weighed(self.loss_of(outputs, targets), new.batch, drawn.batch)
+        batches = new.batch, drawn.batch
+        loss = self.weighed(self.loss_of(outputs, targets, *batches), *batches)
         return self.with_components(loss, new, draws)

@@ -45,9 +45,9 @@ class ICaRL(ReplayLearner):
 
     def __init__(self, context: UpdateContext, memory_policy: str = "herding", **base: Any) -> None:
         super().__init__(context, memory_policy=memory_policy, **{**base, "memory_update": "end"})
+        context.require_labels("iCaRL")
         give_nearest_mean(context.start.model)
         self.teacher: FrozenCopy | None = None
-        context.require_labels("iCaRL")
         if not context.functions.loss_fn.is_cross_entropy:
             context.say("iCaRL uses its own loss and does not call loss_fn")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from renate_stages.memory.identity import IdSet, content_ids, stored_content_ids, stored_ids
-from renate_stages.memory.ragged import Column
+from renate_stages.memory.ragged import Column, Ragged
 from renate_stages.memory.spec import METADATA, ExampleSpec
 from renate_stages.memory.store import ExampleStore
 
@@ -42,7 +42,20 @@ class HeldOut:
         assert isinstance(given, np.ndarray)
         if not len(self.ids):
             return np.zeros(len(given), dtype=bool)
-        contents = content_ids({path: columns[path] for path in spec.fields}, spec.fields)
-        found = self.ids.among(given) | self.contents.among(contents)
+        found = self.ids.among(given)
+        if len(given) and not np.array_equal(_content_ids(columns, spec, 1), given[:1]):
+            found |= self.contents.among(_content_ids(columns, spec, len(given)))
+        else:  # these ids are those of the content, which was just read
+            found |= self.contents.among(given)
         self.rows += int(found.sum())
         return found
+
+
+def _content_ids(columns: Mapping[str, Column], spec: ExampleSpec, rows: int) -> np.ndarray:
+    """Return the content ids of the first rows of a block, uint64 `(rows, 2)`."""
+    first = np.arange(rows)
+    chosen = {
+        path: column.take(first) if isinstance(column := columns[path], Ragged) else column[:rows]
+        for path in spec.fields
+    }
+    return content_ids(chosen, spec.fields)

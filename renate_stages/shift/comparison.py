@@ -295,7 +295,7 @@ class Comparison:
             {place: sample.dataset(transforms) for place, sample in samples.items()},
             loss_fn=optimization.loss_fn(self.user, self.hyperparameters),
             metrics_fn=metrics_fn,
-            task=named(self.params.task),
+            task=named(self.parent.provenance.task or self.params.task),
             task_ids=dict.fromkeys(samples, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
-from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged
+from renate_stages.memory import ExampleStore
 from renate_stages.memory.forget_list import CountedForgetList
 from renate_stages.memory.held_out import HeldOut
 from renate_stages.params import DataParams
@@ -28,8 +28,7 @@ from renate_stages.user.config import UserConfig
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-
-Unwanted = Callable[[dict[str, Column], ExampleSpec], np.ndarray]
+    from renate_stages.data.ingest import Unwanted
 
 
 @dataclass(frozen=True)
@@ -188,32 +187,12 @@ def ingest_splits(
         else:
             from renate_stages.data import ingest
 
-            filters = [forget if forget and forget.listed else None]
-            filters += [held_out] if split != "test" else []
-            unwanted = _any_of([each for each in filters if each is not None])
+            unwanted: list[Unwanted] = [forget] if forget and forget.listed else []
+            unwanted += [held_out] if held_out is not None and split != "test" else []
             stores[split] = ingest(
                 dataset, folder / split, update, split, ragged=splits.ragged, unwanted=unwanted
             )
     return stores
-
-
-def _any_of(filters: Sequence[Unwanted]) -> Unwanted | None:
-    """Return a filter of the rows that any of some filters leaves out; a row counts in the first."""
-    if len(filters) < 2:
-        return filters[0] if filters else None
-
-    def unwanted(columns: dict[str, Column], spec: ExampleSpec) -> np.ndarray:
-        found = filters[0](columns, spec)
-        for each in filters[1:]:
-            rows = np.flatnonzero(~found)
-            rest = {
-                name: column.take(rows) if isinstance(column, Ragged) else column[rows]
-                for name, column in columns.items()
-            }
-            found[rows] = each(rest, spec)
-        return found
-
-    return unwanted
 
 
 def figures(
@@ -241,7 +220,7 @@ def summary(figures: Mapping[str, Any]) -> str:
     forgotten = figures["forgotten"]["rows"]
     held_out = figures["held_out"]["rows"]
     parts += [f"{forgotten} forgotten left out"] if forgotten else []
-    parts += [f"{held_out} left out that are in earlier holdouts"] if held_out else []
+    parts += [f"{held_out} left out because they are in earlier holdouts"] if held_out else []
     return ", ".join(parts)
 
 

@@ -20,16 +20,18 @@ class Binary(Task):
     name = "binary"
     labelled = True
 
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         expected = "one logit per row, (B,) or (B, 1), a float tensor"
         self.require_tensor_outputs(outputs, expected)
         if outputs.shape[1:] not in ((), (1,)):
             raise self.refuse_outputs(outputs, expected)
         if not isinstance(targets, Tensor) or targets.shape[1:] not in ((), (1,)):
-            raise self.refuse_targets(outline(targets), LABELS)
+            raise self.refuse_targets(outline(targets), LABELS, where)
         values = targets.reshape(-1)
         allowed = (values == 0) | (values == 1) | (values == IGNORED)
-        self.require_values(values, allowed, LABELS, first_row)
+        self.require_values(values, allowed, LABELS, first_row, where)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the binary cross-entropy of each example, 0 for ignored rows."""
@@ -40,6 +42,12 @@ class Binary(Task):
 
     def weights(self, targets: Tensor) -> Tensor | None:
         return unless_all(targets.reshape(-1) != IGNORED)
+
+    def without_ignored(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        counted = targets.reshape(-1) != IGNORED
+        if bool(counted.all()):
+            return outputs, targets
+        return (outputs[counted], targets[counted]) if bool(counted.any()) else None
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         labels = targets.reshape(-1).long()

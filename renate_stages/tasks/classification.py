@@ -17,7 +17,9 @@ class Classification(Task):
     name = "classification"
     labelled = True
 
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         expected = "logits (B, K) with K >= 2, a float tensor"
         self.require_tensor_outputs(outputs, expected)
         if outputs.ndim != 2 or outputs.shape[1] < 2:
@@ -25,12 +27,10 @@ class Classification(Task):
         classes = outputs.shape[1]
         labels = f"integers (B,) in [0, {classes}), or {IGNORED} for rows to ignore"
         if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
-            raise self.refuse_targets(outline(targets), labels)
+            raise self.refuse_targets(outline(targets), labels, where)
         if targets.is_complex():
-            raise self.refuse_targets(outline(targets), labels)
-        values = targets.long()
-        allowed = ((values >= 0) & (values < classes)) | (values == IGNORED)
-        self.require_values(values, allowed, labels, first_row)
+            raise self.refuse_targets(outline(targets), labels, where)
+        self.require_labels(targets, classes, labels, first_row, where)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each example."""
@@ -42,6 +42,12 @@ class Classification(Task):
 
     def weights(self, targets: Tensor) -> Tensor | None:
         return unless_all(targets != IGNORED)
+
+    def without_ignored(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        counted = targets != IGNORED
+        if bool(counted.all()):
+            return outputs, targets
+        return (outputs[counted], targets[counted]) if bool(counted.any()) else None
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         counted = targets != IGNORED

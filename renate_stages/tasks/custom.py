@@ -22,7 +22,9 @@ class Custom(Task):
     has_distribution = False
     needs_loss_fn = True
 
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         """Accept anything: only the user's functions know what is right."""
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:

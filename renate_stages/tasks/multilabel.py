@@ -20,16 +20,18 @@ class Multilabel(Task):
 
     name = "multilabel"
 
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         expected = "logits (B, L), one for each label, a float tensor"
         self.require_tensor_outputs(outputs, expected)
         if outputs.ndim != 2:
             raise self.refuse_outputs(outputs, expected)
         labels = f"0 or 1 for each label (B, {outputs.shape[1]}), or {IGNORED} to ignore one"
         if not isinstance(targets, Tensor) or targets.shape[1:] != outputs.shape[1:]:
-            raise self.refuse_targets(outline(targets), labels)
+            raise self.refuse_targets(outline(targets), labels, where)
         allowed = (targets == 0) | (targets == 1) | (targets == IGNORED)
-        self.require_values(targets, allowed, labels, first_row)
+        self.require_values(targets, allowed, labels, first_row, where)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean binary cross-entropy over the counted labels of each example."""

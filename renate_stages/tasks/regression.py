@@ -20,15 +20,17 @@ class Regression(Task):
 
     name = "regression"
 
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         expected = "values (B, ...), a float tensor"
         self.require_tensor_outputs(outputs, expected)
         values = f"numbers, {outputs[0].numel()} for each row, as many as the model has outputs"
         if not isinstance(targets, Tensor) or targets.is_complex():
-            raise self.refuse_targets(outline(targets), values)
+            raise self.refuse_targets(outline(targets), values, where)
         if targets[0].numel() != outputs[0].numel():
-            raise self.refuse_targets(outline(targets), values)
-        self.require_values(targets, targets.isfinite(), "finite numbers", first_row)
+            raise self.refuse_targets(outline(targets), values, where)
+        self.require_values(targets, targets.isfinite(), "finite numbers", first_row, where)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error of each example."""

@@ -21,7 +21,7 @@ SAME = 1e-3  # relative difference up to which two means count as equal: half pr
 class RowLoss:
     """A loss whose mean over a batch is that over the rows that count.
 
-    Rows with ignored targets count neither above nor below the line, and a class weight w_y of
+    Rows with ignored targets are in neither the sum nor the divisor, and a class weight w_y of
     `nn.CrossEntropyLoss` gives sum(w_y l) / sum(w_y), as with PyTorch's `reduction="mean"`.
 
     Args:
@@ -36,6 +36,7 @@ class RowLoss:
     def __init__(self, task: Task, loss_fn: Callable[[Any, Any], Tensor] | None = None) -> None:
         self.task = task
         self.is_default = loss_fn is None
+        self.all_count = False  # whether all rows are known to count equally
         self.loss_fn: Callable[[Any, Any], Tensor] = task.loss if loss_fn is None else loss_fn
         if getattr(loss_fn, "reduction", None) == "sum":
             raise LossReductionError('reduction="sum" grows with the number of rows in a batch.')
@@ -53,23 +54,34 @@ class RowLoss:
         """Return what the loss itself returns."""
         return self.loss_fn(outputs, self.task.standard(targets))
 
+    def rows_count_equally(self) -> None:
+        """Record that no target of the update is ignored, so that only class weights can differ."""
+        special = isinstance(self.loss_fn, CLASS_LOSSES) and (
+            self.loss_fn.weight is not None or self.loss_fn.ignore_index >= 0
+        )
+        self.all_count = not special
+
     def mean(self, outputs: Any, targets: Any) -> Tensor:
         """Return the mean over the counted rows of a batch; 0 if no row counts."""
+        return self.mean_and_divisor(outputs, targets)[0]
+
+    def mean_and_divisor(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the mean, and the sum that it was divided by; None: the number of rows."""
         targets = self.task.standard(targets)
         loss = self.loss_fn(outputs, targets)
         counts = self._counts(loss, targets)
         if counts is None:
-            return loss.mean()
+            return loss.mean(), None
         if loss.ndim == 0 and isinstance(self.loss_fn, CLASS_LOSSES):
             loss = self._without_reduction()(outputs, targets)
         total = counts.sum()
         if loss.ndim == 0:  # NaN if no row counts, with gradients that are NaN too
-            return loss if bool(total) else 0.0 * tree_leaves(outputs)[0].sum()
+            return (loss if bool(total) else 0.0 * tree_leaves(outputs)[0].sum()), total
         least = torch.finfo(counts.dtype).tiny
-        return self._rows(loss, counts, targets).sum() / total.clamp(min=least)
+        return self._rows(loss, counts, targets).sum() / total.clamp(min=least), total
 
     def sums(self, outputs: Any, targets: Any, rows: int) -> tuple[float, float]:
-        """Return the sum of a batch's losses and the weight of its rows; their ratio is the mean.
+        """Return the sum of a batch's losses and its divisor; over all batches they give the mean.
 
         Args:
             outputs: The model's outputs.
@@ -159,7 +171,7 @@ class RowLoss:
         return found  # type: ignore[return-value]
 
     def _counts(self, loss: Tensor, targets: Any) -> Tensor | None:
-        """Return what each row adds below the line, `(B,)`; None: 1 for each row."""
+        """Return what each row adds to the divisor, `(B,)`; None: 1 for each row."""
         if isinstance(self.loss_fn, CLASS_LOSSES) and isinstance(targets, Tensor):
             return _class_counts(self.loss_fn, targets)
         weights = self.task.weights(targets)
@@ -170,7 +182,7 @@ class RowLoss:
         return (weights > 0).float()  # rows of the user's loss count equally
 
     def _rows(self, loss: Tensor, counts: Tensor | None, targets: Any) -> Tensor:
-        """Return what each row adds above the line, `(B,)`."""
+        """Return what each row adds to the sum, `(B,)`."""
         rows = loss.flatten(1).mean(1) if loss.ndim > 1 else loss
         contained = isinstance(self.loss_fn, CLASS_LOSSES) or _is_per_position(loss, targets)
         return rows if counts is None or contained else rows * counts

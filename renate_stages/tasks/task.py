@@ -40,13 +40,16 @@ class Task(ABC):
     needs_loss_fn: ClassVar[bool] = False  # whether the user must define a loss
 
     @abstractmethod
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         """Check a batch's targets and outputs.
 
         Args:
             outputs: The model's outputs for the batch.
             targets: The targets of the batch.
             first_row: Number of the batch's first row in its dataset, for the message.
+            where: The dataset, for the message.
 
         Raises:
             TargetsError: If targets have another type, shape or range; it names the row.
@@ -64,6 +67,10 @@ class Task(ABC):
     def weights(self, targets: Any) -> Tensor | None:
         """Return how much each row counts in a mean, `(B,)` float; None: all rows count equally."""
         return None
+
+    def without_ignored(self, outputs: Any, targets: Any) -> tuple[Any, Any] | None:
+        """Return outputs and targets of the rows that count, for the user's metrics; None: no row."""
+        return outputs, targets
 
     def metrics(self, outputs: Any, targets: Any) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the default metrics that are means: for each, sums and counts per row, `(B,)`."""
@@ -114,10 +121,14 @@ class Task(ABC):
 
     # -- for subclasses ---------------------------------------------------------------------------
 
-    def refuse_targets(self, found: str, expected: str, row: int | None = None) -> TargetsError:
-        return TargetsError(self.name, found, expected, row)
+    def refuse_targets(
+        self, found: str, expected: str, where: str, row: int | None = None
+    ) -> TargetsError:
+        """Return the error for targets of this task."""
+        return TargetsError(self.name, found, expected, where, row)
 
     def refuse_outputs(self, outputs: Any, expected: str) -> OutputsError:
+        """Return the error for outputs of this task."""
         return OutputsError(self.name, outline(outputs), expected)
 
     def require_tensor_outputs(self, outputs: Any, expected: str) -> None:
@@ -126,7 +137,7 @@ class Task(ABC):
             raise self.refuse_outputs(outputs, expected)
 
     def require_values(
-        self, targets: Tensor, allowed: Tensor, expected: str, first_row: int
+        self, targets: Tensor, allowed: Tensor, expected: str, first_row: int, where: str
     ) -> None:
         """Check that all targets are allowed.
 
@@ -135,19 +146,28 @@ class Task(ABC):
             allowed: Whether each target is allowed, bool, of the same shape.
             expected: What is allowed.
             first_row: Number of the first row, for the message.
+            where: The dataset, for the message.
         """
         if not bool(allowed.all()):
-            row = (
-                int((~allowed).flatten(1).any(1).nonzero()[0])
-                if allowed.ndim > 1
-                else int((~allowed).nonzero()[0])
-            )
-            value = targets[row][~allowed[row]].flatten()[0] if allowed.ndim > 1 else targets[row]
-            raise self.refuse_targets(f"the target {value.item()}", expected, first_row + row)
+            wrong = (~allowed).nonzero()[0]
+            value = targets[tuple(wrong)].item()
+            row = first_row + int(wrong[0])
+            raise self.refuse_targets(f"the target {value}", expected, where, row)
+
+    def require_labels(
+        self, targets: Tensor, classes: int, expected: str, first_row: int, where: str
+    ) -> None:
+        """Check that targets are labels in [0, classes) or ignored; arguments as above."""
+        values = targets.long()
+        allowed = ((values >= 0) & (values < classes)) | (values == IGNORED)
+        self.require_values(values, allowed, expected, first_row, where)
 
 
 def unless_all(counted: Tensor) -> Tensor | None:
-    """Return a mask as floats; None if all count, which only the CPU is asked, without waiting."""
+    """Return a mask of counted targets as floats, or None if all count.
+
+    An accelerator always gets the mask, because looking at it would make every step wait.
+    """
     if counted.device.type == "cpu" and bool(counted.all()):
         return None
     return counted.float()

@@ -20,7 +20,9 @@ class Tokens(Task):
 
     name = "tokens"
 
-    def check(self, outputs: Any, targets: Any, first_row: int = 0) -> None:
+    def check(
+        self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
+    ) -> None:
         expected = "logits (B, T, K), K >= 2 for each position, a float tensor"
         self.require_tensor_outputs(outputs, expected)
         if outputs.ndim != 3 or outputs.shape[2] < 2:
@@ -29,10 +31,8 @@ class Tokens(Task):
         labels = f"integers (B, {outputs.shape[1]}) in [0, {classes}), or {IGNORED} to ignore one"
         shape = tuple(outputs.shape[:2])
         if not isinstance(targets, Tensor) or targets.shape != shape or targets.is_floating_point():
-            raise self.refuse_targets(outline(targets), labels)
-        values = targets.long()
-        allowed = ((values >= 0) & (values < classes)) | (values == IGNORED)
-        self.require_values(values, allowed, labels, first_row)
+            raise self.refuse_targets(outline(targets), labels, where)
+        self.require_labels(targets, classes, labels, first_row, where)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy over the counted positions of each example."""

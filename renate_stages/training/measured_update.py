@@ -91,7 +91,7 @@ class MeasuredUpdate:
         """
         number = params.update.number
         updater = ModelUpdater(user, params, params.hyperparameters)
-        updater.inherit_task(parent)
+        updater.task.inherit(parent)
         if params.update.kind != "forget":
             check_processes(params.trainer, ranks().count)
         kept = Retention(forget, params.retention, updater.generators).apply(parent, data, scratch)
@@ -129,8 +129,8 @@ class MeasuredUpdate:
             parent=parent.identity,
             inputs=key,
             learner=params.learner,
-            classes=classes_of(parent, data) if updater.functions.loss_fn.task.labelled else (),
-            task=updater.task_name,
+            classes=classes_of(parent, data) if updater.task.loss.task.labelled else (),
+            task=updater.task.name,
             task_ids=task_ids,
         )
         return cls(params, parent, kept, updated, history, provenance, answers)

@@ -17,7 +17,7 @@ from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.data.ranks import copy_from_rank_0, ranks
 from renate_stages.data.resident import check_transforms
-from renate_stages.errors import ChangedTaskError, InvalidParamsError, TaskFunctionsError
+from renate_stages.errors import InvalidParamsError
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import Examined
 from renate_stages.learners import registry
@@ -31,11 +31,6 @@ from renate_stages.models.stored import build_model, read_tensors, write_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
-from renate_stages.tasks import AUTO, make_task
-from renate_stages.tasks.classification import Classification
-from renate_stages.tasks.detect import detect
-from renate_stages.tasks.row_loss import RowLoss
-from renate_stages.tasks.task import Task
 from renate_stages.training.callbacks import (
     CostRecorder,
     CurveRecorder,
@@ -46,11 +41,11 @@ from renate_stages.training.callbacks import (
     StopAfter,
 )
 from renate_stages.training.checks import check_hyperparameters, check_sharing
-from renate_stages.training.first_rows import check_targets, first_batch
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import make_trainer, quiet
 from renate_stages.training.update_data import UpdateData
+from renate_stages.training.update_task import UpdateTask
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
@@ -143,17 +138,15 @@ class ModelUpdater:
         self.hyperparameters = dict(hyperparameters)
         self.generators = Generators(params.seed, params.update.number)
         self.transforms = user.transforms(hyperparameters)
-        self.task: Task | None = None  # unknown until the first batch if `task` is auto
-        self._own_loss = optimization.loss_fn(user, hyperparameters)
-        self.functions = TrainingFunctions(
-            RowLoss(Classification(), self._own_loss),
+        own_loss = optimization.loss_fn(user, hyperparameters)
+        self.task = UpdateTask(params.task, own_loss, params.update.task_id)
+        self._functions = TrainingFunctions(
+            self.task.loss,
             optimization.optimizer_fn(user, hyperparameters),
             optimization.lr_scheduler_fn(user, hyperparameters),
             self.transforms.test,
             self.transforms.memory,
         )
-        if params.task != AUTO:
-            self._take(make_task(params.task))
         if params.trainer.data_on_device:
             train, memory = self.transforms.train, self.transforms.memory
             names = ("train_transform", "train_target_transform")
@@ -163,6 +156,11 @@ class ModelUpdater:
         torch.set_num_threads(params.trainer.threads)
         with quiet():
             make_trainer(params.trainer)  # refuses a wrong value now, not after loading data
+
+    @property
+    def functions(self) -> TrainingFunctions:
+        """The user's functions, with the loss for the task as far as it is known."""
+        return replace(self._functions, loss_fn=self.task.loss)
 
     def build_model(self, stored: Path | None) -> RenateModule:
         """Build the user's model, with stored tensors or with new weights from the seed."""
@@ -200,83 +198,17 @@ class ModelUpdater:
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
         for dataset in datasets.values():
-            self.find_task(model, dataset)
-            break
+            self.task.find(model, dataset)
         return examine(
             model,
             datasets,
             metrics_fn=metrics_fn,
-            loss_fn=self._own_loss,
-            task=self.task,
+            loss_fn=self.task.own_loss,
+            task=self.task.task,
             task_ids=task_ids or dict.fromkeys(datasets, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
             device=next(model.parameters()).device,
         )
-
-    def inherit_task(self, parent: State) -> None:
-        """Take the task of the parent's state, if it has one.
-
-        Raises:
-            ChangedTaskError: If params.yaml names another task.
-        """
-        known = parent.provenance.task
-        if known is not None and self.params.task not in (AUTO, known):
-            raise ChangedTaskError(self.params.task, known)
-        if known is not None and self.task is None:
-            self._take(make_task(known))
-
-    @property
-    def task_name(self) -> str | None:
-        """Name of the task for the new state; None if no data has shown it."""
-        if self.params.task != AUTO:
-            return self.params.task
-        return None if self.task is None else self.task.name
-
-    def find_task(self, model: RenateModule, dataset: Dataset) -> None:
-        """Decide the task by a dataset's first rows, if params.yaml does not name it.
-
-        Args:
-            model: The model.
-            dataset: Examples with the test transforms; with none, nothing is decided.
-
-        Raises:
-            AmbiguousTaskError: If the rows do not show what targets and outputs mean.
-            TaskFunctionsError: If the task needs a loss or metrics of the user.
-        """
-        if self.task is None and len(dataset):  # type: ignore[arg-type]
-            self._detect(*first_batch(model, dataset, self.params.update.task_id))
-
-    def check_data(self, model: RenateModule, dataset: StoredDataset) -> None:
-        """Check targets, outputs and loss of a dataset before training.
-
-        Args:
-            model: The model.
-            dataset: Examples with the test transforms. If targets have no transform, all are
-                checked, otherwise those of the first rows.
-
-        Raises:
-            TargetsError, OutputsError: If they are not what the task expects.
-            LossReductionError, LossShapeError: If the loss is not one value per row or a mean.
-        """
-        if not len(dataset):
-            return
-        outputs, targets = first_batch(model, dataset, self.params.update.task_id)
-        task = self.task or self._detect(outputs, targets)
-        task.check(outputs, targets)
-        with torch.inference_mode():
-            self.functions.loss_fn.check(outputs, targets)
-        check_targets(task, dataset, outputs)
-
-    def _detect(self, outputs: Any, targets: Any) -> Task:
-        task = detect(outputs, targets, own_loss=self._own_loss is not None)
-        self._take(task)
-        return task
-
-    def _take(self, task: Task) -> None:
-        self.task = task
-        if task.needs_loss_fn and self._own_loss is None:
-            raise TaskFunctionsError(task.name, ["loss_fn"])
-        self.functions = replace(self.functions, loss_fn=RowLoss(task, self._own_loss))
 
     def update(self, data: UpdateData, *, resume: Resume | None = None) -> UpdatedModel:
         """Train the parent's model on new examples, and choose the examples to keep.
@@ -384,14 +316,14 @@ class ModelUpdater:
     def _restored(self, data: UpdateData, *, trains: bool = True) -> Learner:
         """Restore the parent's model and learner, and remove the forgotten examples from them."""
         parent = data.parent
-        self.inherit_task(parent)
+        self.task.inherit(parent)
         untrained = self.build_model(None).state_dict()
         model = self.build_model(parent.folder if parent.has_model else None)
         if trains:
-            for store in (data.new, parent.memory()):
-                self.check_data(model, self.test_set(store))
+            new, memory = (self.test_set(store) for store in (data.new, parent.memory()))
+            self.task.check(model, {"the training data": new, "the memory": memory})
         else:
-            self.find_task(model, self.test_set(parent.memory()))
+            self.task.find(model, self.test_set(parent.memory()))
         learner = self.learner(model, untrained, parent)
         if parent.has_learner:
             tensors = read_tensors(parent.folder / LEARNER_FILES[0])

@@ -78,6 +78,7 @@ class AvalancheLearner(Learner):
     def _refuse(self) -> None:
         """Reject settings that the strategy would silently ignore."""
         context, name = self.context, type(self).__name__
+        context.require_labels(name)  # Avalanche's plugins take targets for labels of a softmax
         if self.mask_unused_classes:
             raise AvalancheRefusedError(
                 name,

@@ -32,7 +32,7 @@ class ReplayLoss(LossComponent):
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None
-        return self._loss_of(memory.outputs, memory.batch.targets)
+        return self._loss_of(memory.outputs, memory.batch.targets, memory.batch)
 
 
 class LogitDistillation(LossComponent):

@@ -29,7 +29,7 @@ from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.loading import StepLoader
-from renate_stages.data.ranks import averaged, ranks
+from renate_stages.data.ranks import averaged, ranks, summed
 from renate_stages.data.resident import copy_to_device, drop_copies
 from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
 from renate_stages.learners.base.arguments import in_range, positive
@@ -313,7 +313,8 @@ class Learner(LightningModule):
 
     def supervised(self, passed: ForwardResult) -> Tensor:
         """Return the mean of the user's loss on a batch, weighted by `weighed`."""
-        return self.weighed(self.loss_of(passed.outputs, passed.batch.targets), passed.batch)
+        batch = passed.batch
+        return self.weighed(self.loss_of(passed.outputs, batch.targets, batch), batch)
 
     def weighed(self, mean: Tensor, *batches: Batch) -> Tensor:
         """Weight a mean over batches for processes that share a step.
@@ -324,11 +325,29 @@ class Learner(LightningModule):
         weight = share(*batches)
         return mean if weight == 1 else weight * mean
 
-    def loss_of(self, outputs: Any, targets: Any) -> Tensor:
-        """Return the mean loss of the rows that count; mask classes if `mask_unused_classes`."""
+    def loss_of(self, outputs: Any, targets: Any, *batches: Batch) -> Tensor:
+        """Return the mean loss of the rows that count; mask classes if `mask_unused_classes`.
+
+        Args:
+            outputs: Outputs for the rows of all batches.
+            targets: Their targets.
+            batches: The batches. If several processes share them, the mean is scaled so that
+                `weighed` gives the mean over the counted rows of all processes.
+        """
         if self.mask_unused_classes:
             outputs = mask_classes(outputs, self.classes)
-        return self.context.functions.loss_fn.mean(outputs, targets)
+        loss_fn = self.context.functions.loss_fn
+        mean, divisor = loss_fn.mean_and_divisor(outputs, targets)
+        if ranks().count == 1 or loss_fn.all_count:
+            return mean
+        rows = sum(len(batch) for batch in batches)
+        own = mean.new_tensor(float(rows)) if divisor is None or not rows else divisor
+        everything = summed(own)
+        if not rows:  # `weighed` gives it no weight
+            return mean
+        share_of_rows = rows / sum(len(batch.all_rows) for batch in batches)
+        least = torch.finfo(own.dtype).tiny
+        return mean * (own.detach() / everything.clamp(min=least) / share_of_rows)
 
     def with_components(
         self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None

@@ -17,9 +17,11 @@ def mask_classes(outputs: Tensor, allowed: Sequence[int] | Tensor) -> Tensor:
 
     Args:
         outputs: Logits `(B, K)`, any float dtype; outputs of another shape are returned unchanged.
-        allowed: Labels in [0, K); if empty, nothing is masked.
+        allowed: Labels in [0, K); others, such as ignored ones, are left out. If none is left,
+            nothing is masked.
     """
     allowed = torch.as_tensor(allowed, dtype=torch.int64, device=outputs.device)
+    allowed = allowed[(allowed >= 0) & (allowed < outputs.shape[-1])]
     if outputs.ndim != 2 or not len(allowed):
         return outputs
     mask = torch.ones(outputs.shape[1], dtype=torch.bool, device=outputs.device)

@@ -205,8 +205,12 @@ def test_labels_of_any_integer_type_give_the_same_model(jobs, dtype, own):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (lambda y: y + 10, errors.TargetsError, r"the target 1\d in row 0; targets must be"),
-        (lambda y: y - 1, errors.TargetsError, r"the target -1 in row \d+"),
+        (
+            lambda y: y + 10,
+            errors.TargetsError,
+            r"the target 1\d in row 0 of holdout 1; targets must be",
+        ),
+        (lambda y: y - 1, errors.TargetsError, r"the target -1 in row \d+ of holdout 1"),
         (lambda y: y[:, None], errors.AmbiguousTaskError, r"int64 of shape \(32, 1\)"),
         (lambda y: y.astype(np.float32), errors.AmbiguousTaskError, "float32"),
     ],
@@ -266,7 +270,7 @@ def test_rows_of_an_earlier_holdout_do_not_train(jobs, capsys):
     }
     (_, found) = jobs([first, leaked], 10, updater="Joint")
     number = len(first["xt"])
-    assert f"{number} left out that are in earlier holdouts" in capsys.readouterr().out
+    assert f"{number} left out because they are in earlier holdouts" in capsys.readouterr().out
     assert found.state is not None
     kept = found.state.memory().column("inputs")  # Joint keeps every training row
     held = {row.tobytes() for row in first["xt"]}

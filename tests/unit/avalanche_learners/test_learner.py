@@ -32,7 +32,7 @@ from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.avalanche.building import load
 from renate_stages.learners.avalanche.naming import named
 from renate_stages.models import MLP
-from renate_stages.training import first_rows
+from renate_stages.training import update_task
 from renate_stages.training.resume import Resume
 from renate_stages.training.update_data import UpdateData
 
@@ -374,7 +374,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
             return lambda parameters: NormRecordingSGD(parameters, lr=0.1)
 
-        made.functions = replace(made.functions, optimizer_fn=step_fn())
+        made._functions = replace(made._functions, optimizer_fn=step_fn())
         made.update(UpdateData(start, new))
     assert max(norms[0.01]) <= 0.01 + 1e-6 < min(norms[None])
 
@@ -388,7 +388,7 @@ def test_lr_scheduler_steps_per_epoch_or_step(interval: str, times: int, tmp_pat
         schedulers.append(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
         return schedulers[-1]
 
-    made.functions = replace(made.functions, lr_scheduler_fn=(schedule, interval))
+    made._functions = replace(made._functions, lr_scheduler_fn=(schedule, interval))
     made.update(UpdateData(first_state(tmp_path), write(tmp_path / "new", 1)))
     assert schedulers[-1].last_epoch == times
 
@@ -442,7 +442,7 @@ def test_user_transforms_are_applied_to_new_and_replayed_examples(tmp_path: Path
         tmp_path / "left", made.update(UpdateData(start, new)), 1, parent=start, new=new
     )
     assert seen["train"] == EPOCHS * 42
-    assert seen["test"] == 42 + first_rows.ROWS  # for the stored logits, and the check before
+    assert seen["test"] == 42 + update_task.ROWS  # for the stored logits, and the check before
     assert not seen["buffer"]
     made = updater("DER", 2, {"memory_size": 10}, functions=functions)
     made.update(UpdateData(left, write(tmp_path / "second", 2)))

@@ -249,3 +249,23 @@ def test_targets_that_are_not_classes_give_no_predictions() -> None:
     data = {1: Collated(inputs, torch.rand(len(inputs), 3))}
     (found,) = examine(model, data, loss_fn=F.mse_loss).values()
     assert found.predictions is None and set(found.metrics) == {"loss", "mse", "mae"}
+
+
+@pytest.mark.parametrize("batch_size", [2, 11])
+def test_users_metrics_leave_out_rows_with_an_ignored_label(batch_size: int) -> None:
+    model, (inputs, targets) = MLP(4, 3), labelled()
+    partly = targets.clone()
+    partly[:5] = -100
+    kept = Collated(inputs[5:], targets[5:])
+
+    def metrics_fn() -> dict:
+        return {"accuracy": MulticlassAccuracy(3, average="micro")}
+
+    found, expected = (
+        evaluate(model, {1: data}, metrics_fn=metrics_fn, batch_size=batch_size)[1]
+        for data in (Collated(inputs, partly), kept)
+    )
+    assert found == pytest.approx(expected)
+    nothing = Collated(inputs, torch.full_like(targets, -100))
+    with pytest.raises(EmptyHoldoutError, match=r"only examples with ignored targets \(11\)"):
+        evaluate(model, {1: nothing})

@@ -406,6 +406,13 @@ def test_masked_classes_give_no_nan_in_loss_or_gradients(dtype):
     assert torch.isfinite(masked - masked).all() and torch.isfinite(masked).all()
 
 
+def test_ignored_labels_unmask_no_class():
+    logits = torch.zeros(2, 120)
+    masked = mask_classes(logits, torch.tensor([-100, 3]))
+    assert (masked[0] == 0).nonzero().tolist() == [[3]]
+    assert torch.equal(mask_classes(logits, torch.tensor([-100])), logits)
+
+
 @pytest.mark.parametrize("kind", [DarkExperienceReplay, CLSER, ERACE])
 def test_unused_classes_are_masked_in_training_without_nan(tmp_path, kind):
     stored(tmp_path / "new", 12, classes=(0, 1))

@@ -106,9 +106,9 @@ def test_example_forgotten_by_content_is_excluded_under_any_id(tmp_path):
         (torch.zeros(2), 1, {"id": "another"}),
     ]
     for split in ("train", "val", "test"):
-        store = ingest(again, tmp_path / split, 2, split, unwanted=by_content)
+        store = ingest(again, tmp_path / split, 2, split, unwanted=[by_content])
         assert store.gather(np.arange(len(store)))[0].tolist() == [[1, 1], [0, 0]]
     by_id = ForgetList().with_more(["now it has one"])
     others = [(*each[:2], {"id": each[2]["id"] + "!"}) for each in again]
-    assert len(ingest(others, tmp_path / "others", 3, "train", unwanted=by_id)) == 3
-    assert len(ingest(again, tmp_path / "same", 3, "train", unwanted=by_id)) == 2
+    assert len(ingest(others, tmp_path / "others", 3, "train", unwanted=[by_id])) == 3
+    assert len(ingest(again, tmp_path / "same", 3, "train", unwanted=[by_id])) == 2

@@ -47,7 +47,7 @@ def plain(rows) -> TensorDataset:
 def test_rows_of_a_holdout_are_left_out_and_counted(tmp_path, held, new):
     holdout = ingest(held, tmp_path / "held", 1, "test")
     held_out = HeldOut([holdout])
-    store = ingest(new, tmp_path / "new", 2, "train", unwanted=held_out)
+    store = ingest(new, tmp_path / "new", 2, "train", unwanted=[held_out])
     assert store.column("targets").tolist() == [4, 5, 6, 7] and held_out.rows == 2
 
 
@@ -60,12 +60,12 @@ def test_row_with_the_id_of_a_holdouts_row_is_left_out_even_if_its_content_chang
             return inputs, torch.tensor(99), metadata
 
     store = ingest(
-        Corrected([3, 4], "a"), tmp_path / "new", 2, "train", unwanted=HeldOut([holdout])
+        Corrected([3, 4], "a"), tmp_path / "new", 2, "train", unwanted=[HeldOut([holdout])]
     )
     assert len(store) == 1
 
 
 def test_nothing_is_left_out_without_holdouts(tmp_path):
     held_out = HeldOut()
-    store = ingest(plain(range(3)), tmp_path / "new", 1, "train", unwanted=held_out)
+    store = ingest(plain(range(3)), tmp_path / "new", 1, "train", unwanted=[held_out])
     assert np.array_equal(store.column("targets"), [0, 1, 2]) and held_out.rows == 0

@@ -75,24 +75,40 @@ def test_classification_accepts_labels_of_any_integer_type(dtype):
 WRONG = [
     ("classification", lambda t: t.float(), "float32"),
     ("classification", lambda t: t[:, None], r"shape \(8, 1\)"),
-    ("classification", lambda t: t.index_fill(0, torch.tensor([3]), 4), "target 4 in row 103"),
-    ("classification", lambda t: t.index_fill(0, torch.tensor([5]), -1), "target -1 in row 105"),
-    ("binary", lambda t: t.index_fill(0, torch.tensor([2]), 2), "target 2 in row 102"),
+    (
+        "classification",
+        lambda t: t.index_fill(0, torch.tensor([3]), 4),
+        "target 4 in row 103 of holdout 3",
+    ),
+    (
+        "classification",
+        lambda t: t.index_fill(0, torch.tensor([5]), -1),
+        "target -1 in row 105 of holdout 3",
+    ),
+    ("binary", lambda t: t.index_fill(0, torch.tensor([2]), 2), "target 2 in row 102 of holdout 3"),
     ("multilabel", lambda t: t[:, :2], r"shape \(8, 2\)"),
-    ("multilabel", lambda t: t.index_fill(0, torch.tensor([7]), 3), "target 3 in row 107"),
+    (
+        "multilabel",
+        lambda t: t.index_fill(0, torch.tensor([7]), 3),
+        "target 3 in row 107 of holdout 3",
+    ),
     ("regression", lambda t: t[:, 0], r"shape \(8,\)"),
-    ("regression", lambda t: t.index_fill(0, torch.tensor([1]), torch.nan), "nan in row 101"),
+    (
+        "regression",
+        lambda t: t.index_fill(0, torch.tensor([1]), torch.nan),
+        "nan in row 101 of holdout 3",
+    ),
     ("tokens", lambda t: t[:, :3], r"shape \(8, 3\)"),
-    ("tokens", lambda t: t.index_fill(0, torch.tensor([6]), 9), "target 9 in row 106"),
+    ("tokens", lambda t: t.index_fill(0, torch.tensor([6]), 9), "target 9 in row 106 of holdout 3"),
 ]
 
 
 @pytest.mark.parametrize(("name", "change", "says"), WRONG)
 def test_wrong_targets_are_refused_with_row_and_type(name, change, says):
     outputs, targets = batch(name)
-    make_task(name).check(outputs, targets, 100)
+    make_task(name).check(outputs, targets, 100, "holdout 3")
     with pytest.raises(errors.TargetsError, match=says):
-        make_task(name).check(outputs, change(targets), 100)
+        make_task(name).check(outputs, change(targets), 100, "holdout 3")
 
 
 @pytest.mark.parametrize("name", DETECTED)

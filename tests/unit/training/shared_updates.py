@@ -96,6 +96,12 @@ def _load_weights(model, url):
     return model
 
 
+def weighted_loss():
+    """Return a loss that ignores label 1, so that processes have different numbers of rows."""
+    weight = torch.tensor([1.0, 1.0, 5.0])
+    return torch.nn.CrossEntropyLoss(weight=weight, ignore_index=1, reduction="none")
+
+
 ADAPTIVE = {"ema_decay": 0.9}
 ONLINE = {"memory_update": "online"}
 RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -124,6 +130,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "clipped by value": ("ER", {}, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
     "best epoch": ("ER", {}, {"keep": "best", "max_epochs": 4}),
     "max steps": ("ER", {}, {"max_steps": 7}),
+    "ignored rows and class weights": ("ER", {}, {"functions": {"loss_fn": weighted_loss}}),
+    "ignored rows in a replay term": (
+        "DER++",
+        {"memory_batch_size": 5},
+        {"functions": {"loss_fn": weighted_loss}},
+    ),
     "batch norm": ("ER", {}, {"functions": _with_model(BatchNormModel)}),
     "batch norm separate": ("DER", {"batch_size": 11}, {"functions": _with_model(BatchNormModel)}),
     "convolutional batch norm": ("DER", {}, {"functions": _with_model(ConvBatchNormModel)}),

@@ -17,7 +17,7 @@ from torch import nn
 from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.memory import ExampleStore, StoreWriter
-from renate_stages.training import first_rows
+from renate_stages.training import update_task
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
 
@@ -263,7 +263,7 @@ def test_herding_applies_the_test_transform_and_leaves_the_model_in_eval_mode(ma
     chosen = updater(values=values, functions=functions, max_epochs=1).update(
         UpdateData(make_state(), new)
     )
-    checked = min(len(new), first_rows.ROWS)  # before training
+    checked = min(len(new), update_task.ROWS)  # before training
     assert len(seen) == checked + len(new) and not chosen.model.training
     labels = new.column("targets")[chosen.selection.added]
     assert np.bincount(labels, minlength=3).tolist() == [3, 3, 3]
