@@ -35,6 +35,7 @@ def examine(
     metrics_fn: Callable[[], Mapping[str, Metric]] | None = None,
     task: Task | None = None,
     task_ids: Mapping[int, str] | None = None,
+    places: Mapping[int, str] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> dict[int, Examined]:
@@ -57,6 +58,7 @@ def examine(
             metrics.
         task: What targets and outputs mean; None decides by the first batch (`tasks.detect`).
         task_ids: Task id of each holdout; None for holdouts that are not listed.
+        places: Name of each dataset for messages; None: `holdout NUMBER`.
         batch_size: Examples per forward pass.
         device: Device to run on.
 
@@ -83,6 +85,7 @@ def examine(
                 measured,
                 _new_metrics(metrics_fn, device),
                 task_ids.get(number),
+                (places or {}).get(number, f"holdout {number}"),
             )
             for number in sorted(holdouts)
         }
@@ -120,6 +123,7 @@ def _examine_one(
     measured: _Measured,
     metrics: Mapping[str, Metric] | None,
     task_id: str | None,
+    place: str,
 ) -> Examined:
     rows, above, below = 0, 0.0, 0.0
     answers: list[Answer | None] = []
@@ -127,7 +131,7 @@ def _examine_one(
     for size, inputs, targets in batches:
         outputs, targets = gathered((called(model, inputs, task_id), targets), size)
         task, loss = measured.of(outputs, targets)
-        task.check(outputs, targets, rows, f"holdout {number}")
+        task.check(outputs, targets, rows, place)
         if not measured.is_checked:
             loss.check(outputs, targets)
             measured.is_checked = True
@@ -142,8 +146,8 @@ def _examine_one(
         if metrics is None:
             for name, parts in task.metrics(outputs, targets).items():
                 known = sums.setdefault(name, [0.0, 0.0])
-                for place, part in enumerate(parts):
-                    known[place] += float(part.cpu().double().sum())
+                for position, part in enumerate(parts):
+                    known[position] += float(part.cpu().double().sum())
         answers.append(task.answer(outputs, targets))
     if not below:
         raise EmptyHoldoutError(number, ignored=rows)

@@ -297,6 +297,7 @@ class Comparison:
             metrics_fn=metrics_fn,
             task=named(self.parent.provenance.task or self.params.task),
             task_ids=dict.fromkeys(samples, self.params.update.task_id),
+            places={0: "the sample of the parent's data", 1: "the sample of the new data"},
             batch_size=self.params.evaluation.batch_size,
         )
 

@@ -34,7 +34,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     registry.check_installed(params.search_space.learners)
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
-    held_out = HeldOut()
+    parent, held_out = None, HeldOut()
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -44,7 +44,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
         splits = new_data.read_splits(user, project.incoming, params.data, generators)
-        held_out = new_data.held_out_by(project.parent)
+        parent = new_data.parent_in(project.parent)
+        held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
 
     with files.whole_directory(project.prepared) as folder:
         with new_data.reading(user):
@@ -53,13 +54,15 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             raise (
                 AllHeldOutError(held_out.rows) if held_out.rows else AllForgottenError(forget.rows)
             )
+        if parent is not None:
+            new_data.check_structure(stores["train"], parent)
         prepared.write_manifest(folder, params.update.number)
         figures = new_data.figures(stores, forget, held_out, params.update.number)
         say(new_data.summary(figures))
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent
 
-            parent, names = State.open(project.parent), splits.feature_names
+            parent, names = parent or State.open(project.parent), splits.feature_names
             shift = compare_with_parent(user, params, parent, stores["train"], names, say)
     if shift is not None:
         figures["shift"] = shift.figures

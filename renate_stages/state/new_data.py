@@ -150,12 +150,25 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     return rest, share
 
 
-def held_out_by(parent: Path) -> HeldOut:
-    """Return the rows of the holdouts and validation splits of the parent's state, if there is one."""
-    if not (parent / MANIFEST).is_file():
-        return HeldOut()
-    found = State.open(parent)
-    return HeldOut(s for name in ("holdouts", "validation") for s in found.split(name).values())
+def parent_in(folder: Path) -> State | None:
+    """Return the parent's state, or None if the folder has none."""
+    return State.open(folder) if (folder / MANIFEST).is_file() else None
+
+
+def held_out_by(parent: State) -> HeldOut:
+    """Return the rows of the holdouts and validation splits of a state."""
+    return HeldOut(s for name in ("holdouts", "validation") for s in parent.split(name).values())
+
+
+def check_structure(train: ExampleStore, parent: State) -> None:
+    """Check that new examples can share memory and validation data with those of the parent.
+
+    Raises:
+        ExampleMismatchError: If they differ in structure, dtype or shape.
+    """
+    for store in (parent.memory(), *parent.split("validation").values()):
+        if len(store) and store.spec is not None and train.spec is not None:
+            store.spec.require(train.spec, "the new data")
 
 
 def ingest_splits(

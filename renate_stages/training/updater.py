@@ -321,7 +321,10 @@ class ModelUpdater:
         model = self.build_model(parent.folder if parent.has_model else None)
         if trains:
             new, memory = (self.test_set(store) for store in (data.new, parent.memory()))
-            self.task.check(model, {"the training data": new, "the memory": memory})
+            datasets = {"the training data": new, "the memory": memory}
+            for number, store in data.validation.items():
+                datasets[f"the validation data of update {number}"] = self.test_set(store)
+            self.task.check(model, datasets)
         else:
             self.task.find(model, self.test_set(parent.memory()))
         learner = self.learner(model, untrained, parent)

@@ -281,3 +281,19 @@ def test_update_of_nothing_but_holdout_rows_is_refused(jobs):
     first, second = digits()
     with pytest.raises(errors.AllHeldOutError, match=f"all {len(first['xt'])} training rows"):
         jobs([first, {**second, "x": first["xt"], "y": first["yt"]}], 10)
+
+
+@pytest.mark.parametrize("updater", ["ER", "FineTuning"])
+def test_data_of_another_shape_than_memory_or_validation_is_refused(jobs, updater):
+    first, second = tumours()
+    changed = {**second, "y": second["y"][:, None], "yt": second["yt"][:, None]}
+    with pytest.raises(errors.ExampleMismatchError, match=r"the new data, targets: found .*\(1,\)"):
+        jobs([first, changed], 1, updater=updater)
+
+
+def test_wrong_target_of_the_new_data_is_located(jobs):
+    first, second = tumours()
+    second["y"][7] = 5  # a random tenth of these rows becomes validation data
+    places = "the training data|the validation data of update 2"
+    with pytest.raises(errors.TargetsError, match=rf"the target 5 in row \d+ of ({places})"):
+        jobs([first, second], 1)
