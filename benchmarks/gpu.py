@@ -232,7 +232,7 @@ def bare(images: Tensor, labels: Tensor, size: Size, device: torch.device) -> Ca
         started = time.perf_counter()
         for _ in range(size.epochs):
             order = torch.randperm(size.rows, device=device) + size.rows
-            for rows in order.split(size.batch):
+            for rows in order.tensor_split(-(-size.rows // size.batch)):
                 drawn = torch.randint(size.rows, (size.batch,), device=device)
                 both = torch.cat([rows, drawn])
                 optimizer.zero_grad()

@@ -147,7 +147,8 @@ def train(
     for number, (inputs, labels) in enumerate(stream):
         if memory is None:
             memory = Reservoir(recipe.memory, inputs.shape[1], 10, seed)
-        for rows in torch.randperm(len(labels), generator=order).split(recipe.batch):
+        steps = -(-len(labels) // recipe.batch)  # equal ones, as in the product
+        for rows in torch.randperm(len(labels), generator=order).tensor_split(steps):
             batch = inputs[rows], labels[rows]
             loss, logits = loss_of(model, batch, memory, recipe, number)
             optimizer.zero_grad()

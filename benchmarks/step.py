@@ -292,8 +292,7 @@ Batches = Iterator[tuple[Tensor, Tensor, list[list[Tensor]]]]
 def indexed_batches(new: Any, memory: Any, batch: int, draws: int) -> Batches:
     """Yield steps by indexing tensors."""
     order = torch.randperm(len(new[1]))
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
+    for rows in order.tensor_split(-(-len(order) // batch)):
         drawn = []
         for _ in range(draws):
             places = torch.randint(len(memory[1]), (batch,))

@@ -247,7 +247,7 @@ def bare(data: Path, source: Path | None, target: Path) -> float:
     for holdout in holdouts:
         accuracy(*holdout)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    for rows in torch.randperm(len(labels)).split(BATCH):
+    for rows in torch.randperm(len(labels)).tensor_split(-(-len(labels) // BATCH)):
         inputs, targets = images[rows], labels[rows]
         if len(memory[1]):
             drawn = torch.randint(len(memory[1]), (BATCH,))

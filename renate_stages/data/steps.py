@@ -214,11 +214,15 @@ class InOrder(EpochRows):
 
 
 class Pass(EpochRows):
-    """All rows once per epoch in a new random order; the last batch may be smaller.
+    """All rows once per epoch in a new random order, in equal steps.
+
+    An epoch has ceil(length / batch_size) steps whose sizes differ by at most one row. A short last
+    step would give its few rows the weight of a whole step, and may be a single row, with which
+    batch normalization fails.
 
     Args:
         length: Number of rows, >= 1.
-        batch_size: Rows per batch, >= 1.
+        batch_size: Maximum number of rows per batch, >= 1.
         generator: Source of the order.
         replay: Source of draws from the memory; None for no draws.
         draws: Draws per step, if there is a `replay` source.
@@ -243,8 +247,7 @@ class Pass(EpochRows):
 
     def __iter__(self) -> Iterator[StepRows]:
         order = torch.randperm(self._length, generator=self._generator).numpy()
-        for start in range(0, self._length, self._batch_size):
-            new = order[start : start + self._batch_size]
+        for new in np.array_split(order, len(self)):
             if self.source is None:
                 yield StepRows(new)
             else:

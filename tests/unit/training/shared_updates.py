@@ -32,7 +32,7 @@ from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel
 
-ROWS = 33  # batches of 8, and a last one of 1 in which one process has no row
+ROWS = 33  # batches of 7 and 6, which two processes share unequally
 Results = dict[str, Any]
 
 

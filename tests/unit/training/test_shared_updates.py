@@ -20,7 +20,9 @@ sys.exit(start(sys.argv[2:], 2, Path(sys.argv[1])))
 CLOSED_FORM = ("NCM", "SLDA", "RanPAC")  # learners without gradient steps
 
 
-ALWAYS = {"ER", "accumulated", "clipped", "clipped by value"}  # used by tests without `name`
+ALWAYS = {  # used by tests without `name`
+    *("ER", "one example per step", "accumulated", "clipped", "clipped by value")
+}
 LONG = (
     *("ER separate", "memory size 1", "DER++ joint", "CLS-ER", "Offline-ER", "Budgeted", "Joint"),
     *("LwF", "SLDA", "max steps", "batch norm separate", "model averaging"),
@@ -124,11 +126,16 @@ def test_step_counts_example_counts_and_curves_equal_those_of_one_process(result
         assert both[0]["curves"] == both[1]["curves"], "stopping and the best epoch depend on these"
 
 
-def test_batch_with_a_single_row_leaves_one_process_without_rows(results):
-    _, two_processes = results
-    (first,) = two_processes[0]["ER"]
-    assert [len(step["rows"]["new"][0]) for step in first["steps"]] == [4, 4, 4, 4, 0] * 2
-    assert first["step_count"] == 2 * -(-ROWS // 8)
+def test_steps_are_equal_and_a_single_row_leaves_one_process_without_rows(results):
+    _, (zero, one) = results
+
+    def rows(process, name):
+        return [len(step["rows"]["new"][0]) for step in process[name][0]["steps"]]
+
+    assert (rows(zero, "ER"), rows(one, "ER")) == ([3] * 10, [4, 4, 4, 3, 3] * 2)
+    assert zero["ER"][0]["step_count"] == 2 * -(-ROWS // 8)
+    single = "one example per step"
+    assert (rows(zero, single), rows(one, single)) == ([0] * ROWS, [1] * ROWS)
 
 
 def test_replayed_examples_differ_between_processes(results):
