@@ -69,7 +69,7 @@ def write_imported(
         validation = {0: splits["val"]} if len(splits.get("val", nothing)) else {}
         state.write_split(folder, "holdouts", holdouts)
         state.write_split(folder, "validation", validation)
-        measured = updater.evaluate(model, {n: updater.test_set(s) for n, s in holdouts.items()})
+        measured = updater.examine(model, {n: updater.test_set(s) for n, s in holdouts.items()})
         # Learners may change the model here, so it was measured before.
         learner.start_update(StoredDataset(train), StoredDataset(nothing))
         (kept, added), fields, _ = learner.choose_memory(at_once=True)
@@ -77,8 +77,7 @@ def write_imported(
         write_learner(folder, learner)
         labels = {c for s in splits.values() for c in StoredDataset(s).classes() or []}
         classes = sorted(labels) if updater.task.loss.task.labelled else []
-    rows = {number: len(store) for number, store in holdouts.items()}
-    history = EvaluationHistory().with_update(0, "after", measured, rows)
+    history = EvaluationHistory().with_update(0, "after", measured)
     history.write(folder / "evaluations.csv")
     task_ids = {"0": params.update.task_id}
     state.write_manifest(

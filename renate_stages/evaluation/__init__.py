@@ -7,7 +7,6 @@ from renate_stages.evaluation.metrics import (
     forgetting,
     forward_transfer,
     intransigence,
-    micro_average,
     worst_holdout,
 )
 
@@ -19,6 +18,5 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "intransigence",
-    "micro_average",
     "worst_holdout",
 ]

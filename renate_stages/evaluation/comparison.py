@@ -78,10 +78,11 @@ def interval(
 
     Args:
         values: Score of each row, such as whether it is correct; bool or finite numbers `(rows,)`,
-            by holdout.
+            by holdout. Or `(rows, 2)`: numerators and divisors, for a score that is the sum of the
+            numerators over that of the divisors.
         generator: Draws the resamples, in ascending order of holdouts.
         average: Whether every holdout has equal weight, as in the average; otherwise every row has
-            equal weight, as in the micro average.
+            equal weight, as in a figure on all rows together.
         resamples: Number of resamples, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
 
@@ -93,13 +94,14 @@ def interval(
     """
     if not values or not all(len(each) for each in values.values()):
         raise ValueError(f"no rows to draw from: { ({n: len(v) for n, v in values.items()}) }")
-    rows = sum(len(each) for each in values.values())
-    means = np.zeros(resamples)
-    for number in sorted(values):
-        scores = np.asarray(values[number], dtype=np.float64)
-        weight = 1 / len(values) if average else len(scores) / rows
-        means += weight * _resampled_means(scores, generator, resamples)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    sums = [_resampled_sums(_pairs(values[n]), generator, resamples) for n in sorted(values)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have ignored rows alone
+        if average:
+            drawn = np.mean([numerator / divisor for numerator, divisor in sums], axis=0)
+        else:
+            numerator, divisor = np.sum(sums, axis=0)
+            drawn = numerator / divisor
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -118,20 +120,23 @@ def difference_interval(
     mean of the rows' differences, and rows that are hard or easy for both do not widen the interval.
 
     Args:
-        before: The old model's score of each row, `(rows,)`, by holdout.
-        after: The new model's scores of the same rows, in the same order.
+        before: The old model's score of each row, by holdout; see `interval`.
+        after: The new model's scores of the same rows, in the same order, with equal divisors.
         generator: As in `interval`.
         average: As in `interval`.
         resamples: As in `interval`.
         level: As in `interval`.
 
     Raises:
-        ValueError: If holdouts or their numbers of rows differ, or no holdout is given.
+        ValueError: If holdouts, their numbers of rows or divisors differ, or no holdout is given.
     """
     _check_pairs(before, after)
-    differences = {
-        n: np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64) for n in after
-    }
+    differences = {}
+    for number in after:
+        old, new = _pairs(before[number]), _pairs(after[number])
+        if not np.array_equal(old[:, 1], new[:, 1]):
+            raise ValueError(f"the divisors of the rows of holdout {number} differ")
+        differences[number] = np.stack([new[:, 0] - old[:, 0], new[:, 1]], axis=1)
     return interval(differences, generator, average=average, resamples=resamples, level=level)
 
 
@@ -141,22 +146,32 @@ def within_noise(difference: tuple[float, float]) -> bool:
     return low <= 0 <= high
 
 
-def _resampled_means(
-    scores: np.ndarray, generator: np.random.Generator, resamples: int
-) -> np.ndarray:
-    """Return the mean of each resample, float64 `(resamples,)`.
+def _pairs(scores: np.ndarray) -> np.ndarray:
+    """Return numerators and divisors, float64 `(rows, 2)`; scores alone have the divisor 1."""
+    scores = np.asarray(scores, dtype=np.float64)
+    return scores if scores.ndim == 2 else np.stack([scores, np.ones(len(scores))], axis=1)
 
-    A mean depends only on how often each distinct score is drawn, and these counts are multinomial.
-    With two distinct scores this needs two numbers per resample instead of one index per row.
+
+def _resampled_sums(
+    pairs: np.ndarray, generator: np.random.Generator, resamples: int
+) -> np.ndarray:
+    """Return the sums of numerators and of divisors of each resample, float64 `(2, resamples)`.
+
+    They depend only on how often each distinct pair is drawn, and these counts are multinomial.
+    With two distinct pairs this needs two numbers per resample instead of one index per row.
     """
-    distinct, counts = np.unique(scores, return_counts=True)
+    if (pairs[:, 1] == pairs[0, 1]).all():  # much faster than to sort pairs
+        distinct, counts = np.unique(pairs[:, 0], return_counts=True)
+        distinct = np.stack([distinct, np.full(len(distinct), pairs[0, 1])], axis=1)
+    else:
+        distinct, counts = np.unique(pairs, axis=0, return_counts=True)
     at_once = max(1, CELLS // len(distinct))
-    means = [
-        generator.multinomial(len(scores), counts / len(scores), min(at_once, resamples - start))
-        @ (distinct / len(scores))
+    sums = [
+        generator.multinomial(len(pairs), counts / len(pairs), min(at_once, resamples - start))
+        @ distinct
         for start in range(0, resamples, at_once)
     ]
-    return np.concatenate(means)
+    return np.concatenate(sums).T
 
 
 def _check_pairs(before: Mapping[int, np.ndarray], after: Mapping[int, np.ndarray]) -> None:

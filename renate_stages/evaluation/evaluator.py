@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -17,7 +18,7 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
-from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, Predictions
 from renate_stages.models.module import RenateModule
 from renate_stages.tasks.detect import detect
 from renate_stages.tasks.row_loss import RowLoss
@@ -38,7 +39,7 @@ def examine(
     places: Mapping[int, str] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-) -> dict[int, Examined]:
+) -> ExaminedHoldouts:
     """Return a model's metrics and predictions on each holdout, in evaluation mode.
 
     No gradients are computed, and modes, device and statistics of the model are preserved. In
@@ -64,7 +65,8 @@ def examine(
 
     Returns:
         For each holdout in ascending order, `loss` and every metric by name, and the prediction for
-        each row if rows have one class label.
+        each row if rows have one class label. `together` has each metric computed on the rows of all
+        holdouts, which is not the mean over holdouts for metrics such as AUROC or R².
 
     Raises:
         EmptyHoldoutError: If a holdout has no examples, or only ignored ones.
@@ -76,19 +78,20 @@ def examine(
     """
     task_ids = task_ids or {}
     measured = _Measured(task, loss_fn)
+    together = _Scores(metrics_fn, device)
+    results: dict[int, Examined] = {}
     with evaluation_mode(model, torch.device(device)):
-        return {
-            number: _examine_one(
+        for number in sorted(holdouts):
+            results[number] = _examine_one(
                 model,
                 number,
                 _batches(number, holdouts[number], batch_size, device),
                 measured,
-                _new_metrics(metrics_fn, device),
+                (_Scores(metrics_fn, device), together),
                 task_ids.get(number),
                 (places or {}).get(number, f"holdout {number}"),
             )
-            for number in sorted(holdouts)
-        }
+    return ExaminedHoldouts(results, together.values() if results else {})
 
 
 def evaluate(
@@ -121,13 +124,14 @@ def _examine_one(
     number: int,
     batches: Iterator[tuple[int, Any, Any]],
     measured: _Measured,
-    metrics: Mapping[str, Metric] | None,
+    scores: tuple[_Scores, _Scores],
     task_id: str | None,
     place: str,
 ) -> Examined:
-    rows, above, below = 0, 0.0, 0.0
+    """Measure one holdout; `scores` are the holdout's own and those of all holdouts."""
+    rows = 0
     answers: list[Answer | None] = []
-    sums: dict[str, list[float]] = {}
+    of_rows: dict[str, list[np.ndarray]] = {}  # numerators and divisors of metrics that are means
     for size, inputs, targets in batches:
         outputs, targets = gathered((called(model, inputs, task_id), targets), size)
         task, loss = measured.of(outputs, targets)
@@ -136,27 +140,72 @@ def _examine_one(
             loss.check(outputs, targets)
             measured.is_checked = True
         rows += size
-        total, weight = loss.sums(outputs, targets, size)
-        above, below = above + total, below + weight
-        counted = task.without_ignored(outputs, targets) if metrics else None
-        if metrics and counted is not None:
-            for name, metric in metrics.items():
+        sums = {"loss": loss.sums(outputs, targets, size)}
+        counted = None
+        if scores[0].metrics is None:
+            for name, parts in task.metrics(outputs, targets).items():
+                pairs = torch.stack([part.cpu().double() for part in parts], dim=1).numpy()
+                of_rows.setdefault(name, []).append(pairs)
+                numerator, divisor = pairs.sum(axis=0).tolist()
+                sums[name] = numerator, divisor
+        elif scores[0].metrics:
+            counted = task.for_metrics(outputs, targets)
+        for each in scores:
+            each.add(sums, counted)
+        answers.append(task.answer(outputs, targets))
+    own, _ = scores
+    if own.is_empty:
+        raise EmptyHoldoutError(number, ignored=rows)
+    return Examined(
+        rows,
+        own.values(),
+        _predictions([each for each in answers if each is not None]),
+        {name: np.concatenate(parts) for name, parts in of_rows.items()},
+    )
+
+
+class _Scores:
+    """Loss and metrics of the rows added so far.
+
+    Args:
+        metrics_fn: Returns the user's metrics; None: the task's default metrics.
+        device: Device of the metrics.
+    """
+
+    def __init__(
+        self, metrics_fn: Callable[[], Mapping[str, Metric]] | None, device: torch.device | str
+    ) -> None:
+        self.metrics = _new_metrics(metrics_fn, device)
+        self.sums: dict[str, list[float]] = {"loss": [0.0, 0.0]}  # numerator and divisor
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row counted."""
+        return not self.sums["loss"][1]
+
+    def add(self, sums: Mapping[str, tuple[float, float]], counted: tuple[Any, Any] | None) -> None:
+        """Add a batch.
+
+        Args:
+            sums: Numerator and divisor of the loss, and of each default metric.
+            counted: Outputs and targets of the rows that count for the user's metrics; None: no row.
+        """
+        for name, (numerator, divisor) in sums.items():
+            known = self.sums.setdefault(name, [0.0, 0.0])
+            known[0] += numerator
+            known[1] += divisor
+        if counted is not None:
+            for name, metric in (self.metrics or {}).items():
                 with user_code.running(f"metrics_fn, metric '{name}'"):
                     metric.update(*counted)
-        if metrics is None:
-            for name, parts in task.metrics(outputs, targets).items():
-                known = sums.setdefault(name, [0.0, 0.0])
-                for position, part in enumerate(parts):
-                    known[position] += float(part.cpu().double().sum())
-        answers.append(task.answer(outputs, targets))
-    if not below:
-        raise EmptyHoldoutError(number, ignored=rows)
-    results = {"loss": above / below}
-    results |= {name: total / divisor for name, (total, divisor) in sums.items()}
-    for name, metric in (metrics or {}).items():
-        with user_code.running(f"metrics_fn, metric '{name}'"):
-            results[name] = _scalar(name, metric.compute())
-    return Examined(rows, results, _predictions([each for each in answers if each is not None]))
+
+    def values(self) -> dict[str, float]:
+        """Return `loss` and every metric."""
+        values = {name: numerator / divisor for name, (numerator, divisor) in self.sums.items()}
+        for name, metric in (self.metrics or {}).items():
+            with user_code.running(f"metrics_fn, metric '{name}'"):
+                values[name] = _scalar(name, metric.compute())
+        return values
 
 
 def _predictions(answers: list[Answer]) -> Predictions | None:

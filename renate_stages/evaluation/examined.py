@@ -1,9 +1,11 @@
-"""A model's metrics and predictions on a holdout."""
+"""A model's metrics and predictions on holdouts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
@@ -39,8 +41,65 @@ class Examined:
         rows: Number of examples.
         metrics: `loss` and every metric by name.
         predictions: Predictions for each row; None if targets are not class labels.
+        scores: For metrics that are means over rows, the numerator and divisor of each row, float64
+            `(rows, 2)`: the metric is the sum of the numerators over that of the divisors.
     """
 
     rows: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     predictions: Predictions | None = None
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def row_scores(self, metric: str) -> np.ndarray | None:
+        """Return each row's score in a metric that is a mean over rows, otherwise None.
+
+        The user's metrics have no stored scores. One of them that equals the share of correct
+        predictions, whatever its name, is taken as their mean.
+
+        Returns:
+            `(rows, 2)` as in `scores`, or whether each counted row is correct, bool `(rows,)`.
+        """
+        if metric in self.scores or self.predictions is None:
+            return self.scores.get(metric)
+        correct = self.predictions.correct
+        value = self.metrics.get(metric, math.nan)
+        return correct if abs(value - correct.mean()) < 1e-6 else None
+
+
+class ExaminedHoldouts(dict[int, Examined]):
+    """Results of one model on each of several holdouts, and on all their rows together.
+
+    Args:
+        results: The results on each holdout, by number.
+        together: `loss` and every metric, computed on the rows of all holdouts.
+    """
+
+    def __init__(self, results: Mapping[int, Examined], together: Mapping[str, float]) -> None:
+        super().__init__(results)
+        self.together = dict(together)
+
+    @classmethod
+    def of_means(
+        cls, results: Mapping[int, Examined], together: Mapping[str, float] | None = None
+    ) -> Self:
+        """Return results whose metrics on all rows, where not given, are means over rows.
+
+        Args:
+            results: The results on each holdout, by number.
+            together: Known metrics on all rows. Others become the mean over holdouts, weighted by
+                their rows; NaN if a value is missing.
+        """
+        rows = sum(each.rows for each in results.values())
+        names = {name for each in results.values() for name in each.metrics}
+        means = {
+            name: sum(r.rows * r.metrics.get(name, math.nan) for r in results.values()) / rows
+            for name in names
+        }
+        return cls(results, {**means, **(together or {})})
+
+
+def row_scores(examined: Mapping[int, Examined], metric: str) -> dict[int, np.ndarray]:
+    """Return `Examined.row_scores` of each holdout; empty unless all have them."""
+    scores = {number: each.row_scores(metric) for number, each in examined.items()}
+    known = {number: each for number, each in scores.items() if each is not None}
+    return known if len(known) == len(scores) else {}

@@ -12,7 +12,7 @@ import numpy as np
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.calibration import calibration_error
 from renate_stages.evaluation.comparison import difference_interval, flips, interval
-from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.evaluation.examined import Examined, Predictions, row_scores
 from renate_stages.evaluation.history import EvaluationHistory, known
 from renate_stages.evaluation.slices import Part, by_value
 from renate_stages.randomness import Generators
@@ -30,7 +30,7 @@ class Answers:
 
     Args:
         after: Results of the new model by holdout.
-        before: Results of the parent's model by holdout; None without a parent.
+        before: Results of the parent's model on the same holdouts; None without a parent.
         slices: For each metadata field and holdout, the value of each row, `(rows,)`.
     """
 
@@ -53,14 +53,6 @@ class Answers:
         """Whether the parent's model is correct on each row; empty without labels or parent."""
         predictions = _predictions(self.before or {})
         return {number: each.correct for number, each in predictions.items()}
-
-    def are_scored_by(self, metric: str) -> bool:
-        """Return whether a metric equals the share of correct predictions, whatever its name."""
-        correct = self.correct
-        return bool(correct) and all(
-            abs(each.metrics[metric] - correct[number].mean()) < 1e-6
-            for number, each in self.after.items()
-        )
 
     def calibration(self) -> float:
         """Return the calibration error over all holdouts together; NaN without class labels."""
@@ -142,12 +134,11 @@ def _headline(
     metric = evaluation.metric
     figures: dict[str, Any] = {"change": None, "change_on_earlier": None}
     if answers.before is not None:
-        rows = {number: each.rows for number, each in answers.after.items()}
-        start, end = (history.matrix(metric, phase) for phase in ("before", "after"))
-        changes = {i: end[update][i] - start[update][i] for i in rows}
-        earlier = {update: {i: change for i, change in changes.items() if i < update}}
-        # Of differences, so that both sides cover the holdouts on which both models have a value.
-        figures["change"] = known(metrics.micro_average({update: changes}, update, rows))
+        old, new = (history.examined(update, phase).together for phase in ("before", "after"))
+        start, end = (history.matrix(metric, phase)[update] for phase in ("before", "after"))
+        earlier = {update: {i: end[i] - start[i] for i in end if i < update}}
+        if all(math.isnan(start[i]) == math.isnan(end[i]) for i in end):
+            figures["change"] = known(new[metric] - old[metric])
         figures["change_on_earlier"] = known(metrics.average(earlier, update))
     if evaluation.reference:
         reached = metrics.intransigence(
@@ -157,20 +148,30 @@ def _headline(
             higher_is_better=evaluation.mode == "max",
         )
         figures["intransigence"] = known(reached)
-    if answers.are_scored_by(metric):
-        figures["interval"] = _intervals(update, answers, generators)
+    if scores := row_scores(answers.after, metric):
+        before = row_scores(answers.before or {}, metric)
+        figures["interval"] = _intervals(update, before, scores, generators)
     return figures
 
 
 def _intervals(
-    update: int, answers: Answers, generators: Generators
+    update: int,
+    before: Mapping[int, np.ndarray],
+    after: Mapping[int, np.ndarray],
+    generators: Generators,
 ) -> dict[str, dict[str, float | None]]:
-    """Return the 95 % intervals, each from its own generator."""
+    """Return the 95 % intervals, each from its own generator.
+
+    Args:
+        update: Number of the update.
+        before: Scores of each row by the parent's model, by holdout; empty without a parent.
+        after: Scores of the same rows by the new model.
+        generators: The update's generators.
+    """
 
     def drawn(name: str) -> np.random.Generator:
         return generators.numpy(f"interval of {name}")
 
-    before, after = answers.correct_before, answers.correct
     ends: dict[str, tuple[float, float] | None] = {
         "average": interval(after, drawn("average"), average=True),
         "overall": interval(after, drawn("overall"), average=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Any, Literal, get_args
 from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.evaluation import metrics
-from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
 from renate_stages.files.csv_file import csv_text
 
 Phase = Literal["initial", "before", "after"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 MOST_DIGITS = 15
 COLUMNS = ("update", "phase", "holdout", "metric", "value", "rows")
+ALL = -1  # as a holdout: the rows of all holdouts together
+ALL_WRITTEN = "all"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Evaluation:
         update: Number of the update in which it was measured.
         phase: The measured model: `initial` is the untrained one, `before` the one that the update
             starts from, `after` its result.
-        holdout: Number of the update whose test split this is.
+        holdout: Number of the update whose test split this is; `ALL` for the rows of all holdouts.
         metric: Name of the metric.
         value: Value of the metric, with 8 significant digits; may be NaN or infinite.
         rows: Number of examples of the holdout.
@@ -54,7 +55,7 @@ class EvaluationHistory:
     """All evaluations so far, immutable and sorted by update, phase, holdout and metric.
 
         history = EvaluationHistory.read(path)
-        history = history.with_update(3, "after", {1: {"accuracy": 0.9}, 3: {"accuracy": 0.8}}, rows)
+        history = history.with_update(3, "after", examine(model, holdouts))
         history.summary(3, "accuracy")["forgetting"]
 
     Args:
@@ -105,16 +106,16 @@ class EvaluationHistory:
 
     def write(self, path: Path) -> None:
         """Write the whole history; equal histories give equal bytes."""
-        files.write_text(path, csv_text(COLUMNS, (vars(row) for row in self.evaluations)))
+        rows = (
+            {**vars(row), "holdout": ALL_WRITTEN} if row.holdout == ALL else vars(row)
+            for row in self.evaluations
+        )
+        files.write_text(path, csv_text(COLUMNS, rows))
 
     # -- adding evaluations -----------------------------------------------------------------------
 
     def with_update(
-        self,
-        update: int,
-        phase: Phase,
-        results: Mapping[int, Mapping[str, float]],
-        rows: Mapping[int, int],
+        self, update: int, phase: Phase, results: ExaminedHoldouts
     ) -> EvaluationHistory:
         """Return a history with the evaluations of one more model on all holdouts.
 
@@ -123,21 +124,20 @@ class EvaluationHistory:
         Args:
             update: Number of the update, >= 0.
             phase: `initial`, `before` or `after`; see `Evaluation`.
-            results: Metrics by name, for each holdout number.
-            rows: Number of examples of each holdout.
+            results: The model's results on the holdouts.
 
         Raises:
-            ValueError: If the phase is unknown, or the number of rows of a holdout is missing.
+            ValueError: If the phase is unknown.
         """
         if phase not in PHASES:
             raise ValueError(f"phase is {phase!r}; expected one of {', '.join(PHASES)}")
-        if missing := sorted(results.keys() - rows.keys()):
-            raise ValueError(f"the number of rows is missing for holdouts {missing}")
+        rows = sum(each.rows for each in results.values())
+        measured = {**results, ALL: Examined(rows, results.together)} if results else {}
         kept = [row for row in self.evaluations if (row.update, row.phase) != (update, phase)]
         new = [
-            Evaluation(update, phase, holdout, metric, _rounded(value), int(rows[holdout]))
-            for holdout, values in results.items()
-            for metric, value in values.items()
+            Evaluation(update, phase, holdout, metric, _rounded(value), each.rows)
+            for holdout, each in measured.items()
+            for metric, value in each.metrics.items()
         ]
         return EvaluationHistory((*kept, *new))
 
@@ -152,18 +152,23 @@ class EvaluationHistory:
         """Return a metric as a[update][holdout], ascending; by default after each update."""
         values: dict[int, dict[int, float]] = {}
         for row in self.evaluations:
-            if (row.metric, row.phase) == (metric, phase):
+            if (row.metric, row.phase) == (metric, phase) and row.holdout != ALL:
                 values.setdefault(row.update, {})[row.holdout] = row.value
         return values
 
-    def examined(self, update: int) -> dict[int, Examined]:
-        """Return the results on each holdout after an update, without predictions."""
+    def examined(self, update: int, phase: Phase = "after") -> ExaminedHoldouts:
+        """Return the results of a model on the holdouts, without predictions.
+
+        Releases before this one did not store metrics on the rows of all holdouts; for their
+        updates, they are the means over rows.
+        """
         results: dict[int, Examined] = {}
         for row in self.evaluations:
-            if (row.update, row.phase) == (update, "after"):
+            if (row.update, row.phase) == (update, phase):
                 metrics = results[row.holdout].metrics if row.holdout in results else {}
                 results[row.holdout] = Examined(row.rows, {**metrics, row.metric: row.value})
-        return results
+        together = results.pop(ALL, Examined(0))
+        return ExaminedHoldouts.of_means(results, together.metrics)
 
     def untrained(self, metric: str) -> dict[int, float]:
         """Return a metric of the untrained model as b[holdout]; the latest value counts."""
@@ -178,7 +183,7 @@ class EvaluationHistory:
         """Summarize a metric after an update; the formulas are in `evaluation.metrics`.
 
         Returns:
-            `average`, `overall` (the micro average), `worst_holdout`, `forgetting`,
+            `average`, `overall` (on the rows of all holdouts), `worst_holdout`, `forgetting`,
             `backward_transfer`, `forward_transfer`, and `holdout`: the value on each holdout, by its
             number as a string. All keys are always present; unknown or infinite values are None.
 
@@ -188,19 +193,13 @@ class EvaluationHistory:
         measured = self.matrix(metric)
         if update not in measured:
             raise ValueError(f"no evaluation of {metric!r} after update {update}")
-        kind = (update, "after", metric)
-        sizes = {
-            row.holdout: row.rows
-            for row in self.evaluations
-            if (row.update, row.phase, row.metric) == kind
-        }
         sign: dict[str, Any] = {"higher_is_better": higher_is_better}
         transfer = metrics.forward_transfer(
             self._with_starts(metric), update, self.untrained(metric), **sign
         )
         return {
             "average": known(metrics.average(measured, update)),
-            "overall": known(metrics.micro_average(measured, update, sizes)),
+            "overall": known(self.examined(update).together[metric]),
             "worst_holdout": known(metrics.worst_holdout(measured, update, **sign)),
             "forgetting": known(metrics.forgetting(measured, update, **sign)),
             "backward_transfer": known(metrics.backward_transfer(measured, update, **sign)),
@@ -224,7 +223,9 @@ def _parse(cells: list[str]) -> Evaluation:
     if len(cells) != len(COLUMNS):
         raise ValueError(f"it has {len(cells)} cells, expected {len(COLUMNS)}")
     update, phase, holdout, metric, value, rows = cells
-    for name, cell in (("update", update), ("holdout", holdout), ("rows", rows)):
+    together = holdout == ALL_WRITTEN
+    numbers = {"update": update, "holdout": "0" if together else holdout, "rows": rows}
+    for name, cell in numbers.items():
         if not (cell.isascii() and cell.isdecimal() and len(cell) <= MOST_DIGITS):
             raise ValueError(f"{name} is {cell!r:.40}, expected a whole number, at least 0")
     if phase not in PHASES:
@@ -235,7 +236,8 @@ def _parse(cells: list[str]) -> Evaluation:
         number = float(value)
     except ValueError as error:
         raise ValueError(f"value is {value!r}, expected a number") from error
-    return Evaluation(int(update), phase, int(holdout), metric, _rounded(number), int(rows))
+    where = ALL if together else int(holdout)
+    return Evaluation(int(update), phase, where, metric, _rounded(number), int(rows))
 
 
 def _rounded(value: float) -> float:

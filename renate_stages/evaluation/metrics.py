@@ -39,30 +39,6 @@ def average(matrix: Matrix, update: int) -> float:
     return _mean(value for holdout, value in matrix[update].items() if holdout <= update)
 
 
-def micro_average(matrix: Matrix, update: int, rows: Mapping[int, int]) -> float:
-    """Return the mean over the holdouts so far, weighted by their numbers of examples.
-
-        sum over i <= t of n[i] * a[t][i] / sum over i <= t of n[i]
-
-    For a metric that is a mean over examples, this is the metric on all holdouts together.
-
-    Args:
-        matrix: a[t][i].
-        update: t.
-        rows: n[i], number of examples of holdout i.
-
-    Raises:
-        KeyError: Also if the number of examples of a holdout is missing.
-    """
-    known = [
-        (rows[holdout], value)
-        for holdout, value in matrix[update].items()
-        if holdout <= update and not np.isnan(value)
-    ]
-    total = sum(count for count, _ in known)
-    return sum(count * value for count, value in known) / total if total else float("nan")
-
-
 def worst_holdout(matrix: Matrix, update: int, *, higher_is_better: bool = True) -> float:
     """Return the worst value over the holdouts so far.
 

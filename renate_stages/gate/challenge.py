@@ -16,7 +16,7 @@ from torch import Tensor
 from renate_stages.data import StoredDataset
 from renate_stages.errors import shortage
 from renate_stages.evaluation.evaluator import examine
-from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.evaluation.slices import slices_of
 from renate_stages.export.exported import Exported
 from renate_stages.gate.figures import Measured
@@ -101,7 +101,7 @@ class _Holdouts:
 
     def measure(
         self, user: UserConfig, values: Mapping[str, Any], folder: Path, width: int = 0
-    ) -> tuple[dict[int, Examined], int]:
+    ) -> tuple[ExaminedHoldouts, int]:
         """Build a stored model and measure it.
 
         Args:

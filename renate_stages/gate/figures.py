@@ -1,9 +1,9 @@
 """Compute figures of update and champion on the same holdouts, for the gate's rules.
 
-With a[i] the metric on holdout i and n[i] its number of rows:
+With a[i] the metric on holdout i:
 
     average          mean over i of a[i]
-    overall          sum over i of n[i] a[i] / sum over i of n[i]
+    overall          the metric on the rows of all holdouts
     worst_holdout    `min`: the lowest a[i]; `max_drop`: the largest drop from the champion on a
                      holdout. It is not the difference of the two lowest values: the champion has
                      not learnt the newest holdout, so its lowest value would hide all other drops.
@@ -14,8 +14,8 @@ With a[i] the metric on holdout i and n[i] its number of rows:
     negative_flips   share of all rows on which the champion is correct and the update wrong
     positive_flips   share of all rows on which the champion is wrong and the update correct
 
-A difference has an interval (95 %, paired bootstrap) if the figure is a share of correct predictions;
-for a class or a slice, it is computed from the rows of that part.
+A difference has an interval (95 %, paired bootstrap) if the metric is a mean over rows; for a class
+or a slice, it is computed from the rows of that part.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from renate_stages.evaluation.comparison import difference_interval, flips
-from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, row_scores
 from renate_stages.evaluation.figures import Answers
 from renate_stages.gate.parts import Part, Slices, accuracies, rows_of
 from renate_stages.params.rules import CALIBRATION, CLASSES, FLIPS, PARTS, SCOPES
@@ -54,9 +54,9 @@ class Measured:
     """
 
     update: int
-    new: ModelScores
+    new: ExaminedHoldouts
     champion_update: int = 0
-    champion: ModelScores | None = None
+    champion: ExaminedHoldouts | None = None
     problem: str | None = None
     slices: Slices = field(default_factory=dict)
     relation: Literal["another", "parent", "itself"] = "another"
@@ -97,10 +97,11 @@ def figure(
             return _interval({n: scores[n] for n in scores if n == number}, generator)
 
         return _worst(ours, theirs, metric in lower, on_holdout)
-    average = scope == "average"
-    rows = {number: 1 if average else each.rows for number, each in new.items()}
-    bounds = _interval(scores, generator, average=average)
-    return {"own": _entry(_mean(ours, rows), _mean(theirs, rows), bounds=bounds)}
+    bounds = _interval(scores, generator, average=scope == "average")
+    if scope == "average":
+        return {"own": _entry(_mean(ours), _mean(theirs), bounds=bounds)}
+    own, old = (rounded(each.together.get(metric)) if each else None for each in (new, champion))
+    return {"own": _entry(own, old, bounds=bounds)}
 
 
 def _of_parts(
@@ -181,15 +182,8 @@ def _paired_scores(
     """Return both models' scores of each row if the metric is their mean, otherwise nothing."""
     if champion is None:
         return {}
-    scores = _row_scores(new, champion)
-    for place, model in enumerate((champion, new)):
-        for number, each in model.items():
-            value = each.metrics.get(metric, math.nan)
-            if number not in scores or not math.isclose(
-                scores[number][place].mean(), value, abs_tol=1e-6
-            ):
-                return {}
-    return scores
+    before, after = row_scores(champion, metric), row_scores(new, metric)
+    return {n: (before[n], after[n]) for n in after} if before.keys() == after.keys() else {}
 
 
 def _interval(
@@ -205,11 +199,10 @@ def _interval(
     return difference_interval(before, after, generator, average=average)
 
 
-def _mean(values: Mapping[int, float], weights: Mapping[int, int]) -> float | None:
+def _mean(values: Mapping[int, float]) -> float | None:
     if not values or any(math.isnan(value) for value in values.values()):
         return None
-    total = sum(weights[number] for number in values)
-    return sum(weights[number] * value for number, value in values.items()) / total
+    return sum(values.values()) / len(values)
 
 
 def _entry(

@@ -43,11 +43,11 @@ class Binary(Task):
     def weights(self, targets: Tensor) -> Tensor | None:
         return unless_all(targets.reshape(-1) != IGNORED)
 
-    def without_ignored(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
-        counted = targets.reshape(-1) != IGNORED
-        if bool(counted.all()):
-            return outputs, targets
-        return (outputs[counted], targets[counted]) if bool(counted.any()) else None
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return logits and int64 labels of the rows that count, both `(B,)`."""
+        logits, labels = outputs.reshape(-1), targets.reshape(-1).long()
+        counted = labels != IGNORED
+        return (logits[counted], labels[counted]) if bool(counted.any()) else None
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         labels = targets.reshape(-1).long()

@@ -43,7 +43,7 @@ class Classification(Task):
     def weights(self, targets: Tensor) -> Tensor | None:
         return unless_all(targets != IGNORED)
 
-    def without_ignored(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
         counted = targets != IGNORED
         if bool(counted.all()):
             return outputs, targets

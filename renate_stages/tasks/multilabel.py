@@ -45,6 +45,10 @@ class Multilabel(Task):
         counted = unless_all(targets != IGNORED)
         return None if counted is None else counted.mean(1)
 
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs and int64 targets, which still have the ignored labels."""
+        return outputs, targets.long()
+
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return `accuracy` of single labels, and `exact_match` of whole rows."""
         counted = targets != IGNORED

@@ -39,6 +39,10 @@ class Regression(Task):
         )
         return errors.flatten(1).mean(1) if errors.ndim > 1 else errors
 
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs in the shape of the targets, and targets in the outputs' dtype."""
+        return outputs.reshape(targets.shape), targets.to(outputs.dtype)
+
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the mean squared and the mean absolute error, each over the values of a row."""
         errors = outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)

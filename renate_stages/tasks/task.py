@@ -68,8 +68,8 @@ class Task(ABC):
         """Return how much each row counts in a mean, `(B,)` float; None: all rows count equally."""
         return None
 
-    def without_ignored(self, outputs: Any, targets: Any) -> tuple[Any, Any] | None:
-        """Return outputs and targets of the rows that count, for the user's metrics; None: no row."""
+    def for_metrics(self, outputs: Any, targets: Any) -> tuple[Any, Any] | None:
+        """Return outputs and targets that count, as torchmetrics takes them; None: nothing counts."""
         return outputs, targets
 
     def metrics(self, outputs: Any, targets: Any) -> dict[str, tuple[Tensor, Tensor]]:

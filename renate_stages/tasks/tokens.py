@@ -47,6 +47,11 @@ class Tokens(Task):
         """Return the number of counted positions of each row."""
         return (targets != IGNORED).sum(1).float()
 
+    def for_metrics(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return logits `(P, K)` and labels `(P,)` of the P positions that count."""
+        counted = targets != IGNORED
+        return (outputs[counted], targets[counted]) if bool(counted.any()) else None
+
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         counted = targets != IGNORED
         right = (outputs.argmax(2) == targets) & counted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.data.ranks import ranks
 from renate_stages.errors import MetricError, NotFiniteError, SliceError, UnmeasuredMetricError
-from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
@@ -97,9 +96,8 @@ class MeasuredUpdate:
         kept = Retention(forget, params.retention, updater.generators).apply(parent, data, scratch)
         holdouts = kept.splits("holdouts")
         task_ids = {**parent.provenance.task_ids, str(number): params.update.task_id}
-        rows = {update: len(store) for update, store in holdouts.items()}
 
-        def measure(model: RenateModule, *updates: int) -> dict[int, Examined]:
+        def measure(model: RenateModule, *updates: int) -> ExaminedHoldouts:
             datasets = {n: updater.test_set(holdouts[n]) for n in updates or holdouts}
             return updater.examine(model, datasets, {n: task_ids[str(n)] for n in datasets})
 
@@ -110,7 +108,7 @@ class MeasuredUpdate:
         history = parent.evaluations()
         if number in holdouts:
             initial = measure(updater.build_model(None), number)
-            history = history.with_update(number, "initial", metrics_of(initial), rows)
+            history = history.with_update(number, "initial", initial)
         update = UpdateData.of(kept, parent)
         if params.update.kind == "forget":
             updated = updater.carry_over(update)
@@ -120,8 +118,8 @@ class MeasuredUpdate:
         if not all(math.isfinite(after[n].metrics["loss"]) for n in after if n == number):
             raise NotFiniteError(len(updated.curves))  # the last step diverged
 
-        history = history.with_update(number, "before", metrics_of(before), rows)
-        history = history.with_update(number, "after", metrics_of(after), rows)
+        history = history.with_update(number, "before", before)
+        history = history.with_update(number, "after", after)
         answers = Answers(after, before if parent.has_model else None, slices)
         provenance = Provenance(
             kind=params.update.kind,
@@ -183,11 +181,6 @@ class MeasuredUpdate:
             "training": {"epochs": len(self.updated.curves), "steps": self.updated.steps},
             **figures,
         }
-
-
-def metrics_of(examined: Mapping[int, Examined]) -> dict[int, Mapping[str, float]]:
-    """Return only the metrics, by holdout."""
-    return {number: each.metrics for number, each in examined.items()}
 
 
 def check_metrics(params: Params, examined: Examined) -> None:

@@ -19,11 +19,11 @@ from renate_stages.data.ranks import copy_from_rank_0, ranks
 from renate_stages.data.resident import check_transforms
 from renate_stages.errors import InvalidParamsError
 from renate_stages.evaluation.evaluator import examine
-from renate_stages.evaluation.examined import Examined
+from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.learners import registry
 from renate_stages.learners.base import Learner, hyperparameters_of
 from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
-from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.measure import Measure, Metrics
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
@@ -171,29 +171,19 @@ class ModelUpdater:
         """Return a dataset of stored examples with the test transforms applied."""
         return StoredDataset(store, None, *self.transforms.test)
 
-    def evaluate(
-        self,
-        model: RenateModule,
-        datasets: Mapping[int, Dataset],
-        task_ids: Mapping[int, str] | None = None,
-    ) -> dict[int, dict[str, float]]:
-        """Return the loss and every metric of a model on each dataset.
-
-        Args:
-            model: The model; its training or evaluation mode is restored afterwards.
-            datasets: Datasets by the number of their update.
-            task_ids: Task of each update; None: this update's task for all.
-        """
-        examined = self.examine(model, datasets, task_ids)
-        return {number: dict(each.metrics) for number, each in examined.items()}
-
     def examine(
         self,
         model: RenateModule,
         datasets: Mapping[int, Dataset],
         task_ids: Mapping[int, str] | None = None,
-    ) -> dict[int, Examined]:
-        """Return metrics and predictions for each row; the arguments are those of `evaluate`."""
+    ) -> ExaminedHoldouts:
+        """Return a model's metrics and predictions on each dataset.
+
+        Args:
+            model: The model; its training or evaluation mode is restored afterwards.
+            datasets: Datasets by the number of their update.
+            task_ids: Task id of each update; None: this update's for all.
+        """
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
@@ -302,7 +292,14 @@ class ModelUpdater:
             return None
         update, headline = self.params.update, self.params.evaluation
         task_ids = {int(number): task for number, task in data.parent.provenance.task_ids.items()}
-        evaluate = partial(self.evaluate, task_ids=task_ids | {update.number: update.task_id})
+        task_ids |= {update.number: update.task_id}
+
+        def evaluate(
+            model: RenateModule, datasets: Mapping[int, Dataset]
+        ) -> tuple[Metrics, dict[int, Metrics]]:
+            examined = self.examine(model, datasets, task_ids)
+            return examined.together, {n: each.metrics for n, each in examined.items()}
+
         return Measure(evaluate, datasets, update.number, headline.metric, headline.mode)
 
     def carry_over(self, data: UpdateData) -> UpdatedModel:

@@ -40,7 +40,7 @@ if sys.argv[1] == "train":
     Path("state/state.json").write_text(f"{number} {params.seed}")
 else:
     from renate_stages import files
-    from renate_stages.evaluation.examined import Examined
+    from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
     from renate_stages.export.exported import Exported
     from renate_stages.gate.figures import Measured
     from renate_stages.params.rules import read_rules
@@ -49,7 +49,7 @@ else:
     Path("export").mkdir(exist_ok=True)
     Exported(number, f"identity-{number}-{params.seed}", "t", {}, {"average_accuracy": 0.5}).write(Path("export"))
     champion = Exported.read(Path("champion"))
-    new = {1: Examined(10, {"accuracy": params.seed / 10})}
+    new = ExaminedHoldouts.of_means({1: Examined(10, {"accuracy": params.seed / 10})})
     rules = read_rules({"average": {"min": 0.5}}, "accuracy", "max")
     measured = Measured(number, new, champion.update, new if champion else None)
     verdict = judge(rules, measured, "accuracy", ["loss"], Generators(0, number))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from small_results import results_of
 
 from renate_stages import files
 from renate_stages.errors import RenateStagesError
@@ -163,7 +164,9 @@ def test_fuzzed_json_is_read_or_refused(tmp_path, content):
         assert "index.json" in str(error)
 
 
-HISTORY = EvaluationHistory().with_update(1, "after", {1: {"accuracy": 0.5, "loss": 1e9}}, {1: 7})
+HISTORY = EvaluationHistory().with_update(
+    1, "after", results_of({1: {"accuracy": 0.5, "loss": 1e9}}, {1: 7})
+)
 
 
 @fuzz

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from mutations import Mutator
 from small_project import REPOSITORY
+from small_results import results_of
 
 from renate_stages import files, lineage
 from renate_stages.errors import RenateStagesError
@@ -259,7 +260,7 @@ def read_data(path: Path) -> None:
 
 
 HISTORY = history.EvaluationHistory().with_update(
-    3, "after", {n: {"accuracy": 0.5} for n in (1, 3)}, {1: 5, 3: 5}
+    3, "after", results_of({n: {"accuracy": 0.5} for n in (1, 3)}, {1: 5, 3: 5})
 )
 
 

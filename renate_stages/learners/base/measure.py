@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from renate_stages.data import ConcatStored, StoredDataset
+from renate_stages.data import StoredDataset
 from renate_stages.errors import UnmeasuredMetricError
 from renate_stages.models import RenateModule
 
@@ -23,14 +23,15 @@ class Measure:
         best = max(models, key=lambda model: measure.rank(measure(model)))
 
     Args:
-        evaluate: Returns a model's loss and metrics on each dataset, by update number.
+        evaluate: Returns a model's loss and metrics on the rows of all datasets together, and on each
+            dataset by update number.
         datasets: Validation data by update number; at least one dataset, none of them empty.
         update: Number of the running update.
         metric: The headline metric.
         mode: Whether a higher (`max`) or lower (`min`) headline metric is better.
     """
 
-    evaluate: Callable[[RenateModule, Mapping[int, Dataset]], Mapping[int, Metrics]]
+    evaluate: Callable[[RenateModule, Mapping[int, Dataset]], tuple[Metrics, Mapping[int, Metrics]]]
     datasets: Mapping[int, StoredDataset]
     update: int
     metric: str = "accuracy"
@@ -38,12 +39,11 @@ class Measure:
 
     def __call__(self, model: RenateModule) -> Metrics:
         """Return loss and metrics on all validation data, with equal weight for every example."""
-        together = ConcatStored(list(self.datasets.values()))
-        return self.evaluate(model, {self.update: together})[self.update]
+        return self.evaluate(model, self.datasets)[0]
 
     def by_update(self, model: RenateModule) -> Mapping[int, Metrics]:
         """Return loss and metrics on the validation data of each update."""
-        return self.evaluate(model, self.datasets)
+        return self.evaluate(model, self.datasets)[1]
 
     def rank(self, metrics: Metrics) -> tuple[float, float]:
         """Return a sort key, higher for better models: the headline metric first, then the loss.

@@ -65,9 +65,10 @@ def digits(change=lambda labels: labels) -> list[Arrays]:
     return split((x / 16).astype(np.float32)[:400], change(y.astype(np.int64)[:400]))
 
 
-def diabetes() -> list[Arrays]:
+def diabetes(parts: int = 2) -> list[Arrays]:
     x, y = load_diabetes(return_X_y=True)
-    return split((x / x.std(0)).astype(np.float32), ((y - y.mean()) / y.std()).astype(np.float32))
+    y = ((y - y.mean()) / y.std()).astype(np.float32)
+    return split((x / x.std(0)).astype(np.float32), y, parts)
 
 
 @pytest.fixture
@@ -183,6 +184,39 @@ def test_regression_learns_whether_targets_have_one_or_two_dimensions(jobs, upda
     assert expected < 0.8 * targets.var(), "it learnt more than the mean"
 
 
+def test_r2_on_all_rows_and_the_interval_of_an_error_equal_scikit_learns(jobs):
+    own = "def metrics_fn():\n    import torchmetrics\n    return {'r2': torchmetrics.R2Score()}\n"
+    result = jobs(split_by_target(), 1, own, metric="r2")[-1]
+    pairs = [(each["yt"], outputs_of(result, each["xt"])[:, 0]) for each in split_by_target()]
+    targets, predicted = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    r2 = result.metrics["r2"]
+    assert r2["overall"] == pytest.approx(sklearn_metrics.r2_score(targets, predicted), abs=1e-5)
+    single = [sklearn_metrics.r2_score(*pair) for pair in pairs]
+    assert r2["average"] == pytest.approx(np.mean(single), abs=1e-5)
+    assert abs(r2["overall"] - np.average(single, weights=[len(y) for y, _ in pairs])) > 0.1
+    assert "interval" not in r2, "it is no mean over rows"
+
+    result = jobs(split_by_target(), 1, metric="mse", mode="min")[-1]
+    pairs = [(each["yt"], outputs_of(result, each["xt"])[:, 0]) for each in split_by_target()]
+    errors = [np.square(y - p) for y, p in pairs]
+    random = np.random.default_rng(0)
+    means = [
+        np.concatenate([random.choice(each, len(each)) for each in errors]).mean()
+        for _ in range(2000)
+    ]
+    found = result.metrics["mse"]["interval"]["overall"]
+    expected = np.quantile(means, [0.025, 0.975])
+    assert [found["low"], found["high"]] == pytest.approx(expected, rel=0.05)
+
+
+def split_by_target() -> list[Arrays]:
+    """Return two updates of which the first has the smaller targets."""
+    (whole,) = diabetes(parts=1)
+    x, y = (np.concatenate([whole[a], whole[b]]) for a, b in (("x", "xt"), ("y", "yt")))
+    small = y < np.median(y)
+    return [split(x[rows], y[rows], parts=1)[0] for rows in (small, ~small)]
+
+
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_squared_error_that_broadcasts_is_refused_before_training(jobs, tmp_path):
     own = 'def loss_fn():\n    return nn.MSELoss(reduction="none")\n'
@@ -275,6 +309,20 @@ def test_rows_of_an_earlier_holdout_do_not_train(jobs, capsys):
     kept = found.state.memory().column("inputs")  # Joint keeps every training row
     held = {row.tobytes() for row in first["xt"]}
     assert len(kept) > 200 and not any(row.tobytes() in held for row in kept)
+
+
+def test_model_with_batch_norm_trains_on_rows_that_leave_one_over(jobs):
+    own = """
+def model_fn(model_state_url: str | None = None):
+    model = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10))
+    if model_state_url is not None:
+        model.load_state_dict(torch.load(model_state_url))
+    return model
+"""
+    first, _ = digits()
+    first = {**first, "x": first["x"][:72], "y": first["y"][:72]}  # 65 after validation: 2 x 32 + 1
+    (result,) = jobs([first], 10, own, updater="DER++", max_epochs=1)
+    assert result.metrics["training"]["steps"] == 3
 
 
 def test_update_of_nothing_but_holdout_rows_is_refused(jobs):

@@ -352,7 +352,7 @@ def test_every_epoch_is_validated_and_the_best_is_kept(tmp_path: Path) -> None:
     assert len(updated.curves) == 4
     assert {"train_loss", "val_loss", "val_accuracy"} <= set(updated.curves[0])
     best = max(updated.curves, key=lambda row: row["val_accuracy"])
-    measured = made.evaluate(updated.model, {1: made.test_set(validation[1])})[1]
+    measured = made.examine(updated.model, {1: made.test_set(validation[1])})[1].metrics
     assert measured["accuracy"] == pytest.approx(best["val_accuracy"])
     assert updated.steps == 4 * -(-42 // BATCH)
     assert updated.examples == 4 * 42

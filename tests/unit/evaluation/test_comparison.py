@@ -116,6 +116,29 @@ def test_flips_match_hand_worked_numbers() -> None:
     assert found.holdout_positive == {1: 0.25, 2: 0.5}
 
 
+def test_interval_of_a_ratio_equals_that_of_resampled_rows() -> None:
+    """Scores of a tagger: each row has its own number of labels, and one row has none."""
+    values = {
+        1: np.array([[2, 3], [0, 0], [5, 9], [1, 1], [0, 4]]),
+        2: np.array([[7, 8], [1, 6], [3, 3]]),
+    }
+    drawn = {n: rng(n).integers(len(v), size=(20_000, len(v))) for n, v in values.items()}
+    with np.errstate(invalid="ignore"):
+        sums = {n: values[n][rows].sum(axis=1) for n, rows in drawn.items()}
+        ratios = [each[:, 0] / each[:, 1] for each in sums.values()]
+        overall = np.divide(*sum(sums.values()).T)
+    for average, expected in ((True, np.mean(ratios, axis=0)), (False, overall)):
+        found = interval(values, rng(), average=average, resamples=20_000)
+        assert found == pytest.approx(np.nanquantile(expected, [0.025, 0.975]), abs=0.02)
+    other = {n: each * [[2, 1]] for n, each in values.items()}
+    low, high = difference_interval(values, other, rng(), average=False, resamples=20_000)
+    assert (low, high) == pytest.approx(np.quantile(overall, [0.025, 0.975]), abs=0.02)
+    with pytest.raises(ValueError, match="divisors of the rows of holdout 1 differ"):
+        difference_interval(
+            values, {n: each + 1 for n, each in values.items()}, rng(), average=True
+        )
+
+
 def test_flips_add_up_to_the_change_in_accuracy() -> None:
     before, after = ({1: rng(seed).random(900) < 0.6} for seed in (1, 2))
     found = flips(before, after)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from sklearn import metrics as sklearn_metrics
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset, TensorDataset
-from torchmetrics import ConfusionMatrix, MeanSquaredError
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import ConfusionMatrix, MeanSquaredError, R2Score
+from torchmetrics.classification import BinaryAUROC, BinaryF1Score, MulticlassAccuracy
 
 from renate_stages.errors import (
     EmptyHoldoutError,
@@ -20,7 +22,9 @@ from renate_stages.errors import (
     UnknownTaskError,
 )
 from renate_stages.evaluation.evaluator import evaluate, examine
+from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.models import MLP, RenateModule, RenateWrapper
+from renate_stages.tasks import named
 from renate_stages.tasks.custom import Custom
 
 
@@ -116,12 +120,59 @@ def test_user_metrics_are_created_per_holdout_and_replace_accuracy() -> None:
 
     halves = {1: Collated(inputs[:6], targets[:6]), 2: Collated(inputs[6:], targets[6:])}
     results = evaluate(model, halves, loss_fn=F.cross_entropy, metrics_fn=metrics_fn, batch_size=4)
-    assert len(made) == 2
+    assert len(made) == 3  # and once for the rows of all holdouts
     for number, half in halves.items():
         assert list(results[number]) == ["loss", "macro", "micro"]
         plain = reference(model, half.inputs, half.targets)
         assert results[number]["micro"] == pytest.approx(plain["accuracy"])
         assert results[number]["loss"] == pytest.approx(plain["loss"])
+
+
+def test_metrics_on_all_rows_equal_scikit_learns_and_are_not_means_over_holdouts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(90, 1, generator=generator)
+    values = 2 * scores[:, 0] + torch.rand(90, generator=generator) + (torch.arange(90) > 60)
+    labels = (values > 2).long()
+    model = RenateWrapper(nn.Identity())
+
+    def measured(targets, metrics_fn, task=None):
+        parts = {1: slice(0, 61), 2: slice(61, 90)}
+        data = {n: Collated(scores[part], targets[part]) for n, part in parts.items()}
+        return examine(model, data, metrics_fn=metrics_fn, task=task, batch_size=8)
+
+    r2 = measured(values, lambda: {"r2": R2Score()}, named("regression"))
+    assert r2.together["r2"] == pytest.approx(sklearn_metrics.r2_score(values, scores), abs=1e-5)
+    assert r2.together["loss"] == pytest.approx(float(F.mse_loss(scores[:, 0], values)))
+    auroc = examine(
+        model,
+        {1: Collated(scores[:61], labels[:61]), 2: Collated(scores[61:], labels[61:])},
+        task=named("binary"),
+        metrics_fn=lambda: {"auroc": BinaryAUROC(), "f1": BinaryF1Score(threshold=0.7)},
+        batch_size=8,
+    )
+    expected = sklearn_metrics.roc_auc_score(labels, scores)
+    assert auroc.together["auroc"] == pytest.approx(expected, abs=1e-6)
+    expected = sklearn_metrics.f1_score(labels, scores > 0.7)
+    assert auroc.together["f1"] == pytest.approx(expected, abs=1e-6)
+    for found, name in ((r2, "r2"), (auroc, "auroc"), (auroc, "f1")):
+        means = ExaminedHoldouts.of_means(found).together[name]
+        assert abs(means - found.together[name]) > 0.005, name
+
+
+def test_default_metrics_on_all_rows_are_means_over_the_rows_that_count() -> None:
+    model, (inputs, targets) = norm_dropout_model(), labelled()
+    targets = targets.clone()
+    targets[[0, 1, 8]] = -100
+    halves = {1: Collated(inputs[:6], targets[:6]), 2: Collated(inputs[6:], targets[6:])}
+    found = examine(model, halves, batch_size=4)
+    model.eval()
+    counted, outputs = targets != -100, model(inputs).detach()
+    right = outputs.argmax(1)[counted] == targets[counted]
+    assert found.together["accuracy"] == pytest.approx(right.float().mean().item())
+    assert found.together["loss"] == pytest.approx(F.cross_entropy(outputs, targets).item())
+    pairs = np.concatenate([each.scores["accuracy"] for each in found.values()])
+    assert pairs.shape == (len(targets), 2)
+    assert pairs.sum(0).tolist() == [int(right.sum()), int(counted.sum())]
 
 
 def test_regression_has_a_loss_and_no_accuracy() -> None:

@@ -13,7 +13,6 @@ from renate_stages.evaluation import (
     forgetting,
     forward_transfer,
     intransigence,
-    micro_average,
     worst_holdout,
 )
 
@@ -24,7 +23,6 @@ MATRIX = {
     3: {1: 0.8, 2: 0.5, 3: 0.6},
 }
 UNTRAINED = {1: 0.1, 2: 0.2, 3: 0.3}
-ROWS = {1: 100, 2: 300, 3: 600}
 
 
 def negated(matrix: dict[int, dict[int, float]]) -> dict[int, dict[int, float]]:
@@ -35,11 +33,6 @@ def test_average_matches_hand_worked_numbers() -> None:
     assert average(MATRIX, 1) == 0.9  # holdout 2 belongs to a later update
     assert average(MATRIX, 2) == pytest.approx((0.7 + 0.8) / 2)
     assert average(MATRIX, 3) == pytest.approx(1.9 / 3)
-
-
-def test_micro_average_matches_hand_worked_numbers() -> None:
-    assert micro_average(MATRIX, 2, ROWS) == pytest.approx((70 + 240) / 400)
-    assert micro_average(MATRIX, 3, ROWS) == pytest.approx((80 + 150 + 360) / 1000)
 
 
 def test_forgetting_matches_hand_worked_numbers() -> None:
@@ -90,9 +83,6 @@ def test_figures_equal_the_papers_sums_on_a_full_random_matrix() -> None:
         update = t + 1
         best = [max(a[k, i] for k in range(i, t)) for i in range(t)]
         assert average(matrix, update) == pytest.approx(a[t, :update].mean())
-        assert micro_average(matrix, update, dict.fromkeys(matrix, 10)) == pytest.approx(
-            a[t, :update].mean()
-        )
         assert forgetting(matrix, update) == pytest.approx(np.mean(best - a[t, :t]))
         assert backward_transfer(matrix, update) == pytest.approx(
             sum(a[t, i] - a[i, i] for i in range(t)) / t
@@ -116,7 +106,6 @@ def test_missing_and_nan_entries_are_left_out() -> None:
     nan = float("nan")
     matrix = {1: {1: nan}, 2: {1: 0.6, 2: 0.9}, 3: {1: 0.5, 3: 0.8}, 4: {1: 0.4, 2: nan, 4: 1.0}}
     assert average(matrix, 4) == pytest.approx(0.7)
-    assert micro_average(matrix, 4, {1: 1, 4: 3}) == pytest.approx((0.4 + 3) / 4)
     assert forgetting(matrix, 4) == pytest.approx(0.2)  # holdouts 2 and 3 have no value now
     assert forgetting(matrix, 3) == pytest.approx(0.1)
     assert math.isnan(backward_transfer(matrix, 4))  # holdout 1 has no value after its own update
@@ -127,8 +116,6 @@ def test_figures_of_an_unmeasured_update_raise_key_error() -> None:
     for figure in (average, forgetting, backward_transfer):
         with pytest.raises(KeyError):
             figure(MATRIX, 4)
-    with pytest.raises(KeyError):
-        micro_average(MATRIX, 4, ROWS)
     with pytest.raises(KeyError):
         forward_transfer(MATRIX, 4, UNTRAINED)
 

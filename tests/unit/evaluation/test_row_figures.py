@@ -11,7 +11,7 @@ import pytest
 from renate_stages.errors import SliceError
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.evaluation.calibration import calibration_error
-from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, Predictions
 from renate_stages.evaluation.figures import Answers, update_figures
 from renate_stages.evaluation.slices import Part, by_value, slices_of
 from renate_stages.memory import ExampleStore, StoreWriter
@@ -110,9 +110,8 @@ SLICES = {"source": {1: np.array(["eu", "eu", "us", "us"]), 2: np.array(["us", "
 def figures(answers: Answers, **evaluation) -> dict:
     history = EvaluationHistory()
     for phase, each in (("before", answers.before or {}), ("after", answers.after)):
-        rows = {number: one.rows for number, one in each.items()}
-        values = {number: one.metrics for number, one in each.items()}
-        history = history.with_update(2, phase, values, rows)  # type: ignore[arg-type]
+        results = ExaminedHoldouts.of_means(each)
+        history = history.with_update(2, phase, results)  # type: ignore[arg-type]
     return update_figures(2, history, EvaluationParams(**evaluation), answers, Generators(0, 2))
 
 
@@ -171,11 +170,12 @@ def test_model_that_is_not_a_classifier_has_only_metrics() -> None:
     assert set(figures(Answers(after, after), metric="mse", mode="min")) == {"loss", "mse"}
 
 
-def test_change_covers_only_holdouts_on_which_both_models_have_a_value() -> None:
+def test_change_compares_the_same_rows_or_is_null() -> None:
     nan = float("nan")
     before = {1: Examined(3, {"precision": 1.0}), 2: Examined(9, {"precision": nan})}
     after = {1: Examined(3, {"precision": 0.75}), 2: Examined(9, {"precision": 0.1})}
     found = figures(Answers(after, before), metric="precision")["precision"]
-    assert found["change"] == found["change_on_earlier"] == -0.25
+    assert found["change"] is None  # the parent's value on all rows is unknown
+    assert found["change_on_earlier"] == -0.25
     nothing = {1: Examined(3, {"precision": nan}), 2: Examined(9, {"precision": nan})}
     assert figures(Answers(after, nothing), metric="precision")["precision"]["change"] is None

@@ -9,7 +9,7 @@ import pytest
 
 from renate_stages import errors
 from renate_stages.evaluation.comparison import difference_interval
-from renate_stages.evaluation.examined import Examined, Predictions
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, Predictions
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge, section
 from renate_stages.params.rules import read_rules
@@ -31,9 +31,14 @@ def scored(**values: float) -> Examined:
     return Examined(10, values)
 
 
+def holdouts(*results: Examined) -> ExaminedHoldouts:
+    """Return results on holdouts 1, 2, ..., with metrics that are means over rows."""
+    return ExaminedHoldouts.of_means(dict(enumerate(results, 1)))
+
+
 # Holdout 1 has 10 rows, holdout 2 has 30. The champion never learnt holdout 2's second half.
-CHAMPION = {1: answers("+" * 10), 2: answers("+" * 15 + "-" * 15, "1" * 15 + "2" * 15)}
-NEW = {1: answers("+" * 8 + "--"), 2: answers("+" * 12 + "---" + "+" * 15, "1" * 15 + "2" * 15)}
+CHAMPION = holdouts(answers("+" * 10), answers("+" * 15 + "-" * 15, "1" * 15 + "2" * 15))
+NEW = holdouts(answers("+" * 8 + "--"), answers("+" * 12 + "---" + "+" * 15, "1" * 15 + "2" * 15))
 
 
 def judged(promote, measured: Measured, metric: str = "accuracy", mode="max") -> Verdict:
@@ -172,7 +177,7 @@ def test_rule_on_a_part_without_rows_fails_even_without_a_comparison(promote, wh
 
 
 def test_slice_rule_fails_when_the_model_is_not_a_classifier():
-    regression = Measured(3, {1: scored(accuracy=0.5)}, slices={"camera": NIGHT})
+    regression = Measured(3, holdouts(scored(accuracy=0.5)), slices={"camera": NIGHT})
     verdict = judged({"slices": {"camera": {"night": {"min": 0}}}}, regression)
     assert verdict.failures == [
         "slices.camera.night min: FAILED: no row of the holdouts has a slice"
@@ -189,15 +194,15 @@ def test_markdown_characters_in_a_slice_name_are_escaped():
 
 
 def test_floating_point_noise_does_not_decide_a_rule():
-    champion, new = {1: scored(accuracy=0.95)}, {1: scored(accuracy=0.94)}
+    champion, new = (holdouts(scored(accuracy=value)) for value in (0.95, 0.94))
     assert 0.95 - 0.94 > 0.01, "in floating point"
     outcome = rule_of({"average": {"max_drop": 0.01}}, Measured(3, new, 2, champion))
     assert (outcome["margin"], outcome["passed"]) == (0.0, True)
 
 
 def test_worst_holdout_is_the_highest_when_lower_is_better():
-    new = {1: scored(error=0.1), 2: scored(error=0.4)}
-    champion = {1: scored(error=0.05), 2: scored(error=0.9)}
+    new = holdouts(scored(error=0.1), scored(error=0.4))
+    champion = holdouts(scored(error=0.05), scored(error=0.9))
     both = Measured(3, new, 2, champion)
     outcome = rule_of({"worst_holdout": {"max": 0.3}}, both, metric="error", mode="min")
     assert (outcome["value"], outcome["at"], outcome["margin"]) == (0.4, 2, -0.1)
@@ -235,10 +240,10 @@ def test_relative_rules_fail_when_the_champion_cannot_be_measured(rule):
 
 
 def test_rule_on_a_figure_without_a_value_fails():
-    diverged = Measured(3, {1: scored(accuracy=float("nan"))}, 0)
+    diverged = Measured(3, holdouts(scored(accuracy=float("nan"))), 0)
     assert not judged({"average": {"min": 0.0}}, diverged).passed
     assert not judged({"worst_holdout": {"min": 0.0}}, diverged).passed
-    assert not judged({"average": {"min": 0.0}}, Measured(3, {})).passed
+    assert not judged({"average": {"min": 0.0}}, Measured(3, holdouts())).passed
 
 
 def test_interval_contains_the_difference_from_the_champion():
@@ -271,8 +276,8 @@ def test_a_figures_interval_does_not_depend_on_the_other_rules():
 
 
 def test_macro_averaged_accuracy_has_no_interval():
-    macro = {1: Examined(10, {"accuracy": 0.5}, NEW[1].predictions)}
-    both = Measured(3, macro, 2, {1: CHAMPION[1]})
+    macro = holdouts(Examined(10, {"accuracy": 0.5}, NEW[1].predictions))
+    both = Measured(3, macro, 2, holdouts(CHAMPION[1]))
     assert rule_of({"average": {"max_drop": 1}}, both)["low"] is None
 
 

@@ -189,7 +189,7 @@ def test_interpolation_coefficient_is_the_best_on_all_validation_data(after, new
         own = {n: torch.lerp(old[n], v.detach(), coefficient) for n, v in tuned.named_parameters()}
         model.load_state_dict(own, strict=False)
         sets = {n: made.test_set(store) for n, store in validation.items()}
-        by_update = made.evaluate(model, sets)
+        by_update = {n: each.metrics for n, each in made.examine(model, sets).items()}
         rows = {n: len(store) for n, store in validation.items()}
         union = {
             name: sum(rows[n] * by_update[n][name] for n in rows) / sum(rows.values())

@@ -52,10 +52,9 @@ def measure_of(tmp_path, metrics, updates=(1, 2), **changes) -> Measure:
     """Return a measure that applies `metrics` per update; for the union, the mean over updates."""
 
     def evaluate(model, datasets):
-        if len(datasets) == 1 and len(updates) > 1:
-            each = [metrics(model, number) for number in updates]
-            return {n: {k: float(np.mean([e[k] for e in each])) for k in each[0]} for n in datasets}
-        return {number: metrics(model, number) for number in datasets}
+        each = {number: metrics(model, number) for number in datasets}
+        names = next(iter(each.values()))
+        return {k: float(np.mean([e[k] for e in each.values()])) for k in names}, each
 
     data = {number: stored(tmp_path / f"val-{number}", 5) for number in updates}
     return Measure(evaluate, data, update=2, **changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from small_results import results_of
 
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.params import EvaluationParams
@@ -19,10 +20,13 @@ def render(
 ) -> str:
     settings = EvaluationParams(**evaluation)
     name, rows, history = settings.metric, dict.fromkeys(after, 10), EvaluationHistory()
-    history = history.with_update(2, "after", {n: {name: v} for n, v in after.items()}, rows)
+    history = history.with_update(
+        2, "after", results_of({n: {name: v} for n, v in after.items()}, rows)
+    )
     figures: dict[str, Any] = {name: {"overall": sum(after.values()) / len(after), "change": None}}
     if before is not None:
-        history = history.with_update(2, "before", {n: {name: v} for n, v in before.items()}, rows)
+        values = {n: {name: v} for n, v in before.items()}
+        history = history.with_update(2, "before", results_of(values, rows))
         figures[name]["change"] = (sum(after.values()) - sum(before.values())) / len(after)
         figures["flips"] = {"negative": 0.012, "positive": 0.25}
     if ends:
@@ -50,7 +54,8 @@ def test_earlier_holdouts_get_a_separate_verdict() -> None:
     history = EvaluationHistory()
     for phase, values in (("before", {1: 0.9, 2: 0.0}), ("after", {1: 0.8, 2: 1.0})):
         measured = {n: {"accuracy": v} for n, v in values.items()}
-        history = history.with_update(2, phase, measured, {1: 10, 2: 10})  # type: ignore[arg-type]
+        results = results_of(measured, {1: 10, 2: 10})
+        history = history.with_update(2, phase, results)  # type: ignore[arg-type]
     headline = {
         "overall": 0.9,
         "change": 0.45,

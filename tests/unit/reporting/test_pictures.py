@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 from small_project import edit_params, move_on
+from small_results import results_of
 
 from renate_stages.actions import publish
 from renate_stages.actions.digits import write_digits
@@ -142,7 +143,9 @@ def test_every_picture_has_a_caption(two):
 
 
 def test_picture_links_work_for_metric_names_with_special_characters(tmp_path):
-    history = EvaluationHistory().with_update(1, "after", {1: {"top 1/5 (%)": 1.0}}, {1: 4})
+    history = EvaluationHistory().with_update(
+        1, "after", results_of({1: {"top 1/5 (%)": 1.0}}, {1: 4})
+    )
     folder = tmp_path / "reports" / "pictures" / "0"
     drawn = draw(folder, history)
     report = tmp_path / "reports" / "update.md"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_results import results_of
 
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.reporting.plots import draw, write_plot_data
@@ -16,7 +17,7 @@ def history_of(updates: int) -> EvaluationHistory:
     history = EvaluationHistory()
     for t in range(1, updates + 1):
         results = {i: {"accuracy": 1 - (t - i) / 8, "loss": (t - i) / 8} for i in range(1, t + 1)}
-        history = history.with_update(t, "after", results, dict.fromkeys(results, 10))
+        history = history.with_update(t, "after", results_of(results, dict.fromkeys(results, 10)))
     return history
 
 
@@ -50,7 +51,9 @@ def test_lower_is_better_inverts_the_sign_of_forgetting(tmp_path: Path) -> None:
 
 
 def test_metric_names_are_escaped_in_file_names(tmp_path: Path) -> None:
-    history = EvaluationHistory().with_update(1, "after", {1: {"../top 5": 1.0}}, {1: 1})
+    history = EvaluationHistory().with_update(
+        1, "after", results_of({1: {"../top 5": 1.0}}, {1: 1})
+    )
     names = [path.name for path in write_plot_data(tmp_path, history)]
     assert names[0] == "holdouts_..%2Ftop 5.csv"
     assert (tmp_path / names[0]).is_file()
@@ -74,7 +77,7 @@ def test_every_metric_is_drawn_with_identical_bytes(tmp_path: Path, updates: int
 
 def test_nan_and_infinity_can_be_drawn_and_an_empty_history_draws_nothing(tmp_path: Path) -> None:
     results = {1: {"f1": float("nan")}, 2: {"f1": float("inf")}}
-    history = EvaluationHistory().with_update(2, "after", results, {1: 1, 2: 1})
+    history = EvaluationHistory().with_update(2, "after", results_of(results, {1: 1, 2: 1}))
     assert len(draw(tmp_path, history)) == 2
     assert draw(tmp_path, EvaluationHistory()) == []
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from small_results import results_of
+
 from renate_stages.evaluation import EvaluationHistory
-from renate_stages.evaluation.examined import Examined
 from renate_stages.gate.figures import Measured
 from renate_stages.reporting.report import _holdout_table
 
-NEW = {1: Examined(10, {"accuracy": 0.8}), 2: Examined(10, {"accuracy": 0.75})}
-CHAMPION = {1: Examined(10, {"accuracy": 0.9}), 2: Examined(10, {"accuracy": 0.25})}
-BEFORE = {1: {"accuracy": 0.7}, 2: {"accuracy": 0.5}}
+ROWS = {1: 10, 2: 10}
+NEW = results_of({1: {"accuracy": 0.8}, 2: {"accuracy": 0.75}}, ROWS)
+CHAMPION = results_of({1: {"accuracy": 0.9}, 2: {"accuracy": 0.25}}, ROWS)
+BEFORE = results_of({1: {"accuracy": 0.7}, 2: {"accuracy": 0.5}}, ROWS)
 FLIPS = {"flips": {"holdout": {n: {"negative": 0.1, "positive": 0.2} for n in ("1", "2")}}}
 OF_PARENT = [
     "| holdout of | parent's model | new model | change | now wrong | now correct |",
@@ -22,10 +24,7 @@ OF_PARENT = [
 
 
 def table(measured: Measured | None) -> list[str]:
-    rows = {1: 10, 2: 10}
-    history = EvaluationHistory().with_update(5, "before", BEFORE, rows)
-    after = {number: each.metrics for number, each in NEW.items()}
-    history = history.with_update(5, "after", after, rows)
+    history = EvaluationHistory().with_update(5, "before", BEFORE).with_update(5, "after", NEW)
     return _holdout_table(history, 5, "accuracy", FLIPS, measured)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from small_results import results_of
 
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.evaluation.examined import Examined, Predictions
@@ -40,7 +41,7 @@ def test_pictures_of_an_update_are_drawn_with_identical_bytes(tmp_path: Path) ->
     history = EvaluationHistory()
     for t in (1, 2, 3):
         values = {i: {"top 1/5": 1 - (t - i) / 8} for i in range(1, t + 1)}
-        history = history.with_update(t, "after", values, dict.fromkeys(values, 4))
+        history = history.with_update(t, "after", results_of(values, dict.fromkeys(values, 4)))
     curves = [{"epoch": e, "step": e, "train_loss": 1 / (e + 1), "val_f1": 0.5} for e in (0, 1)]
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 60, 500).tolist()
@@ -63,5 +64,7 @@ def test_pictures_of_an_update_are_drawn_with_identical_bytes(tmp_path: Path) ->
 
 
 def test_no_forgetting_picture_is_drawn_for_a_single_update(tmp_path: Path) -> None:
-    history = EvaluationHistory().with_update(1, "after", {1: {"accuracy": 1.0}}, {1: 4})
+    history = EvaluationHistory().with_update(
+        1, "after", results_of({1: {"accuracy": 1.0}}, {1: 4})
+    )
     assert draw_update(tmp_path, history, tmp_path, "accuracy") == []

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_results import results_of
 from small_updates import updater, write_examples
 
 from renate_stages import files
@@ -65,7 +66,9 @@ def written(tmp_path_factory) -> Path:
     texts = state.ExampleStore.open(folder.parent / "texts")
     state.write_split(folder, "holdouts", {1: texts})
     state.write_split(folder, "validation", {})
-    history = EvaluationHistory().with_update(1, "after", {1: {"accuracy": 0.5}}, {1: 2})
+    history = EvaluationHistory().with_update(
+        1, "after", results_of({1: {"accuracy": 0.5}}, {1: 2})
+    )
     history.write(folder / "evaluations.csv")
     state.write_manifest(folder, Provenance("update", 1, learner="ER"))
     return folder

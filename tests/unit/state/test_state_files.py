@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from small_results import results_of
 
 from renate_stages import errors, files
 from renate_stages.memory import StoreWriter
@@ -26,9 +27,9 @@ def state_dir(tmp_path):
     source = state.ExampleStore.open(tmp_path / "source")
     state.write_split(folder, "holdouts", {3: source, 1: source})
     state.write_split(folder, "validation", {3: source})
-    state.EvaluationHistory().with_update(3, "after", {3: {"accuracy": 0.5}}, {3: 4}).write(
-        folder / "evaluations.csv"
-    )
+    state.EvaluationHistory().with_update(
+        3, "after", results_of({3: {"accuracy": 0.5}}, {3: 4})
+    ).write(folder / "evaluations.csv")
     made = Provenance("update", 3, "p" * 64, "i" * 64, "ER", (0, 1, 2), {"1": "a", "3": "b"})
     state.write_manifest(folder, made)
     return folder
