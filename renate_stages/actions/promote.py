@@ -40,7 +40,9 @@ class Moved:
     before: ChampionPointer
 
 
-def promote(project: Project, number: int | None = None, *, force: bool = False) -> Moved | None:
+def promote(
+    project: Project, number: int | None = None, *, force: bool = False, automatic: bool = False
+) -> Moved | None:
     """Make a committed update the champion: `champion.dvc`, a commit, the published aliases.
 
     Args:
@@ -48,6 +50,7 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
             date.
         number: Number of a tagged update; None: the open one.
         force: Whether to promote even if the gate refused the update or has no verdict on it.
+        automatic: Whether to refuse also an update that the gate did not judge.
 
     Returns:
         The change; None if the update is the champion already.
@@ -75,7 +78,7 @@ def promote(project: Project, number: int | None = None, *, force: bool = False)
     if out["md5"] == before.out["md5"]:
         publish_aliases(project, before, open_number)
         return None
-    if not force and (reasons := _objections(project, revision, lock, before, tagged)):
+    if not force and (reasons := _objections(project, revision, lock, before, tagged, automatic)):
         raise PromotionRefusedError(number, reasons)
 
     pointer = before.succeeded_by(out, number, "")
@@ -132,7 +135,7 @@ def promote_where_asked(project: Project) -> str | None:
     if params.export.promotion != "auto" or lineage.unfinished(project, number):
         return None
     try:
-        moved = promote(project)
+        moved = promote(project, automatic=True)
     except PromotionRefusedError as error:
         return str(error)
     return f"update {number} is the champion; before: {moved.before.label}" if moved else None
@@ -210,7 +213,12 @@ def _not_ready(project: Project, number: int) -> list[str]:
 
 
 def _objections(
-    project: Project, revision: str, lock: str, champion: ChampionPointer, tagged: bool
+    project: Project,
+    revision: str,
+    lock: str,
+    champion: ChampionPointer,
+    tagged: bool,
+    automatic: bool,
 ) -> list[str]:
     """Return the gate's reasons against a promotion; `--force` overrides them."""
     forced = "`renate-stages promote --force` promotes it anyway"
@@ -231,11 +239,13 @@ def _objections(
     none = not verdict.content["champion_update"] and not champion.update
     if not (tagged or same or none):
         reasons.append(
-            f"its verdict compares with {verdict.champion}, but the champion is {champion.label}; "
+            f"its verdict compares with {verdict.opponent}, but the champion is {champion.label}; "
             f"run `dvc repro` and commit; {forced}"
         )
-    if not verdict.passed:
+    if verdict.refused:
         reasons.append(f"the gate refused it: {verdict.headline}")
-        reasons += verdict.failures
+        reasons += [*verdict.failures, *([verdict.problem] if verdict.problem else [])]
         reasons.append(f"improve the update, for example with `dvc exp run -S ...`; {forced}")
+    elif automatic and not verdict.passed:
+        reasons.append(f"{verdict.headline}; `renate-stages promote` promotes it")
     return reasons

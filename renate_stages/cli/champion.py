@@ -12,7 +12,7 @@ from renate_stages.project import Project
 
 
 def gate() -> None:
-    """Print whether the update passed the gate: exit code 0 if it passed, 1 if it is refused."""
+    """Print the gate's verdict: exit code 0 if the update passed, 1 if refused, 3 if not judged."""
     from renate_stages import lineage
     from renate_stages.errors import ForeignVerdictError, StaleVerdictError
     from renate_stages.gate import verdict
@@ -27,13 +27,15 @@ def gate() -> None:
     if written not in (None, hashlib.md5(project.verdict.read_bytes()).hexdigest()):
         raise ForeignVerdictError
     print(result.headline)
-    rows = [verdict.COLUMNS, *result.table()]
+    if result.problem:
+        print(result.problem)
+    rows = [result.columns, *result.table()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows if result.rules else []:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(f"  {'  '.join(cells)}".rstrip())
     if not result.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if result.refused else 3)
 
 
 def promote(

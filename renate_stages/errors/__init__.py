@@ -140,6 +140,7 @@ from renate_stages.errors.shift import (
 )
 from renate_stages.errors.states import (
     DamagedStateError,
+    DivergedError,
     FeaturesNotFiniteError,
     ModelArgumentError,
     ModelInputsError,
@@ -196,6 +197,7 @@ __all__ = [
     "DataModuleError",
     "DetachedError",
     "DeviceMemoryError",
+    "DivergedError",
     "EmptyDatasetError",
     "EmptyHoldoutError",
     "EmptyIncomingError",

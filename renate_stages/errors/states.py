@@ -88,15 +88,29 @@ class ModelMismatchError(RenateStagesError):
         )
 
 
+LOWER = (
+    "To fix this: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, or lower the "
+    "weights of the learner's own loss terms, such as hyperparameters.ewc_weight."
+)
+
+
 class NotFiniteError(RenateStagesError):
     """The training loss is not a finite number; no state is written."""
 
     def __init__(self, epoch: int, what: str = "The loss") -> None:
         super().__init__(
-            f"{what} is not finite after epoch {epoch}, so no state was written.\n"
-            "To fix this: lower hyperparameters.learning_rate, set trainer.gradient_clip_val, "
-            "lower the weights of the learner's own loss terms, such as "
-            "hyperparameters.ewc_weight, or check the inputs for NaN and infinite values."
+            f"{what} is not finite after epoch {epoch}, so no state was written.\n{LOWER[:-1]}, "
+            "or check the inputs for NaN and infinite values."
+        )
+
+
+class DivergedError(RenateStagesError):
+    """The loss on the holdouts is many times that before training; no state is written."""
+
+    def __init__(self, before: float, after: float) -> None:
+        super().__init__(
+            f"The loss on the holdouts rose from {before:.4g} to {after:.4g} in training, which has "
+            f"diverged, so no state was written.\n{LOWER}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Measure an update's model and the champion's on the same holdouts, row by row."""
+"""Measure an update's model and its opponent's on the same holdouts, row by row."""
 
 from __future__ import annotations
 
@@ -37,20 +37,27 @@ UNKNOWN_CLASS = 20.0
 
 
 def challenge(
-    project: Project, params: Params, state: State, user: UserConfig, champion: Exported
+    project: Project,
+    params: Params,
+    state: State,
+    user: UserConfig,
+    champion: Exported,
+    parent: State | None = None,
 ) -> Measured:
-    """Measure the update's model and the champion on the update's holdouts.
+    """Measure the update's model and the champion's, or else its parent's, on its holdouts.
 
-    Each model uses its own input transforms; both use the update's loss, metrics and target
-    transforms. If the champion cannot be built or called any more, the update does not fail: the
-    error is part of the verdict.
+    The champion is built by its own code and uses its own input transforms, the parent's model those
+    of the update. Both use the update's loss, metrics and target transforms. If the opponent cannot
+    be built or called any more, the update does not fail: the error is part of the verdict.
 
     Args:
         project: The project, with the champion in `champion/`.
         params: Parameters with the update's own hyperparameters.
         state: The update's state, with the holdouts.
         user: The update's functions.
-        champion: The content of `champion/export.json`; if empty, only the new model is measured.
+        champion: The content of `champion/export.json`; empty: there is no champion to measure.
+        parent: The parent's state, if its model is the opponent. Without champion and parent, only
+            the new model is measured.
     """
     torch.set_num_threads(params.trainer.threads)
     on_holdouts = _Holdouts(params, state, user)
@@ -58,20 +65,24 @@ def challenge(
     new, width = on_holdouts.measure(user, values, state.folder)
     slices = slices_of(params.evaluation.slices, on_holdouts.stores)
     measured = Measured(params.update.number, new, champion.update, slices=slices)
-    if not champion:
-        return measured
     try:
-        with own_modules(project.root):
-            own = OwnFiles(project.champion, project.root)
-            deployed = UserConfig.load(project.champion / project.user_config.name, watch=own)
-            old, _ = on_holdouts.measure(
-                deployed, champion.hyperparameters, project.champion, width
-            )
+        if champion:
+            with own_modules(project.root):
+                own = OwnFiles(project.champion, project.root)
+                deployed = UserConfig.load(project.champion / project.user_config.name, watch=own)
+                old, _ = on_holdouts.measure(
+                    deployed, champion.hyperparameters, project.champion, width
+                )
+        elif parent is not None:
+            measured = replace(measured, parent_update=parent.provenance.update)
+            old, _ = on_holdouts.measure(user, values, parent.folder, width)
+        else:
+            return measured
     except Exception as error:  # noqa: BLE001 -- an old model may fail in any way on new data
         shortage.reraise(error)
         problem = str(error).replace(f"{project.root}/", "")
         return replace(measured, problem=problem)
-    return replace(measured, champion=old)
+    return replace(measured, opponent=old)
 
 
 class _Holdouts:
@@ -129,7 +140,7 @@ class _Holdouts:
 class _Widened:
     """Adds a column to a classifier's outputs for each class that it does not know.
 
-    A champion may have learnt fewer classes than there are labels now. Its predictions for the
+    An opponent may have learnt fewer classes than there are labels now. Its predictions for the
     others are wrong, but must not fail. The values are finite, so that the loss is finite.
 
     Args:

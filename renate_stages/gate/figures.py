@@ -1,18 +1,20 @@
-"""Compute figures of update and champion on the same holdouts, for the gate's rules.
+"""Compute figures of update and opponent on the same holdouts, for the gate's rules.
+
+The opponent is the champion, or without one the parent's model.
 
 With a[i] the metric on holdout i:
 
     average          mean over i of a[i]
     overall          the metric on the rows of all holdouts
-    worst_holdout    `min`: the lowest a[i]; `max_drop`: the largest drop from the champion on a
-                     holdout. It is not the difference of the two lowest values: the champion has
+    worst_holdout    `min`: the lowest a[i]; `max_drop`: the largest drop from the opponent on a
+                     holdout. It is not the difference of the two lowest values: the opponent has
                      not learnt the newest holdout, so its lowest value would hide all other drops.
     classes          the same for the accuracy of each class over all holdouts together
     slices           the same for each value of each field in `evaluation.slices`
     calibration_error
                      over all holdouts together, see `evaluation.calibration`
-    negative_flips   share of all rows on which the champion is correct and the update wrong
-    positive_flips   share of all rows on which the champion is wrong and the update correct
+    negative_flips   share of all rows on which the opponent is correct and the update wrong
+    positive_flips   share of all rows on which the opponent is wrong and the update correct
 
 A difference has an interval (95 %, paired bootstrap) if the metric is a mean over rows; for a class
 or a slice, it is computed from the rows of that part.
@@ -39,35 +41,45 @@ Place = int | Part  # a holdout, or a part
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of the update's model and the champion.
+    """Measurements of the update's model and its opponent: the champion, or else the parent's model.
 
     Args:
         update: Number of the update.
         new: Results of the update's model on each holdout.
         champion_update: Number of the champion's update; 0 without a champion.
-        champion: Results of the champion's model on the same holdouts; None if there is no
-            champion, it fails, or it is the update's own model.
-        problem: Why the champion could not be measured.
+        opponent: Results of the opponent on the same holdouts; None if there is no opponent, or it
+            fails.
+        problem: Why the opponent could not be measured.
         slices: For each field of `evaluation.slices` and holdout, the value of each row, `(rows,)`.
         relation: Whether the champion's model is the update's `parent`, the update `itself` or
             `another` one.
+        parent_update: Number of the parent's update, if its model is the opponent; otherwise None.
     """
 
     update: int
     new: ExaminedHoldouts
     champion_update: int = 0
-    champion: ExaminedHoldouts | None = None
+    opponent: ExaminedHoldouts | None = None
     problem: str | None = None
     slices: Slices = field(default_factory=dict)
     relation: Literal["another", "parent", "itself"] = "another"
+    parent_update: int | None = None
+
+    @property
+    def against(self) -> Literal["champion", "parent"] | None:
+        """The opponent's role; None without an opponent."""
+        if self.champion_update and self.relation != "itself":
+            return "champion"
+        return None if self.parent_update is None else "parent"
 
 
 def figure(
     name: str,
     measured: Measured,
-    lower: set[str],
+    lower: bool,
     generator: np.random.Generator,
     part: Part = (),
+    percent: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Return a figure: its `own` entry, and an entry `lost` for the place with the largest drop.
 
@@ -76,56 +88,58 @@ def figure(
     Args:
         name: `<scope>_<metric>`, `classes`, `slices`, `calibration_error`, or a figure of flips.
         measured: Measurements of both models.
-        lower: Names of the metrics for which lower is better.
+        lower: Whether lower values of the metric are better.
         generator: Draws the resamples.
         part: The part of `classes` or `slices` to restrict the figure to.
+        percent: Whether the largest drop is relative to the opponent's value.
     """
-    new, champion = measured.new, measured.champion
+    new, opponent = measured.new, measured.opponent
     if name in FLIPS:
-        return {"own": _entry(_flips(name, new, champion), None)}
+        return {"own": _entry(_flips(name, new, opponent), None)}
     if name == CALIBRATION:
-        return {"own": _entry(_calibration(new), _calibration(champion))}
+        return {"own": _entry(_calibration(new), _calibration(opponent))}
     if name in PARTS:
-        return _of_parts(name, part, measured, generator)
+        return _of_parts(name, part, measured, generator, percent)
     scope = next(scope for scope in SCOPES if name.startswith(f"{scope}_"))
     metric = name.removeprefix(f"{scope}_")
-    ours, theirs = _values(new, metric), _values(champion, metric)
-    scores = _paired_scores(metric, new, champion)
+    ours, theirs = _values(new, metric), _values(opponent, metric)
+    scores = _paired_scores(metric, new, opponent)
     if scope == "worst_holdout":
 
         def on_holdout(number: int) -> tuple[float, float] | None:
             return _interval({n: scores[n] for n in scores if n == number}, generator)
 
-        return _worst(ours, theirs, metric in lower, on_holdout)
+        return _worst(ours, theirs, lower, percent, on_holdout)
     bounds = _interval(scores, generator, average=scope == "average")
     if scope == "average":
         return {"own": _entry(_mean(ours), _mean(theirs), bounds=bounds)}
-    own, old = (rounded(each.together.get(metric)) if each else None for each in (new, champion))
+    own, old = (rounded(each.together.get(metric)) if each else None for each in (new, opponent))
     return {"own": _entry(own, old, bounds=bounds)}
 
 
 def _of_parts(
-    name: str, part: Part, measured: Measured, generator: np.random.Generator
+    name: str, part: Part, measured: Measured, generator: np.random.Generator, percent: bool
 ) -> dict[str, dict[str, Any]]:
-    new, champion, slices = measured.new, measured.champion, measured.slices
+    new, opponent, slices = measured.new, measured.opponent, measured.slices
     ours, theirs = (
         {p: v for p, v in accuracies(name, each, slices).items() if p[: len(part)] == part}
-        for each in (new, champion)
+        for each in (new, opponent)
     )
-    scores = _row_scores(new, champion or {})
+    scores = _row_scores(new, opponent or {})
 
     def on_part(place: Part) -> tuple[float, float] | None:
         inside = rows_of(place, new, slices)
         own = {n: (old[inside[n]], now[inside[n]]) for n, (old, now) in scores.items()}
         return _interval({n: pair for n, pair in own.items() if len(pair[0])}, generator)
 
-    return _worst(ours, theirs, False, on_part)
+    return _worst(ours, theirs, False, percent, on_part)
 
 
 def _worst(
     ours: Mapping[Any, float],
     theirs: Mapping[Any, float],
     lower: bool,
+    percent: bool,
     bounds: Callable[[Any], tuple[float, float] | None],
 ) -> dict[str, dict[str, Any]]:
     """Return the worst of several places and the one with the largest drop; first one in a tie."""
@@ -139,13 +153,20 @@ def _worst(
         n: sign * (known[n] - theirs[n]) for n in known if not math.isnan(theirs.get(n, math.nan))
     }
     if changes:
-        lost = min(changes, key=lambda n: changes[n])
+
+        def change(place: Any) -> float:
+            if not percent or not changes[place]:
+                return changes[place]
+            base = abs(theirs[place])
+            return changes[place] / base if base else math.copysign(math.inf, changes[place])
+
+        lost = min(changes, key=change)
         parts["lost"] = _entry(ours[lost], theirs[lost], at=lost, bounds=bounds(lost))
     return parts
 
 
-def _flips(name: str, new: ModelScores, champion: ModelScores | None) -> float | None:
-    before, after = _right(champion or {}), _right(new)
+def _flips(name: str, new: ModelScores, opponent: ModelScores | None) -> float | None:
+    before, after = _right(opponent or {}), _right(new)
     if not before.keys() & after.keys():
         return None
     result = flips(before, after)
@@ -169,20 +190,20 @@ def _values(examined: ModelScores | None, metric: str) -> dict[int, float]:
 
 
 def _row_scores(
-    new: ModelScores, champion: ModelScores
+    new: ModelScores, opponent: ModelScores
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return whether the champion and the new model are correct on each row, by holdout."""
-    before, after = _right(champion), _right(new)
+    """Return whether the opponent and the new model are correct on each row, by holdout."""
+    before, after = _right(opponent), _right(new)
     return {number: (before[number], after[number]) for number in after if number in before}
 
 
 def _paired_scores(
-    metric: str, new: ModelScores, champion: ModelScores | None
+    metric: str, new: ModelScores, opponent: ModelScores | None
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return both models' scores of each row if the metric is their mean, otherwise nothing."""
-    if champion is None:
+    if opponent is None:
         return {}
-    before, after = row_scores(champion, metric), row_scores(new, metric)
+    before, after = row_scores(opponent, metric), row_scores(new, metric)
     return {n: (before[n], after[n]) for n in after} if before.keys() == after.keys() else {}
 
 
@@ -207,13 +228,13 @@ def _mean(values: Mapping[int, float]) -> float | None:
 
 def _entry(
     value: float | None,
-    champion: float | None,
+    opponent: float | None,
     *,
     at: Place | None = None,
     bounds: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     low, high = bounds or (None, None)
-    entry = {"value": value, "champion": champion, "low": low, "high": high}
+    entry = {"value": value, "opponent": opponent, "low": low, "high": high}
     return {**{name: rounded(each) for name, each in entry.items()}, "at": _written(at)}
 
 
@@ -225,10 +246,10 @@ def _written(place: Place | None) -> int | str | None:
 
 
 def difference(entry: Mapping[str, Any]) -> float | None:
-    """Return the update's value minus the champion's; None if one of them is unknown."""
-    if entry["value"] is None or entry["champion"] is None:
+    """Return the update's value minus the opponent's; None if one of them is unknown."""
+    if entry["value"] is None or entry["opponent"] is None:
         return None
-    return rounded(entry["value"] - entry["champion"])
+    return rounded(entry["value"] - entry["opponent"])
 
 
 def rounded(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Apply the gate's rules to an update and the champion: `metrics/verdict.json`.
+"""Apply the gate's rules to an update and its opponent: `metrics/verdict.json`.
 
 Rules compare the figures themselves with their limits. The intervals only show how much of a
 difference may be noise.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -19,8 +19,8 @@ from renate_stages.evaluation.comparison import within_noise
 from renate_stages.files import typed
 from renate_stages.files.typed import Content, Ends, Figure, Finite, UpdateNumber
 from renate_stages.gate.figures import Measured, difference, figure, rounded
-from renate_stages.gate.parts import KINDS, Part, absent, accuracies
-from renate_stages.params.rules import FLIPS, SCOPES, Rule
+from renate_stages.gate.parts import KINDS, absent, accuracies
+from renate_stages.params.rules import COMPARING, FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
 
 NOT_KNOWN = "unknown"
@@ -28,19 +28,24 @@ ITSELF = (
     "There is no comparison, because this model is the champion. To see the comparison before its "
     "promotion, run `git show COMMIT:reports/update.md` with the commit from `renate-stages champion`."
 )
-COLUMNS = ("rule", "allowed", "update", "champion", "change (95 %)", "verdict")
 
 
 class _Outcome(Ends):
     """The outcome of a rule; see `_outcome_of`."""
 
     value: Figure
-    champion: Figure
+    opponent: Figure
     at: int | str | None
     allowed: Finite
+    percent: bool = False
     margin: Figure
     passed: bool
     why: str | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether the rule could be applied; a rule that fails for lack of a figure was applied."""
+        return self.margin is not None or not self.passed
 
 
 class _Content(Content):
@@ -50,15 +55,18 @@ class _Content(Content):
     update: UpdateNumber
     champion_update: UpdateNumber
     is_champion: bool = False
+    against: Literal["champion", "parent"] | None = None
+    parent_update: UpdateNumber | None = None
     problem: str | None = None
     rules: dict[str, dict[str, _Outcome]]
     figures: dict[str, Any]
 
     @model_validator(mode="after")
     def _agrees_with_its_rules(self) -> _Content:
-        outcomes = [outcome.passed for limits in self.rules.values() for outcome in limits.values()]
-        if self.passed != all(outcomes):
-            raise ValueError(f"passed is {self.passed}, but its rules give {all(outcomes)}")
+        outcomes = [outcome for limits in self.rules.values() for outcome in limits.values()]
+        passed = any(each.applied for each in outcomes) and all(each.passed for each in outcomes)
+        if self.passed != passed:
+            raise ValueError(f"passed is {self.passed}, but its rules give {passed}")
         return self
 
 
@@ -70,17 +78,33 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether at least one rule was applied, and all of those passed."""
         return bool(self.content["passed"])
+
+    @property
+    def refused(self) -> bool:
+        """Whether a rule failed. A verdict may be neither passed nor refused: not judged."""
+        return any(not each["passed"] for _, _, each in self.rules)
 
     @property
     def update(self) -> int:
         return int(self.content["update"])
 
     @property
-    def champion(self) -> str:
-        """The champion at the time of the verdict, for messages."""
-        number = self.content["champion_update"]
-        return f"update {number}" if number else "no champion"
+    def opponent(self) -> str:
+        """The model that the update was compared with, for messages."""
+        against = self.content.get("against")
+        if against == "parent":
+            return f"its parent, {_update(self.content['parent_update'])}"
+        return (
+            f"the champion, {_update(self.content['champion_update'])}" if against else "no model"
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Why the opponent could not be measured, as a sentence without a full stop."""
+        problem = self.content.get("problem")
+        return f"{self.opponent}, could not be measured: {problem}" if problem else None
 
     @property
     def is_champion(self) -> bool:
@@ -135,15 +159,18 @@ class Verdict:
         if failed:
             result = f"refused: {', '.join(failed)}"
         elif not self.rules:
-            result = "passed: export.promote has no rules"
+            result = "not judged: export.promote has no rules"
         elif not applied:
             reason = (
-                "itself is the champion" if self.is_champion else "has no champion to compare with"
+                "itself is the champion"
+                if self.is_champion
+                else "has neither champion nor parent model to compare with"
             )
             result = f"not judged: none of the {skipped} rule(s) applies, since the update {reason}"
         else:
             result = f"passed: {applied} rule(s){f', {skipped} not applied' if skipped else ''}"
-        role = ", the champion" if self.is_champion else f" against {self.champion}"
+        role = f" against {self.opponent}" if self.content.get("against") else ""
+        role = ", the champion" if self.is_champion else role
         return f"update {self.update}{role}: {result}"
 
     @property
@@ -155,15 +182,21 @@ class Verdict:
             if not each["passed"]
         ]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The header of `table`."""
+        opponent = self.content.get("against") or "champion"
+        return "rule", "allowed", "update", opponent, "change (95 %)", "verdict"
+
     def table(self) -> list[tuple[str, ...]]:
-        """Return a row for each rule: rule, allowed, update, champion, change, verdict."""
-        none = "is the champion" if self.is_champion else "no champion"
+        """Return a row for each rule; `columns` names its cells."""
+        none = "is the champion" if self.is_champion else "no other model"
         return [
             (
                 f"{name} {limit}",
-                _shown(each["allowed"]),
+                f"{each['allowed']:g} %" if each.get("percent") else _shown(each["allowed"]),
                 _shown(each["value"]) + _place(name, each),
-                _shown(each["champion"]),
+                _shown(each["opponent"]),
                 _change(each),
                 _outcome(each, none),
             )
@@ -173,16 +206,15 @@ class Verdict:
 
 def section(verdict: Verdict) -> list[str]:
     """Return the report's section on the gate, as lines of Markdown."""
-    problem = verdict.content.get("problem")
     lines = ["## Gate", "", f"{verdict.headline[0].upper()}{verdict.headline[1:]}.", ""]
-    if problem:
-        lines += [f"The champion could not be measured: {problem}", ""]
+    if problem := verdict.problem:
+        lines += [f"{problem[0].upper()}{problem[1:]}", ""]
     if verdict.is_champion:
         lines += [ITSELF, ""]
     if verdict.rules:
         lines += [
-            f"| {' | '.join(COLUMNS)} |",
-            f"|{'|'.join('---' for _ in COLUMNS)}|",
+            f"| {' | '.join(verdict.columns)} |",
+            f"|{'|'.join('---' for _ in verdict.columns)}|",
             *(f"| {' | '.join(map(_cell, row))} |" for row in verdict.table()),
             "",
         ]
@@ -196,10 +228,11 @@ def judge(
     lower_is_better: Iterable[str],
     generators: Generators,
 ) -> Verdict:
-    """Compare an update with the champion by the rules.
+    """Compare an update with its opponent by the rules.
 
-    A rule that needs a champion is skipped without one, or if the update itself is the champion.
+    A rule that needs an opponent is skipped without one, or if the update itself is the champion.
     A rule with an unknown figure fails. A rule on a part without rows always fails, and has a `why`.
+    If no rule was applied, the update has not passed.
 
     Args:
         rules: The rules in `export.promote`.
@@ -208,28 +241,38 @@ def judge(
         lower_is_better: Names of the metrics for which lower is better.
         generators: The update's generators; each figure has its own for the resamples.
     """
-    lower = set(lower_is_better)
     rules = tuple(rules)
-    always = (*(f"{scope}_{metric}" for scope in SCOPES), *FLIPS)
-    wanted: dict[str, tuple[str, Part]] = {name: (name, ()) for name in always}
-    wanted |= {rule.name: (rule.figure, rule.part) for rule in rules}
-    figures = {
-        name: figure(of, measured, lower, generators.numpy(f"gate.{name}"), part)
-        for name, (of, part) in sorted(wanted.items())
-    }
+    lower = metric in set(lower_is_better)
+    always = [Rule(f"{scope}_{metric}", "min", 0, lower=lower) for scope in SCOPES]
+    always += [Rule(name, limit, 0) for name, limit in FLIPS.items()]
+
+    known: dict[tuple[str, bool], dict[str, dict[str, Any]]] = {}
+
+    def parts_of(rule: Rule) -> dict[str, dict[str, Any]]:
+        key = rule.name, rule.percent
+        if key not in known:
+            drawn = generators.numpy(f"gate.{rule.name}")
+            known[key] = figure(rule.figure, measured, rule.lower, drawn, rule.part, rule.percent)
+        return known[key]
+
+    figures = {rule.name: parts_of(rule)["own"] for rule in (*always, *rules)}
     outcomes: dict[str, dict[str, Any]] = {}
     for rule in rules:
-        outcome = _outcome_of(rule, figures[rule.name], measured)
+        outcome = _outcome_of(rule, parts_of(rule), measured)
         outcomes.setdefault(rule.name, {})[rule.limit] = outcome
+    results = [outcome for limits in outcomes.values() for outcome in limits.values()]
+    applied = any(each["margin"] is not None or not each["passed"] for each in results)
     return Verdict(
         {
-            "passed": all(o["passed"] for limits in outcomes.values() for o in limits.values()),
+            "passed": applied and all(each["passed"] for each in results),
             "update": measured.update,
             "champion_update": measured.champion_update,
             "is_champion": measured.relation == "itself",
+            "against": measured.against,
+            "parent_update": measured.parent_update,
             "problem": measured.problem,
             "rules": outcomes,
-            "figures": {name: parts["own"] for name, parts in figures.items()},
+            "figures": dict(sorted(figures.items())),
         }
     )
 
@@ -237,22 +280,33 @@ def judge(
 def _outcome_of(
     rule: Rule, parts: Mapping[str, Mapping[str, Any]], measured: Measured
 ) -> dict[str, Any]:
-    against = rule.limit in ("max_drop", "max_rise")
-    part = parts["lost"] if against and "lost" in parts else parts["own"]
-    value = difference(part) if against else part["value"]
+    compares = rule.limit in COMPARING
+    part = parts["lost"] if compares and "lost" in parts else parts["own"]
+    value = difference(part) if compares else part["value"]
     margin = None
-    if value is not None:
-        sign = 1 if rule.limit in ("min", "max_drop") else -1
-        bound = -sign * rule.allowed if against else rule.allowed
-        margin = rounded(sign * (value - bound))
-    compared = measured.champion_update > 0 and measured.relation != "itself"
-    counts = compared or not rule.relative
+    if value is not None and compares:
+        allowed = rule.allowed / 100 * abs(part["opponent"]) if rule.percent else rule.allowed
+        margin = rounded(allowed - value if rule.lower else allowed + value)
+    elif value is not None:
+        margin = rounded(value - rule.allowed if rule.limit == "min" else rule.allowed - value)
+    counts = measured.against is not None or not rule.relative
     why = None
     if rule.part:  # also without a comparison, because a misspelt name must never pass
         known = accuracies(rule.figure, measured.new, measured.slices)
         why = absent(rule.figure, rule.part, known)
     passed = why is None and (not counts or (margin is not None and margin >= 0))
-    return {**part, "allowed": rule.allowed, "margin": margin, "passed": passed, "why": why}
+    return {
+        **part,
+        "allowed": rule.allowed,
+        "percent": rule.percent,
+        "margin": margin,
+        "passed": passed,
+        "why": why,
+    }
+
+
+def _update(number: int) -> str:
+    return f"update {number}" if number else "the first state"
 
 
 def _shown(value: float | None) -> str:

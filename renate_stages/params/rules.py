@@ -1,6 +1,7 @@
 """Parse the gate's rules in `export.promote`.
 
 average_accuracy: {min: 0.90, max_drop: 0.01}
+overall: {max_worsening: 2%}
 worst_holdout: {max_drop: 0.05}
 negative_flips: {max: 0.02}
 classes: {max_drop: 0.1, 7: {min: 0.8}}
@@ -16,7 +17,8 @@ from typing import Any, Literal
 from renate_stages.errors import InvalidParamsError, did_you_mean
 from renate_stages.files.typed import is_number
 
-Limit = Literal["min", "max", "max_drop", "max_rise"]
+Limit = Literal["min", "max", "max_drop", "max_rise", "max_worsening"]
+COMPARING = ("max_drop", "max_rise", "max_worsening")  # limits that need a model to compare with
 SCOPES = ("average", "overall", "worst_holdout")
 CLASSES, SLICES = "classes", "slices"
 PARTS = {CLASSES: 1, SLICES: 2}  # figures that have parts, and the depth: label; field, value
@@ -25,6 +27,8 @@ FLIPS: dict[str, Limit] = {"negative_flips": "max", "positive_flips": "min"}
 LOSS = "loss"
 SHARES = (*FLIPS, *PARTS, CALIBRATION)  # figures that are in [0, 1] for every metric
 WHERE = "export.promote"
+MORE: tuple[Limit, ...] = ("min", "max_drop", "max_worsening")  # limits if higher is better
+LESS: tuple[Limit, ...] = ("max", "max_rise", "max_worsening")
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,21 @@ class Rule:
 
     Args:
         figure: Such as `average_accuracy`, `worst_holdout_accuracy`, `negative_flips`, `slices`.
-        limit: `min` and `max` limit the figure itself; `max_drop` and `max_rise` limit how much
-            worse than the champion's it may be.
+        limit: `min` and `max` limit the figure itself; `max_drop`, `max_rise` and `max_worsening`
+            limit how much worse than the opponent's it may be.
         allowed: The value of the limit.
         part: The part of `classes` or `slices`: `("7",)` is one class, `("camera",)` all values of a
             field, `("camera", "night")` one value, `()` every class or slice.
+        lower: Whether lower values of the figure are better.
+        percent: Whether `allowed` is a percentage of the opponent's value.
     """
 
     figure: str
     limit: Limit
     allowed: float
     part: tuple[str, ...] = ()
+    lower: bool = False
+    percent: bool = False
 
     @property
     def name(self) -> str:
@@ -51,13 +59,20 @@ class Rule:
         return ".".join((self.figure, *self.part))
 
     @property
+    def metric(self) -> str | None:
+        """The metric of a figure such as `average_accuracy`; None for other figures."""
+        scopes = (each for each in SCOPES if self.figure.startswith(f"{each}_"))
+        scope = next(scopes, None)
+        return None if scope is None else self.figure.removeprefix(f"{scope}_")
+
+    @property
     def relative(self) -> bool:
-        """Whether the rule needs a champion to compare with."""
-        return self.limit in ("max_drop", "max_rise") or self.figure in FLIPS
+        """Whether the rule needs an opponent to compare with."""
+        return self.limit in COMPARING or self.figure in FLIPS
 
     @property
     def by_row(self) -> bool:
-        """Whether the rule needs the model's prediction for each row, even without a champion."""
+        """Whether the rule needs the model's prediction for each row, even without an opponent."""
         return self.figure in PARTS or self.figure == CALIBRATION
 
 
@@ -68,7 +83,8 @@ def read_rules(
 
     Args:
         content: A mapping from figures to their limits. `average`, `overall` and `worst_holdout`
-            without a metric mean the headline metric. `classes` and `slices` may contain limits for
+            without a metric mean the headline metric; for other metrics than the headline and the
+            loss, the limits say whether lower values are better. `classes` and `slices` may contain limits for
             all parts, and mappings for a label, a field, or a field and a value with other limits.
         metric: The headline metric.
         mode: Whether higher (`max`) or lower (`min`) values of it are better.
@@ -85,6 +101,9 @@ def read_rules(
     found: dict[tuple[str, str], Rule] = {}
     for given, below in content.items():
         figure = f"{given}_{metric}" if given in SCOPES else given
+        other = str(given).startswith(tuple(f"{scope}_" for scope in SCOPES))
+        if figure not in known and other:
+            known[figure] = _of_other_metric(below)
         if figure not in known:
             hint = did_you_mean(str(given), [*known, *SCOPES])
             listed = ", ".join(sorted(known))
@@ -94,8 +113,10 @@ def read_rules(
             if problem := _group_problem(figure, part, limits, fields, known[figure]):
                 problems.append(f"{path}: {problem}")
                 continue
-            for limit, allowed in limits.items():
-                rule = Rule(figure, limit, allowed, part)
+            for limit, value in limits.items():
+                allowed, percent = _number(value) if limit in COMPARING else (value, False)
+                lower = "max_rise" in known[figure]
+                rule = Rule(figure, limit, allowed, part, lower, percent)
                 problem = _problem(rule, known[figure])
                 if problem is None and (rule.name, limit) in found:
                     problem = f"this limit is set more than once (also as {rule.name})"
@@ -139,24 +160,47 @@ def _group_problem(
     if figure == CLASSES and part and not part[0].removeprefix("-").isdecimal():
         return f"expected a class label, a whole number, found '{part[0]}'"
     if not isinstance(limits, Mapping) or not limits:
-        return f"expected limits, such as {{{known[-1]}: 0.01}}, found {limits!r}"
+        return f"expected limits, such as {{{known[:2][-1]}: 0.01}}, found {limits!r}"
     return None
 
 
 def _figures(metric: str, mode: str) -> dict[str, tuple[Limit, ...]]:
-    """Return the limits that each figure can have; the one that needs no champion comes first."""
-    more: tuple[Limit, ...] = ("min", "max_drop")
-    less: tuple[Limit, ...] = ("max", "max_rise")
-    modes = {LOSS: less, metric: less if mode == "min" or metric == LOSS else more}
+    """Return the limits that each figure can have; the one that needs no opponent comes first."""
+    modes = {LOSS: LESS, metric: LESS if mode == "min" or metric == LOSS else MORE}
     figures: dict[str, tuple[Limit, ...]]
     figures = {f"{scope}_{name}": limits for name, limits in modes.items() for scope in SCOPES}
     figures |= {name: (limit,) for name, limit in FLIPS.items()}
-    return {**figures, CLASSES: more, SLICES: more, CALIBRATION: less}
+    return {**figures, CLASSES: MORE, SLICES: MORE, CALIBRATION: LESS}
+
+
+def _of_other_metric(limits: Any) -> tuple[Limit, ...]:
+    """Return the limits that another metric than the headline can have.
+
+    Whether lower is better is not known of it, so the first of its limits decides; `max_worsening`
+    alone cannot.
+    """
+    given = [limit for limit in limits if limit in LESS[:2] + MORE[:2]] if limits else []
+    lower = bool(given) and given[0] in LESS
+    return (LESS if lower else MORE)[: 3 if given else 2]
+
+
+def _number(value: Any) -> tuple[Any, bool]:
+    """Return the number of a limit such as 0.02 or 2%, and whether it is a percentage."""
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        try:
+            return float(value.rstrip()[:-1]), True
+        except ValueError:
+            return value, False
+    return value, False
 
 
 def _problem(rule: Rule, known: tuple[Limit, ...]) -> str | None:
     """Return the problem of a limit, or None."""
     figure, limit, allowed = rule.figure, rule.limit, rule.allowed
+    if limit == "max_worsening" and limit not in known:
+        return (
+            "it is unknown whether lower values of this metric are better: use max_drop or max_rise"
+        )
     if limit not in known:
         better = "higher" if "min" in known else "lower"
         hint = did_you_mean(str(limit), known)
@@ -167,9 +211,10 @@ def _problem(rule: Rule, known: tuple[Limit, ...]) -> str | None:
             f"{', '.join(known)})"
         )
     if not is_number(allowed):
-        return f"expected a finite number, found {allowed!r}"
-    if limit in ("max_drop", "max_rise") and allowed < 0:
+        percent = " or a percentage such as 2%" if limit in COMPARING else ""
+        return f"expected a finite number{percent}, found {allowed!r}"
+    if limit in COMPARING and allowed < 0:
         return f"expected a number >= 0, found {allowed!r}"
-    if figure in SHARES and not 0 <= allowed <= 1:
+    if figure in SHARES and not rule.percent and not 0 <= allowed <= 1:
         return f"expected a share from 0 to 1, found {allowed!r}"
     return None

@@ -201,8 +201,8 @@ def _holdout_table(
     flips = (figures.get("flips") or {}).get("holdout", {})
     parent_serves = measured is not None and measured.relation == "parent"
     champion: dict[int, float] = {}
-    if measured is not None and measured.champion and not parent_serves:
-        champion = {n: each.metrics[metric] for n, each in measured.champion.items()}
+    if measured is not None and measured.against == "champion" and not parent_serves:
+        champion = {n: each.metrics[metric] for n, each in (measured.opponent or {}).items()}
     rows = []
     for holdout, after in history.matrix(metric).get(update, {}).items():
         start = before.get(holdout)

@@ -21,7 +21,7 @@ from renate_stages.randomness import Generators
 from renate_stages.reporting.pictures import draw_pictures, links
 from renate_stages.reporting.report import Findings, model_card, update_report
 from renate_stages.shift.data_metrics import DataMetrics
-from renate_stages.state import MODEL_FILES, State
+from renate_stages.state import MANIFEST, MODEL_FILES, State
 from renate_stages.state.inputs import StageInputs, read_tuned
 from renate_stages.tracking import update_run
 from renate_stages.tracking.update_run import run_identity
@@ -105,6 +105,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     for name, reason in lacking.items():
         say(f"no export/{name}: {reason}")
     say(f"gate: {verdict.headline}")
+    if verdict.problem:
+        say(f"gate: {verdict.problem}")
 
 
 def draw_or_warn(project: Project, params: Params, state: State) -> list[Path]:
@@ -147,23 +149,35 @@ def description(params: Params, state: State) -> Exported:
 def measure(
     project: Project, params: Params, state: State, user: UserConfig, exported: Path
 ) -> Measured:
-    """Measure the exported new model and the champion on all holdouts of the state.
+    """Measure the exported new model and its opponent on all holdouts of the state.
 
-    If the champion is the new model itself, as after `promote`, there is no comparison.
+    The opponent is the champion, or without one the parent's model. If the champion is the new model
+    itself, as after `promote`, there is no comparison.
     """
     champion = Exported()
     if project.champion.is_dir():  # projects generated before the gate was added have no champion
         champion = Exported.read(project.champion)
     itself = champion.state == state.identity and is_same(project.champion, exported)
     opponent = Exported() if itself else champion
-    if (opponent or any(rule.by_row for rule in params.rules)) and state.split("holdouts"):
+    parent = None
+    if not champion and (project.restored / MANIFEST).is_file():
+        restored = State.open(project.restored)
+        parent = restored if restored.has_model else None
+    compares = opponent or parent is not None
+    if (compares or any(rule.by_row for rule in params.rules)) and state.split("holdouts"):
         from renate_stages.gate.challenge import challenge
 
-        measured = challenge(project, params, state, user, opponent)
+        measured = challenge(project, params, state, user, opponent, parent)
     else:
         history, number = state.evaluations(), state.provenance.update
-        problem = "no holdout is kept to measure it on" if opponent else None
-        measured = Measured(number, history.examined(number), opponent.update, None, problem)
+        problem = "no holdout is kept to measure it on" if compares else None
+        measured = Measured(
+            number,
+            history.examined(number),
+            opponent.update,
+            problem=problem,
+            parent_update=None if parent is None else parent.provenance.update,
+        )
     if itself:
         return replace(measured, champion_update=champion.update, relation="itself")
     if champion and champion.state == state.provenance.parent:

@@ -10,7 +10,15 @@ from typing import Any
 from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.data.ranks import ranks
-from renate_stages.errors import MetricError, NotFiniteError, SliceError, UnmeasuredMetricError
+from renate_stages.errors import (
+    DivergedError,
+    InvalidParamsError,
+    MetricError,
+    NotFiniteError,
+    SliceError,
+    UnmeasuredMetricError,
+    did_you_mean,
+)
 from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
@@ -20,6 +28,7 @@ from renate_stages.memory.forget_list import ForgetList
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
+from renate_stages.params.rules import WHERE as RULES
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
@@ -31,6 +40,7 @@ from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_lea
 from renate_stages.user.config import UserConfig
 
 NOTHING_FORGOTTEN = ForgetList()
+DIVERGED = 100  # times the loss before training
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class MeasuredUpdate:
         for each in before.values():
             check_metrics(params, each)
         history = parent.evaluations()
+        initial = ExaminedHoldouts({}, {})
         if number in holdouts:
             initial = measure(updater.build_model(None), number)
             history = history.with_update(number, "initial", initial)
@@ -117,6 +128,8 @@ class MeasuredUpdate:
         after = measure(updated.model)
         if not all(math.isfinite(after[n].metrics["loss"]) for n in after if n == number):
             raise NotFiniteError(len(updated.curves))  # the last step diverged
+        if params.update.kind != "forget":
+            check_convergence(params, before, after, initial.together.get("loss", 0))
 
         history = history.with_update(number, "before", before)
         history = history.with_update(number, "after", after)
@@ -188,12 +201,19 @@ def check_metrics(params: Params, examined: Examined) -> None:
 
     Raises:
         UnmeasuredMetricError: If the headline metric is not measured.
+        InvalidParamsError: If a rule of the gate has a metric that is not measured.
         MetricError: If `metrics/update.json` already uses the name of a metric.
         SliceError: If slices are requested but the targets are not class labels.
     """
     headline, slices = params.evaluation.metric, params.evaluation.slices
     if headline not in examined.metrics:
         raise UnmeasuredMetricError(headline, examined.metrics)
+    for rule in params.rules:
+        if rule.metric is not None and rule.metric not in examined.metrics:
+            hint = did_you_mean(rule.metric, examined.metrics)
+            known = ", ".join(sorted(examined.metrics))
+            problem = f"{rule.metric!r} is not measured{hint} (measured: {known})"
+            raise InvalidParamsError(RULES, [f"{RULES}.{rule.name}: {problem}"])
     for name in examined.metrics:
         if name in TAKEN:
             problem = "metrics/update.json already uses this name"
@@ -202,6 +222,32 @@ def check_metrics(params: Params, examined: Examined) -> None:
         raise SliceError(
             slices[0], "accuracy by slice needs class labels, but the targets are not class labels"
         )
+
+
+def check_convergence(
+    params: Params, before: ExaminedHoldouts, after: ExaminedHoldouts, untrained: float
+) -> None:
+    """Check that training did not make the model much worse than it was.
+
+    Some learners improve predictions while their loss rises, so both must be worse.
+
+    Args:
+        params: Parameters with the headline metric.
+        before: Results of the model that training started from.
+        after: Results of the trained model.
+        untrained: Loss of an untrained model on the new holdout.
+
+    Raises:
+        DivergedError: If the loss is more than `DIVERGED` times that before training and that of an
+            untrained model, and the headline metric is not better.
+    """
+    if not after:
+        return
+    metric, sign = params.evaluation.metric, 1 if params.evaluation.mode == "max" else -1
+    start = max(before.together["loss"], untrained)
+    is_better = sign * (after.together[metric] - before.together[metric]) > 0
+    if after.together["loss"] > DIVERGED * start > 0 and not is_better:
+        raise DivergedError(before.together["loss"], after.together["loss"])
 
 
 def classes_of(parent: State, data: PreparedData) -> tuple[int, ...]:

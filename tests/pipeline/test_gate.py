@@ -35,19 +35,24 @@ def test_gate_refuses_a_ruined_update_and_its_repair_is_promoted_and_demoted(wit
     project.run("dvc", "exp", "run", "-q", "-n", "ruined", "-S", RUINOUS)
     project.commit("Update 3, ruined")
     printed = project.run("renate-stages", "gate", code=1)
-    assert "update 3 against update 2: refused: average_accuracy max_drop" in printed
+    assert (
+        "update 3 against the champion, update 2: refused: average_accuracy max_worsening"
+        in printed
+    )
     assert "FAILED by" in printed and "Traceback" not in printed
     report = project.read("reports/update.md")
-    assert "## Gate" in report and "refused: average_accuracy max_drop" in report
+    assert "## Gate" in report and "refused: average_accuracy max_worsening" in report
     assert "FAILED by" in report
     verdict = project.read_json("metrics/verdict.json")
-    rule = verdict["rules"]["average_accuracy"]["max_drop"]
+    rule = verdict["rules"]["average_accuracy"]["max_worsening"]
     assert not verdict["passed"] and rule["margin"] < 0
-    assert rule["champion"] - rule["value"] == pytest.approx(rule["allowed"] - rule["margin"])
-    assert rule["low"] < rule["value"] - rule["champion"] < rule["high"] < 0
+    allowed = rule["allowed"] / 100 * rule["opponent"]
+    assert rule["percent"]
+    assert rule["opponent"] - rule["value"] == pytest.approx(allowed - rule["margin"])
+    assert rule["low"] < rule["value"] - rule["opponent"] < rule["high"] < 0
     before = project.snapshot
     printed = project.run("renate-stages", "promote", code=2)
-    assert "the gate refused it: update 3 against update 2: refused" in printed
+    assert "the gate refused it: update 3 against the champion, update 2: refused" in printed
     assert project.snapshot == before and champion(project) == (2, 2)
 
     # Repair the update by a DVC experiment, which does not change the champion.
@@ -56,14 +61,14 @@ def test_gate_refuses_a_ruined_update_and_its_repair_is_promoted_and_demoted(wit
     project.run("dvc", "exp", "apply", "repaired")
     assert champion(project) == (2, 2)
     project.commit("Update 3, repaired")
-    assert "update 3 against update 2: passed" in project.run("renate-stages", "gate")
+    assert "update 3 against the champion, update 2: passed" in project.run("renate-stages", "gate")
     assert "passed by" in project.run("renate-stages", "gate")
     project.run("renate-stages", "promote")
     assert champion(project) == (3, 3)
     assert project.hashes("champion") == project.hashes("export")
     assert not project.run("git", "status", "--porcelain")
     printed = project.run("dvc", "metrics", "diff", "update-2", "--targets", "metrics/verdict.json")
-    assert "rules.average_accuracy.max_drop.margin" in printed
+    assert "rules.average_accuracy.max_worsening.margin" in printed
 
     # Demote the champion.
     project.run("renate-stages", "demote")
@@ -93,7 +98,7 @@ def test_temporary_dvc_experiment_and_clone_compare_with_the_champion(with_champ
 
     project.run("dvc", "push", "-q")
     clone = project.clone()
-    clone.edit("params.yaml", ("max_drop: 0.02}", "max_drop: 0.03}"))
+    clone.edit("params.yaml", ("max_worsening: 2%}", "max_worsening: 3%}"))
     clone.run("dvc", "repro", "-q", "--pull", "--allow-missing")
     verdict = clone.read_json("metrics/verdict.json")
     assert (verdict["champion_update"], verdict["passed"]) == (2, True)
@@ -121,7 +126,7 @@ def test_report_of_the_champion_refers_to_the_commit_of_its_comparison(with_cham
     )
     assert "Running stage 'export'" in project.run("dvc", "repro")
     assert UP_TO_DATE in project.run("dvc", "status")
-    assert "update 3, the champion: not judged" in project.run("renate-stages", "gate")
+    assert "update 3, the champion: not judged" in project.run("renate-stages", "gate", code=3)
     assert "COMMIT:reports/update.md" in project.read("reports/update.md")
     (since,) = [
         line.split()[1].rstrip(",")
@@ -129,7 +134,7 @@ def test_report_of_the_champion_refers_to_the_commit_of_its_comparison(with_cham
         if line.startswith("since:")
     ]
     compared = project.run("git", "show", f"{since}:reports/update.md")
-    assert "Update 3 against update 2: passed" in compared
+    assert "Update 3 against the champion, update 2: passed" in compared
     project.commit("Update 3, the champion")
     assert "update 4 is open" in project.run("renate-stages", "next")
 
@@ -142,7 +147,7 @@ def test_init_adds_a_champion_to_a_project_created_before_the_gate(project):
     project.edit("dvc.yaml", ("      - champion\n", ""))
     project.run("dvc", "repro", "-q", "-f", "-s", "export")
     project.commit("As before the gate")
-    assert "no champion" in project.run("renate-stages", "gate")
+    assert "against its parent, update 2" in project.run("renate-stages", "gate")
     assert "`renate-stages init`" in project.run("renate-stages", "promote", code=2)
 
     assert "champion: none yet" in project.run("renate-stages", "init")

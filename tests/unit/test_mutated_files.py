@@ -43,11 +43,12 @@ MD5 = "2d2e6987d167b463216ecd37c24b13db.dir"
 CHANGE = {"low": -0.1, "high": 0.1}
 OUTCOME = {
     "value": 0.8,
-    "champion": 0.9,
+    "opponent": 0.9,
     "low": -0.2,
     "high": 0.1,
     "at": 1,
     "allowed": 0.02,
+    "percent": False,
     "margin": -0.08,
     "passed": False,
     "why": None,
@@ -57,6 +58,8 @@ VERDICT = {
     "update": 3,
     "champion_update": 2,
     "is_champion": False,
+    "against": "champion",
+    "parent_update": None,
     "problem": None,
     "rules": {
         "average_accuracy": {"max_drop": OUTCOME},

@@ -88,7 +88,7 @@ def jobs(tmp_path):
             settings = {"metric": "accuracy", "max_epochs": 2, "updater": "ER", **job}
             more_values = {"memory_size": 50} if settings["updater"] in REPLAY else {}
             more_values |= {"ewc_weight": 0.1} if settings["updater"] == "EWC" else {}
-            settings["config_space"] = {**VALUES, **more_values}
+            settings["config_space"] = {**VALUES, **more_values, **settings.pop("values", {})}
             results.append(
                 run_training_job(
                     **settings,
@@ -323,6 +323,16 @@ def model_fn(model_state_url: str | None = None):
     first = {**first, "x": first["x"][:72], "y": first["y"][:72]}  # 65 after validation: 2 x 32 + 1
     (result,) = jobs([first], 10, own, updater="DER++", max_epochs=1)
     assert result.metrics["training"]["steps"] == 3
+
+
+@pytest.mark.parametrize("updater", ["FineTuning", "EWC"])
+def test_training_that_diverges_is_an_error_with_advice(jobs, tmp_path, updater):
+    settings = {"metric": "mse", "mode": "min", "updater": updater}
+    values = {"learning_rate": 0.9} if updater == "FineTuning" else {"ewc_weight": 300.0}
+    advice = r"rose from [\d.]+ to [\d.e+]+ in training(.|\n)*hyperparameters.learning_rate"
+    with pytest.raises(errors.DivergedError, match=advice):
+        jobs(diabetes(), 1, values=values, **settings)
+    assert not list(tmp_path.glob("job-*/state-2"))
 
 
 def test_update_of_nothing_but_holdout_rows_is_refused(jobs):

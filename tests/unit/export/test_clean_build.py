@@ -262,5 +262,5 @@ def test_champion_cannot_read_current_project_files(trained):
     export.run(trained, quiet)
     verdict = files.read_json(trained.verdict)
     assert verdict["problem"] is None
-    assert verdict["figures"]["average_accuracy"]["champion"] > 0.5
+    assert verdict["figures"]["average_accuracy"]["opponent"] > 0.5
     assert not list(trained.champion.rglob("__pycache__"))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_project import edit_config, edit_params, snapshot
+from small_project import edit_config, edit_params, move_on, snapshot
 from torch import nn
 
 from renate_stages.export.exported import Exported
-from renate_stages.gate.challenge import _Widened
+from renate_stages.gate.challenge import _Holdouts, _Widened
 from renate_stages.gate.verdict import Verdict
 from renate_stages.models.module import RenateWrapper
 from renate_stages.project import Project
@@ -71,7 +71,7 @@ def test_champion_is_measured_with_the_code_in_its_own_export(updated, monkeypat
     before = snapshot(project)
     verdict = verdict_of(project)
     figure = verdict["figures"]["average_accuracy"]
-    assert figure["value"] == figure["champion"] > 0.9
+    assert figure["value"] == figure["opponent"] > 0.9
     assert (figure["low"], figure["high"]) == (0, 0)
     assert verdict["figures"]["negative_flips"]["value"] == 0
     exported = {name: text for name, text in before.items() if name.startswith("export/")}
@@ -84,7 +84,7 @@ def test_champion_is_measured_with_the_code_in_its_own_export(updated, monkeypat
     monkeypatch.delitem(sys.modules, "scaling")
     verdict = verdict_of(project)
     ruined = verdict["figures"]["average_accuracy"]
-    assert ruined["champion"] == figure["champion"] and ruined["value"] < 0.5
+    assert ruined["opponent"] == figure["opponent"] and ruined["value"] < 0.5
     assert not verdict["passed"] and verdict["problem"] is None
     assert sys.modules["scaling"].FACTOR == 0.0, "the project's own modules are back"
 
@@ -134,6 +134,45 @@ def test_class_rules_apply_without_a_champion(updated):
     assert rules["max_drop"]["margin"] is None
 
 
+def test_parents_model_is_measured_as_opponent_without_a_champion(updated, monkeypatch):
+    """Its figures are those that `train` measured before it trained the model."""
+    move_on(updated, export__promote={"average": {"max_drop": 0.0}, "negative_flips": {"max": 0.5}})
+    for stage in (prepare, restore_state, tune, train):
+        stage.run(updated, quiet)
+    verdict = Verdict(verdict_of(updated))
+    assert verdict.passed and verdict.opponent == "its parent, update 1"
+    before = State.open(updated.state).evaluations().examined(2, "before")
+    figures, measured = verdict.content["figures"], json.loads(updated.update_metrics.read_text())
+    assert figures["overall_accuracy"]["opponent"] == pytest.approx(before.together["accuracy"])
+    average = sum(each.metrics["accuracy"] for each in before.values()) / 2
+    assert figures["average_accuracy"]["opponent"] == pytest.approx(average)
+    for side in ("negative", "positive"):
+        value = figures[f"{side}_flips"]["value"]
+        assert value == pytest.approx(measured["flips"][side])
+    report = updated.report.read_text()
+    assert "| rule | allowed | update | parent |" in report
+    assert "champion" not in report
+
+    def fails(*args, **kwargs):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(_Holdouts, "measure", raise_for_parent(updated, fails))
+    printed: list[str] = []
+    export.run(updated, printed.append)
+    assert "gate: its parent, update 1, could not be measured: no room" in printed
+    assert Verdict.read(updated.verdict).refused
+
+
+def raise_for_parent(project, fails):
+    """Return a `_Holdouts.measure` that fails for the model of the parent's state."""
+    measure = _Holdouts.measure
+
+    def measure_or_fail(self, user, values, folder, width=0):
+        return (fails if folder == project.restored else measure)(self, user, values, folder, width)
+
+    return measure_or_fail
+
+
 def test_unknown_classes_get_the_lowest_logits_and_a_finite_loss():
     model = RenateWrapper(nn.Linear(2, 3))
     outputs = _Widened(model, 5)
@@ -164,7 +203,7 @@ def test_slice_rules_use_the_holdouts_and_the_report_shows_champion_figures(sour
     alone = Verdict(verdict_of(sourced))
     results = {row[0]: row[5] for row in alone.table()}
     assert results["slices.source.usa max_drop"] == failure
-    assert results["slices max_drop"] == results["calibration_error max_rise"] == "no champion"
+    assert results["slices max_drop"] == results["calibration_error max_rise"] == "no other model"
     assert alone.failures == [f"slices.source.usa max_drop: {failure}"]
     assert not alone.passed, "a rule on an unknown slice never passes"
     measured = json.loads(sourced.update_metrics.read_text())
@@ -182,7 +221,7 @@ def test_slice_rules_use_the_holdouts_and_the_report_shows_champion_figures(sour
     promote_changed_copy(sourced)
     both = Verdict(verdict_of(sourced))
     outcome = both.content["rules"]["slices"]["max_drop"]
-    assert outcome["value"] == outcome["champion"] and outcome["at"] in ("source eu", "source us")
+    assert outcome["value"] == outcome["opponent"] and outcome["at"] in ("source eu", "source us")
     assert (outcome["low"], outcome["high"]) == (0, 0)
     assert both.failures == [f"slices.source.usa max_drop: {failure}"]
     report = sourced.report.read_text()

@@ -26,7 +26,7 @@ def test_rules_are_sorted_and_short_names_refer_to_the_headline_metric():
         Rule("average_accuracy", "max_drop", 0.0),
         Rule("average_accuracy", "min", 0.9),
         Rule("negative_flips", "max", 0.02),
-        Rule("overall_loss", "max_rise", 0.5),
+        Rule("overall_loss", "max_rise", 0.5, lower=True),
         Rule("worst_holdout_accuracy", "max_drop", 0.05),
     )
     assert Params.parse({}).rules == ()
@@ -143,8 +143,24 @@ def test_slice_rule_without_measured_slices_is_refused():
             "export.promote.avarage_accuracy: unknown figure, did you mean 'average_accuracy'?",
         ),
         (
-            {"average_f1": {"min": 0.9}},
-            "export.promote.average_f1: unknown figure, did you mean 'average'? (known here: ",
+            {"average_f1": {"min": 0.9, "max_rise": 0.1}},
+            "export.promote.average_f1.max_rise: unknown limit, did you mean 'max_worsening'? (lim",
+        ),
+        (
+            {"average_f1": {"max_worsening": 0.1}},
+            "export.promote.average_f1.max_worsening: it is unknown whether lower values of this me",
+        ),
+        (
+            {"average": {"max_worsening": "2 per cent"}},
+            "export.promote.average.max_worsening: expected a finite number or a percentage such as",
+        ),
+        (
+            {"average": {"max_worsening": "-2%"}},
+            "export.promote.average.max_worsening: expected a number >= 0, found -2.0",
+        ),
+        (
+            {"average": {"min": "90%"}},
+            "export.promote.average.min: expected a finite number, found '90%'",
         ),
         (
             {"average": {"max_dorp": 0.1}},
@@ -211,7 +227,26 @@ def test_metric_with_mode_min_has_max_rise_and_no_max_drop():
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_lower_loss_is_better_in_every_mode(mode):
     (rule,) = read_rules({"average": {"max_rise": 0.1}}, "loss", mode)
-    assert rule == Rule("average_loss", "max_rise", 0.1)
+    assert rule == Rule("average_loss", "max_rise", 0.1, lower=True)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_max_worsening_works_in_every_mode_and_takes_percentages(mode):
+    content = {"average": {"max_worsening": "2%"}, "classes": {"max_worsening": 0.1}}
+    assert read_rules(content, "error", mode) == (
+        Rule("average_error", "max_worsening", 2.0, lower=mode == "min", percent=True),
+        Rule("classes", "max_worsening", 0.1),
+    )
+
+
+def test_rules_on_other_metrics_get_their_direction_from_the_limit():
+    content = {"overall_f1": {"min": 0.5, "max_worsening": 0.1}, "average_mae": {"max": 3}}
+    assert read_rules(content, "accuracy", "max") == (
+        Rule("average_mae", "max", 3.0, lower=True),
+        Rule("overall_f1", "max_worsening", 0.1),
+        Rule("overall_f1", "min", 0.5),
+    )
+    assert [rule.metric for rule in read_rules(content, "accuracy", "max")] == ["mae", "f1", "f1"]
 
 
 def test_promotion_is_manual_unless_set_to_auto():

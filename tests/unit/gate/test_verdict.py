@@ -108,7 +108,7 @@ ALONE = Measured(3, NEW, slices=SLICES)
 def test_rule_outcome_has_value_champion_value_and_margin(promote, value, champion, margin, passed):
     outcome = rule_of(promote, BOTH)
     assert outcome["value"] == pytest.approx(value)
-    assert outcome["champion"] == (None if champion is None else pytest.approx(champion))
+    assert outcome["opponent"] == (None if champion is None else pytest.approx(champion))
     assert outcome["margin"] == pytest.approx(margin)
     assert outcome["passed"] is passed
 
@@ -221,21 +221,77 @@ def test_only_absolute_rules_count_without_a_champion():
     assert [rule for rule, each in passed.items() if not each] == [("average_accuracy", "min")]
     assert not verdict.passed
     del rules["average"]["min"]
-    assert judged(rules, ALONE).passed
-    assert verdict.champion == "no champion"
+    verdict = judged(rules, ALONE)
+    assert not verdict.passed and not verdict.refused
+    assert verdict.opponent == "no model"
 
 
-def test_an_update_without_rules_passes():
+def test_update_without_rules_is_not_judged():
     verdict = judged({}, BOTH)
-    assert verdict.passed
-    assert verdict.headline == "update 3 against update 2: passed: export.promote has no rules"
+    assert not verdict.passed and not verdict.refused
+    assert verdict.headline == (
+        "update 3 against the champion, update 2: not judged: export.promote has no rules"
+    )
+
+
+def test_parents_model_is_the_opponent_without_a_champion():
+    against_parent = Measured(3, NEW, opponent=CHAMPION, parent_update=2)
+    rule = {"worst_holdout": {"max_drop": 0.15}, "average": {"max_drop": 0}}
+    both, verdict = judged(rule, BOTH), judged(rule, against_parent)
+    assert verdict.content["rules"] == both.content["rules"]
+    assert verdict.headline.startswith("update 3 against its parent, update 2: refused: worst")
+    assert verdict.columns[3] == "parent"
+    failed = judged(rule, Measured(3, NEW, problem="model_fn failed", parent_update=2))
+    assert failed.refused
+    assert failed.problem == "its parent, update 2, could not be measured: model_fn failed"
+
+
+@pytest.mark.parametrize(
+    ("new", "opponent", "mode", "percent", "margin"),
+    [
+        (0.93, 0.95, "max", 2, -0.001),  # 2 % of 0.95 is 0.019
+        (0.932, 0.95, "max", 2, 0.001),
+        (3050.0, 3000.0, "min", 2, 10.0),
+        (1e22, 3000.0, "min", 2, -1e22),
+        (-0.5, -0.4, "max", 20, -0.02),  # of the absolute value
+        (0.1, 0.0, "min", 50, -0.1),
+    ],
+)
+def test_percentage_is_of_the_opponents_value(new, opponent, mode, percent, margin):
+    both = Measured(3, holdouts(scored(m=new)), 2, holdouts(scored(m=opponent)))
+    rule = {"overall": {"max_worsening": f"{percent}%"}}
+    outcome = rule_of(rule, both, metric="m", mode=mode)
+    assert outcome["margin"] == pytest.approx(margin)
+    assert outcome["passed"] == (margin >= 0)
+
+
+def test_percentage_of_the_worst_holdout_is_decided_by_the_largest_relative_worsening():
+    new, opponent = (
+        holdouts(scored(m=2.0), scored(m=110.0)),
+        holdouts(scored(m=1.0), scored(m=100.0)),
+    )
+    both = Measured(3, new, 2, opponent)
+    absolute = rule_of({"worst_holdout": {"max_worsening": 5}}, both, metric="m", mode="min")
+    assert (absolute["at"], absolute["passed"]) == (2, False)
+    relative = rule_of({"worst_holdout": {"max_worsening": "20%"}}, both, metric="m", mode="min")
+    assert (relative["at"], relative["margin"]) == (1, -0.8)
+    table = judged({"worst_holdout": {"max_worsening": "20%"}}, both, "m", "min").table()
+    assert table[0][:2] == ("worst_holdout_m max_worsening", "20 %")
+
+
+def test_rule_on_another_metric_judges_by_its_own_direction():
+    new, opponent = (holdouts(Examined(9, {"accuracy": 1.0, "mae": v})) for v in (3.0, 2.0))
+    both = Measured(3, new, 2, opponent)
+    outcome = rule_of({"average_mae": {"max_rise": 0.5}}, both)
+    assert (outcome["value"], outcome["opponent"], outcome["margin"]) == (3.0, 2.0, -0.5)
 
 
 @pytest.mark.parametrize("rule", [{"average": {"max_drop": 1.0}}, {"negative_flips": {"max": 1.0}}])
 def test_relative_rules_fail_when_the_champion_cannot_be_measured(rule):
     verdict = judged(rule, Measured(3, NEW, 2, None, "model_fn failed at line 7"))
     assert not verdict.passed
-    assert "The champion could not be measured: model_fn failed at line 7" in section(verdict)
+    reason = "The champion, update 2, could not be measured: model_fn failed at line 7"
+    assert reason in section(verdict)
     assert judged({"average": {"min": 0.5}}, Measured(3, NEW, 2, None, "failed")).passed
 
 
@@ -248,7 +304,7 @@ def test_rule_on_a_figure_without_a_value_fails():
 
 def test_interval_contains_the_difference_from_the_champion():
     outcome = rule_of({"overall": {"max_drop": 0}}, BOTH)
-    change = outcome["value"] - outcome["champion"]
+    change = outcome["value"] - outcome["opponent"]
     assert outcome["low"] < change < outcome["high"]
     # Var of the mean of 40 differences: 20 rows of +-1 or 0; a normal interval is close to it.
     differences = np.concatenate(
@@ -297,7 +353,7 @@ def test_verdict_has_the_same_keys_with_and_without_a_champion():
 def test_table_shows_which_rule_failed_where_and_by_how_much():
     verdict = judged({"worst_holdout": {"max_drop": 0.15}, "average": {"min": 0.5}}, BOTH)
     assert verdict.headline == (
-        "update 3 against update 2: refused: worst_holdout_accuracy max_drop"
+        "update 3 against the champion, update 2: refused: worst_holdout_accuracy max_drop"
     )
     first, second = verdict.table()
     assert first[0] == "average_accuracy min" and first[5] == "passed by 0.3500"
@@ -309,7 +365,8 @@ def test_table_shows_which_rule_failed_where_and_by_how_much():
     )
     assert second[4].startswith("-0.2000 (-") and second[5] == "FAILED by 0.0500"
     text = "\n".join(section(verdict))
-    assert text.startswith("## Gate\n\nUpdate 3 against update 2: refused") and "FAILED by" in text
+    assert text.startswith("## Gate\n\nUpdate 3 against the champion, update 2: refused")
+    assert "FAILED by" in text
 
 
 def test_missing_or_malformed_verdict_file_is_reported(tmp_path):
@@ -323,6 +380,6 @@ def test_missing_or_malformed_verdict_file_is_reported(tmp_path):
 def test_gate_that_applies_no_rule_is_not_judged():
     verdict = judged({"average": {"max_drop": 0.0}}, ALONE)
     assert verdict.headline == (
-        "update 3 against no champion: not judged: none of the 1 rule(s) applies, since the update "
-        "has no champion to compare with"
+        "update 3: not judged: none of the 1 rule(s) applies, since the update "
+        "has neither champion nor parent model to compare with"
     )

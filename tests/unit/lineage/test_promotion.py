@@ -90,7 +90,7 @@ def test_update_refused_by_the_gate_is_promoted_only_with_force(project):
     with pytest.raises(errors.PromotionRefusedError) as raised:
         promote.promote(project)
     refusal = str(raised.value)
-    assert "update 3 against no champion: refused: average_accuracy min" in refusal
+    assert "update 3: refused: average_accuracy min" in refusal
     assert "average_accuracy min: FAILED by 0.4000" in refusal and "--force" in refusal
     assert snapshot(project) == before
     promote.promote(project, force=True)
@@ -144,7 +144,7 @@ def test_promotion_of_an_unfinished_or_uncommitted_update_is_refused(project, pr
 
 def test_verdict_against_another_champion_is_refused(project):
     promote.promote(project, 2)  # update 3 was compared with no champion
-    with pytest.raises(errors.PromotionRefusedError, match=r"compares with no champion, but"):
+    with pytest.raises(errors.PromotionRefusedError, match=r"compares with no model, but"):
         promote.promote(project)
     run_update(project, GOOD - 1)
     promote.promote(project)
