@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Subset
 
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.export import carried_files
+from renate_stages.export.built_model import BuiltModel
+from renate_stages.export.program_files import write_program
+from renate_stages.memory import ExampleStore
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
-from renate_stages.state import new_data
+from renate_stages.state import State, new_data, state
+from renate_stages.state.prepared import PreparedData
+from renate_stages.state.retention import Kept
+from renate_stages.training.rehearsal import rehearse
 from renate_stages.training.updater import ModelUpdater
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
@@ -33,17 +41,19 @@ class CheckedConfig:
         loss_after: Mean loss after a few steps on the examples.
         restored_equals_saved: Whether the model gives the same outputs after it was saved and
             restored with `model_fn`.
+        lacking: Why a program of the model could not be exported, by file name.
     """
 
     loss_before: float
     loss_after: float
     restored_equals_saved: bool
+    lacking: Mapping[str, str]
 
 
 def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     """Read a few examples, take a few optimizer steps on them, save and restore the model.
 
-    The files that the functions use are compared with the deps in `dvc.yaml`.
+    Then rehearse an update with the learner of `params.yaml`, and export its program. The files that the functions use are compared with the deps in `dvc.yaml`.
 
     Args:
         root: Folder of the project, with data in `data/incoming`.
@@ -65,11 +75,12 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     updater = ModelUpdater(user, params, hyperparameters)
     new_data.require_files(project.incoming)
     updater.generators.seed_global("check")
-    train = new_data.read_splits(user, project.incoming, params.data, updater.generators).train
-    few = _first(train, examples)
+    splits = new_data.read_splits(user, project.incoming, params.data, updater.generators)
+    few = _first(splits.train, examples)
     with TemporaryDirectory() as scratch:
         with new_data.reading(user):
-            store = ingest(few, Path(scratch) / "few", params.update.number, "train")
+            folder, number = Path(scratch) / "few", params.update.number
+            store = ingest(few, folder, number, "train", ragged=splits.ragged)
         dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 
@@ -98,8 +109,26 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
             user.call("metrics_fn", hyperparameters)
         if "feature_fn" in user.functions and params.shift.enabled:
             user.call("feature_fn", hyperparameters)
+        lacking = _rehearsed(user, params, store, Path(scratch))
     user.files.check()
-    return CheckedConfig(before, after, _equal(*pair))
+    return CheckedConfig(before, after, _equal(*pair), lacking)
+
+
+def _rehearsed(
+    user: UserConfig, params: Params, store: ExampleStore, scratch: Path
+) -> dict[str, str]:
+    """Rehearse a first update, and export its program; return the reasons for missing programs."""
+    state.write_empty(scratch / "first")
+    first = State.open(scratch / "first")
+    data = PreparedData(train=store, val=store, test=store, digest="")
+    nothing = np.empty(0, dtype=bool)
+    kept = Kept(first, data, np.arange(len(store)), nothing, params.update.number)
+    rehearsed = rehearse(user, params, first, kept, scratch / "rehearsal")
+    if rehearsed is None:
+        return {}
+    built = BuiltModel.of(user, params.hyperparameters, params, rehearsed.folder, rehearsed)
+    (scratch / "export").mkdir()
+    return write_program(scratch / "export", rehearsed, params, built)
 
 
 def _first(dataset: Any, count: int) -> Any:

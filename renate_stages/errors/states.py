@@ -104,6 +104,17 @@ class NotFiniteError(RenateStagesError):
         )
 
 
+class RehearsalError(RenateStagesError):
+    """A part of the update that was rehearsed on a few rows failed; nothing was trained."""
+
+    def __init__(self, part: str, problem: str) -> None:
+        self.part = part
+        super().__init__(
+            f"The update was rehearsed on a few rows, and {part} failed, so nothing was trained:\n"
+            f"{problem}"
+        )
+
+
 class DivergedError(RenateStagesError):
     """The loss on the holdouts is many times that before training; no state is written."""
 
@@ -147,14 +158,14 @@ class UnfitHeadError(RenateStagesError):
 
 
 class StoredArgumentError(RenateStagesError):
-    """A model's constructor argument cannot be stored with its state."""
+    """A model's constructor argument, or a module's extra state, cannot be stored."""
 
     def __init__(self, where: str, value: object) -> None:
         super().__init__(
-            f"{where} is {value!r} of type {type(value).__name__}, but a model's arguments are "
-            "stored with its state as JSON values.\nTo fix this: pass None, bool, int, float, "
-            "str, or lists, tuples and string-keyed dicts of those (NumPy: `value.item()`, "
-            "`.tolist()`), and build objects from them inside the model's constructor."
+            f"{where} is {value!r} of type {type(value).__name__}, but it is stored with the model's "
+            "state as a JSON value.\nTo fix this: use None, bool, int, float, str, or lists, tuples "
+            "and string-keyed dicts of those (NumPy: `value.item()`, `.tolist()`), and build objects "
+            "from them inside the model."
         )
 
 

@@ -46,7 +46,7 @@ class RenateModule(nn.Module, ABC):
 
     def __init__(self, constructor_arguments: dict[str, Any]) -> None:
         super().__init__()
-        self._constructor_arguments = _plain(constructor_arguments, "constructor_arguments")
+        self._constructor_arguments = plain(constructor_arguments, "constructor_arguments")
         self._task_ids: list[str] = []
         self._cache = _RepresentationCache()
         self._hooks: list[RemovableHandle] = []
@@ -102,7 +102,7 @@ class RenateModule(nn.Module, ABC):
     def get_extra_state(self) -> dict[str, Any]:
         """Return the part of the state dict that is not tensors, as plain values (a copy)."""
         return {
-            "constructor_arguments": _plain(self._constructor_arguments, "constructor_arguments"),
+            "constructor_arguments": plain(self._constructor_arguments, "constructor_arguments"),
             "task_ids": list(self._task_ids),
         }
 
@@ -140,7 +140,7 @@ class RenateModule(nn.Module, ABC):
         """
         extra = _checked_extra_state(state_dict.get(EXTRA_STATE), cls.__name__)
         try:
-            model = cls(**_plain(extra["constructor_arguments"], "constructor_arguments"))
+            model = cls(**plain(extra["constructor_arguments"], "constructor_arguments"))
         except TypeError as error:
             raise ModelStateError(
                 cls.__name__,
@@ -263,7 +263,7 @@ class _RepresentationCache:
         return _RepresentationCache, ()
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
     """Return a deep copy of a JSON value, with subclasses converted to the plain types."""
     if value is None or isinstance(value, bool):
         return value
@@ -272,13 +272,13 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)  # np.float64 is a float
     if isinstance(value, list | tuple):
-        items = [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        items = [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise StoredArgumentError(f"a key of {where}", key)
-        return {_plain(k, where): _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+        return {plain(k, where): plain(v, f"{where}[{k!r}]") for k, v in value.items()}
     raise StoredArgumentError(where, value)
 
 

@@ -19,19 +19,37 @@ from torch import nn
 
 from renate_stages import files
 from renate_stages.errors import MalformedFileError, ModelMismatchError, shortage
-from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
+from renate_stages.models.module import EXTRA_STATE, RenateModule, RenateWrapper, plain, unwrap
 from renate_stages.user.config import UserConfig
 
-EXTRA_STATE = "_extra_state"
+OTHER_STATES = "extra_states"  # in model.json: what other modules return from `get_extra_state`
+ARGUMENTS = {"constructor_arguments", "task_ids"}
 
 
 def write_model(folder: Path, model: RenateModule) -> None:
-    """Write `model.safetensors` and `model.json` (class, constructor arguments, task ids)."""
+    """Write `model.safetensors` and `model.json` (class, constructor arguments, task ids).
+
+    `model.json` also has what modules inside the model return from `get_extra_state`, unless it is a
+    tensor.
+
+    Raises:
+        StoredArgumentError: If a module's extra state is neither a tensor nor plain values.
+    """
     module = unwrap(model)
     state = dict(module.state_dict())
-    extra = state.pop(EXTRA_STATE, {})
+    others = {
+        name: plain(state.pop(name), f"the extra state {name}")
+        for name, value in list(state.items())
+        if not isinstance(value, torch.Tensor)
+    }
+    own = others.pop(EXTRA_STATE) if _is_of_renate_module(others.get(EXTRA_STATE)) else {}
     write_tensors(folder / "model.safetensors", state)
-    files.write_json(folder / "model.json", {"class": type(module).__qualname__, **extra})
+    content = {"class": type(module).__qualname__, **own}
+    files.write_json(folder / "model.json", content | ({OTHER_STATES: others} if others else {}))
+
+
+def _is_of_renate_module(extra: Any) -> bool:
+    return isinstance(extra, dict) and extra.keys() == ARGUMENTS
 
 
 def read_state_dict(folder: Path) -> dict[str, Any]:
@@ -45,9 +63,13 @@ def read_state_dict(folder: Path) -> dict[str, Any]:
     if not (isinstance(extra, dict) and isinstance(extra.pop("class", None), str)):
         reason = "expected the name of its class and its arguments"
         raise MalformedFileError(folder / "model.json", "a model's description", reason)
+    others = extra.pop(OTHER_STATES, {})
+    if not isinstance(others, dict):
+        reason = f"{OTHER_STATES} is no mapping"
+        raise MalformedFileError(folder / "model.json", "a model's description", reason)
     if extra:
         state[EXTRA_STATE] = extra
-    return state
+    return state | others
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -130,10 +152,11 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
     classes. If all shapes are equal but values differ, it has not loaded them.
     """
     module = unwrap(model)
-    if not loads_itself and isinstance(module, RenateModule) and EXTRA_STATE in stored:
-        module.set_extra_state(stored[EXTRA_STATE])  # adds task heads or random features
-    tensors = {name: value for name, value in stored.items() if name != EXTRA_STATE}
-    present = {name: value for name, value in module.state_dict().items() if name != EXTRA_STATE}
+    for name, child in list(module.named_modules()) if not loads_itself else ():
+        key = f"{name}.{EXTRA_STATE}" if name else EXTRA_STATE
+        if isinstance(child, RenateModule) and key in stored:
+            child.set_extra_state(stored[key])  # adds task heads or random features
+    tensors, present = _without_extra(stored), _without_extra(module.state_dict())
     same_shapes = {name: value.shape for name, value in tensors.items()} == {
         name: value.shape for name, value in present.items()
     }
@@ -155,4 +178,10 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
             "build the same architecture, or take `model_state_url` in model_fn and load the "
             "matching parameters",
         )
-    module.load_state_dict(stored if EXTRA_STATE in module.state_dict() else tensors)
+    extra = {name for name in module.state_dict() if name not in present}
+    module.load_state_dict({n: value for n, value in stored.items() if n in tensors or n in extra})
+
+
+def _without_extra(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of a state dict."""
+    return {name: value for name, value in state.items() if name.rpartition(".")[2] != EXTRA_STATE}

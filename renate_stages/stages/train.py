@@ -11,10 +11,12 @@ from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
+from renate_stages.randomness import Generators
 from renate_stages.reporting.search_plots import Searched
 from renate_stages.state import TUNING_HISTORY, State
 from renate_stages.state.inputs import StageInputs, read_tuned, update_inputs
 from renate_stages.state.prepared import PreparedData
+from renate_stages.state.retention import Retention
 from renate_stages.tracking import update_run
 from renate_stages.tracking.update_run import logged_parameters, run_identity
 from renate_stages.training import launch
@@ -48,6 +50,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             from renate_stages.reporting.plot_files import write_plots
             from renate_stages.training.cost import cost_of
             from renate_stages.training.measured_update import MeasuredUpdate
+            from renate_stages.training.rehearsal import rehearse
             from renate_stages.training.resume import Resume
 
         tracker.log_parameters(logged_parameters(params))
@@ -56,8 +59,12 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             project.empty_scratch(launch.own("kept")) as scratch,
             joined(params.trainer.accelerator),
         ):
+            generators = Generators(params.seed, params.update.number)
+            kept = Retention(forget, params.retention, generators).apply(parent, data, scratch)
+            if params.update.kind != "forget":
+                rehearse(user, params, parent, kept, scratch / "rehearsal")
             update = MeasuredUpdate.run(
-                user, params, parent, data, scratch, key=inputs.key, forget=forget, resume=resume
+                user, params, parent, kept, key=inputs.key, resume=resume, say=say
             )
             if not first:
                 return

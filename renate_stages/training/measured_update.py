@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
 from renate_stages.memory import evolve
-from renate_stages.memory.forget_list import ForgetList
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
@@ -32,14 +32,13 @@ from renate_stages.params.rules import WHERE as RULES
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
-from renate_stages.state.retention import Kept, Retention
+from renate_stages.state.retention import Kept
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import Resume
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
 from renate_stages.user.config import UserConfig
 
-NOTHING_FORGOTTEN = ForgetList()
 DIVERGED = 100  # times the loss before training
 
 
@@ -71,12 +70,11 @@ class MeasuredUpdate:
         user: UserConfig,
         params: Params,
         parent: State,
-        data: PreparedData,
-        scratch: Path,
+        kept: Kept,
         *,
         key: str,
-        forget: ForgetList = NOTHING_FORGOTTEN,
         resume: Resume | None = None,
+        say: Callable[[str], None] = print,
     ) -> MeasuredUpdate:
         """Run an update and measure three models: untrained, the parent's, and the new one.
 
@@ -88,22 +86,20 @@ class MeasuredUpdate:
             user: The user's functions.
             params: Parameters of the update, without search spaces.
             parent: The state to start from.
-            data: The new examples.
-            scratch: An empty folder on the same file system as the new state; needed until the
-                state is written.
+            kept: Its examples and the new ones, without those that must not be kept; see
+                `Retention.apply`.
             key: Digest of all inputs, for the new state's manifest.
-            forget: Examples to remove from the stores and to leave out of the new data.
             resume: Folder for the checkpoints of the training; None: without checkpoints.
+            say: Prints one line for the user.
 
         Raises:
             RenateStagesError: If an input cannot be used; before training, where possible.
         """
         number = params.update.number
-        updater = ModelUpdater(user, params, params.hyperparameters)
+        updater = ModelUpdater(user, params, params.hyperparameters, say)
         updater.task.inherit(parent)
         if params.update.kind != "forget":
             check_processes(params.trainer, ranks().count)
-        kept = Retention(forget, params.retention, updater.generators).apply(parent, data, scratch)
         holdouts = kept.splits("holdouts")
         task_ids = {**parent.provenance.task_ids, str(number): params.update.task_id}
 
@@ -140,7 +136,7 @@ class MeasuredUpdate:
             parent=parent.identity,
             inputs=key,
             learner=params.learner,
-            classes=classes_of(parent, data) if updater.task.loss.task.labelled else (),
+            classes=classes_of(parent, kept.data) if updater.task.loss.task.labelled else (),
             task=updater.task.name,
             task_ids=task_ids,
         )

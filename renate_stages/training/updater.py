@@ -242,7 +242,7 @@ class ModelUpdater:
             ProcessCountError: If the number of processes differs from what `trainer` asks for.
         """
         check_processes(self.params.trainer, ranks().count)
-        learner = self._restored(data)
+        learner = self.restored(data)
         old_data = StoredDataset(data.parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(data.new, None, *self.transforms.train)
         learner.start_update(new_data, old_data, data.keepable)
@@ -304,13 +304,13 @@ class ModelUpdater:
 
     def carry_over(self, data: UpdateData) -> UpdatedModel:
         """Return the parent's model, learner and whole memory without training."""
-        learner = self._restored(data, trains=False)
+        learner = self.restored(data, trains=False)
         if data.forgotten is not None and not len(data.forgotten) and learner.keeps_tensors:
             learner.forget(data.forgotten)  # its tensors may hold a forgotten example
         all_rows = Selection(np.arange(len(data.parent.memory())), np.empty(0, dtype=np.int64))
         return UpdatedModel(learner.model.eval(), learner, ChosenMemory(all_rows), [], 0)
 
-    def _restored(self, data: UpdateData, *, trains: bool = True) -> Learner:
+    def restored(self, data: UpdateData, *, trains: bool = True) -> Learner:
         """Restore the parent's model and learner, and remove the forgotten examples from them."""
         parent = data.parent
         self.task.inherit(parent)

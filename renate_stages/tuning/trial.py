@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from renate_stages.errors import NotFiniteError, RenateStagesError
+from renate_stages.errors import NotFiniteError, RehearsalError, RenateStagesError
 from renate_stages.learners.base import Learner
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
@@ -30,6 +31,7 @@ from renate_stages.state.inputs import update_inputs
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept, Retention
 from renate_stages.training.callbacks import Follower, is_last_epoch, validation_metrics
+from renate_stages.training.rehearsal import STEP, rehearse
 from renate_stages.training.resume import Resume, generators, restore_generators
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
@@ -41,6 +43,7 @@ from renate_stages.user.used_files import UserFiles
 
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
+FIRST = "0"  # name of the folder of the first trial, which rehearses the update
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,10 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     folder = Path(request["folder"]) / CHECKPOINTS
     resume = Resume.of(folder, own, whole=True, used=user.files)
     reporter = Reporter(channel, objective, user.files, {PARAMETERS: inputs.parameters})
+    if Path(request["folder"]).name == FIRST:
+        with TemporaryDirectory(dir=request["folder"]) as scratch:
+            few = Path(scratch) / "rehearsal"
+            rehearse(user, params, inputs.parent, inputs.kept, few, splits=("validation",))
     data = UpdateData.of(inputs.kept, inputs.parent)
     trained = updater.train(data, resume=resume, follower=reporter)
     model, measure = trained.learner.model.eval(), trained.measure
@@ -192,7 +199,8 @@ def work(channel: TrialChannel, open_inputs: Callable[[Path], TrialInputs]) -> i
         channel.send(paused=True)
     except RenateStagesError as error:
         print(f"error: {error}", file=sys.stderr)
-        if not isinstance(error, NotFiniteError):
+        of_configuration = isinstance(error, RehearsalError) and error.part == STEP
+        if not (of_configuration or isinstance(error, NotFiniteError)):
             channel.send(mistake=str(error))
         return 2
     except Exception:  # noqa: BLE001 -- after any error the search continues without this trial

@@ -91,6 +91,12 @@ def made_once(cached_projects):
 
 
 @pytest.fixture
+def unrehearsed(monkeypatch):
+    """Let `train` not rehearse the update, for tests that interrupt the training."""
+    monkeypatch.setattr("renate_stages.training.rehearsal.rehearse", lambda *_: None)
+
+
+@pytest.fixture
 def no_pictures(monkeypatch):
     """Let `export` draw no pictures, which is its slowest part."""
     monkeypatch.setattr("renate_stages.stages.export.draw_pictures", lambda *_: [])

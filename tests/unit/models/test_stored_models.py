@@ -170,3 +170,62 @@ def test_model_fn_can_add_outputs_to_the_stored_model(tmp_path):
 def test_model_fn_that_does_not_return_a_module_is_refused(returned):
     with pytest.raises(errors.ModelMismatchError, match=r"return a torch\.nn\.Module"):
         build_model(user(lambda: returned), {}, None, "t")
+
+
+class Counting(nn.Module):
+    """A module whose extra state is what it was given."""
+
+    def __init__(self, state) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.state = state
+
+    def get_extra_state(self):
+        return self.state
+
+    def set_extra_state(self, state) -> None:
+        self.state = state
+
+
+@pytest.mark.parametrize("state", [{"seen": [3, "words"], "class": "x"}, torch.arange(3), "text"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_extra_states_of_modules_are_stored_and_restored(tmp_path, state, nested):
+    def model_fn():
+        inner = Counting(None if not isinstance(state, torch.Tensor) else torch.zeros(3).long())
+        return nn.Sequential(inner) if nested else inner
+
+    module = Counting(state)
+    write_model(tmp_path, RenateWrapper(nn.Sequential(module) if nested else module))
+    restored = build_model(user(model_fn), {}, tmp_path, "task 1")
+    found = next(each for each in restored.modules() if isinstance(each, Counting))
+    if isinstance(state, torch.Tensor):
+        assert torch.equal(found.state, state)
+    else:
+        assert found.state == state
+
+
+def test_renate_module_inside_another_keeps_its_heads(tmp_path):
+    class Outer(RenateModule):
+        def __init__(self) -> None:
+            super().__init__({})
+            self.body = MLP(num_inputs=4, num_outputs=2, hidden_size=5, heads="per_task")
+
+        def forward(self, x, task_id=None):
+            return self.body(x, task_id=task_id)
+
+    outer = Outer()
+    outer.body.add_task_params("task 1")
+    outer.body.add_task_params("task 2")
+    write_model(tmp_path, outer)
+    restored = build_model(user(Outer), {}, tmp_path, "task 1")
+    assert restored.body.task_ids == outer.body.task_ids  # type: ignore[union-attr]
+    x = torch.ones(2, 4)
+    assert torch.equal(restored(x, task_id="task 2"), outer(x, task_id="task 2"))
+
+
+def test_extra_state_that_cannot_be_stored_is_refused_by_name(tmp_path):
+    model = RenateWrapper(nn.Sequential(Counting(object())))
+    with pytest.raises(
+        errors.StoredArgumentError, match=r"the extra state 0\._extra_state is <obj"
+    ):
+        write_model(tmp_path, model)

@@ -89,6 +89,7 @@ def trained(project) -> tuple[str, dict]:
 @pytest.mark.parametrize(
     ("name", "text"), [("losses.py", LOSSES.format(factor=30)), ("note.txt", "2")]
 )
+@pytest.mark.usefixtures("unrehearsed")
 def test_training_restarts_if_a_file_changed_since_checkpoint(with_losses, monkeypatch, name, text):
     project = with_losses
     path = project.root / name
@@ -111,6 +112,7 @@ def test_training_restarts_if_a_file_changed_since_checkpoint(with_losses, monke
     assert again["state.json"] != new["state.json"], "the digest of the inputs differs"
 
 
+@pytest.mark.usefixtures("unrehearsed")
 def test_file_missing_from_the_key_is_compared_by_checkpoint_record(with_losses, monkeypatch):
     """`run_training_job` computes its key before user functions import further modules."""
     from renate_stages.state import inputs as inputs_module

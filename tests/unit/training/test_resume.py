@@ -145,6 +145,7 @@ def test_random_generators_are_restored():
     assert (random.random(), np.random.rand(), float(torch.rand(1))) == first
 
 
+@pytest.mark.usefixtures("unrehearsed")
 def test_train_stage_resumes_and_then_deletes_its_checkpoints(project, monkeypatch):
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, lambda message: None)

@@ -1,0 +1,74 @@
+"""The check of a user's configuration: `make test` of a project."""
+
+from __future__ import annotations
+
+import pytest
+from small_project import edit_config
+
+from renate_stages import errors
+from renate_stages.actions.check import check_user_config
+
+TEXTS = """
+import torch
+from renate_stages.data import RenateDataModule
+
+
+class Texts(RenateDataModule):
+    ragged_fields = ("inputs.tokens",)
+
+    def setup(self):
+        numbers = torch.Generator().manual_seed(0)
+        lengths = torch.randint(1, 9, (40,), generator=numbers).tolist()
+        items = [({"tokens": [1 + n % 7] * n}, n % 2) for n in lengths]
+        self._train_data, self._test_data = items[:30], items[30:]
+
+
+class Words(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.EmbeddingBag(9, 2, mode="sum", padding_idx=0)
+
+    def forward(self, tokens):
+        return self.words(tokens)
+
+
+def model_fn(model_state_url: str | None = None, hidden_size: int = 0):
+    model = Words()
+    if model_state_url is not None:
+        model.load_state_dict(torch.load(model_state_url))
+    return model
+
+
+def data_module_fn(data_path, seed: int = 0):
+    return Texts(data_path, seed=seed)
+"""
+
+
+def test_config_check_accepts_fields_of_varying_length(project):
+    project.user_config.write_text(TEXTS)
+    checked = check_user_config(project.root, examples=16)
+    assert checked.loss_after < checked.loss_before and checked.restored_equals_saved
+    assert checked.lacking == {}
+
+
+def test_config_check_reports_a_state_that_cannot_be_written(project):
+    edit_config(project, "MLP(", "_locked(")
+    with project.user_config.open("a") as config:
+        config.write("\n\ndef _locked(**arguments):\n    model = MLP(**arguments)\n")
+        config.write("    model.lock = Lock()\n    return model\n")
+        config.write("\n\nclass Lock(torch.nn.Module):\n    def get_extra_state(self):\n")
+        config.write(
+            "        return object()\n    def set_extra_state(self, state):\n        pass\n"
+        )
+    with pytest.raises(errors.StoredArgumentError, match="the extra state lock"):
+        check_user_config(project.root, examples=16)
+
+
+def test_config_check_says_why_a_program_cannot_be_exported(project):
+    edit_config(project, "MLP.from_state_dict", "Branching.from_state_dict")
+    edit_config(project, "MLP(", "Branching(")
+    with project.user_config.open("a") as config:
+        config.write("\n\nclass Branching(MLP):\n    def forward(self, x, task_id=None):\n")
+        config.write("        return super().forward(x if x.sum() > 0 else 2 * x, task_id)\n")
+    (name,) = check_user_config(project.root, examples=16).lacking
+    assert name == "model.pt2"

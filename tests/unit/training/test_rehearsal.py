@@ -1,0 +1,105 @@
+"""The rehearsal of an update on a few rows finds what would fail after training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from small_project import edit_config, edit_params, move_on, snapshot
+
+from renate_stages import errors
+from renate_stages.stages import prepare, restore_state, train, tune
+from renate_stages.training import rehearsal
+from renate_stages.training.updater import ModelUpdater
+
+
+def quiet(message: str) -> None:
+    pass
+
+
+def until_train(project) -> None:
+    for stage in (prepare, restore_state, tune):
+        stage.run(project, quiet)
+
+
+def forbid_training(monkeypatch, most: int = rehearsal.ROWS) -> None:
+    """Let a training on more than a few rows fail the test."""
+    train_ = ModelUpdater.train
+
+    def guarded(self, data, **options):
+        if len(data.new) > most:
+            pytest.fail("training ran")
+        return train_(self, data, **options)
+
+    monkeypatch.setattr(ModelUpdater, "train", guarded)
+
+
+UNSTORED = """
+    def get_extra_state(self):
+        return {"lock": object()}
+
+    def set_extra_state(self, state):
+        pass
+"""
+LATE = """
+    def state_dict(self, *args, **kwargs):
+        self.written = getattr(self, "written", 0) + 1
+        if not self.training:
+            raise ValueError("no state in evaluation mode")
+        return super().state_dict(*args, **kwargs)
+"""
+
+
+def with_method(project, method: str) -> None:
+    """Let the user's model have a method, below a backbone of its own."""
+    code = project.user_config.read_text()
+    backbone = f"\n\nclass Backbone(torch.nn.Linear):{method}\n\n\ndef model_fn("
+    start = code.index("def model_fn(")
+    code = code[:start].rstrip() + backbone + code[start + len("def model_fn(") :]
+    project.user_config.write_text(code)
+    edit_config(project, "MLP(", "_with_backbone(")
+    with project.user_config.open("a") as stream:
+        stream.write(
+            "\n\ndef _with_backbone(**arguments):\n"
+            "    model = MLP(**arguments)\n"
+            "    model.other = Backbone(1, 1)\n"
+            "    return model\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "message"),
+    [
+        (UNSTORED, errors.StoredArgumentError, r"the extra state other\._extra_state\['lock'\]"),
+        (
+            LATE,
+            errors.RehearsalError,
+            "(?s)failed, so nothing was trained:.*no state in evaluation",
+        ),
+    ],
+)
+def test_state_that_cannot_be_written_is_found_before_training(
+    project, monkeypatch, method, error, message
+):
+    with_method(project, method)
+    until_train(project)
+    before = snapshot(project)
+    forbid_training(monkeypatch)
+    with pytest.raises(error, match=message):
+        train.run(project, quiet)
+    assert snapshot(project) == before
+
+
+def test_rehearsal_does_not_change_the_update(project, monkeypatch):
+    """With memory, earlier holdouts and a learner that stores fields with each example."""
+    edit_params(project, learner="DER++", trainer__max_epochs=1)
+    until_train(project)
+    train.run(project, quiet)
+    move_on(project)
+    until_train(project)
+    train.run(project, quiet)
+    rehearsed = snapshot(project)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: None)
+    train.run(project, quiet)
+    assert snapshot(project) == rehearsed
+    assert json.loads(project.update_metrics.read_text())["update"] == 2
