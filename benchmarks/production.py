@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from renate_stages import files
+from renate_stages.memory.forget_list import ForgetList
 from renate_stages.models import MLP, RenateModule
 from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
+from renate_stages.randomness import Generators
 from renate_stages.state import State, new_data, prepared, state
 from renate_stages.state.prepared import PreparedData
+from renate_stages.state.retention import Retention
 from renate_stages.training.measured_update import MeasuredUpdate
 from renate_stages.user.config import UserConfig
 
@@ -140,9 +143,11 @@ def update(
         prepared.write_manifest(folder, number)
         stores = PreparedData.open(folder)
         inputs = files.digest([params.model_dump(mode="json"), parent.identity, stores.digest])
-        kept = Path(scratch) / "kept"
-        kept.mkdir()
-        done = MeasuredUpdate.run(user, params, parent, stores, kept, key=inputs)
+        generators = Generators(params.seed, number)
+        retention = Retention(ForgetList(), params.retention, generators)
+        (Path(scratch) / "kept").mkdir()
+        kept = retention.apply(parent, stores, Path(scratch) / "kept")
+        done = MeasuredUpdate.run(user, params, parent, kept, key=inputs)
         done.write_state(target)
         return done.summary()
 
