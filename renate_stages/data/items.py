@@ -162,6 +162,10 @@ class ItemReader:
             raise InvalidMetadataError(
                 where, value, "another name, because the pipeline sets this one"
             )
+        if name == "weight":
+            raise InvalidMetadataError(
+                where, value, "another name, because losses and metrics do not weight single rows"
+            )
         if name == "id":
             if not isinstance(value, str | int) or isinstance(value, bool):
                 raise InvalidMetadataError(where, value, "a string or an integer")

@@ -184,7 +184,8 @@ class EvaluationHistory:
 
         Returns:
             `average`, `overall` (on the rows of all holdouts), `worst_holdout`, `forgetting`,
-            `backward_transfer`, `forward_transfer`, and `holdout`: the value on each holdout, by its
+            `backward_transfer`, `forward_transfer`, `prequential` (on the new holdout, of the model
+            before it was trained on the new data), and `holdout`: the value on each holdout, by its
             number as a string. All keys are always present; unknown or infinite values are None.
 
         Raises:
@@ -204,8 +205,18 @@ class EvaluationHistory:
             "forgetting": known(metrics.forgetting(measured, update, **sign)),
             "backward_transfer": known(metrics.backward_transfer(measured, update, **sign)),
             "forward_transfer": known(transfer),
+            "prequential": known(self._prequential(update, metric)),
             "holdout": {str(i): known(value) for i, value in measured[update].items()},
         }
+
+    def _prequential(self, update: int, metric: str) -> float:
+        """Return a metric of the starting model on the new holdout; NaN if it was untrained."""
+        starts, untrained = (
+            {each: self.matrix(each, phase).get(update, {}).get(update) for each in self.metrics}
+            for phase in ("before", "initial")
+        )
+        value = starts.get(metric)
+        return math.nan if value is None or starts == untrained else value
 
     def _with_starts(self, metric: str) -> dict[int, dict[int, float]]:
         # a[i-1][i]: update i's holdout does not exist yet when update i - 1 is measured. But the

@@ -29,7 +29,9 @@ TRADE_OFF = "interpolation"  # the table of the learner WiSE-FT
 OF_EVERY_UPDATE = {
     *("summary", "learning_curve", "confusion", "classes", "memory", "tuning", "tuning_trials"),
 }
-FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
+FIGURES = (
+    *("average", "overall", "forgetting", "backward_transfer", "forward_transfer", "prequential"),
+)
 # Okabe & Ito's colours, which all types of colour vision can distinguish; without black (the average)
 # and yellow (too faint on white). From the eighth holdout on, colours repeat with other markers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999999")

@@ -29,21 +29,27 @@ PASSED_OVER = (
 
 def check_hyperparameters(
     user: UserConfig, learner: str, hyperparameters: Mapping[str, Any]
-) -> None:
+) -> list[str]:
     """Refuse hyperparameters that no learner, no optimizer and no function of the user reads.
 
     Hyperparameters of other learners are accepted, so that you can compare learners by changing
     only `-S learner=NAME`.
 
+    Returns:
+        The names of those that only other learners read, sorted.
+
     Raises:
         UnknownHyperparameterError: If there are such hyperparameters; it lists all of them.
     """
-    known = optimization.shared_hyperparameters(user) | catalog.hyperparameters()
-    for each in (*registry.classes(), registry.learner_class(learner)):
+    own = optimization.shared_hyperparameters(user)
+    own |= set(hyperparameters_of(registry.learner_class(learner)))
+    known = own | catalog.hyperparameters()
+    for each in registry.classes():
         known |= set(hyperparameters_of(each))
     unknown = set(hyperparameters) - known
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)
+    return sorted(set(hyperparameters) - own)
 
 
 def check_sharing(params: Params) -> None:

@@ -130,8 +130,10 @@ class ModelUpdater:
         hyperparameters: Mapping[str, Any],
         say: Callable[[str], None] = print,
     ) -> None:
-        check_hyperparameters(user, params.learner, hyperparameters)
+        unused = check_hyperparameters(user, params.learner, hyperparameters)
         check_sharing(params)
+        if unused:
+            say(f"hyperparameters not used by {params.learner}: {', '.join(unused)}")
         self.user = user
         self.params = params
         self.say = say

@@ -90,12 +90,12 @@ def test_decompression_bomb_image_is_refused(tmp_path, monkeypatch):
 
 def test_metadata_is_stored_and_ids_are_hashed(tmp_path):
     items = [
-        (torch.zeros(2), 0, {"id": "customer-17", "source": "eu", "weight": 0.5, "paid": True}),
-        (torch.ones(2), 1, {"id": 18, "source": "us", "weight": 1.5, "paid": False}),
+        (torch.zeros(2), 0, {"id": "customer-17", "source": "eu", "price": 0.5, "paid": True}),
+        (torch.ones(2), 1, {"id": 18, "source": "us", "price": 1.5, "paid": False}),
     ]
     store = ingest(items, tmp_path / "s", 7, "train")
     assert store.metadata("source").tolist() == [b"eu", b"us"]
-    assert store.metadata("weight").tolist() == [0.5, 1.5]
+    assert store.metadata("price").tolist() == [0.5, 1.5]
     assert store.metadata("paid").tolist() == [True, False]
     assert store.metadata("update").tolist() == [7, 7]
     ids = store.metadata("id")
@@ -138,6 +138,7 @@ GOOD = (torch.zeros(2), 0, {"source": "eu"})
             errors.InvalidMetadataError,
             "is None; expected a 64-bit number",
         ),
+        ([(*GOOD[:2], {"weight": 0.5})], errors.InvalidMetadataError, "do not weight single rows"),
         ([(*GOOD[:2], {"update": 3})], errors.InvalidMetadataError, "the pipeline sets this one"),
         ([(*GOOD[:2], {"id": 0.5})], errors.InvalidMetadataError, "a string or an integer"),
         ([(*GOOD[:2], {"../x": 1})], errors.ExampleStructureError, "file names contain them"),

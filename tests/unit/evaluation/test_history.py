@@ -43,6 +43,7 @@ def test_summary_matches_hand_worked_numbers() -> None:
         "forgetting": pytest.approx(0.2),
         "backward_transfer": pytest.approx(-0.2),
         "forward_transfer": pytest.approx(((0.3 - 0.2) + (0.2 - 0.3)) / 2, abs=1e-12),
+        "prequential": 0.2,
         "holdout": {"1": 0.8, "2": 0.5, "3": 0.6},
     }
 
@@ -67,10 +68,22 @@ def test_summary_with_unknown_values_has_all_keys_and_is_valid_json() -> None:
         "forgetting": None,
         "backward_transfer": None,
         "forward_transfer": 0.0,
+        "prequential": None,
         "holdout": {"1": None, "2": None},
     }
     with pytest.raises(ValueError, match="no evaluation of 'f1' after update 3"):
         history.summary(3, "f1")
+
+
+def test_prequential_figure_of_an_untrained_model_is_unknown() -> None:
+    untrained = results_of({1: {"accuracy": 0.1, "loss": 2.0}}, {1: 5})
+    history = EvaluationHistory().with_update(1, "after", untrained)
+    for phase in ("initial", "before"):
+        history = history.with_update(1, phase, untrained)  # type: ignore[arg-type]
+    assert history.summary(1, "accuracy")["prequential"] is None
+    imported = results_of({1: {"accuracy": 0.1, "loss": 1.9}}, {1: 5})
+    history = history.with_update(1, "before", imported)
+    assert history.summary(1, "accuracy")["prequential"] == 0.1
 
 
 def test_forward_transfer_measures_the_model_before_the_update() -> None:

@@ -31,10 +31,11 @@ def test_plot_data_files_match_the_documented_tables(tmp_path: Path) -> None:
         "holdouts_loss.csv": "update,holdout,value\n1,1,0\n2,1,0.125\n2,2,0\n",
         "summary.csv": (
             "update,accuracy_average,accuracy_overall,accuracy_forgetting,"
-            "accuracy_backward_transfer,accuracy_forward_transfer,loss_average,loss_overall,"
-            "loss_forgetting,loss_backward_transfer,loss_forward_transfer\n"
-            "1,1,1,0,0,0,0,0,0,0,0\n"
-            "2,0.9375,0.9375,0.125,-0.125,,0.0625,0.0625,0.125,-0.125,\n"
+            "accuracy_backward_transfer,accuracy_forward_transfer,accuracy_prequential,"
+            "loss_average,loss_overall,loss_forgetting,loss_backward_transfer,"
+            "loss_forward_transfer,loss_prequential\n"
+            "1,1,1,0,0,0,,0,0,0,0,0,\n"
+            "2,0.9375,0.9375,0.125,-0.125,,,0.0625,0.0625,0.125,-0.125,,\n"
         ),
         "learning_curve.csv": "epoch,train_loss,val_loss\n0,1.5,\n1,1,0.33333333\n",
     }
