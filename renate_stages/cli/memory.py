@@ -27,6 +27,7 @@ def memory(
     from renate_stages.memory.identity import printed, stored_ids
     from renate_stages.params import Params
     from renate_stages.state import State
+    from renate_stages.tasks import may_have_labels
 
     project = Project.find()
     folder = project.state if project.state.is_dir() else project.parent
@@ -36,7 +37,7 @@ def memory(
         for each in printed(stored_ids(store)[store.stored_live()]):
             print(each)
         return
-    parts = composition.composition(store)
+    parts = composition.composition(store, may_have_labels(state.provenance.task))
     print(f"memory of {state.label}:")
     print(composition.table(parts, Params.load(project.params).update.number))
     if plot is not None:

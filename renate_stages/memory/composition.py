@@ -30,12 +30,17 @@ class Part:
     sources: dict[str, int]
 
 
-def composition(store: ExampleStore) -> list[Part]:
-    """Return the composition of a store, the oldest update first."""
+def composition(store: ExampleStore, labelled: bool = True) -> list[Part]:
+    """Return the composition of a store, the oldest update first.
+
+    Args:
+        store: The store.
+        labelled: Whether integer targets are class labels.
+    """
     if not len(store) or store.spec is None:
         return []
     updates, known = store.metadata("update"), store.known("update")
-    labels = _labels(store)
+    labels = _labels(store) if labelled else None
     sources = store.metadata("source")
     groups: list[tuple[int | None, np.ndarray]] = [] if known.all() else [(None, ~known)]
     if updates is not None:

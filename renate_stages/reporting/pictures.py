@@ -16,6 +16,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import State
+from renate_stages.tasks import may_have_labels
 
 CAPTIONS = {  # by the prefix of a file's name; {} is the metric after the prefix
     "matrix_": "{} on every holdout after each update, as a matrix",
@@ -61,7 +62,7 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
         drawn = draw(folder, history, project.plots, lower_is_better=lower)
         worse = headline in lower
         drawn += draw_update(folder, history, project.plots, headline, lower_is_better=worse)
-        if memory := composition(state.memory()):
+        if memory := composition(state.memory(), may_have_labels(state.provenance.task)):
             memory_picture.draw(memory, folder / "memory.png")
             drawn.append(folder / "memory.png")
         shift = DataMetrics.read(project.data_metrics).shift

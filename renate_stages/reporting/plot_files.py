@@ -9,6 +9,7 @@ from renate_stages.reporting.plots import write_plot_data
 from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.reporting.update_plots import write_update_plots
 from renate_stages.state import State
+from renate_stages.tasks import may_have_labels
 from renate_stages.training.measured_update import MeasuredUpdate
 
 
@@ -25,6 +26,7 @@ def write_plots(project: Project, update: MeasuredUpdate, searched: Searched) ->
         write_plot_data(
             folder, update.history, updated.curves, updated.tables, lower_is_better=lower
         )
-        memory = composition(State.open(project.state).memory())
+        labelled = may_have_labels(update.provenance.task)
+        memory = composition(State.open(project.state).memory(), labelled)
         write_update_plots(folder, update.answers, memory)
         write_search_plots(folder, searched)

@@ -17,6 +17,7 @@ from renate_stages.randomness import Generators
 from renate_stages.shift.features import write_features
 from renate_stages.state import State, new_data, prepared
 from renate_stages.state.inputs import StageInputs
+from renate_stages.tasks import may_have_labels
 from renate_stages.user.config import UserConfig
 
 
@@ -57,7 +58,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if parent is not None:
             new_data.check_structure(stores["train"], parent)
         prepared.write_manifest(folder, params.update.number)
-        figures = new_data.figures(stores, forget, held_out, params.update.number)
+        task = params.task if parent is None else parent.provenance.task or params.task
+        number, labelled = params.update.number, may_have_labels(task)
+        figures = new_data.figures(stores, forget, held_out, number, labelled)
         say(new_data.summary(figures))
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent

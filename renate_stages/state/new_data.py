@@ -213,6 +213,7 @@ def figures(
     forget: CountedForgetList,
     held_out: HeldOut,
     update: int,
+    labelled: bool = True,
 ) -> dict[str, Any]:
     """Return the entries of `metrics/data.json` about the splits.
 
@@ -221,8 +222,9 @@ def figures(
         forget: The forget list, which has counted the examples that were left out.
         held_out: Rows of earlier holdouts, which has counted those among the training rows.
         update: Number of the update.
+        labelled: Whether integer targets are class labels.
     """
-    splits = {name: describe(store) for name, store in stores.items()}
+    splits = {name: describe(store, labelled) for name, store in stores.items()}
     left_out = {"forgotten": {"rows": forget.rows}, "held_out": {"rows": held_out.rows}}
     return {**splits, **left_out, "update": update}
 
@@ -237,10 +239,10 @@ def summary(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def describe(store: ExampleStore) -> dict[str, Any]:
+def describe(store: ExampleStore, labelled: bool) -> dict[str, Any]:
     """Return the number of rows, their bytes, and the rows per class if targets are labels."""
     found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
-    if store.spec is not None and "targets" in store.spec.fields:
+    if labelled and store.spec is not None and "targets" in store.spec.fields:
         targets = store.column("targets")
         if isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu":
             labels, counts = np.unique(targets, return_counts=True)

@@ -31,6 +31,15 @@ def is_known(name: str) -> bool:
     return name == AUTO or name in TASKS or _DOTTED.fullmatch(name) is not None
 
 
+def may_have_labels(name: str | None) -> bool:
+    """Return whether integer targets may be class labels; without torch.
+
+    Args:
+        name: Name of a task, as in `params.yaml`; None or `auto` if it is not known yet.
+    """
+    return name not in TASKS or name in ("classification", "binary")
+
+
 def named(name: str) -> Task | None:
     """Return the task of a name, or None for `auto`; errors are those of `make_task`."""
     return None if name == AUTO else make_task(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_updates import write_examples
 
 from renate_stages.evaluation.slices import slices_of
 from renate_stages.memory import ExampleStore, StoreWriter, evolve, versions
@@ -14,6 +15,8 @@ from renate_stages.memory.composition import composition, table
 from renate_stages.memory.forget_list import ForgetList, stored_truth
 from renate_stages.memory.identity import IdSet, content_ids, printed, stored_ids
 from renate_stages.memory.predicate import Predicate
+from renate_stages.state.new_data import describe
+from renate_stages.tasks import may_have_labels
 
 NOTHING = np.empty(0, np.int64)
 
@@ -157,3 +160,11 @@ def test_store_with_unknown_metadata_has_the_format_of_older_releases(mixed):
     assert index["shards"][0]["lacks"] == [
         f"meta.{n}" for n in ("age", "flag", "n", "source", "update")
     ]
+
+
+def test_integer_targets_are_counted_as_classes_only_if_they_may_be_labels(tmp_path):
+    store = write_examples(tmp_path / "store", 9)
+    for task, expected in (("regression", 0), ("auto", 3), (None, 3), ("classification", 3)):
+        labelled = may_have_labels(task)
+        assert all(len(part.classes) == expected for part in composition(store, labelled))
+        assert len(describe(store, labelled).get("classes", {})) == expected
