@@ -1,7 +1,7 @@
 """The model and the data of this project: handwritten digits, a few classes in each update.
 
 The pipeline calls these functions by name and passes the `hyperparameters` in their signatures from
-params.yaml (to data_module_fn those in `data.arguments`). You may also define optimizer_fn,
+params.yaml (data_module_fn also gets `data.arguments`). You may also define optimizer_fn,
 lr_scheduler_fn, metrics_fn, buffer_transform and transforms of targets.
 """
 

@@ -75,7 +75,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     updater = ModelUpdater(user, params, hyperparameters)
     new_data.require_files(project.incoming)
     updater.generators.seed_global("check")
-    splits = new_data.read_splits(user, project.incoming, params.data, updater.generators)
+    splits = new_data.read_splits(user, project.incoming, params, updater.generators)
     few = _first(splits.train, examples)
     with TemporaryDirectory() as scratch:
         with new_data.reading(user):

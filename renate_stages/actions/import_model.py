@@ -100,7 +100,7 @@ def _read_old_data(
     if old_data is None:
         return {}
     new_data.require_files(old_data)
-    splits = new_data.read_splits(updater.user, old_data, params.data, Generators(params.seed, 0))
+    splits = new_data.read_splits(updater.user, old_data, params, Generators(params.seed, 0))
     return new_data.ingest_splits(splits, scratch, update=0)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from renate_stages import files
 from renate_stages.api.locations import InputState, OutputState, bring, link_folder
 from renate_stages.api.run_stages import run_export, run_stages
 from renate_stages.api.workplace import lay_out, workplace
@@ -19,7 +20,7 @@ from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.params import Params
 from renate_stages.params.domains import as_written
 from renate_stages.params.remote import BACKENDS
-from renate_stages.project import Outside
+from renate_stages.project import Outside, Project
 from renate_stages.reporting.plots import read_curves, read_tables
 from renate_stages.state import State
 from renate_stages.state.inputs import read_tuned
@@ -29,6 +30,9 @@ from renate_stages.tuning import outcome
 from renate_stages.tuning.outcome import Search
 from renate_stages.user.config import UserConfig
 from renate_stages.user.used_files import UserFiles
+
+if TYPE_CHECKING:
+    from renate_stages.models import RenateModule
 
 SEARCH = "search"  # folder in the working directory from which an interrupted search continues
 
@@ -46,6 +50,8 @@ class TrainingJobResult:
             `max_epochs` if they were searched.
         search: The outcome of the search, as in `work/tuning/search.json`; empty without a search.
         tables: The learner's own figures, rows by table name, as in `plots/<name>.csv`.
+        data: Figures of the new data, as in `metrics/data.json`; `shift` if it was asked for.
+        model: The new model, on the CPU and in evaluation mode.
         fetched: Number and size of the files downloaded for the input state and the data.
         sent: Number and size of the files uploaded to `output_state_url`.
     """
@@ -56,6 +62,8 @@ class TrainingJobResult:
     hyperparameters: Mapping[str, Any]
     search: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    model: RenateModule | None = None
     fetched: Traffic = field(default_factory=Traffic)
     sent: Traffic = field(default_factory=Traffic)
 
@@ -89,6 +97,10 @@ def run_training_job(
     n_workers: int = 1,
     tuning: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    retention: Mapping[str, Any] | None = None,
+    shift: Mapping[str, Any] | None = None,
     remote: Mapping[str, Any] | None = None,
     export_path: str | Path | None = None,
 ) -> TrainingJobResult:
@@ -138,6 +150,11 @@ def run_training_job(
         n_workers: Number of trials that run at the same time.
         tuning: Further keys of the block `tuning` in `params.yaml`.
         trainer: Further keys of the block `trainer`, such as `{"num_nodes": 2}`.
+        data: The block `data` of `params.yaml`, such as `{"validation_fraction": 0.2, "arguments":
+            {...}}`.
+        evaluation: Further keys of the block `evaluation`, such as `{"slices": ["source"]}`.
+        retention: The block `retention`.
+        shift: The block `shift`; None does not compare the new data with the parent's.
         remote: The block `remote` of `params.yaml`, with bucket, image and machine; required for
             `sagemaker`. Jobs receive `config_file` and the files in its folder that it imports.
         export_path: Folder for the deployable model, as stage `export` writes it, which must not
@@ -188,9 +205,15 @@ def run_training_job(
                 "n_workers": n_workers,
                 **(tuning or {}),
             },
-            "evaluation": {"metric": metric.removeprefix("val_"), "mode": mode},
+            "data": dict(data or {}),
+            "evaluation": {
+                "metric": metric.removeprefix("val_"),
+                "mode": mode,
+                **(evaluation or {}),
+            },
+            "retention": dict(retention or {}),
             "remote": dict(remote or {}),
-            "shift": {"enabled": False},
+            "shift": {"enabled": shift is not None, **(shift or {})},
             "tracking": {"enabled": False},
         },
         "run_training_job",
@@ -221,6 +244,8 @@ def run_training_job(
             read_tuned(project.tuned),
             {"searched": True, **search.model_dump()} if search is not None else {},
             read_tables(project.plots),
+            files.read_json(project.data_metrics),
+            _model(user, project, task_id),
             fetched_state + fetched_data,
         )
         if output_state_url is not None:
@@ -231,6 +256,12 @@ def run_training_job(
             run_export(project, output_state_url)
             link_folder(project.export, Path(export_path))
     return result
+
+
+def _model(user: UserConfig, project: Project, task_id: str) -> RenateModule:
+    from renate_stages.models.stored import build_model
+
+    return build_model(user, read_tuned(project.tuned), project.state, task_id).eval()
 
 
 def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:

@@ -274,6 +274,15 @@ class EvaluationParams(Block):
         description="headline metric by holdout of a model trained on all data at once",
     )
 
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _keys_of_json(cls, reference: Any) -> Any:
+        """Accept holdout numbers as text, as they are in JSON, which is passed to other processes."""
+        if not isinstance(reference, dict):
+            return reference
+        numbers = {k: int(k) for k in reference if isinstance(k, str) and k.isdecimal()}
+        return {numbers.get(key, key): value for key, value in reference.items()}
+
     @property
     def lower_is_better(self) -> set[str]:
         """Names of the metrics for which lower values are better."""

@@ -44,7 +44,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             user = UserConfig.of(project, "prepare")
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
-        splits = new_data.read_splits(user, project.incoming, params.data, generators)
+        splits = new_data.read_splits(user, project.incoming, params, generators)
         parent = new_data.parent_in(project.parent)
         held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
 

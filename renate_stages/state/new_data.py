@@ -19,7 +19,7 @@ from renate_stages.errors import (
 from renate_stages.memory import ExampleStore
 from renate_stages.memory.forget_list import CountedForgetList
 from renate_stages.memory.held_out import HeldOut
-from renate_stages.params import DataParams
+from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state.prepared import SPLITS
 from renate_stages.state.state import MANIFEST, State
@@ -65,10 +65,8 @@ def require_files(incoming: Path) -> None:
         raise EmptyIncomingError(incoming)
 
 
-def read_splits(
-    user: UserConfig, incoming: Path, data: DataParams, generators: Generators
-) -> Splits:
-    """Return the datasets of the user's data module.
+def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Generators) -> Splits:
+    """Return the datasets of the user's data module, which gets the seed of `params.yaml`.
 
     If the module provides no test or validation data, split off a random share of the training
     rows, determined by the seed.
@@ -76,7 +74,10 @@ def read_splits(
     Raises:
         DataModuleError: If there is no training data, or no test data and no share is set for it.
     """
-    module = user.data_module(incoming, data.arguments, generators.integer("split"))
+    data, space = params.data, params.search_space
+    module = user.data_module(
+        incoming, data.arguments, params.seed, space.constants, space.domains.keys()
+    )
     with (
         user_code.running("the data module of data_module_fn"),
         user.files.running("data_module_fn"),

@@ -18,6 +18,7 @@ from renate_stages.errors import (
     RehearsalError,
     RenateStagesError,
     shortage,
+    user_code,
 )
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.memory import ExampleStore, evolve
@@ -118,9 +119,9 @@ def _spread(store: ExampleStore) -> np.ndarray:
 def _part(name: str) -> Iterator[None]:
     try:
         yield
-    except RenateStagesError:
-        raise
     except Exception as error:
+        if isinstance(error, RenateStagesError) or user_code.place(error):
+            raise  # it says what is wrong, and where
         shortage.reraise(error)
         raise RehearsalError(name, f"{type(error).__name__}: {error}") from error
 

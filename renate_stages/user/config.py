@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -212,18 +212,27 @@ class UserConfig:
         return result
 
     def data_module(
-        self, data_path: Path, arguments: Mapping[str, Any], seed: int
+        self,
+        data_path: Path,
+        arguments: Mapping[str, Any],
+        seed: int,
+        hyperparameters: Mapping[str, Any] | None = None,
+        searched: Collection[str] = (),
     ) -> RenateDataModule:
         """Build the data module for a folder of data, and call its `prepare_data` and `setup`.
 
         Args:
             data_path: The folder.
             arguments: `data.arguments` in `params.yaml`.
-            seed: Seed for the data module.
+            seed: Seed for the data module, in [0, 2**32).
+            hyperparameters: Constant hyperparameters; the function gets those that its signature
+                names, unless `arguments` has them.
+            searched: Names of hyperparameters that are searched, on which data cannot depend.
 
         Raises:
             DataModuleError: If `data_module_fn` returns something else.
-            UserConfigError: If `data_module_fn` or the module's setup fails.
+            UserConfigError: If `data_module_fn` or the module's setup fails, or its signature names
+                a searched hyperparameter.
         """
         known = self.arguments_of("data_module_fn")
         for name in arguments:
@@ -234,7 +243,16 @@ class UserConfig:
                     f"argument{did_you_mean(name, known)}",
                     "remove it, or add it to the signature",
                 )
-        module = self.call("data_module_fn", arguments, data_path=str(data_path), seed=seed)
+        for name in known:
+            if name in searched and name not in arguments:
+                raise UserConfigError(
+                    self.path,
+                    f"data_module_fn takes '{name}', which is searched, but the data is prepared "
+                    "once, before the search",
+                    f"make it a constant, or set data.arguments.{name}",
+                )
+        values = {**(hyperparameters or {}), **arguments}
+        module = self.call("data_module_fn", values, data_path=str(data_path), seed=seed)
         if not hasattr(module, "train_data") or not hasattr(module, "setup"):
             raise DataModuleError(
                 f"it returned {type(module).__name__}", "return a RenateDataModule"

@@ -2,7 +2,7 @@
 """The model and the data of this project: handwritten digits, a few classes in each update.
 
 The pipeline calls these functions by name and passes the `hyperparameters` in their signatures from
-params.yaml (to data_module_fn those in `data.arguments`). You may also define optimizer_fn,
+params.yaml (data_module_fn also gets `data.arguments`). You may also define optimizer_fn,
 lr_scheduler_fn, metrics_fn, buffer_transform and transforms of targets.
 """
 
@@ -62,7 +62,7 @@ def to_unit_range(images: torch.Tensor) -> torch.Tensor:
 """The model and the data of this project: fill in the two functions that raise an error.
 
 The pipeline calls these functions by name and passes the `hyperparameters` in their signatures from
-params.yaml (to data_module_fn those in `data.arguments`). `make test` checks them on a few of your
+params.yaml (data_module_fn also gets `data.arguments`). `make test` checks them on a few of your
 examples in seconds.
 """
 

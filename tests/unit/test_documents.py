@@ -144,7 +144,7 @@ def test_data_module_of_the_memory_guide_can_be_ingested(tmp_path):
     module.setup()
     store = ingest(module.train_data(), tmp_path / "s", 1, "train", ragged=module.ragged_fields)
     assert store.spec is not None and set(store.spec.metadata) == {
-        f"meta.{name}" for name in ("id", "source", "update", "weight")
+        f"meta.{name}" for name in ("id", "source", "update", "length")
     }
     assert [len(row) for row in store.column("inputs.tokens")] == [3, 1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 
 import pytest
 from small_project import edit_config, edit_params, move_on, snapshot
@@ -71,11 +72,7 @@ def with_method(project, method: str) -> None:
     ("method", "error", "message"),
     [
         (UNSTORED, errors.StoredArgumentError, r"the extra state other\._extra_state\['lock'\]"),
-        (
-            LATE,
-            errors.RehearsalError,
-            "(?s)failed, so nothing was trained:.*no state in evaluation",
-        ),
+        (LATE, ValueError, "no state in evaluation mode"),
     ],
 )
 def test_state_that_cannot_be_written_is_found_before_training(
@@ -88,6 +85,16 @@ def test_state_that_cannot_be_written_is_found_before_training(
     with pytest.raises(error, match=message):
         train.run(project, quiet)
     assert snapshot(project) == before
+
+
+def test_unforeseen_error_of_ours_names_the_part_that_failed(project, monkeypatch):
+    until_train(project)
+    forbid_training(monkeypatch)
+    # An error from a line of the library: a folder has no items.
+    fails = operator.getitem
+    monkeypatch.setattr("renate_stages.training.measured_update.write_learner", fails)
+    with pytest.raises(errors.RehearsalError, match="writing the state failed, so nothing was tra"):
+        train.run(project, quiet)
 
 
 def test_rehearsal_does_not_change_the_update(project, monkeypatch):

@@ -178,6 +178,18 @@ def test_data_module_gets_its_arguments_and_is_set_up(tmp_path):
     assert module.calls == ["prepare_data", "setup"]
 
 
+def test_data_module_gets_the_constant_hyperparameters_that_it_names(tmp_path):
+    path = tmp_path / "renate_config.py"
+    path.write_text(MODULE)
+    user = UserConfig.load(path)
+    shared = {"size": 9, "learning_rate": 0.1}
+    assert user.data_module(tmp_path, {}, 7, shared).given == (str(tmp_path), 7, 9)
+    assert user.data_module(tmp_path, {"size": 5}, 7, shared).given == (str(tmp_path), 7, 5)
+    with pytest.raises(errors.UserConfigError, match="takes 'size', which is searched"):
+        user.data_module(tmp_path, {}, 7, {}, ["size"])
+    assert user.data_module(tmp_path, {"size": 5}, 7, {}, ["size"]).given[2] == 5
+
+
 def test_unknown_data_module_argument_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(errors.UserConfigError) as raised:
         data_module(tmp_path, MODULE, {"sise": 5})
