@@ -63,6 +63,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             kept = Retention(forget, params.retention, generators).apply(parent, data, scratch)
             if params.update.kind != "forget":
                 rehearse(user, params, parent, kept, scratch / "rehearsal")
+                shutil.rmtree(scratch / "rehearsal", ignore_errors=True)  # a copy of the model
             update = MeasuredUpdate.run(
                 user, params, parent, kept, key=inputs.key, resume=resume, say=say
             )
