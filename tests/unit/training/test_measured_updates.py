@@ -53,7 +53,7 @@ def test_update_metrics_compare_new_and_parent_predictions_row_by_row(sourced, t
     }
     assert set(second["accuracy"]) == {
         *("average", "overall", "worst_holdout", "change", "interval", "holdout"),
-        "change_on_earlier",
+        *("change_on_earlier", "prequential"),
         *("forgetting", "backward_transfer", "forward_transfer"),
     }
     holdouts = State.open(sourced.state).split("holdouts")
