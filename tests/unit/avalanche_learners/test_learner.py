@@ -188,7 +188,7 @@ def test_forgotten_rows_are_removed_from_the_buffers(tmp_path: Path) -> None:
     _, parent = updates(tmp_path / "before", "DER", 1, memory_size=20)
     gone = np.arange(20) >= 5
     made = updater("DER", 2, {"memory_size": 20})
-    learner = made._restored(UpdateData(parent, parent.memory(), memory_rows=gone))
+    learner = made.restored(UpdateData(parent, parent.memory(), memory_rows=gone))
     tensors, _ = learner.learner_state()
     rows = torch.cat([each for name, each in tensors.items() if name.endswith("/rows")])
     assert sorted(rows.tolist()) == list(range(15))
@@ -202,7 +202,7 @@ def test_gem_refuses_to_forget_examples_that_it_cannot_find(tmp_path: Path) -> N
     made = updater("GEM", 2, {"patterns_per_experience": 8})
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
         gone = write(tmp_path / "gone", 1)
-        made._restored(UpdateData(parent, gone, forgotten=made.test_set(gone)))
+        made.restored(UpdateData(parent, gone, forgotten=made.test_set(gone)))
     nothing_found = made.test_set(parent.memory())  # GEM keeps its rows outside the memory
     assert len(nothing_found) == 0
     with pytest.raises(AvalancheStateError, match="tensors of examples"):
