@@ -53,7 +53,8 @@ class CheckedConfig:
 def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     """Read a few examples, take a few optimizer steps on them, save and restore the model.
 
-    Then rehearse an update with the learner of `params.yaml`, and export its program. The files that the functions use are compared with the deps in `dvc.yaml`.
+    Then rehearse an update with the learner of `params.yaml`, and export its program. The files
+    that the functions use are compared with the deps in `dvc.yaml`.
 
     Args:
         root: Folder of the project, with data in `data/incoming`.

@@ -104,17 +104,6 @@ class NotFiniteError(RenateStagesError):
         )
 
 
-class RehearsalError(RenateStagesError):
-    """A part of the update that was rehearsed on a few rows failed; nothing was trained."""
-
-    def __init__(self, part: str, problem: str) -> None:
-        self.part = part
-        super().__init__(
-            f"The update was rehearsed on a few rows, and {part} failed, so nothing was trained:\n"
-            f"{problem}"
-        )
-
-
 class DivergedError(RenateStagesError):
     """The loss on the holdouts is many times that before training; no state is written."""
 

@@ -78,7 +78,7 @@ def examine(
     """
     task_ids = task_ids or {}
     measured = _Measured(task, loss_fn)
-    together = _Scores(metrics_fn, device)
+    together = _Scores(metrics_fn, device) if len(holdouts) > 1 else None
     results: dict[int, Examined] = {}
     with evaluation_mode(model, torch.device(device)):
         for number in sorted(holdouts):
@@ -87,11 +87,14 @@ def examine(
                 number,
                 _batches(number, holdouts[number], batch_size, device),
                 measured,
-                (_Scores(metrics_fn, device), together),
+                _Scores(metrics_fn, device),
+                together,
                 task_ids.get(number),
                 (places or {}).get(number, f"holdout {number}"),
             )
-    return ExaminedHoldouts(results, together.values() if results else {})
+    if together is not None:
+        return ExaminedHoldouts(results, together.values())
+    return ExaminedHoldouts(results, next((each.metrics for each in results.values()), {}))
 
 
 def evaluate(
@@ -124,11 +127,12 @@ def _examine_one(
     number: int,
     batches: Iterator[tuple[int, Any, Any]],
     measured: _Measured,
-    scores: tuple[_Scores, _Scores],
+    own: _Scores,
+    together: _Scores | None,
     task_id: str | None,
     place: str,
 ) -> Examined:
-    """Measure one holdout; `scores` are the holdout's own and those of all holdouts."""
+    """Measure one holdout; add its rows to its own scores, and to those of all holdouts."""
     rows = 0
     answers: list[Answer | None] = []
     of_rows: dict[str, list[np.ndarray]] = {}  # numerators and divisors of metrics that are means
@@ -142,18 +146,17 @@ def _examine_one(
         rows += size
         sums = {"loss": loss.sums(outputs, targets, size)}
         counted = None
-        if scores[0].metrics is None:
+        if own.metrics is None:
             for name, parts in task.metrics(outputs, targets).items():
                 pairs = torch.stack([part.cpu().double() for part in parts], dim=1).numpy()
                 of_rows.setdefault(name, []).append(pairs)
                 numerator, divisor = pairs.sum(axis=0).tolist()
                 sums[name] = numerator, divisor
-        elif scores[0].metrics:
+        elif own.metrics:
             counted = task.for_metrics(outputs, targets)
-        for each in scores:
+        for each in (own, together) if together is not None else (own,):
             each.add(sums, counted)
         answers.append(task.answer(outputs, targets))
-    own, _ = scores
     if own.is_empty:
         raise EmptyHoldoutError(number, ignored=rows)
     return Examined(

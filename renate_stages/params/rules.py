@@ -83,9 +83,10 @@ def read_rules(
 
     Args:
         content: A mapping from figures to their limits. `average`, `overall` and `worst_holdout`
-            without a metric mean the headline metric; for other metrics than the headline and the
-            loss, the limits say whether lower values are better. `classes` and `slices` may contain limits for
-            all parts, and mappings for a label, a field, or a field and a value with other limits.
+            without a metric mean the headline metric. For other metrics than the headline and the
+            loss, the limits say whether lower values are better. `classes` and `slices` may contain
+            limits for all parts, and mappings for a label, a field, or a field and a value with
+            other limits.
         metric: The headline metric.
         mode: Whether higher (`max`) or lower (`min`) values of it are better.
         fields: The metadata fields in `evaluation.slices`.
@@ -179,9 +180,10 @@ def _of_other_metric(limits: Any) -> tuple[Limit, ...]:
     Whether lower is better is not known of it, so the first of its limits decides; `max_worsening`
     alone cannot.
     """
-    given = [limit for limit in limits if limit in LESS[:2] + MORE[:2]] if limits else []
-    lower = bool(given) and given[0] in LESS
-    return (LESS if lower else MORE)[: 3 if given else 2]
+    given = limits if isinstance(limits, Mapping) else ()
+    deciding = [limit for limit in given if limit in LESS[:2] + MORE[:2]]
+    lower = bool(deciding) and deciding[0] in LESS
+    return (LESS if lower else MORE)[: 3 if deciding else 2]
 
 
 def _number(value: Any) -> tuple[Any, bool]:

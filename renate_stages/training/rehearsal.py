@@ -15,7 +15,6 @@ from renate_stages.errors import (
     EmptyHoldoutError,
     NotFiniteError,
     NotFiniteFisherError,
-    RehearsalError,
     RenateStagesError,
     shortage,
     user_code,
@@ -34,6 +33,20 @@ from renate_stages.user.config import UserConfig
 ROWS = 16  # of each store
 STEP = "a step of training"
 NOTHING = np.empty(0, dtype=np.int64)
+
+
+class RehearsalError(Exception):
+    """A part of the update failed in a way that is not foreseen; its cause has the traceback.
+
+    Args:
+        part: What failed.
+    """
+
+    def __init__(self, part: str) -> None:
+        super().__init__(
+            f"{part} failed for a few rows, before the training, so nothing was trained"
+        )
+        self.part = part
 
 
 def rehearse(
@@ -61,7 +74,7 @@ def rehearse(
         The state that was written and read; None if the few rows cannot show whether it can be.
 
     Raises:
-        RehearsalError: If a part fails in a way that is not foreseen; it names the part.
+        RehearsalError: If a part fails in a way that is not foreseen, and not in the user's code.
         RenateStagesError: If an input cannot be used.
     """
     trainer = {"max_epochs": 1, "max_steps": 1, "compile": False}
@@ -123,7 +136,7 @@ def _part(name: str) -> Iterator[None]:
         if isinstance(error, RenateStagesError) or user_code.place(error):
             raise  # it says what is wrong, and where
         shortage.reraise(error)
-        raise RehearsalError(name, f"{type(error).__name__}: {error}") from error
+        raise RehearsalError(name) from error
 
 
 def _silent(message: str) -> None:

@@ -1,6 +1,7 @@
 """Messages between a search and its trials: one JSON object per line, over a Unix socket.
 
-    search to trial   {"configuration": ..., "folder": ..., "environment": ...}     first message
+    search to trial   {"configuration": ..., "folder": ..., "environment": ...,
+                       "rehearses": true or false}                              first message
                       {"answer": "go"} or {"answer": "pause"}                       to each report
     trial to search   {"epoch": 3, "steps": 42, "metrics": {...}, "final": false}   report, then wait
                       {"files": {...}}       before a report: SHA-256 of newly used files by path

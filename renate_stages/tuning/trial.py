@@ -20,7 +20,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
-from renate_stages.errors import NotFiniteError, RehearsalError, RenateStagesError
+from renate_stages.errors import NotFiniteError, RenateStagesError
 from renate_stages.learners.base import Learner
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
@@ -31,7 +31,7 @@ from renate_stages.state.inputs import update_inputs
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept, Retention
 from renate_stages.training.callbacks import Follower, is_last_epoch, validation_metrics
-from renate_stages.training.rehearsal import STEP, rehearse
+from renate_stages.training.rehearsal import STEP, RehearsalError, rehearse
 from renate_stages.training.resume import Resume, generators, restore_generators
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater
@@ -43,7 +43,6 @@ from renate_stages.user.used_files import UserFiles
 
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
-FIRST = "0"  # name of the folder of the first trial, which rehearses the update
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     folder = Path(request["folder"]) / CHECKPOINTS
     resume = Resume.of(folder, own, whole=True, used=user.files)
     reporter = Reporter(channel, objective, user.files, {PARAMETERS: inputs.parameters})
-    if Path(request["folder"]).name == FIRST:
+    if request["rehearses"]:
         with TemporaryDirectory(dir=request["folder"]) as scratch:
             few = Path(scratch) / "rehearsal"
             rehearse(user, params, inputs.parent, inputs.kept, few, splits=("validation",))
@@ -199,10 +198,14 @@ def work(channel: TrialChannel, open_inputs: Callable[[Path], TrialInputs]) -> i
         channel.send(paused=True)
     except RenateStagesError as error:
         print(f"error: {error}", file=sys.stderr)
-        of_configuration = isinstance(error, RehearsalError) and error.part == STEP
-        if not (of_configuration or isinstance(error, NotFiniteError)):
+        if not isinstance(error, NotFiniteError):
             channel.send(mistake=str(error))
         return 2
+    except RehearsalError as error:
+        traceback.print_exc()
+        if error.part != STEP:  # a step may fail for this configuration alone
+            channel.send(mistake=f"{error}: {error.__cause__!r}")
+        return 1
     except Exception:  # noqa: BLE001 -- after any error the search continues without this trial
         traceback.print_exc()
         return 1

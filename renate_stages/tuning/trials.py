@@ -189,6 +189,7 @@ class Trials(TrialBackend):
             configuration=dict(record.configuration),
             folder=str(record.folder),
             environment={"CUDA_VISIBLE_DEVICES": device} if device else {},
+            rehearses=record.number == 0 and not record.reports,
         )
 
     def _listen(self, running: Sequence[TrialFolder]) -> None:

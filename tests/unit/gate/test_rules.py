@@ -180,6 +180,11 @@ def test_slice_rule_without_measured_slices_is_refused():
         ),
         ({"average": {}}, "export.promote.average: expected limits"),
         (
+            {"average_f1": 0.9},
+            "export.promote.average_f1: expected limits, such as {max_drop: 0.01}",
+        ),
+        ({"average_f1": None}, "export.promote.average_f1: expected limits"),
+        (
             {"average": {"min": "0.9"}},
             "export.promote.average.min: expected a finite number, found '0.9'",
         ),

@@ -23,12 +23,12 @@ def until_train(project) -> None:
         stage.run(project, quiet)
 
 
-def forbid_training(monkeypatch, most: int = rehearsal.ROWS) -> None:
+def forbid_training(monkeypatch) -> None:
     """Let a training on more than a few rows fail the test."""
     train_ = ModelUpdater.train
 
     def guarded(self, data, **options):
-        if len(data.new) > most:
+        if len(data.new) > rehearsal.ROWS:
             pytest.fail("training ran")
         return train_(self, data, **options)
 
@@ -93,13 +93,29 @@ def test_unforeseen_error_of_ours_names_the_part_that_failed(project, monkeypatc
     # An error from a line of the library: a folder has no items.
     fails = operator.getitem
     monkeypatch.setattr("renate_stages.training.measured_update.write_learner", fails)
-    with pytest.raises(errors.RehearsalError, match="writing the state failed, so nothing was tra"):
+    with pytest.raises(
+        rehearsal.RehearsalError, match="writing the state failed for a few rows"
+    ) as raised:
         train.run(project, quiet)
+    assert isinstance(raised.value.__cause__, TypeError)
 
 
-def test_rehearsal_does_not_change_the_update(project, monkeypatch):
-    """With memory, earlier holdouts and a learner that stores fields with each example."""
-    edit_params(project, learner="DER++", trainer__max_epochs=1)
+def test_first_trial_of_a_search_rehearses_the_update(project):
+    with_method(project, UNSTORED)
+    space = {"uniform": [0.01, 0.1]}
+    edit_params(project, hyperparameters__learning_rate=space, tuning__max_trials=3)
+    for stage in (prepare, restore_state):
+        stage.run(project, quiet)
+    with pytest.raises(
+        errors.TrialMistakeError, match=r"extra state other\._extra_state\['lock'\]"
+    ):
+        tune.run(project, quiet)
+
+
+@pytest.mark.parametrize("learner", ["DER++", "EWC", "iCaRL", "RanPAC"])
+def test_rehearsal_does_not_change_the_update(project, monkeypatch, learner):
+    """With memory, earlier holdouts, and learners that store fields, tensors and statistics."""
+    edit_params(project, learner=learner, trainer__max_epochs=1)
     until_train(project)
     train.run(project, quiet)
     move_on(project)

@@ -112,7 +112,9 @@ def loss_fn("""
 def test_error_names_a_metric_that_is_nan_in_all_trials(project):
     edit_config(project, "def loss_fn(", NAN_METRIC)
     with pytest.raises(errors.ObjectiveNotFiniteError) as raised:
-        searched(project, tuning={**SEARCH, "metric": "never", "mode": "max"})
+        searched(
+            project, evaluation__metric="never", tuning={**SEARCH, "metric": "never", "mode": "max"}
+        )
     expected = "never on the validation data is not a finite number in any of 3 trial(s)"
     assert expected in str(raised.value) and "trial 0: nan, trial 1: nan" in str(raised.value)
     assert not project.tuned.exists()
