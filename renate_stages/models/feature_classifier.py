@@ -152,6 +152,11 @@ class FeatureClassifier(RenateModule):
                 f"add the argument `{argument}` to {name} and pass it to FeatureClassifier",
             )
 
+    def grow_outputs(self, layer: str, number: int) -> None:
+        super().grow_outputs(layer, number)
+        if layer == "head":
+            self._sizes = self._sizes[0], max(number, self._sizes[1])
+
     def set_extra_state(self, state: Any) -> None:
         """Add the stored tasks' heads, or make the shared head of the stored kind.
 

@@ -8,9 +8,8 @@ from urllib.parse import quote
 import torch
 from torch import Tensor, nn
 
-from renate_stages.errors import (
-    UnknownTaskError,
-)
+from renate_stages.errors import UnknownTaskError
+from renate_stages.models.growth import grow_layer
 
 
 class PerTaskHeads(nn.Module):
@@ -31,6 +30,12 @@ class PerTaskHeads(nn.Module):
         """Add a new head for a task."""
         self.by_task[_module_name(task_id)] = nn.Linear(self.num_features, self.num_outputs)
         self.task_ids.append(task_id)
+
+    def grow_outputs(self, number: int) -> None:
+        """Give all heads, also later ones, more outputs."""
+        for head in self.by_task.values():
+            grow_layer(head, number)
+        self.num_outputs = number
 
     def of(self, task_id: str | None) -> nn.Module:
         """Return the head of a task.
@@ -77,6 +82,15 @@ class RandomFeatureHead(nn.Module):
         self.register_buffer("projection", drawn * (2 / num_random_features) ** 0.5)
         self.linear = nn.Linear(num_random_features, num_outputs)
 
+    @property
+    def num_outputs(self) -> int:
+        """K."""
+        return self.linear.out_features
+
+    def grow_outputs(self, number: int) -> None:
+        """Give the linear layer more outputs."""
+        grow_layer(self.linear, number)
+
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs (B, K) for features (B, F)."""
         return self.linear(torch.relu(features @ self.projection))
@@ -103,6 +117,18 @@ class NearestMeanHead(nn.Module):
         self.register_buffer("means", torch.zeros(num_outputs, num_features))
         self.register_buffer("known", torch.zeros(num_outputs, dtype=torch.bool))
         self.uses_means = True
+
+    @property
+    def num_outputs(self) -> int:
+        """K."""
+        return self.linear.out_features
+
+    def grow_outputs(self, number: int) -> None:
+        """Give the head more outputs; the new classes have no mean yet."""
+        more = number - self.num_outputs
+        grow_layer(self.linear, number)
+        self.means = torch.cat([self.means, self.means.new_zeros(more, self.means.shape[1])])
+        self.known = torch.cat([self.known, self.known.new_zeros(more)])
 
     @torch.no_grad()
     def take_means(self, means: Mapping[int, Tensor]) -> None:

@@ -11,10 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NoReturn, Self, final
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.errors import ModelInputsError, ModelStateError, StoredArgumentError
+from renate_stages.models.growth import can_grow, grow_layer, is_growth, outputs_of
 
 EXTRA_STATE = "_extra_state"  # the name PyTorch gives to what `get_extra_state` returns
 
@@ -44,10 +46,15 @@ class RenateModule(nn.Module, ABC):
         StoredArgumentError: If a value has another type.
     """
 
+    output_layer: str | None = None
+    """Name of the submodule that computes the outputs and grows for new labels; None: `head`, or
+    else the last linear layer."""
+
     def __init__(self, constructor_arguments: dict[str, Any]) -> None:
         super().__init__()
         self._constructor_arguments = plain(constructor_arguments, "constructor_arguments")
         self._task_ids: list[str] = []
+        self._grown: dict[str, list[int]] = {}  # outputs of a layer: as built, and now
         self._cache = _RepresentationCache()
         self._hooks: list[RemovableHandle] = []
 
@@ -97,17 +104,48 @@ class RenateModule(nn.Module, ABC):
     def _add_task_params(self, task_id: str) -> None:
         """Add the parameters of a new task; must not change those of other tasks."""
 
+    # -- outputs ----------------------------------------------------------------------------------
+
+    @property
+    def grown(self) -> dict[str, list[int]]:
+        """The layers that have grown, by name: their outputs as built, and now (a copy)."""
+        return {name: list(outputs) for name, outputs in self._grown.items()}
+
+    def grow_outputs(self, layer: str, number: int) -> None:
+        """Give a layer more outputs; those it has keep the bits of their weights.
+
+        The state dict records it, so that loading it lets the layer grow again.
+
+        Args:
+            layer: Name of the submodule that computes the outputs, without a wrapper's prefix.
+            number: Number of outputs after it. Nothing happens if there are as many.
+
+        Raises:
+            ModelStateError: If the model has no such layer, or it cannot grow.
+        """
+        child = dict(unwrap(self).named_modules()).get(layer)
+        if child is None or not can_grow(child):
+            name = type(unwrap(self)).__name__
+            raise ModelStateError(
+                name,
+                f"its layer '{layer}' has {number} outputs, but {name} has no such layer that can grow.",
+                "use the code that wrote the state",
+            )
+        built, _ = self._grown.get(layer, [outputs_of(child), 0])
+        if outputs_of(child) < number:
+            grow_layer(child, number)
+            self._grown[layer] = [built, number]
+
     # -- state ------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the part of the state dict that is not tensors, as plain values (a copy)."""
-        return {
-            "constructor_arguments": plain(self._constructor_arguments, "constructor_arguments"),
-            "task_ids": list(self._task_ids),
-        }
+        arguments = plain(self._constructor_arguments, "constructor_arguments")
+        extra = {"constructor_arguments": arguments, "task_ids": list(self._task_ids)}
+        return {**extra, "grown": self.grown} if self._grown else extra
 
     def set_extra_state(self, state: Any) -> None:
-        """Add the parameters of the stored tasks.
+        """Add the parameters of the stored tasks, and the outputs that were added for new labels.
 
         The module keeps its own constructor arguments, which may differ from those in the state, for
         example in the dropout rate.
@@ -115,8 +153,12 @@ class RenateModule(nn.Module, ABC):
         Raises:
             ModelStateError: If the state was not written by a `RenateModule` of this library.
         """
-        for task_id in _checked_extra_state(state, type(self).__name__)["task_ids"]:
+        extra = _checked_extra_state(state, type(self).__name__)
+        for task_id in extra["task_ids"]:
             self.add_task_params(task_id)
+        with torch.random.fork_rng(devices=[]):  # the new rows' initial weights are not used
+            for layer, (_, number) in extra.get("grown", {}).items():
+                self.grow_outputs(layer, number)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -224,6 +266,15 @@ class RenateWrapper(RenateModule):
             raise ModelInputsError(type(self.wrapped).__name__, type(x).__name__, expected)
         return outputs[0] if isinstance(outputs, tuple) and len(outputs) == 1 else outputs
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load the state dict of a wrapper, or that of the module alone, which a state contains."""
+        if state_dict.keys() == self.wrapped.state_dict().keys():
+            own = {f"wrapped.{name}": value for name, value in state_dict.items()}
+            state_dict = {**own, EXTRA_STATE: self.get_extra_state()}
+        return super().load_state_dict(state_dict, strict, assign)
+
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> NoReturn:
         """Raise an error, because a wrapped module's constructor arguments are unknown.
@@ -284,7 +335,7 @@ def plain(value: Any, where: str) -> Any:
 
 def _checked_extra_state(extra: Any, model: str) -> dict[str, Any]:
     keys = {"constructor_arguments", "task_ids"}
-    if isinstance(extra, Mapping) and keys <= extra.keys():
+    if isinstance(extra, Mapping) and keys <= extra.keys() and is_growth(extra.get("grown", {})):
         return dict(extra)
     problem = "is missing" if extra is None else f"is of type {type(extra).__name__}"
     if isinstance(extra, Tensor):

@@ -7,7 +7,7 @@ format.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from torch import nn
 
 from renate_stages import files
 from renate_stages.errors import MalformedFileError, ModelMismatchError, shortage
+from renate_stages.models.growth import is_growth
 from renate_stages.models.module import EXTRA_STATE, RenateModule, RenateWrapper, plain, unwrap
 from renate_stages.user.config import UserConfig
 
 OTHER_STATES = "extra_states"  # in model.json: what other modules return from `get_extra_state`
 ARGUMENTS = {"constructor_arguments", "task_ids"}
+GROWN = "grown"  # in model.json: outputs of the layers that have grown, as built and now
 
 
 def write_model(folder: Path, model: RenateModule) -> None:
-    """Write `model.safetensors` and `model.json` (class, constructor arguments, task ids).
+    """Write `model.safetensors` and `model.json` (class, arguments, task ids, layers that have grown).
 
     `model.json` also has what modules inside the model return from `get_extra_state`, unless it is a
     tensor.
@@ -45,15 +47,21 @@ def write_model(folder: Path, model: RenateModule) -> None:
     own = others.pop(EXTRA_STATE) if _is_of_renate_module(others.get(EXTRA_STATE)) else {}
     write_tensors(folder / "model.safetensors", state)
     content = {"class": type(module).__qualname__, **own}
+    content |= {GROWN: model.grown} if model.grown else {}
     files.write_json(folder / "model.json", content | ({OTHER_STATES: others} if others else {}))
 
 
 def _is_of_renate_module(extra: Any) -> bool:
-    return isinstance(extra, dict) and extra.keys() == ARGUMENTS
+    return isinstance(extra, dict) and extra.keys() - {GROWN} == ARGUMENTS
 
 
-def read_state_dict(folder: Path) -> dict[str, Any]:
+def read_state_dict(folder: Path, *, built: bool = False) -> dict[str, Any]:
     """Return the state dict of a stored model, with its extra state if it has one.
+
+    Args:
+        folder: Folder with the model's files.
+        built: Whether layers that have grown have only the outputs that they were built with. Not
+            for a `RenateModule`, which lets them grow as it loads its state.
 
     Raises:
         MalformedFileError: If a file does not have the form that `write_model` writes.
@@ -67,9 +75,34 @@ def read_state_dict(folder: Path) -> dict[str, Any]:
     if not isinstance(others, dict):
         reason = f"{OTHER_STATES} is no mapping"
         raise MalformedFileError(folder / "model.json", "a model's description", reason)
-    if extra:
+    if extra.keys() >= ARGUMENTS:
         state[EXTRA_STATE] = extra
+    elif built:
+        for layer, (first, now) in _growth(folder, extra).items():
+            for name in _tensors_of(layer, state):
+                if len(state[name]) == now:
+                    state[name] = state[name][:first].clone()
     return state | others
+
+
+def grown_tensors(model: RenateModule) -> frozenset[str]:
+    """Return the names of the tensors of layers that have grown, without a wrapper's prefix."""
+    names = _without_extra(unwrap(model).state_dict())
+    return frozenset(name for layer in model.grown for name in _tensors_of(layer, names))
+
+
+def _growth(folder: Path, content: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the layers of a stored model that have grown, from the content of `model.json`."""
+    grown = content.get(GROWN, {})
+    if not is_growth(grown):
+        reason = f"{GROWN} is {grown!r:.80}"
+        raise MalformedFileError(folder / "model.json", "a model's description", reason)
+    return grown
+
+
+def _tensors_of(layer: str, names: Iterable[str]) -> list[str]:
+    """Return the names of a layer's tensors."""
+    return [name for name in names if name.startswith(f"{layer}." if layer else "")]
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -90,18 +123,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise MalformedFileError(path, "tensors in safetensors' format", str(error)) from error
 
 
-def write_checkpoint(folder: Path, path: Path) -> None:
-    """Write a stored model in torch's format, for `torch.load(path, weights_only=True)`."""
-    torch.save(read_state_dict(folder), path)
+def write_checkpoint(folder: Path, path: Path, *, built: bool = False) -> None:
+    """Write a stored model in torch's format, for `torch.load(path, weights_only=True)`.
+
+    Args:
+        folder: Folder with the model's files.
+        path: The file to write.
+        built: As in `read_state_dict`.
+    """
+    torch.save(read_state_dict(folder, built=built), path)
 
 
 @contextmanager
 def checkpoint_of(folder: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file in torch's format with a stored model's state dict."""
+    """Yield a temporary file in torch's format with a stored model's state dict, for `model_fn`."""
     with tempfile.TemporaryDirectory(prefix="renate-stages-") as scratch:
         path = Path(scratch) / "model.ckpt"
         with shortage.explained(path.parent):
-            write_checkpoint(folder, path)
+            write_checkpoint(folder, path, built=True)
         yield path
 
 
@@ -127,7 +166,9 @@ def build_model(
             returned = user.call("model_fn", hyperparameters, model_state_url=str(path))
         model = _as_renate_module(returned)
         loads_itself = "model_state_url" in user.arguments_of("model_fn")
-        _take_stored_tensors(model, read_state_dict(stored), loads_itself)
+        if loads_itself:
+            _check_loaded(model, read_state_dict(stored, built=True))
+        _take_stored_tensors(model, stored, loads_itself)
     model.add_task_params(task_id)
     if next(model.parameters(), None) is None:
         cure = "assign its layers to attributes of the module"
@@ -145,31 +186,44 @@ def _as_renate_module(model: Any) -> RenateModule:
     )
 
 
-def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itself: bool) -> None:
-    """Load the stored tensors into the model, or check that `model_fn` has loaded them.
+def _check_loaded(model: RenateModule, stored: Mapping[str, Any]) -> None:
+    """Check that a `model_fn` that takes `model_state_url` has loaded the stored tensors.
 
-    A `model_fn` that takes `model_state_url` loads them itself, and may enlarge the model for new
-    classes. If all shapes are equal but values differ, it has not loaded them.
+    It may enlarge the model for new classes. If all shapes are equal but values differ, it has not
+    loaded them.
     """
-    module = unwrap(model)
+    tensors, present = _without_extra(stored), _without_extra(unwrap(model).state_dict())
+    same_shapes = _shapes(tensors) == _shapes(present)
+    if same_shapes and any(not torch.equal(present[n].cpu(), tensors[n]) for n in tensors):
+        raise ModelMismatchError(
+            "model_fn received model_state_url, but the model that it returned does not have "
+            "those weights",
+            "load them in model_fn if model_state_url is not None, for example with "
+            "`Model.from_state_dict(torch.load(model_state_url))`",
+        )
+
+
+def _take_stored_tensors(model: RenateModule, folder: Path, loads_itself: bool) -> None:
+    """Let the model's layers grow as the stored model's have, and load the stored tensors.
+
+    A `model_fn` that loads tensors itself has loaded all but those of layers that have grown.
+    """
+    module, stored = unwrap(model), read_state_dict(folder)
     for name, child in list(module.named_modules()) if not loads_itself else ():
         key = f"{name}.{EXTRA_STATE}" if name else EXTRA_STATE
         if isinstance(child, RenateModule) and key in stored:
             child.set_extra_state(stored[key])  # adds task heads or random features
+    grown = _growth(folder, files.read_json(folder / "model.json"))
+    with torch.random.fork_rng(devices=[]):  # the new rows' initial weights are not used
+        for layer, (_, number) in grown.items():
+            model.grow_outputs(layer, number)
     tensors, present = _without_extra(stored), _without_extra(module.state_dict())
-    same_shapes = {name: value.shape for name, value in tensors.items()} == {
-        name: value.shape for name, value in present.items()
-    }
     if loads_itself:
-        if same_shapes and any(not torch.equal(present[n].cpu(), tensors[n]) for n in tensors):
-            raise ModelMismatchError(
-                "model_fn received model_state_url, but the model that it returned does not have "
-                "those weights",
-                "load them in model_fn if model_state_url is not None, for example with "
-                "`Model.from_state_dict(torch.load(model_state_url))`",
-            )
+        for layer in grown:
+            for name in _tensors_of(layer, tensors):
+                _copy_rows(name, tensors[name], present.get(name))
         return
-    if not same_shapes:
+    if _shapes(tensors) != _shapes(present):
         names = sorted(set(tensors) ^ set(present)) or sorted(
             name for name in tensors if tensors[name].shape != present[name].shape
         )
@@ -180,6 +234,28 @@ def _take_stored_tensors(model: RenateModule, stored: dict[str, Any], loads_itse
         )
     extra = {name for name in module.state_dict() if name not in present}
     module.load_state_dict({n: value for n, value in stored.items() if n in tensors or n in extra})
+
+
+def _copy_rows(name: str, rows: torch.Tensor, target: torch.Tensor | None) -> None:
+    """Copy a stored tensor to the first rows of the model's, which may have more.
+
+    Raises:
+        ModelMismatchError: If the model's tensor is missing or too small.
+    """
+    if target is not None and target.shape == rows.shape:
+        target.copy_(rows)
+    elif target is not None and target.ndim and target.shape[1:] == rows.shape[1:]:
+        target[: len(rows)].copy_(rows)
+    else:
+        found = "is missing" if target is None else f"has shape {tuple(target.shape)}"
+        raise ModelMismatchError(
+            f"its parameter {name} {found}, but the stored one has shape {tuple(rows.shape)}",
+            "let model_fn build the same output layer as before",
+        )
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}
 
 
 def _without_extra(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
