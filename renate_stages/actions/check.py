@@ -77,15 +77,19 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     new_data.require_files(project.incoming)
     updater.generators.seed_global("check")
     splits = new_data.read_splits(user, project.incoming, params, updater.generators)
-    few = _first(splits.train, examples)
+    few, names = _first(splits.train, examples), new_data.label_names(params, None)
     with TemporaryDirectory() as scratch:
         with new_data.reading(user):
             folder, number = Path(scratch) / "few", params.update.number
-            store = ingest(few, folder, number, "train", ragged=splits.ragged)
+            store = ingest(
+                few, folder, number, "train", ragged=splits.ragged, numbers=names.numbers
+            )
+            updater.labels = names.names
         dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 
         model = updater.build_model(None)
+        updater.make_room(model, updater.test_set(store))
         updater.task.check(model, {"the training data": updater.test_set(store)})
         learner = updater.learner(model, untrained=model.state_dict())
         optimizer = learner.context.functions.optimizer_fn(model.get_params(task_id))
@@ -110,18 +114,22 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
             user.call("metrics_fn", hyperparameters)
         if "feature_fn" in user.functions and params.shift.enabled:
             user.call("feature_fn", hyperparameters)
-        lacking = _rehearsed(user, params, store, Path(scratch))
+        lacking = _rehearsed(user, params, store, names.names, Path(scratch))
     user.files.check()
     return CheckedConfig(before, after, _equal(*pair), lacking)
 
 
 def _rehearsed(
-    user: UserConfig, params: Params, store: ExampleStore, scratch: Path
+    user: UserConfig,
+    params: Params,
+    store: ExampleStore,
+    labels: tuple[str, ...],
+    scratch: Path,
 ) -> dict[str, str]:
     """Rehearse a first update, and export its program; return the reasons for missing programs."""
     state.write_empty(scratch / "first")
     first = State.open(scratch / "first")
-    data = PreparedData(train=store, val=store, test=store, digest="")
+    data = PreparedData(train=store, val=store, test=store, digest="", labels=labels)
     nothing = np.empty(0, dtype=bool)
     kept = Kept(first, data, np.arange(len(store)), nothing, params.update.number)
     rehearsed = rehearse(user, params, first, kept, scratch / "rehearsal")

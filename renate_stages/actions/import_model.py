@@ -15,11 +15,12 @@ from renate_stages.errors import MissingFileError, ModelMismatchError
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.models import unwrap
-from renate_stages.models.stored import EXTRA_STATE, write_model
+from renate_stages.models.stored import EXTRA_STATE, GROWN, write_model
 from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, new_data, state
+from renate_stages.tasks.labels import LabelNames
 from renate_stages.training.updater import ModelUpdater, write_learner
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
@@ -57,7 +58,9 @@ def write_imported(
     write_model(folder, model)
     project.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=project.scratch) as scratch:
-        splits = _read_old_data(updater, params, old_data, Path(scratch))
+        names = new_data.label_names(params, None, has_model=True)
+        splits = _read_old_data(updater, params, old_data, Path(scratch), names)
+        updater.labels = names.names
         datasets = {f"the {name} data": updater.test_set(s) for name, s in splits.items()}
         updater.task.check(model, datasets)
         learner = updater.learner(model, unwrap(model).state_dict())
@@ -89,19 +92,24 @@ def write_imported(
             classes=tuple(classes),
             task=updater.task.name,
             task_ids=task_ids,
+            labels=updater.labels,
         ),
     )
 
 
 def _read_old_data(
-    updater: ModelUpdater, params: Params, old_data: Path | None, scratch: Path
+    updater: ModelUpdater,
+    params: Params,
+    old_data: Path | None,
+    scratch: Path,
+    names: LabelNames,
 ) -> dict[str, ExampleStore]:
     """Return the splits of the old data as stores; empty if there is no old data."""
     if old_data is None:
         return {}
     new_data.require_files(old_data)
     splits = new_data.read_splits(updater.user, old_data, params, Generators(params.seed, 0))
-    return new_data.ingest_splits(splits, scratch, update=0)
+    return new_data.ingest_splits(splits, scratch, update=0, names=names)
 
 
 def _load(module: nn.Module, path: Path) -> None:
@@ -123,7 +131,9 @@ def _load(module: nn.Module, path: Path) -> None:
     tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else {}
     extra = module.state_dict().get(EXTRA_STATE)
     if extra is not None:
-        tensors = {**tensors, EXTRA_STATE: extra}
+        stored = tensors.get(EXTRA_STATE)
+        grown = stored.get(GROWN) if isinstance(stored, dict) else None
+        tensors = {**tensors, EXTRA_STATE: {**extra, **({GROWN: grown} if grown else {})}}
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from renate_stages.data.items import Item, ItemReader
-from renate_stages.errors import EmptyDatasetError, user_code
+from renate_stages.errors import EmptyDatasetError, ItemMismatchError, user_code
 from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged, StoreWriter
 from renate_stages.memory.identity import content_ids
 from renate_stages.memory.spec import METADATA, Field
@@ -32,6 +32,7 @@ def ingest(
     *,
     ragged: Collection[str] = (),
     unwanted: Sequence[Unwanted] = (),
+    numbers: Callable[[Any], Any] | None = None,
 ) -> ExampleStore:
     """Write every item of a dataset, in order, to a new store.
 
@@ -49,6 +50,7 @@ def ingest(
         ragged: Paths, such as `inputs.input_ids`, whose first dimension varies between items.
         unwanted: Functions that return which rows of a block to leave out, bool `(rows,)`; each gets
             the rows that the one before has left.
+        numbers: As in `ItemReader`; also called for names of labels.
 
     Raises:
         EmptyDatasetError: If the dataset has no items.
@@ -59,7 +61,7 @@ def ingest(
         UnknownFieldError: If items do not have a part that is listed in `ragged`.
         ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
     """
-    reader = ItemReader(split, ragged)
+    reader = ItemReader(split, ragged, numbers)
     tensors, rows = _tensors_of(dataset)
     if tensors is None or ragged:
         blocks = _item_blocks(dataset, reader)
@@ -130,12 +132,19 @@ def _tensor_blocks(
 def _item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[tuple[Columns, ExampleSpec]]:
     """Yield blocks of copied items, because a dataset may reuse the arrays it returns."""
     spec: ExampleSpec | None = None
+    named: bool | None = None
     block: list[dict[str, np.ndarray]] = []
     nbytes = 0
     for index, each in enumerate(_items(dataset, reader.split)):
         item = reader.read(each, index)
         spec = spec or reader.spec(item)
         reader.require(item, spec, index)
+        if named is not None and item.named is not None and named != item.named:
+            kinds = ("a number", "a name")
+            raise ItemMismatchError(
+                reader.split, index, "its label", kinds[bool(item.named)], kinds[named]
+            )
+        named = item.named if named is None else named
         row = _row(item)
         block.append(row)
         nbytes += sum(value.nbytes for value in row.values())

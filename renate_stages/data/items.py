@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from renate_stages.errors import (
 from renate_stages.memory import ExampleSpec, Ragged, Tree
 from renate_stages.memory.identity import given_id, to_array
 from renate_stages.memory.spec import (
+    IGNORED,
     TEXT_BYTES,
     Structure,
     flatten_example,
@@ -39,12 +40,14 @@ class Item:
         values: Arrays by path, without a batch dimension.
         metadata: Metadata by name, without a batch dimension.
         decoders: Decoder names of the paths that are stored as bytes.
+        named: Whether the targets are names of labels; None if the row is ignored.
     """
 
     structure: dict[str, Structure]
     values: dict[str, np.ndarray]
     metadata: dict[str, np.ndarray]
     decoders: dict[str, str]
+    named: bool | None = False
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,13 @@ class ItemReader:
     Args:
         split: "train", "val" or "test", for messages.
         ragged: Paths whose first dimension varies between items.
+        numbers: Returns targets with names of labels replaced by numbers, and others as they are.
+            None: targets are not names.
     """
 
     split: str
     ragged: Collection[str] = ()
+    numbers: Callable[[Any], Any] | None = None
 
     def read(self, item: Any, index: int) -> Item:
         """Return an item's parts.
@@ -71,14 +77,16 @@ class ItemReader:
         """
         if not _is_pair(item):
             raise NotAPairError(self.split, index, _outline(item))
-        pair = (self._lists(item[0], "inputs"), self._lists(item[1], "targets"))
+        targets = item[1] if self.numbers is None else self.numbers(item[1])
+        named = targets is not item[1] or (None if _is_ignored(targets) else False)
+        pair = (self._lists(item[0], "inputs"), self._lists(targets, "targets"))
         leaves = flatten_example(pair)
         if unknown := sorted(set(self.ragged) - leaves.keys()):
             raise UnknownFieldError("ragged_fields of the data module", unknown[0], leaves)
         decoders = {path: "image" for path, leaf in leaves.items() if isinstance(leaf, bytes)}
         values = {path: self.array(leaf, index, path) for path, leaf in leaves.items()}
         metadata = {} if len(item) == 2 else self._metadata(item[2], index)
-        return Item(structure_of_example(pair), values, metadata, decoders)
+        return Item(structure_of_example(pair), values, metadata, decoders, named)
 
     def spec(self, item: Item) -> ExampleSpec:
         """Return the spec of examples like this item."""
@@ -186,6 +194,10 @@ def _is_pair(item: Any) -> bool:
     if not isinstance(item, tuple | list):
         return False
     return len(item) == 2 or (len(item) == 3 and isinstance(item[2], Mapping))
+
+
+def _is_ignored(targets: Any) -> bool:
+    return isinstance(targets, int) and targets == IGNORED
 
 
 def _is_short(text: str) -> bool:

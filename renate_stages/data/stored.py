@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from renate_stages.data.decoders import decode
 from renate_stages.errors import UnequalExamplesError, UserResultError, user_code
 from renate_stages.memory import ExampleStore, Ragged, Tree
+from renate_stages.memory.spec import IGNORED
 
 Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
@@ -39,10 +40,6 @@ class Batched:
 
     def __call__(self, batch: Any) -> Any:
         return self.transform(batch)
-
-
-IGNORED = -100
-"""A target that counts in no loss and no metric, as in PyTorch's cross-entropy."""
 
 
 class StoredDataset(Dataset):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from renate_stages.evaluation.examined import Examined, Predictions, row_scores
 from renate_stages.evaluation.history import EvaluationHistory, known
 from renate_stages.evaluation.slices import Part, by_value
 from renate_stages.randomness import Generators
+from renate_stages.tasks.labels import shown
 
 if TYPE_CHECKING:
     from renate_stages.params import EvaluationParams
@@ -32,11 +33,13 @@ class Answers:
         after: Results of the new model by holdout.
         before: Results of the parent's model on the same holdouts; None without a parent.
         slices: For each metadata field and holdout, the value of each row, `(rows,)`.
+        names: Names of the labels; empty if labels are numbers.
     """
 
     after: Mapping[int, Examined]
     before: Mapping[int, Examined] | None = None
     slices: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
     @property
     def predictions(self) -> dict[int, Predictions]:
@@ -63,11 +66,12 @@ class Answers:
         return calibration_error(confidence, np.concatenate([each.correct for each in answers]))
 
     def classes(self) -> dict[str, Part]:
-        """Return the accuracy on each class, over all holdouts."""
+        """Return the accuracy on each class over all holdouts, by name, in the order of numbers."""
         if not self.predictions:
             return {}
         labels = np.concatenate([each.labels for each in self.predictions.values()])
-        return by_value(labels, np.concatenate(list(self.correct.values())))
+        parts = by_value(labels, np.concatenate(list(self.correct.values())))
+        return {shown(int(label), self.names): part for label, part in parts.items()}
 
     def by_slice(self) -> dict[str, dict[str, Part]]:
         """Return the accuracy on each slice of each field, over all holdouts."""

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from renate_stages.data import StoredDataset
 from renate_stages.errors import shortage
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.evaluation.slices import slices_of
+from renate_stages.evaluation.widened import widened
 from renate_stages.export.exported import Exported
 from renate_stages.gate.figures import Measured
-from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
 from renate_stages.project import Project
@@ -31,9 +30,6 @@ from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 from renate_stages.user.modules import project_modules
 from renate_stages.user.used_files import OwnFiles
-
-UNKNOWN_CLASS = 20.0
-"""Distance below the lowest output for classes that a model has no output for."""
 
 
 def challenge(
@@ -64,7 +60,8 @@ def challenge(
     values = params.hyperparameters
     new, width = on_holdouts.measure(user, values, state.folder)
     slices = slices_of(params.evaluation.slices, on_holdouts.stores)
-    measured = Measured(params.update.number, new, champion.update, slices=slices)
+    names = state.provenance.labels
+    measured = Measured(params.update.number, new, champion.update, slices=slices, names=names)
     try:
         if champion:
             with own_modules(project.root):
@@ -133,35 +130,8 @@ class _Holdouts:
             number: StoredDataset(store, None, transform, self.target_transform)
             for number, store in self.stores.items()
         }
-        outputs = _Widened(model, width)
-        return examine(model, datasets, **self.settings), outputs.seen
-
-
-class _Widened:
-    """Adds a column to a classifier's outputs for each class that it does not know.
-
-    An opponent may have learnt fewer classes than there are labels now. Its predictions for the
-    others are wrong, but must not fail. The values are finite, so that the loss is finite.
-
-    Args:
-        model: The classifier.
-        width: Minimum number of columns in its outputs.
-    """
-
-    def __init__(self, model: RenateModule, width: int) -> None:
-        self.width = width
-        self.seen = 0
-        model.register_forward_hook(self)
-
-    def __call__(self, model: RenateModule, inputs: Any, outputs: Any) -> Any:
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            return outputs
-        self.seen = outputs.shape[1]
-        missing = self.width - outputs.shape[1]
-        if missing <= 0:
-            return outputs
-        lowest = outputs.min(dim=1, keepdim=True).values - UNKNOWN_CLASS
-        return torch.cat([outputs, lowest.expand(-1, missing)], dim=1)
+        with widened(model, width) as outputs:
+            return examine(model, datasets, **self.settings), outputs.seen
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.new_rows import with_new_rows
 from renate_stages.models import RenateModule
 from renate_stages.models.module import unwrap
 
@@ -66,6 +67,7 @@ class WiSEFT(Learner):
             return
         old = self.context.start.parent_weights()
         new = {name: value.clone() for name, value in tensors_of(self.model).items()}
+        old = with_new_rows(old, new, self.context.start.grown)  # new outputs stay as trained
         chosen = self.interpolation
         if measure is not None:
             grid = np.linspace(0, 1, self.num_coefficients).tolist()

@@ -23,6 +23,7 @@ FIELD_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NUMERIC = "biufc"  # numpy's kinds: bool, signed, unsigned, float, complex
 METADATA = "meta."  # prefix of the path of a metadata field
+IGNORED = -100  # a label that counts in no loss and no metric, as in PyTorch's cross-entropy
 TEXT_BYTES = 32  # maximum number of UTF-8 bytes of a text in metadata
 
 

@@ -48,8 +48,27 @@ class UpdateParams(Block):
         return self
 
 
+class LabelParams(Block):
+    """Names of labels; labels in the data may be texts."""
+
+    order: list[str] = Field(
+        default=[],
+        description="names in the order of the model's outputs; new names are added at the end",
+    )
+    rename: dict[str, str] = Field(
+        default={}, description="what to call labels instead, by their name in the data"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> LabelParams:
+        for name in self.order:
+            if self.order.count(name) > 1:
+                raise ValueError(f"order lists {name!r} more than once")
+        return self
+
+
 class DataParams(Block):
-    """How `prepare` splits the incoming data if the data module does not."""
+    """How `prepare` splits the incoming data if the data module does not, and names of labels."""
 
     validation_fraction: Fraction = Field(
         default=0.1,
@@ -61,6 +80,7 @@ class DataParams(Block):
     arguments: dict[str, Any] = Field(
         default={}, description="keyword arguments for data_module_fn"
     )
+    labels: LabelParams = Field(default=LabelParams(), description="names of labels")
 
 
 class TrainerParams(Block):

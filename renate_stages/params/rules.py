@@ -158,8 +158,6 @@ def _group_problem(
     if figure == SLICES and part and part[0] not in fields:
         hint = did_you_mean(part[0], fields)
         return f"unknown field '{part[0]}'{hint} (evaluation.slices has: {', '.join(fields)})"
-    if figure == CLASSES and part and not part[0].removeprefix("-").isdecimal():
-        return f"expected a class label, a whole number, found '{part[0]}'"
     if not isinstance(limits, Mapping) or not limits:
         return f"expected limits, such as {{{known[:2][-1]}: 0.01}}, found {limits!r}"
     return None

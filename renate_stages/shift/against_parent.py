@@ -17,6 +17,7 @@ def compare_with_parent(
     parent: State,
     new: ExampleStore,
     feature_names: Sequence[str],
+    labels: int,
     say: Callable[[str], None],
 ) -> Shift | None:
     """Compare new training examples with the parent's; None where it has no examples.
@@ -27,11 +28,12 @@ def compare_with_parent(
         parent: The state to compare with.
         new: The new training examples.
         feature_names: Names of the numbers in an example's inputs; may be empty.
+        labels: Number of named labels.
         say: Prints one line for the user.
     """
     if not parent.has_examples:
         return None
-    shift = compare(user, params, parent, new, feature_names)
+    shift = compare(user, params, parent, new, feature_names, labels)
     if shift is None:
         return None
     for what, reason in shift.figures.get("skipped", {}).items():

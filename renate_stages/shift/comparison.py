@@ -56,6 +56,7 @@ def compare(
     parent: State,
     new: ExampleStore,
     feature_names: Sequence[str] = (),
+    labels: int = 0,
 ) -> Shift | None:
     """Compare new examples with the parent's; None if there are too few rows to compare.
 
@@ -68,6 +69,7 @@ def compare(
         parent: The state whose holdouts or memory are the reference, and whose model is measured.
         new: The new training examples.
         feature_names: Names of an example's input values; if empty, positions are used.
+        labels: Number of named labels; the parent's model may have fewer outputs.
 
     Returns:
         Figures and features. The figures are:
@@ -90,7 +92,9 @@ def compare(
     if min(len(reference), len(sample)) < LEAST_ROWS:
         return None
     generators.seed_global("shift")
-    return Comparison(user, params, parent, reference, sample, feature_names).shift(generators)
+    return Comparison(user, params, parent, reference, sample, feature_names, labels).shift(
+        generators
+    )
 
 
 def reference_stores(parent: State, of: str) -> list[ExampleStore]:
@@ -115,6 +119,7 @@ class Comparison:
         reference: Examples of the parent.
         new: New training examples.
         feature_names: Names of input values from the user's data module.
+        labels: Number of named labels.
     """
 
     user: UserConfig
@@ -123,6 +128,7 @@ class Comparison:
     reference: Sample
     new: Sample
     feature_names: Sequence[str] = ()
+    labels: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
     def shift(self, generators: Generators) -> Shift:
@@ -281,6 +287,7 @@ class Comparison:
     def examined(self) -> dict[int, Examined]:
         """Results of the parent's model on the reference (0) and on the new examples (1)."""
         from renate_stages.evaluation.evaluator import examine
+        from renate_stages.evaluation.widened import widened
         from renate_stages.tasks import named
         from renate_stages.user import optimization
 
@@ -290,16 +297,17 @@ class Comparison:
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
             metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
-        return examine(
-            self.model,
-            {place: sample.dataset(transforms) for place, sample in samples.items()},
-            loss_fn=optimization.loss_fn(self.user, self.hyperparameters),
-            metrics_fn=metrics_fn,
-            task=named(self.parent.provenance.task or self.params.task),
-            task_ids=dict.fromkeys(samples, self.params.update.task_id),
-            places={0: "the sample of the parent's data", 1: "the sample of the new data"},
-            batch_size=self.params.evaluation.batch_size,
-        )
+        with widened(self.model, self.labels):
+            return examine(
+                self.model,
+                {place: sample.dataset(transforms) for place, sample in samples.items()},
+                loss_fn=optimization.loss_fn(self.user, self.hyperparameters),
+                metrics_fn=metrics_fn,
+                task=named(self.parent.provenance.task or self.params.task),
+                task_ids=dict.fromkeys(samples, self.params.update.task_id),
+                places={0: "the sample of the parent's data", 1: "the sample of the new data"},
+                batch_size=self.params.evaluation.batch_size,
+            )
 
 
 def parents_metrics(parent: State) -> dict[str, float | None]:

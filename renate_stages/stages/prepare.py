@@ -18,6 +18,7 @@ from renate_stages.shift.features import write_features
 from renate_stages.state import State, new_data, prepared
 from renate_stages.state.inputs import StageInputs
 from renate_stages.tasks import may_have_labels
+from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
 
 
@@ -35,7 +36,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     registry.check_installed(params.search_space.learners)
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
-    parent, held_out = None, HeldOut()
+    parent, held_out, labels = None, HeldOut(), LabelNames()
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -44,29 +45,34 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             user = UserConfig.of(project, "prepare")
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
-        splits = new_data.read_splits(user, project.incoming, params, generators)
         parent = new_data.parent_in(project.parent)
+        labels = new_data.label_names(params, parent)
+        splits = new_data.read_splits(user, project.incoming, params, generators)
         held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
 
     with files.whole_directory(project.prepared) as folder:
         with new_data.reading(user):
-            stores = new_data.ingest_splits(splits, folder, params.update.number, forget, held_out)
+            stores = new_data.ingest_splits(
+                splits, folder, params.update.number, forget, held_out, labels
+            )
         if params.update.kind == "update" and not len(stores["train"]):
             raise (
                 AllHeldOutError(held_out.rows) if held_out.rows else AllForgottenError(forget.rows)
             )
         if parent is not None:
             new_data.check_structure(stores["train"], parent)
-        prepared.write_manifest(folder, params.update.number)
+        prepared.write_manifest(folder, params.update.number, labels.names)
         task = params.task if parent is None else parent.provenance.task or params.task
         number, labelled = params.update.number, may_have_labels(task)
-        figures = new_data.figures(stores, forget, held_out, number, labelled)
+        figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names)
         say(new_data.summary(figures))
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent
 
-            parent, names = parent or State.open(project.parent), splits.feature_names
-            shift = compare_with_parent(user, params, parent, stores["train"], names, say)
+            parent, features = parent or State.open(project.parent), splits.feature_names
+            shift = compare_with_parent(
+                user, params, parent, stores["train"], features, len(labels.names), say
+            )
     if shift is not None:
         figures["shift"] = shift.figures
     write_features(project.feature_shift, shift.features if shift is not None else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 from renate_stages.errors import (
     DataModuleError,
     EmptyIncomingError,
+    InvalidParamsError,
+    TooFewNamesError,
     UserResultError,
     user_code,
 )
@@ -23,6 +25,8 @@ from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state.prepared import SPLITS
 from renate_stages.state.state import MANIFEST, State
+from renate_stages.tasks import TASKS, labels
+from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
 
 if TYPE_CHECKING:
@@ -172,12 +176,46 @@ def check_structure(train: ExampleStore, parent: State) -> None:
             store.spec.require(train.spec, "the new data")
 
 
+def label_names(params: Params, parent: State | None, *, has_model: bool = False) -> LabelNames:
+    """Return the names of labels to start from, those of the parent and of `data.labels`.
+
+    Args:
+        params: Parameters with `data.labels` and the task.
+        parent: The state to start from.
+        has_model: Whether there is a model already, whose labels have no names.
+
+    Raises:
+        MergedLabelsError: If two of the parent's labels would get one name.
+        LabelOrderError: If the declared order differs from that of the parent.
+        TooFewNamesError: If names are declared, but not for all labels of the parent.
+        InvalidParamsError: If names are declared, but the task has no labels.
+    """
+    declared, names = params.data.labels, ()
+    numbered = has_model and not declared.order
+    task = parent.provenance.task if parent is not None else None
+    task = task or params.task
+    if declared.order and task in TASKS and task not in labels.NAMED_TASKS:
+        problem = f"data.labels.order: expected an empty list, because task {task} has no labels"
+        raise InvalidParamsError("params.yaml", [problem])
+    if parent is not None:
+        names, classes = parent.provenance.labels, parent.provenance.classes
+        most = max(classes, default=-1) + 1
+        if not names and declared.order and most > len(declared.order):
+            raise TooFewNamesError(most, declared.order)
+        numbered = not names and not declared.order and (parent.has_model or bool(classes))
+    known = labels.known_names(names, declared.rename, declared.order)
+    return LabelNames(
+        known, declared.rename, numbered=numbered, task=task, declared=bool(declared.order)
+    )
+
+
 def ingest_splits(
     splits: Splits,
     folder: Path,
     update: int,
     forget: CountedForgetList | None = None,
     held_out: HeldOut | None = None,
+    names: LabelNames | None = None,
 ) -> dict[str, ExampleStore]:
     """Write each split as a store; a split that is None becomes an empty one.
 
@@ -188,6 +226,10 @@ def ingest_splits(
         forget: Examples to leave out of every split.
         held_out: Rows of earlier holdouts and validation splits, to leave out of training and
             validation.
+        names: Names of labels, which numbers those in the data; None: targets are not names.
+
+    Raises:
+        NamesNeededError: If targets are numbers, but labels got their names from data.
     """
     from renate_stages.memory import StoreWriter
 
@@ -204,8 +246,16 @@ def ingest_splits(
             unwanted: list[Unwanted] = [forget] if forget and forget.listed else []
             unwanted += [held_out] if held_out is not None and split != "test" else []
             stores[split] = ingest(
-                dataset, folder / split, update, split, ragged=splits.ragged, unwanted=unwanted
+                dataset,
+                folder / split,
+                update,
+                split,
+                ragged=splits.ragged,
+                unwanted=unwanted,
+                numbers=names.numbers if names is not None else None,
             )
+            if names is not None:
+                names.check(split, len(stores[split]))
     return stores
 
 
@@ -215,6 +265,7 @@ def figures(
     held_out: HeldOut,
     update: int,
     labelled: bool = True,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the entries of `metrics/data.json` about the splits.
 
@@ -224,8 +275,9 @@ def figures(
         held_out: Rows of earlier holdouts, which has counted those among the training rows.
         update: Number of the update.
         labelled: Whether integer targets are class labels.
+        names: Names of the labels.
     """
-    splits = {name: describe(store, labelled) for name, store in stores.items()}
+    splits = {name: describe(store, labelled, names) for name, store in stores.items()}
     left_out = {"forgotten": {"rows": forget.rows}, "held_out": {"rows": held_out.rows}}
     return {**splits, **left_out, "update": update}
 
@@ -240,12 +292,15 @@ def summary(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def describe(store: ExampleStore, labelled: bool) -> dict[str, Any]:
+def describe(store: ExampleStore, labelled: bool, names: Sequence[str] = ()) -> dict[str, Any]:
     """Return the number of rows, their bytes, and the rows per class if targets are labels."""
     found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
     if labelled and store.spec is not None and "targets" in store.spec.fields:
         targets = store.column("targets")
         if isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu":
-            labels, counts = np.unique(targets, return_counts=True)
-            found["classes"] = {str(label): int(n) for label, n in zip(labels, counts, strict=True)}
+            values, counts = np.unique(targets, return_counts=True)
+            found["classes"] = {
+                labels.shown(int(value), names): int(count)
+                for value, count in zip(values, counts, strict=True)
+            }
     return found

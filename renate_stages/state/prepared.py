@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from renate_stages import files
-from renate_stages.errors import MissingFileError
+from renate_stages.errors import MalformedFileError, MissingFileError
 from renate_stages.memory import ExampleStore
 
 MANIFEST = "prepared.json"
+LABELS = "labels.json"  # names of the labels; missing if labels are numbers
 SPLITS = ("train", "val", "test")
 
 
@@ -22,12 +24,15 @@ class PreparedData:
         val: Validation examples; may be empty.
         test: The holdout of this update.
         digest: SHA-256 of the contents of all stores.
+        labels: Names of the labels of this update and earlier ones: the name of label n is at place
+            n. Empty if labels are numbers.
     """
 
     train: ExampleStore
     val: ExampleStore
     test: ExampleStore
     digest: str
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> PreparedData:
@@ -36,15 +41,31 @@ class PreparedData:
         Raises:
             MissingFileError: If the folder has no prepared data.
             DamagedStoreError: If a store in it is damaged.
+            MalformedFileError: If its list of labels is damaged.
         """
         manifest = folder / MANIFEST
         if not manifest.is_file():
             raise MissingFileError(manifest, "there is no prepared data", "run `dvc repro`")
         train, val, test = (ExampleStore.open(folder / split) for split in SPLITS)
-        return cls(train, val, test, files.sha256(manifest))
+        return cls(train, val, test, files.sha256(manifest), _labels(folder / LABELS))
 
 
-def write_manifest(folder: Path, update: int) -> None:
-    """List every file of the prepared data with its size and SHA-256."""
+def _labels(path: Path) -> tuple[str, ...]:
+    names = files.read_json(path) if path.is_file() else []
+    if not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
+        raise MalformedFileError(path, "names of labels", "expected a list of texts")
+    return tuple(names)
+
+
+def write_manifest(folder: Path, update: int, labels: Sequence[str] = ()) -> None:
+    """Write the names of the labels, and list every file with its size and SHA-256.
+
+    Args:
+        folder: The folder of the prepared data.
+        update: Number of the update.
+        labels: Names of the labels; empty if labels are numbers.
+    """
+    if labels:
+        files.write_json(folder / LABELS, list(labels))
     listed = files.inventory(folder, without=(MANIFEST,))
     files.write_json(folder / MANIFEST, {"files": listed, "update": update})

@@ -40,6 +40,11 @@ MODEL_FILES = ("model.safetensors", "model.json")
 LEARNER_FILES = ("learner.safetensors", "learner.json")
 SPLITS = ("holdouts", "validation")
 TUNING_HISTORY = "tuning_history.csv"
+OPTIONAL = {
+    "left",
+    "task",
+    "labels",
+}  # entries of the manifest that are written if they say anything
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Provenance:
             about the content of the rows.
         task: Name of the task, as in `params.yaml`; None if no data has shown it yet, or if the state
             is older than tasks.
+        labels: Names of the labels: the name of label n is at place n. Empty if labels are numbers.
     """
 
     kind: Literal["init", "update", "forget"]
@@ -70,6 +76,7 @@ class Provenance:
     task_ids: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     task: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,8 @@ class State:
         """
         manifest = read_manifest(folder)
         own = {name: manifest[name] for name in Provenance.__dataclass_fields__ if name in manifest}
-        provenance = Provenance(**{**own, "classes": tuple(manifest["classes"])})
+        lists = {name: tuple(manifest.get(name, ())) for name in ("classes", "labels")}
+        provenance = Provenance(**{**own, **lists})
         return cls(folder, examples or folder, provenance, files.sha256(folder / MANIFEST))
 
     @property
@@ -196,7 +204,7 @@ def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
         )
     for older in range(schema, SCHEMA):
         manifest = MIGRATIONS[older](manifest)
-    missing = {"files", *Provenance.__dataclass_fields__} - {"left", "task"} - set(manifest)
+    missing = {"files", *Provenance.__dataclass_fields__} - OPTIONAL - set(manifest)
     if missing:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
     if not _lists_files(manifest["files"]):
@@ -248,6 +256,9 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "classes": lambda value: isinstance(value, list) and all(type(each) is int for each in value),
     "task_ids": lambda value: (
         isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    ),
+    "labels": lambda value: (
+        value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))
     ),
     "left": lambda value: value is None or isinstance(value, dict),
 }
@@ -315,9 +326,10 @@ def write_manifest(
     known = files.identities(parent.examples, before) if parent else {}
     listed = files.inventory(folder, without=(MANIFEST,), known=known)
     record = asdict(provenance)
-    del record["left"]  # written only if rows were removed: the empty state must stay the same
-    if record["task"] is None:  # likewise
-        del record["task"]
+    del record["left"]
+    for name in ("task", "labels"):  # the empty state must stay the same
+        if not record[name]:
+            del record[name]
     if left:
         record["left"] = {
             store: {

@@ -16,6 +16,7 @@ class Classification(Task):
 
     name = "classification"
     labelled = True
+    grows = True
 
     def check(
         self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from renate_stages.data.stored import IGNORED
 from renate_stages.errors import ClassLabelsNeededError, OutputsError, TargetsError
+from renate_stages.memory.spec import IGNORED
 
 
 class Answer(NamedTuple):
@@ -37,6 +37,7 @@ class Task(ABC):
     name: ClassVar[str]
     labelled: ClassVar[bool] = False  # whether each row has one class label
     has_distribution: ClassVar[bool] = True  # whether outputs describe a distribution of targets
+    grows: ClassVar[bool] = False  # whether the model needs an output for each label
     needs_loss_fn: ClassVar[bool] = False  # whether the user must define a loss
 
     @abstractmethod

@@ -19,6 +19,7 @@ class Tokens(Task):
     """
 
     name = "tokens"
+    grows = True
 
     def check(
         self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
@@ -60,10 +61,19 @@ class Tokens(Task):
     def distillation(
         self, outputs: Tensor, taught: Tensor, temperature: float, classes: Sequence[int] = ()
     ) -> Tensor:
-        """Return T^2 KL of the softmax distributions, mean over positions."""
+        """Return T^2 KL of the softmax distributions, mean over positions.
+
+        Args:
+            outputs: Logits `(B, T, K)`, any float dtype.
+            taught: The teacher's logits `(B, T, K')`.
+            temperature: T, > 0.
+            classes: The columns to use; those that one of them does not have are left out. Empty:
+                all shared ones.
+        """
         width = min(taught.shape[2], outputs.shape[2])
+        columns = [each for each in classes or range(width) if each < width]
         student, teacher = (
-            (each[..., :width].reshape(-1, width).float() / temperature).log_softmax(1)
+            (each[..., columns].flatten(0, 1).float() / temperature).log_softmax(1)
             for each in (outputs, taught)
         )
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.evaluation.slices import slices_of
+from renate_stages.evaluation.widened import widened
 from renate_stages.memory import evolve
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
+from renate_stages.params.rules import CLASSES
 from renate_stages.params.rules import WHERE as RULES
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, State, state
@@ -96,7 +98,8 @@ class MeasuredUpdate:
             RenateStagesError: If an input cannot be used; before training, where possible.
         """
         number = params.update.number
-        updater = ModelUpdater(user, params, params.hyperparameters, say)
+        labels = kept.data.labels or parent.provenance.labels
+        updater = ModelUpdater(user, params, params.hyperparameters, say, labels)
         updater.task.inherit(parent)
         if params.update.kind != "forget":
             check_processes(params.trainer, ranks().count)
@@ -105,16 +108,22 @@ class MeasuredUpdate:
 
         def measure(model: RenateModule, *updates: int) -> ExaminedHoldouts:
             datasets = {n: updater.test_set(holdouts[n]) for n in updates or holdouts}
-            return updater.examine(model, datasets, {n: task_ids[str(n)] for n in datasets})
+            with widened(model, len(labels)):  # the parent may know fewer labels
+                return updater.examine(model, datasets, {n: task_ids[str(n)] for n in datasets})
+
+        def untrained() -> RenateModule:
+            model = updater.build_model(None)
+            updater.make_room(model, updater.test_set(kept.data.train))
+            return model
 
         slices = slices_of(params.evaluation.slices, holdouts)
-        before = measure(updater.build_model(parent.folder if parent.has_model else None))
+        before = measure(updater.build_model(parent.folder) if parent.has_model else untrained())
         for each in before.values():
-            check_metrics(params, each)
+            check_metrics(params, each, labels)
         history = parent.evaluations()
         initial = ExaminedHoldouts({}, {})
         if number in holdouts:
-            initial = measure(updater.build_model(None), number)
+            initial = measure(untrained(), number)
             history = history.with_update(number, "initial", initial)
         update = UpdateData.of(kept, parent)
         if params.update.kind == "forget":
@@ -129,7 +138,7 @@ class MeasuredUpdate:
 
         history = history.with_update(number, "before", before)
         history = history.with_update(number, "after", after)
-        answers = Answers(after, before if parent.has_model else None, slices)
+        answers = Answers(after, before if parent.has_model else None, slices, labels)
         provenance = Provenance(
             kind=params.update.kind,
             update=number,
@@ -139,6 +148,7 @@ class MeasuredUpdate:
             classes=classes_of(parent, kept.data) if updater.task.loss.task.labelled else (),
             task=updater.task.name,
             task_ids=task_ids,
+            labels=labels,
         )
         return cls(params, parent, kept, updated, history, provenance, answers)
 
@@ -192,12 +202,13 @@ class MeasuredUpdate:
         }
 
 
-def check_metrics(params: Params, examined: Examined) -> None:
+def check_metrics(params: Params, examined: Examined, labels: Sequence[str]) -> None:
     """Check, before training, that the metrics can be reported after it.
 
     Raises:
         UnmeasuredMetricError: If the headline metric is not measured.
-        InvalidParamsError: If a rule of the gate has a metric that is not measured.
+        InvalidParamsError: If a rule of the gate has a metric that is not measured, or a label that
+            does not exist.
         MetricError: If `metrics/update.json` already uses the name of a metric.
         SliceError: If slices are requested but the targets are not class labels.
     """
@@ -210,6 +221,12 @@ def check_metrics(params: Params, examined: Examined) -> None:
             known = ", ".join(sorted(examined.metrics))
             problem = f"{rule.metric!r} is not measured{hint} (measured: {known})"
             raise InvalidParamsError(RULES, [f"{RULES}.{rule.name}: {problem}"])
+        if rule.figure == CLASSES and rule.part and not _is_label(rule.part[0], labels):
+            (label,) = rule.part
+            hint = did_you_mean(label, labels)
+            known = ", ".join(map(repr, labels[:8])) or "whole numbers"
+            problem = f"{label!r} is not a label{hint} (labels: {known})"
+            raise InvalidParamsError(RULES, [f"{RULES}.{CLASSES}: {problem}"])
     for name in examined.metrics:
         if name in TAKEN:
             problem = "metrics/update.json already uses this name"
@@ -218,6 +235,10 @@ def check_metrics(params: Params, examined: Examined) -> None:
         raise SliceError(
             slices[0], "accuracy by slice needs class labels, but the targets are not class labels"
         )
+
+
+def _is_label(label: str, names: Sequence[str]) -> bool:
+    return label in names if names else label.isdecimal()
 
 
 def check_convergence(

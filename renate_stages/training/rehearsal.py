@@ -90,7 +90,9 @@ def rehearse(
         update.write_state(scratch / "state")
     with _part("reading the state that was written"):
         state = State.open(scratch / "state")
-        updater = ModelUpdater(user, params, params.hyperparameters, _silent)
+        updater = ModelUpdater(
+            user, params, params.hyperparameters, _silent, state.provenance.labels
+        )
         updater.restored(UpdateData(state, few.data.train))
     return state
 

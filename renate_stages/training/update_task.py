@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from renate_stages.data import StoredDataset
-from renate_stages.errors import ChangedTaskError, TaskFunctionsError
+from renate_stages.errors import ChangedTaskError, PositiveLabelError, TaskFunctionsError
 from renate_stages.evaluation.evaluator import called, evaluation_mode, move
 from renate_stages.models import RenateModule
+from renate_stages.models.growth import ensure_outputs
+from renate_stages.models.module import unwrap
 from renate_stages.state import State
 from renate_stages.tasks import AUTO, make_task, named
 from renate_stages.tasks.classification import Classification
@@ -79,6 +81,37 @@ class UpdateTask:
         """
         if self.task is None and len(dataset):  # type: ignore[arg-type]
             self._detect(*self._first_batch(model, dataset))
+
+    def make_room(
+        self, model: RenateModule, dataset: Dataset, names: Sequence[str], declared: bool
+    ) -> int | None:
+        """Let a model grow to an output for each named label; new ones draw from torch's generator.
+
+        Args:
+            model: The model.
+            dataset: New examples with the test transforms.
+            names: Names of the labels.
+            declared: Whether the user declared which number each name has.
+
+        Returns:
+            The number of outputs before; None if the task does not have an output for each label.
+
+        Raises:
+            OutputLayerError: If the model has fewer outputs, and cannot grow.
+            PositiveLabelError: If the task is binary, and the order of the names is not declared.
+        """
+        self.find(model, dataset)
+        assert self.task is not None
+        if self.task.name == "binary" and not declared:
+            raise PositiveLabelError(names)
+        if not self.task.grows:
+            return None
+        return ensure_outputs(
+            unwrap(model),
+            len(names),
+            lambda: self._first_batch(model, dataset)[0],
+            model.grow_outputs,
+        )
 
     def check(self, model: RenateModule, datasets: Mapping[str, StoredDataset]) -> None:
         """Check targets, outputs and loss before training.

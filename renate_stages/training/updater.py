@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.data.ranks import copy_from_rank_0, ranks
 from renate_stages.data.resident import check_transforms
-from renate_stages.errors import InvalidParamsError
+from renate_stages.errors import InvalidParamsError, TooFewNamesError
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.learners import registry
@@ -27,7 +27,7 @@ from renate_stages.learners.base.measure import Measure, Metrics
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
-from renate_stages.models.stored import build_model, read_tensors, write_tensors
+from renate_stages.models.stored import build_model, grown_tensors, read_tensors, write_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
@@ -109,6 +109,8 @@ class ModelUpdater:
         params: Number of the update, learner, trainer, seed, evaluation.
         hyperparameters: Constants for the learner, the optimizer and the user's functions.
         say: Prints one line for the user.
+        labels: Names of the labels of the new data and of earlier updates; empty if labels are
+            numbers.
 
     Raises:
         UnknownHyperparameterError: If nothing reads one of the hyperparameters.
@@ -129,6 +131,7 @@ class ModelUpdater:
         params: Params,
         hyperparameters: Mapping[str, Any],
         say: Callable[[str], None] = print,
+        labels: Sequence[str] = (),
     ) -> None:
         unused = check_hyperparameters(user, params.learner, hyperparameters)
         check_sharing(params)
@@ -137,6 +140,7 @@ class ModelUpdater:
         self.user = user
         self.params = params
         self.say = say
+        self.labels = tuple(labels)
         self.hyperparameters = dict(hyperparameters)
         self.generators = Generators(params.seed, params.update.number)
         self.transforms = user.transforms(hyperparameters)
@@ -168,6 +172,34 @@ class ModelUpdater:
         """Build the user's model, with stored tensors or with new weights from the seed."""
         self.generators.seed_global("model")
         return build_model(self.user, self.hyperparameters, stored, self.params.update.task_id)
+
+    def make_room(
+        self, model: RenateModule, examples: StoredDataset, parent: State | None = None
+    ) -> None:
+        """Let a model grow if there are more named labels than outputs.
+
+        The new outputs have the layer's own initialisation, under a seed of the update.
+
+        Args:
+            model: The model to change.
+            examples: New examples, with the test transforms.
+            parent: The state whose model it is; None for a new model.
+
+        Raises:
+            OutputLayerError: If the model cannot grow.
+            TooFewNamesError: If the parent's model has outputs without a declared name.
+        """
+        if not self.labels or not len(examples):
+            return
+        order, known = self.params.data.labels.order, ()
+        if parent is not None:
+            known = parent.provenance.labels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.generators.integer("new outputs"))
+            declared = bool(order or known)
+            outputs = self.task.make_room(model, examples, self.labels, declared)
+        if parent is not None and parent.has_model and not known and (outputs or 0) > len(order):
+            raise TooFewNamesError(outputs or 0, order)
 
     def test_set(self, store: ExampleStore) -> StoredDataset:
         """Return a dataset of stored examples with the test transforms applied."""
@@ -316,17 +348,19 @@ class ModelUpdater:
         """Restore the parent's model and learner, and remove the forgotten examples from them."""
         parent = data.parent
         self.task.inherit(parent)
-        untrained = self.build_model(None).state_dict()
+        new_model = self.build_model(None)
         model = self.build_model(parent.folder if parent.has_model else None)
         if trains:
             new, memory = (self.test_set(store) for store in (data.new, parent.memory()))
+            self.make_room(new_model, new)
+            self.make_room(model, new, parent)
             datasets = {"the training data": new, "the memory": memory}
             for number, store in data.validation.items():
                 datasets[f"the validation data of update {number}"] = self.test_set(store)
             self.task.check(model, datasets)
         else:
             self.task.find(model, self.test_set(parent.memory()))
-        learner = self.learner(model, untrained, parent)
+        learner = self.learner(model, new_model.state_dict(), parent)
         if parent.has_learner:
             tensors = read_tensors(parent.folder / LEARNER_FILES[0])
             learner.restore_learner(tensors, files.read_json(parent.folder / LEARNER_FILES[1]))
@@ -346,7 +380,9 @@ class ModelUpdater:
             weights = partial(read_tensors, parent.folder / MODEL_FILES[0])
             start = replace(start, has_parent=True, parent_weights=weights)
         if parent is not None:
-            start = replace(start, old_classes=parent.provenance.classes)
+            known = parent.provenance
+            old_classes = known.classes or tuple(range(len(known.labels)))
+            start = replace(start, old_classes=old_classes, grown=grown_tensors(model))
         context = UpdateContext(
             start,
             self.functions,

@@ -157,7 +157,8 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
         RenateStagesError: If the configuration or a shared input cannot be used.
     """
     params = inputs.params.fixed(request["configuration"])
-    updater = ModelUpdater(user, params, params.hyperparameters)
+    labels = inputs.kept.data.labels or inputs.parent.provenance.labels
+    updater = ModelUpdater(user, params, params.hyperparameters, labels=labels)
     objective = Objective.of(params)
     own = update_inputs(inputs.project, params, inputs.parent, inputs.data)
     folder = Path(request["folder"]) / CHECKPOINTS

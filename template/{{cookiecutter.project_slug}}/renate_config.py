@@ -75,7 +75,8 @@ class IncomingData(RenateDataModule):
 
     def setup(self) -> None:
         # Set three map-style datasets of (inputs, targets) without augmentation. Inputs may be a
-        # tensor, or a dict or tuple of tensors; all examples must have the same shapes. If the last
+        # tensor, or a dict or tuple of tensors; all examples must have the same shapes. A label may
+        # be a number from 0 or a text; the model grows for new texts. If the last
         # two stay None, a fraction of the training rows is set aside (data.validation_fraction and
         # data.test_fraction in params.yaml).
         self._train_data = None

@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from renate_stages.errors import AvalancheStateError
 from renate_stages.learners.avalanche import catalog, codec, patched
 from renate_stages.learners.avalanche.examples import Examples, experience
 from renate_stages.learners.avalanche.model import as_avalanche_model
+from renate_stages.learners.base.new_rows import extended, is_grown
 from renate_stages.models.features import backbone_of
 from renate_stages.models.module import unwrap
 from renate_stages.tasks.row_loss import RowLoss
@@ -149,10 +151,24 @@ class Run:
             dataset, number, sorted(old), self.classes_by_update, self.task
         )
 
+    @property
+    def grown(self) -> frozenset[str]:
+        """Names of tensors of the strategy's model that may have gained rows for new labels."""
+        grown = self.learner.context.start.grown
+        return grown | {f"train_classifier.{each}" for each in ("weight", "bias") if grown}
+
     def restore(self, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Restore a state from `encode`: the parent's, or that of an interrupted training."""
         learner = self.learner
-        decoder = codec.Decoder(tensors, self.examples, self.model, learner.device)
+        outputs = [now for _, now in learner.context.start.model.grown.values()]
+        decoder = codec.Decoder(
+            tensors,
+            self.examples,
+            self.model,
+            learner.device,
+            self.grown,
+            max(outputs, default=None),
+        )
         plugins = {type(plugin).__name__: plugin for plugin in self.strategy.plugins}
         left = stored.get("plugins", {})
         for name, plugin in plugins.items():
@@ -254,6 +270,12 @@ class Run:
                 restored = decoder.decode(values)
                 if isinstance(restored.get("step"), Tensor):
                     restored["step"] = restored["step"].cpu()  # torch keeps it on the CPU
+                if is_grown(name, self.grown):
+                    nothing = torch.zeros_like(parameters[name])
+                    restored = {
+                        key: extended(each, nothing) if isinstance(each, Tensor) else each
+                        for key, each in restored.items()
+                    }
                 self.optimizer.state[parameters[name]] = restored
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from renate_stages.errors import AvalancheStateError
 from renate_stages.learners.avalanche.examples import Examples, columns_of, rows_of, tasks_of
 from renate_stages.learners.avalanche.tables import Table
+from renate_stages.learners.base.new_rows import with_new_rows
 
 _RWALK = ("params", "loss", "scores")
 KEPT: dict[str, tuple[str, ...]] = {
@@ -199,6 +200,8 @@ class Decoder:
         examples: The examples to which row numbers refer.
         model: The model to copy for a stored model, which then gets the stored weights.
         device: Device of the strategy's tensors.
+        grown: Names of the model's tensors that may have gained rows; see `StartingPoint`.
+        outputs: The number of outputs of a model that has grown for new labels, otherwise None.
     """
 
     def __init__(
@@ -207,8 +210,11 @@ class Decoder:
         examples: Examples,
         model: nn.Module,
         device: torch.device,
+        grown: Collection[str] = (),
+        outputs: int | None = None,
     ) -> None:
         self.tensors, self.examples, self.model, self.device = tensors, examples, model, device
+        self.grown, self.outputs = grown, outputs
 
     def fields(self, target: Any, stored: Mapping[str, Any]) -> None:
         """Set the state of an object to what `Encoder.fields` returned."""
@@ -258,6 +264,7 @@ class Decoder:
         path = stored["module"]
         weights = {name: self.tensors[f"{path}/{name}"] for name in stored["names"]}
         own = module.state_dict()
+        weights = with_new_rows(weights, own, self.grown)
         if changed := [n for n, each in weights.items() if _shape(own.get(n)) != each.shape]:
             raise AvalancheStateError(
                 f"the model differs from the parent's ({', '.join(changed[:4])}), so this strategy "
@@ -277,6 +284,13 @@ class Decoder:
     def _dataset(self, columns: dict[str, Tensor]) -> AvalancheDataset:
         rows = columns.pop("rows").numpy()
         tasks = columns.pop("tasks", torch.empty(0, dtype=torch.int64)).numpy()
+        logits = columns.get("logits")
+        if logits is not None and self.outputs not in (None, logits.shape[1]):
+            raise AvalancheStateError(
+                f"the memory has logits of {logits.shape[1]} labels, but the model has grown to "
+                f"{self.outputs}, and Avalanche's DER compares all of them",
+                "choose DER or DER++, which compare those of the labels known at that time",
+            )
         return self.examples.of(rows, tasks, columns)
 
     def _reservoir(self, stored: Mapping[str, Any]) -> ExemplarsBuffer:

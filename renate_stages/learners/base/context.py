@@ -57,6 +57,8 @@ class StartingPoint:
         parent_weights: Returns the parent's tensors by name, as they were stored; the model may
             have more or larger tensors now. Without a parent it returns an empty dict.
         old_classes: Labels of all earlier updates, ascending; empty in the first update.
+        grown: Names of the model's tensors, without a wrapper's prefix, of a layer that has grown for
+            new labels. The parent's have fewer rows, or as many.
     """
 
     model: RenateModule
@@ -64,6 +66,7 @@ class StartingPoint:
     has_parent: bool = False
     parent_weights: Callable[[], Mapping[str, Tensor]] = dict
     old_classes: tuple[int, ...] = ()
+    grown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from renate_stages.learners.base.epoch_losses import EpochLosses
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent, tensors_of
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.learners.base.measure import Measure
+from renate_stages.learners.base.new_rows import with_new_rows
 from renate_stages.learners.base.reading import Reading
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
@@ -433,6 +434,7 @@ class Learner(LightningModule):
         for name, component in self._surviving().items():
             prefix = f"{name}."
             found = {k[len(prefix) :]: v for k, v in self._left.items() if k.startswith(prefix)}
+            found = with_new_rows(found, tensors_of(component), self.context.start.grown)
             if found and not component.restore(found):
                 self.context.say(f"the model has changed: {name} starts anew from the parent's")
         self._left = {}

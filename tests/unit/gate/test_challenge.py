@@ -11,8 +11,9 @@ import torch
 from small_project import edit_config, edit_params, move_on, snapshot
 from torch import nn
 
+from renate_stages.evaluation.widened import Widened
 from renate_stages.export.exported import Exported
-from renate_stages.gate.challenge import _Holdouts, _Widened
+from renate_stages.gate.challenge import _Holdouts
 from renate_stages.gate.verdict import Verdict
 from renate_stages.models.module import RenateWrapper
 from renate_stages.project import Project
@@ -175,13 +176,13 @@ def raise_for_parent(project, fails):
 
 def test_unknown_classes_get_the_lowest_logits_and_a_finite_loss():
     model = RenateWrapper(nn.Linear(2, 3))
-    outputs = _Widened(model, 5)
+    outputs = Widened(model, 5)
     logits = model(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (4, 5) and outputs.seen == 3
     assert (logits[:, 3:] < logits[:, :3].min(dim=1, keepdim=True).values).all()
     loss = nn.functional.cross_entropy(logits, torch.full((4,), 4))
     assert loss.isfinite() and loss > 15
-    _Widened(model, 2)  # outputs that are wide enough are unchanged
+    Widened(model, 2)  # outputs that are wide enough are unchanged
     assert model(torch.zeros(1, 2)).shape == (1, 5)
 
 
