@@ -37,7 +37,8 @@ def memory(
         for each in printed(stored_ids(store)[store.stored_live()]):
             print(each)
         return
-    parts = composition.composition(store, may_have_labels(state.provenance.task))
+    labelled, names = may_have_labels(state.provenance.task), state.provenance.labels
+    parts = composition.composition(store, labelled, names)
     print(f"memory of {state.label}:")
     print(composition.table(parts, Params.load(project.params).update.number))
     if plot is not None:

@@ -4,7 +4,7 @@ model.pt2       a `torch.export` program with dynamic batch size; missing if PyT
                 model, with the reason in `program.json` and the model card
 program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
 labels.json     the number of outputs, and the classes seen so far: class c is column c; with one output
-                it is the log-odds of class 1
+                it is the log-odds of class 1. `names`, if labels have names, has that of each class
 model.onnx      the program in ONNX format if `export.onnx` is set; missing if PyTorch cannot convert
                 the program, with the reason in `program.json` and the model card
 """
@@ -109,8 +109,9 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
         lacking[PROGRAM] = f"PyTorch could not trace the model: {error}"
         described |= {"program": None, "reason": str(error)}
     files.write_json(folder / DESCRIPTION, described)
-    classes = list(state.provenance.classes)
-    files.write_json(folder / LABELS, {"classes": classes, "columns": columns})
+    labels: dict[str, Any] = {"classes": list(state.provenance.classes), "columns": columns}
+    labels |= {"names": list(state.provenance.labels)} if state.provenance.labels else {}
+    files.write_json(folder / LABELS, labels)
     return lacking
 
 
@@ -156,7 +157,10 @@ def card_section(folder: Path) -> str:
     if transform := described["transforms"]["test_transform"]:
         lines.append(f"- apply first: the `test_transform` of `renate_config.py` (`{transform}`)")
     if labels["classes"] and labels["columns"]:
-        met = ", ".join(map(str, labels["classes"]))
+        names = labels.get("names", [])
+        met = ", ".join(
+            f"{c} ({names[c]})" if c < len(names) else str(c) for c in labels["classes"]
+        )
         meaning = "column c of the output is class c"
         if labels["columns"] == 1:
             meaning = "the output is the log-odds of class 1 against class 0"

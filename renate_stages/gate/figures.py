@@ -23,7 +23,7 @@ or a slice, it is computed from the rows of that part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class Measured:
         relation: Whether the champion's model is the update's `parent`, the update `itself` or
             `another` one.
         parent_update: Number of the parent's update, if its model is the opponent; otherwise None.
+        names: Names of the labels; empty if labels are numbers.
     """
 
     update: int
@@ -64,6 +65,7 @@ class Measured:
     slices: Slices = field(default_factory=dict)
     relation: Literal["another", "parent", "itself"] = "another"
     parent_update: int | None = None
+    names: Sequence[str] = ()
 
     @property
     def against(self) -> Literal["champion", "parent"] | None:
@@ -122,13 +124,17 @@ def _of_parts(
 ) -> dict[str, dict[str, Any]]:
     new, opponent, slices = measured.new, measured.opponent, measured.slices
     ours, theirs = (
-        {p: v for p, v in accuracies(name, each, slices).items() if p[: len(part)] == part}
+        {
+            p: v
+            for p, v in accuracies(name, each, slices, measured.names).items()
+            if p[: len(part)] == part
+        }
         for each in (new, opponent)
     )
     scores = _row_scores(new, opponent or {})
 
     def on_part(place: Part) -> tuple[float, float] | None:
-        inside = rows_of(place, new, slices)
+        inside = rows_of(place, new, slices, measured.names)
         own = {n: (old[inside[n]], now[inside[n]]) for n, (old, now) in scores.items()}
         return _interval({n: pair for n, pair in own.items() if len(pair[0])}, generator)
 
@@ -242,7 +248,9 @@ def _written(place: Place | None) -> int | str | None:
     """Return a place in the verdict's form: a holdout's number, a label, or field and value."""
     if not isinstance(place, tuple):
         return place
-    return int(place[0]) if len(place) == PARTS[CLASSES] else " ".join(place)
+    if len(place) == PARTS[CLASSES] and place[0].removeprefix("-").isdecimal():
+        return int(place[0])
+    return " ".join(place)
 
 
 def difference(entry: Mapping[str, Any]) -> float | None:

@@ -6,7 +6,7 @@ models are measured on the same rows, so they have the same parts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,10 @@ LISTED = 10  # maximum number of parts in a message
 
 
 def accuracies(
-    figure: str, examined: Mapping[int, Examined] | None, slices: Slices
+    figure: str,
+    examined: Mapping[int, Examined] | None,
+    slices: Slices,
+    names: Sequence[str] = (),
 ) -> dict[Part, float]:
     """Return the accuracy on each part: classes ascending, or slices by field and value.
 
@@ -30,8 +33,9 @@ def accuracies(
         figure: `classes` or `slices`.
         examined: A model's results on each holdout; without labels there are no parts.
         slices: What `evaluation.slices.slices_of` returned for the same holdouts.
+        names: Names of the labels.
     """
-    answers = Answers(examined or {}, None, slices)
+    answers = Answers(examined or {}, None, slices, names)
     if figure == CLASSES:
         return {(label,): part.accuracy for label, part in answers.classes().items()}
     return {
@@ -41,11 +45,14 @@ def accuracies(
     }
 
 
-def rows_of(part: Part, examined: Mapping[int, Examined], slices: Slices) -> dict[int, np.ndarray]:
+def rows_of(
+    part: Part, examined: Mapping[int, Examined], slices: Slices, names: Sequence[str] = ()
+) -> dict[int, np.ndarray]:
     """Return which rows of each holdout are in a part, bool `(rows,)`."""
     if len(part) == PARTS[CLASSES]:
         labels = {n: each.predictions.labels for n, each in examined.items() if each.predictions}
-        return {n: each == int(part[0]) for n, each in labels.items()}
+        label = names.index(part[0]) if part[0] in names else int(part[0])
+        return {n: each == label for n, each in labels.items()}
     field, value = part
     return {n: each == value for n, each in slices[field].items()}
 
@@ -65,5 +72,5 @@ def absent(figure: str, part: Part, known: Mapping[Part, float]) -> str | None:
     if not names:
         return f"no row of the holdouts has a {KINDS[figure]}"
     listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-    hint = did_you_mean(value, names) if field else ""
+    hint = did_you_mean(value, names) if field or not value.isdecimal() else ""
     return f"no row of the holdouts is in this {KINDS[figure]}{hint} (known: {listed})"

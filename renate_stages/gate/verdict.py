@@ -292,7 +292,7 @@ def _outcome_of(
     counts = measured.against is not None or not rule.relative
     why = None
     if rule.part:  # also without a comparison, because a misspelt name must never pass
-        known = accuracies(rule.figure, measured.new, measured.slices)
+        known = accuracies(rule.figure, measured.new, measured.slices, measured.names)
         why = absent(rule.figure, rule.part, known)
     passed = why is None and (not counts or (margin is not None and margin >= 0))
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +31,15 @@ class Part:
     sources: dict[str, int]
 
 
-def composition(store: ExampleStore, labelled: bool = True) -> list[Part]:
+def composition(
+    store: ExampleStore, labelled: bool = True, names: Sequence[str] = ()
+) -> list[Part]:
     """Return the composition of a store, the oldest update first.
 
     Args:
         store: The store.
         labelled: Whether integer targets are class labels.
+        names: Names of the labels; empty if labels are numbers.
     """
     if not len(store) or store.spec is None:
         return []
@@ -51,7 +55,7 @@ def composition(store: ExampleStore, labelled: bool = True) -> list[Part]:
             update,
             int(rows.sum()),
             round(store.nbytes * int(rows.sum()) / len(store)),
-            _counts(labels, rows),
+            {_name(label, names): count for label, count in _counts(labels, rows).items()},
             _counts(sources, rows, store.known("source")),
         )
         for update, rows in groups
@@ -98,6 +102,10 @@ def _counts(
     }
     unknown = int((rows & ~known).sum())
     return {**result, **({UNKNOWN: unknown} if unknown else {})}
+
+
+def _name(label: str, names: Sequence[str]) -> str:
+    return names[int(label)] if label.isdecimal() and int(label) < len(names) else label
 
 
 def _as_text(counts: dict[str, int]) -> str:

@@ -43,6 +43,6 @@ def draw(parts: list[Part], path: Path) -> None:
 
 
 def _all_classes(parts: list[Part]) -> list[str]:
-    return sorted(
-        {label for part in parts for label in part.classes}, key=lambda each: (len(each), each)
-    )
+    """Return the labels in the order of their numbers, which each part has."""
+    labels = dict.fromkeys(label for part in parts for label in part.classes)
+    return sorted(labels, key=int) if all(map(str.isdecimal, labels)) else list(labels)

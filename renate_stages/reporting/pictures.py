@@ -62,7 +62,8 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
         drawn = draw(folder, history, project.plots, lower_is_better=lower)
         worse = headline in lower
         drawn += draw_update(folder, history, project.plots, headline, lower_is_better=worse)
-        if memory := composition(state.memory(), may_have_labels(state.provenance.task)):
+        labelled, names = may_have_labels(state.provenance.task), state.provenance.labels
+        if memory := composition(state.memory(), labelled, names):
             memory_picture.draw(memory, folder / "memory.png")
             drawn.append(folder / "memory.png")
         shift = DataMetrics.read(project.data_metrics).shift

@@ -27,6 +27,7 @@ def write_plots(project: Project, update: MeasuredUpdate, searched: Searched) ->
             folder, update.history, updated.curves, updated.tables, lower_is_better=lower
         )
         labelled = may_have_labels(update.provenance.task)
-        memory = composition(State.open(project.state).memory(), labelled)
+        names = update.provenance.labels
+        memory = composition(State.open(project.state).memory(), labelled, names)
         write_update_plots(folder, update.answers, memory)
         write_search_plots(folder, searched)

@@ -10,6 +10,7 @@ from renate_stages.errors.redaction import hide_secrets
 from renate_stages.gate.verdict import section
 from renate_stages.reporting.change import verdict
 from renate_stages.shift.data_metrics import DataMetrics
+from renate_stages.tasks.labels import shown
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
@@ -286,15 +287,20 @@ def _lineage(state: State) -> list[tuple[str, object]]:
         ("state", f"`{state.identity}`"),
         ("parent's state", f"`{made.parent}`"),
         ("learner", made.learner),
-        ("classes", ", ".join(map(str, made.classes)) or "not labels"),
+        ("classes", ", ".join(shown(each, made.labels) for each in made.classes) or "not labels"),
         ("examples in memory", len(state.memory())),
     ]
+
+
+def _cell(content: object) -> str:
+    return str(content).replace("|", "\\|")
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
     head = list(head)
     cells = [
-        [f"{c:.4f}" if isinstance(c, float) else hide_secrets(str(c)) for c in row] for row in rows
+        [f"{c:.4f}" if isinstance(c, float) else hide_secrets(_cell(c)) for c in row]
+        for row in rows
     ]
     return [
         f"| {' | '.join(head)} |",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS: dict[str, dict[str, type]] = {
-    "confusion": {"actual": int, "predicted": int},
+    "confusion": {"actual": str, "predicted": str},
     "classes": {"class": str, "accuracy": float, "rows": int},
     "learning_curve": {"epoch": int},
 }
@@ -77,9 +77,9 @@ def _read(path: Path) -> Rows:
 
 def _confusion(rows: Rows) -> Figure:
     """Draw the matrix with each row normalised: dark is none of a class's examples, bright all."""
-    pairs = np.array([(row["actual"], row["predicted"]) for row in rows])
-    labels = np.unique(pairs)
-    places = np.searchsorted(labels, pairs)
+    labels = _labels(rows)
+    place_of = {label: place for place, label in enumerate(labels)}
+    places = np.array([(place_of[row["actual"]], place_of[row["predicted"]]) for row in rows])
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(counts, (places[:, 0], places[:, 1]), 1)
     share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
@@ -92,7 +92,7 @@ def _confusion(rows: Rows) -> Figure:
             colour = "black" if share[y, x] > 0.55 else "white"
             axes.text(x, y, str(count), ha="center", va="center", color=colour, fontsize="small")
     every = -(-len(labels) // READABLE)
-    names = [str(label) for label in labels[::every]]
+    names = labels[::every]
     axes.set_xticks(range(0, len(labels), every), names)
     axes.set_yticks(range(0, len(labels), every), names)
     axes.tick_params(length=0)
@@ -103,6 +103,13 @@ def _confusion(rows: Rows) -> Figure:
     bar = figure.colorbar(image, ax=axes, label="share of the actual class")
     bar.outline.set_visible(False)  # type: ignore[attr-defined]
     return figure
+
+
+def _labels(rows: Rows) -> list[str]:
+    """Return the labels ascending, or names in the order of their numbers, as the rows are."""
+    found = dict.fromkeys(row[part] for part in ("actual", "predicted") for row in rows)
+    is_number = all(label.removeprefix("-").isdecimal() for label in found)
+    return sorted(found, key=int) if is_number else list(found)
 
 
 def _classes(rows: Rows) -> Figure:

@@ -15,6 +15,7 @@ from renate_stages import files
 from renate_stages.evaluation.figures import Answers
 from renate_stages.files.csv_file import csv_text
 from renate_stages.memory.composition import Part
+from renate_stages.tasks.labels import shown
 
 
 def write_update_plots(folder: Path, answers: Answers, memory: Iterable[Part]) -> list[Path]:
@@ -55,11 +56,15 @@ def write_update_plots(folder: Path, answers: Answers, memory: Iterable[Part]) -
 
 
 def _confusion(answers: Answers) -> str:
-    lines = ["actual,predicted\n"]
+    columns = ("actual", "predicted")
+    lines = [csv_text(columns, ())]
     predictions = answers.predictions.values()
     if predictions:
         pairs = np.concatenate([np.stack([p.labels, p.predicted], axis=1) for p in predictions])
         distinct, counts = np.unique(pairs, axis=0, return_counts=True)
-        for (actual, predicted), count in zip(distinct.tolist(), counts.tolist(), strict=True):
-            lines.append(f"{actual},{predicted}\n" * count)
+        for pair, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            actual, predicted = (shown(label, answers.names) for label in pair)
+            text = csv_text(columns, [{"actual": actual, "predicted": predicted}])
+            _, _, line = text.partition("\n")
+            lines.append(line * count)
     return "".join(lines)

@@ -177,6 +177,7 @@ def measure(
             opponent.update,
             problem=problem,
             parent_update=None if parent is None else parent.provenance.update,
+            names=state.provenance.labels,
         )
     if itself:
         return replace(measured, champion_update=champion.update, relation="itself")
