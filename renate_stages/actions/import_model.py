@@ -20,6 +20,7 @@ from renate_stages.params import Params
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, new_data, state
+from renate_stages.state.fingerprint import fingerprint_of
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.training.updater import ModelUpdater, write_learner
 from renate_stages.user import optimization
@@ -59,7 +60,9 @@ def write_imported(
     project.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=project.scratch) as scratch:
         names = new_data.label_names(params, None, has_model=True)
-        splits = _read_old_data(updater, params, old_data, Path(scratch), names)
+        splits, fingerprint = _read_old_data(
+            updater, project, params, old_data, Path(scratch), names
+        )
         updater.labels = names.names
         datasets = {f"the {name} data": updater.test_set(s) for name, s in splits.items()}
         updater.task.check(model, datasets)
@@ -93,23 +96,26 @@ def write_imported(
             task=updater.task.name,
             task_ids=task_ids,
             labels=updater.labels,
+            fingerprint=fingerprint,
         ),
     )
 
 
 def _read_old_data(
     updater: ModelUpdater,
+    project: Project,
     params: Params,
     old_data: Path | None,
     scratch: Path,
     names: LabelNames,
-) -> dict[str, ExampleStore]:
-    """Return the splits of the old data as stores; empty if there is no old data."""
+) -> tuple[dict[str, ExampleStore], dict[str, str]]:
+    """Return the splits of the old data as stores, and its fingerprint; empty without old data."""
     if old_data is None:
-        return {}
+        return {}, {}
     new_data.require_files(old_data)
     splits = new_data.read_splits(updater.user, old_data, params, Generators(params.seed, 0))
-    return new_data.ingest_splits(splits, scratch, update=0, names=names)
+    fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
+    return new_data.ingest_splits(splits, scratch, update=0, names=names), fingerprint
 
 
 def _load(module: nn.Module, path: Path) -> None:

@@ -80,6 +80,15 @@ class RenateDataModule(ABC):
         """Return the test data, or None."""
         return self._test_data
 
+    def fingerprint(self) -> str | None:
+        """Return a text that identifies what was fitted outside the pipeline, or None.
+
+        It is the content of a vocabulary, or the means of a scaler: anything with which inputs are
+        encoded. Examples of earlier updates were encoded with the same, so `prepare` refuses an
+        update in which the text differs. Called after `setup()`.
+        """
+        return None
+
     def _split_train_val_data(self, train_data: Dataset) -> tuple[Dataset, Dataset | None]:
         """Split the data at random into training and validation data; None without a row."""
         train, val = split(train_data, self._val_size, self._seed)

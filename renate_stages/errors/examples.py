@@ -75,6 +75,27 @@ class UnstorableValueError(RenateStagesError):
         )
 
 
+class FingerprintError(RenateStagesError):
+    """What inputs are encoded with has changed since the parent's examples were stored.
+
+    Args:
+        names: What changed.
+        missing: Those of them that are no longer listed.
+        digest: Digest of the new fingerprint.
+    """
+
+    def __init__(self, names: Iterable[str], missing: Iterable[str], digest: str) -> None:
+        gone = set(missing)
+        listed = ", ".join(f"{each} (no longer listed)" if each in gone else each for each in names)
+        super().__init__(
+            f"the fingerprint of the data has changed: {listed}. Examples, model and holdouts of "
+            "earlier updates were made with the old one, so inputs would be misread.\n"
+            "To fix this: use the old files; or start again from the empty state with all data. If "
+            "old examples fit the new files, such as when words were only added at the end, set "
+            f"data.accepted_fingerprint: {digest} in params.yaml."
+        )
+
+
 class InvalidMetadataError(RenateStagesError):
     """The metadata of an item cannot be stored."""
 

@@ -81,6 +81,13 @@ class DataParams(Block):
         default={}, description="keyword arguments for data_module_fn"
     )
     labels: LabelParams = Field(default=LabelParams(), description="names of labels")
+    fingerprint: list[str] = Field(
+        default=[],
+        description="files beside renate_config.py, such as a vocabulary, that must not change",
+    )
+    accepted_fingerprint: str | None = Field(
+        default=None, description="digest of a changed fingerprint that old examples still fit"
+    )
 
 
 class TrainerParams(Block):

@@ -16,6 +16,7 @@ from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.shift.features import write_features
 from renate_stages.state import State, new_data, prepared
+from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
 from renate_stages.state.inputs import StageInputs
 from renate_stages.tasks import may_have_labels
 from renate_stages.tasks.labels import LabelNames
@@ -37,6 +38,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     parent, held_out, labels = None, HeldOut(), LabelNames()
+    fingerprint: dict[str, str] = {}
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -48,6 +50,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         parent = new_data.parent_in(project.parent)
         labels = new_data.label_names(params, parent)
         splits = new_data.read_splits(user, project.incoming, params, generators)
+        fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
+        check_fingerprint(fingerprint, parent, params.data.accepted_fingerprint)
         held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
 
     with files.whole_directory(project.prepared) as folder:
@@ -61,7 +65,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             )
         if parent is not None:
             new_data.check_structure(stores["train"], parent)
-        prepared.write_manifest(folder, params.update.number, labels.names)
+        prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
         task = params.task if parent is None else parent.provenance.task or params.task
         number, labelled = params.update.number, may_have_labels(task)
         figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names)

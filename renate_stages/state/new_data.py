@@ -45,6 +45,7 @@ class Splits:
         test: Test data, for measuring.
         ragged: Paths of the fields in their items that vary in length.
         feature_names: Names of the input features, if the data module has them.
+        fingerprint: What `RenateDataModule.fingerprint` returned; None if there is no such method.
     """
 
     train: Dataset | None = None
@@ -52,6 +53,7 @@ class Splits:
     test: Dataset | None = None
     ragged: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
 
 def reading(user: UserConfig | None) -> AbstractContextManager[None]:
@@ -87,6 +89,11 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
         user.files.running("data_module_fn"),
     ):
         train, val, test = module.train_data(), module.val_data(), module.test_data()
+        own = getattr(module, "fingerprint", None)
+        fingerprint = own() if callable(own) else own
+    if not isinstance(fingerprint, str | None):
+        what = "fingerprint() of the data module"
+        raise UserResultError(what, user_code.outline(fingerprint), "a text, or None")
     for name, found in {"train": train, "val": val, "test": test}.items():
         _check_dataset(f"{name}_data() of the data module", found)
     if train is None:
@@ -102,7 +109,7 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     if val is None and data.validation_fraction:
         train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
     ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
-    return Splits(train, val, test, ragged, names)
+    return Splits(train, val, test, ragged, names, fingerprint)
 
 
 def _check_dataset(what: str, found: Any) -> None:

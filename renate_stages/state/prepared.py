@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from renate_stages import files
@@ -26,6 +26,7 @@ class PreparedData:
         digest: SHA-256 of the contents of all stores.
         labels: Names of the labels of this update and earlier ones: the name of label n is at place
             n. Empty if labels are numbers.
+        fingerprint: SHA-256 of what inputs were encoded with, by name; see `state.fingerprint`.
     """
 
     train: ExampleStore
@@ -33,6 +34,7 @@ class PreparedData:
     test: ExampleStore
     digest: str
     labels: tuple[str, ...] = ()
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> PreparedData:
@@ -47,7 +49,10 @@ class PreparedData:
         if not manifest.is_file():
             raise MissingFileError(manifest, "there is no prepared data", "run `dvc repro`")
         train, val, test = (ExampleStore.open(folder / split) for split in SPLITS)
-        return cls(train, val, test, files.sha256(manifest), _labels(folder / LABELS))
+        content = files.read_json(manifest)
+        fingerprint = content.get("fingerprint", {}) if isinstance(content, dict) else {}
+        labels = _labels(folder / LABELS)
+        return cls(train, val, test, files.sha256(manifest), labels, fingerprint)
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -57,15 +62,22 @@ def _labels(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def write_manifest(folder: Path, update: int, labels: Sequence[str] = ()) -> None:
+def write_manifest(
+    folder: Path,
+    update: int,
+    labels: Sequence[str] = (),
+    fingerprint: Mapping[str, str] | None = None,
+) -> None:
     """Write the names of the labels, and list every file with its size and SHA-256.
 
     Args:
         folder: The folder of the prepared data.
         update: Number of the update.
         labels: Names of the labels; empty if labels are numbers.
+        fingerprint: As in `PreparedData`.
     """
     if labels:
         files.write_json(folder / LABELS, list(labels))
     listed = files.inventory(folder, without=(MANIFEST,))
-    files.write_json(folder / MANIFEST, {"files": listed, "update": update})
+    own = {"fingerprint": dict(fingerprint)} if fingerprint else {}
+    files.write_json(folder / MANIFEST, {"files": listed, "update": update, **own})

@@ -40,11 +40,8 @@ MODEL_FILES = ("model.safetensors", "model.json")
 LEARNER_FILES = ("learner.safetensors", "learner.json")
 SPLITS = ("holdouts", "validation")
 TUNING_HISTORY = "tuning_history.csv"
-OPTIONAL = {
-    "left",
-    "task",
-    "labels",
-}  # entries of the manifest that are written if they say anything
+# Entries of the manifest that are only written if they say anything.
+OPTIONAL = ("left", "task", "labels", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ class Provenance:
         task: Name of the task, as in `params.yaml`; None if no data has shown it yet, or if the state
             is older than tasks.
         labels: Names of the labels: the name of label n is at place n. Empty if labels are numbers.
+        fingerprint: SHA-256 of what inputs were encoded with, by name; see `state.fingerprint`.
     """
 
     kind: Literal["init", "update", "forget"]
@@ -77,6 +75,7 @@ class Provenance:
     left: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     task: str | None = None
     labels: tuple[str, ...] = ()
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def parse_manifest(content: bytes, folder: Path | str) -> dict[str, Any]:
         )
     for older in range(schema, SCHEMA):
         manifest = MIGRATIONS[older](manifest)
-    missing = {"files", *Provenance.__dataclass_fields__} - OPTIONAL - set(manifest)
+    missing = {"files", *Provenance.__dataclass_fields__}.difference(OPTIONAL, manifest)
     if missing:
         raise DamagedStateError(folder, [f"{MANIFEST}: lacks {', '.join(sorted(missing))}"])
     if not _lists_files(manifest["files"]):
@@ -259,6 +258,10 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     ),
     "labels": lambda value: (
         value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+    ),
+    "fingerprint": lambda value: (
+        value is None
+        or (isinstance(value, dict) and all(isinstance(each, str) for each in value.values()))
     ),
     "left": lambda value: value is None or isinstance(value, dict),
 }
@@ -327,7 +330,7 @@ def write_manifest(
     listed = files.inventory(folder, without=(MANIFEST,), known=known)
     record = asdict(provenance)
     del record["left"]
-    for name in ("task", "labels"):  # the empty state must stay the same
+    for name in OPTIONAL[1:]:  # the empty state must stay the same
         if not record[name]:
             del record[name]
     if left:

@@ -149,6 +149,7 @@ class MeasuredUpdate:
             task=updater.task.name,
             task_ids=task_ids,
             labels=labels,
+            fingerprint=kept.data.fingerprint or parent.provenance.fingerprint,
         )
         return cls(params, parent, kept, updated, history, provenance, answers)
 

@@ -108,10 +108,6 @@ def test_class_and_slice_rules_limit_all_parts_or_a_single_part():
             "export.promote.slices.camera.night.min: expected a share from 0 to 1, found 80",
         ),
         (
-            {"classes": {"cat": {"min": 0.8}}},
-            "export.promote.classes.cat: expected a class label, a whole number, found 'cat'",
-        ),
-        (
             {"classes": {7: {"min": 0.8}, "7": {"min": 0.9}}},
             "export.promote.classes.7.min: this limit is set more than once (also as classes.7)",
         ),

@@ -87,6 +87,16 @@ def test_rule_on_a_label_that_does_not_exist_is_refused_before_training(named):
     assert not named.state.exists()
 
 
+def test_rule_on_a_name_is_refused_if_labels_are_numbers(project):
+    edit_params(project, export__promote={"classes": {"four": {"min": 0.5}}})
+    for stage in STAGES[:3]:
+        stage.run(project, quiet)
+    with pytest.raises(
+        errors.InvalidParamsError, match=r"'four' is not a label \(labels: whole numb"
+    ):
+        train.run(project, quiet)
+
+
 @pytest.mark.slow  # starts the process from which trials are forked
 def test_search_in_an_update_with_new_labels(named):
     run_all(named)
