@@ -16,6 +16,7 @@ _PLACES = {
     "RenateModule": "renate_stages.models",
     "State": "renate_stages.state",
     "TrainingJobResult": "renate_stages.api.training_job",
+    "load_model": "renate_stages.export.load",
     "run_training_job": "renate_stages.api.training_job",
 }
 __all__ = [  # noqa: PLE0604 -- strings, unpacked
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from renate_stages.api.training_job import TrainingJobResult as TrainingJobResult
     from renate_stages.api.training_job import run_training_job as run_training_job
     from renate_stages.data import RenateDataModule as RenateDataModule
+    from renate_stages.export.load import load_model as load_model
     from renate_stages.learners.base import Learner as Learner
     from renate_stages.memory import ExampleStore as ExampleStore
     from renate_stages.models import RenateModule as RenateModule

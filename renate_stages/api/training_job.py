@@ -226,6 +226,9 @@ def run_training_job(
     if export_path is not None and Path(export_path).exists():
         raise StateExistsError(Path(export_path))
     ignored = [path.absolute() for path in job_paths]
+    # Importing torch reads the files of all calling functions, which are no inputs of the job.
+    import torch  # noqa: F401
+
     user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=ignored))
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)

@@ -92,8 +92,21 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
     )
 
 
-def model_card(state: State, evaluation: EvaluationParams) -> str:
-    """Return the model card of an exported model."""
+def model_card(state: State, evaluation: EvaluationParams, grown: bool = False) -> str:
+    """Return the model card of an exported model.
+
+    Args:
+        state: The update's state.
+        evaluation: Parameters with the headline metric.
+        grown: Whether the model has more outputs than `model_fn` builds, so that it cannot load them.
+    """
+    code = [
+        "from renate_config import model_fn",
+        "",
+        'model = model_fn(model_state_url="model.ckpt").eval()',
+    ]
+    if grown:
+        code = ["from renate_stages import load_model", "", 'model = load_model(".")']
     return "\n".join(
         [
             f"# Model of update {state.provenance.update}",
@@ -102,9 +115,7 @@ def model_card(state: State, evaluation: EvaluationParams) -> str:
             "torch's format in `model.ckpt`. Load them with the functions in this folder:",
             "",
             "```python",
-            "from renate_config import model_fn",
-            "",
-            'model = model_fn(model_state_url="model.ckpt").eval()',
+            *code,
             "```",
             "",
             *_table(("what", "value"), [*_lineage(state), *_figures(state, evaluation)]),

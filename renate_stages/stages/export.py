@@ -56,6 +56,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with heavy_imports():
             from renate_stages.export.built_model import BuiltModel
             from renate_stages.export.clean_build import clean_process
+            from renate_stages.models import RenateWrapper
             from renate_stages.models.stored import write_checkpoint, write_tensors
 
         with clean_process() as clean, files.whole_directory(project.export) as folder:
@@ -68,7 +69,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_checkpoint(state.folder, folder / carried_files.CHECKPOINT)
             lacking = program_files.write_program(folder, state, params, built)
             carried = carried_files.carry_files(project, params, user, folder)
-            card = [model_card(state, params.evaluation), program_files.card_section(folder)]
+            grown = bool(built.model.grown) and isinstance(built.model, RenateWrapper)
+            card = [model_card(state, params.evaluation, grown), program_files.card_section(folder)]
             card = "\n".join(card) + carried_files.card_section(carried)
             files.write_text(folder / carried_files.CARD, card)
             description(params, state).write(folder)

@@ -71,7 +71,11 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
                 return
             summary = update.summary()
             stage.check(user)
-            update.write_state(project.state, project.tuning / TUNING_HISTORY)
+            update.write_state(
+                project.state,
+                project.tuning / TUNING_HISTORY,
+                checkpoint=project.outside is not None,  # as users of Renate expect
+            )
         files.write_json(project.update_metrics, summary)
         write_plots(project, update, searched)
         stage.check(user)

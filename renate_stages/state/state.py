@@ -3,6 +3,7 @@
     state.json                       schema, kind, update, parent's identity, learner, classes,
                                      and every other file with its size and SHA-256
     model.safetensors, model.json    the model's tensors; class, constructor arguments, task ids
+    model.ckpt                       the same in torch's format; only in states of run_training_job
     learner.safetensors, learner.json    the learner's tensors, counters and random generators
     memory/                          store of the examples kept for replay
     holdouts/<N>/, validation/<N>/   stores of update N's test and validation split
@@ -37,6 +38,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 releases stay readable."""
 MANIFEST = "state.json"
 MODEL_FILES = ("model.safetensors", "model.json")
+CHECKPOINT = "model.ckpt"  # the model in torch's format; only in states of `run_training_job`
 LEARNER_FILES = ("learner.safetensors", "learner.json")
 SPLITS = ("holdouts", "validation")
 TUNING_HISTORY = "tuning_history.csv"

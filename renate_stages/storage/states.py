@@ -64,7 +64,13 @@ def refuse_taken(target: Storage) -> None:
 
 
 def _could_be_of_a_state(name: str) -> bool:
-    alone = (*state.MODEL_FILES, *state.LEARNER_FILES, "evaluations.csv", state.TUNING_HISTORY)
+    alone = (
+        *state.MODEL_FILES,
+        state.CHECKPOINT,
+        *state.LEARNER_FILES,
+        "evaluations.csv",
+        state.TUNING_HISTORY,
+    )
     return name in alone or PurePosixPath(name).parts[0] in ("memory", *state.SPLITS)
 
 

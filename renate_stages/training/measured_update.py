@@ -27,7 +27,7 @@ from renate_stages.evaluation.slices import slices_of
 from renate_stages.evaluation.widened import widened
 from renate_stages.memory import evolve
 from renate_stages.models import RenateModule
-from renate_stages.models.stored import write_model
+from renate_stages.models.stored import write_checkpoint, write_model
 from renate_stages.params import Params
 from renate_stages.params.rules import CLASSES
 from renate_stages.params.rules import WHERE as RULES
@@ -154,7 +154,12 @@ class MeasuredUpdate:
         return cls(params, parent, kept, updated, history, provenance, answers)
 
     def write_state(
-        self, target: Path, tuning_history: Path | None = None, *, replace: bool = True
+        self,
+        target: Path,
+        tuning_history: Path | None = None,
+        *,
+        replace: bool = True,
+        checkpoint: bool = False,
     ) -> None:
         """Write the new state atomically; link the parent's examples instead of copying them.
 
@@ -162,12 +167,15 @@ class MeasuredUpdate:
             target: Folder of the new state.
             tuning_history: Trials of this and earlier updates; None: the parent's, if it has any.
             replace: Whether a folder at `target` may be replaced.
+            checkpoint: Whether to write the model in torch's format too, for `model_fn`.
 
         Raises:
             FolderTakenError: If `target` exists and may not be replaced.
         """
         with files.whole_directory(target, replace=replace) as folder:
             write_model(folder, self.updated.model)
+            if checkpoint:
+                write_checkpoint(folder, folder / state.CHECKPOINT)
             write_learner(folder, self.updated.learner)
             (kept, added), chosen = self.updated.selection, self.updated.chosen
             evolve(

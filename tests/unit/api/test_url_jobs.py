@@ -72,7 +72,7 @@ def test_updates_with_urls_and_with_folders_write_equal_bytes(tmp_path, argument
         assert result.metrics == plain.metrics
         assert plain.sent == plain.fetched == Traffic()
     new = second.sent.bytes / sum(Storage.at(f"{STATES}/2").sizes().values())
-    assert new < 0.8, "the first update's holdout and memory are not uploaded again"
+    assert new < 0.9, "the first update's holdout and memory are not uploaded again"
     manifest = len((first.state.folder / "state.json").read_bytes())
     data = Storage.at("memory://bucket/week-2").sizes()
     assert second.fetched == Traffic(1 + len(data), manifest + sum(data.values()))

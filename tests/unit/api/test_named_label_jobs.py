@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from sklearn import metrics as sklearn_metrics
 from sklearn.datasets import load_digits
 
-from renate_stages import TrainingJobResult, errors, run_training_job
+from renate_stages import TrainingJobResult, errors, load_model, run_training_job
 from renate_stages.state import State
 from renate_stages.training.updater import ModelUpdater
 
@@ -414,3 +414,30 @@ def test_exported_model_lists_the_names_of_its_columns(tmp_path, jobs):
     assert set(labels["names"]) == {"zero", "one"}
     card = (tmp_path / "export" / "MODEL_CARD.md").read_text()
     assert f"0 ({labels['names'][0]}), 1 ({labels['names'][1]})" in card
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_exported_and_stored_models_load_with_all_outputs(tmp_path, jobs, kind):
+    first, second = jobs(UPDATES[:2], MODELS[kind])
+    code = next(tmp_path.glob("job-*/code/renate_config.py"))
+    inputs = torch.from_numpy(UPDATES[1]["xt"])
+    for result, outputs in ((first, 2), (second, 4)):
+        assert result.model is not None
+        loaded = load_model(state_of(result).folder, code)
+        with torch.no_grad():
+            logits = loaded(inputs)
+            assert torch.equal(logits, result.model(inputs)) and logits.shape[1] == outputs
+
+
+@pytest.mark.parametrize("kind", ["library", "wrapped"])
+def test_model_fn_loads_the_checkpoint_of_a_state(tmp_path, jobs, kind):
+    """As with Renate: `model_fn(path)` of `model.ckpt`, also after the model has grown."""
+    result = jobs(UPDATES[:2], MODELS[kind])[-1]
+    code = next(tmp_path.glob("job-*/code/renate_config.py"))
+    content: dict = {}
+    exec(compile(code.read_text(), str(code), "exec"), content)  # noqa: S102 -- our own code
+    model = content["model_fn"](str(state_of(result).folder / "model.ckpt")).eval()
+    inputs = torch.from_numpy(UPDATES[1]["xt"])
+    assert result.model is not None
+    with torch.no_grad():
+        assert torch.equal(model(inputs), result.model(inputs))

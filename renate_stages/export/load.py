@@ -1,0 +1,49 @@
+"""`load_model`: build an exported model, or that of a state, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from renate_stages.export.exported import DESCRIPTION, Exported
+from renate_stages.models import RenateModule
+from renate_stages.models.stored import build_model
+from renate_stages.state import State
+from renate_stages.user.config import UserConfig
+from renate_stages.user.file_watch import CODE
+
+
+def load_model(
+    folder: str | Path,
+    config_file: str | Path | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+) -> RenateModule:
+    """Build a model with all outputs that were added for new labels, in evaluation mode.
+
+        model = load_model("export")
+        model = load_model("state", config_file="renate_config.py")
+
+    Args:
+        folder: `export/`, a champion, or a state.
+        config_file: The file with `model_fn`; None: `renate_config.py` in the folder, which
+            `export/` has.
+        hyperparameters: Values for `model_fn`; None: those that `export/` records.
+
+    Returns:
+        The model; what `model_fn` returned, as a `RenateModule`.
+
+    Raises:
+        MissingFileError: If the folder has neither an exported model nor a state, or no code.
+        ModelMismatchError: If `model_fn` builds another model.
+    """
+    folder = Path(folder)
+    user = UserConfig.load(Path(config_file) if config_file is not None else folder / CODE)
+    if (folder / DESCRIPTION).is_file():
+        exported = Exported.read(folder)
+        values, task_id = exported.hyperparameters, exported.task_id
+    else:
+        made = State.open(folder).provenance
+        values, task_id = {}, made.task_ids[str(made.update)]
+    given = values if hyperparameters is None else hyperparameters
+    return build_model(user, given, folder, task_id).eval()
