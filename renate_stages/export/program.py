@@ -38,11 +38,18 @@ class Program:
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
 
-    @property
-    def columns(self) -> int | None:
-        """Number of columns of the outputs; None unless they are one tensor `(B, K)`."""
+    def columns(self, dimensions: int = 2) -> int | None:
+        """Return the size of the outputs' last dimension, such as K of `(B, K)`.
+
+        Args:
+            dimensions: 2, or 3 for outputs `(B, T, K)`.
+
+        Returns:
+            The size; None unless the outputs are one tensor with so many dimensions.
+        """
         shapes = [each["shape"] for each in self.outputs]
-        return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 2 else None
+        is_one = len(shapes) == 1 and len(shapes[0]) == dimensions
+        return shapes[0][-1] if is_one else None
 
     def write(self, path: Path) -> None:
         """Write a `.pt2` file; equal models give equal bytes, without paths, times or examples."""
@@ -90,7 +97,8 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
             exported = torch.export.export(call, (traced,), dynamic_shapes=shapes)
             _make_anonymous(exported)
             actual, expected = exported.module()(batch), call(batch)
-            inputs, outputs = _described(batch, ragged), _described(expected, ragged)
+            given, taken = _symbolic_shapes(exported)
+            inputs, outputs = _described(batch, given), _described(expected, taken)
             same = all(
                 torch.allclose(one, other, **CLOSE, equal_nan=True)
                 for one, other in zip(_tensors(actual), _tensors(expected), strict=True)
@@ -129,16 +137,26 @@ def _tensors(tree: Any) -> list[Tensor]:
     return leaves
 
 
-def _described(tree: Any, ragged: bool) -> list[dict[str, Any]]:
+def _symbolic_shapes(exported: ExportedProgram) -> tuple[list[Any], list[Any]]:
+    """Return the shapes of inputs and of outputs; a size that may vary is a symbol, not an int."""
+    nodes = {node.name: node for node in exported.graph.nodes}
+    signature = exported.graph_signature
+    given, taken = (
+        [nodes[str(name)].meta["val"].shape for name in names]
+        for names in (signature.user_inputs, signature.user_outputs)
+    )
+    return given, taken
+
+
+def _described(tree: Any, shapes: list[Any]) -> list[dict[str, Any]]:
     leaves, _ = pytree.tree_flatten_with_path(tree)
-    free = 2 if ragged else 1
     return [
         {
             "name": ".".join(str(_key(step)) for step in path) or None,
             "dtype": str(tensor.dtype).removeprefix("torch."),
-            "shape": [None if place < free else size for place, size in enumerate(tensor.shape)],
+            "shape": [size if isinstance(size, int) else None for size in shape],
         }
-        for path, tensor in leaves
+        for (path, tensor), shape in zip(leaves, shapes, strict=True)
     ]
 
 

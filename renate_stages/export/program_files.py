@@ -99,7 +99,7 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
         program = trace(built.model, built.inputs, task_id, ragged=built.ragged)
         program.write(folder / PROGRAM)
         described |= {"inputs": program.inputs, "outputs": program.outputs, "program": PROGRAM}
-        columns = program.columns
+        columns = program.columns(3 if state.provenance.task == "tokens" else 2)
         if params.export.onnx:
             reason = _write_onnx(program, built.inputs, folder / ONNX)
             described |= {"onnx": None, "onnx_reason": reason} if reason else {"onnx": ONNX}
@@ -156,10 +156,11 @@ def card_section(folder: Path) -> str:
     ]
     if transform := described["transforms"]["test_transform"]:
         lines.append(f"- apply first: the `test_transform` of `renate_config.py` (`{transform}`)")
-    if labels["classes"] and labels["columns"]:
-        names = labels.get("names", [])
+    names = labels.get("names", [])
+    if (labels["classes"] or names) and labels["columns"]:
         met = ", ".join(
-            f"{c} ({names[c]})" if c < len(names) else str(c) for c in labels["classes"]
+            f"{c} ({names[c]})" if c < len(names) else str(c)
+            for c in labels["classes"] or range(len(names))
         )
         meaning = "column c of the output is class c"
         if labels["columns"] == 1:

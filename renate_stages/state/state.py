@@ -97,7 +97,7 @@ class State:
     identity: str
 
     @classmethod
-    def open(cls, folder: Path, examples: Path | None = None) -> State:
+    def open(cls, folder: str | Path, examples: Path | None = None) -> State:
         """Open a state, reading only its manifest.
 
         Raises:
@@ -105,6 +105,7 @@ class State:
             DamagedStateError: If its manifest cannot be read.
             NewerStateError: If a newer version of this library wrote it.
         """
+        folder = Path(folder)
         manifest = read_manifest(folder)
         own = {name: manifest[name] for name in Provenance.__dataclass_fields__ if name in manifest}
         lists = {name: tuple(manifest.get(name, ())) for name in ("classes", "labels")}

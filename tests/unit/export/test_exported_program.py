@@ -72,7 +72,7 @@ def test_nested_inputs_and_outputs_are_described_by_name():
         {"name": "rest.0", "dtype": "float32", "shape": [None, 2]},
     ]
     assert [each["name"] for each in program.outputs] == ["sum", "length"]
-    assert program.columns is None
+    assert program.columns() is None
 
 
 def test_program_accepts_padded_rows_of_any_length():
@@ -81,6 +81,18 @@ def test_program_accepts_padded_rows_of_any_length():
     tokens = torch.arange(8).reshape(1, 8)
     torch.testing.assert_close(program.exported.module()(tokens), model(tokens))
     assert program.inputs[0]["shape"] == [None, None]
+    assert program.outputs[0]["shape"] == [None, 4] and program.columns() == 4
+
+
+class OfPositions(MeanOverLength):
+    def forward(self, x, task_id=None):
+        return self.embedding(x)
+
+
+def test_outputs_of_positions_have_columns_but_no_fixed_length():
+    program = trace(OfPositions(), torch.ones(3, 6, dtype=torch.int64), None, ragged=True)
+    assert program.outputs[0]["shape"] == [None, None, 4]
+    assert program.columns() is None and program.columns(3) == 4
 
 
 @pytest.mark.parametrize(
