@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from renate_stages import files
+from renate_stages.api.arguments import named_as_arguments
 from renate_stages.api.locations import InputState, OutputState, bring, link_folder
 from renate_stages.api.run_stages import run_export, run_stages
 from renate_stages.api.workplace import lay_out, workplace
@@ -68,6 +69,7 @@ class TrainingJobResult:
     sent: Traffic = field(default_factory=Traffic)
 
 
+@named_as_arguments()
 def run_training_job(
     config_space: Mapping[str, Any],
     mode: Literal["max", "min"] = "max",
@@ -230,6 +232,7 @@ def run_training_job(
     import torch  # noqa: F401
 
     user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=ignored))
+    check_settings(user, params)
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
     outside = Outside(config.resolve(), incoming, tuple(ignored), user.files.imported())
@@ -259,6 +262,20 @@ def run_training_job(
             run_export(project, output_state_url)
             link_folder(project.export, Path(export_path))
     return result
+
+
+def check_settings(user: UserConfig, params: Params) -> None:
+    """Check hyperparameters, trainer and the user's functions before any data is read.
+
+    Raises:
+        RenateStagesError: If something cannot be used.
+    """
+    from renate_stages.training.updater import ModelUpdater
+    from renate_stages.user import optimization
+
+    space = params.search_space.read_by(optimization.shared_hyperparameters(user))
+    fixed = params.fixed(space.middle())
+    ModelUpdater(user, fixed, fixed.hyperparameters, say=lambda _: None)
 
 
 def _model(user: UserConfig, project: Project, task_id: str) -> RenateModule:

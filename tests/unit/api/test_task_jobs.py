@@ -359,7 +359,7 @@ def model_fn(model_state_url: str | None = None):
 def test_training_that_diverges_is_an_error_with_advice(jobs, tmp_path, updater):
     settings = {"metric": "mse", "mode": "min", "updater": updater}
     values = {"learning_rate": 0.9} if updater == "FineTuning" else {"ewc_weight": 300.0}
-    advice = r"rose from [\d.]+ to [\d.e+]+ in training(.|\n)*hyperparameters.learning_rate"
+    advice = r"rose from [\d.]+ to [\d.e+]+ in training(.|\n)*config_space.learning_rate"
     with pytest.raises(errors.DivergedError, match=advice):
         jobs(diabetes(), 1, values=values, **settings)
     assert not list(tmp_path.glob("job-*/state-2"))
