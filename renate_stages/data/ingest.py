@@ -132,12 +132,16 @@ def _tensor_blocks(
 def _item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[tuple[Columns, ExampleSpec]]:
     """Yield blocks of copied items, because a dataset may reuse the arrays it returns."""
     spec: ExampleSpec | None = None
+    unknown: set[str] = set()  # paths whose dtype is unknown, because all rows so far are empty
     named: bool | None = None
     block: list[dict[str, np.ndarray]] = []
     nbytes = 0
     for index, each in enumerate(_items(dataset, reader.split)):
         item = reader.read(each, index)
-        spec = spec or reader.spec(item)
+        if spec is None:
+            spec, unknown = reader.spec(item), reader.empty(item)
+        elif unknown and (found := unknown - reader.empty(item)):
+            spec, unknown = reader.with_dtypes(spec, item, found), unknown - found
         reader.require(item, spec, index)
         if named is not None and item.named is not None and named != item.named:
             kinds = ("a number", "a name")
@@ -148,7 +152,7 @@ def _item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[tuple[Columns
         row = _row(item)
         block.append(row)
         nbytes += sum(value.nbytes for value in row.values())
-        if len(block) == _BLOCK_ROWS or nbytes >= _BLOCK_BYTES:
+        if not unknown and (len(block) >= _BLOCK_ROWS or nbytes >= _BLOCK_BYTES):
             yield _stacked(block, spec), spec
             block, nbytes = [], 0
     if spec is not None and block:
@@ -165,11 +169,19 @@ def _stacked(block: list[dict[str, np.ndarray]], spec: ExampleSpec) -> Columns:
     for path, field in spec.all_fields.items():
         values = [row[path] for row in block]
         if field.ragged:
-            values = [value.astype(field.dtype, copy=False) for value in values]
+            values = [
+                value.astype(field.dtype, copy=False) if value.size else _nothing(field)
+                for value in values
+            ]
             columns[path] = Ragged.of(values, field.decoder)
         else:
             columns[path] = np.stack(values)
     return columns
+
+
+def _nothing(field: Field) -> np.ndarray:
+    """Return an empty row of a ragged field; an empty list has no shape or dtype of its own."""
+    return np.empty((0, *field.shape), field.dtype)
 
 
 def _items(dataset: Any, split: str) -> Iterator[Any]:

@@ -99,6 +99,18 @@ class ItemReader:
         block = ExampleSpec(item.structure, {}).unflatten(columns)
         return ExampleSpec.of(block, {name: each[None] for name, each in item.metadata.items()})
 
+    def empty(self, item: Item) -> set[str]:
+        """Return the ragged paths at which an item is empty, so that its dtype is arbitrary."""
+        return {path for path in self.ragged if not item.values[path].size}
+
+    def with_dtypes(self, spec: ExampleSpec, item: Item, paths: Collection[str]) -> ExampleSpec:
+        """Return a spec in which some fields have the dtypes and shapes of an item."""
+        known = self.spec(item).fields
+        fields = {
+            path: known[path] if path in paths else each for path, each in spec.fields.items()
+        }
+        return ExampleSpec(spec.structure, fields, spec.metadata)
+
     def require(self, item: Item, spec: ExampleSpec, index: int) -> None:
         """Raise `ItemMismatchError` if an item differs from the first one."""
         if item.structure != spec.structure:
@@ -113,9 +125,12 @@ class ItemReader:
         for path, field in spec.fields.items():
             value = item.values[path]
             shape = value.shape[1:] if field.ragged else value.shape
-            empty = field.ragged and not value.size  # the dtype of an empty list is arbitrary
+            empty = (
+                field.ragged and not value.size
+            )  # dtype and shape of an empty list are arbitrary
             known = field.decoder == item.decoders.get(path)
-            if shape != field.shape or not (value.dtype == field.dtype or empty) or not known:
+            fits = empty or (shape == field.shape and value.dtype == field.dtype)
+            if not fits or not known:
                 found = f"{value.dtype} {value.shape}"
                 raise ItemMismatchError(self.split, index, path, found, str(field))
         for path, field in spec.metadata.items():

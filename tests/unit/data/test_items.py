@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -154,3 +155,38 @@ def test_invalid_metadata_is_reported(tmp_path, items, error, message):
 def test_unknown_ragged_field_is_reported(tmp_path):
     with pytest.raises(errors.UnknownFieldError, match="no 'input', did you mean 'inputs'"):
         ingest([(torch.zeros(2), 0)], tmp_path / "s", 1, "train", ragged=("input",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "shape"),
+    [
+        ([[], [1, 2], [], [3]], np.int64, ()),
+        ([[], [0.5], [1.5, 2.0]], np.float32, ()),
+        ([[], [[1, 2, 3], [4, 5, 6]], []], np.int64, (3,)),
+        ([[], []], np.float32, ()),
+    ],
+    ids=["integers", "floats", "points", "all empty"],
+)
+def test_empty_first_item_does_not_decide_the_dtype(tmp_path, rows, dtype, shape):
+    store = ingest([(row, 0) for row in rows], tmp_path / "s", 1, "train", ragged=("inputs",))
+    assert store.spec is not None
+    field = store.spec.fields["inputs"]
+    assert (field.dtype, field.shape, field.ragged) == (dtype, shape, True)
+    column = store.column("inputs")
+    assert [column[n].tolist() for n in range(len(rows))] == rows
+
+
+def test_long_run_of_empty_first_items_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["renate_stages.data.ingest"], "_BLOCK_ROWS", 2)
+    items = [([], 0)] * 5 + [([7], 1)] * 5
+    store = ingest(items, tmp_path / "s", 1, "train", ragged=("inputs",))
+    assert store.column("inputs")[5].tolist() == [7] and len(store) == 10
+
+
+def test_row_that_differs_from_the_first_known_dtype_is_named(tmp_path):
+    items = [([], 0), ([1, 2], 0), ([1.5], 0)]
+    with pytest.raises(errors.ItemMismatchError, match="item 2: inputs is float32"):
+        ingest(items, tmp_path / "s", 1, "train", ragged=("inputs",))
+    rows = [((1, 2.5), 0), ((1.5, 2.0), 0)]
+    with pytest.raises(errors.ItemMismatchError, match=r"item 1: inputs\.0 is float32"):
+        ingest(rows, tmp_path / "t", 1, "train")
