@@ -68,7 +68,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
         task = params.task if parent is None else parent.provenance.task or params.task
         number, labelled = params.update.number, may_have_labels(task)
-        figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names)
+        memory = parent.memory() if parent is not None else None
+        figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names, memory)
         say(new_data.summary(figures))
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent

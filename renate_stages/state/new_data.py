@@ -20,7 +20,8 @@ from renate_stages.errors import (
 )
 from renate_stages.memory import ExampleStore
 from renate_stages.memory.forget_list import CountedForgetList
-from renate_stages.memory.held_out import HeldOut
+from renate_stages.memory.held_out import NOTHING, HeldOut
+from renate_stages.memory.identity import IdSet, stored_ids
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state.prepared import SPLITS
@@ -273,6 +274,7 @@ def figures(
     update: int,
     labelled: bool = True,
     names: Sequence[str] = (),
+    memory: ExampleStore | None = None,
 ) -> dict[str, Any]:
     """Return the entries of `metrics/data.json` about the splits.
 
@@ -283,10 +285,21 @@ def figures(
         update: Number of the update.
         labelled: Whether integer targets are class labels.
         names: Names of the labels.
+        memory: The parent's memory; new rows that are in it have been trained on before.
     """
     splits = {name: describe(store, labelled, names) for name, store in stores.items()}
     left_out = {"forgotten": {"rows": forget.rows}, "held_out": {"rows": held_out.rows}}
-    return {**splits, **left_out, "update": update}
+    in_memory = {"in_memory": rows_among(stores, memory) if memory is not None else {}}
+    return {**splits, **left_out, **in_memory, "update": update}
+
+
+def rows_among(stores: Mapping[str, ExampleStore], memory: ExampleStore) -> dict[str, int]:
+    """Return how many rows of each split are in a memory, by their ids."""
+    known = IdSet(stored_ids(memory)[memory.stored_live()]) if len(memory) else IdSet(NOTHING)
+    return {
+        split: int(known.among(stored_ids(store)).sum()) if len(store) else 0
+        for split, store in stores.items()
+    }
 
 
 def summary(figures: Mapping[str, Any]) -> str:
@@ -296,6 +309,10 @@ def summary(figures: Mapping[str, Any]) -> str:
     held_out = figures["held_out"]["rows"]
     parts += [f"{forgotten} forgotten left out"] if forgotten else []
     parts += [f"{held_out} left out because they are in earlier holdouts"] if held_out else []
+    again = {split: rows for split, rows in figures["in_memory"].items() if rows}
+    if again:
+        counts = " and ".join(f"{rows} of {split}" for split, rows in again.items())
+        parts.append(f"{counts} trained on before (they are in memory)")
     return ", ".join(parts)
 
 
