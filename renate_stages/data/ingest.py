@@ -50,7 +50,7 @@ def ingest(
         ragged: Paths, such as `inputs.input_ids`, whose first dimension varies between items.
         unwanted: Functions that return which rows of a block to leave out, bool `(rows,)`; each gets
             the rows that the one before has left.
-        numbers: As in `ItemReader`; also called for names of labels.
+        numbers: Replaces names of labels in the targets of an item by numbers; see `ItemReader`.
 
     Raises:
         EmptyDatasetError: If the dataset has no items.

@@ -78,7 +78,7 @@ class ItemReader:
         if not _is_pair(item):
             raise NotAPairError(self.split, index, _outline(item))
         targets = item[1] if self.numbers is None else self.numbers(item[1])
-        named = targets is not item[1] or (None if _is_ignored(targets) else False)
+        named = None if _is_ignored(targets) else targets is not item[1]
         pair = (self._lists(item[0], "inputs"), self._lists(targets, "targets"))
         leaves = flatten_example(pair)
         if unknown := sorted(set(self.ragged) - leaves.keys()):
@@ -125,9 +125,7 @@ class ItemReader:
         for path, field in spec.fields.items():
             value = item.values[path]
             shape = value.shape[1:] if field.ragged else value.shape
-            empty = (
-                field.ragged and not value.size
-            )  # dtype and shape of an empty list are arbitrary
+            empty = field.ragged and not value.size  # an empty list has no dtype or shape
             known = field.decoder == item.decoders.get(path)
             fits = empty or (shape == field.shape and value.dtype == field.dtype)
             if not fits or not known:

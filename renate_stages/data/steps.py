@@ -49,6 +49,10 @@ class Batch(NamedTuple):
         """Whether the batch is a placeholder: one example of another process."""
         return self.whole is not None and not len(self.rows)
 
+    def with_targets(self, targets: Any) -> Batch:
+        """Return the batch with other targets."""
+        return Batch(self.inputs, targets, self.rows, self.fields, self.whole)
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Apply a function to every tensor of the batch; row numbers do not change."""
         inputs, targets, fields = (

@@ -93,19 +93,19 @@ class StoredDataset(Dataset):
         inputs, targets = self._gather(indices)
         return (
             self._batch(inputs, self.transform, len(indices)),
-            self._batch(targets, self.target_transform, len(indices)),
+            self._batch(targets, self.target_transform, len(indices), IGNORED),
         )
 
-    def _batch(self, part: Tree, transform: Transform | None, count: int) -> Tree:
+    def _batch(self, part: Tree, transform: Transform | None, count: int, padding: int = 0) -> Tree:
         if isinstance(transform, Batched):
-            return _whole_batch(transform, self._batch(part, None, count), count)
+            return _whole_batch(transform, self._batch(part, None, count, padding), count)
         if transform is None and not _has_ragged(part):
             return part
         examples = [_example(part, row) for row in range(count)]
         if transform is None:
-            return _stack(examples)
+            return _stack(examples, padding)
         try:
-            return _stack([transform(each) for each in examples])
+            return _stack([transform(each) for each in examples], padding)
         except Exception as error:  # noqa: BLE001 -- raised again as the user's error
             given = user_code.outline(examples[0])
             user_code.fail(f"the transform {_name(transform)}, given {given},", error)
@@ -113,7 +113,7 @@ class StoredDataset(Dataset):
     def labels(self) -> np.ndarray | None:
         """Return the stored labels, int64 `(len,)`; None if a target is not a single integer."""
         field = self.store.spec.fields.get("targets") if self.store.spec else None
-        if field is None or field.shape or field.dtype.kind not in "iu":
+        if field is None or field.ragged or field.shape or field.dtype.kind not in "iu":
             return None
         labels = self.store.column("targets").astype(np.int64)
         return labels if self.rows is None else labels[self.rows]
@@ -165,7 +165,8 @@ class ConcatStored(Dataset):
             for part in np.unique(owner)
         ]
         back = torch.from_numpy(np.argsort(order))
-        return _reordered(concatenate(batches), back)
+        inputs, targets = zip(*batches, strict=True)
+        return _reordered((concatenate(inputs), concatenate(targets, IGNORED)), back)
 
     def labels(self) -> np.ndarray | None:
         """Return the labels of all parts, int64 `(len,)`; None if a part with examples has none."""
@@ -245,41 +246,50 @@ def _example(batch: Tree, index: int) -> Tree:
     return batch[index]
 
 
-def _stack(values: list[Any]) -> Tree:
-    """Collate examples; unlike in torch, tuples stay tuples."""
+def _stack(values: list[Any], padding: int) -> Tree:
+    """Collate examples; unlike in torch, tuples stay tuples. `padding` is as in `_padded`."""
     first = values[0]
     if isinstance(first, dict):
-        return {key: _stack([value[key] for value in values]) for key in first}
+        return {key: _stack([value[key] for value in values], padding) for key in first}
     if isinstance(first, tuple | list):
-        return tuple(_stack(list(column)) for column in zip(*values, strict=True))
+        return tuple(_stack(list(column), padding) for column in zip(*values, strict=True))
     if isinstance(first, Tensor) and len({value.shape for value in values}) > 1:
-        return _padded(values)
+        return _padded(values, padding)
     return default_collate(values)
 
 
-def _padded(tensors: list[Tensor]) -> Tensor:
-    """Stack tensors of different lengths, padding shorter ones with zeros at the end.
+def _padded(tensors: list[Tensor], padding: int) -> Tensor:
+    """Stack tensors of different lengths, padding shorter ones at the end.
+
+    Args:
+        tensors: The tensors, `(T, ...)`.
+        padding: Value for signed integers: 0 for inputs, `IGNORED` for targets. Others get 0.
 
     Raises:
         UnequalExamplesError: If they differ in another dimension, such as images of several sizes.
     """
     if len({tensor.shape[1:] for tensor in tensors}) > 1 or tensors[0].ndim > 2:
         raise UnequalExamplesError({tuple(tensor.shape) for tensor in tensors})
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+    first = tensors[0]
+    is_signed = not first.is_floating_point() and first.dtype.is_signed
+    value = padding if is_signed else 0
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
-def concatenate(batches: Sequence[Tree]) -> Tree:
+def concatenate(batches: Sequence[Tree], padding: int = 0) -> Tree:
     """Concatenate batches of the same structure, in the given order.
 
-    Batches that were padded to different lengths are padded to the longest.
+    Args:
+        batches: The batches. Those that were padded to different lengths are padded to the longest.
+        padding: Value for integers: 0 for inputs, `IGNORED` for targets.
     """
     first = batches[0]
     if isinstance(first, dict):
-        return {key: concatenate([batch[key] for batch in batches]) for key in first}
+        return {key: concatenate([batch[key] for batch in batches], padding) for key in first}
     if isinstance(first, tuple):
-        return tuple(concatenate(list(column)) for column in zip(*batches, strict=True))
+        return tuple(concatenate(list(column), padding) for column in zip(*batches, strict=True))
     if len({batch.shape[1:] for batch in batches}) > 1:
-        return _padded([row for batch in batches for row in batch])
+        return _padded([row for batch in batches for row in batch], padding)
     return torch.cat(list(batches))
 
 

@@ -96,6 +96,18 @@ class FingerprintError(RenateStagesError):
         )
 
 
+class RaggedOutputsError(RenateStagesError):
+    """A learner stores outputs with examples whose targets, and so outputs, differ in length."""
+
+    def __init__(self, learner: str) -> None:
+        super().__init__(
+            f"{learner} stores the model's outputs with each example, which need one shape, but the "
+            "targets differ in length.\n"
+            "To fix this: let the data module pad targets to one length with -100, or choose a "
+            "learner that stores no outputs, such as ER or LwF."
+        )
+
+
 class InvalidMetadataError(RenateStagesError):
     """The metadata of an item cannot be stored."""
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from renate_stages.data import concatenate
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.replay import ReplayLearner, own
+from renate_stages.memory.spec import IGNORED
 
 
 class ExperienceReplay(ReplayLearner):
@@ -27,7 +28,7 @@ class ExperienceReplay(ReplayLearner):
             outputs = concatenate([result.outputs for result in both])
         else:  # the joint pass has returned all outputs in one tensor
             (outputs,) = self._together
-        targets = concatenate([result.batch.targets for result in both])
+        targets = concatenate([result.batch.targets for result in both], IGNORED)
         batches = new.batch, drawn.batch
         loss = self.weighed(self.loss_of(outputs, targets, *batches), *batches)
         return self.with_components(loss, new, draws)

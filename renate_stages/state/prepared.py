@@ -50,9 +50,9 @@ class PreparedData:
             raise MissingFileError(manifest, "there is no prepared data", "run `dvc repro`")
         train, val, test = (ExampleStore.open(folder / split) for split in SPLITS)
         content = files.read_json(manifest)
-        fingerprint = content.get("fingerprint", {}) if isinstance(content, dict) else {}
+        fingerprint = content.get("fingerprint") if isinstance(content, dict) else None
         labels = _labels(folder / LABELS)
-        return cls(train, val, test, files.sha256(manifest), labels, fingerprint)
+        return cls(train, val, test, files.sha256(manifest), labels, fingerprint or {})
 
 
 def _labels(path: Path) -> tuple[str, ...]:

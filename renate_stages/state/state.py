@@ -108,8 +108,9 @@ class State:
         folder = Path(folder)
         manifest = read_manifest(folder)
         own = {name: manifest[name] for name in Provenance.__dataclass_fields__ if name in manifest}
-        lists = {name: tuple(manifest.get(name, ())) for name in ("classes", "labels")}
-        provenance = Provenance(**{**own, **lists})
+        lists = {name: tuple(manifest.get(name) or ()) for name in ("classes", "labels")}
+        fingerprint = manifest.get("fingerprint") or {}
+        provenance = Provenance(**{**own, **lists, "fingerprint": fingerprint})
         return cls(folder, examples or folder, provenance, files.sha256(folder / MANIFEST))
 
     @property
@@ -248,6 +249,11 @@ def _is_text_or_none(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
+def _are_names(value: Any) -> bool:
+    is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return is_list and len(set(value)) == len(value)
+
+
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "kind": lambda value: value in ("init", "update", "forget"),
     "update": lambda value: type(value) is int and value >= 0,
@@ -259,9 +265,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "task_ids": lambda value: (
         isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
     ),
-    "labels": lambda value: (
-        value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))
-    ),
+    "labels": lambda value: value is None or _are_names(value),
     "fingerprint": lambda value: (
         value is None
         or (isinstance(value, dict) and all(isinstance(each, str) for each in value.values()))

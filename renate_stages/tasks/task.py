@@ -65,6 +65,10 @@ class Task(ABC):
         """Return targets in the type that PyTorch's losses take; called before any loss."""
         return targets
 
+    def fitted(self, outputs: Any, targets: Any) -> Any:
+        """Return the targets of a batch whose inputs were padded further, with longer batches."""
+        return targets
+
     def weights(self, targets: Any) -> Tensor | None:
         """Return how much each row counts in a mean, `(B,)` float; None: all rows count equally."""
         return None

@@ -44,6 +44,10 @@ class Tokens(Task):
         """Return labels as int64; PyTorch's cross-entropy refuses int32."""
         return targets.long()
 
+    def fitted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return targets for all positions of the outputs; those added as padding are ignored."""
+        return F.pad(targets, (0, outputs.shape[1] - targets.shape[1]), value=IGNORED)
+
     def weights(self, targets: Tensor) -> Tensor:
         """Return the number of counted positions of each row."""
         return (targets != IGNORED).sum(1).float()

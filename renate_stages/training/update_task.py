@@ -11,7 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from renate_stages.data import StoredDataset
-from renate_stages.errors import ChangedTaskError, PositiveLabelError, TaskFunctionsError
+from renate_stages.errors import (
+    ChangedTaskError,
+    PositiveLabelError,
+    TargetsError,
+    TaskFunctionsError,
+)
 from renate_stages.evaluation.evaluator import called, evaluation_mode, move
 from renate_stages.models import RenateModule
 from renate_stages.models.growth import ensure_outputs
@@ -177,6 +182,9 @@ def check_targets(task: Task, dataset: StoredDataset, outputs: Any, where: str) 
     field = spec.fields.get("targets") if spec else None
     if field is None or dataset.target_transform is not None or not isinstance(outputs, Tensor):
         return False
+    if field.ragged and field.dtype.kind == "f" and task.name == "regression":
+        found = "rows of different lengths, which would be padded with zeros that count,"
+        raise TargetsError(task.name, found, "as many values in each row", where)
     column = dataset.store.column("targets")
     if not isinstance(column, np.ndarray):  # rows of different lengths
         return False

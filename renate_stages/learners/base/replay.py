@@ -14,6 +14,7 @@ from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
 from renate_stages.data.loading import StepLoader
 from renate_stages.data.ranks import gathered, ranks
 from renate_stages.data.steps import RandomRows, read_share
+from renate_stages.errors import RaggedOutputsError
 from renate_stages.learners.base.arguments import one_of, positive
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.learner import Learner
@@ -68,6 +69,10 @@ class ReplayLearner(Learner):
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
+        spec = new.store.spec
+        targets = spec.fields.get("targets") if spec is not None else None
+        if "logits" in self.memory_fields and targets is not None and targets.ragged:
+            raise RaggedOutputsError(type(self).__name__)
         super().start_update(new, memory, keepable)
         fit_policy(self.policy, self.memory_size, memory, new)
         self._as_replayed = StoredDataset(
@@ -143,7 +148,11 @@ class ReplayLearner(Learner):
         features = (
             whole.features.split(sizes) if whole.features is not None else [None] * len(sizes)
         )
-        passed = [ForwardResult(*each) for each in zip(batches, outputs, features, strict=True)]
+        fitted = [
+            each.with_targets(self.context.task.fitted(given, each.targets))
+            for each, given in zip(batches, outputs, strict=True)
+        ]
+        passed = [ForwardResult(*each) for each in zip(fitted, outputs, features, strict=True)]
         return passed[0], passed[1:]
 
     def on_train_epoch_end(self) -> None:
