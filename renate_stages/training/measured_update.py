@@ -120,7 +120,7 @@ class MeasuredUpdate:
         before = measure(updater.build_model(parent.folder) if parent.has_model else untrained())
         for each in before.values():
             check_metrics(params, each, labels)
-        history = parent.evaluations()
+        history = kept.parent.evaluations()
         initial = ExaminedHoldouts({}, {})
         if number in holdouts:
             initial = measure(untrained(), number)
