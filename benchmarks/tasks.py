@@ -151,6 +151,7 @@ def cases() -> list[Case]:
         Case("binary", (1,), "accuracy", digits(lambda y, _: y % 2), _sign, _of_signs),
         Case("multilabel", (3,), "accuracy", digits(_attributes), _signs, _of_attributes),
         Case("regression", (1,), "mse", diabetes(), _error, _of_errors),
+        Case("ranking", (10,), "ndcg", digits(_relevance), _gains, _of_gains),
         Case("tokens", (8, 10), "accuracy", digits(_rows_of_ink), _tokens, _of_tokens),
     ]
 
@@ -182,6 +183,13 @@ def divided(x: np.ndarray, y: np.ndarray) -> Arrays:
 def _attributes(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Whether a digit is even, above 4, and has a loop."""
     return np.stack([y % 2 == 0, y > 4, np.isin(y, (0, 6, 8, 9))], axis=1)
+
+
+def _relevance(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Rank the ten digits for an image: 3 for its own, and 1 for those with the same attributes."""
+    of_digits = _attributes(np.arange(10), x)
+    alike = (of_digits[y][:, None, :] == of_digits[None]).all(axis=2)
+    return np.where(np.arange(10) == y[:, None], 3, alike.astype(int))
 
 
 def _rows_of_ink(y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -223,6 +231,15 @@ def _error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def _of_errors(outputs: np.ndarray, targets: np.ndarray) -> float:
     return float(metrics.mean_squared_error(targets, outputs[:, 0]))
+
+
+def _gains(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    pairs = zip(targets, outputs, strict=True)
+    return _means(np.array([metrics.ndcg_score([y], [scores]) for y, scores in pairs]))
+
+
+def _of_gains(outputs: np.ndarray, targets: np.ndarray) -> float:
+    return float(metrics.ndcg_score(targets, outputs))
 
 
 def _tokens(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:

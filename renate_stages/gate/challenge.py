@@ -130,6 +130,9 @@ class _Holdouts:
             number: StoredDataset(store, None, transform, self.target_transform)
             for number, store in self.stores.items()
         }
+        task = self.settings["task"]
+        if task is not None and not task.grows:  # other outputs than classes
+            width = 0
         with widened(model, width) as outputs:
             return examine(model, datasets, **self.settings), outputs.seen
 

@@ -20,6 +20,8 @@ TASKS = {
     "binary": "renate_stages.tasks.binary:Binary",
     "multilabel": "renate_stages.tasks.multilabel:Multilabel",
     "regression": "renate_stages.tasks.regression:Regression",
+    "ranking": "renate_stages.tasks.ranking:Ranking",
+    "ranking_pairwise": "renate_stages.tasks.ranking:PairwiseRanking",
     "tokens": "renate_stages.tasks.tokens:Tokens",
     "custom": "renate_stages.tasks.custom:Custom",
 }

@@ -182,9 +182,10 @@ def check_targets(task: Task, dataset: StoredDataset, outputs: Any, where: str) 
     field = spec.fields.get("targets") if spec else None
     if field is None or dataset.target_transform is not None or not isinstance(outputs, Tensor):
         return False
-    if field.ragged and field.dtype.kind == "f" and task.name == "regression":
+    if field.ragged and field.dtype.kind == "f" and task.name != "custom":
         found = "rows of different lengths, which would be padded with zeros that count,"
-        raise TargetsError(task.name, found, "as many values in each row", where)
+        expected = "as many values in each row, or integers, which are padded with -100"
+        raise TargetsError(task.name, found, expected, where)
     column = dataset.store.column("targets")
     if not isinstance(column, np.ndarray):  # rows of different lengths
         return False

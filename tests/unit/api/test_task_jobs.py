@@ -385,3 +385,18 @@ def test_wrong_target_of_the_new_data_is_located(jobs):
     places = "the training data|the validation data of update 2"
     with pytest.raises(errors.TargetsError, match=rf"the target 5 in row \d+ of ({places})"):
         jobs([first, second], 1)
+
+
+@pytest.mark.parametrize("task", ["ranking", "ranking_pairwise"])
+@pytest.mark.parametrize("learner", ["ER", "LwF", "EWC", "DER++"])
+def test_ranking_figures_are_those_of_scikit_learn(jobs, task, learner):
+    x, y = load_digits(return_X_y=True)
+    relevance = 3 * (y[:300, None] == np.arange(10)) + (y[:300, None] % 3 == np.arange(10) % 3)
+    datas = split((x[:300] / 16).astype(np.float32), relevance.astype(np.int64))
+    result = jobs(datas, 10, task=task, metric="ndcg", updater=learner)[-1]
+    scores = [outputs_of(result, data["xt"]) for data in datas]
+    expected = sklearn_metrics.ndcg_score(
+        np.concatenate([data["yt"] for data in datas]), np.concatenate(scores)
+    )
+    assert result.metrics["ndcg"]["overall"] == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.6
