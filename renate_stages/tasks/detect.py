@@ -73,4 +73,6 @@ def _candidates(outputs: Tensor, targets: Tensor) -> list[str]:
     found = ["regression"] if outputs[0].numel() == targets[0].numel() else []
     if _is_zero_one(targets) and found:
         found.insert(0, "binary" if outputs[0].numel() == 1 else "multilabel")
+    elif found and targets.ndim == 2 and targets.shape[1] > 1:
+        found.append("ranking")
     return found

@@ -45,11 +45,18 @@ def numbers_of(store: ExampleStore, rows: np.ndarray) -> list[int]:
 
 
 def updater(
-    learner: str = "ER", values=VALUES, seed: int = 0, number: int = 1, functions=None, **trainer
+    learner: str = "ER",
+    values=VALUES,
+    seed: int = 0,
+    number: int = 1,
+    functions=None,
+    task: str = "auto",
+    **trainer,
 ) -> ModelUpdater:
     params = {
         "seed": seed,
         "learner": learner,
+        "task": task,
         "update": {"number": number},
         "trainer": {"max_epochs": 2, **trainer},
     }

@@ -40,6 +40,7 @@ TARGETS = {
     "binary": lambda draw: draw.integers(0, 2, 24),
     "multilabel": lambda draw: draw.integers(0, 2, (24, 3)),
     "regression": lambda draw: draw.normal(size=24).astype(np.float32),
+    "ranking": lambda draw: draw.integers(0, 3, (24, 4)),
     "tokens": lambda draw: draw.integers(0, 3, (24, 2)),
     "custom": lambda draw: draw.normal(size=24).astype(np.float32),
 }
@@ -48,6 +49,7 @@ MODELS = {
     "binary": lambda: nn.Linear(5, 1),
     "multilabel": lambda: nn.Linear(5, 3),
     "regression": lambda: nn.Linear(5, 1),
+    "ranking": lambda: nn.Linear(5, 4),
     "tokens": lambda: nn.Sequential(nn.Linear(5, 6), nn.Unflatten(1, (2, 3))),
     "custom": lambda: nn.Linear(5, 3),
 }
@@ -88,7 +90,12 @@ def test_learner_trains_or_refuses_a_task_as_documented(tmp_path, learner, task,
     for number in (1, 2):
         new = examples(tmp_path / f"new-{number}", task, number)
         trained = updater(
-            learner, values, number=number, functions=functions_of(task), max_epochs=1
+            learner,
+            values,
+            number=number,
+            functions=functions_of(task),
+            task="ranking" if task == "ranking" else "auto",  # which auto cannot tell
+            max_epochs=1,
         )
         if not works:
             with pytest.raises(REFUSED):

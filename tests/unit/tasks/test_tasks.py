@@ -57,9 +57,10 @@ def test_structured_outputs_or_targets_are_a_custom_task():
         (torch.zeros(4, 1), torch.tensor([0, 1, 2, 1]), "They could be regression"),
         (torch.zeros(4, 1), torch.tensor([0.0, 1, 0, 1]), "They could be binary or regression"),
         (torch.zeros(4, 3), torch.zeros(4, 3), "They could be multilabel or regression"),
+        (torch.zeros(4, 3), torch.full((4, 3), 2), "They could be regression or ranking"),
         (torch.zeros(4, 3), torch.zeros(4, 1, dtype=torch.long), "auto cannot tell"),
     ],
-    ids=["counts", "float zeros and ones", "float matrix of zeros and ones", "labels (B, 1)"],
+    ids=["counts", "float zeros", "float matrix of zeros", "relevances", "labels (B, 1)"],
 )
 def test_ambiguous_batch_is_refused_with_the_possible_tasks(outputs, targets, candidates):
     with pytest.raises(errors.AmbiguousTaskError, match=candidates):

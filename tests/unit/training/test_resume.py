@@ -157,7 +157,7 @@ def test_train_stage_resumes_and_then_deletes_its_checkpoints(project, monkeypat
 
     whole = MeasuredUpdate.write_state
 
-    def killed(self, target, tuning_history):
+    def killed(self, target, tuning_history, *, checkpoint):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MeasuredUpdate, "write_state", killed)
