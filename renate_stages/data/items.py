@@ -210,7 +210,9 @@ def _is_pair(item: Any) -> bool:
 
 
 def _is_ignored(targets: Any) -> bool:
-    return isinstance(targets, int) and targets == IGNORED
+    is_number = isinstance(targets, int | np.integer)
+    is_number = is_number or (isinstance(targets, Tensor) and not targets.ndim)
+    return is_number and int(targets) == IGNORED
 
 
 def _is_short(text: str) -> bool:

@@ -49,8 +49,8 @@ class MergedLabelsError(RenateStagesError):
         super().__init__(
             f"params.yaml, data.labels.rename: {first!r} and {second!r} would both be {name!r}, but "
             "earlier updates were trained on them as two labels, each with its own output.\n"
-            "To fix this: rename them to different names, or start again from a state from before "
-            "they were two."
+            "To fix this: rename them to different names, or start from a state that has only one "
+            "of them."
         )
 
 
@@ -66,11 +66,11 @@ class LabelOrderError(RenateStagesError):
 
 
 class TooFewNamesError(RenateStagesError):
-    """A model that was imported has more outputs than names are known for."""
+    """The parent's model has more outputs than `data.labels.order` has names."""
 
     def __init__(self, outputs: int, names: Sequence[str]) -> None:
         super().__init__(
-            f"params.yaml, data.labels.order: it lists {len(names)} names, but the imported model "
+            f"params.yaml, data.labels.order: it lists {len(names)} names, but the parent's model "
             f"has {outputs} outputs.\n"
             "To fix this: list a name for each output, in order, also for unused ones."
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.errors import ModelInputsError, ModelStateError, StoredArgumentError
-from renate_stages.models.growth import can_grow, grow_layer, is_growth, output_layer, outputs_of
+from renate_stages.models.growth import can_grow, grow_layer, is_growth, outputs_of
 
 EXTRA_STATE = "_extra_state"  # the name PyTorch gives to what `get_extra_state` returns
 
@@ -270,20 +270,14 @@ class RenateWrapper(RenateModule):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Load the state dict of a wrapper, or that of the module alone, which a state contains."""
-        if state_dict.keys() == self.wrapped.state_dict().keys():
-            self._grow_for(state_dict)
-            own = {f"wrapped.{name}": value for name, value in state_dict.items()}
-            state_dict = {**own, EXTRA_STATE: self.get_extra_state()}
+        inner = self.wrapped.state_dict().keys()
+        if inner <= state_dict.keys() <= inner | {EXTRA_STATE}:
+            extra = self.get_extra_state()
+            if EXTRA_STATE not in inner:  # otherwise it is that of the module
+                extra = state_dict.get(EXTRA_STATE, extra)
+            own = {f"wrapped.{name}": state_dict[name] for name in inner}
+            state_dict = {**own, EXTRA_STATE: extra}
         return super().load_state_dict(state_dict, strict, assign)
-
-    def _grow_for(self, state_dict: Mapping[str, Any]) -> None:
-        """Let the output layer have as many outputs as in the state dict of the wrapped module."""
-        layer = output_layer(self.wrapped)
-        weight = state_dict.get(f"{layer}.weight" if layer else "weight")
-        child = None if layer is None else self.wrapped.get_submodule(layer)
-        if isinstance(child, nn.Linear) and isinstance(weight, Tensor) and weight.ndim == 2:
-            with torch.random.fork_rng(devices=[]):  # the new rows' initial weights are not used
-                self.grow_outputs(layer or "", len(weight))
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> NoReturn:

@@ -126,12 +126,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def write_checkpoint(folder: Path, path: Path, *, built: bool = False) -> None:
     """Write a stored model in torch's format, for `torch.load(path, weights_only=True)`.
 
+    If a module that is not a `RenateModule` has grown, the file has an entry with the layers that have
+    grown, which a `RenateWrapper` needs to load it.
+
     Args:
         folder: Folder with the model's files.
         path: The file to write.
         built: As in `read_state_dict`.
     """
-    torch.save(read_state_dict(folder, built=built), path)
+    state = read_state_dict(folder, built=built)
+    grown = _growth(folder, files.read_json(folder / "model.json"))
+    if grown and not built and EXTRA_STATE not in state:
+        state[EXTRA_STATE] = {"constructor_arguments": {}, "task_ids": [], GROWN: grown}
+    torch.save(state, path)
 
 
 @contextmanager

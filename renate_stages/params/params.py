@@ -83,7 +83,7 @@ class DataParams(Block):
     labels: LabelParams = Field(default=LabelParams(), description="names of labels")
     fingerprint: list[str] = Field(
         default=[],
-        description="files beside renate_config.py, such as a vocabulary, that must not change",
+        description="files, such as a vocabulary, that must not change; relative to renate_config.py",
     )
     accepted_fingerprint: str | None = Field(
         default=None, description="digest of a changed fingerprint that old examples still fit"

@@ -251,7 +251,7 @@ def _is_text_or_none(value: Any) -> bool:
 
 def _are_names(value: Any) -> bool:
     is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    return is_list and len(set(value)) == len(value)
+    return is_list and all(map(str.isprintable, value)) and len(set(value)) == len(value)
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {

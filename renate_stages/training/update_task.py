@@ -103,6 +103,7 @@ class UpdateTask:
 
         Raises:
             OutputLayerError: If the model has fewer outputs, and cannot grow.
+            OutputsError: If the outputs are not one tensor.
             PositiveLabelError: If the task is binary, and the order of the names is not declared.
         """
         self.find(model, dataset)
@@ -111,12 +112,14 @@ class UpdateTask:
             raise PositiveLabelError(names)
         if not self.task.grows:
             return None
-        return ensure_outputs(
-            unwrap(model),
-            len(names),
-            lambda: self._first_batch(model, dataset)[0],
-            model.grow_outputs,
-        )
+        task = self.task
+
+        def outputs() -> Tensor:
+            found, _ = self._first_batch(model, dataset)
+            task.require_tensor_outputs(found, "logits with a column for each label")
+            return found
+
+        return ensure_outputs(unwrap(model), len(names), outputs, model.grow_outputs)
 
     def check(self, model: RenateModule, datasets: Mapping[str, StoredDataset]) -> None:
         """Check targets, outputs and loss before training.

@@ -75,6 +75,7 @@ def state_of(
     classes=(0, 1, 2),
     parent: State | None = None,
     new: ExampleStore | None = None,
+    labels: tuple[str, ...] = (),
 ) -> State:
     """Write an updated model as a state and open it; write its memory too if `new` is given."""
     folder.mkdir()
@@ -94,7 +95,9 @@ def state_of(
             metadata=chosen.fields,
             added_metadata=chosen.added_fields,
         )
-    state.write_manifest(folder, Provenance("update", update, classes=tuple(classes)))
+    state.write_manifest(
+        folder, Provenance("update", update, classes=tuple(classes), labels=labels)
+    )
     return State.open(folder)
 
 

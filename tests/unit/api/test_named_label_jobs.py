@@ -441,3 +441,10 @@ def test_model_fn_loads_the_checkpoint_of_a_state(tmp_path, jobs, kind):
     assert result.model is not None
     with torch.no_grad():
         assert torch.equal(model(inputs), result.model(inputs))
+
+
+def test_interpolation_with_the_parent_covers_the_rows_of_old_labels(jobs):
+    """WiSE-FT with coefficient 0 keeps the parent's rows; new labels have no parent."""
+    first, second = jobs(UPDATES[:2], LIBRARY, "WiSE-FT", values={"interpolation": 0.0})
+    assert np.array_equal(head_of(second)[:2], head_of(first))
+    assert not np.array_equal(head_of(second)[2:], np.zeros((2, 16)))

@@ -150,6 +150,12 @@ def test_wrapper_loads_its_own_state_and_that_of_its_module():
         assert torch.equal(other(INPUTS), model(INPUTS))
 
 
+def test_wrapper_does_not_grow_for_a_state_dict_of_another_model():
+    model = RenateWrapper(nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        model.load_state_dict(nn.Sequential(nn.Linear(4, 5)).state_dict())
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from small_project import WITH_SOURCES, edit_config, edit_params, move_on, quiet
 
 from renate_stages import errors
 from renate_stages.actions.digits import write_digits
+from renate_stages.actions.import_model import write_imported
 from renate_stages.cli.main import main
+from renate_stages.models import MLP
+from renate_stages.params import Params
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
@@ -95,6 +100,43 @@ def test_rule_on_a_name_is_refused_if_labels_are_numbers(project):
         errors.InvalidParamsError, match=r"'four' is not a label \(labels: whole numb"
     ):
         train.run(project, quiet)
+
+
+def import_model(project, old_data: Path | None, order: list[str]) -> State:
+    """Start from a model with two outputs, as `init --model` does."""
+    torch.manual_seed(0)
+    model = MLP(num_inputs=64, num_outputs=2, hidden_size=128)
+    torch.save({k: v for k, v in model.state_dict().items() if k[0] != "_"}, project.root / "m.pt")
+    shutil.rmtree(project.parent)
+    project.parent.mkdir()
+    edit_params(project, data__labels__order=order)
+    params = Params.load(project.params)
+    write_imported(project.parent, project, params, project.root / "m.pt", old_data)
+    return State.open(project.parent)
+
+
+def test_imported_model_gets_the_declared_names_and_grows(named):
+    first = import_model(named, None, [NAMES[3], NAMES[0]])
+    assert first.provenance.labels == (NAMES[3], NAMES[0])
+    run_all(named)
+    names = State.open(named.state).provenance.labels
+    assert names[:2] == (NAMES[3], NAMES[0]) and len(names) == 4
+
+
+def test_old_data_of_an_imported_model_needs_declared_names(named):
+    with pytest.raises(errors.UnnamedLabelsError, match="numbered labels without names"):
+        import_model(named, named.incoming, [])
+
+
+def test_imported_model_needs_a_name_for_each_output(named):
+    import_model(named, None, [])
+    edit_params(named, data__labels__order=[NAMES[3]])
+    for stage in STAGES[:3]:
+        stage.run(named, quiet)
+    with pytest.raises(
+        errors.TooFewNamesError, match="lists 1 names, but the parent's model has 2"
+    ):
+        train.run(named, quiet)
 
 
 @pytest.mark.slow  # starts the process from which trials are forked
