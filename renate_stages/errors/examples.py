@@ -69,9 +69,10 @@ class UnstorableValueError(RenateStagesError):
     """An item of a dataset contains a value that is not a tensor, an array or a number."""
 
     def __init__(self, split: str, index: int, where: str, found: str, cure: str) -> None:
+        name = ", or the name of a label" if where == "targets" else ""
         super().__init__(
             f"{split} data, item {index}: {where} is {found}; "
-            f"expected a tensor, a numeric NumPy array or a number.\nTo fix this: {cure}."
+            f"expected a tensor, a numeric NumPy array or a number{name}.\nTo fix this: {cure}."
         )
 
 

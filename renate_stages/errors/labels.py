@@ -15,7 +15,7 @@ class LabelNameError(RenateStagesError):
     def __init__(self, name: str, most: int) -> None:
         super().__init__(
             f"the targets contain the label {name[:80]!r}; expected a name of 1 to {most} printable "
-            "characters.\n"
+            "characters, without spaces at its ends.\n"
             "To fix this: let the data module return other names, or -100 for rows to ignore."
         )
 

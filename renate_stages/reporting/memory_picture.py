@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from renate_stages.memory.composition import UNKNOWN, Part
-from renate_stages.reporting.plots import COLOURS, DPI
+from renate_stages.reporting.plots import COLOURS, DPI, drawn_name
 
 
 def draw(parts: list[Part], path: Path) -> None:
@@ -28,7 +28,9 @@ def draw(parts: list[Part], path: Path) -> None:
         rows = np.array([part.classes.get(label, 0) if label else part.rows for part in parts])
         hatch = ("", "//", "..", "xx")[number // len(COLOURS) % 4]
         colour = COLOURS[number % len(COLOURS)]
-        axes.bar(names, rows, bottom=base, color=colour, hatch=hatch, label=label or None)
+        axes.bar(
+            names, rows, bottom=base, color=colour, hatch=hatch, label=drawn_name(label) or None
+        )
         base += rows
     axes.set(xlabel="update that the rows came with", ylabel="rows in memory")
     # Leaves space above the tallest bar, which would otherwise look truncated.

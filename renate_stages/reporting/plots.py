@@ -38,6 +38,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#9
 MARKERS = "os^Dv<>pX"
 DPI = 144
 READABLE = 24  # maximum number of updates or holdouts that are labelled in a picture
+LONGEST = 24  # characters of a label's name in a picture
 
 
 def write_plot_data(
@@ -282,6 +283,12 @@ def _trade_off(metric: str, rows: Sequence[Mapping[str, float]]) -> Figure:
     axes.set_ylabel(f"{metric} on the validation data of this update")
     axes.set_title(f"{metric} for weights between the parent's and the new ones", loc="left")
     return figure
+
+
+def drawn_name(name: str) -> str:
+    """Return a label's name for a picture: at most `LONGEST` characters, and no formulas."""
+    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return short.replace("$", r"\$")  # matplotlib takes text between two dollars for a formula
 
 
 def new_figure(width: float, height: float) -> Figure:

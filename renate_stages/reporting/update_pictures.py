@@ -18,7 +18,14 @@ import numpy as np
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.history import EvaluationHistory
 from renate_stages.files import typed
-from renate_stages.reporting.plots import COLOURS, MARKERS, READABLE, new_figure, print_figure
+from renate_stages.reporting.plots import (
+    COLOURS,
+    MARKERS,
+    READABLE,
+    drawn_name,
+    new_figure,
+    print_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +36,7 @@ COLUMNS: dict[str, dict[str, type]] = {
     "classes": {"class": str, "accuracy": float, "rows": int},
     "learning_curve": {"epoch": int},
 }
+WIDEST = 4  # characters up to which the names of columns do not overlap
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -92,8 +100,10 @@ def _confusion(rows: Rows) -> Figure:
             colour = "black" if share[y, x] > 0.55 else "white"
             axes.text(x, y, str(count), ha="center", va="center", color=colour, fontsize="small")
     every = -(-len(labels) // READABLE)
-    names = labels[::every]
-    axes.set_xticks(range(0, len(labels), every), names)
+    names = [drawn_name(label) for label in labels[::every]]
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    is_wide = max(map(len, names)) > WIDEST
+    axes.set_xticks(range(0, len(labels), every), names, **(slanted if is_wide else {}))
     axes.set_yticks(range(0, len(labels), every), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -114,7 +124,7 @@ def _labels(rows: Rows) -> list[str]:
 
 def _classes(rows: Rows) -> Figure:
     """Draw a bar for each class, with the worst class in the title."""
-    names = [row["class"] for row in rows]
+    names = [drawn_name(row["class"]) for row in rows]
     values = np.array([row["accuracy"] for row in rows])
     figure = new_figure(width=6, height=1.3 + 0.26 * min(max(len(rows), 3), 2 * READABLE))
     axes: Axes = figure.add_subplot()

@@ -38,7 +38,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     parent, held_out, labels = None, HeldOut(), LabelNames()
-    fingerprint: dict[str, str] = {}
+    known_labels, fingerprint = 0, {}
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -49,6 +49,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         generators.seed_global("prepare")
         parent = new_data.parent_in(project.parent)
         labels = new_data.label_names(params, parent)
+        known_labels = len(labels.names)
         splits = new_data.read_splits(user, project.incoming, params, generators)
         fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
         check_fingerprint(fingerprint, parent, params.data.accepted_fingerprint)
@@ -71,6 +72,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         memory = parent.memory() if parent is not None else None
         figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names, memory)
         say(new_data.summary(figures))
+        if new_labels := labels.names[known_labels:]:
+            say(f"new labels: {', '.join(new_labels)}")
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent
 

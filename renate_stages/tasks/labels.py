@@ -115,12 +115,13 @@ def _is_of_texts(targets: Any) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Check that a label's name can be shown in one line.
+    """Check that a label's name can be shown in one line, and told apart from others there.
 
     Raises:
-        LabelNameError: If it is empty, too long, or contains control characters.
+        LabelNameError: If it is empty, too long, contains control characters, or begins or ends with
+            a space.
     """
-    if not name.strip() or len(name) > MOST_CHARACTERS or not name.isprintable():
+    if not name or name != name.strip() or len(name) > MOST_CHARACTERS or not name.isprintable():
         raise LabelNameError(name, MOST_CHARACTERS)
 
 

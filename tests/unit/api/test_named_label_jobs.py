@@ -209,6 +209,7 @@ def test_parents_model_is_measured_as_it_was(jobs):
 
 BAD = {
     "empty": ("", "the label ''"),
+    "space at the end": ("one ", "without spaces at its ends"),
     "two lines": ("a\nb", "1 to 200 printable characters"),
     "long": ("x" * 201, "1 to 200 printable characters"),
 }

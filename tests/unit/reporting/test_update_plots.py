@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from renate_stages.evaluation import EvaluationHistory
 from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.evaluation.figures import Answers
 from renate_stages.memory.composition import Part
+from renate_stages.reporting import update_pictures
 from renate_stages.reporting.plots import write_plot_data
 from renate_stages.reporting.update_pictures import draw_update
 from renate_stages.reporting.update_plots import write_update_plots
@@ -68,3 +70,18 @@ def test_no_forgetting_picture_is_drawn_for_a_single_update(tmp_path: Path) -> N
         1, "after", results_of({1: {"accuracy": 1.0}}, {1: 4})
     )
     assert draw_update(tmp_path, history, tmp_path, "accuracy") == []
+
+
+def test_names_of_labels_are_drawn_without_overlap_and_formulas(tmp_path):
+    names = ("a name of many words that goes on and on", "$5 {^ $", "oak")
+    answers = replace(answers_of([0, 1, 2, 2], [0, 1, 2, 0]), names=names)
+    write_update_plots(tmp_path, answers, [])
+    assert draw_update(tmp_path / "pictures", EvaluationHistory(), tmp_path, "accuracy")
+    rows = [{"actual": name, "predicted": name} for name in names]
+    axes = update_pictures._confusion(rows).axes[0]
+    texts = [label.get_text() for label in axes.get_xticklabels()]
+    assert texts == ["a name of many words th…", r"\$5 {^ \$", "oak"]
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {45.0}
+    short = [{"actual": name, "predicted": name} for name in ("1", "2")]
+    axes = update_pictures._confusion(short).axes[0]
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {0.0}
