@@ -18,6 +18,7 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
+from renate_stages.evaluation import counted_rows
 from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, Predictions
 from renate_stages.models.module import RenateModule
 from renate_stages.tasks.detect import detect
@@ -39,6 +40,7 @@ def examine(
     places: Mapping[int, str] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    keep_rows: bool = False,
 ) -> ExaminedHoldouts:
     """Return a model's metrics and predictions on each holdout, in evaluation mode.
 
@@ -62,6 +64,8 @@ def examine(
         places: Name of each dataset for messages; None: `holdout NUMBER`.
         batch_size: Examples per forward pass.
         device: Device to run on.
+        keep_rows: Whether to keep what the user's metrics were computed from, for `intervals`; not
+            kept if it takes more than `counted_rows.MOST_BYTES`.
 
     Returns:
         For each holdout in ascending order, `loss` and every metric by name, and the prediction for
@@ -79,6 +83,7 @@ def examine(
     task_ids = task_ids or {}
     measured = _Measured(task, loss_fn)
     together = _Scores(metrics_fn, device) if len(holdouts) > 1 else None
+    room = [counted_rows.MOST_BYTES]
     results: dict[int, Examined] = {}
     with evaluation_mode(model, torch.device(device)):
         for number in sorted(holdouts):
@@ -91,6 +96,7 @@ def examine(
                 together,
                 task_ids.get(number),
                 (places or {}).get(number, f"holdout {number}"),
+                counted_rows.RowCollector(room) if keep_rows else None,
             )
     if together is not None:
         return ExaminedHoldouts(results, together.values())
@@ -131,11 +137,12 @@ def _examine_one(
     together: _Scores | None,
     task_id: str | None,
     place: str,
+    collector: counted_rows.RowCollector | None,
 ) -> Examined:
     """Measure one holdout; add its rows to its own scores, and to those of all holdouts."""
     rows = 0
     answers: list[Answer | None] = []
-    of_rows: dict[str, list[np.ndarray]] = {}  # numerators and divisors of metrics that are means
+    of_rows: dict[str, list[np.ndarray | None]] = {}  # numerators and divisors, if it is a mean
     for size, inputs, targets in batches:
         outputs, targets = gathered((called(model, inputs, task_id), targets), size)
         task, loss = measured.of(outputs, targets)
@@ -144,7 +151,9 @@ def _examine_one(
             loss.check(outputs, targets)
             measured.is_checked = True
         rows += size
-        sums = {"loss": loss.sums(outputs, targets, size)}
+        total, divisor, losses = loss.sums(outputs, targets, size)
+        sums = {"loss": (total, divisor)}
+        of_rows.setdefault("loss", []).append(None if losses is None else losses.numpy())
         counted = None
         if own.metrics is None:
             for name, parts in task.metrics(outputs, targets).items():
@@ -154,6 +163,8 @@ def _examine_one(
                 sums[name] = numerator, divisor
         elif own.metrics:
             counted = task.for_metrics(outputs, targets)
+            if collector is not None:
+                collector.add(task, outputs, targets, counted, size)
         for each in (own, together) if together is not None else (own,):
             each.add(sums, counted)
         answers.append(task.answer(outputs, targets))
@@ -163,8 +174,19 @@ def _examine_one(
         rows,
         own.values(),
         _predictions([each for each in answers if each is not None]),
-        {name: np.concatenate(parts) for name, parts in of_rows.items()},
+        _complete(of_rows),
+        collector.collected(own.again()) if collector is not None else None,
     )
+
+
+def _complete(of_rows: Mapping[str, list[np.ndarray | None]]) -> dict[str, np.ndarray]:
+    """Return the values of rows of all batches, for the metrics for which all batches have them."""
+    known = {name: [p for p in parts if p is not None] for name, parts in of_rows.items()}
+    return {
+        name: np.concatenate(parts)
+        for name, parts in known.items()
+        if len(parts) == len(of_rows[name])
+    }
 
 
 class _Scores:
@@ -209,6 +231,12 @@ class _Scores:
             with user_code.running(f"metrics_fn, metric '{name}'"):
                 values[name] = _scalar(name, metric.compute())
         return values
+
+    def again(self) -> dict[str, Metric]:
+        """Return the user's metrics without any rows, on the CPU."""
+        for metric in (self.metrics or {}).values():
+            metric.reset()
+        return {name: metric.cpu() for name, metric in (self.metrics or {}).items()}
 
 
 def _predictions(answers: list[Answer]) -> Predictions | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from renate_stages.evaluation.counted_rows import CountedRows
 
 
 @dataclass(frozen=True)
@@ -43,27 +46,14 @@ class Examined:
         predictions: Predictions for each row; None if targets are not class labels.
         scores: For metrics that are means over rows, the numerator and divisor of each row, float64
             `(rows, 2)`: the metric is the sum of the numerators over that of the divisors.
+        counted: What the user's metrics were computed from, by row; None if this was not kept.
     """
 
     rows: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     predictions: Predictions | None = None
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def row_scores(self, metric: str) -> np.ndarray | None:
-        """Return each row's score in a metric that is a mean over rows, otherwise None.
-
-        The user's metrics have no stored scores. One of them that equals the share of correct
-        predictions, whatever its name, is taken as their mean.
-
-        Returns:
-            `(rows, 2)` as in `scores`, or whether each counted row is correct, bool `(rows,)`.
-        """
-        if metric in self.scores or self.predictions is None:
-            return self.scores.get(metric)
-        correct = self.predictions.correct
-        value = self.metrics.get(metric, math.nan)
-        return correct if abs(value - correct.mean()) < 1e-6 else None
+    counted: CountedRows | None = None
 
 
 class ExaminedHoldouts(dict[int, Examined]):
@@ -96,10 +86,3 @@ class ExaminedHoldouts(dict[int, Examined]):
             for name in names
         }
         return cls(results, {**means, **(together or {})})
-
-
-def row_scores(examined: Mapping[int, Examined], metric: str) -> dict[int, np.ndarray]:
-    """Return `Examined.row_scores` of each holdout; empty unless all have them."""
-    scores = {number: each.row_scores(metric) for number, each in examined.items()}
-    known = {number: each for number, each in scores.items() if each is not None}
-    return known if len(known) == len(scores) else {}

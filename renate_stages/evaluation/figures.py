@@ -11,9 +11,10 @@ import numpy as np
 
 from renate_stages.evaluation import metrics
 from renate_stages.evaluation.calibration import calibration_error
-from renate_stages.evaluation.comparison import difference_interval, flips, interval
-from renate_stages.evaluation.examined import Examined, Predictions, row_scores
+from renate_stages.evaluation.comparison import flips
+from renate_stages.evaluation.examined import Examined, Predictions
 from renate_stages.evaluation.history import EvaluationHistory, known
+from renate_stages.evaluation.intervals import metric_difference_interval, metric_interval
 from renate_stages.evaluation.slices import Part, by_value
 from renate_stages.randomness import Generators
 from renate_stages.tasks.labels import shown
@@ -134,7 +135,7 @@ def _headline(
     answers: Answers,
     generators: Generators,
 ) -> dict[str, Any]:
-    """Return the change from the parent, and intervals if the metric is a mean over rows."""
+    """Return the change from the parent, and intervals if values of rows are known."""
     metric = evaluation.metric
     figures: dict[str, Any] = {"change": None, "change_on_earlier": None}
     if answers.before is not None:
@@ -152,47 +153,42 @@ def _headline(
             higher_is_better=evaluation.mode == "max",
         )
         figures["intransigence"] = known(reached)
-    if scores := row_scores(answers.after, metric):
-        before = row_scores(answers.before or {}, metric)
-        figures["interval"] = _intervals(update, before, scores, generators)
+    ends = _intervals(update, metric, answers, generators)
+    if any(ends.values()):
+        figures["interval"] = {
+            name: dict(
+                zip(("low", "high"), map(known, pair) if pair else (None, None), strict=True)
+            )
+            for name, pair in ends.items()
+        }
     return figures
 
 
 def _intervals(
-    update: int,
-    before: Mapping[int, np.ndarray],
-    after: Mapping[int, np.ndarray],
-    generators: Generators,
-) -> dict[str, dict[str, float | None]]:
-    """Return the 95 % intervals, each from its own generator.
-
-    Args:
-        update: Number of the update.
-        before: Scores of each row by the parent's model, by holdout; empty without a parent.
-        after: Scores of the same rows by the new model.
-        generators: The update's generators.
-    """
+    update: int, metric: str, answers: Answers, generators: Generators
+) -> dict[str, tuple[float, float] | None]:
+    """Return the 95 % interval of each figure, each from its own generator; None if unknown."""
+    before, after = answers.before or {}, answers.after
 
     def drawn(name: str) -> np.random.Generator:
         return generators.numpy(f"interval of {name}")
 
-    ends: dict[str, tuple[float, float] | None] = {
-        "average": interval(after, drawn("average"), average=True),
-        "overall": interval(after, drawn("overall"), average=False),
+    ends = {
+        "average": metric_interval(metric, after, drawn("average"), average=True),
+        "overall": metric_interval(metric, after, drawn("overall"), average=False),
         "change": None,
         "change_on_earlier": None,
     }
     if before:
-        ends["change"] = difference_interval(before, after, drawn("change"), average=False)
+        ends["change"] = metric_difference_interval(
+            metric, before, after, drawn("change"), average=False
+        )
     if earlier := {number for number in before if number < update}:
         old, new = ({n: each[n] for n in earlier} for each in (before, after))
-        ends["change_on_earlier"] = difference_interval(
-            old, new, drawn("change on earlier"), average=True
+        ends["change_on_earlier"] = metric_difference_interval(
+            metric, old, new, drawn("change on earlier"), average=True
         )
-    return {
-        name: dict(zip(("low", "high"), map(known, pair) if pair else (None, None), strict=True))
-        for name, pair in ends.items()
-    }
+    return ends
 
 
 def _row_figures(answers: Answers) -> dict[str, Any]:

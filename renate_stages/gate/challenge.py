@@ -134,7 +134,7 @@ class _Holdouts:
         if task is not None and not task.grows:  # other outputs than classes
             width = 0
         with widened(model, width) as outputs:
-            return examine(model, datasets, **self.settings), outputs.seen
+            return examine(model, datasets, **self.settings, keep_rows=True), outputs.seen
 
 
 @contextmanager

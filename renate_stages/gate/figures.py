@@ -16,8 +16,8 @@ With a[i] the metric on holdout i:
     negative_flips   share of all rows on which the opponent is correct and the update wrong
     positive_flips   share of all rows on which the opponent is wrong and the update correct
 
-A difference has an interval (95 %, paired bootstrap) if the metric is a mean over rows; for a class
-or a slice, it is computed from the rows of that part.
+A difference has an interval (95 %, paired bootstrap); for a class or a slice, it is computed from the
+rows of that part.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from typing import Any, Literal
 import numpy as np
 
 from renate_stages.evaluation.comparison import difference_interval, flips
-from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, row_scores
+from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
 from renate_stages.evaluation.figures import Answers
+from renate_stages.evaluation.intervals import metric_difference_interval
 from renate_stages.gate.parts import Part, Slices, accuracies, rows_of
 from renate_stages.params.rules import CALIBRATION, CLASSES, FLIPS, PARTS, SCOPES
 
@@ -105,14 +106,16 @@ def figure(
     scope = next(scope for scope in SCOPES if name.startswith(f"{scope}_"))
     metric = name.removeprefix(f"{scope}_")
     ours, theirs = _values(new, metric), _values(opponent, metric)
-    scores = _paired_scores(metric, new, opponent)
+    before = opponent or {}
+
+    def bounds_on(*numbers: int) -> tuple[float, float] | None:
+        old, now = ({n: each[n] for n in numbers if n in each} for each in (before, new))
+        average = scope == "average"
+        return metric_difference_interval(metric, old, now, generator, average=average)
+
     if scope == "worst_holdout":
-
-        def on_holdout(number: int) -> tuple[float, float] | None:
-            return _interval({n: scores[n] for n in scores if n == number}, generator)
-
-        return _worst(ours, theirs, lower, percent, on_holdout)
-    bounds = _interval(scores, generator, average=scope == "average")
+        return _worst(ours, theirs, lower, percent, bounds_on)
+    bounds = bounds_on(*new)
     if scope == "average":
         return {"own": _entry(_mean(ours), _mean(theirs), bounds=bounds)}
     own, old = (rounded(each.together.get(metric)) if each else None for each in (new, opponent))
@@ -203,27 +206,14 @@ def _row_scores(
     return {number: (before[number], after[number]) for number in after if number in before}
 
 
-def _paired_scores(
-    metric: str, new: ModelScores, opponent: ModelScores | None
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return both models' scores of each row if the metric is their mean, otherwise nothing."""
-    if opponent is None:
-        return {}
-    before, after = row_scores(opponent, metric), row_scores(new, metric)
-    return {n: (before[n], after[n]) for n in after} if before.keys() == after.keys() else {}
-
-
 def _interval(
-    scores: Mapping[int, tuple[np.ndarray, np.ndarray]],
-    generator: np.random.Generator,
-    *,
-    average: bool = False,
+    scores: Mapping[int, tuple[np.ndarray, np.ndarray]], generator: np.random.Generator
 ) -> tuple[float, float] | None:
     if not scores:
         return None
     before = {number: pair[0] for number, pair in scores.items()}
     after = {number: pair[1] for number, pair in scores.items()}
-    return difference_interval(before, after, generator, average=average)
+    return difference_interval(before, after, generator, average=False)
 
 
 def _mean(values: Mapping[int, float]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,21 @@ from renate_stages.tasks.task import IGNORED, Task, is_whole, unless_all
 
 CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)  # whose mean is weighted by class
 SAME = 1e-3  # relative difference up to which two means count as equal: half precision
+
+
+class Sums(NamedTuple):
+    """What a batch adds to a mean over all rows.
+
+    Args:
+        total: Sum of the rows' losses.
+        divisor: Sum of what the rows count.
+        rows: Loss and divisor of each row, float64 `(rows, 2)` on the CPU; None if the loss is a
+            scalar.
+    """
+
+    total: float
+    divisor: float
+    rows: Tensor | None = None
 
 
 class RowLoss:
@@ -80,7 +95,7 @@ class RowLoss:
         least = torch.finfo(counts.dtype).tiny
         return self._rows(loss, counts, targets).sum() / total.clamp(min=least), total
 
-    def sums(self, outputs: Any, targets: Any, rows: int) -> tuple[float, float]:
+    def sums(self, outputs: Any, targets: Any, rows: int) -> Sums:
         """Return the sum of a batch's losses and its divisor; over all batches they give the mean.
 
         Args:
@@ -98,14 +113,16 @@ class RowLoss:
         if loss.ndim == 0 and isinstance(self.loss_fn, CLASS_LOSSES):
             loss = self._without_reduction()(outputs, targets)
         counts = self._counts(loss, targets)
-        weight = float(rows) if counts is None else float(counts.cpu().double().sum())
-        if not weight:
-            return 0.0, 0.0
+        weights = torch.ones(rows).double() if counts is None else counts.cpu().double()
+        weight = float(weights.sum())
         if loss.ndim == 0 or (loss.numel() == 1 and rows > 1):
-            return float(loss) * weight, weight
+            return Sums(float(loss) * weight if weight else 0.0, weight)
         if loss.shape[0] != rows:
             raise LossShapeError(loss.shape, rows)
-        return float(self._rows(loss, counts, targets).cpu().double().sum()), weight
+        if not weight:
+            return Sums(0.0, 0.0, torch.zeros(rows, 2).double())
+        losses = self._rows(loss, counts, targets).cpu().double()
+        return Sums(float(losses.sum()), weight, torch.stack([losses, weights], dim=1))
 
     def check(self, outputs: Any, targets: Any) -> None:
         """Check on two sizes of a batch that the loss of a row depends on that row alone.

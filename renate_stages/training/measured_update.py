@@ -109,7 +109,8 @@ class MeasuredUpdate:
         def measure(model: RenateModule, *updates: int) -> ExaminedHoldouts:
             datasets = {n: updater.test_set(holdouts[n]) for n in updates or holdouts}
             with widened(model, len(labels)):  # the parent may know fewer labels
-                return updater.examine(model, datasets, {n: task_ids[str(n)] for n in datasets})
+                ids = {n: task_ids[str(n)] for n in datasets}
+                return updater.examine(model, datasets, ids, keep_rows=True)
 
         def untrained() -> RenateModule:
             model = updater.build_model(None)

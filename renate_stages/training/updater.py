@@ -210,6 +210,8 @@ class ModelUpdater:
         model: RenateModule,
         datasets: Mapping[int, Dataset],
         task_ids: Mapping[int, str] | None = None,
+        *,
+        keep_rows: bool = False,
     ) -> ExaminedHoldouts:
         """Return a model's metrics and predictions on each dataset.
 
@@ -217,6 +219,7 @@ class ModelUpdater:
             model: The model; its training or evaluation mode is restored afterwards.
             datasets: Datasets by the number of their update.
             task_ids: Task id of each update; None: this update's for all.
+            keep_rows: Whether to keep values of rows for intervals, see `evaluator.examine`.
         """
         metrics_fn = None
         if "metrics_fn" in self.user.functions:
@@ -232,6 +235,7 @@ class ModelUpdater:
             task_ids=task_ids or dict.fromkeys(datasets, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
             device=next(model.parameters()).device,
+            keep_rows=keep_rows,
         )
 
     def update(self, data: UpdateData, *, resume: Resume | None = None) -> UpdatedModel:

@@ -99,7 +99,8 @@ def examined(labels: list[int], predicted: list[int], confidence: float = 0.8) -
         np.array(labels), np.array(predicted), np.full(len(labels), confidence, np.float32)
     )
     values = {"accuracy": float(rows.correct.mean()), "loss": 0.5, "f1": 0.25}
-    return Examined(len(labels), values, rows)
+    scores = np.stack([rows.correct, np.ones(len(labels))], axis=1)
+    return Examined(len(labels), values, rows, {"accuracy": scores})
 
 
 BEFORE = {1: examined([0, 1, 0, 1], [0, 1, 1, 1]), 2: examined([2, 2], [0, 1])}
@@ -158,7 +159,7 @@ def test_change_figures_are_null_without_a_parent_model() -> None:
     assert "intransigence" not in found["accuracy"] and "slices" not in found
 
 
-def test_metric_other_than_accuracy_has_no_interval() -> None:
+def test_metric_without_values_of_rows_has_no_interval() -> None:
     found = figures(Answers(AFTER, BEFORE), metric="f1")
     assert "interval" not in found["f1"]
     assert found["f1"]["change"] == 0

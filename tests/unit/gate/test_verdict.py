@@ -22,9 +22,9 @@ def answers(right: str, labels: str | None = None) -> Examined:
     truth = np.array([int(label) for label in labels or "0" * len(right)], dtype=np.int64)
     confidence = np.ones(len(right), dtype=np.float32)
     metrics = {"accuracy": correct.sum() / len(right), "loss": 1 - correct.sum() / len(right)}
-    return Examined(
-        len(right), metrics, Predictions(truth, np.where(correct, truth, 9), confidence)
-    )
+    predictions = Predictions(truth, np.where(correct, truth, 9), confidence)
+    scores = np.stack([correct, np.ones(len(right))], axis=1)
+    return Examined(len(right), metrics, predictions, {"accuracy": scores})
 
 
 def scored(**values: float) -> Examined:
@@ -320,7 +320,9 @@ def test_interval_contains_the_difference_from_the_champion():
         / 40
     )
     assert outcome["high"] - outcome["low"] == pytest.approx(2 * 1.96 * spread, rel=0.15)
-    assert rule_of({"average_loss": {"max_rise": 0}}, BOTH)["low"] is None, "a loss has no interval"
+    assert rule_of({"average_loss": {"max_rise": 0}}, BOTH)["low"] is None, (
+        "no losses of rows are known"
+    )
 
 
 def test_a_figures_interval_does_not_depend_on_the_other_rules():
@@ -331,7 +333,7 @@ def test_a_figures_interval_does_not_depend_on_the_other_rules():
     assert both.content["rules"]["overall_accuracy"]["max_drop"] == alone
 
 
-def test_macro_averaged_accuracy_has_no_interval():
+def test_metric_without_values_of_rows_has_no_interval():
     macro = holdouts(Examined(10, {"accuracy": 0.5}, NEW[1].predictions))
     both = Measured(3, macro, 2, holdouts(CHAMPION[1]))
     assert rule_of({"average": {"max_drop": 1}}, both)["low"] is None
