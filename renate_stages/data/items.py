@@ -75,8 +75,7 @@ class ItemReader:
             UnknownFieldError: If it does not have a part that is listed in `ragged`.
             ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
         """
-        if not _is_pair(item):
-            raise NotAPairError(self.split, index, _outline(item))
+        metadata = self.metadata(item, index)
         targets = item[1] if self.numbers is None else self.numbers(item[1])
         named = None if _is_ignored(targets) else targets is not item[1]
         pair = (self._lists(item[0], "inputs"), self._lists(targets, "targets"))
@@ -85,8 +84,13 @@ class ItemReader:
             raise UnknownFieldError("ragged_fields of the data module", unknown[0], leaves)
         decoders = {path: "image" for path, leaf in leaves.items() if isinstance(leaf, bytes)}
         values = {path: self.array(leaf, index, path) for path, leaf in leaves.items()}
-        metadata = {} if len(item) == 2 else self._metadata(item[2], index)
         return Item(structure_of_example(pair), values, metadata, decoders, named)
+
+    def metadata(self, item: Any, index: int) -> dict[str, np.ndarray]:
+        """Return only an item's metadata; raise as `read`."""
+        if not _is_pair(item):
+            raise NotAPairError(self.split, index, _outline(item))
+        return {} if len(item) == 2 else self._metadata(item[2], index)
 
     def spec(self, item: Item) -> ExampleSpec:
         """Return the spec of examples like this item."""

@@ -16,21 +16,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from renate_stages.evaluation.comparison import difference_interval, interval
-from renate_stages.evaluation.counted_rows import CountedRows
 from renate_stages.evaluation.examined import Examined
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+    from renate_stages.evaluation.counted_rows import CountedRows
 
 RESAMPLES = 200
 MOST_ROWS = 10_000
 LEVEL = 0.95
 
 Interval = tuple[float, float]
-Rows = Mapping[int, CountedRows]  # by holdout
+Rows = Mapping[int, "CountedRows"]  # by holdout
 
 
 def metric_interval(
@@ -134,6 +134,8 @@ def _figure(metric: str, rows: Rows, drawn: Mapping[int, np.ndarray], average: b
 
 def _computed(metric: Metric, parts: Sequence[tuple[Any, Any] | None]) -> float:
     """Return a metric of the entries in all parts; NaN if it is not defined for them."""
+    import torch  # here, because `promote` reads verdicts without it
+
     metric.reset()
     try:
         with warnings.catch_warnings(), torch.inference_mode():

@@ -77,6 +77,11 @@ class DataParams(Block):
     test_fraction: Fraction = Field(
         default=0.2, description="share of the training rows, if the data module has no test data"
     )
+    split_by: str | None = Field(
+        default=None,
+        description="metadata field, such as a time: test data are the newest rows by it, and "
+        "validation data the newest of the rest; without it, both are random rows",
+    )
     arguments: dict[str, Any] = Field(
         default={}, description="keyword arguments for data_module_fn"
     )

@@ -75,8 +75,8 @@ def require_files(incoming: Path) -> None:
 def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Generators) -> Splits:
     """Return the datasets of the user's data module, which gets the seed of `params.yaml`.
 
-    If the module provides no test or validation data, split off a random share of the training
-    rows, determined by the seed.
+    If the module provides no test or validation data, split off a share of the training rows: the
+    newest ones by `data.split_by`, or random ones, determined by the seed.
 
     Raises:
         DataModuleError: If there is no training data, or no test data and no share is set for it.
@@ -99,16 +99,15 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
         _check_dataset(f"{name}_data() of the data module", found)
     if train is None:
         raise DataModuleError("train_data() returned None", "return the new training examples")
-    if test is None:
-        if not data.test_fraction:
-            raise DataModuleError(
-                "test_data() returned None and data.test_fraction is 0",
-                "return test data, or set data.test_fraction above 0: forgetting is measured on "
-                "test data",
-            )
-        train, test = split_off(train, data.test_fraction, generators.integer("test split"))
-    if val is None and data.validation_fraction:
-        train, val = split_off(train, data.validation_fraction, generators.integer("val split"))
+    if test is None and not data.test_fraction:
+        raise DataModuleError(
+            "test_data() returned None and data.test_fraction is 0",
+            "return test data, or set data.test_fraction above 0: forgetting is measured on test data",
+        )
+    shares = {"test": data.test_fraction if test is None else 0}
+    shares["val"] = data.validation_fraction if val is None else 0
+    train, parts = _split_off(train, shares, data.split_by, generators)
+    test, val = parts.get("test", test), parts.get("val", val)
     ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
     return Splits(train, val, test, ragged, names, fingerprint)
 
@@ -137,30 +136,46 @@ def _names(module: Any, name: str) -> tuple[str, ...]:
     return tuple(map(str, found))
 
 
-def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split off a random share of a dataset's rows; return the rest and the share.
+def _split_off(
+    dataset: Any, shares: Mapping[str, float], split_by: str | None, generators: Generators
+) -> tuple[Any, dict[str, Any]]:
+    """Split shares off a dataset's rows, in turn; return the rest, and the shares above 0.
 
-    Neither of them is empty.
+    Args:
+        dataset: The training data.
+        shares: Share of the rows that are left, by the name of the split.
+        split_by: Metadata field by which the newest rows are taken; None: random rows.
+        generators: The update's generators, which draw random rows.
 
     Raises:
-        DataModuleError: If the dataset has no length or too few rows.
+        DataModuleError: If the dataset has no length or too few rows, or items lack the field.
     """
     from renate_stages.data.module import split
+    from renate_stages.data.newest import sort_keys, split_newest
 
-    if not hasattr(dataset, "__len__"):
+    parts: dict[str, Any] = {}
+    shares = {name: fraction for name, fraction in shares.items() if fraction}
+    if shares and not hasattr(dataset, "__len__"):
         raise DataModuleError(
             f"train_data() is a {type(dataset).__name__} without a length, which cannot be split",
             "return test_data() and val_data() as well, or a dataset with a length",
         )
-    with user_code.running("train_data() of the data module"):
-        rest, share = split(dataset, fraction, seed)
-    if not len(rest) or not len(share):
-        raise DataModuleError(
-            f"train_data() has {len(rest) + len(share)} row(s), too few to split off "
-            f"{fraction:.0%}",
-            "return more rows, or separate test_data() and val_data()",
-        )
-    return rest, share
+    keys = sort_keys(dataset, split_by) if shares and split_by else None
+    for name, fraction in shares.items():
+        seed = generators.integer(f"{name} split")
+        with user_code.running("train_data() of the data module"):
+            rows = len(dataset)
+            if keys is None:
+                dataset, parts[name] = split(dataset, fraction, seed)
+            else:
+                dataset, parts[name] = split_newest(dataset, fraction, keys)
+                keys = keys[dataset.indices]
+        if not len(dataset) or not len(parts[name]):
+            raise DataModuleError(
+                f"train_data() has {rows} row(s), too few to split off {fraction:.0%}",
+                "return more rows, or separate test_data() and val_data()",
+            )
+    return dataset, parts
 
 
 def parent_in(folder: Path) -> State | None:

@@ -41,7 +41,11 @@ def test_params_blocks_that_may_contain_secrets_are_not_logged():
         *("data", "evaluation", "example", "hyperparameters", "learner", "retention", "seed"),
         *("shift", "should_update", "trainer", "tuning", "update"),
     }
-    assert logged["data"] == {"validation_fraction": 0.1, "test_fraction": 0.2}
+    assert logged["data"] == {
+        "validation_fraction": 0.1,
+        "test_fraction": 0.2,
+        "split_by": None,
+    }
     assert logged["hyperparameters"] == {"learning_rate": 0.1}
     assert "scheduler_arguments" not in logged["tuning"] and "scheduler" in logged["tuning"]
 
