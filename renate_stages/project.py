@@ -173,8 +173,12 @@ class Project:
         return self.root / "metrics" / "update.json"
 
     @property
+    def gate_metrics(self) -> Path:
+        return self.root / "metrics" / "gate.json"
+
+    @property
     def verdict(self) -> Path:
-        return self.root / "metrics" / "verdict.json"
+        return self.root / "reports" / "verdict.json"
 
     @property
     def plots(self) -> Path:

@@ -223,17 +223,17 @@ def _objections(
     """Return the gate's reasons against a promotion; `--force` overrides them."""
     forced = "`renate-stages promote --force` promotes it anyway"
     try:
-        text = lineage.git(project, "show", f"{revision}:metrics/verdict.json")
-        verdict = Verdict.parse(text, "metrics/verdict.json")
+        text = lineage.git(project, "show", f"{revision}:reports/verdict.json")
+        verdict = Verdict.parse(text, "reports/verdict.json")
     except CommandError:
         return [
-            f"{revision} has no metrics/verdict.json, so the gate's verdict is unknown; {forced}"
+            f"{revision} has no reports/verdict.json, so the gate's verdict is unknown; {forced}"
         ]
     except MalformedFileError as error:
         return [f"{revision}: {error}; {forced}"]
     # `git()` strips the file's final newline.
     if hashlib.md5(f"{text}\n".encode()).hexdigest() != lineage.verdict_hash(lock):
-        return [f"metrics/verdict.json at {revision} does not match its dvc.lock; run `dvc repro`"]
+        return [f"reports/verdict.json at {revision} does not match its dvc.lock; run `dvc repro`"]
     reasons = []
     same = lineage.judged_champion(lock) == champion.out["md5"]
     none = not verdict.content["champion_update"] and not champion.update

@@ -66,7 +66,7 @@ class NoVerdictError(RenateStagesError):
     def __init__(self, problem: str) -> None:
         super().__init__(
             f"The gate has no verdict on this update: {problem}.\nTo fix this: run `dvc repro`, "
-            "which writes metrics/verdict.json. If your project was generated before the gate "
+            "which writes reports/verdict.json. If your project was generated before the gate "
             "existed, copy the stage `export` from the dvc.yaml of a newly generated project and "
             "run `renate-stages init`."
         )
@@ -77,7 +77,7 @@ class StaleVerdictError(RenateStagesError):
 
     def __init__(self, found: int, number: int) -> None:
         super().__init__(
-            f"metrics/verdict.json belongs to update {found}, but update {number} is open and "
+            f"reports/verdict.json belongs to update {found}, but update {number} is open and "
             "has no verdict yet.\nTo fix this: run `dvc repro`."
         )
 
@@ -87,7 +87,7 @@ class ForeignVerdictError(RenateStagesError):
 
     def __init__(self) -> None:
         super().__init__(
-            "metrics/verdict.json does not match dvc.lock: it was changed after `dvc repro`, or "
+            "reports/verdict.json does not match dvc.lock: it was changed after `dvc repro`, or "
             "the two files come from different commits.\nTo fix this: run `dvc repro`, which "
             "writes both."
         )

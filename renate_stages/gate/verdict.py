@@ -1,4 +1,4 @@
-"""Apply the gate's rules to an update and its opponent: `metrics/verdict.json`.
+"""Apply the gate's rules to an update and its opponent: `reports/verdict.json`.
 
 Rules compare the figures themselves with their limits. The intervals only show how much of a
 difference may be noise.
@@ -72,7 +72,7 @@ class _Content(Content):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's verdict on an update; `content` is `metrics/verdict.json`."""
+    """The gate's verdict on an update; `content` is `reports/verdict.json`."""
 
     content: Mapping[str, Any] = field(default_factory=dict)
 
@@ -113,7 +113,7 @@ class Verdict:
 
     @classmethod
     def read(cls, path: Path) -> Verdict:
-        """Read `metrics/verdict.json`.
+        """Read `reports/verdict.json`.
 
         Raises:
             NoVerdictError: If the file is missing.
@@ -125,7 +125,7 @@ class Verdict:
 
     @classmethod
     def parse(cls, text: str, where: str) -> Verdict:
-        """Parse the text of `metrics/verdict.json`.
+        """Parse the text of `reports/verdict.json`.
 
         Args:
             text: The text.
@@ -149,6 +149,18 @@ class Verdict:
             for name, limits in self.content["rules"].items()
             for limit, outcome in limits.items()
         ]
+
+    def metrics(self) -> dict[str, Any]:
+        """Return `metrics/gate.json`: what `dvc metrics diff` compares between updates."""
+        figures = {
+            name: {"value": each["value"], "change": difference(each)}
+            for name, each in self.content["figures"].items()
+        }
+        counts = {
+            "rules": len(self.rules),
+            "failed": sum(not each["passed"] for _, _, each in self.rules),
+        }
+        return {"update": self.update, "passed": self.passed, **counts, "figures": figures}
 
     @property
     def headline(self) -> str:

@@ -128,7 +128,7 @@ def judged_champion(lock: str) -> str | None:
 
 def verdict_hash(lock: str) -> str | None:
     """Return the hash of the verdict that `export` wrote."""
-    entry = stage_entry(lock, "export", "outs", "metrics/verdict.json")
+    entry = stage_entry(lock, "export", "outs", "reports/verdict.json")
     return entry["md5"] if entry else None
 
 

@@ -100,6 +100,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             report = update_report(state, params.evaluation, findings)
             stage.check(user)
         files.write_json(project.verdict, verdict.content)
+        files.write_json(project.gate_metrics, verdict.metrics())
         files.write_text(project.report, report)
         if tracker.started:  # do not use `found`, which would wait for MLflow
             update_run.log_results(project, pictures, tracker)

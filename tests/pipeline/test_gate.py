@@ -43,7 +43,7 @@ def test_gate_refuses_a_ruined_update_and_its_repair_is_promoted_and_demoted(wit
     report = project.read("reports/update.md")
     assert "## Gate" in report and "refused: average_accuracy max_worsening" in report
     assert "FAILED by" in report
-    verdict = project.read_json("metrics/verdict.json")
+    verdict = project.read_json("reports/verdict.json")
     rule = verdict["rules"]["average_accuracy"]["max_worsening"]
     assert not verdict["passed"] and rule["margin"] < 0
     allowed = rule["allowed"] / 100 * rule["opponent"]
@@ -67,8 +67,8 @@ def test_gate_refuses_a_ruined_update_and_its_repair_is_promoted_and_demoted(wit
     assert champion(project) == (3, 3)
     assert project.hashes("champion") == project.hashes("export")
     assert not project.run("git", "status", "--porcelain")
-    printed = project.run("dvc", "metrics", "diff", "update-2", "--targets", "metrics/verdict.json")
-    assert "rules.average_accuracy.max_worsening.margin" in printed
+    printed = project.run("dvc", "metrics", "diff", "update-2", "--targets", "metrics/gate.json")
+    assert "figures.average_accuracy.value" in printed and "margin" not in printed
 
     # Demote the champion.
     project.run("renate-stages", "demote")
@@ -93,14 +93,14 @@ def test_temporary_dvc_experiment_and_clone_compare_with_the_champion(with_champ
     change = ("-S", "trainer.max_epochs=1")
     project.run("dvc", "exp", "run", "-q", "--temp", "-n", "elsewhere", *change)
     project.run("dvc", "exp", "apply", "elsewhere")
-    assert project.read_json("metrics/verdict.json")["champion_update"] == 2
+    assert project.read_json("reports/verdict.json")["champion_update"] == 2
     project.run("git", "checkout", "-q", "--", ".")
 
     project.run("dvc", "push", "-q")
     clone = project.clone()
     clone.edit("params.yaml", ("max_worsening: 2%}", "max_worsening: 3%}"))
     clone.run("dvc", "repro", "-q", "--pull", "--allow-missing")
-    verdict = clone.read_json("metrics/verdict.json")
+    verdict = clone.read_json("reports/verdict.json")
     assert (verdict["champion_update"], verdict["passed"]) == (2, True)
     clone.run("git", "checkout", "-q", "--", ".")
     for folder in ("champion", "export"):
@@ -110,9 +110,9 @@ def test_temporary_dvc_experiment_and_clone_compare_with_the_champion(with_champ
 
 
 def test_rerun_export_gives_an_identical_verdict(with_champion):
-    before = with_champion.read("metrics/verdict.json")
+    before = with_champion.read("reports/verdict.json")
     with_champion.run("dvc", "repro", "-q", "-s", "-f", "export")
-    assert with_champion.read("metrics/verdict.json") == before
+    assert with_champion.read("reports/verdict.json") == before
     assert not with_champion.run("git", "status", "--porcelain")
 
 

@@ -42,7 +42,7 @@ LONG: dict[tuple[str, ...], float] = {
     ("export",): 2,
     ("publish",): 2,
 }
-BY_GIT = ("parent.dvc", "champion.dvc", "dvc.lock", "params.yaml", "metrics/verdict.json")
+BY_GIT = ("parent.dvc", "champion.dvc", "dvc.lock", "params.yaml", "reports/verdict.json")
 BY_GIT += ("dvc.yaml", "data/incoming.dvc", "forget.yaml")
 """Lineage commands read these files from commits, without opening them."""
 

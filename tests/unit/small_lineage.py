@@ -24,8 +24,7 @@ PIPELINE = {
             "cmd": "python make.py export",
             "deps": ["state", "champion"],
             "params": ["seed", "update"],
-            "outs": ["export"],
-            "metrics": [{"metrics/verdict.json": {"cache": False}}],
+            "outs": ["export", {"reports/verdict.json": {"cache": False}}],
         },
     }
 }
@@ -53,7 +52,7 @@ else:
     rules = read_rules({"average": {"min": 0.5}}, "accuracy", "max")
     measured = Measured(number, new, champion.update, new if champion else None)
     verdict = judge(rules, measured, "accuracy", ["loss"], Generators(0, number))
-    files.write_json(Path("metrics/verdict.json"), verdict.content)
+    files.write_json(Path("reports/verdict.json"), verdict.content)
 """
 GOOD, BAD = 9, 1
 

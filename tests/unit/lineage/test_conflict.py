@@ -65,7 +65,7 @@ def test_generated_files_are_taken_from_the_chosen_side(ours, side, capsys):
     ours.params.write_text(f"seed: {seed}\n" + text[text.index("update:") :])
     lineage.git(ours, "add", "params.yaml")
     lineage.git(ours, "commit", "-q", "--no-edit")
-    for name in ("dvc.lock", "parent.dvc", "metrics/verdict.json"):
+    for name in ("dvc.lock", "parent.dvc", "reports/verdict.json"):
         assert file_at(ours, "HEAD", name) == file_at(ours, chosen, name)
     assert {"ours.py", "theirs.py"} <= {path.name for path in ours.root.iterdir()}
     forgotten = ForgetList.read(ours.forget_list)

@@ -52,6 +52,6 @@ def test_seed_does_not_change_the_newest_rows(dated):
 
 def test_unknown_field_is_refused_before_anything_is_written(dated):
     edit_params(dated, data__split_by="day")
-    with pytest.raises(errors.DataModuleError, match="no metadata 'day' .it has: created."):
+    with pytest.raises(errors.DataModuleError, match=r"no metadata 'day' \(it has: created\)"):
         prepare.run(dated, quiet)
     assert not dated.prepared.exists()

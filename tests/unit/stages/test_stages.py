@@ -115,8 +115,9 @@ def test_each_stage_writes_exactly_its_files_with_identical_bytes(project):
             "export/model.safetensors",
             "export/program.json",
             "export/renate_config.py",
-            "metrics/verdict.json",
+            "metrics/gate.json",
             "reports/update.md",
+            "reports/verdict.json",
             *pictures,
         },
     }
