@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,8 @@ from renate_stages.tasks.labels import LabelNames
 from renate_stages.training.updater import ModelUpdater, write_learner
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
+
+RENATE_PREFIX = "_model."
 
 
 def write_imported(
@@ -119,7 +122,7 @@ def _read_old_data(
 
 
 def _load(module: nn.Module, path: Path) -> None:
-    """Load a state dict strictly, from a file of its own or from a Lightning checkpoint.
+    """Load a state dict strictly, from a file of its own, a Lightning checkpoint, or one of Renate.
 
     Raises:
         ModelMismatchError: If it cannot be read, or does not match the module's tensors.
@@ -135,6 +138,7 @@ def _load(module: nn.Module, path: Path) -> None:
             "save it with `torch.save(model.state_dict(), FILE)` or as safetensors",
         ) from error
     tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else {}
+    tensors = _of_renate(tensors, module.state_dict().keys())
     extra = module.state_dict().get(EXTRA_STATE)
     if extra is not None:
         stored = tensors.get(EXTRA_STATE)
@@ -146,3 +150,20 @@ def _load(module: nn.Module, path: Path) -> None:
         raise ModelMismatchError(
             str(error), "let model_fn build the architecture that the weights in the file belong to"
         ) from error
+
+
+def _of_renate(tensors: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return a state dict of awslabs/Renate as one of the user's module; others unchanged.
+
+    Renate writes the extra state as a tensor of pickled bytes, which is left out, and its
+    `RenateWrapper` and checkpoints put `_model.` before all other names.
+
+    Args:
+        tensors: The state dict in the file.
+        names: The names in the module's own state dict.
+    """
+    if isinstance(tensors.get(EXTRA_STATE), torch.Tensor):
+        tensors = {name: value for name, value in tensors.items() if name != EXTRA_STATE}
+    if names and not any(name.startswith(RENATE_PREFIX) for name in names):
+        tensors = {name.removeprefix(RENATE_PREFIX): value for name, value in tensors.items()}
+    return tensors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,13 +42,21 @@ def save(model, path):
         save_file(tensors, path)
     elif path.suffix == ".ckpt":  # as Lightning writes it
         torch.save({"epoch": 3, "state_dict": tensors, "global_step": 9}, path)
+    elif path.name.startswith("renate"):  # as awslabs/Renate writes it: bytes as int64
+        given = {"constructor_arguments": {}, "tasks_params_ids": {"default_task"}}
+        extra = torch.as_tensor(list(pickle.dumps(given)))
+        prefix = "_model." if "wrapper" in path.name else ""
+        named = {f"{prefix}{name}": value for name, value in tensors.items()}
+        torch.save({"_extra_state": extra, **named}, path)
     else:
         torch.save(model.state_dict(), path)
     return path
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model.ckpt"])
-def test_model_is_imported_from_pt_safetensors_and_ckpt_files(project, tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["model.pt", "model.safetensors", "model.ckpt", "renate.pt", "renate_wrapper.pt"]
+)
+def test_model_is_imported_from_all_known_forms(project, tmp_path, name):
     model = team_model()
     imported = imported_state(project, save(model, tmp_path / name))
     state.check(imported.folder)
