@@ -7,7 +7,7 @@ an entry point of the group `renate_stages.learners`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -186,6 +186,42 @@ LEARNERS = {
     ),
 }
 
+HYPERPARAMETERS = frozenset(
+    [
+        "alpha",
+        "batch_size",
+        "beta",
+        "budget",
+        "consistency_weight",
+        "distillation_weight",
+        "ema_decay",
+        "ewc_weight",
+        "fisher",
+        "fisher_decay",
+        "fisher_examples",
+        "interpolation",
+        "loss_weight_new_data",
+        "mask_unused_classes",
+        "memory_batch_size",
+        "memory_policy",
+        "memory_size",
+        "memory_update",
+        "num_coefficients",
+        "num_random_features",
+        "plastic_decay",
+        "plastic_probability",
+        "replay_forward",
+        "reset",
+        "ridge",
+        "sampling",
+        "shrinkage",
+        "stable_decay",
+        "stable_probability",
+        "temperature",
+    ]
+)
+"""Names of the hyperparameters of the learners in `LEARNERS`, known without importing these."""
+
 
 def names() -> list[str]:
     """Return the names of all learners: built-in ones, then those of installed packages."""
@@ -282,11 +318,6 @@ def check_installed(learners: Iterable[str]) -> None:
     """
     if any(catalog.is_name(name) for name in learners):
         catalog.check_installed()
-
-
-def classes() -> Iterator[type[Learner]]:
-    """Return the classes of all learners in `LEARNERS`."""
-    return map(learner_class, LEARNERS)
 
 
 def _added() -> dict[str, str]:

@@ -15,6 +15,7 @@ from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.shift.features import write_features
+from renate_stages.stages.hyperparameters import check_hyperparameters
 from renate_stages.state import State, new_data, prepared
 from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
 from renate_stages.state.inputs import StageInputs
@@ -45,6 +46,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             new_data.require_files(project.incoming)
         with heavy_imports():
             user = UserConfig.of(project, "prepare")
+        check_hyperparameters(user, params, project.incoming)
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
         parent = new_data.parent_in(project.parent)

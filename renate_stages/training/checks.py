@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
+from torch import nn
+
 from renate_stages.errors import (
+    InvalidHyperparameterError,
     UnknownHyperparameterError,
     UnsharedLearnerError,
 )
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import hyperparameters_of
+from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
+from renate_stages.models import RenateWrapper
 from renate_stages.params import Params, TrainerParams
+from renate_stages.randomness import Generators
+from renate_stages.tasks.classification import Classification
+from renate_stages.tasks.row_loss import RowLoss
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
@@ -43,9 +53,7 @@ def check_hyperparameters(
     """
     own = optimization.shared_hyperparameters(user)
     own |= set(hyperparameters_of(registry.learner_class(learner)))
-    known = own | catalog.hyperparameters()
-    for each in registry.classes():
-        known |= set(hyperparameters_of(each))
+    known = own | catalog.hyperparameters() | registry.HYPERPARAMETERS
     unknown = set(hyperparameters) - known
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)
@@ -64,3 +72,29 @@ def check_sharing(params: Params) -> None:
             found = getattr(params.trainer, name)
             if found != getattr(one, name):
                 raise UnsharedLearnerError(params.learner, f"{name}: {str(found).lower()}")
+
+
+def check_values(params: Params, hyperparameters: Mapping[str, Any]) -> None:
+    """Check the values of the learner's hyperparameters, by building it for a stand-in model.
+
+    Raises:
+        InvalidHyperparameterError: If a value is outside its range.
+    """
+    learner = registry.learner_class(params.learner)
+    functions = TrainingFunctions(RowLoss(Classification()), partial(torch.optim.SGD, lr=1.0))
+    stand_in = RenateWrapper(nn.Linear(1, 1))
+    context = UpdateContext(
+        StartingPoint(stand_in, {}),
+        functions,
+        params.trainer,
+        params.update.task_id,
+        Generators(params.seed, params.update.number),
+    )
+    known = hyperparameters_of(learner)
+    values = {name: each for name, each in hyperparameters.items() if name in known}
+    try:
+        learner(context, **values)
+    except InvalidHyperparameterError:
+        raise
+    except Exception:  # noqa: BLE001 -- the learner may refuse the stand-in, which says nothing
+        return

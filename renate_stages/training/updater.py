@@ -40,7 +40,7 @@ from renate_stages.training.callbacks import (
     KeepBest,
     StopAfter,
 )
-from renate_stages.training.checks import check_hyperparameters, check_sharing
+from renate_stages.training.checks import check_hyperparameters, check_sharing, check_values
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import make_trainer, quiet
@@ -135,6 +135,7 @@ class ModelUpdater:
     ) -> None:
         unused = check_hyperparameters(user, params.learner, hyperparameters)
         check_sharing(params)
+        check_values(params, hyperparameters)
         if unused:
             say(f"hyperparameters not used by {params.learner}: {', '.join(unused)}")
         self.user = user

@@ -141,7 +141,8 @@ def import_all() -> None:
         from renate_stages.learners import registry
         from renate_stages.tuning import trial  # noqa: F401
 
-        registry.classes()
+        for name in registry.LEARNERS:
+            registry.learner_class(name)
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:])
         raise RuntimeError(f"an imported package has started threads: {names}")

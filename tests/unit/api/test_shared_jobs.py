@@ -29,7 +29,7 @@ if __name__ == "__main__":
     figures = json.dumps([[each.curves[0], len(each.state.memory())] for each in (one, two)])
     Path("figures.json").write_text(figures)
     try:
-        run_training_job({"memory_batch_size": -1}, config_file=sys.argv[1], data_path="data", devices=2)
+        run_training_job({"hidden_size": -1}, config_file=sys.argv[1], data_path="data", devices=2)
     except SharedTrainingError as error:
         print(error)
 """
@@ -45,7 +45,7 @@ def test_training_job_on_two_devices_matches_one_device(tmp_path):
     (one, kept), (two, also_kept) = files.read_json(tmp_path / "figures.json")
     assert two == pytest.approx(one, abs=1e-5) and kept == also_kept == 50
     assert refused.startswith("ended with exit code 2")
-    assert done.stderr.count("memory_batch_size: expected") == 1, done.stderr
+    assert done.stderr.count("hidden_size is -1") == 1, done.stderr
     assert "Traceback" not in done.stderr
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"data", "script.py", "figures.json", "state-1", "state-2", "renate_working_dir"}
