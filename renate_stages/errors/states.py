@@ -104,6 +104,18 @@ class NotFiniteError(RenateStagesError):
         )
 
 
+class NotFiniteRowError(RenateStagesError):
+    """The loss of some rows is NaN, so a mean over all rows would be NaN too."""
+
+    def __init__(self, place: str, row: int, count: int, rows: int) -> None:
+        super().__init__(
+            f"The model's loss on {place} is NaN for {count} of {rows} rows; the first one is row "
+            f"{row}.\nTo fix this: if inputs of these rows contain NaN, correct them or leave the rows "
+            "out in the data module. Otherwise training has diverged: lower "
+            "hyperparameters.learning_rate, or set trainer.gradient_clip_val."
+        )
+
+
 class DivergedError(RenateStagesError):
     """The loss on the holdouts is many times that before training; no state is written."""
 

@@ -15,6 +15,7 @@ from renate_stages.data.ranks import gathered, ranks
 from renate_stages.errors import (
     EmptyHoldoutError,
     MetricError,
+    NotFiniteRowError,
     UserResultError,
     user_code,
 )
@@ -78,6 +79,7 @@ def examine(
         TargetsError, OutputsError: If a batch is not what the task expects.
         LossReductionError: If the loss of a row depends on the other rows of its batch.
         LossShapeError: If the loss is neither a scalar nor one value per row.
+        NotFiniteRowError: If the loss of some rows, but not of all, is NaN.
         MetricError: If a metric is named `loss` or does not compute a scalar.
     """
     task_ids = task_ids or {}
@@ -170,11 +172,17 @@ def _examine_one(
         answers.append(task.answer(outputs, targets))
     if own.is_empty:
         raise EmptyHoldoutError(number, ignored=rows)
+    scores = _complete(of_rows)
+    if "loss" in scores and (bad := np.flatnonzero(np.isnan(scores["loss"][:, 0]))).size not in (
+        0,
+        rows,
+    ):
+        raise NotFiniteRowError(place, int(bad[0]), len(bad), rows)
     return Examined(
         rows,
         own.values(),
         _predictions([each for each in answers if each is not None]),
-        _complete(of_rows),
+        scores,
         collector.collected(own.again()) if collector is not None else None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
-from renate_stages.memory import ExampleStore
+from renate_stages.memory import ExampleStore, Ragged
 from renate_stages.memory.forget_list import CountedForgetList
 from renate_stages.memory.held_out import NOTHING, HeldOut
 from renate_stages.memory.identity import IdSet, stored_ids
+from renate_stages.memory.spec import IGNORED
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state.prepared import SPLITS
@@ -278,8 +280,17 @@ def ingest_splits(
                 numbers=names.numbers if names is not None else None,
             )
             if names is not None:
-                names.check(split, len(stores[split]))
+                names.check(split, partial(_labelled_rows, stores[split]))
     return stores
+
+
+def _labelled_rows(store: ExampleStore) -> int:
+    """Return the number of rows, or 0 if all their targets are ignored."""
+    if store.spec is None or "targets" not in store.spec.fields:
+        return len(store)
+    targets = store.column("targets")
+    values = targets.values if isinstance(targets, Ragged) else targets
+    return len(store) if bool((values != IGNORED).any()) else 0
 
 
 def figures(

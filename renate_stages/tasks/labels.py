@@ -5,7 +5,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,18 +95,18 @@ class LabelNames:
         known = [each if each == IGNORED else self.number(each) for each in names]
         return np.array(known, dtype=np.int64)
 
-    def check(self, split: str, rows: int) -> None:
+    def check(self, split: str, labelled_rows: Callable[[], int]) -> None:
         """Check that the data read since the last call had names, if labels have names.
 
         Args:
             split: "train", "val" or "test", for the message.
-            rows: Number of rows that were read.
+            labelled_rows: Returns the number of rows whose targets are not all ignored.
 
         Raises:
             NamesNeededError: If it had numbers.
         """
         read, self._read = self._read, False
-        if rows and not read and self._numbers and not self._declared:
+        if not read and self._numbers and not self._declared and labelled_rows():
             raise NamesNeededError(split, self.names)
 
 

@@ -15,6 +15,7 @@ from renate_stages.errors import (
     EmptyHoldoutError,
     NotFiniteError,
     NotFiniteFisherError,
+    NotFiniteRowError,
     RenateStagesError,
     shortage,
     user_code,
@@ -84,7 +85,13 @@ def rehearse(
     try:
         with _part(STEP):
             update = MeasuredUpdate.run(user, params, parent, few, key="", say=_silent)
-    except (DivergedError, EmptyHoldoutError, NotFiniteError, NotFiniteFisherError):
+    except (
+        DivergedError,
+        EmptyHoldoutError,
+        NotFiniteError,
+        NotFiniteFisherError,
+        NotFiniteRowError,
+    ):
         return None  # may be due to the few rows
     with _part("writing the state"):
         update.write_state(scratch / "state")

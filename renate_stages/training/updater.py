@@ -212,6 +212,7 @@ class ModelUpdater:
         datasets: Mapping[int, Dataset],
         task_ids: Mapping[int, str] | None = None,
         *,
+        split: str = "holdout",
         keep_rows: bool = False,
     ) -> ExaminedHoldouts:
         """Return a model's metrics and predictions on each dataset.
@@ -220,6 +221,7 @@ class ModelUpdater:
             model: The model; its training or evaluation mode is restored afterwards.
             datasets: Datasets by the number of their update.
             task_ids: Task id of each update; None: this update's for all.
+            split: What the datasets are, for messages.
             keep_rows: Whether to keep values of rows for intervals, see `evaluator.examine`.
         """
         metrics_fn = None
@@ -236,6 +238,7 @@ class ModelUpdater:
             task_ids=task_ids or dict.fromkeys(datasets, self.params.update.task_id),
             batch_size=self.params.evaluation.batch_size,
             device=next(model.parameters()).device,
+            places={number: f"{split} {number}" for number in datasets},
             keep_rows=keep_rows,
         )
 
@@ -336,7 +339,7 @@ class ModelUpdater:
         def evaluate(
             model: RenateModule, datasets: Mapping[int, Dataset]
         ) -> tuple[Metrics, dict[int, Metrics]]:
-            examined = self.examine(model, datasets, task_ids)
+            examined = self.examine(model, datasets, task_ids, split="validation split")
             return examined.together, {n: each.metrics for n, each in examined.items()}
 
         return Measure(evaluate, datasets, update.number, headline.metric, headline.mode)

@@ -240,6 +240,12 @@ def test_numbers_after_names_are_refused_unless_the_order_is_declared(jobs):
     assert set(result.metrics["classes"]) == {"zero", "one"}
 
 
+def test_split_with_ignored_labels_alone_needs_no_names(jobs):
+    ignored = {**words(0, 1), "yt": np.full(len(words(0, 1)["yt"]), -100)}
+    with pytest.raises(errors.EmptyHoldoutError, match="only examples with ignored targets"):
+        jobs([words(0, 1), ignored])
+
+
 def test_names_after_numbers_are_refused_unless_the_order_is_declared(jobs):
     datas = [numbered(words(0, 1)), words(0, 1)]
     with pytest.raises(errors.UnnamedLabelsError, match="numbered labels without names"):

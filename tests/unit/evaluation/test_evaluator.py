@@ -19,6 +19,7 @@ from renate_stages.errors import (
     EmptyHoldoutError,
     LossShapeError,
     MetricError,
+    NotFiniteRowError,
     UnknownTaskError,
 )
 from renate_stages.evaluation.evaluator import evaluate, examine
@@ -320,3 +321,18 @@ def test_users_metrics_leave_out_rows_with_an_ignored_label(batch_size: int) -> 
     nothing = Collated(inputs, torch.full_like(targets, -100))
     with pytest.raises(EmptyHoldoutError, match=r"only examples with ignored targets \(11\)"):
         evaluate(model, {1: nothing})
+
+
+def test_row_with_a_loss_that_is_nan_is_named() -> None:
+    inputs, targets = torch.rand(9, 4), torch.rand(9, 2)
+    inputs[[6, 8], 1] = float("nan")
+    model = RenateWrapper(nn.Linear(4, 2))
+    with pytest.raises(NotFiniteRowError, match=r"holdout 3 is NaN for 2 of 9 rows.*row 6\."):
+        examine(model, {3: Collated(inputs, targets)}, batch_size=4)
+    ignored = torch.randint(2, (9,))
+    ignored[[6, 8]] = -100
+    counted = torch.ones(9, dtype=torch.bool)
+    counted[[6, 8]] = False
+    found = examine(model, {3: Collated(inputs, ignored)}, batch_size=4)[3].metrics["loss"]
+    expected = F.cross_entropy(model(inputs[counted]), ignored[counted]).item()
+    assert found == pytest.approx(expected), "NaN in the inputs of ignored rows does not count"

@@ -290,8 +290,8 @@ MISTAKES = [
         ["no validation data", "data.validation_fraction", "val_data"],
     ),
     (
-        "tune",
-        lambda p: search(p, hyperparameters__learing_rate={"uniform": [0.01, 1.0]}),
+        "prepare",
+        lambda p: edit_params(p, hyperparameters__learing_rate={"uniform": [0.01, 1.0]}),
         errors.InvalidParamsError,
         ["hyperparameters.learing_rate", "nothing reads it"],
     ),
