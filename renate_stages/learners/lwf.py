@@ -71,10 +71,11 @@ class OutputDistillation(LossComponent):
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         if self.teacher is None:
             return new.outputs.new_zeros((), dtype=torch.float32)
-        teacher_outputs = self.teacher(new.batch.inputs, self.task_id)
-        return self.task.distillation(
-            new.outputs, teacher_outputs, self.temperature, self.old_classes
-        )
+        outputs, taught = new.outputs, self.teacher(new.batch.inputs, self.task_id)
+        known = outputs, taught, self.temperature, self.old_classes
+        if self.task.has_padding:  # its length depends on the other rows of the batch
+            return self.task.distillation(*known, self.task.fitted(outputs, new.batch.targets))
+        return self.task.distillation(*known)
 
 
 class LwF(Learner):

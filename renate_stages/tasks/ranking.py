@@ -26,6 +26,7 @@ class Ranking(Task):
     """
 
     name = "ranking"
+    has_padding = True
 
     def check(
         self, outputs: Any, targets: Any, first_row: int = 0, where: str = "the data"
@@ -48,7 +49,7 @@ class Ranking(Task):
         counted = targets != IGNORED
         wanted = torch.where(counted, targets, 0).to(outputs.dtype)
         wanted = wanted / wanted.sum(1, keepdim=True).clamp(min=torch.finfo(wanted.dtype).tiny)
-        logs = outputs.masked_fill(~counted, torch.finfo(outputs.dtype).min).log_softmax(1)
+        logs = _without_padding(outputs, targets).log_softmax(1)
         return -(wanted * torch.where(counted, logs, 0)).sum(1)
 
     def weights(self, targets: Tensor) -> Tensor:
@@ -61,20 +62,27 @@ class Ranking(Task):
         return {"ndcg": (ndcg(outputs, targets) * counts, counts)}
 
     def distillation(
-        self, outputs: Tensor, taught: Tensor, temperature: float, classes: Sequence[int] = ()
+        self,
+        outputs: Tensor,
+        taught: Tensor,
+        temperature: float,
+        classes: Sequence[int] = (),
+        targets: Tensor | None = None,
     ) -> Tensor:
         """Return T^2 KL of the softmax distributions over the items, mean over lists."""
         student, teacher = (
-            (each.float() / temperature).log_softmax(1) for each in (outputs, taught)
+            _without_padding(each.float() / temperature, targets).log_softmax(1)
+            for each in (outputs, taught)
         )
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return temperature**2 * divergence
 
-    def sampled(self, outputs: Tensor, draws: Tensor) -> Tensor:
+    def sampled(self, outputs: Tensor, draws: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return one relevant item for each list, drawn from the softmax, `(B, L)` of 0 and 1."""
-        up_to = outputs.double().softmax(1).cumsum(1)
+        up_to = _without_padding(outputs.double(), targets).softmax(1).cumsum(1)
         drawn = (up_to <= draws[:, :1].to(outputs.device)).sum(1)
-        return F.one_hot(drawn.clamp(max=outputs.shape[1] - 1), outputs.shape[1])
+        items = F.one_hot(drawn.clamp(max=outputs.shape[1] - 1), outputs.shape[1])
+        return items if targets is None else items.masked_fill(targets == IGNORED, IGNORED)
 
     def negative_log_likelihood(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return -log softmax(s) of the relevant item."""
@@ -99,6 +107,12 @@ class PairwiseRanking(Ranking):
     def weights(self, targets: Tensor) -> Tensor:
         """Return 1 for lists with items of different relevance, otherwise 0."""
         return _pairs(targets).flatten(1).any(1).float()
+
+
+def _without_padding(scores: Tensor, targets: Tensor | None) -> Tensor:
+    """Return scores in which ignored items have a probability of 0."""
+    lowest = torch.finfo(scores.dtype).min
+    return scores if targets is None else scores.masked_fill(targets == IGNORED, lowest)
 
 
 def _pairs(targets: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class Task(ABC):
     has_distribution: ClassVar[bool] = True  # whether outputs describe a distribution of targets
     grows: ClassVar[bool] = False  # whether the model needs an output for each label
     needs_loss_fn: ClassVar[bool] = False  # whether the user must define a loss
+    has_padding: ClassVar[bool] = False  # whether ignored targets may be padding of shorter rows
 
     @abstractmethod
     def check(
@@ -86,7 +87,12 @@ class Task(ABC):
         return None
 
     def distillation(
-        self, outputs: Any, taught: Any, temperature: float, classes: Sequence[int] = ()
+        self,
+        outputs: Any,
+        taught: Any,
+        temperature: float,
+        classes: Sequence[int] = (),
+        targets: Any = None,
     ) -> Tensor:
         """Return the divergence of the outputs from a teacher's, mean over examples, float32.
 
@@ -95,6 +101,7 @@ class Task(ABC):
             taught: The teacher's outputs for the same inputs.
             temperature: T > 0 of distributions over labels; the result is scaled by T^2.
             classes: Labels to compare, for classification; empty: all that the teacher knows.
+            targets: The targets, only for tasks with `has_padding`, which leave out ignored ones.
         """
         raise NotImplementedError(f"{self.name} does not define distillation")
 
@@ -102,13 +109,14 @@ class Task(ABC):
         """Return how many random numbers `sampled` needs for a row."""
         return 1
 
-    def sampled(self, outputs: Any, draws: Tensor) -> Any:
+    def sampled(self, outputs: Any, draws: Tensor, targets: Any = None) -> Any:
         """Return targets drawn from the distribution that the outputs describe.
 
         Args:
             outputs: The model's outputs, `(B, ...)`.
             draws: Uniform random numbers in [0, 1), float64, with at least as many values per row
                 as the targets have.
+            targets: The targets, only for tasks with `has_padding`: ignored ones stay ignored.
         """
         raise NotImplementedError(f"{self.name} does not define a distribution")
 

@@ -19,6 +19,7 @@ class Tokens(Task):
     """
 
     name = "tokens"
+    has_padding = True
     grows = True
 
     def check(
@@ -63,9 +64,14 @@ class Tokens(Task):
         return {"accuracy": (right.sum(1), counted.sum(1))}
 
     def distillation(
-        self, outputs: Tensor, taught: Tensor, temperature: float, classes: Sequence[int] = ()
+        self,
+        outputs: Tensor,
+        taught: Tensor,
+        temperature: float,
+        classes: Sequence[int] = (),
+        targets: Tensor | None = None,
     ) -> Tensor:
-        """Return T^2 KL of the softmax distributions, mean over positions.
+        """Return T^2 KL of the softmax distributions, mean over positions; 0 if none counts.
 
         Args:
             outputs: Logits `(B, T, K)`, any float dtype.
@@ -73,23 +79,27 @@ class Tokens(Task):
             temperature: T, > 0.
             classes: The columns to use; those that one of them does not have are left out. Empty:
                 all shared ones.
+            targets: Labels `(B, T)`; positions that are ignored, such as padding, do not count.
         """
-        width = min(taught.shape[2], outputs.shape[2])
+        counted = ... if targets is None else targets != IGNORED
+        outputs, taught = outputs[counted], taught[counted]
+        width = min(taught.shape[-1], outputs.shape[-1])
         columns = [each for each in classes or range(width) if each < width]
         student, teacher = (
-            (each[..., columns].flatten(0, 1).float() / temperature).log_softmax(1)
+            (each[..., columns].flatten(0, -2).float() / temperature).log_softmax(1)
             for each in (outputs, taught)
         )
-        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return temperature**2 * divergence
+        divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
+        return temperature**2 * divergence / max(1, len(student))
 
     def draws_per_row(self, outputs: Tensor) -> int:
         return outputs.shape[1]
 
-    def sampled(self, outputs: Tensor, draws: Tensor) -> Tensor:
+    def sampled(self, outputs: Tensor, draws: Tensor, targets: Tensor | None = None) -> Tensor:
         up_to = outputs.double().softmax(2).cumsum(2)
         drawn = draws[:, : outputs.shape[1], None].to(outputs.device)
-        return (up_to <= drawn).sum(2).clamp(max=outputs.shape[2] - 1)
+        labels = (up_to <= drawn).sum(2).clamp(max=outputs.shape[2] - 1)
+        return labels if targets is None else labels.masked_fill(targets == IGNORED, IGNORED)
 
     def negative_log_likelihood(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self._losses(outputs.float(), targets).sum(1)

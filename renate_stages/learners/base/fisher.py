@@ -53,7 +53,8 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     size = max(1, min(MOST_EXAMPLES, MOST_NUMBERS // max(1, numbers)))
 
     sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
-    training, squares, draws = model.training, squares_together, None
+    training, squares = model.training, squares_together
+    draws: list[Tensor] = []  # for each random number of a row, those of all rows
     model.eval()
     for start in range(0, len(rows), size):
         block_rows = rows[start : start + size]
@@ -63,10 +64,11 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
             outputs = learner(batch.inputs)
         targets = batch.targets
         if task.has_distribution and kind == "sampled":
-            if draws is None:  # all at once, so that blocks of another size draw the same
-                shape = len(rows), task.draws_per_row(outputs)
-                draws = torch.rand(shape, generator=generator, dtype=torch.float64)
-            targets = task.sampled(_visible(learner, outputs), draws[start : start + size])
+            while len(draws) < task.draws_per_row(outputs):  # equal for blocks of another size
+                draws.append(torch.rand(len(rows), generator=generator, dtype=torch.float64))
+            drawn = torch.stack([each[start : start + size] for each in draws], dim=1)
+            padded = (task.fitted(outputs, targets),) if task.has_padding else ()
+            targets = task.sampled(_visible(learner, outputs), drawn, *padded)
         loss_of_one = _loss_of_one(learner)
         try:
             squared = squares(loss_of_one, weights, batch.inputs, targets)
