@@ -51,6 +51,10 @@ LEARNERS = ("ER", "DER++", "CLS-ER", "LwF")
 RELATIVE = (
     "WiSE-FT",
     "EWC",
+    "MAS",
+    "SI",
+    "L2-SP",
+    "L2-Init",
     "LwF",
     "ER",
     "ER-ACE",

@@ -3,20 +3,19 @@ neural networks", PNAS 2017; Schwarz et al., "Progress & Compress", ICML 2018)."
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from renate_stages.learners.base import Learner
+from renate_stages.learners.base.anchored import ImportancePenalty
 from renate_stages.learners.base.arguments import in_range, one_of, positive
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.fisher import KINDS, diagonal_fisher
-from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
+from renate_stages.learners.base.loss_component import ForwardResult
 
 
-class QuadraticPenalty(LossComponent):
+class QuadraticPenalty(ImportancePenalty):
     """Penalizes changes of weights since the last update, in proportion to their importance.
 
         1/2 sum over weights of F (theta - theta*)^2        (Kirkpatrick et al., eq. 3)
@@ -29,8 +28,7 @@ class QuadraticPenalty(LossComponent):
         kind: `sampled` or `empirical`, see `diagonal_fisher`.
     """
 
-    replays = False
-    survives = True
+    kept_as = "fisher"
 
     def __init__(
         self,
@@ -41,50 +39,15 @@ class QuadraticPenalty(LossComponent):
     ) -> None:
         super().__init__(weight)
         self.decay, self.examples, self.kind = decay, examples, kind
-        self._of: list[tuple[str, nn.Parameter]] = []
-        self._say = print
-
-    def start_update(self, learner: Learner) -> None:
-        parameters = learner.model.named_parameters()
-        self._of = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-        self._say = learner.context.say
-        for name, parameter in self._of:
-            importance = torch.zeros_like(parameter, dtype=torch.float32)
-            self.register_buffer(_key("fisher", name), importance)
-            self.register_buffer(_key("anchor", name), parameter.detach().clone())
-
-    def restore(self, left: Mapping[str, Tensor]) -> bool:
-        """Restore importance and anchor of each parameter whose shape is unchanged."""
-        unknown = []
-        for name, parameter in self._of:
-            keys = _key("fisher", name), _key("anchor", name)
-            if all(key in left and left[key].shape == parameter.shape for key in keys):
-                for key in keys:
-                    self.get_buffer(key).copy_(left[key])
-            else:
-                unknown.append(name)
-        if unknown and len(unknown) < len(self._of):
-            names = ", ".join(unknown)
-            self._say(
-                f"EWC does not penalize changes of parameters that are new or reshaped: {names}"
-            )
-        return len(unknown) < len(self._of)
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
-        terms = [
-            (self.get_buffer(_key("fisher", name)) * (parameter - self._anchor(name)) ** 2).sum()
-            for name, parameter in self._of
-        ]
-        return torch.stack(terms).sum() / 2
+        return super().forward(new, memory) / 2
 
     def end_training(self, learner: Learner) -> None:
         fisher = diagonal_fisher(learner, self.examples, self.kind)
-        for name, parameter in self._of:
-            self.get_buffer(_key("fisher", name)).mul_(self.decay).add_(fisher[name])
-            self._anchor(name).copy_(parameter.detach())
-
-    def _anchor(self, name: str) -> Tensor:
-        return self.get_buffer(_key("anchor", name))
+        for name, _ in self.trained:
+            self.importance(name).mul_(self.decay).add_(fisher[name])
+        self.move_anchor()
 
 
 class EWC(Learner):
@@ -122,7 +85,3 @@ class EWC(Learner):
             one_of("fisher", fisher, KINDS),
         )
         self.components.append(penalty)
-
-
-def _key(kind: str, name: str) -> str:
-    return f"{kind}/{name}".replace(".", "/")  # a buffer's name must not contain a dot

@@ -176,6 +176,38 @@ LEARNERS = {
         "penalizes changes of important weights",
         "Kirkpatrick et al. 2017, Schwarz et al. 2018",
     ),
+    "MAS": Entry(
+        "renate_stages.learners.mas:MAS",
+        (),
+        "B",
+        "1.1x",
+        "penalizes changes of weights that the outputs are sensitive to",
+        "Aljundi et al. 2018",
+    ),
+    "SI": Entry(
+        "renate_stages.learners.si:SI",
+        (),
+        "B",
+        "1.2x",
+        "penalizes changes of weights that lowered earlier losses",
+        "Zenke et al. 2017",
+    ),
+    "L2-SP": Entry(
+        "renate_stages.learners.l2:L2SP",
+        (),
+        "B",
+        "1.1x",
+        "penalizes the distance from the parent's weights",
+        "Li et al. 2018",
+    ),
+    "L2-Init": Entry(
+        "renate_stages.learners.l2:L2Init",
+        (),
+        "B",
+        "1.1x",
+        "penalizes the distance from the initial weights",
+        "Kumar et al. 2023",
+    ),
     "FineTuning": Entry(
         "renate_stages.learners.fine_tuning:FineTuning",
         (),
@@ -187,7 +219,7 @@ LEARNERS = {
 }
 
 HYPERPARAMETERS = frozenset(
-    [
+    {
         "alpha",
         "batch_size",
         "beta",
@@ -199,8 +231,12 @@ HYPERPARAMETERS = frozenset(
         "fisher",
         "fisher_decay",
         "fisher_examples",
+        "init_weight",
         "interpolation",
+        "l2_weight",
         "loss_weight_new_data",
+        "mas_examples",
+        "mas_weight",
         "mask_unused_classes",
         "memory_batch_size",
         "memory_policy",
@@ -215,10 +251,12 @@ HYPERPARAMETERS = frozenset(
         "ridge",
         "sampling",
         "shrinkage",
+        "si_damping",
+        "si_weight",
         "stable_decay",
         "stable_probability",
         "temperature",
-    ]
+    }
 )
 """Names of the hyperparameters of the learners in `LEARNERS`, known without importing these."""
 

@@ -38,6 +38,10 @@ LEARNERS: dict[str, Spaces] = {
         "temperature": {"ordinal": [1.0, 2.0, 4.0]},
     },
     "EWC": {"ewc_weight": {"loguniform": [1.0, 10000.0]}},
+    "MAS": {"mas_weight": {"loguniform": [0.001, 10.0]}},
+    "SI": {"si_weight": {"loguniform": [0.01, 100.0]}},
+    "L2-SP": {"l2_weight": {"loguniform": [0.001, 1.0]}},
+    "L2-Init": {"init_weight": {"loguniform": [1e-5, 1e-2]}},
 }
 
 AVALANCHE: dict[str, Spaces] = {  # by plugin, a part of the learner's name

@@ -379,7 +379,20 @@ def test_tags_of_positions_grow_the_model(jobs, learner):
     assert weights["weight"].shape == (3, 8)
 
 
-LEARNERS = ["DER++", "EWC", "CLS-ER", "iCaRL", "RanPAC", "WiSE-FT", "LwF", "ER-ACE", "GDumb"]
+LEARNERS = [
+    "DER++",
+    "EWC",
+    "CLS-ER",
+    "iCaRL",
+    "RanPAC",
+    "WiSE-FT",
+    "LwF",
+    "ER-ACE",
+    "GDumb",
+    "MAS",
+    "SI",
+    "L2-Init",
+]
 
 
 @pytest.mark.parametrize("learner", LEARNERS)

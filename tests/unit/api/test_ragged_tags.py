@@ -119,8 +119,8 @@ def test_learner_that_stores_outputs_needs_targets_of_one_length(tmp_path):
         job(tmp_path / "job", [texts(1, 9)], "DER++")
 
 
-@pytest.mark.parametrize("learner", ["LwF", "EWC", "Joint"])
+@pytest.mark.parametrize("learner", ["LwF", "EWC", "MAS", "Joint"])
 def test_other_learners_take_tags_of_different_lengths(tmp_path, learner):
-    values = {"ewc_weight": 1.0} if learner == "EWC" else {}
+    values = {"ewc_weight": 1.0, "mas_weight": 0.001} if learner in ("EWC", "MAS") else {}
     result = job(tmp_path / "job", [texts(1, 9), texts(2, 14)], learner, **values)
     assert result is not None and result.metrics["accuracy"]["overall"] > 0.4

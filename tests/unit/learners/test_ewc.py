@@ -10,7 +10,7 @@ from torch import nn
 
 from renate_stages import errors
 from renate_stages.data import StoredDataset
-from renate_stages.learners.base import fisher
+from renate_stages.learners.base import example_gradients
 from renate_stages.learners.base.fisher import diagonal_fisher
 from renate_stages.learners.ewc import EWC
 from renate_stages.memory import ExampleStore, StoreWriter
@@ -98,7 +98,7 @@ def test_labels_are_drawn_with_the_predicted_probabilities():
 def test_fisher_does_not_depend_on_batch_sizes(tmp_path, kind, monkeypatch):
     found = []
     for batch_size, at_once in ((1, 64), (8, 64), (12, 5), (4, 1)):
-        monkeypatch.setattr(fisher, "MOST_EXAMPLES", at_once)
+        monkeypatch.setattr(example_gradients, "MOST_EXAMPLES", at_once)
         learner = ewc(tmp_path, batch_size=batch_size, fisher=kind)
         learner.end_training(None)
         found.append(table(learner, "fisher"))
@@ -110,7 +110,7 @@ def test_fisher_does_not_depend_on_batch_sizes(tmp_path, kind, monkeypatch):
 def test_vectorised_and_per_example_fisher_are_equal(tmp_path, monkeypatch):
     learner = ewc(tmp_path)
     together = diagonal_fisher(learner, 12, "empirical")
-    monkeypatch.setattr(fisher, "squares_together", fisher.squares_one_by_one)
+    monkeypatch.setattr(example_gradients, "sums_together", example_gradients.sums_one_by_one)
     close(diagonal_fisher(learner, 12, "empirical"), together)
 
 
@@ -146,10 +146,10 @@ def test_fisher_of_a_convolution_with_group_norm_is_vectorised(tmp_path, monkeyp
     images = StoredDataset(ExampleStore.open(tmp_path / "images"))
     learner = EWC(context(model=SmallCNN(1, 3, width=4)))
     learner.start_update(images, stored(tmp_path / "none", 0))
-    one_by_one = fisher.squares_one_by_one
-    monkeypatch.setattr(fisher, "squares_one_by_one", None)
+    one_by_one = example_gradients.sums_one_by_one
+    monkeypatch.setattr(example_gradients, "sums_one_by_one", None)
     together = diagonal_fisher(learner, 6, "sampled")
-    monkeypatch.setattr(fisher, "squares_together", one_by_one)
+    monkeypatch.setattr(example_gradients, "sums_together", one_by_one)
     close(diagonal_fisher(learner, 6, "sampled"), together)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from renate_stages.data import ingest
 from renate_stages.data.stored import StoredDataset
-from renate_stages.learners.base import fisher
+from renate_stages.learners.base import example_gradients
 from renate_stages.learners.base.fisher import diagonal_fisher
 from renate_stages.learners.ewc import EWC
 from renate_stages.models import RenateWrapper
@@ -55,7 +55,7 @@ def ewc(tmp_path, count: int, task: str) -> EWC:
 def test_fisher_does_not_depend_on_the_rows_of_a_block(tmp_path, monkeypatch, task, kind):
     learner = ewc(tmp_path, 90, task)
     whole = diagonal_fisher(learner, 90, kind)
-    monkeypatch.setattr(fisher, "MOST_EXAMPLES", 7)
+    monkeypatch.setattr(example_gradients, "MOST_EXAMPLES", 7)
     in_blocks = diagonal_fisher(learner, 90, kind)
     for name, value in whole.items():
         torch.testing.assert_close(in_blocks[name], value, rtol=1e-4, atol=1e-6)

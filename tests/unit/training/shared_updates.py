@@ -121,6 +121,9 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "WiSE-FT": ("WiSE-FT", {}, {}),
     "LwF": ("LwF", {"temperature": 1.0}, {}),
     "EWC": ("EWC", {"ewc_weight": 50.0}, {}),
+    "MAS": ("MAS", {"mas_weight": 5.0}, {}),
+    "SI": ("SI", {"si_weight": 0.02}, {}),
+    "L2-Init": ("L2-Init", {"init_weight": 0.1}, {}),
     "NCM": ("NCM", {"memory_size": 10}, {}),
     "SLDA": ("SLDA", {}, {}),
     "RanPAC": ("RanPAC", {}, {}),
@@ -145,7 +148,10 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 # Run these for two updates: the second depends on learner state or memory of the first.
-TWICE = ("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "EWC", "NCM", "RanPAC")
+TWICE = (
+    *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
+    *("EWC", "MAS", "SI", "L2-Init"),
+)
 
 
 def run(name: str, folder: Path) -> list[Results]:
