@@ -62,6 +62,8 @@ RELATIVE = (
     "DER",
     "DER++",
     "CLS-ER",
+    "POD-ER",
+    "Super-ER",
     "iCaRL",
 )
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}

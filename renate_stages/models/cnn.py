@@ -64,6 +64,9 @@ class SmallCNN(FeatureClassifier):
             nearest_mean=nearest_mean,
         )
 
+    def layers_to_distil(self) -> list[nn.Module]:
+        return [layer for layer in self.features if isinstance(layer, nn.Sequential)]
+
 
 def _block(channels: int, width: int, stride: int) -> nn.Module:
     return nn.Sequential(

@@ -87,6 +87,10 @@ class FeatureClassifier(RenateModule):
         """Whether the constructor takes `nearest_mean`, so that such a state can be loaded."""
         return "nearest_mean" in inspect.signature(type(self)).parameters
 
+    def layers_to_distil(self) -> list[nn.Module]:
+        """Return the layers whose outputs POD-ER distils: the last one of each stage."""
+        return []
+
     def use_random_features(self, number: int, generator: torch.Generator | None = None) -> None:
         """Replace the shared head by a new one with weights 0.
 

@@ -70,6 +70,31 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     return features.flatten(1).float().cpu()
 
 
+def hook_layers(model: RenateModule) -> None:
+    """Cache outputs of layers, unless the user has registered caching hooks.
+
+    Layers are those that the model's `layers_to_distil` returns, as the reference models do.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ModelMismatchError: If the model names no layers.
+    """
+    if model.has_hooks:
+        return
+    layers = getattr(unwrap(model), "layers_to_distil", list)()
+    for layer in layers:
+        model.register_intermediate_representation_caching_hook(layer)
+    if not layers:
+        name = type(unwrap(model)).__name__
+        raise ModelMismatchError(
+            f"this learner distils the outputs of layers, but {name} names none",
+            "in model_fn, call model.register_intermediate_representation_caching_hook(LAYER) for "
+            "each layer, such as model.layer1; put RenateWrapper around a module of torch first",
+        )
+
+
 def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | None:
     """Return the inputs of the model's submodule `head`, in evaluation mode, without gradients.
 

@@ -82,3 +82,7 @@ class MLP(FeatureClassifier):
             random_features=random_features,
             nearest_mean=nearest_mean,
         )
+
+    def layers_to_distil(self) -> list[nn.Module]:
+        kind = getattr(nn, self._constructor_arguments["activation"])
+        return [layer for layer in self.features if isinstance(layer, kind)]

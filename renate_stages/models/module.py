@@ -214,6 +214,11 @@ class RenateModule(nn.Module, ABC):
             self._hooks.append(self.register_forward_pre_hook(self._cache.clear))
         self._hooks.append(submodule.register_forward_hook(self._cache.keep))
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether outputs of submodules are cached."""
+        return bool(self._hooks)
+
     def get_intermediate_representation(self) -> list[Tensor]:
         """Return the hooked submodules' outputs in the last call, in the order of execution."""
         return list(self._cache.outputs)

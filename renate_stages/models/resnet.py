@@ -67,6 +67,10 @@ class ResNet18(FeatureClassifier):
             nearest_mean=nearest_mean,
         )
 
+    def layers_to_distil(self) -> list[nn.Module]:
+        blocks: list[nn.Module] = [each for each in self.features if isinstance(each, BasicBlock)]
+        return blocks[1::2]  # the last one of each stage
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with a shortcut: `relu(F(x) + x)` (eq. 1 and 2 of the paper).

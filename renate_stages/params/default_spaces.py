@@ -30,6 +30,14 @@ LEARNERS: dict[str, Spaces] = {
     "ER-ACE": REPLAY,
     "iCaRL": REPLAY,
     "CLS-ER": REPLAY | {"consistency_weight": {"loguniform": [0.05, 1.0]}},
+    "POD-ER": REPLAY | {"alpha": {"loguniform": [0.05, 5.0]}},
+    "Super-ER": REPLAY
+    | {
+        "consistency_weight": {"loguniform": [0.05, 1.0]},
+        "der_alpha": {"loguniform": [0.05, 2.0]},
+        "pod_alpha": {"loguniform": [0.05, 5.0]},
+        "sp_shrink_factor": {"uniform": [0.8, 1.0]},
+    },
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},
     "Budgeted": REPLAY,
     "SLDA": {"shrinkage": {"loguniform": [1e-5, 0.1]}},

@@ -44,7 +44,7 @@ from renate_stages.learners.base.reading import Reading
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
-from renate_stages.models.features import backbone_of
+from renate_stages.models.features import backbone_of, hook_layers
 from renate_stages.models.joint_statistics import JointStatistics
 
 NOTHING = np.empty(0, dtype=np.int64)
@@ -116,6 +116,8 @@ class Learner(LightningModule):
                 *(memory.classes() or ()),
             )
             self.classes = sorted({*known})
+        if any(component.needs_layers for component in self.parts):
+            hook_layers(self.model)
         if self.ema_decay:
             self.average = averaged_copy(self.model, self.ema_decay)
         for component in self.parts:
@@ -310,7 +312,16 @@ class Learner(LightningModule):
         if self._statistics is not None:
             self._statistics.left_out = [0] if batch.is_placeholder else list(left_out)
         outputs = self(batch.inputs)
-        return ForwardResult(batch, outputs, self._features[-1] if self._features else None)
+        features = self._features[-1] if self._features else None
+        return ForwardResult(batch, outputs, features, self.layers_of_last_call())
+
+    def layers_of_last_call(self) -> tuple[Tensor, ...]:
+        """Return the outputs of the model's hooked layers in its last call, if they are needed."""
+        if not any(component.needs_layers for component in self.parts):
+            return ()
+        layers = tuple(self.model.get_intermediate_representation())
+        self.model.reset_intermediate_representation_cache()
+        return layers
 
     def supervised(self, passed: ForwardResult) -> Tensor:
         """Return the mean of the user's loss on a batch, weighted by `weighed`."""

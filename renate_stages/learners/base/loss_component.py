@@ -20,11 +20,14 @@ class ForwardResult(NamedTuple):
         batch: The batch.
         outputs: The model's outputs, `(B, K)` for a classifier.
         features: The inputs of the last layer, `(B, F)`; None unless a component needs them.
+        layers: Outputs of the model's hooked layers, `(B, ...)` each; empty unless a component needs
+            them.
     """
 
     batch: Batch
     outputs: Any
     features: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
 
 
 class LossComponent(nn.Module):
@@ -44,6 +47,7 @@ class LossComponent(nn.Module):
     )
     memory_fields: ClassVar[tuple[str, ...]] = ()  # the keys of what `remember` returns
     needs_features: ClassVar[bool] = False
+    needs_layers: ClassVar[bool] = False  # outputs of hooked layers, see `models.features`
     survives: ClassVar[bool] = False  # whether its state is kept for the next update
 
     def __init__(self, weight: float = 1.0, own_draw: bool = True) -> None:

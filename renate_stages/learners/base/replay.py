@@ -152,7 +152,11 @@ class ReplayLearner(Learner):
             each.with_targets(self.context.task.fitted(given, each.targets))
             for each, given in zip(batches, outputs, strict=True)
         ]
-        passed = [ForwardResult(*each) for each in zip(fitted, outputs, features, strict=True)]
+        split = [each.split(sizes) for each in whole.layers]
+        layers = list(zip(*split, strict=True)) or [()] * len(sizes)
+        passed = [
+            ForwardResult(*each) for each in zip(fitted, outputs, features, layers, strict=True)
+        ]
         return passed[0], passed[1:]
 
     def on_train_epoch_end(self) -> None:
@@ -224,7 +228,8 @@ class ReplayLearner(Learner):
             features = None
             if any(component.needs_features for component in self.parts):
                 features = features_of(self.model, batch.inputs, self.context.task_id)
-            passed = ForwardResult(batch, self(batch.inputs), features)
+            outputs = self(batch.inputs)
+            passed = ForwardResult(batch, outputs, features, self.layers_of_last_call())
             self.model.train(training)
             return {name: each.cpu() for name, each in self.remember(passed).items()}
 

@@ -392,6 +392,8 @@ LEARNERS = [
     "MAS",
     "SI",
     "L2-Init",
+    "POD-ER",
+    "Super-ER",
 ]
 
 

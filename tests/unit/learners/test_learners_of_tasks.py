@@ -14,11 +14,12 @@ from torch import nn
 from renate_stages import errors
 from renate_stages.learners.registry import LEARNERS
 from renate_stages.memory import ExampleStore, StoreWriter
-from renate_stages.models import MLP
+from renate_stages.models import MLP, RenateWrapper
 from renate_stages.state import State, state
 from renate_stages.training.update_data import UpdateData
 
 GUIDE = Path(__file__).parents[3] / "docs" / "tasks.md"
+HOOKING = ("POD-ER", "Super-ER")  # they need hooks, which models of torch do not have
 REFUSED = (errors.ClassLabelsNeededError, errors.LabelsNeededError)
 
 
@@ -55,11 +56,15 @@ MODELS = {
 }
 
 
-def functions_of(task: str) -> dict:
+def functions_of(task: str, learner: str) -> dict:
     def model_fn(model_state_url: str | None = None):
         model = MODELS[task]()
         if model_state_url is not None:
             model.load_state_dict(torch.load(model_state_url, weights_only=True))
+        if learner in HOOKING and not isinstance(model, MLP):
+            (layer, *_) = (each for each in model.modules() if isinstance(each, nn.Linear))
+            model = RenateWrapper(model)
+            model.register_intermediate_representation_caching_hook(layer)
         return model
 
     def loss_fn():
@@ -93,7 +98,7 @@ def test_learner_trains_or_refuses_a_task_as_documented(tmp_path, learner, task,
             learner,
             values,
             number=number,
-            functions=functions_of(task),
+            functions=functions_of(task, learner),
             task="ranking" if task == "ranking" else "auto",  # which auto cannot tell
             max_epochs=1,
         )

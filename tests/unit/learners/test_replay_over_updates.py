@@ -25,6 +25,9 @@ CASES = {
     "DER++ online": ("DER++", {"memory_update": "online"}),
     "CLS-ER": ("CLS-ER", {}),
     "CLS-ER online": ("CLS-ER", {"memory_update": "online"}),
+    "POD-ER": ("POD-ER", {"alpha": 0.02}),
+    "POD-ER online": ("POD-ER", {"memory_update": "online", "replay_forward": "separate"}),
+    "Super-ER": ("Super-ER", {"pod_alpha": 0.02}),
     "ER-ACE": ("ER-ACE", {}),
     "Offline-ER": ("Offline-ER", {}),
     "Budgeted": ("Budgeted", {}),
@@ -173,6 +176,8 @@ def test_memory_size_can_change_between_updates(after, second, tmp_path, case, s
         ("ER", "Joint"),
         ("GDumb", "ER-ACE"),
         ("DER++", "Budgeted"),
+        ("ER", "POD-ER"),
+        ("CLS-ER", "Super-ER"),
     ],
 )
 def test_learner_can_change_between_updates(after, second, tmp_path, capsys, before, now):
@@ -231,7 +236,7 @@ def test_masked_unused_classes_keep_their_head_weights(after, second, case):
     updated = made.update(UpdateData(parent, second, {2: second}))
     assert weights(updated).isfinite().all()
     assert all(np.isfinite(each) for row in updated.curves for each in row.values())
-    if "DER" in learner or learner == "CLS-ER":
+    if "DER" in learner or learner in ("CLS-ER", "Super-ER"):
         return  # these learners distill the outputs of unmet classes too
     start = made.build_model(None) if learner in RESETTING else first.model
     unmet = [each.head.weight[3:].detach() for each in (updated.model, start)]
