@@ -52,7 +52,7 @@ class MAS(Learner):
 
     Args:
         context: The model, functions and settings of the update.
-        mas_weight: Lambda, >= 0; 1 in the paper.
+        mas_weight: Lambda, >= 0; 1 in the paper, which can diverge at a high learning rate.
         mas_examples: Number of new examples from which importance is computed, >= 1.
         base: Hyperparameters of `Learner`.
     """
@@ -60,7 +60,7 @@ class MAS(Learner):
     def __init__(
         self,
         context: UpdateContext,
-        mas_weight: float = 1.0,
+        mas_weight: float = 0.1,
         mas_examples: int = 1000,
         **base: Any,
     ) -> None:

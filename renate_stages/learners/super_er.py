@@ -39,7 +39,7 @@ class SuperER(CLSER):
     def __init__(
         self,
         context: UpdateContext,
-        der_alpha: float = 1.0,
+        der_alpha: float = 0.3,
         pod_alpha: float = 1.0,
         pod_distillation_type: Literal[
             "spatial", "width", "height", "channel", "gap", "pixel"

@@ -65,7 +65,7 @@ class SmallCNN(FeatureClassifier):
         )
 
     def layers_to_distil(self) -> list[nn.Module]:
-        return [layer for layer in self.features if isinstance(layer, nn.Sequential)]
+        return [layer for layer in self.features.children() if isinstance(layer, nn.Sequential)]
 
 
 def _block(channels: int, width: int, stride: int) -> nn.Module:

@@ -85,4 +85,4 @@ class MLP(FeatureClassifier):
 
     def layers_to_distil(self) -> list[nn.Module]:
         kind = getattr(nn, self._constructor_arguments["activation"])
-        return [layer for layer in self.features if isinstance(layer, kind)]
+        return [layer for layer in self.features.children() if isinstance(layer, kind)]

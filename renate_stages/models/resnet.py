@@ -68,7 +68,9 @@ class ResNet18(FeatureClassifier):
         )
 
     def layers_to_distil(self) -> list[nn.Module]:
-        blocks: list[nn.Module] = [each for each in self.features if isinstance(each, BasicBlock)]
+        blocks: list[nn.Module] = [
+            each for each in self.features.children() if isinstance(each, BasicBlock)
+        ]
         return blocks[1::2]  # the last one of each stage
 
 
