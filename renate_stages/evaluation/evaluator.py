@@ -173,11 +173,10 @@ def _examine_one(
     if own.is_empty:
         raise EmptyHoldoutError(number, ignored=rows)
     scores = _complete(of_rows)
-    if "loss" in scores and (bad := np.flatnonzero(np.isnan(scores["loss"][:, 0]))).size not in (
-        0,
-        rows,
-    ):
-        raise NotFiniteRowError(place, int(bad[0]), len(bad), rows)
+    if "loss" in scores:
+        bad = np.flatnonzero(np.isnan(scores["loss"][:, 0])).tolist()
+        if 0 < len(bad) < rows:
+            raise NotFiniteRowError(place, bad[0], len(bad), rows)
     return Examined(
         rows,
         own.values(),

@@ -30,8 +30,8 @@ class Entry:
     Args:
         place: Module and class, `package.module:Class`.
         needs: Requirements: `memory` (it stores examples), `labels` (targets are class labels),
-            `features` (the model has submodules `features` and `head`), `backbone` (the features
-            are already trained).
+            `features` (the model has submodules `features` and `head`), `layers` (the model names or
+            hooks layers, as the reference models do), `backbone` (the features are already trained).
         examples: Examples per step: B new and M remembered ones; "fwd" without a backward pass.
         cost: Time of a step relative to FineTuning, measured with a small CNN and B = M by
             `benchmarks/step.py --relative`.
@@ -98,7 +98,7 @@ LEARNERS = {
     ),
     "POD-ER": Entry(
         "renate_stages.learners.pod_er:PODER",
-        ("memory",),
+        ("memory", "layers"),
         "B + M",
         "2.0x",
         "ER that replays the pooled outputs of layers",
@@ -106,7 +106,7 @@ LEARNERS = {
     ),
     "Super-ER": Entry(
         "renate_stages.learners.super_er:SuperER",
-        ("memory", "labels"),
+        ("memory", "labels", "layers"),
         "B + M, 2 M fwd",
         "2.7x",
         "ER with DER, CLS-ER and POD-ER, after shrinking the weights",

@@ -21,7 +21,7 @@ def test_every_registered_learner_is_a_documented_learner_class(name):
     line = next(each for each in registry.table().splitlines() if each.startswith(f"{name} "))
     entry = registry.LEARNERS[name]
     assert entry.summary in line and entry.reference in line
-    assert set(entry.needs) <= {"memory", "labels", "features", "backbone"}
+    assert set(entry.needs) <= {"memory", "labels", "features", "layers", "backbone"}
 
 
 @pytest.mark.parametrize("dot", [".", ":"])
