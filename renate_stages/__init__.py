@@ -16,6 +16,7 @@ _PLACES = {
     "RenateModule": "renate_stages.models",
     "State": "renate_stages.state",
     "TrainingJobResult": "renate_stages.api.training_job",
+    "config_space": "renate_stages.params.default_spaces",
     "load_model": "renate_stages.export.load",
     "run_training_job": "renate_stages.api.training_job",
 }
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from renate_stages.learners.base import Learner as Learner
     from renate_stages.memory import ExampleStore as ExampleStore
     from renate_stages.models import RenateModule as RenateModule
+    from renate_stages.params.default_spaces import config_space as config_space
     from renate_stages.state import State as State
     from renate_stages.training.updater import ModelUpdater as ModelUpdater
 

@@ -5,9 +5,11 @@ The ranges surround the values used in the papers and in the learners' benchmark
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
+from renate_stages.errors import UnknownLearnerError
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 
@@ -65,6 +67,28 @@ AVALANCHE: dict[str, Spaces] = {  # by plugin, a part of the learner's name
     },
     "LFL": {"lambda_e": {"loguniform": [0.0001, 1.0]}},
 }
+
+
+def config_space(learner: str, optimizer: str = "SGD") -> dict[str, Any]:
+    """Return a copy of a learner's default search space, to be changed and searched.
+
+        run_training_job(config_space("ER") | {"memory_size": 1000}, updater="ER", ...)
+
+    Args:
+        learner: Name of the learner, as in `params.yaml`.
+        optimizer: `SGD`, `Adam` or `AdamW`, which decides about the range of the learning rate.
+
+    Returns:
+        A space in the form of `params.yaml`, such as `{"loguniform": [0.001, 0.5]}`, or a constant,
+        for each hyperparameter.
+
+    Raises:
+        UnknownLearnerError: If there is no such learner.
+    """
+    if problem := registry.problem_of(learner):
+        raise UnknownLearnerError(learner, problem, registry.names())
+    chosen = {} if optimizer == "SGD" else {"optimizer": optimizer}
+    return copy.deepcopy(chosen | of_learners([learner], optimizer))
 
 
 def of_learners(names: Iterable[str], optimizer: Any = "SGD") -> dict[str, Any]:

@@ -218,6 +218,23 @@ def test_default_spaces_contain_only_hyperparameters_that_are_read(learner):
     assert ("learning_rate" in space.domains) != solves
 
 
+@pytest.mark.parametrize("learner", [*registry.LEARNERS, "Avalanche-EWC", "a.module:Learner"])
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_config_space_is_a_space_of_its_own_for_every_learner(learner, optimizer):
+    space = default_spaces.config_space(learner, optimizer)
+    assert set(SearchSpace.of(learner, space).domains) == set(space) - {"optimizer"}
+    assert space.get("optimizer", "SGD") == optimizer
+    for each in space.values():
+        if isinstance(each, dict):
+            each.clear()  # a copy, which may be changed
+    assert all(default_spaces.config_space(learner, optimizer).values())
+
+
+def test_config_space_of_an_unknown_learner_is_refused():
+    with pytest.raises(errors.UnknownLearnerError, match="did you mean 'DER'"):
+        default_spaces.config_space("DRE")
+
+
 def test_default_spaces_can_be_requested_one_by_one():
     space = SearchSpace.of("DER", {"alpha": "auto", "learning_rate": "auto", "optimizer": "Adam"})
     assert space.domains["alpha"] == Domain("loguniform", (0.05, 2.0))
