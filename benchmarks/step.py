@@ -64,6 +64,7 @@ RELATIVE = (
     "CLS-ER",
     "POD-ER",
     "Super-ER",
+    "WA",
     "iCaRL",
 )
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}

@@ -112,6 +112,14 @@ LEARNERS = {
         "ER with DER, CLS-ER and POD-ER, after shrinking the weights",
         "awslabs/Renate",
     ),
+    "WA": Entry(
+        "renate_stages.learners.wa:WeightAligning",
+        ("memory", "labels"),
+        "B + M, B fwd",
+        "2.1x",
+        "ER with distillation, aligns the weights of new classes",
+        "Zhao et al. 2020",
+    ),
     "Offline-ER": Entry(
         "renate_stages.learners.offline_er:OfflineER",
         ("memory",),

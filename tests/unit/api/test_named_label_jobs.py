@@ -394,6 +394,7 @@ LEARNERS = [
     "L2-Init",
     "POD-ER",
     "Super-ER",
+    "WA",
 ]
 
 

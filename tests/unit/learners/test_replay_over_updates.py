@@ -28,6 +28,7 @@ CASES = {
     "POD-ER": ("POD-ER", {"alpha": 0.02}),
     "POD-ER online": ("POD-ER", {"memory_update": "online", "replay_forward": "separate"}),
     "Super-ER": ("Super-ER", {"pod_alpha": 0.02}),
+    "WA": ("WA", {}),
     "ER-ACE": ("ER-ACE", {}),
     "Offline-ER": ("Offline-ER", {}),
     "Budgeted": ("Budgeted", {}),

@@ -115,6 +115,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "CLS-ER": ("CLS-ER", {"consistency_weight": 1.0, "stable_probability": 0.5}, {}),
     "POD-ER": ("POD-ER", {"memory_batch_size": 5, "alpha": 0.02}, {}),
     "Super-ER": ("Super-ER", {"stable_probability": 0.5, "pod_alpha": 0.2}, {}),
+    "WA": ("WA", {"memory_batch_size": 5}, {}),
     "Offline-ER": ("Offline-ER", {"memory_batch_size": 5}, {}),
     "iCaRL": ("iCaRL", {"memory_batch_size": 5}, {}),
     "Budgeted": ("Budgeted", {"sampling": "class_balanced"}, {}),
@@ -152,7 +153,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 # Run these for two updates: the second depends on learner state or memory of the first.
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
-    *("EWC", "MAS", "SI", "L2-Init", "POD-ER", "Super-ER"),
+    *("EWC", "MAS", "SI", "L2-Init", "POD-ER", "Super-ER", "WA"),
 )
 
 
