@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renate_stages.errors import ModelArgumentError
+from renate_stages.models.continual_norm import use_continual_norm
 from renate_stages.models.feature_classifier import FeatureClassifier, Heads, check_positive
 
 
@@ -20,7 +24,8 @@ class ResNet18(FeatureClassifier):
     class-incremental CIFAR-10 use this network.
 
     It uses batch norm, as in the paper. The running statistics follow the newest data, so prefer
-    `SmallCNN` if the domain shifts a lot and the learner does not replay.
+    `normalization="continual"` or `SmallCNN` if the domain shifts a lot and the learner does not
+    replay.
 
     Args:
         num_outputs: Number of classes, or of values in a regression.
@@ -29,6 +34,7 @@ class ResNet18(FeatureClassifier):
             11,173,962 parameters for 10 outputs, and features of 512.
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
         nearest_mean: Whether a shared head predicts the nearest class mean; see `NearestMeanHead`.
+        normalization: `batch`, or `continual`, see `use_continual_norm`.
 
     Raises:
         ModelArgumentError: If an argument is outside its range.
@@ -41,15 +47,22 @@ class ResNet18(FeatureClassifier):
         width: int = 64,
         heads: Heads = "shared",
         nearest_mean: bool = False,
+        normalization: Literal["batch", "continual"] = "batch",
     ) -> None:
         check_positive("ResNet18", num_channels=num_channels, width=width)
+        if normalization not in ("batch", "continual"):
+            expected = "'batch' or 'continual'"
+            raise ModelArgumentError("ResNet18", "normalization", normalization, expected)
+        arguments = {
+            "num_outputs": num_outputs,
+            "num_channels": num_channels,
+            "width": width,
+            "heads": heads,
+        }
+        if normalization != "batch":  # only if set, so that other states keep their old form
+            arguments["normalization"] = normalization
         super().__init__(
-            constructor_arguments={
-                "num_outputs": num_outputs,
-                "num_channels": num_channels,
-                "width": width,
-                "heads": heads,
-            },
+            constructor_arguments=arguments,
             features=nn.Sequential(
                 _convolution(num_channels, width),
                 nn.BatchNorm2d(width),
@@ -66,6 +79,8 @@ class ResNet18(FeatureClassifier):
             heads=heads,
             nearest_mean=nearest_mean,
         )
+        if normalization == "continual":
+            use_continual_norm(self.features)
 
     def layers_to_distil(self) -> list[nn.Module]:
         blocks: list[nn.Module] = [
