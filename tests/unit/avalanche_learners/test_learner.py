@@ -317,10 +317,9 @@ def test_unsupported_strategy_is_refused_with_the_reason(name: str) -> None:
     assert catalog.REFUSED[name][:30] in str(caught.value)
 
 
-def test_missing_required_hyperparameter_is_reported() -> None:
-    made = updater("EWC", 1, {})
+def test_missing_required_hyperparameter_is_reported_before_data_is_read() -> None:
     with pytest.raises(InvalidHyperparameterError, match="ewc_lambda"):
-        made.learner(made.build_model(None), {})
+        updater("EWC", 1, {})
 
 
 @pytest.mark.parametrize("name", sorted(catalog.PARTS))
