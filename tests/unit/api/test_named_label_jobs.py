@@ -391,6 +391,7 @@ LEARNERS = [
     "GDumb",
     "MAS",
     "SI",
+    "L2-SP",
     "L2-Init",
     "POD-ER",
     "Super-ER",

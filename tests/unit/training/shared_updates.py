@@ -126,6 +126,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "EWC": ("EWC", {"ewc_weight": 50.0}, {}),
     "MAS": ("MAS", {"mas_weight": 5.0}, {}),
     "SI": ("SI", {"si_weight": 0.02}, {}),
+    "L2-SP": ("L2-SP", {}, {}),
     "L2-Init": ("L2-Init", {"init_weight": 0.1}, {}),
     "NCM": ("NCM", {"memory_size": 10}, {}),
     "SLDA": ("SLDA", {}, {}),
@@ -153,7 +154,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 # Run these for two updates: the second depends on learner state or memory of the first.
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
-    *("EWC", "MAS", "SI", "L2-Init", "POD-ER", "Super-ER", "WA"),
+    *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
 )
 
 
