@@ -126,14 +126,15 @@ class DivergedError(RenateStagesError):
         )
 
 
-class NotFiniteFisherError(RenateStagesError):
-    """The Fisher information is not a finite number; no state is written."""
+class NotFiniteImportanceError(RenateStagesError):
+    """The importance of weights is not a finite number; no state is written."""
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__(
-            f"The Fisher information of {', '.join(names)} is not finite after training, so no "
-            "state was written.\nTo fix this: check the new data for NaN and infinite values, or "
-            "lower hyperparameters.learning_rate or hyperparameters.ewc_weight."
+            f"The importance of {', '.join(names)} is not finite after training, so no state was "
+            "written.\nTo fix this: check the new data for NaN and infinite values, or lower "
+            "hyperparameters.learning_rate or the weight of the learner's penalty, such as "
+            "hyperparameters.ewc_weight."
         )
 
 

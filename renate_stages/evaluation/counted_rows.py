@@ -122,7 +122,7 @@ class RowCollector:
 
 
 def _entries(counted: tuple[Any, Any] | None) -> int | None:
-    """Return the common length of all tensors, 0 for no entries; None if there is none."""
+    """Return the number of entries; None if the tensors differ in it, or are no tensors."""
     if counted is None:
         return 0
     leaves = tree_leaves(counted)

@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.anchored import ImportancePenalty
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.example_gradients import Weights, mean_over_examples
-from renate_stages.tasks.task import IGNORED
+from renate_stages.learners.base.example_gradients import ValueOfOne, mean_over_examples
+from renate_stages.tasks.task import IGNORED, Task
 
 
 class OutputSensitivity(ImportancePenalty):
@@ -36,7 +35,9 @@ class OutputSensitivity(ImportancePenalty):
     def end_training(self, learner: Learner) -> None:
         generator = learner.context.generators.numpy("sensitivity")
         rows = generator.permutation(len(learner.new))[: self.examples]
-        sensitivity = mean_over_examples(learner, rows, _squared_norm(learner), torch.abs)
+        sensitivity = mean_over_examples(
+            learner, rows, _squared_norm(learner.context.task), torch.abs
+        )
         for name, _ in self.trained:
             self.importance(name).add_(sensitivity[name])
         self.move_anchor()
@@ -69,15 +70,12 @@ class MAS(Learner):
         self.components.append(OutputSensitivity(weight, positive("mas_examples", mas_examples)))
 
 
-def _squared_norm(learner: Learner) -> Any:
-    """Return the function ||f(x)||^2 of weights and one example; padding has no part in it."""
-    context = learner.context
+def _squared_norm(task: Task) -> ValueOfOne:
+    """Return the function ||f(x)||^2 of the outputs of one example, without those of padding."""
 
-    def value(weights: Weights, inputs: Any, target: Any) -> Tensor:
-        one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
-        outputs = functional_call(learner.model, weights, (one,), {"task_id": context.task_id})
-        if context.task.has_padding:
-            counted = context.task.fitted(outputs, target) != IGNORED
+    def value(outputs: Any, targets: Any) -> Tensor:
+        if task.has_padding:
+            counted = task.fitted(outputs, targets) != IGNORED
             outputs = outputs * counted.reshape(
                 *counted.shape, *[1] * (outputs.ndim - counted.ndim)
             )

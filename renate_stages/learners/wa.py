@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from renate_stages.data import StoredDataset
-from renate_stages.errors import InvalidHyperparameterError, ModelMismatchError
+from renate_stages.errors import ModelMismatchError
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.measure import Measure
@@ -52,8 +52,6 @@ class WeightAligning(ExperienceReplay):
     ) -> None:
         super().__init__(context, **base)
         context.require_labels("WA")
-        if in_range("temperature", temperature, 0) == 0:
-            raise InvalidHyperparameterError("temperature", temperature, "a number > 0")
         weight = in_range("distillation_weight", distillation_weight, 0)
         self.components.append(OutputDistillation(weight, temperature))
 

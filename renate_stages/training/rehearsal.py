@@ -14,7 +14,7 @@ from renate_stages.errors import (
     DivergedError,
     EmptyHoldoutError,
     NotFiniteError,
-    NotFiniteFisherError,
+    NotFiniteImportanceError,
     NotFiniteRowError,
     RenateStagesError,
     shortage,
@@ -89,7 +89,7 @@ def rehearse(
         DivergedError,
         EmptyHoldoutError,
         NotFiniteError,
-        NotFiniteFisherError,
+        NotFiniteImportanceError,
         NotFiniteRowError,
     ):
         return None  # may be due to the few rows

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
 from renate_stages.data import Batch, StoredDataset
-from renate_stages.errors import NotFiniteFisherError
+from renate_stages.errors import NotFiniteImportanceError
 from renate_stages.learners.base.learner import Learner
 
 MOST_EXAMPLES = 64  # examples per vectorized call
 MOST_NUMBERS = 2**25  # gradient values per vectorized call, 128 MiB
 Weights = dict[str, Tensor]
-ValueOfOne = Callable[[Weights, Any, Any], Tensor]
+ValueOfOne = Callable[[Any, Any], Tensor]  # of outputs and targets with B = 1
+Differentiated = Callable[[Weights, Any, Any], Tensor]  # of weights, inputs and targets, without B
 
 
 def mean_over_examples(
@@ -33,14 +34,13 @@ def mean_over_examples(
     Args:
         learner: The learner with the model and the new data, which is read with its test transforms.
         rows: Rows of the new data, int64.
-        value_of_one: Differentiated: returns a scalar for weights and one example's inputs and
-            targets, without a batch dimension.
+        value_of_one: Returns the scalar to differentiate, from one example's outputs and targets.
         of_gradient: The function of a gradient, elementwise.
         targets_of: Returns other targets, from the outputs and targets of a block, and the place of
             the block in `rows`.
 
     Raises:
-        NotFiniteFisherError: If a value is not finite.
+        NotFiniteImportanceError: If a value is not finite.
 
     Returns:
         A float32 tensor for each trained parameter, by name and of the parameter's shape.
@@ -52,6 +52,12 @@ def mean_over_examples(
     size = max(1, min(MOST_EXAMPLES, MOST_NUMBERS // max(1, numbers)))
     total = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
     training, sums = model.training, sums_together
+
+    def of_example(weights: Weights, inputs: Any, target: Any) -> Tensor:
+        one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
+        task = {"task_id": learner.context.task_id}
+        return value_of_one(functional_call(model, weights, (one,), task), target)
+
     model.eval()
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
@@ -64,23 +70,23 @@ def mean_over_examples(
             targets = targets_of(outputs, targets, block)
         given = weights, batch.inputs, targets
         try:
-            added = sums(value_of_one, of_gradient, *given)
+            added = sums(of_example, of_gradient, *given)
         except (RuntimeError, TypeError, ValueError):  # the model cannot be vectorized
             if sums is sums_one_by_one:
                 raise
             sums = sums_one_by_one
-            added = sums(value_of_one, of_gradient, *given)
+            added = sums(of_example, of_gradient, *given)
         for name, value in added.items():
             total[name] += value
     model.train(training)
     bad = [name for name, value in total.items() if not bool(value.isfinite().all())]
     if bad:
-        raise NotFiniteFisherError(bad)
+        raise NotFiniteImportanceError(bad)
     return {name: value / max(1, len(rows)) for name, value in total.items()}
 
 
 def sums_together(
-    value_of_one: ValueOfOne,
+    value: Differentiated,
     of_gradient: Callable[[Tensor], Tensor],
     weights: Weights,
     inputs: Any,
@@ -89,18 +95,18 @@ def sums_together(
     """Return the sums over a batch's examples that `mean_over_examples` needs, vectorized.
 
     Args:
-        value_of_one: As there, and so is `of_gradient`.
-        of_gradient: See above.
+        value: The scalar to differentiate.
+        of_gradient: As there.
         weights: Weights by name.
         inputs: A tensor `(B, ...)` or a tree of such tensors.
         targets: A tensor `(B, ...)` or a tree of such tensors.
     """
-    gradients = vmap(grad(value_of_one), in_dims=(None, 0, 0))(weights, inputs, targets)
+    gradients = vmap(grad(value), in_dims=(None, 0, 0))(weights, inputs, targets)
     return {name: of_gradient(value.float()).sum(0) for name, value in gradients.items()}
 
 
 def sums_one_by_one(
-    value_of_one: ValueOfOne,
+    value: Differentiated,
     of_gradient: Callable[[Tensor], Tensor],
     weights: Weights,
     inputs: Any,
@@ -113,8 +119,8 @@ def sums_one_by_one(
         one, target = (
             tree_map(lambda part, row=row: part[row], each) for each in (inputs, targets)
         )
-        value = value_of_one(leaves, one, target)
-        gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        found = value(leaves, one, target)
+        gradients = torch.autograd.grad(found, list(leaves.values()), allow_unused=True)
         for name, gradient in zip(leaves, gradients, strict=True):
             if gradient is not None:
                 sums[name] += of_gradient(gradient.float())

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
-from torch.utils._pytree import tree_map
 
 from renate_stages.learners.base.example_gradients import ValueOfOne, Weights, mean_over_examples
 from renate_stages.learners.base.learner import Learner
@@ -33,7 +31,7 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
             gradient of the user's loss.
 
     Raises:
-        NotFiniteFisherError: If a value is not finite.
+        NotFiniteImportanceError: If a value is not finite.
 
     Returns:
         A float32 tensor for each trained parameter, by name and of the parameter's shape.
@@ -58,13 +56,11 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
 def _loss_of_one(learner: Learner) -> ValueOfOne:
     context = learner.context
 
-    def loss(weights: Weights, inputs: Any, target: Any) -> Tensor:
-        one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
-        outputs = functional_call(learner.model, weights, (one,), {"task_id": context.task_id})
+    def loss(outputs: Any, targets: Any) -> Tensor:
         if context.task.has_distribution:
             visible = _visible(learner, outputs)
-            return context.task.negative_log_likelihood(visible, target).sum()
-        return context.functions.loss_fn(outputs, target).mean()
+            return context.task.negative_log_likelihood(visible, targets).sum()
+        return context.functions.loss_fn(outputs, targets).mean()
 
     return loss
 

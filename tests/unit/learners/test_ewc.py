@@ -266,7 +266,7 @@ def test_non_finite_fisher_raises_an_error(tmp_path, value):
     learner = ewc(tmp_path)
     with torch.no_grad():
         learner.model.head.weight[0, 0] = value
-    with pytest.raises(errors.NotFiniteFisherError, match="head"):
+    with pytest.raises(errors.NotFiniteImportanceError, match="head"):
         learner.end_training(None)
 
 
