@@ -62,7 +62,7 @@ def ingest(
         ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
     """
     reader = ItemReader(split, ragged, numbers)
-    tensors, rows = _tensors_of(dataset)
+    tensors, rows = tensors_of(dataset)
     if tensors is None or ragged:
         blocks = _item_blocks(dataset, reader)
     else:
@@ -97,7 +97,7 @@ def _where(column: Column, mask: np.ndarray) -> Column:
     return column.take(np.flatnonzero(mask)) if isinstance(column, Ragged) else column[mask]
 
 
-def _tensors_of(dataset: Dataset) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+def tensors_of(dataset: Dataset) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
     """Return tensors and rows of a `TensorDataset` of two tensors, or of subsets of one.
 
     Rows are None if the dataset is not a subset; for other datasets both are None.

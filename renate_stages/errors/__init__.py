@@ -138,6 +138,7 @@ from renate_stages.errors.remote_jobs import (
     StageDefinitionError,
     UnreachableServiceError,
 )
+from renate_stages.errors.scenarios import InvalidScenarioError, UnknownScenarioError
 from renate_stages.errors.searches import (
     ForkServerError,
     NoFinishedTrialError,
@@ -238,6 +239,7 @@ __all__ = [
     "InvalidMetadataError",
     "InvalidParamsError",
     "InvalidPredicateError",
+    "InvalidScenarioError",
     "InvalidShareError",
     "InvalidUrlError",
     "ItemMismatchError",
@@ -336,6 +338,7 @@ __all__ = [
     "UnknownHyperparameterError",
     "UnknownLearnerError",
     "UnknownPolicyError",
+    "UnknownScenarioError",
     "UnknownTaskError",
     "UnknownTaskNameError",
     "UnknownUpdateError",

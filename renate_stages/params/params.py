@@ -18,6 +18,7 @@ from renate_stages.params import schedulers
 from renate_stages.params.blocks import Block, OptionalSeconds
 from renate_stages.params.remote import RemoteParams
 from renate_stages.params.rules import Rule, read_rules
+from renate_stages.params.scenario import ScenarioParams
 from renate_stages.params.search_space import SearchSpace
 from renate_stages.tasks import AUTO, TASKS, is_known
 
@@ -84,6 +85,9 @@ class DataParams(Block):
     )
     arguments: dict[str, Any] = Field(
         default={}, description="keyword arguments for data_module_fn"
+    )
+    scenario: ScenarioParams | None = Field(
+        default=None, description="to try updates: cut one dataset into the data of several"
     )
     labels: LabelParams = Field(default=LabelParams(), description="names of labels")
     fingerprint: list[str] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +85,12 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     """
     data, space = params.data, params.search_space
     module = user.data_module(
-        incoming, data.arguments, params.seed, space.constants, space.domains.keys()
+        incoming,
+        data.arguments,
+        params.seed,
+        space.constants,
+        space.domains.keys(),
+        _scenario(params),
     )
     with (
         user_code.running("the data module of data_module_fn"),
@@ -112,6 +117,17 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     test, val = parts.get("test", test), parts.get("val", val)
     ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
     return Splits(train, val, test, ragged, names, fingerprint)
+
+
+def _scenario(params: Params) -> Callable[[Any], Any] | None:
+    """Return a function that makes the scenario of `data.scenario` of a data module, if it is set."""
+    block = params.data.scenario
+    if block is None:
+        return None
+    from renate_stages.scenarios import build_scenario
+
+    chunk = block.chunk(params.update.number)
+    return lambda module: build_scenario(block.name, module, chunk, params.seed, block.arguments)
 
 
 def _check_dataset(what: str, found: Any) -> None:

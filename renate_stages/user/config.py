@@ -218,6 +218,7 @@ class UserConfig:
         seed: int,
         hyperparameters: Mapping[str, Any] | None = None,
         searched: Collection[str] = (),
+        scenario: Callable[[Any], Any] | None = None,
     ) -> RenateDataModule:
         """Build the data module for a folder of data, and call its `prepare_data` and `setup`.
 
@@ -228,6 +229,7 @@ class UserConfig:
             hyperparameters: Constant hyperparameters; the function gets those that its signature
                 names, unless `arguments` has them.
             searched: Names of hyperparameters that are searched, on which data cannot depend.
+            scenario: Returns a scenario that cuts the data of a data module.
 
         Raises:
             DataModuleError: If `data_module_fn` returns something else.
@@ -264,6 +266,7 @@ class UserConfig:
                     "return examples of equal shapes, or list fields of varying length in "
                     "ragged_fields: batches are padded with zeros",
                 )
+        module = scenario(module) if scenario is not None else module
         with self._running("data_module_fn"):
             module.prepare_data()
             module.setup()
