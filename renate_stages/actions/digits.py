@@ -19,8 +19,8 @@ TARGETS = "targets.npy"
 CLASSES = {1: range(4), 2: range(4, 7), 3: range(7, 10)}
 
 
-def write_digits(target: Path, update: int) -> None:
-    """Write the digits of one update: `inputs.npy` (n, 8, 8) uint8, `targets.npy` (n,) int64.
+def write_digits(target: Path, update: int | None) -> None:
+    """Write the digits of one update, or all of them: `inputs.npy` (n, 8, 8) uint8, `targets.npy` (n,) int64.
 
     The files are written to a new folder that then replaces `target`, because DVC may link files to
     its cache, and those must not be opened for writing. If the folder already has the digits of this
@@ -28,17 +28,19 @@ def write_digits(target: Path, update: int) -> None:
 
     Args:
         target: Folder for the two files.
-        update: 1 (classes 0 to 3), 2 (4 to 6) or 3 (7 to 9).
+        update: 1 (classes 0 to 3), 2 (4 to 6) or 3 (7 to 9); None: all classes.
 
     Raises:
         UnknownDigitsUpdateError: If the number is not 1, 2 or 3.
         ForeignDataError: If the folder contains other data; nothing is changed.
     """
-    if update not in CLASSES:
+    if update is not None and update not in CLASSES:
         raise UnknownDigitsUpdateError(update, max(CLASSES))
     target = Path(target).resolve()
     digits = _read_digits()
-    files = {number: _files(digits, classes) for number, classes in CLASSES.items()}
+    files = {
+        number: _files(digits, classes) for number, classes in {**CLASSES, None: range(10)}.items()
+    }
     found = _read(target, max(len(f[INPUTS]) for f in files.values()))
     if found == files[update]:
         return

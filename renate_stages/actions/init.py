@@ -66,8 +66,15 @@ def initialise(
     return done
 
 
-def write_example(project: Project, update: int) -> None:
-    """Write the example data of an update to `data/incoming`.
+def write_example(project: Project, update: int | None) -> Path:
+    """Write the example data of an update to `data/incoming`, or of all updates to `data/all`.
+
+    Args:
+        project: The project.
+        update: Number of the update; None: all of them.
+
+    Returns:
+        The folder.
 
     Raises:
         NotExampleProjectError: If the project has its own data.
@@ -78,7 +85,9 @@ def write_example(project: Project, update: int) -> None:
         raise NotExampleProjectError
     from renate_stages.actions.digits import write_digits
 
-    write_digits(project.incoming, update)
+    folder = project.incoming if update is not None else project.incoming.with_name("all")
+    write_digits(folder, update)
+    return folder
 
 
 def _check_place(project: Project) -> None:

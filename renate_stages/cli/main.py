@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from renate_stages.cli import champion, memory, remote, stages, updates
+from renate_stages.cli import champion, memory, remote, simulate, stages, updates
 from renate_stages.training import launch
 from renate_stages.training.guarded import guarded
 
@@ -28,6 +28,7 @@ COMMANDS = {
     "should-update": updates.should_update,
     "example-data": updates.example_data,
     "learners": updates.learners,
+    "simulate": simulate.simulate,
     "gate": champion.gate,
     "promote": champion.promote,
     "demote": champion.demote,

@@ -172,14 +172,23 @@ def should_update() -> None:
 
 
 def example_data(
-    update: Annotated[int, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9")],
+    update: Annotated[
+        str, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9; or all")
+    ],
 ) -> None:
-    """Write the example data of an update to data/incoming."""
+    """Write the example data of an update to data/incoming, or all of it to data/all."""
     from renate_stages.actions import init as action
 
+    if update != "all" and not update.isdecimal():
+        raise typer.BadParameter(f"expected the number of an update, or all; found {update!r}")
     project = Project.find()
-    action.write_example(project, update)
-    print(f"data/incoming contains the digits of update {update}; next: `dvc add data/incoming`")
+    folder = project.relative(
+        action.write_example(project, None if update == "all" else int(update))
+    )
+    if update == "all":
+        print(f"{folder} contains the digits of all updates; next: `renate-stages simulate`")
+    else:
+        print(f"{folder} contains the digits of update {update}; next: `dvc add {folder}`")
 
 
 def learners() -> None:

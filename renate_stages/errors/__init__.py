@@ -138,7 +138,12 @@ from renate_stages.errors.remote_jobs import (
     StageDefinitionError,
     UnreachableServiceError,
 )
-from renate_stages.errors.scenarios import InvalidScenarioError, UnknownScenarioError
+from renate_stages.errors.scenarios import (
+    InvalidScenarioError,
+    SimulationChangedError,
+    SimulationProcessError,
+    UnknownScenarioError,
+)
 from renate_stages.errors.searches import (
     ForkServerError,
     NoFinishedTrialError,
@@ -305,6 +310,8 @@ __all__ = [
     "RenateStagesError",
     "ShallowHistoryError",
     "SharedTrainingError",
+    "SimulationChangedError",
+    "SimulationProcessError",
     "SliceError",
     "StageDefinitionError",
     "StageProcessError",

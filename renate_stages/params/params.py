@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_mean
 from renate_stages.files import yaml_file
 from renate_stages.params import schedulers
-from renate_stages.params.blocks import Block, OptionalSeconds
+from renate_stages.params.blocks import Block, OptionalSeconds, problems_in
 from renate_stages.params.remote import RemoteParams
 from renate_stages.params.rules import Rule, read_rules
 from renate_stages.params.scenario import ScenarioParams
@@ -502,7 +502,7 @@ class Params(Block):
         try:
             params = cls.model_validate(content)
         except ValidationError as error:
-            problems += [_describe(problem) for problem in error.errors()]
+            problems += problems_in(error, cls)
         try:
             SearchSpace.of(content.get("learner", "ER"), content.get("hyperparameters", {}))
         except InvalidParamsError as error:
@@ -531,24 +531,3 @@ def _tuning_problems(params: Params) -> list[str]:
             "trainer.max_epochs: expected a number, because hyperparameters are searched; found none"
         )
     return problems
-
-
-def _describe(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _keys_of(problem["loc"][:-1])
-        hint = did_you_mean(str(problem["loc"][-1]), known)
-        return f"{path}: unknown key{hint} (known here: {', '.join(sorted(known))})"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if problem["type"] == "value_error":
-        return f"{path}: {message}"
-    return f"{path}: {message}, found {problem['input']!r}"
-
-
-def _keys_of(path: tuple[Any, ...]) -> list[str]:
-    """Return the known keys of the block at a path."""
-    model: Any = Params
-    for part in path:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)

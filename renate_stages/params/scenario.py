@@ -49,3 +49,17 @@ class ScenarioParams(Block):
     def chunk(self, update: int) -> int:
         """Return which part an update gets."""
         return update - 1 if self.chunk_id is None else self.chunk_id
+
+    @property
+    def updates(self) -> int | None:
+        """Number of parts that the arguments give; None if it depends on the data."""
+        given = self.arguments
+        if isinstance(given.get("num_tasks"), int):
+            return given["num_tasks"]
+        for name, more in {"groupings": 0, "degrees": 0, "data_ids": 0, "edges": 1}.items():
+            if isinstance(given.get(name), list):
+                return len(given[name]) + more
+        if isinstance(given.get("domains"), list):
+            rounds = given.get("rounds", 2)
+            return len(given["domains"]) * rounds if isinstance(rounds, int) else None
+        return None

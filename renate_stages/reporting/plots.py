@@ -159,7 +159,7 @@ def draw(
         if not matrix:
             continue
         better = "lower" if metric in lower_is_better else "higher"
-        figures[f"matrix_{_file_name(metric)}"] = _heat_map(metric, matrix, better)
+        figures[f"matrix_{_file_name(metric)}"] = heat_map(metric, matrix, better)
         figures[f"holdouts_{_file_name(metric)}"] = _lines(metric, matrix)
     table = plot_data / f"{TRADE_OFF}.csv" if plot_data is not None else None
     if table is not None and table.is_file():
@@ -182,7 +182,7 @@ def print_figure(path: Path, figure: Figure) -> Path:
     return temporary.replace(path)
 
 
-def _heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
+def heat_map(metric: str, matrix: metrics.Matrix, better: str) -> Figure:
     """Draw updates as rows and holdouts as columns; bright is good, blank is not measured."""
     from matplotlib import colormaps
 

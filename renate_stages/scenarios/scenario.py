@@ -66,7 +66,8 @@ class Scenario(ABC):
     def fingerprint(self) -> str | None:
         """Return the fingerprint of the data module."""
         own: Any = getattr(self._data_module, "fingerprint", None)
-        return own() if callable(own) else own
+        text: Any = own() if callable(own) else own
+        return text
 
     def prepare_data(self) -> None:
         """Fetch or unpack the files of the data module."""

@@ -100,6 +100,7 @@ class Trial(Record):
     status: Status
     started: Time
     ended: Time
+    name: str = ""
 
 
 class TaggedTrial(Record):

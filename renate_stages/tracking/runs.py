@@ -61,6 +61,7 @@ class TrialRun:
         tags: Status and other tags.
         status: MLflow's status: FINISHED, FAILED or KILLED.
         started, ended: Milliseconds since 1970.
+        name: Name of the run; if empty, "trial" and its number.
     """
 
     number: int
@@ -70,6 +71,7 @@ class TrialRun:
     status: Literal["FINISHED", "FAILED", "KILLED"]
     started: int
     ended: int
+    name: str = ""
 
 
 class Tracker:

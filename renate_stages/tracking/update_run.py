@@ -14,7 +14,7 @@ from renate_stages.project import Project
 from renate_stages.state import State
 
 LOGGED: dict[str, Any] = {
-    "data": {"split_by", "test_fraction", "validation_fraction"},
+    "data": {"scenario", "split_by", "test_fraction", "validation_fraction"},
     "evaluation": True,
     "example": True,
     "hyperparameters": True,

@@ -240,13 +240,14 @@ class Writer:
         status: str,
         started: int,
         ended: int,
+        name: str = "",
     ) -> None:
         """Log a finished trial as a nested run; its points are spaced evenly over its duration."""
         from mlflow.entities import Metric, Param
 
         nested = {**tags, "mlflow.parentRunId": self._run()}
         run = self.client.create_run(
-            self.experiment_id, start_time=started, tags=nested, run_name=f"trial {number}"
+            self.experiment_id, start_time=started, tags=nested, run_name=name or f"trial {number}"
         )
         self.trials[number] = run.info.run_id
         for part in _parts(parameters.items()):

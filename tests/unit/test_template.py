@@ -14,6 +14,7 @@ from cookiecutter.exceptions import FailedHookException, OutputDirExistsExceptio
 from cookiecutter.main import cookiecutter
 
 from renate_stages.params import Params
+from renate_stages.simulation.settings import read_plan
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = {
@@ -32,6 +33,7 @@ FILES = {
     "params.yaml",
     "renate_config.py",
     "requirements.txt",
+    "simulate.yaml",
     "tests/test_config.py",
 }
 
@@ -65,11 +67,14 @@ def test_every_choice_renders_a_complete_project(tmp_path, data, learner):
     params = Params.load(root / "params.yaml")
     assert params.learner == learner
     assert params.example == ("digits" if data == "digits" else None)
+    plan = read_plan(root / "simulate.yaml")
+    assert plan.updates == 5 and len(plan.runs) == 15
     compile((root / "renate_config.py").read_text(), "renate_config.py", "exec")
 
 
 @pytest.mark.parametrize(
-    "name", ["dvc.yaml", "forget.yaml", "params.yaml", "renate_config.py", ".dvcignore"]
+    "name",
+    ["dvc.yaml", "forget.yaml", "params.yaml", "renate_config.py", "simulate.yaml", ".dvcignore"],
 )
 def test_root_folder_equals_the_default_template(tmp_path, name):
     assert (bake(tmp_path) / name).read_bytes() == (REPOSITORY / name).read_bytes()

@@ -1,6 +1,7 @@
 """Each scenario returns the rows that its definition names, for tensors, arrays and plain items."""
 
 import re
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_number_of_updates_divides_the_classes_in_ascending_or_random_order():
         for seed in range(8)
     }
     assert len(orders) > 2
-    assert all(sorted(sum(eval(order), [])) == list(range(9)) for order in orders)
+    assert all(sorted(chain(*eval(order))) == list(range(9)) for order in orders)
 
 
 def test_rows_of_a_class_in_several_groups_are_divided_and_test_rows_are_not():
@@ -122,7 +123,7 @@ def test_iid_divides_training_rows_at_random_and_keeps_all_test_rows():
     found = parts(scenarios.IIDScenario, data, 3, num_tasks=3, seed=1, val=data, test=test)
     train = [part[0] for part in found]
     assert [len(rows) for rows in train] == [4, 4, 3]
-    assert sorted(sum(train, [])) == list(range(11))
+    assert sorted(chain(*train)) == list(range(11))
     assert train != train_parts(scenarios.IIDScenario, data, 3, num_tasks=3, seed=2)
     assert [part[1] for part in found] != train  # validation rows are drawn for themselves
     assert all(part[2] == [0, 1, 2, 3] for part in found)
@@ -135,7 +136,7 @@ def test_blurry_moves_a_share_of_each_class_to_the_other_updates():
     )
     counts = [[sum(row // 20 == c for row in part[0]) for c in range(3)] for part in found]
     assert counts == [[16, 2, 2], [2, 16, 2], [2, 2, 16]]
-    assert sorted(sum((part[0] for part in found), [])) == list(range(60))
+    assert sorted(chain(*(part[0] for part in found))) == list(range(60))
     assert [part[2] for part in found] == [list(range(20 * n, 20 * n + 20)) for n in range(3)]
 
 

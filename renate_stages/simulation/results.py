@@ -1,0 +1,272 @@
+"""The results of a simulation: tables, pictures, and MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from renate_stages import files, tracking
+from renate_stages.files.csv_file import csv_text
+from renate_stages.reporting.simulation_pictures import draw_simulation
+from renate_stages.simulation import one_run
+from renate_stages.simulation.settings import Plan, Run
+
+FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
+COLUMNS = (*FIGURES, "incremental", "difference", "seconds", "state_bytes")
+SHOWN = {
+    "average": "average",
+    "forgetting": "forgetting",
+    "forward_transfer": "forward transfer",
+    "backward_transfer": "backward transfer",
+    "incremental": "incremental",
+    "difference": "difference",
+    "seconds": "seconds",
+    "state_bytes": "state MB",
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % interval (Student's t).
+
+    Args:
+        mean: The mean.
+        half: Half of the width of the interval; NaN with fewer than two seeds.
+        seeds: Number of seeds.
+    """
+
+    mean: float
+    half: float
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Return the interval of independent values; NaN without one."""
+        if len(values) < 2:
+            return cls(values[0] if values else math.nan, math.nan, len(values))
+        from scipy.stats import t
+
+        quantile = float(t.ppf(0.975, len(values) - 1))
+        return cls(fmean(values), quantile * stdev(values) / math.sqrt(len(values)), len(values))
+
+    @property
+    def text(self) -> str:
+        """The mean, and the interval if it is known."""
+        if math.isnan(self.mean):
+            return "-"
+        half = "" if math.isnan(self.half) else f" ± {_digits(self.half)}"
+        return f"{_digits(self.mean)}{half}"
+
+
+Table = dict[str, dict[str, Interval]]
+"""Intervals by name of the row and of the column."""
+
+
+def write(plan: Plan, started: float) -> str:
+    """Write all results of the finished updates to the folder of the simulation.
+
+        updates.csv    a row for each learner, seed and update
+        table.csv      a row for each learner, with mean and interval over the seeds
+        report.md      the table, and the pictures
+        pictures/      curves, and the matrix of each learner
+
+    Args:
+        plan: The simulation.
+        started: When this command began, in seconds since 1970.
+
+    Returns:
+        The table as text, and where the files are.
+    """
+    finished = {run: one_run.results_of(plan, run) for run in plan.runs}
+    failures = {run: one_run.failure_of(plan, run) for run in plan.runs}
+    rows = [_row(plan, run, each) for run, updates in finished.items() for each in updates]
+    names = ("learner", "seed", "update", *FIGURES, "seconds", "state_bytes")
+    files.write_text(plan.output / "updates.csv", csv_text(names, rows))
+    table = table_of(plan, {run: each for run, each in finished.items() if _is_whole(plan, each)})
+    files.write_text(plan.output / "table.csv", _table_csv(plan, table))
+    pictures = draw_simulation(
+        plan.output / "pictures",
+        {label: _matrices(plan, label, finished) for label in plan.labels},
+        plan.metric,
+        lower_is_better=plan.lower_is_better,
+    )
+    text = _text(plan, table, {run.title: why for run, why in failures.items() if why})
+    pages = [f"![{path.stem}](pictures/{path.name})" for path in pictures]
+    report = "\n".join([f"# {plan.output.name}", "", text, "", *pages, ""])
+    files.write_text(plan.output / "report.md", report)
+    if plan.experiment is not None:
+        _log(plan, finished, table, started)
+    return f"{text}\n\nresults: {plan.output}/report.md, table.csv, updates.csv, pictures/"
+
+
+def table_of(plan: Plan, finished: Mapping[Run, Sequence[Mapping[str, Any]]]) -> Table:
+    """Return the figures after the last update, as intervals over the seeds of each row.
+
+    `incremental` is the mean of `average` over all updates (Rebuffi et al., "iCaRL", CVPR 2017), and
+    `difference` that of `average` from the first row, paired by seed. `seconds` are those of all
+    updates together.
+
+    Args:
+        plan: The simulation.
+        finished: Results of the updates of each run that has finished all of them.
+    """
+    values = {run: _final(plan, updates) for run, updates in finished.items()}
+    first = {
+        run.seed: each["average"] for run, each in values.items() if run.label == plan.labels[0]
+    }
+    for run, each in values.items():
+        base = first.get(run.seed, math.nan)
+        each["difference"] = math.nan if run.label == plan.labels[0] else each["average"] - base
+    return {
+        label: {
+            column: Interval.of(
+                [
+                    each[column]
+                    for run, each in values.items()
+                    if run.label == label and not math.isnan(each[column])
+                ]
+            )
+            for column in COLUMNS
+        }
+        for label in plan.labels
+    }
+
+
+def _final(plan: Plan, updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    last = updates[-1]
+    averages = [_figure(plan, each, "average") for each in updates]
+    return {
+        **{name: _figure(plan, last, name) for name in FIGURES},
+        "incremental": fmean(averages),
+        "seconds": math.fsum(each["seconds"] for each in updates),
+        "state_bytes": float(last["state_bytes"]),
+    }
+
+
+def _figure(plan: Plan, result: Mapping[str, Any], name: str) -> float:
+    value = result["metrics"].get(plan.metric, {}).get(name)
+    return math.nan if value is None else float(value)
+
+
+def _row(plan: Plan, run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {name: _figure(plan, result, name) for name in FIGURES}
+    known = {name: None if math.isnan(value) else value for name, value in figures.items()}
+    own = {name: result[name] for name in ("update", "seconds", "state_bytes")}
+    return {"learner": run.label, "seed": run.seed, **own, **known}
+
+
+def _matrices(
+    plan: Plan, label: str, finished: Mapping[Run, Sequence[Mapping[str, Any]]]
+) -> list[dict[int, dict[int, float]]]:
+    """Return a matrix a[update][holdout] for each seed of a row."""
+    matrices = []
+    for run, updates in finished.items():
+        if run.label == label and updates:
+            matrix: dict[int, dict[int, float]] = {}
+            for each in updates:
+                holdouts = each["metrics"].get(plan.metric, {}).get("holdout", {})
+                known = {int(n): value for n, value in holdouts.items() if value is not None}
+                matrix[each["update"]] = known
+            matrices.append(matrix)
+    return matrices
+
+
+def _is_whole(plan: Plan, updates: Sequence[Mapping[str, Any]]) -> bool:
+    return len(updates) == plan.updates
+
+
+def _table_csv(plan: Plan, table: Table) -> str:
+    names = [f"{column}{end}" for column in COLUMNS for end in ("", "_low", "_high")]
+    rows = []
+    for label in plan.labels:
+        row: dict[str, Any] = {"learner": label, "seeds": table[label]["average"].seeds}
+        for column, each in table[label].items():
+            ends = (each.mean, each.mean - each.half, each.mean + each.half)
+            for end, value in zip(("", "_low", "_high"), ends, strict=True):
+                row[f"{column}{end}"] = None if math.isnan(value) else value
+        rows.append(row)
+    return csv_text(("learner", "seeds", *names), rows)
+
+
+def _text(plan: Plan, table: Table, failures: Mapping[str, str]) -> str:
+    """Return the table in Markdown; columns without a value are left out."""
+    columns = [
+        name for name in SHOWN if any(not math.isnan(row[name].mean) for row in table.values())
+    ]
+    title = (
+        f"{plan.metric} after {plan.updates} update(s): mean over the seeds ± half of the 95 % "
+        f"interval; difference from {plan.labels[0]}, paired by seed"
+    )
+    lines = [
+        title,
+        "",
+        f"| learner | seeds | {' | '.join(SHOWN[name] for name in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    for label, row in table.items():
+        cells = [
+            Interval(each.mean / 1e6, each.half / 1e6, each.seeds).text
+            if name == "state_bytes"
+            else each.text
+            for name, each in ((name, row[name]) for name in columns)
+        ]
+        lines.append(f"| {label} | {row['average'].seeds} | {' | '.join(cells)} |")
+    if failures:
+        lines += ["", *(f"failed: {title}, {why}" for title, why in failures.items())]
+    return "\n".join(lines)
+
+
+def _log(
+    plan: Plan,
+    finished: Mapping[Run, Sequence[Mapping[str, Any]]],
+    table: Table,
+    started: float,
+) -> None:
+    """Log the simulation as an MLflow run, with one nested run for each learner and seed."""
+    settings = {"updates": plan.updates, "metric": plan.metric, **plan.blocks}
+    key = hashlib.sha256(json.dumps([vars(run) for run in plan.runs]).encode()).hexdigest()
+    identity = tracking.RunIdentity(plan.experiment or "", plan.output.name, key)
+    with tracking.new_run(plan.config.parent, identity) as tracker:
+        tracker.log_parameters(settings)
+        means = {
+            label: {name: _or_none(row[name].mean) for name in COLUMNS}
+            for label, row in table.items()
+        }
+        tracker.log_metrics(means)
+        for number, (run, updates) in enumerate(finished.items()):
+            points = {
+                each["update"]: {
+                    name: value
+                    for name, value in _row(plan, run, each).items()
+                    if isinstance(value, int | float) and name not in ("seed", "update")
+                }
+                for each in updates
+            }
+            parameters = {"learner": run.learner, "seed": run.seed, **run.hyperparameters}
+            tracker.log_trial(
+                tracking.TrialRun(
+                    number,
+                    {name: str(value) for name, value in parameters.items()},
+                    points,
+                    {},
+                    "FINISHED" if _is_whole(plan, updates) else "FAILED",
+                    int(started * 1000),
+                    int(started * 1000),
+                    run.title,
+                )
+            )
+        for name in ("report.md", "table.csv", "updates.csv", "pictures"):
+            tracker.log_artifact(plan.output / name, "pictures" if name == "pictures" else None)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
