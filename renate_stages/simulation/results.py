@@ -12,9 +12,11 @@ from typing import Any
 
 from renate_stages import files, tracking
 from renate_stages.files.csv_file import csv_text
+from renate_stages.params import Params
 from renate_stages.reporting.simulation_pictures import draw_simulation
 from renate_stages.simulation import one_run
-from renate_stages.simulation.settings import Plan, Run
+from renate_stages.simulation.settings import BLOCKS, Plan, Run
+from renate_stages.tracking.update_run import logged_parameters
 
 FIGURES = ("average", "overall", "forgetting", "backward_transfer", "forward_transfer")
 COLUMNS = (*FIGURES, "incremental", "difference", "seconds", "state_bytes")
@@ -228,7 +230,8 @@ def _log(
     started: float,
 ) -> None:
     """Log the simulation as an MLflow run, with one nested run for each learner and seed."""
-    settings = {"updates": plan.updates, "metric": plan.metric, **plan.blocks}
+    settings = logged_parameters(Params.parse(dict(plan.blocks), "simulate.yaml"))
+    settings = {name: settings[name] for name in BLOCKS} | {"updates": plan.updates}
     key = hashlib.sha256(json.dumps([vars(run) for run in plan.runs]).encode()).hexdigest()
     identity = tracking.RunIdentity(plan.experiment or "", plan.output.name, key)
     with tracking.new_run(plan.config.parent, identity) as tracker:

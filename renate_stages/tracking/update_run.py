@@ -14,7 +14,12 @@ from renate_stages.project import Project
 from renate_stages.state import State
 
 LOGGED: dict[str, Any] = {
-    "data": {"scenario", "split_by", "test_fraction", "validation_fraction"},
+    "data": {
+        "scenario": {"name", "chunk_id"},
+        "split_by": True,
+        "test_fraction": True,
+        "validation_fraction": True,
+    },
     "evaluation": True,
     "example": True,
     "hyperparameters": True,
@@ -29,8 +34,8 @@ LOGGED: dict[str, Any] = {
 }
 """The keys of `params.yaml` that are logged to MLflow: those that a result depends on.
 
-`data.arguments`, `tuning.scheduler_arguments` and `remote` are left out because their values may
-contain addresses and secrets; `export` and `tracking` because they change no result. A new block of
+`data.arguments`, the arguments of a scenario, `tuning.scheduler_arguments` and `remote` are left out
+because their values may contain addresses and secrets; `export` and `tracking` because they change no result. A new block of
 `params.yaml` is logged only if it is added here.
 """
 

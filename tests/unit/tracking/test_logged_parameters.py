@@ -26,7 +26,10 @@ def leaves(values: dict[str, Any], begin: str = "") -> dict[str, Any]:
 
 def test_params_blocks_that_may_contain_secrets_are_not_logged():
     content = {
-        "data": {"arguments": {"database": f"postgresql://me:{SECRET}@host", "token": SECRET}},
+        "data": {
+            "arguments": {"database": f"postgresql://me:{SECRET}@host", "token": SECRET},
+            "scenario": {"name": "domain-incremental", "groupings": [[SECRET]]},
+        },
         "remote": {
             "url": f"s3://{SECRET}/folder",
             "sagemaker": {"environment": {"API_KEY": SECRET}, "tags": {"owner": SECRET}},
@@ -45,6 +48,7 @@ def test_params_blocks_that_may_contain_secrets_are_not_logged():
         "validation_fraction": 0.1,
         "test_fraction": 0.2,
         "split_by": None,
+        "scenario": {"name": "domain-incremental", "chunk_id": None},
     }
     assert logged["hyperparameters"] == {"learning_rate": 0.1}
     assert "scheduler_arguments" not in logged["tuning"] and "scheduler" in logged["tuning"]
