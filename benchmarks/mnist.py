@@ -1,4 +1,4 @@
-"""MNIST for benchmarks: read from Parquet once, then mapped into each process."""
+"""MNIST and CIFAR-10 for benchmarks: read from Parquet once, then mapped into each process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from renate_stages.files import whole_directory
 
 DEGREES = 45
 
@@ -44,25 +46,41 @@ class Images(NamedTuple):
         return Images(turned, self.labels)
 
 
-def decode(data: Path, folder: Path) -> None:
+def decode(data: Path, folder: Path, name: str = "mnist") -> None:
     """Decode the Parquet files of a folder into arrays, for `load`.
 
     Args:
-        data: Holds `mnist-train.parquet` and `mnist-test.parquet`, with columns `label` and `image`
-            (an encoded file each).
+        data: Contains `<name>-train.parquet` and `<name>-test.parquet`, with columns `label` and
+            `image` (an encoded file each).
         folder: Where the arrays go.
+        name: Of the dataset, such as `cifar10`.
     """
     import pyarrow.parquet as pq
     from PIL import Image
 
     for split in ("train", "test"):
-        source = data / f"mnist-{split}.parquet"
+        source = data / f"{name}-{split}.parquet"
         if not source.is_file():
             sys.exit(f"error: {source} is missing: give the folder with it by --data")
         table = pq.read_table(source, columns=["label", "image"])
         images = [np.asarray(Image.open(io.BytesIO(each.as_py()))) for each in table["image"]]
         np.save(folder / f"{split}-images.npy", np.stack(images))
         np.save(folder / f"{split}-labels.npy", table["label"].to_numpy().astype(np.int64))
+
+
+def decoded(data: Path, cache: Path, name: str = "mnist") -> Path:
+    """Return the folder with a dataset's arrays, which is made once.
+
+    Args:
+        data: As in `decode`.
+        cache: Folder of the decoded datasets.
+        name: Of the dataset.
+    """
+    folder = cache / name
+    if not folder.is_dir():
+        with whole_directory(folder) as new:
+            decode(data, new, name)
+    return folder
 
 
 def load(folder: Path) -> tuple[Images, Images]:

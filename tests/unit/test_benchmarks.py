@@ -8,7 +8,9 @@ import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from statistics import stdev
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from renate_stages import files
 from renate_stages.data.ingest import ingest
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
+from renate_stages.simulation.settings import read_plan
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ASK = """
@@ -111,3 +115,34 @@ def test_gpu_benchmark_reads_cifar_10(tmp_path: Path, monkeypatch) -> None:
     found, labels = runpy.run_path(str(BENCHMARKS / "gpu.py"))["cifar"](tmp_path, 2)
     assert found.dtype == torch.uint8 and labels.tolist() == [3, 1]
     np.testing.assert_array_equal(found.permute(0, 2, 3, 1), images[:2])
+
+
+@pytest.mark.parametrize(
+    "suite", sorted((BENCHMARKS / "suites").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_suite_is_a_valid_simulation(suite):
+    plan = read_plan(suite)
+    assert plan.updates >= 2 and plan.config.is_file()
+    assert {run.hyperparameters["dataset"] for run in plan.runs} <= {"cifar10", "mnist"}
+
+
+def test_suites_crop_and_flip_each_image_for_itself():
+    config = runpy.run_path(str(BENCHMARKS / "suites" / "renate_config.py"))
+    torch.manual_seed(0)
+    images = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(40, 2, 1, 1)
+    padded = torch.nn.functional.pad(images[0], (4, 4, 4, 4))
+    crops = [padded[:, top : top + 8, left : left + 8] for top in range(9) for left in range(9)]
+    possible = {crop.numpy().tobytes() for each in crops for crop in (each, each.flip(-1))}
+    found = {image.contiguous().numpy().tobytes() for image in config["_augmented"](images)}
+    assert len(found) > 20 and found <= possible
+
+
+def test_figure2_reports_the_paired_difference(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import figure2
+
+    orders = figure2.other_orders(10)
+    assert all(sorted(chain(*order)) == list(range(10)) for order in orders)
+    text = figure2.table([("published", {"ER": [0.5, 0.6], "DER": [0.6, 0.65]})])
+    half = stats.t.ppf(0.975, 1) * stdev([10, 5]) / 2**0.5
+    assert f"| 55.0 | 62.5 | +7.5 ({7.5 - half:+.2f} to {7.5 + half:+.2f}) |" in text
