@@ -24,6 +24,8 @@ KINDS = {
     "finrange": "[low, high, number of values]",
     "logfinrange": "[low, high, number of values], 0 < low",
 }
+STEPPED = ("quniform", "qrandint")
+"""Kinds with the values low, low + step, ..., high, written [low, high, step]."""
 MOST_VALUES = 10_000  # in a finrange or logfinrange
 DIGITS = 6  # significant digits of a drawn number, so that tuned.yaml contains its exact value
 
@@ -50,6 +52,8 @@ class Domain:
         if not isinstance(content, Mapping) or len(content) != 1:
             raise ValueError(f"expected one space, such as {{uniform: [0, 1]}}, found {content!r}")
         kind, values = next(iter(content.items()))
+        if kind in STEPPED:
+            kind, values = "finrange", _steps(kind, values)
         if kind not in KINDS:
             hint = did_you_mean(str(kind), KINDS)
             raise ValueError(f"unknown kind of space '{kind}'{hint} (known: {', '.join(KINDS)})")
@@ -174,12 +178,36 @@ def as_written(value: Any) -> Any:
         number = int if value.cast_int else float
         return {kind: [number(value.lower), number(value.upper), len(value)]}
     if isinstance(value, config_space.Integer | config_space.Float):
-        sampler = type(value.get_sampler()).__name__
-        scale = {"_Uniform": "", "_LogUniform": "log"}.get(sampler)
+        sampler: Any = value.get_sampler()
+        whole = isinstance(value, config_space.Integer)
+        step = getattr(sampler, "q", None)  # of a quantized domain
+        if whole and step == 1:
+            sampler, step = sampler.sampler, None
+        if step is not None and type(sampler.sampler).__name__ == "_Uniform":
+            return {"qrandint" if whole else "quniform": [value.lower, value.upper, step]}
+        scale = {"_Uniform": "", "_LogUniform": "log"}.get(type(sampler).__name__)
         if scale is not None:
-            kind = "randint" if isinstance(value, config_space.Integer) else "uniform"
-            return {f"{scale}{kind}": [value.lower, value.upper]}
+            return {f"{scale}{'randint' if whole else 'uniform'}": [value.lower, value.upper]}
     return value
+
+
+def _steps(kind: str, values: Any) -> list[Any]:
+    """Return `[low, high, number of values]` for `[low, high, step]`.
+
+    Raises:
+        ValueError: If the step does not divide the range.
+    """
+    if isinstance(values, Sequence) and len(values) == 3 and all(map(is_number, values)):
+        low, high, step = values
+        count = round((high - low) / step) if step > 0 else 0
+        whole = count and all(
+            math.isclose(each, round(each / step) * step, rel_tol=1e-9) for each in values[:2]
+        )
+        if count >= 1 and whole:
+            number = float if kind == "quniform" else int
+            return [number(low), number(high), count + 1]
+    expected = "[low, high, step], where both bounds are multiples of the step"
+    raise ValueError(f"{kind} takes {expected}, found {values!r}")
 
 
 def _problem_of(kind: str, values: Any) -> str | None:

@@ -414,7 +414,9 @@ class Params(Block):
         description="what targets and outputs mean: a name in `tasks.TASKS`, package.module:Class, "
         "or auto, which decides by the first rows",
     )
-    learner: Any = Field("ER", description="a name, or {choice: [...]} of names")
+    learner: Any = Field(
+        "ER", description="a name, {choice: [...]} of names, or auto: a choice suited to the task"
+    )
     hyperparameters: Any = Field(
         {}, description="constants and spaces by name, or auto: default spaces of the learner"
     )
@@ -441,7 +443,7 @@ class Params(Block):
     @property
     def search_space(self) -> SearchSpace:
         """The hyperparameters to search, and the constants."""
-        return SearchSpace.of(self.learner, self.hyperparameters)
+        return SearchSpace.of(self.learner, self.hyperparameters, self.task)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -504,7 +506,11 @@ class Params(Block):
         except ValidationError as error:
             problems += problems_in(error, cls)
         try:
-            SearchSpace.of(content.get("learner", "ER"), content.get("hyperparameters", {}))
+            SearchSpace.of(
+                content.get("learner", "ER"),
+                content.get("hyperparameters", {}),
+                content.get("task", AUTO),
+            )
         except InvalidParamsError as error:
             problems += error.problems
         if params is not None and not problems:

@@ -11,6 +11,7 @@ from renate_stages.errors import InvalidParamsError, did_you_mean
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.params import default_spaces
+from renate_stages.params.auto_learner import suited_learners
 from renate_stages.params.domains import Domain
 
 AUTO = "auto"
@@ -41,14 +42,21 @@ class SearchSpace:
     shared: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, learner: Any, hyperparameters: Any) -> SearchSpace:
+    def of(cls, learner: Any, hyperparameters: Any, task: str = AUTO) -> SearchSpace:
         """Parse `learner` and `hyperparameters` of `params.yaml`.
+
+        Args:
+            learner: A name, a choice of names, or `auto`: a choice suited to the task.
+            hyperparameters: Constants and spaces by name, or `auto`.
+            task: As in `params.yaml`.
 
         Raises:
             InvalidParamsError: If there are problems; lists all of them.
         """
         problems: list[str] = []
         domains: dict[str, Domain] = {}
+        if learner == AUTO:
+            learner = {"choice": list(suited_learners(hyperparameters, task))}
         names = _learners(learner, problems)
         if isinstance(learner, Mapping) and "avalanche" not in learner and names:
             domains["learner"] = Domain("choice", tuple(names))

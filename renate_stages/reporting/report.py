@@ -177,6 +177,10 @@ def _search(search: Search | None) -> list[str]:
         ("best", f"trial {best.trial}, after epoch {best.epoch}"),
         (f"its {objective.metric} on {over[objective.over]} validation data", best.value),
         *((f"`{name}`", value) for name, value in best.configuration.items()),
+        *(
+            (f"best {objective.metric} with {name}", value)
+            for name, value in search.learners.items()
+        ),
     ]
     history = [f"- {note}" for note in search.history] or ["No earlier trials were used."]
     return ["## Search", "", *_table(("what", "value"), rows), "", *history, "", repeatable, ""]

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from renate_stages import files
 from renate_stages.files import typed
 from renate_stages.files.typed import Content, Count
@@ -52,6 +54,7 @@ class Search(Content):
     epochs: Count
     ended_by: str
     best: _Best
+    learners: dict[str, float] = Field(default={})
     history: list[str]
     not_repeatable_because: list[str]
 
@@ -133,9 +136,21 @@ def summary(params: Params, result: SearchResult, notes: Sequence[str]) -> dict[
             "value": best.metrics[metric],
             "configuration": dict(result.best.configuration),
         },
+        "learners": _best_of_learners(result, metric, mode),
         "history": list(notes),
         "not_repeatable_because": unrepeatable(params),
     }
+
+
+def _best_of_learners(result: SearchResult, metric: str, mode: str) -> dict[str, float]:
+    """Return the best value of each learner's trials; empty if the learner was not searched."""
+    values: dict[str, list[float]] = {}
+    for trial in result.trials:
+        if "learner" in trial.configuration:
+            own = values.setdefault(trial.configuration["learner"], [])
+            own += [each.metrics[metric] for each in trial.seen if metric in each.metrics]
+    best = max if mode == "max" else min
+    return {name: best(each) for name, each in sorted(values.items()) if each}
 
 
 def unrepeatable(params: Params) -> list[str]:

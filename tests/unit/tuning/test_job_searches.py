@@ -143,3 +143,22 @@ def test_example_in_the_tuning_guide_runs_a_search(tmp_path, monkeypatch):
     exec(smaller, found)  # noqa: S102
     assert sum(found["result"].search["trials"].values()) == 3
     assert (tmp_path / "states" / "2" / "state.json").is_file()
+
+
+def test_auto_learner_tries_suited_ones_and_names_the_best_of_each(tmp_path):
+    write_digits(tmp_path / "data", 1)
+    job = run_training_job(
+        {"learning_rate": {"choice": [0.02, 0.05]}, "memory_size": 0},
+        updater="auto",
+        config_file=REPOSITORY / "renate_config.py",
+        data_path=tmp_path / "data",
+        working_directory=tmp_path / "work",
+        max_epochs=1,
+        max_num_trials_started=4,
+        scheduler="grid",
+    )
+    tried = job.search["learners"]
+    assert set(tried) <= {"FineTuning", "LwF", "EWC", "L2-SP"} and len(tried) > 1
+    best = job.search["best"]
+    assert best["value"] == max(tried.values()) == tried[best["configuration"]["learner"]]
+    assert job.hyperparameters["learner"] == best["configuration"]["learner"]

@@ -280,8 +280,47 @@ def test_syne_tune_domain_is_converted_to_its_params_yaml_form(written):
     assert as_written(made) == written
 
 
+@pytest.mark.parametrize(
+    ("made", "written", "values"),
+    [
+        (
+            config_space.quniform(0.0, 1.0, 0.25),
+            {"quniform": [0, 1, 0.25]},
+            [0, 0.25, 0.5, 0.75, 1],
+        ),
+        (config_space.qrandint(16, 64, 16), {"qrandint": [16, 64, 16]}, [16, 32, 48, 64]),
+    ],
+)
+def test_stepped_range_has_the_multiples_of_its_step(made, written, values):
+    assert as_written(made) == written
+    domain = Domain.parse(written)
+    assert domain.grid(100) == values
+    drawn = {made.sample(random_state=np.random.RandomState(seed)) for seed in range(40)}
+    assert drawn == set(values)
+
+
+def test_stepped_range_whose_bounds_are_no_multiples_is_refused():
+    (problem,) = problems_of("ER", {"x": {"quniform": [0.1, 1, 0.25]}})
+    assert problem.startswith(
+        "hyperparameters.x: quniform takes [low, high, step], where both bounds"
+    )
+
+
+def test_auto_learner_is_a_choice_suited_to_task_and_memory():
+    def names(hyperparameters, task="auto"):
+        return SearchSpace.of("auto", hyperparameters, task).learners
+
+    assert names({"memory_size": 100}) == ("ER", "DER++", "FineTuning")
+    assert names({"memory_size": 100}, "classification") == ("ER", "DER++", "ER-ACE", "FineTuning")
+    assert names({"memory_size": 0}) == ("FineTuning", "LwF", "EWC", "L2-SP")
+    assert names("auto", "regression") == ("ER", "DER++", "FineTuning")
+
+
 def test_unsupported_syne_tune_domain_is_refused():
-    for domain in (config_space.quniform(0.0, 1.0, 0.1), config_space.reverseloguniform(0.1, 0.9)):
+    for domain in (
+        config_space.qloguniform(0.1, 1.0, 0.1),
+        config_space.reverseloguniform(0.1, 0.9),
+    ):
         assert as_written(domain) is domain
         with pytest.raises(ValueError, match="expected one space"):
             Domain.parse(as_written(domain))
