@@ -8,10 +8,10 @@ from typing import Any, Literal
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.components import LogitDistillation, ReplayLoss
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.replay import ReplayLearner
+from renate_stages.learners.base.weighted import WeightedReplay
 
 
-class DarkExperienceReplay(ReplayLearner):
+class DarkExperienceReplay(WeightedReplay):
     """DER: replays the logits that the model gave when an example entered the memory.
 
         L = l(f(x), y) + alpha * mean((f(x') - z')^2)        (eq. 5)
@@ -20,7 +20,7 @@ class DarkExperienceReplay(ReplayLearner):
         context: The model, functions and settings of the update.
         alpha: Weight of the logit term, >= 0. The paper uses 0.1 to 1.0.
         replay_forward: The paper's code runs new and remembered examples in separate passes.
-        base: Hyperparameters of `ReplayLearner`.
+        base: Hyperparameters of `WeightedReplay`.
     """
 
     def __init__(

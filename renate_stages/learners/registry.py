@@ -260,6 +260,8 @@ HYPERPARAMETERS = frozenset(
         "init_weight",
         "interpolation",
         "l2_weight",
+        "loss_normalization",
+        "loss_weight",
         "loss_weight_new_data",
         "mas_examples",
         "mas_weight",
@@ -277,6 +279,7 @@ HYPERPARAMETERS = frozenset(
         "pod_distillation_type",
         "pod_normalize",
         "replay_forward",
+        "replay_weight",
         "reset",
         "ridge",
         "sampling",
@@ -291,6 +294,20 @@ HYPERPARAMETERS = frozenset(
     }
 )
 """Names of the hyperparameters of the learners in `LEARNERS`, known without importing these."""
+
+
+UNAVAILABLE = {
+    "RD": ("DER++", "it also replays the outputs of an earlier model with the examples in memory"),
+    "LearningToPrompt": ("RanPAC", "it also adapts a frozen, pretrained model"),
+    "LearningToPromptReplay": ("ER", "it replays, and trains the parameters of any model"),
+    "SPeft": ("NCM", "it also uses the frozen features of a pretrained model"),
+}
+"""Renate's updaters without a counterpart here: the nearest learner, and what both do."""
+
+
+def _unavailable(name: str) -> str:
+    nearest, why = UNAVAILABLE[name]
+    return f"Renate's updater '{name}' is not available; the nearest learner is {nearest}: {why}"
 
 
 def names() -> list[str]:
@@ -335,8 +352,23 @@ def problem_of(name: str) -> str | None:
         return catalog.problem_of(name)
     if is_known(name):
         return None
+    for renates in UNAVAILABLE:
+        if name.lower() == renates.lower():
+            return _unavailable(renates)
     known = names()
-    return f"unknown learner '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})"
+    return f"unknown learner '{name}'{_closest(name, known)} (known: {', '.join(known)})"
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """Suggest a name that differs only in case and punctuation, or else the closest one."""
+    plain = {_letters(each): each for each in known}
+    if same := plain.get(_letters(name)):
+        return f", did you mean '{same}'?"
+    return did_you_mean(name, plain.values())
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
 def is_known(name: str) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.files.typed import is_number
+
+Value = TypeVar("Value")
 
 
 def positive(name: str, value: int) -> int:
@@ -35,12 +38,12 @@ def in_range(
     return float(value)
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Return a hyperparameter that must be one of the allowed names.
+def one_of(name: str, value: Value, allowed: Sequence[Value]) -> Value:
+    """Return a hyperparameter that must be one of the allowed values.
 
     Raises:
         InvalidHyperparameterError: If it is not.
     """
     if value not in allowed:
-        raise InvalidHyperparameterError(name, value, f"one of {', '.join(allowed)}")
+        raise InvalidHyperparameterError(name, value, f"one of {', '.join(map(str, allowed))}")
     return value

@@ -57,3 +57,25 @@ def test_learner_table_does_not_import_torch():
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("LearningToPrompt", "RanPAC"), ("learningtopromptreplay", "ER"), ("SPeft", "NCM")],
+)
+def test_updater_of_renate_that_is_missing_is_named_with_the_nearest_learner(name, nearest):
+    problem = registry.problem_of(name)
+    assert problem is not None
+    assert "is not available" in problem and f"the nearest learner is {nearest}:" in problem
+    assert nearest in registry.LEARNERS
+
+
+def test_every_missing_updater_says_so_only_while_it_is_missing():
+    for name, (nearest, _) in registry.UNAVAILABLE.items():
+        problem = registry.problem_of(name)
+        assert problem is None if name in registry.LEARNERS else nearest in str(problem)
+
+
+@pytest.mark.parametrize("name", ["PODER", "pod_er", "POD-er", "Pod ER"])
+def test_misspelt_pod_er_is_not_taken_for_der(name):
+    assert "did you mean 'POD-ER'?" in str(registry.problem_of(name))
