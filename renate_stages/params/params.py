@@ -121,8 +121,10 @@ class TrainerParams(Block):
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
         default="auto", description="Lightning's strategy for several devices; auto: ddp"
     )
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
-        default="32-true", description="mixed: the weights and the state stay float32"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = Field(
+        default="32-true",
+        description="mixed: the weights stay float32; 64-true: trains in float64; the state is "
+        "float32 in any case",
     )
     accumulate_grad_batches: int = Field(
         default=1, ge=1, description="batches whose gradients are averaged for one step"
@@ -146,9 +148,15 @@ class TrainerParams(Block):
     data_on_device: bool = Field(
         default=False, description="store new data and memory on the device during training"
     )
-    keep: Literal["last", "best"] = Field(
+    keep: Literal["last", "best", "auto"] = Field(
         default="last",
-        description="epoch whose model is kept; best: the best one on the validation data",
+        description="epoch whose model is kept; best: the best one on the validation data; auto: "
+        "best if there is validation data",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="epochs without a better result on the validation data that end the training",
     )
 
     @property
@@ -216,6 +224,9 @@ class TuningParams(Block):
     max_trials: int | None = Field(
         default=20, ge=1, description="trials; the search ends at the first limit that is reached"
     )
+    max_completed: int | None = Field(
+        default=None, ge=1, description="trials that were trained to their end"
+    )
     max_epochs_total: int | None = Field(
         default=None, ge=1, description="epochs of all trials together"
     )
@@ -242,10 +253,9 @@ class TuningParams(Block):
                 f"objective is {self.objective} and new_weight is {self.new_weight}; set "
                 "new_weight if, and only if, objective is weighted"
             )
-        if self.max_trials is None and self.max_epochs_total is None and self.max_time is None:
-            raise ValueError(
-                "max_trials, max_epochs_total and max_time are all null; set at least one of them"
-            )
+        limits = ("max_trials", "max_completed", "max_epochs_total", "max_time")
+        if all(getattr(self, limit) is None for limit in limits):
+            raise ValueError(f"{', '.join(limits)} are all null; set at least one of them")
         return self
 
 

@@ -130,6 +130,39 @@ class KeepBest(Callback):
         self._tensors = state_dict["tensors"]
 
 
+class StopEarly(Callback):
+    """Ends training when the validation data has shown no better epoch for a number of epochs.
+
+    Args:
+        measure: Ranks the epochs.
+        curves: Rows of the epochs so far; another callback appends a row before this one is called.
+        patience: Number of epochs without a better one after which training ends, >= 1.
+    """
+
+    def __init__(self, measure: Measure, curves: Curves, patience: int) -> None:
+        self.measure = measure
+        self.curves = curves
+        self.patience = patience
+        self._best: tuple[float, ...] | None = None
+        self._waited = 0
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop |= self._waited >= self.patience  # a resumed training may be complete
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rank = self.measure.rank(validation_metrics(self.curves[-1]))
+        better = self._best is None or rank > self._best
+        self._best = rank if better else self._best
+        self._waited = 0 if better else self._waited + 1
+        trainer.should_stop |= self._waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best, self._waited = state_dict["best"], state_dict["waited"]
+
+
 class Follower(Callback):
     """Base class of callbacks that follow a training; called after each epoch is recorded.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from renate_stages.models.stored import build_model, grown_tensors, read_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
+from renate_stages.training import double
 from renate_stages.training.callbacks import (
     CostRecorder,
     CurveRecorder,
@@ -39,6 +41,7 @@ from renate_stages.training.callbacks import (
     Follower,
     KeepBest,
     StopAfter,
+    StopEarly,
 )
 from renate_stages.training.checks import check_hyperparameters, check_sharing, check_values
 from renate_stages.training.launch import check_processes
@@ -280,7 +283,8 @@ class ModelUpdater:
 
         Raises:
             NotFiniteError: If the training loss is not a finite number.
-            InvalidParamsError: If `trainer.keep` is `best` and there is no validation data.
+            InvalidParamsError: If `trainer.keep` is `best`, or `trainer.patience` is set, and there is no
+                validation data.
             ProcessCountError: If the number of processes differs from what `trainer` asks for.
         """
         check_processes(self.params.trainer, ranks().count)
@@ -293,9 +297,12 @@ class ModelUpdater:
         recorder, cost = CurveRecorder(measure), CostRecorder()
         callbacks: list[Callback] = [recorder, cost]
         best = None
-        if self.params.trainer.keep == "best":
-            best = KeepBest(_needed(measure), recorder.curves)
+        keep, patience = self.params.trainer.keep, self.params.trainer.patience
+        if keep == "best" or (keep == "auto" and measure is not None):
+            best = KeepBest(_needed(measure, "keep"), recorder.curves)
             callbacks.append(best)
+        if patience is not None:
+            callbacks.append(StopEarly(_needed(measure, "patience"), recorder.curves, patience))
         if follower is not None:
             follower.start(recorder.curves, measure, best)
             callbacks.append(follower)
@@ -310,7 +317,7 @@ class ModelUpdater:
             checkpoint = resume.checkpoint()
             writer = CheckpointWriter(resume, learner, recorder.curves, checkpoint)
             callbacks.append(writer)
-        with quiet(), self.user.files.training():
+        with quiet(), self.user.files.training(), self._precision(learner):
             trainer = make_trainer(self.params.trainer, learner, callbacks)
             try:
                 trainer.fit(learner, ckpt_path=resume.file if resume and checkpoint else None)
@@ -326,6 +333,11 @@ class ModelUpdater:
         return Trained(
             learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
         )
+
+    def _precision(self, learner: Learner) -> AbstractContextManager[None]:
+        if self.params.trainer.precision != double.PRECISION:
+            return nullcontext()
+        return double.double_precision(learner)
 
     def _measure(self, data: UpdateData) -> Measure | None:
         """Return the `Measure` on validation data, which uses the task of each update."""
@@ -411,9 +423,11 @@ def write_learner(folder: Path, learner: Learner) -> None:
     files.write_json(folder / LEARNER_FILES[1], values)
 
 
-def _needed(measure: Measure | None) -> Measure:
+def _needed(measure: Measure | None, setting: str) -> Measure:
     if measure is None:
-        problem = "trainer.keep: finding the best epoch needs validation data, which is missing: "
-        cure = "set data.validation_fraction, or keep: last"
-        raise InvalidParamsError("params.yaml", [problem + cure])
+        cure = {"keep": "keep: last", "patience": "patience: null"}[setting]
+        problem = f"trainer.{setting}: finding the best epoch needs validation data, which is "
+        raise InvalidParamsError(
+            "params.yaml", [f"{problem}missing: set data.validation_fraction, or {cure}"]
+        )
     return measure

@@ -405,16 +405,23 @@ class Learner(LightningModule):
         self, batch: StepBatch, device: torch.device, dataloader_idx: int
     ) -> StepBatch:
         """Move the tensors of a step to a device; row numbers stay on the CPU."""
-        if device.type == "cpu":
+        if device.type == "cpu" and not self._is_double:
             return batch
         return StepBatch(self.moved(batch.new), tuple(self.moved(drawn) for drawn in batch.memory))
+
+    @property
+    def _is_double(self) -> bool:
+        first = next(self.model.parameters(), None)
+        return first is not None and first.dtype == torch.float64
 
     def num_examples(self, batch: Any) -> int:
         """Return the number of new examples in a batch of `train_dataloader`."""
         return len(batch.new.all_rows)
 
     def moved(self, batch: Batch) -> Batch:
-        """Return a batch on the model's device."""
+        """Return a batch on the model's device, and in float64 if the training is."""
+        if self._is_double:
+            batch = batch.mapped(lambda each: each.double() if each.is_floating_point() else each)
         if self.device.type == "cpu":
             return batch
         return batch.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))

@@ -108,7 +108,7 @@ class WorkingMemory:
             return 0
         held, lacking = {}, np.zeros(len(self._old), dtype=bool)
         for name in self._names:
-            held[name] = torch.full((len(self._old), *shapes[name]), torch.nan)
+            held[name] = torch.full((len(self._old), *shapes[name]), torch.nan, dtype=torch.float32)
             each = known[name]
             if each is None or not _is_prefix(each.shape, shapes[name]):
                 lacking[:] = True
@@ -175,7 +175,10 @@ class WorkingMemory:
         if len(self._rows):
             self._held = self._fields_of(self._rows)
         elif like is not None:
-            self._held = {name: torch.empty((0, *like[name].shape[1:])) for name in self._names}
+            self._held = {
+                name: torch.empty((0, *like[name].shape[1:]), dtype=torch.float32)
+                for name in self._names
+            }
 
     def chosen(self) -> ChosenMemory:
         """Return the current memory in the order in which examples arrived."""
