@@ -22,13 +22,13 @@ class NoValidationDataError(RenateStagesError):
 
 
 class NoFinishedTrialError(RenateStagesError):
-    """No trial of a search has finished."""
+    """No trial of a search has reported an epoch."""
 
     def __init__(self, trials: int, log: Iterable[str]) -> None:
         shown = "\n".join(f"  | {line}" for line in log) or "  | (it is empty)"
         super().__init__(
-            f"none of {trials} trial(s) has finished, so tune cannot choose values. The end of the "
-            f"first trial's log:\n{shown}\nTo fix this: correct the error in the log, or raise the "
+            f"none of {trials} trial(s) has finished an epoch, so tune cannot choose values. The "
+            f"end of the first trial's log:\n{shown}\nTo fix this: correct the error in the log, or raise the "
             "budget (tuning.max_time, tuning.max_epochs_total in params.yaml)."
         )
 

@@ -33,7 +33,7 @@ class Budget:
     """Decides when a search ends; `reached` is the name of the first limit that was reached.
 
     Args:
-        tuning: The limits `max_trials`, `max_epochs_total` and `max_time`.
+        tuning: The limits `max_trials`, `max_completed`, `max_epochs_total` and `max_time`.
         trials: The trials of the search.
     """
 
@@ -55,6 +55,9 @@ class Budget:
             limit = "max_epochs_total"
         if tuning.max_time is not None and time.monotonic() - self._started >= tuning.max_time:
             limit = "max_time"
+        completed = sum(each.status == "completed" for each in self.trials.records.values())
+        if tuning.max_completed is not None and completed >= tuning.max_completed:
+            limit = "max_completed"
         failed = sum(trial.status == "failed" for trial in self.trials.records.values())
         if failed >= FAILURES and not self.epochs:
             limit = "failures"
@@ -170,7 +173,7 @@ def search(
         watchers: Functions that are called with all trials repeatedly.
 
     Raises:
-        NoFinishedTrialError: If no trial has finished within the budget.
+        NoFinishedTrialError: If no trial has reported an epoch within the budget.
         ObjectiveNotFiniteError: If no trial has reported a finite objective.
         TrialMistakeError: If the first trial failed with a user's mistake.
     """
@@ -196,11 +199,10 @@ def search(
     records = tuple(trials.records.values())
     follow.on_loop_end()
     best = best_trial(records, objective)
-    reported = [record for record in records if record.shown]
-    values = {record.number: value_of(record, objective) for record in reported}
+    values = {each.number: value_of(each, objective) for each in records if each.shown}
     if values and not any(map(math.isfinite, values.values())):
         raise ObjectiveNotFiniteError(objective.metric, values)
-    if best is None or not any(record.finished for record in reported):
+    if best is None:
         raise NoFinishedTrialError(len(records), records[0].log() if records else [])
     return SearchResult(records, best, budget.reached or "the space")
 

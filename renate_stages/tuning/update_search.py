@@ -46,7 +46,15 @@ if TYPE_CHECKING:
     from renate_stages.tuning.search import SearchResult, Show
 
 LIBRARIES = ("numpy", "pytorch-lightning", "syne-tune", "torch")
-BUDGET = {"max_trials", "max_epochs_total", "max_time", "n_workers", "processes", "reuse_best"}
+BUDGET = {
+    "max_trials",
+    "max_completed",
+    "max_epochs_total",
+    "max_time",
+    "n_workers",
+    "processes",
+    "reuse_best",
+}
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,11 @@ def test_history_continues_over_updates_and_is_used_by_searches(project):
 
 @pytest.mark.parametrize(
     ("budget", "reached"),
-    [({"max_epochs_total": 3}, "max_epochs_total"), ({"max_time": 0.001}, "max_time")],
+    [
+        ({"max_epochs_total": 3}, "max_epochs_total"),
+        ({"max_completed": 1, "max_trials": None}, "max_completed"),
+        ({"max_time": 0.001}, "max_time"),
+    ],
 )
 def test_search_ends_at_the_first_limit_that_is_reached(project, budget, reached):
     if reached == "max_time":
@@ -95,8 +99,18 @@ def test_search_ends_at_the_first_limit_that_is_reached(project, budget, reached
         assert not project.tuned.exists() and not project.tuning.exists()
         return
     summary = searched(project, tuning={**SEARCH, **budget})
-    assert summary["ended_by"] == reached and summary["epochs"] == 3
-    assert summary["trials"] == {"completed": 1, "stopped": 1}
+    assert summary["ended_by"] == reached
+    if reached == "max_completed":
+        assert summary["trials"] == {"completed": 1}
+        return
+    assert summary["epochs"] == 3 and summary["trials"] == {"completed": 1, "stopped": 1}
+
+
+def test_search_that_ends_within_its_first_trial_chooses_the_values_of_this_trial(project):
+    summary = searched(project, tuning={**SEARCH, "max_epochs_total": 1})
+    assert summary["trials"] == {"stopped": 1} and summary["epochs"] == 1
+    assert summary["best"]["trial"] == 0 and summary["best"]["epoch"] == 1
+    train.run(project, quiet)
 
 
 def test_two_workers_give_the_same_trials_as_one_worker(project):
