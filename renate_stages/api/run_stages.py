@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,16 @@ PIPELINE = Path(__file__).with_name("dvc.yaml")
 """The pipeline of a generated project; a test compares it with the template's."""
 
 
-def run_stages(project: Project, params: Params, *, in_cloud: bool) -> None:
+def run_stages(
+    project: Project, params: Params, *, in_cloud: bool, files_for_jobs: Mapping[str, Path]
+) -> None:
     """Run prepare, restore-state, tune and train.
 
     Args:
         project: The workplace, which already contains the parent state.
         params: The content of its `params.yaml`.
         in_cloud: Whether the search and the training run as cloud jobs.
+        files_for_jobs: Further files and folders for cloud jobs, by path in their project folder.
 
     Raises:
         SharedTrainingError: If one of several training processes failed; it has printed why.
@@ -36,7 +41,7 @@ def run_stages(project: Project, params: Params, *, in_cloud: bool) -> None:
     prepare.run(project)
     restore_state.run(project)
     if in_cloud:
-        project = self_contained(project)
+        project = self_contained(project, files_for_jobs)
     if in_cloud and params.search_space:
         cloud.run(project, params, "tune")
     else:
@@ -68,16 +73,32 @@ def run_export(project: Project, kept: str | Path | None) -> None:
         raise StageProcessError("export", done.returncode, kept)
 
 
-def self_contained(project: Project) -> Project:
+def _link(source: str | Path, target: str | Path) -> None:
+    """Link or copy a file, unless the target exists already because the user's code imports it."""
+    if not Path(target).exists():
+        files.link_or_copy(Path(source), Path(target))
+
+
+def self_contained(project: Project, files_for_jobs: Mapping[str, Path]) -> Project:
     """Turn a workplace into a self-contained project, whose stages can run on another machine.
 
-    Link the user's code into it, and write a `dvc.yaml` that lists this code as dependencies.
+    Link the user's code and `files_for_jobs` into it, and write a `dvc.yaml` that lists them as
+    dependencies.
     """
     assert project.outside is not None, "a workplace reads the user's code from outside"
     code = sorted(name for name in project.outside.user_files if name != project.user_config.name)
     files.link_or_copy(project.user_config, project.root / CONFIG)
     for name in code:
         files.link_or_copy(project.user_config.parent / name, project.root / name)
+    for name, source in files_for_jobs.items():
+        target = project.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target, ignore=ignored, copy_function=_link, dirs_exist_ok=True)
+        else:
+            _link(source, target)
+    code = sorted({*code, *files_for_jobs})
     pipeline: dict[str, Any] = yaml_file.read(PIPELINE)
     stages = pipeline["stages"]
     for stage in stages.values():

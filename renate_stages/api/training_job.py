@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from renate_stages import files
 from renate_stages.api.arguments import named_as_arguments
+from renate_stages.api.job_arguments import (
+    also_in_renates_order,
+    files_for_jobs,
+    params_of,
+    with_optimizer,
+)
 from renate_stages.api.locations import InputState, OutputState, bring, link_folder
 from renate_stages.api.run_stages import run_export, run_stages
 from renate_stages.api.workplace import lay_out, workplace
-from renate_stages.errors import (
-    InvalidHyperparameterError,
-    StateExistsError,
-    UnsupportedLocationError,
-)
+from renate_stages.errors import StateExistsError, UnsupportedLocationError, UserConfigError
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.params import Params
-from renate_stages.params.domains import as_written
 from renate_stages.params.remote import BACKENDS
 from renate_stages.project import Outside, Project
 from renate_stages.reporting.plots import read_curves, read_tables
@@ -69,6 +70,7 @@ class TrainingJobResult:
     sent: Traffic = field(default_factory=Traffic)
 
 
+@also_in_renates_order
 @named_as_arguments()
 def run_training_job(
     config_space: Mapping[str, Any],
@@ -86,17 +88,31 @@ def run_training_job(
     data_path: str | Path | None = None,
     task: str = "auto",
     seed: int = 0,
-    accelerator: str = "cpu",
+    accelerator: str | None = None,
     devices: int = 1,
-    precision: str = "32-true",
-    deterministic_trainer: bool = True,
+    strategy: str | None = None,
+    precision: str | int | None = None,
+    deterministic_trainer: bool | None = None,
     gradient_clip_val: float | None = None,
+    gradient_clip_algorithm: str | None = None,
     scheduler: str | type | None = None,
     scheduler_kwargs: Mapping[str, Any] | None = None,
     max_time: float | str | None = None,
     max_num_trials_started: int | None = None,
+    max_num_trials_completed: int | None = None,
     max_num_trials_finished: int | None = None,
+    max_cost: float | None = None,
     n_workers: int = 1,
+    chunk_id: int | None = None,
+    dependencies: Sequence[str | Path] | None = None,
+    requirements_file: str | Path | None = None,
+    role: str | None = None,
+    instance_type: str | None = None,
+    instance_count: int | None = None,
+    instance_max_time: float | None = None,
+    volume_size: int | None = None,
+    job_name: str | None = None,
+    compat: Literal["renate"] | None = None,
     tuning: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
@@ -114,6 +130,8 @@ def run_training_job(
     Trials run in their own processes. The job keeps only the new state and the exported model; the
     working directory also keeps downloaded states and data for the next job. If a search is
     interrupted, start the job again to continue from its trials. Nothing is logged to MLflow.
+
+    Renate's arguments are accepted by name, and by position in Renate's order: `mode` first.
 
     Args:
         config_space: Hyperparameters: constants, search spaces in the notation of `params.yaml`,
@@ -139,17 +157,34 @@ def run_training_job(
         task: What targets and outputs mean: a name in `renate_stages.tasks.TASKS`,
             `package.module:Class`, or `auto`, which decides by the first rows.
         seed: Seed of all random generators.
-        accelerator: As in Lightning's Trainer.
+        accelerator: As in Lightning's Trainer; None: `cpu`.
         devices: Number of devices on this machine, with one process each; they share each batch.
-        precision: As in Lightning's Trainer.
-        deterministic_trainer: Whether to refuse nondeterministic kernels.
+        strategy: As in Lightning's Trainer: `ddp` for several devices.
+        precision: As in Lightning's Trainer, also `32`, `16`, `bf16` and `64`; None: `32-true`.
+        deterministic_trainer: Whether to refuse nondeterministic kernels; None: yes.
         gradient_clip_val: Maximum norm of the gradient; None does not clip.
+        gradient_clip_algorithm: `value` limits each element of the gradient instead of the norm.
         scheduler: Name of a scheduler, a Syne Tune class, or the dotted name of one.
         scheduler_kwargs: Keyword arguments of the scheduler.
-        max_time: Time limit of a search, in seconds or as text such as "30 min"; None: no limit.
+        max_time: Time limit of a search, in seconds or as text such as "30 min"; None: no limit. The
+            best trial so far is used. The training with its values is not part of this time.
         max_num_trials_started: Maximum number of trials; 20 if no other limit is set.
-        max_num_trials_finished: Has the same effect, because every started trial finishes.
+        max_num_trials_completed: Maximum number of trials that are trained to their end.
+        max_num_trials_finished: As `max_num_trials_started`, because every started trial finishes.
+        max_cost: Refused, because trials do not report a cost.
         n_workers: Number of trials that run at the same time.
+        chunk_id: Passed to `data_module_fn`, which must have an argument of that name.
+        dependencies: Files and folders that jobs in SageMaker get, in addition to those that
+            `config_file` imports.
+        requirements_file: Additional packages to install in these jobs.
+        role: Role of these jobs, as `remote.sagemaker.role`.
+        instance_type: Their type of instance, as `remote.sagemaker.instance_type`.
+        instance_count: Instances that share each batch of the training.
+        instance_max_time: Time limit of a job in seconds, as `remote.sagemaker.max_runtime`.
+        volume_size: Disk of each instance in GiB, as `remote.sagemaker.volume_gb`.
+        job_name: A tag of these jobs; they are named after their stage and inputs.
+        compat: `renate`: names of updaters and hyperparameters are Renate's, and so are the
+            defaults of what is not given. See docs/migration.md.
         tuning: Further keys of the block `tuning` in `params.yaml`.
         trainer: Further keys of the block `trainer`, such as `{"num_nodes": 2}`.
         data: The block `data` of `params.yaml`, such as `{"validation_fraction": 0.2, "arguments":
@@ -164,6 +199,7 @@ def run_training_job(
 
     Raises:
         StateExistsError: If `export_path` already exists.
+        UnsupportedArgumentError: If an argument of Renate cannot be honoured.
         StateNotSentError: If the upload of the new state fails; the message names the local copy.
         StageProcessError: If the export fails; the new state is kept.
         RenateStagesError: If an argument, the user's functions, the data or the state cannot be
@@ -177,52 +213,13 @@ def run_training_job(
         ...                           input_state_url="states/1", output_state_url="states/2")
         >>> second.metrics["accuracy"]["forgetting"]
     """
+    given = dict(locals())  # so that one function can turn all arguments into parameters
     if backend not in BACKENDS:
         raise UnsupportedLocationError(backend, BACKENDS)
-    working_directory = Path(working_directory)
+    working_directory, config = Path(working_directory), Path(config_file)
     target, origin = OutputState.at(output_state_url), InputState.at(input_state_url)
-    training = {
-        "max_epochs": max_epochs,
-        "accelerator": accelerator,
-        "devices": devices,
-        "precision": precision,
-        "deterministic": deterministic_trainer,
-        "gradient_clip_val": gradient_clip_val,
-        **(trainer or {}),
-    }
-    most_trials = [n for n in (max_num_trials_started, max_num_trials_finished) if n is not None]
-    budget = {"max_time": max_time, "max_trials": min(most_trials, default=None)}
-    params = Params.parse(
-        {
-            "seed": seed,
-            "update": {"number": origin.update + 1, "parent": origin.update, "task_id": task_id},
-            "task": task,
-            "learner": as_written(updater),
-            "hyperparameters": _translated(config_space),
-            "trainer": training,
-            "tuning": {
-                **(budget if any(each is not None for each in budget.values()) else {}),
-                **({"scheduler": _name_of(scheduler)} if scheduler is not None else {}),
-                "scheduler_arguments": dict(scheduler_kwargs or {}),
-                "n_workers": n_workers,
-                **(tuning or {}),
-            },
-            "data": dict(data or {}),
-            "evaluation": {
-                "metric": metric.removeprefix("val_"),
-                "mode": mode,
-                **(evaluation or {}),
-            },
-            "retention": dict(retention or {}),
-            "remote": dict(remote or {}),
-            "shift": {"enabled": shift is not None, **(shift or {})},
-            "tracking": {"enabled": False},
-        },
-        "run_training_job",
-    )
-    if backend == "sagemaker":
-        params.remote.check_sagemaker()
-    config = Path(config_file)
+    sent_files = files_for_jobs(given)
+    params = params_of(given, origin.update, sent_files)
     places = (data_path, input_state_url, output_state_url)
     job_paths = [working_directory, *(local_path(each) for each in places if each is not None)]
     if export_path is not None and Path(export_path).exists():
@@ -232,6 +229,7 @@ def run_training_job(
     import torch  # noqa: F401
 
     user = UserConfig.load(config, watch=UserFiles(config.parent, ignored=ignored))
+    params = with_optimizer(params, given, "optimizer_fn" in user.functions)
     check_settings(user, params)
     source, fetched_state = origin.bring(working_directory)
     incoming, fetched_data = bring(data_path, working_directory)
@@ -241,7 +239,7 @@ def run_training_job(
     root = working_directory / SEARCH if params.search_space else None
     with workplace(root, parent_folder, outside) as project:
         lay_out(project, params, source, removable=origin.storage is not None)
-        run_stages(project, params, in_cloud=backend == "sagemaker")
+        run_stages(project, params, in_cloud=backend == "sagemaker", files_for_jobs=sent_files)
         search = Search.read(project.tuning / outcome.SEARCH)
         result = TrainingJobResult(
             None,
@@ -273,6 +271,14 @@ def check_settings(user: UserConfig, params: Params) -> None:
     from renate_stages.training.updater import ModelUpdater
     from renate_stages.user import optimization
 
+    if "chunk_id" in params.data.arguments and "chunk_id" not in user.arguments_of(
+        "data_module_fn"
+    ):
+        raise UserConfigError(
+            user.path,
+            "chunk_id is given, but data_module_fn has no such argument",
+            "add `chunk_id: int` to its signature, or do not pass chunk_id",
+        )
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     fixed = params.fixed(space.middle())
     ModelUpdater(user, fixed, fixed.hyperparameters, say=lambda _: None)
@@ -282,24 +288,3 @@ def _model(user: UserConfig, project: Project, task_id: str) -> RenateModule:
     from renate_stages.models.stored import build_model
 
     return build_model(user, read_tuned(project.tuned), project.state, task_id).eval()
-
-
-def _translated(config_space: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate Renate's hyperparameters: its `batch_size` counts new and replayed examples."""
-    ours = {name: as_written(each) for name, each in config_space.items()}
-    if "batch_memory_frac" in ours:
-        share, batch = ours.pop("batch_memory_frac"), ours.get("batch_size", 32)
-        if not isinstance(share, int | float) or not 0 <= share < 1:
-            raise InvalidHyperparameterError("batch_memory_frac", share, "a share in [0, 1)")
-        if not isinstance(batch, int):
-            allowed = "an integer with batch_memory_frac; or search memory_batch_size instead"
-            raise InvalidHyperparameterError("batch_size", batch, allowed)
-        ours["memory_batch_size"] = max(1, int(share * batch))
-        ours["batch_size"] = max(1, batch - int(share * batch))
-    return ours
-
-
-def _name_of(scheduler: str | type) -> str:
-    if isinstance(scheduler, str):
-        return scheduler
-    return f"{scheduler.__module__}:{scheduler.__qualname__}"

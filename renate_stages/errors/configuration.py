@@ -17,6 +17,13 @@ class InvalidParamsError(RenateStagesError):
         super().__init__(f"{where} has {len(self.problems)} problem(s):\n{listed}")
 
 
+class UnsupportedArgumentError(RenateStagesError):
+    """An argument of Renate's `run_training_job` cannot be honoured."""
+
+    def __init__(self, name: str, value: object, reason: str, cure: str) -> None:
+        super().__init__(f"run_training_job, {name}={value!r}: {reason}.\nTo fix this: {cure}.")
+
+
 class UnknownHyperparameterError(RenateStagesError):
     """Nothing uses a hyperparameter that params.yaml sets."""
 
@@ -187,3 +194,20 @@ class MissingExtraError(RenateStagesError):
             f"{what} needs {package}, which is not installed.\n"
             f'To fix this: `pip install "renate-stages[{extra}]"`.'
         )
+
+
+class MissingPackageError(RenateStagesError):
+    """A class for users of another library needs a package that is not installed."""
+
+    def __init__(self, what: str, package: str) -> None:
+        super().__init__(
+            f"{what} needs the package {package}, which is not installed.\n"
+            f"To fix this: `pip install {package}`, and add it to requirements.txt."
+        )
+
+
+class NoCounterpartError(RenateStagesError, ImportError):
+    """A name of Renate has no counterpart in `renate_stages.compat.renate`."""
+
+    def __init__(self, name: str, cure: str) -> None:
+        super().__init__(f"{name} does not exist here.\nTo fix this: {cure}.")
