@@ -247,18 +247,18 @@ def _example(batch: Tree, index: int) -> Tree:
 
 
 def _stack(values: list[Any], padding: int) -> Tree:
-    """Collate examples; unlike in torch, tuples stay tuples. `padding` is as in `_padded`."""
+    """Collate examples; unlike in torch, tuples stay tuples. `padding` is as in `padded`."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _stack([value[key] for value in values], padding) for key in first}
     if isinstance(first, tuple | list):
         return tuple(_stack(list(column), padding) for column in zip(*values, strict=True))
     if isinstance(first, Tensor) and len({value.shape for value in values}) > 1:
-        return _padded(values, padding)
+        return padded(values, padding)
     return default_collate(values)
 
 
-def _padded(tensors: list[Tensor], padding: int) -> Tensor:
+def padded(tensors: list[Tensor], padding: int) -> Tensor:
     """Stack tensors of different lengths, padding shorter ones at the end.
 
     Args:
@@ -289,7 +289,7 @@ def concatenate(batches: Sequence[Tree], padding: int = 0) -> Tree:
     if isinstance(first, tuple):
         return tuple(concatenate(list(column), padding) for column in zip(*batches, strict=True))
     if len({batch.shape[1:] for batch in batches}) > 1:
-        return _padded([row for batch in batches for row in batch], padding)
+        return padded([row for batch in batches for row in batch], padding)
     return torch.cat(list(batches))
 
 

@@ -106,6 +106,12 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
         _check_dataset(f"{name}_data() of the data module", found)
     if train is None:
         raise DataModuleError("train_data() returned None", "return the new training examples")
+    padded: tuple[str, ...] = ()
+    if any(hasattr(module, f"{split}_collate_fn") for split in SPLITS):
+        from renate_stages.data.collate import collated
+
+        with user.files.running("data_module_fn"):
+            (train, val, test), padded = collated(module, (train, val, test), user.functions)
     if test is None and not data.test_fraction:
         raise DataModuleError(
             "test_data() returned None and data.test_fraction is 0",
@@ -116,7 +122,7 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     train, parts = _split_off(train, shares, data.split_by, generators)
     test, val = parts.get("test", test), parts.get("val", val)
     ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
-    return Splits(train, val, test, ragged, names, fingerprint)
+    return Splits(train, val, test, tuple(sorted({*ragged, *padded})), names, fingerprint)
 
 
 def _scenario(params: Params) -> Callable[[Any], Any] | None:

@@ -259,13 +259,6 @@ class UserConfig:
             raise DataModuleError(
                 f"it returned {type(module).__name__}", "return a RenateDataModule"
             )
-        for split in ("train", "val", "test"):
-            if hasattr(module, f"{split}_collate_fn"):
-                raise DataModuleError(
-                    f"{type(module).__name__} defines {split}_collate_fn, which is not used",
-                    "return examples of equal shapes, or list fields of varying length in "
-                    "ragged_fields: batches are padded with zeros",
-                )
         module = scenario(module) if scenario is not None else module
         with self._running("data_module_fn"):
             module.prepare_data()

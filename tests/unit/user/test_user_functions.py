@@ -202,12 +202,6 @@ def test_unknown_data_module_argument_is_refused_with_a_suggestion(tmp_path):
     [
         ("return module", "return None", errors.DataModuleError, "it returned NoneType"),
         (
-            "    def train_data(self): ...",
-            "    def train_data(self): ...\n    def train_collate_fn(self): ...",
-            errors.DataModuleError,
-            "train_collate_fn, which is not used",
-        ),
-        (
             'self.calls.append("setup")',
             "open('nothing here')",
             errors.UserConfigError,

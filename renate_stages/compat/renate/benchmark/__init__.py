@@ -1,0 +1,1 @@
+"""`renate.benchmark`: models and data modules."""

@@ -1,0 +1,1 @@
+"""`renate.benchmark.datasets`: data modules over local files."""

@@ -1,0 +1,1 @@
+"""`renate.utils`: search spaces and optimizers."""
