@@ -102,10 +102,13 @@ def padded_fields(dataset: Any, collate: Collate, name: str) -> tuple[str, ...]:
         raise _refused(name, "it returns batches of different structures")
     whole = dict(_leaves(_collated(collate, items, name)))
     for path, found in whole.items():
-        rows_of_path = [each[path][0] for each in single if path in each]
-        if len(rows_of_path) != len(items) or len(found) != len(items):
+        ones = [each[path] for each in single if path in each]
+        counts = [len(part) if part.ndim else 0 for part in (found, *ones)]
+        if counts != [len(items), *[1] * len(items)]:
             raise _refused(name, f"{path} of a batch does not have one row for each item")
-        if not torch.equal(found, _stacked(rows_of_path, PADDING[path.split(".")[0]], name)):
+        if not torch.equal(
+            found, _stacked([part[0] for part in ones], PADDING[path.split(".")[0]], name)
+        ):
             how = "pads with another value, or not at the end, or changes items in another way"
             raise _refused(name, f"it {how} (looking at {path})")
     return tuple(p for p in whole if len({each[p].shape for each in single}) > 1)

@@ -1,5 +1,5 @@
 """`renate.models`: the base class of models."""
 
-from renate_stages.models import RenateModule, RenateWrapper
+from renate_stages.compat.renate.models.renate_module import RenateModule, RenateWrapper
 
 __all__ = ["RenateModule", "RenateWrapper"]
