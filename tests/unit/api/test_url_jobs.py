@@ -137,7 +137,7 @@ def test_project_folder_of_a_killed_cloud_job_is_laid_out_again(make_state, tmp_
     for _ in range(2):
         lay_out(project, Params.parse({}, "a test"), make_state(20).folder)
         assert not project.pipeline.exists() and Project.at(project.root) == project
-        assert self_contained(project).pipeline.is_file()
+        assert self_contained(project, {}).pipeline.is_file()
         assert (project.root / config.name).read_text() == config.read_text()
         files.write_text(config, "VALUE = 2\n")  # another file, not the linked one
     assert trials.is_dir(), "the search continues"

@@ -103,6 +103,8 @@ def test_hyperparameters_of_a_learner_include_those_of_its_base_classes():
     assert set(hyperparameters_of(registry.learner_class("DER++"))) == base | {
         "alpha",
         "beta",
+        "loss_normalization",
+        "loss_weight",
         "memory_batch_size",
         "memory_policy",
         "memory_size",
