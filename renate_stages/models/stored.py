@@ -167,11 +167,11 @@ def build_model(
             stored tensors.
     """
     if stored is None:
-        model = _as_renate_module(user.call("model_fn", hyperparameters, model_state_url=None))
+        model = as_renate_module(user.call("model_fn", hyperparameters, model_state_url=None))
     else:
         with checkpoint_of(stored) as path:
             returned = user.call("model_fn", hyperparameters, model_state_url=str(path))
-        model = _as_renate_module(returned)
+        model = as_renate_module(returned)
         loads_itself = "model_state_url" in user.arguments_of("model_fn")
         if loads_itself:
             _check_loaded(model, read_state_dict(stored, built=True))
@@ -183,7 +183,12 @@ def build_model(
     return model
 
 
-def _as_renate_module(model: Any) -> RenateModule:
+def as_renate_module(model: Any) -> RenateModule:
+    """Return a model as a `RenateModule`, wrapped if it is another module.
+
+    Raises:
+        ModelMismatchError: If it is no module.
+    """
     if isinstance(model, RenateModule):
         return model
     if isinstance(model, nn.Module):

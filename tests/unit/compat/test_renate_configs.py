@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 from renate_configs import (
@@ -11,6 +16,7 @@ from renate_configs import (
     write_tables,
     write_tensors,
 )
+from small_project import REPOSITORY
 from syne_tune.config_space import loguniform, uniform
 
 from renate_stages.compat.renate.training import run_training_job
@@ -135,3 +141,25 @@ def test_updaters_of_renate_run_with_their_own_hyperparameters(tmp_path, updater
         )
         state = tmp_path / f"state-{update}"
     assert done.metrics["update"] == 2 if "update" in done.metrics else done.metrics
+
+
+def test_own_loop_of_the_migration_guide_runs(tmp_path, monkeypatch):
+    guide = (REPOSITORY / "docs" / "migration.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("loop.py").write_text(code)
+    assert set(runpy.run_path("loop.py")["updated"].metrics) == {1, 2}
+
+
+def test_every_module_of_the_migration_guide_has_the_names_listed_for_it():
+    guide = (REPOSITORY / "docs" / "migration.md").read_text(encoding="utf-8")
+    table = guide[guide.index("| module of `renate_stages.compat.renate`") :].split("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines()[2:]]
+    assert len(rows) == 12
+    for modules, names in rows:
+        module = import_module(
+            f"renate_stages.compat.renate.{re.findall(r'`([^`]+)`', modules)[0]}"
+        )
+        for name in re.findall(r"`([A-Za-z_0-9]+)`", names):
+            not_names = ("src_bucket", "src_object_name", "save_to_disk")
+            assert hasattr(module, name) or name in not_names, (module.__name__, name)
