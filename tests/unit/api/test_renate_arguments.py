@@ -13,6 +13,7 @@ from renate_stages.actions.digits import write_digits
 from renate_stages.api import job_arguments, run_stages
 from renate_stages.api.job_arguments import RENATES_ORDER
 from renate_stages.compat.renate.training import run_training_job as renates
+from renate_stages.compat.renate.training import training
 from renate_stages.files import yaml_file
 from renate_stages.project import Outside, Project
 
@@ -188,3 +189,17 @@ def test_compat_uses_renates_defaults_and_says_which(capsys):
     assert found.tuning.scheduler == "random" and found.trainer.accelerator == "auto"
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("Renate's defaults: batch_size 16") and "replay_weight" not in line
+
+
+@pytest.mark.parametrize("given", [{}, {"instance_type": "ml.p3.2xlarge"}])
+def test_renates_defaults_for_sagemaker_yield_to_the_block_remote(given, monkeypatch):
+    found = {}
+    monkeypatch.setattr(training, "run_job", lambda *_, **named: found.update(named))
+    remote = {"url": "s3://bucket/jobs", "sagemaker": {"volume_gb": 10}}
+    renates("max", {}, "val_accuracy", "sagemaker", remote=remote, **given)
+    assert found["instance_type"] == given.get("instance_type", "ml.c5.xlarge")
+    assert found["instance_max_time"] == 3 * 24 * 3600 and "volume_size" not in found
+    assert "job_name" not in found and found["compat"] == "renate"
+    found.clear()
+    renates("max", {}, None, "local")
+    assert "instance_type" not in found and found["strategy"] == "auto"

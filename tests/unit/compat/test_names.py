@@ -26,6 +26,7 @@ from renate_stages.compat.renate.benchmark.models import (
     RenateMLP,
     ResNet18CIFAR,
 )
+from renate_stages.compat.renate.benchmark.models.base import RenateBenchmarkingModule
 from renate_stages.compat.renate.data import CSVDataModule, ImageDataset
 from renate_stages.compat.renate.data.data_module import RenateDataModule
 from renate_stages.compat.renate.data.datasets import IndexedSubsetDataset, NestedTensorDataset
@@ -113,6 +114,36 @@ def test_mlp_has_renates_layers_and_a_head_for_each_task(batch_normalization):
     again = MultiLayerPerceptron.from_state_dict(model.state_dict()).eval()
     assert torch.equal(again(inputs, task_id="second"), model(inputs, task_id="second"))
     assert model.get_predictor("second")(model.get_backbone()(inputs)).shape == (5, 3)
+
+
+class Own(RenateBenchmarkingModule):
+    """A model of a user of Renate, who knows no other arguments."""
+
+    def __init__(
+        self,
+        width: int,
+        num_outputs: int = 10,
+        prediction_strategy=None,
+        add_icarl_class_means=True,
+    ) -> None:
+        super().__init__(
+            embedding_size=width,
+            num_outputs=num_outputs,
+            constructor_arguments={"width": width},
+            prediction_strategy=prediction_strategy,
+            add_icarl_class_means=add_icarl_class_means,
+        )
+        self._backbone = nn.Sequential(nn.Flatten(), nn.Linear(6, width))
+
+
+def test_subclass_of_renates_benchmark_module_can_be_stored():
+    model = Own(4, 3)
+    inputs = torch.rand(5, 6)
+    again = Own.from_state_dict(model.state_dict())
+    assert torch.equal(again(inputs), model(inputs))
+    assert model._backbone is model.features is model.get_backbone()
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"features", "head"}
+    assert MultiLayerPerceptron(6, 3, 0, 4, heads="shared").get_predictor().out_features == 3
 
 
 def test_resnet_takes_renates_arguments():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from renate_stages.api.job_arguments import SAGEMAKER
 from renate_stages.api.training_job import TrainingJobResult
 from renate_stages.api.training_job import run_training_job as run_job
 from renate_stages.compat.renate import defaults
@@ -105,7 +106,12 @@ def run_training_job(
         "instance_max_time": (instance_max_time, defaults.INSTANCE_MAX_TIME),
         "volume_size": (ours.pop("volume_size", defaults.VOLUME_SIZE), defaults.VOLUME_SIZE),
     }
-    given = {name: v for name, (v, usual) in for_jobs.items() if in_cloud or v != usual}
+    block = (ours.get("remote") or {}).get("sagemaker") or {}
+    given = {
+        name: value
+        for name, (value, usual) in for_jobs.items()
+        if value != usual or (in_cloud and SAGEMAKER[name] not in block)
+    }
     if job_name != defaults.JOB_NAME:
         given["job_name"] = job_name
     if devices == 1 and strategy == defaults.DISTRIBUTED_STRATEGY:

@@ -1,4 +1,4 @@
-"""What Renate's benchmark models share: a head for each task, and two arguments of all."""
+"""`renate.benchmark.models.base`: what Renate's benchmark models share, a head for each task."""
 
 from __future__ import annotations
 
@@ -10,28 +10,37 @@ from renate_stages.compat.renate import defaults
 from renate_stages.errors import ModelArgumentError
 from renate_stages.models.feature_classifier import FeatureClassifier, Heads
 
+BACKBONE = "_backbone"  # the attribute that a subclass in Renate assigns
+
 
 class RenateBenchmarkingModule(FeatureClassifier):
     """Features, and a linear head for each task; the default task's head exists from the start.
 
+    A subclass assigns its features to `self._backbone`, as in Renate; here they are named `features`.
+
     Args:
-        constructor_arguments: See `RenateModule`.
-        features: Maps inputs to `(B, F)`.
-        embedding_size: F.
+        embedding_size: Width F of the features `(B, F)`.
         num_outputs: Number of outputs of each head.
+        constructor_arguments: See `RenateModule`; `num_outputs` and `add_icarl_class_means` are added.
+        prediction_strategy: Must be None: the learner iCaRL predicts by class means itself.
+        add_icarl_class_means: No effect: the learner iCaRL keeps the class means in the head.
         heads: `per_task`, as in Renate; `shared` for learners that need one head, such as iCaRL,
             RanPAC, SLDA and NCM, and for labels that are added later.
-        prediction_strategy: Must be None: the learner iCaRL predicts by class means itself.
+        nearest_mean: Set by the learner iCaRL.
+        random_features: Set by the learner RanPAC.
+
+    Raises:
+        ModelArgumentError: If an argument is refused or outside its range.
     """
 
     def __init__(
         self,
-        constructor_arguments: dict[str, Any],
-        features: nn.Module,
         embedding_size: int,
         num_outputs: int,
-        heads: Heads,
+        constructor_arguments: dict[str, Any],
         prediction_strategy: object = None,
+        add_icarl_class_means: bool = True,
+        heads: Heads = "per_task",
         nearest_mean: bool = False,
         random_features: int = 0,
     ) -> None:
@@ -39,9 +48,12 @@ class RenateBenchmarkingModule(FeatureClassifier):
             expected = "None; choose the learner iCaRL, which sets its own rule of prediction"
             name = type(self).__name__
             raise ModelArgumentError(name, "prediction_strategy", prediction_strategy, expected)
+        own = {"num_outputs": num_outputs, "add_icarl_class_means": add_icarl_class_means}
+        if heads != "per_task":  # subclasses of Renate's users do not have the argument
+            own["heads"] = heads
         super().__init__(
-            {**constructor_arguments, "num_outputs": num_outputs, "heads": heads},
-            features,
+            {**constructor_arguments, **own},
+            nn.Identity(),
             embedding_size,
             num_outputs,
             heads,
@@ -49,6 +61,12 @@ class RenateBenchmarkingModule(FeatureClassifier):
             nearest_mean,
         )
         self.add_task_params(defaults.TASK_ID)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__("features" if name == BACKBONE else name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__("features" if name == BACKBONE else name)
 
     def forward(self, x: Tensor, task_id: str | None = defaults.TASK_ID) -> Tensor:
         """Return the outputs `(B, K)` of a task's head."""

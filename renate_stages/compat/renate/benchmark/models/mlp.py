@@ -25,7 +25,7 @@ class MultiLayerPerceptron(RenateBenchmarkingModule):
         activation: Name of a class of `torch.nn`.
         batch_normalization: Whether a batch norm follows each activation.
         prediction_strategy: Must be None.
-        add_icarl_class_means: No effect: the learner iCaRL keeps the class means in the head.
+        add_icarl_class_means: See `RenateBenchmarkingModule`.
         heads: See `RenateBenchmarkingModule`.
         nearest_mean: Set by the learner iCaRL.
         random_features: Set by the learner RanPAC.
@@ -64,6 +64,8 @@ class MultiLayerPerceptron(RenateBenchmarkingModule):
             features += [nn.Linear(fan_in, fan_out), getattr(nn, activation)()]
             features += [nn.BatchNorm1d(fan_out)] if batch_normalization else []
         super().__init__(
+            widths[-1],
+            num_outputs,
             {
                 "num_inputs": num_inputs,
                 "num_hidden_layers": num_hidden_layers,
@@ -71,14 +73,13 @@ class MultiLayerPerceptron(RenateBenchmarkingModule):
                 "activation": activation,
                 "batch_normalization": batch_normalization,
             },
-            nn.Sequential(*features),
-            widths[-1],
-            num_outputs,
-            heads,
             prediction_strategy,
+            add_icarl_class_means,
+            heads,
             nearest_mean,
             random_features,
         )
+        self.features = nn.Sequential(*features)
 
     def layers_to_distil(self) -> list[nn.Module]:
         kind = getattr(nn, self._constructor_arguments["activation"])

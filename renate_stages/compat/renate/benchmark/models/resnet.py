@@ -21,7 +21,7 @@ class ResNet18CIFAR(RenateBenchmarkingModule):
         num_outputs: Number of outputs.
         gray_scale: Whether images have one channel instead of three.
         prediction_strategy: Must be None.
-        add_icarl_class_means: No effect: the learner iCaRL keeps the class means in the head.
+        add_icarl_class_means: See `RenateBenchmarkingModule`.
         heads: See `RenateBenchmarkingModule`.
         nearest_mean: Set by the learner iCaRL.
         random_features: Set by the learner RanPAC.
@@ -47,15 +47,16 @@ class ResNet18CIFAR(RenateBenchmarkingModule):
             raise ModelArgumentError("ResNet18CIFAR", argument, value, expected)
         network = ResNet18(num_outputs, num_channels=1 if gray_scale else 3, width=WIDTH)
         super().__init__(
-            {"gray_scale": gray_scale},
-            network.features,
             8 * WIDTH,
             num_outputs,
-            heads,
+            {"gray_scale": gray_scale},
             prediction_strategy,
+            add_icarl_class_means,
+            heads,
             nearest_mean,
             random_features,
         )
+        self.features = network.features
 
     def layers_to_distil(self) -> list[nn.Module]:
         blocks = [each for each in self.features.children() if isinstance(each, BasicBlock)]
