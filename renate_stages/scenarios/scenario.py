@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -99,6 +99,22 @@ class Scenario(ABC):
         of earlier updates.
         """
         return self._data.get("test")
+
+    def train_collate_fn(self) -> Callable[[list[Any]], Any] | None:
+        """Return the collate function of the data module for training data, or None."""
+        return self._collate_fn("train")
+
+    def val_collate_fn(self) -> Callable[[list[Any]], Any] | None:
+        """Return that for validation data, or None."""
+        return self._collate_fn("val")
+
+    def test_collate_fn(self) -> Callable[[list[Any]], Any] | None:
+        """Return that for test data, or None."""
+        return self._collate_fn("test")
+
+    def _collate_fn(self, split: str) -> Callable[[list[Any]], Any] | None:
+        own = getattr(self._data_module, f"{split}_collate_fn", None)
+        return own() if own is not None else None
 
     @abstractmethod
     def _part(self, dataset: Dataset, split: str) -> Dataset:

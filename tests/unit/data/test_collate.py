@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 from renate_stages import errors, run_training_job
 from renate_stages.compat.renate.data.data_module import RenateDataModule
 from renate_stages.data.collate import Collated, collated, padded_fields
+from renate_stages.scenarios import IIDScenario
 
 LENGTHS = (3, 5, 2, 5, 4)
 
@@ -48,6 +49,17 @@ def test_padding_collate_is_applied_to_each_item():
     inputs, target = train[1]
     assert inputs["ids"].tolist() == [1, 2, 3, 4, 5] and target.tolist() == 1
     assert [len(train[n][0]["ids"]) for n in range(len(train))] == list(LENGTHS)
+
+
+def test_collate_of_a_data_module_in_a_scenario_is_applied():
+    module = with_collate(pads)
+    module._train_data = module._test_data = items()  # pyright: ignore[reportAttributeAccessIssue]
+    scenario = IIDScenario(module, num_tasks=2, chunk_id=0)
+    scenario.setup()
+    assert scenario.val_collate_fn() is None
+    parts = (scenario.train_data(), None, scenario.test_data())
+    (train, _, _), padded = collated(scenario, parts, [])
+    assert isinstance(train, Collated) and sorted(padded) == ["inputs.ids", "inputs.mask"]
 
 
 def test_padded_targets_are_padded_with_the_ignored_label():
