@@ -119,6 +119,24 @@ def lr_scheduler_fn():
     return partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.9), "epoch"
 """
 
+SCENARIO = OWN_MODEL.replace(
+    "from renate.data.data_module import RenateDataModule",
+    "from renate.benchmark.scenarios import ClassIncrementalScenario\n"
+    "from renate.data.data_module import RenateDataModule",
+).replace(
+    """    data_path: str, val_size: float = 0.2, seed: int = defaults.SEED
+) -> RenateDataModule:
+    return DigitsDataModule(data_path, val_size=val_size, seed=seed)""",
+    """    data_path: str, chunk_id: int, val_size: float = 0.2, seed: int = defaults.SEED
+):
+    return ClassIncrementalScenario(
+        data_module=DigitsDataModule(data_path, val_size=val_size, seed=seed),
+        groupings=((0, 1), (2, 3, 4)),
+        chunk_id=chunk_id,
+    )""",
+)
+"""A config whose data module is one of Renate's scenarios, which counts chunks from 0."""
+
 
 def with_new_imports(config: str) -> str:
     """Change the import lines of Renate, and nothing else."""

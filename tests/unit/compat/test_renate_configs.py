@@ -12,6 +12,7 @@ import torch
 from renate_configs import (
     OWN_MODEL,
     OWN_OPTIMIZER,
+    SCENARIO,
     with_new_imports,
     write_tables,
     write_tensors,
@@ -163,3 +164,27 @@ def test_every_module_of_the_migration_guide_has_the_names_listed_for_it():
         for name in re.findall(r"`([A-Za-z_0-9]+)`", names):
             not_names = ("src_bucket", "src_object_name", "save_to_disk")
             assert hasattr(module, name) or name in not_names, (module.__name__, name)
+
+
+def test_config_with_a_scenario_gets_the_classes_of_its_chunk(tmp_path):
+    config = tmp_path / "renate_config.py"
+    config.write_text(with_new_imports(SCENARIO))
+    write_tensors(tmp_path / "data", 1)
+    classes = []
+    for chunk_id in (0, 1):
+        done = run_training_job(
+            mode="max",
+            config_space={"memory_size": 60},
+            metric="val_accuracy",
+            backend="local",
+            config_file=str(config),
+            chunk_id=chunk_id,
+            max_epochs=1,
+            data_path=tmp_path / "data",
+            input_state_url=tmp_path / "state-0" if chunk_id else None,
+            output_state_url=tmp_path / f"state-{chunk_id}",
+            working_directory=tmp_path / "work",
+        )
+        classes.append(set(done.data["train"]["classes"]))
+    assert classes == [{"0", "1"}, {"2", "3", "4"}]
+    assert set(done.metrics["accuracy"]["holdout"]) == {"1", "2"}
