@@ -65,6 +65,7 @@ RELATIVE = (
     "POD-ER",
     "Super-ER",
     "WA",
+    "A-GEM",
     "iCaRL",
 )
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}

@@ -120,6 +120,14 @@ LEARNERS = {
         "ER with distillation, aligns the weights of new classes",
         "Zhao et al. 2020",
     ),
+    "A-GEM": Entry(
+        "renate_stages.learners.a_gem:AGEM",
+        ("memory",),
+        "B + M",
+        "1.9x",
+        "fine-tunes without steps that raise the loss on the memory",
+        "Chaudhry et al. 2019",
+    ),
     "Offline-ER": Entry(
         "renate_stages.learners.offline_er:OfflineER",
         ("memory",),

@@ -396,6 +396,7 @@ LEARNERS = [
     "POD-ER",
     "Super-ER",
     "WA",
+    "A-GEM",
 ]
 
 

@@ -29,6 +29,8 @@ CASES = {
     "POD-ER online": ("POD-ER", {"memory_update": "online", "replay_forward": "separate"}),
     "Super-ER": ("Super-ER", {"pod_alpha": 0.02}),
     "WA": ("WA", {}),
+    "A-GEM": ("A-GEM", {}),
+    "A-GEM online": ("A-GEM", {"memory_update": "online"}),
     "ER-ACE": ("ER-ACE", {}),
     "Offline-ER": ("Offline-ER", {}),
     "Budgeted": ("Budgeted", {}),

@@ -116,6 +116,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "POD-ER": ("POD-ER", {"memory_batch_size": 5, "alpha": 0.02}, {}),
     "Super-ER": ("Super-ER", {"stable_probability": 0.5, "pod_alpha": 0.2}, {}),
     "WA": ("WA", {"memory_batch_size": 5}, {}),
+    "A-GEM": ("A-GEM", {"memory_batch_size": 5}, {"accumulate_grad_batches": 2}),
+    "A-GEM batch norm": (
+        "A-GEM",
+        {"batch_size": 11},
+        {"functions": _with_model(BatchNormModel)},
+    ),
     "Offline-ER": ("Offline-ER", {"memory_batch_size": 5}, {}),
     "iCaRL": ("iCaRL", {"memory_batch_size": 5}, {}),
     "Budgeted": ("Budgeted", {"sampling": "class_balanced"}, {}),
@@ -155,6 +161,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
+    *("A-GEM",),
 )
 
 
