@@ -66,6 +66,7 @@ RELATIVE = (
     "Super-ER",
     "WA",
     "A-GEM",
+    "MIR",
     "iCaRL",
 )
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}

@@ -120,6 +120,14 @@ LEARNERS = {
         "ER with distillation, aligns the weights of new classes",
         "Zhao et al. 2020",
     ),
+    "MIR": Entry(
+        "renate_stages.learners.mir:MIR",
+        ("memory",),
+        "2 B + M, 10 M fwd",
+        "7.5x",
+        "ER that replays examples whose loss the next step raises most",
+        "Aljundi et al. 2019",
+    ),
     "A-GEM": Entry(
         "renate_stages.learners.a_gem:AGEM",
         ("memory",),
@@ -256,6 +264,7 @@ HYPERPARAMETERS = frozenset(
         "batch_size",
         "beta",
         "budget",
+        "candidate_factor",
         "consistency_weight",
         "der_alpha",
         "distillation_type",

@@ -87,13 +87,18 @@ class ReplayLearner(Learner):
             self._draws = self.context.generators.torch("replay")
         elif len(memory):
             draws = self.context.generators.torch("replay")
-            self._replay = RandomRows(len(memory), self.memory_batch_size, draws)
+            self._replay = RandomRows(len(memory), self.rows_per_draw, draws)
         self._first_epoch = True
 
     @property
     def memory_fields(self) -> list[str]:
         """Names of the fields that are stored with each example."""
         return [name for component in self.parts for name in component.memory_fields]
+
+    @property
+    def rows_per_draw(self) -> int:
+        """Number of examples of a draw, if the memory has as many."""
+        return self.memory_batch_size
 
     @property
     def draws_a_step(self) -> int:
@@ -240,7 +245,7 @@ class ReplayLearner(Learner):
         members = len(self.working)
         if not members:
             return ()
-        size = min(self.memory_batch_size, members)
+        size = min(self.rows_per_draw, members)
         drawn = [self._random_places(members, size) for _ in range(self.draws_a_step)]
         read = self.working.read
         return tuple(self.moved(read_share(read, places, ranks())) for places in drawn)

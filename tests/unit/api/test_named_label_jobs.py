@@ -397,6 +397,7 @@ LEARNERS = [
     "Super-ER",
     "WA",
     "A-GEM",
+    "MIR",
 ]
 
 

@@ -31,6 +31,8 @@ CASES = {
     "WA": ("WA", {}),
     "A-GEM": ("A-GEM", {}),
     "A-GEM online": ("A-GEM", {"memory_update": "online"}),
+    "MIR": ("MIR", {"candidate_factor": 2}),
+    "MIR online": ("MIR", {"candidate_factor": 2, "memory_update": "online"}),
     "ER-ACE": ("ER-ACE", {}),
     "Offline-ER": ("Offline-ER", {}),
     "Budgeted": ("Budgeted", {}),

@@ -122,6 +122,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"batch_size": 11},
         {"functions": _with_model(BatchNormModel)},
     ),
+    "MIR": ("MIR", {"memory_batch_size": 3, "candidate_factor": 3}, {}),
+    "MIR online": (
+        "MIR",
+        {"memory_batch_size": 1, **ONLINE},
+        {"functions": _with_model(BatchNormModel)},
+    ),
     "Offline-ER": ("Offline-ER", {"memory_batch_size": 5}, {}),
     "iCaRL": ("iCaRL", {"memory_batch_size": 5}, {}),
     "Budgeted": ("Budgeted", {"sampling": "class_balanced"}, {}),
@@ -161,7 +167,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("A-GEM",),
+    *("A-GEM", "MIR"),
 )
 
 
