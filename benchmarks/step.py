@@ -65,6 +65,7 @@ RELATIVE = (
     "POD-ER",
     "Super-ER",
     "WA",
+    "BiC",
     "A-GEM",
     "MIR",
     "iCaRL",

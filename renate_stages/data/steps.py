@@ -110,17 +110,25 @@ class RandomRows:
         length: Number of rows to draw from, >= 1.
         batch_size: Rows per batch, >= 1.
         generator: Source of the permutations.
+        rows: The rows to draw from, int64 `(length,)`; None: those in [0, length).
 
     Raises:
         ValueError: If `length` or `batch_size` is below 1.
     """
 
-    def __init__(self, length: int, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        generator: torch.Generator,
+        rows: np.ndarray | None = None,
+    ) -> None:
         if length < 1 or batch_size < 1:
             raise ValueError(f"cannot draw batches of {batch_size} from {length} rows")
         self._length = length
         self._batch_size = min(batch_size, length)
         self._generator = generator
+        self._rows = rows
         self._order = np.empty(0, dtype=np.int64)  # row order of the current pass
         self._next = 0
 
@@ -133,9 +141,9 @@ class RandomRows:
             fresh = torch.randperm(self._length, generator=self._generator).numpy()
             self._order = np.concatenate([self._order[self._next :], fresh])
             self._next = 0
-        rows = self._order[self._next : self._next + self._batch_size]
+        drawn = self._order[self._next : self._next + self._batch_size]
         self._next += self._batch_size
-        return rows
+        return drawn if self._rows is None else self._rows[drawn]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the rest of the pass, int64, and the generator's state, uint8."""
@@ -230,6 +238,7 @@ class Pass(EpochRows):
         generator: Source of the order.
         replay: Source of draws from the memory; None for no draws.
         draws: Draws per step, if there is a `replay` source.
+        rows: The rows, int64 `(length,)`; None: those in [0, length).
     """
 
     def __init__(
@@ -239,8 +248,10 @@ class Pass(EpochRows):
         generator: torch.Generator,
         replay: RowSource | None = None,
         draws: int = 1,
+        rows: np.ndarray | None = None,
     ) -> None:
         self._length = length
+        self._rows = rows
         self._batch_size = batch_size
         self._generator = generator
         self.source = replay
@@ -251,6 +262,7 @@ class Pass(EpochRows):
 
     def __iter__(self) -> Iterator[StepRows]:
         order = torch.randperm(self._length, generator=self._generator).numpy()
+        order = order if self._rows is None else self._rows[order]
         for new in np.array_split(order, len(self)):
             if self.source is None:
                 yield StepRows(new)

@@ -120,6 +120,14 @@ LEARNERS = {
         "ER with distillation, aligns the weights of new classes",
         "Zhao et al. 2020",
     ),
+    "BiC": Entry(
+        "renate_stages.learners.bic:BiC",
+        ("memory", "labels"),
+        "B + M, B + M fwd",
+        "2.5x",
+        "ER with distillation, corrects new classes on held-out examples",
+        "Wu et al. 2019",
+    ),
     "MIR": Entry(
         "renate_stages.learners.mir:MIR",
         ("memory",),
@@ -274,6 +282,7 @@ HYPERPARAMETERS = frozenset(
         "fisher",
         "fisher_decay",
         "fisher_examples",
+        "holdout_fraction",
         "init_weight",
         "interpolation",
         "l2_weight",

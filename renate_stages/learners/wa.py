@@ -10,14 +10,12 @@ import torch
 from torch import nn
 
 from renate_stages.data import StoredDataset
-from renate_stages.errors import ModelMismatchError
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.last_layer import last_linear_layer
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.er import ExperienceReplay
 from renate_stages.learners.lwf import OutputDistillation
-from renate_stages.models.growth import output_layer
-from renate_stages.models.module import unwrap
 
 
 class WeightAligning(ExperienceReplay):
@@ -71,14 +69,4 @@ class WeightAligning(ExperienceReplay):
             weight[new] *= lengths[old].mean() / lengths[new].mean()
 
     def _layer(self) -> nn.Linear:
-        module = unwrap(self.model)
-        name = output_layer(module)
-        layer = module.get_submodule(name) if name is not None else None
-        if not isinstance(layer, nn.Linear):
-            kind = type(layer).__name__ if layer is not None else "none"
-            raise ModelMismatchError(
-                f"WA scales the rows of the last linear layer, and that of {type(module).__name__} is "
-                f"{kind}",
-                "end the model in a linear layer, name it with `output_layer`, or choose another learner",
-            )
-        return layer
+        return last_linear_layer(self.model, "WA scales the rows")

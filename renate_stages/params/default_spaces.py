@@ -41,6 +41,7 @@ LEARNERS: dict[str, Spaces] = {
         "sp_shrink_factor": {"uniform": [0.8, 1.0]},
     },
     "WA": REPLAY | {"distillation_weight": {"loguniform": [0.1, 10.0]}},
+    "BiC": REPLAY | {"temperature": {"ordinal": [1.0, 2.0, 4.0]}},
     "MIR": REPLAY,
     "A-GEM": REPLAY,
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},

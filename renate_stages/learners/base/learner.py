@@ -136,6 +136,7 @@ class Learner(LightningModule):
         memory: Memory | None = None,
         replay: RowSource | None = None,
         draws: int = 1,
+        rows: np.ndarray | None = None,
     ) -> StepLoader:
         """Return steps over a dataset, with each example once per epoch; the last may be smaller.
 
@@ -144,9 +145,11 @@ class Learner(LightningModule):
             memory: The memory to draw from.
             replay: Source of the rows of a draw; None draws nothing.
             draws: Number of draws per step.
+            rows: Rows of the dataset to read, int64; None: all.
         """
-        rows = Pass(len(dataset), self.batch_size, self.reading.order, replay, draws)
-        return self.step_loader(Steps(dataset, memory), rows)
+        length = len(dataset) if rows is None else len(rows)
+        order = Pass(length, self.batch_size, self.reading.order, replay, draws, rows)
+        return self.step_loader(Steps(dataset, memory), order)
 
     def step_loader(self, steps: Steps, rows: EpochRows) -> StepLoader:
         """Return a loader of steps, with the loading settings of `trainer` in params.yaml."""

@@ -43,6 +43,9 @@ class ReplayLearner(Learner):
         base: Hyperparameters of `Learner`.
     """
 
+    trained_rows: np.ndarray | None = None  # rows of the new data to train on; None: all
+    replayed_rows: np.ndarray | None = None  # rows of the memory to replay, with `end`; None: all
+
     def __init__(
         self,
         context: UpdateContext,
@@ -87,7 +90,9 @@ class ReplayLearner(Learner):
             self._draws = self.context.generators.torch("replay")
         elif len(memory):
             draws = self.context.generators.torch("replay")
-            self._replay = RandomRows(len(memory), self.rows_per_draw, draws)
+            rows = self.replayed_rows
+            number = len(memory) if rows is None else len(rows)
+            self._replay = RandomRows(number, self.rows_per_draw, draws, rows)
         self._first_epoch = True
 
     @property
@@ -107,9 +112,10 @@ class ReplayLearner(Learner):
         return 1 + sum(component.own_draw for component in replaying[1:])
 
     def train_dataloader(self) -> StepLoader:
+        rows = self.trained_rows
         if self._replay is None:
-            return self.loader(self.new)
-        return self.loader(self.new, self.working, self._replay, self.draws_a_step)
+            return self.loader(self.new, rows=rows)
+        return self.loader(self.new, self.working, self._replay, self.draws_a_step, rows)
 
     @property
     def datasets(self) -> list[StoredDataset]:

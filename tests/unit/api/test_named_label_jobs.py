@@ -396,6 +396,7 @@ LEARNERS = [
     "POD-ER",
     "Super-ER",
     "WA",
+    "BiC",
     "A-GEM",
     "MIR",
 ]

@@ -29,6 +29,7 @@ CASES = {
     "POD-ER online": ("POD-ER", {"memory_update": "online", "replay_forward": "separate"}),
     "Super-ER": ("Super-ER", {"pod_alpha": 0.02}),
     "WA": ("WA", {}),
+    "BiC": ("BiC", {}),
     "A-GEM": ("A-GEM", {}),
     "A-GEM online": ("A-GEM", {"memory_update": "online"}),
     "MIR": ("MIR", {"candidate_factor": 2}),

@@ -116,6 +116,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "POD-ER": ("POD-ER", {"memory_batch_size": 5, "alpha": 0.02}, {}),
     "Super-ER": ("Super-ER", {"stable_probability": 0.5, "pod_alpha": 0.2}, {}),
     "WA": ("WA", {"memory_batch_size": 5}, {}),
+    "BiC": ("BiC", {"memory_batch_size": 5}, {"classes": (0, 1)}),
     "A-GEM": ("A-GEM", {"memory_batch_size": 5}, {"accumulate_grad_batches": 2}),
     "A-GEM batch norm": (
         "A-GEM",
@@ -167,7 +168,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("A-GEM", "MIR"),
+    *("BiC", "A-GEM", "MIR"),
 )
 
 
@@ -176,6 +177,7 @@ def run(name: str, folder: Path) -> list[Results]:
     learner, values, trainer = RUNS[name]
     trainer = dict(trainer)
     functions = trainer.pop("functions", {})
+    classes = trainer.pop("classes", (0, 1, 2))  # those that the second update takes for old
     parent, found = _empty(folder), []
     for number in (1, 2) if name in TWICE else (1,):
         made = updater(
@@ -189,7 +191,7 @@ def run(name: str, folder: Path) -> list[Results]:
         new = write_examples(folder / f"new-{number}", ROWS, first=100 * number)
         updated, steps = update_and_record_steps(made, parent, new)
         found.append(_summary(updated, steps))
-        parent = state_of(folder / f"state-{number}", updated, number, (0, 1, 2), parent, new)
+        parent = state_of(folder / f"state-{number}", updated, number, classes, parent, new)
     return found
 
 
