@@ -66,6 +66,7 @@ RELATIVE = (
     "Super-ER",
     "WA",
     "BiC",
+    "LUCIR",
     "A-GEM",
     "MIR",
     "iCaRL",

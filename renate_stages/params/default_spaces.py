@@ -42,6 +42,11 @@ LEARNERS: dict[str, Spaces] = {
     },
     "WA": REPLAY | {"distillation_weight": {"loguniform": [0.1, 10.0]}},
     "BiC": REPLAY | {"temperature": {"ordinal": [1.0, 2.0, 4.0]}},
+    "LUCIR": REPLAY
+    | {
+        "less_forget_weight": {"loguniform": [0.5, 20.0]},
+        "margin_weight": {"loguniform": [0.1, 5.0]},
+    },
     "MIR": REPLAY,
     "A-GEM": REPLAY,
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},

@@ -397,6 +397,7 @@ LEARNERS = [
     "Super-ER",
     "WA",
     "BiC",
+    "LUCIR",
     "A-GEM",
     "MIR",
 ]

@@ -96,6 +96,11 @@ def _load_weights(model, url):
     return model
 
 
+def _wide(model_state_url=None):
+    """Build a model whose features are never close to 0, where their direction is ill-defined."""
+    return _load_weights(MLP(num_inputs=5, num_outputs=3, hidden_size=32), model_state_url)
+
+
 def weighted_loss():
     """Return a loss that ignores label 1, so that processes have different numbers of rows."""
     weight = torch.tensor([1.0, 1.0, 5.0])
@@ -117,6 +122,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Super-ER": ("Super-ER", {"stable_probability": 0.5, "pod_alpha": 0.2}, {}),
     "WA": ("WA", {"memory_batch_size": 5}, {}),
     "BiC": ("BiC", {"memory_batch_size": 5}, {"classes": (0, 1)}),
+    "LUCIR": (
+        "LUCIR",
+        {"memory_batch_size": 5},
+        {"classes": (0, 1), "functions": {"model_fn": _wide}},
+    ),
     "A-GEM": ("A-GEM", {"memory_batch_size": 5}, {"accumulate_grad_batches": 2}),
     "A-GEM batch norm": (
         "A-GEM",
@@ -168,7 +178,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "A-GEM", "MIR"),
+    *("BiC", "LUCIR", "A-GEM", "MIR"),
 )
 
 
