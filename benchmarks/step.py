@@ -67,6 +67,7 @@ RELATIVE = (
     "WA",
     "BiC",
     "LUCIR",
+    "SCR",
     "A-GEM",
     "MIR",
     "iCaRL",

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renate_stages.data import Batch, StoredDataset, concatenate
+from renate_stages.data import StoredDataset, concatenate
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.exemplar_means import exemplar_means, exemplars
 from renate_stages.learners.base.labels import check_labels
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.replay import ReplayLearner, own
-from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
+from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.learners.lwf import FrozenCopy
 from renate_stages.models.feature_classifier import give_nearest_mean
-from renate_stages.models.features import features_of
 from renate_stages.models.module import unwrap
 
 
@@ -46,7 +45,7 @@ class ICaRL(ReplayLearner):
     def __init__(self, context: UpdateContext, memory_policy: str = "herding", **base: Any) -> None:
         super().__init__(context, memory_policy=memory_policy, **{**base, "memory_update": "end"})
         context.require_labels("iCaRL")
-        give_nearest_mean(context.start.model)
+        give_nearest_mean(context.start.model, "iCaRL")
         self.teacher: FrozenCopy | None = None
         if not context.functions.loss_fn.is_cross_entropy:
             context.say("iCaRL uses its own loss and does not call loss_fn")
@@ -85,36 +84,8 @@ class ICaRL(ReplayLearner):
         self.teacher = None
         self._chosen = super().choose_memory()
         head: Any = unwrap(self.model).head
-        head.take_means(self._means(self._chosen))
+        chosen = exemplars(self, self._chosen.selection)
+        head.take_means(exemplar_means(self.model, chosen, self.context.task_id))
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         return super().choose_memory(at_once=True) if at_once else self._chosen
-
-    @torch.no_grad()
-    def _means(self, chosen: ChosenMemory) -> dict[int, Tensor]:
-        """Return the mean feature of each class's exemplars, normalized to length 1, `(F,)`."""
-        (kept, added), transforms = chosen.selection, self.context.functions.test_transforms
-        parts = [
-            StoredDataset(self.memory.store, _rows(self.memory, kept), *transforms),
-            StoredDataset(self.new.store, _rows(self.new, added), *transforms),
-        ]
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        for part in parts:
-            for start in range(0, len(part), BLOCK):
-                inputs, targets = part.__getitems__(range(start, min(start + BLOCK, len(part))))
-                batch = self.moved(Batch(inputs, targets, np.arange(len(targets))))
-                features.append(features_of(self.model, batch.inputs, self.context.task_id))
-                labels.append(targets.long())
-        if not features:
-            return {}
-        unit = F.normalize(torch.cat(features), dim=1)
-        all_labels = torch.cat(labels)
-        return {
-            label: F.normalize(unit[all_labels == label].mean(0), dim=0)
-            for label in all_labels.unique().tolist()
-        }
-
-
-def _rows(dataset: StoredDataset, chosen: np.ndarray) -> np.ndarray:
-    return chosen if dataset.rows is None else dataset.rows[chosen]

@@ -203,8 +203,12 @@ class FeatureClassifier(RenateModule):
             self.head.add(task_id)
 
 
-def give_nearest_mean(model: RenateModule) -> None:
+def give_nearest_mean(model: RenateModule, learner: str) -> None:
     """Give a model a nearest-mean head, which acts as a linear head until its means are set.
+
+    Args:
+        model: The model.
+        learner: Name of the learner that needs it, for the message.
 
     Raises:
         ModelMismatchError: If the model cannot have such a head.
@@ -216,7 +220,7 @@ def give_nearest_mean(model: RenateModule) -> None:
         and isinstance(module.head, nn.Linear | NearestMeanHead)
     ):
         raise ModelMismatchError(
-            f"iCaRL predicts the nearest class mean, but {type(module).__name__} has no head for it",
+            f"{learner} predicts the nearest class mean, but {type(module).__name__} has no head for it",
             "use a model of renate_stages.models, or add the argument `nearest_mean: bool = False` "
             "to your FeatureClassifier subclass and pass it to FeatureClassifier",
         )

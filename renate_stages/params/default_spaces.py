@@ -47,6 +47,7 @@ LEARNERS: dict[str, Spaces] = {
         "less_forget_weight": {"loguniform": [0.5, 20.0]},
         "margin_weight": {"loguniform": [0.1, 5.0]},
     },
+    "SCR": REPLAY | {"contrast_temperature": {"loguniform": [0.05, 0.5]}},
     "MIR": REPLAY,
     "A-GEM": REPLAY,
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},

@@ -113,7 +113,7 @@ class AvalancheLearner(Learner):
             raise ClassLabelsNeededError(type(self).__name__, "not one integer each")
         super().start_update(new, memory, keepable)
         if self.composed.strategy == "iCaRL":
-            give_nearest_mean(self.model)
+            give_nearest_mean(self.model, "iCaRL")
 
     def train_dataloader(self) -> Any:
         if self._strategy is None:

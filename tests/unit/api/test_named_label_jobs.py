@@ -398,6 +398,7 @@ LEARNERS = [
     "WA",
     "BiC",
     "LUCIR",
+    "SCR",
     "A-GEM",
     "MIR",
 ]

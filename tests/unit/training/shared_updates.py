@@ -127,6 +127,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"memory_batch_size": 5},
         {"classes": (0, 1), "functions": {"model_fn": _wide}},
     ),
+    "SCR": ("SCR", {"memory_batch_size": 5, "contrast_temperature": 0.5}, {}),
+    "SCR one example per step": (
+        "SCR",
+        {"batch_size": 1, "memory_batch_size": 1, "contrast_temperature": 0.5, **ONLINE},
+        {"max_epochs": 1},
+    ),
     "A-GEM": ("A-GEM", {"memory_batch_size": 5}, {"accumulate_grad_batches": 2}),
     "A-GEM batch norm": (
         "A-GEM",
@@ -178,7 +184,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "LUCIR", "A-GEM", "MIR"),
+    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR"),
 )
 
 
