@@ -46,7 +46,6 @@ def load(folder: Path) -> None:
     package = types.ModuleType("renate")  # its own __init__ imports the command line
     package.__path__ = [str(folder / "renate")]
     sys.modules["renate"] = package
-    from pytorch_lightning import LightningModule
     from syne_tune.optimizer import schedulers
 
     for name in ("FIFOScheduler", "HyperbandScheduler"):
@@ -55,9 +54,21 @@ def load(folder: Path) -> None:
     from renate import defaults  # pyright: ignore
 
     defaults.LOGGER = MagicMock()  # of TensorBoard, which is not installed
-    for name in ("training_step_end", "training_epoch_end", "validation_epoch_end"):
-        if not hasattr(LightningModule, name):
-            setattr(LightningModule, name, lambda self, outputs: outputs)
+    import pytorch_lightning
+
+    ours = pytorch_lightning.LightningModule
+    pytorch_lightning.LightningModule = _with_old_hooks(ours)
+    try:
+        for place in CLASSES.values():
+            importlib.import_module(f"renate.updaters.{place.partition(':')[0]}")
+    finally:
+        pytorch_lightning.LightningModule = ours
+
+
+def _with_old_hooks(kind: type) -> type:
+    """Return a subclass with the hooks that Lightning 1 had; Lightning 2 refuses them in a Trainer."""
+    names = ("training_step_end", "training_epoch_end", "validation_epoch_end")
+    return type(kind.__name__, (kind,), {name: lambda self, outputs: outputs for name in names})
 
 
 class RenateSide:

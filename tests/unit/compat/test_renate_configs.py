@@ -175,7 +175,7 @@ def test_config_with_a_scenario_gets_the_classes_of_its_chunk(tmp_path):
         done = run_training_job(
             mode="max",
             config_space={"memory_size": 60},
-            metric="val_accuracy",
+            metric="val_my_accuracy",
             backend="local",
             config_file=str(config),
             chunk_id=chunk_id,
@@ -187,4 +187,4 @@ def test_config_with_a_scenario_gets_the_classes_of_its_chunk(tmp_path):
         )
         classes.append(set(done.data["train"]["classes"]))
     assert classes == [{"0", "1"}, {"2", "3", "4"}]
-    assert set(done.metrics["accuracy"]["holdout"]) == {"1", "2"}
+    assert set(done.metrics["my_accuracy"]["holdout"]) == {"1", "2"}
