@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renate_stages.data import Batch, StoredDataset, concatenate
+from renate_stages.data import Batch, StoredDataset
 from renate_stages.errors import (
     ClassLabelsNeededError,
     InvalidHyperparameterError,
@@ -19,25 +19,19 @@ from renate_stages.errors import (
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.last_layer import last_linear_layer
-from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
-from renate_stages.learners.base.replay import own
 from renate_stages.learners.base.working_memory import BLOCK
-from renate_stages.learners.er import ExperienceReplay
-from renate_stages.learners.lwf import FrozenCopy
+from renate_stages.learners.distilled_er import DistilledReplay
 from renate_stages.models.module import unwrap
 
 LOG_ALPHA, BETA = 0.5, 5.0  # standard deviations of the priors of log(alpha) and beta
 
 
-class BiC(ExperienceReplay):
+class BiC(DistilledReplay):
     """BiC: replay with distillation, then a correction of new classes' logits on held-out examples.
 
-        L = (1 - w) * mean of l + w * KL(parent || model),   w = n / (n + m)         (eq. 1 to 3)
+        L: see `DistilledReplay`                                                (eqs. 1 to 3)
         q_k = alpha * o_k + beta for a new class k,   q_k = o_k for an old one          (eq. 4)
-
-    Both terms of L are means over new and remembered examples. KL is that of softmax(o / T) over the
-    n old classes, and m classes are in the new data.
 
     A part of the memory and equally many new examples of each class are held out: this update does not
     train on them, though earlier ones may have. They may enter the memory at its end. After training,
@@ -52,8 +46,7 @@ class BiC(ExperienceReplay):
         holdout_fraction: Held-out examples per class, as a share of an old class's mean number of
             examples in memory, in (0, 0.5]; 0.1 in the paper. At least one, and at most half of a
             class's examples.
-        temperature: T, > 0; 2 in the paper.
-        base: Hyperparameters of `ReplayLearner`; `memory_update` is always `end`.
+        base: Hyperparameters of `DistilledReplay`; `memory_update` is always `end`.
 
     Raises:
         ClassLabelsNeededError: If the task is another than classification.
@@ -63,7 +56,6 @@ class BiC(ExperienceReplay):
         self,
         context: UpdateContext,
         holdout_fraction: float = 0.1,
-        temperature: float = 2.0,
         **base: Any,
     ) -> None:
         super().__init__(context, **{**base, "memory_update": "end"})
@@ -72,51 +64,29 @@ class BiC(ExperienceReplay):
             raise InvalidHyperparameterError(
                 "holdout_fraction", holdout_fraction, "a number in (0, 0.5]"
             )
-        if in_range("temperature", temperature, 0) == 0:
-            raise InvalidHyperparameterError("temperature", temperature, "a number > 0")
-        self.holdout_fraction, self.temperature = holdout_fraction, temperature
-        self.teacher: FrozenCopy | None = None
+        self.holdout_fraction = holdout_fraction
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
         last_linear_layer(self.model, "BiC scales the rows")  # refuses a model before training
-        self.teacher = None
-        old, current = {*self.context.start.old_classes}, {*(new.classes() or ())}
-        self._old, self._new = sorted(old), sorted(current - old)
-        self._distilled_share = len(old) / max(1, len(old) + len(current))
-        self._hold_out(new, memory)
         super().start_update(new, memory, keepable)
-        if self.context.start.has_parent and old:
-            self.teacher = FrozenCopy(self.model)
         if len(self._held_new):
             self._check_layer()
 
-    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
-        loss = super().total(new, draws)
-        if self.teacher is None:
-            return loss
-        passed = own(new, *draws)
-        outputs = concatenate([result.outputs for result in passed])
-        inputs = concatenate([result.batch.inputs for result in passed])
-        taught = self.teacher(inputs, self.context.task_id)
-        known = outputs, taught, self.temperature, self._old
-        divergence = self.context.task.distillation(*known) / self.temperature**2
-        term = self.weighed(divergence, *(result.batch for result in (new, *draws)))
-        self._losses.add("Distillation", term, len(new.batch.all_rows))
-        return (1 - self._distilled_share) * loss + self._distilled_share * term
-
     def finish_model(self, measure: Measure | None) -> None:
-        self.teacher = None
+        super().finish_model(measure)
         if not len(self._held_new):
             return
         parts = [self._outputs_of(*each) for each in self._held_out()]
         outputs, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-        alpha, beta = fitted_correction(outputs[:, self.classes], labels, self.classes, self._new)
+        alpha, beta = fitted_correction(
+            outputs[:, self.classes], labels, self.classes, self.new_classes
+        )
         layer = last_linear_layer(self.model, "BiC scales the rows")
         with torch.no_grad():
-            layer.weight[self._new] *= alpha
-            layer.bias[self._new] = alpha * layer.bias[self._new] + beta
+            layer.weight[self.new_classes] *= alpha
+            layer.bias[self.new_classes] = alpha * layer.bias[self.new_classes] + beta
         self.context.say(
             f"BiC multiplied the logits of new classes by {alpha:.3g} and added {beta:.3g}, from "
             f"{len(labels)} held-out examples"
@@ -124,16 +94,16 @@ class BiC(ExperienceReplay):
 
     # -- held-out examples ------------------------------------------------------------------------
 
-    def _hold_out(self, new: StoredDataset, memory: StoredDataset) -> None:
+    def hold_out(self, new: StoredDataset, memory: StoredDataset) -> None:
         """Choose the held-out rows of both datasets, and leave them out of training."""
         self._held_new = self._held_old = np.empty(0, dtype=np.int64)
         self.trained_rows = self.replayed_rows = None
-        if not (self._old and self._new and len(memory)):
+        if not (self.old_classes and self.new_classes and len(memory)):
             return
         kept, fresh = memory.labels(), new.labels()
         if kept is None or fresh is None:
             raise ClassLabelsNeededError("BiC", "not stored as one integer per example")
-        old = [np.flatnonzero(kept == each) for each in self._old]
+        old = [np.flatnonzero(kept == each) for each in self.old_classes]
         per_class = max(1, round(self.holdout_fraction * np.mean([len(each) for each in old])))
         draws = self.context.generators.numpy("holdout")
 
@@ -141,7 +111,9 @@ class BiC(ExperienceReplay):
             return draws.permutation(rows)[: min(per_class, len(rows) // 2)]
 
         held_old = np.concatenate([chosen(each) for each in old])
-        held_new = np.concatenate([chosen(np.flatnonzero(fresh == each)) for each in self._new])
+        held_new = np.concatenate(
+            [chosen(np.flatnonzero(fresh == each)) for each in self.new_classes]
+        )
         if not len(held_old) or not len(held_new):
             self.context.say("BiC corrects nothing: too few examples per class to hold some out")
             return

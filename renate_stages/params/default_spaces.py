@@ -40,7 +40,7 @@ LEARNERS: dict[str, Spaces] = {
         "pod_alpha": {"loguniform": [0.05, 5.0]},
         "sp_shrink_factor": {"uniform": [0.8, 1.0]},
     },
-    "WA": REPLAY | {"distillation_weight": {"loguniform": [0.1, 10.0]}},
+    "WA": REPLAY | {"temperature": {"ordinal": [1.0, 2.0, 4.0]}},
     "BiC": REPLAY | {"temperature": {"ordinal": [1.0, 2.0, 4.0]}},
     "LUCIR": REPLAY
     | {
