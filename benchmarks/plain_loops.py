@@ -18,6 +18,9 @@ from torch import Tensor, nn
 Task = tuple[Tensor, Tensor]  # inputs (n, 784) float32 in [0, 1], labels (n,) int64
 
 
+CANDIDATES = 5  # of MIR, per replayed example
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings of one row of the table.
@@ -27,7 +30,7 @@ class Recipe:
         batch: New examples a step.
         memory: Most examples kept; 0 keeps none.
         memory_batch: Examples of a draw.
-        alpha: Weight of DER's logit term.
+        alpha: Weight of DER's logit term, or of L2-SP's penalty.
         beta: Weight of DER++'s label term.
     """
 
@@ -127,6 +130,60 @@ def er_ace(
         old_inputs, old_labels, _ = memory.draw(recipe.memory_batch)
         loss = loss + F.cross_entropy(model(old_inputs), old_labels)
     return loss, logits
+
+
+def a_gem(
+    model: nn.Module, batch: Task, memory: Reservoir, recipe: Recipe, task: int
+) -> tuple[Tensor, Tensor]:
+    """A loss whose gradient is g - (g . r / r . r) r if g . r < 0 (Chaudhry et al. 2019, eq. 11)."""
+    loss, logits = finetuning(model, batch, memory, recipe, task)
+    if not len(memory):
+        return loss, logits
+    old_inputs, old_labels, _ = memory.draw(recipe.memory_batch)
+    old_loss = F.cross_entropy(model(old_inputs), old_labels)
+    weights = list(model.parameters())
+    new, old = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(each, weights, retain_graph=True)])
+        for each in (loss, old_loss)
+    )
+    factor = min(0.0, float(new @ old)) / float(old @ old)
+    return loss - factor * old_loss, logits
+
+
+def mir(
+    model: nn.Module, batch: Task, memory: Reservoir, recipe: Recipe, task: int
+) -> tuple[Tensor, Tensor]:
+    """ER on the candidates whose loss a virtual step raises most (Aljundi et al. 2019, Algorithm 1)."""
+    if len(memory) <= recipe.memory_batch:
+        return er(model, batch, memory, recipe, task)
+    inputs, labels = batch
+    names, weights = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(F.cross_entropy(model(inputs), labels), weights)
+    moved = {n: w - recipe.rate * g for n, w, g in zip(names, weights, gradients, strict=True)}
+    old_inputs, old_labels, _ = memory.draw(CANDIDATES * recipe.memory_batch)
+    with torch.no_grad():
+        after = torch.func.functional_call(model, moved, old_inputs)
+        before, after = (
+            F.cross_entropy(each, old_labels, reduction="none")
+            for each in (model(old_inputs), after)
+        )
+    top = (after - before).topk(recipe.memory_batch).indices
+    logits = model(torch.cat([inputs, old_inputs[top]]))
+    loss = F.cross_entropy(logits, torch.cat([labels, old_labels[top]]))
+    return loss, logits[: len(labels)]
+
+
+def l2_sp(
+    model: nn.Module, batch: Task, memory: Reservoir, recipe: Recipe, task: int
+) -> tuple[Tensor, Tensor]:
+    """l + alpha / 2 ||theta - theta_parent||^2 (Li et al. 2018), without a parent in the first task."""
+    if task != vars(model).get("anchored_task", 0):
+        anchors = [each.detach().clone() for each in model.parameters()]
+        vars(model).update(anchored_task=task, anchors=anchors)
+    loss, logits = finetuning(model, batch, memory, recipe, task)
+    pairs = zip(model.parameters(), vars(model).get("anchors", model.parameters()), strict=True)
+    distances = [((each - anchor) ** 2).sum() for each, anchor in pairs]
+    return loss + recipe.alpha / 2 * torch.stack(distances).sum(), logits
 
 
 def train(

@@ -69,12 +69,18 @@ class Row:
             values["memory_size"] = recipe.memory
             values["memory_batch_size"] = recipe.memory_batch
             values["memory_update"] = "online"  # a stream of one pass, as in the papers
-        weights = {"alpha": recipe.alpha, "beta": recipe.beta}
+        first = "l2_weight" if self.learner == "L2-SP" else "alpha"
+        weights = {first: recipe.alpha, "beta": recipe.beta}
         return {**values, **{name: each for name, each in weights.items() if each}, **self.own}
 
 
 def _replay(protocol: str, learner: str, paper: float | None, recipe: Recipe) -> Row:
-    losses = {"ER": plain_loops.er, "ER-ACE": plain_loops.er_ace}
+    losses = {
+        "ER": plain_loops.er,
+        "ER-ACE": plain_loops.er_ace,
+        "A-GEM": plain_loops.a_gem,
+        "MIR": plain_loops.mir,
+    }
     loss = losses.get(learner, plain_loops.der)
     return Row(protocol, f"{learner} {recipe.memory}", learner, recipe, loss, paper)
 
@@ -99,6 +105,9 @@ ROWS = [
     _replay("split", "DER++", 95.30, Recipe(0.1, 10, 5120, 64, alpha=0.2, beta=0.5)),
     _replay("split", "ER-ACE", None, Recipe(0.03, 10, 200, 10)),
     _replay("split", "ER-ACE", None, Recipe(0.03, 10, 500, 10)),
+    _replay("split", "A-GEM", None, Recipe(0.03, 10, 500, 64)),
+    _replay("split", "MIR", None, Recipe(0.05, 10, 500, 10)),
+    Row("split", "L2-SP", "L2-SP", Recipe(0.03, alpha=0.1), plain_loops.l2_sp),
     _ridge(1000),
     _ridge(4000),
     Row("permuted", "FineTuning", "FineTuning", Recipe(0.2, 128), paper=40.70),
@@ -109,7 +118,10 @@ ROWS = [
     _replay("permuted", "DER++", 88.21, Recipe(0.2, 128, 500, 128, alpha=1.0, beta=0.5)),
 ]
 QUICK_ROWS = {
-    "split": ("FineTuning", "ER 500", "DER 200", "DER++ 500", "ER-ACE 500"),
+    "split": (
+        *("FineTuning", "ER 500", "DER 200", "DER++ 500", "ER-ACE 500"),
+        *("A-GEM 500", "MIR 500", "L2-SP"),
+    ),
     "permuted": ("FineTuning", "ER 500", "DER++ 500"),
     "ridge": ("RanPAC 4000",),
 }
@@ -238,8 +250,16 @@ ROTATED = [
     Rotated("FineTuning", "FineTuning"),
     Rotated("LwF", "LwF"),
     Rotated("EWC", "EWC", "EWC"),
+    Rotated("MAS", "MAS", "MAS"),
+    Rotated("SI", "SI", "SI"),
+    Rotated("L2-SP", "L2-SP"),
+    Rotated("L2-Init", "L2-Init"),
     Rotated("WiSE-FT", "WiSE-FT"),
     Rotated("ER 500", "ER", "ER", SOME),
+    Rotated("A-GEM 500", "A-GEM", "ER", SOME),
+    Rotated("MIR 500", "MIR", "ER", SOME),
+    Rotated("LUCIR 500", "LUCIR", "ER", SOME),
+    Rotated("SCR 500", "SCR", "ER", SOME),
     Rotated("ER 500, EMA 0.99", "ER", "ER", {**SOME, "ema_decay": 0.99}),
     Rotated("Budgeted, all kept", "Budgeted", "Joint", {"memory_batch_size": 32}),
     Rotated("Joint, all kept, 2 epochs", "Joint", "Joint", epochs=2),
