@@ -131,8 +131,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the Parquet files")
     parser.add_argument("--renate", type=Path, required=True, help="folder of the package renate")
     parser.add_argument("--quick", action="store_true", help="few rows and seeds")
+    parser.add_argument("--seeds", type=int, help=f"how many, from 0 on ({SEEDS})")
     asked = parser.parse_args()
-    seeds = QUICK_SEEDS if asked.quick else SEEDS
+    seeds = asked.seeds or (QUICK_SEEDS if asked.quick else SEEDS)
     rows_per_class = QUICK_ROWS if asked.quick else None
     arrays = {name: mnist.decoded(asked.data, RESULTS / "arrays", name) for name in INPUTS}
     jobs = [

@@ -131,12 +131,12 @@ def _settings(plan: Plan, run: Run) -> dict[str, Any]:
     found = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
     code = {path.name: files.sha256(path) for path in sorted(plan.config.parent.glob("*.py"))}
     return {
-        "blocks": {name: dict(block) for name, block in plan.blocks.items()},
+        **{f"block {name}": dict(block) for name, block in plan.blocks.items()},
         "code": {**code, plan.config.name: files.sha256(plan.config)},
-        "data": hashlib.sha256(json.dumps(found).encode()).hexdigest(),
+        "files of the data": hashlib.sha256(json.dumps(found).encode()).hexdigest(),
         "hyperparameters": run.hyperparameters,
         "learner": run.learner,
-        "passes_chunk_id": plan.passes_chunk_id,
+        "who cuts the data": "data_module_fn" if plan.passes_chunk_id else "scenario",
         "seed": run.seed,
         "task": plan.task,
         "version": __version__,

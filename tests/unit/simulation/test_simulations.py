@@ -150,7 +150,7 @@ def test_an_interrupted_run_continues_with_the_same_figures(simulated, tmp_path)
     ("change", "named"),
     [
         ({"hyperparameters": {"learning_rate": 0.1}}, "hyperparameters"),
-        ({"trainer": {"max_epochs": 3}}, "blocks"),
+        ({"trainer": {"max_epochs": 3}}, "block trainer"),
     ],
 )
 def test_results_of_other_settings_are_not_continued(simulated, change, named):
@@ -173,7 +173,7 @@ def test_changed_code_and_data_are_not_continued(simulated):
     helper.unlink()
     extra = folder / "digits" / "more.npy"
     extra.write_bytes(b"1")
-    with pytest.raises(SimulationChangedError, match="data"):
+    with pytest.raises(SimulationChangedError, match="files of the data"):
         one_run.check_settings(plan, plan.runs[0])
     extra.unlink()
 
