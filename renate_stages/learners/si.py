@@ -44,6 +44,12 @@ class PathIntegral(ImportancePenalty):
             self.register_buffer(key("start", name), weights.clone())
 
     @torch.no_grad()
+    def weights_changed(self, learner: Learner) -> None:
+        for name, parameter in self.trained:  # the anchor stays with the parent's weights
+            for kind in ("latest", "start"):
+                self.get_buffer(key(kind, name)).copy_(parameter)
+
+    @torch.no_grad()
     def after_step(self, learner: Learner) -> None:
         for name, parameter in self.trained:
             latest = self.get_buffer(key("latest", name))

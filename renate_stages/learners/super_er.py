@@ -6,11 +6,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from renate_stages.data import StoredDataset
+from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base.arguments import in_range, one_of
 from renate_stages.learners.base.components import LogitDistillation
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.warm_start import shrink_and_perturb
 from renate_stages.learners.cls_er import CLSER
 from renate_stages.learners.pod_er import POOLINGS, PooledOutputDistillation
 
@@ -33,7 +36,8 @@ class SuperER(CLSER):
         pod_normalize: As `normalize` of POD-ER.
         sp_shrink_factor: Factor of the weights in (0, 1]; 1: no shrinking.
         sp_sigma: Standard deviation of the noise, >= 0.
-        base: Hyperparameters of `CLSER`; `consistency_weight` is Renate's `cls_alpha`.
+        base: Hyperparameters of `CLSER`; `consistency_weight` is Renate's `cls_alpha`. `shrink` and
+            `perturb` are refused, because `sp_shrink_factor` and `sp_sigma` take their place.
     """
 
     def __init__(
@@ -50,6 +54,10 @@ class SuperER(CLSER):
         **base: Any,
     ) -> None:
         super().__init__(context, **base)
+        for name, default in (("shrink", 1), ("perturb", 0)):
+            if (value := getattr(self.warm_start, name)) != default:
+                allowed = f"{default} for Super-ER, which has sp_shrink_factor and sp_sigma instead"
+                raise InvalidHyperparameterError(name, value, allowed)
         self.shrink_factor = in_range("sp_shrink_factor", sp_shrink_factor, 1e-6, 1)
         self.sigma = in_range("sp_sigma", sp_sigma, 0)
         pooling = one_of("pod_distillation_type", pod_distillation_type, POOLINGS)
@@ -66,10 +74,11 @@ class SuperER(CLSER):
         super().start_update(new, memory, keepable)
         self._shrink_and_perturb()  # after the teachers have copied or restored their weights
 
-    @torch.no_grad()
     def _shrink_and_perturb(self) -> None:
         generator = self.context.generators.torch("perturb")
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                parameter.mul_(self.shrink_factor).add_(noise, alpha=self.sigma)
+
+        def noise(_: str, parameter: nn.Parameter) -> Tensor:
+            return torch.randn(parameter.shape, generator=generator)
+
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        shrink_and_perturb(trained, self.shrink_factor, self.sigma, noise)

@@ -292,6 +292,7 @@ class ModelUpdater:
         old_data = StoredDataset(data.parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(data.new, None, *self.transforms.train)
         learner.start_update(new_data, old_data, data.keepable)
+        learner.change_weights()
 
         measure = self._measure(data)
         recorder, cost = CurveRecorder(measure), CostRecorder()

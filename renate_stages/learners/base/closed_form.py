@@ -44,7 +44,7 @@ class ClosedFormLearner(Learner):
 
     The features are the inputs of the model's `head`, in evaluation mode and full precision, with
     the test transforms. Training is one pass over the new data: `max_epochs`, `max_steps`,
-    `ema_decay` and the optimizer have no effect, and only the model's head changes. If the parent's
+    `ema_decay`, `shrink` and the optimizer have no effect, and only the model's head changes. If the parent's
     learner left no sums of these features, they are computed from the memory's examples.
 
     A class without examples is never predicted: its score is the mean of the other scores minus a
@@ -65,6 +65,7 @@ class ClosedFormLearner(Learner):
     """
 
     max_epochs = 1
+    continues_training = False
     needs_gram: ClassVar[bool] = True
 
     def __init__(

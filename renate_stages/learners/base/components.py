@@ -120,6 +120,7 @@ class Reinitialisation(LossComponent):
     """Resets the model to newly built weights at each update; adds nothing to the loss."""
 
     replays = False
+    starts_anew = True
 
     def __init__(self) -> None:
         super().__init__(weight=0)

@@ -4,6 +4,7 @@ A learner sees datasets and tensors, never files. An update calls, in this order
 
     restore_learner(...)           restore the state of the parent's learner
     start_update(new, memory)      receive the data of the update
+    change_weights()               shrink, perturb or reinitialize the parent's weights, if asked to
     train_dataloader()             return the batches of an epoch to Lightning, as `StepBatch`es
     loss(batch)                    return the loss of one step
     after_step()                   react to an optimizer step
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from renate_stages.learners.base.masking import mask_classes
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.new_rows import with_new_rows
 from renate_stages.learners.base.reading import Reading
+from renate_stages.learners.base.warm_start import WarmStart
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
@@ -61,10 +63,15 @@ class Learner(LightningModule):
             most n / (n + 1), so that untrained initial weights do not count.
         mask_unused_classes: Whether the training loss ignores the outputs of classes that no update
             has seen.
+        shrink: Factor in (0, 1] of the parent's weights before the first step; see `WarmStart`.
+        perturb: Factor >= 0 of the weights of a newly built model, which are added to them.
+        reinitialize: Part of the model that starts from new weights: `none`, `head` (the last linear
+            layer) or `all`.
     """
 
     max_epochs: ClassVar[int | None] = None  # a single-pass strategy sets 1
     steps_itself: ClassVar[bool] = False  # True: no shared batches and no gradient accumulation
+    continues_training: ClassVar[bool] = True  # whether it trains the parent's weights further
     policy: Any = None  # a SelectionPolicy, which chooses the examples in memory; None: no memory
 
     def __init__(
@@ -73,6 +80,9 @@ class Learner(LightningModule):
         batch_size: int = 32,
         ema_decay: float = 0.0,
         mask_unused_classes: bool = False,
+        shrink: float = 1.0,
+        perturb: float = 0.0,
+        reinitialize: Literal["none", "head", "all"] = "none",
     ) -> None:
         super().__init__()
         self.context = context
@@ -82,6 +92,7 @@ class Learner(LightningModule):
         self.mask_unused_classes = mask_unused_classes
         if mask_unused_classes:
             context.require_labels("mask_unused_classes")
+        self.warm_start = WarmStart(shrink, perturb, reinitialize)
         self.components = nn.ModuleList()
         self.average: AveragedModel | None = None
         self._losses = EpochLosses()
@@ -125,6 +136,31 @@ class Learner(LightningModule):
         self._restore_components()
         if any(component.needs_features for component in self.parts):  # only after copying
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
+
+    def change_weights(self) -> None:
+        """Apply `shrink`, `perturb` and `reinitialize` to the parent's weights.
+
+        It is called once, after `start_update`: teachers and anchors are copies of the parent's
+        model, the moving average of the weights starts from the changed ones. A training that
+        resumes from a checkpoint then loads the weights of the checkpoint.
+
+        Raises:
+            ModelMismatchError: If the model cannot be changed in this way.
+        """
+        start = self.context.start
+        if not (self.warm_start.changes and start.has_parent):
+            return
+        if not self.continues_training or any(part.starts_anew for part in self.parts):
+            self.context.say(
+                f"{type(self).__name__} does not continue training the parent's weights: shrink, "
+                "perturb and reinitialize have no effect"
+            )
+            return
+        self.warm_start.apply(self.model, self.trained_parameters(), start.untrained)
+        if self.ema_decay:
+            self.average = averaged_copy(self.model, self.ema_decay)
+        for component in self.parts:
+            component.weights_changed(self)
 
     def train_dataloader(self) -> StepLoader:
         """Return the batches of one epoch: the new data, reshuffled every epoch."""
@@ -401,8 +437,11 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and scheduler for the parameters of this update's task."""
-        parameters = [p for p in self.model.get_params(self.context.task_id) if p.requires_grad]
-        return self.context.functions.optimizers(parameters)
+        return self.context.functions.optimizers(self.trained_parameters())
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that this update trains: those of its task, without frozen ones."""
+        return [p for p in self.model.get_params(self.context.task_id) if p.requires_grad]
 
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int

@@ -49,6 +49,7 @@ class LossComponent(nn.Module):
     needs_features: ClassVar[bool] = False
     needs_layers: ClassVar[bool] = False  # outputs of hooked layers, see `models.features`
     survives: ClassVar[bool] = False  # whether its state is kept for the next update
+    starts_anew: ClassVar[bool] = False  # whether it replaces the parent's weights by new ones
 
     def __init__(self, weight: float = 1.0, own_draw: bool = True) -> None:
         super().__init__()
@@ -73,6 +74,12 @@ class LossComponent(nn.Module):
 
     def start_update(self, learner: Learner) -> None:
         """Prepare for an update; the model has the parent's weights."""
+
+    def weights_changed(self, learner: Learner) -> None:
+        """Use the model's weights as the start of training; `change_weights` has changed them.
+
+        It is called after `start_update` and `restore`. What is a copy of the parent's model stays.
+        """
 
     def after_step(self, learner: Learner) -> None:
         """Update the component after an optimizer step."""

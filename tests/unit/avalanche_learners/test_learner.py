@@ -305,6 +305,10 @@ def test_settings_that_avalanche_would_ignore_are_refused() -> None:
         made = updater(name, 1, STRATEGIES[name][0], functions=functions, **settings)
         with pytest.raises(AvalancheRefusedError, match=match):
             made.learner(made.build_model(None), {})
+    for setting in ({"shrink": 0.5}, {"perturb": 0.1}, {"reinitialize": "head"}):
+        made = updater("ER", 1, setting)
+        with pytest.raises(AvalancheRefusedError, match="shrink, perturb or reinitialize"):
+            made.learner(made.build_model(None), {})
     made = updater("ER", 1, {"mask_unused_classes": True})
     with pytest.raises(AvalancheRefusedError, match="mask_unused_classes"):
         made.learner(made.build_model(None), {})

@@ -151,6 +151,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "GDumb": ("GDumb", {"memory_size": 13}, {}),
     "Joint": ("Joint", {}, {}),
     "WiSE-FT": ("WiSE-FT", {}, {}),
+    "shrunk": ("ER", {"shrink": 0.5, "perturb": 0.3, "reinitialize": "head", **ADAPTIVE}, {}),
     "LwF": ("LwF", {"temperature": 1.0}, {}),
     "EWC": ("EWC", {"ewc_weight": 50.0}, {}),
     "MAS": ("MAS", {"mas_weight": 5.0}, {}),
@@ -184,7 +185,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR"),
+    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "shrunk"),
 )
 
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from small_updates import VALUES, updater, weights
+from small_updates import VALUES, state_of, updater, weights
 
 from renate_stages import files
 from renate_stages.stages import prepare, restore_state, train, tune
@@ -58,6 +58,7 @@ def checkpoint_every_epoch(monkeypatch):
         ("ER", "Adam", {}),
         ("ER", "SGD", {"max_steps": 18, "max_epochs": 20}),
         ("Joint", "Adam", {}),
+        ("ER shrunk", "Adam", {}),
     ],
 )
 def test_resumed_training_has_identical_bytes(
@@ -70,13 +71,20 @@ def test_resumed_training_has_identical_bytes(
         "lr_scheduler_fn": lr_scheduler_fn,
     }
     values = {name: value for name, value in VALUES.items() if name != "learning_rate"}
+    learner, _, shrunk = learner.partition(" ")
+    if shrunk:
+        values |= {"shrink": 0.5, "perturb": 0.3, "ema_decay": 0.9, "reinitialize": "head"}
     made = updater(
         learner,
         {**values, "dropout": 0.3},
         functions=functions,
+        number=2 if shrunk else 1,
         **{"max_epochs": EPOCHS, **limits},
     )
     parent, messages = make_state(rows=10), []
+    if shrunk:
+        first = updater(learner, {"batch_size": 8, "dropout": 0.3}).update(UpdateData(parent, new))
+        parent = state_of(tmp_path / "first", first, 1, parent=parent, new=new)
     straight = made.update(UpdateData(parent, new, {1: new}))
     resume = Resume.of(tmp_path / "resume", "inputs", messages.append)
     interrupt.left = interrupted_after
