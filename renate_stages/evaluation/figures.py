@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from renate_stages.params import EvaluationParams
 
 # Other keys of metrics/update.json, which therefore cannot be names of metrics.
-TAKEN = ("update", "memory", "training", "flips", "calibration", "classes", "slices")
+TAKEN = (
+    *("update", "memory", "training", "plasticity", "flips", "calibration", "classes", "slices"),
+)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,17 @@ class _Calibration(Content):
     holdout: dict[str, Figure] = Field(default={})
 
 
+class _Figures(Content):
+    dead_units: Figure = None
+    weight_norm: Figure = None
+    effective_rank: Figure = None
+    feature_dimension: Figure = None
+
+
+class _Plasticity(_Figures):
+    before: _Figures = _Figures()
+
+
 class _UpdateMetrics(Content):
     """The whole file: `evaluation.figures.TAKEN`, and a block for each metric under its name."""
 
@@ -46,6 +57,7 @@ class _UpdateMetrics(Content):
     update: UpdateNumber
     memory: dict[str, Count] = Field(default={})
     training: dict[str, Count] = Field(default={})
+    plasticity: _Plasticity | None = None
     flips: _Flips | None = None
     calibration: _Calibration | None = None
     classes: dict[str, Finite] = Field(default={})

@@ -26,6 +26,7 @@ CAPTIONS = {  # by the prefix of a file's name; {} is the metric after the prefi
     "confusion": "confusion matrix",
     "classes": "accuracy on each class",
     "learning_curve": "losses and metrics over the epochs",
+    "plasticity": "dead units, features and weights over the updates",
     "memory": "rows in memory by update and class",
     "shift_features": "shift of features from the parent's examples",
     "tuning_parallel": "hyperparameters and results of the search's trials",
@@ -46,6 +47,7 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
     """
     from renate_stages.memory.composition import composition
     from renate_stages.reporting import memory_picture
+    from renate_stages.reporting.plasticity_plots import draw_plasticity
     from renate_stages.reporting.plots import draw
     from renate_stages.reporting.search_pictures import draw_search
     from renate_stages.reporting.shift_picture import draw_shift
@@ -62,6 +64,7 @@ def draw_pictures(project: Project, params: Params, state: State) -> list[Path]:
         drawn = draw(folder, history, project.plots, lower_is_better=lower)
         worse = headline in lower
         drawn += draw_update(folder, history, project.plots, headline, lower_is_better=worse)
+        drawn += draw_plasticity(folder, project.plots)
         labelled, names = may_have_labels(state.provenance.task), state.provenance.labels
         if memory := composition(state.memory(), labelled, names):
             memory_picture.draw(memory, folder / "memory.png")

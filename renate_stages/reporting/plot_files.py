@@ -5,6 +5,7 @@ from __future__ import annotations
 from renate_stages import files
 from renate_stages.memory.composition import composition
 from renate_stages.project import Project
+from renate_stages.reporting.plasticity_plots import write_plasticity
 from renate_stages.reporting.plots import write_plot_data
 from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.reporting.update_plots import write_update_plots
@@ -30,4 +31,5 @@ def write_plots(project: Project, update: MeasuredUpdate, searched: Searched) ->
         names = update.provenance.labels
         memory = composition(State.open(project.state).memory(), labelled, names)
         write_update_plots(folder, update.answers, memory)
+        write_plasticity(folder, update.plasticity)
         write_search_plots(folder, searched)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TRADE_OFF = "interpolation"  # the table of the learner WiSE-FT
 OF_EVERY_UPDATE = {
     *("summary", "learning_curve", "confusion", "classes", "memory", "tuning", "tuning_trials"),
+    "plasticity",
 }
 FIGURES = (
     *("average", "overall", "forgetting", "backward_transfer", "forward_transfer", "prequential"),

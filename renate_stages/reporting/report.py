@@ -77,6 +77,7 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
                 ("figure", "value"), [*_figures(state, evaluation), *_training_figures(figures)]
             ),
             "",
+            *_plasticity(figures),
             *_pictures(findings.parent, findings.pictures),
             *_data(findings.data),
             *(_search(findings.search) or _hyperparameters(findings.hyperparameters)),
@@ -248,6 +249,26 @@ def _weakest(figures: Mapping[str, Any]) -> list[str]:
         return []
     lowest = sorted(parts, key=lambda part: part[1])[:WEAKEST]  # stable, so ties keep their order
     return ["## Weakest parts", "", *_table(("part of all holdouts", "accuracy"), lowest), ""]
+
+
+def _plasticity(figures: Mapping[str, Any]) -> list[str]:
+    """Return the section on the ability to learn, before and after the update."""
+    after = figures.get("plasticity")
+    if not after:
+        return []
+    names = {
+        "dead_units": "dead units, share",
+        "effective_rank": "effective rank of the features",
+        "feature_dimension": "dimension of the features",
+        "weight_norm": "root mean square of the trained weights",
+    }
+    rows = [
+        (text, *(UNKNOWN if each is None else f"{each:.4g}" for each in pair))
+        for name, text in names.items()
+        if (pair := (after["before"].get(name), after.get(name))) != (None, None)
+    ]
+    table = _table(("figure", "before training", "after training"), rows)
+    return ["## Plasticity", "", *table, ""] if rows else []
 
 
 def _training_figures(figures: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -18,7 +18,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     """Check the parent's state and write its small files to `work/restored`.
 
     Compare `parent-state/` with its manifest (examples only by size). The small files are manifest,
-    model, learner and tuning history.
+    model, learner, tuning history and the figures of plasticity.
 
     Raises:
         RenateStagesError: If the parent is missing, damaged, written by a newer version, or not the
@@ -32,7 +32,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     state.check(project.parent, deep=False)
     memory = len(parent.memory())
 
-    names = (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES, state.TUNING_HISTORY)
+    histories = (state.TUNING_HISTORY, state.PLASTICITY)
+    names = (state.MANIFEST, *state.MODEL_FILES, *state.LEARNER_FILES, *histories)
     with files.whole_directory(project.restored) as folder:
         for name in names:
             if (project.parent / name).is_file():

@@ -9,6 +9,7 @@
     holdouts/<N>/, validation/<N>/   stores of update N's test and validation split
     evaluations.csv                  every metric of every update on every holdout
     tuning_history.csv               every trial of every update; missing in older states
+    plasticity.csv                   dead units, weights and features after every update; the same
 
 A state's identity is the SHA-256 of its `state.json`, and so covers all its files. Needs no torch.
 """
@@ -29,7 +30,9 @@ from renate_stages.errors import (
     MissingFileError,
     NewerStateError,
 )
+from renate_stages.evaluation import plasticity_history
 from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.evaluation.plasticity_history import PlasticityHistory
 from renate_stages.memory import ExampleStore, StoreWriter, link_store
 
 SCHEMA = 1
@@ -42,6 +45,7 @@ CHECKPOINT = "model.ckpt"  # the model in torch's format; only in states of `run
 LEARNER_FILES = ("learner.safetensors", "learner.json")
 SPLITS = ("holdouts", "validation")
 TUNING_HISTORY = "tuning_history.csv"
+PLASTICITY = plasticity_history.FILE
 # Entries of the manifest that are only written if they say anything.
 OPTIONAL = ("left", "task", "labels", "fingerprint")
 
@@ -156,6 +160,10 @@ class State:
     def evaluations(self) -> EvaluationHistory:
         """Return every metric of every update so far on every holdout."""
         return EvaluationHistory.read(self.examples / "evaluations.csv")
+
+    def plasticity(self) -> PlasticityHistory:
+        """Return the figures of plasticity of every update so far; empty in older states."""
+        return PlasticityHistory.read(self.folder / PLASTICITY)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

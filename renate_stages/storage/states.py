@@ -70,6 +70,7 @@ def _could_be_of_a_state(name: str) -> bool:
         *state.LEARNER_FILES,
         "evaluations.csv",
         state.TUNING_HISTORY,
+        state.PLASTICITY,
     )
     return name in alone or PurePosixPath(name).parts[0] in ("memory", *state.SPLITS)
 

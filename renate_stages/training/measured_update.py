@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from renate_stages.errors import (
 from renate_stages.evaluation.examined import Examined, ExaminedHoldouts
 from renate_stages.evaluation.figures import TAKEN, Answers, update_figures
 from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.evaluation.plasticity_history import PlasticityHistory
 from renate_stages.evaluation.slices import slices_of
 from renate_stages.evaluation.widened import widened
 from renate_stages.memory import evolve
@@ -36,6 +37,7 @@ from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept
 from renate_stages.training.launch import check_processes
+from renate_stages.training.plasticity import PlasticityProbe
 from renate_stages.training.resume import Resume
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
@@ -56,6 +58,7 @@ class MeasuredUpdate:
         history: Every metric of every update on every holdout, including this update.
         provenance: The new state's own entries in its manifest.
         answers: Predictions of the parent's model and the new model for each row of the holdouts.
+        plasticity: Plasticity of the model before and after each update, including this one.
     """
 
     params: Params
@@ -65,6 +68,7 @@ class MeasuredUpdate:
     history: EvaluationHistory
     provenance: Provenance
     answers: Answers
+    plasticity: PlasticityHistory = field(default_factory=PlasticityHistory)
 
     @classmethod
     def run(
@@ -118,7 +122,11 @@ class MeasuredUpdate:
             return model
 
         slices = slices_of(params.evaluation.slices, holdouts)
-        before = measure(updater.build_model(parent.folder) if parent.has_model else untrained())
+        start = updater.build_model(parent.folder) if parent.has_model else untrained()
+        before = measure(start)
+        probe = PlasticityProbe(updater, kept.data.train)
+        plastic_before = probe.measure(start)
+        del start
         for each in before.values():
             check_metrics(params, each, labels)
         history = kept.parent.evaluations()
@@ -139,6 +147,11 @@ class MeasuredUpdate:
 
         history = history.with_update(number, "before", before)
         history = history.with_update(number, "after", after)
+        plasticity = parent.plasticity()
+        if params.update.kind != "forget":
+            plasticity = plasticity.with_update(
+                number, plastic_before, probe.measure(updated.model)
+            )
         answers = Answers(after, before if parent.has_model else None, slices, labels)
         provenance = Provenance(
             kind=params.update.kind,
@@ -152,7 +165,7 @@ class MeasuredUpdate:
             labels=labels,
             fingerprint=kept.data.fingerprint or parent.provenance.fingerprint,
         )
-        return cls(params, parent, kept, updated, history, provenance, answers)
+        return cls(params, parent, kept, updated, history, provenance, answers, plasticity)
 
     def write_state(
         self,
@@ -192,6 +205,7 @@ class MeasuredUpdate:
             for name in state.SPLITS:
                 state.write_split(folder, name, self.kept.splits(name))
             self.history.write(folder / "evaluations.csv")
+            self.plasticity.write(folder / state.PLASTICITY)
             trials = tuning_history or self.parent.folder / state.TUNING_HISTORY
             if trials.is_file():
                 files.link_or_copy(trials, folder / state.TUNING_HISTORY)
@@ -204,8 +218,10 @@ class MeasuredUpdate:
         figures = update_figures(
             number, self.history, self.params.evaluation, self.answers, generators
         )
+        plasticity = self.plasticity.summary(number)
         return {
             "update": number,
+            **({} if plasticity is None else {"plasticity": plasticity}),
             "memory": {"rows": len(chosen.kept) + len(chosen.added)},
             "training": {"epochs": len(self.updated.curves), "steps": self.updated.steps},
             **figures,

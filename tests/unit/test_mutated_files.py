@@ -20,6 +20,7 @@ from small_results import results_of
 from renate_stages import files, lineage
 from renate_stages.errors import RenateStagesError
 from renate_stages.evaluation import history
+from renate_stages.evaluation.plasticity_history import FIGURES, PlasticityHistory
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export.exported import Exported
 from renate_stages.export.program_files import read_description
@@ -30,7 +31,7 @@ from renate_stages.lineage.transaction import read_intent
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import EvaluationParams, Params
 from renate_stages.project import Project
-from renate_stages.reporting import change, plots, report, update_pictures
+from renate_stages.reporting import change, plasticity_plots, plots, report, update_pictures
 from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.reporting.shift_picture import COLUMNS as SHIFT_COLUMNS
 from renate_stages.shift.data_metrics import DataMetrics
@@ -209,6 +210,9 @@ remote: {backend: sagemaker, url: s3://bucket/x, sagemaker: {role: r, image_uri:
     "3,1,failed,0,0,ER,0.2,a,\n",
     "parent-state/evaluations.csv": "update,phase,holdout,metric,value,rows\n"
     "3,before,1,accuracy,0.7,10\n3,after,1,accuracy,0.5,10\n3,after,3,accuracy,0.5,10\n",
+    "parent-state/plasticity.csv": f"update,phase,{','.join(FIGURES)}\n"
+    "3,before,0.1,0.05,40.5,128\n3,after,,0.06,,\n",
+    "plots/plasticity.csv": f"update,{','.join(FIGURES)}\n2,0.1,0.05,40.5,128\n3,,0.06,,\n",
     "export/export.json": json.dumps(EXPORTED),
     "export/program.json": json.dumps(PROGRAM),
     ".renate/intent.json": json.dumps(INTENT),
@@ -328,6 +332,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "work/tuning/search.json": read_search,
     "work/tuning/tuning_history.csv": read_trials,
     "parent-state/evaluations.csv": read_evaluations,
+    "parent-state/plasticity.csv": lambda path: PlasticityHistory.read(path).summary(3),
+    "plots/plasticity.csv": table(plasticity_plots.COLUMNS),
     "export/export.json": lambda path: Exported.read(path.parent),
     "export/program.json": lambda path: read_description(path.parent),
     ".renate/intent.json": read_interrupted,

@@ -8,6 +8,8 @@ import pytest
 from small_results import results_of
 
 from renate_stages.evaluation import EvaluationHistory
+from renate_stages.evaluation.plasticity_history import PlasticityHistory
+from renate_stages.reporting.plasticity_plots import draw_plasticity, write_plasticity
 from renate_stages.reporting.plots import draw, write_plot_data
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -114,3 +116,11 @@ def test_no_interpolation_trade_off_is_drawn_without_old_validation_data(tmp_pat
     rows = [{k: v for k, v in row.items() if not k.startswith("old")} for row in CURVE]
     write_plot_data(tmp_path / "plots", EvaluationHistory(), tables={"interpolation": rows})
     assert draw(tmp_path / "pictures", EvaluationHistory(), tmp_path / "plots") == []
+
+
+def test_plasticity_without_any_figure_is_not_drawn(tmp_path):
+    unknown = dict.fromkeys(("dead_units", "weight_norm", "effective_rank", "feature_dimension"))
+    history = PlasticityHistory().with_update(1, None, unknown).with_update(2, None, unknown)
+    path = write_plasticity(tmp_path, history)
+    assert path.read_text().splitlines()[1:] == ["1,,,,", "2,,,,"]
+    assert draw_plasticity(tmp_path, tmp_path) == []

@@ -13,6 +13,7 @@ from renate_stages.models import MLP
 from renate_stages.models.stored import write_checkpoint
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
+from renate_stages.training import plasticity
 
 
 def quiet(message: str) -> None:
@@ -48,7 +49,7 @@ def test_update_metrics_compare_new_and_parent_predictions_row_by_row(sourced, t
     write_digits(sourced.incoming, 2)
     second = run(sourced)
     assert set(second) == {
-        *("update", "memory", "training", "loss", "accuracy"),
+        *("update", "memory", "training", "plasticity", "loss", "accuracy"),
         *("flips", "calibration", "classes", "slices"),
     }
     assert set(second["accuracy"]) == {
@@ -148,3 +149,67 @@ def test_evaluation_guide_documents_every_metrics_key(sourced):
         assert f".{figure}`" in text or f".{figure}." in text, figure
     for name in measured.keys() - {"update", "loss"}:
         assert f"`{name}." in text, name
+
+
+# -- plasticity -----------------------------------------------------------------------------------
+
+
+def test_plasticity_of_all_updates_is_in_metrics_state_plots_report_and_picture(sourced):
+    edit_params(sourced, trainer__max_epochs=2)
+    first = run(sourced)["plasticity"]
+    assert 0 <= first["dead_units"] < 1 and first["feature_dimension"] == 128
+    assert 1 < first["effective_rank"] < 128 and first["before"]["weight_norm"] > 0
+    move_on(sourced)
+    write_digits(sourced.incoming, 2)
+    second = run(sourced)["plasticity"]
+    assert second["before"]["weight_norm"] == first["weight_norm"]
+    assert second["weight_norm"] != first["weight_norm"]
+    export.run(sourced, quiet)
+    columns, *rows = (sourced.plots / "plasticity.csv").read_text().splitlines()
+    names = columns.split(",")[1:]
+    for number, (row, figures) in enumerate(zip(rows, (first, second), strict=True), start=1):
+        assert [float(cell) for cell in row.split(",")] == [number, *(figures[n] for n in names)]
+    assert len((sourced.state / "plasticity.csv").read_text().splitlines()) == 1 + 4
+    report = sourced.report.read_text(encoding="utf-8")
+    assert "## Plasticity" in report and "plasticity.png" in report
+    shown = f"{second['before']['effective_rank']:.4g} | {second['effective_rank']:.4g}"
+    assert f"| effective rank of the features | {shown} |" in report
+
+
+def test_forgetting_keeps_the_figures_of_plasticity(sourced):
+    edit_params(sourced, trainer__max_epochs=1)
+    run(sourced)
+    before = (sourced.state / "plasticity.csv").read_bytes()
+    move_on(sourced, update__kind="forget")
+    assert "plasticity" not in run(sourced)
+    assert (sourced.state / "plasticity.csv").read_bytes() == before
+
+
+def test_state_of_an_older_release_has_no_figures_and_can_be_continued(sourced):
+    edit_params(sourced, trainer__max_epochs=1)
+    run(sourced)
+    (sourced.state / "plasticity.csv").unlink()
+    manifest = files.read_json(sourced.state / "state.json")
+    del manifest["files"]["plasticity.csv"]
+    files.write_json(sourced.state / "state.json", manifest)
+    move_on(sourced)
+    write_digits(sourced.incoming, 2)
+    assert run(sourced)["plasticity"]["before"]["weight_norm"] > 0
+    _, row = (sourced.plots / "plasticity.csv").read_text().splitlines()
+    assert row.startswith("2,")
+
+
+def test_measuring_plasticity_changes_no_other_byte(sourced, monkeypatch):
+    edit_params(sourced, trainer__max_epochs=2)
+    run(sourced)
+
+    def others() -> dict[str, bytes]:
+        found = [path for path in sourced.state.rglob("*") if path.is_file()]
+        own = ("plasticity.csv", "state.json")
+        return {str(path): path.read_bytes() for path in found if path.name not in own}
+
+    measured = others()
+    monkeypatch.setattr(plasticity.PlasticityProbe, "measure", lambda *_: None)
+    train.run(sourced, quiet)
+    assert not (sourced.state / "plasticity.csv").exists()
+    assert others() == measured
