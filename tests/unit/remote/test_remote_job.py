@@ -105,7 +105,7 @@ def test_python_jobs_declare_the_same_inputs_and_outputs_as_project_stages(ready
     config = ready.user_config
     outside = Outside(config, ready.incoming, (), {config.name: files.sha256(config)})
     (tmp_path / "workplace").mkdir()
-    workplace = self_contained(Project(tmp_path / "workplace", outside))
+    workplace = self_contained(Project(tmp_path / "workplace", outside), {})
     for stage in ("tune", "train"):
         theirs, ours = (StageDefinition.read(each, stage) for each in (ready, workplace))
         assert set(theirs.reads) == {*ours.reads, "forget.yaml"}
