@@ -115,8 +115,8 @@ LEARNERS = {
     "WA": Entry(
         "renate_stages.learners.wa:WeightAligning",
         ("memory", "labels"),
-        "B + M, B fwd",
-        "2.2x",
+        "B + M, B + M fwd",
+        "2.5x",
         "ER with distillation, aligns the weights of new classes",
         "Zhao et al. 2020",
     ),
