@@ -14,7 +14,7 @@ def test_generated_project_simulates_updates(tmp_path):
     assert "next: `renate-stages simulate`" in printed
     project.edit(
         "simulate.yaml",
-        ("[FineTuning, ER, DER++, WA, Joint]", "[FineTuning, ER]"),
+        ("[FineTuning, ER, DER++, LwF, Joint]", "[FineTuning, ER]"),
         ("seeds: [0, 1, 2]", "seeds: [3]\nupdates: 2\ntrainer: {max_epochs: 2}"),
         ("experiment: null", "experiment: comparison"),
     )
