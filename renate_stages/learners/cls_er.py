@@ -34,6 +34,7 @@ class TeacherConsistency(LossComponent):
     """
 
     survives = True
+    follows_steps = True
 
     def __init__(self, weight: float, stable: AveragedTeacher, plastic: AveragedTeacher) -> None:
         super().__init__(weight, own_draw=False)

@@ -313,6 +313,7 @@ HYPERPARAMETERS = frozenset(
         "mas_examples",
         "mas_weight",
         "mask_unused_classes",
+        "maturity_threshold",
         "memory_batch_size",
         "memory_policy",
         "memory_size",
@@ -327,6 +328,7 @@ HYPERPARAMETERS = frozenset(
         "pod_distillation_type",
         "pod_normalize",
         "projection_size",
+        "replacement_rate",
         "replay_forward",
         "replay_weight",
         "reinitialize",
@@ -342,6 +344,7 @@ HYPERPARAMETERS = frozenset(
         "stable_decay",
         "stable_probability",
         "temperature",
+        "utility_decay",
     }
 )
 """Names of the hyperparameters of the learners in `LEARNERS`, known without importing these."""

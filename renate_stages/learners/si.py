@@ -30,6 +30,8 @@ class PathIntegral(ImportancePenalty):
         damping: xi > 0, which bounds the importance of weights that hardly move.
     """
 
+    follows_steps = True
+
     def __init__(self, weight: float = 1.0, damping: float = 1e-3) -> None:
         super().__init__(weight)
         self.damping = damping

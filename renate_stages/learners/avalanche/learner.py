@@ -79,12 +79,12 @@ class AvalancheLearner(Learner):
         """Reject settings that the strategy would silently ignore."""
         context, name = self.context, type(self).__name__
         context.require_labels(name)  # Avalanche's plugins take targets for labels of a softmax
-        if self.warm_start.changes:
+        if self.warm_start.changes or len(self.components):
             raise AvalancheRefusedError(
                 name,
-                "shrink, perturb or reinitialize",
-                "its plugins may copy the model when the strategy starts, after the weights were "
-                "changed, and would then not have the parent's model",
+                "shrink, perturb, reinitialize or replacement_rate",
+                "its plugins may copy the model after the weights were changed, and would then not "
+                "have the parent's model",
                 "remove these hyperparameters, or choose a learner of renate_stages",
             )
         if self.mask_unused_classes:

@@ -36,6 +36,7 @@ from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, 
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.continual_backprop import ContinualBackprop
 from renate_stages.learners.base.epoch_losses import EpochLosses
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent, tensors_of
 from renate_stages.learners.base.masking import mask_classes
@@ -67,6 +68,10 @@ class Learner(LightningModule):
         perturb: Factor >= 0 of the weights of a newly built model, which are added to them.
         reinitialize: Part of the model that starts from new weights: `none`, `head` (the last linear
             layer) or `all`.
+        replacement_rate: Share in [0, 1] of the mature hidden units that a step replaces by new ones,
+            the least useful first; 0: none. See `ContinualBackprop`. The paper uses 1e-5 to 1e-3.
+        maturity_threshold: Steps before a unit may be replaced, >= 1.
+        utility_decay: Decay in [0, 1) of the running average of a unit's utility.
     """
 
     max_epochs: ClassVar[int | None] = None  # a single-pass strategy sets 1
@@ -83,6 +88,9 @@ class Learner(LightningModule):
         shrink: float = 1.0,
         perturb: float = 0.0,
         reinitialize: Literal["none", "head", "all"] = "none",
+        replacement_rate: float = 0.0,
+        maturity_threshold: int = 100,
+        utility_decay: float = 0.99,
     ) -> None:
         super().__init__()
         self.context = context
@@ -94,6 +102,10 @@ class Learner(LightningModule):
             context.require_labels("mask_unused_classes")
         self.warm_start = WarmStart(shrink, perturb, reinitialize)
         self.components = nn.ModuleList()
+        replacing = ContinualBackprop(replacement_rate, maturity_threshold, utility_decay)
+        if replacing.rate:
+            self.components.append(replacing)
+        self.optimizers_in_use: list[torch.optim.Optimizer] = []
         self.average: AveragedModel | None = None
         self._losses = EpochLosses()
         self.reading = Reading(context.generators, context.trainer)
@@ -138,7 +150,7 @@ class Learner(LightningModule):
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
 
     def change_weights(self) -> None:
-        """Apply `shrink`, `perturb` and `reinitialize` to the parent's weights.
+        """Apply `shrink`, `perturb` and `reinitialize` to the parent's weights before the first step.
 
         It is called once, after `start_update`: teachers and anchors are copies of the parent's
         model, the moving average of the weights starts from the changed ones. A training that
@@ -147,6 +159,11 @@ class Learner(LightningModule):
         Raises:
             ModelMismatchError: If the model cannot be changed in this way.
         """
+        self._change_weights()
+        for component in self.parts:
+            component.start_training(self)
+
+    def _change_weights(self) -> None:
         start = self.context.start
         if not (self.warm_start.changes and start.has_parent):
             return
@@ -437,7 +454,9 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and scheduler for the parameters of this update's task."""
-        return self.context.functions.optimizers(self.trained_parameters())
+        built = self.context.functions.optimizers(self.trained_parameters())
+        self.optimizers_in_use[:] = built[0] if isinstance(built, tuple) else [built]
+        return built
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this update trains: those of its task, without frozen ones."""

@@ -49,6 +49,7 @@ class LossComponent(nn.Module):
     needs_features: ClassVar[bool] = False
     needs_layers: ClassVar[bool] = False  # outputs of hooked layers, see `models.features`
     survives: ClassVar[bool] = False  # whether its state is kept for the next update
+    follows_steps: ClassVar[bool] = False  # whether it sums or averages the weights over the steps
     starts_anew: ClassVar[bool] = False  # whether it replaces the parent's weights by new ones
 
     def __init__(self, weight: float = 1.0, own_draw: bool = True) -> None:
@@ -80,6 +81,9 @@ class LossComponent(nn.Module):
 
         It is called after `start_update` and `restore`. What is a copy of the parent's model stays.
         """
+
+    def start_training(self, learner: Learner) -> None:
+        """Prepare for the first step; called last, after `weights_changed`."""
 
     def after_step(self, learner: Learner) -> None:
         """Update the component after an optimizer step."""

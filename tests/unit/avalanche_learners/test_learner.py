@@ -305,9 +305,14 @@ def test_settings_that_avalanche_would_ignore_are_refused() -> None:
         made = updater(name, 1, STRATEGIES[name][0], functions=functions, **settings)
         with pytest.raises(AvalancheRefusedError, match=match):
             made.learner(made.build_model(None), {})
-    for setting in ({"shrink": 0.5}, {"perturb": 0.1}, {"reinitialize": "head"}):
+    for setting in (
+        {"shrink": 0.5},
+        {"perturb": 0.1},
+        {"reinitialize": "head"},
+        {"replacement_rate": 0.1},
+    ):
         made = updater("ER", 1, setting)
-        with pytest.raises(AvalancheRefusedError, match="shrink, perturb or reinitialize"):
+        with pytest.raises(AvalancheRefusedError, match="shrink, perturb, reinitialize"):
             made.learner(made.build_model(None), {})
     made = updater("ER", 1, {"mask_unused_classes": True})
     with pytest.raises(AvalancheRefusedError, match="mask_unused_classes"):

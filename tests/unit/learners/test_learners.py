@@ -98,6 +98,7 @@ def test_compute_matched_joint_takes_as_many_steps_as_fine_tuning(tmp_path):
 
 def test_hyperparameters_of_a_learner_include_those_of_its_base_classes():
     base = {"batch_size", "ema_decay", "mask_unused_classes", "perturb", "reinitialize", "shrink"}
+    base |= {"maturity_threshold", "replacement_rate", "utility_decay"}
     assert set(hyperparameters_of(FineTuning)) == base
     assert set(hyperparameters_of(Joint)) == base | {"reset", "budget"}
     assert set(hyperparameters_of(registry.learner_class("DER++"))) == base | {

@@ -59,6 +59,7 @@ def checkpoint_every_epoch(monkeypatch):
         ("ER", "SGD", {"max_steps": 18, "max_epochs": 20}),
         ("Joint", "Adam", {}),
         ("ER shrunk", "Adam", {}),
+        ("ER replacing", "Adam", {}),
     ],
 )
 def test_resumed_training_has_identical_bytes(
@@ -71,18 +72,20 @@ def test_resumed_training_has_identical_bytes(
         "lr_scheduler_fn": lr_scheduler_fn,
     }
     values = {name: value for name, value in VALUES.items() if name != "learning_rate"}
-    learner, _, shrunk = learner.partition(" ")
-    if shrunk:
+    learner, _, option = learner.partition(" ")
+    if option == "replacing":
+        values |= {"replacement_rate": 0.1, "maturity_threshold": 3}
+    elif option:
         values |= {"shrink": 0.5, "perturb": 0.3, "ema_decay": 0.9, "reinitialize": "head"}
     made = updater(
         learner,
         {**values, "dropout": 0.3},
         functions=functions,
-        number=2 if shrunk else 1,
+        number=2 if option else 1,
         **{"max_epochs": EPOCHS, **limits},
     )
     parent, messages = make_state(rows=10), []
-    if shrunk:
+    if option:
         first = updater(learner, {"batch_size": 8, "dropout": 0.3}).update(UpdateData(parent, new))
         parent = state_of(tmp_path / "first", first, 1, parent=parent, new=new)
     straight = made.update(UpdateData(parent, new, {1: new}))
