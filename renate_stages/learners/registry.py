@@ -396,6 +396,7 @@ def table() -> str:
         "backbone: needs a model whose features are trained. How to choose: docs/learners.md.",
         f"{catalog.PREFIX}NAME, with the extra `avalanche`: {', '.join(catalog.PARTS)}",
         "Choose one with `dvc exp run -S learner=NAME`; for your own, NAME is package.module:Class.",
+        "`learner: auto` searches among a few; `renate-stages simulate` compares them over many updates.",
     ]
     return "\n".join(lines)
 

@@ -53,7 +53,9 @@ class SimulationParams(Block):
         default={}, description="values to combine with each learner, by hyperparameter"
     )
     processes: int | None = Field(
-        default=None, ge=1, description="runs at the same time; null: one for each CPU core"
+        default=None,
+        ge=1,
+        description="runs at the same time; null: one on a GPU, otherwise one for each CPU core",
     )
     keep_states: Literal["last", "all"] = Field(
         default="last", description="states to keep of each run"
@@ -119,7 +121,7 @@ class Plan:
         metric: The headline metric.
         lower_is_better: Whether a lower headline metric is better.
         passes_chunk_id: Whether `data_module_fn` cuts the data, and gets `chunk_id`.
-        processes: Runs at the same time; None: one for each core.
+        processes: Runs at the same time; None: as many as fit on this machine.
         keep_all: Whether states of all updates are kept.
         experiment: Experiment in MLflow; None: nothing is logged.
     """

@@ -6,6 +6,7 @@ import yaml
 from renate_stages.errors import InvalidParamsError, MissingFileError
 from renate_stages.params.scenario import ScenarioParams
 from renate_stages.simulation.settings import read_plan
+from renate_stages.simulation.side_by_side import default_processes
 
 PLAIN = {
     "params": None,
@@ -116,3 +117,12 @@ def test_missing_files_are_named(tmp_path):
         read_plan(tmp_path / "simulate.yaml")
     with pytest.raises(MissingFileError, match=r"other\.yaml is missing"):
         plan_of(tmp_path, params="other.yaml")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [({}, 6), ({"threads": 2}, 3), ({"threads": 8}, 1), ({"accelerator": "gpu"}, 1)],
+)
+def test_number_of_processes_fits_the_machine(tmp_path, monkeypatch, trainer, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert default_processes(plan_of(tmp_path, trainer=trainer)) == expected

@@ -11,6 +11,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from renate_stages.errors import MissingFileError, SimulationProcessError
+from renate_stages.params import TrainerParams
 from renate_stages.processes import end_with_parent, heavy_imports
 from renate_stages.simulation import one_run, results
 from renate_stages.simulation.settings import Plan, Run, read_plan
@@ -53,7 +54,7 @@ def simulate(path: Path, say: Callable[[str], None] = print) -> bool:
 
 
 def _run_side_by_side(plan: Plan, runs: Sequence[Run]) -> None:
-    processes = min(plan.processes or os.cpu_count() or 1, len(runs))
+    processes = min(plan.processes or default_processes(plan), len(runs))
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin)
     try:
         for each in as_completed([pool.submit(_run, plan, run) for run in runs]):
@@ -66,6 +67,17 @@ def _run_side_by_side(plan: Plan, runs: Sequence[Run]) -> None:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def default_processes(plan: Plan) -> int:
+    """Return how many runs fit on this machine: one on an accelerator, otherwise by CPU cores."""
+    trainer = TrainerParams.model_validate(plan.blocks["trainer"])
+    if trainer.accelerator != "cpu":
+        return 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, cores // (trainer.threads * trainer.devices))
 
 
 def _begin() -> None:
