@@ -64,7 +64,7 @@ def build_scenario(
     if name not in SCENARIOS:
         raise UnknownScenarioError(name, SCENARIOS)
     scenario = SCENARIOS[name]
-    known = inspect.signature(scenario).parameters
+    known = arguments_of(scenario)
     own = {**arguments, "chunk_id": chunk_id, "seed": arguments.get("seed", seed)}
     for argument in arguments:
         if argument not in known or argument in ("data_module", "chunk_id"):
@@ -77,3 +77,15 @@ def build_scenario(
             cure = f"set data.scenario.{argument} in params.yaml"
             raise InvalidScenarioError(name, f"it needs '{argument}'", cure)
     return scenario(data_module, **own)
+
+
+def arguments_of(scenario: type[Scenario]) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a scenario; `**` stands for those of its base class."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in scenario.__mro__:
+        if "__init__" in vars(base):
+            own = list(inspect.signature(base.__init__).parameters.values())[1:]
+            found |= {each.name: each for each in own if each.name not in found}
+            if not any(each.kind is each.VAR_KEYWORD for each in own):
+                break
+    return {name: each for name, each in found.items() if each.kind is not each.VAR_KEYWORD}

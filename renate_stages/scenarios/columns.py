@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,8 +62,8 @@ def metadata_of(dataset: Any, field: str, split: str, scenario: str) -> np.ndarr
     """Return a metadata field of each row, `(rows,)`: numbers, or texts as objects.
 
     Raises:
-        InvalidScenarioError: If an item does not have the field, or some values are texts and others
-            numbers.
+        InvalidScenarioError: If an item does not have the field, its value is NaN, or some values are
+            texts and others numbers.
     """
     reader, values = ItemReader(split), []
     for row, item in enumerate(items_of(dataset, split)):
@@ -72,6 +73,9 @@ def metadata_of(dataset: Any, field: str, split: str, scenario: str) -> np.ndarr
             problem = f"item {row} of {split}_data() has no metadata '{field}' (it has: {known})"
             raise InvalidScenarioError(scenario, problem, "return it, or name another field")
         value = metadata[field].item()
+        if isinstance(value, float) and math.isnan(value):
+            problem = f"metadata '{field}' of item {row} of {split}_data() is NaN"
+            raise InvalidScenarioError(scenario, problem, "give it a value, or leave the item out")
         values.append(value.decode() if isinstance(value, bytes) else value)
     if len({isinstance(value, str) for value in values}) > 1:
         problem = (

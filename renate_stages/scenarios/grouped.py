@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from renate_stages.data import RenateDataModule
+from renate_stages.memory.spec import IGNORED
 from renate_stages.scenarios.columns import labels_of, metadata_of
 from renate_stages.scenarios.scenario import Scenario, random_parts, subset
 
@@ -20,7 +22,8 @@ class GroupedScenario(Scenario):
     """Gives each update the rows with certain values, such as classes.
 
     If a value is in several groups, its training and validation rows are divided among these updates
-    at random, and each of them has all of its test rows. Rows with a value in no group are left out.
+    at random, and each of them has all of its test rows. Rows with a value in no group are left out,
+    and so are rows without a label (-100).
 
     Args:
         data_module: As in `Scenario`.
@@ -82,7 +85,7 @@ class GroupedScenario(Scenario):
         return np.sort(np.concatenate(chosen))
 
     def _divided(self, values: np.ndarray) -> list[list[Value]]:
-        known = np.unique(values)
+        known = np.unique(values[values != IGNORED])
         if len(known) < self._num_tasks:
             self._refuse(
                 f"{self._num_tasks} updates of {len(known)} different values",
@@ -133,9 +136,7 @@ class BlurryScenario(ClassIncrementalScenario):
         chunk_id: As in `Scenario`.
         groupings: As in `GroupedScenario`; no label may be in two groups.
         blurriness: Share of the rows outside of the main update, in [0, 1].
-        num_tasks: As in `GroupedScenario`.
-        shuffle: As in `GroupedScenario`.
-        seed: As in `Scenario`.
+        grouping: Other arguments of `GroupedScenario`.
     """
 
     def __init__(
@@ -144,14 +145,9 @@ class BlurryScenario(ClassIncrementalScenario):
         chunk_id: int,
         groupings: Groupings | None = None,
         blurriness: float = 0.1,
-        *,
-        num_tasks: int | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
+        **grouping: Any,
     ) -> None:
-        super().__init__(
-            data_module, chunk_id, groupings, num_tasks=num_tasks, shuffle=shuffle, seed=seed
-        )
+        super().__init__(data_module, chunk_id, groupings, **grouping)
         self._blurriness = self._share("blurriness", blurriness)
         given = [value for group in self._groupings for value in group]
         if len(set(given)) < len(given):
@@ -185,9 +181,7 @@ class ImbalancedScenario(ClassIncrementalScenario):
         chunk_id: As in `Scenario`.
         groupings: As in `GroupedScenario`.
         ratio: Share of the first class divided by that of the last one, >= 1.
-        num_tasks: As in `GroupedScenario`.
-        shuffle: As in `GroupedScenario`; the sizes then do not follow the numbers of the labels.
-        seed: As in `Scenario`.
+        grouping: Other arguments of `GroupedScenario`. With `shuffle`, sizes do not follow the labels.
     """
 
     def __init__(
@@ -196,14 +190,9 @@ class ImbalancedScenario(ClassIncrementalScenario):
         chunk_id: int,
         groupings: Groupings | None = None,
         ratio: float = 100.0,
-        *,
-        num_tasks: int | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
+        **grouping: Any,
     ) -> None:
-        super().__init__(
-            data_module, chunk_id, groupings, num_tasks=num_tasks, shuffle=shuffle, seed=seed
-        )
+        super().__init__(data_module, chunk_id, groupings, **grouping)
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio >= 1:
             self._refuse(f"ratio is {ratio!r}", "set a number of at least 1")
         self._ratio = float(ratio)
@@ -233,9 +222,7 @@ class DomainIncrementalScenario(GroupedScenario):
         chunk_id: As in `Scenario`.
         groupings: Values of the field for each update.
         field: Name of the metadata field.
-        num_tasks: As in `GroupedScenario`.
-        shuffle: As in `GroupedScenario`.
-        seed: As in `Scenario`.
+        grouping: Other arguments of `GroupedScenario`.
     """
 
     def __init__(
@@ -244,14 +231,9 @@ class DomainIncrementalScenario(GroupedScenario):
         chunk_id: int,
         groupings: Groupings | None = None,
         field: str = "source",
-        *,
-        num_tasks: int | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
+        **grouping: Any,
     ) -> None:
-        super().__init__(
-            data_module, chunk_id, groupings, num_tasks=num_tasks, shuffle=shuffle, seed=seed
-        )
+        super().__init__(data_module, chunk_id, groupings, **grouping)
         self._field = field
 
     def _values(self, dataset: Dataset, split: str) -> np.ndarray:

@@ -45,7 +45,14 @@ class SortingScenario(Scenario):
         """Return the score of each row, float `(rows,)`."""
 
     def _part(self, dataset: Dataset, split: str) -> Dataset:
-        order = np.argsort(self._scores(dataset, split), kind="stable")
+        scores = self._scores(dataset, split)
+        if len(missing := np.flatnonzero(np.isnan(scores))):
+            self._refuse(
+                f"the score of item {missing[0]} of {split}_data() is NaN, like those of "
+                f"{len(missing) - 1} others",
+                "replace missing values, or sort by something else",
+            )
+        order = np.argsort(scores, kind="stable")
         draw = self._draw(split)
         for _ in range(int(self._randomness * len(order) / 2)):
             one, other = draw.integers(len(order), size=2)

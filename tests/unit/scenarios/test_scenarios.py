@@ -13,7 +13,6 @@ from renate_stages.data import RenateDataModule
 from renate_stages.errors import (
     InvalidScenarioError,
     NotAPairError,
-    RenateStagesError,
     UnknownScenarioError,
 )
 from renate_stages.params.scenario import ScenarioParams
@@ -106,6 +105,12 @@ def test_number_of_updates_divides_the_classes_in_ascending_or_random_order():
     }
     assert len(orders) > 2
     assert all(sorted(chain(*eval(order))) == list(range(9)) for order in orders)
+
+
+def test_rows_without_a_label_are_no_class():
+    data = labelled([2, -100, 1, -100])
+    found = train_parts(scenarios.ClassIncrementalScenario, data, 2, num_tasks=2)
+    assert found == [[2], [0]]
 
 
 def test_rows_of_a_class_in_several_groups_are_divided_and_test_rows_are_not():
@@ -335,6 +340,19 @@ FRACTIONS = TensorDataset(torch.zeros(2, 1), torch.zeros(2))
             "too few different values for 2 periods",
         ),
         (
+            lambda: scenarios.TimeSliceScenario(
+                Module(with_field([1.0, float("nan")], "time")), 0, edges=[1.0]
+            ),
+            "metadata 'time' of item 1 of train_data() is NaN",
+        ),
+        (
+            lambda: scenarios.FeatureSortingScenario(
+                Module(TensorDataset(torch.tensor([[1.0], [float("nan")]]), torch.zeros(2))),
+                *(1, 0, 0.0, 0),
+            ),
+            "the score of item 1 of train_data() is NaN",
+        ),
+        (
             lambda: scenarios.FeatureSortingScenario(Module(labelled([0, 1])), 1, 3, 0.0, 0),
             "feature_idx is 3, but inputs have the shape (1,)",
         ),
@@ -387,4 +405,7 @@ def test_block_of_params_builds_a_scenario():
         build_scenario("rotation", module, 0, 0, {})
     with pytest.raises(UnknownScenarioError, match="did you mean 'class-incremental'"):
         build_scenario("class_incremental", module, 0, 0, {})
-    assert issubclass(UnknownScenarioError, RenateStagesError)
+    blurry = {"num_tasks": 3, "blurriness": 0.0, "shuffle": False, "seed": 3}
+    assert build_scenario("blurry", module, 0, 0, blurry)._seed == 3
+    with pytest.raises(InvalidScenarioError, match="use these: groupings, ratio, num_tasks"):
+        build_scenario("imbalanced", module, 0, 0, {"blurriness": 0.1})
