@@ -10,8 +10,7 @@ from torch import Tensor
 
 from renate_stages.data import StoredDataset, concatenate
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.exemplar_means import exemplar_means, exemplars
-from renate_stages.learners.base.labels import check_labels
+from renate_stages.learners.base.exemplar_means import check_class_labels, exemplar_means, exemplars
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.replay import ReplayLearner, own
@@ -53,12 +52,7 @@ class ICaRL(ReplayLearner):
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
-        head: Any = unwrap(self.model).head
-        for dataset in (new, memory):
-            measured = StoredDataset(
-                dataset.store, dataset.rows, *self.context.functions.test_transforms
-            )
-            check_labels(measured, type(self).__name__, head.linear.out_features)
+        check_class_labels(self, type(self).__name__, new, memory)
         super().start_update(new, memory, keepable)
         again = {*self.context.start.old_classes} & {*(new.classes() or ())}
         self._distilled = sorted({*self.context.start.old_classes} - again)

@@ -16,8 +16,7 @@ from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.exemplar_means import exemplar_means, exemplars
-from renate_stages.learners.base.labels import check_labels
+from renate_stages.learners.base.exemplar_means import check_class_labels, exemplar_means, exemplars
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.replay import ReplayLearner
@@ -106,12 +105,7 @@ class SCR(ReplayLearner):
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
-        head: Any = unwrap(self.model).head
-        for dataset in (new, memory):
-            measured = StoredDataset(
-                dataset.store, dataset.rows, *self.context.functions.test_transforms
-            )
-            check_labels(measured, "SCR", head.linear.out_features)
+        check_class_labels(self, "SCR", new, memory)
         super().start_update(new, memory, keepable)
 
     def configure_optimizers(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from renate_stages.data import StoredDataset
 from renate_stages.learners.base import Learner
+from renate_stages.learners.base.labels import check_labels
 from renate_stages.learners.base.working_memory import BLOCK
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.features import features_of
+from renate_stages.models.module import unwrap
 
 
 def exemplars(learner: Learner, selection: Selection) -> list[StoredDataset]:
@@ -22,6 +25,25 @@ def exemplars(learner: Learner, selection: Selection) -> list[StoredDataset]:
     transforms = learner.context.functions.test_transforms
     pairs = zip((learner.memory, learner.new), selection, strict=True)
     return [StoredDataset(each.store, _rows(each, rows), *transforms) for each, rows in pairs]
+
+
+def check_class_labels(learner: Learner, name: str, *datasets: StoredDataset) -> None:
+    """Check, before training, that the labels fit the model's nearest-mean head.
+
+    Args:
+        learner: The learner, whose model has such a head.
+        name: Its name, for the message.
+        datasets: The new data and the memory.
+
+    Raises:
+        ClassLabelsNeededError: If targets are not class labels.
+        LabelOutOfRangeError: If a label has no output.
+    """
+    head: Any = unwrap(learner.model).head
+    for dataset in datasets:
+        transforms = learner.context.functions.test_transforms
+        measured = StoredDataset(dataset.store, dataset.rows, *transforms)
+        check_labels(measured, name, head.linear.out_features)
 
 
 @torch.no_grad()
