@@ -6,7 +6,6 @@ matrix_<learner>.png   the metric on every holdout after each update, mean over 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from renate_stages.evaluation import metrics
+from renate_stages.evaluation.seeds import SeedInterval
 from renate_stages.reporting.plots import (
     COLOURS,
     MARKERS,
@@ -62,11 +62,11 @@ def _curves(matrices: Mapping[str, Sequence[metrics.Matrix]], metric: str, bette
     for number, (label, seeds) in enumerate(matrices.items()):
         updates = sorted({update for matrix in seeds for update in matrix})
         values = [[metrics.average(m, t) for m in seeds if t in m] for t in updates]
-        means = np.array([np.mean(each) for each in values])
+        means = np.array([SeedInterval.of(each).mean for each in values])
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
         axes.plot(updates, means, color=colour, marker=marker, markersize=4, label=label)
-        half = np.array([_half(each) for each in values])
+        half = np.nan_to_num([SeedInterval.of(each).half for each in values])
         low, high = means - half, means + half
         if all(0 <= value <= 1 for each in values for value in each):  # such as an accuracy
             low, high = low.clip(0, 1), high.clip(0, 1)
@@ -78,15 +78,6 @@ def _curves(matrices: Mapping[str, Sequence[metrics.Matrix]], metric: str, bette
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right center", frameon=False)
     return figure
-
-
-def _half(values: Sequence[float]) -> float:
-    """Return half of the 95 % interval of a mean (Student's t); 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def _mean(seeds: Sequence[metrics.Matrix]) -> dict[int, dict[int, float]]:

@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from renate_stages import files, tracking
+from renate_stages.evaluation.seeds import SeedInterval
 from renate_stages.files.csv_file import csv_text
 from renate_stages.params import Params
 from renate_stages.reporting.simulation_pictures import draw_simulation
@@ -32,40 +32,7 @@ SHOWN = {
 }
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds with its 95 % interval (Student's t).
-
-    Args:
-        mean: The mean.
-        half: Half of the width of the interval; NaN with fewer than two seeds.
-        seeds: Number of seeds.
-    """
-
-    mean: float
-    half: float
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Return the interval of independent values; NaN without one."""
-        if len(values) < 2:
-            return cls(values[0] if values else math.nan, math.nan, len(values))
-        from scipy.stats import t
-
-        quantile = float(t.ppf(0.975, len(values) - 1))
-        return cls(fmean(values), quantile * stdev(values) / math.sqrt(len(values)), len(values))
-
-    @property
-    def text(self) -> str:
-        """The mean, and the interval if it is known."""
-        if math.isnan(self.mean):
-            return "-"
-        half = "" if math.isnan(self.half) else f" ± {_digits(self.half)}"
-        return f"{_digits(self.mean)}{half}"
-
-
-Table = dict[str, dict[str, Interval]]
+Table = dict[str, dict[str, SeedInterval]]
 """Intervals by name of the row and of the column."""
 
 
@@ -126,7 +93,7 @@ def table_of(plan: Plan, finished: Mapping[Run, Sequence[Mapping[str, Any]]]) ->
         each["difference"] = math.nan if run.label == plan.labels[0] else each["average"] - base
     return {
         label: {
-            column: Interval.of(
+            column: SeedInterval.of(
                 [
                     each[column]
                     for run, each in values.items()
@@ -211,12 +178,8 @@ def _text(plan: Plan, table: Table, failures: Mapping[str, str]) -> str:
         f"|---|---|{'---|' * len(columns)}",
     ]
     for label, row in table.items():
-        cells = [
-            Interval(each.mean / 1e6, each.half / 1e6, each.seeds).text
-            if name == "state_bytes"
-            else each.text
-            for name, each in ((name, row[name]) for name in columns)
-        ]
+        scales = {"state_bytes": 1e-6}  # shown in MB
+        cells = [_shown(row[name], scales.get(name, 1.0)) for name in columns]
         lines.append(f"| {label} | {row['average'].seeds} | {' | '.join(cells)} |")
     if failures:
         lines += ["", *(f"failed: {title}, {why}" for title, why in failures.items())]
@@ -271,5 +234,7 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _digits(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def _shown(interval: SeedInterval, scale: float) -> str:
+    """Return a mean as text, with half of its interval if that is known."""
+    values = [scale * each for each in (interval.mean, interval.half) if not math.isnan(each)]
+    return " ± ".join(f"{each:.3f}" if abs(each) < 10 else f"{each:.1f}" for each in values) or "-"
