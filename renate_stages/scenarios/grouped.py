@@ -68,8 +68,10 @@ class GroupedScenario(Scenario):
         values = self._values(dataset, split)
         if split == "train" and not self._groupings:
             self._groupings = self._divided(values)
-        if split != "val":
-            self._require_all(values, split)
+        if split == "train":  # of all updates, so that the first one finds a typing error
+            self._require(values, split, [each for group in self._groupings for each in group])
+        elif split == "test":
+            self._require(values, split, self._groupings[self._chunk_id])
         return subset(dataset, self._chosen(values, split))
 
     def _chosen(self, values: np.ndarray, split: str) -> np.ndarray:
@@ -94,8 +96,8 @@ class GroupedScenario(Scenario):
         ordered = self._draw("order").permutation(known) if self._shuffle else known
         return [part.tolist() for part in np.array_split(ordered, self._num_tasks)]
 
-    def _require_all(self, values: np.ndarray, split: str) -> None:
-        missing = [each for each in self._groupings[self._chunk_id] if not (values == each).any()]
+    def _require(self, values: np.ndarray, split: str, wanted: Sequence[Value]) -> None:
+        missing = [each for each in dict.fromkeys(wanted) if not (values == each).any()]
         if missing:
             known = np.unique(values).tolist()
             shown = ", ".join(map(str, known[:20])) + (", ..." if len(known) > 20 else "")

@@ -48,8 +48,7 @@ class SortingScenario(Scenario):
         scores = self._scores(dataset, split)
         if len(missing := np.flatnonzero(np.isnan(scores))):
             self._refuse(
-                f"the score of item {missing[0]} of {split}_data() is NaN, like those of "
-                f"{len(missing) - 1} others",
+                f"the score of item {missing[0]} of {split}_data() is NaN ({len(missing)} in all)",
                 "replace missing values, or sort by something else",
             )
         order = np.argsort(scores, kind="stable")

@@ -167,10 +167,11 @@ def _text(plan: Plan, table: Table, failures: Mapping[str, str]) -> str:
     columns = [
         name for name in SHOWN if any(not math.isnan(row[name].mean) for row in table.values())
     ]
-    title = (
-        f"{plan.metric} after {plan.updates} update(s): mean over the seeds ± half of the 95 % "
-        f"interval; difference from {plan.labels[0]}, paired by seed"
-    )
+    title = f"{plan.metric} after {plan.updates} update(s): mean over the seeds"
+    if any(not math.isnan(row["average"].half) for row in table.values()):
+        title += " ± half of the 95 % interval"
+    if "difference" in columns:
+        title += f"; difference from {plan.labels[0]}, paired by seed"
     lines = [
         title,
         "",

@@ -300,6 +300,10 @@ FRACTIONS = TensorDataset(torch.zeros(2, 1), torch.zeros(2))
             "train_data() has no row with 4 (it has: 0, 1)",
         ),
         (
+            lambda: scenarios.ClassIncrementalScenario(Module(labelled([0, 1])), 0, [[0], [7]]),
+            "train_data() has no row with 7 (it has: 0, 1)",  # of a later update
+        ),
+        (
             lambda: scenarios.ClassIncrementalScenario(Module(labelled([0])), 0, [[0, 0]]),
             "group 0 is [0, 0]",
         ),
