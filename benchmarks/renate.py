@@ -1,4 +1,6 @@
-"""Our learners beside Renate's own classes: `make bench NAME=renate DATA=<folder> ARGS="--renate <folder>"`.
+"""Compare our learners with Renate's own classes.
+
+    make bench NAME=renate DATA=<folder> ARGS="--renate <folder>"
 
 DATA contains `cifar10-train.parquet`, `cifar10-test.parquet` and the same of MNIST; `--renate` is where
 `uv pip install --no-deps --target <folder> renate==0.5.2` put the package (see `renate_classes.py`).

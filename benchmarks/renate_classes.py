@@ -1,7 +1,7 @@
 """Renate 0.5.2's learner classes, imported without its dependencies, and a plain loop around them.
 
-The package is that of the index, installed without dependencies. What it imports and this environment
-lacks (deepspeed, torchvision, transformers, older parts of Syne Tune) are empty modules: the learners'
+The package is installed from the index without its dependencies. Imports that this environment lacks
+(deepspeed, torchvision, transformers, older parts of Syne Tune) are empty modules: the learners'
 arithmetic needs none of it. Hooks that Lightning 2 no longer has are added as Lightning 1 had them.
 """
 

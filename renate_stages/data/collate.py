@@ -29,7 +29,7 @@ def collated(
 
     Args:
         module: The data module; its methods such as `train_collate_fn` return a function or None.
-        datasets: The training, validation and test data; None where there is none.
+        datasets: The training, validation and test data; None if a split is missing.
         functions: Names of the user's functions.
 
     Returns:

@@ -161,7 +161,7 @@ class _Watch:
         return dead / number
 
     def all_features(self) -> Tensor | None:
-        """Return the features of all rows, `(N, F)`; None if there are none of this form."""
+        """Return the features of all rows, `(N, F)`; None if the model's features have another shape."""
         if not self._has_features or len({each.shape[1] for each in self._features}) != 1:
             return None
         features = torch.cat(self._features)

@@ -182,7 +182,7 @@ class ImbalancedScenario(ClassIncrementalScenario):
         data_module: As in `ClassIncrementalScenario`.
         chunk_id: As in `Scenario`.
         groupings: As in `GroupedScenario`.
-        ratio: Share of the first class divided by that of the last one, >= 1.
+        ratio: Share of the first class divided by the share of the last one, >= 1.
         grouping: Other arguments of `GroupedScenario`. With `shuffle`, sizes do not follow the labels.
     """
 

@@ -66,7 +66,7 @@ class FeatureSortingScenario(SortingScenario):
         data_module: Its inputs are one tensor `(features, ...)`.
         num_tasks: As in `Scenario`.
         feature_idx: Index in the first dimension of the inputs. If there are more dimensions, the
-            score is the mean over them: for images `(C, H, W)`, that of a channel.
+            score is the mean over them: for images `(C, H, W)`, the mean of a channel.
         randomness: As in `SortingScenario`.
         chunk_id: As in `Scenario`.
         seed: As in `Scenario`.

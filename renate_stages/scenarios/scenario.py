@@ -55,12 +55,12 @@ class Scenario(ABC):
 
     @property
     def ragged_fields(self) -> tuple[str, ...]:
-        """Those of the data module."""
+        """The fields of varying length, as the data module lists them."""
         return getattr(self._data_module, "ragged_fields", ())
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Those of the data module."""
+        """The names of the features, as the data module lists them."""
         return getattr(self._data_module, "feature_names", ())
 
     def fingerprint(self) -> str | None:

@@ -76,9 +76,9 @@ def write(plan: Plan, started: float) -> str:
 def table_of(plan: Plan, finished: Mapping[Run, Sequence[Mapping[str, Any]]]) -> Table:
     """Return the figures after the last update, as intervals over the seeds of each row.
 
-    `incremental` is the mean of `average` over all updates (Rebuffi et al., "iCaRL", CVPR 2017), and
-    `difference` that of `average` from the first row, paired by seed. `seconds` are those of all
-    updates together.
+    `incremental` is the mean of `average` over all updates (Rebuffi et al., "iCaRL", CVPR 2017).
+    `difference` compares `average` with the first row, paired by seed. `seconds` is the sum over all
+    updates.
 
     Args:
         plan: The simulation.

@@ -49,8 +49,8 @@ class ShiftDetectorWithFeatureExtractor(ShiftDetector):
     """Compares features of the inputs of two datasets; targets are ignored.
 
     Args:
-        feature_extractor: Maps a batch of inputs to features `(B, ...)`, which are flattened; it is
-            in evaluation mode meanwhile. None: the inputs themselves.
+        feature_extractor: Maps a batch of inputs to features `(B, ...)`, which are flattened. It
+            runs in evaluation mode. None: the inputs themselves.
         batch_size: As in `ShiftDetector`.
         num_preprocessing_workers: As in `ShiftDetector`.
         device: As in `ShiftDetector`.
