@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
+from renate_stages.learners.hyperparameters import HYPERPARAMETERS
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
 from renate_stages.user import optimization
@@ -33,7 +33,7 @@ def check_hyperparameters(user: UserConfig, params: Params, incoming: Path) -> N
         UnsharedLearnerError: If the learner would ignore a setting of the trainer.
     """
     shared, space = optimization.shared_hyperparameters(user), params.search_space
-    known = shared | registry.HYPERPARAMETERS | catalog.hyperparameters() | {"max_epochs"}
+    known = shared | HYPERPARAMETERS | catalog.hyperparameters() | {"max_epochs"}
     if "optimizer_fn" not in user.functions:
         optimization.optimizer_fn(user, space.middle())
     names = {*space.constants, *space.domains} - {"learner"}

@@ -18,6 +18,7 @@ from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.base import hyperparameters_of
 from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
+from renate_stages.learners.hyperparameters import HYPERPARAMETERS
 from renate_stages.models import RenateWrapper
 from renate_stages.params import Params, TrainerParams
 from renate_stages.randomness import Generators
@@ -53,7 +54,7 @@ def check_hyperparameters(
     """
     own = optimization.shared_hyperparameters(user)
     own |= set(hyperparameters_of(registry.learner_class(learner)))
-    known = own | catalog.hyperparameters() | registry.HYPERPARAMETERS
+    known = own | catalog.hyperparameters() | HYPERPARAMETERS
     unknown = set(hyperparameters) - known
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)

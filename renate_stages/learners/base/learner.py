@@ -18,31 +18,29 @@ Most strategies are this class or `ReplayLearner` with loss components; see `com
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
-from renate_stages.data import Batch, ConcatStored, StepBatch, StoredDataset
+from renate_stages.data import ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.loading import StepLoader
-from renate_stages.data.ranks import averaged, ranks, summed
+from renate_stages.data.ranks import ranks
 from renate_stages.data.resident import copy_to_device, drop_copies
-from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps, share
+from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.continual_backprop import ContinualBackprop
-from renate_stages.learners.base.epoch_losses import EpochLosses
-from renate_stages.learners.base.loss_component import ForwardResult, LossComponent, tensors_of
-from renate_stages.learners.base.masking import mask_classes
+from renate_stages.learners.base.loss_component import LossComponent, tensors_of
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.new_rows import with_new_rows
 from renate_stages.learners.base.reading import Reading
+from renate_stages.learners.base.training_step import TrainingStep
 from renate_stages.learners.base.warm_start import WarmStart
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
@@ -53,7 +51,7 @@ from renate_stages.models.joint_statistics import JointStatistics
 NOTHING = np.empty(0, dtype=np.int64)
 
 
-class Learner(LightningModule):
+class Learner(TrainingStep):
     """Trains on the new data. Subclasses change the data and loss of a step, and what is kept.
 
     Args:
@@ -92,28 +90,18 @@ class Learner(LightningModule):
         maturity_threshold: int = 100,
         utility_decay: float = 0.99,
     ) -> None:
-        super().__init__()
-        self.context = context
-        self.model = context.start.model
+        super().__init__(context, mask_unused_classes)
         self.batch_size = positive("batch_size", batch_size)
         self.ema_decay = in_range("ema_decay", ema_decay, 0, 1, below=True)
-        self.mask_unused_classes = mask_unused_classes
-        if mask_unused_classes:
-            context.require_labels("mask_unused_classes")
         self.warm_start = WarmStart(shrink, perturb, reinitialize)
-        self.components = nn.ModuleList()
         replacing = ContinualBackprop(replacement_rate, maturity_threshold, utility_decay)
         if replacing.rate:
             self.components.append(replacing)
         self.optimizers_in_use: list[torch.optim.Optimizer] = []
         self.average: AveragedModel | None = None
-        self._losses = EpochLosses()
         self.reading = Reading(context.generators, context.trainer)
-        self._features: list[Tensor] = []  # of the model's latest call, if a component needs them
         self._hook: RemovableHandle | None = None
         self._left: dict[str, Tensor] = {}  # restored component state, until an update starts
-        self._compiled: list[Any] = []  # a list, so that the model is not registered twice
-        self._statistics: JointStatistics | None = None  # of batch norm, if processes share a step
         self._steps = 0  # optimizer steps for which `after_step` was called
 
     # -- the course of an update ------------------------------------------------------------------
@@ -131,7 +119,7 @@ class Learner(LightningModule):
         self.new = new
         self.memory = memory
         self.keepable = np.arange(len(new)) if keepable is None else keepable
-        self.classes: list[int] = []
+        self.classes = []
         if self.context.task.labelled:
             known = (
                 *self.context.start.old_classes,
@@ -338,118 +326,6 @@ class Learner(LightningModule):
         """The model that would be served if training ended now."""
         return self.average.module if self.average is not None else self.model  # type: ignore
 
-    @property
-    def parts(self) -> list[LossComponent]:
-        """All components."""
-        return cast(list[LossComponent], list(self.components))
-
-    @property
-    def active(self) -> list[LossComponent]:
-        """The components that add to the loss."""
-        return [component for component in self.parts if component.weight]
-
-    # -- one step ---------------------------------------------------------------------------------
-
-    def forward(self, inputs: Any) -> Any:
-        """Return the model's outputs for this update's task."""
-        trains = self._compiled and self.model.training  # measuring does not need compiling
-        model = self._compiled[0] if trains else self.model
-        return model(inputs, task_id=self.context.task_id)
-
-    def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> ForwardResult:
-        """Run a batch through the model.
-
-        Args:
-            batch: The batch.
-            left_out: Placeholder rows of a process whose share is empty, if `batch` does not mark
-                them itself; they do not count in batch statistics.
-        """
-        self._features.clear()
-        if self._statistics is not None:
-            self._statistics.left_out = [0] if batch.is_placeholder else list(left_out)
-        outputs = self(batch.inputs)
-        features = self._features[-1] if self._features else None
-        return ForwardResult(batch, outputs, features, self.layers_of_last_call())
-
-    def layers_of_last_call(self) -> tuple[Tensor, ...]:
-        """Return the outputs of the model's hooked layers in its last call, if they are needed."""
-        if not any(component.needs_layers for component in self.parts):
-            return ()
-        layers = tuple(self.model.get_intermediate_representation())
-        self.model.reset_intermediate_representation_cache()
-        return layers
-
-    def supervised(self, passed: ForwardResult) -> Tensor:
-        """Return the mean of the user's loss on a batch, weighted by `weighed`."""
-        batch = passed.batch
-        return self.weighed(self.loss_of(passed.outputs, batch.targets, batch), batch)
-
-    def weighed(self, mean: Tensor, *batches: Batch) -> Tensor:
-        """Weight a mean over batches for processes that share a step.
-
-        Lightning averages the gradients as if all processes had equally many examples; the weight
-        corrects for this (see `data.steps.share`). With one process the mean is unchanged.
-        """
-        weight = share(*batches)
-        return mean if weight == 1 else weight * mean
-
-    def loss_of(self, outputs: Any, targets: Any, *batches: Batch) -> Tensor:
-        """Return the mean loss of the rows that count; mask classes if `mask_unused_classes`.
-
-        Args:
-            outputs: Outputs for the rows of all batches.
-            targets: Their targets.
-            batches: The batches. If several processes share them, the mean is scaled so that
-                `weighed` gives the mean over the counted rows of all processes.
-        """
-        if self.mask_unused_classes:
-            outputs = mask_classes(outputs, self.classes)
-        loss_fn = self.context.functions.loss_fn
-        mean, divisor = loss_fn.mean_and_divisor(outputs, targets)
-        if ranks().count == 1 or loss_fn.all_count:
-            return mean
-        rows = sum(len(batch) for batch in batches)
-        own = mean.new_tensor(float(rows)) if divisor is None or not rows else divisor
-        everything = summed(own)
-        if not rows:  # `weighed` gives it no weight
-            return mean
-        share_of_rows = rows / sum(len(batch.all_rows) for batch in batches)
-        least = torch.finfo(own.dtype).tiny
-        return mean * (own.detach() / everything.clamp(min=least) / share_of_rows)
-
-    def with_components(
-        self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None
-    ) -> Tensor:
-        """Add the terms of all active components to a loss.
-
-        Args:
-            loss: The loss to add to, weighted as by `supervised`.
-            new: The new batch.
-            draws: The draws from the memory, in the order of the components that use them; None or
-                empty if nothing is replayed.
-        """
-        number = -1
-        for component in self.active:
-            if component.replays:
-                if not draws:
-                    continue
-                number += component.own_draw or number < 0
-            draw = draws[number] if component.replays and draws else None
-            term = component(new, draw)
-            # A term that depends only on the weights stays correct: all shares average to 1.
-            term = self.weighed(term, (draw or new).batch)
-            self._losses.add(type(component).__name__, term, len(new.batch.all_rows))
-            loss = loss + component.weight * term
-        return loss
-
-    def epoch_losses(self) -> dict[str, float]:
-        """Return the mean losses since the last call, and reset them."""
-        found, self._losses = self._losses.means(), EpochLosses()
-        return averaged(found)
-
-    def _keep_features(self, _: nn.Module, __: Any, output: Tensor) -> None:
-        self._features[:] = [output.flatten(1)]
-
     # -- Lightning --------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
@@ -461,31 +337,6 @@ class Learner(LightningModule):
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this update trains: those of its task, without frozen ones."""
         return [p for p in self.model.get_params(self.context.task_id) if p.requires_grad]
-
-    def transfer_batch_to_device(
-        self, batch: StepBatch, device: torch.device, dataloader_idx: int
-    ) -> StepBatch:
-        """Move the tensors of a step to a device; row numbers stay on the CPU."""
-        if device.type == "cpu" and not self._is_double:
-            return batch
-        return StepBatch(self.moved(batch.new), tuple(self.moved(drawn) for drawn in batch.memory))
-
-    @property
-    def _is_double(self) -> bool:
-        first = next(self.model.parameters(), None)
-        return first is not None and first.dtype == torch.float64
-
-    def num_examples(self, batch: Any) -> int:
-        """Return the number of new examples in a batch of `train_dataloader`."""
-        return len(batch.new.all_rows)
-
-    def moved(self, batch: Batch) -> Batch:
-        """Return a batch on the model's device, and in float64 if the training is."""
-        if self._is_double:
-            batch = batch.mapped(lambda each: each.double() if each.is_floating_point() else each)
-        if self.device.type == "cpu":
-            return batch
-        return batch.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
 
     # -- state between updates --------------------------------------------------------------------
 

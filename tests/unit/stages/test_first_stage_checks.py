@@ -8,6 +8,7 @@ from small_project import edit_config, edit_params
 from renate_stages import errors
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
+from renate_stages.learners.hyperparameters import HYPERPARAMETERS
 from renate_stages.stages import hyperparameters, prepare
 
 
@@ -62,4 +63,4 @@ def test_registry_knows_the_hyperparameters_of_all_learners():
     names = {
         n for each in registry.LEARNERS for n in hyperparameters_of(registry.learner_class(each))
     }
-    assert names == registry.HYPERPARAMETERS
+    assert names == HYPERPARAMETERS

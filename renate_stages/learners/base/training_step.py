@@ -1,0 +1,178 @@
+"""`TrainingStep`: one step of a learner: passes through the model, losses and how they are weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from renate_stages.data import Batch, StepBatch
+from renate_stages.data.ranks import averaged, ranks, summed
+from renate_stages.data.steps import share
+from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.epoch_losses import EpochLosses
+from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
+from renate_stages.learners.base.masking import mask_classes
+from renate_stages.models.joint_statistics import JointStatistics
+
+
+class TrainingStep(LightningModule):
+    """Runs batches through the model and adds up the losses of a step.
+
+    Args:
+        context: The model, functions and settings that the update passes to the learner.
+        mask_unused_classes: Whether the training loss ignores the outputs of classes that no update
+            has seen.
+    """
+
+    def __init__(self, context: UpdateContext, mask_unused_classes: bool = False) -> None:
+        super().__init__()
+        self.context = context
+        self.model = context.start.model
+        self.mask_unused_classes = mask_unused_classes
+        if mask_unused_classes:
+            context.require_labels("mask_unused_classes")
+        self.classes: list[int] = []  # seen by this update or an earlier one
+        self.components = nn.ModuleList()
+        self._losses = EpochLosses()
+        self._features: list[Tensor] = []  # of the model's latest call, if a component needs them
+        self._compiled: list[Any] = []  # a list, so that the model is not registered twice
+        self._statistics: JointStatistics | None = None  # of batch norm, if processes share a step
+
+    @property
+    def parts(self) -> list[LossComponent]:
+        """All components."""
+        return cast(list[LossComponent], list(self.components))
+
+    @property
+    def active(self) -> list[LossComponent]:
+        """The components that add to the loss."""
+        return [component for component in self.parts if component.weight]
+
+    def forward(self, inputs: Any) -> Any:
+        """Return the model's outputs for this update's task."""
+        trains = self._compiled and self.model.training  # measuring does not need compiling
+        model = self._compiled[0] if trains else self.model
+        return model(inputs, task_id=self.context.task_id)
+
+    def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> ForwardResult:
+        """Run a batch through the model.
+
+        Args:
+            batch: The batch.
+            left_out: Placeholder rows of a process whose share is empty, if `batch` does not mark
+                them itself; they do not count in batch statistics.
+        """
+        self._features.clear()
+        if self._statistics is not None:
+            self._statistics.left_out = [0] if batch.is_placeholder else list(left_out)
+        outputs = self(batch.inputs)
+        features = self._features[-1] if self._features else None
+        return ForwardResult(batch, outputs, features, self.layers_of_last_call())
+
+    def layers_of_last_call(self) -> tuple[Tensor, ...]:
+        """Return the outputs of the model's hooked layers in its last call, if they are needed."""
+        if not any(component.needs_layers for component in self.parts):
+            return ()
+        layers = tuple(self.model.get_intermediate_representation())
+        self.model.reset_intermediate_representation_cache()
+        return layers
+
+    def supervised(self, passed: ForwardResult) -> Tensor:
+        """Return the mean of the user's loss on a batch, weighted by `weighed`."""
+        batch = passed.batch
+        return self.weighed(self.loss_of(passed.outputs, batch.targets, batch), batch)
+
+    def weighed(self, mean: Tensor, *batches: Batch) -> Tensor:
+        """Weight a mean over batches for processes that share a step.
+
+        Lightning averages the gradients as if all processes had equally many examples; the weight
+        corrects for this (see `data.steps.share`). With one process the mean is unchanged.
+        """
+        weight = share(*batches)
+        return mean if weight == 1 else weight * mean
+
+    def loss_of(self, outputs: Any, targets: Any, *batches: Batch) -> Tensor:
+        """Return the mean loss of the rows that count; mask classes if `mask_unused_classes`.
+
+        Args:
+            outputs: Outputs for the rows of all batches.
+            targets: Their targets.
+            batches: The batches. If several processes share them, the mean is scaled so that
+                `weighed` gives the mean over the counted rows of all processes.
+        """
+        if self.mask_unused_classes:
+            outputs = mask_classes(outputs, self.classes)
+        loss_fn = self.context.functions.loss_fn
+        mean, divisor = loss_fn.mean_and_divisor(outputs, targets)
+        if ranks().count == 1 or loss_fn.all_count:
+            return mean
+        rows = sum(len(batch) for batch in batches)
+        own = mean.new_tensor(float(rows)) if divisor is None or not rows else divisor
+        everything = summed(own)
+        if not rows:  # `weighed` gives it no weight
+            return mean
+        share_of_rows = rows / sum(len(batch.all_rows) for batch in batches)
+        least = torch.finfo(own.dtype).tiny
+        return mean * (own.detach() / everything.clamp(min=least) / share_of_rows)
+
+    def with_components(
+        self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None
+    ) -> Tensor:
+        """Add the terms of all active components to a loss.
+
+        Args:
+            loss: The loss to add to, weighted as by `supervised`.
+            new: The new batch.
+            draws: The draws from the memory, in the order of the components that use them; None or
+                empty if nothing is replayed.
+        """
+        number = -1
+        for component in self.active:
+            if component.replays:
+                if not draws:
+                    continue
+                number += component.own_draw or number < 0
+            draw = draws[number] if component.replays and draws else None
+            term = component(new, draw)
+            # A term that depends only on the weights stays correct: all shares average to 1.
+            term = self.weighed(term, (draw or new).batch)
+            self._losses.add(type(component).__name__, term, len(new.batch.all_rows))
+            loss = loss + component.weight * term
+        return loss
+
+    def epoch_losses(self) -> dict[str, float]:
+        """Return the mean losses since the last call, and reset them."""
+        found, self._losses = self._losses.means(), EpochLosses()
+        return averaged(found)
+
+    def _keep_features(self, _: nn.Module, __: Any, output: Tensor) -> None:
+        self._features[:] = [output.flatten(1)]
+
+    def transfer_batch_to_device(
+        self, batch: StepBatch, device: torch.device, dataloader_idx: int
+    ) -> StepBatch:
+        """Move the tensors of a step to a device; row numbers stay on the CPU."""
+        if device.type == "cpu" and not self._is_double:
+            return batch
+        return StepBatch(self.moved(batch.new), tuple(self.moved(drawn) for drawn in batch.memory))
+
+    @property
+    def _is_double(self) -> bool:
+        first = next(self.model.parameters(), None)
+        return first is not None and first.dtype == torch.float64
+
+    def num_examples(self, batch: Any) -> int:
+        """Return the number of new examples in a batch of `train_dataloader`."""
+        return len(batch.new.all_rows)
+
+    def moved(self, batch: Batch) -> Batch:
+        """Return a batch on the model's device, and in float64 if the training is."""
+        if self._is_double:
+            batch = batch.mapped(lambda each: each.double() if each.is_floating_point() else each)
+        if self.device.type == "cpu":
+            return batch
+        return batch.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
