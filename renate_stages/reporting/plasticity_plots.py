@@ -70,7 +70,8 @@ def draw_plasticity(folder: Path, plot_data: Path) -> list[Path]:
         axes: Axes = every[place]
         values = [row[name] for row in rows]
         axes.plot(updates, values, color=COLOURS[place], marker="o", markersize=5)
-        axes.set_ylim(bottom=0)
+        largest = max(value for value in values if not math.isnan(value))
+        axes.set_ylim(0, 1.1 * largest or 1)  # with space for the whole marker
         axes.set_ylabel(title)
         axes.grid(axis="y", color="#dddddd", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
