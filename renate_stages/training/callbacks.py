@@ -87,14 +87,16 @@ class CurveRecorder(Callback):
         if not math.isfinite(row.get("train_loss", 0)):
             raise NotFiniteError(trainer.current_epoch + 1)
         if self.measure is not None:
-            for model in (learner.model, learner.served):
+            for model in (learner.model, learner.measured):
                 copy_from_rank_0(model, buffers_only=True)  # such as batch norm statistics
-            row |= {f"val_{name}": each for name, each in self.measure(learner.served).items()}
+            row |= {f"val_{name}": each for name, each in self.measure(learner.measured).items()}
         self.curves.append(row)
 
 
 class KeepBest(Callback):
     """Keeps all tensors of the best epoch on the validation data; of equal epochs, the first.
+
+    Epochs that measure another model than the one to serve do not count (`Learner.is_final`).
 
     Args:
         measure: Ranks the epochs.
@@ -109,6 +111,9 @@ class KeepBest(Callback):
         self._tensors: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learner: Learner = pl_module  # type: ignore[assignment]
+        if not learner.is_final:
+            return
         rank = self.measure.rank(validation_metrics(self.curves[-1]))
         if self._rank is None or rank > self._rank:
             self._rank, self.epoch = rank, trainer.current_epoch + 1
@@ -133,6 +138,8 @@ class KeepBest(Callback):
 class StopEarly(Callback):
     """Ends training when the validation data has shown no better epoch for a number of epochs.
 
+    Epochs that measure another model than the one to serve do not count (`Learner.is_final`).
+
     Args:
         measure: Ranks the epochs.
         curves: Rows of the epochs so far; another callback appends a row before this one is called.
@@ -150,6 +157,9 @@ class StopEarly(Callback):
         trainer.should_stop |= self._waited >= self.patience  # a resumed training may be complete
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learner: Learner = pl_module  # type: ignore[assignment]
+        if not learner.is_final:
+            return
         rank = self.measure.rank(validation_metrics(self.curves[-1]))
         better = self._best is None or rank > self._best
         self._best = rank if better else self._best

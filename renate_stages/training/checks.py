@@ -11,6 +11,7 @@ from torch import nn
 
 from renate_stages.errors import (
     InvalidHyperparameterError,
+    InvalidParamsError,
     UnknownHyperparameterError,
     UnsharedLearnerError,
 )
@@ -80,8 +81,13 @@ def check_values(params: Params, hyperparameters: Mapping[str, Any]) -> None:
 
     Raises:
         InvalidHyperparameterError: If a value is outside its range.
+        InvalidParamsError: If the learner needs more epochs than `trainer.max_epochs`.
     """
     learner = registry.learner_class(params.learner)
+    epochs = params.trainer.max_epochs
+    if learner.min_epochs > (epochs if epochs is not None else 1):
+        problem = f"trainer.max_epochs: {params.learner} divides the epochs into phases: set "
+        raise InvalidParamsError("params.yaml", [f"{problem}{learner.min_epochs} or more"])
     functions = TrainingFunctions(RowLoss(Classification()), partial(torch.optim.SGD, lr=1.0))
     stand_in = RenateWrapper(nn.Linear(1, 1))
     context = UpdateContext(

@@ -21,6 +21,7 @@ from renate_stages.errors import (
     user_code,
 )
 from renate_stages.evaluation.history import EvaluationHistory
+from renate_stages.learners import registry
 from renate_stages.memory import ExampleStore, evolve
 from renate_stages.params import Params
 from renate_stages.state import State
@@ -78,7 +79,8 @@ def rehearse(
         RehearsalError: If a part fails in a way that is not foreseen, and not in the user's code.
         RenateStagesError: If an input cannot be used.
     """
-    trainer = {"max_epochs": 1, "max_steps": 1, "compile": False}
+    epochs = registry.learner_class(params.learner).min_epochs
+    trainer = {"max_epochs": epochs, "max_steps": 1 if epochs == 1 else None, "compile": False}
     short = params.trainer.model_copy(update=trainer)
     params = params.model_copy(update={"trainer": short})
     few = _few(kept, scratch, splits)

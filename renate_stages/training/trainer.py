@@ -89,7 +89,7 @@ def _strategy(params: TrainerParams, learner: Learner | None) -> Strategy | str:
         return "auto"
     unused = params.strategy == "ddp_find_unused_parameters_true"
     if learner is not None:  # a model with per-task parameters does not use those of other tasks
-        trained = set(map(id, learner.model.get_params(learner.context.task_id)))
+        trained = set(map(id, learner.trained_model.get_params(learner.context.task_id)))
         weights = [each for each in learner.parameters() if each.requires_grad]
         unused |= any(id(each) not in trained for each in weights)
     return DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False)

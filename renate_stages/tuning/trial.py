@@ -114,10 +114,10 @@ class Reporter(Follower):
         epoch, union = trainer.current_epoch + 1, validation_metrics(self.curves[-1])
         assert self.measure is not None, "a search needs validation data"
         with _same_generators():
-            self.metrics[epoch] = self.objective.metrics(self.measure, learner.served, union)
+            self.metrics[epoch] = self.objective.metrics(self.measure, learner.measured, union)
         if is_last_epoch(trainer):
             return
-        kept = self.metrics[self.best.epoch if self.best is not None else epoch]
+        kept = self.metrics[(self.best.epoch if self.best is not None else 0) or epoch]
         self.report_files()
         self.channel.send(epoch=epoch, steps=trainer.global_step, metrics=kept, final=False)
         self.paused = self.channel.receive()["answer"] == "pause"

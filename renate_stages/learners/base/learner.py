@@ -8,8 +8,8 @@ A learner sees datasets and tensors, never files. An update calls, in this order
     train_dataloader()             return the batches of an epoch to Lightning, as `StepBatch`es
     loss(batch)                    return the loss of one step
     after_step()                   react to an optimizer step
-    end_training(measure)          finish the model after the last epoch: average, interpolate,
-    solve choose_memory()                choose the examples to keep for later updates
+    end_training(measure)          finish the model after the last epoch: average, interpolate, solve
+    choose_memory()                choose the examples to keep for later updates
     learner_state()                return what else the next update needs
 
 Most strategies are this class or `ReplayLearner` with loss components; see `components.py`.
@@ -73,6 +73,9 @@ class Learner(TrainingStep):
     """
 
     max_epochs: ClassVar[int | None] = None  # a single-pass strategy sets 1
+    min_epochs: ClassVar[int] = (
+        1  # more for a learner that divides `trainer.max_epochs` into phases
+    )
     steps_itself: ClassVar[bool] = False  # True: no shared batches and no gradient accumulation
     continues_training: ClassVar[bool] = True  # whether it trains the parent's weights further
     policy: Any = None  # a SelectionPolicy, which chooses the examples in memory; None: no memory
@@ -226,17 +229,32 @@ class Learner(TrainingStep):
     def on_fit_start(self) -> None:
         if self.context.trainer.data_on_device:
             copy_to_device(self.datasets, self.device)
-        if self.context.trainer.compile:
-            self._compiled[:] = [compiled(self.model)]
-        if ranks().count > 1:
-            self._statistics = JointStatistics(self.model)
+        self._prepare_model()
 
-    def on_fit_end(self) -> None:
-        drop_copies(self.datasets)
+    def begin_phase(self) -> None:
+        """Train `trained_model` with a new optimizer and schedule from here on.
+
+        A learner that trains several models one after the other calls it between two epochs.
+        """
+        self._release_model()
+        self._prepare_model()
+        self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def _prepare_model(self) -> None:
+        if self.context.trainer.compile:
+            self._compiled[:] = [compiled(self.trained_model)]
+        if ranks().count > 1:
+            self._statistics = JointStatistics(self.trained_model)
+
+    def _release_model(self) -> None:
         self._compiled.clear()
         if self._statistics is not None:
             self._statistics.end()
             self._statistics = None
+
+    def on_fit_end(self) -> None:
+        drop_copies(self.datasets)
+        self._release_model()
 
     def on_train_start(self) -> None:
         self._steps = self.trainer.global_step
@@ -326,6 +344,16 @@ class Learner(TrainingStep):
         """The model that would be served if training ended now."""
         return self.average.module if self.average is not None else self.model  # type: ignore
 
+    @property
+    def measured(self) -> RenateModule:
+        """The model that is measured after an epoch."""
+        return self.served
+
+    @property
+    def is_final(self) -> bool:
+        """Whether `measured` is the model to serve; if not, the epoch is never kept as the best."""
+        return True
+
     # -- Lightning --------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
@@ -336,7 +364,8 @@ class Learner(TrainingStep):
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this update trains: those of its task, without frozen ones."""
-        return [p for p in self.model.get_params(self.context.task_id) if p.requires_grad]
+        parameters = self.trained_model.get_params(self.context.task_id)
+        return [parameter for parameter in parameters if parameter.requires_grad]
 
     # -- state between updates --------------------------------------------------------------------
 

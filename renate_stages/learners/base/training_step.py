@@ -16,6 +16,7 @@ from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.epoch_losses import EpochLosses
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
 from renate_stages.learners.base.masking import mask_classes
+from renate_stages.models import RenateModule
 from renate_stages.models.joint_statistics import JointStatistics
 
 
@@ -52,10 +53,16 @@ class TrainingStep(LightningModule):
         """The components that add to the loss."""
         return [component for component in self.parts if component.weight]
 
+    @property
+    def trained_model(self) -> RenateModule:
+        """The model that steps train; another than `model` for learners that train two."""
+        return self.model
+
     def forward(self, inputs: Any) -> Any:
-        """Return the model's outputs for this update's task."""
-        trains = self._compiled and self.model.training  # measuring does not need compiling
-        model = self._compiled[0] if trains else self.model
+        """Return the trained model's outputs for this update's task."""
+        model = self.trained_model
+        if self._compiled and model.training:  # measuring does not need compiling
+            model = self._compiled[0]
         return model(inputs, task_id=self.context.task_id)
 
     def pass_on(self, batch: Batch, left_out: Sequence[int] = ()) -> ForwardResult:
