@@ -37,6 +37,7 @@ from report import Report, is_installed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from renate_stages.learners import registry
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
@@ -71,6 +72,7 @@ RELATIVE = (
     "A-GEM",
     "MIR",
     "iCaRL",
+    "RD",
 )
 AVALANCHE = {"ER": "Replay", "DER++": "DER", "LwF": "LwF"}
 
@@ -187,12 +189,13 @@ def measure_relative(repeats: int) -> None:
 
 
 def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
-    """Return what times one epoch of a `ModelUpdater` over the new data."""
+    """Return what times a `ModelUpdater`, in seconds for as many steps as the setting has."""
+    epochs = registry.learner_class(learner).min_epochs
     params = Params.parse(
         {
             "learner": learner,
             "update": {"number": 2, "parent": 1},
-            "trainer": {"max_epochs": 1, "deterministic": False},
+            "trainer": {"max_epochs": epochs, "deterministic": False},
         }
     )
     values = {
@@ -212,8 +215,8 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
 
     def run() -> float:
         with TimedFit() as fit:
-            updater.update(UpdateData(parent, new))
-        return fit.seconds
+            updated = updater.update(UpdateData(parent, new))
+        return fit.seconds * setting.steps / updated.steps
 
     return run
 

@@ -93,7 +93,12 @@ def params_of(given: Arguments, parent: int, files: Mapping[str, Path]) -> Param
         "task": given["task"],
         "learner": learner,
         "hyperparameters": space,
-        "trainer": {**blocks.get("trainer", {}), **trainer, **_trainer(given)},
+        "trainer": {
+            **blocks.get("trainer", {}),
+            **_trainer(given),
+            **trainer,
+            **(given["trainer"] or {}),
+        },
         "tuning": {**blocks.get("tuning", {}), **_tuning(given)},
         "data": {**blocks.get("data", {}), **_data(given)},
         "evaluation": {
@@ -190,7 +195,7 @@ def _trainer(given: Arguments) -> dict[str, Any]:
         print(f"instance_count {nodes}: the instances share each batch (trainer.num_nodes {nodes})")
         own["num_nodes"] = nodes
     written = {name: each for name, each in own.items() if each is not None}
-    return {**written, "max_epochs": given["max_epochs"], **(given["trainer"] or {})}
+    return {**written, "max_epochs": given["max_epochs"]}
 
 
 def _tuning(given: Arguments) -> dict[str, Any]:

@@ -14,6 +14,7 @@ HYPERPARAMETERS = frozenset(
         "distillation_weight",
         "ema_decay",
         "ewc_weight",
+        "expert_share",
         "fisher",
         "fisher_decay",
         "fisher_examples",

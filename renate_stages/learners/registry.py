@@ -208,6 +208,14 @@ LEARNERS = {
         "trains a new model on a class-balanced memory",
         "Prabhu et al. 2020",
     ),
+    "RD": Entry(
+        "renate_stages.learners.rd:RepeatedDistillation",
+        ("memory",),
+        "B, then B, 2 B fwd",
+        "1.3x",
+        "trains an expert, then distils it and the parent into a new model",
+        "Zhang et al. 2020",
+    ),
     "Joint": Entry(
         "renate_stages.learners.scratch:Joint",
         ("memory",),
@@ -284,7 +292,6 @@ LEARNERS = {
 
 
 UNAVAILABLE = {
-    "RD": ("DER++", "it also replays the outputs of an earlier model with the examples in memory"),
     "LearningToPrompt": ("RanPAC", "it also adapts a frozen, pretrained model"),
     "LearningToPromptReplay": ("ER", "it replays, and trains the parameters of any model"),
     "SPeft": ("NCM", "it also uses the frozen features of a pretrained model"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -117,12 +117,8 @@ class Joint(PoolLearner):
             self.components.append(Reinitialisation())
 
 
-class GDumb(PoolLearner):
-    """GDumb: trains a new model on a class-balanced memory and nothing else.
-
-    Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV
-    2020, Algorithms 1 and 2: the greedy sampler first adds new data to the memory, then a newly
-    built model is trained on the memory.
+class MemoryPool(PoolLearner):
+    """Adds new examples to a bounded memory before training, and trains on this memory.
 
     Args:
         context: The model, functions and settings of the update.
@@ -130,11 +126,12 @@ class GDumb(PoolLearner):
         base: Hyperparameters of `PoolLearner`.
     """
 
+    memory_policy: ClassVar[str]  # chooses the examples
+
     def __init__(self, context: UpdateContext, memory_size: int | str = 1000, **base: Any) -> None:
         super().__init__(context, **base)
         self.memory_size = memory_size
-        self.policy = policy_of("greedy", memory_size, context)
-        self.components.append(Reinitialisation())
+        self.policy = policy_of(self.memory_policy, memory_size, context)
 
     def make_pool(self) -> ConcatStored:
         fit_policy(self.policy, self.memory_size, self.memory, self.new)
@@ -150,6 +147,25 @@ class GDumb(PoolLearner):
 
     def choose_memory(self, *, at_once: bool = False) -> ChosenMemory:
         return self._chosen
+
+
+class GDumb(MemoryPool):
+    """GDumb: trains a new model on a class-balanced memory and nothing else.
+
+    Prabhu et al., "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV
+    2020, Algorithms 1 and 2: the greedy sampler first adds new data to the memory, then a newly
+    built model is trained on the memory.
+
+    Args:
+        context: The model, functions and settings of the update.
+        base: Hyperparameters of `MemoryPool`.
+    """
+
+    memory_policy = "greedy"
+
+    def __init__(self, context: UpdateContext, **base: Any) -> None:
+        super().__init__(context, **base)
+        self.components.append(Reinitialisation())
 
 
 class BudgetedReplay(PoolLearner):

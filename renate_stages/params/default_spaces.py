@@ -52,6 +52,7 @@ LEARNERS: dict[str, Spaces] = {
     "A-GEM": REPLAY,
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},
     "Budgeted": REPLAY,
+    "RD": {"expert_share": {"uniform": [0.2, 0.8]}},
     "SLDA": {"shrinkage": {"loguniform": [1e-5, 0.1]}},
     "LwF": {
         "distillation_weight": {"loguniform": [0.1, 10.0]},

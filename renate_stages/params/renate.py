@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from renate_stages.errors import InvalidHyperparameterError
-from renate_stages.learners import registry
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "data": {"validation_fraction": 0.0},
@@ -47,12 +46,14 @@ class Updater:
         defaults: Renate's defaults for hyperparameters, under our names.
         names: Our names of hyperparameters, by Renate's names, if they differ.
         splits_batch: Whether `batch_memory_frac` of a batch are replayed examples.
+        phases: Number of trainings, each of which takes `max_epochs` epochs in Renate.
     """
 
     learner: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     splits_batch: bool = True
+    phases: int = 1
 
 
 _MEMORY = {"memory_size": 32}
@@ -119,7 +120,7 @@ UPDATERS = {
     "GDumb": Updater("GDumb", {**_MEMORY, **_ALL_DATA}, splits_batch=False),
     "Joint": Updater("Joint", _ALL_DATA, splits_batch=False),
     "FineTuning": Updater("FineTuning", splits_batch=False),
-    "RD": Updater("RD", _MEMORY, splits_batch=False),
+    "RD": Updater("RD", _MEMORY, splits_batch=False, phases=2),
     "Avalanche-ER": Updater("Avalanche-ER", _MEMORY),
     "Avalanche-EWC": Updater("Avalanche-EWC", {"ewc_lambda": 0.4}, splits_batch=False),
     "Avalanche-LwF": Updater(
@@ -127,7 +128,7 @@ UPDATERS = {
     ),
     "Avalanche-iCaRL": Updater("Avalanche-iCaRL", _MEMORY),
 }
-"""Renate's updaters that exist here; `RD` only if the registry has it."""
+"""Renate's updaters that exist here."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def translated(
         allowed = "1: stored outputs are not averaged (Renate 0.5.2 itself stops with a KeyError)"
         raise InvalidHyperparameterError("ema_memory_update_gamma", gamma, allowed)
     known = UPDATERS.get(updater) if isinstance(updater, str) else None
-    if known is None or registry.problem_of(known.learner):
+    if known is None:
         return Translation(updater, split_batch(ours), (), trainer, tuple(notes))
     if known.learner != updater:
         notes.append(f"Renate's {updater} also replays labels: it is {known.learner} here")
@@ -182,6 +183,10 @@ def translated(
         notes.append(f"batch_memory_frac has no effect on {updater}, which draws no replay batch")
     elif known.splits_batch and "memory_batch_size" not in ours:
         ours = _split_as_in_renate(ours)
+    epochs = (arguments or {}).get("max_epochs")
+    if known.phases > 1 and isinstance(epochs, int):
+        trainer |= {"max_epochs": known.phases * epochs}
+        notes.append(f"{updater} has {known.phases} phases of {epochs} epochs, as in Renate")
     values = {"batch_size": BATCH_SIZE, **known.defaults, **ours}
     theirs = {name: name for name in values} | {ours: name for name, ours in known.names.items()}
     filled = tuple(n for n in values if n not in given and theirs[n] not in given)

@@ -15,6 +15,7 @@ class Classification(Task):
     """Targets are labels `(B,)`, integers in [0, K) or -100 (ignored); outputs are logits `(B, K)`."""
 
     name = "classification"
+    ignores_shifts = True
     labelled = True
     grows = True
 

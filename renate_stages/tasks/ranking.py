@@ -26,6 +26,7 @@ class Ranking(Task):
     """
 
     name = "ranking"
+    ignores_shifts = True
     has_padding = True
 
     def check(

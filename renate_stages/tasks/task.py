@@ -39,6 +39,9 @@ class Task(ABC):
     has_distribution: ClassVar[bool] = True  # whether outputs describe a distribution of targets
     grows: ClassVar[bool] = False  # whether the model needs an output for each label
     needs_loss_fn: ClassVar[bool] = False  # whether the user must define a loss
+    ignores_shifts: ClassVar[bool] = (
+        False  # whether adding a number to a row's outputs changes nothing
+    )
     has_padding: ClassVar[bool] = False  # whether ignored targets may be padding of shorter rows
 
     @abstractmethod

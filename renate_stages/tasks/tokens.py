@@ -19,6 +19,7 @@ class Tokens(Task):
     """
 
     name = "tokens"
+    ignores_shifts = True
     has_padding = True
     grows = True
 

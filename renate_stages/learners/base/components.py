@@ -48,7 +48,7 @@ class LogitDistillation(LossComponent):
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None
-        return distance_to_kept(memory.outputs, memory.batch, "logits")
+        return distance_to_kept(memory.outputs, memory.batch.fields["logits"], memory.batch)
 
     def remember(self, passed: ForwardResult) -> dict[str, Tensor]:
         return {"logits": passed.outputs.detach().float()}
@@ -69,7 +69,7 @@ class FeatureDistillation(LossComponent):
 
     def forward(self, new: ForwardResult, memory: ForwardResult | None) -> Tensor:
         assert memory is not None and memory.features is not None
-        return distance_to_kept(memory.features, memory.batch, "features")
+        return distance_to_kept(memory.features, memory.batch.fields["features"], memory.batch)
 
     def remember(self, passed: ForwardResult) -> dict[str, Tensor]:
         assert passed.features is not None
@@ -129,18 +129,17 @@ class Reinitialisation(LossComponent):
         learner.model.load_state_dict(dict(learner.context.start.untrained))
 
 
-def distance_to_kept(outputs: Tensor, batch: Batch, field: str) -> Tensor:
-    """Return `squared_distance` to a field of remembered examples, in which values may be missing.
+def distance_to_kept(outputs: Tensor, kept: Tensor, batch: Batch) -> Tensor:
+    """Return `squared_distance` to values of a batch's examples, some of which may be missing.
 
-    If several processes share the draw, their weighted mean (see `share`) is the mean over all
+    If several processes share the batch, their weighted mean (see `share`) is the mean over all
     known values, even if the processes have different numbers of them.
 
     Args:
         outputs: `(B, K)`, any float dtype.
-        batch: The remembered examples.
-        field: Name of the field, `(B, K)` float; NaN where a value is missing.
+        kept: Stored or computed values, `(B, K)` float; NaN where a value is missing.
+        batch: The examples.
     """
-    kept = batch.fields[field]
     if batch.whole is None:
         return squared_distance(outputs, kept)
     known = ~kept.isnan()

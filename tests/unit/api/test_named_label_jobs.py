@@ -389,6 +389,7 @@ LEARNERS = [
     "LwF",
     "ER-ACE",
     "GDumb",
+    "RD",
     "MAS",
     "SI",
     "L2-SP",

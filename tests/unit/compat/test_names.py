@@ -55,7 +55,7 @@ def test_importing_the_package_does_not_import_torch():
 
 
 @pytest.mark.parametrize("updater", ["ER", "DER", "CLS-ER", "POD-ER", "Super-ER", "Offline-ER",
-                                     "GDumb", "Joint", "FineTuning", "super-er", "OfflineER"])  # fmt: skip
+                                     "GDumb", "RD", "Joint", "FineTuning", "super-er", "OfflineER"])  # fmt: skip
 def test_search_space_of_renate_is_a_valid_space_of_its_learner(updater):
     space = config_space(updater)
     found = renate.translated(

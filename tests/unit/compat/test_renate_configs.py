@@ -116,6 +116,7 @@ def test_search_space_of_renate_can_be_searched(tmp_path):
         ("Super-ER", {"der_alpha": 0.5, "der_beta": 0.5, "cls_alpha": 0.1, "pod_alpha": 0.1}),
         ("Offline-ER", {"loss_weight_new_data": 0.5}),
         ("GDumb", {}),
+        ("RD", {}),
         ("Joint", {}),
         ("FineTuning", {"early_stopping": True}),
     ],

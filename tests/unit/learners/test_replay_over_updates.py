@@ -41,8 +41,9 @@ CASES = {
     "Budgeted": ("Budgeted", {}),
     "Joint": ("Joint", {}),
     "GDumb": ("GDumb", {}),
+    "RD": ("RD", {}),
 }
-RESETTING = ("Joint", "GDumb")  # these learners start from untrained weights
+RESETTING = ("Joint", "GDumb", "RD")  # these learners start from untrained weights
 
 
 @pytest.fixture(params=CASES)
@@ -244,7 +245,7 @@ def test_masked_unused_classes_keep_their_head_weights(after, second, case):
     updated = made.update(UpdateData(parent, second, {2: second}))
     assert weights(updated).isfinite().all()
     assert all(np.isfinite(each) for row in updated.curves for each in row.values())
-    if "DER" in learner or learner in ("CLS-ER", "Super-ER"):
+    if "DER" in learner or learner in ("CLS-ER", "Super-ER", "RD"):
         return  # these learners distill the outputs of unmet classes too
     start = made.build_model(None) if learner in RESETTING else first.model
     unmet = [each.head.weight[3:].detach() for each in (updated.model, start)]

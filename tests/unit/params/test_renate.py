@@ -62,7 +62,7 @@ def test_batch_is_split_as_in_renate(given, new, old):
 
 
 def test_updaters_without_replay_use_the_whole_batch():
-    for updater in ("FineTuning", "Joint", "GDumb"):
+    for updater in ("FineTuning", "Joint", "GDumb", "RD"):
         found = renate.translated(updater, {"batch_memory_frac": 0.5})
         assert found.hyperparameters["batch_size"] == 32
         assert any("batch_memory_frac has no effect" in note for note in found.notes)

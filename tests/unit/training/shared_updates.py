@@ -150,6 +150,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Budgeted": ("Budgeted", {"sampling": "class_balanced"}, {}),
     "GDumb": ("GDumb", {"memory_size": 13}, {}),
     "Joint": ("Joint", {}, {}),
+    "RD": ("RD", {"memory_size": 13}, {"max_epochs": 4}),
     "WiSE-FT": ("WiSE-FT", {}, {}),
     "shrunk": ("ER", {"shrink": 0.5, "perturb": 0.3, "reinitialize": "head", **ADAPTIVE}, {}),
     "LwF": ("LwF", {"temperature": 1.0}, {}),
@@ -183,7 +184,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 # Run these for two updates: the second depends on learner state or memory of the first.
 TWICE = (
-    *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "WiSE-FT", "LwF", "NCM", "RanPAC"),
+    *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "RD", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
     *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "shrunk"),
 )
@@ -291,7 +292,7 @@ def distances() -> Results:
     rows = torch.arange(7).numpy()
     own = here.own(rows) if here.count > 1 else rows
     batch = Batch(None, None, own, {"logits": kept[own]}, rows if here.count > 1 else None)
-    term = share(batch) * distance_to_kept(outputs[own], batch, "logits")
+    term = share(batch) * distance_to_kept(outputs[own], batch.fields["logits"], batch)
     return {"mean": sum(values_of_all_ranks(float(term))) / here.count}
 
 
