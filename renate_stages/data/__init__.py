@@ -1,5 +1,6 @@
 """The data of an update: the user's data module, datasets over stores, and loaders."""
 
+from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.ingest import ingest
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.steps import Batch, StepBatch
@@ -8,6 +9,7 @@ from renate_stages.data.stored import Batched, ConcatStored, StoredDataset, conc
 __all__ = [
     "Batch",
     "Batched",
+    "ColumnDataset",
     "ConcatStored",
     "RenateDataModule",
     "StepBatch",

@@ -176,10 +176,14 @@ class ItemReader:
         return tree
 
     def _metadata(self, given: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
-        return {name: self._known(name, value, index) for name, value in given.items()}
+        return {name: self.metadata_value(name, value, index) for name, value in given.items()}
 
-    def _known(self, name: str, value: Any, index: int) -> np.ndarray:
-        """Return one value of an item's metadata in the form in which it is stored."""
+    def metadata_value(self, name: str, value: Any, index: int) -> np.ndarray:
+        """Return one value of an item's metadata in the form in which it is stored.
+
+        Raises:
+            InvalidMetadataError: If it cannot be stored.
+        """
         if isinstance(value, np.generic | Tensor):
             value = value.item() if value.ndim == 0 else value
         where = f"{self.split} data, item {index}: metadata {name!r}"
@@ -224,7 +228,11 @@ def _is_short(text: str) -> bool:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= each <= "\udfff" for each in text)  # unpaired surrogates
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # unpaired surrogates
+        return False
+    return True
 
 
 def _outline(item: Any) -> str:

@@ -25,7 +25,8 @@ class RenateDataModule(ABC):
                 data = TensorDataset(images, labels)
                 self._train_data, self._val_data = self._split_train_val_data(data)
 
-    Items may end with a dict of metadata, which is stored with the example: `(inputs, targets,
+    If the data is in columns, such as those of a table, return a `ColumnDataset`, which is read in
+    blocks. Items may end with a dict of metadata, which is stored with the example: `(inputs, targets,
     {"id": "customer-17", "source": "eu"})`. The `id` identifies an example that you want to forget;
     without an id, its content does. List inputs of varying length (tokens, series) in
     `ragged_fields`. Bytes of JPEG and PNG files are stored unchanged and decoded when they are read.

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Subset
 
+from renate_stages.data.columns import chosen, columns_of, metadata_column
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import DataModuleError, user_code
 
 
 def sort_keys(dataset: Any, field: str) -> np.ndarray:
-    """Return a metadata field of all items of the training data, `(rows,)`; reads every item once.
+    """Return a metadata field of all items of the training data, `(rows,)`.
+
+    It reads every item once, unless the dataset has columns.
 
     Args:
         dataset: A dataset with a length, whose items end with a dict of metadata.
@@ -26,6 +29,12 @@ def sort_keys(dataset: Any, field: str) -> np.ndarray:
         UnstorableValueError, InvalidMetadataError: As `ingest`.
     """
     reader, keys = ItemReader("train"), []
+    source, rows = columns_of(dataset)
+    if source is not None and field in source.metadata:
+        column = metadata_column(field, chosen(source.metadata[field], rows), 0, reader)
+        if column.dtype.kind == "f" and np.isnan(column).any():
+            raise _unordered(field, int(np.flatnonzero(np.isnan(column))[0]))
+        return column
     for row in range(len(dataset)):
         with user_code.running(f"data_module_fn, train data, item {row}"):
             item = dataset[row]
@@ -36,8 +45,7 @@ def sort_keys(dataset: Any, field: str) -> np.ndarray:
             raise DataModuleError(problem, "return it, or change data.split_by in params.yaml")
         key = metadata[field].item()
         if isinstance(key, float) and math.isnan(key):
-            problem = f"metadata {field!r} of item {row} of train_data() is NaN"
-            raise DataModuleError(problem, "give it a value, or change data.split_by")
+            raise _unordered(field, row)
         if keys and isinstance(key, bytes) != isinstance(keys[0], bytes):
             problem = (
                 f"metadata {field!r} is text in some items and a number in others (item {row})"
@@ -45,6 +53,11 @@ def sort_keys(dataset: Any, field: str) -> np.ndarray:
             raise DataModuleError(problem, "return one type, or change data.split_by")
         keys.append(key)
     return np.array(keys)
+
+
+def _unordered(field: str, row: int) -> DataModuleError:
+    problem = f"metadata {field!r} of item {row} of train_data() is NaN"
+    return DataModuleError(problem, "give it a value, or change data.split_by")
 
 
 def split_newest(dataset: Any, size: float, keys: np.ndarray) -> tuple[Subset, Subset]:

@@ -37,6 +37,7 @@ from renate_stages.errors.configuration import (
 )
 from renate_stages.errors.examples import (
     ClassLabelsNeededError,
+    ColumnLengthError,
     DamagedStoreError,
     DataModuleError,
     EmptyDatasetError,
@@ -210,6 +211,7 @@ __all__ = [
     "ChangedPointerError",
     "ChangedTaskError",
     "ClassLabelsNeededError",
+    "ColumnLengthError",
     "CommandError",
     "ConflictedFileError",
     "DamagedObjectError",

@@ -42,6 +42,16 @@ class InvalidShareError(RenateStagesError):
         super().__init__(f"{name}: found {value!r}, expected a fraction in [0, 1)")
 
 
+class ColumnLengthError(RenateStagesError):
+    """Columns of a dataset differ in length."""
+
+    def __init__(self, path: str, rows: int, other: str, expected: int) -> None:
+        super().__init__(
+            f"column '{path}' has {rows} rows, but '{other}' has {expected}.\n"
+            "To fix this: pass columns with one entry for each example."
+        )
+
+
 class NotAPairError(RenateStagesError):
     """An item of a dataset is not `(inputs, targets)`."""
 

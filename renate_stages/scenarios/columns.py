@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from renate_stages.data.ingest import tensors_of
+from renate_stages.data.columns import chosen, columns_of
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import InvalidScenarioError, NotAPairError, user_code
 
@@ -43,12 +43,12 @@ def labels_of(dataset: Dataset, split: str, scenario: str) -> np.ndarray:
     Raises:
         InvalidScenarioError: If a target is neither a whole number nor a text.
     """
-    tensors, rows = tensors_of(dataset)
-    if tensors is not None:
-        targets = tensors[1] if rows is None else tensors[1][rows]
+    source, rows = columns_of(dataset)
+    if source is not None and isinstance(source.targets, Tensor | np.ndarray):
+        targets = chosen(source.targets, rows)
         if len(targets):
             _label(targets[0], 0, split, scenario)  # all have its shape and dtype
-        return targets.numpy().astype(np.int64)
+        return np.asarray(targets).astype(np.int64)
     labels = [
         _label(item[1], row, split, scenario) for row, item in enumerate(items_of(dataset, split))
     ]

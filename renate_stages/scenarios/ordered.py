@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from renate_stages.data import RenateDataModule
-from renate_stages.data.ingest import tensors_of
+from renate_stages.data.columns import chosen, columns_of
 from renate_stages.scenarios.columns import array_of, items_of, metadata_of
 from renate_stages.scenarios.scenario import Scenario, subset
 
@@ -85,11 +86,12 @@ class FeatureSortingScenario(SortingScenario):
         self._feature = self._integer("feature_idx", feature_idx, 0)
 
     def _scores(self, dataset: Dataset, split: str) -> np.ndarray:
-        tensors, rows = tensors_of(dataset)
-        if tensors is not None:
-            inputs = tensors[0] if rows is None else tensors[0][rows]
+        source, rows = columns_of(dataset)
+        if source is not None and isinstance(source.inputs, Tensor | np.ndarray):
+            inputs = chosen(source.inputs, rows)
             self._require_feature(tuple(inputs.shape[1:]))
-            return inputs[:, self._feature].double().reshape(len(inputs), -1).mean(dim=1).numpy()
+            values = np.asarray(inputs[:, self._feature], dtype=np.float64)
+            return values.reshape(len(inputs), -1).mean(axis=1)
         scores = []
         for row, item in enumerate(items_of(dataset, split)):
             array = array_of(item[0], row, split, type(self).__name__)

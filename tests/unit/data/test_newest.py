@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
+from renate_stages.data import ColumnDataset
 from renate_stages.data.newest import sort_keys, split_newest
 from renate_stages.errors import DataModuleError
 
@@ -50,3 +51,13 @@ def test_missing_field_is_refused_with_those_that_exist() -> None:
     plain = TensorDataset(torch.zeros(2, 1), torch.zeros(2))
     with pytest.raises(DataModuleError, match=r"item 0 .* no metadata 'day' \(it has: none\)"):
         sort_keys(plain, "day")
+
+
+def test_keys_of_columns_are_read_without_items(monkeypatch):
+    times = np.array([5.0, 1.0, 3.0])
+    data = ColumnDataset(np.zeros((3, 2)), np.zeros(3), {"time": times, "id": ["a", "b", "c"]})
+    monkeypatch.setattr(ColumnDataset, "__getitem__", None)
+    assert sort_keys(Subset(data, [2, 0]), "time").tolist() == [3.0, 5.0]
+    times[1] = np.nan
+    with pytest.raises(DataModuleError, match=r"metadata 'time' of item 1 .* is NaN"):
+        sort_keys(data, "time")

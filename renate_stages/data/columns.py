@@ -1,0 +1,222 @@
+"""`ColumnDataset`: examples as columns, which `prepare` reads in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from renate_stages.data.items import ItemReader
+from renate_stages.errors import ColumnLengthError, ItemMismatchError, UnstorableValueError
+from renate_stages.memory import Column, ExampleSpec
+from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.spec import METADATA, flatten_example, structure_of_example
+
+BLOCK_BYTES = 8 * 2**20
+BLOCK_ROWS = 4096
+
+Block = tuple[dict[str, Column], ExampleSpec]
+
+
+class ColumnDataset(Dataset):
+    """Examples whose parts are columns: arrays, tensors or lists with one entry per row.
+
+    `prepare` stores it, or a `Subset` of it, in blocks, which is many times faster than item by item.
+
+        ColumnDataset({"age": ages, "income": incomes}, labels, {"id": ids, "source": sources})
+
+    Args:
+        inputs: A column, or a dict or tuple of columns. A column is a tensor or a numeric array
+            `(rows, ...)`, or a list of numbers.
+        targets: The same; or names of labels, a list or an array of texts.
+        metadata: Columns by name: numbers `(rows,)`, or texts.
+
+    Raises:
+        ColumnLengthError: If columns differ in length.
+        ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
+    """
+
+    def __init__(
+        self, inputs: Any, targets: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        self.inputs, self.targets = _column_tree(inputs), _column_tree(targets)
+        self.metadata = {name: _column(each) for name, each in (metadata or {}).items()}
+        columns = flatten_example((self.inputs, self.targets))
+        columns |= {METADATA + name: each for name, each in self.metadata.items()}
+        first, self._rows = next((path, len(each)) for path, each in columns.items())
+        for path, column in columns.items():
+            if len(column) != self._rows:
+                raise ColumnLengthError(path, len(column), first, self._rows)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, row: int) -> Any:
+        if not -self._rows <= row < self._rows:
+            raise IndexError(row)
+        pair = _row(self.inputs, row), _row(self.targets, row)
+        if not self.metadata:
+            return pair
+        return (*pair, {name: _row(column, row) for name, column in self.metadata.items()})
+
+
+def columns_of(dataset: Dataset) -> tuple[ColumnDataset | None, Tensor | None]:
+    """Return a dataset's columns and its rows of them, if it has columns.
+
+    That is a `ColumnDataset`, a `TensorDataset` of two tensors, and any subset of one. Rows are None
+    if the dataset is not a subset.
+    """
+    rows: Tensor | None = None
+    while type(dataset) is Subset:
+        indices = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        rows = indices if rows is None else indices[rows]
+        dataset = dataset.dataset
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        return ColumnDataset(*dataset.tensors), rows
+    return (dataset, rows) if type(dataset) is ColumnDataset else (None, None)
+
+
+def column_blocks(
+    dataset: ColumnDataset, rows: Tensor | None, reader: ItemReader
+) -> Iterator[Block]:
+    """Yield the rows of a dataset as blocks of columns.
+
+    Args:
+        dataset: The dataset.
+        rows: Its rows to read, int64 `(n,)`; None: all.
+        reader: Validates values, and numbers names of labels.
+    """
+    tree = (dataset.inputs, dataset.targets)
+    columns = flatten_example(tree)
+    everything = [*columns.values(), *dataset.metadata.values()]
+    row_bytes = sum(_bytes_per_row(each) for each in everything)
+    step = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes)))
+    total = len(dataset) if rows is None else len(rows)
+    structure = structure_of_example(tree)
+    for start in range(0, total, step):
+        part = slice(start, start + step) if rows is None else rows[start : start + step]
+        found = {
+            path: _values(chosen(column, part), start, path, reader)
+            for path, column in columns.items()
+        }
+        metadata = {
+            name: metadata_column(name, chosen(column, part), start, reader)
+            for name, column in dataset.metadata.items()
+        }
+        spec = ExampleSpec.of(ExampleSpec(structure, {}).unflatten(found), metadata)
+        yield {**found, **{METADATA + name: each for name, each in metadata.items()}}, spec
+
+
+def texts_to_numbers(texts: list[str], number: Callable[[str], Any]) -> np.ndarray:
+    """Return `number` of each text, called once for each different text, in order of appearance."""
+    known = {text: number(text) for text in dict.fromkeys(texts)}
+    return np.array([known[text] for text in texts])
+
+
+def _column_tree(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _column_tree(each) for key, each in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(map(_column_tree, tree))
+    return _column(tree)
+
+
+def _column(column: Any) -> Any:
+    """Return a column as a tensor, a numeric array, or an array of objects, such as texts."""
+    if isinstance(column, Tensor):
+        return column
+    array = np.asarray(column)
+    if array.dtype.kind in "biufc":
+        is_list = isinstance(column, list) and array.dtype == np.float64
+        return array.astype(np.float32) if is_list else array  # as numbers of single items
+    values = column if isinstance(column, list) else array.tolist()
+    objects = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):  # assigning a list at once would join nested ones
+        objects[row] = value
+    return objects
+
+
+def _row(tree: Any, row: int) -> Any:
+    if isinstance(tree, dict):
+        return {key: _row(each, row) for key, each in tree.items()}
+    return tuple(_row(each, row) for each in tree) if isinstance(tree, tuple) else tree[row]
+
+
+def chosen(column: Any, rows: slice | Tensor | None) -> Any:
+    """Return rows of a column of a `ColumnDataset`; None: all."""
+    if rows is None:
+        return column
+    if isinstance(rows, slice) or isinstance(column, Tensor):
+        return column[rows]
+    return column[rows.numpy()]
+
+
+def _bytes_per_row(column: Any) -> int:
+    size = column.element_size() if isinstance(column, Tensor) else column.itemsize
+    return size * int(np.prod(column.shape[1:], dtype=np.int64))
+
+
+def _values(column: Any, start: int, path: str, reader: ItemReader) -> np.ndarray:
+    """Return rows of an input or target column as an array."""
+    if isinstance(column, Tensor) or column.dtype != object:
+        return reader.array(column, start, path)
+    for place, value in enumerate(column):
+        named = path.startswith("targets") and reader.numbers is not None
+        if not (named and isinstance(value, str)):
+            raise UnstorableValueError(
+                reader.split, start + place, path, f"a {type(value).__name__}", "use numbers"
+            )
+    assert reader.numbers is not None
+    return texts_to_numbers(column.tolist(), reader.numbers).astype(np.int64)
+
+
+def _ids_of(values: list[Any]) -> np.ndarray | None:
+    """Return the hashes of a user's ids, uint64 `(rows, 2)`; None if a value cannot be an id."""
+    if not all(type(value) in (str, int) for value in values):
+        return None
+    try:
+        return to_array(given_id(str(value)) for value in values)
+    except UnicodeEncodeError:
+        return None
+
+
+def metadata_column(name: str, column: Any, start: int, reader: ItemReader) -> np.ndarray:
+    """Return rows of a metadata column in the form in which it is stored.
+
+    Args:
+        name: Name of the field.
+        column: Its values, one for each row.
+        start: Number of the first row, for messages.
+        reader: Validates values.
+
+    Raises:
+        InvalidMetadataError: If a value cannot be stored.
+        ItemMismatchError: If some values are numbers and others texts, or of different types.
+    """
+    known = reader.metadata_value
+    if isinstance(column, Tensor):
+        column = column.numpy()
+    if isinstance(column, np.ndarray):
+        if name != "id" and column.dtype.kind in "biuf" and column.ndim == 1 and len(column):
+            first = known(name, column[0], start)
+            if column.dtype.kind != "u" or column.dtype.itemsize < 8:
+                return column.astype(first.dtype)
+        column = column.tolist()
+    if name == "id" and (ids := _ids_of(column)) is not None:
+        return ids
+    places = {}
+    for place, value in enumerate(column):
+        if not isinstance(value, Hashable):
+            known(name, value, start + place)
+        places.setdefault((type(value), value), start + place)
+    values = {key: known(name, key[1], place) for key, place in places.items()}
+    rows = [values[type(value), value] for value in column]
+    for place, row in enumerate(rows):
+        if (row.dtype, row.shape) != (rows[0].dtype, rows[0].shape):
+            kinds = (str(each.dtype) for each in (row, rows[0]))
+            raise ItemMismatchError(reader.split, start + place, METADATA + name, *kinds)
+    return np.stack(rows)
