@@ -78,10 +78,13 @@ class DataParams(Block):
     test_fraction: Fraction = Field(
         default=0.2, description="share of the training rows, if the data module has no test data"
     )
+    split: Literal["random", "stratified", "newest", "grouped"] = Field(
+        default="random",
+        description="which rows become test and validation data: random ones; random ones with the "
+        "same share of each label; the newest by split_by; or all rows of some groups by split_by",
+    )
     split_by: str | None = Field(
-        default=None,
-        description="metadata field, such as a time: test data are the newest rows by it, and "
-        "validation data the newest of the rest; without it, both are random rows",
+        default=None, description="metadata field for split: a time for newest, a group for grouped"
     )
     arguments: dict[str, Any] = Field(
         default={}, description="keyword arguments for data_module_fn"
@@ -97,6 +100,15 @@ class DataParams(Block):
     accepted_fingerprint: str | None = Field(
         default=None, description="digest of a changed fingerprint that old examples still fit"
     )
+
+    @model_validator(mode="after")
+    def _names_the_field(self) -> DataParams:
+        if (self.split in ("newest", "grouped")) != (self.split_by is not None):
+            raise ValueError(
+                f"split is {self.split} and split_by is {self.split_by}; name a metadata field in "
+                "split_by if, and only if, split is newest or grouped"
+            )
+        return self
 
 
 class TrainerParams(Block):

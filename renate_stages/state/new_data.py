@@ -77,8 +77,8 @@ def require_files(incoming: Path) -> None:
 def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Generators) -> Splits:
     """Return the datasets of the user's data module, which gets the seed of `params.yaml`.
 
-    If the module provides no test or validation data, split off a share of the training rows: the
-    newest ones by `data.split_by`, or random ones, determined by the seed.
+    If the module provides no test or validation data, split off a share of the training rows by the
+    rule `data.split`.
 
     Raises:
         DataModuleError: If there is no training data, or no test data and no share is set for it.
@@ -119,7 +119,9 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
         )
     shares = {"test": data.test_fraction if test is None else 0}
     shares["val"] = data.validation_fraction if val is None else 0
-    train, parts = _split_off(train, shares, data.split_by, generators)
+    from renate_stages.data.splits import split_off
+
+    train, parts = split_off(train, shares, generators, data.split, data.split_by)
     test, val = parts.get("test", test), parts.get("val", val)
     ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
     return Splits(train, val, test, tuple(sorted({*ragged, *padded})), names, fingerprint)
@@ -158,48 +160,6 @@ def _names(module: Any, name: str) -> tuple[str, ...]:
     if isinstance(found, str) or not isinstance(found, Iterable):
         raise UserResultError(f"{name} of the data module", repr(found)[:80], "a tuple of names")
     return tuple(map(str, found))
-
-
-def _split_off(
-    dataset: Any, shares: Mapping[str, float], split_by: str | None, generators: Generators
-) -> tuple[Any, dict[str, Any]]:
-    """Split shares off a dataset's rows, in turn; return the rest, and the shares above 0.
-
-    Args:
-        dataset: The training data.
-        shares: Share of the rows that are left, by the name of the split.
-        split_by: Metadata field by which the newest rows are taken; None: random rows.
-        generators: The update's generators, which draw random rows.
-
-    Raises:
-        DataModuleError: If the dataset has no length or too few rows, or items lack the field.
-    """
-    from renate_stages.data.module import split
-    from renate_stages.data.newest import sort_keys, split_newest
-
-    parts: dict[str, Any] = {}
-    shares = {name: fraction for name, fraction in shares.items() if fraction}
-    if shares and not hasattr(dataset, "__len__"):
-        raise DataModuleError(
-            f"train_data() is a {type(dataset).__name__} without a length, which cannot be split",
-            "return test_data() and val_data() as well, or a dataset with a length",
-        )
-    keys = sort_keys(dataset, split_by) if shares and split_by else None
-    for name, fraction in shares.items():
-        seed = generators.integer(f"{name} split")
-        with user_code.running("train_data() of the data module"):
-            rows = len(dataset)
-            if keys is None:
-                dataset, parts[name] = split(dataset, fraction, seed)
-            else:
-                dataset, parts[name] = split_newest(dataset, fraction, keys)
-                keys = keys[dataset.indices]
-        if not len(dataset) or not len(parts[name]):
-            raise DataModuleError(
-                f"train_data() has {rows} row(s), too few to split off {fraction:.0%}",
-                "return more rows, or separate test_data() and val_data()",
-            )
-    return dataset, parts
 
 
 def parent_in(folder: Path) -> State | None:

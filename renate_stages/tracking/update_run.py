@@ -16,6 +16,7 @@ from renate_stages.state import State
 LOGGED: dict[str, Any] = {
     "data": {
         "scenario": {"name", "chunk_id"},
+        "split": True,
         "split_by": True,
         "test_fraction": True,
         "validation_fraction": True,

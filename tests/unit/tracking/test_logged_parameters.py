@@ -47,6 +47,7 @@ def test_params_blocks_that_may_contain_secrets_are_not_logged():
     assert logged["data"] == {
         "validation_fraction": 0.1,
         "test_fraction": 0.2,
+        "split": "random",
         "split_by": None,
         "scenario": {"name": "domain-incremental", "chunk_id": None},
     }

@@ -1,4 +1,4 @@
-"""`data.split_by`: holdout and validation split are the newest rows."""
+"""`data.split`: which rows become holdout and validation split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dates(project: Project, split: str) -> list[bytes]:
 @pytest.fixture
 def dated(project):
     edit_config(project, "TensorDataset(images, labels)", DATED)
-    edit_params(project, data__split_by="created")
+    edit_params(project, data__split="newest", data__split_by="created")
     return project
 
 
@@ -55,3 +55,23 @@ def test_unknown_field_is_refused_before_anything_is_written(dated):
     with pytest.raises(errors.DataModuleError, match=r"no metadata 'day' \(it has: created\)"):
         prepare.run(dated, quiet)
     assert not dated.prepared.exists()
+
+
+def test_stratified_splits_have_the_share_of_each_label(project):
+    edit_params(project, data__split="stratified")
+    prepare.run(project, quiet)
+    counts = {
+        split: np.bincount(ExampleStore.open(project.prepared / split).column("targets"))
+        for split in ("train", "val", "test")
+    }
+    whole = sum(counts.values())
+    assert np.abs(counts["test"] - 0.2 * whole).max() < 1.01
+
+
+@pytest.mark.parametrize(
+    "values", [{"data__split": "newest"}, {"data__split_by": "created"}, {"data__split": "first"}]
+)
+def test_rule_without_its_field_is_refused(project, values):
+    edit_params(project, **values)
+    with pytest.raises(errors.InvalidParamsError, match=r"data.*split"):
+        prepare.run(project, quiet)
