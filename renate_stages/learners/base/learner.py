@@ -401,6 +401,7 @@ class Learner(TrainingStep):
 
 def compiled(model: nn.Module) -> Any:
     """Return a compiled model that shares the tensors of the given one."""
+    torch.compiler.reset()  # a graph of an earlier training would not call this one's hooks
     return torch.compile(model)
 
 

@@ -45,17 +45,21 @@ def test_gradients_are_clipped_by_norm_or_by_value(make_state, new, algorithm, o
 
 def test_compiled_model_has_identical_weights_and_parameter_names(make_state, new, monkeypatch):
     called: list[bool] = []
-
-    def compiled(model):
-        called.append(True)
-        return partial(torch.compile, backend="eager")(model)
-
+    compiled = partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", lambda model: called.append(True) or compiled(model))
     plain = updater("DER++").update(UpdateData(make_state(10), new, {1: new}))
-    with monkeypatch.context() as patch:
-        patch.setattr("renate_stages.learners.base.learner.compiled", compiled)
-        same = updater("DER++", compile=True).update(UpdateData(make_state(10), new, {1: new}))
+    same = updater("DER++", compile=True).update(UpdateData(make_state(10), new, {1: new}))
     assert called and torch.equal(weights(same), weights(plain))
     assert same.curves == plain.curves
     for each in (same.model, same.learner.model):
         assert list(each.state_dict()) == list(model_fn().state_dict())
     assert same.learner.state_dict().keys() == plain.learner.state_dict().keys()
+
+
+def test_compiled_graph_of_another_learner_is_not_used_again(make_state, new, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    data = UpdateData(make_state(10), new)
+    updater("ER", compile=True).update(data)  # its graph calls no hooks
+    values = {**VALUES, "alpha": 0.02}
+    same = updater("POD-ER", values, compile=True).update(data)
+    assert torch.equal(weights(same), weights(updater("POD-ER", values).update(data)))
