@@ -189,6 +189,9 @@ def _make_data(project: Project, params: Params, again: bool) -> list[str]:
         return []
     number, pointer = params.update.number, project.incoming.with_name("incoming.dvc")
     if not params.example:
+        if not project.incoming.is_dir():
+            project.incoming.mkdir(parents=True)
+            return ["data/incoming: created, for the data of the first update"]
         if not lineage.untracked_data(project):
             return []
         lineage.track(project, project.incoming)

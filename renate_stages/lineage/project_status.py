@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from renate_stages.files import yaml_file
 from renate_stages.lineage.champion import ChampionPointer
-from renate_stages.lineage.commands import git
+from renate_stages.lineage.commands import dvc, git
 from renate_stages.lineage.conflict import Conflict, find_conflict
 from renate_stages.lineage.opening import DATA, unfinished, untracked_data
 from renate_stages.lineage.records import (
@@ -54,6 +56,12 @@ def status(project: Project) -> dict[str, str]:
             "there is no data yet; put it in data/incoming and run `dvc add data/incoming`"
         )
     elif update.kind == "update" and _same_data_as(project, update.parent):
+        if json.loads(dvc(project, "status", "--json", DATA) or "{}"):
+            rows["next"] = (
+                "data/incoming has changed since it was added; run `dvc add data/incoming` and "
+                "`dvc repro`"
+            )
+            return rows
         rows["next"] = (
             f"data/incoming still has the data of update {update.parent}; put the new data there, "
             "then run `dvc add data/incoming` and `dvc repro`"

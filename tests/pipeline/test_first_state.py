@@ -75,14 +75,13 @@ def test_empty_project_reports_what_the_user_must_fill_in(tmp_path):
     project = generate(tmp_path, starting_data="empty")
     printed = project.run("renate-stages", "status")
     assert "`renate-stages init` in a new project" in printed
-    project.run("renate-stages", "init")
+    assert "data/incoming: created" in project.run("renate-stages", "init")
     assert "put it in data/incoming and run `dvc add data/incoming`" in project.run(
         "renate-stages", "status"
     )
     assert "2 skipped" in project.run("python", "-m", "pytest", "-q", "tests")
     assert "uses your own data" in project.run("renate-stages", "example-data", "1", code=2)
 
-    (project.root / "data" / "incoming").mkdir(parents=True)
     (project.root / "data" / "incoming" / "rows.csv").write_text("1,2\n")
     project.run("dvc", "add", "-q", "data/incoming")
     message = "data_module_fn: fill in IncomingData"

@@ -260,6 +260,14 @@ def test_update_with_untracked_data_cannot_be_closed(project):
     assert lineage.status(project)["next"]
 
 
+def test_status_tells_data_of_the_parent_from_new_data_that_is_not_added(project):
+    lineage.open_next(project)
+    assert "still has the data of update 3" in lineage.status(project)["next"]
+    (project.incoming / "new.csv").write_text("5,6\n")
+    advice = "has changed since it was added; run `dvc add data/incoming` and `dvc repro`"
+    assert advice in lineage.status(project)["next"]
+
+
 def test_two_updates_never_get_the_same_number(project, capsys):
     assert lineage.open_from(project, 1) == 4
     lineage.git(project, "checkout", "-q", "main")
