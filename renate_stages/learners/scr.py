@@ -25,6 +25,7 @@ from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.module import unwrap
+from renate_stages.randomness import seed_torch
 
 
 class Projection(LossComponent):
@@ -47,7 +48,7 @@ class Projection(LossComponent):
         head: Any = unwrap(learner.model).head
         width = head.linear.in_features
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(learner.context.generators.integer("projection"))
+            seed_torch(learner.context.generators.integer("projection"))
             self.layers = nn.Sequential(
                 nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.size)
             )

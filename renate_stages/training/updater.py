@@ -30,7 +30,7 @@ from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model, grown_tensors, read_tensors, write_tensors
 from renate_stages.params import Params
-from renate_stages.randomness import Generators
+from renate_stages.randomness import Generators, seed_torch
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.training import double
 from renate_stages.training.callbacks import (
@@ -199,7 +199,7 @@ class ModelUpdater:
         if parent is not None:
             known = parent.provenance.labels
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.generators.integer("new outputs"))
+            seed_torch(self.generators.integer("new outputs"))
             declared = bool(order or known)
             outputs = self.task.make_room(model, examples, self.labels, declared)
         if parent is not None and parent.has_model and not known and (outputs or 0) > len(order):

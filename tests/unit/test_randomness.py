@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from renate_stages.randomness import Generators
+from renate_stages.randomness import Generators, seed_torch
 
 NAMES = ("batches", "memory", "model", "replay", "split", "test split", "training", "val split")
 
@@ -56,3 +56,10 @@ def test_creating_generators_does_not_change_the_global_generators():
     torch.rand(9, generator=Generators(0, 1).torch("a"))
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after
+
+
+def test_torch_is_seeded_like_by_its_manual_seed():
+    torch.manual_seed(2**63 - 7)
+    expected = torch.rand(3).tolist()
+    seed_torch(2**63 - 7)
+    assert torch.rand(3).tolist() == expected
