@@ -70,7 +70,8 @@ def lay_out(
         project.parent.mkdir()
         state.write_empty(project.parent)
     project.write_outside()
-    files.write_text(project.params, yaml_file.dump(params.model_dump(mode="json")))
+    content = params.model_dump(mode="json", exclude_defaults=True)  # parsing all takes 25 ms
+    files.write_text(project.params, yaml_file.dump(content))
 
 
 def _project(root: Path, outside: Outside) -> Project:

@@ -23,11 +23,11 @@ def project_modules(root: Path) -> dict[str, Path]:
     files = {}
     for name, module in list(sys.modules.items()):
         source = getattr(module, "__file__", None)
-        spec = getattr(module, "__spec__", None)
-        if not isinstance(source, str) or getattr(spec, "name", name).startswith("renate_stages"):
-            continue  # by its spec, since a module of ours that runs is called __main__
-        if source.startswith(PACKAGES):
+        if not isinstance(source, str) or source.startswith(PACKAGES):
             continue  # resolving thousands of files of packages would take a second
+        spec = getattr(module, "__spec__", None)
+        if getattr(spec, "name", name).startswith("renate_stages"):
+            continue  # by its spec, since a module of ours that runs is called __main__
         file = Path(source)
         if not file.is_absolute():  # in some modules of torch
             continue
