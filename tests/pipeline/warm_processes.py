@@ -10,12 +10,14 @@ import functools
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +120,25 @@ def prepare(steps: Iterable[str]) -> None:
             getattr(imported, name)()
 
 
+def run_python() -> None:
+    """Run what the interpreter would run with the arguments in `sys.argv`: `-m MODULE` or a script.
+
+    Of the interpreter's options only `-P`, which changes nothing here, and `-W` are supported.
+    """
+    arguments = sys.argv[1:]
+    while arguments[0] in ("-P", "-W"):
+        option = arguments.pop(0)
+        if option == "-W":
+            warnings.simplefilter(arguments.pop(0))  # type: ignore[arg-type]
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path.insert(0, str(Path(arguments[0]).parent))
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
 class WarmProcesses:
     """Forks processes that have imported some modules.
 
@@ -199,6 +220,44 @@ class WarmProcess:
         if self.poll() is None:
             with suppress(ProcessLookupError):  # the process has ended meanwhile
                 os.kill(self.pid, signal.SIGKILL)
+
+
+class WarmPython:
+    """Replaces the module `subprocess` where Python is run; forks its processes instead.
+
+    Args:
+        warm: Forks the processes.
+    """
+
+    def __init__(self, warm: WarmProcesses) -> None:
+        self._warm = warm
+
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] = os.environ,
+        streams: tuple[int, int] = (1, 2),
+    ) -> WarmProcess:
+        """Start a command of Python in this folder; see `WarmProcesses.start`."""
+        assert command[0] == sys.executable
+        main, arguments = "warm_processes:run_python", list(command[1:])
+        return self._warm.start(main, arguments, Path.cwd(), streams, environment=environment)
+
+    def run(
+        self, command: list[str], *, check: bool, capture_output: bool = False, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command, like `subprocess.run`; options other than `env` and `text` have no use."""
+        environment = options.pop("env", os.environ)
+        assert options.keys() <= {"text"}
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            streams = (out.fileno(), err.fileno()) if capture_output else (1, 2)
+            code = self.start(command, environment, streams).wait()
+            for each in (out, err):
+                each.seek(0)
+            done = subprocess.CompletedProcess(command, code, out.read(), err.read())
+        if check:
+            done.check_returncode()
+        return done
 
 
 class WarmDvc:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
-from warm_processes import WarmProcesses
+from warm_processes import WarmProcesses, WarmPython
 
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
@@ -147,6 +147,29 @@ def warm_servers():
     )
     yield warm
     warm.close()
+
+
+@pytest.fixture(scope="session")
+def warm_python(warm_servers) -> WarmPython:
+    """Stand-in for `subprocess` that forks commands of Python from a warm process."""
+    return WarmPython(warm_servers)
+
+
+@pytest.fixture
+def warm_jobs(warm_python, monkeypatch) -> WarmPython:
+    """Fork the processes of `run_training_job` that share a training or export the model.
+
+    The slow tests start new ones.
+    """
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+
+    def popen(handler, command, environment):
+        streams = [s.fileno() if s else n for n, s in ((1, handler._stdout), (2, handler._stderr))]
+        return warm_python.start(command, environment, tuple(streams))
+
+    monkeypatch.setattr(SubprocessHandler, "_popen", popen)
+    monkeypatch.setattr("renate_stages.api.run_stages.subprocess", warm_python)
+    return warm_python
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from renate_stages.actions.digits import write_digits
 from renate_stages.state import state
 
 
-def test_training_job_exports_the_trained_model(tmp_path, monkeypatch):
+def test_training_job_exports_the_trained_model(tmp_path, monkeypatch, warm_jobs):
     write_digits(tmp_path / "data", 1)
     (tmp_path / "code").mkdir()
     text = (REPOSITORY / "renate_config.py").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def test_training_job_exports_the_trained_model(tmp_path, monkeypatch):
         run_training_job({}, **{**arguments, "output_state_url": None})
 
 
-def test_failed_export_of_a_training_job_keeps_the_new_state(tmp_path):
+def test_failed_export_of_a_training_job_keeps_the_new_state(tmp_path, warm_jobs):
     write_digits(tmp_path / "data", 1)
     text = (REPOSITORY / "renate_config.py").read_text(encoding="utf-8")
     code = "import sys\nif 'export' in sys.argv:\n    raise ValueError('no export here')\n"

@@ -437,7 +437,7 @@ def test_importance_of_old_weights_survives_growth(jobs, monkeypatch):
     assert not at_start[-1]["fisher/head/weight"][2:].any()
 
 
-def test_exported_model_lists_the_names_of_its_columns(tmp_path, jobs):
+def test_exported_model_lists_the_names_of_its_columns(tmp_path, jobs, warm_jobs):
     jobs(UPDATES[:1], export_path=str(tmp_path / "export"))
     labels = json.loads((tmp_path / "export" / "labels.json").read_text())
     assert labels == {"classes": [0, 1], "columns": 2, "names": labels["names"]}

@@ -23,6 +23,8 @@ from syne_tune.config_space import loguniform, uniform
 from renate_stages.compat.renate.training import run_training_job
 from renate_stages.compat.renate.utils.config_spaces import config_space
 
+pytestmark = pytest.mark.usefixtures("warm_searches")
+
 WRITE = {"own model": write_tensors, "own optimizer": write_tables}
 CONFIGS = {"own model": OWN_MODEL, "own optimizer": OWN_OPTIMIZER}
 
