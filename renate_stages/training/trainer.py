@@ -1,4 +1,4 @@
-"""Configure Lightning's Trainer from `params.yaml`."""
+"""Configure Lightning's Trainer from `params.yaml`, and write its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -16,6 +20,39 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from renate_stages.errors import InvalidParamsError
 from renate_stages.learners.base import Learner
 from renate_stages.params import TrainerParams
+
+
+class LocalCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints directly to a local file.
+
+    Lightning's own writer first makes the whole file in memory. It also imports the packages of all
+    installed cloud storages, for half a second, to find out that the path is in none of them.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        with Path(path).open("wb") as stream:  # by name, the file's name would be in its content
+            torch.save(checkpoint, stream)
+
+
+_accepted: set[str] = set()  # settings that this process has checked
+
+
+def check_trainer(params: TrainerParams) -> None:
+    """Check that Lightning accepts the settings on this machine, once for each in a process.
+
+    Args:
+        params: The block `trainer` of `params.yaml`.
+
+    Raises:
+        InvalidParamsError: See `make_trainer`.
+    """
+    settings = params.model_dump_json(exclude={"max_epochs", "max_steps", "compile"})
+    if settings not in _accepted:
+        with quiet():
+            make_trainer(params)
+        _accepted.add(settings)
 
 
 def make_trainer(
@@ -55,6 +92,7 @@ def make_trainer(
             enable_checkpointing=False,
             enable_model_summary=False,
             logger=False,
+            plugins=[LocalCheckpoints()],
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )

@@ -46,7 +46,7 @@ from renate_stages.training.callbacks import (
 from renate_stages.training.checks import check_hyperparameters, check_sharing, check_values
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
-from renate_stages.training.trainer import make_trainer, quiet
+from renate_stages.training.trainer import check_trainer, make_trainer, quiet
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.update_task import UpdateTask
 from renate_stages.user import optimization
@@ -164,8 +164,7 @@ class ModelUpdater:
             names = ("buffer_transform", "buffer_target_transform")
             check_transforms(dict(zip(names, memory, strict=True)))
         torch.set_num_threads(params.trainer.threads)
-        with quiet():
-            make_trainer(params.trainer)  # refuses a wrong value now, not after loading data
+        check_trainer(params.trainer)  # refuses a wrong value now, not after loading data
 
     @property
     def functions(self) -> TrainingFunctions:

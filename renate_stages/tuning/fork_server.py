@@ -138,6 +138,9 @@ def import_all() -> None:
     with heavy_imports():
         import torch
 
+        with suppress(ImportError):
+            import omegaconf  # noqa: F401 -- Lightning imports it with each first checkpoint
+
         from renate_stages.learners import registry
         from renate_stages.tuning import trial  # noqa: F401
 
@@ -155,9 +158,11 @@ def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     import_all()
     from renate_stages.tuning.trial import TrialInputs
+    from renate_stages.user.declared_files import DeclaredFiles
 
     root, scratch = map(Path, sys.argv[2:])
     inputs = TrialInputs.open(Project.at(root), scratch)
+    DeclaredFiles.read(inputs.project.root)  # parsed once for all trials
     gc.freeze()
     Server(connection, inputs).serve()
 

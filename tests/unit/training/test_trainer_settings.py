@@ -9,6 +9,8 @@ import torch
 from small_updates import RATE, VALUES, model_fn, updater, weights, write_examples
 
 from renate_stages.learners.base import Learner
+from renate_stages.params import TrainerParams
+from renate_stages.training import trainer
 from renate_stages.training.update_data import UpdateData
 
 
@@ -63,3 +65,24 @@ def test_compiled_graph_of_another_learner_is_not_used_again(make_state, new, mo
     values = {**VALUES, "alpha": 0.02}
     same = updater("POD-ER", values, compile=True).update(data)
     assert torch.equal(weights(same), weights(updater("POD-ER", values).update(data)))
+
+
+def test_checkpoint_is_written_without_cloud_packages_and_its_bytes_ignore_its_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lightning_fabric.plugins.io.torch_io._atomic_save", None)
+    strategy = trainer.make_trainer(TrainerParams()).strategy
+    for name in ("one.ckpt", ".two.new"):
+        strategy.save_checkpoint({"weights": torch.arange(3.0)}, tmp_path / name)
+    assert (tmp_path / "one.ckpt").read_bytes() == (tmp_path / ".two.new").read_bytes()
+    read = torch.load(tmp_path / "one.ckpt", weights_only=True)
+    assert read["weights"].tolist() == [0, 1, 2]
+
+
+def test_trainer_settings_are_checked_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(trainer, "_accepted", set())
+    monkeypatch.setattr(trainer, "make_trainer", made.append)
+    for settings in ({}, {"max_epochs": 3}, {"precision": "64-true"}, {"precision": "64-true"}):
+        trainer.check_trainer(TrainerParams(**settings))
+    assert [each.precision for each in made] == ["32-true", "64-true"]
