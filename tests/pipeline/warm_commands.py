@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from warm_processes import DVC, prepare
+from warm_processes import DVC, cache_entry_points, prepare
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
 Variables = tuple[tuple[str, str], ...]
@@ -176,6 +176,7 @@ def import_for(kind: str) -> None:
     from renate_stages.learners.registry import LEARNERS, learner_class
     from renate_stages.tuning.fork_server import import_all
 
+    cache_entry_points()
     import_all()
     prepare([*TYPER, *OURS, *DVC])
     with suppress(ModuleNotFoundError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import json
 import os
 import runpy
@@ -79,6 +80,7 @@ def watch(request, descriptors):
 
 connection = socket.socket(fileno=int(sys.argv[1]))
 os.set_inheritable(connection.fileno(), False)
+warm_processes.cache_entry_points()
 warm_processes.prepare(sys.argv[2:])
 gc.freeze()  # shared objects stay untouched, so that forks do not copy them
 while True:
@@ -109,6 +111,21 @@ def build_parser_of_dvc() -> None:
 
     parser.get_main_parser = functools.cache(parser.get_main_parser)
     parser.get_main_parser()
+
+
+def cache_entry_points() -> None:
+    """Read the plugins of Lightning once; call this before Lightning is imported.
+
+    Each of Lightning's trainers reads the metadata of all installed packages anew for its plugins,
+    which takes longer than the training of most tests.
+    """
+    read = importlib.metadata.entry_points
+    cached = functools.cache(read)
+
+    def entry_points(**params: Any) -> Any:
+        return (cached if "lightning" in params.get("group", "") else read)(**params)
+
+    importlib.metadata.entry_points = entry_points
 
 
 def prepare(steps: Iterable[str]) -> None:
