@@ -150,12 +150,20 @@ class FeaturesNotFiniteError(RenateStagesError):
 
 
 class UnfitHeadError(RenateStagesError):
-    """The model's last layer is not suitable for a learner that solves for it."""
+    """The model's last layer is not suitable for a learner that solves for it.
+
+    Args:
+        learner: Class of the learner.
+        model: Class of the model.
+        problem: A clause about the model, such as "has no `head`"; `found` adds the model's name.
+        cure: What the user should do.
+    """
 
     def __init__(self, learner: str, model: str, problem: str, cure: str) -> None:
+        self.found = f"{model} {problem}"
         super().__init__(
-            f"{learner} solves for the last layer of the model, its submodule `head`, but {model} "
-            f"{problem}.\nTo fix this: {cure}, or choose another learner."
+            f"{learner} solves for the last layer of the model, its submodule `head`, but "
+            f"{self.found}.\nTo fix this: {cure}, or choose another learner."
         )
 
 

@@ -437,7 +437,7 @@ class Params(Block):
         "or auto, which decides by the first rows",
     )
     learner: Any = Field(
-        "ER", description="a name, {choice: [...]} of names, or auto: a choice suited to the task"
+        "ER", description="a name, {choice: [...]} of names, or auto: a choice suited to the update"
     )
     hyperparameters: Any = Field(
         {}, description="constants and spaces by name, or auto: default spaces of the learner"

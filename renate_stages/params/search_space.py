@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from renate_stages.errors import InvalidParamsError, did_you_mean
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
 from renate_stages.params import default_spaces
-from renate_stages.params.auto_learner import suited_learners
+from renate_stages.params.auto_learner import possible_learners
 from renate_stages.params.domains import Domain
 
 AUTO = "auto"
@@ -46,7 +46,8 @@ class SearchSpace:
         """Parse `learner` and `hyperparameters` of `params.yaml`.
 
         Args:
-            learner: A name, a choice of names, or `auto`: a choice suited to the task.
+            learner: A name, a choice of names, or `auto`: all learners that suit these parameters,
+                of which `among` leaves those that suit the update.
             hyperparameters: Constants and spaces by name, or `auto`.
             task: As in `params.yaml`.
 
@@ -56,7 +57,7 @@ class SearchSpace:
         problems: list[str] = []
         domains: dict[str, Domain] = {}
         if learner == AUTO:
-            learner = {"choice": list(suited_learners(hyperparameters, task))}
+            learner = {"choice": list(possible_learners(hyperparameters, task))}
         names = _learners(learner, problems)
         if isinstance(learner, Mapping) and "avalanche" not in learner and names:
             domains["learner"] = Domain("choice", tuple(names))
@@ -114,6 +115,17 @@ class SearchSpace:
             raise InvalidParamsError("params.yaml", problems)
         domains = {name: each for name, each in self.domains.items() if name not in unread}
         return replace(self, domains=domains, shared=frozenset(names))
+
+    def among(self, learners: Sequence[str]) -> SearchSpace:
+        """Return the space for fewer learners, without what only the others read.
+
+        Args:
+            learners: Some of `self.learners`, which is a choice; the first is the middle.
+        """
+        kept = replace(self, domains={"learner": Domain("choice", tuple(learners))})
+        read = {"max_epochs", *self.shared}.union(*map(taken_by, learners))
+        kept.domains.update({n: self.domains[n] for n in self.domains if n in read})
+        return kept
 
     def complete(self, sample: Mapping[str, Any]) -> Configuration:
         """Return the configuration of a trial: the constants and the drawn values.

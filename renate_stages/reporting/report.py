@@ -170,11 +170,14 @@ def _search(search: Search | None) -> list[str]:
     repeatable = "The search is reproducible: the same inputs give the same result."
     if reasons:
         repeatable = f"A repeated search may give another result: {'; '.join(reasons)}."
+    auto = search.auto_learner
     rows = [
         ("scheduler", search.scheduler),
         ("trials", trials),
         ("epochs of all trials", search.epochs),
         ("ended by", search.ended_by),
+        *([("`learner: auto` searched", ", ".join(auto.learners))] if auto else []),
+        *([("because", "; ".join(auto.reasons))] if auto else []),
         ("best", f"trial {best.trial}, after epoch {best.epoch}"),
         (f"its {objective.metric} on {over[objective.over]} validation data", best.value),
         *((f"`{name}`", value) for name, value in best.configuration.items()),

@@ -68,7 +68,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             value = result.best.seen[-1].metrics
             tracker.log_metrics({f"best_{name}": each for name, each in value.items()})
     with files.whole_directory(project.tuning) as folder:
-        write_search(folder, params, result, search.history, search.past.notes)
+        write_search(*(folder, params, result, search.history, search.past.notes, search.suited))
     write_tuned(project.tuned, result.best.configuration)
     if project.outside is None:  # a job keeps its trials until it ends, so that it can be restarted
         search.clear()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ from renate_stages.state import TUNING_HISTORY
 
 if TYPE_CHECKING:
     from renate_stages.params import Params
+    from renate_stages.params.auto_learner import SuitedLearners
     from renate_stages.tuning.history import History
     from renate_stages.tuning.records import TrialRecord
     from renate_stages.tuning.search import SearchResult
@@ -45,6 +47,11 @@ class _Best(Content):
     configuration: dict[str, Any]
 
 
+class _AutoLearner(Content):
+    learners: list[str]
+    reasons: list[str]
+
+
 class Search(Content):
     """The content of `search.json` after a search; see `summary`."""
 
@@ -54,6 +61,7 @@ class Search(Content):
     epochs: Count
     ended_by: str
     best: _Best
+    auto_learner: _AutoLearner | None = None
     learners: dict[str, float] = Field(default={})
     history: list[str]
     not_repeatable_because: list[str]
@@ -93,7 +101,12 @@ def write_unsearched(folder: Path, history: Path) -> None:
 
 
 def write_search(
-    folder: Path, params: Params, result: SearchResult, history: History, notes: Sequence[str]
+    folder: Path,
+    params: Params,
+    result: SearchResult,
+    history: History,
+    notes: Sequence[str],
+    suited: SuitedLearners | None = None,
 ) -> None:
     """Write the outcome of a search.
 
@@ -103,10 +116,11 @@ def write_search(
         result: The trials.
         history: Trials of earlier updates.
         notes: One line about each part of the history that was used or not used.
+        suited: The learners of `learner: auto`.
     """
     records = [record_of(trial, params) for trial in result.trials]
     history.with_trials(records).write(folder / TUNING_HISTORY)
-    files.write_json(folder / SEARCH, summary(params, result, notes))
+    files.write_json(folder / SEARCH, summary(params, result, notes, suited))
     for trial in result.trials:
         if trial.status == "failed":
             lines = [trial.reason, *trial.log()]
@@ -119,8 +133,13 @@ def write_search(
             files.link_or_copy(path, target)
 
 
-def summary(params: Params, result: SearchResult, notes: Sequence[str]) -> dict[str, Any]:
-    """Return a summary of a search, for the report and for `search.json`."""
+def summary(
+    params: Params,
+    result: SearchResult,
+    notes: Sequence[str],
+    suited: SuitedLearners | None = None,
+) -> dict[str, Any]:
+    """Return a summary of a search, for the report and for `search.json`; see `write_search`."""
     tuning, (metric, mode) = params.tuning, params.objective
     best = result.best.seen[-1]
     return {
@@ -136,6 +155,7 @@ def summary(params: Params, result: SearchResult, notes: Sequence[str]) -> dict[
             "value": best.metrics[metric],
             "configuration": dict(result.best.configuration),
         },
+        "auto_learner": None if suited is None else asdict(suited),
         "learners": _best_of_learners(result, metric, mode),
         "history": list(notes),
         "not_repeatable_because": unrepeatable(params),

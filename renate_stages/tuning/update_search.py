@@ -26,7 +26,8 @@ from renate_stages import files
 from renate_stages._version import __version__
 from renate_stages.errors import NoValidationDataError
 from renate_stages.params import Params
-from renate_stages.params.search_space import SearchSpace
+from renate_stages.params.auto_learner import SuitedLearners, suited_learners
+from renate_stages.params.search_space import AUTO, SearchSpace
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
@@ -65,9 +66,11 @@ class UpdateSearch:
         project: A project in which `prepare` and `restore-state` have run.
         params: Parameters of the update.
         space: The search space, with the hyperparameters that the user's functions read.
+        suited: The learners that `learner: auto` searches; None with another value of `learner`.
         history: Trials of earlier updates.
         past: The trials of `history` that fit this search.
         parent: Identity of the parent's state.
+        parent_learner: The learner that wrote it; None if no learner did.
         folder: Folder of this search alone.
         user: The user's functions.
         files: The user's files that the trials use.
@@ -77,9 +80,11 @@ class UpdateSearch:
     project: Project
     params: Params
     space: SearchSpace
+    suited: SuitedLearners | None
     history: History
     past: Experience
     parent: str
+    parent_learner: str | None
     folder: Path
     user: UserConfig
     files: SearchFiles
@@ -99,10 +104,14 @@ class UpdateSearch:
         if params.update.kind != "forget":
             _check_validation(params, parent, data)
         with heavy_imports():
+            from renate_stages.tuning.situation import situation_of
             from renate_stages.user import optimization  # torch
 
             user = UserConfig.of(project, "tune")
-        space = params.search_space.read_by(optimization.shared_hyperparameters(user))
+        space, suited = params.search_space.read_by(optimization.shared_hyperparameters(user)), None
+        if params.learner == AUTO and params.update.kind != "forget":
+            suited = suited_learners(situation_of(user, params, space.middle(), parent, data))
+            space = space.among(suited.learners)
         history = History.read(project.restored / TUNING_HISTORY)
         used = history if params.tuning.use_history else History()
         past = used.usable(space, *params.objective)
@@ -111,13 +120,16 @@ class UpdateSearch:
         parameters = digest_of(Params.load(project.params))  # each trial reads them itself
         kept = SearchFiles.open(folder, inputs, user.files, parameters, say)
         return cls(
-            *(project, params, space, history, past, parent.identity, folder, user, kept, say)
+            *(project, params, space, suited, history, past),
+            *(parent.identity, parent.provenance.learner, folder, user, kept, say),
         )
 
     def best_known(self) -> dict[str, Any]:
         """Return the configuration to use without a search: that of the best earlier trial."""
-        found = self.past.best(1)
-        return self.space.complete(found[0]) if found else self.space.middle()
+        found, middle = self.past.best(1), self.space.middle()
+        if self.parent_learner in self.space.learners and "learner" in middle:
+            middle = self.space.complete(self.space.encode({"learner": self.parent_learner}))
+        return self.space.complete(found[0]) if found else middle
 
     def run(self, processes: Processes, *watchers: Show) -> SearchResult:
         """Run trials until the budget is used up.
@@ -135,6 +147,9 @@ class UpdateSearch:
         from renate_stages.tuning.trials import Trials
 
         logging.getLogger("syne_tune").setLevel(logging.ERROR)
+        if self.suited is not None:
+            self.say(f"learner: auto searches {', '.join(self.suited.learners)}")
+            self.say(f"because: {'; '.join(self.suited.reasons)}")
         for note in self.past.notes:
             self.say(note)
         known = len(list(self.folder.glob("trials/*/reports.jsonl")))

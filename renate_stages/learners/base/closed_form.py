@@ -56,7 +56,7 @@ class ClosedFormLearner(Learner):
     Args:
         context: The model, functions and settings of the update.
         memory_size: Maximum number of examples, or of bytes, to keep for forgetting and for later
-            learners that replay. None keeps none; this learner needs none.
+            learners that replay. None and 0 keep none; this learner needs none.
         memory_policy: Which examples stay, a name in `memory.policies.POLICIES`.
         base: Hyperparameters of `Learner`.
 
@@ -79,10 +79,10 @@ class ClosedFormLearner(Learner):
         context.require_labels(type(self).__name__)
         self.automatic_optimization = False
         self.ema_decay = 0.0
-        self.memory_size = memory_size
+        self.memory_size = memory_size or None
         self.policy: SelectionPolicy | None = None
-        if memory_size is not None:
-            self.policy = policy_of(memory_policy, memory_size, context)
+        if self.memory_size is not None:
+            self.policy = policy_of(memory_policy, self.memory_size, context)
         self.check_head()
         self.statistics: ClassStatistics | None = None
         self._summed = ""  # digest of the tensors that compute the features in the sums
@@ -127,6 +127,11 @@ class ClosedFormLearner(Learner):
     def head(self) -> Any:
         """The model's last layer."""
         return getattr(self.module, "head", None)
+
+    @property
+    def continues_sums(self) -> bool:
+        """Whether the parent's learner left sums of this model's features, in a form to add to."""
+        return self.statistics is not None and self._summed == digest_of(self.features_state())
 
     @property
     def linear(self) -> nn.Linear:

@@ -525,7 +525,7 @@ def test_non_finite_features_are_refused(tmp_path):
         (RanPAC, {"ridge": "best"}),
         (RanPAC, {"num_random_features": -1}),
         (RanPAC, {"num_random_features": 2.5}),
-        (NearestClassMean, {"memory_size": 0}),
+        (NearestClassMean, {"memory_size": -1}),
     ],
 )
 def test_hyperparameter_outside_its_range_is_refused(kind, wrong):
@@ -565,9 +565,10 @@ def test_memory_examples_of_the_same_learner_are_not_counted_twice(tmp_path, kin
     assert len(kept) + len(added) == 20 and second.policy.state()["seen"] == 180  # type: ignore
 
 
-def test_no_memory_is_kept_unless_memory_size_is_set(tmp_path):
+@pytest.mark.parametrize("without", [{}, {"memory_size": None}, {"memory_size": 0}])
+def test_no_memory_is_kept_unless_memory_size_is_set(tmp_path, without):
     one = store_of(tmp_path / "1", *examples(0))
-    first = trained(NearestClassMean(context(model=plain_model())), one, one)
+    first = trained(NearestClassMean(context(model=plain_model()), **without), one, one)
     assert [len(rows) for rows in first.choose_memory().selection] == [0, 0]
 
 

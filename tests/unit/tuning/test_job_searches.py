@@ -145,20 +145,22 @@ def test_example_in_the_tuning_guide_runs_a_search(tmp_path, monkeypatch):
     assert (tmp_path / "states" / "2" / "state.json").is_file()
 
 
-def test_auto_learner_tries_suited_ones_and_names_the_best_of_each(tmp_path):
-    write_digits(tmp_path / "data", 1)
-    job = run_training_job(
-        {"learning_rate": {"choice": [0.02, 0.05]}, "memory_size": 0},
-        updater="auto",
-        config_file=REPOSITORY / "renate_config.py",
-        data_path=tmp_path / "data",
-        working_directory=tmp_path / "work",
-        max_epochs=1,
-        max_num_trials_started=4,
-        scheduler="grid",
-    )
+def test_auto_learner_tries_suited_ones_and_names_the_best_of_each(tmp_path, arguments):
+    constants = {"batch_size": 32, "memory_size": 0}
+    run_training_job(constants, **{**arguments, "updater": "FineTuning", "scheduler": None})
+    later = {
+        "data_path": tmp_path / "week-2",
+        "input_state_url": tmp_path / "states" / "1",
+        "output_state_url": tmp_path / "states" / "2",
+        "max_epochs": 1,
+        "max_num_trials_started": 4,
+        "scheduler": "grid",
+    }
+    space = {"learning_rate": {"choice": [0.02, 0.05]}, **constants}
+    job = run_training_job(space, **{**arguments, **later, "updater": "auto"})
     tried = job.search["learners"]
-    assert set(tried) <= {"FineTuning", "LwF", "EWC", "L2-SP"} and len(tried) > 1
+    assert set(tried) <= {"FineTuning", "LwF", "WiSE-FT", "L2-SP"} and len(tried) > 1
+    assert job.search["auto_learner"]["learners"] == ["L2-SP", "LwF", "WiSE-FT", "FineTuning"]
     best = job.search["best"]
     assert best["value"] == max(tried.values()) == tried[best["configuration"]["learner"]]
     assert job.hyperparameters["learner"] == best["configuration"]["learner"]

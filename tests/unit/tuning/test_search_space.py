@@ -306,16 +306,6 @@ def test_stepped_range_whose_bounds_are_no_multiples_is_refused():
     )
 
 
-def test_auto_learner_is_a_choice_suited_to_task_and_memory():
-    def names(hyperparameters, task="auto"):
-        return SearchSpace.of("auto", hyperparameters, task).learners
-
-    assert names({"memory_size": 100}) == ("ER", "DER++", "FineTuning")
-    assert names({"memory_size": 100}, "classification") == ("ER", "DER++", "ER-ACE", "FineTuning")
-    assert names({"memory_size": 0}) == ("FineTuning", "LwF", "EWC", "L2-SP")
-    assert names("auto", "regression") == ("ER", "DER++", "FineTuning")
-
-
 def test_unsupported_syne_tune_domain_is_refused():
     for domain in (
         config_space.qloguniform(0.1, 1.0, 0.1),
