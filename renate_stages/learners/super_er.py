@@ -26,7 +26,7 @@ class SuperER(CLSER):
 
     DER, CLS and POD are those of DER, CLS-ER and POD-ER, on the same draw from memory. Before the
     update, each trained weight becomes `sp_shrink_factor * theta + sp_sigma * N(0, 1)` (Ash & Adams,
-    "On Warm-Starting Neural Network Training", NeurIPS 2020). The result is the stable teacher.
+    "On Warm-Starting Neural Network Training", NeurIPS 2020). The result is the trained model.
 
     Args:
         context: The model, functions and settings of the update.

@@ -26,6 +26,7 @@ from renate_stages.learners.er_ace import ERACE
 from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.offline_er import OfflineER
 from renate_stages.learners.scratch import BudgetedReplay, GDumb
+from renate_stages.learners.super_er import SuperER
 from renate_stages.memory import ExampleStore
 
 SIZES = {"batch_size": 4, "memory_batch_size": 6}
@@ -238,6 +239,18 @@ def test_cls_er_teachers_are_restored_in_the_next_update(tmp_path):
         assert one.keys() == other.keys()
         tensors = [key for key, value in one.items() if isinstance(value, torch.Tensor)]
         assert len(tensors) > 3 and all(torch.equal(one[key], other[key]) for key in tensors)
+
+
+@pytest.mark.parametrize("kind", [CLSER, SuperER])
+def test_cls_er_ships_the_model_that_validation_measures(tmp_path, kind):
+    learner = started(kind(context(), memory_size=5, **SIZES), tmp_path)
+    take_steps(learner, 3)
+    served = [value.clone() for value in learner.served.parameters()]
+    stable = learner.consistency.stable.average.parameters()
+    learner.end_training(None)
+    for found, before in zip(learner.model.parameters(), served, strict=True):
+        assert torch.equal(found, before)
+    assert not all(map(torch.equal, stable, served)), "the trained model, not a teacher"
 
 
 def test_cls_er_plastic_teacher_slower_than_the_stable_one_is_refused():
