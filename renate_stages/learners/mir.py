@@ -3,9 +3,9 @@ Retrieval", NeurIPS 2019)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -13,15 +13,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from renate_stages.data import Batch
 from renate_stages.data.ranks import gathered, ranks, summed
-from renate_stages.learners.base.arguments import positive
 from renate_stages.learners.base.batch_gradients import batch_gradient, split_like
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.masking import mask_classes
-from renate_stages.learners.er import ExperienceReplay
+from renate_stages.learners.candidate_er import CandidateReplay
 
 
-class MIR(ExperienceReplay):
+class MIR(CandidateReplay):
     """MIR: ER that replays the examples whose loss the next step would increase most.
 
         theta_v = theta - a * gradient of the mean of l(f(x), y) over the new batch
@@ -30,46 +28,28 @@ class MIR(ExperienceReplay):
 
     A step draws candidates from memory at random, and then trains on the new and the chosen examples
     as ER does. a is the optimizer's current learning rate. Unlike in the paper's code, the gradient of
-    this virtual step and the losses of candidates are computed in evaluation mode and full precision,
-    so that they change neither batch statistics nor random numbers, and a candidate's loss does not
-    depend on the others.
+    this virtual step and the losses of candidates are computed in evaluation mode and full precision;
+    see `CandidateReplay`.
 
     Args:
         context: The model, functions and settings of the update.
         candidate_factor: Candidates per replayed example, >= 1; 5 in the paper. With 1, or as long as
             the memory holds at most `memory_batch_size` examples, it is ER.
-        base: Hyperparameters of `ReplayLearner`.
+        base: Hyperparameters of `ExperienceReplay`.
     """
 
     def __init__(self, context: UpdateContext, candidate_factor: int = 5, **base: Any) -> None:
-        super().__init__(context, **base)
-        self.candidate_factor = positive("candidate_factor", candidate_factor)
+        super().__init__(context, candidate_factor, **base)
         self._optimizer: list[torch.optim.Optimizer] = []
-
-    @property
-    def rows_per_draw(self) -> int:
-        return self.memory_batch_size * self.candidate_factor
 
     def configure_optimizers(self) -> Any:
         found = super().configure_optimizers()
         self._optimizer[:] = [found if isinstance(found, torch.optim.Optimizer) else found[0][0]]
         return found
 
-    def pass_all(
-        self, new: Batch, drawn: tuple[Batch, ...]
-    ) -> tuple[ForwardResult, list[ForwardResult]]:
-        if any(len(each.all_rows) > self.memory_batch_size for each in drawn):
-            modes = [(each, each.training) for each in self.model.modules()]
-            self.model.eval()
-            try:
-                with torch.autocast(self.device.type, enabled=False):
-                    virtual = self._virtual_weights(new)
-                    drawn = tuple(self._most_interfered(each, virtual) for each in drawn)
-            finally:
-                for module, training in modes:  # a part of the model may never train
-                    module.training = training
-            self.layers_of_last_call()  # forgets the outputs of hooked layers
-        return super().pass_all(new, drawn)
+    def values_of(self, new: Batch, draws: Sequence[Batch]) -> list[Tensor]:
+        virtual = self._virtual_weights(new)
+        return [self._increase(each, virtual) for each in draws]
 
     def _virtual_weights(self, new: Batch) -> dict[str, Tensor]:
         """Return the weights after a step of gradient descent on the new batch, by name."""
@@ -90,26 +70,13 @@ class MIR(ExperienceReplay):
         }
 
     @torch.no_grad()
-    def _most_interfered(self, candidates: Batch, virtual: dict[str, Tensor]) -> Batch:
-        """Return the candidates whose loss is increased most by the virtual weights."""
-        everything = candidates.all_rows
-        if len(everything) <= self.memory_batch_size:
-            return candidates
+    def _increase(self, candidates: Batch, virtual: dict[str, Tensor]) -> Tensor:
+        """Return how much the virtual weights increase the loss of each candidate."""
         task = {"task_id": self.context.task_id}
         before = self.model(candidates.inputs, **task)
         after = functional_call(self.model, virtual, (candidates.inputs,), task)
-        increase = self._losses_of_rows(after, candidates) - self._losses_of_rows(
-            before, candidates
-        )
-        increase = gathered(increase, len(everything))  # over all processes
-        order = increase.argsort(descending=True, stable=True)
-        chosen = order[: self.memory_batch_size].sort().values.numpy()
-        first, last = ranks().bounds(len(everything))
-        own = chosen[(chosen >= first) & (chosen < last)] - first
-        places = torch.from_numpy(own if len(own) else np.zeros(1, np.int64))  # or a placeholder
-        kept = candidates.mapped(lambda each: each[places.to(each.device)])
-        whole = None if candidates.whole is None else candidates.whole[chosen]
-        return Batch(kept.inputs, kept.targets, candidates.rows[own], kept.fields, whole)
+        losses = [self._losses_of_rows(outputs, candidates) for outputs in (before, after)]
+        return gathered(losses[1] - losses[0], len(candidates.all_rows))
 
     def _losses_of_rows(self, outputs: Any, batch: Batch) -> Tensor:
         """Return what each row adds to the loss, float64 `(B,)` on the CPU."""

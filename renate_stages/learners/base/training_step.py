@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -87,6 +88,23 @@ class TrainingStep(LightningModule):
         layers = tuple(self.model.get_intermediate_representation())
         self.model.reset_intermediate_representation_cache()
         return layers
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put the model in evaluation mode and full precision in the block.
+
+        So what a step computes besides its loss changes neither batch statistics nor random numbers.
+        Afterwards each module has its mode again, because a part of the model may never train.
+        """
+        modes = [(each, each.training) for each in self.model.modules()]
+        self.model.eval()
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+        self.layers_of_last_call()  # forgets the outputs of hooked layers
 
     def supervised(self, passed: ForwardResult) -> Tensor:
         """Return the mean of the user's loss on a batch, weighted by `weighed`."""
