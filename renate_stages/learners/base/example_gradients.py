@@ -1,15 +1,15 @@
-"""Average a function of each example's own gradient over examples."""
+"""Compute the gradient of each example, and the mean of a function of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from renate_stages.data import Batch, StoredDataset
 from renate_stages.errors import NotFiniteImportanceError
@@ -20,6 +20,70 @@ MOST_NUMBERS = 2**25  # gradient values per vectorized call, 128 MiB
 Weights = dict[str, Tensor]
 ValueOfOne = Callable[[Any, Any], Tensor]  # of outputs and targets with B = 1
 Differentiated = Callable[[Weights, Any, Any], Tensor]  # of weights, inputs and targets, without B
+
+
+class ExampleGradients:
+    """Computes the gradient of each example of a batch, vectorized if the model allows it.
+
+    Gradients are with respect to the trained parameters, and leave every `grad` as it is. The model
+    is used in its current mode, which should be evaluation.
+
+    Args:
+        learner: The learner whose model is differentiated.
+        value_of_one: Returns the scalar to differentiate, from one example's outputs and targets.
+    """
+
+    def __init__(self, learner: Learner, value_of_one: ValueOfOne) -> None:
+        self._learner = learner
+        self._value_of_one = value_of_one
+        self._vectorized = True  # until the model refuses
+
+    @property
+    def weights(self) -> Weights:
+        """The trained parameters by name, detached."""
+        named = self._learner.model.named_parameters()
+        return {name: each.detach() for name, each in named if each.requires_grad}
+
+    @property
+    def block(self) -> int:
+        """Number of examples whose gradients should be computed at once."""
+        numbers = sum(value.numel() for value in self.weights.values())
+        return max(1, min(MOST_EXAMPLES, MOST_NUMBERS // max(1, numbers)))
+
+    def __call__(self, inputs: Any, targets: Any) -> Iterator[Weights]:
+        """Yield the gradients of some examples after the others, `(n, ...)` for each parameter.
+
+        Args:
+            inputs: A tensor `(B, ...)` or a tree of such tensors.
+            targets: A tensor `(B, ...)` or a tree of such tensors.
+        """
+        given = self._value, self.weights, inputs, targets
+        if self._vectorized:
+            try:
+                found = gradients_together(*given)
+            except (RuntimeError, TypeError, ValueError):  # the model cannot be vectorized
+                self._vectorized = False
+            else:
+                yield found
+                return
+        yield from gradients_one_by_one(*given)
+
+    def vectors(self, batch: Batch) -> Tensor:
+        """Return the gradients of a batch's examples, float32 `(B, P)` for P weights."""
+        rows = len(tree_leaves(batch.inputs)[0])
+        parts = []
+        for start in range(0, rows, self.block):
+            block = slice(start, start + self.block)
+            given = (_rows(part, block) for part in (batch.inputs, batch.targets))
+            for found in self(*given):
+                parts.append(torch.cat([each.float().flatten(1) for each in found.values()], 1))
+        return torch.cat(parts)
+
+    def _value(self, weights: Weights, inputs: Any, target: Any) -> Tensor:
+        one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
+        task = {"task_id": self._learner.context.task_id}
+        outputs = functional_call(self._learner.model, weights, (one,), task)
+        return self._value_of_one(outputs, target)
 
 
 def mean_over_examples(
@@ -46,18 +110,14 @@ def mean_over_examples(
         A float32 tensor for each trained parameter, by name and of the parameter's shape.
     """
     model, new = learner.model, learner.new
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    gradients = ExampleGradients(learner, value_of_one)
     measured = StoredDataset(new.store, new.rows, *learner.context.functions.test_transforms)
-    numbers = sum(value.numel() for value in weights.values())
-    size = max(1, min(MOST_EXAMPLES, MOST_NUMBERS // max(1, numbers)))
-    total = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
-    training, sums = model.training, sums_together
-
-    def of_example(weights: Weights, inputs: Any, target: Any) -> Tensor:
-        one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
-        task = {"task_id": learner.context.task_id}
-        return value_of_one(functional_call(model, weights, (one,), task), target)
-
+    size = gradients.block
+    total = {
+        name: torch.zeros_like(value, dtype=torch.float32)
+        for name, value in gradients.weights.items()
+    }
+    training = model.training
     model.eval()
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
@@ -68,16 +128,9 @@ def mean_over_examples(
             with torch.no_grad():
                 outputs = learner(batch.inputs)
             targets = targets_of(outputs, targets, block)
-        given = weights, batch.inputs, targets
-        try:
-            added = sums(of_example, of_gradient, *given)
-        except (RuntimeError, TypeError, ValueError):  # the model cannot be vectorized
-            if sums is sums_one_by_one:
-                raise
-            sums = sums_one_by_one
-            added = sums(of_example, of_gradient, *given)
-        for name, value in added.items():
-            total[name] += value
+        for found in gradients(batch.inputs, targets):
+            for name, value in found.items():
+                total[name] += of_gradient(value.float()).sum(0)
     model.train(training)
     bad = [name for name, value in total.items() if not bool(value.isfinite().all())]
     if bad:
@@ -85,49 +138,36 @@ def mean_over_examples(
     return {name: value / max(1, len(rows)) for name, value in total.items()}
 
 
-def sums_together(
-    value: Differentiated,
-    of_gradient: Callable[[Tensor], Tensor],
-    weights: Weights,
-    inputs: Any,
-    targets: Any,
+def gradients_together(
+    value: Differentiated, weights: Weights, inputs: Any, targets: Any
 ) -> Weights:
-    """Return the sums over a batch's examples that `mean_over_examples` needs, vectorized.
+    """Return the gradients of a batch's examples, `(B, ...)` for each parameter, vectorized.
 
     Args:
         value: The scalar to differentiate.
-        of_gradient: As there.
         weights: Weights by name.
         inputs: A tensor `(B, ...)` or a tree of such tensors.
         targets: A tensor `(B, ...)` or a tree of such tensors.
     """
-    gradients = vmap(grad(value), in_dims=(None, 0, 0))(weights, inputs, targets)
-    return {name: of_gradient(value.float()).sum(0) for name, value in gradients.items()}
+    return vmap(grad(value), in_dims=(None, 0, 0))(weights, inputs, targets)
 
 
-def sums_one_by_one(
-    value: Differentiated,
-    of_gradient: Callable[[Tensor], Tensor],
-    weights: Weights,
-    inputs: Any,
-    targets: Any,
-) -> Weights:
-    """Return what `sums_together` does, with one backward pass per example."""
-    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
-    sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
-    for row in range(len(_first(inputs))):
-        one, target = (
-            tree_map(lambda part, row=row: part[row], each) for each in (inputs, targets)
-        )
-        found = value(leaves, one, target)
+def gradients_one_by_one(
+    value: Differentiated, weights: Weights, inputs: Any, targets: Any
+) -> Iterator[Weights]:
+    """Yield the gradients of one example after the other, `(1, ...)` for each parameter."""
+    leaves = {name: each.clone().requires_grad_() for name, each in weights.items()}
+    for row in range(len(tree_leaves(inputs)[0])):
+        one, target = (_rows(part, row) for part in (inputs, targets))
+        with torch.enable_grad():
+            found = value(leaves, one, target)
         gradients = torch.autograd.grad(found, list(leaves.values()), allow_unused=True)
-        for name, gradient in zip(leaves, gradients, strict=True):
-            if gradient is not None:
-                sums[name] += of_gradient(gradient.float())
-    return sums
+        yield {
+            name: (torch.zeros_like(leaf) if gradient is None else gradient)[None]
+            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
+        }
 
 
-def _first(tree: Any) -> Tensor:
-    while not isinstance(tree, Tensor):
-        tree = next(iter(tree.values() if isinstance(tree, Mapping) else tree))
-    return tree
+def _rows(tree: Any, rows: int | slice) -> Any:
+    return tree_map(lambda part: part[rows], tree)
+
