@@ -338,6 +338,19 @@ def share(*batches: Batch) -> float:
     return ranks().count * own / sum(len(batch.all_rows) for batch in batches)
 
 
+def distinct_rows(length: int, size: int, generator: torch.Generator) -> np.ndarray:
+    """Return `size` random rows of [0, length), int64, without repeats; size <= length."""
+    if 4 * size > length:
+        return torch.randperm(length, generator=generator)[:size].numpy()
+    rows = np.empty(0, dtype=np.int64)
+    while len(rows) < size:  # repeats are rare, because few of many are drawn
+        more = torch.randint(length, (size,), generator=generator).numpy()
+        both = np.concatenate([rows, more])
+        _, first = np.unique(both, return_index=True)
+        rows = both[np.sort(first)][:size]
+    return rows
+
+
 class InProcess:
     """Reads steps one by one, like a `DataLoader` without workers, but faster."""
 

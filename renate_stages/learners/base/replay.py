@@ -13,7 +13,7 @@ from torch import Tensor
 from renate_stages.data import Batch, StepBatch, StoredDataset, concatenate
 from renate_stages.data.loading import StepLoader
 from renate_stages.data.ranks import gathered, ranks
-from renate_stages.data.steps import RandomRows, read_share
+from renate_stages.data.steps import RandomRows, distinct_rows, read_share
 from renate_stages.errors import RaggedOutputsError
 from renate_stages.learners.base.arguments import one_of, positive
 from renate_stages.learners.base.context import UpdateContext
@@ -228,11 +228,7 @@ class ReplayLearner(Learner):
 
     def _fields_of(self, examples: StoredDataset, rows: np.ndarray) -> Fields:
         """Return the model's fields of examples, in evaluation mode with the test transforms."""
-        plain = StoredDataset(
-            examples.store, examples.rows, *self.context.functions.test_transforms
-        )
-        inputs, targets = plain.__getitems__(rows)
-        batch = self.moved(Batch(inputs, targets, rows))
+        batch = self.plain(examples, rows)
         training = self.model.training
         with torch.no_grad():
             self.model.eval()
@@ -244,6 +240,18 @@ class ReplayLearner(Learner):
             self.model.train(training)
             return {name: each.cpu() for name, each in self.remember(passed).items()}
 
+    def plain(self, examples: StoredDataset, rows: np.ndarray) -> Batch:
+        """Return examples with the test transforms, which use no random numbers."""
+        transforms = self.context.functions.test_transforms
+        inputs, targets = StoredDataset(examples.store, examples.rows, *transforms).__getitems__(
+            rows
+        )
+        return self.moved(Batch(inputs, targets, rows))
+
+    def plain_members(self, places: np.ndarray) -> Batch:
+        """Return the members of the memory at some places, as `plain` does."""
+        return self.moved(self.working.read_with(self.context.functions.test_transforms, places))
+
     # -- online -----------------------------------------------------------------------------------
 
     def _drawn_online(self) -> tuple[Batch, ...]:
@@ -252,28 +260,31 @@ class ReplayLearner(Learner):
         if not members:
             return ()
         size = min(self.rows_per_draw, members)
-        drawn = [self._random_places(members, size) for _ in range(self.draws_a_step)]
+        drawn = [distinct_rows(members, size, self._draws) for _ in range(self.draws_a_step)]
         read = self.working.read
         return tuple(self.moved(read_share(read, places, ranks())) for places in drawn)
 
-    def _random_places(self, members: int, size: int) -> np.ndarray:
-        if 4 * size > members:
-            return torch.randperm(members, generator=self._draws)[:size].numpy()
-        places = np.empty(0, dtype=np.int64)
-        while len(places) < size:  # repeats are rare, because few of many are drawn
-            more = torch.randint(members, (size,), generator=self._draws).numpy()
-            both = np.concatenate([places, more])
-            _, first = np.unique(both, return_index=True)
-            places = both[np.sort(first)][:size]
-        return places
-
     def _take_in(self, new: ForwardResult) -> None:
+        """Offer a new batch to the memory."""
         rows = new.batch.all_rows  # so that every process has the same memory
         fits = self._may_be_kept[rows]
-        fields = gathered(self.remember(new), len(rows))
+        fields = self.remember_online(new)
         if not fits.all():
             fields = {name: each[torch.from_numpy(fits)] for name, each in fields.items()}
-        self.working.offer(self.policy, rows[fits], fields)
+        self.offer(rows[fits], fields)
+
+    def remember_online(self, new: ForwardResult) -> Fields:
+        """Return the fields to store with the new examples of all processes."""
+        return gathered(self.remember(new), len(new.batch.all_rows))
+
+    def offer(self, rows: np.ndarray, fields: Fields) -> None:
+        """Let new examples enter the memory during training, as the policy chooses.
+
+        Args:
+            rows: Rows of the new data that may enter, int64 `(n,)`.
+            fields: Their fields, by name, `(n, ...)`.
+        """
+        self.working.offer(self.policy, rows, fields)
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class WorkingMemory:
         self._labels = _joined(old.labels(), new.labels(), len(old), len(new))
         self._names = tuple(fields)
         self._held: Fields | None = None  # fields of members; None: read from the old store
+        self.changes = 0  # how often members were replaced
         self._changed = False  # whether fields of old members differ from those in the store
 
     def __len__(self) -> int:
@@ -63,6 +64,23 @@ class WorkingMemory:
         """Return the members at the given places, int64 `(n,)`, as one batch."""
         inputs, targets = self._examples.__getitems__(self._rows[places])
         return Batch(inputs, targets, places, self._fields_of(places))
+
+    def read_with(self, transforms: tuple[Any, Any], places: np.ndarray) -> Batch:
+        """Return what `read` does, with other transforms of inputs and targets, without fields."""
+        parts = [StoredDataset(each.store, each.rows, *transforms) for each in self._examples.parts]
+        inputs, targets = ConcatStored(parts).__getitems__(self._rows[places])
+        return Batch(inputs, targets, places)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The stored label of each member, int64 `(members,)`; None if an example has none."""
+        return self._labels_of(self._rows)
+
+    def values(self, name: str) -> Tensor:
+        """Return a field of all members, float32 `(members, ...)`, and hold it in main memory."""
+        if self._held is None:
+            self._hold()
+        return torch.empty(0) if self._held is None else self._held[name]
 
     def _fields_of(self, places: np.ndarray) -> Fields:
         if not self._names:
@@ -138,6 +156,7 @@ class WorkingMemory:
         if self._names and self._held is None:
             self._hold()
         self._rows = self._rows[kept]
+        self.changes += 1
         if self._held is not None:
             self._held = {n: each[torch.from_numpy(kept)] for n, each in self._held.items()}
 
@@ -150,24 +169,38 @@ class WorkingMemory:
             fields: Fields of these rows, by name, `(n, ...)`.
         """
         number = len(self._old) + rows
-        labels = [
+        old_labels, new_labels = (
             self._labels_of(each) if policy.needs_labels else None for each in (self._rows, number)
-        ]
-        places, added = policy.place(*labels, len(self), len(rows))
+        )
+        places, added = policy.place(old_labels, new_labels, len(self), len(rows))
         if not len(added):
+            return
+        index = torch.from_numpy(added)
+        self.put(places, rows[added], {name: each.cpu()[index] for name, each in fields.items()})
+
+    def put(self, places: np.ndarray, rows: np.ndarray, fields: Fields) -> None:
+        """Put new examples at places, where they replace members.
+
+        Args:
+            places: int64 `(n,)`, distinct; places beyond the memory's length are consecutive.
+            rows: Rows of the new data, int64 `(n,)`.
+            fields: Fields of these rows, by name, `(n, ...)`.
+        """
+        if not len(rows):
             return
         if self._names and self._held is None:
             self._hold(fields)
         more = int(places.max()) + 1 - len(self)
         if more > 0:
             self._rows = np.concatenate([self._rows, np.full(more, -1)])
-        self._rows[places] = number[added]
+        self._rows[places] = len(self._old) + rows
+        self.changes += 1
         if self._held is not None:
-            index, taken = torch.from_numpy(places), torch.from_numpy(added)
+            index = torch.from_numpy(places)
             for name, held in self._held.items():
                 if more > 0:
                     held = torch.cat([held, held.new_full((more, *held.shape[1:]), torch.nan)])
-                held[index] = fields[name].float().cpu()[taken]
+                held[index] = fields[name].float().cpu()
                 self._held[name] = held
 
     def _hold(self, like: Fields | None = None) -> None:
@@ -219,6 +252,7 @@ class WorkingMemory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self._rows = state["rows"].numpy().copy()
+        self.changes += 1
         if state["held"]:
             self._held = {name: each.clone() for name, each in state["held"].items()}
 

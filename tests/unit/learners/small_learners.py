@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from renate_stages.data import StepBatch, StoredDataset
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
 from renate_stages.memory import ExampleStore, StoreWriter
-from renate_stages.models import MLP
+from renate_stages.models import MLP, RenateModule
 from renate_stages.params import TrainerParams
 from renate_stages.randomness import Generators
 from renate_stages.tasks.classification import Classification
@@ -70,3 +74,33 @@ def take_steps(learner: Learner, count: int) -> None:
         learner.training_step(batch, 0).backward()
         optimizer.step()
         learner.after_step()
+
+
+class Noisy(RenateModule):
+    """A model with batch norm and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.features = nn.Sequential(
+            nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5)
+        )
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x, task_id=None):
+        return self.head(self.features(x))
+
+
+@contextmanager
+def undisturbed(learner: Learner) -> Iterator[None]:
+    """Check that the block changes neither the `Noisy` model nor random numbers nor gradients."""
+    assert isinstance(learner.model, Noisy)
+    learner.model.features[1].eval()  # a layer that the user has frozen
+    parts, parameters = list(learner.model.modules()), list(learner.model.parameters())
+    modes, gradients = [each.training for each in parts], [each.grad.clone() for each in parameters]
+    tensors, random = copy.deepcopy(learner.model.state_dict()), torch.get_rng_state()
+    yield
+    assert [each.training for each in parts] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+    after = learner.model.state_dict()
+    assert all(torch.equal(after[name], each) for name, each in tensors.items() if name[0] != "_")
+    assert all(torch.equal(p.grad, each) for p, each in zip(parameters, gradients, strict=True))
