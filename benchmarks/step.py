@@ -71,6 +71,7 @@ RELATIVE = (
     "SCR",
     "A-GEM",
     "MIR",
+    "GSS",
     "iCaRL",
     "RD",
 )

@@ -18,6 +18,7 @@ HYPERPARAMETERS = frozenset(
         "fisher",
         "fisher_decay",
         "fisher_examples",
+        "gss_examples",
         "hard_negatives",
         "holdout_fraction",
         "init_weight",

@@ -152,6 +152,14 @@ LEARNERS = {
         "ER that replays examples whose loss the next step raises most",
         "Aljundi et al. 2019",
     ),
+    "GSS": Entry(
+        "renate_stages.learners.gss:GSS",
+        ("memory",),
+        "2 B + M + 10",
+        "5.2x",
+        "ER that keeps examples with different loss gradients",
+        "Aljundi et al. 2019",
+    ),
     "A-GEM": Entry(
         "renate_stages.learners.a_gem:AGEM",
         ("memory",),

@@ -36,6 +36,7 @@ CASES = {
     "A-GEM online": ("A-GEM", {"memory_update": "online"}),
     "MIR": ("MIR", {"candidate_factor": 2}),
     "MIR online": ("MIR", {"candidate_factor": 2, "memory_update": "online"}),
+    "GSS": ("GSS", {"gss_examples": 2}),
     "ER-ACE": ("ER-ACE", {}),
     "Offline-ER": ("Offline-ER", {}),
     "Budgeted": ("Budgeted", {}),

@@ -145,6 +145,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"memory_batch_size": 1, **ONLINE},
         {"functions": _with_model(BatchNormModel)},
     ),
+    "GSS": ("GSS", {"gss_examples": 2}, {}),
+    "GSS one example per step": (
+        "GSS",
+        {"batch_size": 1, "memory_size": 5},
+        {"max_epochs": 1, "functions": _with_model(BatchNormModel)},
+    ),
     "Offline-ER": ("Offline-ER", {"memory_batch_size": 5}, {}),
     "iCaRL": ("iCaRL", {"memory_batch_size": 5}, {}),
     "Budgeted": ("Budgeted", {"sampling": "class_balanced"}, {}),
@@ -186,7 +192,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "RD", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "shrunk"),
+    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "GSS", "shrunk"),
 )
 
 
