@@ -71,6 +71,7 @@ RELATIVE = (
     "SCR",
     "A-GEM",
     "MIR",
+    "ASER",
     "GSS",
     "iCaRL",
     "RD",

@@ -3,6 +3,7 @@
 HYPERPARAMETERS = frozenset(
     {
         "alpha",
+        "aser_examples",
         "batch_size",
         "beta",
         "budget",
@@ -40,6 +41,7 @@ HYPERPARAMETERS = frozenset(
         "memory_update",
         "normalize",
         "num_coefficients",
+        "num_neighbors",
         "num_random_features",
         "perturb",
         "plastic_decay",
@@ -55,6 +57,7 @@ HYPERPARAMETERS = frozenset(
         "reset",
         "ridge",
         "sampling",
+        "shapley_form",
         "shrink",
         "shrinkage",
         "si_damping",

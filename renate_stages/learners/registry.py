@@ -152,6 +152,14 @@ LEARNERS = {
         "ER that replays examples whose loss the next step raises most",
         "Aljundi et al. 2019",
     ),
+    "ASER": Entry(
+        "renate_stages.learners.aser:ASER",
+        ("memory", "labels", "features"),
+        "B + M, B + 5 M + 32 fwd",
+        "4.1x",
+        "ER that replays examples at the boundaries of old and new classes",
+        "Shim et al. 2021",
+    ),
     "GSS": Entry(
         "renate_stages.learners.gss:GSS",
         ("memory",),

@@ -47,27 +47,44 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     Returns:
         Features `(B, d)`, float32, on the CPU.
     """
-    backbone = getattr(unwrap(model), "features", None)
-    kept: list[Any] = []
-    hook = None
-    if isinstance(backbone, nn.Module):
-        hook = backbone.register_forward_hook(lambda _, __, output: kept.append(output))
     training = model.training
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            outputs = model.eval()(_moved(inputs, device), task_id=task_id)
+            features = _called(model.eval(), _moved(inputs, device), task_id)
     finally:
         model.train(training)
-        if hook is not None:
-            hook.remove()
-    features = kept[-1] if kept else outputs
     if not isinstance(features, Tensor):
         raise ModelMismatchError(
             f"memory_policy herding needs features, but the model returns {type(features).__name__}",
             "give it a submodule `features`, or choose another memory_policy",
         )
     return features.flatten(1).float().cpu()
+
+
+def batch_features(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
+    """Return the features of a batch in the model's current mode, `(B, d)`, float32.
+
+    Args:
+        model: The model, which has a submodule `features`; see `backbone_of`.
+        inputs: A batch on the model's device.
+        task_id: Task whose parameters are used.
+    """
+    return _called(model, inputs, task_id).flatten(1).float()
+
+
+def _called(model: RenateModule, inputs: Any, task_id: str) -> Any:
+    """Call the model, and return the output of its submodule `features`, or its own without one."""
+    backbone = getattr(unwrap(model), "features", None)
+    if not isinstance(backbone, nn.Module):
+        return model(inputs, task_id=task_id)
+    kept: list[Any] = []
+    hook = backbone.register_forward_hook(lambda _, __, output: kept.append(output))
+    try:
+        outputs = model(inputs, task_id=task_id)
+    finally:
+        hook.remove()
+    return kept[-1] if kept else outputs
 
 
 def hook_layers(model: RenateModule) -> None:

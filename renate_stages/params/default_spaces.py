@@ -49,6 +49,7 @@ LEARNERS: dict[str, Spaces] = {
     },
     "SCR": REPLAY | {"contrast_temperature": {"loguniform": [0.05, 0.5]}},
     "MIR": REPLAY,
+    "ASER": REPLAY,
     "GSS": REPLAY,
     "A-GEM": REPLAY,
     "Offline-ER": REPLAY | {"loss_weight_new_data": {"uniform": [0.1, 0.9]}},

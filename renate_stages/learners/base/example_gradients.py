@@ -68,16 +68,13 @@ class ExampleGradients:
                 return
         yield from gradients_one_by_one(*given)
 
-    def vectors(self, batch: Batch) -> Tensor:
-        """Return the gradients of a batch's examples, float32 `(B, P)` for P weights."""
-        rows = len(tree_leaves(batch.inputs)[0])
-        parts = []
-        for start in range(0, rows, self.block):
-            block = slice(start, start + self.block)
-            given = (_rows(part, block) for part in (batch.inputs, batch.targets))
-            for found in self(*given):
-                parts.append(torch.cat([each.float().flatten(1) for each in found.values()], 1))
-        return torch.cat(parts)
+    def vectors(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield the gradients of a batch's examples, float32 `(n, P)` for P weights in all."""
+        rows, size = len(tree_leaves(batch.inputs)[0]), self.block
+        for start in range(0, rows, size):
+            block = slice(start, start + size)
+            for found in self(_rows(batch.inputs, block), _rows(batch.targets, block)):
+                yield torch.cat([each.float().flatten(1) for each in found.values()], dim=1)
 
     def _value(self, weights: Weights, inputs: Any, target: Any) -> Tensor:
         one, target = (tree_map(lambda part: part[None], each) for each in (inputs, target))
@@ -170,4 +167,3 @@ def gradients_one_by_one(
 
 def _rows(tree: Any, rows: int | slice) -> Any:
     return tree_map(lambda part: part[rows], tree)
-

@@ -402,6 +402,7 @@ LEARNERS = [
     "SCR",
     "A-GEM",
     "MIR",
+    "ASER",
     "GSS",
 ]
 

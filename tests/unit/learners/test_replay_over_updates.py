@@ -36,6 +36,11 @@ CASES = {
     "A-GEM online": ("A-GEM", {"memory_update": "online"}),
     "MIR": ("MIR", {"candidate_factor": 2}),
     "MIR online": ("MIR", {"candidate_factor": 2, "memory_update": "online"}),
+    "ASER": ("ASER", {"candidate_factor": 2, "aser_examples": 6}),
+    "ASER online": (
+        "ASER",
+        {"candidate_factor": 2, "memory_update": "online", "shapley_form": "extreme"},
+    ),
     "GSS": ("GSS", {"gss_examples": 2}),
     "ER-ACE": ("ER-ACE", {}),
     "Offline-ER": ("Offline-ER", {}),

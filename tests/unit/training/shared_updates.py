@@ -145,6 +145,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"memory_batch_size": 1, **ONLINE},
         {"functions": _with_model(BatchNormModel)},
     ),
+    "ASER": ("ASER", {"memory_batch_size": 3, "candidate_factor": 3, "aser_examples": 5}, {}),
+    "ASER online": (
+        "ASER",
+        {"memory_batch_size": 1, "shapley_form": "extreme", **ONLINE},
+        {"functions": _with_model(BatchNormModel)},
+    ),
     "GSS": ("GSS", {"gss_examples": 2}, {}),
     "GSS one example per step": (
         "GSS",
@@ -192,7 +198,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "RD", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "GSS", "shrunk"),
+    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "ASER", "GSS", "shrunk"),
 )
 
 
