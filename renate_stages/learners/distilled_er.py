@@ -11,11 +11,11 @@ from renate_stages.data import StoredDataset, concatenate
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.frozen_copy import FrozenCopy
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.replay import own
 from renate_stages.learners.er import ExperienceReplay
-from renate_stages.learners.lwf import FrozenCopy
 
 
 class DistilledReplay(ExperienceReplay):

@@ -54,7 +54,7 @@ class ExperienceReplay(WeightedReplay):
         if self.replay_forward == "separate" or len(both) == 1:
             outputs = concatenate([result.outputs for result in both])
         else:  # the joint pass has returned all outputs in one tensor
-            (outputs,) = self._together
+            outputs = self._together[-1].outputs
         targets = concatenate([result.batch.targets for result in both], IGNORED)
         batches = new.batch, drawn.batch
         loss = self.weighed(self.loss_of(outputs, targets, *batches), *batches)

@@ -11,11 +11,11 @@ from torch import Tensor
 from renate_stages.data import StoredDataset, concatenate
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.exemplar_means import check_class_labels, exemplar_means, exemplars
+from renate_stages.learners.base.frozen_copy import FrozenCopy
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.replay import ReplayLearner, own
 from renate_stages.learners.base.working_memory import ChosenMemory
-from renate_stages.learners.lwf import FrozenCopy
 from renate_stages.models.feature_classifier import give_nearest_mean
 from renate_stages.models.module import unwrap
 

@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renate_stages.data import StoredDataset, concatenate
-from renate_stages.errors import ModelMismatchError
+from renate_stages.data import StoredDataset
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.frozen_copy import Representation
+from renate_stages.learners.base.last_layer import class_rows
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
-from renate_stages.learners.base.replay import own
-from renate_stages.learners.er import ExperienceReplay
-from renate_stages.learners.lwf import FrozenCopy
+from renate_stages.learners.feature_distilled_er import (
+    Distance,
+    FeatureDistilledReplay,
+    angular_distance,
+)
 from renate_stages.models import RenateModule
-from renate_stages.models.features import backbone_of, features_of
-from renate_stages.models.growth import output_layer
-from renate_stages.models.module import unwrap
 
 
 class MarginRanking(LossComponent):
@@ -60,7 +60,7 @@ class MarginRanking(LossComponent):
         if not (self._old and self._new):
             return memory.features.new_zeros((), dtype=torch.float32)
         labels = memory.batch.targets.long()
-        rows = F.normalize(class_rows(self._model[0]).float(), dim=1)  # (K, F)
+        rows = F.normalize(class_rows(self._model[0], LUCIR.name).float(), dim=1)  # (K, F)
         cosines = F.normalize(memory.features.float(), dim=1) @ rows.T  # (B, K)
         true = cosines.gather(1, labels.clamp(min=0)[:, None])
         number = min(self.hard_negatives, len(self._new))
@@ -69,7 +69,7 @@ class MarginRanking(LossComponent):
         return ((self.margin - true + hardest).clamp(min=0).sum(1) * is_old).mean()
 
 
-class LUCIR(ExperienceReplay):
+class LUCIR(FeatureDistilledReplay):
     """LUCIR: replay that keeps the directions of features, and separates old classes from new ones.
 
         L = mean of l + w * mean of (1 - cos(f*(x), f(x)))      over new and remembered examples
@@ -94,6 +94,8 @@ class LUCIR(ExperienceReplay):
         ClassLabelsNeededError: If the task is another than classification.
     """
 
+    name = "LUCIR"
+
     def __init__(
         self,
         context: UpdateContext,
@@ -104,104 +106,17 @@ class LUCIR(ExperienceReplay):
         **base: Any,
     ) -> None:
         super().__init__(context, **base)
-        context.require_labels("LUCIR")
         self.less_forget_weight = in_range("less_forget_weight", less_forget_weight, 0)
         weight = in_range("margin_weight", margin_weight, 0)
         self.components.append(MarginRanking(weight, margin, hard_negatives))
-        self.teacher: FrozenCopy | None = None
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
-        self._check_model(new)
-        old = self.context.start.old_classes
-        self.teacher = None
-        if self.context.start.has_parent and old:
-            self.teacher = FrozenCopy(self.model)  # before the learner's own hooks are registered
-        self._less_forget = self.less_forget_weight * math.sqrt(
-            len(old) / max(1, len(new.classes() or ()))
-        )
-        for number, parameter in enumerate(self._parameters_of_rows()):
-            rows = parameter.detach()[[*old]].clone()
-            self.register_buffer(f"fixed_{number}", rows, persistent=False)
         super().start_update(new, memory, keepable)
+        n, m = len(self.old_classes), self.classes_in_new_data
+        self._less_forget = self.less_forget_weight * math.sqrt(n / m)
 
-    def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
-        loss = super().total(new, draws)
-        if self.teacher is None:
-            return loss
-        passed = own(new, *draws)
-        features = torch.cat([result.features for result in passed if result.features is not None])
-        taught = self._features_of_parent(concatenate([each.batch.inputs for each in passed]))
-        cosines = F.cosine_similarity(features.float(), taught.float(), dim=1)
-        term = self.weighed((1 - cosines).mean(), *(each.batch for each in (new, *draws)))
-        self._losses.add("LessForget", term, len(new.batch.all_rows))
-        return loss + self._less_forget * term
-
-    def after_step(self) -> None:
-        if self.teacher is not None:
-            old = [*self.context.start.old_classes]
-            with torch.no_grad():
-                for number, parameter in enumerate(self._parameters_of_rows()):
-                    parameter[old] = self.get_buffer(f"fixed_{number}")
-        super().after_step()
-
-    def _features_of_parent(self, inputs: Any) -> Tensor:
-        assert self.teacher is not None
-        kept: list[Tensor] = []
-        backbone = backbone_of(self.teacher.model)
-        hook = backbone.register_forward_hook(lambda *given: kept.append(given[-1]))
-        try:
-            self.teacher(inputs, self.context.task_id)
-        finally:
-            hook.remove()
-        return kept[-1].flatten(1)
-
-    def _parameters_of_rows(self) -> list[Tensor]:
-        """Return weight and, if there is one, bias of the last layer."""
-        layer = _last_layer(self.model)
-        found = [getattr(layer, "weight", None), getattr(layer, "bias", None)]
-        return [each for each in found if isinstance(each, Tensor)]
-
-    def _check_model(self, new: StoredDataset) -> None:
-        """Check that features and rows of the last layer can be compared.
-
-        Raises:
-            ModelMismatchError: If not.
-        """
-        backbone_of(self.model)
-        rows = class_rows(self.model)
-        if not len(new):
-            return
-        measured = StoredDataset(new.store, new.rows, *self.context.functions.test_transforms)
-        inputs, _ = measured.__getitems__(np.arange(1))
-        features = features_of(self.model, inputs, self.context.task_id)
-        if features.shape[1] != rows.shape[1]:
-            raise ModelMismatchError(
-                f"LUCIR compares the outputs of `features`, {features.shape[1]} numbers, with the rows "
-                f"of the last layer, {rows.shape[1]} numbers",
-                "let the last layer take the outputs of `features`, or choose another learner",
-            )
-
-
-def class_rows(model: RenateModule) -> Tensor:
-    """Return the weight of a model's last layer, `(K, F)`.
-
-    Raises:
-        ModelMismatchError: If the layer has no such weight.
-    """
-    layer = _last_layer(model)
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise ModelMismatchError(
-            "LUCIR compares features with the rows of the last layer's weight (K, F), and "
-            f"{type(layer).__name__} of {type(unwrap(model)).__name__} has no such weight",
-            "end the model in a linear layer, name it with `output_layer`, or choose another learner",
-        )
-    return weight
-
-
-def _last_layer(model: RenateModule) -> Any:
-    module = unwrap(model)
-    name = output_layer(module)
-    return None if name is None else module.get_submodule(name)
+    def distances(self, now: Representation, parents: Representation) -> dict[str, Distance]:
+        angles = angular_distance(now.features, parents.features)
+        return {"LessForget": Distance(self._less_forget, angles)}

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base import Learner
 from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.frozen_copy import FrozenCopy
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
-from renate_stages.models import RenateModule
 from renate_stages.tasks.task import Task
-
-
-class FrozenCopy(nn.Module):
-    """A frozen copy of a model, always in evaluation mode."""
-
-    def __init__(self, model: RenateModule) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> FrozenCopy:
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, inputs: Any, task_id: str) -> Any:
-        """Return the copy's outputs."""
-        return self.model(inputs, task_id=task_id)
 
 
 class OutputDistillation(LossComponent):

@@ -13,9 +13,10 @@ from renate_stages.errors import InvalidHyperparameterError
 from renate_stages.learners.base.arguments import in_range, one_of
 from renate_stages.learners.base.components import LogitDistillation
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.pooled_outputs import POOLINGS
 from renate_stages.learners.base.warm_start import shrink_and_perturb
 from renate_stages.learners.cls_er import CLSER
-from renate_stages.learners.pod_er import POOLINGS, PooledOutputDistillation
+from renate_stages.learners.pod_er import PooledOutputDistillation
 
 
 class SuperER(CLSER):

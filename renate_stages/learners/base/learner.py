@@ -130,14 +130,14 @@ class Learner(TrainingStep):
                 *(memory.classes() or ()),
             )
             self.classes = sorted({*known})
-        if any(component.needs_layers for component in self.parts):
+        if self.needs_layers:
             hook_layers(self.model)
         if self.ema_decay:
             self.average = averaged_copy(self.model, self.ema_decay)
         for component in self.parts:
             component.start_update(self)
         self._restore_components()
-        if any(component.needs_features for component in self.parts):  # only after copying
+        if self.needs_features:  # only after copying
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
 
     def change_weights(self) -> None:

@@ -61,7 +61,7 @@ class ReplayLearner(Learner):
         self.memory_update = one_of("memory_update", memory_update, MEMORY_UPDATES)
         self.replay_forward = one_of("replay_forward", replay_forward, FORWARDS)
         self.memory_size = memory_size
-        self._together: list[Tensor] = []  # outputs of the last joint forward pass
+        self._together: list[ForwardResult] = []  # the last joint forward pass
         self.policy = policy_of(memory_policy, memory_size, context)
         if memory_update == "online" and not self.policy.online:
             able = "memory_policy: reservoir, class_balanced, greedy or infinite"
@@ -154,7 +154,7 @@ class ReplayLearner(Learner):
         sizes = [max(1, len(each)) for each in batches]  # an empty share has one placeholder row
         left_out = [sum(sizes[:n]) for n, each in enumerate(batches) if each.is_placeholder]
         whole = self.pass_on(Batch(inputs, None, new.rows), left_out)
-        self._together[:] = [whole.outputs]
+        self._together[:] = [whole]
         outputs = whole.outputs.split(sizes)
         features = (
             whole.features.split(sizes) if whole.features is not None else [None] * len(sizes)
@@ -233,7 +233,7 @@ class ReplayLearner(Learner):
         with torch.no_grad():
             self.model.eval()
             features = None
-            if any(component.needs_features for component in self.parts):
+            if self.needs_features:
                 features = features_of(self.model, batch.inputs, self.context.task_id)
             outputs = self(batch.inputs)
             passed = ForwardResult(batch, outputs, features, self.layers_of_last_call())

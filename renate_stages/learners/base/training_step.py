@@ -59,6 +59,16 @@ class TrainingStep(LightningModule):
         """The model that steps train; another than `model` for learners that train two."""
         return self.model
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether a pass returns the inputs of the model's last layer."""
+        return any(component.needs_features for component in self.parts)
+
+    @property
+    def needs_layers(self) -> bool:
+        """Whether a pass returns the outputs of the model's hooked layers."""
+        return any(component.needs_layers for component in self.parts)
+
     def forward(self, inputs: Any) -> Any:
         """Return the trained model's outputs for this update's task."""
         model = self.trained_model
@@ -83,7 +93,7 @@ class TrainingStep(LightningModule):
 
     def layers_of_last_call(self) -> tuple[Tensor, ...]:
         """Return the outputs of the model's hooked layers in its last call, if they are needed."""
-        if not any(component.needs_layers for component in self.parts):
+        if not self.needs_layers:
             return ()
         layers = tuple(self.model.get_intermediate_representation())
         self.model.reset_intermediate_representation_cache()

@@ -10,7 +10,8 @@ from small_learners import context, first_step, stored
 from torch import nn
 
 from renate_stages import errors
-from renate_stages.learners.pod_er import PODER, POOLINGS, distance, pooled
+from renate_stages.learners.base.pooled_outputs import POOLINGS, distance, pooled
+from renate_stages.learners.pod_er import PODER
 from renate_stages.models import MLP, RenateWrapper, ResNet18, SmallCNN
 
 SIZES = {"batch_size": 4, "memory_batch_size": 6}
