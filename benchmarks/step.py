@@ -68,6 +68,7 @@ RELATIVE = (
     "WA",
     "BiC",
     "LUCIR",
+    "PODNet",
     "SCR",
     "A-GEM",
     "MIR",

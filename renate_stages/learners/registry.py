@@ -168,6 +168,14 @@ LEARNERS = {
         "ER that keeps examples with different loss gradients",
         "Aljundi et al. 2019",
     ),
+    "PODNet": Entry(
+        "renate_stages.learners.podnet:PODNet",
+        ("memory", "labels", "features", "layers"),
+        "B + M, B + M fwd",
+        "3.1x",
+        "ER that keeps pooled outputs of layers, classifies by cosines",
+        "Douillard et al. 2020",
+    ),
     "A-GEM": Entry(
         "renate_stages.learners.a_gem:AGEM",
         ("memory",),

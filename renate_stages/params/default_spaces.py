@@ -47,6 +47,12 @@ LEARNERS: dict[str, Spaces] = {
         "less_forget_weight": {"loguniform": [0.5, 20.0]},
         "margin_weight": {"loguniform": [0.1, 5.0]},
     },
+    "PODNet": REPLAY
+    | {
+        "spatial_weight": {"loguniform": [0.3, 10.0]},
+        "flat_weight": {"loguniform": [0.1, 10.0]},
+        "similarity_scale": {"loguniform": [4.0, 32.0]},
+    },
     "SCR": REPLAY | {"contrast_temperature": {"loguniform": [0.05, 0.5]}},
     "MIR": REPLAY,
     "ASER": REPLAY,

@@ -122,14 +122,7 @@ class Learner(TrainingStep):
         self.new = new
         self.memory = memory
         self.keepable = np.arange(len(new)) if keepable is None else keepable
-        self.classes = []
-        if self.context.task.labelled:
-            known = (
-                *self.context.start.old_classes,
-                *(new.classes() or ()),
-                *(memory.classes() or ()),
-            )
-            self.classes = sorted({*known})
+        self.classes = self.seen_classes(new, memory)
         if self.needs_layers:
             hook_layers(self.model)
         if self.ema_decay:
@@ -139,6 +132,18 @@ class Learner(TrainingStep):
         self._restore_components()
         if self.needs_features:  # only after copying
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
+
+    def seen_classes(self, new: StoredDataset, memory: StoredDataset) -> list[int]:
+        """Return the labels of this update and earlier ones, ascending; [] without labels.
+
+        Args:
+            new: The new training examples.
+            memory: Past examples.
+        """
+        if not self.context.task.labelled:
+            return []
+        of_data = ((*(each.classes() or ()),) for each in (new, memory))
+        return sorted({*self.context.start.old_classes}.union(*of_data))
 
     def change_weights(self) -> None:
         """Apply `shrink`, `perturb` and `reinitialize` to the parent's weights before the first step.

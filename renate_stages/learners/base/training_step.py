@@ -19,6 +19,7 @@ from renate_stages.learners.base.loss_component import ForwardResult, LossCompon
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.models import RenateModule
 from renate_stages.models.joint_statistics import JointStatistics
+from renate_stages.tasks.row_loss import RowLoss
 
 
 class TrainingStep(LightningModule):
@@ -58,6 +59,11 @@ class TrainingStep(LightningModule):
     def trained_model(self) -> RenateModule:
         """The model that steps train; another than `model` for learners that train two."""
         return self.model
+
+    @property
+    def row_loss(self) -> RowLoss:
+        """The loss of the model's outputs: that of the user or of the task."""
+        return self.context.functions.loss_fn
 
     @property
     def needs_features(self) -> bool:
@@ -131,7 +137,7 @@ class TrainingStep(LightningModule):
         return mean if weight == 1 else weight * mean
 
     def loss_of(self, outputs: Any, targets: Any, *batches: Batch) -> Tensor:
-        """Return the mean loss of the rows that count; mask classes if `mask_unused_classes`.
+        """Return the mean `row_loss` of the rows that count; mask classes if `mask_unused_classes`.
 
         Args:
             outputs: Outputs for the rows of all batches.
@@ -141,7 +147,7 @@ class TrainingStep(LightningModule):
         """
         if self.mask_unused_classes:
             outputs = mask_classes(outputs, self.classes)
-        loss_fn = self.context.functions.loss_fn
+        loss_fn = self.row_loss
         mean, divisor = loss_fn.mean_and_divisor(outputs, targets)
         if ranks().count == 1 or loss_fn.all_count:
             return mean

@@ -399,6 +399,7 @@ LEARNERS = [
     "WA",
     "BiC",
     "LUCIR",
+    "PODNet",
     "SCR",
     "A-GEM",
     "MIR",

@@ -122,14 +122,14 @@ def test_hyperparameter_outside_its_range_is_refused(wrong):
         ExperienceReplay(context(), **wrong)
 
 
-def three_updates(folder, learner: str) -> list[dict]:
+def three_updates(folder, learner: str, values=VALUES) -> list[dict]:
     results, source = [], None
     for number in (1, 2, 3):
         data, target = folder / f"data-{number}", folder / learner / str(number)
         if not data.exists():
             write_digits(data, number)
         result = run_training_job(
-            VALUES,
+            values,
             updater=learner,
             max_epochs=20,
             config_file=REPOSITORY / "renate_config.py",
@@ -143,14 +143,15 @@ def three_updates(folder, learner: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("learner", "least", "most"),
+    ("learner", "own", "least", "most"),
     [
-        ("DER++", 0.94, 1),  # test_documents.py checks ER, Joint and FineTuning
-        ("ER-ACE", 0.90, 1),  # with memory_update: end it would learn no new class
+        ("DER++", {}, 0.94, 1),  # test_documents.py checks ER, Joint and FineTuning
+        ("ER-ACE", {}, 0.90, 1),  # with memory_update: end it would learn no new class
+        ("PODNet", {"memory_size": 100}, 0.93, 1),  # ER reaches 0.88
     ],
 )
-def test_accuracy_after_three_updates_is_in_the_expected_range(tmp_path, learner, least, most):
-    accuracy = three_updates(tmp_path, learner)[-1]["accuracy"]
+def test_accuracy_after_three_updates_is_in_the_expected_range(tmp_path, learner, own, least, most):
+    accuracy = three_updates(tmp_path, learner, {**VALUES, **own})[-1]["accuracy"]
     assert least <= accuracy["overall"] <= most
     assert accuracy["holdout"]["3"] > 0.9, "the newest classes are learned"
 

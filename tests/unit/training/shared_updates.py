@@ -127,6 +127,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"memory_batch_size": 5},
         {"classes": (0, 1), "functions": {"model_fn": _wide}},
     ),
+    "PODNet": (
+        "PODNet",
+        {"memory_batch_size": 5},
+        {"classes": (0, 1), "functions": {"model_fn": _wide}},
+    ),
     "SCR": ("SCR", {"memory_batch_size": 5, "contrast_temperature": 0.5}, {}),
     "SCR one example per step": (
         "SCR",
@@ -198,7 +203,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "RD", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "LUCIR", "SCR", "A-GEM", "MIR", "ASER", "GSS", "shrunk"),
+    *("BiC", "LUCIR", "PODNet", "SCR", "A-GEM", "MIR", "ASER", "GSS", "shrunk"),
 )
 
 
