@@ -96,6 +96,16 @@ class StoredDataset(Dataset):
             self._batch(targets, self.target_transform, len(indices), IGNORED),
         )
 
+    def targets(self, indices: Rows) -> Tree:
+        """Return the targets alone of the examples at `indices`, `(n,)` in [0, len), as one batch."""
+        rows = np.asarray(indices, dtype=np.int64)
+        if self.resident is not None:
+            targets = _taken(self.resident[1], torch.from_numpy(rows))
+        else:
+            rows = rows if self.rows is None else self.rows[rows]
+            targets = _tensors(self.store.gather_targets(rows))
+        return self._batch(targets, self.target_transform, len(indices), IGNORED)
+
     def _batch(self, part: Tree, transform: Transform | None, count: int, padding: int = 0) -> Tree:
         if isinstance(transform, Batched):
             return _whole_batch(transform, self._batch(part, None, count, padding), count)

@@ -191,6 +191,14 @@ class ExampleSpec:
         """Return `(inputs, targets)` built from values by path; dict keys are sorted."""
         return tuple(_build(node, part, columns) for part, node in self.structure.items())
 
+    def paths(self, part: str) -> list[str]:
+        """Return the paths of the fields of a part, `inputs` or `targets`."""
+        return list(_paths(self.structure[part], part))
+
+    def unflatten_part(self, part: str, columns: Mapping[str, Any]) -> Tree:
+        """Return one part, `inputs` or `targets`, built from values by path."""
+        return _build(self.structure[part], part, columns)
+
     def require(self, other: ExampleSpec, where: str) -> None:
         """Check that `other` has the same structure and fields.
 

@@ -121,6 +121,19 @@ class ExampleStore:
             raise IndexError("the store is empty")
         return self.spec.unflatten(self.columns(rows, self.spec.fields))
 
+    def gather_targets(self, rows: np.ndarray) -> Tree:
+        """Return what `gather` returns as targets, without reading the inputs.
+
+        Args:
+            rows: Live row numbers, int64 `(n,)`; repeats are allowed.
+
+        Raises:
+            IndexError: If a row is outside 0 … len − 1, or the store is empty.
+        """
+        if self.spec is None:
+            raise IndexError("the store is empty")
+        return self.spec.unflatten_part("targets", self.columns(rows, self.spec.paths("targets")))
+
     def columns(self, rows: np.ndarray, paths: Iterable[str]) -> dict[str, Column]:
         """Return copies of fields of the examples in `rows`, in that order, by path.
 

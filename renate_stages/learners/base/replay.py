@@ -81,7 +81,9 @@ class ReplayLearner(Learner):
         self._as_replayed = StoredDataset(
             new.store, new.rows, *self.context.functions.memory_transforms
         )
-        self.working = WorkingMemory(memory, self._as_replayed, self.memory_fields)
+        self.working = WorkingMemory(
+            memory, self._as_replayed, self.memory_fields, self.replayed_field
+        )
         self._remember_what_is_missing()
         self._may_be_kept = np.isin(np.arange(len(new)), self.keepable)
         self._replay: RandomRows | None = None
@@ -99,6 +101,11 @@ class ReplayLearner(Learner):
     def memory_fields(self) -> list[str]:
         """Names of the fields that are stored with each example."""
         return [name for component in self.parts for name in component.memory_fields]
+
+    @property
+    def replayed_field(self) -> str | None:
+        """The field that is replayed in place of the inputs; None: the inputs."""
+        return None
 
     @property
     def rows_per_draw(self) -> int:
@@ -150,10 +157,9 @@ class ReplayLearner(Learner):
         if self.replay_forward == "separate":
             return self.pass_on(new), [self.pass_on(each) for each in drawn]
         batches = [new, *drawn]
-        inputs = concatenate([each.inputs for each in batches])
         sizes = [max(1, len(each)) for each in batches]  # an empty share has one placeholder row
         left_out = [sum(sizes[:n]) for n, each in enumerate(batches) if each.is_placeholder]
-        whole = self.pass_on(Batch(inputs, None, new.rows), left_out)
+        whole = self.pass_together(batches, left_out)
         self._together[:] = [whole]
         outputs = whole.outputs.split(sizes)
         features = (
@@ -170,6 +176,16 @@ class ReplayLearner(Learner):
         ]
         return passed[0], passed[1:]
 
+    def pass_together(self, batches: list[Batch], left_out: list[int]) -> ForwardResult:
+        """Run the new batch and the draws through the model as one batch.
+
+        Args:
+            batches: The new batch, then the draws.
+            left_out: Placeholder rows, as in `pass_on`.
+        """
+        inputs = concatenate([each.inputs for each in batches])
+        return self.pass_on(Batch(inputs, None, batches[0].rows), left_out)
+
     def on_train_epoch_end(self) -> None:
         self._first_epoch = False
 
@@ -184,8 +200,8 @@ class ReplayLearner(Learner):
             self.new.store, self.keepable, *self.context.functions.test_transforms
         )
         selection = select(self.policy, self.memory, candidates, self.model, self.context.task_id)
-        added = self._fields_at_end(selection.added)
         selection = selection._replace(added=self.keepable[selection.added])
+        added = self.fields_of(self.new, selection.added)
         return self.working.at_end(selection, added)
 
     # -- fields that are stored with examples ------------------------------------------------------
@@ -203,22 +219,28 @@ class ReplayLearner(Learner):
             return
         compute = partial(self._fields_of, self.memory)
         shapes = {name: each.shape[1:] for name, each in compute(np.zeros(1, np.int64)).items()}
-        missing = self.working.complete(shapes, compute)
+        missing = self.working.complete(shapes, compute, self.outdated_fields())
         if missing:
             names = " and ".join(self.memory_fields)
             self.context.say(
                 f"computed {names} of {missing} remembered examples with the parent's model"
             )
 
-    def _fields_at_end(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the trained model's fields of new examples, with their test transforms."""
+    def outdated_fields(self) -> list[str]:
+        """Return the fields whose stored values do not fit the model, to be computed again."""
+        return []
+
+    def fields_of(self, examples: StoredDataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the model's fields of examples, with their test transforms, by name, `(n, ...)`.
+
+        Args:
+            examples: The new data or the memory.
+            rows: Rows of them, int64 `(n,)`.
+        """
         if not self.memory_fields or not len(rows):
             return {}
-        kept = StoredDataset(
-            self.new.store, self.keepable[rows], *self.context.functions.test_transforms
-        )
         blocks = [
-            self._fields_of(kept, np.arange(start, min(start + BLOCK, len(rows))))
+            self._fields_of(examples, rows[start : start + BLOCK])
             for start in range(0, len(rows), BLOCK)
         ]
         return {

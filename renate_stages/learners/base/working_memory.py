@@ -7,7 +7,7 @@ tensor `(members, ...)` per field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,14 +43,23 @@ class WorkingMemory:
         old: The parent's memory, with the memory's transforms.
         new: The new data, with the memory's transforms.
         fields: Names of the fields that are stored with each example.
+        replayed: Name of the field that members have in place of their inputs when they are read;
+            None: the inputs. Members must then be examples of the parent's memory.
     """
 
-    def __init__(self, old: StoredDataset, new: StoredDataset, fields: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        old: StoredDataset,
+        new: StoredDataset,
+        fields: Sequence[str] = (),
+        replayed: str | None = None,
+    ) -> None:
         self._examples = ConcatStored([old, new])
         self._old = old
         self._rows = np.arange(len(old))  # row of each member; new rows follow the old ones
         self._labels = _joined(old.labels(), new.labels(), len(old), len(new))
         self._names = tuple(fields)
+        self._replayed = replayed
         self._held: Fields | None = None  # fields of members; None: read from the old store
         self.changes = 0  # how often members were replaced
         self._changed = False  # whether fields of old members differ from those in the store
@@ -62,8 +71,11 @@ class WorkingMemory:
 
     def read(self, places: np.ndarray) -> Batch:
         """Return the members at the given places, int64 `(n,)`, as one batch."""
-        inputs, targets = self._examples.__getitems__(self._rows[places])
-        return Batch(inputs, targets, places, self._fields_of(places))
+        fields, rows = self._fields_of(places), self._rows[places]
+        if self._replayed is not None:
+            return Batch(fields.pop(self._replayed), self._old.targets(rows), places, fields)
+        inputs, targets = self._examples.__getitems__(rows)
+        return Batch(inputs, targets, places, fields)
 
     def read_with(self, transforms: tuple[Any, Any], places: np.ndarray) -> Batch:
         """Return what `read` does, with other transforms of inputs and targets, without fields."""
@@ -88,10 +100,15 @@ class WorkingMemory:
         if self._held is not None:
             index = torch.from_numpy(places)
             return {name: self._held[name][index] for name in self._names}
-        return {name: self._stored(name, places) for name in self._names}
+        return {name: self.stored(name, places) for name in self._names}
 
-    def _stored(self, name: str, places: np.ndarray | None = None) -> Tensor:
-        """Return a field of old members from their store."""
+    def stored(self, name: str, places: np.ndarray | None = None) -> Tensor:
+        """Return a field of old members from their store.
+
+        Args:
+            name: Name of a field that the store has.
+            places: The members' places, int64 `(n,)`; None: all.
+        """
         rows = np.arange(len(self._old)) if self._old.rows is None else self._old.rows
         path = METADATA + name
         chosen = rows if places is None else rows[places]
@@ -101,7 +118,10 @@ class WorkingMemory:
     # -- fields of the examples -------------------------------------------------------------------
 
     def complete(
-        self, shapes: Mapping[str, torch.Size], compute: Callable[[np.ndarray], Fields]
+        self,
+        shapes: Mapping[str, torch.Size],
+        compute: Callable[[np.ndarray], Fields],
+        outdated: Collection[str] = (),
     ) -> int:
         """Compute missing fields of old members; call this before training.
 
@@ -110,6 +130,7 @@ class WorkingMemory:
         Args:
             shapes: Shape of each field of one example, as the model returns it now.
             compute: Returns the fields of the members at the given places, int64 `(n,)`.
+            outdated: Fields whose stored values are not used, because another model computed them.
 
         Returns:
             The number of members with missing fields.
@@ -118,8 +139,9 @@ class WorkingMemory:
             return 0
         spec = self._old.store.spec
         assert spec is not None
-        known = {name: spec.metadata.get(METADATA + name) for name in self._names}
-        whole = all(
+        usable = [name for name in self._names if name not in outdated]
+        known = {name: spec.metadata.get(METADATA + name) for name in usable}
+        whole = len(usable) == len(self._names) and all(
             each is not None and each.shape == tuple(shapes[n]) for n, each in known.items()
         )
         if whole and not any(self._lacks(name).any() for name in self._names):
@@ -127,11 +149,11 @@ class WorkingMemory:
         held, lacking = {}, np.zeros(len(self._old), dtype=bool)
         for name in self._names:
             held[name] = torch.full((len(self._old), *shapes[name]), torch.nan, dtype=torch.float32)
-            each = known[name]
+            each = known.get(name)
             if each is None or not _is_prefix(each.shape, shapes[name]):
                 lacking[:] = True
                 continue
-            values = self._stored(name).float()
+            values = self.stored(name).float()
             held[name][..., : values.shape[-1]] = values
             lacking |= self._lacks(name)
         self._held, self._changed = held, True
@@ -143,7 +165,7 @@ class WorkingMemory:
         return len(places)
 
     def _lacks(self, name: str) -> np.ndarray:
-        return self._stored(name).flatten(1).isnan().all(1).numpy()
+        return self.stored(name).flatten(1).isnan().all(1).numpy()
 
     # -- online -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from renate_stages.data import Batched, ConcatStored, StoredDataset, ingest
+from renate_stages.data.resident import copy_to_device
 from renate_stages.memory import ExampleStore, Ragged, StoreWriter
 
 
@@ -88,6 +89,26 @@ def test_nested_examples_keep_their_structure_in_batches(nested):
         inputs, targets = StoredDataset(nested, transform=transform).__getitems__([2, 1])
         assert isinstance(inputs["x"], tuple) and isinstance(targets, tuple)
         assert inputs["x"][0].tolist() == [[0, 0, 1], [0, 1, 0]] and targets[0].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_targets_alone_are_those_of_a_batch_and_inputs_are_not_read(store, nested, resident):
+    def refuse(_):
+        raise AssertionError("inputs are read")
+
+    for examples, negate in ((store, lambda targets: -targets), (nested, lambda each: (-each[0],))):
+        for own in (None, negate, Batched(negate)):
+            data = StoredDataset(examples, np.array([2, 0, 1]), None, own)
+            _, expected = data.__getitems__([2, 0, 2])
+            if resident:
+                plain = StoredDataset(examples, data.rows)
+                copy_to_device([plain], torch.device("cpu"))
+                data.resident = plain.resident
+            data.transform = refuse
+            found = data.targets([2, 0, 2])
+            assert type(found) is type(expected)
+            pairs = zip(found, expected, strict=True) if examples is nested else [(found, expected)]
+            assert all(torch.equal(*each) for each in pairs)
 
 
 def test_labels_and_classes_follow_the_rows(store, nested):
