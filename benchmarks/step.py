@@ -69,6 +69,7 @@ RELATIVE = (
     "BiC",
     "LUCIR",
     "PODNet",
+    "LatentReplay",
     "SCR",
     "A-GEM",
     "MIR",

@@ -176,6 +176,14 @@ LEARNERS = {
         "ER that keeps pooled outputs of layers, classifies by cosines",
         "Douillard et al. 2020",
     ),
+    "LatentReplay": Entry(
+        "renate_stages.learners.latent_replay:LatentReplay",
+        ("memory", "features"),
+        "B fwd, B + M above",
+        "0.4x",
+        "ER that replays outputs of a layer, and freezes what is below",
+        "Pellegrini et al. 2020",
+    ),
     "A-GEM": Entry(
         "renate_stages.learners.a_gem:AGEM",
         ("memory",),

@@ -53,6 +53,7 @@ LEARNERS: dict[str, Spaces] = {
         "flat_weight": {"loguniform": [0.1, 10.0]},
         "similarity_scale": {"loguniform": [4.0, 32.0]},
     },
+    "LatentReplay": REPLAY,
     "SCR": REPLAY | {"contrast_temperature": {"loguniform": [0.05, 0.5]}},
     "MIR": REPLAY,
     "ASER": REPLAY,

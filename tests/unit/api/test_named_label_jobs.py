@@ -400,6 +400,7 @@ LEARNERS = [
     "BiC",
     "LUCIR",
     "PODNet",
+    "LatentReplay",
     "SCR",
     "A-GEM",
     "MIR",

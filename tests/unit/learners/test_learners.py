@@ -148,6 +148,7 @@ def three_updates(folder, learner: str, values=VALUES) -> list[dict]:
         ("DER++", {}, 0.94, 1),  # test_documents.py checks ER, Joint and FineTuning
         ("ER-ACE", {}, 0.90, 1),  # with memory_update: end it would learn no new class
         ("PODNet", {"memory_size": 100}, 0.93, 1),  # ER reaches 0.88
+        ("LatentReplay", {"latent_layer": "features.2"}, 0.90, 1),
     ],
 )
 def test_accuracy_after_three_updates_is_in_the_expected_range(tmp_path, learner, own, least, most):

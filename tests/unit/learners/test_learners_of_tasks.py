@@ -20,6 +20,7 @@ from renate_stages.training.update_data import UpdateData
 
 GUIDE = Path(__file__).parents[3] / "docs" / "tasks.md"
 HOOKING = ("POD-ER", "Super-ER")  # they need hooks, which models of torch do not have
+LAYERED = {"LatentReplay": {"latent_layer": "0"}}  # what learners need for models of torch
 REFUSED = (errors.ClassLabelsNeededError, errors.LabelsNeededError)
 
 
@@ -59,6 +60,8 @@ MODELS = {
 def functions_of(task: str, learner: str) -> dict:
     def model_fn(model_state_url: str | None = None):
         model = MODELS[task]()
+        if learner in LAYERED:
+            model = nn.Sequential(nn.Linear(5, 5), model)
         if model_state_url is not None:
             model.load_state_dict(torch.load(model_state_url, weights_only=True))
         if learner in HOOKING and not isinstance(model, MLP):
@@ -91,7 +94,7 @@ def test_guide_names_all_learners_and_tasks():
 def test_learner_trains_or_refuses_a_task_as_documented(tmp_path, learner, task, works):
     state.write_empty(tmp_path)
     parent = State.open(tmp_path)
-    values = {**VALUES, "memory_size": 10, "learning_rate": 0.02}
+    values = {**VALUES, "memory_size": 10, "learning_rate": 0.02, **LAYERED.get(learner, {})}
     for number in (1, 2):
         new = examples(tmp_path / f"new-{number}", task, number)
         trained = updater(

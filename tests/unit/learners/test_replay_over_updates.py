@@ -37,6 +37,7 @@ CASES = {
         "PODNet",
         {"learning_rate": 0.02, "memory_update": "online", "replay_forward": "separate"},
     ),
+    "LatentReplay": ("LatentReplay", {"latent_layer": "features.2"}),
     "A-GEM": ("A-GEM", {}),
     "A-GEM online": ("A-GEM", {"memory_update": "online"}),
     "MIR": ("MIR", {"candidate_factor": 2}),
@@ -198,6 +199,7 @@ def test_memory_size_can_change_between_updates(after, second, tmp_path, case, s
         ("DER++", "Budgeted"),
         ("ER", "POD-ER"),
         ("CLS-ER", "Super-ER"),
+        ("ER", "LatentReplay"),
     ],
 )
 def test_learner_can_change_between_updates(after, second, tmp_path, capsys, before, now):

@@ -132,6 +132,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"memory_batch_size": 5},
         {"classes": (0, 1), "functions": {"model_fn": _wide}},
     ),
+    "LatentReplay": (
+        "LatentReplay",
+        {"memory_batch_size": 5, "latent_layer": "features.0"},
+        {"functions": _with_model(BatchNormModel)},
+    ),
     "SCR": ("SCR", {"memory_batch_size": 5, "contrast_temperature": 0.5}, {}),
     "SCR one example per step": (
         "SCR",
@@ -203,7 +208,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "RD", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
-    *("BiC", "LUCIR", "PODNet", "SCR", "A-GEM", "MIR", "ASER", "GSS", "shrunk"),
+    *("BiC", "LUCIR", "PODNet", "LatentReplay", "SCR", "A-GEM", "MIR", "ASER", "GSS", "shrunk"),
 )
 
 
