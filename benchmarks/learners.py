@@ -1,10 +1,12 @@
 """Accuracy of learners beside plain PyTorch loops: `make bench NAME=learners DATA=<folder>`.
 
-DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Four protocols:
+DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Five protocols:
 
     split     Split-MNIST: the classes come in five updates of two (class-incremental); MLP
               784-100-100-10, one epoch; accuracy over all ten classes at the end
-    ridge     the same stream in closed form, without stored data
+    uneven    the same with 2,000 training digits in one update, another one with each seed, and 200
+              in each of the others
+    ridge     the stream of `split` in closed form, without stored data
     permuted  Permuted-MNIST: twenty updates of all digits, the pixels of each in an order of its own
               (domain-incremental); the same MLP, one epoch; mean accuracy over the twenty orders
     rotated   one update of production: a small CNN that knows 20,000 digits meets 2,000 turned by 45
@@ -56,9 +58,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SEEDS = 10
-QUICK_SEEDS = {"split": 2, "permuted": 2, "ridge": 1, "rotated": 1}
+QUICK_SEEDS = {"split": 2, "uneven": 5, "permuted": 2, "ridge": 1, "rotated": 1}
 MARGIN = 1.5  # points
-PROTOCOLS = ("split", "ridge", "permuted", "rotated")
+PROTOCOLS = ("split", "uneven", "ridge", "permuted", "rotated")
 RIDGE_AIM, EMA_AIM, WISE_AIM = 96.5, 94, 91
 
 
@@ -327,6 +329,7 @@ WORDS = {
 }
 TITLES = {
     "split": "Split-MNIST, class-incremental, five updates",
+    "uneven": "Split-MNIST with one large update and four small ones",
     "ridge": "Split-MNIST in closed form, no stored data",
     "permuted": "Permuted-MNIST, domain-incremental",
     "rotated": "One update of digits turned by 45°",

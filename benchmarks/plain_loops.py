@@ -187,7 +187,12 @@ def l2_sp(
 
 
 def train(
-    model: nn.Module, loss_of: Loss, stream: Iterable[Task], recipe: Recipe, seed: int
+    model: nn.Module,
+    loss_of: Loss,
+    stream: Iterable[Task],
+    recipe: Recipe,
+    seed: int,
+    kind: type[Reservoir] = Reservoir,
 ) -> None:
     """Train a model on one task after the other, one pass each.
 
@@ -197,13 +202,14 @@ def train(
         stream: The tasks.
         recipe: Rates, sizes, weights.
         seed: Of the order of examples and of the memory.
+        kind: Class of the memory.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.rate)
     order = torch.Generator().manual_seed(seed)
     memory: Reservoir | None = None
     for number, (inputs, labels) in enumerate(stream):
         if memory is None:
-            memory = Reservoir(recipe.memory, inputs.shape[1], 10, seed)
+            memory = kind(recipe.memory, inputs.shape[1], 10, seed)
         steps = -(-len(labels) // recipe.batch)  # equal ones, as in the product
         for rows in torch.randperm(len(labels), generator=order).tensor_split(steps):
             batch = inputs[rows], labels[rows]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import plain_loops
+import plain_selection
 import production
 import torch
 from mnist import Images
@@ -30,8 +31,9 @@ from renate_stages.user.config import UserConfig
 
 HOLDOUT = 200  # rows of the holdout that a state keeps; results are measured on whole test sets
 FIRST_ORDER = 1000  # seed of the first order of pixels; the same in every run
-UPDATES = {"split": 5, "permuted": 20, "ridge": 5}
+UPDATES = {"split": 5, "uneven": 5, "permuted": 20, "ridge": 5}
 QUICK_UPDATES = 3  # of the permuted protocol
+LARGE, SMALL = 2000, 200  # training digits of the one large update, and of each other uneven one
 
 PLAIN = Recipe(rate=0.1)
 
@@ -80,6 +82,8 @@ def _replay(protocol: str, learner: str, paper: float | None, recipe: Recipe) ->
         "ER-ACE": plain_loops.er_ace,
         "A-GEM": plain_loops.a_gem,
         "MIR": plain_loops.mir,
+        "ASER": plain_selection.aser,
+        "GSS": plain_selection.gss,
     }
     loss = losses.get(learner, plain_loops.der)
     return Row(protocol, f"{learner} {recipe.memory}", learner, recipe, loss, paper)
@@ -107,7 +111,11 @@ ROWS = [
     _replay("split", "ER-ACE", None, Recipe(0.03, 10, 500, 10)),
     _replay("split", "A-GEM", None, Recipe(0.03, 10, 500, 64)),
     _replay("split", "MIR", None, Recipe(0.05, 10, 500, 10)),
+    _replay("split", "ASER", None, Recipe(0.05, 10, 500, 10)),
+    _replay("split", "GSS", None, Recipe(0.05, 10, 500, 10)),
     Row("split", "L2-SP", "L2-SP", Recipe(0.03, alpha=0.1), plain_loops.l2_sp),
+    _replay("uneven", "ER", None, Recipe(0.05, 10, 300, 10)),
+    _replay("uneven", "GSS", None, Recipe(0.05, 10, 300, 10)),
     _ridge(1000),
     _ridge(4000),
     Row("permuted", "FineTuning", "FineTuning", Recipe(0.2, 128), paper=40.70),
@@ -120,8 +128,9 @@ ROWS = [
 QUICK_ROWS = {
     "split": (
         *("FineTuning", "ER 500", "DER 200", "DER++ 500", "ER-ACE 500"),
-        *("A-GEM 500", "MIR 500", "L2-SP"),
+        *("A-GEM 500", "MIR 500", "ASER 500", "GSS 500", "L2-SP"),
     ),
+    "uneven": ("ER 300", "GSS 300"),
     "permuted": ("FineTuning", "ER 500", "DER++ 500"),
     "ridge": ("RanPAC 4000",),
 }
@@ -132,6 +141,11 @@ def run_row(row: Row, seed: int, digits: Digits, quick: bool) -> Record:
     number = QUICK_UPDATES if quick and row.protocol == "permuted" else UPDATES[row.protocol]
     train, test = digits
     pairs = [(of_update(row, train, k), of_update(row, test, k)) for k in range(number)]
+    if row.protocol == "uneven":
+        sizes = [LARGE if k == seed % number else SMALL for k in range(number)]
+        pairs = [
+            (train.at(slice(size)), test) for (train, test), size in zip(pairs, sizes, strict=True)
+        ]
     user = production.user_of(_features_alone if row.protocol == "ridge" else _mlp)
     started = time.perf_counter()
     ours, rows = _ours(row, seed, user, pairs)
@@ -184,7 +198,8 @@ def _plain(row: Row, seed: int, user: UserConfig, pairs: list[tuple[Images, Imag
         parts = list(tasks)
         tasks = iter([(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))])
     model = plain_mlp(user, seed)
-    plain_loops.train(model, row.loss, tasks, row.recipe, seed)
+    kind = plain_selection.GradientMemory if row.learner == "GSS" else plain_loops.Reservoir
+    plain_loops.train(model, row.loss, tasks, row.recipe, seed, kind)
     return _mean_accuracy(model.eval(), row, pairs, scale=True)
 
 
@@ -258,6 +273,8 @@ ROTATED = [
     Rotated("ER 500", "ER", "ER", SOME),
     Rotated("A-GEM 500", "A-GEM", "ER", SOME),
     Rotated("MIR 500", "MIR", "ER", SOME),
+    Rotated("ASER 500", "ASER", "ER", SOME),
+    Rotated("GSS 500", "GSS", "ER", SOME),
     Rotated("LUCIR 500", "LUCIR", "ER", SOME),
     Rotated("SCR 500", "SCR", "ER", SOME),
     Rotated("ER 500, EMA 0.99", "ER", "ER", {**SOME, "ema_decay": 0.99}),

@@ -21,9 +21,9 @@ class CandidateReplay(ExperienceReplay):
     """ER that draws candidates from memory at random, and replays those with the largest values.
 
     A subclass defines the value of a candidate. Values are computed in evaluation mode and full
-    precision, so that they change neither batch statistics nor random numbers, and the value of a
-    candidate does not depend on the others in its forward pass. Of equal values, the candidate that
-    was drawn first is replayed. If several processes share a step, they choose together.
+    precision, so that they change neither batch statistics nor random numbers, and do not depend on
+    which examples share a forward pass. Of equal values, the candidate that was drawn first is
+    replayed. If several processes share a step, they choose together.
 
     Args:
         context: The model, functions and settings of the update.

@@ -18,6 +18,7 @@ from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.example_gradients import ExampleGradients
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.masking import mask_classes
+from renate_stages.learners.base.policy import policy_of
 from renate_stages.learners.base.working_memory import Fields
 from renate_stages.learners.er import ExperienceReplay
 
@@ -46,12 +47,17 @@ class GSS(ExperienceReplay):
     - Remembered examples without a score, because another learner stored them, get one before the
       first step, from the parent's model. If `memory_size` is reduced, random examples are removed.
 
+    If several processes share a step, they make the same choice.
+
     Args:
         context: The model, functions and settings of the update.
         gss_examples: n, >= 1; 10 in the paper. A step of the first epoch computes n more gradients,
             each as large as the model, and keeps them in memory at once.
         memory_policy: Has no effect.
         base: Hyperparameters of `ExperienceReplay`.
+
+    Raises:
+        UnknownPolicyError: If there is no policy of this name.
     """
 
     def __init__(
@@ -61,7 +67,9 @@ class GSS(ExperienceReplay):
         memory_policy: str = "reservoir",
         **base: Any,
     ) -> None:
-        super().__init__(context, **{**base, "memory_update": "online"})
+        policy_of(memory_policy, 1, context)  # refuses an unknown name
+        own = {"memory_policy": "reservoir", "memory_update": "online"}
+        super().__init__(context, **{**base, **own})
         if memory_policy != "reservoir":
             context.say(
                 f"GSS chooses the memory itself: memory_policy {memory_policy} has no effect"

@@ -238,7 +238,7 @@ REFUSED: dict[str, str] = {
     "ExpertGate": _PRETRAINED,
     "FeatureReplay": "its accuracy is at chance level with models that it did not build",
     "FromScratch": "it keeps nothing between updates; use Joint or GDumb",
-    "GSS": "it keeps copies of examples in main memory instead of rows of a store; use ER",
+    "GSS": "it keeps copies of examples in main memory instead of rows of a store; use this library's GSS",
     "GenerativeReplay": "it trains a second model to which it gives no access",
     "JointTraining": _WHOLE_DATA,
     "L2P": _PRETRAINED,

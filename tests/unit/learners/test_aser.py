@@ -87,7 +87,7 @@ def test_candidates_with_the_largest_value_are_replayed_as_in_er(tmp_path, form,
     monkeypatch.setattr(
         learner, "plain_members", lambda places: evaluated.append(read(places)) or evaluated[-1]
     )
-    batch = first_step(learner)
+    batch, state = first_step(learner), learner.position()["evaluation"]
     (candidates,) = batch.memory
     assert len(candidates) == 12
     _, (drawn,) = learner.pass_all(*batch)
@@ -101,6 +101,10 @@ def test_candidates_with_the_largest_value_are_replayed_as_in_er(tmp_path, form,
     else:
         expected = cooperative.max(0).values - adversarial.min(0).values
     assert len(expected.unique()) > 3
+    learner._balanced.generator.set_state(state)
+    with learner.evaluating():
+        (found,) = learner.values_of(batch.new, [candidates])
+    torch.testing.assert_close(found, expected)
     least_chosen = expected.topk(3).values[-1]
     chosen = [list(candidates.rows).index(row) for row in drawn.batch.rows]
     assert len(chosen) == 3 and (expected[chosen] >= least_chosen - 1e-12).all()
@@ -194,11 +198,11 @@ def test_fewer_draws_than_classes_take_random_classes(tmp_path):
 
 
 def test_members_that_enter_during_training_are_drawn(tmp_path):
-    draw = balanced(tmp_path, [0, 0, 1, 1])
-    draw.places(2, np.empty(0, np.int64))
-    draw._working.put(np.arange(4), np.array([2, 2, 2, 2]), {})
-    assert (draw._working.labels == 2).all()
-    assert len(draw.places(3, np.empty(0, np.int64))) == 3
+    draw, none = balanced(tmp_path, [0, 0, 1, 1]), np.empty(0, np.int64)
+    draw.places(2, none)
+    draw._working.put(np.array([0]), np.array([2]), {})  # an example of class 2
+    for _ in range(9):
+        assert sorted(draw.places(3, none))[:2] == [0, 1], "the only ones of their classes"
 
 
 # -- requirements ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.learners.base import example_gradients
 from renate_stages.learners.gss import GSS, SCORE, enter
+from renate_stages.memory import evolve
 from renate_stages.memory.spec import METADATA
 from renate_stages.models import RenateModule
+from renate_stages.state import State
 from renate_stages.training.update_data import UpdateData
 
 
@@ -203,9 +206,9 @@ def test_members_are_replaced_with_the_probabilities_of_the_paper():
 def test_example_that_has_just_entered_can_be_replaced_by_a_later_one():
     found = [enter(np.array([1.0]), np.array([0.2, 0.2]), 1, generator(n)) for n in range(50)]
     assert {0: 1} in found and {0: 0} in found and {} in found
-    old, both = np.array([1.0]), np.array([0.9, 0.1])
+    old, both = np.array([2.0]), np.array([0.1, 0.9])
     first = sum(enter(old, both, 1, generator(n)).get(0) == 0 for n in range(2000)) / 2000
-    assert first == pytest.approx(1 / 1.9 * 0.1 / (0.9 + 0.1), abs=0.02), "by its own score, 0.9"
+    assert first == pytest.approx(2 / 2.1 * 0.9, abs=0.03), "by its own score, 0.1"
 
 
 def test_each_new_example_is_offered_once_in_the_first_epoch(tmp_path, monkeypatch):
@@ -233,7 +236,9 @@ def test_memory_has_at_most_its_size_in_rows_or_bytes(tmp_path, size, rows):
     assert len(kept) + len(added) == len(learner.working) == rows
 
 
-def test_scores_stay_with_their_examples_over_updates_and_other_learners(tmp_path, make_state):
+def test_scores_stay_with_their_examples_over_updates_forgetting_and_other_learners(
+    tmp_path, make_state
+):
     def scores(state) -> dict[int, float]:
         memory = state.memory()
         numbers = (memory.column("inputs")[:, 0] * 100).round().astype(int)
@@ -252,13 +257,19 @@ def test_scores_stay_with_their_examples_over_updates_and_other_learners(tmp_pat
     before, after = scores(first), scores(second)
     assert len(after) == 30 and {*before} & {*after}
     assert all(after[each] == before[each] for each in {*before} & {*after})
-    third = update(3, "ER", second)
+    left = np.arange(30) % 4 > 0
+    shutil.copytree(second.folder, tmp_path / "left", ignore=shutil.ignore_patterns("memory"))
+    nothing = np.empty(0, dtype=np.int64)
+    memory = tmp_path / "left" / "memory"
+    evolve(memory, second.memory(), np.flatnonzero(left), None, nothing, 2)
+    third = update(3, "ER", State.open(tmp_path / "left"), memory_rows=left)
     carried = scores(third)
     kept = {each for each in carried if each in after}
+    assert kept <= {each for each, is_left in zip(after, left, strict=True) if is_left}
     assert kept and all(carried[each] == after[each] for each in kept)
     fourth = update(4, "GSS", third, memory_size=60)
     known = scores(fourth)
-    assert len(known) == 45 and np.isfinite([*known.values()]).all()
+    assert len(known) == len(carried) + 25 and np.isfinite([*known.values()]).all()
     assert all(known[each] == after[each] for each in kept)
 
 
@@ -270,6 +281,8 @@ def test_memory_is_always_updated_online_and_a_policy_has_no_effect():
     learner = GSS(context(say=messages.append), memory_update="end", memory_policy="herding")
     assert learner.memory_update == "online" and learner.policy.name == "reservoir"
     assert messages == ["GSS chooses the memory itself: memory_policy herding has no effect"]
+    with pytest.raises(errors.UnknownPolicyError, match="newest"):
+        GSS(context(), memory_policy="newest")
     for name, wrong in (("gss_examples", 0), ("memory_size", 1.5)):
         with pytest.raises(errors.InvalidHyperparameterError, match=name):
             GSS(context(), **{name: wrong})
