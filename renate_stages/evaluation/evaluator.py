@@ -21,6 +21,7 @@ from renate_stages.errors import (
 )
 from renate_stages.evaluation import counted_rows
 from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, Predictions
+from renate_stages.models.modes import evaluating
 from renate_stages.models.module import RenateModule
 from renate_stages.tasks.detect import detect
 from renate_stages.tasks.row_loss import RowLoss
@@ -342,16 +343,10 @@ def _scalar(name: str, value: Any) -> float:
 @contextmanager
 def evaluation_mode(model: RenateModule, device: torch.device) -> Iterator[None]:
     """Run a block with a model in evaluation mode on a device; restore modes and device."""
-    modes = {
-        module: module.training for module in model.modules()
-    }  # modes of frozen parts may differ
     home = next((tensor.device for tensor in model.parameters()), device)
     try:
-        model.to(device).eval()
-        with torch.inference_mode():
+        with evaluating(model.to(device)), torch.inference_mode():
             yield
     finally:
         model.to(home)
-        for module, training in modes.items():
-            module.training = training
         model.reset_intermediate_representation_cache()

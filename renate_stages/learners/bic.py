@@ -22,6 +22,7 @@ from renate_stages.learners.base.last_layer import last_linear_layer
 from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.working_memory import BLOCK
 from renate_stages.learners.distilled_er import DistilledReplay
+from renate_stages.models.modes import evaluating
 from renate_stages.models.module import unwrap
 
 LOG_ALPHA, BETA = 0.5, 5.0  # standard deviations of the priors of log(alpha) and beta
@@ -130,17 +131,15 @@ class BiC(DistilledReplay):
     @torch.no_grad()
     def _outputs_of(self, examples: StoredDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the outputs for rows, float64 `(n, K)`, and their labels, both on the CPU."""
-        training = self.model.training
-        self.model.eval()
         outputs: list[Tensor] = []
         labels: list[Tensor] = []
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            inputs, targets = examples.__getitems__(block)
-            batch = self.moved(Batch(inputs, targets, block))
-            outputs.append(self(batch.inputs).double().cpu())
-            labels.append(batch.targets.long().cpu())
-        self.model.train(training)
+        with evaluating(self.model):
+            for start in range(0, len(rows), BLOCK):
+                block = rows[start : start + BLOCK]
+                inputs, targets = examples.__getitems__(block)
+                batch = self.moved(Batch(inputs, targets, block))
+                outputs.append(self(batch.inputs).double().cpu())
+                labels.append(batch.targets.long().cpu())
         self.layers_of_last_call()
         return torch.cat(outputs), torch.cat(labels)
 

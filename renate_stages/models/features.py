@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from renate_stages.errors import ModelMismatchError
+from renate_stages.models.modes import evaluating
 from renate_stages.models.module import RenateModule, unwrap
 
 
@@ -47,13 +48,9 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
     Returns:
         Features `(B, d)`, float32, on the CPU.
     """
-    training = model.training
     device = next(model.parameters()).device
-    try:
-        with torch.inference_mode():
-            features = _called(model.eval(), _moved(inputs, device), task_id)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.inference_mode():
+        features = _called(model, _moved(inputs, device), task_id)
     if not isinstance(features, Tensor):
         raise ModelMismatchError(
             f"memory_policy herding needs features, but the model returns {type(features).__name__}",

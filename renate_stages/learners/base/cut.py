@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from renate_stages.errors import ModelMismatchError, did_you_mean
 from renate_stages.models import RenateModule
 from renate_stages.models.features import digest_of
+from renate_stages.models.modes import evaluating
 from renate_stages.models.module import unwrap
 
 NEW, REPLAYED = 2, 3  # rows of the batch that checks a cut
@@ -65,17 +66,14 @@ class Cut:
         self._replayed = Replayed()
         self._hook: RemovableHandle | None = None
         self._frozen: list[nn.Parameter] = []
-        modes = [(each, each.training) for each in model.modules()]
         flags = [(each, each.requires_grad) for each in model.parameters()]
-        model.eval()
         try:
             for parameter in model.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
-            self._find_parts(inputs, call)
-            self._check(inputs, call)
+            with evaluating(model):
+                self._find_parts(inputs, call)
+                self._check(inputs, call)
         finally:
-            for module, mode in modes:
-                module.training = mode
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from renate_stages.data import Batch, StoredDataset
 from renate_stages.errors import NotFiniteImportanceError
 from renate_stages.learners.base.learner import Learner
+from renate_stages.models.modes import evaluating
 
 MOST_EXAMPLES = 64  # examples per vectorized call
 MOST_NUMBERS = 2**25  # gradient values per vectorized call, 128 MiB
@@ -114,21 +115,19 @@ def mean_over_examples(
         name: torch.zeros_like(value, dtype=torch.float32)
         for name, value in gradients.weights.items()
     }
-    training = model.training
-    model.eval()
-    for start in range(0, len(rows), size):
-        block = slice(start, start + size)
-        inputs, targets = measured.__getitems__(rows[block])
-        batch = learner.moved(Batch(inputs, targets, rows[block]))
-        targets = batch.targets
-        if targets_of is not None:
-            with torch.no_grad():
-                outputs = learner(batch.inputs)
-            targets = targets_of(outputs, targets, block)
-        for found in gradients(batch.inputs, targets):
-            for name, value in found.items():
-                total[name] += of_gradient(value.float()).sum(0)
-    model.train(training)
+    with evaluating(model):
+        for start in range(0, len(rows), size):
+            block = slice(start, start + size)
+            inputs, targets = measured.__getitems__(rows[block])
+            batch = learner.moved(Batch(inputs, targets, rows[block]))
+            targets = batch.targets
+            if targets_of is not None:
+                with torch.no_grad():
+                    outputs = learner(batch.inputs)
+                targets = targets_of(outputs, targets, block)
+            for found in gradients(batch.inputs, targets):
+                for name, value in found.items():
+                    total[name] += of_gradient(value.float()).sum(0)
     bad = [name for name, value in total.items() if not bool(value.isfinite().all())]
     if bad:
         raise NotFiniteImportanceError(bad)

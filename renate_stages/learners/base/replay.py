@@ -22,6 +22,7 @@ from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.policy import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory, Fields, WorkingMemory
 from renate_stages.models.features import features_of
+from renate_stages.models.modes import evaluating
 
 MEMORY_UPDATES = ("end", "online")
 FORWARDS = ("joint", "separate")
@@ -251,15 +252,12 @@ class ReplayLearner(Learner):
     def _fields_of(self, examples: StoredDataset, rows: np.ndarray) -> Fields:
         """Return the model's fields of examples, in evaluation mode with the test transforms."""
         batch = self.plain(examples, rows)
-        training = self.model.training
-        with torch.no_grad():
-            self.model.eval()
+        with torch.no_grad(), evaluating(self.model):
             features = None
             if self.needs_features:
                 features = features_of(self.model, batch.inputs, self.context.task_id)
             outputs = self(batch.inputs)
             passed = ForwardResult(batch, outputs, features, self.layers_of_last_call())
-            self.model.train(training)
             return {name: each.cpu() for name, each in self.remember(passed).items()}
 
     def plain(self, examples: StoredDataset, rows: np.ndarray) -> Batch:

@@ -19,6 +19,7 @@ from renate_stages.learners.base.loss_component import ForwardResult, LossCompon
 from renate_stages.learners.base.masking import mask_classes
 from renate_stages.models import RenateModule
 from renate_stages.models.joint_statistics import JointStatistics
+from renate_stages.models.modes import evaluating
 from renate_stages.tasks.row_loss import RowLoss
 
 
@@ -110,16 +111,9 @@ class TrainingStep(LightningModule):
         """Put the model in evaluation mode and full precision in the block.
 
         So what a step computes besides its loss changes neither batch statistics nor random numbers.
-        Afterwards each module has its mode again, because a part of the model may never train.
         """
-        modes = [(each, each.training) for each in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.autocast(self.device.type, enabled=False):
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        with evaluating(self.model), torch.autocast(self.device.type, enabled=False):
+            yield
         self.layers_of_last_call()  # forgets the outputs of hooked layers
 
     def supervised(self, passed: ForwardResult) -> Tensor:

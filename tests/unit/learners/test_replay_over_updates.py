@@ -265,3 +265,34 @@ def test_masked_unused_classes_keep_their_head_weights(after, second, case):
     torch.testing.assert_close(*unmet, rtol=0, atol=1e-7)  # averaging rounds
     if learner not in ("LUCIR", "PODNet"):  # which fix the rows of old classes
         assert not torch.equal(updated.model.head.weight[:3], start.head.weight[:3])
+
+
+class PartlyFrozen(MLP):
+    """A model whose batch norm never trains: its statistics and mode stay."""
+
+    def __init__(self) -> None:
+        super().__init__(num_inputs=5, num_outputs=3, hidden_size=4)
+        self.features.insert(0, torch.nn.BatchNorm1d(5).eval())
+
+
+@pytest.mark.parametrize(
+    ("learner", "own"),
+    [("DER++", {}), ("ER", {"memory_policy": "herding"}), ("BiC", {}), ("EWC", {})],
+)
+def test_part_of_the_model_in_evaluation_mode_stays_there(tmp_path, new, second, learner, own):
+    def model_fn(model_state_url=None):
+        model = PartlyFrozen()
+        if model_state_url is not None:
+            model.load_state_dict(torch.load(model_state_url, weights_only=True))
+        return model
+
+    functions = {"model_fn": model_fn}
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    state.write_empty(folder)
+    parent, values = State.open(folder), {**VALUES, **own}
+    for number, examples in ((1, new), (2, second)):
+        made = updater(learner, values, number=number, functions=functions)
+        updated = made.update(UpdateData(parent, examples, {number: examples}))
+        assert int(updated.model.features[0].num_batches_tracked) == 0
+        parent = state_of(tmp_path / str(number), updated, number, (0, 1), parent, examples)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from renate_stages.errors import UnfittedDetectorError
+from renate_stages.models.modes import evaluating
 from renate_stages.shift.detector import Detector
 
 
@@ -97,15 +98,11 @@ class ShiftDetectorWithFeatureExtractor(ShiftDetector):
     def extract_features(self, dataset: Dataset) -> Tensor:
         """Return the features of a dataset's inputs, float32 `(n, d)`, on the CPU."""
         extractor = self._feature_extractor
-        training = extractor.training
-        extractor.eval()
-        try:
+        with evaluating(extractor):
             blocks = [
                 extractor(_moved(batch[0], self._device)).flatten(1).float().cpu()
                 for batch in self._make_data_loader(dataset)
             ]
-        finally:
-            extractor.train(training)
         return torch.cat(blocks)
 
 
