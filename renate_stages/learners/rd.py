@@ -18,9 +18,9 @@ from renate_stages.learners.base.arguments import in_range
 from renate_stages.learners.base.averaging import averaged_copy
 from renate_stages.learners.base.components import distance_to_kept
 from renate_stages.learners.base.context import UpdateContext
+from renate_stages.learners.base.frozen_copy import FrozenCopy
 from renate_stages.learners.base.loss_component import ForwardResult
 from renate_stages.learners.base.measure import Measure
-from renate_stages.learners.lwf import FrozenCopy
 from renate_stages.learners.scratch import MemoryPool
 from renate_stages.models import RenateModule
 from renate_stages.tasks.task import IGNORED

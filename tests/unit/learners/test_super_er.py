@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from small_learners import CLASSES, context, first_step, stored
 
 from renate_stages import errors
-from renate_stages.learners.pod_er import distance, pooled
+from renate_stages.learners.base.pooled_outputs import distance, pooled
 from renate_stages.learners.super_er import SuperER
 
 WEIGHTS = {"der_alpha": 0.3, "consistency_weight": 0.2, "pod_alpha": 0.5}
