@@ -49,9 +49,10 @@ class PODNet(FeatureDistilledReplay):
     bias, and at the end all get one length, so that the largest logit is that of the largest cosine,
     and logits are about eta times the cosines. So there is a single row for each class: the paper's ten
     proxies per class (section 3.2) need another head. eta is a hyperparameter; the paper learns it, from
-    1, but here the margin would then drive it towards 0 in the first steps. As in the authors' code, rows
-    of old classes stay as they are. Their initial rows for new classes (means of features) and the final
-    training of the rows on balanced exemplars are left out: neither helped on digits.
+    1, but at common learning rates the margin then drives it towards 0 in the first steps. As in the
+    authors' code, rows of old classes stay as they are. Two parts of that code are left out, because
+    they did not help on digits: rows of new classes that start as means of features, and a final
+    training of all rows on equally many exemplars of each class.
 
     Args:
         context: The model, functions and settings of the update.
