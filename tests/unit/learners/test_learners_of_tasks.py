@@ -12,7 +12,7 @@ from small_updates import VALUES, state_of, updater, weights
 from torch import nn
 
 from renate_stages import errors
-from renate_stages.learners.registry import LEARNERS
+from renate_stages.learners.registry import LEARNERS, learner_class
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.models import MLP, RenateWrapper
 from renate_stages.state import State, state
@@ -103,7 +103,7 @@ def test_learner_trains_or_refuses_a_task_as_documented(tmp_path, learner, task,
             number=number,
             functions=functions_of(task, learner),
             task="ranking" if task == "ranking" else "auto",  # which auto cannot tell
-            max_epochs=1,
+            max_epochs=learner_class(learner).min_epochs,
         )
         if not works:
             with pytest.raises(REFUSED):
