@@ -1,6 +1,6 @@
 """Accuracy of learners beside plain PyTorch loops: `make bench NAME=learners DATA=<folder>`.
 
-DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Five protocols:
+DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Seven protocols:
 
     split     Split-MNIST: the classes come in five updates of two (class-incremental); MLP
               784-100-100-10, one epoch; accuracy over all ten classes at the end
@@ -11,13 +11,16 @@ DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Five protocols:
               (domain-incremental); the same MLP, one epoch; mean accuracy over the twenty orders
     rotated   one update of production: a small CNN that knows 20,000 digits meets 2,000 turned by 45
               degrees, five epochs; accuracy on the upright and on the turned test set
+    small     Split-MNIST with 10,000 of the 60,000 digits, for learners that no paper measures on it
+    shifted   Rotated-MNIST: five updates of 2,000 digits, turned by 0 to 80 degrees, one epoch; mean
+              accuracy over the five angles
 
 Split and permuted are those of Buzzega et al., "Dark Experience for General Continual Learning",
 NeurIPS 2020, with the settings of its authors' code; the column `paper` is its appendix. Ours goes
 the way of production: each update is a `ModelUpdater` on stores of examples, its state is written to
 disk and read by the next. Beside it, in the same process, runs a plain loop of the same method
-(`plain_loops.py`) from the same initial weights; the order of examples and the draws from the memory
-differ.
+(`plain_loops.py`, `plain_methods.py`) from the same initial weights; the order of examples and the draws
+from the memory differ.
 
 An aim is met where the 95 % interval (t distribution) of the difference, paired by seed, includes 0
 or lies within 1.5 points. With two or three seeds it is wide, and says little.
@@ -38,13 +41,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
+import protocols
 import runs
+from method_rows import METHOD_ROWS
 from protocols import (
     QUICK_ROTATED,
     QUICK_ROWS,
     QUICK_UPDATES,
     ROTATED,
-    ROWS,
     UPDATES,
     Row,
     known,
@@ -57,10 +61,11 @@ from runs import Digits, Interval, Record, spread
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ROWS = [*protocols.ROWS, *METHOD_ROWS]
 SEEDS = 10
 QUICK_SEEDS = {"split": 2, "uneven": 5, "permuted": 2, "ridge": 1, "rotated": 1}
+QUICK_SEEDS |= {"small": 2, "shifted": 2}
 MARGIN = 1.5  # points
-PROTOCOLS = ("split", "uneven", "ridge", "permuted", "rotated")
 RIDGE_AIM, EMA_AIM, WISE_AIM = 96.5, 94, 91
 
 
@@ -333,6 +338,8 @@ TITLES = {
     "ridge": "Split-MNIST in closed form, no stored data",
     "permuted": "Permuted-MNIST, domain-incremental",
     "rotated": "One update of digits turned by 45°",
+    "small": "Split-MNIST with 10,000 digits",
+    "shifted": "Rotated-MNIST, five updates of 2,000 digits",
 }
 
 

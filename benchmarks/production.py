@@ -58,10 +58,36 @@ class ScaledMLP(FeatureClassifier):
         super().__init__({}, features, 100, 10, heads="shared", nearest_mean=nearest_mean)
 
 
+class AsChannels(nn.Module):
+    """Bytes `(B, H, W, 3)` to floats in [0, 1], `(B, 3, H, W)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2).float() / 255
+
+
+class ScaledCNN(FeatureClassifier):
+    """The layers of `DigitsCNN` for colour images as bytes `(B, 32, 32, 3)`, scaled in `features`."""
+
+    def __init__(self, nearest_mean: bool = False) -> None:
+        features = nn.Sequential(
+            AsChannels(),
+            nn.Conv2d(3, 16, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * 8 * 8, 64),
+            nn.ReLU(),
+        )
+        super().__init__({}, features, 64, 10, heads="shared", nearest_mean=nearest_mean)
+
+
 class DigitsCNN(FeatureClassifier):
     """Two convolutions, each pooled, and a hidden layer, on uint8 images `(B, 28, 28)`."""
 
-    def __init__(self) -> None:
+    def __init__(self, nearest_mean: bool = False) -> None:
         features = nn.Sequential(
             nn.Conv2d(1, 16, kernel_size=3, padding=1),
             nn.ReLU(),
@@ -73,7 +99,7 @@ class DigitsCNN(FeatureClassifier):
             nn.Linear(32 * 7 * 7, 64),
             nn.ReLU(),
         )
-        super().__init__({}, features, num_features=64, num_outputs=10, heads="shared")
+        super().__init__({}, features, 64, 10, heads="shared", nearest_mean=nearest_mean)
 
     def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
         return super().forward(x.unsqueeze(1).float() / 255, task_id)

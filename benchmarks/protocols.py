@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import plain_loops
+import plain_methods
 import plain_selection
 import production
 import torch
 from mnist import Images
+from plain_contrast import shifted
 from plain_loops import Loss, Recipe, Task
 from production import DigitsCNN, DigitsMLP, Split
 from runs import Digits, Record
 from torch import nn
 
+from renate_stages.data import Batched
 from renate_stages.learners import registry
 from renate_stages.models import RenateModule
 from renate_stages.randomness import Generators
@@ -31,10 +34,21 @@ from renate_stages.user.config import UserConfig
 
 HOLDOUT = 200  # rows of the holdout that a state keeps; results are measured on whole test sets
 FIRST_ORDER = 1000  # seed of the first order of pixels; the same in every run
-UPDATES = {"split": 5, "uneven": 5, "permuted": 20, "ridge": 5}
+UPDATES = {"split": 5, "uneven": 5, "permuted": 20, "ridge": 5, "small": 5, "shifted": 5}
 QUICK_UPDATES = 3  # of the permuted protocol
-LARGE, SMALL = 2000, 200  # training digits of the one large update, and of each other uneven one
+MANY, FEW = 2000, 200  # training digits of the one large update, and of each other uneven one
 
+SMALL = 10_000  # digits of the two smaller protocols
+ANGLE = 20  # degrees between two updates of the shifted one
+WEIGHTS = {  # what the recipe's alpha is in ours
+    "BiC": "temperature",
+    "L2-Init": "init_weight",
+    "L2-SP": "l2_weight",
+    "LUCIR": "less_forget_weight",
+    "MAS": "mas_weight",
+    "SI": "si_weight",
+    "WA": "temperature",
+}
 PLAIN = Recipe(rate=0.1)
 
 
@@ -50,6 +64,8 @@ class Row:
         loss: Of the plain loop.
         paper: Mean accuracy that the DER paper's appendix gives; None: it has none.
         own: Hyperparameters of ours alone.
+        method: The plain loop, if the method does more than change the loss of a step.
+        views: Whether steps use random views of the examples.
     """
 
     protocol: str
@@ -59,6 +75,8 @@ class Row:
     loss: Loss = plain_loops.finetuning
     paper: float | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
+    method: type[plain_methods.Method] | None = None
+    views: bool = False
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -71,7 +89,7 @@ class Row:
             values["memory_size"] = recipe.memory
             values["memory_batch_size"] = recipe.memory_batch
             values["memory_update"] = "online"  # a stream of one pass, as in the papers
-        first = "l2_weight" if self.learner == "L2-SP" else "alpha"
+        first = WEIGHTS.get(self.learner, "alpha")
         weights = {first: recipe.alpha, "beta": recipe.beta}
         return {**values, **{name: each for name, each in weights.items() if each}, **self.own}
 
@@ -133,6 +151,8 @@ QUICK_ROWS = {
     "uneven": ("ER 300", "GSS 300"),
     "permuted": ("FineTuning", "ER 500", "DER++ 500"),
     "ridge": ("RanPAC 4000",),
+    "small": ("BiC 500", "LUCIR 500"),
+    "shifted": ("MAS", "SI"),
 }
 
 
@@ -140,13 +160,21 @@ def run_row(row: Row, seed: int, digits: Digits, quick: bool) -> Record:
     """Run a learner and its plain loop from the same initial weights; return their accuracies."""
     number = QUICK_UPDATES if quick and row.protocol == "permuted" else UPDATES[row.protocol]
     train, test = digits
-    pairs = [(of_update(row, train, k), of_update(row, test, k)) for k in range(number)]
+    few = row.protocol in ("small", "shifted")
+    parts = [train.at(slice(SMALL)) if few else train] * number
+    if row.protocol == "shifted":
+        rows = np.array_split(np.arange(len(parts[0].labels)), number)
+        parts = [train.at(each) for each in rows]
+    pairs = [(of_update(row, part, k), of_update(row, test, k)) for k, part in enumerate(parts)]
     if row.protocol == "uneven":
-        sizes = [LARGE if k == seed % number else SMALL for k in range(number)]
+        sizes = [MANY if k == seed % number else FEW for k in range(number)]
         pairs = [
-            (train.at(slice(size)), test) for (train, test), size in zip(pairs, sizes, strict=True)
+            (part.at(slice(size)), whole) for (part, whole), size in zip(pairs, sizes, strict=True)
         ]
     user = production.user_of(_features_alone if row.protocol == "ridge" else _mlp)
+    if row.views:
+        views = dict.fromkeys(("train_transform", "buffer_transform"), _views)
+        user = UserConfig(user.path, {**user.functions, **views})
     started = time.perf_counter()
     ours, rows = _ours(row, seed, user, pairs)
     between = time.perf_counter()
@@ -165,6 +193,8 @@ def of_update(row: Row, images: Images, number: int) -> Images:
     """Return what of a whole set belongs to an update, from 0."""
     if row.protocol == "permuted":
         return images.permuted(FIRST_ORDER + number)
+    if row.protocol == "shifted":
+        return images.rotated(ANGLE * number)
     return images.of_classes(2 * number, 2 * number + 1)
 
 
@@ -198,12 +228,17 @@ def _plain(row: Row, seed: int, user: UserConfig, pairs: list[tuple[Images, Imag
         parts = list(tasks)
         tasks = iter([(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))])
     model = plain_mlp(user, seed)
+    if row.method is not None:
+        torch.manual_seed(seed)  # for weights and views that a method draws
+        method = row.method(model, row.recipe, seed)
+        plain_methods.train(method, tasks, seed)
+        return _mean_accuracy(method, row, pairs, scale=True)
     kind = plain_selection.GradientMemory if row.learner == "GSS" else plain_loops.Reservoir
     plain_loops.train(model, row.loss, tasks, row.recipe, seed, kind)
     return _mean_accuracy(model.eval(), row, pairs, scale=True)
 
 
-def plain_mlp(user: UserConfig, seed: int) -> nn.Module:
+def plain_mlp(user: UserConfig, seed: int) -> nn.Sequential:
     """Return the plain loops' MLP, with the weights that the first update of ours starts from."""
     Generators(seed, 1).seed_global("model")
     theirs = user.call("model_fn", {}, model_state_url=None)
@@ -227,6 +262,10 @@ def _mean_accuracy(
 
 def _mlp(model_state_url: str | None = None) -> RenateModule:
     return production.stored_or(model_state_url, DigitsMLP, 784, 10, hidden_size=(100, 100))
+
+
+def _views() -> Batched:
+    return Batched(shifted)
 
 
 def _features_alone(model_state_url: str | None = None) -> RenateModule:
