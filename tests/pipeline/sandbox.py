@@ -37,10 +37,12 @@ class Sandbox:
     Args:
         root: Folder of the project.
         warm: Whether `run` forks commands from a process that has already imported everything.
+        warm_ranks: Whether these commands also fork the processes that share a training.
     """
 
     root: Path
     warm: bool = field(default=True, kw_only=True)
+    warm_ranks: bool = field(default=True, kw_only=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,6 +71,8 @@ class Sandbox:
         if self.warm:
             places = [*self.warm_folders, environment["PATH"]]
             environment = {**environment, "PATH": os.pathsep.join(places)}
+            if not self.warm_ranks:
+                environment[warm_commands.NEW_RANKS] = "1"
         done = subprocess.run(
             command,
             cwd=self.root,

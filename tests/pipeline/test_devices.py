@@ -35,13 +35,14 @@ def repro(tmp_path_factory) -> tuple[Sandbox, str]:
     project = replace(generate(tmp_path_factory.mktemp("two") / SLUG), warm=False)
     changes = (("  devices: 1 ", "  devices: 2 "), ("max_epochs: 20 ", "max_epochs: 2 "))
     project.edit("params.yaml", *changes)
-    project.run("renate-stages", "init")
+    replace(project, warm=True).run("renate-stages", "init")
+    replace(project, warm=True).run("dvc", "repro", "prepare", "restore-state", "tune")
     return project, project.run("dvc", "repro", "train")
 
 
 @pytest.fixture
 def project(repro) -> Iterator[Sandbox]:
-    """Yield the same project, with a selectable failure on rank 1; rank 1 is never forked."""
+    """Yield the same project, with a selectable failure on rank 1."""
     project = replace(repro[0], warm=True)
     project.stop_tracking()
     project.edit("renate_config.py", (TRANSFORM, FATE + TRANSFORM))
@@ -85,13 +86,16 @@ def test_rerun_update_has_identical_bytes(repro):
 
 
 @pytest.mark.parametrize(
-    ("fate", "code", "message"),
+    ("fate", "code", "message", "forked"),
     [
-        ("mistake", 2, "error: the second process alone says so"),
-        ("defect", 2, "ZeroDivisionError: of the second"),
+        ("mistake", 2, "error: the second process alone says so", False),
+        ("defect", 2, "ZeroDivisionError: of the second", True),
     ],
 )
-def test_failure_on_one_rank_ends_both_processes_and_is_reported_once(project, fate, code, message):
+def test_failure_on_one_rank_ends_both_processes_and_is_reported_once(
+    project, fate, code, message, forked
+):
+    project = replace(project, warm_ranks=forked)
     (project.root / ".renate" / "fate").write_text(fate)
     printed = project.run("renate-stages", "train", code=code)
     assert printed.count(message) == 1 and "Traceback" not in printed, printed

@@ -9,6 +9,7 @@ devices and of cloud jobs.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -22,17 +23,20 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from warm_processes import DVC, cache_entry_points, prepare
+from warm_processes import DVC, cache_entry_points, prepare, run_python
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
 Variables = tuple[tuple[str, str], ...]
 SIDE_PROCESS = "side-process"  # the command that a stage starts to write to MLflow
+PYTHON = "warm-python"  # stands for the interpreter where a stage starts one
+NEW_RANKS = "NEW_RANKS"  # variable to start the processes that share a training as new ones
 MLFLOW = (
     *("mlflow", "mlflow.pyfunc", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store"),
     *("mlflow.store.model_registry.sqlalchemy_store", "git", "numpy", "torch"),
@@ -72,6 +76,7 @@ OURS = (
         for each in ("shift_picture", "update_pictures", "update_plots")
     ),
     *("renate_stages.training.measured_update", "renate_stages.tuning.update_search", "psutil"),
+    "torch.distributed.launcher.api",
 )
 # Imported to submit a job, in the environment that has the SageMaker SDK.
 SAGEMAKER = (
@@ -84,9 +89,12 @@ CLIENT = """\
 import json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-asked = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-socket.send_fds(server, [b"%12d" % len(asked)], [0, 1, 2])
+passed = [int(each) for each in os.environ.pop("PASSED_DESCRIPTORS", "").split()]
+asked = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ), passed]).encode()
+socket.send_fds(server, [b"%12d" % len(asked)], [0, 1, 2, *passed])
 server.sendall(asked)
+for each in passed:
+    os.close(each)
 answers = server.makefile()
 process = int(answers.readline())
 for each in (signal.SIGINT, signal.SIGTERM):
@@ -110,7 +118,7 @@ def folder(kind: str, python: Path = Path(sys.executable), given: Variables = ()
     """Return the folder with the commands of a kind, and start the process that forks them."""
     place = Path(tempfile.mkdtemp(prefix="warm-"))
     address = str(place / "socket")
-    for name in COMMANDS if kind == "commands" else (kind,):
+    for name in (*COMMANDS, PYTHON) if kind == "commands" else (kind,):
         client = place / "bin" / name
         client.parent.mkdir(exist_ok=True)
         client.write_text(CLIENT.format(python=python, address=address, name=name))
@@ -227,8 +235,9 @@ def open_a_store() -> None:
 
 def answer(connection: socket.socket) -> None:
     """Run one command; send its process id, and then its exit code."""
-    size, streams, *_ = socket.recv_fds(connection, 12, 3)
-    name, arguments, place, environment = json.loads(connection.recv(int(size), socket.MSG_WAITALL))
+    size, streams, *_ = socket.recv_fds(connection, 12, 16)
+    asked = json.loads(connection.recv(int(size), socket.MSG_WAITALL))
+    name, arguments, place, environment, passed = asked
     process = os.fork()
     if process == 0:
         connection.close()
@@ -236,9 +245,12 @@ def answer(connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
+        moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 100) for each in streams]  # to free the numbers
+        for each in streams:
+            os.close(each)
+        for number, each in zip((0, 1, 2, *passed), moved, strict=True):
+            os.dup2(each, number)
+            os.close(each)
         sys.argv = [name, *arguments]
         run_command(name)
     for each in streams:
@@ -269,7 +281,30 @@ def run_command(name: str) -> None:
     )
     if bin_folder is not None:
         side_process.subprocess = WarmSideProcess(Path(bin_folder))  # type: ignore[assignment]
+    if name == PYTHON:
+        run(run_python)
+    fork_python(Path(shutil.which(PYTHON) or ""))
     run_module(COMMANDS[name])
+
+
+def fork_python(client: Path) -> None:
+    """Let stages fork the server of trials and the processes that share a training."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    from renate_stages.tuning import processes
+
+    def popen(
+        args: Sequence[str],
+        env: Mapping[str, str] = os.environ,
+        pass_fds: Sequence[int] = (),
+        **options: Any,
+    ) -> subprocess.Popen[Any]:
+        env = {**env, "PASSED_DESCRIPTORS": " ".join(map(str, pass_fds))}
+        return subprocess.Popen([str(client), *args[1:]], env=env, pass_fds=pass_fds, **options)
+
+    processes.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})  # type: ignore
+    if NEW_RANKS not in os.environ:
+        subprocess_handler.Popen = popen  # type: ignore[assignment]
 
 
 def run_module(module: str) -> None:
