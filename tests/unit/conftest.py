@@ -155,21 +155,35 @@ def warm_python(warm_servers) -> WarmPython:
     return WarmPython(warm_servers)
 
 
-@pytest.fixture
-def warm_jobs(warm_python, monkeypatch) -> WarmPython:
-    """Fork the processes of `run_training_job` that share a training or export the model.
-
-    The slow tests start new ones.
-    """
+@pytest.fixture(scope="session")
+def launch_forked(warm_python):
+    """Return `launch.start`, which here forks the processes that share a training."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+
+    from renate_stages.training import launch
+
+    start = launch.start
 
     def popen(handler, command, environment):
         streams = [s.fileno() if s else n for n, s in ((1, handler._stdout), (2, handler._stderr))]
         return warm_python.start(command, environment, tuple(streams))
 
-    monkeypatch.setattr(SubprocessHandler, "_popen", popen)
+    def launch_forked(arguments, count, scratch):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SubprocessHandler, "_popen", popen)
+            return start(arguments, count, scratch)
+
+    return launch_forked
+
+
+@pytest.fixture
+def warm_jobs(warm_python, launch_forked, monkeypatch) -> None:
+    """Fork the processes of `run_training_job` that share a training or export the model.
+
+    The slow tests start new ones.
+    """
+    monkeypatch.setattr("renate_stages.training.launch.start", launch_forked)
     monkeypatch.setattr("renate_stages.api.run_stages.subprocess", warm_python)
-    return warm_python
 
 
 @pytest.fixture

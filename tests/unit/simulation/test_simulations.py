@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,7 +15,7 @@ from scipy import stats
 from renate_stages.actions.digits import write_digits
 from renate_stages.api.training_job import run_training_job
 from renate_stages.errors import SimulationChangedError
-from renate_stages.simulation import one_run, results, simulate
+from renate_stages.simulation import one_run, results, side_by_side, simulate
 from renate_stages.simulation.settings import read_plan
 
 REPOSITORY = Path(__file__).parents[3]
@@ -38,11 +39,14 @@ def write_settings(folder, **changes):
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
+    """Run a simulation whose process is forked; `tests/pipeline` runs one in new processes."""
     folder = tmp_path_factory.mktemp("simulated")
     (folder / "renate_config.py").write_text((REPOSITORY / "renate_config.py").read_text())
     write_digits(folder / "digits", None)
     said: list[str] = []
-    assert simulate(write_settings(folder), said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(side_by_side, "get_context", lambda _: get_context("fork"))
+        assert simulate(write_settings(folder), said.append)
     return folder, said
 
 

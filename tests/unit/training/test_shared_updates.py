@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,6 @@ import shared_updates
 import torch
 from shared_updates import ROWS, RUNS
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from renate_stages.training.launch import start
-sys.exit(start(sys.argv[2:], 2, Path(sys.argv[1])))
-"""
 CLOSED_FORM = ("NCM", "SLDA", "RanPAC")  # learners without gradient steps
 
 
@@ -43,33 +35,24 @@ def names(request) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory, names):
-    """Launch two processes, parallel to `one_process`; return a function that awaits results."""
+def two_processes(tmp_path_factory, names, launch_forked):
+    """Return the results of each of two processes, which are forked from a warm one."""
     folder = tmp_path_factory.mktemp("two_processes")
-    logs, script = folder / "logs", str(Path(shared_updates.__file__))
-    logs.mkdir()
-    command = [sys.executable, "-c", LAUNCH, str(logs), script, str(folder), ",".join(names)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    yield lambda: _results(process, folder)
-    process.kill()
-    process.wait()
+    (folder / "logs").mkdir()
+    script = str(Path(shared_updates.__file__))
+    assert launch_forked([script, str(folder), ",".join(names)], 2, folder / "logs") == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory, two_processes, names):
+def one_process(tmp_path_factory, names):
     return shared_updates.everything(tmp_path_factory.mktemp("one_process") / "results", names)
 
 
 @pytest.fixture(scope="module")
 def results(one_process, two_processes):
     """Return the results of one process, and those of each of two processes."""
-    return one_process, two_processes()
-
-
-def _results(process, folder):
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return one_process, two_processes
 
 
 def updates(results, name):
