@@ -47,12 +47,12 @@ def warm_exports(request, monkeypatch):
     monkeypatch.setattr("renate_stages.export.clean_build._spawn", spawn)
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch, warm_exports) -> Project:
-    """A copy of the repository's project, with the digits of update 1 and the empty state."""
+@pytest.fixture(scope="session")
+def untouched_project(tmp_path_factory) -> Path:
+    """The content of `project`, made once; do not change it."""
     from renate_stages.actions.digits import write_digits
 
-    root = tmp_path / "project"
+    root = tmp_path_factory.mktemp("untouched") / "project"
     root.mkdir()
     for name in ("dvc.yaml", "params.yaml", "renate_config.py"):
         shutil.copy(REPOSITORY / name, root / name)
@@ -61,9 +61,17 @@ def project(tmp_path, monkeypatch, warm_exports) -> Project:
     project.parent.mkdir()
     state.write_empty(project.parent)
     edit_params(project, trainer__max_epochs=2, tracking__enabled=False)
+    return root
+
+
+@pytest.fixture
+def project(untouched_project, tmp_path, monkeypatch, warm_exports) -> Project:
+    """A copy of the repository's project, with the digits of update 1 and the empty state."""
+    root = tmp_path / "project"
+    shutil.copytree(untouched_project, root)
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return project
+    return Project(root)
 
 
 @pytest.fixture(scope="session")

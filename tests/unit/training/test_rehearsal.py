@@ -100,7 +100,7 @@ def test_unforeseen_error_of_ours_names_the_part_that_failed(project, monkeypatc
     assert isinstance(raised.value.__cause__, TypeError)
 
 
-def test_first_trial_of_a_search_rehearses_the_update(project):
+def test_first_trial_of_a_search_rehearses_the_update(project, warm_searches):
     with_method(project, UNSTORED)
     space = {"uniform": [0.01, 0.1]}
     edit_params(project, hyperparameters__learning_rate=space, tuning__max_trials=3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -230,12 +229,17 @@ while True:
 
 
 @pytest.mark.parametrize("killed", ["search", "server"])
-def test_no_process_outlives_a_killed_search_or_fork_server(at_update_2, tmp_path, killed):
+def test_no_process_outlives_a_killed_search_or_fork_server(
+    at_update_2, tmp_path, warm_python, killed
+):
     (tmp_path / "scratch").mkdir()
-    command = [sys.executable, "-c", SEARCH, str(at_update_2.root), str(tmp_path)]
-    search = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert search.stdout is not None
-    server = int(search.stdout.readline())
+    (tmp_path / "search.py").write_text(SEARCH)
+    command = [sys.executable, str(tmp_path / "search.py"), str(at_update_2.root), str(tmp_path)]
+    output, writable = os.pipe()
+    search = warm_python.start(command, streams=(writable, 2))
+    os.close(writable)
+    with os.fdopen(output) as lines:
+        server = int(lines.readline())
     until, started = time.monotonic() + 60, []
     while len(started) < 4:
         assert time.monotonic() < until
@@ -247,13 +251,12 @@ def test_no_process_outlives_a_killed_search_or_fork_server(at_update_2, tmp_pat
     wait_until_gone(server, *trials)
     search.kill()
     search.wait()
-    search.stdout.close()
     for process in started:  # processes that a trial started survive the death of the server
         if is_alive(process):
             os.kill(process, signal.SIGKILL)
 
 
-def test_fork_server_that_cannot_start_reports_the_reason(tmp_path):
+def test_fork_server_that_cannot_start_reports_the_reason(tmp_path, warm_searches):
     processes = ForkedProcesses(Project(tmp_path / "no-project"), tmp_path)
     trials = Trials(tmp_path / "trials", processes, dict)
     trials.start_trial({"learning_rate": 0.1})
