@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,10 +12,13 @@ import pytest
 from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
 from warm_processes import WarmProcesses, WarmPython
 
+from renate_stages.actions import digits
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
 from renate_stages.state import Provenance, State, state
 from renate_stages.tuning import processes
+
+digits._read_digits = functools.cache(digits._read_digits)  # unpacked once
 
 
 @pytest.fixture

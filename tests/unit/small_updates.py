@@ -60,6 +60,8 @@ def updater(
         "update": {"number": number},
         "trainer": {"max_epochs": 2, **trainer},
     }
+    if learner == "RanPAC":
+        values = {"num_random_features": 50, **values}  # the default of 2,000 takes a second
     user = UserConfig(Path("renate_config.py"), {"model_fn": model_fn, **(functions or {})})
     return ModelUpdater(user, Params.parse(params), values)
 

@@ -411,7 +411,8 @@ LEARNERS = [
 
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_every_kind_of_learner_follows_the_growing_head(jobs, learner, capsys):
-    values = {"ewc_weight": 1.0} if learner == "EWC" else {}
+    own = {"EWC": {"ewc_weight": 1.0}, "RanPAC": {"num_random_features": 50}}
+    values = own.get(learner, {})
     results = jobs(UPDATES, LIBRARY, learner, max_epochs=2, values=values)
     weights = load_file(state_of(results[-1]).folder / "model.safetensors")
     rows = {len(each) for name, each in weights.items() if name.startswith("head.")}

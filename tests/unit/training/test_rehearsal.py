@@ -116,6 +116,8 @@ def test_first_trial_of_a_search_rehearses_the_update(project, warm_searches):
 def test_rehearsal_does_not_change_the_update(project, monkeypatch, learner):
     """With memory, earlier holdouts, and learners that store fields, tensors and statistics."""
     edit_params(project, learner=learner, trainer__max_epochs=1)
+    if learner == "RanPAC":
+        edit_params(project, hyperparameters__num_random_features=50)
     until_train(project)
     train.run(project, quiet)
     move_on(project)
