@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from renate_stages.errors import InvalidShareError, MissingSplitError
+from renate_stages.preprocessing.base import Preprocessing
 
 
 class RenateDataModule(ABC):
@@ -36,6 +37,10 @@ class RenateDataModule(ABC):
             between items.
         feature_names: For tabular data, the names of all input values in their order, which the
             shift report uses; if empty, it uses their positions.
+        label_order: Names of labels to number first, in this order, if the data is the first with
+            them; others are numbered as they appear.
+        preprocessing: What is fitted on the data. Before `setup()` it is that of the parent, or None;
+            afterwards a module that has one sets it. `prepare` fits it and keeps it in the state.
 
     Args:
         data_path: Folder with the update's data.
@@ -48,6 +53,8 @@ class RenateDataModule(ABC):
 
     ragged_fields: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    label_order: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
     def __init__(self, data_path: str | Path, val_size: float = 0.0, seed: int = 0) -> None:
         self._data_path = Path(data_path)

@@ -14,6 +14,17 @@ class DataModuleError(RenateStagesError):
         super().__init__(f"data_module_fn of renate_config.py: {problem}.\nTo fix this: {cure}.")
 
 
+class UnknownDataModuleError(RenateStagesError):
+    """`data.module` names a data module that does not exist."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"data.module: unknown data module '{name}'{did_you_mean(name, known)}.\n"
+            f"To fix this: choose one of {', '.join(sorted(known))}, or remove data.module and define "
+            "data_module_fn in renate_config.py."
+        )
+
+
 class MissingSplitError(RenateStagesError):
     """A data module has no data for a split, because `setup()` has not set it."""
 

@@ -1,0 +1,89 @@
+"""`Preprocessing`: what an update fits on its data, from raw rows to the inputs of the model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from renate_stages import files
+from renate_stages.memory import ExampleStore, Tree
+
+FOLDER = "preprocessing"  # in work/prepared, state and export
+FILE = "preprocessing.json"
+SCHEMA = 1
+
+
+class Preprocessing(ABC):
+    """Turns raw rows into stored inputs, and stored inputs into the inputs of the model.
+
+    It is fitted on the training rows of the first update. Later updates may only add to it, for
+    example a code for a new category, so that examples of earlier updates keep their meaning.
+    """
+
+    kind: ClassVar[str]  # its name in the file; see `registry.KINDS`
+
+    outputs: int | None = None
+    """Outputs that a model of this data needs at first; None if `prepare` has not set it."""
+
+    @abstractmethod
+    def fit(self, train: ExampleStore) -> None:
+        """Fit to the training rows of the first update; later, only add what they have anew.
+
+        Args:
+            train: The training rows as they are stored, without those that are left out.
+        """
+
+    @abstractmethod
+    def encode(self, rows: Any) -> Tree:
+        """Return raw rows as stored inputs, for a deployed model; nothing is added.
+
+        Args:
+            rows: Rows in a form of the data module, such as a DataFrame or a list of texts.
+
+        Returns:
+            Arrays `(rows, ...)` or `Ragged`, in the structure of stored inputs.
+
+        Raises:
+            RenateStagesError: If a row cannot be read; it names the row and the reason.
+        """
+
+    @abstractmethod
+    def transform(self, stored: Tree) -> Tree:
+        """Return the inputs of the model for a batch of stored inputs.
+
+        Args:
+            stored: Tensors `(B, ...)`; rows of different lengths are padded with zeros.
+        """
+
+    @abstractmethod
+    def sizes(self) -> dict[str, Any]:
+        """Return the arguments of models that depend on the data, such as `vocab_size`."""
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """Return what it has fitted as JSON values."""
+
+    @classmethod
+    @abstractmethod
+    def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """Return the preprocessing that `content` describes.
+
+        Args:
+            content: What `content()` returned, parsed from a file that nobody vouches for.
+            folder: Folder of the file, for further files.
+
+        Raises:
+            KeyError, TypeError, ValueError: If the content is not valid.
+        """
+
+    def problem_with(self, older: Preprocessing) -> str | None:
+        """Return why examples encoded by `older` cannot be read by this one; None if they can."""
+        return None if older.kind == self.kind else f"it is for {older.kind}, not {self.kind}"
+
+    def write(self, folder: Path) -> None:
+        """Write it to the folder `preprocessing` inside `folder`."""
+        record = {"kind": self.kind, "outputs": self.outputs, "schema": SCHEMA, **self.content()}
+        (folder / FOLDER).mkdir()
+        files.write_json(folder / FOLDER / FILE, record)
