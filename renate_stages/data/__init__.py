@@ -3,6 +3,7 @@
 from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.ingest import ingest
 from renate_stages.data.module import RenateDataModule
+from renate_stages.data.rejected import Rejected
 from renate_stages.data.steps import Batch, StepBatch
 from renate_stages.data.stored import Batched, ConcatStored, StoredDataset, concatenate
 
@@ -11,6 +12,7 @@ __all__ = [
     "Batched",
     "ColumnDataset",
     "ConcatStored",
+    "Rejected",
     "RenateDataModule",
     "StepBatch",
     "StoredDataset",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Subset
 
+from renate_stages.data.rejected import Rejected
 from renate_stages.errors import InvalidShareError, MissingSplitError
 from renate_stages.preprocessing.base import Preprocessing
 
@@ -41,6 +42,8 @@ class RenateDataModule(ABC):
             them; others are numbered as they appear.
         preprocessing: What is fitted on the data. Before `setup()` it is that of the parent, or None;
             afterwards a module that has one sets it. `prepare` fits it and keeps it in the state.
+        rejected: Rows that `setup()` has left out because they cannot be read, with reasons.
+        rows_seen: Rows that it has found, with the rejected ones.
 
     Args:
         data_path: Folder with the update's data.
@@ -63,6 +66,8 @@ class RenateDataModule(ABC):
         self._train_data: Dataset | None = None
         self._val_data: Dataset | None = None
         self._test_data: Dataset | None = None
+        self.rejected: list[Rejected] = []
+        self.rows_seen = 0
 
     def prepare_data(self) -> None:  # noqa: B027 -- optional
         """Fetch or unpack files, if needed; called once, before `setup()`."""

@@ -1,0 +1,35 @@
+"""Rows of new data that cannot be used: a data module leaves them out and says why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Rejected(NamedTuple):
+    """One row that a data module has left out.
+
+        self.rejected.append(Rejected("week-3.csv", 17, "age is not a number"))
+
+    Args:
+        file: The file, relative to the folder of the update's data.
+        row: Line of a text file or row of another file, from 1 on; None: the file is the row.
+        reason: Why it cannot be used, in words that are equal for equal reasons, so that they can be
+            counted.
+    """
+
+    file: str
+    row: int | None
+    reason: str
+
+    @property
+    def place(self) -> str:
+        """The file and, if there is one, the row."""
+        return self.file if self.row is None else f"{self.file}, row {self.row}"
+
+
+def counted_by_reason(rejected: Iterable[Rejected]) -> dict[str, int]:
+    """Return the number of rejected rows for each reason, the most frequent reason first."""
+    counts = Counter(each.reason for each in rejected)
+    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
