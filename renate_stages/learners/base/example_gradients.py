@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from renate_stages.data import Batch, StoredDataset
@@ -145,7 +146,8 @@ def gradients_together(
         inputs: A tensor `(B, ...)` or a tree of such tensors.
         targets: A tensor `(B, ...)` or a tree of such tensors.
     """
-    return vmap(grad(value), in_dims=(None, 0, 0))(weights, inputs, targets)
+    with sdpa_kernel(SDPBackend.MATH):  # PyTorch cannot vectorize its other kernels of attention
+        return vmap(grad(value), in_dims=(None, 0, 0))(weights, inputs, targets)
 
 
 def gradients_one_by_one(
