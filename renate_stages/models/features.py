@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from renate_stages.errors import ModelMismatchError
+from renate_stages.models.growing_embedding import GrowingEmbedding
 from renate_stages.models.modes import evaluating
 from renate_stages.models.module import RenateModule, unwrap
 
@@ -143,6 +144,23 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()
+
+
+def without_growth(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a module's tensors, those of embeddings without the rows that only their growth has added.
+
+    Such rows do not change any output, so digests of what a model computes leave them out.
+
+    Args:
+        module: The module.
+        tensors: Some of its tensors, by their names in it.
+    """
+    settled = {
+        f"{name}.weight": child.without_untrained_rows()
+        for name, child in module.named_modules()
+        if isinstance(child, GrowingEmbedding)
+    }
+    return {name: settled.get(name, each) for name, each in tensors.items()}
 
 
 def _moved(tree: Any, device: torch.device) -> Any:

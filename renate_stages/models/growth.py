@@ -1,6 +1,6 @@
 """Give a model more outputs for new labels, without changing those that it has.
 
-A head of your own can grow if it has the attribute `num_outputs` and the method
+An embedding grows by the same means for new codes, see `GrowingEmbedding`. A head of your own can grow if it has the attribute `num_outputs` and the method
 `grow_outputs(number)`, which adds outputs at the end.
 """
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from renate_stages.errors import OutputLayerError
+from renate_stages.models.growing_embedding import GrowingEmbedding
 
 HEAD = "head"
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # tolerance of old outputs after growth: sums may be reordered
@@ -22,7 +23,7 @@ def output_layer(module: nn.Module) -> str | None:
     """Return the name of the submodule that computes a model's outputs.
 
     It is what the model's attribute `output_layer` names, or else its submodule `head`, or else the
-    last linear layer in the order of definition.
+    last linear layer in the order of definition. It is never an embedding.
 
     Args:
         module: The model, without a wrapper.
@@ -33,12 +34,12 @@ def output_layer(module: nn.Module) -> str | None:
     declared = getattr(module, "output_layer", None)
     if isinstance(declared, str):
         return declared
-    names = [name for name, child in module.named_modules() if can_grow(child)]
+    names = [name for name, child in module.named_modules() if _computes_outputs(child)]
     return HEAD if HEAD in names else names[-1] if names else None
 
 
 def outputs_of(layer: nn.Module) -> int:
-    """Return the number of outputs of a linear layer, or of a head that can grow."""
+    """Return the number of outputs of a linear layer or a head, or of rows of an embedding."""
     return layer.out_features if isinstance(layer, nn.Linear) else int(layer.num_outputs)  # type: ignore
 
 
@@ -48,7 +49,7 @@ def grow_layer(layer: nn.Module, number: int) -> None:
     New rows of a linear layer get PyTorch's initialisation, from the global generator.
 
     Args:
-        layer: A linear layer, or a head with `grow_outputs`.
+        layer: A linear layer, or a head or an embedding with `grow_outputs`.
         number: Number of outputs after it, at least as many as before.
     """
     if not isinstance(layer, nn.Linear):
@@ -63,9 +64,13 @@ def grow_layer(layer: nn.Module, number: int) -> None:
 
 
 def can_grow(layer: nn.Module) -> bool:
-    """Return whether a layer is a linear one, or a head with `num_outputs` and `grow_outputs`."""
+    """Return whether a layer is a linear one, or has `num_outputs` and `grow_outputs`."""
     own = callable(getattr(layer, "grow_outputs", None)) and hasattr(layer, "num_outputs")
     return type(layer) is nn.Linear or own
+
+
+def _computes_outputs(layer: nn.Module) -> bool:
+    return can_grow(layer) and not isinstance(layer, GrowingEmbedding)
 
 
 def is_growth(value: Any) -> bool:
@@ -109,7 +114,7 @@ def ensure_outputs(
         what = "it has no linear layer" if layer is None else f"it has no submodule `{layer}`"
         raise OutputLayerError(name, known, number, what)
     child = module.get_submodule(layer)
-    if not can_grow(child):
+    if not _computes_outputs(child):
         reason = f"its layer `{layer}` is a {type(child).__name__}"
         raise OutputLayerError(name, known, number, reason)
     if outputs_of(child) != known:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.errors import ModelInputsError, ModelStateError, StoredArgumentError
+from renate_stages.models.growing_embedding import GrowingEmbedding
 from renate_stages.models.growth import can_grow, grow_layer, is_growth, outputs_of
 
 EXTRA_STATE = "_extra_state"  # the name PyTorch gives to what `get_extra_state` returns
@@ -54,7 +55,7 @@ class RenateModule(nn.Module, ABC):
         super().__init__()
         self._constructor_arguments = plain(constructor_arguments, "constructor_arguments")
         self._task_ids: list[str] = []
-        self._grown: dict[str, list[int]] = {}  # outputs of a layer: as built, and now
+        self._grown: dict[str, list[int]] = {}  # outputs or rows of a layer: as built, and now
         self._cache = _RepresentationCache()
         self._hooks: list[RemovableHandle] = []
 
@@ -104,21 +105,43 @@ class RenateModule(nn.Module, ABC):
     def _add_task_params(self, task_id: str) -> None:
         """Add the parameters of a new task; must not change those of other tasks."""
 
-    # -- outputs ----------------------------------------------------------------------------------
+    # -- growth -----------------------------------------------------------------------------------
 
     @property
     def grown(self) -> dict[str, list[int]]:
-        """The layers that have grown, by name: their outputs as built, and now (a copy)."""
+        """The layers that have grown, by name: outputs, or rows of embeddings, as built and now (a copy)."""
         return {name: list(outputs) for name, outputs in self._grown.items()}
 
+    @property
+    def grown_outputs(self) -> dict[str, list[int]]:
+        """Those layers of `grown` that are not embeddings: their outputs as built, and now (a copy)."""
+        layers = dict(unwrap(self).named_modules())
+        return {
+            name: outputs
+            for name, outputs in self.grown.items()
+            if not isinstance(layers.get(name), GrowingEmbedding)
+        }
+
+    def grow_inputs(self, sizes: Mapping[str, Any]) -> None:
+        """Give embeddings rows for all codes that the data may have now; by default none.
+
+        Override it in a model whose inputs contain codes, and call `grow_outputs` with the name of each
+        embedding, which must be a `GrowingEmbedding`. It is called before each update.
+
+        Args:
+            sizes: Sizes of the data by the name of the constructor argument, such as `vocab_size: int`
+                or `cardinalities: list[int]`. Those that this model does not have are ignored.
+        """
+
     def grow_outputs(self, layer: str, number: int) -> None:
-        """Give a layer more outputs; those it has keep the bits of their weights.
+        """Give a layer more outputs, or an embedding more rows; those it has keep their bits.
 
         The state dict records it, so that loading it lets the layer grow again.
 
         Args:
-            layer: Name of the submodule that computes the outputs, without a wrapper's prefix.
-            number: Number of outputs after it. Nothing happens if there are as many.
+            layer: Name of the submodule, without a wrapper's prefix: the one that computes the outputs,
+                or a `GrowingEmbedding`.
+            number: Number of outputs or rows after it. Nothing happens if there are as many.
 
         Raises:
             ModelStateError: If the model has no such layer, or it cannot grow.
@@ -145,7 +168,7 @@ class RenateModule(nn.Module, ABC):
         return {**extra, "grown": self.grown} if self._grown else extra
 
     def set_extra_state(self, state: Any) -> None:
-        """Add the parameters of the stored tasks, and the outputs that were added for new labels.
+        """Add the parameters of the stored tasks, and what was added for new labels and codes.
 
         The module keeps its own constructor arguments, which may differ from those in the state, for
         example in the dropout rate.

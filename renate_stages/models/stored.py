@@ -25,7 +25,7 @@ from renate_stages.user.config import UserConfig
 
 OTHER_STATES = "extra_states"  # in model.json: what other modules return from `get_extra_state`
 ARGUMENTS = {"constructor_arguments", "task_ids"}
-GROWN = "grown"  # in model.json: outputs of the layers that have grown, as built and now
+GROWN = "grown"  # in model.json: outputs or rows of the layers that have grown, as built and now
 
 
 def write_model(folder: Path, model: RenateModule) -> None:

@@ -99,7 +99,8 @@ def model_card(state: State, evaluation: EvaluationParams, grown: bool = False) 
     Args:
         state: The update's state.
         evaluation: Parameters with the headline metric.
-        grown: Whether the model has more outputs than `model_fn` builds, so that it cannot load them.
+        grown: Whether the model has more outputs or rows than `model_fn` builds, so that it cannot load
+            them.
     """
     code = [
         "from renate_config import model_fn",

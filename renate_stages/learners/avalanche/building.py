@@ -160,7 +160,7 @@ class Run:
     def restore(self, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Restore a state from `encode`: the parent's, or that of an interrupted training."""
         learner = self.learner
-        outputs = [now for _, now in learner.context.start.model.grown.values()]
+        outputs = [now for _, now in learner.context.start.model.grown_outputs.values()]
         decoder = codec.Decoder(
             tensors,
             self.examples,

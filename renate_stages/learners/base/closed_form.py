@@ -32,7 +32,7 @@ from renate_stages.learners.base.policy import fit_policy, policy_of, restore_po
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
 from renate_stages.memory import SelectionPolicy
 from renate_stages.models.feature_classifier import FeatureClassifier
-from renate_stages.models.features import digest_of, head_inputs_of
+from renate_stages.models.features import digest_of, head_inputs_of, without_growth
 from renate_stages.models.heads import PerTaskHeads, RandomFeatureHead
 from renate_stages.models.module import EXTRA_STATE, unwrap
 
@@ -315,11 +315,12 @@ class ClosedFormLearner(Learner):
 
     def features_state(self) -> dict[str, Tensor]:
         """Return the tensors that the features depend on: all but those of the head."""
-        return {
+        own = {
             name: value
             for name, value in self.module.state_dict().items()
             if name != EXTRA_STATE and not name.startswith("head.")
         }
+        return without_growth(self.module, own)
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -57,8 +57,9 @@ class StartingPoint:
         parent_weights: Returns the parent's tensors by name, as they were stored; the model may
             have more or larger tensors now. Without a parent it returns an empty dict.
         old_classes: Labels of all earlier updates, ascending; empty in the first update.
-        grown: Names of the model's tensors, without a wrapper's prefix, of a layer that has grown for
-            new labels. The parent's have fewer rows, or as many.
+        grown: Names of the model's tensors, without a wrapper's prefix, of layers that have grown for
+            new labels, and of embeddings that have grown for new codes. The parent's have fewer rows,
+            or as many.
     """
 
     model: RenateModule

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from renate_stages.errors import ModelMismatchError, did_you_mean
 from renate_stages.models import RenateModule
-from renate_stages.models.features import digest_of
+from renate_stages.models.features import digest_of, without_growth
 from renate_stages.models.modes import evaluating
 from renate_stages.models.module import unwrap
 
@@ -130,6 +130,7 @@ class Cut:
         tensors: dict[str, Tensor] = {
             name: each for name, each in self._model.named_parameters() if id(each) in weights
         }
+        tensors = without_growth(self._model, tensors)
         for name, module in self._model.named_modules():
             if id(module) in modules:
                 own = module.named_buffers(name, recurse=False)

@@ -1,4 +1,4 @@
-"""Let tensors about a parent's weights follow a model that has grown for new labels."""
+"""Let tensors about a parent's weights follow a model that has grown for new labels or codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def with_new_rows(
     left: Mapping[str, Tensor], own: Mapping[str, Tensor], grown: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return the parent's tensors, with rows for the outputs that the model has gained.
+    """Return the parent's tensors, with rows for the outputs or codes that the model has gained.
 
     Args:
         left: The parent's tensors by name; a name ends in that of a weight, with dots or slashes.
