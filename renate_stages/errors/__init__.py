@@ -87,6 +87,11 @@ from renate_stages.errors.labels import (
     UnnamedLabelsError,
 )
 from renate_stages.errors.machine import FullDiskError, OutOfMemoryError
+from renate_stages.errors.models import (
+    InputSizesError,
+    ModelArgumentsError,
+    UnknownModelError,
+)
 from renate_stages.errors.processes import (
     LostProcessError,
     ProcessCountError,
@@ -242,6 +247,7 @@ __all__ = [
     "GitBusyError",
     "GitNotReadyError",
     "HalfDoneError",
+    "InputSizesError",
     "InterruptedCommandError",
     "InvalidForgetListError",
     "InvalidHyperparameterError",
@@ -271,6 +277,7 @@ __all__ = [
     "MissingPackageError",
     "MissingSplitError",
     "ModelArgumentError",
+    "ModelArgumentsError",
     "ModelInputsError",
     "ModelMismatchError",
     "ModelStateError",
@@ -353,6 +360,7 @@ __all__ = [
     "UnknownFieldError",
     "UnknownHyperparameterError",
     "UnknownLearnerError",
+    "UnknownModelError",
     "UnknownPolicyError",
     "UnknownScenarioError",
     "UnknownTaskError",

@@ -177,8 +177,8 @@ class FeatureClassifier(RenateModule):
         if nearest and not self.nearest_mean:
             self.use_nearest_mean()
 
-    def forward(self, x: Tensor, task_id: str | None = None) -> Tensor:
-        """Return the logits (B, K).
+    def forward(self, x: Any, task_id: str | None = None) -> Tensor:
+        """Return the logits (B, K) for what `features` takes.
 
         Raises:
             UnknownTaskError: If heads are per task and the task has none.
@@ -239,3 +239,14 @@ def check_positive(model: str, **arguments: int) -> None:
     for argument, value in arguments.items():
         if not isinstance(value, int) or value < 1:
             raise ModelArgumentError(model, argument, value, "a whole number, at least 1")
+
+
+def check_share(model: str, **arguments: float) -> None:
+    """Check that a model's arguments are numbers in [0, 1).
+
+    Raises:
+        ModelArgumentError: If an argument is not.
+    """
+    for argument, value in arguments.items():
+        if not isinstance(value, int | float) or not 0 <= value < 1:
+            raise ModelArgumentError(model, argument, value, "a number in [0, 1)")

@@ -1,0 +1,45 @@
+"""Errors of models that are built by their name, and of the sizes that they are built for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from renate_stages.errors.base import RenateStagesError, did_you_mean
+
+
+class InputSizesError(RenateStagesError):
+    """The data has other columns than those a model was built for."""
+
+    def __init__(self, model: str, what: str, built: object, found: object) -> None:
+        super().__init__(
+            f"{model} was built for {built} {what}, but the data has {found}.\n"
+            "To fix this: give the data module the columns of the first update, or start from a new "
+            "project with a model for the new columns."
+        )
+
+
+class UnknownModelError(RenateStagesError):
+    """`model` names a model that does not exist."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        super().__init__(
+            f"unknown model '{name}'{did_you_mean(name, known)}\n"
+            f"To fix this: name one of {', '.join(known)}, or set model: null and return a model from "
+            "model_fn in renate_config.py."
+        )
+
+
+class ModelArgumentsError(RenateStagesError):
+    """The arguments to build a model by its name are missing or unknown."""
+
+    def __init__(
+        self, model: str, missing: Iterable[str], unknown: Iterable[str], known: Iterable[str]
+    ) -> None:
+        known = list(known)
+        problems = [f"{each} is missing" for each in missing]
+        problems += [f"{each} is unknown{did_you_mean(each, known)}" for each in unknown]
+        super().__init__(
+            f"{model} cannot be built: {'; '.join(problems)}\n"
+            f"To fix this: give it only arguments that it has: {', '.join(known)}."
+        )

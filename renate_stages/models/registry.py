@@ -1,0 +1,76 @@
+"""Registry of the reference models by name, which imports a model only when it is needed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from renate_stages.errors import ModelArgumentsError, UnknownModelError
+
+if TYPE_CHECKING:
+    from renate_stages.models.module import RenateModule
+
+MODELS = {
+    "FTTransformer": "renate_stages.models.ft_transformer:FTTransformer",
+    "MLP": "renate_stages.models.mlp:MLP",
+    "ResNet18": "renate_stages.models.resnet:ResNet18",
+    "SmallCNN": "renate_stages.models.cnn:SmallCNN",
+    "TabularMLP": "renate_stages.models.tabular_mlp:TabularMLP",
+    "TextCNN": "renate_stages.models.text_cnn:TextCNN",
+    "TextGRU": "renate_stages.models.text_gru:TextGRU",
+    "TextTransformer": "renate_stages.models.text_transformer:TextTransformer",
+}
+"""Names of the models, with module and class."""
+
+
+def check_name(name: str) -> None:
+    """Check that there is a model of a name; imports nothing heavy.
+
+    Raises:
+        UnknownModelError: If there is none.
+    """
+    if name not in MODELS:
+        raise UnknownModelError(name, MODELS)
+
+
+def model_class(name: str) -> type[RenateModule]:
+    """Return the class of a model.
+
+    Raises:
+        UnknownModelError: If there is no model of this name.
+    """
+    check_name(name)
+    module, _, attribute = MODELS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def arguments_of(name: str) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a model's constructor by name, with their defaults.
+
+    Raises:
+        UnknownModelError: If there is no model of this name.
+    """
+    return dict(inspect.signature(model_class(name)).parameters)
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> RenateModule:
+    """Return a new model.
+
+    Args:
+        name: A key of `MODELS`.
+        arguments: Arguments of its constructor, by name.
+
+    Raises:
+        UnknownModelError: If there is no model of this name.
+        ModelArgumentsError: If it does not take an argument, or one is missing.
+        ModelArgumentError: If an argument is outside its range.
+    """
+    known = arguments_of(name)
+    needed = [key for key, each in known.items() if each.default is each.empty]
+    missing = [key for key in needed if key not in arguments]
+    unknown = [key for key in arguments if key not in known]
+    if missing or unknown:
+        raise ModelArgumentsError(name, missing, unknown, known)
+    return model_class(name)(**arguments)
