@@ -48,6 +48,7 @@ DOCUMENTS = [
     "docs/memory-and-state.md",
     "docs/migration.md",
     "docs/mlflow.md",
+    "docs/models.md",
     "docs/recipes.md",
     "docs/reliability.md",
     "docs/remote.md",
