@@ -17,7 +17,7 @@ _PLACES = {
     "State": "renate_stages.state",
     "TrainingJobResult": "renate_stages.api.training_job",
     "config_space": "renate_stages.params.default_spaces",
-    "load_model": "renate_stages.export.load",
+    "load_model": "renate_stages.export.loading",
     "run_training_job": "renate_stages.api.training_job",
 }
 __all__ = [  # noqa: PLE0604 -- strings, unpacked
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from renate_stages.api.training_job import TrainingJobResult as TrainingJobResult
     from renate_stages.api.training_job import run_training_job as run_training_job
     from renate_stages.data import RenateDataModule as RenateDataModule
-    from renate_stages.export.load import load_model as load_model
+    from renate_stages.export.loading import load_model as load_model
     from renate_stages.learners.base import Learner as Learner
     from renate_stages.memory import ExampleStore as ExampleStore
     from renate_stages.models import RenateModule as RenateModule

@@ -20,8 +20,11 @@ from renate_stages.export.program_files import write_program
 from renate_stages.memory import ExampleStore
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.project import Project
+from renate_stages.randomness import Generators
 from renate_stages.state import State, new_data, state
+from renate_stages.state.fitted import fit_preprocessing
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept
 from renate_stages.training.rehearsal import rehearse
@@ -69,22 +72,30 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     project = Project(root)
     params = Params.load(project.params)
     carried_files.check_files(project, params)
-    user = UserConfig.of(project, None)
+    user = UserConfig.of(project, None, named=params.named)
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     params = params.fixed(space.middle())
     hyperparameters, task_id = params.hyperparameters, params.update.task_id
-    updater = ModelUpdater(user, params, hyperparameters)
+    user.preprocessing = read_preprocessing(project.parent)
+    ModelUpdater(user, params, hyperparameters, say=lambda _: None)  # refuses wrong values at once
     new_data.require_files(project.incoming)
-    updater.generators.seed_global("check")
-    splits = new_data.read_splits(user, project.incoming, params, updater.generators)
+    generators = Generators(params.seed, params.update.number)
+    generators.seed_global("check")
+    splits = new_data.read_splits(user, project.incoming, params, generators)
     few, names = _first(splits.train, examples), new_data.label_names(params, None)
+    for name in splits.label_order:
+        names.number(name)
     with TemporaryDirectory() as scratch:
         with new_data.reading(user):
             folder, number = Path(scratch) / "few", params.update.number
             store = ingest(
                 few, folder, number, "train", ragged=splits.ragged, numbers=names.numbers
             )
-            updater.labels = names.names
+            if splits.preprocessing is not None:
+                user.preprocessing = splits.preprocessing
+                task, stores = params.task, {"train": store}
+                fit_preprocessing(splits.preprocessing, stores, names.names, task, Path(scratch))
+            updater = ModelUpdater(user, params, hyperparameters, labels=names.names)
         dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 

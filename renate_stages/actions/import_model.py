@@ -53,7 +53,7 @@ def write_imported(
         raise MissingFileError(
             model_file, "`init --model` starts from this file", "give the path of an existing file"
         )
-    user = UserConfig.load(project.user_config)
+    user = UserConfig.load(project.user_config, named=params.named)
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     params = params.fixed(space.middle())
     updater = ModelUpdater(user, params, params.hyperparameters)

@@ -17,6 +17,7 @@ from renate_stages.data.decoders import decode
 from renate_stages.errors import UnequalExamplesError, UserResultError, user_code
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.memory.spec import IGNORED
+from renate_stages.preprocessing.base import Preprocessing
 
 Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
@@ -40,6 +41,26 @@ class Batched:
 
     def __call__(self, batch: Any) -> Any:
         return self.transform(batch)
+
+
+def preprocessed(preprocessing: Preprocessing, then: Transform | None = None) -> Batched:
+    """Return a transform of batches of stored inputs: a preprocessing, then another transform.
+
+    Args:
+        preprocessing: What was fitted on the data.
+        then: Gets inputs of the model, one example at a time, or a batch if it is `Batched`.
+    """
+    if then is None:
+        return Batched(preprocessing.transform)
+    if isinstance(then, Batched):
+        return Batched(lambda batch: then.transform(preprocessing.transform(batch)))
+
+    def each(batch: Tree) -> Tree:
+        inputs = preprocessing.transform(batch)
+        count = len(next(_leaves(inputs)))
+        return _stack([then(_example(inputs, row)) for row in range(count)], 0)
+
+    return Batched(each)
 
 
 class StoredDataset(Dataset):

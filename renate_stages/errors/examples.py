@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean
+
+FEW = 10  # rejected rows that an error lists
 
 
 class DataModuleError(RenateStagesError):
@@ -23,6 +27,41 @@ class UnknownDataModuleError(RenateStagesError):
             f"To fix this: choose one of {', '.join(sorted(known))}, or remove data.module and define "
             "data_module_fn in renate_config.py."
         )
+
+
+class TooManyRejectedError(RenateStagesError):
+    """A data module had to leave out too many rows."""
+
+    def __init__(self, count: int, rows: int, most: float, rejected: Sequence[Any]) -> None:
+        listed = "\n".join(f"  {each.place}: {each.reason}" for each in rejected[:FEW])
+        more = f"\n  and {count - FEW} more" if count > FEW else ""
+        super().__init__(
+            f"{count} of {rows} rows cannot be used, which is more than data.max_rejected "
+            f"({most:g}) allows:\n{listed}{more}\n"
+            "To fix this: correct these rows, or raise data.max_rejected to leave them out."
+        )
+
+
+class ChangedPreprocessingError(RenateStagesError):
+    """New data, or another model, does not fit what was fitted on earlier data."""
+
+    def __init__(self, what: str, problem: str, cure: str | None = None) -> None:
+        cure = cure or "use data and models of one lineage, in which preprocessing only grows"
+        super().__init__(f"{what}: {problem}.\nTo fix this: {cure}.")
+
+
+class TableError(RenateStagesError):
+    """A table cannot be read, or its columns are not those that are expected."""
+
+    def __init__(self, where: Path | str, problem: str, cure: str) -> None:
+        super().__init__(f"{where}: {problem}.\nTo fix this: {cure}.")
+
+
+class NoPredictionsError(RenateStagesError):
+    """A deployed model cannot return predictions for rows."""
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(f"predictions: {problem}.\nTo fix this: {cure}.")
 
 
 class MissingSplitError(RenateStagesError):

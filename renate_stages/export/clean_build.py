@@ -31,6 +31,7 @@ from renate_stages.export.built_model import BuiltModel
 from renate_stages.export.exported import Exported
 from renate_stages.models.stored import read_tensors
 from renate_stages.params import Params
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.processes import end_with_parent
 from renate_stages.state import State
 from renate_stages.user import file_watch
@@ -177,7 +178,9 @@ def build(*, folder: str, project: str, state: str, params: Any, outputs: str) -
         try:
             checked, described = Params.parse(params), Exported.read(place)
             torch.set_num_threads(checked.trainer.threads)
-            user = UserConfig.load(place / file_watch.CODE, watch=OwnFiles(place, root))
+            own = OwnFiles(place, root)
+            user = UserConfig.load(place / file_watch.CODE, watch=own, named=described.named)
+            user.preprocessing = read_preprocessing(place)
             values = described.hyperparameters
             built = BuiltModel.of(user, values, checked, place, State.open(Path(state)))
             actual = built.outputs()

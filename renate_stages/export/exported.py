@@ -15,6 +15,7 @@ from renate_stages import files
 from renate_stages.errors import MalformedFileError
 from renate_stages.files import typed
 from renate_stages.files.typed import Content, Figure, UpdateNumber
+from renate_stages.user.named import Named
 
 DESCRIPTION = "export.json"
 SCHEMA = 1
@@ -32,6 +33,7 @@ class Exported:
         hyperparameters: Values for `model_fn` and the transforms, which get those that their
             signatures name.
         figures: Figures of the headline metric, by name.
+        model: The model that `params.yaml` named; None: that of `model_fn`.
     """
 
     update: int = 0
@@ -39,6 +41,7 @@ class Exported:
     task_id: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float | None] = field(default_factory=dict)
+    model: str | None = None
 
     def __bool__(self) -> bool:
         return self.update > 0
@@ -48,9 +51,16 @@ class Exported:
         """The model's name in messages."""
         return f"update {self.update}" if self else "none"
 
+    @property
+    def named(self) -> Named:
+        """What replaces functions of `renate_config.py`, to build the model."""
+        return Named(self.model, reads_data=False)
+
     def write(self, folder: Path) -> None:
         """Write the description to the model's folder; equal content gives equal bytes."""
-        files.write_json(folder / DESCRIPTION, {"schema": SCHEMA, **asdict(self)})
+        content = {"schema": SCHEMA, **asdict(self)}
+        content = {name: each for name, each in content.items() if each is not None}
+        files.write_json(folder / DESCRIPTION, content)
 
     @classmethod
     def read(cls, folder: Path) -> Exported:
@@ -85,6 +95,7 @@ class _Description(Content):
     task_id: str
     hyperparameters: dict[str, Any]
     figures: dict[str, Figure]
+    model: str | None = None
 
 
 def is_same(one: Path, other: Path) -> bool:

@@ -4,7 +4,8 @@ model.pt2       a `torch.export` program with dynamic batch size; missing if PyT
                 model, with the reason in `program.json` and the model card
 program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
 labels.json     the number of outputs, and the classes seen so far: class c is column c; with one output
-                it is the log-odds of class 1. `names`, if labels have names, has that of each class
+                it is the log-odds of class 1. `names`, if labels have names, has that of each class;
+                `task`, if it is known, is the name of the task
 model.onnx      the program in ONNX format if `export.onnx` is set; missing if PyTorch cannot convert
                 the program, with the reason in `program.json` and the model card
 """
@@ -111,6 +112,7 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
     files.write_json(folder / DESCRIPTION, described)
     labels: dict[str, Any] = {"classes": list(state.provenance.classes), "columns": columns}
     labels |= {"names": list(state.provenance.labels)} if state.provenance.labels else {}
+    labels |= {"task": state.provenance.task} if state.provenance.task else {}
     files.write_json(folder / LABELS, labels)
     return lacking
 

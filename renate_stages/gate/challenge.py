@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from renate_stages.data import StoredDataset
-from renate_stages.errors import shortage
+from renate_stages.errors import ChangedPreprocessingError, shortage
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.evaluation.slices import slices_of
@@ -22,6 +22,7 @@ from renate_stages.export.exported import Exported
 from renate_stages.gate.figures import Measured
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
+from renate_stages.preprocessing import Preprocessing, read_preprocessing
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State
@@ -66,7 +67,11 @@ def challenge(
         if champion:
             with own_modules(project.root):
                 own = OwnFiles(project.champion, project.root)
-                deployed = UserConfig.load(project.champion / project.user_config.name, watch=own)
+                deployed = UserConfig.load(
+                    project.champion / project.user_config.name, watch=own, named=champion.named
+                )
+                deployed.preprocessing = read_preprocessing(project.champion)
+                check_preprocessing(user.preprocessing, deployed.preprocessing)
                 old, _ = on_holdouts.measure(
                     deployed, champion.hyperparameters, project.champion, width
                 )
@@ -80,6 +85,20 @@ def challenge(
         problem = str(error).replace(f"{project.root}/", "")
         return replace(measured, problem=problem)
     return replace(measured, opponent=old)
+
+
+def check_preprocessing(own: Preprocessing | None, other: Preprocessing | None) -> None:
+    """Check that a champion can read holdouts that the update's preprocessing encoded.
+
+    Raises:
+        ChangedPreprocessingError: If codes have another meaning for it.
+    """
+    if own is None or other is None:
+        problem = None if own is other else "only one of the two models has a preprocessing"
+    else:
+        problem = other.problem_with(own)
+    if problem is not None:
+        raise ChangedPreprocessingError("the champion's preprocessing does not fit", problem)
 
 
 class _Holdouts:

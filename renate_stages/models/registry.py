@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from renate_stages.errors import ModelArgumentsError, UnknownModelError
+from renate_stages.errors import ModelArgumentsError, ModelStateError, UnknownModelError
 
 if TYPE_CHECKING:
     from renate_stages.models.module import RenateModule
@@ -74,3 +74,40 @@ def build(name: str, arguments: Mapping[str, Any]) -> RenateModule:
     if missing or unknown:
         raise ModelArgumentsError(name, missing, unknown, known)
     return model_class(name)(**arguments)
+
+
+def restore(name: str, path: str, arguments: Mapping[str, Any]) -> RenateModule:
+    """Return a model with stored weights, built with the arguments that it was built with at first.
+
+    Args:
+        name: A key of `MODELS`.
+        path: A file in torch's format with the state dict of a model of this name.
+        arguments: Arguments that are given now; they must build the same weights.
+
+    Raises:
+        UnknownModelError: If there is no model of this name.
+        ModelStateError: If the weights are those of another model.
+    """
+    import torch
+
+    from renate_stages.models.module import EXTRA_STATE
+
+    state = torch.load(path, weights_only=True)
+    extra = state.get(EXTRA_STATE)
+    if not isinstance(extra, dict) or "constructor_arguments" not in extra:
+        what = "the stored weights do not say with which arguments the model was built."
+        raise ModelStateError(name, what, f"use the state dict of a {name}, or define model_fn")
+    built = extra["constructor_arguments"]
+    model = build(name, {**built, **arguments})
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:  # PyTorch's message lists the weights
+        changed = [
+            f"{key} was {built[key]!r} and is {value!r}"
+            for key, value in arguments.items()
+            if key in built and built[key] != value
+        ]
+        what = f"{'; '.join(changed) or 'the architecture changed'}.\n{error}"
+        cure = "restore these hyperparameters; a stored model keeps its architecture"
+        raise ModelStateError(name, what, cure) from error
+    return model

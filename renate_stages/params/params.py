@@ -16,11 +16,13 @@ from renate_stages.errors import InvalidParamsError, MissingFileError, did_you_m
 from renate_stages.files import yaml_file
 from renate_stages.params import schedulers
 from renate_stages.params.blocks import Block, OptionalSeconds, problems_in
+from renate_stages.params.data_module import DataModuleParams
 from renate_stages.params.remote import RemoteParams
 from renate_stages.params.rules import Rule, read_rules
 from renate_stages.params.scenario import ScenarioParams
 from renate_stages.params.search_space import SearchSpace
 from renate_stages.tasks import AUTO, TASKS, is_known
+from renate_stages.user.named import Named
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -71,6 +73,13 @@ class LabelParams(Block):
 class DataParams(Block):
     """How `prepare` splits the incoming data if the data module does not, and names of labels."""
 
+    module: DataModuleParams | None = Field(
+        default=None, description="a data module in place of data_module_fn, and its arguments"
+    )
+    max_rejected: Fraction = Field(
+        default=0.01,
+        description="share of the rows that a data module may leave out because it cannot read them",
+    )
     validation_fraction: Fraction = Field(
         default=0.1,
         description="share of the training rows, if the data module has no validation data",
@@ -436,6 +445,9 @@ class Params(Block):
         description="what targets and outputs mean: a name in `tasks.TASKS`, package.module:Class, "
         "or auto, which decides by the first rows",
     )
+    model: str | None = Field(
+        default=None, description="name of a model in place of model_fn; docs/models.md lists them"
+    )
     learner: Any = Field(
         "ER", description="a name, {choice: [...]} of names, or auto: a choice suited to the update"
     )
@@ -461,6 +473,19 @@ class Params(Block):
                 f"unknown task '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})"
             )
         return name
+
+    @property
+    def named(self) -> Named:
+        """The model and the data module that replace functions of `renate_config.py`."""
+        module = self.data.module
+        if module is None:
+            return Named(self.model, task=self.task)
+        return Named(self.model, module.name, module.arguments, self.task)
+
+    @property
+    def named_model(self) -> Named:
+        """The model alone, for stages that do not read the new data."""
+        return Named(self.model, reads_data=False)
 
     @property
     def search_space(self) -> SearchSpace:

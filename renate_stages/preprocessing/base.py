@@ -28,11 +28,14 @@ class Preprocessing(ABC):
     """Outputs that a model of this data needs at first; None if `prepare` has not set it."""
 
     @abstractmethod
-    def fit(self, train: ExampleStore) -> None:
+    def fit(self, train: ExampleStore) -> dict[str, Any]:
         """Fit to the training rows of the first update; later, only add what they have anew.
 
         Args:
             train: The training rows as they are stored, without those that are left out.
+
+        Returns:
+            What is new or unusual in these rows, as JSON values for the report.
         """
 
     @abstractmethod
@@ -87,3 +90,17 @@ class Preprocessing(ABC):
         record = {"kind": self.kind, "outputs": self.outputs, "schema": SCHEMA, **self.content()}
         (folder / FOLDER).mkdir()
         files.write_json(folder / FOLDER / FILE, record)
+
+
+def link_preprocessing(source: Path | None, folder: Path) -> None:
+    """Link a preprocessing from one folder to another; do nothing if there is none.
+
+    Args:
+        source: `work/prepared`, a state or `export`; None: there is no preprocessing.
+        folder: The folder that is being written.
+    """
+    if source is None or not (source / FOLDER).is_dir():
+        return
+    (folder / FOLDER).mkdir()
+    for path in sorted((source / FOLDER).iterdir()):
+        files.link_or_copy(path, folder / FOLDER / path.name)

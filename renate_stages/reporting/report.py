@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from renate_stages.errors.redaction import hide_secrets
 from renate_stages.gate.verdict import section
 from renate_stages.reporting.change import verdict
-from renate_stages.shift.data_metrics import DataMetrics
+from renate_stages.shift.data_metrics import DataMetrics, lines_of
 from renate_stages.tasks.labels import shown
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ def _data(data: DataMetrics) -> list[str]:
     if not rows:
         return []
     lines = ["## Data", "", *_table(("split", "examples", "classes"), rows), ""]
+    rejected = {} if data.rejected is None else data.rejected.model_dump()
+    if notes := lines_of(rejected, data.preprocessing):
+        lines += [*(f"- {note}" for note in notes), ""]
     if data.shift is not None and data.shift.tests:
         tests = [
             (

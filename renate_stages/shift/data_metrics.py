@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -47,6 +49,13 @@ class ShiftFigures(Content):
     parent: dict[str, Figure] = Field(default={})
 
 
+class RejectedRows(Content):
+    """Number of rows that the data module left out, in all and by reason."""
+
+    rows: Count
+    reasons: dict[str, Count] = Field(default={})
+
+
 class DataMetrics(Content):
     """The whole file; None marks values that old releases did not write or that do not exist."""
 
@@ -55,6 +64,8 @@ class DataMetrics(Content):
     val: Split | None = None
     test: Split | None = None
     shift: ShiftFigures | None = None
+    rejected: RejectedRows | None = None
+    preprocessing: dict[str, dict[str, Figure]] = Field(default={})
 
     @classmethod
     def read(cls, path: Path) -> DataMetrics:
@@ -66,3 +77,23 @@ class DataMetrics(Content):
         if not path.is_file():
             return cls()
         return typed.read_json(cls, path, "figures of the data", typed.RUN_AGAIN)
+
+
+def lines_of(rejected: Mapping[str, Any], fitted: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return lines for the user on rejected rows, and on what is new in the data.
+
+    Args:
+        rejected: The entry `rejected` of the file.
+        fitted: The entry `preprocessing`: numbers by what they count and by column.
+    """
+    lines = []
+    if rejected.get("rows"):
+        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in rejected["reasons"].items())
+        lines.append(
+            f"{rejected['rows']} rows rejected ({reasons}); see work/prepared/rejected.csv"
+        )
+    for what, columns in fitted.items():
+        numbers = (f"{name} {value:.6g}" for name, value in columns.items() if value)
+        if listed := ", ".join(numbers):
+            lines.append(f"{what.replace('_', ' ')}: {listed}")
+    return lines

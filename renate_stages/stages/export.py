@@ -15,6 +15,7 @@ from renate_stages.export.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
 from renate_stages.params import Params
+from renate_stages.preprocessing import link_preprocessing, read_preprocessing
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
@@ -61,12 +62,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
 
         with clean_process() as clean, files.whole_directory(project.export) as folder:
             with heavy_imports():
-                user = UserConfig.of(project, "export")
+                user = UserConfig.of(project, "export", named=params.named_model)
+                user.preprocessing = read_preprocessing(project.state)
             built = BuiltModel.of(user, params.hyperparameters, params, state.folder, state)
             expected = built.outputs()
             for name in MODEL_FILES:
                 files.link_or_copy(state.folder / name, folder / name)
             write_checkpoint(state.folder, folder / carried_files.CHECKPOINT)
+            link_preprocessing(state.folder, folder)
             lacking = program_files.write_program(folder, state, params, built)
             carried = carried_files.carry_files(project, params, user, folder)
             grown = bool(built.model.grown) and isinstance(built.model, RenateWrapper)
@@ -145,7 +148,8 @@ def description(params: Params, state: State) -> Exported:
             if not isinstance(value := summary[each], dict)
         }
     return Exported(
-        number, state.identity, params.update.task_id, dict(params.hyperparameters), figures
+        *(number, state.identity, params.update.task_id),
+        *(dict(params.hyperparameters), figures, params.model),
     )
 
 

@@ -11,13 +11,16 @@ from renate_stages.learners import registry
 from renate_stages.memory.forget_list import CountedForgetList, ForgetList
 from renate_stages.memory.held_out import HeldOut
 from renate_stages.params import Params
+from renate_stages.preprocessing import link_preprocessing, read_preprocessing
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.shift.data_metrics import lines_of
 from renate_stages.shift.features import write_features
 from renate_stages.stages.hyperparameters import check_hyperparameters
 from renate_stages.state import State, new_data, prepared
 from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
+from renate_stages.state.fitted import fit_preprocessing, write_rejected
 from renate_stages.state.inputs import StageInputs
 from renate_stages.tasks import may_have_labels
 from renate_stages.tasks.labels import LabelNames
@@ -45,7 +48,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if project.outside is None:  # in a job, the data module may download its data
             new_data.require_files(project.incoming)
         with heavy_imports():
-            user = UserConfig.of(project, "prepare")
+            user = UserConfig.of(project, "prepare", named=params.named)
+            user.preprocessing = read_preprocessing(project.parent)
         check_hyperparameters(user, params, project.incoming)
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
@@ -53,11 +57,14 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         labels = new_data.label_names(params, parent)
         known_labels = len(labels.names)
         splits = new_data.read_splits(user, project.incoming, params, generators)
+        for name in splits.label_order:
+            labels.number(name)
         fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
         check_fingerprint(fingerprint, parent, params.data.accepted_fingerprint)
         held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
 
     with files.whole_directory(project.prepared) as folder:
+        rejected = write_rejected(splits.rejected, splits.rows, params.data.max_rejected, folder)
         with new_data.reading(user):
             stores = new_data.ingest_splits(
                 splits, folder, params.update.number, forget, held_out, labels
@@ -68,12 +75,22 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             )
         if parent is not None:
             new_data.check_structure(stores["train"], parent)
-        prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
         task = params.task if parent is None else parent.provenance.task or params.task
+        fitted = {}
+        if user is None:
+            link_preprocessing(project.parent, folder)
+        elif splits.preprocessing is not None:
+            user.preprocessing = splits.preprocessing
+            fitted = fit_preprocessing(splits.preprocessing, stores, labels.names, task, folder)
+        prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
         number, labelled = params.update.number, may_have_labels(task)
         memory = parent.memory() if parent is not None else None
         figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names, memory)
+        figures |= {"rejected": rejected} if splits.rows else {}
+        figures |= {"preprocessing": fitted} if fitted else {}
         say(new_data.summary(figures))
+        for line in lines_of(rejected, fitted):
+            say(line)
         if new_labels := labels.names[known_labels:]:
             say(f"new labels: {', '.join(new_labels)}")
         if user is not None and params.shift.enabled:

@@ -9,6 +9,7 @@ from typing import Any
 from renate_stages import files, lineage, tracking
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
@@ -44,7 +45,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     tracked = params.tracking.enabled and first
     with tracking.new_run(project.root, identity, enabled=tracked) as tracker:
         with heavy_imports():  # import torch and Lightning while another process imports MLflow
-            user = UserConfig.of(project, "train")
+            user = UserConfig.of(project, "train", named=params.named_model)
+            user.preprocessing = read_preprocessing(project.prepared)
             stage.check(user)
             from renate_stages.data.ranks import joined
             from renate_stages.reporting.plot_files import write_plots

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from renate_stages.data.ingest import Unwanted
+    from renate_stages.data.rejected import Rejected
+    from renate_stages.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Splits:
         ragged: Paths of the fields in their items that vary in length.
         feature_names: Names of the input features, if the data module has them.
         fingerprint: What `RenateDataModule.fingerprint` returned; None if there is no such method.
+        label_order: Names of labels to number before others, in this order.
+        preprocessing: What is to be fitted on the training data, if anything is.
+        rejected: Rows that the data module left out.
+        rows: Rows that it read, with those.
     """
 
     train: Dataset | None = None
@@ -57,6 +63,10 @@ class Splits:
     ragged: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     fingerprint: str | None = None
+    label_order: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    rejected: Sequence[Rejected] = ()
+    rows: int = 0
 
 
 def reading(user: UserConfig | None) -> AbstractContextManager[None]:
@@ -124,7 +134,13 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     train, parts = split_off(train, shares, generators, data.split, data.split_by)
     test, val = parts.get("test", test), parts.get("val", val)
     ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
-    return Splits(train, val, test, tuple(sorted({*ragged, *padded})), names, fingerprint)
+    return Splits(
+        *(train, val, test, tuple(sorted({*ragged, *padded})), names, fingerprint),
+        label_order=_names(module, "label_order"),
+        preprocessing=getattr(module, "preprocessing", None),
+        rejected=getattr(module, "rejected", ()),
+        rows=getattr(module, "rows_seen", 0),
+    )
 
 
 def _scenario(params: Params) -> Callable[[Any], Any] | None:

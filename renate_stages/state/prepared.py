@@ -27,6 +27,7 @@ class PreparedData:
         labels: Names of the labels of this update and earlier ones: the name of label n is at place
             n. Empty if labels are numbers.
         fingerprint: SHA-256 of what inputs were encoded with, by name; see `state.fingerprint`.
+        folder: The folder, which may have a preprocessing; None: there is none.
     """
 
     train: ExampleStore
@@ -35,6 +36,7 @@ class PreparedData:
     digest: str
     labels: tuple[str, ...] = ()
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @classmethod
     def open(cls, folder: Path) -> PreparedData:
@@ -52,7 +54,7 @@ class PreparedData:
         content = files.read_json(manifest)
         fingerprint = content.get("fingerprint") if isinstance(content, dict) else None
         labels = _labels(folder / LABELS)
-        return cls(train, val, test, files.sha256(manifest), labels, fingerprint or {})
+        return cls(train, val, test, files.sha256(manifest), labels, fingerprint or {}, folder)
 
 
 def _labels(path: Path) -> tuple[str, ...]:

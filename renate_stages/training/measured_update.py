@@ -32,6 +32,7 @@ from renate_stages.models.stored import write_checkpoint, write_model
 from renate_stages.params import Params
 from renate_stages.params.rules import CLASSES
 from renate_stages.params.rules import WHERE as RULES
+from renate_stages.preprocessing import link_preprocessing
 from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, State, state
 from renate_stages.state.prepared import PreparedData
@@ -191,6 +192,7 @@ class MeasuredUpdate:
             if checkpoint:
                 write_checkpoint(folder, folder / state.CHECKPOINT)
             write_learner(folder, self.updated.learner)
+            link_preprocessing(self.kept.data.folder, folder)
             (kept, added), chosen = self.updated.selection, self.updated.chosen
             evolve(
                 folder / "memory",

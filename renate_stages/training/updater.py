@@ -179,7 +179,7 @@ class ModelUpdater:
     def make_room(
         self, model: RenateModule, examples: StoredDataset, parent: State | None = None
     ) -> None:
-        """Let a model grow if there are more named labels than outputs.
+        """Let a model grow if there are more named labels than outputs, or new codes of inputs.
 
         The new outputs have the layer's own initialisation, under a seed of the update.
 
@@ -192,6 +192,8 @@ class ModelUpdater:
             OutputLayerError: If the model cannot grow.
             TooFewNamesError: If the parent's model has outputs without a declared name.
         """
+        if self.user.preprocessing is not None:
+            model.grow_inputs(self.user.preprocessing.sizes())
         if not self.labels or not len(examples):
             return
         order, known = self.params.data.labels.order, ()

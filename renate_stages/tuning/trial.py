@@ -24,6 +24,7 @@ from renate_stages.errors import NotFiniteError, RenateStagesError
 from renate_stages.learners.base import Learner
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State
@@ -193,7 +194,8 @@ def work(channel: TrialChannel, open_inputs: Callable[[Path], TrialInputs]) -> i
     os.environ.update(request["environment"])
     try:
         inputs = open_inputs(folder)
-        user = UserConfig.of(inputs.project, "tune")
+        user = UserConfig.of(inputs.project, "tune", named=inputs.params.named_model)
+        user.preprocessing = read_preprocessing(inputs.project.prepared)
         run(inputs, user, channel, request)
     except TrialPaused:
         channel.send(paused=True)

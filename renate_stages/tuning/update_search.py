@@ -28,6 +28,7 @@ from renate_stages.errors import NoValidationDataError
 from renate_stages.params import Params
 from renate_stages.params.auto_learner import SuitedLearners, suited_learners
 from renate_stages.params.search_space import AUTO, SearchSpace
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
@@ -107,7 +108,8 @@ class UpdateSearch:
             from renate_stages.tuning.situation import situation_of
             from renate_stages.user import optimization  # torch
 
-            user = UserConfig.of(project, "tune")
+            user = UserConfig.of(project, "tune", named=params.named_model)
+            user.preprocessing = read_preprocessing(project.prepared)
         space, suited = params.search_space.read_by(optimization.shared_hyperparameters(user)), None
         if params.learner == AUTO and params.update.kind != "forget":
             suited = suited_learners(situation_of(user, params, space.middle(), parent, data))

@@ -28,10 +28,12 @@ from renate_stages.errors import (
 from renate_stages.project import Project
 from renate_stages.user.declared_files import IMPORT, DeclaredFiles
 from renate_stages.user.file_watch import Watch
+from renate_stages.user.named import Named
 from renate_stages.user.used_files import UserFiles, forget_namesakes
 
 if TYPE_CHECKING:
     from renate_stages.data import RenateDataModule
+    from renate_stages.preprocessing import Preprocessing
 
 # Each function of the user's file, and the arguments that the library itself passes to it.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
@@ -74,13 +76,33 @@ class UserConfig:
         path: The file, for messages.
         functions: The functions of `FUNCTIONS` that it defines.
         watch: Records the files that the functions use; None: record those in the file's folder.
+        named: The model and the data module that `params.yaml` names instead of functions.
+
+    Attributes:
+        preprocessing: What was fitted on the data. Inputs are stored before its transform, so the
+            user's transforms of inputs come after it. None: stored inputs are those of the user.
+
+    Raises:
+        UserConfigError: If a function is defined although `params.yaml` names its replacement.
     """
 
     def __init__(
-        self, path: Path, functions: Mapping[str, Callable], watch: Watch | None = None
+        self,
+        path: Path,
+        functions: Mapping[str, Callable],
+        watch: Watch | None = None,
+        named: Named | None = None,
     ) -> None:
         self.path = path
-        self.functions = dict(functions)
+        self.named = named or Named()
+        self.preprocessing: Preprocessing | None = None
+        replaced = self.named.functions(lambda: self.preprocessing)
+        for name in () if self.named.optional else replaced.keys() & functions.keys():
+            key = "model" if name == "model_fn" else "data.module"
+            raise UserConfigError(
+                path, f"it defines {name}, but params.yaml sets {key}", "remove one of the two"
+            )
+        self.functions = {**replaced, **functions}
         self.watch = UserFiles(path.parent) if watch is None else watch
 
     @property
@@ -90,7 +112,9 @@ class UserConfig:
         return self.watch
 
     @classmethod
-    def of(cls, project: Project, stage: str | None, *ignored: Path) -> UserConfig:
+    def of(
+        cls, project: Project, stage: str | None, *ignored: Path, named: Named | None = None
+    ) -> UserConfig:
         """Load a project's `renate_config.py` for a stage.
 
         Args:
@@ -98,6 +122,7 @@ class UserConfig:
             stage: The stage, which must depend on every file of the project that the functions
                 import or read; None: `files.check` checks all stages.
             ignored: Files and folders that are not checked.
+            named: As in the constructor.
 
         Raises:
             RenateStagesError: See `load`.
@@ -106,11 +131,16 @@ class UserConfig:
         root = project.user_config.parent
         passing = (*ignored, *(project.outside.ignored if project.outside is not None else ()))
         watch = UserFiles(root, declared, stage if declared else None, passing, hashes)
-        return cls.load(project.user_config, watch=watch)
+        return cls.load(project.user_config, watch=watch, named=named)
 
     @classmethod
     def load(
-        cls, path: Path, *, stage: str | None = None, watch: Watch | None = None
+        cls,
+        path: Path,
+        *,
+        stage: str | None = None,
+        watch: Watch | None = None,
+        named: Named | None = None,
     ) -> UserConfig:
         """Import the file and find its functions; modules in its folder can be imported too.
 
@@ -119,6 +149,7 @@ class UserConfig:
             stage: The stage that loads it, which must depend on every file of the project that
                 the functions use; None: check nothing.
             watch: Records these files; None: create a watch for the stage and the file's folder.
+            named: As in the constructor.
 
         Raises:
             MissingFileError: If the file does not exist.
@@ -142,14 +173,18 @@ class UserConfig:
         functions = {name: getattr(module, name, None) for name in FUNCTIONS}
         functions = {name: function for name, function in functions.items() if callable(function)}
         defined = [name for name in vars(module) if not name.startswith("_")]
+        user = cls(path, functions, watch, named)
         for name in REQUIRED:
-            if name not in functions:
+            waived = name == "data_module_fn" and not user.named.reads_data
+            if name not in user.functions and not waived:
                 raise UserConfigError(
                     path,
                     f"the function {name} is missing{did_you_mean(name, defined)}",
-                    f"define `def {name}({FUNCTIONS[name][0]}, …)`",
+                    f"define `def {name}({FUNCTIONS[name][0]}, …)`, or name "
+                    f"{'a model in `model`' if name == 'model_fn' else 'a module in `data.module`'} "
+                    "of params.yaml",
                 )
-        return cls(path, functions, watch)
+        return user
 
     def hyperparameters(self) -> dict[str, inspect.Parameter]:
         """Return the hyperparameters that all functions but `data_module_fn` read, by name."""
@@ -222,6 +257,8 @@ class UserConfig:
     ) -> RenateDataModule:
         """Build the data module for a folder of data, and call its `prepare_data` and `setup`.
 
+        If it has a preprocessing, it starts with that of this configuration, the parent's.
+
         Args:
             data_path: The folder.
             arguments: `data.arguments` in `params.yaml`.
@@ -237,6 +274,8 @@ class UserConfig:
                 a searched hyperparameter.
         """
         known = self.arguments_of("data_module_fn")
+        if self.named.module is not None:
+            arguments, hyperparameters = {**self.named.arguments, **arguments}, None
         for name in arguments:
             if name not in known:
                 raise UserConfigError(
@@ -259,6 +298,8 @@ class UserConfig:
             raise DataModuleError(
                 f"it returned {type(module).__name__}", "return a RenateDataModule"
             )
+        if self.preprocessing is not None:
+            module.preprocessing = self.preprocessing
         module = scenario(module) if scenario is not None else module
         with self._running("data_module_fn"):
             module.prepare_data()
@@ -284,9 +325,17 @@ class UserConfig:
     def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
         """Return the transforms of inputs and targets for validation and holdouts."""
         return (
-            self.callable_of("test_transform", values),
+            self._after_preprocessing(self.callable_of("test_transform", values)),
             self.callable_of("test_target_transform", values),
         )
+
+    def _after_preprocessing(self, own: Callable | None) -> Callable | None:
+        """Return the transform of stored inputs: the preprocessing, then the user's, if any."""
+        if self.preprocessing is None:
+            return own
+        from renate_stages.data.stored import preprocessed
+
+        return preprocessed(self.preprocessing, own)
 
     def transforms(self, values: Mapping[str, Any]) -> Transforms:
         """Return all transforms; those of the memory default to those of training."""
@@ -297,8 +346,9 @@ class UserConfig:
             )
             for of in ("train", "buffer")
         )
-        test = self.test_transforms(values)
-        return Transforms(train, (memory[0] or train[0], memory[1] or train[1]), test)
+        test, first = self.test_transforms(values), self._after_preprocessing
+        replayed = first(memory[0] or train[0]), memory[1] or train[1]
+        return Transforms((first(train[0]), train[1]), replayed, test)
 
     def _checked(self, function: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
         expected = hints.get(name, Any)

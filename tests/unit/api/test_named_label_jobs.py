@@ -445,7 +445,8 @@ def test_importance_of_old_weights_survives_growth(jobs, monkeypatch):
 def test_exported_model_lists_the_names_of_its_columns(tmp_path, jobs, warm_jobs):
     jobs(UPDATES[:1], export_path=str(tmp_path / "export"))
     labels = json.loads((tmp_path / "export" / "labels.json").read_text())
-    assert labels == {"classes": [0, 1], "columns": 2, "names": labels["names"]}
+    names, task = labels["names"], "classification"
+    assert labels == {"classes": [0, 1], "columns": 2, "names": names, "task": task}
     assert set(labels["names"]) == {"zero", "one"}
     card = (tmp_path / "export" / "MODEL_CARD.md").read_text()
     assert f"0 ({labels['names'][0]}), 1 ({labels['names'][1]})" in card

@@ -146,7 +146,7 @@ def test_exported_program_is_described_and_runs_without_renate_stages(project, t
     assert described["inputs"] == [{"name": None, "dtype": "float32", "shape": [None, 8, 8]}]
     assert described["transforms"]["test_transform"] == "Batched(to_unit_range)"
     labels = json.loads((project.export / "labels.json").read_text())
-    assert labels == {"classes": [0, 1, 2, 3], "columns": 10}
+    assert labels == {"classes": [0, 1, 2, 3], "columns": 10, "task": "classification"}
     card = (project.export / "MODEL_CARD.md").read_text()
     assert "`model.pt2` needs neither" in card and "float32 (any, 8, 8)" in card
 

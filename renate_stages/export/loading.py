@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from renate_stages import files
 from renate_stages.export.exported import DESCRIPTION, Exported
 from renate_stages.models import RenateModule
+from renate_stages.models.registry import MODELS
 from renate_stages.models.stored import build_model
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.state import State
 from renate_stages.user.config import UserConfig
 from renate_stages.user.file_watch import CODE
+from renate_stages.user.named import Named
 
 
 def load_model(
@@ -38,12 +42,27 @@ def load_model(
         ModelMismatchError: If `model_fn` builds another model.
     """
     folder = Path(folder)
-    user = UserConfig.load(Path(config_file) if config_file is not None else folder / CODE)
+    code = Path(config_file) if config_file is not None else folder / CODE
     if (folder / DESCRIPTION).is_file():
         exported = Exported.read(folder)
+        named = exported.named
         values, task_id = exported.hyperparameters, exported.task_id
     else:
-        made = State.open(folder).provenance
+        made, name = State.open(folder).provenance, files.read_json(folder / "model.json")["class"]
+        named = Named(name if name in MODELS else None, optional=True, reads_data=False)
         values, task_id = {}, made.task_ids[str(made.update)]
     given = values if hyperparameters is None else hyperparameters
-    return build_model(user, given, folder, task_id).eval()
+    return build_model(user_of(folder, code, named), given, folder, task_id).eval()
+
+
+def user_of(folder: Path, code: Path, named: Named) -> UserConfig:
+    """Return the functions that build a model, with its preprocessing.
+
+    Args:
+        folder: `export/`, a champion, or a state.
+        code: The file with the functions.
+        named: What replaces them.
+    """
+    user = UserConfig.load(code, named=named)
+    user.preprocessing = read_preprocessing(folder)
+    return user

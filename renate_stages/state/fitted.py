@@ -1,0 +1,86 @@
+"""Fit the preprocessing of a data module to the new examples, and report rows that it left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renate_stages import files
+from renate_stages.data.rejected import Rejected, counted_by_reason
+from renate_stages.errors import TooManyRejectedError
+from renate_stages.files.csv_file import csv_text
+from renate_stages.memory import ExampleStore
+from renate_stages.preprocessing import Preprocessing
+
+REJECTED = "rejected.csv"  # in work/prepared, if rows were rejected
+
+
+def fit_preprocessing(
+    preprocessing: Preprocessing,
+    stores: Mapping[str, ExampleStore],
+    names: Sequence[str],
+    task: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """Fit a preprocessing to the new training rows, and write it.
+
+    Args:
+        preprocessing: That of the data module, which starts as the parent's.
+        stores: The new examples by the name of the split.
+        names: Names of the labels.
+        task: Name of the task, as in `params.yaml`.
+        folder: Folder of the prepared data.
+
+    Returns:
+        What the new rows have anew, as JSON values for `metrics/data.json`.
+    """
+    found = preprocessing.fit(stores["train"])
+    if preprocessing.outputs is None:
+        preprocessing.outputs = outputs_of(stores, names, task)
+    preprocessing.write(folder)
+    return found
+
+
+def outputs_of(stores: Mapping[str, ExampleStore], names: Sequence[str], task: str) -> int | None:
+    """Return how many outputs a new model needs for the targets; None if they do not show it."""
+    spec = stores["train"].spec
+    field = None if spec is None else spec.fields.get("targets")
+    if field is None:
+        return None
+    if task == "binary":
+        return 1
+    if names:
+        return len(names)
+    if field.dtype.kind in "iu" and not field.shape:
+        targets = [store.column("targets") for store in stores.values() if len(store)]
+        values = [each.values if hasattr(each, "values") else each for each in targets]
+        return max(int(np.max(each)) for each in values if len(each)) + 1
+    return int(np.prod(field.shape, dtype=np.int64)) if not field.ragged else None
+
+
+def write_rejected(
+    rejected: Sequence[Rejected], rows: int, most: float, folder: Path
+) -> dict[str, Any]:
+    """List rejected rows in `rejected.csv`, and check that they are not too many.
+
+    Args:
+        rejected: The rows that the data module left out.
+        rows: Rows that it read, with those.
+        most: Maximum share of rejected rows, `data.max_rejected`.
+        folder: Folder of the prepared data.
+
+    Returns:
+        Their number, and the number by reason, for `metrics/data.json`.
+
+    Raises:
+        TooManyRejectedError: If there are more.
+    """
+    if len(rejected) > most * max(rows, len(rejected)):
+        raise TooManyRejectedError(len(rejected), rows, most, rejected)
+    if rejected:
+        listed = [each._asdict() for each in rejected]
+        files.write_text(folder / REJECTED, csv_text(Rejected._fields, listed))
+    return {"rows": len(rejected), "reasons": counted_by_reason(rejected)}
