@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import ColumnLengthError, ItemMismatchError, UnstorableValueError
-from renate_stages.memory import Column, ExampleSpec
+from renate_stages.memory import Column, ExampleSpec, Ragged
 from renate_stages.memory.identity import given_id, to_array
 from renate_stages.memory.spec import METADATA, flatten_example, structure_of_example
 
@@ -31,7 +31,7 @@ class ColumnDataset(Dataset):
 
     Args:
         inputs: A column, or a dict or tuple of columns. A column is a tensor or a numeric array
-            `(rows, ...)`, or a list of numbers.
+            `(rows, ...)`, a list of numbers, or `Ragged`: arrays of different lengths.
         targets: The same; or names of labels, a list or an array of texts.
         metadata: Columns by name: numbers `(rows,)`, or texts.
 
@@ -58,10 +58,17 @@ class ColumnDataset(Dataset):
     def __getitem__(self, row: int) -> Any:
         if not -self._rows <= row < self._rows:
             raise IndexError(row)
+        row %= self._rows
         pair = _row(self.inputs, row), _row(self.targets, row)
         if not self.metadata:
             return pair
         return (*pair, {name: _row(column, row) for name, column in self.metadata.items()})
+
+    @property
+    def ragged_fields(self) -> tuple[str, ...]:
+        """Paths of the columns whose rows differ in length."""
+        columns = flatten_example((self.inputs, self.targets))
+        return tuple(path for path, column in columns.items() if isinstance(column, Ragged))
 
 
 def columns_of(dataset: Dataset) -> tuple[ColumnDataset | None, Tensor | None]:
@@ -126,8 +133,8 @@ def _column_tree(tree: Any) -> Any:
 
 
 def _column(column: Any) -> Any:
-    """Return a column as a tensor, a numeric array, or an array of objects, such as texts."""
-    if isinstance(column, Tensor):
+    """Return a column as a tensor, a numeric array, `Ragged`, or an array of objects such as texts."""
+    if isinstance(column, Tensor | Ragged):
         return column
     array = np.asarray(column)
     if array.dtype.kind in "biufc":
@@ -143,25 +150,39 @@ def _column(column: Any) -> Any:
 def _row(tree: Any, row: int) -> Any:
     if isinstance(tree, dict):
         return {key: _row(each, row) for key, each in tree.items()}
-    return tuple(_row(each, row) for each in tree) if isinstance(tree, tuple) else tree[row]
+    if isinstance(tree, tuple):
+        return tuple(_row(each, row) for each in tree)
+    if isinstance(tree, Ragged) and tree.decoder:
+        return tree[row].tobytes()  # as items contain encoded images
+    return tree[row]
 
 
 def chosen(column: Any, rows: slice | Tensor | None) -> Any:
     """Return rows of a column of a `ColumnDataset`; None: all."""
     if rows is None:
         return column
+    if isinstance(column, Ragged):
+        if isinstance(rows, Tensor):
+            return column.take(rows.numpy())
+        start, stop, _ = rows.indices(len(column))
+        return column.part(start, stop)
     if isinstance(rows, slice) or isinstance(column, Tensor):
         return column[rows]
     return column[rows.numpy()]
 
 
 def _bytes_per_row(column: Any) -> int:
+    if isinstance(column, Ragged):
+        return column.values.nbytes // max(1, len(column))
     size = column.element_size() if isinstance(column, Tensor) else column.itemsize
     return size * int(np.prod(column.shape[1:], dtype=np.int64))
 
 
-def _values(column: Any, start: int, path: str, reader: ItemReader) -> np.ndarray:
-    """Return rows of an input or target column as an array."""
+def _values(column: Any, start: int, path: str, reader: ItemReader) -> Column:
+    """Return rows of an input or target column in the form in which they are stored."""
+    if isinstance(column, Ragged):
+        values = reader.array(column.values, start, path)
+        return Ragged(values, column.offsets, column.decoder)
     if isinstance(column, Tensor) or column.dtype != object:
         return reader.array(column, start, path)
     for place, value in enumerate(column):

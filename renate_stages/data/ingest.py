@@ -40,7 +40,8 @@ def ingest(
             bytes of a JPEG or PNG file, or dicts, tuples or lists of these. Integers become int64,
             floats float32; lists and named tuples become tuples. A third part may be a dict of
             metadata: `id`, `source`, and other numbers or short texts. A `ColumnDataset`, a
-            `TensorDataset` of two tensors, and subsets of one are copied in blocks.
+            `TensorDataset` of two tensors, and subsets of one are copied in blocks, unless `ragged`
+            lists a column of theirs that is not `Ragged`.
         path: Folder of the store; must not exist or be empty.
         update: Number of the update.
         split: "train", "val" or "test", for messages.
@@ -60,7 +61,7 @@ def ingest(
     """
     reader = ItemReader(split, ragged, numbers)
     source, rows = columns_of(dataset)
-    if source is None or ragged:
+    if source is None or not set(ragged) <= set(source.ragged_fields):
         blocks = item_blocks(dataset, reader)
     else:
         blocks = column_blocks(source, rows, reader)

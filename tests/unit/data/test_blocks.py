@@ -14,6 +14,8 @@ from torch.utils.data import Dataset, Subset
 
 from renate_stages import errors
 from renate_stages.data import ColumnDataset, ingest, item_blocks
+from renate_stages.data import columns as columns_file
+from renate_stages.memory import Ragged
 from renate_stages.tasks.labels import LabelNames
 
 
@@ -167,6 +169,23 @@ def test_columns_of_a_data_frame_are_stored(tmp_path):
     store = ingest(data, tmp_path / "a", 1, "train", numbers=names.numbers)
     assert store.column("inputs.age").tolist() == [1.5, 2.5] and names.names == ("x", "y")
     assert store.column("meta.kind").tolist() == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("rows", [None, [4, 1, 1, 0]])
+@pytest.mark.parametrize("block_rows", [2, 4096])
+def test_ragged_columns_equal_their_items(tmp_path, monkeypatch, rows, block_rows):
+    monkeypatch.setattr(columns_file, "BLOCK_ROWS", block_rows)
+    texts = [np.frombuffer(each, np.uint8) for each in (b"one", b"", b"three", b"4", b"")]
+    pictures = [b"\xff\xd8\xff" + bytes(n) for n in range(5)]
+    encoded = Ragged.of([np.frombuffer(each, np.uint8) for each in pictures], "image")
+    data = ColumnDataset({"text": Ragged.of(texts), "image": encoded}, list(range(5)))
+    assert data.ragged_fields == ("inputs.image", "inputs.text")
+    part = data if rows is None else Subset(data, rows)
+    found = ingest(part, tmp_path / "a", 1, "train", ragged=("inputs.text",))
+    items = [part[n] for n in range(len(part))]
+    assert data[-1][0]["image"] == pictures[-1] and data[-2][0]["text"].tobytes() == b"4"
+    expected = ingest(Items(items), tmp_path / "b", 1, "train", ragged=("inputs.text",))
+    assert files(found) == files(expected)
 
 
 @pytest.mark.parametrize(
