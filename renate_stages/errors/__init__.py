@@ -200,6 +200,15 @@ from renate_stages.errors.tasks import (
     TaskFunctionsError,
     UnknownTaskNameError,
 )
+from renate_stages.errors.texts import (
+    InvalidTokenizerError,
+    TextColumnError,
+    TextEncodingError,
+    TextFilesError,
+    TextRowError,
+    TextSettingError,
+    TextTargetError,
+)
 from renate_stages.errors.user_files import (
     ChangedInputsError,
     ExportFileError,
@@ -263,6 +272,7 @@ __all__ = [
     "InvalidPredicateError",
     "InvalidScenarioError",
     "InvalidShareError",
+    "InvalidTokenizerError",
     "InvalidUrlError",
     "ItemMismatchError",
     "LabelNameError",
@@ -348,6 +358,12 @@ __all__ = [
     "TableError",
     "TargetsError",
     "TaskFunctionsError",
+    "TextColumnError",
+    "TextEncodingError",
+    "TextFilesError",
+    "TextRowError",
+    "TextSettingError",
+    "TextTargetError",
     "TooFewNamesError",
     "TooManyMapsError",
     "TooManyRejectedError",
