@@ -44,7 +44,9 @@ class ColumnDataset(Dataset):
         self, inputs: Any, targets: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
         self.inputs, self.targets = _column_tree(inputs), _column_tree(targets)
-        self.metadata = {name: _column(each) for name, each in (metadata or {}).items()}
+        self.metadata = {
+            name: _column(each, listed=np.float64) for name, each in (metadata or {}).items()
+        }
         columns = flatten_example((self.inputs, self.targets))
         columns |= {METADATA + name: each for name, each in self.metadata.items()}
         first, self._rows = next((path, len(each)) for path, each in columns.items())
@@ -132,14 +134,19 @@ def _column_tree(tree: Any) -> Any:
     return _column(tree)
 
 
-def _column(column: Any) -> Any:
-    """Return a column as a tensor, a numeric array, `Ragged`, or an array of objects such as texts."""
+def _column(column: Any, listed: type = np.float32) -> Any:
+    """Return a column as a tensor, a numeric array, `Ragged`, or an array of objects such as texts.
+
+    Args:
+        column: The column.
+        listed: The dtype of a list of floats, that of single items: float32, in metadata float64.
+    """
     if isinstance(column, Tensor | Ragged):
         return column
     array = np.asarray(column)
     if array.dtype.kind in "biufc":
         is_list = isinstance(column, list) and array.dtype == np.float64
-        return array.astype(np.float32) if is_list else array  # as numbers of single items
+        return array.astype(listed) if is_list else array
     values = column if isinstance(column, list) else array.tolist()
     objects = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):  # assigning a list at once would join nested ones

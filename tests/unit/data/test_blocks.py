@@ -157,6 +157,13 @@ def test_columns_equal_their_items(tmp_path, monkeypatch, rows):
     assert files(found) == files(expected)
 
 
+def test_times_in_a_list_of_metadata_keep_64_bits(tmp_path):
+    times = [1795996800.0, 1796036400.25]
+    found = ingest(ColumnDataset([0.1, 0.2], [0, 1], {"time": times}), tmp_path / "a", 1, "train")
+    assert found.column("meta.time").tolist() == times
+    assert found.column("inputs").dtype == np.float32
+
+
 def test_columns_are_not_read_item_by_item(tmp_path, monkeypatch):
     monkeypatch.setattr(ColumnDataset, "__getitem__", None)
     assert len(ingest(columns(), tmp_path / "a", 1, "train", numbers=LabelNames().numbers)) == ROWS
