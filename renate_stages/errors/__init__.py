@@ -208,6 +208,7 @@ from renate_stages.errors.texts import (
     TextRowError,
     TextSettingError,
     TextTargetError,
+    UnknownTicketsUpdateError,
 )
 from renate_stages.errors.user_files import (
     ChangedInputsError,
@@ -389,6 +390,7 @@ __all__ = [
     "UnknownScenarioError",
     "UnknownTaskError",
     "UnknownTaskNameError",
+    "UnknownTicketsUpdateError",
     "UnknownUpdateError",
     "UnmeasuredMetricError",
     "UnnamedLabelsError",
