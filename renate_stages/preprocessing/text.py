@@ -36,8 +36,8 @@ class TextPreprocessing(Preprocessing):
     Stored inputs are the UTF-8 bytes of a text in normal form C, `Ragged` uint8; see
     `preprocessing.words`. The model's inputs are a dict of int64 tensors `(B, T)`: `input_ids`, padded
     with 0 at the end, and `attention_mask`, 1 for tokens and 0 for padding. T is at least 1. Id 0 is
-    padding and 1 an unknown word, unless a given tokenizer has other ids; then the mask is what tells
-    padding from tokens. An empty text has no tokens.
+    padding, and with a vocabulary 1 is an unknown word. The ids of a given tokenizer are raised by 1 if
+    its first token is not padding. An empty text has no tokens but special ones.
 
     Args:
         settings: How texts become token ids.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ PAD, UNK, SEP = "[PAD]", "[UNK]", "[SEP]"  # of a trained tokenizer: ids 0, 1 an
 
 class TokenizerFile:
     """A tokenizer with the bytes of its file, which must not change between updates.
+
+    Models expect that id 0 is padding. If the tokenizer has another token there, such as `<s>`, all its
+    ids are raised by 1.
 
     Args:
         data: The bytes of a `tokenizer.json`, as the package `tokenizers` writes it.
@@ -39,6 +43,9 @@ class TokenizerFile:
         if max_length < special + 1 + pair:
             problem = f"it adds {special} special tokens, too many for max_length {max_length}"
             raise InvalidTokenizerError(name, problem, "set a larger max_length")
+        first = self._tokenizer.id_to_token(0)
+        is_padding = first is None or re.sub("[^a-z]", "", first.lower()) == "pad"
+        self.raised = 0 if is_padding else 1
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
 
@@ -48,20 +55,24 @@ class TokenizerFile:
     @property
     def size(self) -> int:
         """The largest id plus 1, which embeddings need."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(ids, default=-1) + 1 + self.raised
 
     @property
     def unknown(self) -> int | None:
         """Id of unknown tokens; None if the tokenizer has none, such as one of bytes."""
         name = getattr(self._tokenizer.model, "unk_token", None)
-        return None if name is None else self._tokenizer.token_to_id(name)
+        number = None if name is None else self._tokenizer.token_to_id(name)
+        return None if number is None else number + self.raised
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a stored text or pair, at most `max_length`."""
         if self.pair:
             first, _, second = text.partition(SEPARATOR)
-            return self._tokenizer.encode(first, second).ids
-        return self._tokenizer.encode(text).ids
+            found = self._tokenizer.encode(first, second).ids
+        else:
+            found = self._tokenizer.encode(text).ids
+        return [number + 1 for number in found] if self.raised else found
 
 
 def trained_bpe(

@@ -452,7 +452,7 @@ def test_tokenizer_may_be_in_the_folder_or_in_the_project(tmp_path, monkeypatch)
     inside = read(tmp_path / "in", tokenizer="tokenizer.json")
     assert isinstance(inside.preprocessing, TextPreprocessing)
     assert texts_of(inside) == [text for text, _ in ROWS]
-    assert inside.preprocessing.ids("late") == [1]
+    assert inside.preprocessing.ids("late") == [2]  # its id 0 is no padding
     assert inside.fingerprint() == outside.fingerprint() is not None
     later = Text(tmp_path / "in", tokenizer="gone.json")
     later.preprocessing = inside.preprocessing

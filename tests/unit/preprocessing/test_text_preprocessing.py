@@ -383,6 +383,18 @@ def test_pairs_are_encoded_as_the_tokenizer_does():
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "raised"), [("[PAD]", 0), ("<pad>", 0), ("<|pad|>", 0), ("<s>", 1), ("!", 1)]
+)
+def test_ids_of_a_tokenizer_without_padding_at_zero_are_raised_by_one(tmp_path, first, raised):
+    tokenizer = Tokenizer(models.WordLevel({first: 0, "<unk>": 1, "late": 2}, unk_token="<unk>"))
+    found = of_file(tokenizer)
+    assert found.ids("late") == [2 + raised] and found.ids("x") == [1 + raised]
+    assert found.sizes() == {"vocab_size": 3 + raised}
+    assert found.unknown_share(stored(["x"], tmp_path / "s")) == 1
+    assert pickle.loads(pickle.dumps(found)).ids("late") == [2 + raised]
+
+
 def test_tokenizer_is_kept_and_must_not_change(tmp_path):
     found = of_file(word_tokenizer())
     found.write(tmp_path)
