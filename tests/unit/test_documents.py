@@ -57,6 +57,7 @@ DOCUMENTS = [
     "docs/security.md",
     "docs/shift.md",
     "docs/tasks.md",
+    "docs/text.md",
     "docs/tuning.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]

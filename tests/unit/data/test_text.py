@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import re
 import unicodedata
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -99,6 +101,13 @@ def test_files_are_read_in_order_of_their_names_with_those_of_folders(tmp_path):
 def test_delimiter_and_byte_order_mark(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext;label\r\na, b;x\r\n")
     assert texts_of(read(tmp_path, delimiter=";")) == ["a, b"]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_long_texts_are_read_whole(tmp_path, suffix):
+    long = "word " * 60_000  # more than a cell may have by default
+    WRITERS[suffix](tmp_path / f"a.{suffix}", [(long, "x")])
+    assert texts_of(read(tmp_path)) == [long]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv.gz", "b.xlsx", "c.feather"])
@@ -505,3 +514,17 @@ def test_unusable_settings_are_refused_by_name(tmp_path, arguments, name):
 def test_share_of_validation_rows_is_checked(tmp_path):
     with pytest.raises(errors.InvalidShareError):
         Text(tmp_path, val_size=1.0)
+
+
+def test_guide_lists_every_setting_with_its_default():
+    guide = (Path(__file__).parents[3] / "docs" / "text.md").read_text(encoding="utf-8")
+    table = guide.split("| setting | default | meaning |\n")[1].split("\n\n")[0]
+    shown = {None: "null", True: "true"}
+    found = {}
+    for line in table.splitlines()[1:]:
+        names, default, _ = line.strip("| ").split(" | ", 2)
+        names = re.findall(r"`(\w+)`", names)
+        found |= dict.fromkeys(names, default.replace("`", "").split(", ")[0])
+    parameters = list(inspect.signature(Text).parameters.values())[1:]
+    expected = {each.name: shown.get(each.default, str(each.default)) for each in parameters}
+    assert found == expected | {"val_size": "0"}
