@@ -96,7 +96,7 @@ def check_preprocessing(own: Preprocessing | None, other: Preprocessing | None) 
     if own is None or other is None:
         problem = None if own is other else "only one of the two models has a preprocessing"
     else:
-        problem = other.problem_with(own)
+        problem = other.problem_reading(own)
     if problem is not None:
         raise ChangedPreprocessingError("the champion's preprocessing does not fit", problem)
 

@@ -81,9 +81,12 @@ class Preprocessing(ABC):
             KeyError, TypeError, ValueError: If the content is not valid.
         """
 
-    def problem_with(self, older: Preprocessing) -> str | None:
-        """Return why examples encoded by `older` cannot be read by this one; None if they can."""
-        return None if older.kind == self.kind else f"it is for {older.kind}, not {self.kind}"
+    def problem_reading(self, writer: Preprocessing) -> str | None:
+        """Return why this one cannot read examples that `writer` encoded; None if it can.
+
+        The gate asks this of the champion's preprocessing, for the holdouts of an update.
+        """
+        return None if writer.kind == self.kind else f"it is for {self.kind}, not {writer.kind}"
 
     def write(self, folder: Path) -> None:
         """Write it to the folder `preprocessing` inside `folder`."""

@@ -264,13 +264,13 @@ class TablePreprocessing(Preprocessing):
         made.values, made.categories = values, categories
         return made
 
-    def problem_with(self, older: Preprocessing) -> str | None:
-        """Return why codes and numbers of `older` have another meaning here; None if they do not."""
-        if not isinstance(older, TablePreprocessing):
-            return super().problem_with(older)
-        if list(self.columns.items()) != list(older.columns.items()):
+    def problem_reading(self, writer: Preprocessing) -> str | None:
+        """Return why codes and numbers of `writer` have another meaning here; None if they do not."""
+        if not isinstance(writer, TablePreprocessing):
+            return super().problem_reading(writer)
+        if list(self.columns.items()) != list(writer.columns.items()):
             return "it has other columns"
-        for own, other in zip(self.categories, older.categories, strict=True):
+        for own, other in zip(self.categories, writer.categories, strict=True):
             for one, two in zip(own.names, other.names, strict=False):
                 if one != two:
                     return f"a code of column '{own.name}' means {one!r:.80} and {two!r:.80}"

@@ -106,11 +106,14 @@ class TextPreprocessing(Preprocessing):
             raise TextEncodingError(problem)
         return found
 
-    def fit(self, train: ExampleStore) -> None:
+    def fit(self, train: ExampleStore) -> dict[str, Any]:
         """Count words of training rows and add the frequent ones; train a tokenizer if it has none.
 
         Args:
             train: The training rows, stored by the data module `text`.
+
+        Returns:
+            The number of words that were added, and `unknown_before`.
         """
         fitted, self.unknown_before, self.added = self.is_fitted, None, 0
         if self._tokenizer is not None:
@@ -127,6 +130,9 @@ class TextPreprocessing(Preprocessing):
                 self.unknown_before = new / counts.total()
             settings = self.settings
             self.added = self._vocabulary.grow(counts, settings.min_count, settings.vocab_size)
+        column, share = " and ".join(self.settings.columns), self.unknown_before
+        found = {"new_words": {column: self.added}} if fitted and self.added else {}
+        return found | ({} if share is None else {"share_of_unknown_words": {column: share}})
 
     def unknown_share(self, store: ExampleStore) -> float | None:
         """Return the share of a store's tokens that are unknown, in [0, 1].
@@ -228,10 +234,15 @@ class TextPreprocessing(Preprocessing):
             raise ValueError(f"{TOKENIZER} is not the file that was recorded")
         return cls(settings, data, str(folder / TOKENIZER))
 
-    def problem_with(self, older: Preprocessing) -> str | None:
+    def problem_reading(self, writer: Preprocessing) -> str | None:
+        """Return why this one cannot read texts stored by `writer`; its own ids are no problem."""
+        if not isinstance(writer, TextPreprocessing):
+            return super().problem_reading(writer)
+        texts = ["pairs" if each.settings.pair else "single texts" for each in (self, writer)]
+        return None if texts[0] == texts[1] else f"it reads {texts[0]}, but {texts[1]} are stored"
+
+    def problem_with(self, older: TextPreprocessing) -> str | None:
         """Return why texts get other ids by this than by `older`; None if they do not."""
-        if not isinstance(older, TextPreprocessing):
-            return super().problem_with(older)
         new, old = self.settings, older.settings
         if new.pair != old.pair:
             return f"text has {len(new.columns)} column(s), earlier updates {len(old.columns)}"

@@ -154,7 +154,7 @@ def test_it_is_written_and_read_with_equal_bytes(tmp_path):
     ]
     assert texts[0] == texts[1]
     assert found.outputs == 1
-    assert found.problem_with(module.preprocessing) is None
+    assert found.problem_reading(module.preprocessing) is None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_another_meaning_of_a_code_is_found():
     for name in ("Oslo", "Rome"):
         one.categories[0].add(name)
     two.categories[0].add("Oslo")
-    assert one.problem_with(two) is None
+    assert one.problem_reading(two) is None
     two.categories[0].add("Bonn")
-    assert "'Rome' and 'Bonn'" in one.problem_with(two)
-    assert one.problem_with(TablePreprocessing({"town": "categorical"})) == "it has other columns"
+    assert "'Rome' and 'Bonn'" in one.problem_reading(two)
+    assert one.problem_reading(TablePreprocessing({"town": "categorical"})) == "it has other columns"
