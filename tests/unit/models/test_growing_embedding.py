@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from renate_stages.models import MLP, GrowingEmbedding, RenateModule, RenateWrap
 from renate_stages.models.features import without_growth
 from renate_stages.models.growth import ensure_outputs, output_layer
 from renate_stages.models.module import unwrap
-from renate_stages.models.stored import grown_tensors
+from renate_stages.models.stored import build_model, grown_tensors, write_model
+from renate_stages.user.config import UserConfig
 
 CODES = torch.tensor([[0, 1, 2], [3, 2, 0]])
 
@@ -183,3 +185,35 @@ def test_new_tokens_are_read_as_unknown_until_they_have_rows(name):
     ids = batch["input_ids"]
     unknown = {**batch, "input_ids": torch.where(ids >= 12, 1, ids)}
     assert torch.equal(model(batch), model(unknown))
+
+
+@pytest.mark.parametrize("loads", [True, False], ids=["model_fn loads", "model_fn builds"])
+@pytest.mark.parametrize("name", SMALL)
+def test_stored_model_that_has_grown_is_built_again(tmp_path, name, loads):
+    model, batch = small(name), batch_of(name, more=2)
+    model.grow_inputs(grown_sizes(name))
+    model.grow_outputs("head", 5)
+    with torch.no_grad():
+        for layer in model.grown:
+            model.get_submodule(layer).weight[-2:] += 1  # type: ignore[index]
+    write_model(tmp_path, model)
+
+    def load(model_state_url):
+        if model_state_url is None:
+            return small(name)
+        return type(model).from_state_dict(torch.load(model_state_url, weights_only=True))
+
+    user = UserConfig(Path("c.py"), {"model_fn": load if loads else lambda: small(name)})
+    again = build_model(user, {}, tmp_path, "t").eval()
+    assert torch.equal(again(batch), model(batch)) and again.grown == model.grown
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_half_precision_gives_close_outputs_and_finite_gradients(name):
+    model, batch = small(name), batch_of(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(batch)
+    torch.testing.assert_close(outputs.float(), model(batch), rtol=0.1, atol=0.05)
+    outputs.float().square().sum().backward()
+    for each in model.parameters():
+        assert each.grad is not None and each.grad.isfinite().all()
