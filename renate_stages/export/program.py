@@ -82,7 +82,7 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
 
     Raises:
         UnexportableModelError: If PyTorch cannot trace the model, or the program gives other
-            outputs than the model. The message has one line.
+            outputs than the model, or takes inputs of one length only. The message has one line.
     """
     call = _Call(model, task_id).eval()
     traced = pytree.tree_map(lambda tensor: tensor[:2], batch)  # a size of 1 would be a constant
@@ -109,7 +109,30 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
         raise UnexportableModelError(reason) from error
     if not same:
         raise UnexportableModelError("the program gives other outputs than the model")
+    if ragged and not _takes_shorter(exported, call, batch):  # torch unrolls recurrent layers
+        raise UnexportableModelError("the program takes only inputs of the length that was traced")
     return Program(exported, inputs, outputs)
+
+
+def _takes_shorter(exported: ExportedProgram, call: nn.Module, batch: Any) -> bool:
+    """Return whether a program takes shorter rows, if the model does."""
+
+    def shorter(tensor: Tensor) -> Tensor:
+        return tensor[:, :-1] if tensor.ndim > 1 and tensor.shape[1] > 1 else tensor
+
+    cut = pytree.tree_map(shorter, batch)
+    with torch.no_grad():
+        try:
+            call(cut)
+        except Exception as error:  # noqa: BLE001 -- not all fields are of varying length
+            shortage.reraise(error)
+            return True
+        try:
+            exported.module()(cut)
+        except Exception as error:  # noqa: BLE001 -- what torch raises is not documented
+            shortage.reraise(error)
+            return False
+    return True
 
 
 def name_of(transform: Callable | None) -> str | None:

@@ -24,8 +24,9 @@ class Preprocessing(ABC):
 
     kind: ClassVar[str]  # its name in the file; see `registry.KINDS`
 
-    outputs: int | None = None
-    """Outputs that a model of this data needs at first; None if `prepare` has not set it."""
+    built: dict[str, Any] | None = None
+    """Sizes with which models of this data are built, those of the first update, with `num_outputs`;
+    they grow from there. None if `prepare` has not set them."""
 
     @abstractmethod
     def fit(self, train: ExampleStore) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Preprocessing(ABC):
 
     def write(self, folder: Path) -> None:
         """Write it to the folder `preprocessing` inside `folder`."""
-        record = {"kind": self.kind, "outputs": self.outputs, "schema": SCHEMA, **self.content()}
+        record = {"kind": self.kind, "built": self.built, "schema": SCHEMA, **self.content()}
         (folder / FOLDER).mkdir()
         files.write_json(folder / FOLDER / FILE, record)
 

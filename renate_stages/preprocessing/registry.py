@@ -41,6 +41,8 @@ def read_preprocessing(folder: Path) -> Preprocessing | None:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MalformedFileError(path, "preprocessing", reason) from error
-    outputs = content.get("outputs")
-    found.outputs = outputs if type(outputs) is int else None
+    built = content.get("built")
+    if not isinstance(built, dict | None):
+        raise MalformedFileError(path, "preprocessing", f"built is {built!r:.80}")
+    found.built = built
     return found

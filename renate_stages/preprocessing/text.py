@@ -101,7 +101,7 @@ class TextPreprocessing(Preprocessing):
         """
         kept = self.tokenizer if tokenizer is None else tokenizer
         found = type(self)(settings, kept, words=self.words)
-        found.outputs = self.outputs
+        found.built = self.built
         if problem := found.problem_with(self):
             raise TextEncodingError(problem)
         return found

@@ -38,8 +38,10 @@ def fit_preprocessing(
         What the new rows have anew, as JSON values for `metrics/data.json`.
     """
     found = preprocessing.fit(stores["train"])
-    if preprocessing.outputs is None:
-        preprocessing.outputs = outputs_of(stores, names, task)
+    if preprocessing.built is None:
+        outputs = outputs_of(stores, names, task)
+        given = {} if outputs is None else {"num_outputs": outputs}
+        preprocessing.built = preprocessing.sizes() | given
     preprocessing.write(folder)
     return found
 

@@ -80,8 +80,8 @@ class Named:
 def model_function(name: str, preprocessing: Callable[[], Preprocessing | None]) -> Callable:
     """Return a `model_fn` for a model of ours, which takes its arguments as hyperparameters.
 
-    Sizes that depend on the data come from the preprocessing. A stored model is built with the
-    arguments that it was built with at first, and grows from there.
+    Sizes that depend on the data are those of the first update, which the preprocessing has; the
+    model grows from there. A stored model is built with the arguments that it was built with.
 
     Args:
         name: A name in `models.registry`.
@@ -98,9 +98,7 @@ def model_function(name: str, preprocessing: Callable[[], Preprocessing | None])
         if model_state_url is not None:
             return registry.restore(name, model_state_url, given)
         fitted = preprocessing()
-        sizes: dict[str, Any] = {} if fitted is None else dict(fitted.sizes())
-        if fitted is not None and fitted.outputs is not None:
-            sizes["num_outputs"] = fitted.outputs
+        sizes = {} if fitted is None or fitted.built is None else fitted.built
         return registry.build(name, {**sizes, **given})
 
     url = inspect.Parameter("model_state_url", inspect.Parameter.KEYWORD_ONLY, default=None)

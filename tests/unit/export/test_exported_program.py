@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from renate_stages import errors
 from renate_stages.data import StoredDataset
 from renate_stages.export.program import UnexportableModelError, name_of, trace
 from renate_stages.models import MLP, RenateModule
+from renate_stages.models.registry import build
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
@@ -273,3 +275,14 @@ def test_export_does_not_mention_onnx_unless_requested(project):
         stage.run(project, lambda message: None)
     assert "onnx" not in (project.export / "MODEL_CARD.md").read_text()
     assert "onnx" not in json.loads((project.export / "program.json").read_text())
+
+
+def test_a_program_that_takes_inputs_of_one_length_only_is_refused():
+    batch = {"input_ids": torch.randint(2, 20, (4, 7)), "attention_mask": torch.ones(4, 7).long()}
+    arguments = {"vocab_size": 20, "num_outputs": 2}
+    convolution = build("TextCNN", arguments).eval()
+    assert trace(convolution, batch, "task", ragged=True).inputs[0]["shape"] == [None, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch.export on recurrent layers
+        with pytest.raises(UnexportableModelError, match="length that was traced"):
+            trace(build("TextGRU", arguments).eval(), batch, "task", ragged=True)

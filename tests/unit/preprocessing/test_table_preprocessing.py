@@ -142,7 +142,7 @@ def test_raw_rows_that_cannot_be_read_are_refused(tmp_path, rows, problem):
 def test_it_is_written_and_read_with_equal_bytes(tmp_path):
     module, store = ingested(frame_of(), tmp_path)
     module.preprocessing.fit(store)
-    module.preprocessing.outputs = 1
+    module.preprocessing.built = {"num_outputs": 1}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     module.preprocessing.write(tmp_path / "one")
@@ -153,7 +153,7 @@ def test_it_is_written_and_read_with_equal_bytes(tmp_path):
         for name in ("one", "two")
     ]
     assert texts[0] == texts[1]
-    assert found.outputs == 1
+    assert found.built == {"num_outputs": 1}
     assert found.problem_reading(module.preprocessing) is None
 
 
@@ -189,4 +189,6 @@ def test_another_meaning_of_a_code_is_found():
     assert one.problem_reading(two) is None
     two.categories[0].add("Bonn")
     assert "'Rome' and 'Bonn'" in one.problem_reading(two)
-    assert one.problem_reading(TablePreprocessing({"town": "categorical"})) == "it has other columns"
+    assert (
+        one.problem_reading(TablePreprocessing({"town": "categorical"})) == "it has other columns"
+    )

@@ -266,11 +266,11 @@ def test_inputs_that_are_no_stored_texts_are_refused():
 
 def test_written_preprocessing_is_read_again(tmp_path):
     found = fitted(TEXTS, tmp_path / "s", columns=("body",), max_length=9, min_count=1)
-    found.outputs = 3
+    found.built = {"num_outputs": 3}
     found.write(tmp_path)
     again = read_preprocessing(tmp_path)
     assert isinstance(again, TextPreprocessing)
-    assert again.content() == found.content() and again.outputs == 3
+    assert again.content() == found.content() and again.built == found.built
     assert again.problem_with(found) is None
     expected = batch_of(found, TEXTS)["input_ids"]
     assert torch.equal(batch_of(pickle.loads(pickle.dumps(again)), TEXTS)["input_ids"], expected)
