@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from report import Report
 
 from renate_stages import run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.files import yaml_file
 from renate_stages.learners import registry
 

@@ -61,7 +61,7 @@ def compare(report: Report, seeds: int, trials: int, data: Path | None = None) -
         trials: Of each search.
         data: Folder with MNIST's Parquet files; None: the digits alone.
     """
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
 
     compare_on(report, "digits", write_digits, {}, seeds, trials)
     if data is not None:

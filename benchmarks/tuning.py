@@ -66,7 +66,7 @@ def main() -> None:
 
 def make_project(root: Path, epochs: int, trials: int) -> Path:
     """Make a project at its second update, after `restore-state`."""
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
     from renate_stages.files import yaml_file
     from renate_stages.project import Project
     from renate_stages.stages import prepare, restore_state, train, tune

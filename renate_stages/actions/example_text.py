@@ -15,10 +15,6 @@ import io
 from collections.abc import Sequence
 from datetime import date, timedelta
 from hashlib import blake2b
-from pathlib import Path
-
-from renate_stages.errors import ForeignDataError, UnknownTicketsUpdateError
-from renate_stages.files import whole_directory
 
 FILE = "tickets.csv"
 HEADER = ("text", "topic", "ticket", "date")
@@ -93,37 +89,16 @@ NEW_WORDS = {
 }
 
 
-def write(target: Path, update: int) -> None:
-    """Write the tickets of one update: `tickets.csv` with the columns text, topic, ticket and date.
-
-    The same update always has the same bytes. The file is written to a new folder that then replaces
-    `target`, because DVC may link files to its cache. Tickets of another update are replaced.
+def ticket_files(update: int | None) -> dict[str, bytes]:
+    """Return the file of an update: `tickets.csv` with the columns text, topic, ticket and date.
 
     Args:
-        target: Folder for the file.
-        update: 1, 2 or 3.
-
-    Raises:
-        UnknownTicketsUpdateError: If the number is not 1, 2 or 3.
-        ForeignDataError: If the folder contains other data; nothing is changed.
+        update: 1, 2 or 3; None: the tickets of all updates.
     """
-    if update not in ROWS:
-        raise UnknownTicketsUpdateError(update, LAST)
-    target = Path(target).resolve()
-    contents = {number: _file(number) for number in ROWS}
-    found = _read(target, max(map(len, contents.values())))
-    if found == {FILE: contents[update]}:
-        return
-    if found and found not in [{FILE: content} for content in contents.values()]:
-        raise ForeignDataError(target, found)
-    with whole_directory(target) as new:
-        (new / FILE).write_bytes(contents[update])
-
-
-def holds_tickets(target: Path, update: int) -> bool:
-    """Return whether a folder contains the tickets of an update, and nothing else."""
-    content = _file(update)
-    return _read(target, len(content)) == {FILE: content}
+    rows = [row for number in ((update,) if update else ROWS) for row in tickets(number)]
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows([HEADER, *rows])
+    return {FILE: stream.getvalue().encode()}
 
 
 def tickets(update: int) -> list[tuple[str, str, str, str]]:
@@ -169,26 +144,3 @@ def _chosen(options: Sequence[str], key: str) -> str:
 def _number(key: str, below: int) -> int:
     """Return a number in [0, below) that depends only on the key, in every version of Python."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) % below
-
-
-def _file(update: int) -> bytes:
-    stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([HEADER, *tickets(update)])
-    return stream.getvalue().encode()
-
-
-def _read(folder: Path, most: int) -> dict[str, bytes | None]:
-    """Return the content of a folder by name; None for what cannot be tickets.
-
-    Args:
-        folder: The folder.
-        most: Size in bytes above which a file cannot have the tickets.
-    """
-    if not folder.is_dir():
-        return {folder.name: None} if folder.exists() else {}
-    return {
-        file.name: file.read_bytes()
-        if file.name == FILE and file.is_file() and file.stat().st_size <= most
-        else None
-        for file in folder.iterdir()
-    }

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from renate_stages import files, lineage
+from renate_stages.actions import example_data
 from renate_stages.errors import (
     NestedProjectError,
     NotExampleProjectError,
@@ -78,15 +79,14 @@ def write_example(project: Project, update: int | None) -> Path:
 
     Raises:
         NotExampleProjectError: If the project has its own data.
-        UnknownDigitsUpdateError: If the example has no such update.
+        UnknownExampleUpdateError: If the example has no such update.
         ForeignDataError: If the folder contains other data.
     """
-    if Params.load(project.params).example is None:
+    example = Params.load(project.params).example
+    if example is None:
         raise NotExampleProjectError
-    from renate_stages.actions.digits import write_digits
-
     folder = project.incoming if update is not None else project.incoming.with_name("all")
-    write_digits(folder, update)
+    example_data.write(example, folder, update)
     return folder
 
 
@@ -197,14 +197,13 @@ def _make_data(project: Project, params: Params, again: bool) -> list[str]:
         lineage.track(project, project.incoming)
         return ["data/incoming: tracked with DVC"]
     if project.incoming.is_dir():
-        from renate_stages.actions.digits import holds_digits
-
-        if not again or pointer.is_file() or not holds_digits(project.incoming, number):
+        whole = again and not pointer.is_file()
+        if not whole or not example_data.holds(params.example, project.incoming, number):
             return []
     else:
         write_example(project, number)
     lineage.track(project, project.incoming)
-    return [f"data/incoming: wrote the {params.example} of update {number}"]
+    return [f"data/incoming: wrote the example data of update {number}"]
 
 
 def _commit(project: Project) -> list[str]:

@@ -172,9 +172,7 @@ def should_update() -> None:
 
 
 def example_data(
-    update: Annotated[
-        str, typer.Argument(help="1: digits 0-3, 2: digits 4-6, 3: digits 7-9; or all")
-    ],
+    update: Annotated[str, typer.Argument(help="the number of an update, 1 to 3; or all of them")],
 ) -> None:
     """Write the example data of an update to data/incoming, or all of it to data/all."""
     from renate_stages.actions import init as action
@@ -186,9 +184,9 @@ def example_data(
         action.write_example(project, None if update == "all" else int(update))
     )
     if update == "all":
-        print(f"{folder} contains the digits of all updates; next: `renate-stages simulate`")
+        print(f"{folder} contains the data of all updates; next: `renate-stages simulate`")
     else:
-        print(f"{folder} contains the digits of update {update}; next: `dvc add {folder}`")
+        print(f"{folder} contains the data of update {update}; next: `dvc add {folder}`")
 
 
 def learners() -> None:

@@ -130,7 +130,7 @@ from renate_stages.errors.projects import (
     StaleVerdictError,
     StillDamagedError,
     UncommittedPointerError,
-    UnknownDigitsUpdateError,
+    UnknownExampleUpdateError,
     UnknownUpdateError,
     UnsupportedLocationError,
 )
@@ -208,7 +208,6 @@ from renate_stages.errors.texts import (
     TextRowError,
     TextSettingError,
     TextTargetError,
-    UnknownTicketsUpdateError,
 )
 from renate_stages.errors.user_files import (
     ChangedInputsError,
@@ -381,7 +380,7 @@ __all__ = [
     "UnfittedDetectorError",
     "UnknownDataModuleError",
     "UnknownDetectorError",
-    "UnknownDigitsUpdateError",
+    "UnknownExampleUpdateError",
     "UnknownFieldError",
     "UnknownHyperparameterError",
     "UnknownLearnerError",
@@ -390,7 +389,6 @@ __all__ = [
     "UnknownScenarioError",
     "UnknownTaskError",
     "UnknownTaskNameError",
-    "UnknownTicketsUpdateError",
     "UnknownUpdateError",
     "UnmeasuredMetricError",
     "UnnamedLabelsError",

@@ -153,7 +153,7 @@ class EmptyIncomingError(RenateStagesError):
         super().__init__(
             f"{path} contains no files: there is no new data to learn from.\n"
             "To fix this: put the data of this update there and run `dvc add data/incoming` "
-            "(with the digits example: `renate-stages example-data N`)."
+            "(in an example project: `renate-stages example-data N`)."
         )
 
 
@@ -186,13 +186,13 @@ class UnsupportedLocationError(RenateStagesError):
         super().__init__(f"{problem}\nTo fix this: choose one of {', '.join(known)}.")
 
 
-class UnknownDigitsUpdateError(RenateStagesError):
+class UnknownExampleUpdateError(RenateStagesError):
     """The example data has no such update."""
 
     def __init__(self, update: object, last: int) -> None:
         super().__init__(
             f"example data: found update {update!r}, expected a number from 1 to {last}, because "
-            f"the digits arrive in {last} updates"
+            f"it has {last} updates"
         )
 
 

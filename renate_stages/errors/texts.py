@@ -78,13 +78,3 @@ class InvalidTokenizerError(RenateStagesError):
 
     def __init__(self, path: object, problem: str, cure: str) -> None:
         super().__init__(f"{path} cannot be used as a tokenizer: {problem}.\nTo fix this: {cure}.")
-
-
-class UnknownTicketsUpdateError(RenateStagesError):
-    """The example texts have no such update."""
-
-    def __init__(self, update: object, last: int) -> None:
-        super().__init__(
-            f"example data: found update {update!r}, expected a number from 1 to {last}, because the "
-            f"tickets arrive in {last} updates"
-        )

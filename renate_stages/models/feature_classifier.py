@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -66,6 +67,21 @@ class FeatureClassifier(RenateModule):
         if random_features and nearest_mean:
             raise ModelArgumentError(name, "nearest_mean", True, "False with random_features")
         self.head = self._shared_head(random_features, nearest_mean)
+
+    @torch.no_grad()
+    def begin_at(self, means: Sequence[float], scales: Sequence[float]) -> None:
+        """Scale the weights of a new head so that its outputs have the size of a regression's targets.
+
+        Otherwise the first steps are spent on reaching their mean. Nothing happens to heads that are
+        not one linear layer.
+
+        Args:
+            means: Mean of each target, K values, which become the biases.
+            scales: Standard deviation of each target, K values > 0.
+        """
+        if type(self.head) is nn.Linear and self.head.out_features == len(means):
+            self.head.weight.mul_(torch.tensor(scales, dtype=torch.float32)[:, None])
+            self.head.bias.copy_(torch.tensor(means, dtype=torch.float32))
 
     @property
     def random_features(self) -> int:

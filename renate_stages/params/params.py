@@ -434,7 +434,7 @@ class TrackingParams(Block):
 class Params(Block):
     """The content of `params.yaml`."""
 
-    example: Literal["digits"] | None = Field(
+    example: Literal["digits", "images", "table", "table-regression", "text"] | None = Field(
         None, description="example data that `init` and `example-data` write; none: your own data"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of all random number generators")

@@ -40,7 +40,9 @@ def fit_preprocessing(
     found = preprocessing.fit(stores["train"])
     if preprocessing.built is None:
         outputs = outputs_of(stores, names, task)
-        given = {} if outputs is None else {"num_outputs": outputs}
+        given: dict[str, Any] = {} if outputs is None else {"num_outputs": outputs}
+        if task == "regression":
+            given |= target_moments(stores["train"])
         preprocessing.built = preprocessing.sizes() | given
     preprocessing.write(folder)
     return found
@@ -61,6 +63,13 @@ def outputs_of(stores: Mapping[str, ExampleStore], names: Sequence[str], task: s
         values = [each.values if hasattr(each, "values") else each for each in targets]
         return max(int(np.max(each)) for each in values if len(each)) + 1
     return int(np.prod(field.shape, dtype=np.int64)) if not field.ragged else None
+
+
+def target_moments(train: ExampleStore) -> dict[str, list[float]]:
+    """Return the mean and the standard deviation of each target; 1 in place of a deviation of 0."""
+    targets = np.asarray(train.column("targets"), dtype=np.float64).reshape(len(train), -1)
+    means, scales = targets.mean(axis=0), targets.std(axis=0)
+    return {"means": means.tolist(), "scales": np.where(scales > 0, scales, 1.0).tolist()}
 
 
 def write_rejected(

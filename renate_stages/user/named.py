@@ -91,15 +91,19 @@ def model_function(name: str, preprocessing: Callable[[], Preprocessing | None])
         UnknownModelError: If there is no model of this name.
     """
     registry = importlib.import_module(MODELS)
-    built = registry.model_class(name)
+    built, names = registry.model_class(name), registry.arguments_of(name)
 
     def model_fn(model_state_url: str | None = None, **arguments: Any) -> Any:
         given = {name: value for name, value in arguments.items() if value is not FROM_DATA}
         if model_state_url is not None:
             return registry.restore(name, model_state_url, given)
         fitted = preprocessing()
-        sizes = {} if fitted is None or fitted.built is None else fitted.built
-        return registry.build(name, {**sizes, **given})
+        found = {} if fitted is None or fitted.built is None else fitted.built
+        sizes = {key: value for key, value in found.items() if key in names}
+        model = registry.build(name, {**sizes, **given})
+        if "means" in found:
+            model.begin_at(found["means"], found["scales"])
+        return model
 
     url = inspect.Parameter("model_state_url", inspect.Parameter.KEYWORD_ONLY, default=None)
     # Arguments without a default are sizes, which the data gives, so that none is required.

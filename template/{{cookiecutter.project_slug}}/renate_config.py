@@ -58,6 +58,30 @@ def test_transform():
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:
     """Convert values from 0 to 16 to floats from 0 to 1."""
     return images.float() / 16
+{%- elif cookiecutter.starting_data != 'empty' -%}
+"""Functions of this project, all optional: params.yaml names the data module and the model.
+
+To write your own, remove `data.module` or `model` from params.yaml, and define data_module_fn or model_fn:
+docs/inputs.md. The pipeline calls these functions by name and passes the `hyperparameters` in their
+signatures from params.yaml.
+"""
+
+# Optional functions; uncomment those that you need.
+#
+# def loss_fn():  # default: that of `task` in params.yaml, such as cross-entropy for labels
+#     return torch.nn.CrossEntropyLoss(reduction="none")
+#
+# def optimizer_fn(learning_rate: float = 0.1):  # default: the `optimizer` in params.yaml
+#     return functools.partial(torch.optim.SGD, lr=learning_rate)
+#
+# def lr_scheduler_fn():  # default: a constant rate; it steps after each "epoch" or "step"
+#     return functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), "epoch"
+#
+# def metrics_fn():  # default: those of `task`, such as accuracy; the loss is always measured
+#     return {"accuracy": torchmetrics.classification.MulticlassAccuracy(10, average="micro")}
+#
+# def train_transform():  # gets the inputs of the model, after the preprocessing of the data module
+#     return renate_stages.data.Batched(lambda inputs: inputs)
 {%- else -%}
 """The model and the data of this project: fill in the two functions that raise an error.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sandbox import OUTPUTS, Sandbox, generate
 
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.models import MLP
 
 

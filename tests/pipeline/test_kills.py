@@ -21,7 +21,7 @@ import pytest
 from sandbox import REPOSITORY
 from warm_processes import WarmProcess, WarmProcesses
 
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.state import state
 
 STAGES = ("prepare", "restore-state", "tune", "train", "export")

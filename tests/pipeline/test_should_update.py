@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from sandbox import UP_TO_DATE, Sandbox
 
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 
 
 def put_digits_of_all_classes(project: Sandbox, scratch: Path, turns: int) -> None:

@@ -114,7 +114,7 @@ def published(tmp_path_factory, worker_id) -> Published:
 
 
 def make_three_updates(made: Published) -> None:
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
 
     project = Project(made.folder / "project")
     project.root.mkdir(parents=True)

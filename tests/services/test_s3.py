@@ -15,7 +15,7 @@ from erased_history import four_updates, image
 from sandbox import REPOSITORY, Sandbox, generate
 
 from renate_stages import errors, files, run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.state import MANIFEST, state
 from renate_stages.storage import Storage, checksums, retries
 from renate_stages.storage.states import copy_state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,13 +11,10 @@ import pytest
 from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
 from warm_processes import WarmProcesses, WarmPython
 
-from renate_stages.actions import digits
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
 from renate_stages.state import Provenance, State, state
 from renate_stages.tuning import processes
-
-digits._read_digits = functools.cache(digits._read_digits)  # unpacked once
 
 
 @pytest.fixture
@@ -54,7 +50,7 @@ def warm_exports(request, monkeypatch):
 @pytest.fixture(scope="session")
 def untouched_project(tmp_path_factory) -> Path:
     """The content of `project`, made once; do not change it."""
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
 
     root = tmp_path_factory.mktemp("untouched") / "project"
     root.mkdir()

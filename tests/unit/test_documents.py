@@ -15,7 +15,7 @@ import torch
 from typer.main import get_command
 
 from renate_stages import run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.cli import remote
 from renate_stages.cli.main import app
 from renate_stages.data.ingest import ingest

@@ -11,16 +11,18 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
 from renate_stages import errors
-from renate_stages.actions import example_text
-from renate_stages.actions.example_text import FILE, holds_tickets, tickets, write
+from renate_stages.actions import example_data, example_text
+from renate_stages.actions.example_text import FILE, tickets
 from renate_stages.data import ingest
 from renate_stages.data.modules.text import Text
 from renate_stages.tasks.labels import LabelNames
 
 
 def test_tickets_are_written_and_read_by_the_data_module(tmp_path):
-    write(tmp_path / "in", 1)
-    assert holds_tickets(tmp_path / "in", 1) and not holds_tickets(tmp_path / "in", 2)
+    example_data.write("text", tmp_path / "in", 1)
+    assert example_data.holds("text", tmp_path / "in", 1) and not example_data.holds(
+        "text", tmp_path / "in", 2
+    )
     module = Text(tmp_path / "in", target="topic", id="ticket", time="date")
     module.setup()
     assert module.rows_seen == 400 and module.rejected == []
@@ -30,7 +32,7 @@ def test_tickets_are_written_and_read_by_the_data_module(tmp_path):
 def test_an_update_always_has_the_same_bytes(tmp_path):
     digests = []
     for update in (1, 2, 3):
-        write(tmp_path, update)
+        example_data.write("text", tmp_path, update)
         digests.append(sha256((tmp_path / FILE).read_bytes()).hexdigest()[:12])
     assert digests == ["157fcc795d6c", "f5d932613990", "576e71cdac4b"]
 
@@ -67,7 +69,7 @@ def test_topics_can_be_learnt_from_words_and_new_words_make_it_harder():
 def test_share_of_unknown_words_grows_with_new_topics_and_words(tmp_path):
     shares, preprocessing = [], None
     for update in (1, 2, 3):
-        write(tmp_path / "in", update)
+        example_data.write("text", tmp_path / "in", update)
         module = Text(tmp_path / "in", target="topic")
         module.preprocessing = preprocessing
         module.setup()
@@ -90,10 +92,10 @@ def test_share_of_unknown_words_grows_with_new_topics_and_words(tmp_path):
 def test_other_data_is_not_replaced(tmp_path):
     (tmp_path / FILE).write_text("text,topic\nmine,x\n")
     with pytest.raises(errors.ForeignDataError):
-        write(tmp_path, 1)
+        example_data.write("text", tmp_path, 1)
     assert (tmp_path / FILE).read_text() == "text,topic\nmine,x\n"
 
 
 def test_unknown_update_is_refused(tmp_path):
-    with pytest.raises(errors.UnknownTicketsUpdateError, match="found update 4"):
-        write(tmp_path, 4)
+    with pytest.raises(errors.UnknownExampleUpdateError, match="found update 4"):
+        example_data.write("text", tmp_path, 4)

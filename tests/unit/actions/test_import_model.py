@@ -11,7 +11,7 @@ from small_project import edit_config, edit_params, snapshot
 
 from renate_stages import errors
 from renate_stages.actions.check import check_user_config
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.actions.import_model import write_imported
 from renate_stages.models import MLP
 from renate_stages.models.stored import read_state_dict

@@ -9,7 +9,7 @@ from small_project import REPOSITORY
 from test_arguments import CONFIG
 
 from renate_stages import errors, run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.api import job_arguments, run_stages
 from renate_stages.api.job_arguments import RENATES_ORDER
 from renate_stages.compat.renate.training import run_training_job as renates

@@ -9,7 +9,7 @@ import pytest
 from small_project import REPOSITORY
 
 from renate_stages import run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.errors import SharedTrainingError
 
 SCRIPT = """

@@ -9,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from small_project import REPOSITORY
 
 from renate_stages import errors, files, run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.api.run_stages import self_contained
 from renate_stages.api.workplace import lay_out
 from renate_stages.params import Params

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.data import RenateDataModule
 from renate_stages.errors import (
     ForeignDataError,
     InvalidShareError,
     MissingSplitError,
-    UnknownDigitsUpdateError,
+    UnknownExampleUpdateError,
 )
 
 
@@ -122,5 +122,5 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
 
 @pytest.mark.parametrize("update", [0, 4])
 def test_digits_of_unknown_updates_are_refused(tmp_path, update):
-    with pytest.raises(UnknownDigitsUpdateError, match="from 1 to 3"):
+    with pytest.raises(UnknownExampleUpdateError, match="from 1 to 3"):
         write_digits(tmp_path / "incoming", update)

@@ -10,7 +10,7 @@ from small_learners import context, first_step, stored
 from small_project import REPOSITORY
 
 from renate_stages import errors, run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.data import StoredDataset
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of

@@ -11,7 +11,7 @@ from small_project import edit_params, move_on
 from small_results import results_of
 
 from renate_stages.actions import publish
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.params import Params
 from renate_stages.reporting import pictures

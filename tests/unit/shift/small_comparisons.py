@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 from small_project import edit_params
 
-from renate_stages.actions.digits import _read_digits
+from renate_stages.actions.digits import read_digits
 from renate_stages.project import Project
 from renate_stages.stages import prepare, restore_state, train, tune
 
@@ -18,7 +18,7 @@ def quiet(message: str) -> None:
 
 def digits(half: int, rotated: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return half of the digits, of all classes: images (n, 8, 8) uint8, and labels."""
-    rows = _read_digits()[np.random.default_rng(0).permutation(1797)][half::2]
+    rows = read_digits()[np.random.default_rng(0).permutation(1797)][half::2]
     images = rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8)
     return np.rot90(images, axes=(1, 2)) if rotated else images, rows[:, -1].astype(np.int64)
 

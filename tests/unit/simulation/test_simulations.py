@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.api.training_job import run_training_job
 from renate_stages.errors import SimulationChangedError
 from renate_stages.simulation import one_run, results, side_by_side, simulate

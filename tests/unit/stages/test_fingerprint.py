@@ -6,7 +6,7 @@ import pytest
 from small_project import edit_config, edit_params, move_on, quiet, run
 
 from renate_stages import errors
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.stages import prepare
 from renate_stages.state import State
 

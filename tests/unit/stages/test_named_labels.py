@@ -12,7 +12,7 @@ import torch
 from small_project import WITH_SOURCES, edit_config, edit_params, move_on, quiet
 
 from renate_stages import errors
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.actions.import_model import write_imported
 from renate_stages.cli.main import main
 from renate_stages.models import MLP

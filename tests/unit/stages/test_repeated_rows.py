@@ -7,7 +7,7 @@ import json
 import numpy as np
 from small_project import edit_params, move_on, run
 
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.stages import prepare
 
 

@@ -184,7 +184,7 @@ def test_constant_hyperparameters_keep_value_and_type_in_tuned_yaml(project):
 
 
 def test_next_update_continues_from_parent_memory_holdouts_and_evaluations(project, made_once):
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
     from renate_stages.state import State
 
     made_once(project, trained)

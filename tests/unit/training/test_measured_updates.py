@@ -8,7 +8,7 @@ import torch
 from small_project import REPOSITORY, edit_config, edit_params, move_on
 
 from renate_stages import errors, files
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.models import MLP
 from renate_stages.models.stored import write_checkpoint
 from renate_stages.stages import export, prepare, restore_state, train, tune

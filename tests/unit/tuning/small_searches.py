@@ -48,7 +48,7 @@ def quiet(message: str) -> None:
 
 def make_project(root, epochs: int = 3, update: int = 1) -> Project:
     """Create a project at update 1 or 2 and run its stages up to `restore-state`."""
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
 
     root.mkdir(parents=True)
     for name in ("dvc.yaml", "params.yaml", "renate_config.py"):

@@ -118,7 +118,7 @@ def test_frozen_backbone_is_solved_in_closed_form_and_the_sums_go_on_without_mem
 
 
 def test_later_update_lists_only_closed_forms_whose_sums_the_parent_left(project_before_tune):
-    from renate_stages.actions.digits import write_digits
+    from renate_stages.actions.example_data import write_digits
 
     project = project_before_tune
     freeze(project)

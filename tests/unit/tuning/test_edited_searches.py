@@ -10,7 +10,7 @@ from small_project import edit_config, edit_params, snapshot
 from small_searches import SEARCH, SPACES, quiet, searched
 
 from renate_stages import errors, run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.files import yaml_file
 from renate_stages.params import Params
 from renate_stages.stages import train, tune

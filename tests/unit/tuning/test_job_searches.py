@@ -11,7 +11,7 @@ from small_project import REPOSITORY
 from syne_tune.config_space import choice, loguniform
 
 from renate_stages import errors, run_training_job
-from renate_stages.actions.digits import write_digits
+from renate_stages.actions.example_data import write_digits
 from renate_stages.project import Project
 from renate_stages.training import measured_update
 
