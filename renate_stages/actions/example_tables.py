@@ -2,7 +2,7 @@
 
 The customers are made up. A customer leaves with the probability
 
-    1 / (1 + exp(-z)),  z = -0.7 + 1.6 [monthly plan] - 0.05 (age - 45) - 0.4 visits + c + d,
+    1 / (1 + exp(-z)),  z = -1.8 + 4 [monthly plan] - 0.12 (age - 45) - visits + c + d,
 
 where c depends on the country and d on the update: prices rise in update 3. Iceland is new in update 2.
 The patients are those of Efron et al., "Least Angle Regression", 2004, as scikit-learn ships them, a third
@@ -22,15 +22,15 @@ from pathlib import Path
 from random import Random
 
 CUSTOMERS, PATIENTS = "customers.csv", "patients.csv"
-ROWS = 600  # customers in an update
-COUNTRIES = {"Norway": -0.6, "Denmark": 0.2, "Sweden": 0.6, "Iceland": 1.5}
+ROWS = 900  # customers in an update
+COUNTRIES = {"Norway": -1.5, "Denmark": 0.5, "Sweden": 1.5, "Iceland": 4.0}
 PLANS = ("monthly", "yearly", "trial")
-DRIFT = {1: 0.0, 2: 0.0, 3: 0.8}
+DRIFT = {1: 0.0, 2: 0.0, 3: 2.0}
 FIRST_DAY = date(2026, 1, 1)
 
 
 def customer_files(update: int | None) -> dict[str, bytes]:
-    """Return `customers.csv` of an update, with 600 rows and the target column `leaves`.
+    """Return `customers.csv` of an update, with 900 rows and the target column `leaves`.
 
     Args:
         update: 1, 2 or 3; None: the customers of all updates.
@@ -49,7 +49,7 @@ def _customers(update: int) -> Iterable[Sequence[object]]:
         income = round(math.exp(random.gauss(10.3, 0.5)), -2)
         country, plan = random.choice(countries), random.choice(PLANS)
         visits, member = int(random.expovariate(1 / 3)), random.random() < 0.4
-        score = -0.7 + 1.6 * (plan == "monthly") - 0.05 * (age - 45) - 0.4 * visits
+        score = -1.8 + 4 * (plan == "monthly") - 0.12 * (age - 45) - visits
         score += COUNTRIES[country] + DRIFT[update]
         leaves = "yes" if random.random() < 1 / (1 + math.exp(-score)) else "no"
         known = "" if random.random() < 0.05 else f"{income:.0f}"

@@ -1,0 +1,92 @@
+"""Projects for tables, images and texts: three updates as generated, and predictions from raw rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from sandbox import Sandbox, generate
+
+from renate_stages.state import State
+
+PREDICT = """
+import json, sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import renate_stages.export
+from renate_stages.memory.identity import given_id, stored_ids, to_array
+from renate_stages.state import State
+
+kind, target, identity = sys.argv[1:]
+incoming = Path("data/incoming")
+if kind == "images":
+    names = sorted(path.relative_to(incoming).as_posix() for path in incoming.rglob("*.png"))
+    frame = pd.DataFrame({identity: names, target: [Path(name).parent.name for name in names]})
+else:
+    frame = pd.concat([pd.read_csv(path) for path in incoming.glob("*.csv")], ignore_index=True)
+held_out = {bytes(each) for each in stored_ids(State.open("state").split("holdouts")[3])}
+ids = to_array(given_id(str(each)) for each in frame[identity])
+frame = frame[[bytes(each) in held_out for each in ids]]
+rows = [str(incoming / name) for name in frame[identity]] if kind == "images" else frame
+rows = frame["text"].tolist() if kind == "text" else rows
+found = renate_stages.export.load("export").predict(rows)
+expected = frame[target].to_numpy()
+if kind == "table-regression":
+    result = float(np.abs(found["prediction"].to_numpy() - expected).mean())
+else:
+    result = float((found["prediction"].to_numpy() == expected).mean())
+print(json.dumps({"rows": len(frame), "result": result}))
+"""
+VARIANTS = {
+    "table": ("leaves", "customer", "accuracy"),
+    "table-regression": ("progression", "patient", "mae"),
+    "text": ("topic", "ticket", "accuracy"),
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request, tmp_path_factory) -> tuple[str, Sandbox]:
+    """Return a variant and its project after three updates; do not change it."""
+    project = generate(tmp_path_factory.mktemp(request.param), starting_data=request.param)
+    project.stop_tracking()
+    project.run("renate-stages", "init")
+    for number in (1, 2, 3):
+        if number > 1:
+            project.run("renate-stages", "next")
+            project.run("renate-stages", "example-data", str(number))
+            project.run("dvc", "add", "-q", "data/incoming")
+        project.run("dvc", "repro", "-q")
+        project.commit(f"Update {number}")
+    return request.param, project
+
+
+def test_predictions_from_raw_rows_are_those_that_were_evaluated(variant):
+    kind, project = variant
+    target, identity, metric = VARIANTS[kind]
+    command = [sys.executable, "-c", PREDICT, kind, target, identity]
+    done = subprocess.run(
+        command, cwd=project.root, env=project.environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)
+    state = State.open(project.root / "state")
+    assert found["rows"] == len(state.split("holdouts")[3]) > 0
+    evaluated = state.evaluations().matrix(metric)[3][3]
+    assert found["result"] == pytest.approx(evaluated, rel=1e-5)
+
+
+def test_updates_are_repeatable_and_learn(variant):
+    kind, project = variant
+    assert "up to date" in project.run("dvc", "repro")
+    before = project.hashes("state")
+    project.run("dvc", "repro", "-q", "-f", "prepare", "train")
+    assert project.hashes("state") == before
+    project.run("renate-stages", "verify")
+    figures = project.read_json("metrics/update.json")
+    name = VARIANTS[kind][2]
+    assert figures[name]["overall"] < 60 if name == "mae" else figures[name]["overall"] > 0.8
