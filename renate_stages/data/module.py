@@ -38,6 +38,10 @@ class RenateDataModule(ABC):
             between items.
         feature_names: For tabular data, the names of all input values in their order, which the
             shift report uses; if empty, it uses their positions.
+        categorical_features: Those of `feature_names` whose values are codes of categories, which
+            have no order. Shift tests compare their frequencies.
+        excluded_features: Those of `feature_names` that shift tests leave out, such as dates and ids:
+            they differ in each update.
         label_order: Names of labels to number first, in this order, if the data is the first with
             them; others are numbered as they appear.
         preprocessing: What is fitted on the data. Before `setup()` it is that of the parent, or None;
@@ -56,6 +60,8 @@ class RenateDataModule(ABC):
 
     ragged_fields: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    categorical_features: tuple[str, ...] = ()
+    excluded_features: tuple[str, ...] = ()
     label_order: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
 

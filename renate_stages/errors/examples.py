@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from renate_stages.errors.base import RenateStagesError, did_you_mean
+from renate_stages.errors.base import RenateStagesError, did_you_mean, sentence
 
 FEW = 10  # rejected rows that an error lists
 
@@ -15,7 +15,9 @@ class DataModuleError(RenateStagesError):
     """The user's data module returned data that cannot be used."""
 
     def __init__(self, problem: str, cure: str) -> None:
-        super().__init__(f"data_module_fn of renate_config.py: {problem}.\nTo fix this: {cure}.")
+        super().__init__(
+            f"data_module_fn of renate_config.py: {sentence(problem)}\nTo fix this: {cure}."
+        )
 
 
 class UnknownDataModuleError(RenateStagesError):

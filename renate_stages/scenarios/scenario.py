@@ -63,6 +63,16 @@ class Scenario(ABC):
         """The names of the features, as the data module lists them."""
         return getattr(self._data_module, "feature_names", ())
 
+    @property
+    def categorical_features(self) -> tuple[str, ...]:
+        """The features whose values are codes, as the data module lists them."""
+        return getattr(self._data_module, "categorical_features", ())
+
+    @property
+    def excluded_features(self) -> tuple[str, ...]:
+        """The features that shift tests leave out, as the data module lists them."""
+        return getattr(self._data_module, "excluded_features", ())
+
     def fingerprint(self) -> str | None:
         """Return the fingerprint of the data module."""
         own: Any = getattr(self._data_module, "fingerprint", None)

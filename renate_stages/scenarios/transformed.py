@@ -121,6 +121,16 @@ class PermutationScenario(TransformScenario):
         """None after the first update, because the features have changed places."""
         return super().feature_names if self._chunk_id == 0 else ()
 
+    @property
+    def categorical_features(self) -> tuple[str, ...]:
+        """None after the first update, as `feature_names`."""
+        return super().categorical_features if self._chunk_id == 0 else ()
+
+    @property
+    def excluded_features(self) -> tuple[str, ...]:
+        """None after the first update, as `feature_names`."""
+        return super().excluded_features if self._chunk_id == 0 else ()
+
     def _permutation(self, number: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
         def permute(array: np.ndarray) -> np.ndarray:
             if array.size != self._size:

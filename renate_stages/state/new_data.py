@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from renate_stages.memory.identity import IdSet, stored_ids
 from renate_stages.memory.spec import IGNORED
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
+from renate_stages.state.feature_names import names_in, names_of_features
 from renate_stages.state.prepared import SPLITS
 from renate_stages.state.state import MANIFEST, State
 from renate_stages.tasks import TASKS, labels
@@ -55,6 +56,8 @@ class Splits:
         preprocessing: What is to be fitted on the training data, if anything is.
         rejected: Rows that the data module left out.
         rows: Rows that it read, with those.
+        categorical_features: Those of `feature_names` whose values are codes of categories.
+        excluded_features: Those of `feature_names` that shift tests leave out.
     """
 
     train: Dataset | None = None
@@ -67,6 +70,8 @@ class Splits:
     preprocessing: Preprocessing | None = None
     rejected: Sequence[Rejected] = ()
     rows: int = 0
+    categorical_features: tuple[str, ...] = ()
+    excluded_features: tuple[str, ...] = ()
 
 
 def reading(user: UserConfig | None) -> AbstractContextManager[None]:
@@ -133,13 +138,15 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
 
     train, parts = split_off(train, shares, generators, data.split, data.split_by)
     test, val = parts.get("test", test), parts.get("val", val)
-    ragged, names = (_names(module, each) for each in ("ragged_fields", "feature_names"))
+    ragged = tuple(sorted({*names_in(module, "ragged_fields"), *padded}))
     return Splits(
-        *(train, val, test, tuple(sorted({*ragged, *padded})), names, fingerprint),
-        label_order=_names(module, "label_order"),
+        *(train, val, test, ragged),
+        fingerprint=fingerprint,
+        label_order=names_in(module, "label_order"),
         preprocessing=getattr(module, "preprocessing", None),
         rejected=getattr(module, "rejected", ()),
         rows=getattr(module, "rows_seen", 0),
+        **names_of_features(module),
     )
 
 
@@ -164,18 +171,6 @@ def _check_dataset(what: str, found: Any) -> None:
     if found is not None and (not usable or isinstance(found, str | bytes | Mapping)):
         expected = "a dataset of torch: with a length and items, or one to iterate over; or None"
         raise UserResultError(what, f"a {type(found).__name__}", expected)
-
-
-def _names(module: Any, name: str) -> tuple[str, ...]:
-    """Return the names in an attribute of the data module; none if it has no such attribute.
-
-    Raises:
-        UserResultError: If the attribute is not a list of names.
-    """
-    found = getattr(module, name, ())
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise UserResultError(f"{name} of the data module", repr(found)[:80], "a tuple of names")
-    return tuple(map(str, found))
 
 
 def parent_in(folder: Path) -> State | None:
