@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from renate_stages.errors import ModelMismatchError
 from renate_stages.models.growing_embedding import GrowingEmbedding
+from renate_stages.models.growth import output_layer
 from renate_stages.models.modes import evaluating
 from renate_stages.models.module import RenateModule, unwrap
 
@@ -58,6 +59,32 @@ def features_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
             "give it a submodule `features`, or choose another memory_policy",
         )
     return features.flatten(1).float().cpu()
+
+
+def features_before_head(model: RenateModule, inputs: Any, task_id: str) -> Tensor | None:
+    """Return what enters a model's last layer, in evaluation mode and without gradients.
+
+    These are the outputs of the model's submodule `features` or, if it has none, the inputs of its last
+    layer (`growth.output_layer`).
+
+    Args:
+        model: The model; its mode is restored.
+        inputs: A batch on the CPU, in the form that the model takes.
+        task_id: Task whose parameters are used.
+
+    Returns:
+        Features `(B, d)`, float32, on the CPU; None if the model has neither, or does not call its last
+        layer once with one tensor `(B, d)`.
+    """
+    if isinstance(getattr(unwrap(model), "features", None), nn.Module):
+        return features_of(model, inputs, task_id)
+    head = output_layer(unwrap(model))
+    if head not in dict(unwrap(model).named_modules()):
+        return None
+    with evaluating(model):
+        moved = _moved(inputs, next(model.parameters()).device)
+        features = head_inputs_of(model, moved, task_id, str(head))
+    return None if features is None else features.float().cpu()
 
 
 def batch_features(model: RenateModule, inputs: Any, task_id: str) -> Tensor:
@@ -110,8 +137,10 @@ def hook_layers(model: RenateModule) -> None:
         )
 
 
-def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | None:
-    """Return the inputs of the model's submodule `head`, in evaluation mode, without gradients.
+def head_inputs_of(
+    model: RenateModule, inputs: Any, task_id: str, name: str = "head"
+) -> Tensor | None:
+    """Return the inputs of the model's last layer, in evaluation mode, without gradients.
 
     They are computed in full precision, even if training uses less.
 
@@ -119,12 +148,13 @@ def head_inputs_of(model: RenateModule, inputs: Any, task_id: str) -> Tensor | N
         model: The model; it stays in evaluation mode.
         inputs: A batch on the model's device.
         task_id: Task whose parameters are used.
+        name: Name of the submodule that is the last layer.
 
     Returns:
         Features `(B, F)`; None unless the model calls its head once with one 2-dimensional tensor.
     """
     kept: list[Any] = []
-    head = unwrap(model).get_submodule("head")
+    head = unwrap(model).get_submodule(name)
     hook = head.register_forward_pre_hook(lambda _, arguments: kept.append(arguments))
     device = next(model.parameters()).device
     try:
