@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from renate_stages.errors.redaction import hide_secrets
 from renate_stages.gate.verdict import section
 from renate_stages.reporting.change import verdict
-from renate_stages.shift.data_metrics import DataMetrics, lines_of
+from renate_stages.shift.data_metrics import DataMetrics, ShiftFigures, lines_of
 from renate_stages.tasks.labels import shown
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from renate_stages.tuning.outcome import Search
 
 WEAKEST = 5  # number of weakest parts in the report
+SHIFTED = 10  # number of columns in the table of shifts
 UNKNOWN = "unknown"  # shown for figures that are not finite
 
 
@@ -155,7 +156,46 @@ def _data(data: DataMetrics) -> list[str]:
             *_table(("test", "corrected p-value", "effect size"), tests),
             "",
         ]
-    return lines
+    return lines + ([] if data.shift is None else [*_columns(data.shift), *_estimate(data.shift)])
+
+
+def _columns(shift: ShiftFigures) -> list[str]:
+    """Return a table of the named columns with the largest stability index."""
+    if not shift.columns:
+        return []
+    order = sorted(shift.columns.items(), key=lambda each: -(each[1].psi or 0))
+    rows = [
+        (
+            f"`{name}`",
+            *(UNKNOWN if value is None else value for value in (each.psi, each.distance)),
+            UNKNOWN if each.p_value is None else f"{each.p_value:.2g}",
+            UNKNOWN if each.missing_change is None else f"{each.missing_change:+.1%}",
+        )
+        for name, each in order[:SHIFTED]
+    ]
+    head = ("column", "PSI", "distance", "p-value", "missing values")
+    shown = "" if len(order) <= SHIFTED else f" ({SHIFTED} of {len(order)})"
+    return [
+        f"Shift of columns{shown}, the largest stability index first:",
+        "",
+        *_table(head, rows),
+        "",
+    ]
+
+
+def _estimate(shift: ShiftFigures) -> list[str]:
+    """Return a sentence on the estimated accuracy on rows without labels."""
+    estimate = shift.estimated_performance
+    if estimate is None or estimate.accuracy is None:
+        return []
+    error = (
+        "" if estimate.error is None else f", off by at most {estimate.error:.3f} on past holdouts"
+    )
+    sentence = (
+        f"{estimate.rows} rows have no labels. The accuracy of the parent's model on them is "
+        f"estimated as {estimate.accuracy:.3f} from its confidence{error}."
+    )
+    return [sentence, ""]
 
 
 def _hyperparameters(values: Mapping[str, Any]) -> list[str]:

@@ -48,12 +48,21 @@ def draw_shift(
     """
     if not features.is_file():  # old releases did not write it
         return []
-    rows = typed.read_table(features, COLUMNS, "the shift of features", typed.RUN_AGAIN)
+    rows = _read(features)
     summary = figures.features if figures is not None else None
     if not rows or not summary:
         return []
     figure = _figure(rows, summary.shifted, summary.compared, _places(rows, shape))
     return [print_figure(folder / "shift_features.png", figure)]
+
+
+def _read(features: Path) -> Rows:
+    """Return the rows of the file; old releases did not write how many values are missing."""
+    what, cure = "the shift of features", typed.RUN_AGAIN
+    rows = typed.read_table(features, COLUMNS, what, cure)
+    if rows and "missing_change" in rows[0]:
+        return typed.read_table(features, {**COLUMNS, "missing_change": float}, what, cure)
+    return rows
 
 
 def _figure(rows: Rows, shifted: int, compared: int, places: np.ndarray | None) -> Figure:
@@ -77,8 +86,12 @@ def _bars(axes: Axes, rows: Rows, shifted: int) -> None:
     colours = [COLOURS[0] if place < shifted else "#bbbbbb" for place in range(len(rows))]
     axes.barh(range(len(rows)), distances, color=colours)
     for place, (distance, row) in enumerate(zip(distances, rows, strict=True)):
-        change = round(row["mean_change"], 2) + 0.0  # + 0.0 removes -0.00
-        text = f"{_p_value(row['p_value'])}, mean {change:+.2f} sd"
+        text = _p_value(row["p_value"])
+        if np.isfinite(row["mean_change"]):  # categories have no mean
+            change = round(row["mean_change"], 2) + 0.0  # + 0.0 removes -0.00
+            text += f", mean {change:+.2f} sd"
+        if abs(missing := row.get("missing_change", 0.0)) >= 0.005:
+            text += f", missing {missing:+.0%}"
         where = (distance, place)
         axes.annotate(
             text, where, (4, 0), textcoords="offset points", va="center", fontsize="small"
@@ -89,7 +102,7 @@ def _bars(axes: Axes, rows: Rows, shifted: int) -> None:
     axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("Kolmogorov-Smirnov distance (0: same distribution, 1: no overlap)")
+    axes.set_xlabel("distance (0: same distribution, 1: no overlap)")
     axes.set_ylabel("feature, the most shifted first")
     names = {COLOURS[0]: "differs", "#bbbbbb": "may be chance"}
     handles = [Patch(color=each, label=names[each]) for each in dict.fromkeys(colours)]

@@ -39,14 +39,52 @@ class Features(Content):
     most_shifted: str = ""
 
 
+class ColumnFigures(Content):
+    """The shift of a named column; see `shift.features.FeatureShift`."""
+
+    distance: Figure
+    p_value: Figure = None
+    psi: Figure = None
+    mean_change: Figure = None
+    missing_change: Figure = None
+    missing_p_value: Figure = None
+
+
+class Interval(Content):
+    """A 95 % interval."""
+
+    low: Figure
+    high: Figure
+
+
+class PastEstimate(Content):
+    """Estimated and actual accuracy on a past holdout."""
+
+    estimated: Figure
+    accuracy: Figure
+
+
+class EstimatedPerformance(Content):
+    """Estimated accuracy of the parent's model on new rows without labels; see `shift.estimate`."""
+
+    accuracy: Figure
+    rows: Count
+    error: Figure = None
+    holdout: dict[str, PastEstimate] = Field(default={})
+
+
 class ShiftFigures(Content):
     """Differences between the new data and the parent's; `model` and `parent` are metrics."""
 
     alarms: Count = 0
     tests: dict[str, TestOutcome] = Field(default={})
     features: Features | None = None
+    columns: dict[str, ColumnFigures] = Field(default={})
+    thresholds: dict[str, TestOutcome] = Field(default={})
     model: dict[str, Figure] | None = None
+    interval: Interval | None = None
     parent: dict[str, Figure] = Field(default={})
+    estimated_performance: EstimatedPerformance | None = None
 
 
 class RejectedRows(Content):

@@ -1,4 +1,4 @@
-"""The holdout table of the report: the new model compared with parent and champion."""
+"""The report: its table of holdouts, and its section on the new data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from small_results import results_of
 
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.gate.figures import Measured
-from renate_stages.reporting.report import _holdout_table
+from renate_stages.reporting.report import _data, _holdout_table
+from renate_stages.shift.data_metrics import DataMetrics
 
 ROWS = {1: 10, 2: 10}
 NEW = results_of({1: {"accuracy": 0.8}, 2: {"accuracy": 0.75}}, ROWS)
@@ -45,3 +46,21 @@ def test_table_has_no_champion_columns_without_a_measured_other_champion():
 def test_champion_that_is_the_parent_gets_a_note_and_no_columns():
     parent = Measured(5, NEW, 4, CHAMPION, relation="parent")
     assert table(parent) == [*OF_PARENT, "", "The champion is the parent's model."]
+
+
+def test_report_lists_the_columns_with_the_largest_stability_index():
+    figures = {"distance": 0.1, "p_value": 0.02, "missing_change": 0.05}
+    columns = {f"c{n}": {**figures, "psi": n / 100} for n in range(12)}
+    estimate = {"accuracy": 0.7, "rows": 9, "error": 0.02}
+    shift = {
+        "tests": {"ks": {"corrected_p_value": 0.02, "effect_size": 0.1}},
+        "columns": columns,
+        "estimated_performance": estimate,
+    }
+    lines = _data(DataMetrics.model_validate({"train": {"rows": 5}, "shift": shift}))
+    rows = [line for line in lines if line.startswith("| `c")]
+    assert len(rows) == 10 and rows[0] == "| `c11` | 0.1100 | 0.1000 | 0.02 | +5.0% |"
+    assert any("10 of 12" in line for line in lines)
+    assert any("9 rows have no labels" in line and "0.700" in line for line in lines)
+    calm = _data(DataMetrics.model_validate({"train": {"rows": 5}, "shift": {}}))
+    assert not any("Shift of columns" in line or "rows have no labels" in line for line in calm)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from renate_stages.reporting.shift_picture import _places, draw_shift
@@ -83,3 +84,22 @@ def test_shift_of_a_pixel_is_the_largest_shift_of_its_colour_channels():
 )
 def test_features_that_are_not_pixels_have_no_map(feature, shape):
     assert _places([{"feature": feature, "distance": 0.5}], shape) is None
+
+
+def test_bars_say_what_changed_for_each_kind_of_feature(tmp_path, monkeypatch):
+    texts: list[str] = []
+    monkeypatch.setattr(Axes, "annotate", lambda self, text, *_, **__: texts.append(text))
+    path, figures = write_shift(tmp_path, NAMES["few"])
+    write_features(
+        path,
+        [
+            FeatureShift("age", 0.3, 0.001, 0.5, missing_change=0.124, missing_p_value=1e-9),
+            FeatureShift("city", 0.2, 0.01, None, kind="categorical"),
+        ],
+    )
+    assert len(draw_shift(tmp_path, path, figures)) == 1
+    assert texts == ["p 0.001, mean +0.50 sd, missing +12%", "p 0.01"]
+    old = [",".join(line.split(",")[:5]) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(old) + "\n")  # as an old release wrote it
+    assert len(draw_shift(tmp_path, path, figures)) == 1
+    assert texts[2:] == ["p 0.001, mean +0.50 sd", "p 0.01"]
