@@ -21,6 +21,7 @@ from renate_stages.params.remote import RemoteParams
 from renate_stages.params.rules import Rule, read_rules
 from renate_stages.params.scenario import ScenarioParams
 from renate_stages.params.search_space import SearchSpace
+from renate_stages.params.shift import ShiftParams, ShouldUpdateParams
 from renate_stages.tasks import AUTO, TASKS, is_known
 from renate_stages.user.named import Named
 
@@ -278,47 +279,6 @@ class TuningParams(Block):
         if all(getattr(self, limit) is None for limit in limits):
             raise ValueError(f"{', '.join(limits)} are all null; set at least one of them")
         return self
-
-
-class ShiftParams(Block):
-    """How `prepare` tests whether the new data has the same distribution as the parent's."""
-
-    enabled: bool = True
-    tests: list[Literal["mmd", "ks", "c2st", "label_chi2", "bbse"]] = Field(
-        default=["mmd", "ks", "label_chi2"], min_length=1, description="see docs/shift.md"
-    )
-    features: Literal["auto", "raw", "model", "feature_fn"] = Field(
-        default="auto",
-        description="features to compare; auto: feature_fn, model or raw, the first available",
-    )
-    reference: Literal["holdouts", "memory", "both"] = Field(
-        default="holdouts", description="the parent's examples to compare with"
-    )
-    alpha: float = Field(
-        default=0.01, gt=0, lt=1, description="probability of a false alarm in all tests together"
-    )
-    max_rows: int = Field(default=1000, ge=4, description="rows sampled from each side")
-    permutations: int = Field(
-        default=1000, ge=1, description="permutations of each permutation test"
-    )
-
-
-class ShouldUpdateParams(Block):
-    """The rules of `should-update`. A rule that is null or false is off."""
-
-    when: Literal["any", "all"] = Field(default="any", description="how many rules must fire")
-    shift: bool = Field(default=True, description="fires if a shift test is significant")
-    performance_drop: float | None = Field(
-        default=0.05,
-        ge=0,
-        description="fires if evaluation.metric of the parent's model is worse by more on new data",
-    )
-    amount_of_data: int | None = Field(
-        default=None, ge=1, description="fires at this number of new training rows"
-    )
-    age: float | None = Field(
-        default=None, gt=0, description="fires if the parent was committed that many days ago"
-    )
 
 
 class EvaluationParams(Block):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from renate_stages.memory import ExampleStore
 from renate_stages.params import Params
 from renate_stages.shift.comparison import Shift, compare
 from renate_stages.state import State
+from renate_stages.state.new_data import Splits
 from renate_stages.user.config import UserConfig
 
 
@@ -16,7 +17,7 @@ def compare_with_parent(
     params: Params,
     parent: State,
     new: ExampleStore,
-    feature_names: Sequence[str],
+    splits: Splits,
     labels: int,
     say: Callable[[str], None],
 ) -> Shift | None:
@@ -27,13 +28,13 @@ def compare_with_parent(
         params: Of the update.
         parent: The state to compare with.
         new: The new training examples.
-        feature_names: Names of the numbers in an example's inputs; may be empty.
+        splits: The data module's datasets, with the names of features and their kinds.
         labels: Number of named labels.
         say: Prints one line for the user.
     """
     if not parent.has_examples:
         return None
-    shift = compare(user, params, parent, new, feature_names, labels)
+    shift = compare(user, params, parent, new, splits, labels)
     if shift is None:
         return None
     for what, reason in shift.figures.get("skipped", {}).items():
@@ -46,4 +47,10 @@ def compare_with_parent(
     if features.get("shifted"):
         worst = features["most_shifted"]
         say(f"{features['shifted']} of {features['compared']} features, most of all {worst}")
+    estimate = shift.figures.get("estimated_performance")
+    if estimate is not None:
+        say(
+            f"{estimate['rows']} new rows have no labels: estimated accuracy of the parent's model "
+            f"{estimate['accuracy']:.3f}"
+        )
     return shift

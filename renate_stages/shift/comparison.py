@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from renate_stages.errors import ModelMismatchError, UncomparableRowsError, UserConfigError
+from renate_stages.errors import UncomparableRowsError, UserConfigError
 from renate_stages.memory import ExampleStore
+from renate_stages.memory.spec import IGNORED
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
+from renate_stages.shift.compared_rows import ComparedRows, check_names
 from renate_stages.shift.detector import LEAST_ROWS, ShiftResult
 from renate_stages.shift.detectors import DETECTORS
-from renate_stages.shift.features import FeatureShift, attribute
+from renate_stages.shift.features import COLUMN_TESTS, FeatureShift, attribute
 from renate_stages.shift.multiple_testing import holm
+from renate_stages.shift.parents_model import ParentsModel, parents_metrics
+from renate_stages.shift.reference import reference_rows
 from renate_stages.shift.rows import (
     Sample,
     function_rows,
     model_rows,
+    raw_are_columns,
     raw_fields,
     raw_names,
     raw_rows,
 )
 from renate_stages.state import State
+from renate_stages.state.new_data import Splits
 from renate_stages.user.config import UserConfig
 
-if TYPE_CHECKING:
-    from renate_stages.evaluation.examined import Examined
-    from renate_stages.models import RenateModule
-
-
 LABEL_TESTS = ("label_chi2", "bbse")  # tests that compare classes; the others compare features
+MOST_COLUMNS = 200  # named columns whose figures are in `metrics/data.json`
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,16 @@ class Shift:
     features: list[FeatureShift]
 
 
+class _NothingToCompareError(Exception):
+    """No column is of the kind that a test compares."""
+
+
 def compare(
     user: UserConfig,
     params: Params,
     parent: State,
     new: ExampleStore,
-    feature_names: Sequence[str] = (),
+    splits: Splits | None = None,
     labels: int = 0,
 ) -> Shift | None:
     """Compare new examples with the parent's; None if there are too few rows to compare.
@@ -68,7 +74,8 @@ def compare(
         params: The tests to run, what they compare, and the maximum number of rows.
         parent: The state whose holdouts or memory are the reference, and whose model is measured.
         new: The new training examples.
-        feature_names: Names of an example's input values; if empty, positions are used.
+        splits: The data module's datasets, with the names of an example's input values, of those that
+            are categorical and of those to exclude; without names, positions are used.
         labels: Number of named labels; the parent's model may have fewer outputs.
 
     Returns:
@@ -80,32 +87,27 @@ def compare(
         - `alarms`: the number of corrected p-values that are at most alpha;
         - `features`: the number `compared`, the number `shifted` (whose own corrected p-value is at
           most alpha), and the `most_shifted` one;
-        - `model`: metrics of the parent's model on the new rows, by name;
+        - `columns`: the figures of each named column, by name;
+        - `thresholds`: p-value and effect of the columns with their own threshold;
+        - `model`: metrics of the parent's model on the new rows with labels, by name, and `interval`:
+          the 95 % interval of the headline metric;
+        - `estimated_performance`: its accuracy on new rows without labels (`ParentsModel.estimate`);
         - `parent`: its metrics on all its holdouts;
         - `skipped`: why a test or the model was skipped.
+
+    Raises:
+        InvalidParamsError: If `shift.exclude` or `shift.thresholds` names an unknown column.
     """
     generators = Generators(params.seed, params.update.number)
     generator = generators.numpy("shift")
     most = params.shift.max_rows
-    reference = Sample.draw(reference_stores(parent, params.shift.reference), most, generator)
-    sample = Sample.draw([new], most, generator)
+    reference = Sample.draw(reference_rows(parent, params.shift.reference), most, generator)
+    sample = Sample.draw([(new, np.arange(len(new)))], most, generator)
     if min(len(reference), len(sample)) < LEAST_ROWS:
         return None
     generators.seed_global("shift")
-    return Comparison(user, params, parent, reference, sample, feature_names, labels).shift(
-        generators
-    )
-
-
-def reference_stores(parent: State, of: str) -> list[ExampleStore]:
-    """Return the parent's examples to compare with: its holdouts or, without any, its memory.
-
-    Holdouts are random samples that the model was not trained on. A memory's examples may be
-    selected by a policy, and the model may have memorised them.
-    """
-    holdouts = [] if of == "memory" else list(parent.split("holdouts").values())
-    memory = [parent.memory()] if of != "holdouts" or not any(map(len, holdouts)) else []
-    return [store for store in (*holdouts, *memory) if len(store)]
+    comparison = Comparison(user, params, parent, reference, sample, splits or Splits(), labels)
+    return comparison.shift(generators)
 
 
 @dataclass
@@ -118,7 +120,7 @@ class Comparison:
         parent: The state that the update starts from.
         reference: Examples of the parent.
         new: New training examples.
-        feature_names: Names of input values from the user's data module.
+        splits: The names of input values from the user's data module.
         labels: Number of named labels.
     """
 
@@ -127,7 +129,7 @@ class Comparison:
     parent: State
     reference: Sample
     new: Sample
-    feature_names: Sequence[str] = ()
+    splits: Splits = field(default_factory=Splits)
     labels: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -139,7 +141,11 @@ class Comparison:
                 results[name] = self.run(name, generators.numpy(f"shift {name}"))
             except UncomparableRowsError as error:
                 self.skipped[name] = str(error).split("\n")[0]
-        corrected = holm(np.array([feature.p_value for feature in results.values()]))
+            except _NothingToCompareError:
+                continue  # such as categories in data without categorical columns
+        features = self.features(results)
+        judged = {name: found for name in results if (found := self._together(name, results[name]))}
+        corrected = holm(np.array([result.p_value for result in judged.values()]))
         figures: dict[str, Any] = {
             "alarms": int((corrected <= self.params.shift.alpha).sum()),
             "new": {"rows": len(self.new)},
@@ -151,39 +157,12 @@ class Comparison:
                     "p_value": rounded(result.p_value),
                     "statistic": rounded(result.statistic),
                 }
-                for (name, result), p_value in zip(results.items(), corrected, strict=True)
+                for (name, result), p_value in zip(judged.items(), corrected, strict=True)
             },
+            **self._of_features(features, len(results)),
+            **self._of_model(generators),
         }
-        features = self.features(results)
-        if features:
-            figures["features"] = {
-                "compared": len(features),
-                "most_shifted": features[0].feature,
-                "shifted": sum(feature.p_value <= self.params.shift.alpha for feature in features),
-            }
-        if self.model is not None:
-            metrics = self.examined[1].metrics
-            figures["model"] = {name: rounded(value) for name, value in metrics.items()}
-            figures["parent"] = parents_metrics(self.parent)
         return Shift({**figures, "skipped": self.skipped} if self.skipped else figures, features)
-
-    def features(self, results: Mapping[str, ShiftResult]) -> list[FeatureShift]:
-        """Return the shift of each feature; empty if the tests compared only classes.
-
-        It is computed by the Kolmogorov-Smirnov test, even if that is not among the tests.
-        """
-        if set(results) <= {*LABEL_TESTS}:
-            return []
-        ks = results.get("ks") or self.run(
-            "ks", np.random.default_rng(0)
-        )  # the generator is not used
-        reference, new = self.rows
-        kind, width = self.kind, reference.shape[1]
-        if kind == "raw":
-            names = raw_names(self.reference, self.feature_names)
-        else:
-            names = [f"{kind}[{place}]" for place in range(width)]
-        return attribute(names, reference, new, ks, results.get("c2st"))
 
     def run(self, name: str, generator: np.random.Generator) -> ShiftResult:
         """Run one test.
@@ -194,34 +173,131 @@ class Comparison:
         detector = DETECTORS[name]()
         if "permutations" in detector.settings:
             detector = DETECTORS[name](permutations=self.params.shift.permutations)  # pyright: ignore[reportCallIssue]
-        return detector.fit(self.compared(name, 0)).test(self.compared(name, 1), generator)
+        reference, new = self.compared(name)
+        return detector.fit(reference).test(new, generator)
 
-    def compared(self, name: str, which: int) -> np.ndarray:
-        """Return a test's input for the reference (0) or the new examples (1)."""
-        sample = (self.reference, self.new)[which]
+    def compared(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return a test's input for the reference and for the new examples.
+
+        Raises:
+            UncomparableRowsError: If the test cannot compare these examples.
+        """
         if name == "label_chi2":
-            labels = sample.labels()
-            if labels is None:
-                raise UncomparableRowsError(
-                    "the targets are not class labels", "remove label_chi2 from shift.tests"
-                )
-            return labels
+            return self._labels(self.reference), self._labels(self.new)
         if name == "bbse":
-            predictions = self.examined[which].predictions if self.model is not None else None
-            if predictions is None:
-                raise UncomparableRowsError(
-                    "the parent has no model that predicts classes",
-                    "remove bbse from shift.tests",
-                )
-            pairs = np.stack([predictions.predicted, predictions.labels], axis=1)
-            return pairs[:, 0] if which else pairs
-        return self.rows[which]
+            model = self.parents_model
+            return model.labelled_classes(self.reference), model.classes(self.new)[0]
+        rows = self.rows
+        if name not in COLUMN_TESTS:
+            return rows.encoded
+        kind = rows.of_kind(name)
+        reference, new = rows.reference[:, kind], rows.new[:, kind]
+        is_missing = name == "missing" and (np.isnan(reference).any() or np.isnan(new).any())
+        if not kind.any() or (name == "missing" and not is_missing):
+            raise _NothingToCompareError
+        return reference, new
+
+    def _labels(self, sample: Sample) -> np.ndarray:
+        labels = sample.labels()
+        if labels is None or not (labels != IGNORED).any():
+            problem = (
+                "the targets are not class labels" if labels is None else "rows have no labels"
+            )
+            raise UncomparableRowsError(problem, "remove label_chi2 from shift.tests")
+        return labels[labels != IGNORED]
+
+    def _together(self, name: str, result: ShiftResult) -> ShiftResult | None:
+        """Return a test's result without columns that are judged alone; None if no other is left.
+
+        Of a test that compares columns, the effect is the largest of the significant ones.
+        """
+        if name not in COLUMN_TESTS:
+            return result
+        assert result.attribution is not None and result.feature_p_values is not None
+        counted = ~self.rows.is_judged_alone[self.rows.of_kind(name)]
+        if not counted.any():
+            return None
+        effects, p_values = result.attribution[counted], result.feature_p_values[counted]
+        significant = p_values <= self.params.shift.alpha
+        effect = float(effects[significant].max() if significant.any() else effects.max())
+        statistic = result.statistic if counted.all() else effect
+        return ShiftResult(name, statistic, float(p_values.min()), effect)
+
+    def features(self, results: Mapping[str, ShiftResult]) -> list[FeatureShift]:
+        """Return the shift of each feature; empty if the tests compared only classes.
+
+        Tests of single features are run for this, even if they are not among the tests.
+        """
+        if set(results) <= {*LABEL_TESTS}:
+            return []
+        by_column = dict(results)
+        for name in COLUMN_TESTS:
+            if name not in results:
+                try:
+                    by_column[name] = self.run(name, np.random.default_rng(0))
+                except _NothingToCompareError:
+                    continue
+        named = len(self.splits.feature_names) > 0 and self.kind == "raw"
+        return attribute(
+            self.rows, by_column, self.params.shift.alpha, MOST_COLUMNS if named else 0
+        )
+
+    def _of_features(self, features: Sequence[FeatureShift], tests: int) -> dict[str, Any]:
+        if not features:
+            return {}
+        alpha, thresholds = self.params.shift.alpha, self.params.shift.thresholds
+        figures: dict[str, Any] = {
+            "features": {
+                "compared": len(features),
+                "most_shifted": features[0].feature,
+                "shifted": sum(feature.smallest_p_value <= alpha for feature in features),
+            }
+        }
+        if self.kind == "raw" and self.splits.feature_names:
+            in_order = sorted(features, key=lambda each: self.rows.names.index(each.feature))
+            figures["columns"] = {
+                each.feature: {
+                    name: rounded(value)
+                    for name, value in vars(each).items()
+                    if isinstance(value, float)
+                }
+                for each in in_order[:MOST_COLUMNS]
+            }
+        if thresholds:
+            figures["thresholds"] = {}
+        for each in features:
+            if each.feature in thresholds:
+                effect, p_value = each.effect_at(alpha / max(tests, 1))
+                figures["thresholds"][each.feature] = {
+                    "effect_size": rounded(effect),
+                    "corrected_p_value": rounded(min(1.0, p_value * max(tests, 1))),
+                }
+        return figures
+
+    def _of_model(self, generators: Generators) -> dict[str, Any]:
+        """Return the figures of the parent's model on the new rows; empty without a model."""
+        from renate_stages.evaluation.intervals import metric_interval
+
+        model, metric = self.parents_model, self.params.evaluation.metric
+        if model.model is None:
+            return {}
+        figures: dict[str, Any] = {"model": {}, "parent": parents_metrics(self.parent)}
+        examined = model.examined(self.new, "the sample of the new data")
+        if examined is not None:
+            figures["model"] = {name: rounded(value) for name, value in examined.metrics.items()}
+            generator = generators.numpy("shift interval")
+            found = metric_interval(metric, {1: examined}, generator, average=False)
+            if found is not None:
+                figures["interval"] = {"low": rounded(found[0]), "high": rounded(found[1])}
+        estimate = model.estimate(self.new, examined, generators.numpy("shift estimate"))
+        if estimate is not None:
+            figures["estimated_performance"] = _rounded_all(estimate)
+        return figures
 
     @cached_property
-    def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the reference and of the new examples, float32 `(n, d)` each."""
-        rows = self.rows_of
-        return rows(self.reference), rows(self.new)
+    def parents_model(self) -> ParentsModel:
+        """The parent's model."""
+        return ParentsModel(self.user, self.params, self.parent, self.labels, self.skipped)
 
     @property
     def kind(self) -> str:
@@ -232,15 +308,37 @@ class Comparison:
             return "feature_fn"
         return "raw" if raw_fields(self.reference) is not None else "model"
 
-    @property
-    def rows_of(self) -> Callable[[Sample], np.ndarray]:
-        """The function that computes the rows of a sample, according to `shift.features`."""
-        if self.kind == "raw":
-            return raw_rows
-        batch_size = self.params.evaluation.batch_size
-        transform = self.user.test_transforms(self.hyperparameters)[0]
+    @cached_property
+    def rows(self) -> ComparedRows:
+        """Features of the reference and of the new examples, according to `shift.features`."""
+        shift, kind, splits = self.params.shift, self.kind, self.splits
+        if kind != "raw":
+            check_names("shift.exclude", shift.exclude, (), kind)
+            check_names("shift.thresholds", shift.thresholds, (), kind)
+            reference, new = self._computed(self.reference), self._computed(self.new)
+            names = [f"{kind}[{place}]" for place in range(reference.shape[1])]
+            return ComparedRows.of(names, reference, new, scaled=kind == "feature_fn")
+        reference, new = raw_rows(self.reference), raw_rows(self.new)
+        names = raw_names(self.reference, splits.feature_names)
+        check_names("shift.exclude", shift.exclude, names, kind)
+        check_names("shift.thresholds", shift.thresholds, names, kind)
+        return ComparedRows.of(
+            names,
+            reference,
+            new,
+            categorical=splits.categorical_features,
+            excluded={*splits.excluded_features, *shift.exclude},
+            thresholds=shift.thresholds,
+            scaled=raw_are_columns(self.reference),
+        )
+
+    def _computed(self, sample: Sample) -> np.ndarray:
+        """Return the features of a sample that the model or the user's function computes."""
+        model, batch_size = self.parents_model, self.params.evaluation.batch_size
+        transform = self.user.test_transforms(model.hyperparameters)[0]
+        settings: Any = {"transform": transform, "batch_size": batch_size}
         if self.kind == "feature_fn":
-            function = self.user.callable_of("feature_fn", self.hyperparameters)
+            function = self.user.callable_of("feature_fn", model.hyperparameters)
             if function is None:
                 raise UserConfigError(
                     self.user.path,
@@ -248,75 +346,26 @@ class Comparison:
                     "returned None",
                     "define feature_fn so that it returns a function of a batch of inputs",
                 )
-            return partial(
-                function_rows, function=function, transform=transform, batch_size=batch_size
-            )
-        if self.model is None:
+            return function_rows(sample, function=function, **settings)
+        if model.model is None:
             raise UncomparableRowsError(
                 "the parent has no model", "set shift.features to raw or feature_fn"
             )
-        return partial(
-            model_rows,
-            model=self.model,
-            transform=transform,
-            task_id=self.params.update.task_id,
-            batch_size=batch_size,
-        )
-
-    @cached_property
-    def hyperparameters(self) -> dict[str, Any]:
-        """The constant hyperparameters, and the middle of each search space."""
-        return dict(self.params.fixed().hyperparameters)
-
-    @cached_property
-    def model(self) -> RenateModule | None:
-        """The parent's model; None if the parent has no model, or it cannot be built."""
-        if not self.parent.has_model:
-            return None
-        from renate_stages.models.stored import build_model
-
-        try:
-            return build_model(
-                self.user, self.hyperparameters, self.parent.folder, self.params.update.task_id
+        rows = model_rows(sample, model=model.model, task_id=self.params.update.task_id, **settings)
+        if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
+            raise UncomparableRowsError(
+                f"the model's features are not finite for {bad} of {len(rows)} rows",
+                "replace missing values in a transform, or set shift.features to raw",
             )
-        except ModelMismatchError as error:
-            self.skipped["model"] = str(error).split("\n")[0]
-            return None
-
-    @cached_property
-    def examined(self) -> dict[int, Examined]:
-        """Results of the parent's model on the reference (0) and on the new examples (1)."""
-        from renate_stages.evaluation.evaluator import examine
-        from renate_stages.evaluation.widened import widened
-        from renate_stages.tasks import named
-        from renate_stages.user import optimization
-
-        assert self.model is not None
-        transforms = self.user.test_transforms(self.hyperparameters)
-        samples = {0: self.reference, 1: self.new}
-        metrics_fn = None
-        if "metrics_fn" in self.user.functions:
-            metrics_fn = partial(self.user.call, "metrics_fn", self.hyperparameters)
-        with widened(self.model, self.labels):
-            return examine(
-                self.model,
-                {place: sample.dataset(transforms) for place, sample in samples.items()},
-                loss_fn=optimization.loss_fn(self.user, self.hyperparameters),
-                metrics_fn=metrics_fn,
-                task=named(self.parent.provenance.task or self.params.task),
-                task_ids=dict.fromkeys(samples, self.params.update.task_id),
-                places={0: "the sample of the parent's data", 1: "the sample of the new data"},
-                batch_size=self.params.evaluation.batch_size,
-            )
-
-
-def parents_metrics(parent: State) -> dict[str, float | None]:
-    """Return each metric of the parent's model over all rows of its holdouts."""
-    history, number = parent.evaluations(), parent.provenance.update
-    measured = [name for name in history.metrics if number in history.matrix(name)]
-    return {name: history.summary(number, name)["overall"] for name in measured}  # pyright: ignore[reportReturnType]
+        return rows
 
 
 def rounded(value: float) -> float | None:
     """Return a figure with six significant digits; None, for JSON, if it is not finite."""
     return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _rounded_all(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _rounded_all(each) for key, each in tree.items()}
+    return rounded(tree) if isinstance(tree, float) else tree

@@ -62,11 +62,12 @@ def decide(params: Params, data: DataMetrics, age: float | None) -> Decision:
 
 
 def _rulings(params: Params, data: DataMetrics, age: float | None) -> Iterator[Ruling]:
+    """Yield the result of each rule, performance first: it is what an update is for."""
     policy, figures = params.should_update, data.shift or ShiftFigures()
-    if policy.shift:
-        yield _shift(params, figures)
     if policy.performance_drop is not None:
         yield _performance_drop(params, figures, policy.performance_drop)
+    if policy.shift:
+        yield _shift(params, figures)
     if policy.amount_of_data is not None:
         rows = data.train.rows if data.train else 0
         reason = f"{rows} new training rows, the threshold is {policy.amount_of_data}"
@@ -78,19 +79,62 @@ def _rulings(params: Params, data: DataMetrics, age: float | None) -> Iterator[R
 
 
 def _shift(params: Params, figures: ShiftFigures) -> Ruling:
-    if not figures.tests:
+    """Judge the tests: a shift must be significant and have an effect of some size.
+
+    A shift alone does not call for an update if labels show that the model does as well as before.
+    """
+    if not figures.tests and not figures.thresholds:
         return Ruling("shift", None, "metrics/data.json has no shift tests")
-    alpha = params.shift.alpha
-    results = [
+    alpha, thresholds = params.shift.alpha, params.shift.thresholds
+    least = params.should_update.min_effect
+    judged = [(name, test, least) for name, test in figures.tests.items()]
+    judged += [(n, test, thresholds.get(n, least)) for n, test in figures.thresholds.items()]
+    results = "; ".join(
         f"{name} p {_shown(test.corrected_p_value)}, effect {_shown(test.effect_size)}"
-        for name, test in figures.tests.items()
-    ]
-    known = [p for t in figures.tests.values() if (p := t.corrected_p_value) is not None]
-    fires = any(p <= alpha for p in known)
-    if not fires and len(known) < len(figures.tests):  # a test without a figure is unknown
-        return Ruling("shift", None, "; ".join(results))
-    conclusion = f"at level {alpha:g}" if fires else f"none at level {alpha:g}"
-    return Ruling("shift", fires, f"{'; '.join(results)} ({conclusion})")
+        + (f" of {limit:g}" if name in figures.thresholds else "")
+        for name, test, limit in judged
+    )
+    significant = [each for each in judged if _at_most(each[1].corrected_p_value, alpha)]
+    large = [name for name, test, limit in significant if not _below(test.effect_size, limit)]
+    if not large:
+        if any(test.corrected_p_value is None for _, test, _ in judged):
+            return Ruling("shift", None, results)  # a test without a figure is unknown
+        found = "no effect" if significant else "none"
+        size = f" is at least {least:g}" if significant else ""
+        return Ruling("shift", False, f"{results} ({found} at level {alpha:g}{size})")
+    reason = f"{results} ({', '.join(large)} at level {alpha:g}, effect at least {least:g})"
+    held = _performance_held(params, figures)
+    if held is not None and params.should_update.shift != "always":
+        return Ruling("shift", False, f"{reason}, but {held}")
+    return Ruling("shift", True, reason)
+
+
+def _performance_held(params: Params, figures: ShiftFigures) -> str | None:
+    """Return a clause if labels show that the parent's model does as well as before, else None.
+
+    The whole interval of its metric on the new rows must be within the allowed drop: with few labels it is
+    wide, and the shift counts.
+    """
+    metric, most = params.evaluation.metric, params.should_update.performance_drop
+    old, interval = figures.parent.get(metric), figures.interval
+    if most is None or old is None or interval is None:
+        return None
+    lower_is_better = metric in params.evaluation.lower_is_better
+    worst = interval.high if lower_is_better else interval.low
+    if worst is None or (worst - old if lower_is_better else old - worst) > most:
+        return None
+    return (
+        f"the parent's {metric} on the new data did not get worse: with 95 % confidence it is at "
+        f"{'most' if lower_is_better else 'least'} {worst:.3f}, and it was {old:.3f} on its holdouts"
+    )
+
+
+def _at_most(value: float | None, limit: float) -> bool:
+    return value is not None and value <= limit
+
+
+def _below(value: float | None, limit: float) -> bool:
+    return value is not None and value < limit
 
 
 def _shown(value: float | None) -> str:
@@ -101,11 +145,29 @@ def _performance_drop(params: Params, figures: ShiftFigures, most: float) -> Rul
     metric = params.evaluation.metric
     new, old = (known.get(metric) for known in (figures.model or {}, figures.parent))
     if new is None or old is None:
-        reason = f"metrics/data.json has no {metric} of the parent's model on new data"
-        return Ruling("performance_drop", None, reason)
+        return _estimated_drop(params, figures, most)
     drop = new - old if metric in params.evaluation.lower_is_better else old - new
     reason = (
         f"the parent's {metric} is {new:.3f} on the new data and {old:.3f} on its holdouts, the "
         f"threshold for the drop is {most:g}"
     )
     return Ruling("performance_drop", drop > most, reason)
+
+
+def _estimated_drop(params: Params, figures: ShiftFigures, most: float) -> Ruling:
+    """Judge by the estimate for rows without labels; unknown without one."""
+    metric, estimate = params.evaluation.metric, figures.estimated_performance
+    old = figures.parent.get(metric)
+    new = estimate.accuracy if estimate is not None and metric == "accuracy" else None
+    if estimate is None or new is None or old is None:
+        reason = f"metrics/data.json has no {metric} of the parent's model on new data"
+        return Ruling("performance_drop", None, reason)
+    error = (
+        "" if estimate.error is None else f", off by at most {estimate.error:.3f} on past holdouts"
+    )
+    reason = (
+        f"the new data has no labels; the parent's accuracy on it is estimated as {new:.3f} from the "
+        f"model's confidence{error}; it was {old:.3f} on its holdouts, the threshold for the drop is "
+        f"{most:g}"
+    )
+    return Ruling("performance_drop", old - new > most, reason)

@@ -112,16 +112,19 @@ class Detector(ABC):
             (target / ARRAYS).chmod(0o666 & ~files.umask())  # otherwise readable only for its owner
 
 
-def as_rows(given: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+def as_rows(
+    given: np.ndarray, like: np.ndarray | None = None, *, all_finite: bool = True
+) -> np.ndarray:
     """Return rows as float64 `(n, d)`.
 
     Args:
         given: Rows `(n, d)`, or `(n,)` for one feature.
         like: Reference rows, which must have the same number of features.
+        all_finite: Whether to refuse values that are missing (NaN) or infinite.
 
     Raises:
-        UncomparableRowsError: If there are too few rows, values are not finite, or the shape is
-            wrong.
+        UncomparableRowsError: If there are too few rows, the shape is wrong, or values are not
+            finite, where that is refused.
     """
     rows = np.asarray(given, dtype=np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
@@ -130,7 +133,7 @@ def as_rows(given: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
             f"found rows of shape {np.shape(given)}, expected (n, d) with n >= {LEAST_ROWS}",
             "flatten each example to one row of numbers, and compare more examples",
         )
-    if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
+    if all_finite and (bad := int((~np.isfinite(rows)).any(axis=1).sum())):
         raise UncomparableRowsError(
             f"{bad} of {len(rows)} rows contain a value that is not finite",
             "remove these rows or replace these values",
@@ -141,6 +144,25 @@ def as_rows(given: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
             "compute the features of both in the same way",
         )
     return rows
+
+
+def most_shifted(
+    name: str, statistics: np.ndarray, effects: np.ndarray, p_values: np.ndarray
+) -> ShiftResult:
+    """Return the result of a test that compares feature by feature.
+
+    The p-value is the smallest one. The effect is the largest of the features that have it, and the
+    statistic is of the same feature.
+
+    Args:
+        name: The detector's name.
+        statistics: The statistic of each feature, float64 `(d,)`.
+        effects: Its effect, float64 `(d,)`.
+        p_values: Its p-value, corrected for the number of features, float64 `(d,)`.
+    """
+    place = int(np.lexsort((-effects, p_values))[0])
+    statistic, p_value = float(statistics[place]), float(p_values[place])
+    return ShiftResult(name, statistic, p_value, float(effects[place]), effects, p_values)
 
 
 def as_labels(given: np.ndarray) -> np.ndarray:

@@ -7,10 +7,12 @@ from pathlib import Path
 from renate_stages import files
 from renate_stages.errors import MalformedFileError, UnknownDetectorError
 from renate_stages.shift.black_box import BlackBoxShift
+from renate_stages.shift.categories import CategoricalChiSquare
 from renate_stages.shift.classifier import ClassifierTwoSample
 from renate_stages.shift.detector import ARRAYS, SCHEMA, SETTINGS, Detector
 from renate_stages.shift.kolmogorov_smirnov import KolmogorovSmirnov
 from renate_stages.shift.label_shift import LabelChiSquare
+from renate_stages.shift.missing import MissingRates
 from renate_stages.shift.mmd import MaximumMeanDiscrepancy
 
 DETECTORS: dict[str, type[Detector]] = {
@@ -19,6 +21,8 @@ DETECTORS: dict[str, type[Detector]] = {
         MaximumMeanDiscrepancy,
         KolmogorovSmirnov,
         ClassifierTwoSample,
+        CategoricalChiSquare,
+        MissingRates,
         LabelChiSquare,
         BlackBoxShift,
     )

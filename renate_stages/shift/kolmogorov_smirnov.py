@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from renate_stages.shift.detector import Detector, ShiftResult, as_rows
+from renate_stages.shift.detector import LEAST_ROWS, Detector, ShiftResult, as_rows
 from renate_stages.shift.multiple_testing import CORRECTIONS
 
 FEATURES = 256  # features to sort at once
@@ -20,6 +20,8 @@ class KolmogorovSmirnov(Detector):
     The statistic is the largest distance D between the two distribution functions, over all
     features; its p-value is corrected for the number of features (Rabanser et al., "Failing
     Loudly", NeurIPS 2019, section 3.2). If values repeat, as pixels do, the test is conservative.
+    Missing values (NaN) are left out of their feature. A feature with fewer than 4 values in a sample
+    has distance 0 and p-value 1.
 
     Effect size: the largest D, in [0, 1]. Attribution: D of each feature.
 
@@ -32,16 +34,35 @@ class KolmogorovSmirnov(Detector):
     correction: Literal["bonferroni", "holm"] = "holm"
 
     def fit(self, reference: np.ndarray) -> Self:
-        self.fitted = {"reference": as_rows(reference)}
+        self.fitted = {"reference": as_rows(reference, all_finite=False)}
         return self
 
     def test(self, new: np.ndarray, generator: np.random.Generator) -> ShiftResult:
         reference = self.kept("reference")
-        rows = as_rows(new, like=reference)
-        distances = largest_distances(reference, rows)
-        p_values = CORRECTIONS[self.correction](p_values_of(distances, len(reference), len(rows)))
+        rows = as_rows(new, like=reference, all_finite=False)
+        distances, alone = distances_without_missing(reference, rows)
+        p_values = CORRECTIONS[self.correction](alone)
         largest = float(distances.max())
         return ShiftResult(self.name, largest, float(p_values.min()), largest, distances, p_values)
+
+
+def distances_without_missing(
+    reference: np.ndarray, new: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return D of each feature and its p-value, both float64 `(d,)`, without missing values."""
+    n, m = len(reference), len(new)
+    distances, p_values = np.zeros(reference.shape[1]), np.ones(reference.shape[1])
+    lacking = np.isnan(reference).any(axis=0) | np.isnan(new).any(axis=0)
+    if not lacking.all():
+        distances[~lacking] = largest_distances(reference[:, ~lacking], new[:, ~lacking])
+        p_values[~lacking] = p_values_of(distances[~lacking], n, m)
+    for place in np.flatnonzero(lacking).tolist():
+        old, other = (each[~np.isnan(each[:, place]), place] for each in (reference, new))
+        if min(len(old), len(other)) >= LEAST_ROWS:
+            (distance,) = largest_distances(old[:, None], other[:, None])
+            distances[place] = distance
+            p_values[place] = p_values_of(np.array([distance]), len(old), len(other))[0]
+    return distances, p_values
 
 
 def largest_distances(reference: np.ndarray, new: np.ndarray) -> np.ndarray:

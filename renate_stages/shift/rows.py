@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from renate_stages.data.stored import ConcatStored
     from renate_stages.models import RenateModule
 
+CODES = "inputs.categorical"  # the part of a table's inputs whose columns come last
 MOST_RAW = 10_000  # numbers per example; more raw values cost much and mean little
 
 
@@ -31,18 +32,27 @@ class Sample:
 
     @classmethod
     def draw(
-        cls, stores: Sequence[ExampleStore], most: int, generator: np.random.Generator
+        cls,
+        stores: Sequence[tuple[ExampleStore, np.ndarray]],
+        most: int,
+        generator: np.random.Generator,
     ) -> Sample:
-        """Draw at most `most` rows uniformly from all stores together, without replacement."""
-        offsets = np.cumsum([0] + [len(store) for store in stores])
+        """Draw at most `most` rows uniformly, without replacement.
+
+        Args:
+            stores: Pairs of a store and the rows of it to draw from, int64, ascending.
+            most: Maximum number of rows from all stores together.
+            generator: Source of randomness.
+        """
+        offsets = np.cumsum([0] + [len(rows) for _, rows in stores])
         total = int(offsets[-1])
         if total > most:
             chosen = np.sort(generator.choice(total, most, replace=False))
         else:
             chosen = np.arange(total)
         parts = [
-            (store, chosen[(chosen >= first) & (chosen < first + len(store))] - first)
-            for store, first in zip(stores, offsets[:-1].tolist(), strict=True)
+            (store, rows[chosen[(chosen >= first) & (chosen < first + len(rows))] - first])
+            for (store, rows), first in zip(stores, offsets[:-1].tolist(), strict=True)
         ]
         return cls(tuple((store, rows) for store, rows in parts if len(rows)))
 
@@ -76,7 +86,14 @@ def raw_fields(sample: Sample) -> list[str] | None:
     if any(each.ragged for each in inputs.values()):
         return None
     numbers = sum(int(np.prod(each.shape)) for each in inputs.values())
-    return list(inputs) if numbers <= MOST_RAW else None
+    if numbers > MOST_RAW:
+        return None
+    return sorted(inputs, key=lambda path: path == CODES and len(inputs) > 1)
+
+
+def raw_are_columns(sample: Sample) -> bool:
+    """Return whether raw inputs are columns, which may differ in unit, and not pixels of an image."""
+    return all(len(each.shape) <= 1 for each in _inputs_of(sample.stores[0][0]).values())
 
 
 def _inputs_of(store: ExampleStore) -> dict[str, Field]:
@@ -139,11 +156,23 @@ def model_rows(
     """Return the model's features before its last layer, float32 `(n, d)`.
 
     They are computed in evaluation mode and without gradients (`models.features`).
-    """
-    from renate_stages.models.features import features_of
 
-    batches = _inputs(sample, transform, batch_size)
-    return np.concatenate([features_of(model, each, task_id).numpy() for each in batches])
+    Raises:
+        UncomparableRowsError: If the model has no last layer that takes one row for each example.
+    """
+    from renate_stages.models.features import features_before_head
+
+    blocks = []
+    for batch in _inputs(sample, transform, batch_size):
+        features = features_before_head(model, batch, task_id)
+        if features is None:
+            raise UncomparableRowsError(
+                "the model has no part `features`, and no last layer that takes a tensor (B, F) once",
+                "name the part before the last layer `features`, name the last layer in the model's "
+                "attribute `output_layer`, or set shift.features to raw or feature_fn",
+            )
+        blocks.append(features.numpy())
+    return np.concatenate(blocks)
 
 
 def function_rows(

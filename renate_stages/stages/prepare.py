@@ -96,9 +96,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent
 
-            parent, features = parent or State.open(project.parent), splits.feature_names
+            parent = parent or State.open(project.parent)
             shift = compare_with_parent(
-                user, params, parent, stores["train"], features, len(labels.names), say
+                user, params, parent, stores["train"], splits, len(labels.names), say
             )
     if shift is not None:
         figures["shift"] = shift.figures

@@ -80,6 +80,15 @@ DATA = {
         "features": {"compared": 4, "most_shifted": "[1, 2]", "shifted": 2},
         "model": {"accuracy": 0.5},
         "parent": {"accuracy": 0.9},
+        "interval": {"low": 0.4, "high": 0.6},
+        "columns": {"age": {"distance": 0.1, "p_value": 0.5, "psi": 0.02, "missing_change": 0.0}},
+        "thresholds": {"age": TEST},
+        "estimated_performance": {
+            "accuracy": 0.5,
+            "rows": 4,
+            "error": 0.1,
+            "holdout": {"1": {"estimated": 0.6, "accuracy": 0.5}},
+        },
         "tests": {"ks": TEST, "mmd": TEST},
     },
 }

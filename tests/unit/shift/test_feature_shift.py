@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
@@ -9,6 +11,7 @@ from scipy.stats import ks_2samp
 from renate_stages import errors
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.shift import ClassifierTwoSample, KolmogorovSmirnov
+from renate_stages.shift.compared_rows import ComparedRows
 from renate_stages.shift.features import (
     COLUMNS,
     MOST,
@@ -30,10 +33,14 @@ def samples(features: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return reference, new
 
 
+def rows_of(names: Sequence[str], reference: np.ndarray, new: np.ndarray, **kinds) -> ComparedRows:
+    return ComparedRows.of(list(names), reference, new, **kinds)
+
+
 def test_each_feature_gets_its_distance_p_value_and_mean_change():
     reference, new = samples()
     ks = KolmogorovSmirnov(correction="bonferroni").fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
-    found = attribute("abcd", reference, new, ks)
+    found = attribute(rows_of("abcd", reference, new), {"ks": ks})
     assert [each.feature for each in found][:2] == ["c", "a"], "the most shifted first"
     for each in found:
         column = "abcd".index(each.feature)
@@ -46,6 +53,7 @@ def test_each_feature_gets_its_distance_p_value_and_mean_change():
         assert each.mean_change == pytest.approx((other.mean() - one.mean()) / spread)
         assert each.weight is None
     up, wider = found[:2]
+    assert up.mean_change is not None and wider.mean_change is not None
     assert up.mean_change > 0.5 and abs(wider.mean_change) < 0.2
 
 
@@ -53,7 +61,7 @@ def test_classifier_coefficients_become_feature_weights():
     reference, new = samples()
     ks = KolmogorovSmirnov().fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
     c2st = ClassifierTwoSample().fit(reference).test(new, np.random.default_rng(0))
-    found = attribute("abcd", reference, new, ks, c2st)
+    found = attribute(rows_of("abcd", reference, new), {"ks": ks, "c2st": c2st})
     assert c2st.attribution is not None
     assert {each.feature: each.weight for each in found} == dict(
         zip("abcd", c2st.attribution.tolist(), strict=True)
@@ -67,7 +75,7 @@ def test_equally_shifted_features_keep_their_original_order():
     new[:3] += 100  # distance 0.3 of each feature; rounding errors must not reorder them
     ks = KolmogorovSmirnov().fit(reference).test(new, None)  # pyright: ignore[reportArgumentType]
     names = [f"f{place}" for place in range(12)]
-    assert [each.feature for each in attribute(names, reference, new, ks)] == names
+    assert [each.feature for each in attribute(rows_of(names, reference, new), {"ks": ks})] == names
 
 
 def test_constant_reference_feature_has_a_finite_mean_change():
@@ -80,12 +88,13 @@ def test_constant_reference_feature_has_a_finite_mean_change():
 def test_shift_csv_is_bounded_and_always_has_a_header(tmp_path):
     path = tmp_path / "metrics" / "shift.csv"
     write_features(path, [])
-    assert path.read_text() == "feature,distance,p_value,mean_change,weight\n"
+    header = "feature,distance,p_value,mean_change,weight,psi,missing_change,missing_p_value,kind\n"
+    assert path.read_text() == header
     many = [FeatureShift(f"[0, {place}]", 1 / 3, 1e-300, -1 / 7) for place in range(3000)]
     write_features(path, many)
     lines = path.read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS) and len(lines) == 1 + MOST == 51
-    assert lines[1] == '"[0, 0]",0.333333,1e-300,-0.142857,'
+    assert lines[1] == '"[0, 0]",0.333333,1e-300,-0.142857,,,0,1,numeric'
     assert path.stat().st_size < 5000
 
 

@@ -15,11 +15,13 @@ from renate_stages import errors, files
 from renate_stages.shift import (
     DETECTORS,
     BlackBoxShift,
+    CategoricalChiSquare,
     ClassifierTwoSample,
     Detector,
     KolmogorovSmirnov,
     LabelChiSquare,
     MaximumMeanDiscrepancy,
+    MissingRates,
     ShiftResult,
     bonferroni,
     holm,
@@ -177,7 +179,14 @@ def draw(name: str, generator: np.random.Generator, rows: int, shift: float) -> 
         return labels
     if name == "bbse":
         return np.where(generator.random(rows) < 0.8, labels, generator.integers(3, size=rows))
-    return generator.normal(shift * np.array([1, 0, 0, 0]), 1, size=(rows, 4))
+    if name == "chi2":
+        return np.stack(
+            [generator.permutation(labels), labels, generator.integers(9, size=rows)], 1
+        )
+    values = generator.normal(shift * np.array([1, 0, 0, 0]), 1, size=(rows, 4))
+    if name == "missing":
+        values[generator.random((rows, 4)) < 0.2 + shift * np.array([0, 0.2, 0, 0])] = np.nan
+    return values
 
 
 def fitted(detector: Detector, generator: np.random.Generator, rows: int) -> Detector:
@@ -193,6 +202,8 @@ EACH: dict[str, Detector] = {
     "mmd, linear": MaximumMeanDiscrepancy(estimate="linear"),
     "ks": KolmogorovSmirnov(),
     "c2st": ClassifierTwoSample(),
+    "chi2": CategoricalChiSquare(permutations=99),
+    "missing": MissingRates(),
     "label_chi2": LabelChiSquare(permutations=99),
     "bbse": BlackBoxShift(permutations=99),
 }
@@ -213,7 +224,7 @@ def test_false_alarm_rate_is_within_its_binomial_interval(name):
         alarms += detector.test(new, generator).p_value <= alpha
     low, high = stats.binom.interval(0.999, repeats, alpha)
     assert alarms <= high, "more false alarms than alpha"
-    if name not in ("ks", "c2st"):  # discrete p-values of these two stay below alpha
+    if name not in ("ks", "c2st", "missing"):  # discrete p-values of these stay below alpha
         assert alarms >= low, "too few alarms: the detector would miss shifts"
 
 
@@ -252,22 +263,28 @@ def test_detector_refuses_to_test_before_fit(name):
         detector.test(draw(detector.name, rng(), 10, 0), rng())
 
 
-@pytest.mark.parametrize("name", ["mmd", "ks", "c2st"])
+@pytest.mark.parametrize("name", ["mmd", "ks", "c2st", "chi2", "missing"])
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
         (np.zeros((5, 2, 2)), r"shape \(5, 2, 2\)"),
         (np.zeros((3, 2)), "n >= 4"),
         (np.zeros((5, 0)), r"shape \(5, 0\)"),
-        (np.array([[0.0], [1.0], [np.nan], [np.inf]]), "2 of 4 rows"),
     ],
 )
-def test_rows_with_invalid_shape_or_values_are_refused(name, rows, says):
+def test_rows_with_invalid_shape_are_refused(name, rows, says):
     with pytest.raises(errors.UncomparableRowsError, match=says):
         DETECTORS[name]().fit(rows)
 
 
-@pytest.mark.parametrize("name", ["mmd", "ks", "c2st"])
+@pytest.mark.parametrize("name", ["mmd", "c2st"])
+def test_tests_of_whole_rows_refuse_values_that_are_not_finite(name):
+    rows = np.array([[0.0], [1.0], [np.nan], [np.inf]])
+    with pytest.raises(errors.UncomparableRowsError, match="2 of 4 rows"):
+        DETECTORS[name]().fit(rows)
+
+
+@pytest.mark.parametrize("name", ["mmd", "ks", "c2st", "chi2", "missing"])
 def test_rows_with_another_number_of_features_are_refused(name):
     detector = DETECTORS[name]().fit(np.zeros((5, 2)))
     with pytest.raises(errors.UncomparableRowsError, match="3 features, but the reference has 2"):
