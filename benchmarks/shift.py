@@ -1,4 +1,4 @@
-"""Time of the kernel two-sample test: `make bench NAME=shift`.
+"""False alarms, detections and time of shift tests: `make bench NAME=shift`.
 
 MMD of 2,000 + 2,000 rows of 64 features with 1,000 permutations, ours beside a plain loop in the
 same process, in turn: the loop makes the kernel matrix once and, for each permutation, takes its
@@ -9,6 +9,9 @@ so small that it is not at the end of the scale.
 
 Then, without a peer: ours on 50,000 + 50,000 rows (10,000 + 10,000 with `--quick`), in a process of
 its own, with the most memory that it had. That takes four minutes.
+
+Before both, false alarms and detections of `should-update` (`shift_rates.py`): of 100 splits of each kind,
+20 with `--quick`; `--rates` measures nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import shift_rates
 from report import Report
 from threadpoolctl import threadpool_limits
 
@@ -29,6 +33,7 @@ from renate_stages.shift.mmd import draw_splits, permutation_p_value
 
 ROWS, FEATURES, PERMUTATIONS = 2000, 64, 1000
 MANY, MANY_QUICK = 50_000, 10_000
+SPLITS, SPLITS_QUICK = 100, 20
 SHIFT = 0.01  # of each feature's mean, in standard deviations
 
 
@@ -36,11 +41,16 @@ def main() -> None:
     """Time both in turn, compare what they find, and measure memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the loop")
-    quick = parser.parse_args().quick
+    parser.add_argument("--rates", action="store_true", help="only false alarms and detections")
+    given = parser.parse_args()
+    quick = given.quick
     repeats, timed = (3, PERMUTATIONS // 20) if quick else (3, PERMUTATIONS)
     threadpool_limits(1)  # of matrix products; the loop's sums have one anyhow
     settings = {"permutations": PERMUTATIONS, "repeats": repeats, "threads": 1, "seed": 0}
     report = Report("shift", {**settings, "timed permutations of the loop": timed})
+    shift_rates.measure(report, SPLITS_QUICK if quick else SPLITS)
+    if given.rates:
+        report.finish()
     reference, new = samples(ROWS)
     times: dict[str, list[float]] = {"ours": [], "plain loop": []}
     ours(reference[:200], new[:200])  # a warm-up

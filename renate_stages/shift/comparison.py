@@ -9,27 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from renate_stages.errors import UncomparableRowsError, UserConfigError
+from renate_stages.errors import UncomparableRowsError
 from renate_stages.memory import ExampleStore
 from renate_stages.memory.spec import IGNORED
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
-from renate_stages.shift.compared_rows import ComparedRows, check_names
 from renate_stages.shift.detector import LEAST_ROWS, ShiftResult
 from renate_stages.shift.detectors import DETECTORS
+from renate_stages.shift.feature_source import FeatureSource
 from renate_stages.shift.features import COLUMN_TESTS, FeatureShift, attribute
 from renate_stages.shift.multiple_testing import holm
 from renate_stages.shift.parents_model import ParentsModel, parents_metrics
 from renate_stages.shift.reference import reference_rows
-from renate_stages.shift.rows import (
-    Sample,
-    function_rows,
-    model_rows,
-    raw_are_columns,
-    raw_fields,
-    raw_names,
-    raw_rows,
-)
+from renate_stages.shift.rows import Sample
 from renate_stages.state import State
 from renate_stages.state.new_data import Splits
 from renate_stages.user.config import UserConfig
@@ -187,7 +179,7 @@ class Comparison:
         if name == "bbse":
             model = self.parents_model
             return model.labelled_classes(self.reference), model.classes(self.new)[0]
-        rows = self.rows
+        rows = self.source.rows
         if name not in COLUMN_TESTS:
             return rows.encoded
         kind = rows.of_kind(name)
@@ -214,7 +206,7 @@ class Comparison:
         if name not in COLUMN_TESTS:
             return result
         assert result.attribution is not None and result.feature_p_values is not None
-        counted = ~self.rows.is_judged_alone[self.rows.of_kind(name)]
+        counted = ~self.source.rows.is_judged_alone[self.source.rows.of_kind(name)]
         if not counted.any():
             return None
         effects, p_values = result.attribution[counted], result.feature_p_values[counted]
@@ -237,9 +229,9 @@ class Comparison:
                     by_column[name] = self.run(name, np.random.default_rng(0))
                 except _NothingToCompareError:
                     continue
-        named = len(self.splits.feature_names) > 0 and self.kind == "raw"
+        named = len(self.splits.feature_names) > 0 and self.source.kind == "raw"
         return attribute(
-            self.rows, by_column, self.params.shift.alpha, MOST_COLUMNS if named else 0
+            self.source.rows, by_column, self.params.shift.alpha, MOST_COLUMNS if named else 0
         )
 
     def _of_features(self, features: Sequence[FeatureShift], tests: int) -> dict[str, Any]:
@@ -253,8 +245,8 @@ class Comparison:
                 "shifted": sum(feature.smallest_p_value <= alpha for feature in features),
             }
         }
-        if self.kind == "raw" and self.splits.feature_names:
-            in_order = sorted(features, key=lambda each: self.rows.names.index(each.feature))
+        if self.source.kind == "raw" and self.splits.feature_names:
+            in_order = sorted(features, key=lambda each: self.source.rows.names.index(each.feature))
             figures["columns"] = {
                 each.feature: {
                     name: rounded(value)
@@ -299,65 +291,12 @@ class Comparison:
         """The parent's model."""
         return ParentsModel(self.user, self.params, self.parent, self.labels, self.skipped)
 
-    @property
-    def kind(self) -> str:
-        """The features that are compared: `raw`, `model` or `feature_fn`."""
-        if self.params.shift.features != "auto":
-            return self.params.shift.features
-        if "feature_fn" in self.user.functions:
-            return "feature_fn"
-        return "raw" if raw_fields(self.reference) is not None else "model"
-
     @cached_property
-    def rows(self) -> ComparedRows:
-        """Features of the reference and of the new examples, according to `shift.features`."""
-        shift, kind, splits = self.params.shift, self.kind, self.splits
-        if kind != "raw":
-            check_names("shift.exclude", shift.exclude, (), kind)
-            check_names("shift.thresholds", shift.thresholds, (), kind)
-            reference, new = self._computed(self.reference), self._computed(self.new)
-            names = [f"{kind}[{place}]" for place in range(reference.shape[1])]
-            return ComparedRows.of(names, reference, new, scaled=kind == "feature_fn")
-        reference, new = raw_rows(self.reference), raw_rows(self.new)
-        names = raw_names(self.reference, splits.feature_names)
-        check_names("shift.exclude", shift.exclude, names, kind)
-        check_names("shift.thresholds", shift.thresholds, names, kind)
-        return ComparedRows.of(
-            names,
-            reference,
-            new,
-            categorical=splits.categorical_features,
-            excluded={*splits.excluded_features, *shift.exclude},
-            thresholds=shift.thresholds,
-            scaled=raw_are_columns(self.reference),
+    def source(self) -> FeatureSource:
+        """Where the compared features come from."""
+        return FeatureSource(
+            self.user, self.params, self.parents_model, self.reference, self.new, self.splits
         )
-
-    def _computed(self, sample: Sample) -> np.ndarray:
-        """Return the features of a sample that the model or the user's function computes."""
-        model, batch_size = self.parents_model, self.params.evaluation.batch_size
-        transform = self.user.test_transforms(model.hyperparameters)[0]
-        settings: Any = {"transform": transform, "batch_size": batch_size}
-        if self.kind == "feature_fn":
-            function = self.user.callable_of("feature_fn", model.hyperparameters)
-            if function is None:
-                raise UserConfigError(
-                    self.user.path,
-                    "params.yaml sets shift.features: feature_fn, but feature_fn is missing or "
-                    "returned None",
-                    "define feature_fn so that it returns a function of a batch of inputs",
-                )
-            return function_rows(sample, function=function, **settings)
-        if model.model is None:
-            raise UncomparableRowsError(
-                "the parent has no model", "set shift.features to raw or feature_fn"
-            )
-        rows = model_rows(sample, model=model.model, task_id=self.params.update.task_id, **settings)
-        if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
-            raise UncomparableRowsError(
-                f"the model's features are not finite for {bad} of {len(rows)} rows",
-                "replace missing values in a transform, or set shift.features to raw",
-            )
-        return rows
 
 
 def rounded(value: float) -> float | None:

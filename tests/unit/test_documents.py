@@ -118,7 +118,9 @@ def test_code_of_the_shift_guide_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", SHIFT, re.DOTALL)):
         (tmp_path / f"{number}.py").write_text(code)
-    assert len(runpy.run_path("0.py")["Customers"].feature_names) == 3
+    customers = runpy.run_path("0.py")["Customers"]
+    named = {*customers.categorical_features, *customers.excluded_features}
+    assert len(customers.feature_names) == 4 and named < {*customers.feature_names}
     runpy.run_path("2.py")
     assert runpy.run_path("1.py")["feature_fn"]()(torch.ones(3, 2, 2)).tolist() == [[1.0]] * 3
 
