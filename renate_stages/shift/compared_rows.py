@@ -119,7 +119,7 @@ def check_names(block: str, given: Collection[str], names: Collection[str], kind
     Args:
         block: The parameter that names them, for the error.
         given: The names it gives.
-        names: The names of all features.
+        names: The names that are allowed.
         kind: The features that are compared; only raw ones can be named.
 
     Raises:
@@ -132,7 +132,7 @@ def check_names(block: str, given: Collection[str], names: Collection[str], kind
         )
         raise InvalidParamsError("params.yaml", [problem])
     problems = [
-        f"{block}: the data has no feature '{name}'{did_you_mean(name, names)}"
+        f"{block}: expected the name of a compared feature, found '{name}'{did_you_mean(name, names)}"
         for name in given
         if name not in names
     ]

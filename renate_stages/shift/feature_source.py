@@ -67,13 +67,15 @@ class FeatureSource:
         reference, new = raw_rows(self.reference), raw_rows(self.new)
         names = raw_names(self.reference, splits.feature_names)
         check_names("shift.exclude", shift.exclude, names, kind)
-        check_names("shift.thresholds", shift.thresholds, names, kind)
+        excluded = {*splits.excluded_features, *shift.exclude}
+        compared = [name for name in names if name not in excluded]
+        check_names("shift.thresholds", shift.thresholds, compared, kind)
         return ComparedRows.of(
             names,
             reference,
             new,
             categorical=splits.categorical_features,
-            excluded={*splits.excluded_features, *shift.exclude},
+            excluded=excluded,
             thresholds=shift.thresholds,
             scaled=raw_are_columns(self.reference),
         )

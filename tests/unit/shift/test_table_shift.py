@@ -120,9 +120,10 @@ def test_column_with_its_own_threshold_is_judged_by_it(second, monkeypatch, caps
         assert figures["alarms"] == 0, "the tests are about the other columns"
         found, output = should_update(monkeypatch, capsys)
         assert found == code and f"of {threshold:g}" in output
-    edit_params(second, shift__thresholds={"aera": 0.4})
-    with pytest.raises(errors.InvalidParamsError, match=r"thresholds.*'aera', did you mean 'area'"):
-        prepared(second, columns)
+    for wrong, says in (("aera", "'aera', did you mean 'area'"), ("day", "'day'")):  # day: excluded
+        edit_params(second, shift__thresholds={wrong: 0.4})
+        with pytest.raises(errors.InvalidParamsError, match=f"thresholds.*{says}"):
+            prepared(second, columns)
 
 
 def test_accuracy_is_estimated_where_labels_are_missing(second, monkeypatch, capsys):
@@ -170,6 +171,16 @@ def test_shift_of_the_model_compares_the_inputs_of_its_last_layer(second):
     edit_params(second, shift__exclude=["area"])
     with pytest.raises(errors.InvalidParamsError, match=r"shift.exclude.*shift.features is model"):
         prepared(second, *table(900, 1))
+
+
+def test_classifier_weight_of_a_category_column_is_its_largest_one(second):
+    edit_params(second, shift__tests=["c2st"])
+    columns, _ = table(900, 1)
+    columns[:600, 3] = 0
+    figures = prepared(second, columns)
+    assert set(figures["tests"]) == {"c2st"} and figures["alarms"] == 1
+    weights = {name: float(row["weight"]) for name, row in shift_csv(second).items()}
+    assert max(weights, key=weights.__getitem__) == "city" and len(weights) == 3
 
 
 def test_reference_last_is_the_holdout_of_the_previous_update(second):

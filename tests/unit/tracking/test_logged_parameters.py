@@ -10,7 +10,7 @@ from renate_stages.params import Params, TuningParams
 from renate_stages.tracking.update_run import logged_parameters
 
 SECRET = "S3CRET"
-UNRESTRICTED = {"learner", "hyperparameters", "evaluation.reference"}
+UNRESTRICTED = {"learner", "hyperparameters", "evaluation.reference", "shift.thresholds"}
 """Logged keys of unrestricted type: learner, hyperparameters and reference metrics."""
 
 
