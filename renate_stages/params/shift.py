@@ -15,10 +15,12 @@ class ShiftParams(Block):
     """How `prepare` tests whether the new data has the same distribution as the parent's."""
 
     enabled: bool = True
-    tests: list[Literal["mmd", "ks", "c2st", "chi2", "missing", "label_chi2", "bbse"]] = Field(
-        default=["mmd", "ks", "chi2", "missing", "label_chi2"],
-        min_length=1,
-        description="see docs/shift.md",
+    tests: list[Literal["mmd", "ks", "c2st", "chi2", "missing", "words", "label_chi2", "bbse"]] = (
+        Field(
+            default=["mmd", "ks", "chi2", "missing", "words", "label_chi2"],
+            min_length=1,
+            description="see docs/shift.md",
+        )
     )
     features: Literal["auto", "raw", "model", "feature_fn"] = Field(
         default="auto",

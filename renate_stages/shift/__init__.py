@@ -11,6 +11,7 @@ from renate_stages.shift.missing import MissingRates
 from renate_stages.shift.mmd import MaximumMeanDiscrepancy
 from renate_stages.shift.multiple_testing import bonferroni, holm
 from renate_stages.shift.stability import stability_index
+from renate_stages.shift.words import NewWords
 
 __all__ = [
     "DETECTORS",
@@ -22,6 +23,7 @@ __all__ = [
     "LabelChiSquare",
     "MaximumMeanDiscrepancy",
     "MissingRates",
+    "NewWords",
     "ShiftResult",
     "bonferroni",
     "holm",

@@ -21,12 +21,12 @@ from renate_stages.shift.features import COLUMN_TESTS, FeatureShift, attribute
 from renate_stages.shift.multiple_testing import holm
 from renate_stages.shift.parents_model import ParentsModel, parents_metrics
 from renate_stages.shift.reference import reference_rows
-from renate_stages.shift.rows import Sample
+from renate_stages.shift.rows import Sample, texts_of
 from renate_stages.state import State
 from renate_stages.state.new_data import Splits
 from renate_stages.user.config import UserConfig
 
-LABEL_TESTS = ("label_chi2", "bbse")  # tests that compare classes; the others compare features
+WITHOUT_FEATURES = ("label_chi2", "bbse", "words")  # tests of classes and texts
 MOST_COLUMNS = 200  # named columns whose figures are in `metrics/data.json`
 
 
@@ -179,6 +179,11 @@ class Comparison:
         if name == "bbse":
             model = self.parents_model
             return model.labelled_classes(self.reference), model.classes(self.new)[0]
+        if name == "words":
+            reference, new = texts_of(self.reference), texts_of(self.new)
+            if reference is None or new is None:
+                raise _NothingToCompareError
+            return reference, new
         rows = self.source.rows
         if name not in COLUMN_TESTS:
             return rows.encoded
@@ -216,11 +221,11 @@ class Comparison:
         return ShiftResult(name, statistic, float(p_values.min()), effect)
 
     def features(self, results: Mapping[str, ShiftResult]) -> list[FeatureShift]:
-        """Return the shift of each feature; empty if the tests compared only classes.
+        """Return the shift of each feature; empty if no test compared features.
 
         Tests of single features are run for this, even if they are not among the tests.
         """
-        if set(results) <= {*LABEL_TESTS}:
+        if set(results) <= {*WITHOUT_FEATURES}:
             return []
         by_column = dict(results)
         for name in COLUMN_TESTS:

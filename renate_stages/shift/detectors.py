@@ -14,6 +14,7 @@ from renate_stages.shift.kolmogorov_smirnov import KolmogorovSmirnov
 from renate_stages.shift.label_shift import LabelChiSquare
 from renate_stages.shift.missing import MissingRates
 from renate_stages.shift.mmd import MaximumMeanDiscrepancy
+from renate_stages.shift.words import NewWords
 
 DETECTORS: dict[str, type[Detector]] = {
     detector.name: detector
@@ -23,6 +24,7 @@ DETECTORS: dict[str, type[Detector]] = {
         ClassifierTwoSample,
         CategoricalChiSquare,
         MissingRates,
+        NewWords,
         LabelChiSquare,
         BlackBoxShift,
     )

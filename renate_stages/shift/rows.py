@@ -150,6 +150,29 @@ def raw_names(sample: Sample, given: Sequence[str] = ()) -> list[str]:
     return list(given)
 
 
+def texts_of(sample: Sample) -> np.ndarray | None:
+    """Return the stored texts, an array of str `(n,)`; None if the inputs are not texts.
+
+    Texts are ragged bytes without a decoder that are valid UTF-8. Several, such as the two of a pair,
+    are joined.
+    """
+    texts: list[str] = []
+    for store, rows in sample.stores:
+        inputs = _inputs_of(store)
+        for each in inputs.values():
+            if not each.ragged or each.dtype != np.uint8 or each.shape or each.decoder:
+                return None
+        columns = store.columns(rows, list(inputs))
+        try:
+            parts = [[row.tobytes().decode() for row in columns[path]] for path in inputs]
+        except UnicodeDecodeError:
+            return None
+        texts += [" ".join(several) for several in zip(*parts, strict=True)]
+    found = np.empty(len(texts), dtype=object)
+    found[:] = texts
+    return found
+
+
 def model_rows(
     sample: Sample, model: RenateModule, transform: Callable | None, task_id: str, batch_size: int
 ) -> np.ndarray:

@@ -22,6 +22,7 @@ from renate_stages.shift import (
     LabelChiSquare,
     MaximumMeanDiscrepancy,
     MissingRates,
+    NewWords,
     ShiftResult,
     bonferroni,
     holm,
@@ -179,6 +180,11 @@ def draw(name: str, generator: np.random.Generator, rows: int, shift: float) -> 
         return labels
     if name == "bbse":
         return np.where(generator.random(rows) < 0.8, labels, generator.integers(3, size=rows))
+    if name == "words":
+        words = generator.zipf(1.5, size=(rows, 20)) + 10**6 * (
+            generator.random((rows, 20)) < shift / 5
+        )
+        return np.array([" ".join(f"w{word}" for word in row) for row in words])
     if name == "chi2":
         return np.stack(
             [generator.permutation(labels), labels, generator.integers(9, size=rows)], 1
@@ -204,6 +210,7 @@ EACH: dict[str, Detector] = {
     "c2st": ClassifierTwoSample(),
     "chi2": CategoricalChiSquare(permutations=99),
     "missing": MissingRates(),
+    "words": NewWords(permutations=99),
     "label_chi2": LabelChiSquare(permutations=99),
     "bbse": BlackBoxShift(permutations=99),
 }
@@ -289,6 +296,12 @@ def test_rows_with_another_number_of_features_are_refused(name):
     detector = DETECTORS[name]().fit(np.zeros((5, 2)))
     with pytest.raises(errors.UncomparableRowsError, match="3 features, but the reference has 2"):
         detector.test(np.zeros((5, 3)), rng())
+
+
+@pytest.mark.parametrize("texts", [np.zeros(5), np.array(["a"] * 3), np.array([["a"] * 9])])
+def test_arrays_that_are_not_texts_are_refused(texts):
+    with pytest.raises(errors.UncomparableRowsError, match="texts"):
+        NewWords().fit(texts)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(5), np.zeros((5, 3), int), np.zeros(0, int)])
