@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 from small_project import edit_params
 
+from renate_stages.files import yaml_file
 from renate_stages.memory.spec import IGNORED
 from renate_stages.project import Project
 from renate_stages.stages import prepare, restore_state, train, tune
@@ -93,17 +94,36 @@ def first_update_on_table(project: Project) -> None:
     """Run update 1 on the days 0 to 29, and open update 2."""
     project.user_config.write_text(CONFIG)
     put_table(project, *table(1500, 0))
+    yaml_file.edit(project.params, lambda content: content["hyperparameters"].pop("hidden_size"))
+    edit_params(project, hyperparameters__learning_rate=0.3)
+    run_and_move_on(project)
+
+
+def put_csv(project: Project, columns: np.ndarray, targets: np.ndarray) -> None:
+    """Write the incoming data as a CSV file with dates and names of cities."""
+    shutil.rmtree(project.incoming, ignore_errors=True)
+    project.incoming.mkdir(parents=True)
+    lines = ["day,area,rooms,city,high"]
+    for (day, area, rooms, city), high in zip(columns.tolist(), targets.tolist(), strict=True):
+        date = np.datetime64("2026-01-01") + np.timedelta64(int(day), "D")
+        shown = "" if np.isnan(rooms) else f"{rooms:.0f}"
+        lines.append(f"{date},{area:.1f},{shown},{'ABCDEFGH'[int(city)]},{high}")
+    (project.incoming / "rents.csv").write_text("\n".join(lines) + "\n")
+
+
+def first_update_on_csv(project: Project) -> None:
+    """Run update 1 with the data module `table` and the model `TabularMLP`; open update 2."""
+    project.user_config.write_text("")
+    put_csv(project, *table(600, 0))
+    edit_params(project, data__module={"name": "table", "target": "high"}, model="TabularMLP")
+    run_and_move_on(project)
+
+
+def run_and_move_on(project: Project) -> None:
+    """Run the stages of update 1, and open update 2."""
     edit_params(
         project, trainer__max_epochs=8, hyperparameters__batch_size=64, shift__permutations=500
     )
-    edit_params(project, hyperparameters__learning_rate=0.3)
-
-    def drop_hidden(content: dict) -> None:
-        del content["hyperparameters"]["hidden_size"]
-
-    from renate_stages.files import yaml_file
-
-    yaml_file.edit(project.params, drop_hidden)
     for stage in (prepare, restore_state, tune, train):
         stage.run(project, quiet)
     shutil.rmtree(project.parent)

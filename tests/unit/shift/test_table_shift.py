@@ -8,7 +8,14 @@ import sys
 import numpy as np
 import pytest
 from small_project import edit_config, edit_params
-from small_tables import first_update_on_table, put_table, quiet, table
+from small_tables import (
+    first_update_on_csv,
+    first_update_on_table,
+    put_csv,
+    put_table,
+    quiet,
+    table,
+)
 
 from renate_stages import errors, files
 from renate_stages.cli.main import main
@@ -197,3 +204,26 @@ def test_unknown_categorical_feature_of_the_data_module_is_refused(second):
     edit_config(second, 'categorical_features = ("citty",)', 'categorical_features = "city"')
     with pytest.raises(errors.UserResultError, match="categorical_features"):
         prepared(second, *table(90, 1))
+
+
+def test_csv_files_with_a_date_are_compared_without_any_python(project, made_once):
+    second = made_once(project, first_update_on_csv)
+    columns, targets = table(600, 1, first_day=30)
+    put_csv(second, columns, targets)
+    prepare.run(second, quiet)
+    figures = files.read_json(second.data_metrics)["shift"]
+    assert set(figures["columns"]) == {"area", "rooms", "city"}, (
+        "the parts of the date are left out"
+    )
+    assert set(figures["tests"]) == {"mmd", "ks", "chi2", "missing", "label_chi2"}
+    assert figures["alarms"] == 0
+    columns[::5, 3] = 7  # a city that the parent does not know
+    put_csv(second, columns, targets)
+    prepare.run(second, quiet)
+    figures = files.read_json(second.data_metrics)["shift"]
+    assert figures["features"]["most_shifted"] == "city"
+    assert figures["columns"]["city"]["distance"] == pytest.approx(0.2, abs=0.08)
+    assert figures["tests"]["chi2"]["corrected_p_value"] <= 0.01
+    edit_params(second, shift__features="model")
+    prepare.run(second, quiet)
+    assert "skipped" not in files.read_json(second.data_metrics)["shift"]
