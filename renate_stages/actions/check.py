@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils.data import Subset
 
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.export import carried_files
 from renate_stages.export.built_model import BuiltModel
 from renate_stages.export.program_files import write_program
-from renate_stages.memory import ExampleStore
+from renate_stages.memory import ExampleStore, Ragged
+from renate_stages.models import RenateModule
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.preprocessing import read_preprocessing
@@ -45,12 +47,15 @@ class CheckedConfig:
         restored_equals_saved: Whether the model gives the same outputs after it was saved and
             restored with `model_fn`.
         lacking: Why a program of the model could not be exported, by file name.
+        padding_change: The largest change of an output of the shortest example if it is padded to the
+            length of the longest; 0 if examples do not differ in length.
     """
 
     loss_before: float
     loss_after: float
     restored_equals_saved: bool
     lacking: Mapping[str, str]
+    padding_change: float = 0.0
 
 
 def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
@@ -119,6 +124,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
         restored = updater.build_model(Path(scratch)).eval()
         with torch.inference_mode():
             pair = [each(inputs, task_id=task_id) for each in (model, restored)]
+        padded = padding_change(restored, updater.test_set(store), task_id)
         for transform in (updater.transforms.memory, updater.transforms.test):
             StoredDataset(store, None, *transform).__getitems__(range(len(dataset)))
         if "metrics_fn" in user.functions:
@@ -127,7 +133,38 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
             user.call("feature_fn", hyperparameters)
         lacking = _rehearsed(user, params, store, names.names, Path(scratch))
     user.files.check()
-    return CheckedConfig(before, after, _equal(*pair), lacking)
+    return CheckedConfig(before, after, _equal(*pair), lacking, padded)
+
+
+def padding_change(model: RenateModule, dataset: StoredDataset, task_id: str) -> float:
+    """Return the largest change of an output by padding the shortest example to the longest.
+
+    A model whose outputs depend on padding answers differently for other batches of the same rows.
+
+    Args:
+        model: The model, in evaluation mode.
+        dataset: Examples with the test transforms.
+        task_id: Task for which the model is called.
+    """
+    fields = dataset.store.spec.fields if dataset.store.spec is not None else {}
+    paths = [
+        path
+        for path, field in fields.items()
+        if field.ragged and not field.decoder and path.split(".")[0] == "inputs"
+    ]
+    largest, rows = 0.0, np.arange(len(dataset))
+    for path, column in dataset.store.columns(rows, paths).items():
+        assert isinstance(column, Ragged), path
+        short, long = int(column.lengths.argmin()), int(column.lengths.argmax())
+        with torch.inference_mode():
+            alone, both = (
+                model(dataset.__getitems__(chosen)[0], task_id=task_id)
+                for chosen in ([short], [short, long])
+            )
+        for one, other in zip(*map(pytree.tree_leaves, (alone, both)), strict=True):
+            same = other[0][tuple(slice(size) for size in one[0].shape)]  # outputs may be padded
+            largest = max(largest, float((one[0] - same).abs().max()))
+    return largest
 
 
 def _rehearsed(

@@ -49,6 +49,12 @@ def test_config_check_accepts_fields_of_varying_length(project):
     checked = check_user_config(project.root, examples=16)
     assert checked.loss_after < checked.loss_before and checked.restored_equals_saved
     assert checked.lacking == {}
+    assert checked.padding_change == 0
+
+
+def test_config_check_finds_a_model_whose_outputs_depend_on_padding(project):
+    project.user_config.write_text(TEXTS.replace(", padding_idx=0", ""))
+    assert check_user_config(project.root, examples=16).padding_change > 0.01
 
 
 def test_config_check_reports_a_state_that_cannot_be_written(project):
