@@ -6,16 +6,12 @@ annotation is an error before the call.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
-import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_origin
 
 from renate_stages.errors import (
     DataModuleError,
@@ -28,7 +24,9 @@ from renate_stages.errors import (
 from renate_stages.project import Project
 from renate_stages.user.declared_files import IMPORT, DeclaredFiles
 from renate_stages.user.file_watch import Watch
+from renate_stages.user.importing import cure_of, import_file, line_of
 from renate_stages.user.named import Named
+from renate_stages.user.signatures import fits, name_of, named_parameters, type_hints
 from renate_stages.user.used_files import UserFiles, forget_namesakes
 
 if TYPE_CHECKING:
@@ -167,7 +165,7 @@ class UserConfig:
         watch.start()
         forget_namesakes(path.parent)
         with watch.running(IMPORT):
-            module = _import_file(path)
+            module = import_file(path)
             if isinstance(watch, UserFiles):
                 watch.take_modules(path)
         functions = {name: getattr(module, name, None) for name in FUNCTIONS}
@@ -191,7 +189,7 @@ class UserConfig:
         parameters: dict[str, inspect.Parameter] = {}
         for name, function in self.functions.items():
             if name != "data_module_fn":
-                for parameter in _named_parameters(function):
+                for parameter in named_parameters(function):
                     if parameter.name not in FUNCTIONS[name]:
                         parameters[parameter.name] = parameter
         return parameters
@@ -209,9 +207,9 @@ class UserConfig:
                 function fails.
         """
         function = self.functions[name]
-        hints = _type_hints(function)
+        hints = type_hints(function)
         arguments = {}
-        for parameter in _named_parameters(function):
+        for parameter in named_parameters(function):
             if parameter.name in given:
                 arguments[parameter.name] = given[parameter.name]
             elif parameter.name in values:
@@ -229,7 +227,7 @@ class UserConfig:
 
     def arguments_of(self, name: str) -> list[str]:
         """Return the names of a function's arguments."""
-        return [parameter.name for parameter in _named_parameters(self.functions[name])]
+        return [parameter.name for parameter in named_parameters(self.functions[name])]
 
     def optional(self, name: str, values: Mapping[str, Any]) -> Any:
         """Call a function if the user defined it; otherwise return None."""
@@ -315,11 +313,11 @@ class UserConfig:
         except RenateStagesError:
             raise
         except Exception as error:
-            line, raised = _line_of(error, self.path), f"{type(error).__name__}: {error}"
+            line, raised = line_of(error, self.path), f"{type(error).__name__}: {error}"
             raise UserConfigError(
                 self.path,
                 f"{name} failed at line {line}: {raised}",
-                _cure(error, "correct that line, or the data passed to it"),
+                cure_of(error, "correct that line, or the data passed to it"),
             ) from error
 
     def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
@@ -352,95 +350,10 @@ class UserConfig:
 
     def _checked(self, function: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
         expected = hints.get(name, Any)
-        if _fits(value, expected):
+        if fits(value, expected):
             return tuple(value) if get_origin(expected) is tuple or expected is tuple else value
         raise UserConfigError(
             self.path,
-            f"{function} expects {name}: {_name_of(expected)}, but params.yaml sets {value!r}",
-            f"set a value of type {_name_of(expected)}, or change the annotation",
+            f"{function} expects {name}: {name_of(expected)}, but params.yaml sets {value!r}",
+            f"set a value of type {name_of(expected)}, or change the annotation",
         )
-
-
-class _FromSource(SourceFileLoader):
-    """Compiles a file's source; bytecode may be of an earlier version of equal size and second."""
-
-    def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def _import_file(path: Path) -> types.ModuleType:
-    folder, file = str(path.parent.resolve()), str(path.absolute())
-    loader = _FromSource("renate_config", file)
-    spec = importlib.util.spec_from_file_location("renate_config", file, loader=loader)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["renate_config"] = module
-    if folder in sys.path:  # it may come after the folder of another project
-        sys.path.remove(folder)
-    # The folder stays on the path, because a function may import from it when it is called.
-    sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    except RenateStagesError:
-        raise
-    except Exception as error:
-        line = _line_of(error, path)
-        raise UserConfigError(
-            path,
-            f"line {line}: {type(error).__name__}: {error}",
-            _cure(error, "correct that line"),
-        ) from error
-    return module
-
-
-def _cure(error: Exception, cure: str) -> str:
-    """Return what the user should do about an error in their code."""
-    if isinstance(error, FileNotFoundError | ModuleNotFoundError):
-        return f"{cure}; a job in the cloud has only the files in the stage's deps in dvc.yaml"
-    return cure
-
-
-def _line_of(error: BaseException, path: Path) -> int | str:
-    if isinstance(error, SyntaxError):
-        return error.lineno or "?"
-    line: int | str = "?"
-    trace = error.__traceback__
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == path.absolute():
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
-def _named_parameters(function: Callable) -> list[inspect.Parameter]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [each for each in inspect.signature(function).parameters.values() if each.kind in kinds]
-
-
-def _type_hints(function: Callable) -> dict[str, Any]:
-    try:
-        return get_type_hints(function)
-    except (NameError, TypeError):  # an annotation may exist only for type checkers
-        return {}
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    """Return whether a YAML value matches an annotation; any value matches a type not listed here."""
-    origin = get_origin(expected)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(expected))
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if expected in (bool, str):
-        return isinstance(value, expected)
-    if expected is None or expected is type(None):
-        return value is None
-    if expected in (list, tuple) or origin in (list, tuple):
-        return isinstance(value, list | tuple)
-    return True
-
-
-def _name_of(expected: Any) -> str:
-    return expected.__name__ if isinstance(expected, type) else str(expected)
