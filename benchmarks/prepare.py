@@ -3,7 +3,8 @@
 Each form of a dataset is written to a store as `prepare` does, with ids and index. Beside it, in the
 same run and alternating, runs a bare loop over the dataset's items (`for n in range(len(d)): d[n]`) and
 a PyTorch DataLoader in batches of 256; neither stores anything. Seconds are those of this process on
-the CPU, so other programs on the machine disturb little.
+the CPU, so other programs on the machine disturb little. Only with worker processes
+(`data.num_workers`) they are those of the clock, and need two cores that nothing else uses.
 
     images     JPEG files of 96x96 pixels, decoded and resized for each item, as vision datasets do
     rows       20 numbers as a dict, and an integer label
@@ -111,7 +112,12 @@ def main() -> None:
         images = Images(Path(folder), max(1000, rows // 100))
         share = measure(report, "images", images, repeats, bare=True)
         report.at_least("images: share of the bare loop", share, 0.9)
-    measure(report, "rows", Rows(few, labels[: rows // 5]), repeats, bare=True)
+        _, faster = measure_workers(report, "images", images, repeats)
+        report.at_least("images: speed of 2 workers, of 1", faster, 1.7)
+    dataset = Rows(few, labels[: rows // 5])
+    measure(report, "rows", dataset, repeats, bare=True)
+    share, _ = measure_workers(report, "rows", dataset, repeats)
+    report.at_least("rows: share of the bare loop with 2 workers", share, 0.9)
     measure(report, "records", Records(few, labels[: rows // 5]), repeats, bare=True)
     measure(report, "columns with metadata", ColumnDataset(columns, labels, metadata), repeats)
     measure(report, "columns", ColumnDataset(columns, labels), repeats)
@@ -141,10 +147,37 @@ def measure(report: Report, name: str, dataset: Any, repeats: int, bare: bool = 
     return median(b / o for b, o in zip(taken["bare loop"], taken["ours"], strict=True))
 
 
-def stored(dataset: Any) -> None:
+def measure_workers(report: Report, name: str, dataset: Any, repeats: int) -> tuple[float, float]:
+    """Time a bare loop, and reading with 1 and 2 worker processes, in turn, by the clock.
+
+    Returns:
+        The bare loop's seconds as a share of those of 2 workers; the seconds of 1 worker divided by
+        those of 2.
+    """
+    peers: dict[str, Callable[[], object]] = {
+        "bare loop, by the clock": lambda: [dataset[row] and None for row in range(len(dataset))],
+        "1 worker": lambda: stored(dataset, 1),
+        "2 workers": lambda: stored(dataset, 2),
+    }
+    taken: dict[str, list[float]] = {peer: [] for peer in peers}
+    for _ in range(repeats):
+        for peer, run in peers.items():
+            started = time.perf_counter()
+            run()
+            taken[peer].append(time.perf_counter() - started)
+    for peer, seconds in taken.items():
+        report.add(f"{name}: {peer}", [len(dataset) / each for each in seconds])
+    bare, one, two = taken.values()
+    return (
+        median(b / t for b, t in zip(bare, two, strict=True)),
+        median(o / t for o, t in zip(one, two, strict=True)),
+    )
+
+
+def stored(dataset: Any, num_workers: int = 0) -> None:
     """Write a dataset to a store in a temporary folder."""
     with TemporaryDirectory() as folder:
-        ingest(dataset, Path(folder) / "store", 1, "train")
+        ingest(dataset, Path(folder) / "store", 1, "train", num_workers=num_workers)
 
 
 if __name__ == "__main__":

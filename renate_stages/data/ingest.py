@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from renate_stages.data.columns import column_blocks, columns_of
-from renate_stages.data.item_blocks import item_blocks
+from renate_stages.data.item_workers import item_blocks
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import EmptyDatasetError
 from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged, StoreWriter
@@ -30,6 +30,7 @@ def ingest(
     ragged: Collection[str] = (),
     unwanted: Sequence[Unwanted] = (),
     numbers: Callable[[Any], Any] | None = None,
+    num_workers: int = 0,
 ) -> ExampleStore:
     """Write every item of a dataset, in order, to a new store.
 
@@ -49,6 +50,8 @@ def ingest(
         unwanted: Functions that return which rows of a block to leave out, bool `(rows,)`; each gets
             the rows that the one before has left.
         numbers: Replaces names of labels in the targets of an item by numbers; see `ItemReader`.
+        num_workers: Processes that read items; 0: this process reads them. The files of the store do
+            not depend on it. Datasets without a length, and columns, are read by this process.
 
     Raises:
         EmptyDatasetError: If the dataset has no items.
@@ -58,11 +61,13 @@ def ingest(
         ItemMismatchError: If an item differs from item 0 in structure, dtype or shape.
         UnknownFieldError: If items do not have a part that is listed in `ragged`.
         ExampleStructureError: If a dict or tuple is empty, or a key is not a plain name.
+        DrawingItemsError: If workers read items that draw random numbers.
+        UnreadableByWorkersError: If a worker cannot read items.
     """
     reader = ItemReader(split, ragged, numbers)
     source, rows = columns_of(dataset)
     if source is None or not set(ragged) <= set(source.ragged_fields):
-        blocks = item_blocks(dataset, reader)
+        blocks = item_blocks(dataset, reader, num_workers)
     else:
         blocks = column_blocks(source, rows, reader)
     empty = True

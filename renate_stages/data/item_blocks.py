@@ -8,238 +8,143 @@ wrong with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
-from renate_stages.data.columns import BLOCK_BYTES, BLOCK_ROWS, Block
-from renate_stages.data.items import Item, ItemReader
-from renate_stages.errors import ItemMismatchError, RenateStagesError, user_code
-from renate_stages.memory import Column, ExampleSpec, Ragged
-from renate_stages.memory.identity import given_id
-from renate_stages.memory.spec import METADATA, Field
+from renate_stages.data.columns import Block
+from renate_stages.data.items import ItemReader
+from renate_stages.data.row_block import Copier, RowBlock
+from renate_stages.errors import ItemMismatchError, user_code
+from renate_stages.memory import ExampleSpec
 
 
-def item_blocks(dataset: Dataset, reader: ItemReader) -> Iterator[Block]:
-    """Yield blocks of copied items, because a dataset may reuse the arrays it returns.
+class ItemBlocks:
+    """Validates items in order, and collects them as blocks.
 
     Args:
-        dataset: Items `(inputs, targets)`, or `(inputs, targets, metadata)`.
         reader: Validates items.
 
-    Raises:
-        RenateStagesError: As `ingest`.
-    """
-    spec: ExampleSpec | None = None
-    unknown: set[str] = set()  # paths whose dtype is unknown, because all rows so far are empty
-    named: bool | None = None
-    copier: _Copier | None = None
-    block: _RowBlock | None = None
-    for index, each in enumerate(_items(dataset, reader.split)):
-        if copier is not None and block is not None and copier.copied(each, block):
-            if block.is_full:
-                yield block.columns(), block.spec
-                block = _RowBlock(block.spec)
-            continue
-        item = reader.read(each, index)
-        if spec is None:
-            spec, unknown = reader.spec(item), reader.empty(item)
-            copier = _Copier.of(each, item, reader, spec)
-        elif unknown and (found := unknown - reader.empty(item)):
-            spec, unknown = reader.with_dtypes(spec, item, found), unknown - found
-        reader.require(item, spec, index)
-        if named is not None and item.named is not None and named != item.named:
-            kinds = ("a number", "a name")
-            raise ItemMismatchError(
-                reader.split, index, "its label", kinds[bool(item.named)], kinds[named]
-            )
-        named = item.named if named is None else named
-        if named and copier is not None and not copier.names:
-            copier = None  # the first rows are ignored ones, whose targets are numbers
-        block = block or _RowBlock(spec)
-        block.spec = spec
-        block.add(item)
-        if block.is_full and not unknown:
-            yield block.columns(), spec
-            block = _RowBlock(spec)
-    if block is not None and block.rows:
-        yield block.columns(), block.spec
-
-
-class _RowBlock:
-    """Rows of one block, which are filled one after the other.
-
-    Args:
-        spec: The spec of the rows; fields of varying length may get another dtype later.
+    Attributes:
+        spec: The spec of the items so far; None before the first one.
+        named: Whether their targets are names of labels; None if all are ignored rows.
     """
 
-    def __init__(self, spec: ExampleSpec) -> None:
-        self.spec = spec
-        self.rows = 0
-        self.nbytes = 0  # of fields that vary in length
-        fixed = {path: each for path, each in spec.all_fields.items() if not each.ragged}
-        self._row_bytes = sum(each.nbytes for each in fixed.values())
-        self._most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, self._row_bytes)))
-        self.arrays = {
-            path: np.empty((self._most, *each.shape), each.dtype) for path, each in fixed.items()
-        }
-        self.lists: dict[str, list[np.ndarray]] = {
-            path: [] for path, each in spec.fields.items() if each.ragged
-        }
+    def __init__(self, reader: ItemReader) -> None:
+        self.reader = reader
+        self.spec: ExampleSpec | None = None
+        self.named: bool | None = None
+        self._unknown: set[str] = set()  # paths without a dtype yet, because all rows are empty
+        self._copier: Copier | None = None
+        self._block: RowBlock | None = None
 
-    @property
-    def is_full(self) -> bool:
-        filled = self.rows * self._row_bytes + self.nbytes
-        return self.rows >= self._most or filled >= BLOCK_BYTES
+    def read(self, items: Iterable[Any], start: int = 0) -> Iterator[Block]:
+        """Add items, and yield the blocks that are full.
 
-    def add(self, item: Item) -> None:
-        """Copy an item that fits the spec; a full block becomes larger."""
-        if self.arrays and self.rows == len(next(iter(self.arrays.values()))):
-            self.arrays = {path: np.concatenate([each, each]) for path, each in self.arrays.items()}
-        metadata = {METADATA + name: value for name, value in item.metadata.items()}
-        for path, value in {**item.values, **metadata}.items():
-            if path in self.lists:
-                self.lists[path].append(value.copy())
-                self.nbytes += value.nbytes
-            else:
-                self.arrays[path][self.rows] = value
-        self.rows += 1
+        Args:
+            items: The items.
+            start: The number of the first one, for messages.
 
-    def columns(self) -> dict[str, Column]:
-        """Return the rows as columns by path."""
-        found: dict[str, Column] = {}
-        for path, field in self.spec.all_fields.items():
-            if path in self.arrays:
-                found[path] = self.arrays[path][: self.rows]
-                continue
-            values = [
-                value.astype(field.dtype, copy=False) if value.size else _nothing(field)
-                for value in self.lists[path]
-            ]
-            found[path] = Ragged.of(values, field.decoder)
-        return found
+        Raises:
+            RenateStagesError: As `ingest`.
+        """
+        for index, each in enumerate(items, start):
+            if self._copier is not None:
+                if self._block is None:
+                    assert self.spec is not None
+                    self._block = RowBlock(self.spec)
+                if self._copier.copied(each, self._block):
+                    if self._block.is_full:
+                        yield from self.rest()
+                    continue
+            self._add(each, index)
+            assert self._block is not None
+            if self._block.is_full and not self._unknown:
+                yield from self.rest()
 
+    def rest(self) -> Iterator[Block]:
+        """Yield the rows that no block has yet, if any."""
+        block, self._block = self._block, None
+        if block is not None and block.rows:
+            yield block.columns(), block.spec
 
-class _Copier:
-    """Copies items that have the form of a given one to a block.
+    def accepts(self, spec: ExampleSpec, named: bool | None) -> bool:
+        """Return whether rows that another process has validated fit those so far.
 
-    Args:
-        like: The item.
-        names: Returns the number of a label's name, if targets are names.
-        metadata: Converts a value of the metadata; its arguments are a name and the value.
-        spec: The spec of the item.
-    """
-
-    def __init__(
-        self,
-        like: Any,
-        names: Callable[[str], Any] | None,
-        metadata: Callable[[str, Any], np.ndarray],
-        spec: ExampleSpec,
-    ) -> None:
-        self._form = type(like), len(like)
-        self._containers: list[tuple[int, Any, type, int]] = []  # parent, key, type, length
-        self._leaves: list[tuple[int, Any, str, type, Any, Any]] = []  # parent, key, path, type, …
-        self._names, self._metadata = names, metadata
-        for key, part in enumerate(("inputs", "targets")):
-            self._look(like[key], 0, key, part, spec)
-        self._known: list[tuple[str, type]] = []
-        for name, value in like[2].items() if len(like) == 3 else ():
-            self._known.append((name, type(value)))
-
-    @classmethod
-    def of(cls, like: Any, item: Item, reader: ItemReader, spec: ExampleSpec) -> _Copier | None:
-        """Return a copier for items like a valid one, or None if such items are always validated."""
-        given_kind = type(like[2].get("id", "")) if len(like) == 3 else str
-        if any(each.ragged for each in spec.fields.values()) or given_kind not in (str, int):
-            return None
-        cache: dict[tuple[str, Any], np.ndarray] = {}
-
-        def metadata(name: str, value: Any) -> np.ndarray:
-            if (name, value) not in cache:
-                if len(cache) >= BLOCK_ROWS:
-                    cache.clear()
-                cache[name, value] = reader.metadata_value(name, value, 0)
-            return cache[name, value]
-
-        return cls(like, reader.numbers if item.named else None, metadata, spec)
-
-    @property
-    def names(self) -> bool:
-        """Whether the targets are names of labels."""
-        return self._names is not None
-
-    def copied(self, item: Any, block: _RowBlock) -> bool:
-        """Copy an item to the next row of a block; return whether it has the form to do so."""
-        if (type(item), len(item) if isinstance(item, tuple | list) else 0) != self._form:
+        Args:
+            spec: The spec of the rows.
+            named: Whether their targets are names of labels; None if all are ignored rows.
+        """
+        if self._unknown or spec != self.spec:
             return False
-        row, arrays, nodes = block.rows, block.arrays, [item]
-        try:
-            for parent, key, kind, length in self._containers:
-                node = nodes[parent][key]
-                if type(node) is not kind or len(node) != length:
-                    return False
-                nodes.append(node)
-            for parent, key, path, kind, dtype, shape in self._leaves:
-                leaf = nodes[parent][key]
-                if type(leaf) is not kind:
-                    return False
-                if dtype is not None and (leaf.dtype != dtype or leaf.shape != shape):
-                    return False
-                if kind is Tensor:
-                    leaf = leaf.numpy()
-                elif kind is str and self._names is not None:
-                    leaf = self._names(leaf)
-                arrays[path][row] = leaf
-            given = item[2] if len(item) == 3 else {}
-            if len(given) != len(self._known):
-                return False
-            for name, kind in self._known:
-                value = given[name]
-                if type(value) is not kind:
-                    return False
-                if name == "id":
-                    value = np.frombuffer(given_id(str(value)), ">u8")
-                elif kind is str:
-                    value = self._metadata(name, value)
-                arrays[METADATA + name][row] = value
-        except (KeyError, RuntimeError, TypeError, ValueError, OverflowError, RenateStagesError):
-            return False  # validating the item says what is wrong
-        block.rows += 1
+        if None not in (named, self.named) and named != self.named:
+            return False
+        self._name(named)
         return True
 
-    def _look(self, node: Any, parent: int, key: Any, path: str, spec: ExampleSpec) -> None:
-        """Record where a container, and what is in it, or a leaf is in the item."""
-        if isinstance(node, Mapping | tuple | list):
-            self._containers.append((parent, key, type(node), len(node)))
-            own = len(self._containers)  # the item itself is number 0
-            children = node.items() if isinstance(node, Mapping) else enumerate(node)
-            for inner, child in children:
-                self._look(child, own, inner, f"{path}.{inner}", spec)
-            return
-        has_shape = isinstance(node, Tensor | np.ndarray)
-        dtype, shape = (node.dtype, node.shape) if has_shape else (None, None)
-        self._leaves.append((parent, key, path, type(node), dtype, shape))
+    @property
+    def row_bytes(self) -> int:
+        """Average bytes of the rows that no block has yet; there must be some."""
+        assert self._block is not None
+        return self._block.filled // self._block.rows
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the dtypes of all fields are known."""
+        return not self._unknown
+
+    def _add(self, each: Any, index: int) -> None:
+        """Validate an item part by part, and add it.
+
+        Raises:
+            RenateStagesError: As `ingest`.
+        """
+        reader = self.reader
+        item = reader.read(each, index)
+        if self.spec is None:
+            self.spec, self._unknown = reader.spec(item), reader.empty(item)
+            self._copier = Copier.of(each, item, reader, self.spec)
+        elif self._unknown and (found := self._unknown - reader.empty(item)):
+            self.spec = reader.with_dtypes(self.spec, item, found)
+            self._unknown -= found
+        reader.require(item, self.spec, index)
+        if self.named is not None and item.named is not None and self.named != item.named:
+            kinds = ("a number", "a name")
+            found, expected = kinds[bool(item.named)], kinds[self.named]
+            raise ItemMismatchError(reader.split, index, "its label", found, expected)
+        self._name(item.named)
+        self._block = self._block or RowBlock(self.spec)
+        self._block.spec = self.spec
+        self._block.add(item)
+
+    def _name(self, named: bool | None) -> None:
+        self.named = named if self.named is None else self.named
+        if self.named and self._copier is not None and not self._copier.names:
+            self._copier = None  # the first rows are ignored ones, whose targets are numbers
 
 
-def _nothing(field: Field) -> np.ndarray:
-    """Return an empty row of a ragged field; an empty list has no shape or dtype of its own."""
-    return np.empty((0, *field.shape), field.dtype)
+def has_rows(dataset: Any) -> bool:
+    """Return whether items can be read by their number, from 0 to the dataset's length."""
+    return hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
 
 
-def _items(dataset: Any, split: str) -> Iterator[Any]:
-    """Yield the items of a dataset; errors name the item and the line in the user's code."""
+def items_of(dataset: Any, split: str, rows: range | None = None) -> Iterator[Any]:
+    """Yield items of a dataset; errors name the item and the line in the user's code.
+
+    Args:
+        dataset: The dataset.
+        split: "train", "val" or "test", for messages.
+        rows: Numbers of the items; None: all.
+    """
     index = 0
     try:
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        if not has_rows(dataset):
             for item in dataset:
                 yield item
                 index += 1
             return
-        for index in range(len(dataset)):
+        for index in range(len(dataset)) if rows is None else rows:
             yield dataset[index]
     except Exception as error:  # noqa: BLE001 -- raised again as the user's error
         what = f"data_module_fn, {split} data, item {index}"

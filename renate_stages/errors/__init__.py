@@ -35,6 +35,7 @@ from renate_stages.errors.configuration import (
     UserConfigError,
     UserResultError,
 )
+from renate_stages.errors.data_modules import DrawingItemsError, UnreadableByWorkersError
 from renate_stages.errors.examples import (
     ChangedPreprocessingError,
     ClassLabelsNeededError,
@@ -243,6 +244,7 @@ __all__ = [
     "DetachedError",
     "DeviceMemoryError",
     "DivergedError",
+    "DrawingItemsError",
     "EmptyDatasetError",
     "EmptyHoldoutError",
     "EmptyIncomingError",
@@ -393,6 +395,7 @@ __all__ = [
     "UnmeasuredMetricError",
     "UnnamedLabelsError",
     "UnreachableServiceError",
+    "UnreadableByWorkersError",
     "UnsharedLearnerError",
     "UnstorableValueError",
     "UnsupportedArgumentError",

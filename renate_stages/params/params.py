@@ -99,6 +99,11 @@ class DataParams(Block):
     arguments: dict[str, Any] = Field(
         default={}, description="keyword arguments for data_module_fn"
     )
+    num_workers: int = Field(
+        default=0,
+        ge=0,
+        description="processes that read items of the data module; 0: the main process reads them",
+    )
     scenario: ScenarioParams | None = Field(
         default=None, description="to try updates: cut one dataset into the data of several"
     )

@@ -66,8 +66,9 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     with files.whole_directory(project.prepared) as folder:
         rejected = write_rejected(splits.rejected, splits.rows, params.data.max_rejected, folder)
         with new_data.reading(user):
+            number, workers = params.update.number, params.data.num_workers
             stores = new_data.ingest_splits(
-                splits, folder, params.update.number, forget, held_out, labels
+                splits, folder, number, forget, held_out, labels, workers
             )
         if params.update.kind == "update" and not len(stores["train"]):
             raise (
@@ -83,7 +84,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             user.preprocessing = splits.preprocessing
             fitted = fit_preprocessing(splits.preprocessing, stores, labels.names, task, folder)
         prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
-        number, labelled = params.update.number, may_have_labels(task)
+        labelled = may_have_labels(task)
         memory = parent.memory() if parent is not None else None
         figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names, memory)
         figures |= {"rejected": rejected} if splits.rows else {}

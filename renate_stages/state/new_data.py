@@ -234,6 +234,7 @@ def ingest_splits(
     forget: CountedForgetList | None = None,
     held_out: HeldOut | None = None,
     names: LabelNames | None = None,
+    num_workers: int = 0,
 ) -> dict[str, ExampleStore]:
     """Write each split as a store; a split that is None becomes an empty one.
 
@@ -245,6 +246,7 @@ def ingest_splits(
         held_out: Rows of earlier holdouts and validation splits, to leave out of training and
             validation.
         names: Names of labels, which numbers those in the data; None: targets are not names.
+        num_workers: Processes that read items; see `ingest`.
 
     Raises:
         NamesNeededError: If targets are numbers, but labels got their names from data.
@@ -271,6 +273,7 @@ def ingest_splits(
                 ragged=splits.ragged,
                 unwanted=unwanted,
                 numbers=names.numbers if names is not None else None,
+                num_workers=num_workers,
             )
             if names is not None:
                 names.check(split, partial(_labelled_rows, stores[split]))

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from renate_stages.errors import (
     LabelNameError,
     LabelOrderError,
@@ -18,7 +16,7 @@ from renate_stages.errors import (
     NamesNeededError,
     UnnamedLabelsError,
 )
-from renate_stages.memory.spec import IGNORED
+from renate_stages.memory.label_names import numbered
 from renate_stages.tasks import TASKS
 
 MOST_CHARACTERS = 200  # of a name, so that reports and plots stay readable
@@ -85,15 +83,7 @@ class LabelNames:
             targets: A name; a list or array of names and -100, for tasks with a label for each
                 position; or anything else.
         """
-        if isinstance(targets, str):
-            return np.asarray(self.number(targets), dtype=np.int64)
-        names = targets.tolist() if _is_of_texts(targets) else targets
-        if not isinstance(names, list) or not any(isinstance(each, str) for each in names):
-            return targets
-        if not all(isinstance(each, str) or each == IGNORED for each in names):
-            return targets
-        known = [each if each == IGNORED else self.number(each) for each in names]
-        return np.array(known, dtype=np.int64)
+        return numbered(targets, self.number)
 
     def check(self, split: str, labelled_rows: Callable[[], int]) -> None:
         """Check that the data read since the last call had names, if labels have names.
@@ -108,10 +98,6 @@ class LabelNames:
         read, self._read = self._read, False
         if not read and self._numbers and not self._declared and labelled_rows():
             raise NamesNeededError(split, self.names)
-
-
-def _is_of_texts(targets: Any) -> bool:
-    return isinstance(targets, np.ndarray) and targets.dtype.kind == "U"
 
 
 def check_name(name: str) -> None:

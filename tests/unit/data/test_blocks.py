@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset
 
 from renate_stages import errors
-from renate_stages.data import ColumnDataset, ingest, item_blocks
+from renate_stages.data import ColumnDataset, ingest, row_block
 from renate_stages.data import columns as columns_file
 from renate_stages.memory import Ragged
 from renate_stages.tasks.labels import LabelNames
@@ -39,7 +39,7 @@ def files(store) -> dict[str, bytes]:
 def validated(items, path, monkeypatch, **arguments):
     """Return the store of items of which each is validated part by part."""
     with monkeypatch.context() as patch:
-        patch.setattr(item_blocks._Copier, "of", lambda *_: None)
+        patch.setattr(row_block.Copier, "of", lambda *_: None)
         return ingest(Items(items), path, 1, "train", **arguments)
 
 
@@ -63,13 +63,13 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block_rows", [4, 4096])
 def test_copied_items_equal_validated_ones(tmp_path, monkeypatch, form, block_rows):
-    monkeypatch.setattr(item_blocks, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(row_block, "BLOCK_ROWS", block_rows)
     items = [FORMS[form](n) for n in range(ROWS)]
     expected = validated(items, tmp_path / "a", monkeypatch, numbers=LabelNames().numbers)
     copied = []
-    original = item_blocks._Copier.copied
+    original = row_block.Copier.copied
     monkeypatch.setattr(
-        item_blocks._Copier,
+        row_block.Copier,
         "copied",
         lambda *arguments: copied.append(original(*arguments)) or copied[-1],
     )

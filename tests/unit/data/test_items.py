@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from renate_stages import errors
-from renate_stages.data import ConcatStored, StoredDataset, concatenate, ingest, item_blocks
+from renate_stages.data import ConcatStored, StoredDataset, concatenate, ingest, row_block
 from renate_stages.memory.identity import IdSet, given_id, is_hash, printed, to_array
 
 
@@ -176,7 +176,7 @@ def test_empty_first_item_does_not_decide_the_dtype(tmp_path, rows, dtype, shape
 
 
 def test_long_run_of_empty_first_items_is_stored(tmp_path, monkeypatch):
-    monkeypatch.setattr(item_blocks, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(row_block, "BLOCK_ROWS", 2)
     items = [([], 0)] * 5 + [([7], 1)] * 5
     store = ingest(items, tmp_path / "s", 1, "train", ragged=("inputs",))
     assert store.column("inputs")[5].tolist() == [7] and len(store) == 10

@@ -316,7 +316,9 @@ def test_file_read_by_the_data_module_is_required_in_prepare_only(with_file):
     train.run(with_file, quiet)
 
 
-def test_undeclared_file_read_by_a_dataset_item_is_refused_in_prepare(with_file):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_undeclared_file_read_by_a_dataset_item_is_refused_in_prepare(with_file, workers):
+    edit_params(with_file, data__num_workers=workers)
     items = "[(images[i] * (1 if i else READ()), int(labels[i])) for i in range(99)]"
     lazy = "\n\nclass Lazily(list):\n    def __getitem__(self, i):\n"
     lazy += f"        {READ_SCALE} if i == 7 else 0\n        return super().__getitem__(i)\n"
