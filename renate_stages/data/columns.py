@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,27 @@ BLOCK_ROWS = 4096
 Block = tuple[dict[str, Column], ExampleSpec]
 
 
+class LazyColumn(ABC):
+    """A column of rows of different lengths that are read when they are needed, such as files.
+
+    Attributes:
+        row_bytes: Bytes of a row, about; decides how many rows are read at once.
+    """
+
+    row_bytes: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, row: int) -> Any:
+        """Return one row, in a form that an item of a dataset may have."""
+
+    @abstractmethod
+    def take(self, rows: np.ndarray) -> Ragged:
+        """Return rows in the given order, int64 `(n,)`."""
+
+
 class ColumnDataset(Dataset):
     """Examples whose parts are columns: arrays, tensors or lists with one entry per row.
 
@@ -31,7 +53,8 @@ class ColumnDataset(Dataset):
 
     Args:
         inputs: A column, or a dict or tuple of columns. A column is a tensor or a numeric array
-            `(rows, ...)`, a list of numbers, or `Ragged`: arrays of different lengths.
+            `(rows, ...)`, a list of numbers, a `Ragged`: arrays of different lengths, or a
+            `LazyColumn`.
         targets: The same; or names of labels, a list or an array of texts.
         metadata: Columns by name: numbers `(rows,)`, or texts.
 
@@ -141,7 +164,7 @@ def _column(column: Any, listed: type = np.float32) -> Any:
         column: The column.
         listed: The dtype of a list of floats, that of single items: float32, in metadata float64.
     """
-    if isinstance(column, Tensor | Ragged):
+    if isinstance(column, Tensor | Ragged | LazyColumn):
         return column
     array = np.asarray(column)
     if array.dtype.kind in "biufc":
@@ -168,6 +191,9 @@ def chosen(column: Any, rows: slice | Tensor | None) -> Any:
     """Return rows of a column of a `ColumnDataset`; None: all."""
     if rows is None:
         return column
+    if isinstance(column, LazyColumn):
+        is_slice = isinstance(rows, slice)
+        return column.take(np.arange(len(column))[rows] if is_slice else rows.numpy())
     if isinstance(column, Ragged):
         if isinstance(rows, Tensor):
             return column.take(rows.numpy())
@@ -179,6 +205,8 @@ def chosen(column: Any, rows: slice | Tensor | None) -> Any:
 
 
 def _bytes_per_row(column: Any) -> int:
+    if isinstance(column, LazyColumn):
+        return column.row_bytes
     if isinstance(column, Ragged):
         return column.values.nbytes // max(1, len(column))
     size = column.element_size() if isinstance(column, Tensor) else column.itemsize

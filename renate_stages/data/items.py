@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from renate_stages.data.decoders import is_image
 from renate_stages.errors import (
     InvalidMetadataError,
     ItemMismatchError,
@@ -27,6 +26,7 @@ from renate_stages.memory.spec import (
     outline,
     structure_of_example,
 )
+from renate_stages.preprocessing.decoders import is_image
 
 OWN_METADATA = ("update",)  # metadata that the pipeline sets
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from renate_stages.data.decoders import decode
 from renate_stages.errors import UnequalExamplesError, UserResultError, user_code
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.memory.spec import IGNORED
 from renate_stages.preprocessing.base import Preprocessing
+from renate_stages.preprocessing.decoders import decode
 
 Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
@@ -35,9 +35,12 @@ class Batched:
 
     Args:
         transform: Takes and returns a batch: a tensor `(B, ...)`, or a dict or tuple of tensors.
+        each: Applied to each example before they are stacked, for examples of different shapes, such
+            as images of several sizes.
     """
 
     transform: Transform
+    each: Transform | None = None
 
     def __call__(self, batch: Any) -> Any:
         return self.transform(batch)
@@ -50,17 +53,18 @@ def preprocessed(preprocessing: Preprocessing, then: Transform | None = None) ->
         preprocessing: What was fitted on the data.
         then: Gets inputs of the model, one example at a time, or a batch if it is `Batched`.
     """
+    first = preprocessing.transform_example
     if then is None:
-        return Batched(preprocessing.transform)
+        return Batched(preprocessing.transform, first)
     if isinstance(then, Batched):
-        return Batched(lambda batch: then.transform(preprocessing.transform(batch)))
+        return Batched(lambda batch: then.transform(preprocessing.transform(batch)), first)
 
     def each(batch: Tree) -> Tree:
         inputs = preprocessing.transform(batch)
         count = len(next(_leaves(inputs)))
         return _stack([then(_example(inputs, row)) for row in range(count)], 0)
 
-    return Batched(each)
+    return Batched(each, first)
 
 
 class StoredDataset(Dataset):
@@ -129,7 +133,8 @@ class StoredDataset(Dataset):
 
     def _batch(self, part: Tree, transform: Transform | None, count: int, padding: int = 0) -> Tree:
         if isinstance(transform, Batched):
-            return _whole_batch(transform, self._batch(part, None, count, padding), count)
+            stacked = self._batch(part, transform.each, count, padding)
+            return _whole_batch(transform, stacked, count)
         if transform is None and not _has_ragged(part):
             return part
         examples = [_example(part, row) for row in range(count)]

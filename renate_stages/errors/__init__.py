@@ -35,7 +35,16 @@ from renate_stages.errors.configuration import (
     UserConfigError,
     UserResultError,
 )
-from renate_stages.errors.data_modules import DrawingItemsError, UnreadableByWorkersError
+from renate_stages.errors.data_modules import (
+    AllRowsRejectedError,
+    ChangedPreprocessingError,
+    DrawingItemsError,
+    InvalidModuleSettingError,
+    MissingColumnError,
+    MissingDataFileError,
+    UnreadableByWorkersError,
+    UnusableRowError,
+)
 from renate_stages.errors.examples import (
     ChangedPreprocessingError,
     ClassLabelsNeededError,
@@ -222,6 +231,7 @@ from renate_stages.errors.user_files import (
 __all__ = [
     "AllForgottenError",
     "AllHeldOutError",
+    "AllRowsRejectedError",
     "AmbiguousTaskError",
     "AvalancheRefusedError",
     "AvalancheStateError",
@@ -270,6 +280,7 @@ __all__ = [
     "InvalidIdFileError",
     "InvalidMemorySizeError",
     "InvalidMetadataError",
+    "InvalidModuleSettingError",
     "InvalidParamsError",
     "InvalidPredicateError",
     "InvalidScenarioError",
@@ -288,6 +299,8 @@ __all__ = [
     "MergeError",
     "MergedLabelsError",
     "MetricError",
+    "MissingColumnError",
+    "MissingDataFileError",
     "MissingExtraError",
     "MissingFileError",
     "MissingObjectsError",
@@ -400,6 +413,7 @@ __all__ = [
     "UnstorableValueError",
     "UnsupportedArgumentError",
     "UnsupportedLocationError",
+    "UnusableRowError",
     "UserCodeError",
     "UserConfigError",
     "UserResultError",

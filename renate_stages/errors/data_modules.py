@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from renate_stages.errors.base import RenateStagesError
+from collections.abc import Iterable
+
+from renate_stages.errors.base import RenateStagesError, did_you_mean
 
 
 class DrawingItemsError(RenateStagesError):
@@ -28,3 +30,63 @@ class UnreadableByWorkersError(RenateStagesError):
             "To fix this: set data.num_workers to 0 in params.yaml; or let the dataset open files in "
             "__getitem__, because a file that is open when workers start is shared by all."
         )
+
+
+class InvalidModuleSettingError(RenateStagesError):
+    """A setting of a data module is outside its range."""
+
+    def __init__(self, module: str, name: str, found: object, expected: str) -> None:
+        super().__init__(
+            f"data module {module}: {name} is {found!r:.80}; expected {expected}.\n"
+            f"To fix this: set {name} in data.module of params.yaml."
+        )
+
+
+class MissingDataFileError(RenateStagesError):
+    """A file or folder that a data module reads does not exist, or has another form."""
+
+    def __init__(self, module: str, file: object, problem: str, cure: str) -> None:
+        super().__init__(f"data module {module}: {file}: {problem}.\nTo fix this: {cure}.")
+
+
+class MissingColumnError(RenateStagesError):
+    """A table does not have a column that a setting of a data module names."""
+
+    def __init__(
+        self, module: str, name: str, column: str, file: str, known: Iterable[str]
+    ) -> None:
+        known = [*known]
+        super().__init__(
+            f"data module {module}: {file} has no column '{column}'{did_you_mean(column, known)} "
+            f"(columns: {', '.join(known)}).\n"
+            f"To fix this: change {name} in data.module of params.yaml, or rename the column."
+        )
+
+
+class AllRowsRejectedError(RenateStagesError):
+    """A data module could read no row."""
+
+    def __init__(self, module: str, rejected: Iterable[str]) -> None:
+        first = [*rejected][:10]
+        super().__init__(
+            f"data module {module}: no row can be used: {'; '.join(first)}.\n"
+            "To fix this: repair the files, or check the settings in data.module of params.yaml."
+        )
+
+
+class ChangedPreprocessingError(RenateStagesError):
+    """Settings of the preprocessing differ from those of earlier updates."""
+
+    def __init__(self, module: str, problem: str) -> None:
+        super().__init__(
+            f"data module {module}: {problem} as in earlier updates, with which the model was "
+            "trained.\nTo fix this: use the earlier setting, or start again from the empty state with "
+            "all data."
+        )
+
+
+class UnusableRowError(RenateStagesError):
+    """A raw row for a deployed model cannot be used."""
+
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(f"row {row}: {problem}.\nTo fix this: leave it out, or repair it.")

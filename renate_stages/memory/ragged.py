@@ -21,7 +21,7 @@ class Ragged:
         offsets: The start of each row and the end of the last one, int64 `(rows + 1,)`; starts at 0
             and never decreases.
         decoder: Decoder that is applied to a row when an example is read, a name in
-            `data.decoders.DECODERS`; None: rows are not decoded.
+            `preprocessing.decoders.DECODERS`; None: rows are not decoded.
     """
 
     values: np.ndarray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -60,6 +60,10 @@ class Preprocessing(ABC):
         Args:
             stored: Tensors `(B, ...)`; rows of different lengths are padded with zeros.
         """
+
+    transform_example: Callable[[Tree], Tree] | None = None
+    """Method that is applied to each stored example before they are stacked to a batch, for examples
+    of different shapes; without a batch dimension. None: there is nothing to do."""
 
     @abstractmethod
     def sizes(self) -> dict[str, Any]:

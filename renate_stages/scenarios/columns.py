@@ -44,8 +44,9 @@ def labels_of(dataset: Dataset, split: str, scenario: str) -> np.ndarray:
         InvalidScenarioError: If a target is neither a whole number nor a text.
     """
     source, rows = columns_of(dataset)
-    if source is not None and isinstance(source.targets, Tensor | np.ndarray):
-        targets = chosen(source.targets, rows)
+    columns = source.targets if source is not None else None
+    if isinstance(columns, Tensor) or (isinstance(columns, np.ndarray) and columns.dtype != object):
+        targets = chosen(columns, rows)
         if len(targets):
             _label(targets[0], 0, split, scenario)  # all have its shape and dtype
         return np.asarray(targets).astype(np.int64)

@@ -190,6 +190,6 @@ def _of_one(transform: Transform | None) -> Transform:
     if transform is None:
         return lambda inputs: inputs
     if isinstance(transform, Batched):
-        whole = transform
-        return lambda inputs: whole(inputs.unsqueeze(0))[0]
+        whole, each = transform, transform.each or (lambda inputs: inputs)
+        return lambda inputs: whole(each(inputs).unsqueeze(0))[0]
     return transform

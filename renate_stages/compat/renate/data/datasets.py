@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from renate_stages.data.decoders import is_image
 from renate_stages.errors import DataModuleError
+from renate_stages.preprocessing.decoders import is_image
 
 
 class ImageDataset(Dataset):

@@ -1,0 +1,214 @@
+"""`Images`: image files in a folder for each class, or listed in a table with their targets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from renate_stages.data.columns import ColumnDataset, LazyColumn
+from renate_stages.data.module import RenateDataModule
+from renate_stages.data.modules.label_table import read_label_table
+from renate_stages.data.rejected import Rejected
+from renate_stages.errors import (
+    AllRowsRejectedError,
+    ChangedPreprocessingError,
+    InvalidModuleSettingError,
+    MissingDataFileError,
+)
+from renate_stages.memory import Ragged
+from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
+from renate_stages.preprocessing.images import ImagePreprocessing
+
+THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and encodes without the interpreter's lock
+IGNORED_NAMES = ("thumbs.db", "desktop.ini")  # files that file managers write
+
+
+class Images(RenateDataModule):
+    """Images with a label, several labels or numbers; in params.yaml:
+
+        data:
+          module: {name: images, size: 96}
+
+    Without `labels`, each folder in the data's folder is a class, named after it, and all files in it
+    and below are its images. With `labels`, a table lists the files.
+
+    The bytes of JPEG and PNG files are stored as they are; images of other formats that Pillow reads
+    become PNG, without loss. Files that are damaged, have several frames or more than 8 bits for each
+    channel are rejected.
+
+    Args:
+        data_path: Folder with the update's data.
+        labels: A CSV or Parquet file in it, with a row for each image.
+        path: Column with paths relative to the folder.
+        target: Column with labels (texts or whole numbers) or numbers; or several columns of
+            numbers, such as 0 and 1 for tasks with several labels.
+        id: Column that identifies an image for `renate-stages forget`; None: its path.
+        source: Column that is stored as the metadata `source`.
+        group: Column that is stored as the metadata `group`, for `data.split: grouped`.
+        time: Column that is stored as the metadata `time`, for `data.split: newest`.
+        size: See `ImagePreprocessing`, as `channels` and `normalize`.
+        channels: 1 or 3.
+        normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
+        val_size: Share of the training data to use for validation, in [0, 1).
+        seed: Seed of the split.
+
+    Raises:
+        InvalidModuleSettingError: If a setting is outside its range.
+        InvalidShareError: If `val_size` is outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        labels: str | None = None,
+        path: str = "file",
+        target: str | Sequence[str] = "label",
+        id: str | None = None,  # the name that params.yaml uses
+        source: str | None = None,
+        group: str | None = None,
+        time: str | None = None,
+        size: int | Sequence[int] | None = None,
+        channels: int = 3,
+        normalize: str | Mapping[str, Sequence[float]] = "fit",
+        val_size: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(data_path, val_size, seed)
+        self._labels, self._path, self._target = labels, path, target
+        if not target:
+            raise InvalidModuleSettingError("images", "target", target, "one column, or several")
+        fields = {"id": id, "source": source, "group": group, "time": time}
+        self._fields = {name: column for name, column in fields.items() if column is not None}
+        for name, column in self._fields.items():
+            if labels is None:
+                expected = "null, because only a table of labels has columns; set labels"
+                raise InvalidModuleSettingError("images", name, column, expected)
+        self._wanted = ImagePreprocessing(size, channels, normalize)
+
+    def setup(self) -> None:
+        """Find the images, check that each can be decoded, and set the datasets.
+
+        Raises:
+            MissingDataFileError: If there are no folders, or the table cannot be read.
+            MissingColumnError: If the table lacks a column.
+            AllRowsRejectedError: If no image can be used.
+            ChangedPreprocessingError: If a setting differs from that of earlier updates.
+        """
+        if self.preprocessing is None:
+            self.preprocessing = self._wanted
+        elif (problem := self._wanted.problem_with(self.preprocessing)) is not None:
+            raise ChangedPreprocessingError("images", problem)
+        self.rejected, self.rows_seen = [], 0
+        names, targets, metadata = self._listed() if self._labels else self._in_folders()
+        files = [self._data_path / name for name in names]
+        with ThreadPoolExecutor(THREADS) as pool:
+            problems = [*pool.map(_problem, files)]
+        good = np.array([row for row, each in enumerate(problems) if each is None], dtype=np.int64)
+        self.rejected += [
+            Rejected(name, None, problem)
+            for name, problem in zip(names, problems, strict=True)
+            if problem is not None
+        ]
+        if not len(good):
+            reasons = (f"{each.place}: {each.reason}" for each in self.rejected)
+            raise AllRowsRejectedError("images", reasons)
+        data = ColumnDataset(
+            ImageFiles([files[row] for row in good]),
+            targets[good],
+            {name: [column[row] for row in good] for name, column in metadata.items()},
+        )
+        self._train_data, self._val_data = self._split_train_val_data(data)
+
+    def _in_folders(self) -> tuple[list[str], np.ndarray, dict[str, list[Any]]]:
+        """Return paths, names of labels and metadata by the folders of classes."""
+        top = sorted(path for path in self._data_path.iterdir() if not _is_hidden(path))
+        folders = [path for path in top if path.is_dir()]
+        if not folders:
+            problem = "it has no folders of images"
+            cure = "make a folder for each class, or name a table of files in labels"
+            raise MissingDataFileError("images", self._data_path, problem, cure)
+        self.rejected += [
+            Rejected(path.name, None, "it is not in the folder of a class")
+            for path in top
+            if path.is_file()
+        ]
+        names, labels = [], []
+        for folder in folders:
+            found = sorted(_files_below(folder))
+            names += [path.relative_to(self._data_path).as_posix() for path in found]
+            labels += [folder.name] * len(found)
+        self.rows_seen = len(names) + len(self.rejected)
+        return names, np.array(labels, dtype=object), {"id": names}
+
+    def _listed(self) -> tuple[list[str], np.ndarray, dict[str, list[Any]]]:
+        """Return paths, targets and metadata by the table."""
+        assert self._labels is not None
+        file = self._data_path / self._labels
+        table = read_label_table(
+            "images", file, self._path, self._target, self._fields, self.rejected
+        )
+        self.rows_seen = len(table.paths) + len(self.rejected)
+        inside = []
+        for row, name in enumerate(table.paths):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                reason = f"{self._path} is outside the folder of the data"
+                self.rejected.append(Rejected(self._labels, int(table.lines[row]), reason))
+            else:
+                inside.append(row)
+        names = [table.paths[row] for row in inside]
+        metadata = {name: [each[row] for row in inside] for name, each in table.metadata.items()}
+        return names, table.targets[inside], {"id": names, **metadata}
+
+
+class ImageFiles(LazyColumn):
+    """Image files as a column of the bytes that are stored.
+
+    Args:
+        files: The files, which can be decoded.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        sample = files[:: max(1, len(files) // 100)]
+        self.row_bytes = max(1, sum(file.stat().st_size for file in sample) // max(1, len(sample)))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, row: int) -> bytes:
+        return encoded_image(self._files[row])
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """Return rows in the given order, read by several threads."""
+        if not len(rows):
+            return Ragged(np.empty(0, np.uint8), np.zeros(1, np.int64), "image")
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = pool.map(self.__getitem__, rows.tolist())
+            return Ragged.of([np.frombuffer(each, np.uint8) for each in found], "image")
+
+
+def _problem(file: Path) -> str | None:
+    """Return why a file cannot be used; None if it can."""
+    try:
+        encoded_image(file)
+    except UnusableImageError as error:
+        return str(error)
+    return None
+
+
+def _files_below(folder: Path) -> Iterable[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(
+            _is_hidden(Path(part)) for part in path.relative_to(folder).parts
+        ):
+            yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in IGNORED_NAMES

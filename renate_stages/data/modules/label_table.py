@@ -1,0 +1,123 @@
+"""Read a table, CSV or Parquet, that lists files with their targets and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from renate_stages.data.rejected import Rejected
+from renate_stages.errors import MissingColumnError, MissingDataFileError
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The rows of a table that have a path and targets.
+
+    Args:
+        paths: Path of each row, as the table has it.
+        targets: `(rows,)`: names of labels as objects, int64 or float32; or `(rows, n)` of several
+            columns, int64 or float32.
+        metadata: Values of each row by the name of the field.
+        lines: Line in a CSV file, or row from 1 on in a Parquet file, int64 `(rows,)`.
+    """
+
+    paths: list[str]
+    targets: np.ndarray
+    metadata: dict[str, list[Any]]
+    lines: np.ndarray
+
+
+def read_label_table(
+    module: str,
+    file: Path,
+    path: str,
+    target: str | Sequence[str],
+    metadata: Mapping[str, str],
+    rejected: list[Rejected],
+) -> LabelTable:
+    """Read a table.
+
+    Args:
+        module: Name of the data module, for messages.
+        file: The table, `.csv` or `.parquet`.
+        path: Name of the column with paths.
+        target: Name of the column with targets, or names of several columns of numbers.
+        metadata: Names of columns by the name of the metadata field.
+        rejected: Gets the rows without a path or a target.
+
+    Raises:
+        MissingDataFileError: If the file does not exist or cannot be read.
+        MissingColumnError: If it lacks a column.
+    """
+    frame = _read(module, file)
+    targets = [target] if isinstance(target, str) else [*target]
+    settings = {"path": [path], "target": targets, **{n: [c] for n, c in metadata.items()}}
+    for name, columns in settings.items():
+        for column in columns:
+            if column not in frame.columns:
+                raise MissingColumnError(module, name, column, file.name, map(str, frame.columns))
+    first = 2 if file.suffix.lower() == ".csv" else 1  # after the line with names
+    lines = np.arange(len(frame)) + first
+    lacking = np.zeros(len(frame), dtype=bool)
+    for column in (path, *targets):
+        missing = frame[column].isna().to_numpy() & ~lacking
+        rejected += [Rejected(file.name, int(n), f"{column} is missing") for n in lines[missing]]
+        lacking |= missing
+    frame, lines = frame[~lacking], lines[~lacking]
+    values = [_targets(frame[column]) for column in targets]
+    if not isinstance(target, str) and any(each.dtype == object for each in values):
+        problem = f"target {', '.join(targets)}: a column has texts; several columns need numbers"
+        raise MissingDataFileError(module, file.name, problem, "name one column, or use numbers")
+    return LabelTable(
+        frame[path].astype(str).tolist(),
+        values[0] if isinstance(target, str) else _joined(values),
+        {name: _metadata(frame[column]) for name, column in metadata.items()},
+        lines,
+    )
+
+
+def _read(module: str, file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        problem, cure = "the file does not exist", "add it to data/incoming, or change labels"
+        raise MissingDataFileError(module, file.name, problem, cure)
+    try:
+        if file.suffix.lower() == ".csv":
+            return pd.read_csv(
+                file, keep_default_na=False, na_values=[""], dtype_backend="numpy_nullable"
+            )
+        if file.suffix.lower() == ".parquet":
+            return pd.read_parquet(file, dtype_backend="numpy_nullable")
+    except (OSError, ValueError) as error:  # parser errors, wrong encodings, damaged files
+        problem = f"it cannot be read: {str(error).splitlines()[0]}"
+        raise MissingDataFileError(module, file.name, problem, "repair the file") from error
+    raise MissingDataFileError(module, file.name, "unknown kind of table", "use .csv or .parquet")
+
+
+def _targets(column: pd.Series) -> np.ndarray:
+    """Return targets as int64, float32, or texts as objects."""
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_integer_dtype(column):
+        return column.to_numpy(dtype=np.int64)
+    if pd.api.types.is_float_dtype(column):
+        return column.to_numpy(dtype=np.float32)
+    return column.astype(str).to_numpy(dtype=object)
+
+
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    dtype = np.int64 if all(each.dtype == np.int64 for each in columns) else np.float32
+    return np.stack([each.astype(dtype) for each in columns], axis=1)
+
+
+def _metadata(column: pd.Series) -> list[Any]:
+    """Return values as Python numbers or texts; missing ones are NaN or the empty text."""
+    if pd.api.types.is_bool_dtype(column) and not column.isna().any():
+        return column.to_numpy(dtype=bool).tolist()
+    if pd.api.types.is_integer_dtype(column) and not column.isna().any():
+        return column.to_numpy(dtype=np.int64).tolist()
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+    return ["" if each is pd.NA or each is pd.NaT else str(each) for each in column]

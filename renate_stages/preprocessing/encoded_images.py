@@ -1,0 +1,86 @@
+"""Encode images as the bytes of JPEG or PNG files, and check that they can be decoded."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renate_stages.preprocessing.decoders import is_image
+
+_GREY_OR_COLOUR = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of 8 bits that PNG has
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits, which the decoder would cut off
+
+
+class UnusableImageError(ValueError):
+    """Why an image cannot be used, in a few words."""
+
+
+def encoded_image(image: Any) -> bytes:
+    """Return an image as the bytes of a JPEG or PNG file that can be decoded.
+
+    The bytes of JPEG and PNG files stay as they are. Other formats that Pillow reads, and pixels,
+    become PNG, without loss.
+
+    Args:
+        image: A file's path or bytes, a PIL image, or an array of pixels, uint8 `(H, W)` or
+            `(H, W, 3)`.
+
+    Raises:
+        UnusableImageError: If it cannot be read, or has more than one frame or more than 8 bits for
+            each channel.
+    """
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        return _as_png(_of_pixels(image))
+    if isinstance(image, Image.Image):
+        return _as_png(image)
+    try:
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    except FileNotFoundError:
+        raise UnusableImageError("the file does not exist") from None
+    except OSError as error:
+        raise UnusableImageError(f"the file cannot be read: {error.strerror}") from error
+    if not data:
+        raise UnusableImageError("the file is empty")
+    try:
+        with Image.open(BytesIO(data)) as opened:
+            frames = getattr(opened, "n_frames", 1) if opened.format != "MPO" else 1
+            if frames > 1:
+                raise UnusableImageError(f"it has {frames} frames; expected 1")
+            opened.load()
+            if is_image(data):
+                _require_8_bits(opened.mode)
+                return data
+            return _as_png(opened)
+    except Image.UnidentifiedImageError:
+        raise UnusableImageError("not an image that Pillow can read") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, UnusableImageError):
+            raise
+        raise UnusableImageError("a damaged image") from error
+
+
+def _of_pixels(pixels: np.ndarray) -> Any:
+    from PIL import Image
+
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not is_image or not pixels.size:
+        found = f"an array of {pixels.dtype} {pixels.shape}"
+        raise UnusableImageError(f"{found}; expected uint8 (H, W) or (H, W, 3)")
+    return Image.fromarray(pixels)
+
+
+def _as_png(image: Any) -> bytes:
+    _require_8_bits(image.mode)
+    stream = BytesIO()
+    (image if image.mode in _GREY_OR_COLOUR else image.convert("RGB")).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _require_8_bits(mode: str) -> None:
+    if mode in _DEEP:
+        raise UnusableImageError("more than 8 bits for each channel")

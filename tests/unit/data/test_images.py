@@ -1,0 +1,332 @@
+"""Image files become stored bytes and batches of one size; what cannot be used is rejected."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from renate_stages.data import Batched, Rejected, StoredDataset, ingest
+from renate_stages.data.modules.images import Images
+from renate_stages.errors import (
+    AllRowsRejectedError,
+    ChangedPreprocessingError,
+    InvalidModuleSettingError,
+    MalformedFileError,
+    MissingColumnError,
+    MissingDataFileError,
+    UnequalExamplesError,
+    UnusableRowError,
+)
+from renate_stages.files import write_json
+from renate_stages.preprocessing import read_preprocessing
+from renate_stages.preprocessing.images import ImagePreprocessing
+from renate_stages.tasks.labels import LabelNames
+
+NOISE = np.random.default_rng(0)
+
+
+def pixels(height: int, width: int, channels: int = 3) -> np.ndarray:
+    shape = (height, width, 3) if channels == 3 else (height, width)
+    return NOISE.integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path: Path, array: np.ndarray) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    folder = tmp_path / "incoming"
+    for row in range(4):
+        save(folder / "cat" / f"{row}.jpg", pixels(8 + row, 12))
+        save(folder / "dog" / "old" / f"{row}.png", pixels(9, 7, channels=1 + 2 * (row % 2)))
+    (folder / "dog" / ".DS_Store").write_bytes(b"x")
+    return folder
+
+
+def stored(module, folder: Path):
+    module.setup()
+    names = LabelNames()
+    return ingest(module.train_data(), folder, 1, "train", numbers=names.numbers), names
+
+
+def test_each_folder_is_a_class_and_bytes_stay_as_they_are(folders, tmp_path):
+    module = Images(folders)
+    store, names = stored(module, tmp_path / "store")
+    assert names.names == ("cat", "dog") and store.column("targets").tolist() == [0] * 4 + [1] * 4
+    inputs = store.column("inputs")
+    assert inputs.decoder == "image"
+    files = [*sorted((folders / "cat").iterdir()), *sorted((folders / "dog/old").iterdir())]
+    assert [row.tobytes() for row in inputs] == [path.read_bytes() for path in files]
+    assert module.rejected == [] and module.rows_seen == 8
+
+
+def test_the_path_is_the_id_so_that_renamed_classes_can_be_forgotten(folders, tmp_path):
+    from renate_stages.memory.identity import given_id, stored_ids, to_array
+
+    store, _ = stored(Images(folders), tmp_path / "store")
+    assert (stored_ids(store)[4] == to_array([given_id("dog/old/0.png")])[0]).all()
+
+
+def test_other_formats_become_png_without_loss(tmp_path):
+    wanted = pixels(5, 6)
+    save(tmp_path / "in/a/x.bmp", wanted)
+    store, _ = stored(Images(tmp_path / "in"), tmp_path / "store")
+    data = store.column("inputs")[0].tobytes()
+    assert data.startswith(b"\x89PNG")
+    assert (np.array(Image.open(BytesIO(data))) == wanted).all()
+    inputs, _ = StoredDataset(store)[0]
+    assert (inputs.permute(1, 2, 0).numpy() == wanted).all()
+
+
+def test_unusable_files_are_rejected_with_a_reason(folders, tmp_path):
+    whole = save(folders / "cat" / "cut.png", pixels(40, 40))
+    (folders / "cat" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folders / "cat" / "empty.jpg").touch()
+    (folders / "cat" / "notes.txt").write_text("nothing")
+    (folders / "readme.txt").write_text("nothing")
+    deep = Image.fromarray(np.full((3, 3), 40_000, np.uint16))
+    deep.save(folders / "dog" / "deep.png")
+    frames = [Image.fromarray(pixels(3, 3)) for _ in range(2)]
+    frames[0].save(folders / "dog" / "moving.gif", save_all=True, append_images=frames[1:])
+    module = Images(folders)
+    store, _ = stored(module, tmp_path / "store")
+    assert len(store) == 8 and module.rows_seen == 14
+    assert module.rejected == [
+        Rejected("readme.txt", None, "it is not in the folder of a class"),
+        Rejected("cat/cut.png", None, "a damaged image"),
+        Rejected("cat/empty.jpg", None, "the file is empty"),
+        Rejected("cat/notes.txt", None, "not an image that Pillow can read"),
+        Rejected("dog/deep.png", None, "more than 8 bits for each channel"),
+        Rejected("dog/moving.gif", None, "it has 2 frames; expected 1"),
+    ]
+
+
+def test_a_folder_without_a_usable_image_is_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.jpg").write_text("text")
+    with pytest.raises(AllRowsRejectedError, match=r"cat/1\.jpg: not an image"):
+        Images(tmp_path).setup()
+
+
+def test_files_without_folders_are_refused(tmp_path):
+    save(tmp_path / "1.png", pixels(3, 3))
+    with pytest.raises(MissingDataFileError, match="a folder for each class"):
+        Images(tmp_path).setup()
+
+
+# -- a table of labels -----------------------------------------------------------------------------
+
+
+def with_table(folder: Path, **columns) -> pd.DataFrame:
+    frame = pd.DataFrame({"file": [f"{row}.png" for row in range(4)], **columns})
+    for name in frame["file"]:
+        save(folder / name, pixels(6, 6))
+    return frame
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_gives_labels_and_metadata(tmp_path, kind):
+    folder = tmp_path / "in"
+    columns = {"label": ["b", "a", "NA", "b"], "key": [7, 8, 9, 10], "shop": ["x", None, "y", "x"]}
+    frame = with_table(folder, **columns, day=pd.to_datetime(["2026-01-02"] * 4))
+    if kind == "csv":
+        frame.to_csv(folder / "labels.csv", index=False)
+    else:
+        frame.to_parquet(folder / "labels.parquet")
+    module = Images(folder, labels=f"labels.{kind}", id="key", source="shop", time="day")
+    store, names = stored(module, tmp_path / "store")
+    assert names.names == ("b", "a", "NA")
+    assert store.column("targets").tolist() == [0, 1, 2, 0]
+    assert store.column("meta.source").tolist() == [b"x", b"", b"y", b"x"]
+    assert store.column("meta.time").tolist()[0].startswith(b"2026-01-02")
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "expected"),
+    [
+        ({"label": [0.5, 1.0, 2.0, 3.0]}, "label", np.float32([0.5, 1, 2, 3])),
+        ({"label": [3, 1, 2, 0]}, "label", np.array([3, 1, 2, 0])),
+        ({"a": [1, 0, 1, 0], "b": [True, False, False, True]}, ["a", "b"], None),
+        ({"a": [1, 0, 1, 0], "b": [0.5, 1, 2, 3]}, ["a", "b"], None),
+    ],
+)
+def test_targets_may_be_numbers_or_several_columns(tmp_path, columns, target, expected):
+    frame = with_table(tmp_path / "in", **columns)
+    frame.to_csv(tmp_path / "in/labels.csv", index=False)
+    module = Images(tmp_path / "in", labels="labels.csv", target=target)
+    store, _ = stored(module, tmp_path / "store")
+    if expected is None:
+        expected = np.stack([np.asarray(each) for each in columns.values()], axis=1)
+        expected = expected.astype(np.int64 if columns["b"][0] is True else np.float32)
+    found = store.column("targets")
+    assert found.dtype == expected.dtype and (found == expected).all()
+
+
+def test_rows_without_a_label_or_a_file_are_rejected_with_their_line(tmp_path):
+    frame = with_table(tmp_path / "in", label=["a", None, "b", "c"])
+    frame.loc[2, "file"], frame.loc[3, "file"] = "../other.png", "gone.png"
+    frame.to_csv(tmp_path / "in/labels.csv", index=False)
+    module = Images(tmp_path / "in", labels="labels.csv")
+    store, _ = stored(module, tmp_path / "store")
+    assert len(store) == 1 and module.rows_seen == 4
+    assert module.rejected == [
+        Rejected("labels.csv", 3, "label is missing"),
+        Rejected("labels.csv", 4, "file is outside the folder of the data"),
+        Rejected("gone.png", None, "the file does not exist"),
+    ]
+
+
+def test_missing_tables_and_columns_are_named(tmp_path):
+    with pytest.raises(MissingDataFileError, match=r"labels\.csv: the file does not exist"):
+        Images(tmp_path, labels="labels.csv").setup()
+    with_table(tmp_path, lable=list("abcd")).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(MissingColumnError, match=r"no column 'label'.*lable"):
+        Images(tmp_path, labels="labels.csv").setup()
+    (tmp_path / "labels.csv").write_bytes(b"file,label\n\xff\xfe,b\n")
+    with pytest.raises(MissingDataFileError, match="cannot be read"):
+        Images(tmp_path, labels="labels.csv").setup()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 0},
+        {"size": [3, 4, 5]},
+        {"channels": 4},
+        {"normalize": "imagnet"},
+        {"normalize": "imagenet", "channels": 1},
+        {"normalize": {"mean": [0.5], "std": [1.0, 1.0, 1.0]}},
+        {"normalize": {"mean": [0.5] * 3, "std": [1.0, 0.0, 1.0]}},
+        {"source": "shop"},
+        {"target": []},
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, settings):
+    name = next(iter(settings))
+    with pytest.raises(InvalidModuleSettingError, match=f"images: {name} is "):
+        Images(tmp_path, **settings)
+
+
+# -- preprocessing ---------------------------------------------------------------------------------
+
+
+def batch_of(store, preprocessing):
+    transform = Batched(preprocessing.transform, each=preprocessing.transform_example)
+    return StoredDataset(store, transform=transform).__getitems__(range(len(store)))[0]
+
+
+def test_images_of_several_sizes_and_modes_make_one_normalised_batch(folders, tmp_path):
+    store, _ = stored(module := Images(folders, size=6), tmp_path / "store")
+    module.preprocessing.fit(store)
+    batch = batch_of(store, module.preprocessing)
+    assert batch.shape == (8, 3, 6, 6) and batch.dtype == torch.float32
+    means, deviations = batch.mean(dim=(0, 2, 3)), batch.std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(means, torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(deviations, torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_resizing_equals_pillow_on_the_shorter_side_and_the_centre():
+    array = pixels(20, 40)
+    found = ImagePreprocessing(size=10).transform_example(torch.from_numpy(array).permute(2, 0, 1))
+    resized = Image.fromarray(array).resize((20, 10), Image.Resampling.BILINEAR)
+    assert (found.permute(1, 2, 0).numpy() == np.array(resized)[:, 5:15]).all()
+
+
+def test_size_may_be_height_and_width():
+    image = torch.from_numpy(pixels(31, 17, channels=1))[None]
+    assert ImagePreprocessing(size=[5, 9], channels=1).transform_example(image).shape == (1, 5, 9)
+
+
+def test_images_of_several_sizes_without_a_size_cannot_be_stacked(folders, tmp_path):
+    store, _ = stored(module := Images(folders), tmp_path / "store")
+    with pytest.raises(UnequalExamplesError):
+        batch_of(store, module.preprocessing)
+
+
+def test_colours_become_grey_as_pillow_converts_them():
+    array = pixels(4, 5)
+    found = ImagePreprocessing(channels=1).transform_example(
+        torch.from_numpy(array).permute(2, 0, 1)
+    )
+    assert (found[0].numpy() == np.array(Image.fromarray(array).convert("L"))).all()
+
+
+def test_given_statistics_normalise_by_channel():
+    stored_batch = torch.full((2, 3, 4, 4), 51, dtype=torch.uint8)
+    found = ImagePreprocessing(normalize="imagenet").transform(stored_batch)
+    expected = (0.2 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(found[1, :, 2, 2], expected, rtol=1e-5)
+
+
+def test_statistics_are_those_of_the_first_update(folders, tmp_path):
+    store, _ = stored(module := Images(folders, size=6), tmp_path / "store")
+    module.preprocessing.fit(store)
+    mean = module.preprocessing.mean
+    save(tmp_path / "next/cat/white.png", np.full((6, 6, 3), 255, np.uint8))
+    later = Images(tmp_path / "next", size=6)
+    later.preprocessing = module.preprocessing
+    store, _ = stored(later, tmp_path / "second")
+    later.preprocessing.fit(store)
+    assert later.preprocessing is module.preprocessing and later.preprocessing.mean == mean
+
+
+@pytest.mark.parametrize(
+    "changed", [{"size": 7}, {"channels": 1}, {"normalize": "imagenet"}, {"normalize": "none"}]
+)
+def test_changed_settings_are_refused(folders, changed):
+    module = Images(folders, **{"size": 6, **changed})
+    module.preprocessing = ImagePreprocessing(size=6)
+    with pytest.raises(ChangedPreprocessingError, match=next(iter(changed))):
+        module.setup()
+
+
+def test_preprocessing_is_kept_as_json(folders, tmp_path):
+    store, _ = stored(module := Images(folders, size=[5, 6]), tmp_path / "store")
+    module.preprocessing.fit(store)
+    module.preprocessing.write(tmp_path)
+    found = read_preprocessing(tmp_path)
+    assert (
+        isinstance(found, ImagePreprocessing) and found.content() == module.preprocessing.content()
+    )
+    assert found.sizes() == {"num_channels": 3, "num_inputs": 90}
+    assert module.preprocessing.problem_with(found) is None
+    assert torch.equal(batch_of(store, found), batch_of(store, module.preprocessing))
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": "6"}, {"channels": 2}, {"mean": [0.1]}, {"std": None}, {"normalize": 3}]
+)
+def test_malformed_files_are_refused(tmp_path, change):
+    preprocessing = ImagePreprocessing(size=6, normalize="none")
+    preprocessing.write(tmp_path)
+    file = tmp_path / "preprocessing" / "preprocessing.json"
+    content = {"kind": "images", "outputs": None, "schema": 1, **preprocessing.content(), **change}
+    file.unlink()
+    write_json(file, content)
+    with pytest.raises(MalformedFileError):
+        read_preprocessing(tmp_path)
+
+
+def test_raw_images_are_encoded_as_the_module_stores_them(folders, tmp_path):
+    path = folders / "cat" / "0.jpg"
+    array = pixels(3, 4)
+    rows = [path, str(path), path.read_bytes(), Image.fromarray(array), array, array[:, :, 0]]
+    found = ImagePreprocessing().encode(rows)
+    assert [row.tobytes() for row in found][:3] == [path.read_bytes()] * 3
+    for row, expected in ((3, array), (4, array), (5, array[:, :, 0])):
+        assert (np.array(Image.open(BytesIO(found[row].tobytes()))) == expected).all()
+
+
+@pytest.mark.parametrize("image", [b"text", "gone.jpg", np.zeros((2, 2)), 5, b""])
+def test_unusable_raw_images_name_their_row(image):
+    with pytest.raises(UnusableRowError, match="row 1: "):
+        ImagePreprocessing().encode([pixels(2, 2), image])
