@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 AVALANCHE := .venv-avalanche
+DATASETS := .venv-datasets
 SAGEMAKER := .venv-sagemaker
 # A file of tests to one process: what a file's tests share is made once. In order: the slow first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
@@ -10,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Tests start hundreds of processes, which else compile the package anew where a container forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo test test-unit test-slow test-services test-avalanche lint bench lock clean
+.PHONY: help install demo test test-unit test-slow test-services test-avalanche test-datasets lint bench lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +33,13 @@ $(AVALANCHE)/.installed: $(BIN)/.installed
 	$(PYTHON) -m venv $(AVALANCHE)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(AVALANCHE)/bin/python requirements.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(AVALANCHE)/bin/python --editable ".[avalanche]"
+	@touch $@
+
+# In an environment of its own: datasets brings 8 packages that nothing else needs.
+$(DATASETS)/.installed: $(BIN)/.installed
+	$(PYTHON) -m venv $(DATASETS)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(DATASETS)/bin/python requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(DATASETS)/bin/python --editable ".[datasets]"
 	@touch $@
 
 # Beside it too: the SDK brings 13 packages, and plugs itself into MLflow's client.
@@ -60,6 +68,9 @@ test-avalanche: $(AVALANCHE)/.installed ## Run the tests that need the extra ava
 	PATH="$(CURDIR)/$(AVALANCHE)/bin:$$PATH" $(AVALANCHE)/bin/python -m pytest $(PARALLEL) \
 		tests/pipeline/test_avalanche.py tests/unit/avalanche_learners
 
+test-datasets: $(DATASETS)/.installed ## Run the tests that need the extra datasets
+	PATH="$(CURDIR)/$(DATASETS)/bin:$$PATH" $(DATASETS)/bin/python -m pytest tests/unit/data/test_hugging_face.py
+
 lint: install ## Check style, layers and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,4 +86,4 @@ lock: install ## Renew requirements.lock within the ranges of pyproject.toml
 		--generate-hashes --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 clean: ## Remove the environment and the demo
-	rm -rf .venv $(AVALANCHE) $(SAGEMAKER) demo demo-dvc-remote
+	rm -rf .venv $(AVALANCHE) $(DATASETS) $(SAGEMAKER) demo demo-dvc-remote

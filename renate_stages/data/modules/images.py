@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from renate_stages.data.columns import ColumnDataset, LazyColumn
+from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.module import RenateDataModule
+from renate_stages.data.modules.image_column import (
+    ImageColumn,
+    chosen_preprocessing,
+    mean_size,
+)
 from renate_stages.data.modules.label_table import read_label_table
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
-    ChangedPreprocessingError,
     InvalidModuleSettingError,
     MissingDataFileError,
 )
-from renate_stages.memory import Ragged
-from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
 from renate_stages.preprocessing.images import ImagePreprocessing
 
-THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and encodes without the interpreter's lock
 IGNORED_NAMES = ("thumbs.db", "desktop.ini")  # files that file managers write
 
 
@@ -99,15 +98,11 @@ class Images(RenateDataModule):
             AllRowsRejectedError: If no image can be used.
             ChangedPreprocessingError: If a setting differs from that of earlier updates.
         """
-        if self.preprocessing is None:
-            self.preprocessing = self._wanted
-        elif (problem := self._wanted.problem_with(self.preprocessing)) is not None:
-            raise ChangedPreprocessingError("images", problem)
+        self.preprocessing = chosen_preprocessing("images", self.preprocessing, self._wanted)
         self.rejected, self.rows_seen = [], 0
         names, targets, metadata = self._listed() if self._labels else self._in_folders()
         files = [self._data_path / name for name in names]
-        with ThreadPoolExecutor(THREADS) as pool:
-            problems = [*pool.map(_problem, files)]
+        problems = ImageColumn(files).problems()
         good = np.array([row for row, each in enumerate(problems) if each is None], dtype=np.int64)
         self.rejected += [
             Rejected(name, None, problem)
@@ -117,8 +112,9 @@ class Images(RenateDataModule):
         if not len(good):
             reasons = (f"{each.place}: {each.reason}" for each in self.rejected)
             raise AllRowsRejectedError("images", reasons)
+        row_bytes = mean_size([files[row].stat().st_size for row in good[:1000]])
         data = ColumnDataset(
-            ImageFiles([files[row] for row in good]),
+            ImageColumn(files, good, row_bytes),
             targets[good],
             {name: [column[row] for row in good] for name, column in metadata.items()},
         )
@@ -164,42 +160,6 @@ class Images(RenateDataModule):
         names = [table.paths[row] for row in inside]
         metadata = {name: [each[row] for row in inside] for name, each in table.metadata.items()}
         return names, table.targets[inside], {"id": names, **metadata}
-
-
-class ImageFiles(LazyColumn):
-    """Image files as a column of the bytes that are stored.
-
-    Args:
-        files: The files, which can be decoded.
-    """
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        sample = files[:: max(1, len(files) // 100)]
-        self.row_bytes = max(1, sum(file.stat().st_size for file in sample) // max(1, len(sample)))
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, row: int) -> bytes:
-        return encoded_image(self._files[row])
-
-    def take(self, rows: np.ndarray) -> Ragged:
-        """Return rows in the given order, read by several threads."""
-        if not len(rows):
-            return Ragged(np.empty(0, np.uint8), np.zeros(1, np.int64), "image")
-        with ThreadPoolExecutor(THREADS) as pool:
-            found = pool.map(self.__getitem__, rows.tolist())
-            return Ragged.of([np.frombuffer(each, np.uint8) for each in found], "image")
-
-
-def _problem(file: Path) -> str | None:
-    """Return why a file cannot be used; None if it can."""
-    try:
-        encoded_image(file)
-    except UnusableImageError as error:
-        return str(error)
-    return None
 
 
 def _files_below(folder: Path) -> Iterable[Path]:

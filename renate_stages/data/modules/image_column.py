@@ -1,0 +1,94 @@
+"""Encoded images as a column that is read when it is needed, shared by data modules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from renate_stages.data.columns import LazyColumn
+from renate_stages.errors import ChangedPreprocessingError
+from renate_stages.memory import Ragged
+from renate_stages.preprocessing import Preprocessing
+from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
+
+THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and encodes without the interpreter's lock
+
+
+class Sources(Protocol):
+    """Images by row: paths, bytes of files, or PIL images."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any: ...
+
+
+class ImageColumn(LazyColumn):
+    """Images as a column of the bytes that are stored.
+
+    Args:
+        sources: The images.
+        rows: The rows to use, int64 `(n,)`; None: all.
+        row_bytes: Bytes of an encoded image, about.
+    """
+
+    def __init__(
+        self, sources: Sources, rows: np.ndarray | None = None, row_bytes: int = 100_000
+    ) -> None:
+        self.sources = sources
+        self._rows = np.arange(len(sources)) if rows is None else rows
+        self.row_bytes = max(1, row_bytes)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> bytes:
+        return encoded_image(self.sources[int(self._rows[row])])
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """Return rows in the given order, read by several threads."""
+        if not len(rows):
+            return Ragged(np.empty(0, np.uint8), np.zeros(1, np.int64), "image")
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = pool.map(self.__getitem__, rows.tolist())
+            return Ragged.of([np.frombuffer(each, np.uint8) for each in found], "image")
+
+    def problems(self) -> list[str | None]:
+        """Return for each row why it cannot be used, or None; decodes all images."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [*pool.map(self._problem, range(len(self)))]
+
+    def _problem(self, row: int) -> str | None:
+        try:
+            self[row]
+        except UnusableImageError as error:
+            return str(error)
+        return None
+
+
+def mean_size(sizes: Sequence[int]) -> int:
+    """Return the mean of sizes in bytes, >= 1."""
+    return max(1, sum(sizes) // max(1, len(sizes)))
+
+
+def chosen_preprocessing(
+    module: str, parent: Preprocessing | None, wanted: Preprocessing
+) -> Preprocessing:
+    """Return the parent's preprocessing, or the wanted one in the first update.
+
+    Args:
+        module: Name of the data module, for messages.
+        parent: The parent's preprocessing.
+        wanted: A preprocessing with the settings of the module.
+
+    Raises:
+        ChangedPreprocessingError: If a setting differs from that of the parent.
+    """
+    if parent is None:
+        return wanted
+    if (problem := wanted.problem_with(parent)) is not None:
+        raise ChangedPreprocessingError(module, problem)
+    return parent
