@@ -24,7 +24,7 @@ Block = tuple[dict[str, Column], ExampleSpec]
 
 
 class LazyColumn(ABC):
-    """A column of rows of different lengths that are read when they are needed, such as files.
+    """A column of rows that are read when they are needed, such as files.
 
     Attributes:
         row_bytes: Bytes of a row, about; decides how many rows are read at once.
@@ -40,8 +40,8 @@ class LazyColumn(ABC):
         """Return one row, in a form that an item of a dataset may have."""
 
     @abstractmethod
-    def take(self, rows: np.ndarray) -> Ragged:
-        """Return rows in the given order, int64 `(n,)`."""
+    def take(self, rows: np.ndarray) -> Column:
+        """Return rows in the given order, int64 `(n,)`; an array if all have one shape."""
 
 
 class ColumnDataset(Dataset):

@@ -1,0 +1,152 @@
+"""`Shards`: tar files as WebDataset writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renate_stages.data.columns import ColumnDataset
+from renate_stages.data.module import RenateDataModule
+from renate_stages.data.modules.image_column import ImageColumn, chosen_preprocessing
+from renate_stages.data.modules.sample_members import require_one_type, typed_members, values_of
+from renate_stages.data.modules.tar_samples import Sample, indexed
+from renate_stages.data.rejected import Rejected
+from renate_stages.errors import (
+    AllRowsRejectedError,
+    InvalidModuleSettingError,
+    MissingDataFileError,
+)
+from renate_stages.preprocessing.images import ImagePreprocessing
+
+MODULE = "shards"
+_PLACE = "extensions such as jpg or 'jpg;png' (the first that a sample has), or json:FIELD"
+
+
+class Shards(RenateDataModule):
+    """Samples in tar files, as WebDataset writes them; in params.yaml:
+
+        data:
+          module: {name: shards, inputs: "jpg;png", target: cls, size: 96}
+
+    A sample consists of the members of one tar file with the same name up to the first dot. Only the
+    headers are read at first, then each member when it is needed, without unpacking. By extension,
+    members are images (stored and read as by `Images`), arrays (`npy`, of one dtype and shape), texts
+    (`txt`; as inputs they are stored as UTF-8 bytes), whole numbers (`cls`) or fields of `json`.
+    Samples that lack a member, or have one that cannot be used, are rejected.
+
+    Args:
+        data_path: Folder with the update's data.
+        files: Pattern of the tar files in it, which are read in the order of their names.
+        inputs: Extensions of the member with the inputs; or a dict of them by the name of the input.
+        target: The same for the targets: `cls`, `txt` or `json:FIELD`, a label or numbers; or `npy`.
+        id: What identifies an example, such as `json:FIELD`; None: the sample's name.
+        source: What is stored as the metadata `source`; `group` and `time` too.
+        group: What is stored as the metadata `group`.
+        time: What is stored as the metadata `time`.
+        size: See `ImagePreprocessing`, as `channels` and `normalize`; for images alone.
+        channels: 1 or 3.
+        normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
+        val_size: Share of the training data to use for validation, in [0, 1).
+        seed: Seed of the split.
+
+    Raises:
+        InvalidModuleSettingError: If a setting is outside its range.
+        InvalidShareError: If `val_size` is outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        files: str = "**/*.tar",
+        inputs: str | Mapping[str, str] = "jpg;jpeg;png",
+        target: str = "cls",
+        id: str | None = None,
+        source: str | None = None,
+        group: str | None = None,
+        time: str | None = None,
+        size: int | Sequence[int] | None = None,
+        channels: int = 3,
+        normalize: str | Mapping[str, Sequence[float]] = "fit",
+        val_size: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(data_path, val_size, seed)
+        self._files, self._target = files, target
+        self._is_single = isinstance(inputs, str)
+        self._inputs = {"inputs": inputs} if isinstance(inputs, str) else dict(inputs)
+        fields = {"id": id, "source": source, "group": group, "time": time}
+        self._fields = {name: each for name, each in fields.items() if each is not None}
+        if not self._inputs:
+            raise InvalidModuleSettingError(MODULE, "inputs", inputs, _PLACE)
+        for name, place in {**self._inputs, "target": target, **self._fields}.items():
+            if not isinstance(place, str) or not all(place.split(";")):
+                raise InvalidModuleSettingError(MODULE, name, place, _PLACE)
+        self._wanted = ImagePreprocessing(size, channels, normalize)
+
+    def setup(self) -> None:
+        """Index the tar files, check each member that is used, and set the datasets.
+
+        Raises:
+            MissingDataFileError: If there is no tar file, or one is damaged.
+            AllRowsRejectedError: If no sample can be used.
+            ChangedPreprocessingError: If a setting differs from that of earlier updates.
+        """
+        folder, self.rejected = self._data_path, []
+        shards = sorted(folder.glob(self._files))
+        if not shards:
+            problem, cure = f"no file matches {self._files!r}", "change files, or add tar files"
+            raise MissingDataFileError(MODULE, folder, problem, cure)
+        samples = indexed(MODULE, shards, folder)
+        self.rows_seen = len(samples)
+        reasons = _repeated(samples)
+        members = {
+            name: typed_members(shards, samples, place, reasons)
+            for name, place in self._inputs.items()
+        }
+        values = {
+            name: values_of(shards, samples, place, reasons)
+            for name, place in {"target": self._target, **self._fields}.items()
+        }
+        require_one_type(values["target"], reasons, self._target)
+        names = [shard.relative_to(folder).as_posix() for shard in shards]
+        self.rejected = [
+            Rejected(f"{names[samples[row].shard]}/{samples[row].key}", None, reason)
+            for row, reason in sorted(reasons.items())
+        ]
+        good = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
+        if not len(good):
+            raise AllRowsRejectedError(
+                MODULE, [f"{each.place}: {each.reason}" for each in self.rejected]
+            )
+        columns = {name: each.column(good) for name, each in members.items()}
+        if self._is_single and isinstance(columns["inputs"], ImageColumn):
+            self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)
+        chosen = {name: [_plain(each[row]) for row in good] for name, each in values.items()}
+        targets = [values["target"][row] for row in good]
+        del chosen["target"]
+        metadata = {"id": [samples[row].key for row in good], **chosen}
+        data = ColumnDataset(
+            columns["inputs"] if self._is_single else columns,
+            targets if isinstance(targets[0], str) else np.stack(targets),
+            metadata,
+        )
+        self._train_data, self._val_data = self._split_train_val_data(data)
+
+
+def _repeated(samples: Sequence[Sample]) -> dict[int, str]:
+    """Return the rows whose key an earlier row has, with the reason to reject them."""
+    known: set[str] = set()
+    reasons = {}
+    for row, sample in enumerate(samples):
+        if sample.key in known:
+            reasons[row] = "an earlier sample has the same name"
+        known.add(sample.key)
+    return reasons
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as metadata may have it: a single number as a Python number."""
+    return value.item() if isinstance(value, np.ndarray) and not value.ndim else value

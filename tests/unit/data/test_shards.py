@@ -1,0 +1,173 @@
+"""Tar files in WebDataset's format become stores, read without unpacking."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from renate_stages.data import Rejected, ingest
+from renate_stages.data.modules.shards import Shards
+from renate_stages.errors import (
+    AllRowsRejectedError,
+    InvalidModuleSettingError,
+    MissingDataFileError,
+)
+from renate_stages.preprocessing.images import ImagePreprocessing
+from renate_stages.tasks.labels import LabelNames
+
+
+def image(value: int, kind: str = "PNG") -> bytes:
+    stream = BytesIO()
+    Image.fromarray(np.full((3, 2 + value, 3), value, np.uint8)).save(stream, kind)
+    return stream.getvalue()
+
+
+def array(values) -> bytes:
+    stream = BytesIO()
+    np.save(stream, np.asarray(values), allow_pickle=True)
+    return stream.getvalue()
+
+
+def write(path, *members):
+    """Write `(name, bytes)` as a tar file, as WebDataset's TarWriter does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, BytesIO(data))
+
+
+def stored(module, folder):
+    module.setup()
+    names = LabelNames()
+    return ingest(module.train_data(), folder, 1, "train", numbers=names.numbers), names
+
+
+def test_images_and_labels_of_several_shards_in_order(tmp_path):
+    write(tmp_path / "in/b-1.tar", ("z.png", image(3)), ("z.cls", b"1"))
+    first = [
+        ("x.jpg", image(1, "JPEG")),
+        ("x.cls", b"0"),
+        ("sub/y.png", image(2)),
+        ("sub/y.cls", b"2"),
+    ]
+    write(tmp_path / "in/a/0.tar", *first, ("__url__", b"no extension"))
+    module = Shards(tmp_path / "in", size=4)
+    store, _ = stored(module, tmp_path / "store")
+    expected = [image(1, "JPEG"), image(2), image(3)]
+    assert [row.tobytes() for row in store.column("inputs")] == expected
+    assert store.column("targets").tolist() == [0, 2, 1] and module.rows_seen == 3
+    assert isinstance(module.preprocessing, ImagePreprocessing)
+
+
+def test_names_of_labels_metadata_and_ids(tmp_path):
+    from renate_stages.memory.identity import given_id, stored_ids, to_array
+
+    rows = [{"breed": "pug", "shop": "a", "day": 3}, {"breed": "cat", "shop": "b", "day": 4}]
+    members = []
+    for row, each in enumerate(rows):
+        members += [(f"{row}.png", image(row)), (f"{row}.json", json.dumps(each).encode())]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in", target="json:breed", source="json:shop", time="json:day")
+    store, names = stored(module, tmp_path / "store")
+    assert names.names == ("pug", "cat") and store.column("targets").tolist() == [0, 1]
+    assert store.column("meta.source").tolist() == [b"a", b"b"]
+    assert store.column("meta.time").tolist() == [3, 4]
+    assert (stored_ids(store) == to_array([given_id("0"), given_id("1")])).all()
+
+
+def test_arrays_and_texts_as_a_dict_of_inputs(tmp_path):
+    members = []
+    for row, text in enumerate(["né", "", "abc"]):
+        members += [(f"{row}.left.npy", array(np.full(2, row, np.int16)))]
+        members += [(f"{row}.txt", text.encode()), (f"{row}.y.npy", array([row, 0.5]))]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in", inputs={"x": "left.npy", "text": "txt"}, target="y.npy")
+    store, _ = stored(module, tmp_path / "store")
+    assert store.column("inputs.x").tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert store.column("inputs.x").dtype == np.int16
+    assert [row.tobytes().decode() for row in store.column("inputs.text")] == ["né", "", "abc"]
+    assert store.column("targets").tolist() == [[0, 0.5], [1, 0.5], [2, 0.5]]
+    assert module.preprocessing is None
+
+
+def test_samples_that_cannot_be_used_are_rejected(tmp_path):
+    members = [("good.png", image(1)), ("good.cls", b"1")]
+    members += [("cut.png", image(2)[:-25]), ("cut.cls", b"1")]
+    members += [("alone.png", image(3)), ("blank.cls", b"1")]
+    members += [("word.png", image(4)), ("word.cls", b"cat")]
+    members += [("good.png", image(5)), ("good.cls", b"1")]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in")
+    store, _ = stored(module, tmp_path / "store")
+    assert len(store) == 1 and module.rows_seen == 6
+    assert module.rejected == [
+        Rejected("0.tar/cut", None, "a damaged image"),
+        Rejected("0.tar/alone", None, "cls is missing"),
+        Rejected("0.tar/blank", None, "jpg;jpeg;png is missing"),
+        Rejected("0.tar/word", None, "cls cannot be read"),
+        Rejected("0.tar/good", None, "an earlier sample has the same name"),
+    ]
+
+
+def test_arrays_of_another_shape_texts_of_other_encodings_and_objects_are_rejected(tmp_path):
+    rows = [array([1, 2]), array([1, 2, 3]), array(np.array([{}], dtype=object)), array([3, 4])]
+    labels = [b"a", b"b", b"c", b"\xff"]
+    members = []
+    for row, (data, label) in enumerate(zip(rows, labels, strict=True)):
+        members += [(f"{row}.npy", data), (f"{row}.txt", label)]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in", inputs="npy", target="txt")
+    store, _ = stored(module, tmp_path / "store")
+    assert store.column("inputs").tolist() == [[1, 2]]
+    assert [each.reason for each in module.rejected] == [
+        "int64 (3,); expected int64 (2,)",
+        "the array cannot be read",
+        "txt cannot be read",
+    ]
+
+
+def test_targets_of_another_type_than_most_are_rejected(tmp_path):
+    members = []
+    for row, label in enumerate(["a", 3, "b", None]):
+        members += [(f"{row}.png", image(row)), (f"{row}.json", json.dumps({"y": label}).encode())]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in", target="json:y")
+    module.setup()
+    reasons = ["json:y is int64 (); most are a text", "json:y is missing"]
+    assert [each.reason for each in module.rejected] == reasons
+
+
+def test_damaged_compressed_and_missing_tar_files_are_named(tmp_path):
+    with pytest.raises(MissingDataFileError, match="no file matches"):
+        Shards(tmp_path).setup()
+    write(tmp_path / "0.tar", ("a.png", image(1)), ("a.cls", b"1"))
+    whole = (tmp_path / "0.tar").read_bytes()
+    for data in (whole[:600], gzip.compress(whole), b"text"):
+        (tmp_path / "0.tar").write_bytes(data)
+        with pytest.raises(MissingDataFileError, match=r"0\.tar: it is not a complete tar file"):
+            Shards(tmp_path).setup()
+    write(tmp_path / "0.tar", ("a.cls", b"1"))
+    with pytest.raises(AllRowsRejectedError, match=r"0\.tar/a: jpg;jpeg;png is missing"):
+        Shards(tmp_path).setup()
+
+
+def test_a_sample_with_a_member_twice_is_refused(tmp_path):
+    write(tmp_path / "0.tar", ("a.cls", b"1"), ("a.cls", b"2"))
+    with pytest.raises(MissingDataFileError, match="the sample a has cls twice"):
+        Shards(tmp_path).setup()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"inputs": {}}, {"inputs": "jpg;"}, {"target": 3}, {"id": ""}]
+)
+def test_settings_out_of_range_are_refused(tmp_path, settings):
+    with pytest.raises(InvalidModuleSettingError, match=next(iter(settings))):
+        Shards(tmp_path, **settings)
