@@ -43,6 +43,7 @@ DOCUMENTS = [
     "docs/distributed.md",
     "docs/gate.md",
     "docs/evaluation.md",
+    "docs/images.md",
     "docs/inputs.md",
     "docs/learners.md",
     "docs/memory-and-state.md",
