@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset
 from renate_stages.data.columns import Block
 from renate_stages.data.items import ItemReader
 from renate_stages.data.row_block import Copier, RowBlock
+from renate_stages.data.value_rows import ValueRows
 from renate_stages.errors import ItemMismatchError, user_code
 from renate_stages.memory import ExampleSpec
 
@@ -37,6 +38,7 @@ class ItemBlocks:
         self.named: bool | None = None
         self._unknown: set[str] = set()  # paths without a dtype yet, because all rows are empty
         self._copier: Copier | None = None
+        self._values: ValueRows | None = None  # None if items have other parts than single values
         self._block: RowBlock | None = None
 
     def read(self, items: Iterable[Any], start: int = 0) -> Iterator[Block]:
@@ -49,19 +51,42 @@ class ItemBlocks:
         Raises:
             RenateStagesError: As `ingest`.
         """
+        index = start - 1
         for index, each in enumerate(items, start):
-            if self._copier is not None:
-                if self._block is None:
-                    assert self.spec is not None
-                    self._block = RowBlock(self.spec)
-                if self._copier.copied(each, self._block):
-                    if self._block.is_full:
-                        yield from self.rest()
+            if self._values is not None:
+                if self._values.took(each):
+                    if self._values.is_full(self._open()):
+                        yield from self._converted(index + 1)
                     continue
+                yield from self._converted(index)
+            yield from self._one(each, index)
+        yield from self._converted(index + 1)
+
+    def _one(self, each: Any, index: int) -> Iterator[Block]:
+        """Add an item, and yield the block if it is full then."""
+        if self._copier is None or not self._copier.copied(each, self._open()):
             self._add(each, index)
-            assert self._block is not None
-            if self._block.is_full and not self._unknown:
+        if self._open().is_full and not self._unknown:
+            yield from self.rest()
+
+    def _converted(self, stop: int) -> Iterator[Block]:
+        """Add the items of single values that have been collected, up to before `stop`."""
+        values = self._values
+        if values is None or not len(values):
+            return
+        if values.moved(self._open()):
+            if self._open().is_full:
                 yield from self.rest()
+        else:
+            for index, each in enumerate(values.items(), stop - len(values)):
+                yield from self._one(each, index)
+
+    def _open(self) -> RowBlock:
+        """Return the block that gets rows."""
+        if self._block is None:
+            assert self.spec is not None
+            self._block = RowBlock(self.spec)
+        return self._block
 
     def rest(self) -> Iterator[Block]:
         """Yield the rows that no block has yet, if any."""
@@ -105,6 +130,8 @@ class ItemBlocks:
         if self.spec is None:
             self.spec, self._unknown = reader.spec(item), reader.empty(item)
             self._copier = Copier.of(each, item, reader, self.spec)
+            if self._copier is not None:
+                self._values = ValueRows.of(each, reader, self.spec, bool(item.named))
         elif self._unknown and (found := self._unknown - reader.empty(item)):
             self.spec = reader.with_dtypes(self.spec, item, found)
             self._unknown -= found
@@ -114,14 +141,14 @@ class ItemBlocks:
             found, expected = kinds[bool(item.named)], kinds[self.named]
             raise ItemMismatchError(reader.split, index, "its label", found, expected)
         self._name(item.named)
-        self._block = self._block or RowBlock(self.spec)
-        self._block.spec = self.spec
-        self._block.add(item)
+        block = self._open()
+        block.spec = self.spec
+        block.add(item)
 
     def _name(self, named: bool | None) -> None:
         self.named = named if self.named is None else self.named
         if self.named and self._copier is not None and not self._copier.names:
-            self._copier = None  # the first rows are ignored ones, whose targets are numbers
+            self._copier = self._values = None  # the first rows are ignored, their targets numbers
 
 
 def has_rows(dataset: Any) -> bool:

@@ -156,6 +156,11 @@ class ItemReader:
                 return array.astype(array.dtype.newbyteorder("<"), copy=False)
             cure = "return numbers, for example with .astype(...) or one number per word"
             raise UnstorableValueError(self.split, index, path, f"an array of {array.dtype}", cure)
+        if isinstance(leaf, int) and not -(2**63) <= leaf < 2**63:
+            cure = "return a number of 64 bits, or a float"
+            raise UnstorableValueError(
+                self.split, index, path, "a whole number of more than 64 bits", cure
+            )
         if isinstance(leaf, bool | int):
             return np.asarray(leaf, dtype=bool if isinstance(leaf, bool) else np.int64)
         if isinstance(leaf, float):

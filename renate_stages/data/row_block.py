@@ -38,6 +38,11 @@ class RowBlock:
         }
 
     @property
+    def room(self) -> int:
+        """Rows that fit until the block is full, if no field varies in length; at least 1."""
+        return max(1, self._most - self.rows)
+
+    @property
     def filled(self) -> int:
         """Bytes of the rows so far."""
         return self.rows * self._row_bytes + self.nbytes

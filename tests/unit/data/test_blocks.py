@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset
 
 from renate_stages import errors
-from renate_stages.data import ColumnDataset, ingest, row_block
+from renate_stages.data import ColumnDataset, ingest, row_block, value_rows
 from renate_stages.data import columns as columns_file
 from renate_stages.memory import Ragged
 from renate_stages.tasks.labels import LabelNames
@@ -60,6 +61,50 @@ FORMS = {
 }
 
 
+def numbers(n: int):
+    return {"a": n, "b": n / 3}, n % 2, {"id": f"row-{n}", "source": "ab"[n % 2]}
+
+
+UNUSUAL = {
+    "another type": lambda n: ({"a": n, "b": np.float32(n)}, n % 2, numbers(n)[2]),
+    "another order of keys": lambda n: ({"b": n / 3, "a": n}, n % 2, numbers(n)[2]),
+    "a list as item": lambda n: list(numbers(n)),
+    "a tensor": lambda n: ({"a": torch.tensor(n), "b": n / 3}, n % 2, numbers(n)[2]),
+}
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+@pytest.mark.parametrize("block_rows", [3, 4096])
+def test_rows_of_single_values_with_unusual_ones_among_them(
+    tmp_path, monkeypatch, unusual, block_rows
+):
+    monkeypatch.setattr(row_block, "BLOCK_ROWS", block_rows)
+    items = [UNUSUAL[unusual](n) if n in (5, 6, 11) else numbers(n) for n in range(17)]
+    expected = validated(items, tmp_path / "a", monkeypatch)
+    assert files(ingest(Items(items), tmp_path / "b", 1, "train")) == files(expected)
+
+
+def test_an_unusual_value_among_many_is_named_with_its_row(tmp_path):
+    items = [({"a": 2**70 if n == 700 else n}, n) for n in range(900)]
+    with pytest.raises(errors.UnstorableValueError, match=r"item 700: inputs.a .*64 bits"):
+        ingest(Items(items), tmp_path / "a", 1, "train")
+    items = [({"a": "text" if n == 700 else n}, n) for n in range(900)]
+    with pytest.raises(errors.UnstorableValueError, match="item 700"):
+        ingest(Items(items), tmp_path / "b", 1, "train")
+
+
+def test_a_dict_that_a_dataset_changes_and_returns_again_is_read_in_time(tmp_path):
+    class Reused(Items):
+        row: ClassVar[dict] = {}
+
+        def __getitem__(self, row):
+            self.row["a"] = row
+            return self.row, row
+
+    store = ingest(Reused(range(50)), tmp_path / "a", 1, "train")
+    assert store.column("inputs.a").tolist() == list(range(50))
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block_rows", [4, 4096])
 def test_copied_items_equal_validated_ones(tmp_path, monkeypatch, form, block_rows):
@@ -67,12 +112,16 @@ def test_copied_items_equal_validated_ones(tmp_path, monkeypatch, form, block_ro
     items = [FORMS[form](n) for n in range(ROWS)]
     expected = validated(items, tmp_path / "a", monkeypatch, numbers=LabelNames().numbers)
     copied = []
-    original = row_block.Copier.copied
+    copy, move = row_block.Copier.copied, value_rows.ValueRows.moved
+
+    def moved(rows, block):
+        copied.extend([True] * len(rows))
+        return move(rows, block) or copied.append(False)
+
     monkeypatch.setattr(
-        row_block.Copier,
-        "copied",
-        lambda *arguments: copied.append(original(*arguments)) or copied[-1],
+        row_block.Copier, "copied", lambda *arguments: copied.append(copy(*arguments)) or copied[-1]
     )
+    monkeypatch.setattr(value_rows.ValueRows, "moved", moved)
     found = ingest(Items(items), tmp_path / "b", 1, "train", numbers=LabelNames().numbers)
     assert copied == [True] * (ROWS - 1)  # the first one is validated
     assert files(found) == files(expected)
