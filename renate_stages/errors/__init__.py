@@ -37,7 +37,6 @@ from renate_stages.errors.configuration import (
 )
 from renate_stages.errors.data_modules import (
     AllRowsRejectedError,
-    ChangedPreprocessingError,
     DrawingItemsError,
     InvalidModuleSettingError,
     MissingColumnError,

@@ -74,17 +74,6 @@ class AllRowsRejectedError(RenateStagesError):
         )
 
 
-class ChangedPreprocessingError(RenateStagesError):
-    """Settings of the preprocessing differ from those of earlier updates."""
-
-    def __init__(self, module: str, problem: str) -> None:
-        super().__init__(
-            f"data module {module}: {problem} as in earlier updates, with which the model was "
-            "trained.\nTo fix this: use the earlier setting, or start again from the empty state with "
-            "all data."
-        )
-
-
 class UnusableRowError(RenateStagesError):
     """A raw row for a deployed model cannot be used."""
 

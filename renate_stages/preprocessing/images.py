@@ -64,10 +64,10 @@ class ImagePreprocessing(Preprocessing):
         """Whether mean and standard deviation are known."""
         return self.mean is not None
 
-    def fit(self, train: ExampleStore) -> None:
+    def fit(self, train: ExampleStore) -> dict[str, Any]:
         """Compute mean and standard deviation of the pixels, in the first update only."""
         if self.mean is not None or not len(train):
-            return
+            return {}
         rows = np.linspace(0, len(train) - 1, min(len(train), FITTED_ROWS)).astype(np.int64)
         count, sums, squares = 0, np.zeros(self.channels), np.zeros(self.channels)
         for row in np.unique(rows):
@@ -80,6 +80,7 @@ class ImagePreprocessing(Preprocessing):
         deviations = np.sqrt(np.maximum(squares / count - np.square(means), 0))
         self.mean = tuple(means.tolist())
         self.std = tuple(float(each) if each > 1e-6 else 1.0 for each in deviations)
+        return {}
 
     def encode(self, rows: Iterable[Any]) -> Tree:
         """Return images as they are stored.
@@ -169,10 +170,8 @@ class ImagePreprocessing(Preprocessing):
         found.normalize = normalize
         return found
 
-    def problem_with(self, older: Preprocessing) -> str | None:
+    def difference_from(self, older: ImagePreprocessing) -> str | None:
         """Return which setting differs; None if a model gets the same inputs from both."""
-        if not isinstance(older, ImagePreprocessing):
-            return super().problem_with(older)
         for name in ("size", "channels", "normalize"):
             mine, others = getattr(self, name), getattr(older, name)
             if mine != others:

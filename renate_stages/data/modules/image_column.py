@@ -14,6 +14,7 @@ from renate_stages.errors import ChangedPreprocessingError
 from renate_stages.memory import Ragged
 from renate_stages.preprocessing import Preprocessing
 from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
+from renate_stages.preprocessing.images import ImagePreprocessing
 
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and encodes without the interpreter's lock
 
@@ -75,8 +76,8 @@ def mean_size(sizes: Sequence[int]) -> int:
 
 
 def chosen_preprocessing(
-    module: str, parent: Preprocessing | None, wanted: Preprocessing
-) -> Preprocessing:
+    module: str, parent: Preprocessing | None, wanted: ImagePreprocessing
+) -> ImagePreprocessing:
     """Return the parent's preprocessing, or the wanted one in the first update.
 
     Args:
@@ -89,6 +90,11 @@ def chosen_preprocessing(
     """
     if parent is None:
         return wanted
-    if (problem := wanted.problem_with(parent)) is not None:
-        raise ChangedPreprocessingError(module, problem)
-    return parent
+    if not isinstance(parent, ImagePreprocessing):
+        problem = f"the inputs of earlier updates are {parent.kind}"
+    elif (difference := wanted.difference_from(parent)) is None:
+        return parent
+    else:
+        problem = f"{difference} as in earlier updates, with which the model was trained"
+    cure = "use the earlier setting, or start again from the empty state with all data"
+    raise ChangedPreprocessingError(f"data module {module}", problem, cure)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from renate_stages.data import Batched, Rejected, StoredDataset, ingest
 from renate_stages.data.modules.images import Images
+from renate_stages.data.stored import preprocessed
 from renate_stages.errors import (
     AllRowsRejectedError,
     ChangedPreprocessingError,
@@ -220,8 +221,9 @@ def test_settings_out_of_range_are_refused(tmp_path, settings):
 
 
 def batch_of(store, preprocessing):
-    transform = Batched(preprocessing.transform, each=preprocessing.transform_example)
-    return StoredDataset(store, transform=transform).__getitems__(range(len(store)))[0]
+    return StoredDataset(store, transform=preprocessed(preprocessing)).__getitems__(
+        range(len(store))
+    )[0]
 
 
 def test_images_of_several_sizes_and_modes_make_one_normalised_batch(folders, tmp_path):
@@ -232,6 +234,14 @@ def test_images_of_several_sizes_and_modes_make_one_normalised_batch(folders, tm
     means, deviations = batch.mean(dim=(0, 2, 3)), batch.std(dim=(0, 2, 3), correction=0)
     torch.testing.assert_close(means, torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(deviations, torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_transforms_of_the_user_get_images_of_one_size(folders, tmp_path):
+    store, _ = stored(module := Images(folders, size=6, normalize="none"), tmp_path / "store")
+    plain = batch_of(store, module.preprocessing)
+    for then in (Batched(lambda batch: batch.flip(-1)), lambda image: image.flip(-1)):
+        dataset = StoredDataset(store, transform=preprocessed(module.preprocessing, then))
+        assert torch.equal(dataset.__getitems__(range(8))[0], plain.flip(-1))
 
 
 def test_resizing_equals_pillow_on_the_shorter_side_and_the_centre():
@@ -298,7 +308,7 @@ def test_preprocessing_is_kept_as_json(folders, tmp_path):
         isinstance(found, ImagePreprocessing) and found.content() == module.preprocessing.content()
     )
     assert found.sizes() == {"num_channels": 3, "num_inputs": 90}
-    assert module.preprocessing.problem_with(found) is None
+    assert module.preprocessing.difference_from(found) is None
     assert torch.equal(batch_of(store, found), batch_of(store, module.preprocessing))
 
 
@@ -309,7 +319,7 @@ def test_malformed_files_are_refused(tmp_path, change):
     preprocessing = ImagePreprocessing(size=6, normalize="none")
     preprocessing.write(tmp_path)
     file = tmp_path / "preprocessing" / "preprocessing.json"
-    content = {"kind": "images", "outputs": None, "schema": 1, **preprocessing.content(), **change}
+    content = {"kind": "images", "built": None, "schema": 1, **preprocessing.content(), **change}
     file.unlink()
     write_json(file, content)
     with pytest.raises(MalformedFileError):
