@@ -9,6 +9,7 @@ import sys
 import pytest
 from sandbox import Sandbox, generate
 
+from renate_stages.actions.check import check_user_config
 from renate_stages.state import State
 
 PREDICT = """
@@ -43,6 +44,7 @@ else:
 print(json.dumps({"rows": len(frame), "result": result}))
 """
 VARIANTS = {
+    "images": ("label", "path", "accuracy"),
     "table": ("leaves", "customer", "accuracy"),
     "table-regression": ("progression", "patient", "mae"),
     "text": ("topic", "ticket", "accuracy"),
@@ -90,3 +92,10 @@ def test_updates_are_repeatable_and_learn(variant):
     figures = project.read_json("metrics/update.json")
     name = VARIANTS[kind][2]
     assert figures[name]["overall"] < 60 if name == "mae" else figures[name]["overall"] > 0.8
+
+
+def test_make_test_of_the_project_passes(variant):
+    _, project = variant
+    checked = check_user_config(project.root)
+    assert checked.loss_after < checked.loss_before and checked.restored_equals_saved
+    assert checked.padding_change < 1e-4 and checked.lacking == {}

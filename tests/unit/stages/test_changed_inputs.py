@@ -152,9 +152,9 @@ def test_edit_between_hashing_and_import_fails_before_training(with_losses, monk
     project = with_losses
     load = UserConfig.of.__func__
 
-    def late(cls, *given):
+    def late(cls, *given, **named):
         project.user_config.write_text(project.user_config.read_text() + "\n# edited\n")
-        return load(cls, *given)
+        return load(cls, *given, **named)
 
     monkeypatch.setattr(UserConfig, "of", classmethod(late))
     monkeypatch.setattr(MeasuredUpdate, "run", lambda *_, **__: pytest.fail("training ran"))
