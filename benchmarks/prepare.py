@@ -87,7 +87,7 @@ class Frame(Rows):
         self.frame = pd.DataFrame({n: each[: len(labels)] for n, each in columns.items()})
 
     def __getitem__(self, row: int) -> tuple[dict[str, Any], int]:
-        return dict(self.frame.iloc[row].items()), int(self.labels[row])
+        return {str(n): each for n, each in self.frame.iloc[row].items()}, int(self.labels[row])
 
 
 class Records(Rows):

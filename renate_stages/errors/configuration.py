@@ -116,7 +116,8 @@ class UnmeasuredMetricError(RenateStagesError):
         super().__init__(
             f"params.yaml, evaluation.metric: '{metric}' is not measured"
             f"{did_you_mean(metric, names)} (measured: {', '.join(names)}).\n"
-            "To fix this: choose one of these, or add it to metrics_fn in renate_config.py."
+            "To fix this: choose one of these, with its evaluation.mode (lower is better for loss, mae "
+            "and mse), or add it to metrics_fn in renate_config.py."
         )
 
 

@@ -22,7 +22,7 @@ from renate_stages.params.rules import Rule, read_rules
 from renate_stages.params.scenario import ScenarioParams
 from renate_stages.params.search_space import SearchSpace
 from renate_stages.params.shift import ShiftParams, ShouldUpdateParams
-from renate_stages.tasks import AUTO, TASKS, is_known
+from renate_stages.tasks import AUTO, LOWER_IS_BETTER, MEASURED, TASKS, is_known
 from renate_stages.user.named import Named
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -318,7 +318,23 @@ class EvaluationParams(Block):
     @property
     def lower_is_better(self) -> set[str]:
         """Names of the metrics for which lower values are better."""
-        return {"loss"} | ({self.metric} if self.mode == "min" else set())
+        return {*LOWER_IS_BETTER} | ({self.metric} if self.mode == "min" else set())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_the_known_mode(cls, given: Any) -> Any:
+        """Set the mode of a metric of ours, and refuse the wrong one: it would invert verdicts."""
+        metric = given.get("metric", "accuracy") if isinstance(given, dict) else None
+        if metric not in (*LOWER_IS_BETTER, *(name for some in MEASURED.values() for name in some)):
+            return given
+        known = "min" if metric in LOWER_IS_BETTER else "max"
+        mode = given.get("mode", known)
+        if mode not in ("min", "max"):
+            return given
+        if mode != known:
+            better = "lower" if known == "min" else "higher"
+            raise ValueError(f"mode is {mode}, but a {better} {metric} is better: set {known}")
+        return {**given, "mode": known}
 
 
 class RetentionParams(Block):

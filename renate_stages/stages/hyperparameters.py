@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from renate_stages.errors import UnmeasuredMetricError
 from renate_stages.learners.avalanche import catalog
 from renate_stages.learners.hyperparameters import HYPERPARAMETERS
 from renate_stages.params import Params
 from renate_stages.processes import heavy_imports
+from renate_stages.tasks import MEASURED
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
@@ -31,7 +33,9 @@ def check_hyperparameters(user: UserConfig, params: Params, incoming: Path) -> N
         InvalidHyperparameterError: If a value is outside its range.
         InvalidParamsError: If a searched hyperparameter is not read.
         UnsharedLearnerError: If the learner would ignore a setting of the trainer.
+        UnmeasuredMetricError: If the task does not measure the headline metric.
     """
+    check_metric(user, params)
     shared, space = optimization.shared_hyperparameters(user), params.search_space
     known = shared | HYPERPARAMETERS | catalog.hyperparameters() | {"max_epochs"}
     if "optimizer_fn" not in user.functions:
@@ -46,6 +50,19 @@ def check_hyperparameters(user: UserConfig, params: Params, incoming: Path) -> N
     checks.check_hyperparameters(user, fixed.learner, fixed.hyperparameters)
     checks.check_sharing(fixed)
     checks.check_values(fixed, fixed.hyperparameters)
+
+
+def check_metric(user: UserConfig, params: Params) -> None:
+    """Refuse a headline metric that the task does not measure, unless `metrics_fn` may do it.
+
+    Raises:
+        UnmeasuredMetricError: If it is not measured.
+    """
+    measured = MEASURED.get(params.task)
+    if measured is None or "metrics_fn" in user.functions:
+        return
+    if params.evaluation.metric not in (*measured, "loss"):
+        raise UnmeasuredMetricError(params.evaluation.metric, (*measured, "loss"))
 
 
 def _is_large(folder: Path) -> bool:

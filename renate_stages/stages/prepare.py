@@ -20,7 +20,7 @@ from renate_stages.shift.features import write_features
 from renate_stages.stages.hyperparameters import check_hyperparameters
 from renate_stages.state import State, new_data, prepared
 from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
-from renate_stages.state.fitted import fit_preprocessing, write_rejected
+from renate_stages.state.fitted import check_kind, fit_preprocessing, write_rejected
 from renate_stages.state.inputs import StageInputs
 from renate_stages.tasks import may_have_labels
 from renate_stages.tasks.labels import LabelNames
@@ -59,6 +59,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         splits = new_data.read_splits(user, project.incoming, params, generators)
         for name in splits.label_order:
             labels.number(name)
+        check_kind(user.preprocessing, splits.preprocessing)
         fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
         check_fingerprint(fingerprint, parent, params.data.accepted_fingerprint)
         held_out = HeldOut() if parent is None else new_data.held_out_by(parent)

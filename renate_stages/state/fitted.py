@@ -10,12 +10,25 @@ import numpy as np
 
 from renate_stages import files
 from renate_stages.data.rejected import Rejected, counted_by_reason
-from renate_stages.errors import TooManyRejectedError
+from renate_stages.errors import ChangedPreprocessingError, TooManyRejectedError
 from renate_stages.files.csv_file import csv_text
 from renate_stages.memory import ExampleStore
 from renate_stages.preprocessing import Preprocessing
 
 REJECTED = "rejected.csv"  # in work/prepared, if rows were rejected
+
+
+def check_kind(parent: Preprocessing | None, new: Preprocessing | None) -> None:
+    """Check that new data is read by the kind of data module that read the parent's.
+
+    Raises:
+        ChangedPreprocessingError: If the parent has a preprocessing, and the new data none or another.
+    """
+    if parent is not None and (new is None or new.kind != parent.kind):
+        now = "has no preprocessing" if new is None else f"is for {new.kind}"
+        what = f"earlier data was read by a data module for {parent.kind}, but that of this update {now}"
+        cure = "restore data.module in params.yaml; examples of one project must have one form"
+        raise ChangedPreprocessingError("data.module", what, cure)
 
 
 def fit_preprocessing(

@@ -25,6 +25,17 @@ TASKS = {
     "tokens": "renate_stages.tasks.tokens:Tokens",
     "custom": "renate_stages.tasks.custom:Custom",
 }
+MEASURED = {
+    "classification": ("accuracy",),
+    "binary": ("accuracy",),
+    "multilabel": ("accuracy", "exact_match"),
+    "regression": ("mae", "mse"),
+    "ranking": ("ndcg",),
+    "ranking_pairwise": ("ndcg",),
+    "tokens": ("accuracy",),
+}
+"""The metrics that each task measures without `metrics_fn`, besides the loss."""
+LOWER_IS_BETTER = ("loss", "mae", "mse")
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 

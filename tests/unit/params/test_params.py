@@ -256,3 +256,16 @@ def test_params_file_that_is_not_a_yaml_mapping_is_reported(tmp_path, content, e
 def test_missing_params_file_is_reported(tmp_path):
     with pytest.raises(errors.MissingFileError, match=r"params\.yaml is missing"):
         Params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("metric", "wrong", "right"), [("mae", "max", "min"), ("accuracy", "min", "max")]
+)
+def test_wrong_mode_of_a_known_metric_is_refused_because_it_would_invert_verdicts(
+    metric, wrong, right
+):
+    with pytest.raises(
+        errors.InvalidParamsError, match=rf"mode is {wrong}, but .* {metric} .* {right}"
+    ):
+        Params.parse({"evaluation": {"metric": metric, "mode": wrong}})
+    assert Params.parse({"evaluation": {"metric": metric}}).evaluation.mode == right

@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
 from renate_stages import errors
-from renate_stages.tasks import TASKS, is_known, make_task
+from renate_stages.tasks import MEASURED, TASKS, is_known, make_task
 from renate_stages.tasks.detect import detect
 from renate_stages.tasks.task import IGNORED, Task
 
@@ -282,3 +282,17 @@ def test_custom_class_is_a_task_by_its_dotted_name():
 def test_unknown_task_is_refused(name, says):
     with pytest.raises(errors.UnknownTaskNameError, match=says):
         make_task(name)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_tasks_measure_the_metrics_that_are_listed(name):
+    outputs = torch.randn(3, 2, 2) if name == "tokens" else torch.randn(3, 2)
+    outputs = outputs[:, 0] if name == "binary" else outputs
+    whole = (
+        torch.zeros(3, 2)
+        if name in ("regression", "multilabel", "ranking_pairwise", "ranking")
+        else None
+    )
+    targets = torch.zeros(3, 2).long() if name == "tokens" else torch.zeros(3).long()
+    found = make_task(name).metrics(outputs, targets if whole is None else whole + 1)
+    assert sorted(found) == sorted(MEASURED[name])
