@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from renate_stages import files
 from renate_stages.memory import ExampleStore, Tree
@@ -13,6 +14,21 @@ from renate_stages.memory import ExampleStore, Tree
 FOLDER = "preprocessing"  # in work/prepared, state and export
 FILE = "preprocessing.json"
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """A column of a table of raw rows, as `encode` takes it.
+
+    Args:
+        name: Its name.
+        kind: What its values are; an image is the bytes of a file.
+        optional: Whether values may be missing.
+    """
+
+    name: str
+    kind: Literal["number", "boolean", "date", "category", "text", "image"]
+    optional: bool = False
 
 
 class Preprocessing(ABC):
@@ -27,6 +43,16 @@ class Preprocessing(ABC):
     built: dict[str, Any] | None = None
     """Sizes with which models of this data are built, those of the first update, with `num_outputs`;
     they grow from there. None if `prepare` has not set them."""
+
+    @property
+    def raw_columns(self) -> tuple[RawColumn, ...]:
+        """Columns of a table of raw rows; empty if `encode` does not take tables."""
+        return ()
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages that it needs in addition to those that this library depends on."""
+        return ()
 
     @abstractmethod
     def fit(self, train: ExampleStore) -> dict[str, Any]:

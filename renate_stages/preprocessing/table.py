@@ -15,10 +15,16 @@ from renate_stages.errors import TableError
 from renate_stages.files import typed
 from renate_stages.memory import ExampleStore, Tree
 from renate_stages.preprocessing import table_values
-from renate_stages.preprocessing.base import Preprocessing
+from renate_stages.preprocessing.base import Preprocessing, RawColumn
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
 KINDS: tuple[Kind, ...] = ("numeric", "boolean", "date", "categorical")
+RAW_KINDS: dict[Kind, Literal["number", "boolean", "date", "category"]] = {
+    "numeric": "number",
+    "boolean": "boolean",
+    "date": "date",
+    "categorical": "category",
+}
 UNKNOWN, MISSING = 0, 1  # codes; that of a category is its place plus 2
 CLIP = 10.0  # largest scaled number, in standard deviations
 BLOCK = 65536  # rows
@@ -100,6 +106,13 @@ class TablePreprocessing(Preprocessing):
         return tuple(each.name for each in (*self.values, *self.categories))
 
     # -- raw rows ---------------------------------------------------------------------------------
+
+    @property
+    def raw_columns(self) -> tuple[RawColumn, ...]:
+        """The input columns, whose values may all be missing."""
+        return tuple(
+            RawColumn(name, RAW_KINDS[kind], optional=True) for name, kind in self.columns.items()
+        )
 
     def encode(self, rows: Any) -> dict[str, np.ndarray]:
         """Return raw rows as stored inputs; unknown categories get the code 0.

@@ -13,7 +13,7 @@ import numpy as np
 
 from renate_stages.errors import TextEncodingError, TextSettingError
 from renate_stages.memory import ExampleStore, Ragged, Tree
-from renate_stages.preprocessing.base import FOLDER, Preprocessing
+from renate_stages.preprocessing.base import FOLDER, Preprocessing, RawColumn
 from renate_stages.preprocessing.stored_text import given_texts, ragged_of, texts_of
 from renate_stages.preprocessing.text_settings import BPE, FILE, WORDS, TextSettings
 from renate_stages.preprocessing.words import (
@@ -81,6 +81,16 @@ class TextPreprocessing(Preprocessing):
     def tokenizer(self) -> bytes | None:
         """The bytes of its `tokenizer.json`; None without a tokenizer."""
         return None if self._tokenizer is None else self._tokenizer.data
+
+    @property
+    def raw_columns(self) -> tuple[RawColumn, ...]:
+        """The column of the text, or the two of a pair."""
+        return tuple(RawColumn(name, "text") for name in self.settings.columns)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """`tokenizers`, if it has a tokenizer."""
+        return () if self._tokenizer is None else ("tokenizers",)
 
     @property
     def is_fitted(self) -> bool:
