@@ -5,6 +5,7 @@
     model.safetensors, model.json    the model's tensors; class, constructor arguments, task ids
     model.ckpt                       the same in torch's format; only in states of run_training_job
     learner.safetensors, learner.json    the learner's tensors, counters and random generators
+    preprocessing/                   what was fitted on data, as JSON; only if the data module has any
     memory/                          store of the examples kept for replay
     holdouts/<N>/, validation/<N>/   stores of update N's test and validation split
     evaluations.csv                  every metric of every update on every holdout

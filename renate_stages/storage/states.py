@@ -30,6 +30,7 @@ from renate_stages.errors import (
     StateExistsError,
 )
 from renate_stages.files import Entry
+from renate_stages.preprocessing import FOLDER
 from renate_stages.state import MANIFEST, state
 from renate_stages.storage.storage import Storage, Traffic
 
@@ -72,7 +73,8 @@ def _could_be_of_a_state(name: str) -> bool:
         state.TUNING_HISTORY,
         state.PLASTICITY,
     )
-    return name in alone or PurePosixPath(name).parts[0] in ("memory", *state.SPLITS)
+    folders = ("memory", FOLDER, *state.SPLITS)
+    return name in alone or PurePosixPath(name).parts[0] in folders
 
 
 def send_state(folder: Path, target: Storage, parent: Storage | None = None) -> Traffic:
