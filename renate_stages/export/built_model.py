@@ -15,6 +15,7 @@ from renate_stages.data import StoredDataset
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model
 from renate_stages.params import Params
+from renate_stages.preprocessing import Preprocessing
 from renate_stages.randomness import Generators
 from renate_stages.state import SPLITS, State
 from renate_stages.user.config import UserConfig
@@ -31,6 +32,8 @@ class BuiltModel:
         inputs: A batch after the test transform; None if the state has no examples.
         ragged: Whether rows differ in length and were padded.
         transforms: Test transforms of inputs and targets.
+        preprocessing: What the transform of inputs begins with, if anything was fitted on data.
+        own_transform: What comes after it: the user's `test_transform`, if there is one.
         task_id: The task for which the model is called.
         generators: Generators that seed the global ones, so that the model is the same each time.
     """
@@ -39,6 +42,8 @@ class BuiltModel:
     inputs: Any
     ragged: bool
     transforms: tuple[Callable | None, Callable | None]
+    preprocessing: Preprocessing | None
+    own_transform: Callable | None
     task_id: str
     generators: Generators
 
@@ -77,7 +82,11 @@ class BuiltModel:
             fields = store.spec.fields.items()
             of_inputs = [field for name, field in fields if name.split(".")[0] == "inputs"]
             ragged = any(field.ragged and not field.decoder for field in of_inputs)
-        return cls(model, inputs, ragged, transforms, params.update.task_id, generators)
+        fitted, own = user.preprocessing, transforms[0]
+        if fitted is not None:
+            own = user.callable_of("test_transform", values)
+        task_id = params.update.task_id
+        return cls(model, inputs, ragged, transforms, fitted, own, task_id, generators)
 
     def outputs(self) -> dict[str, Tensor]:
         """Return the model's outputs for the examples, as one tensor per leaf."""

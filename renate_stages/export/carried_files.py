@@ -7,13 +7,14 @@ listed in `export.files` in params.yaml. They keep their paths relative to the p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from renate_stages import files
 from renate_stages.errors import ChangedInputsError, ExportFileError, UndeclaredUserFileError
 from renate_stages.export import exported, program_files
 from renate_stages.params import Params
+from renate_stages.preprocessing.base import FILE, FOLDER
 from renate_stages.project import Project
 from renate_stages.state import MODEL_FILES
 from renate_stages.user.config import UserConfig
@@ -71,12 +72,11 @@ def carry_files(project: Project, params: Params, user: UserConfig, folder: Path
         ExportFileError: If a file has the name of one of export's own files.
         ChangedInputsError: If a file has been edited since it was used.
     """
-    root = project.user_config.parent.resolve()
-    code = {path.relative_to(root).as_posix() for path in project_modules(root).values()}
+    root, code = project.user_config.parent.resolve(), _code(project)
     read = {name for name, use in user.files.used.items() if use.functions & BUILDING}
     named = {each for name in params.export.files for each in _files_of(project, name)}
     names = {*code, *read, *named, project.user_config.name}
-    _refuse_ours(names)
+    _refuse_ours(names, preprocessing=(folder / FOLDER).exists())
     changed = []
     for name in sorted(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +87,18 @@ def carry_files(project: Project, params: Params, user: UserConfig, folder: Path
     if changed:
         raise ChangedInputsError("export", changed)
     return sorted(name for name in names if not name.endswith(".py"))
+
+
+def check_folder(project: Project, params: Params) -> None:
+    """Check that no file that the model needs has the place of a preprocessing in `export/`.
+
+    `prepare` calls this when the data module has one, before hours of training.
+
+    Raises:
+        ExportFileError: If there is such a file.
+    """
+    named = {each for name in params.export.files for each in _files_of(project, name)}
+    _refuse_ours({*_code(project), *named}, preprocessing=True)
 
 
 def card_section(carried: list[str]) -> str:
@@ -107,7 +119,17 @@ def _files_of(project: Project, name: str) -> list[str]:
     return sorted(f"{name}/{each}" for each in inside if not is_passing(each))
 
 
-def _refuse_ours(names: Iterable[str]) -> None:
+def _code(project: Project) -> set[str]:
+    """Return the names of the user's modules that are imported."""
+    root = project.user_config.parent.resolve()
+    return {path.relative_to(root).as_posix() for path in project_modules(root).values()}
+
+
+def _refuse_ours(names: Collection[str], preprocessing: bool = False) -> None:
     if taken := sorted(OURS.intersection(names)):
         problem = "the model needs this file, but export/ has another file of this name"
         raise ExportFileError(taken[0], problem, "rename it or move it to a folder")
+    inside = sorted(name for name in names if name.split("/")[0] == FOLDER)
+    if inside and (preprocessing or f"{FOLDER}/{FILE}" in inside):
+        problem = f"the model needs this file, but export/ has its own folder {FOLDER}"
+        raise ExportFileError(inside[0], problem, f"rename {FOLDER} of the project")

@@ -2,7 +2,8 @@
 
 model.pt2       a `torch.export` program with dynamic batch size; missing if PyTorch cannot trace the
                 model, with the reason in `program.json` and the model card
-program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply
+program.json    dtypes and shapes of its inputs and outputs, its task, the transforms to apply: first
+                `preprocessing`, if the folder of that name exists, then `test_transform`
 labels.json     the number of outputs, and the classes seen so far: class c is column c; with one output
                 it is the log-odds of class 1. `names`, if labels have names, has that of each class;
                 `task`, if it is known, is the name of the task
@@ -42,6 +43,13 @@ class _Tensor(Content):
     shape: list[Count | None]
 
 
+class Labels(Content):
+    """The content of `labels.json`."""
+
+    names: list[str] = Field(default=[])
+    task: str | None = None
+
+
 class Described(Content):
     """The content of `program.json`; without a program, `program` is None and `reason` says why."""
 
@@ -59,6 +67,15 @@ def read_description(folder: Path) -> Described:
     """
     path = folder / DESCRIPTION
     return typed.read_json(Described, path, "an exported program", typed.RUN_AGAIN)
+
+
+def read_labels(folder: Path) -> Labels:
+    """Read `labels.json` in an `export/` folder.
+
+    Raises:
+        MalformedFileError: If it does not have the form that `write_program` writes.
+    """
+    return typed.read_json(Labels, folder / LABELS, "the labels of a model", typed.RUN_AGAIN)
 
 
 def check_onnx(params: Params) -> None:
@@ -84,10 +101,12 @@ def write_program(folder: Path, state: State, params: Params, built: BuiltModel)
     from renate_stages.export.program import UnexportableModelError, name_of, trace
 
     task_id = params.update.task_id
+    first = built.preprocessing
     described: dict[str, Any] = {
         "task_id": task_id,
         "transforms": {
-            "test_transform": name_of(built.transforms[0]),
+            **({} if first is None else {"preprocessing": first.kind}),
+            "test_transform": name_of(built.own_transform),
             "test_target_transform": name_of(built.transforms[1]),
         },
     }
@@ -156,8 +175,13 @@ def card_section(folder: Path) -> str:
         *(f"- output: {_shown(each)}" for each in described["outputs"]),
         f"- task: `{described['task_id']}`",
     ]
+    first = []
+    if "preprocessing" in described["transforms"]:
+        first.append("the preprocessing in `preprocessing/`")
     if transform := described["transforms"]["test_transform"]:
-        lines.append(f"- apply first: the `test_transform` of `renate_config.py` (`{transform}`)")
+        first.append(f"the `test_transform` of `renate_config.py` (`{transform}`)")
+    if first:
+        lines.append(f"- apply first: {', then '.join(first)}")
     names = labels.get("names", [])
     if (labels["classes"] or names) and labels["columns"]:
         met = ", ".join(

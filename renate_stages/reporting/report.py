@@ -94,21 +94,21 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
     )
 
 
-def model_card(state: State, evaluation: EvaluationParams, grown: bool = False) -> str:
+def model_card(state: State, evaluation: EvaluationParams, by_name: bool = False) -> str:
     """Return the model card of an exported model.
 
     Args:
         state: The update's state.
         evaluation: Parameters with the headline metric.
-        grown: Whether the model has more outputs or rows than `model_fn` builds, so that it cannot load
-            them.
+        by_name: Whether `load_model` is needed: `params.yaml` names the model, or it has more outputs
+            or rows than `model_fn` builds.
     """
     code = [
         "from renate_config import model_fn",
         "",
         'model = model_fn(model_state_url="model.ckpt").eval()',
     ]
-    if grown:
+    if by_name:
         code = ["from renate_stages import load_model", "", 'model = load_model(".")']
     return "\n".join(
         [

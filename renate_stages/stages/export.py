@@ -10,7 +10,7 @@ from pathlib import Path
 from renate_stages import files, lineage, tracking
 from renate_stages.errors import shortage
 from renate_stages.evaluation.update_metrics import read_update_metrics
-from renate_stages.export import carried_files, program_files
+from renate_stages.export import carried_files, program_files, raw_rows
 from renate_stages.export.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
 from renate_stages.gate.verdict import Verdict, judge
@@ -73,7 +73,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             lacking = program_files.write_program(folder, state, params, built)
             carried = carried_files.carry_files(project, params, user, folder)
             grown = bool(built.model.grown) and isinstance(built.model, RenateWrapper)
-            card = [model_card(state, params.evaluation, grown), program_files.card_section(folder)]
+            by_name = grown or params.model is not None
+            card = [model_card(state, params.evaluation, by_name)]
+            card += raw_rows.card_sections(built.preprocessing)
+            card.append(program_files.card_section(folder))
             card = "\n".join(card) + carried_files.card_section(carried)
             files.write_text(folder / carried_files.CARD, card)
             description(params, state).write(folder)

@@ -57,6 +57,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         labels = new_data.label_names(params, parent)
         known_labels = len(labels.names)
         splits = new_data.read_splits(user, project.incoming, params, generators)
+        if splits.preprocessing is not None:
+            carried_files.check_folder(project, params)
         for name in splits.label_order:
             labels.number(name)
         check_kind(user.preprocessing, splits.preprocessing)
