@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from renate_stages import files
 from renate_stages.data.encoded import EncodedInputs
 from renate_stages.data.stored import Transform
 from renate_stages.errors import NoPredictionsError
 from renate_stages.export.exported import Exported
 from renate_stages.export.loading import user_of
-from renate_stages.export.program_files import LABELS
+from renate_stages.export.program_files import read_labels
 from renate_stages.models import RenateModule
 from renate_stages.models.stored import build_model
 from renate_stages.preprocessing import Preprocessing
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH = 256
+BY_COLUMN = ("classification", "multilabel")  # tasks with an output for each label
 
 
 class DeployedModel:
@@ -38,7 +39,7 @@ class DeployedModel:
         preprocessing: Encodes raw rows; None: rows are stored inputs, as the data module returns.
         transform: The test transform of stored inputs.
         task: Name of the task; None if it is not known.
-        labels: Names of the outputs; numbers as texts, if labels have no names.
+        labels: Names of the labels in the order of the outputs; empty: they are numbers.
         task_id: Task for which the model is called, for models with parameters for each task.
     """
 
@@ -68,13 +69,14 @@ class DeployedModel:
 
         Raises:
             RenateStagesError: If a row cannot be read; it names the row and the reason.
-            NoPredictionsError: If there is no row, or the model does not return one tensor.
+            NoPredictionsError: If there is no row, or the model does not return one tensor; without
+                a preprocessing, if rows are not tensors or arrays of one length.
         """
-        encoded = rows if self.preprocessing is None else self.preprocessing.encode(rows)
-        inputs, parts = EncodedInputs(encoded, self.transform), []
-        if not len(inputs):
+        if hasattr(rows, "__len__") and not len(rows):
             raise NoPredictionsError("there is no row", "pass at least one row")
-        device = next(self.model.parameters()).device
+        encoded = _stored(rows) if self.preprocessing is None else self.preprocessing.encode(rows)
+        inputs, parts = EncodedInputs(encoded, self.transform), []
+        device = next((each.device for each in self.model.parameters()), torch.device("cpu"))
         with torch.inference_mode():
             for start in range(0, len(inputs), batch_size):
                 batch = inputs.batch(range(start, min(start + batch_size, len(inputs))))
@@ -99,39 +101,53 @@ class DeployedModel:
 
         Raises:
             RenateStagesError: As for `outputs`.
-            NoPredictionsError: If the outputs have more than one value for each row and column.
+            NoPredictionsError: If the outputs are not one row of finite values for each raw row.
         """
         import pandas as pd
 
-        outputs = self.outputs(rows, batch_size)
-        if outputs.ndim > 2:
-            what = f"the outputs have shape {tuple(outputs.shape)}"
-            raise NoPredictionsError(what, "use `model.outputs(rows)`")
-        outputs = outputs.double()
-        index = getattr(rows, "index", None) if hasattr(rows, "columns") else None
+        outputs = self.outputs(rows, batch_size).double()
+        columns = self._columns(outputs)
+        finite = outputs.reshape(len(outputs), -1).isfinite().all(dim=1)
+        if not finite.all():
+            what = f"the model's outputs for row {int(finite.int().argmin())} are not finite"
+            raise NoPredictionsError(what, "check the values of this row, and the model's weights")
+        index = rows.index if isinstance(rows, pd.DataFrame | pd.Series) else None
+        return pd.DataFrame(columns, index=index)
+
+    def _columns(self, outputs: Tensor) -> dict[str, Any]:
+        """Return the columns of predictions for outputs, float64 `(rows, ...)`."""
+        columns = 1 if outputs.ndim == 1 else outputs.shape[1]
+        fits = outputs.ndim == 2 or (outputs.ndim == 1 and self.task not in BY_COLUMN)
+        if not fits or (self.task == "binary" and columns != 1):
+            what = f"the outputs have shape {tuple(outputs.shape)}, which is not one row of values"
+            raise NoPredictionsError(
+                f"{what} for the task {self.task}", "use `model.outputs(rows)`"
+            )
+        if self.task in BY_COLUMN or self.task == "binary":
+            names, probabilities = self._probabilities(outputs)
+            found = {f"probability_{n}": probabilities[:, c].numpy() for c, n in enumerate(names)}
+            if self.task == "multilabel":
+                chosen = (probabilities > 0.5).long().numpy()
+                return {f"prediction_{n}": chosen[:, c] for c, n in enumerate(names)} | found
+            best = probabilities.argmax(dim=1).tolist()
+            return {"prediction": [names[column] for column in best]} | found
+        values = outputs.reshape(len(outputs), columns).numpy()
+        if columns == 1:
+            return {"prediction": values[:, 0]}
+        return {f"prediction_{c}": values[:, c] for c in range(columns)}
+
+    def _probabilities(self, outputs: Tensor) -> tuple[list[str], Tensor]:
+        """Return the names of labels, and their probabilities `(rows, labels)`."""
         if self.task == "binary":
             positive = outputs.reshape(len(outputs)).sigmoid()
-            names, probabilities = self._names(2), torch.stack([1 - positive, positive], dim=1)
-        elif self.task == "classification":
-            names, probabilities = self._names(outputs.shape[1]), outputs.softmax(dim=1)
-        elif self.task == "multilabel":
-            names, probabilities = self._names(outputs.shape[1]), outputs.sigmoid()
-            columns = {f"prediction_{n}": (probabilities[:, c] > 0.5).long().numpy()
-                       for c, n in enumerate(names)}  # fmt: skip
-            return pd.DataFrame(columns | _columns(names, probabilities), index=index)
+            probabilities = torch.stack([1 - positive, positive], dim=1)
         else:
-            values = outputs.reshape(len(outputs), -1).numpy()
-            single = values.shape[1] == 1
-            columns = {
-                "prediction" if single else f"prediction_{c}": values[:, c]
-                for c in range(values.shape[1])
-            }
-            return pd.DataFrame(columns, index=index)
-        best = [names[column] for column in probabilities.argmax(dim=1).tolist()]
-        return pd.DataFrame({"prediction": best} | _columns(names, probabilities), index=index)
-
-    def _names(self, count: int) -> list[str]:
-        return [*self.labels[:count], *map(str, range(len(self.labels), count))]
+            is_one = self.task == "classification"
+            probabilities = outputs.softmax(dim=1) if is_one else outputs.sigmoid()
+        count = probabilities.shape[1]
+        # A model may have more outputs than labels are known.
+        others = (f"output {n}" if self.labels else str(n) for n in range(count))
+        return [*self.labels[:count], *list(others)[len(self.labels) :]], probabilities
 
 
 def load(folder: str | Path) -> DeployedModel:
@@ -150,15 +166,32 @@ def load(folder: str | Path) -> DeployedModel:
     exported = Exported.read(folder)
     user = user_of(folder, folder / CODE, exported.named)
     model = build_model(user, exported.hyperparameters, folder, exported.task_id).eval()
-    described = files.read_json(folder / LABELS)
-    names = described.get("names") or []
+    labels = read_labels(folder)
     transform = user.test_transforms(exported.hyperparameters)[0]
-    task = described.get("task")
-    return DeployedModel(model, user.preprocessing, transform, task, names, exported.task_id)
+    own = (labels.task, labels.names, exported.task_id)
+    return DeployedModel(model, user.preprocessing, transform, *own)
 
 
-def _columns(names: Sequence[str], probabilities: Tensor) -> dict[str, Any]:
-    return {f"probability_{n}": probabilities[:, c].numpy() for c, n in enumerate(names)}
+def _stored(rows: Any) -> Any:
+    """Return rows of a model without a preprocessing, after a check that they are stored inputs."""
+    leaves = list(_leaves(rows))
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor | np.ndarray) or not leaf.ndim:
+            what = f"found a {type(leaf).__name__}, but the model has no preprocessing"
+            cure = "pass a tensor or an array (rows, ...), or a dict or tuple of them"
+            raise NoPredictionsError(what, cure)
+    if len(lengths := {len(leaf) for leaf in leaves}) != 1:
+        what = f"its parts have {', '.join(map(str, sorted(lengths))) or 'no'} rows"
+        raise NoPredictionsError(what, "pass parts with equal numbers of rows")
+    return rows
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict | tuple):
+        for child in tree.values() if isinstance(tree, dict) else tree:
+            yield from _leaves(child)
+    else:
+        yield tree
 
 
 def _moved(tree: Any, device: torch.device) -> Any:
