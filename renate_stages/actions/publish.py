@@ -16,6 +16,7 @@ from renate_stages.errors import OtherUpdateError, PublishError
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export import program_files
 from renate_stages.params import Params
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.project import Project
 from renate_stages.reporting.pictures import pictures_at_hand
 from renate_stages.reporting.plots import read_curves
@@ -66,6 +67,8 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
         return
     identity = run_identity(project, params, key=made.inputs or "", parent=made.parent)
     program = program_files.read_description(project.export)
+    preprocessing = read_preprocessing(project.export)
+    takes_rows = preprocessing is not None and bool(preprocessing.raw_columns)
     model = params.tracking.registered_model
     with tracking.publication(project.root, identity, model, state.identity) as publication:
         lacking = publication.lacking
@@ -77,14 +80,15 @@ def publish(project: Project, params: Params, say: Callable[[str], None] = print
             log_results(project, drawn, publication)
             publication.set_tags(state_tags(project, state))
         version = new = None
-        if program.program is not None:
+        if program.program is not None or takes_rows:
             tags = {"update.number": number, **state_tags(project, state)}
             about = (
                 f"One version for each update of the experiment {params.tracking.experiment}. "
                 "`champion` serves, `challenger` is the latest."
             )
+            tags = {name: str(value) for name, value in tags.items()}
             version, new = publication.register(
-                project.export, {k: str(v) for k, v in tags.items()}, note(project), about
+                project.export, tags, note(project), about, preprocessing
             )
             if new:
                 publication.point(CHALLENGER)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from renate_stages.errors import PublishError
+from renate_stages.preprocessing import Preprocessing
 from renate_stages.tracking.location import Store, store_of
 from renate_stages.tracking.runs import RunIdentity, Tracker, open_command, run_tags
 from renate_stages.tracking.side_process import SideProcess
@@ -39,22 +41,32 @@ class Publication(Tracker):
         return frozenset(parts or ())
 
     def register(
-        self, folder: Path, tags: Mapping[str, str], description: str, about: str
+        self,
+        folder: Path,
+        tags: Mapping[str, str],
+        description: str,
+        about: str,
+        preprocessing: Preprocessing | None = None,
     ) -> tuple[str, bool]:
-        """Register the exported program as a model version, unless this state has one.
+        """Register the exported model as a model version, unless this state has one.
 
         Args:
-            folder: An `export/` with a program.
+            folder: An `export/`; with a program, if there are no columns of raw rows.
             tags: Tags of a new version.
             description: Description of a new version, in Markdown.
             about: Description of a new registered model, in Markdown.
+            preprocessing: If it has columns of raw rows, the version takes these.
 
         Returns:
             The version, and whether it is new.
         """
         own = {"model": self._model, "state": self._state}
         more = {"tags": dict(tags), "description": description, "about": about}
-        self._send({"do": "version", "folder": str(folder.absolute()), **own, **more})
+        rows = {"columns": [], "packages": []}
+        if preprocessing is not None:
+            columns = [asdict(each) for each in preprocessing.raw_columns]
+            rows = {"columns": columns, "packages": list(preprocessing.packages)}
+        self._send({"do": "version", "folder": str(folder.absolute()), **own, **more, **rows})
         version = self._registrar.wait_for("version")
         self.check()
         return version, self._registrar.answers["new"]

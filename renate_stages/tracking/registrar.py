@@ -16,13 +16,19 @@ PACKAGE_ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":  # import the same package as the process that started this one
     sys.path.insert(0, str(PACKAGE_ROOT))
 
+from renate_stages._version import __version__
 from renate_stages.tracking import writer
 from renate_stages.tracking.writer import Tags, Writer
 
-SERVED = Path(__file__).with_name("served_program.py")
+SERVED_PROGRAM = Path(__file__).with_name("served_program.py")
+SERVED_ROWS = Path(__file__).with_name("served_rows.py")
 STATE_TAG = "renate.state"
 EXPORTED_TAG = "renate.exported"
 ROWS = 2  # rows of an input example
+RAW_TYPES = {"image": "binary", "text": "string"}
+"""Types of columns of raw rows; others get any type, because MLflow would refuse whole numbers in a
+column of fractions, and numbers in a column of categories, which `predict` takes."""
+EXAMPLES = {"boolean": False, "category": "", "date": "2000-01-01", "number": 0.0, "text": ""}
 
 
 class Registrar(Writer):
@@ -80,9 +86,21 @@ class Registrar(Writer):
         self.reply({"lacking": lacking, "run_id": self.run_id})
 
     def version(
-        self, *, model: str, state: str, folder: str, tags: Tags, description: str, about: str
+        self,
+        *,
+        model: str,
+        state: str,
+        folder: str,
+        tags: Tags,
+        description: str,
+        about: str,
+        columns: list[dict[str, Any]],
+        packages: list[str],
     ) -> None:
-        """Register the exported program as a version, once per state; reply with its number."""
+        """Register the exported model as a version, once per state; reply with its number.
+
+        With columns of raw rows, the version is the whole folder; otherwise it is the program.
+        """
         import mlflow
 
         existing = self._version_of(model, state)
@@ -90,22 +108,10 @@ class Registrar(Writer):
             self.reply({"version": existing, "new": False})
             return
         mlflow.set_tracking_uri(self.uri)
-        exported = Path(folder)
-        described = json.loads((exported / "program.json").read_text("utf-8"))
+        content = _rows(folder, columns, packages) if columns else _program(Path(folder))
         with mlflow.start_run(run_id=self._run(), log_system_metrics=False):
             logged = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(SERVED),
-                artifacts={
-                    "program": str(exported / described["program"]),
-                    "description": str(exported / "program.json"),
-                    "labels": str(exported / "labels.json"),
-                    "card": str(exported / "MODEL_CARD.md"),
-                },
-                signature=_signature(described),
-                input_example=_example(described["inputs"]),
-                pip_requirements=_requirements(),
-                tags={STATE_TAG: state, **tags},
+                name="model", tags={STATE_TAG: state, **tags}, **content
             )
         self._make_model(model, about)
         made = mlflow.register_model(logged.model_uri, model, tags={STATE_TAG: state, **tags})
@@ -161,6 +167,49 @@ class Registrar(Writer):
                 raise
 
 
+def _program(exported: Path) -> dict[str, Any]:
+    """Return what to log for an exported program, which needs no code of the user's."""
+    described = json.loads((exported / "program.json").read_text("utf-8"))
+    return {
+        "python_model": str(SERVED_PROGRAM),
+        "artifacts": {
+            "program": str(exported / described["program"]),
+            "description": str(exported / "program.json"),
+            "labels": str(exported / "labels.json"),
+            "card": str(exported / "MODEL_CARD.md"),
+        },
+        "signature": _signature(described),
+        "input_example": _example(described["inputs"]),
+        "pip_requirements": _requirements("mlflow", "numpy", "torch"),
+    }
+
+
+def _rows(folder: str, columns: list[dict[str, Any]], packages: list[str]) -> dict[str, Any]:
+    """Return what to log for a model that takes raw rows.
+
+    The example of inputs has no value of the data, which would stay there after its deletion.
+    """
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    specs: list[Any] = [
+        ColSpec(RAW_TYPES.get(each["kind"]) or AnyType(), each["name"]) for each in columns
+    ]
+    example = {c["name"]: [EXAMPLES[c["kind"]]] for c in columns if c["kind"] in EXAMPLES}
+    return {
+        "python_model": str(SERVED_ROWS),
+        "artifacts": {"export": folder},
+        "signature": ModelSignature(Schema(specs)),
+        "input_example": pd.DataFrame(example) if example else None,
+        "pip_requirements": [
+            f"renate-stages=={__version__}",
+            *_requirements("mlflow", "numpy", "pandas", "pyarrow", "torch", *packages),
+        ],
+    }
+
+
 def _signature(described: dict[str, Any]) -> Any:
     import numpy as np
     from mlflow.models import ModelSignature
@@ -194,8 +243,8 @@ def _example(inputs: list[dict[str, Any]]) -> Any:
     return arrays.get(None, arrays)
 
 
-def _requirements() -> list[str]:
-    return [f"{name}=={installed(name).partition('+')[0]}" for name in ("mlflow", "numpy", "torch")]
+def _requirements(*names: str) -> list[str]:
+    return [f"{name}=={installed(name).partition('+')[0]}" for name in names]
 
 
 if __name__ == "__main__":
