@@ -37,7 +37,8 @@ class DeployedModel:
     Args:
         model: The model, in evaluation mode.
         preprocessing: Encodes raw rows; None: rows are stored inputs, as the data module returns.
-        transform: The test transform of stored inputs.
+        transform: From stored inputs to inputs of the model: that of the preprocessing, then the user's
+            test transform; None: there is neither.
         task: Name of the task; None if it is not known.
         labels: Names of the labels in the order of the outputs; empty: they are numbers.
         task_id: Task for which the model is called, for models with parameters for each task.
