@@ -130,6 +130,7 @@ class TestSendState:
     def test_files_left_by_another_upload_are_replaced_or_removed(self, first, remote):
         remote.write("evaluations.csv", b"of another")
         remote.write("memory/00009-00.inputs.npy", b"of another")
+        remote.write("preprocessing/preprocessing.json", b"of another")
         send_state(first, remote)
         assert remote.sizes() == {name: len(each) for name, each in bytes_of(first).items()}
 
