@@ -56,6 +56,7 @@ DOCUMENTS = [
     "docs/sagemaker.md",
     "docs/scaling.md",
     "docs/security.md",
+    "docs/serving.md",
     "docs/shift.md",
     "docs/tasks.md",
     "docs/text.md",
