@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from renate_stages.actions import publish
 from renate_stages.export import load
 from renate_stages.files import yaml_file
 from renate_stages.params import Params
+from renate_stages.preprocessing import RawColumn
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import state
@@ -201,3 +203,16 @@ def test_mlflow_serves_rows_over_http(served, tmp_path):
             with pytest.raises(HTTPError) as refused:
                 ask({"dataframe_records": wrong})
             assert refused.value.code == 400 and problem in refused.value.read().decode()
+
+
+@pytest.mark.filterwarnings("ignore:.*ype hint:UserWarning")  # MLflow's, also of its own classes
+def test_images_are_bytes_or_base64_and_never_paths_of_the_server(tmp_path):
+    from renate_stages.tracking.served_rows import rows_of
+
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    column = (RawColumn("photo", "image"),)
+    given = pd.DataFrame({"photo": [b"\x89PNG", base64.b64encode(b"\xff\xd8").decode()]})
+    assert rows_of(column, given) == [b"\x89PNG", b"\xff\xd8"]
+    for wrong in (str(tmp_path / "secret.png"), None, 3):
+        with pytest.raises(ValueError, match="row 0: expected the bytes of an image, or base64"):
+            rows_of(column, pd.DataFrame({"photo": [wrong]}))
