@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renate_stages.errors import InvalidModuleSettingError, UnusableRowError
+from renate_stages.errors import InvalidModuleSettingError, NoPredictionsError, UnusableRowError
 from renate_stages.memory import ExampleStore, Ragged, Tree
-from renate_stages.preprocessing.base import Preprocessing
+from renate_stages.preprocessing.base import Preprocessing, RawColumn
 from renate_stages.preprocessing.decoders import decode
 from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
 
@@ -82,17 +82,24 @@ class ImagePreprocessing(Preprocessing):
         self.std = tuple(float(each) if each > 1e-6 else 1.0 for each in deviations)
         return {}
 
-    def encode(self, rows: Iterable[Any]) -> Tree:
+    @property
+    def raw_columns(self) -> tuple[RawColumn, ...]:
+        """The column `image`, for rows in a table."""
+        return (RawColumn("image", "image"),)
+
+    def encode(self, rows: Any) -> Tree:
         """Return images as they are stored.
 
         Args:
-            rows: Paths, bytes of files, PIL images, or arrays uint8 `(H, W)` or `(H, W, 3)`.
+            rows: Paths, bytes of files, PIL images, or arrays uint8 `(H, W)` or `(H, W, 3)`; or a
+                DataFrame with a column `image` of them.
 
         Raises:
             UnusableRowError: If an image cannot be used.
+            NoPredictionsError: If rows have another form.
         """
         found = []
-        for row, image in enumerate(rows):
+        for row, image in enumerate(_images_in(rows)):
             try:
                 found.append(np.frombuffer(encoded_image(image), np.uint8))
             except (UnusableImageError, TypeError) as error:
@@ -184,6 +191,17 @@ class ImagePreprocessing(Preprocessing):
         if self.mean is None or self.std is None:
             return (0.0,) * self.channels, (1.0,) * self.channels
         return self.mean, self.std
+
+
+def _images_in(rows: Any) -> Iterable[Any]:
+    """Return the images of rows that a deployed model is given."""
+    if hasattr(rows, "columns"):
+        if "image" not in rows.columns:
+            raise NoPredictionsError("the table has no column 'image'", "name the column so")
+        return rows["image"]
+    if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
+        raise NoPredictionsError(f"found one {type(rows).__name__}", "pass a list of images")
+    return rows
 
 
 def _decoded(store: ExampleStore, row: int) -> Tensor:

@@ -7,12 +7,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from small_project import edit_params, move_on, quiet, run
 
-from renate_stages.errors import ChangedPreprocessingError
+from renate_stages.errors import ChangedPreprocessingError, NoPredictionsError
 from renate_stages.export import load
 from renate_stages.preprocessing import read_preprocessing
 from renate_stages.stages import export, prepare
@@ -89,6 +90,18 @@ def test_two_updates_of_folders_of_images(project):
     predicted = [("a", "b", "c")[column] for column in expected.argmax(dim=1).tolist()]
     assert (
         deployed.predict([path.read_bytes() for path in files])["prediction"].tolist() == predicted
+    )
+    table = pd.DataFrame({"image": files}, index=range(5, 5 + len(files)))
+    assert deployed.predict(table)["prediction"].to_dict() == dict(enumerate(predicted, 5))
+    for rows, problem in (
+        (table.rename(columns={"image": "x"}), "no column 'image'"),
+        (files[0], "found one PosixPath"),
+    ):
+        with pytest.raises(NoPredictionsError, match=problem):
+            deployed.predict(rows)
+    assert (
+        "| `image` | bytes of a JPEG or PNG file | no |"
+        in (project.export / "MODEL_CARD.md").read_text()
     )
     assert read_preprocessing(project.state).content() == first.content()
 
