@@ -55,7 +55,8 @@ class ColumnDataset(Dataset):
         inputs: A column, or a dict or tuple of columns. A column is a tensor or a numeric array
             `(rows, ...)`, a list of numbers, a `Ragged`: arrays of different lengths, or a
             `LazyColumn`.
-        targets: The same; or names of labels, a list or an array of texts.
+        targets: The same; or names of labels, a list or an array of texts. Arrays of the dtype
+            `numpy.dtypes.StringDType` need the least memory and time.
         metadata: Columns by name: numbers `(rows,)`, or texts.
 
     Raises:
@@ -167,6 +168,8 @@ def _column(column: Any, listed: type = np.float32) -> Any:
     if isinstance(column, Tensor | Ragged | LazyColumn):
         return column
     array = np.asarray(column)
+    if array.dtype.kind == "T":
+        return array
     if array.dtype.kind in "biufc":
         is_list = isinstance(column, list) and array.dtype == np.float64
         return array.astype(listed) if is_list else array
@@ -218,10 +221,11 @@ def _values(column: Any, start: int, path: str, reader: ItemReader) -> Column:
     if isinstance(column, Ragged):
         values = reader.array(column.values, start, path)
         return Ragged(values, column.offsets, column.decoder)
-    if isinstance(column, Tensor) or column.dtype != object:
+    if isinstance(column, Tensor) or column.dtype.kind not in "OT":
         return reader.array(column, start, path)
-    for place, value in enumerate(column):
-        named = path.startswith("targets") and reader.numbers is not None
+    named = path.startswith("targets") and reader.numbers is not None
+    every = column if column.dtype == object or not named else ()
+    for place, value in enumerate(every):
         if not (named and isinstance(value, str)):
             raise UnstorableValueError(
                 reader.split, start + place, path, f"a {type(value).__name__}", "use numbers"

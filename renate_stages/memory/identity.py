@@ -165,10 +165,12 @@ def _bytes_of_rows(column: Column, dtype: np.dtype) -> np.ndarray | list[bytes]:
     return values.reshape(-1).view(np.uint8).reshape(len(values), values[:1].nbytes)
 
 
-def _joined(parts: Sequence[np.ndarray | list[bytes]]) -> Iterable[bytes | memoryview]:
+def _joined(parts: Sequence[np.ndarray | list[bytes]]) -> Iterable[bytes]:
     """Return the bytes of each row, joined over all columns."""
     fixed = [part for part in parts if isinstance(part, np.ndarray)]
     if len(fixed) == len(parts):
-        return map(memoryview, np.concatenate(fixed, axis=1))
+        joined = np.ascontiguousarray(np.concatenate(fixed, axis=1))
+        rows, width = joined.shape
+        return joined.view(f"V{width}").ravel().tolist() if width else [b""] * rows
     rows = [part if isinstance(part, list) else map(bytes, part) for part in parts]
     return map(b"".join, zip(*rows, strict=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from renate_stages.errors import TableError
-from renate_stages.files import typed
 from renate_stages.memory import ExampleStore, Tree
-from renate_stages.preprocessing import table_values
+from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.base import Preprocessing, RawColumn
+from renate_stages.preprocessing.table_columns import Categories, Moments, Value
+from renate_stages.preprocessing.table_rows import as_table
+from renate_stages.preprocessing.table_values import Bad
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
 KINDS: tuple[Kind, ...] = ("numeric", "boolean", "date", "categorical")
@@ -28,50 +30,6 @@ RAW_KINDS: dict[Kind, Literal["number", "boolean", "date", "category"]] = {
 UNKNOWN, MISSING = 0, 1  # codes; that of a category is its place plus 2
 CLIP = 10.0  # largest scaled number, in standard deviations
 BLOCK = 65536  # rows
-
-
-@dataclass
-class Value:
-    """A number that the model gets, and what was fitted on it.
-
-    Args:
-        name: Name of the column; of a date, with the part in brackets.
-        mean: Mean of the training rows of the first update with a value; None: none has one yet.
-        scale: Their standard deviation, or 1 if they are all equal.
-        low: Their smallest value.
-        high: Their largest value.
-    """
-
-    name: str
-    mean: float | None = None
-    scale: float = 1.0
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass
-class Categories:
-    """A categorical column, and its categories in the order of their codes.
-
-    Args:
-        name: Name of the column.
-        names: The categories.
-        trained: For "missing" and each category, whether training rows of an update had it.
-    """
-
-    name: str
-    names: list[str] = field(default_factory=list)
-    trained: list[bool] = field(default_factory=lambda: [False])
-
-    def __post_init__(self) -> None:
-        self.codes = {name: code for code, name in enumerate(self.names, start=2)}
-
-    def add(self, name: str) -> None:
-        """Add a category with the next code, if it is not there."""
-        if name not in self.codes:
-            self.codes[name] = len(self.names) + 2
-            self.names.append(name)
-            self.trained.append(False)
 
 
 class TablePreprocessing(Preprocessing):
@@ -105,6 +63,14 @@ class TablePreprocessing(Preprocessing):
         """Names of all stored values: numbers, then categories."""
         return tuple(each.name for each in (*self.values, *self.categories))
 
+    @property
+    def date_features(self) -> tuple[str, ...]:
+        """Names of the stored values that come from dates, which grow in each update."""
+        kinds = self.columns.values()
+        parts = [kind for kind in kinds for _ in _parts(kind)]
+        values = zip(self.values, parts, strict=True)
+        return tuple(value.name for value, kind in values if kind == "date")
+
     # -- raw rows ---------------------------------------------------------------------------------
 
     @property
@@ -128,38 +94,77 @@ class TablePreprocessing(Preprocessing):
         if lacking := [name for name in self.columns if name not in table.column_names]:
             cure = "pass a value, or null, for each column that the model was trained with"
             raise TableError("rows", f"columns are missing: {', '.join(lacking)}", cure)
-        inputs, bad = self.stored(table, grow=False)
+        self.check_types(table, "rows")
+        inputs, bad = self.numbers(table)
         if bad:
             row, reason = min(bad.items())
             raise TableError(f"row {row}", reason, "correct the value, or pass null")
-        return inputs
+        return inputs | self.codes(table)
 
-    def stored(self, table: Any, *, grow: bool) -> tuple[dict[str, np.ndarray], table_values.Bad]:
-        """Return the input columns of an Arrow table as stored inputs.
+    def check_types(self, table: Any, where: str) -> None:
+        """Check that the columns of an Arrow table have types that fit their kinds.
+
+        Args:
+            table: The table, which has all columns.
+            where: What it is, for messages.
+
+        Raises:
+            TableError: If a column is of another type, such as a list, or a number for a date.
+        """
+        for name, kind in self.columns.items():
+            found = table[name].type
+            if not table_texts.fits(found, kind):
+                cure = "store texts of ISO 8601, dates or timestamps"
+                if kind != "date":
+                    cure = "store numbers, texts or booleans, as in earlier files"
+                problem = f"column '{name}' is {kind}, but has values of type {found}"
+                raise TableError(where, problem, cure)
+
+    def numbers(self, table: Any) -> tuple[dict[str, np.ndarray], Bad]:
+        """Return the numbers of an Arrow table, and the reason for each row that cannot be read.
+
+        Returns:
+            "numeric" float32 `(rows, n)`, NaN where missing; an empty dict without such columns.
+        """
+        if not self.values:
+            return {}, {}
+        stored = np.empty((len(table), len(self.values)), np.float32)
+        bad, place = {}, 0
+        for name, kind in self.columns.items():
+            if kind == "categorical":
+                continue
+            values, wrong = table_values.CONVERSIONS[kind](table[name], name)
+            bad = {**wrong, **bad}
+            if kind == "date":
+                values = table_values.date_parts(values)
+            width = len(_parts(kind))
+            stored[:, place : place + width] = values.reshape(-1, width)
+            place += width
+        return {"numeric": stored}, bad
+
+    def codes(self, table: Any, grow: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Return the categories of an Arrow table.
 
         Args:
             table: The table.
-            grow: Whether new categories get a code; otherwise they are unknown.
+            grow: Rows whose new categories get a code, int64 `(n,)`; those of others are unknown.
 
         Returns:
-            "numeric" float32 `(rows, n)`, NaN where missing; "categorical" int32 `(rows, c)`; those
-            of the two that have columns. And the reason for each row that cannot be read.
+            "categorical" int32 `(rows, c)`; an empty dict without such columns.
         """
-        numbers, codes, bad = [], [], {}
-        known = {each.name: each for each in self.categories}
-        for name, kind in self.columns.items():
-            if kind == "categorical":
-                codes.append(_codes(known[name], table[name], grow))
-                continue
-            values, wrong = table_values.CONVERSIONS[kind](table[name], name)
-            bad |= {row: reason for row, reason in wrong.items() if row not in bad}
-            numbers.append(table_values.date_parts(values) if kind == "date" else values[:, None])
-        inputs = {}
-        if numbers:
-            inputs["numeric"] = np.concatenate(numbers, axis=1).astype(np.float32)
-        if codes:
-            inputs["categorical"] = np.stack(codes, axis=1).astype(np.int32)
-        return inputs, bad
+        if not self.categories:
+            return {}
+        stored = np.empty((len(table), len(self.categories)), np.int32)
+        for place, column in enumerate(self.categories):
+            texts, places = table_texts.dictionary_of(table[column.name])
+            if grow is not None:
+                used = np.zeros(len(texts) + 1, bool)
+                used[places[grow]] = True
+                for text in (texts[each] for each in np.flatnonzero(used[:-1])):
+                    column.add(text)
+            codes = np.array([column.codes.get(text, UNKNOWN) for text in texts] + [MISSING])
+            stored[:, place] = codes[places]
+        return {"categorical": stored}
 
     # -- fitting ----------------------------------------------------------------------------------
 
@@ -167,14 +172,17 @@ class TablePreprocessing(Preprocessing):
         """Fit means and scales that are not fitted yet, and mark the categories as trained.
 
         Returns:
-            By column: new categories, values outside the range of the first update, and the share of
-            missing values.
+            By column: new categories, and those that differ from others only in case or spaces;
+            values outside the range of the first update; the share of missing values; and the
+            smallest difference that float32 keeps, where that is coarse.
         """
         self._constants.clear()
-        new = [_Moments() for _ in self.values]
+        new = [Moments() for _ in self.values]
         found: dict[str, dict[str, float]] = {
             "new_categories": {},
+            "differ_only_in_case": {},
             "outside_range": {},
+            "low_precision_in_steps_of": {},
             "missing": {},
         }
         for block in _blocks(train, "inputs.numeric") if self.values else ():
@@ -185,6 +193,7 @@ class TablePreprocessing(Preprocessing):
                     _count(found["outside_range"], value.name, int(outside.sum()))
         for value, moments in zip(self.values, new, strict=True):
             _count(found["missing"], value.name, moments.missing / max(1, len(train)))
+            _count(found["low_precision_in_steps_of"], value.name, moments.coarse_step)
             if value.mean is None and moments.count:
                 value.mean, value.scale = moments.mean, moments.deviation
                 value.low, value.high = moments.low, moments.high
@@ -197,9 +206,10 @@ class TablePreprocessing(Preprocessing):
                         _count(found["missing"], column.name, count / len(train))
                     if not column.trained[code - 1]:
                         column.trained[code - 1] = True
-                        _count(
-                            found["new_categories"], column.name, int(had_some and code > MISSING)
-                        )
+                        if code > MISSING:
+                            _count(found["new_categories"], column.name, int(had_some))
+                            alike = int(column.has_twin(code))
+                            _count(found["differ_only_in_case"], column.name, alike)
         return {what: columns for what, columns in found.items() if columns}
 
     def sizes(self) -> dict[str, Any]:
@@ -264,16 +274,8 @@ class TablePreprocessing(Preprocessing):
         names = [[each.name for each in some] for some in (values, categories)]
         if names != [[each.name for each in some] for some in (made.values, made.categories)]:
             raise ValueError("values and categories do not belong to its columns")
-        for value in values:
-            figures = (value.mean, value.scale, value.low, value.high)
-            if not all(each is None or typed.is_number(each) for each in figures):
-                raise ValueError(f"the figures of {value.name!r:.80} are not numbers")
-            if value.scale <= 0:
-                raise ValueError(f"the scale of {value.name!r:.80} is not above 0")
-        for each in categories:
-            fits = len(each.trained) == len(each.names) + 1 and len(each.codes) == len(each.names)
-            if not fits or not all(isinstance(name, str) for name in each.names):
-                raise ValueError(f"the categories of {each.name!r:.80} are not valid")
+        for each in (*values, *categories):
+            each.check()
         made.values, made.categories = values, categories
         return made
 
@@ -290,85 +292,11 @@ class TablePreprocessing(Preprocessing):
         return None
 
 
-class _Moments:
-    """Count, mean and deviation of a column, from blocks; NaN is left out.
-
-    Chan et al., "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-    """
-
-    def __init__(self) -> None:
-        self.count, self.missing, self.mean, self._squares = 0, 0, 0.0, 0.0
-        self.low, self.high = np.inf, -np.inf
-
-    def add(self, block: np.ndarray) -> None:
-        """Add values, float64 `(rows,)`."""
-        known = block[~np.isnan(block)]
-        self.missing += len(block) - len(known)
-        if not len(known):
-            return
-        mean, distance = float(known.mean()), float(known.mean()) - self.mean
-        total = self.count + len(known)
-        self._squares += float(((known - mean) ** 2).sum())
-        self._squares += distance**2 * self.count * len(known) / total
-        self.mean += distance * len(known) / total
-        self.count = total
-        self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
-
-    @property
-    def deviation(self) -> float:
-        """The standard deviation; 1 if all values are equal."""
-        deviation = (self._squares / max(1, self.count)) ** 0.5
-        return deviation if deviation > 1e-12 * max(1.0, abs(self.mean)) else 1.0
-
-
-def as_table(rows: Any) -> Any:
-    """Return rows as an Arrow table.
-
-    Args:
-        rows: An Arrow table, a DataFrame, a list of dicts, or a dict of lists.
-
-    Raises:
-        TableError: If they have another form, or a column has values of several types.
-    """
-    import pyarrow as pa
-
-    try:
-        if isinstance(rows, pa.Table):
-            return rows
-        if isinstance(rows, Mapping):
-            return pa.table({name: _array(list(each)) for name, each in rows.items()})
-        if isinstance(rows, Sequence) and all(isinstance(each, Mapping) for each in rows):
-            names = dict.fromkeys(name for each in rows for name in each)
-            return pa.table({name: _array([each.get(name) for each in rows]) for name in names})
-        if hasattr(rows, "columns") and hasattr(rows, "index"):
-            return pa.Table.from_pandas(rows, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise TableError("rows", f"{error}", "give all values of a column one type") from error
-    cure = "pass a DataFrame, an Arrow table, a list of dicts or a dict of lists"
-    raise TableError("rows", f"found a {type(rows).__name__}", cure)
-
-
-def _array(values: list[Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values, from_pandas=True)  # NaN among texts is a missing value
-
-
 def _parts(kind: Kind) -> tuple[str, ...]:
     """Return the parts of a column that are numbers; an empty name for the column itself."""
     if kind == "categorical":
         return ()
     return table_values.DATE_PARTS if kind == "date" else ("",)
-
-
-def _codes(column: Categories, values: Any, grow: bool) -> np.ndarray:
-    """Return the codes of a column's values, int64 `(rows,)`."""
-    texts, places = table_values.dictionary_of(values)
-    if grow:
-        for text in sorted(set(texts).difference(column.codes)):
-            column.add(text)
-    codes = np.array([column.codes.get(text, UNKNOWN) for text in texts] + [MISSING])
-    return codes[places]
 
 
 def _count(counts: dict[str, float], name: str, more: float) -> None:

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NULLS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "n/a", "#N/A")
-"""Texts that stand for a missing value."""
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+from renate_stages.preprocessing.table_texts import (
+    combined,
+    dictionary_of,
+    is_number,
+    is_text,
+    without_nulls,
+)
+
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+COMMA = r"^[+-]?([0-9]{1,3}([.' ][0-9]{3})+|[0-9]+)?,[0-9]+([.,][0-9]+)*$"
 BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "t", "y", "1", "1.0"), 1.0),
-    **dict.fromkeys(("false", "no", "f", "n", "0", "0.0"), 0.0),
+    **dict.fromkeys(("true", "yes", "t", "y", "1"), 1.0),
+    **dict.fromkeys(("false", "no", "f", "n", "0"), 0.0),
 }
 DATE_PARTS = ("days", "week_sin", "week_cos", "year_sin", "year_cos")
 """Numbers that a date becomes: days since 1970, and its place in the week and in the year."""
@@ -29,45 +37,43 @@ Bad = dict[int, str]
 
 
 def numbers(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[np.ndarray, Bad]:
-    """Return a column as float64 `(rows,)`, NaN where a value is missing.
+    """Return a column as float64 or float32 `(rows,)`, NaN where a value is missing.
 
     Args:
         column: Numbers, booleans, or texts that contain numbers.
         name: Its name, for the reasons.
     """
-    column, bad = _combined(column), {}
-    if is_text(column.type):
-        column = without_nulls(column)
-        fits = pc.match_substring_regex(column, NUMBER).fill_null(True)
-        if not pc.all(fits, min_count=0).as_py():
-            wrong = np.flatnonzero(~fits.to_numpy(zero_copy_only=False))
-            bad = dict.fromkeys(wrong.tolist(), f"{name} is not a number")
-            column = pc.if_else(fits, column, pa.scalar(None, column.type))
-        values = pc.cast(column, pa.float64())
-    elif pa.types.is_boolean(column.type):
-        values = pc.cast(pc.cast(column, pa.int8()), pa.float64())
+    column, bad = combined(column), {}
+    kind = column.type
+    if is_text(kind):
+        found, bad = _numbers_in_texts(column, name)
+    elif pa.types.is_float64(kind) or pa.types.is_float32(kind):
+        found = column.to_numpy(zero_copy_only=False)
     else:
+        if pa.types.is_boolean(kind):
+            column = pc.cast(column, pa.int8())
         values = pc.cast(column, pa.float64(), safe=False)
-    found = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    too_large = np.flatnonzero(np.abs(found) > LARGEST)  # an infinite value, or one beyond float32
-    for row in too_large.tolist():
-        bad[row] = f"{name} is infinite or too large"
-        found[row] = np.nan
+        found = values.to_numpy(zero_copy_only=False)
+    if len(found) and not (found.max() <= LARGEST and found.min() >= -LARGEST):  # or one is NaN
+        too_large = np.flatnonzero(np.abs(found) > LARGEST)  # infinite, or beyond float32
+        if len(too_large):
+            bad |= dict.fromkeys(too_large.tolist(), f"{name} is infinite or too large")
+            found = found.copy()
+            found[too_large] = np.nan
     return found, bad
 
 
 def booleans(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[np.ndarray, Bad]:
     """Return a column as 1.0 for true and 0.0 for false, float64 `(rows,)`, NaN where missing."""
-    column = _combined(column)
+    column = combined(column)
     if pa.types.is_boolean(column.type):
         return numbers(column, name)
-    texts, codes = dictionary_of(column)
+    texts, places = dictionary_of(column)
     values = np.array([BOOLEANS.get(text.lower(), -1.0) for text in texts] + [np.nan])
-    found, bad = values[codes], {}
-    for row in np.flatnonzero(found < 0).tolist():
-        bad[row] = f"{name} is neither true nor false"
-        found[row] = np.nan
-    return found, bad
+    found = values[places]
+    wrong = np.flatnonzero(found < 0)
+    found[wrong] = np.nan
+    return found, dict.fromkeys(wrong.tolist(), f"{name} is neither true nor false")
 
 
 def dates(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[np.ndarray, Bad]:
@@ -77,19 +83,35 @@ def dates(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[np.ndarray, Ba
         column: Dates, timestamps, or texts in ISO 8601. Times without a zone are taken as UTC.
         name: Its name, for the reasons.
     """
-    column, bad = _combined(column), {}
+    column = combined(column)
     if is_text(column.type):
-        texts, codes = dictionary_of(column)
-        seconds = np.array([_seconds(text) for text in texts] + [np.nan])
-        found = seconds[codes]
-        for row in np.flatnonzero(np.isinf(found)).tolist():
-            bad[row] = f"{name} is not a date in ISO 8601"
-            found[row] = np.nan
-        return found, bad
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return numbers(column, name)
-    micro = pc.cast(pc.cast(column, pa.timestamp("us", _zone(column.type)), safe=False), pa.int64())
-    return pc.cast(micro, pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6, bad
+        texts, places = dictionary_of(column)
+        found = np.array([_seconds(text) for text in texts] + [np.nan])[places]
+        wrong = np.flatnonzero(np.isinf(found))
+        found[wrong] = np.nan
+        return found, dict.fromkeys(wrong.tolist(), f"{name} is not a date in ISO 8601")
+    zone = column.type.tz if pa.types.is_timestamp(column.type) else None
+    micro = pc.cast(pc.cast(column, pa.timestamp("us", zone), safe=False), pa.int64())
+    return pc.cast(micro, pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6, {}
+
+
+def times(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[np.ndarray, Bad, bool]:
+    """Return a column that orders rows, float64 `(rows,)`: numbers as they are, dates as seconds.
+
+    Returns:
+        The values, NaN where missing; the reason for each row that cannot be read; and whether the
+        values are numbers. If some are numbers and others dates, those of the rarer form are bad.
+    """
+    column = combined(column)
+    if is_number(column.type):
+        return (*_as_float64(*numbers(column, name)), True)
+    if not is_text(column.type):
+        return (*dates(column, name), False)
+    cleaned = without_nulls(column)
+    count = pc.sum(pc.match_substring_regex(cleaned, NUMBER)).as_py() or 0
+    if 2 * count > len(cleaned) - cleaned.null_count:
+        return (*_as_float64(*numbers(column, name)), True)
+    return (*dates(column, name), False)
 
 
 def date_parts(seconds: np.ndarray) -> np.ndarray:
@@ -100,69 +122,32 @@ def date_parts(seconds: np.ndarray) -> np.ndarray:
     return np.stack([days, np.sin(week), np.cos(week), np.sin(year), np.cos(year)], axis=1)
 
 
-def dictionary_of(column: pa.ChunkedArray | pa.Array) -> tuple[list[str], np.ndarray]:
-    """Return the different texts of a column, and the place of each row's text among them.
-
-    Whole numbers are written without a decimal point, so that 3 and 3.0 are the same category.
-
-    Returns:
-        The texts in order of appearance, and places int64 `(rows,)`; -1 where a value is missing.
-    """
-    column = without_nulls(_as_texts(_combined(column)))
-    encoded = pc.dictionary_encode(column)
-    places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return encoded.dictionary.to_pylist(), places
-
-
-def without_nulls(column: pa.Array) -> pa.Array:
-    """Return texts without spaces at the ends; what stands for a missing value becomes null."""
-    column = pc.utf8_trim_whitespace(column)
-    missing = pc.is_in(column, value_set=pa.array(NULLS, column.type))
-    return pc.if_else(missing, pa.scalar(None, column.type), column)
+def _numbers_in_texts(column: pa.Array, name: str) -> tuple[np.ndarray, Bad]:
+    try:  # most columns contain only plain numbers
+        found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+        if not column.null_count and np.isfinite(found).all():
+            return found, {}
+    except pa.ArrowInvalid:
+        pass
+    column, bad = without_nulls(column), {}
+    fits = pc.match_substring_regex(column, NUMBER).fill_null(True)
+    if not pc.all(fits, min_count=0).as_py():
+        wrong = np.flatnonzero(~fits.to_numpy(zero_copy_only=False))
+        commas = pc.match_substring_regex(column, COMMA).fill_null(False)
+        commas = commas.to_numpy(zero_copy_only=False)[wrong]
+        bad = dict.fromkeys(wrong[~commas].tolist(), f"{name} is not a number")
+        bad |= dict.fromkeys(wrong[commas].tolist(), f"{name} is a number with a comma")
+        column = pc.if_else(fits, column, pa.scalar(None, column.type))
+    return pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), bad
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Return whether an Arrow type is a text, also one that is dictionary-encoded."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def is_scalar(kind: pa.DataType) -> bool:
-    """Return whether values of an Arrow type can be a column of a table: no list, struct or bytes."""
-    scalars = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-    times = (pa.types.is_date, pa.types.is_timestamp)
-    return is_text(kind) or pa.types.is_null(kind) or any(each(kind) for each in (*scalars, *times))
-
-
-def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_null(column.type):
-        column = pc.cast(column, pa.string())
-    return pc.cast(column, pa.string()) if pa.types.is_large_string(column.type) else column
-
-
-def _as_texts(column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        values = pc.cast(column, pa.float64(), safe=False)
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
-        return pc.cast(values, pa.string())  # which writes 3.0 as "3"
-    return column if is_text(kind) else pc.cast(column, pa.string())
-
-
-def _zone(kind: pa.DataType) -> str | None:
-    return kind.tz if pa.types.is_timestamp(kind) else None
+def _as_float64(values: np.ndarray, bad: Bad) -> tuple[np.ndarray, Bad]:
+    return values.astype(np.float64, copy=False), bad
 
 
 def _seconds(text: str) -> float:
     """Return a date or time in ISO 8601 as seconds since 1970; infinity if it is none."""
-    from datetime import UTC, datetime
-
-    if not re.match(r"\d{4}-?\d{2}", text):  # fromisoformat reads more than people mean as a date
+    if not re.match(r"[0-9]{4}-?[0-9]{2}", text):  # fromisoformat reads more than people mean
         return np.inf
     try:
         found = datetime.fromisoformat(text)

@@ -11,15 +11,14 @@ import pyarrow as pa
 
 from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.module import RenateDataModule
-from renate_stages.data.modules.table_files import Block, blocks, table_files
+from renate_stages.data.modules.table_files import ROWS, Block, blocks, table_files
+from renate_stages.data.modules.table_reading import Reader
 from renate_stages.data.modules.table_schema import Roles, check_schema, infer_columns
 from renate_stages.data.modules.table_targets import Targets
 from renate_stages.data.rejected import Rejected
-from renate_stages.errors import TableError
-from renate_stages.preprocessing import table_values
-from renate_stages.preprocessing.table import TablePreprocessing, as_table
-
-TEXT_COLUMNS = ("id", "source")  # metadata that is always text
+from renate_stages.errors import ChangedPreprocessingError, TableError
+from renate_stages.preprocessing.table import Kind, TablePreprocessing
+from renate_stages.preprocessing.table_rows import as_table
 
 
 class Table(RenateDataModule):
@@ -46,6 +45,7 @@ class Table(RenateDataModule):
         boolean: Input columns that are true or false.
         date: Input columns that are dates or times, ISO 8601.
         exclude: Columns to ignore.
+        delimiter: What separates the cells of `.csv` files, one character.
         rename: The known name of a column, by its name in the files.
         files: Pattern of the files' names, such as `week-*.csv`; None: all.
         test_files: Pattern of the files with test data; None: `data.test_fraction` of the rows.
@@ -73,6 +73,7 @@ class Table(RenateDataModule):
         boolean: Sequence[str] = (),
         date: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        delimiter: str = ",",
         rename: Mapping[str, str] | None = None,
         files: str | None = None,
         test_files: str | None = None,
@@ -83,20 +84,29 @@ class Table(RenateDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(data_path, val_size, seed)
+        lists: dict[Kind, Sequence[str]] = {
+            "numeric": numeric,
+            "categorical": categorical,
+            "boolean": boolean,
+            "date": date,
+        }
+        for setting, names in {**lists, "metadata": metadata, "exclude": exclude}.items():
+            if isinstance(names, str):
+                cure = f"write {setting}: [{names}]"
+                raise TableError("data.module", f"{setting} is not a list of columns", cure)
+        if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+            what = f"delimiter is {delimiter!r}, expected one character, no quote or line end"
+            raise TableError("data.module", what, "set it to ';', or remove it for ','")
         roles = {"id": id, "source": source, "group": group, "time": time}
         self._roles = Roles(
             targets=(target,) if isinstance(target, str) else tuple(target),
             fields={role: name for role, name in roles.items() if name is not None}
             | {name: name for name in metadata},
-            kinds={
-                **dict.fromkeys(numeric, "numeric"),
-                **dict.fromkeys(categorical, "categorical"),
-                **dict.fromkeys(boolean, "boolean"),
-                **dict.fromkeys(date, "date"),
-            },
+            kinds={name: kind for kind, names in lists.items() for name in names},
             exclude=tuple(exclude),
         )
-        self._roles.check([*numeric, *categorical, *boolean, *date])
+        self._roles.check([name for names in lists.values() for name in names])
+        self._delimiter = delimiter
         self._rename, self._files, self._test_files = dict(rename or {}), files, test_files
         self._max_categories, self._task, self._frame = max_categories, task, frame
         self._several = not isinstance(target, str)
@@ -112,87 +122,70 @@ class Table(RenateDataModule):
         """
         tests = [] if self._test_files is None else table_files(self._data_path, self._test_files)
         paths = [] if self._frame is not None else table_files(self._data_path, self._files)
+        paths = [path for path in paths if path not in tests]
         fitted = self.preprocessing
         if fitted is None:
-            first = [] if self._frame is not None else [path for path in paths if path not in tests]
-            columns = infer_columns(self._roles, self._blocks(first, []), self._columns_read())
-            fitted = TablePreprocessing(columns)
-        assert isinstance(fitted, TablePreprocessing)
+            fitted = TablePreprocessing(infer_columns(self._roles, self._blocks(paths, [])))
+        if not isinstance(fitted, TablePreprocessing):
+            problem = f"examples of earlier updates are of kind {fitted.kind}, not table"
+            cure = "name the data module of earlier updates, or start a new project"
+            raise ChangedPreprocessingError("data.module", problem, cure)
         check_schema(self._roles, fitted)
         self.preprocessing = fitted
         self.feature_names = fitted.feature_names
         self.categorical_features = tuple(each.name for each in fitted.categories)
-        self.excluded_features = tuple(
-            value.name
-            for value in fitted.values
-            if " (" in value.name and _of_date(value.name, fitted)
-        )
-        self._targets = Targets(self._task, self._roles.targets, several=self._several)
-        self._train_data = self._read([path for path in paths if path not in tests], fitted)
+        self.excluded_features = fitted.date_features
+        targets = Targets(self._task, self._roles.targets, several=self._several)
+        reader = Reader(fitted, targets, self._roles.fields, self._max_categories)
+        self._train_data = self._read(reader, paths)
         if tests:
-            self._test_data = self._read(tests, fitted)
-        self.label_order = self._targets.label_order
-        for column in fitted.categories:
-            if len(column.names) > self._max_categories:
-                raise TableError(
-                    f"column '{column.name}'",
-                    f"it has {len(column.names)} categories, more than max_categories "
-                    f"({self._max_categories})",
-                    "add it to data.module.exclude, or raise data.module.max_categories",
-                )
+            self._test_data = self._read(reader, tests)
+        targets.check()
+        self.label_order = targets.label_order
         if self._val_size:
             self._train_data, self._val_data = self._split_train_val_data(self._train_data)
 
-    def _read(self, paths: Sequence[Path], fitted: TablePreprocessing) -> ColumnDataset:
-        inputs: dict[str, list[np.ndarray]] = {}
-        targets: list[Any] = []
-        fields: dict[str, list[Any]] = {role: [] for role in self._roles.fields}
-        for block in self._blocks(paths, self.rejected):
-            self._check_columns(block, fitted)
-            found, bad = fitted.stored(block.table, grow=True)
-            values, wrong = self._targets.read(block.table)
-            notes = {
-                role: _field(role, block.table[name]) for role, name in self._roles.fields.items()
-            }
-            for each in (wrong, *(reasons for _, reasons in notes.values())):
-                bad = {**each, **bad}
-            self.rejected += [
-                Rejected(block.file, block.first + row, reason)
-                for row, reason in sorted(bad.items())
-            ]
-            keep = np.setdiff1d(np.arange(len(block.table)), list(bad))
-            for name, part in found.items():
-                inputs.setdefault(name, []).append(part[keep] if bad else part)
-            targets.append(values[keep])
-            for role, (entries, _) in notes.items():
-                fields[role].append(entries[keep])
-        self.rows_seen += sum(map(len, targets))
-        if not self.rows_seen:
-            raise TableError(self._data_path, "no row can be used", self._first_reason())
-        return ColumnDataset(
-            {name: _joined(parts) for name, parts in inputs.items()},
-            self._targets.column(_joined(targets)),
-            {role: _joined(parts) for role, parts in fields.items()},
-        )
+    def _read(self, reader: Reader, paths: Sequence[Path]) -> ColumnDataset:
+        before = len(self.rejected)
+        data = reader.read(self._blocks(paths, self.rejected), self.rejected)
+        rejected = self.rejected[before:]
+        self.rows_seen += len(rejected) + (0 if data is None else len(data))
+        if data is None:
+            cure = "put rows into the files"
+            if rejected:
+                cure = f"correct the rows; the first one, {rejected[0].place}: {rejected[0].reason}"
+            raise TableError(self._data_path, "no row can be used", cure)
+        return data
 
     def _blocks(self, paths: Sequence[Path], rejected: list[Rejected]) -> Iterator[Block]:
-        """Yield the rows of the files, or of the frame, with known names of columns."""
-        before = len(rejected)
-        if self._frame is not None:
-            yield Block(self._renamed(as_table(self._frame), "the frame"), "frame", 0)
-        for path in paths:
-            for block in blocks(path, self._data_path, rejected, self._columns_read()):
-                yield Block(self._renamed(block.table, block.file), block.file, block.first)
-        if rejected is self.rejected:
-            self.rows_seen += len(rejected) - before
+        """Yield the rows of the files, or of the frame, with known names of columns.
 
-    def _columns_read(self) -> list[str] | None:
-        """Return the names in the files of the columns to read; None: all are needed."""
+        Once the preprocessing is known, only the columns that are needed are read and checked.
+        """
+        if self._frame is not None and not paths:
+            table = self._renamed(as_table(self._frame), "the frame")
+            for start in range(0, len(table), ROWS):
+                part = table.slice(start, ROWS)
+                yield self._checked(Block(part, "frame", np.arange(start, start + len(part))))
+        for path in paths:
+            for block in blocks(path, self._data_path, rejected, self._chosen, self._delimiter):
+                table = self._renamed(block.table, block.file)
+                yield self._checked(Block(table, block.file, block.rows))
+
+    def _chosen(self, names: Sequence[str]) -> Sequence[str]:
+        """Return which columns of a file to read: all, unless all that are needed are known."""
         if not isinstance(self.preprocessing, TablePreprocessing):
-            return None
-        known = {*self.preprocessing.columns, *self._roles.targets, *self._roles.fields.values()}
-        old = {new: name for name, new in self._rename.items()}
-        return [*known, *(old[name] for name in known if name in old)]
+            return names
+        known = {name: self._rename.get(name, name) for name in names}
+        needed = set(self._needed(self.preprocessing))
+        return (
+            [name for name in names if known[name] in needed]
+            if needed <= {*known.values()}
+            else names
+        )
+
+    def _needed(self, fitted: TablePreprocessing) -> list[str]:
+        return [*fitted.columns, *self._roles.targets, *self._roles.fields.values()]
 
     def _renamed(self, table: pa.Table, file: str) -> pa.Table:
         names = [self._rename.get(name, name) for name in table.column_names]
@@ -201,9 +194,13 @@ class Table(RenateDataModule):
             raise TableError(file, f"two columns are called '{twice[0]}' after renaming", cure)
         return table.rename_columns(names)
 
-    def _check_columns(self, block: Block, fitted: TablePreprocessing) -> None:
+    def _checked(self, block: Block) -> Block:
+        """Return a block; raise if it lacks a column that is needed."""
+        fitted = self.preprocessing
+        if not isinstance(fitted, TablePreprocessing):
+            return block
         names = block.table.column_names
-        needed = [*fitted.columns, *self._roles.targets, *self._roles.fields.values()]
+        needed = self._needed(fitted)
         lacking = [name for name in needed if name not in names]
         if lacking:
             known = {*needed, *self._roles.exclude}
@@ -216,47 +213,4 @@ class Table(RenateDataModule):
             raise TableError(
                 block.file, f"columns are missing: {', '.join(lacking)}{renamed}", cure
             )
-        for name in needed:
-            kind = block.table[name].type
-            if not table_values.is_scalar(kind):
-                cure = "store numbers, texts, booleans or dates, or add it to data.module.exclude"
-                raise TableError(block.file, f"column '{name}' has values of type {kind}", cure)
-
-    def _first_reason(self) -> str:
-        if not self.rejected:
-            return "put rows into the files"
-        first = self.rejected[0]
-        return f"correct the rows; the first one, {first.place}: {first.reason}"
-
-
-def _field(role: str, column: pa.ChunkedArray) -> tuple[np.ndarray, table_values.Bad]:
-    """Return the entries of a metadata column, and the reason for each row that cannot be read."""
-    if role == "time":
-        values, bad = table_values.dates(column, role)
-        missing = dict.fromkeys(np.flatnonzero(np.isnan(values)).tolist(), "time is missing")
-        return values, {**missing, **bad}
-    if role in TEXT_COLUMNS or not _is_numeric(column.type):
-        texts, places = table_values.dictionary_of(column)
-        entries = np.array([*texts, ""], dtype=object)[places]
-        missing = np.flatnonzero(places < 0).tolist() if role == "id" else []
-        return entries, dict.fromkeys(missing, "id is missing")
-    return table_values.numbers(column, role)
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def _of_date(name: str, fitted: TablePreprocessing) -> bool:
-    return any(
-        name == f"{column} ({part})"
-        for column, kind in fitted.columns.items()
-        if kind == "date"
-        for part in table_values.DATE_PARTS
-    )
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    parts.clear()  # frees the blocks
-    return joined
+        return block

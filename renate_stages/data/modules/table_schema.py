@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ import pyarrow as pa
 
 from renate_stages.data.modules.table_files import Block
 from renate_stages.errors import ChangedPreprocessingError, TableError
-from renate_stages.preprocessing import table_values
+from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.table import Kind, TablePreprocessing
 
 LOOKED_AT = 100_000  # rows that decide the kind of a column
 LONG = 50  # characters; texts that are longer on average are not categories
+MOST = 0.5  # of the different texts of a column; above it, the others are rather mistakes
+OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}([ T].*)?"  # such as 31.12.2026
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,7 @@ class Roles:
                 raise TableError("data.module", f"'{name}' is a target, and listed again", cure)
 
 
-def infer_columns(
-    roles: Roles, blocks: Iterable[Block], columns: Sequence[str] | None = None
-) -> dict[str, Kind]:
+def infer_columns(roles: Roles, blocks: Iterable[Block]) -> dict[str, Kind]:
     """Return the kind of each input column, by its name in the data, in order.
 
     Columns whose kind is given are inputs. All others are too, unless they are targets, metadata or
@@ -66,31 +67,37 @@ def infer_columns(
     Args:
         roles: The columns that the settings name.
         blocks: The rows.
-        columns: Columns that were read; None: all.
 
     Raises:
-        TableError: If a column is missing, has no value, or is neither numbers nor categories.
+        TableError: If a column is missing, has no value, is neither numbers nor categories, or may
+            be both.
     """
     tables, rows, file = [], 0, ""
     for block in blocks:
-        if tables and block.table.column_names != tables[0].column_names:
-            new = sorted(set(block.table.column_names) ^ set(tables[0].column_names))
-            cure = "give all files the same columns in the same order, or set data.module.files"
-            what = f"its columns differ from those of {file}: {', '.join(new) or 'their order'}"
+        names = tables[0].column_names if tables else block.table.column_names
+        if new := sorted(set(block.table.column_names) ^ set(names)):
+            cure = "give all files the same columns, or set data.module.files"
+            what = f"its columns differ from those of {file}: {', '.join(new)}"
             raise TableError(block.file, what, cure)
         file = file or block.file
-        tables.append(block.table)
+        tables.append(block.table.select(names))
         rows += len(block.table)
         if rows >= LOOKED_AT:
             break
     if not rows:
         raise TableError(file or "data/incoming", "there is no row", "put rows into the files")
-    table = pa.concat_tables(tables, promote_options="permissive")
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        cure = "write all files with the same types of columns"
+        raise TableError(file, f"the files differ in types: {error}", cure) from error
     apart = {*roles.targets, *roles.fields.values(), *roles.exclude} - set(roles.kinds)
     named = [*roles.targets, *roles.fields.values(), *roles.kinds]
     if lacking := [name for name in dict.fromkeys(named) if name not in table.column_names]:
         found = ", ".join(table.column_names)
         cure = f"correct data.module; the columns are: {found}"
+        if len(table.column_names) == 1 and (other := re.search(r"[;\t|,]", found)):
+            cure = f"set data.module.delimiter, such as {other[0]!r}"
         raise TableError(file, f"columns are missing: {', '.join(lacking)}", cure)
     kinds = {}
     for name in table.column_names:
@@ -122,27 +129,64 @@ def check_schema(roles: Roles, fitted: TablePreprocessing) -> None:
 def _kind_of(name: str, column: pa.ChunkedArray, file: str) -> Kind:
     """Return the kind of a column by its values."""
     kind, where = column.type, f"{file}, column '{name}'"
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return "date"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "numeric"
-    if not (table_values.is_text(kind) or pa.types.is_null(kind)):
+    if not table_texts.fits(kind, "categorical"):
         cure = "store numbers, texts, booleans or dates, or add it to data.module.exclude"
         raise TableError(where, f"it has values of type {kind}", cure)
-    texts, places = table_values.dictionary_of(column)
+    if pa.types.is_dictionary(kind) and table_texts.is_text(kind):
+        return "categorical"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if table_texts.is_date(kind):
+        return "date"
+    if table_texts.is_number(kind):
+        return "numeric"
+    values, bad = table_values.numbers(column, name)
+    if not bad and not np.isnan(values).all():
+        return "numeric"
+    texts, places = table_texts.dictionary_of(column)
     if not texts:
         cure = "list it in numeric, categorical, boolean, date or exclude of data.module"
         raise TableError(where, "it has no value, so its kind is unknown", cure)
-    for guess in ("numeric", "boolean", "date"):
-        _, bad = table_values.CONVERSIONS[guess](pa.chunked_array([pa.array(texts)]), name)
-        if not bad:
-            return guess
-    known = places[places >= 0]
+    if all(text.lower() in table_values.BOOLEANS for text in texts):
+        return "boolean"
+    return _kind_of_texts(texts, places[places >= 0], where)
+
+
+def _kind_of_texts(texts: list[str], places: np.ndarray, where: str) -> Kind:
+    """Return the kind of a column of texts that are neither all numbers nor all booleans.
+
+    Raises:
+        TableError: If they are hardly categories.
+    """
+    not_dates = table_values.dates(pa.array(texts), "")[1]
+    if not not_dates:
+        return "date"
+    numbers = {text for text in texts if re.match(table_values.NUMBER, text)}
+    if len(numbers) == len(texts):
+        return "numeric"  # some are too large, and these rows will be rejected
+    commas = [text for text in texts if re.match(table_values.COMMA, text)]
+    other_dates = [text for text in texts if re.fullmatch(OTHER_DATE, text)]
+    most = MOST * len(texts)
+    cure = "list it in categorical of data.module if these are categories"
+    if commas and len(numbers) + len(commas) > most:
+        what = f"it has numbers with a comma, such as {commas[0]!r}"
+        point = "write numbers with a decimal point and without thousands separators"
+        raise TableError(where, what, f"{point}, or {cure}")
+    if len(numbers) > most:
+        other = next(text for text in texts if text not in numbers)
+        what = f"most of its values are numbers, but not all, such as {other!r:.80}"
+        raise TableError(where, what, f"list it in numeric, to reject rows with others; or {cure}")
+    if len(texts) - len(not_dates) > most:
+        what = f"most of its values are dates, but not all, such as {texts[min(not_dates)]!r:.80}"
+        raise TableError(where, what, f"list it in date, to reject rows with others; or {cure}")
+    if len(other_dates) > most:
+        what = f"it has dates that are not in ISO 8601, such as {other_dates[0]!r:.80}"
+        raise TableError(where, what, f"write dates as 2026-12-31, or {cure}")
     lengths = np.array([len(text) for text in texts])
-    if lengths[known].mean() > LONG or (len(texts) > 100 and len(texts) > 0.9 * len(known)):
-        what = f"its {len(known)} values are {len(texts)} different texts, such as {texts[0]!r:.40}"
+    if lengths[places].mean() > LONG or (len(texts) > 100 and len(texts) > 0.9 * len(places)):
+        what = (
+            f"its {len(places)} values are {len(texts)} different texts, such as {texts[0]!r:.40}"
+        )
         cure = "list it in exclude of data.module, or in categorical if these are categories"
         raise TableError(where, what, cure)
     return "categorical"

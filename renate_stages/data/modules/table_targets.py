@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from renate_stages.errors import TableError
-from renate_stages.preprocessing import table_values
+from renate_stages.preprocessing import table_texts, table_values
+from renate_stages.preprocessing.table_values import Bad
 
 NUMBERS = ("regression", "multilabel", "ranking")  # tasks whose targets are numbers
 NUMBERED = "binary"  # its labels may be 0 and 1, of which 1 is positive
@@ -39,12 +40,16 @@ class Targets:
             cure = "set task: multilabel or regression, or name one target column"
             raise TableError("data.module.target", f"it lists columns, but task is {task}", cure)
 
-    def read(self, table: pa.Table) -> tuple[np.ndarray, table_values.Bad]:
+    def read(self, table: pa.Table, known: Mapping[int, str]) -> tuple[np.ndarray, Bad]:
         """Return the targets of rows, and the reason for each row that has none.
 
+        Args:
+            table: The rows.
+            known: Rows that cannot be used for another reason; their labels do not count.
+
         Returns:
-            Names of labels, an array of texts `(rows,)`; or float32 `(rows,)` or `(rows, k)`; or
-            int64 `(rows,)` of 0 and 1 for binary tasks with numbers.
+            Names of labels `(rows,)` of dtype `table_texts.TEXTS`; or float32 `(rows,)` or
+            `(rows, k)`; or int64 `(rows,)` of 0 and 1 for binary tasks with numbers.
 
         Raises:
             TableError: If the column has fractions, but the task has labels.
@@ -52,46 +57,58 @@ class Targets:
         if self.task in NUMBERS:
             return self._numbers(table)
         name = self.columns[0]
-        texts, places = table_values.dictionary_of(table[name])
-        missing = np.flatnonzero(places < 0).tolist()
-        bad = dict.fromkeys(missing, f"the target {name} is missing")
-        if self.task == "auto" and any(_is_fraction(text) for text in texts):
-            what = f"column '{name}' has fractions, such as {next(filter(_is_fraction, texts))}"
-            raise TableError("data.module.target", what, "set task: regression in params.yaml")
-        self._seen.update(texts)
-        if self.task == NUMBERED and self._seen <= {"0", "1", "true", "false"}:
+        texts, places = table_texts.dictionary_of(table[name])
+        bad = dict.fromkeys(np.flatnonzero(places < 0).tolist(), f"the target {name} is missing")
+        used = np.delete(places, [*known, *bad])
+        labels = [texts[each] for each in np.unique(used)]
+        fractions = [text for text in labels if _is_fraction(text)]
+        if self.task in ("auto", NUMBERED) and fractions:
+            what = f"column '{name}' has fractions, such as {fractions[0]}"
+            cure = "set task: regression in params.yaml"
+            if self.task == "auto":
+                cure += ", or classification if these are names of labels"
+            raise TableError("data.module.target", what, cure)
+        self._seen.update(labels)
+        if self.task == NUMBERED and self._seen and self._seen <= {"0", "1", "true", "false"}:
             self._numbered = True
             values = np.array([int(text in ("1", "true")) for text in texts] + [0])
             return values[places], bad
         if self._numbered:
-            what = f"column '{name}' has 0 and 1, and also {max(self._seen)!r}"
+            other = max(self._seen - {"0", "1", "true", "false"})
+            what = f"column '{name}' has 0 and 1, and also {other!r:.80}"
             raise TableError("data.module.target", what, "use 0 and 1, or names for both labels")
-        return np.array([*texts, ""], dtype=object)[places], bad
+        return np.array([*texts, ""], dtype=table_texts.TEXTS)[places], bad
 
-    def _numbers(self, table: pa.Table) -> tuple[np.ndarray, table_values.Bad]:
+    def _numbers(self, table: pa.Table) -> tuple[np.ndarray, Bad]:
         columns, bad = [], {}
         for name in self.columns:
+            kind = table[name].type
+            if not table_texts.fits(kind, "numeric"):
+                what = f"column '{name}' has values of type {kind}, but task is {self.task}"
+                raise TableError("data.module.target", what, "name a column of numbers")
             values, wrong = table_values.numbers(table[name], f"the target {name}")
             missing = np.flatnonzero(np.isnan(values)).tolist()
             bad |= dict.fromkeys(missing, f"the target {name} is missing") | wrong
             if self.task == "multilabel":
                 neither = np.flatnonzero(~np.isin(values, (0, 1)) & ~np.isnan(values)).tolist()
                 bad |= dict.fromkeys(neither, f"the target {name} is neither 0 nor 1")
-            columns.append(values.astype(np.float32))
+            columns.append(values.astype(np.float32))  # NaN where the row is bad
         return (np.stack(columns, axis=1) if self.several else columns[0]), bad
 
-    def column(self, values: np.ndarray) -> Any:
-        """Return all targets as a column of a `ColumnDataset`.
+    def check(self) -> None:
+        """Check the labels of all rows.
 
         Raises:
             TableError: If whole numbers have so many values that they may be no labels.
         """
-        whole = values.dtype == object and all(map(_is_whole, self._seen))
-        if self.task == "auto" and whole and len(self._seen) > MOST_LABELS:
+        if (
+            self.task == "auto"
+            and len(self._seen) > MOST_LABELS
+            and all(map(_is_whole, self._seen))
+        ):
             what = f"column '{self.columns[0]}' has {len(self._seen)} different whole numbers"
             cure = "set task: classification or regression in params.yaml"
             raise TableError("data.module.target", what, cure)
-        return values
 
     @property
     def label_order(self) -> tuple[str, ...]:
@@ -106,11 +123,8 @@ def _sort_key(name: str) -> tuple[bool, int, str]:
 
 
 def _is_whole(text: str) -> bool:
-    return text.lstrip("-").isdecimal() and text.isascii()
+    return re.fullmatch(r"-?[0-9]{1,100}", text) is not None
 
 
 def _is_fraction(text: str) -> bool:
-    try:
-        return not _is_whole(text) and bool(float(text) or True)
-    except ValueError:
-        return False
+    return re.match(table_values.NUMBER, text) is not None and not _is_whole(text)
