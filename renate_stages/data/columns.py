@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def columns_of(dataset: Dataset) -> tuple[ColumnDataset | None, Tensor | None]:
     """
     rows: Tensor | None = None
     while type(dataset) is Subset:
-        indices = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        indices = torch.from_numpy(np.array(dataset.indices, dtype=np.int64))
         rows = indices if rows is None else indices[rows]
         dataset = dataset.dataset
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
@@ -260,23 +260,53 @@ def metadata_column(name: str, column: Any, start: int, reader: ItemReader) -> n
     known = reader.metadata_value
     if isinstance(column, Tensor):
         column = column.numpy()
-    if isinstance(column, np.ndarray):
-        if name != "id" and column.dtype.kind in "biuf" and column.ndim == 1 and len(column):
-            first = known(name, column[0], start)
-            if column.dtype.kind != "u" or column.dtype.itemsize < 8:
-                return column.astype(first.dtype)
-        column = column.tolist()
-    if name == "id" and (ids := _ids_of(column)) is not None:
+    plain = isinstance(column, np.ndarray) and column.dtype.kind in "biuf" and column.ndim == 1
+    if name != "id" and plain and len(column):
+        first = known(name, column[0], start)
+        if column.dtype.kind != "u" or column.dtype.itemsize < 8:
+            return column.astype(first.dtype)
+    if name == "id" and (ids := _ids_of(list(_values_in(column)))) is not None:
         return ids
-    places = {}
-    for place, value in enumerate(column):
-        if not isinstance(value, Hashable):
-            known(name, value, start + place)
-        places.setdefault((type(value), value), start + place)
-    values = {key: known(name, key[1], place) for key, place in places.items()}
-    rows = [values[type(value), value] for value in column]
-    for place, row in enumerate(rows):
+    distinct, places = distinct_values(column, lambda value, row: known(name, value, start + row))
+    rows = [known(name, value, start + row) for value, row in distinct]
+    for (_, place), row in zip(distinct, rows, strict=True):
         if (row.dtype, row.shape) != (rows[0].dtype, rows[0].shape):
             kinds = (str(each.dtype) for each in (row, rows[0]))
             raise ItemMismatchError(reader.split, start + place, METADATA + name, *kinds)
-    return np.stack(rows)
+    return np.stack(rows)[places]
+
+
+def distinct_values(
+    column: Any, refuse: Callable[[Any, int], object] = lambda value, row: None
+) -> tuple[list[tuple[Any, int]], np.ndarray]:
+    """Return the different values of a column, and the place of each row's value among them.
+
+    Args:
+        column: A list or an array of values; those of different types differ.
+        refuse: Called with a value that cannot be compared, and its row.
+
+    Returns:
+        The values with their first rows, in order of appearance; and places int64 `(rows,)`.
+    """
+    known: dict[Any, int] = {}
+    first: list[tuple[Any, int]] = []
+    places = np.empty(len(column), dtype=np.int64)
+    for row, value in enumerate(_values_in(column)):
+        try:
+            place = known.setdefault((type(value), value), len(first))
+        except TypeError:  # a list, for example
+            refuse(value, row)
+            raise
+        if place == len(first):
+            first.append((value, row))
+        places[row] = place
+    return first, places
+
+
+def _values_in(column: Any) -> Iterator[Any]:
+    """Yield the values of a column; those of an array are made block by block."""
+    if not isinstance(column, np.ndarray):
+        yield from column
+        return
+    for start in range(0, len(column), BLOCK_ROWS):
+        yield from column[start : start + BLOCK_ROWS].tolist()

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from renate_stages.data.columns import chosen, columns_of, metadata_column
+from renate_stages.data.columns import chosen, columns_of, distinct_values, metadata_column
 from renate_stages.data.items import ItemReader
-from renate_stages.data.module import split
+from renate_stages.data.module import split, subset
 from renate_stages.errors import DataModuleError, user_code
 from renate_stages.randomness import Generators
 
@@ -73,8 +73,7 @@ def split_off(
             else:
                 first = np.setdiff1d(np.arange(rows), second)
                 whole, keys = dataset, keys[first]
-                dataset = Subset(whole, first.tolist())
-                parts[name] = Subset(whole, second.tolist())
+                dataset, parts[name] = subset(whole, first), subset(whole, second)
         if not len(dataset) or not len(parts[name]):
             what = f"{rows} row(s)"
             if rule == "grouped":
@@ -137,12 +136,18 @@ def _fraction(value: Any, salt: str) -> float:
 def labels_of(dataset: Any) -> np.ndarray:
     """Return the label of each row, `(rows,)`: integers, or texts as objects; reads every item once.
 
+    Names in an array of the dtype `numpy.dtypes.StringDType` become their places in alphabetical order.
+
     Raises:
         DataModuleError: If a row has no single label.
     """
     source, rows = columns_of(dataset)
     if source is not None and not isinstance(source.targets, dict | tuple):
         targets = np.asarray(chosen(source.targets, rows))
+        if targets.dtype.kind == "T":
+            distinct, places = distinct_values(targets)
+            names = [text for text, _ in distinct]
+            return np.argsort(np.argsort(np.array(names, dtype=object)))[places]
         found = list(targets) if targets.dtype == object or targets.ndim != 1 else targets
     else:
         found = []

@@ -23,7 +23,7 @@ def items(field: str, values: list) -> list[tuple]:
 def test_newest_rows_are_split_off_in_original_order(values) -> None:
     dataset = items("day", values)
     older, parts = split_off(dataset, {"test": 0.4}, Generators(0, 1), "newest", "day")
-    assert (older.indices, parts["test"].indices) == ([0, 1, 3], [2, 4])
+    assert ([*older.indices], [*parts["test"].indices]) == ([0, 1, 3], [2, 4])
     assert float(parts["test"][0][0]) == 2
 
 
