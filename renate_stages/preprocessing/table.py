@@ -117,7 +117,7 @@ class TablePreprocessing(Preprocessing):
                 cure = "store texts of ISO 8601, dates or timestamps"
                 if kind != "date":
                     cure = "store numbers, texts or booleans, as in earlier files"
-                problem = f"column '{name}' is {kind}, but has values of type {found}"
+                problem = f"column '{name}' is of kind {kind}, but has values of type {found}"
                 raise TableError(where, problem, cure)
 
     def numbers(self, table: Any) -> tuple[dict[str, np.ndarray], Bad]:

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NULLS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "n/a", "#N/A")
+NULLS = (
+    *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT"),
+    *("NULL", "null", "None"),
+)
 """Texts that stand for a missing value."""
 TEXTS = np.dtypes.StringDType()
 """Dtype of arrays of texts: 16 bytes each, and the characters of longer ones."""
@@ -25,7 +30,7 @@ def dictionary_of(column: pa.ChunkedArray | pa.Array) -> tuple[list[str], np.nda
     Returns:
         The texts in order of appearance, and places int64 `(rows,)`; -1 where a value is missing.
     """
-    first = pc.dictionary_encode(_as_texts(combined(column)))
+    first = pc.dictionary_encode(as_texts(combined(column)))
     again = pc.dictionary_encode(without_nulls(_in_one_form(first.dictionary)))
     places = np.append(_places(again), -1)
     return again.dictionary.to_pylist(), places[_places(first)]
@@ -97,7 +102,7 @@ def _places(encoded: pa.DictionaryArray) -> np.ndarray:
     return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _as_texts(column: pa.Array) -> pa.Array:
+def as_texts(column: pa.Array) -> pa.Array:
     """Return a column as texts, in which whole numbers have all digits and no point."""
     kind = column.type
     if pa.types.is_floating(kind):
@@ -114,7 +119,9 @@ def _as_texts(column: pa.Array) -> pa.Array:
 
 def _in_one_form(texts: pa.Array) -> pa.Array:
     """Return texts in normal form C; 3.0 becomes 3, and TRUE becomes true."""
-    texts = pc.utf8_normalize(pc.utf8_trim_whitespace(texts), form="NFC")
+    texts = pc.utf8_trim_whitespace(texts)
+    if not pc.all(pc.string_is_ascii(texts), min_count=0).as_py():  # Arrow's NFC decomposes texts
+        texts = pa.array([normalize("NFC", text) for text in texts.to_pylist()], pa.string())
     texts = pc.replace_substring_regex(texts, r"^(-?[0-9]+)\.0+$", r"\1")
     lower = pc.utf8_lower(texts)
     flags = pc.is_in(lower, value_set=pa.array(["true", "false"]))

@@ -85,7 +85,10 @@ def check_names(names: Sequence[str], file: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):
         what = f"two columns are called '{twice[0]}'" if twice else "a column has no name"
-        raise TableError(file, what, "give each column a name of its own")
+        cure = "give each column a name of its own"
+        if names and not names[0]:
+            cure += "; pandas writes its index without one, unless you set index=False"
+        raise TableError(file, what, cure)
 
 
 def _header(path: Path, file: str, separator: str) -> list[str]:

@@ -86,11 +86,7 @@ def infer_columns(roles: Roles, blocks: Iterable[Block]) -> dict[str, Kind]:
             break
     if not rows:
         raise TableError(file or "data/incoming", "there is no row", "put rows into the files")
-    try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        cure = "write all files with the same types of columns"
-        raise TableError(file, f"the files differ in types: {error}", cure) from error
+    table = _joined(tables)
     apart = {*roles.targets, *roles.fields.values(), *roles.exclude} - set(roles.kinds)
     named = [*roles.targets, *roles.fields.values(), *roles.kinds]
     if lacking := [name for name in dict.fromkeys(named) if name not in table.column_names]:
@@ -106,6 +102,27 @@ def infer_columns(roles: Roles, blocks: Iterable[Block]) -> dict[str, Kind]:
     if not kinds:
         raise TableError(file, "no column is an input", "leave a column for the inputs")
     return kinds
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """Return all rows; a column whose type differs between files becomes texts, as in CSV."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        columns = {}
+        for name in tables[0].column_names:
+            parts = [table_texts.combined(table[name]) for table in tables]
+            scalar = all(table_texts.fits(part.type, "categorical") for part in parts)
+            if scalar and len({part.type for part in parts}) > 1:
+                parts = [table_texts.as_texts(part) for part in parts]
+            try:
+                columns[name] = pa.chunked_array(parts)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                cure = "write all files with the same types, or exclude the column"
+                raise TableError(
+                    f"column '{name}'", "its type differs between files", cure
+                ) from error
+        return pa.table(columns)
 
 
 def check_schema(roles: Roles, fitted: TablePreprocessing) -> None:

@@ -99,8 +99,13 @@ class Targets:
         """Check the labels of all rows.
 
         Raises:
-            TableError: If whole numbers have so many values that they may be no labels.
+            TableError: If whole numbers have so many values that they may be no labels, or a binary
+                task has more than two.
         """
+        if self.task == NUMBERED and len(self._seen) > 2:
+            known = ", ".join(f"{name:.40}" for name in self.label_order[:5])
+            what = f"column '{self.columns[0]}' has {len(self._seen)} labels ({known}), not two"
+            raise TableError("data.module.target", what, "set task: classification in params.yaml")
         if (
             self.task == "auto"
             and len(self._seen) > MOST_LABELS
@@ -127,4 +132,4 @@ def _is_whole(text: str) -> bool:
 
 
 def _is_fraction(text: str) -> bool:
-    return re.match(table_values.NUMBER, text) is not None and not _is_whole(text)
+    return re.match(table_values.NUMBER, text) is not None and re.search("[.eE]", text) is not None
