@@ -12,6 +12,7 @@ the CPU, so other programs on the machine disturb little. Only with worker proce
     records    a tensor of 20 numbers, a label, and metadata: an id and a source
     columns    the same as `rows`, with and without metadata, as a `ColumnDataset`
     tensors    a `TensorDataset`
+    table      a Parquet file of 20 numbers; see prepare_tables.py, also for its memory
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from prepare_tables import measure_tables
 from report import Report
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -140,6 +142,7 @@ def main() -> None:
     measure(report, "tensors", TensorDataset(*tensors), repeats)
     speed = median(report.values["tensors: ours"])
     report.at_least("tensors: rows per second", speed, 500_000)
+    measure_tables(report, rows, repeats, quick=quick)
     report.finish()
 
 
