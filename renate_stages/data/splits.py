@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from renate_stages.data.columns import chosen, columns_of, distinct_values, metadata_column
+from renate_stages.data.columns import chosen, columns_of
 from renate_stages.data.items import ItemReader
+from renate_stages.data.metadata_columns import distinct_values, metadata_column
 from renate_stages.data.module import split, subset
 from renate_stages.errors import DataModuleError, user_code
 from renate_stages.randomness import Generators
