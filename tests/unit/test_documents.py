@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 import shutil
@@ -19,6 +20,8 @@ from renate_stages.actions.example_data import write_digits
 from renate_stages.cli import remote
 from renate_stages.cli.main import app
 from renate_stages.data.ingest import ingest
+from renate_stages.data.modules.registry import MODULES
+from renate_stages.data.modules.table import Table
 from renate_stages.files import yaml_file
 from renate_stages.learners import registry
 from renate_stages.learners.base import hyperparameters_of
@@ -40,6 +43,7 @@ DOCUMENTS = [
     "SECURITY.md",
     "docs/architecture.md",
     "docs/avalanche.md",
+    "docs/data.md",
     "docs/distributed.md",
     "docs/gate.md",
     "docs/evaluation.md",
@@ -58,6 +62,7 @@ DOCUMENTS = [
     "docs/security.md",
     "docs/serving.md",
     "docs/shift.md",
+    "docs/tables.md",
     "docs/tasks.md",
     "docs/text.md",
     "docs/tuning.md",
@@ -163,6 +168,42 @@ def test_params_of_the_memory_guide_are_valid_and_every_policy_is_listed():
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"memory_policy", *POLICIES}
     for size in re.findall(r"[\d.]+[KMG]i?B", GUIDE[: GUIDE.index("retention:")]):
         assert size_in_bytes(size) > 1
+
+
+def test_table_guide_lists_every_setting_and_figure_and_its_code_runs(tmp_path, monkeypatch):
+    guide = (REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8")
+    settings = {*inspect.signature(Table).parameters} - {"data_path", "task", "frame"}
+    table = guide[guide.index("| setting |") :].split("\n\n")[0]
+    assert {
+        name
+        for row in re.findall(r"^\| (`.*?) \| ", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    } == settings
+    for given in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL):
+        Params.parse(yaml_file.parse(given, "the guide"))
+    monkeypatch.chdir(tmp_path)
+    code = guide[guide.index("## From Python") :]
+    found = runpy.run_path(_script(tmp_path, block(code, "python")))["module"]
+    assert found.preprocessing.columns == {"age": "numeric"}
+    assert len(found.train_data()) == 3
+
+
+def test_list_of_data_modules_has_an_example_of_each():
+    listed = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
+    examples = [
+        Params.parse(yaml_file.parse(given, "the list"))
+        for given in re.findall(r"```yaml\n(.*?)```", listed, re.DOTALL)
+    ]
+    assert [each.named.module for each in examples] == sorted(MODULES)
+    for each in examples:
+        each.named.functions(lambda: None)  # refuses settings that do not exist
+    for name in MODULES:
+        assert f"\n| `{name}` | " in listed, name
+
+
+def _script(folder: Path, code: str) -> str:
+    (folder / "guide.py").write_text(code)
+    return str(folder / "guide.py")
 
 
 def test_tuning_guide_lists_every_search_space_and_scheduler():
