@@ -120,6 +120,7 @@ class Table(RenateDataModule):
             TableError: If a file or a column cannot be read, or a column is missing.
             ChangedPreprocessingError: If the settings name other input columns than the parent's.
         """
+        self.rejected, self.rows_seen = [], 0
         tests = [] if self._test_files is None else table_files(self._data_path, self._test_files)
         paths = [] if self._frame is not None else table_files(self._data_path, self._files)
         paths = [path for path in paths if path not in tests]
@@ -176,13 +177,9 @@ class Table(RenateDataModule):
         """Return which columns of a file to read: all, unless all that are needed are known."""
         if not isinstance(self.preprocessing, TablePreprocessing):
             return names
-        known = {name: self._rename.get(name, name) for name in names}
-        needed = set(self._needed(self.preprocessing))
-        return (
-            [name for name in names if known[name] in needed]
-            if needed <= {*known.values()}
-            else names
-        )
+        needed = {*self._needed(self.preprocessing)}
+        wanted = [name for name in names if self._rename.get(name, name) in needed]
+        return wanted if len(wanted) >= len(needed) else names  # all, for the message
 
     def _needed(self, fitted: TablePreprocessing) -> list[str]:
         return [*fitted.columns, *self._roles.targets, *self._roles.fields.values()]

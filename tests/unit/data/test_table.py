@@ -176,6 +176,15 @@ def test_a_table_that_cannot_be_read_is_refused_with_a_cure(tmp_path, frame, set
         read(tmp_path, **settings)
 
 
+def test_test_data_may_be_in_files_of_its_own_and_setup_may_be_repeated(tmp_path):
+    customers().to_csv(tmp_path / "train.csv", index=False)
+    customers(20, label=None).fillna({"label": "x"}).to_csv(tmp_path / "test.csv", index=False)
+    module = read(tmp_path, test_files="test*")
+    module.setup()
+    assert (len(module.train_data()), len(module.test_data()), module.rows_seen) == (ROWS, 20, 60)
+    assert module.label_order == ("leaves", "stays", "x")
+
+
 def test_texts_that_differ_in_most_rows_are_no_categories(tmp_path):
     frame = customers(200, note=[f"note {n}" for n in range(200)])
     frame.to_csv(tmp_path / "a.csv", index=False)
@@ -234,6 +243,12 @@ def test_a_renamed_column_is_refused_and_then_mapped_by_a_setting(tmp_path):
     )
     with pytest.raises(TableError, match=f"(?s){problem}"):
         next_update(tmp_path, first, frame)
+    (tmp_path / "a.csv").unlink()
+    frame.to_parquet(tmp_path / "a.parquet")  # of which only the columns that are needed are read
+    again = Table(tmp_path, target="label")
+    again.preprocessing = first.preprocessing
+    with pytest.raises(TableError, match=f"(?s){problem}"):
+        again.setup()
     later = next_update(tmp_path, first, frame, rename={"town": "city"})
     assert later.preprocessing.columns == first.preprocessing.columns
 
