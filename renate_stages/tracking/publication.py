@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from renate_stages.errors import PublishError
-from renate_stages.preprocessing import Preprocessing
 from renate_stages.tracking.location import Store, store_of
 from renate_stages.tracking.runs import RunIdentity, Tracker, open_command, run_tags
 from renate_stages.tracking.side_process import SideProcess
+
+if TYPE_CHECKING:
+    from renate_stages.preprocessing import Preprocessing
 
 REGISTRAR = Path(__file__).with_name("registrar.py")
 

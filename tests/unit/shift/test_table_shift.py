@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_project import edit_config, edit_params
-from small_tables import (
+from shifted_tables import (
     first_update_on_csv,
     first_update_on_table,
     put_csv,
@@ -16,6 +15,7 @@ from small_tables import (
     quiet,
     table,
 )
+from small_project import edit_config, edit_params
 
 from renate_stages import errors, files
 from renate_stages.cli.main import main
