@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from renate_stages.errors import TooManyRejectedError
 
 
 class Rejected(NamedTuple):
@@ -33,3 +35,18 @@ def counted_by_reason(rejected: Iterable[Rejected]) -> dict[str, int]:
     """Return the number of rejected rows for each reason, the most frequent reason first."""
     counts = Counter(each.reason for each in rejected)
     return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
+
+
+def check_rejected(rejected: Sequence[Rejected], rows: int, most: float) -> None:
+    """Check that a data module did not reject too many rows.
+
+    Args:
+        rejected: The rows that it left out.
+        rows: Rows that it read, with those.
+        most: Maximum share of rejected rows, `data.max_rejected`.
+
+    Raises:
+        TooManyRejectedError: If there are more.
+    """
+    if len(rejected) > most * max(rows, len(rejected)):
+        raise TooManyRejectedError(len(rejected), rows, most, rejected)

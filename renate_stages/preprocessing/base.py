@@ -91,6 +91,10 @@ class Preprocessing(ABC):
     """Method that is applied to each stored example before they are stacked to a batch, for examples
     of different shapes; without a batch dimension. None: there is nothing to do."""
 
+    def summary(self) -> str:
+        """Return one line for the user that says how the data of the first update was read."""
+        return f"data module: {self.kind}"
+
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
         """Return the arguments of models that depend on the data, such as `vocab_size`."""

@@ -71,6 +71,15 @@ class TablePreprocessing(Preprocessing):
         values = zip(self.values, parts, strict=True)
         return tuple(value.name for value, kind in values if kind == "date")
 
+    def summary(self) -> str:
+        """Return the input columns by their kinds, so that a wrong guess is seen at once."""
+        kinds = dict.fromkeys(self.columns.values())
+        parts = [
+            f"{kind} {', '.join(name for name, its in self.columns.items() if its == kind)}"
+            for kind in kinds
+        ]
+        return f"input columns: {'; '.join(parts)}"
+
     # -- raw rows ---------------------------------------------------------------------------------
 
     @property

@@ -25,6 +25,13 @@ def as_table(rows: Any) -> Any:
         if isinstance(rows, pa.RecordBatch):
             return pa.Table.from_batches([rows])
         if isinstance(rows, Mapping):
+            if single := [
+                name
+                for name, each in rows.items()
+                if isinstance(each, str) or not hasattr(each, "__iter__")
+            ]:
+                cure = "pass a list of dicts for rows, or a dict of lists for columns"
+                raise TableError("rows", f"'{single[0]}' is one value, not a list", cure)
             return pa.table({name: _array(list(each)) for name, each in rows.items()})
         if isinstance(rows, Sequence) and all(isinstance(each, Mapping) for each in rows):
             names = dict.fromkeys(name for each in rows for name in each)

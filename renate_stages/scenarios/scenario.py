@@ -73,6 +73,26 @@ class Scenario(ABC):
         """The features that shift tests leave out, as the data module lists them."""
         return getattr(self._data_module, "excluded_features", ())
 
+    @property
+    def label_order(self) -> tuple[str, ...]:
+        """The labels to number first, as the data module lists them; of all updates together."""
+        return getattr(self._data_module, "label_order", ())
+
+    @property
+    def preprocessing(self) -> Any:
+        """What is fitted on the data, as the data module has it."""
+        return getattr(self._data_module, "preprocessing", None)
+
+    @property
+    def rejected(self) -> Sequence[Any]:
+        """The rows that the data module left out."""
+        return getattr(self._data_module, "rejected", ())
+
+    @property
+    def rows_seen(self) -> int:
+        """The rows that the data module read, with those."""
+        return getattr(self._data_module, "rows_seen", 0)
+
     def fingerprint(self) -> str | None:
         """Return the fingerprint of the data module."""
         own: Any = getattr(self._data_module, "fingerprint", None)

@@ -42,7 +42,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     parent, held_out, labels = None, HeldOut(), LabelNames()
-    known_labels, fingerprint = 0, {}
+    known_labels, fingerprint, known_preprocessing = 0, {}, True
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -50,6 +50,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         with heavy_imports():
             user = UserConfig.of(project, "prepare", named=params.named)
             user.preprocessing = read_preprocessing(project.parent)
+            known_preprocessing = user.preprocessing is not None
         check_hyperparameters(user, params, project.incoming)
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
@@ -67,7 +68,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
 
     with files.whole_directory(project.prepared) as folder:
-        rejected = write_rejected(splits.rejected, splits.rows, params.data.max_rejected, folder)
+        rejected = write_rejected(splits.rejected, folder)
         with new_data.reading(user):
             number, workers = params.update.number, params.data.num_workers
             stores = new_data.ingest_splits(
@@ -93,6 +94,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         figures |= {"rejected": rejected} if splits.rows else {}
         figures |= {"preprocessing": fitted} if fitted else {}
         say(new_data.summary(figures))
+        if splits.preprocessing is not None and user is not None and not known_preprocessing:
+            say(splits.preprocessing.summary())
         for line in lines_of(rejected, fitted):
             say(line)
         if new_labels := labels.names[known_labels:]:

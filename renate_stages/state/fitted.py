@@ -10,7 +10,7 @@ import numpy as np
 
 from renate_stages import files
 from renate_stages.data.rejected import Rejected, counted_by_reason
-from renate_stages.errors import ChangedPreprocessingError, TooManyRejectedError
+from renate_stages.errors import ChangedPreprocessingError
 from renate_stages.files.csv_file import csv_text
 from renate_stages.memory import ExampleStore
 from renate_stages.preprocessing import Preprocessing
@@ -85,25 +85,16 @@ def target_moments(train: ExampleStore) -> dict[str, list[float]]:
     return {"means": means.tolist(), "scales": np.where(scales > 0, scales, 1.0).tolist()}
 
 
-def write_rejected(
-    rejected: Sequence[Rejected], rows: int, most: float, folder: Path
-) -> dict[str, Any]:
-    """List rejected rows in `rejected.csv`, and check that they are not too many.
+def write_rejected(rejected: Sequence[Rejected], folder: Path) -> dict[str, Any]:
+    """List rejected rows in `rejected.csv`, if there are any.
 
     Args:
         rejected: The rows that the data module left out.
-        rows: Rows that it read, with those.
-        most: Maximum share of rejected rows, `data.max_rejected`.
         folder: Folder of the prepared data.
 
     Returns:
         Their number, and the number by reason, for `metrics/data.json`.
-
-    Raises:
-        TooManyRejectedError: If there are more.
     """
-    if len(rejected) > most * max(rows, len(rejected)):
-        raise TooManyRejectedError(len(rejected), rows, most, rejected)
     if rejected:
         listed = [each._asdict() for each in rejected]
         files.write_text(folder / REJECTED, csv_text(Rejected._fields, listed))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from renate_stages.data.rejected import check_rejected
 from renate_stages.errors import (
     DataModuleError,
     EmptyIncomingError,
@@ -97,6 +98,7 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
 
     Raises:
         DataModuleError: If there is no training data, or no test data and no share is set for it.
+        TooManyRejectedError: If the data module rejected more rows than `data.max_rejected` allows.
     """
     data, space = params.data, params.search_space
     module = user.data_module(
@@ -117,6 +119,9 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     if not isinstance(fingerprint, str | None):
         what = "fingerprint() of the data module"
         raise UserResultError(what, user_code.outline(fingerprint), "a text, or None")
+    check_rejected(
+        getattr(module, "rejected", ()), getattr(module, "rows_seen", 0), data.max_rejected
+    )
     for name, found in {"train": train, "val": val, "test": test}.items():
         _check_dataset(f"{name}_data() of the data module", found)
     if train is None:

@@ -15,6 +15,7 @@ from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.table import Kind, TablePreprocessing
 
 LOOKED_AT = 100_000  # rows that decide the kind of a column
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas adds to Parquet files
 LONG = 50  # characters; texts that are longer on average are not categories
 MOST = 0.5  # of the different texts of a column; above it, the others are rather mistakes
 OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}([ T].*)?"  # such as 31.12.2026
@@ -97,7 +98,7 @@ def infer_columns(roles: Roles, blocks: Iterable[Block]) -> dict[str, Kind]:
         raise TableError(file, f"columns are missing: {', '.join(lacking)}", cure)
     kinds = {}
     for name in table.column_names:
-        if name not in apart:
+        if name not in apart and not PANDAS_INDEX.fullmatch(name):
             kinds[name] = roles.kinds.get(name) or _kind_of(name, table[name], file)
     if not kinds:
         raise TableError(file, "no column is an input", "leave a column for the inputs")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from renate_stages.data.modules.table import Table
 from renate_stages.errors import ChangedPreprocessingError, TableError
 from renate_stages.preprocessing.table import TablePreprocessing
+from renate_stages.scenarios import build_scenario
 
 ROWS = 40
 
@@ -295,3 +296,24 @@ def test_any_table_is_read_whole_or_refused_by_name(tmp_path, rows):
     for row in range(len(data)):
         numbers = data[row][0]["numeric"]
         assert np.isnan(numbers).any() or np.isfinite(numbers).all()
+
+
+def test_a_scenario_over_a_table_keeps_what_is_fitted(tmp_path):
+    customers().to_csv(tmp_path / "a.csv", index=False)
+    scenario = build_scenario("iid", Table(tmp_path, "label"), 0, 0, {"num_tasks": 2})
+    scenario.setup()
+    assert len(scenario.train_data()) == ROWS // 2
+    assert scenario.preprocessing.columns["age"] == "numeric"
+    assert scenario.label_order == ("leaves", "stays")
+    assert (scenario.rows_seen, list(scenario.rejected)) == (ROWS, [])
+
+
+def test_the_index_that_pandas_writes_is_no_input(tmp_path):
+    customers()[::2].to_parquet(tmp_path / "a.parquet")
+    assert set(read(tmp_path).preprocessing.columns) == {"age", "city", "member", "since"}
+
+
+def test_kinds_of_columns_are_summarized(tmp_path):
+    customers().to_csv(tmp_path / "a.csv", index=False)
+    expected = "input columns: numeric age; categorical city; boolean member; date since"
+    assert read(tmp_path).preprocessing.summary() == expected
