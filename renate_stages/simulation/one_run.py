@@ -95,7 +95,7 @@ def _update(plan: Plan, run: Run, number: int, folder: Path) -> dict[str, Any]:
     target = _state(folder, number)
     if target.exists():  # its results are missing: the run was killed between the two
         shutil.rmtree(target)
-    blocks = {name: dict(block) for name, block in plan.blocks.items()}
+    blocks = plan.blocks_of(run)
     if plan.passes_chunk_id:
         arguments = {**blocks["data"].get("arguments", {}), "chunk_id": number - 1}
         blocks["data"]["arguments"] = arguments
@@ -131,7 +131,7 @@ def _settings(plan: Plan, run: Run) -> dict[str, Any]:
     found = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
     code = {path.name: files.sha256(path) for path in sorted(plan.config.parent.glob("*.py"))}
     return {
-        **{f"block {name}": dict(block) for name, block in plan.blocks.items()},
+        **{f"block {name}": block for name, block in plan.blocks_of(run).items()},
         "code": {**code, plan.config.name: files.sha256(plan.config)},
         "files of the data": hashlib.sha256(json.dumps(found).encode()).hexdigest(),
         "hyperparameters": run.hyperparameters,

@@ -215,6 +215,7 @@ def _log(
                 for each in updates
             }
             parameters = {"learner": run.learner, "seed": run.seed, **run.hyperparameters}
+            parameters |= {f"retention.{name}": value for name, value in run.retention.items()}
             tracker.log_trial(
                 tracking.TrialRun(
                     number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,9 @@ class LearnerParams(Block):
     name: str | None = Field(default=None, description="name in the table; null: the learner's")
     learner: Any = Field(description="as `learner` in params.yaml")
     hyperparameters: dict[str, Any] = Field(default={}, description="of this learner alone")
+    retention: dict[str, Any] = Field(
+        default={}, description="changes of the block for this learner alone, such as a window"
+    )
 
 
 class SimulationParams(Block):
@@ -87,12 +90,14 @@ class Run:
         learner: As `learner` in `params.yaml`.
         hyperparameters: All of them.
         seed: The seed.
+        retention: Changes of the block `retention` for this learner.
     """
 
     label: str
     learner: Any
     hyperparameters: dict[str, Any]
     seed: int
+    retention: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -145,6 +150,12 @@ class Plan:
         """Names of the rows, in order."""
         return list(dict.fromkeys(run.label for run in self.runs))
 
+    def blocks_of(self, run: Run) -> dict[str, dict[str, Any]]:
+        """Return copies of the blocks of `params.yaml` for one run, by name."""
+        blocks = {name: dict(block) for name, block in self.blocks.items()}
+        blocks["retention"] |= run.retention
+        return blocks
+
 
 def read_plan(path: Path) -> Plan:
     """Read `simulate.yaml`, and the `params.yaml` that it names.
@@ -172,10 +183,8 @@ def read_plan(path: Path) -> Plan:
     runs = _runs(given, base, problems)
     if problems or updates is None:
         raise InvalidParamsError(path.name, problems)
-    params = Params.parse(
-        {**changed, "learner": runs[0].learner, "hyperparameters": runs[0].hyperparameters},
-        path.name,
-    )
+    rows = {run.label: run for run in runs}.values()
+    params, *_ = [Params.parse(_content(changed, run), path.name) for run in rows]
     return Plan(
         runs=runs,
         updates=updates,
@@ -191,6 +200,13 @@ def read_plan(path: Path) -> Plan:
         keep_all=given.keep_states == "all",
         experiment=given.experiment,
     )
+
+
+def _content(blocks: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Return what `params.yaml` would contain for a run."""
+    retention = {**blocks["retention"], **run.retention}
+    own = {"learner": run.learner, "hyperparameters": run.hyperparameters, "retention": retention}
+    return {**blocks, **own}
 
 
 def _base(root: Path, given: SimulationParams, name: str) -> dict[str, Any]:
@@ -225,7 +241,8 @@ def _runs(given: SimulationParams, base: Mapping[str, Any], problems: list[str])
                 **row.hyperparameters,
             }
             words = [row.name or str(row.learner), *(f"{k}={v}" for k, v in combination.items())]
-            runs += [Run(" ".join(words), row.learner, values, seed) for seed in given.seeds]
+            label = " ".join(words)
+            runs += [Run(label, row.learner, values, seed, row.retention) for seed in given.seeds]
     folders = [run.folder for run in runs]
     if repeated := sorted({each for each in folders if folders.count(each) > 1}):
         problems.append(f"learners: two have the name of {repeated[0]}; set different `name`s")

@@ -60,6 +60,15 @@ def test_settings_of_params_hold_unless_the_file_changes_them(tmp_path):
     assert plan.blocks["data"]["scenario"] == {"name": "iid", "num_tasks": 3}
 
 
+def test_retention_of_a_row_changes_the_block_for_its_runs_alone(tmp_path):
+    window = {"name": "window", "learner": "ER", "retention": {"memory_updates": 1}}
+    plan = plan_of(tmp_path, learners=["ER", window], retention={"holdout_updates": 2})
+    found = [plan.blocks_of(run)["retention"] for run in plan.runs]
+    whole, own = {"holdout_updates": 2}, {"holdout_updates": 2, "memory_updates": 1}
+    assert found == [whole, whole, own, own]
+    assert plan.blocks["retention"] == whole
+
+
 def test_without_a_scenario_the_data_module_gets_the_number_of_the_part(tmp_path):
     plan = plan_of(tmp_path, scenario=None, updates=4)
     assert plan.passes_chunk_id and plan.updates == 4
@@ -89,6 +98,11 @@ def test_number_of_updates_follows_from_the_scenario(arguments, updates):
         ({"learner": ["ER"]}, "learner: unknown key, did you mean 'learners'"),
         ({"learners": []}, "learners: list should have at least 1 item"),
         ({"learners": ["FR"]}, "unknown learner 'FR'"),
+        ({"learners": ["ER", "FR"]}, "unknown learner 'FR'"),
+        (
+            {"learners": [{"learner": "ER", "retention": {"memory_update": 1}}]},
+            "retention.memory_update: unknown key, did you mean 'memory_updates'",
+        ),
         ({"learners": ["ER", "ER"]}, "two have the name of ER-seed-0"),
         (
             {"learners": [{"lerner": "ER"}]},
