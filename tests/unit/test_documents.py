@@ -31,6 +31,7 @@ from renate_stages.params.domains import KINDS
 from renate_stages.params.remote import RemoteParams, SageMakerParams
 from renate_stages.params.schedulers import SCHEDULERS
 from renate_stages.shift import DETECTORS
+from renate_stages.simulation import SimulationParams
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -66,6 +67,7 @@ DOCUMENTS = [
     "docs/tasks.md",
     "docs/text.md",
     "docs/tuning.md",
+    "docs/which-learner.md",
     "template/{{cookiecutter.project_slug}}/README.md",
 ]
 COMMANDS = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
@@ -114,6 +116,19 @@ def test_distributed_guide_lists_every_learner_and_trainer_setting():
         assert f"`{name}`" in guide, name
     for given in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL):
         Params.parse(yaml_file.parse(given, "the guide"))
+
+
+def test_settings_of_the_guide_to_changes_are_valid():
+    guide = (REPOSITORY / "docs" / "which-learner.md").read_text(encoding="utf-8")
+    found = [
+        yaml_file.parse(each, "it") for each in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    ]
+    assert len(found) >= 4
+    for given in found:
+        if "learners" in given:
+            SimulationParams.model_validate(given)
+        else:
+            Params.parse(given)
 
 
 def test_shift_guide_lists_every_detector_and_rule():
