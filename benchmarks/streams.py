@@ -8,8 +8,8 @@ Four streams of five updates, small enough for a CPU; their data are in
     concept drift   a table whose rule turns by 30 degrees with each update, so that old labels are wrong
     seasons         a table with three seasons, each with its own rule; two come again
 
-All rows of a stream run by `renate-stages simulate`, with the settings of params.yaml and simulate.yaml, which are
-tuned for none.
+All rows of a stream are run by `renate-stages simulate`, with the settings of params.yaml and
+simulate.yaml, which are tuned for none.
 The window is `retention.memory_updates: 1`: rows of the new and of the previous update. After the last
 update, the tables show accuracy on all holdouts and on the newest one, that of the parent's model on
 the newest holdout before training, and forgetting: mean over the seeds and half of the 95 % interval
