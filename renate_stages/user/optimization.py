@@ -63,7 +63,7 @@ def optimizer_hyperparameters() -> list[str]:
 def shared_hyperparameters(user: UserConfig) -> set[str]:
     """Return the hyperparameters that the optimizer and the user's functions read."""
     own = set(user.hyperparameters())
-    if "data_module_fn" in user.functions:
+    if "data_module_fn" in user.functions and user.named.module is None:
         own |= {*user.arguments_of("data_module_fn")} - {"data_path", "seed"}
     return own if "optimizer_fn" in user.functions else own | set(optimizer_hyperparameters())
 
