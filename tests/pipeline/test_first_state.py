@@ -79,7 +79,7 @@ def test_empty_project_reports_what_the_user_must_fill_in(tmp_path):
     assert "put it in data/incoming and run `dvc add data/incoming`" in project.run(
         "renate-stages", "status"
     )
-    assert "2 skipped" in project.run("python", "-m", "pytest", "-q", "tests")
+    assert "3 skipped" in project.run("python", "-m", "pytest", "-q", "tests")
     assert "uses your own data" in project.run("renate-stages", "example-data", "1", code=2)
 
     (project.root / "data" / "incoming" / "rows.csv").write_text("1,2\n")

@@ -178,7 +178,7 @@ def test_dvc_plots_overlay_the_feature_shift_of_updates(project):
 
 def test_tests_of_the_generated_project_pass(project):
     printed = project.run("python", "-m", "pytest", "-q", "tests")
-    assert "2 passed" in printed
+    assert "3 passed" in printed
     assert not project.run("git", "status", "--porcelain")
 
 
