@@ -8,7 +8,6 @@ does not fit the rows before it. So errors, and the treatment of unusual rows, a
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import random
 import sys
 from collections.abc import Iterator
@@ -197,5 +196,6 @@ def _as_it_is(chunk: Any) -> Any:
 
 def _global_generators() -> tuple[Any, ...]:
     """Return the states of the global random generators, which can be compared."""
-    numpys = pickle.dumps(np.random.get_state())
+    _, keys, *counters = np.random.get_state()
+    numpys = np.asarray(keys).tobytes(), *counters
     return random.getstate(), numpys, torch.random.get_rng_state().numpy().tobytes()

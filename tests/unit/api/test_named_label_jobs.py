@@ -325,7 +325,7 @@ def test_change_that_stored_examples_contradict_is_refused(jobs, tmp_path, label
 
 def test_names_for_a_task_without_labels_are_refused(jobs):
     with pytest.raises(errors.NamedTargetsError, match="task regression are numbers"):
-        jobs([words(0, 1)], task="regression")
+        jobs([words(0, 1)], task="regression", metric="mse", mode="min")
     with pytest.raises(errors.InvalidParamsError, match=r"data\.labels\.order"):
         jobs([numbered(words(0, 1))], task="multilabel", data={"labels": {"order": ["a"]}})
 

@@ -109,7 +109,11 @@ def test_metric_with_a_reserved_name_is_refused(project):
 
 def test_slices_without_class_labels_are_refused(sourced):
     edit_params(
-        sourced, evaluation__slices=["source"], evaluation__metric="loss", export__promote={}
+        sourced,
+        evaluation__slices=["source"],
+        evaluation__metric="loss",
+        evaluation__mode="min",
+        export__promote={},
     )
     edit_config(sourced, "int(self.labels[i]), known", "float(self.labels[i]), known")
     edit_config(
