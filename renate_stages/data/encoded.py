@@ -17,7 +17,7 @@ class EncodedInputs:
 
     Args:
         inputs: Arrays `(rows, ...)` or `Ragged`, in dicts and tuples.
-        transform: The test transform; None: there is none.
+        transform: The test transform; None: inputs are used as they are.
     """
 
     def __init__(self, inputs: Tree, transform: Transform | None) -> None:

@@ -29,7 +29,7 @@ def check_name(name: str) -> None:
     """Check that there is a model of a name; imports nothing heavy.
 
     Raises:
-        UnknownModelError: If there is none.
+        UnknownModelError: If no model has this name.
     """
     if name not in MODELS:
         raise UnknownModelError(name, MODELS)

@@ -131,7 +131,7 @@ class Preprocessing(ABC):
 
 
 def link_preprocessing(source: Path | None, folder: Path) -> None:
-    """Link a preprocessing from one folder to another; do nothing if there is none.
+    """Link a preprocessing from one folder to another; do nothing without one.
 
     Args:
         source: `work/prepared`, a state or `export`; None: there is no preprocessing.

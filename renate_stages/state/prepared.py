@@ -27,7 +27,7 @@ class PreparedData:
         labels: Names of the labels of this update and earlier ones: the name of label n is at place
             n. Empty if labels are numbers.
         fingerprint: SHA-256 of what inputs were encoded with, by name; see `state.fingerprint`.
-        folder: The folder, which may have a preprocessing; None: there is none.
+        folder: The folder, which may have a preprocessing; None: data in memory, without one.
     """
 
     train: ExampleStore

@@ -56,7 +56,7 @@ def cure_of(error: Exception, cure: str) -> str:
 
 
 def line_of(error: BaseException, path: Path) -> int | str:
-    """Return the last line of a file that an error passed through; "?" if there is none."""
+    """Return the last line of a file that an error passed through; "?" if it passed through none."""
     if isinstance(error, SyntaxError):
         return error.lineno or "?"
     line: int | str = "?"

@@ -44,7 +44,7 @@ class Named:
             preprocessing: Returns the preprocessing, on which the sizes of the model depend.
 
         Raises:
-            UnknownModelError, UnknownDataModuleError: If there is none of this name.
+            UnknownModelError, UnknownDataModuleError: If the name is not in the registry.
             UserConfigError: If the data module does not have an argument.
         """
         functions: dict[str, Callable] = {}

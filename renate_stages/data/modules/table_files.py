@@ -47,7 +47,7 @@ def table_files(folder: Path, pattern: str | None = None) -> list[Path]:
         pattern: A glob pattern, such as `train-*.csv`; None: all files.
 
     Raises:
-        TableError: If there is none, or without a pattern also a file of another kind, whose rows
+        TableError: If no file matches, or without a pattern also a file of another kind, whose rows
             would be missed without notice.
     """
     found = sorted(path for path in folder.rglob(pattern or "*") if path.is_file())

@@ -44,7 +44,7 @@ class Reader:
         self._forms: dict[str, tuple[bool, str]] = {}  # whether a field is numbers, and since when
 
     def read(self, blocks: Iterable[Block], rejected: list[Rejected]) -> ColumnDataset | None:
-        """Return all rows that can be read; None if there is none.
+        """Return all rows that can be read; None if no row can be read.
 
         Args:
             blocks: The rows, with all columns that are needed.

@@ -225,7 +225,7 @@ class Text(RenateDataModule):
         return targets
 
     def _tokenizer_path(self) -> Path | None:
-        """Return the path of the given tokenizer; None if there is none, or it is not there."""
+        """Return the path of the given tokenizer; None if none is given, or the file is missing."""
         if self._given is None:
             return None
         for path in (self._data_path / self._given, Path(self._given)):

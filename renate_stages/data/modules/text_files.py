@@ -37,7 +37,7 @@ def data_files(folder: Path, others: Sequence[Path] = ()) -> list[Path]:
         others: Files that are no data, such as a tokenizer.
 
     Raises:
-        TextFilesError: If there are none, or also files of another kind.
+        TextFilesError: If the folder has no such file, or also files of another kind.
     """
     skipped = {path.resolve() for path in others}
     found = sorted(
