@@ -22,14 +22,18 @@ class HeldOut:
 
     Args:
         stores: The stores of these splits.
+        by_content: Whether a row with another id but equal content is the same example. In a table
+            with few columns, different rows are often equal.
     """
 
-    def __init__(self, stores: Iterable[ExampleStore] = ()) -> None:
+    def __init__(self, stores: Iterable[ExampleStore] = (), *, by_content: bool = True) -> None:
+        self._by_content = by_content
         ids, contents = [NOTHING], [NOTHING]
         for store in stores:
             rows = np.arange(int(store.offsets[-1]) if len(store) else 0)
             if len(rows):
                 ids.append(stored_ids(store))
+            if len(rows) and by_content:
                 first = stored_content_ids(store, rows[:1])
                 own = not np.array_equal(first, ids[-1][:1])
                 contents.append(stored_content_ids(store, rows) if own else ids[-1])
@@ -43,10 +47,11 @@ class HeldOut:
         if not len(self.ids):
             return np.zeros(len(given), dtype=bool)
         found = self.ids.among(given)
-        if len(given) and not np.array_equal(_content_ids(columns, spec, 1), given[:1]):
-            found |= self.contents.among(_content_ids(columns, spec, len(given)))
-        else:  # these ids are those of the content, which was just read
-            found |= self.contents.among(given)
+        if self._by_content:
+            # Ids that are those of the content need not be computed again.
+            own = bool(len(given)) and not np.array_equal(_content_ids(columns, spec, 1), given[:1])
+            contents = _content_ids(columns, spec, len(given)) if own else given
+            found |= self.contents.among(contents)
         self.rows += int(found.sum())
         return found
 

@@ -40,6 +40,9 @@ class Preprocessing(ABC):
 
     kind: ClassVar[str]  # its name in the file; see `registry.KINDS`
 
+    equal_is_same: ClassVar[bool] = True
+    """Whether rows with different ids but equal content are the same example."""
+
     built: dict[str, Any] | None = None
     """Sizes with which models of this data are built, those of the first update, with `num_outputs`;
     they grow from there. None if `prepare` has not set them."""

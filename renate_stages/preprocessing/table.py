@@ -45,6 +45,7 @@ class TablePreprocessing(Preprocessing):
     """
 
     kind = "table"
+    equal_is_same = False
 
     def __init__(self, columns: Mapping[str, Kind]) -> None:
         self.columns = dict(columns)

@@ -128,7 +128,7 @@ def lines_of(rejected: Mapping[str, Any], fitted: Mapping[str, Mapping[str, Any]
     if rejected.get("rows"):
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in rejected["reasons"].items())
         lines.append(
-            f"{rejected['rows']} rows rejected ({reasons}); see work/prepared/rejected.csv"
+            f"rejected rows: {rejected['rows']} ({reasons}); see work/prepared/rejected.csv"
         )
     for what, columns in fitted.items():
         numbers = (f"{name} {value:.6g}" for name, value in columns.items() if value)

@@ -65,7 +65,8 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         check_kind(user.preprocessing, splits.preprocessing)
         fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
         check_fingerprint(fingerprint, parent, params.data.accepted_fingerprint)
-        held_out = HeldOut() if parent is None else new_data.held_out_by(parent)
+        if parent is not None:
+            held_out = new_data.held_out_by(parent, splits.preprocessing)
 
     with files.whole_directory(project.prepared) as folder:
         rejected = write_rejected(splits.rejected, folder)

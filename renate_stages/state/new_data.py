@@ -183,9 +183,15 @@ def parent_in(folder: Path) -> State | None:
     return State.open(folder) if (folder / MANIFEST).is_file() else None
 
 
-def held_out_by(parent: State) -> HeldOut:
-    """Return the rows of the holdouts and validation splits of a state."""
-    return HeldOut(s for name in ("holdouts", "validation") for s in parent.split(name).values())
+def held_out_by(parent: State, preprocessing: Preprocessing | None = None) -> HeldOut:
+    """Return the rows of the holdouts and validation splits of a state.
+
+    Args:
+        parent: The state.
+        preprocessing: Says whether rows with equal content are the same; None: they are.
+    """
+    stores = [s for name in ("holdouts", "validation") for s in parent.split(name).values()]
+    return HeldOut(stores, by_content=preprocessing is None or preprocessing.equal_is_same)
 
 
 def check_structure(train: ExampleStore, parent: State) -> None:

@@ -69,3 +69,21 @@ def test_nothing_is_left_out_without_holdouts(tmp_path):
     held_out = HeldOut()
     store = ingest(plain(range(3)), tmp_path / "new", 1, "train", unwanted=[held_out])
     assert np.array_equal(store.column("targets"), [0, 1, 2]) and held_out.rows == 0
+
+
+@pytest.mark.parametrize(
+    ("held", "new", "kept"),
+    [
+        (Named(range(4), "a"), Named(range(2, 8), "b"), 6),
+        (Named(range(4), "a"), Named(range(2, 8), "a"), 4),
+        (plain(range(4)), plain(range(2, 8)), 4),
+    ],
+    ids=["other ids, same content", "by id", "without ids, by content"],
+)
+def test_rows_of_tables_with_other_ids_are_other_rows_though_they_are_equal(
+    tmp_path, held, new, kept
+):
+    stored = ingest(held, tmp_path / "held", 1, "test")
+    held_out = HeldOut([stored], by_content=False)
+    found = ingest(new, tmp_path / "new", 2, "train", unwanted=[held_out])
+    assert (len(found), held_out.rows) == (kept, len(new) - kept)
