@@ -149,7 +149,7 @@ def should_update() -> None:
     import time
 
     from renate_stages import lineage
-    from renate_stages.errors import StaleDataMetricsError
+    from renate_stages.errors import StaleDataMetricsError, UnpreparedDataError
     from renate_stages.params import Params
     from renate_stages.shift.data_metrics import DataMetrics
     from renate_stages.shift.decision import decide
@@ -162,6 +162,11 @@ def should_update() -> None:
     data = DataMetrics.read(where)
     if data.update != number:
         raise StaleDataMetricsError(where, number)
+    if lineage.is_prepared(project) is False:
+        raise UnpreparedDataError(project.relative(where))
+    if lineage.is_trained(project):
+        print(f"update {number} is trained on this data already, so a further one is not needed")
+        raise typer.Exit(1)
     made = lineage.committed_at(project, params.update.parent) if params.update.parent else None
     decision = decide(params, data, None if made is None else (time.time() - made) / 86400)
     for ruling in decision.rulings:

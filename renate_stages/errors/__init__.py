@@ -179,6 +179,7 @@ from renate_stages.errors.shift import (
     UncomparableRowsError,
     UnfittedDetectorError,
     UnknownDetectorError,
+    UnpreparedDataError,
 )
 from renate_stages.errors.states import (
     DamagedStateError,
@@ -406,6 +407,7 @@ __all__ = [
     "UnknownUpdateError",
     "UnmeasuredMetricError",
     "UnnamedLabelsError",
+    "UnpreparedDataError",
     "UnreachableServiceError",
     "UnreadableByWorkersError",
     "UnsharedLearnerError",

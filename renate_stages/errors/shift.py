@@ -35,6 +35,16 @@ class UnknownDetectorError(RenateStagesError):
         )
 
 
+class UnpreparedDataError(RenateStagesError):
+    """The data was changed after `prepare` compared it with earlier data."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(
+            f"data/incoming was changed after `prepare` had read it, so {path} is about other data."
+            "\nTo fix this: run `dvc repro prepare`."
+        )
+
+
 class StaleDataMetricsError(RenateStagesError):
     """`metrics/data.json` belongs to another update than the open one."""
 

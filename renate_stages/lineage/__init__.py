@@ -18,6 +18,7 @@ from renate_stages.lineage.champion import (
 from renate_stages.lineage.checkout import drop_index, fetch
 from renate_stages.lineage.commands import dvc, git, has_remote, track
 from renate_stages.lineage.conflict import check_conflict, take_side
+from renate_stages.lineage.data_read import is_prepared, is_trained
 from renate_stages.lineage.definition import StageDefinition
 from renate_stages.lineage.git_locks import clear_git_locks
 from renate_stages.lineage.opening import (
@@ -65,6 +66,8 @@ __all__ = [
     "git",
     "has_remote",
     "is_fresh",
+    "is_prepared",
+    "is_trained",
     "judged_champion",
     "lock_text",
     "older_versions",

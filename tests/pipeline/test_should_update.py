@@ -30,6 +30,8 @@ def test_should_update_requests_an_update_for_rotated_digits_only(project, tmp_p
     project.stop_tracking()
     project.commit("Track nothing")
     project.run("dvc", "repro", "-q")
+    output = project.run("renate-stages", "should-update", code=1)
+    assert "update 3 is trained on this data already" in output
     project.run("renate-stages", "next")
     printed = project.run("renate-stages", "should-update", code=2)
     assert "belongs to an earlier update, but update 4 is open" in printed
@@ -40,6 +42,8 @@ def test_should_update_requests_an_update_for_rotated_digits_only(project, tmp_p
     assert "shift: no" in output and "update 4: not needed" in output
 
     put_digits_of_all_classes(project, tmp_path, turns=1)
+    printed = project.run("renate-stages", "should-update", code=2)
+    assert "data/incoming was changed after `prepare` had read it" in printed
     printed = project.run("dvc", "repro", "prepare")
     assert "shift against update 3" in printed
     output = project.run("renate-stages", "should-update")
