@@ -16,7 +16,9 @@ import json
 import logging
 import os
 import runpy
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -161,15 +163,45 @@ def serve(kind: str, address: str) -> None:
         print("ready", flush=True)
         import_for(kind)
         gc.freeze()  # shared objects stay untouched, so that forks do not copy them
-        while True:
+        fork_commands(listening)
+
+
+def fork_commands(listening: socket.socket) -> None:
+    """Fork a process for each requested command, and send its id and later its exit code."""
+    ended, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    asking: dict[int, socket.socket] = {}  # the connection that asked for each running process
+    while True:
+        ready, _, _ = select.select([listening, ended], [], [])
+        if ended in ready:
+            os.read(ended, 4096)
+            with suppress(ChildProcessError):
+                while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                    code = os.waitstatus_to_exitcode(found[1])
+                    with asking.pop(found[0]) as connection, suppress(OSError):  # it may have left
+                        connection.sendall(b"%d\n" % (code if code >= 0 else 128 - code))
+        if listening in ready:
             connection, _ = listening.accept()
-            with suppress(ChildProcessError):  # waits, so that their CPU time counts as the tests'
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            if os.fork() == 0:
-                listening.close()
-                answer(connection)
-            connection.close()
+            size, streams, *_ = socket.recv_fds(connection, 12, 16)
+            if not size:  # the client was killed
+                continue
+            asked = json.loads(connection.recv(int(size), socket.MSG_WAITALL))
+            process = os.fork()
+            if process == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for each in (ended, wakeup):
+                    os.close(each)
+                for each in (listening, connection, *asking.values()):
+                    each.close()
+                answer(asked, streams)
+            for each in streams:
+                os.close(each)
+            asking[process] = connection
+            with suppress(OSError):
+                connection.sendall(b"%d\n" % process)
 
 
 def import_for(kind: str) -> None:
@@ -233,32 +265,21 @@ def open_a_store() -> None:
     logging.disable(logging.NOTSET)
 
 
-def answer(connection: socket.socket) -> None:
-    """Run one command; send its process id, and then its exit code."""
-    size, streams, *_ = socket.recv_fds(connection, 12, 16)
-    asked = json.loads(connection.recv(int(size), socket.MSG_WAITALL))
+def answer(asked: Sequence[Any], streams: Sequence[int]) -> None:
+    """Run a command with the folder, environment and streams of the process that asked for it."""
     name, arguments, place, environment, passed = asked
-    process = os.fork()
-    if process == 0:
-        connection.close()
-        os.chdir(place)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-        moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 100) for each in streams]  # to free the numbers
-        for each in streams:
-            os.close(each)
-        for number, each in zip((0, 1, 2, *passed), moved, strict=True):
-            os.dup2(each, number)
-            os.close(each)
-        sys.argv = [name, *arguments]
-        run_command(name)
+    os.chdir(place)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 100) for each in streams]  # to free the numbers
     for each in streams:
         os.close(each)
-    connection.sendall(b"%d\n" % process)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    connection.sendall(b"%d\n" % (code if code >= 0 else 128 - code))
-    os._exit(0)
+    for number, each in zip((0, 1, 2, *passed), moved, strict=True):
+        os.dup2(each, number)
+        os.close(each)
+    sys.argv = [name, *arguments]
+    run_command(name)
 
 
 def run_command(name: str) -> None:
