@@ -189,7 +189,7 @@ class Verdict:
     def failures(self) -> list[str]:
         """The failed rules, each with its place and margin."""
         return [
-            f"{name} {limit}{_place(name, each)}: {_outcome(each)}"
+            f"{name} {limit}{_place(name, limit, each)}: {_outcome(each)}"
             for name, limit, each in self.rules
             if not each["passed"]
         ]
@@ -207,7 +207,7 @@ class Verdict:
             (
                 f"{name} {limit}",
                 f"{each['allowed']:g} %" if each.get("percent") else _shown(each["allowed"]),
-                _shown(each["value"]) + _place(name, each),
+                _shown(each["value"]) + _place(name, limit, each),
                 _shown(each["opponent"]),
                 _change(each),
                 _outcome(each, none),
@@ -325,9 +325,13 @@ def _shown(value: float | None) -> str:
     return NOT_KNOWN if value is None else f"{value:.4f}"
 
 
-def _place(name: str, outcome: Mapping[str, Any]) -> str:
+def _place(name: str, limit: str, outcome: Mapping[str, Any]) -> str:
     at = outcome["at"]
-    return "" if at is None else f" ({KINDS.get(name.partition('.')[0], 'holdout')} {at})"
+    if at is None:
+        return ""
+    place = f"{KINDS.get(name.partition('.')[0], 'holdout')} {at}"
+    lost = limit in COMPARING and outcome["opponent"] is not None and "." not in name
+    return f" ({place} lost most)" if lost else f" ({place})"
 
 
 def _cell(text: str) -> str:

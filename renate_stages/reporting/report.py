@@ -1,16 +1,17 @@
-"""Write the report and the model card in Markdown."""
+"""Write the report in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from renate_stages.errors.redaction import hide_secrets
 from renate_stages.gate.verdict import section
 from renate_stages.reporting.change import verdict
-from renate_stages.shift.data_metrics import DataMetrics, ShiftFigures, lines_of
-from renate_stages.tasks.labels import shown
+from renate_stages.reporting.data_section import data_section
+from renate_stages.reporting.markdown import UNKNOWN, table
+from renate_stages.reporting.state_rows import FIGURES, figure_rows, lineage_rows
+from renate_stages.shift.data_metrics import DataMetrics
 
 if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from renate_stages.tuning.outcome import Search
 
 WEAKEST = 5  # number of weakest parts in the report
-SHIFTED = 10  # number of columns in the table of shifts
-UNKNOWN = "unknown"  # shown for figures that are not finite
 
 
 @dataclass(frozen=True)
@@ -74,18 +73,16 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
             *_weakest(figures),
             "## Over all updates",
             "",
-            *_table(
-                ("figure", "value"), [*_figures(state, evaluation), *_training_figures(figures)]
-            ),
+            *table(FIGURES, [*figure_rows(state, evaluation), *_training_figures(figures)]),
             "",
             *_plasticity(figures),
             *_pictures(findings.parent, findings.pictures),
-            *_data(findings.data),
+            *data_section(findings.data),
             *(_search(findings.search) or _hyperparameters(findings.hyperparameters)),
             *_forgotten(made.left, made.kind),
             "## Lineage",
             "",
-            *_table(("what", "value"), _lineage(state)),
+            *table(("what", "value"), lineage_rows(state)),
             "",
             f"To reproduce it, run `git checkout update-{made.update} && dvc pull && dvc repro`.",
             f"To roll back to it, run `git checkout update-{made.update} && dvc checkout`.",
@@ -94,113 +91,9 @@ def update_report(state: State, evaluation: EvaluationParams, findings: Findings
     )
 
 
-def model_card(state: State, evaluation: EvaluationParams, by_name: bool = False) -> str:
-    """Return the model card of an exported model.
-
-    Args:
-        state: The update's state.
-        evaluation: Parameters with the headline metric.
-        by_name: Whether `load_model` is needed: `params.yaml` names the model, or it has more outputs
-            or rows than `model_fn` builds.
-    """
-    code = [
-        "from renate_config import model_fn",
-        "",
-        'model = model_fn(model_state_url="model.ckpt").eval()',
-    ]
-    if by_name:
-        code = ["from renate_stages import load_model", "", 'model = load_model(".")']
-    return "\n".join(
-        [
-            f"# Model of update {state.provenance.update}",
-            "",
-            "The weights are in `model.safetensors` (constructor arguments in `model.json`), and in",
-            "torch's format in `model.ckpt`. Load them with the functions in this folder:",
-            "",
-            "```python",
-            *code,
-            "```",
-            "",
-            *_table(("what", "value"), [*_lineage(state), *_figures(state, evaluation)]),
-            "",
-        ]
-    )
-
-
-def _data(data: DataMetrics) -> list[str]:
-    """Return the section on the new data and its shift from the parent's."""
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    rows = [
-        (name, split.rows, len(split.classes) or "no labels")
-        for name, split in splits.items()
-        if split is not None
-    ]
-    if not rows:
-        return []
-    lines = ["## Data", "", *_table(("split", "examples", "classes"), rows), ""]
-    rejected = {} if data.rejected is None else data.rejected.model_dump()
-    if notes := lines_of(rejected, data.preprocessing):
-        lines += [*(f"- {note}" for note in notes), ""]
-    if data.shift is not None and data.shift.tests:
-        tests = [
-            (
-                name,
-                UNKNOWN if (p := each.corrected_p_value) is None else f"{p:.2g}",
-                UNKNOWN if each.effect_size is None else each.effect_size,
-            )
-            for name, each in data.shift.tests.items()
-        ]
-        lines += [
-            f"{data.shift.alarms} of {len(tests)} tests found a shift from the parent's data.",
-            "",
-            *_table(("test", "corrected p-value", "effect size"), tests),
-            "",
-        ]
-    return lines + ([] if data.shift is None else [*_columns(data.shift), *_estimate(data.shift)])
-
-
-def _columns(shift: ShiftFigures) -> list[str]:
-    """Return a table of the named columns with the largest stability index."""
-    if not shift.columns:
-        return []
-    order = sorted(shift.columns.items(), key=lambda each: -(each[1].psi or 0))
-    rows = [
-        (
-            f"`{name}`",
-            *(UNKNOWN if value is None else value for value in (each.psi, each.distance)),
-            UNKNOWN if each.p_value is None else f"{each.p_value:.2g}",
-            UNKNOWN if each.missing_change is None else f"{each.missing_change:+.1%}",
-        )
-        for name, each in order[:SHIFTED]
-    ]
-    head = ("column", "PSI", "distance", "p-value", "missing values")
-    shown = "" if len(order) <= SHIFTED else f" ({SHIFTED} of {len(order)})"
-    return [
-        f"Shift of columns{shown}, the largest stability index first:",
-        "",
-        *_table(head, rows),
-        "",
-    ]
-
-
-def _estimate(shift: ShiftFigures) -> list[str]:
-    """Return a sentence on the estimated accuracy on rows without labels."""
-    estimate = shift.estimated_performance
-    if estimate is None or estimate.accuracy is None:
-        return []
-    error = (
-        "" if estimate.error is None else f", off by at most {estimate.error:.3f} on past holdouts"
-    )
-    sentence = (
-        f"{estimate.rows} rows have no labels. The accuracy of the parent's model on them is "
-        f"estimated as {estimate.accuracy:.3f} from its confidence{error}."
-    )
-    return [sentence, ""]
-
-
 def _hyperparameters(values: Mapping[str, Any]) -> list[str]:
     rows = [(f"`{name}`", value) for name, value in sorted(values.items())]
-    return ["## Hyperparameters", "", *_table(("name", "value"), rows), ""] if rows else []
+    return ["## Hyperparameters", "", *table(("name", "value"), rows), ""] if rows else []
 
 
 def _search(search: Search | None) -> list[str]:
@@ -231,7 +124,7 @@ def _search(search: Search | None) -> list[str]:
         ),
     ]
     history = [f"- {note}" for note in search.history] or ["No earlier trials were used."]
-    return ["## Search", "", *_table(("what", "value"), rows), "", *history, "", repeatable, ""]
+    return ["## Search", "", *table(("what", "value"), rows), "", *history, "", repeatable, ""]
 
 
 def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
@@ -248,7 +141,7 @@ def _forgotten(left: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
         "Rows removed by `forget.yaml` and `retention`, including rows that were already dead. The",
         "weights may still reflect them.",
         "",
-        *_table(("store", "rows", "before", "after"), rows),
+        *table(("store", "rows", "before", "after"), rows),
         "",
     ]
 
@@ -284,7 +177,7 @@ def _holdout_table(
     if champion and measured is not None:
         head += [f"champion (update {measured.champion_update})", "change from champion"]
     note = ["", "The champion is the parent's model."] if parent_serves else []
-    return [*_table(head, rows), *note]
+    return [*table(head, rows), *note]
 
 
 def _weakest(figures: Mapping[str, Any]) -> list[str]:
@@ -295,7 +188,7 @@ def _weakest(figures: Mapping[str, Any]) -> list[str]:
     if not parts:
         return []
     lowest = sorted(parts, key=lambda part: part[1])[:WEAKEST]  # stable, so ties keep their order
-    return ["## Weakest parts", "", *_table(("part of all holdouts", "accuracy"), lowest), ""]
+    return ["## Weakest parts", "", *table(("part of all holdouts", "accuracy"), lowest), ""]
 
 
 def _plasticity(figures: Mapping[str, Any]) -> list[str]:
@@ -314,18 +207,18 @@ def _plasticity(figures: Mapping[str, Any]) -> list[str]:
         for name, text in names.items()
         if (pair := (after["before"].get(name), after.get(name))) != (None, None)
     ]
-    table = _table(("figure", "before training", "after training"), rows)
-    return ["## Plasticity", "", *table, ""] if rows else []
+    lines = table(("figure", "before training", "after training"), rows)
+    return ["## Plasticity", "", *lines, ""] if rows else []
 
 
-def _training_figures(figures: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _training_figures(figures: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     """Return calibration and training counts; not time and memory, which vary between runs."""
-    rows: list[tuple[str, object]] = []
+    rows: list[tuple[str, object, str]] = []
     error = (figures.get("calibration") or {}).get("error")
     if error is not None:
-        rows.append(("expected calibration error", error))
-    rows += [(f"{name} of training", count) for name, count in figures.get("training", {}).items()]
-    return rows
+        rows.append(("expected calibration error", error, "of confidence from accuracy, all rows"))
+    training = figures.get("training", {})
+    return rows + [(f"{name} of training", count, "") for name, count in training.items()]
 
 
 def _pictures(parent: int, pictures: Sequence[str]) -> list[str]:
@@ -345,48 +238,4 @@ def _pictures(parent: int, pictures: Sequence[str]) -> list[str]:
         "under `plots/`. The run also has seconds, examples, peak memory and state size as `cost.*`.",
         "",
         *(links if pictures else []),
-    ]
-
-
-def _figures(state: State, evaluation: EvaluationParams) -> list[tuple[str, object]]:
-    if state.provenance.update not in state.evaluations().matrix(evaluation.metric):
-        return []  # retention has removed all holdouts
-    summary = state.evaluations().summary(
-        state.provenance.update,
-        evaluation.metric,
-        higher_is_better=evaluation.mode == "max",
-    )
-    return [
-        (f"{evaluation.metric}, {name.replace('_', ' ')}", value)
-        for name, value in summary.items()
-        if not isinstance(value, dict) and value is not None
-    ]
-
-
-def _lineage(state: State) -> list[tuple[str, object]]:
-    made = state.provenance
-    return [
-        ("update", made.update),
-        ("state", f"`{state.identity}`"),
-        ("parent's state", f"`{made.parent}`"),
-        ("learner", made.learner),
-        ("classes", ", ".join(shown(each, made.labels) for each in made.classes) or "not labels"),
-        ("examples in memory", len(state.memory())),
-    ]
-
-
-def _cell(content: object) -> str:
-    return str(content).replace("|", "\\|")
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    head = list(head)
-    cells = [
-        [f"{c:.4f}" if isinstance(c, float) else hide_secrets(_cell(c)) for c in row]
-        for row in rows
-    ]
-    return [
-        f"| {' | '.join(head)} |",
-        f"|{'|'.join('---' for _ in head)}|",
-        *(f"| {' | '.join(row)} |" for row in cells),
     ]

@@ -19,8 +19,9 @@ from renate_stages.preprocessing import link_preprocessing, read_preprocessing
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
+from renate_stages.reporting.model_card import model_card
 from renate_stages.reporting.pictures import draw_pictures, links
-from renate_stages.reporting.report import Findings, model_card, update_report
+from renate_stages.reporting.report import Findings, update_report
 from renate_stages.shift.data_metrics import DataMetrics
 from renate_stages.state import MANIFEST, MODEL_FILES, State
 from renate_stages.state.inputs import StageInputs, read_tuned

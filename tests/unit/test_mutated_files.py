@@ -32,6 +32,7 @@ from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import EvaluationParams, Params
 from renate_stages.project import Project
 from renate_stages.reporting import change, plasticity_plots, plots, report, update_pictures
+from renate_stages.reporting.data_section import data_section
 from renate_stages.reporting.search_plots import Searched, write_search_plots
 from renate_stages.reporting.shift_picture import COLUMNS as SHIFT_COLUMNS
 from renate_stages.shift.data_metrics import DataMetrics
@@ -272,7 +273,7 @@ def read_data(path: Path) -> None:
     data = DataMetrics.read(path)
     params = Params.parse({"update": {"number": 3, "parent": 2}, "should_update": {"age": 3}})
     assert list(map(str, decide(params, data, 5.0).rulings))
-    "\n".join(report._data(data))
+    "\n".join(data_section(data))
 
 
 HISTORY = history.EvaluationHistory().with_update(

@@ -8,7 +8,8 @@ from small_results import results_of
 
 from renate_stages.evaluation import EvaluationHistory
 from renate_stages.gate.figures import Measured
-from renate_stages.reporting.report import _data, _holdout_table
+from renate_stages.reporting.data_section import data_section
+from renate_stages.reporting.report import _holdout_table
 from renate_stages.shift.data_metrics import DataMetrics
 
 ROWS = {1: 10, 2: 10}
@@ -57,10 +58,10 @@ def test_report_lists_the_columns_with_the_largest_stability_index():
         "columns": columns,
         "estimated_performance": estimate,
     }
-    lines = _data(DataMetrics.model_validate({"train": {"rows": 5}, "shift": shift}))
+    lines = data_section(DataMetrics.model_validate({"train": {"rows": 5}, "shift": shift}))
     rows = [line for line in lines if line.startswith("| `c")]
     assert len(rows) == 10 and rows[0] == "| `c11` | 0.1100 | 0.1000 | 0.02 | +5.0% |"
     assert any("10 of 12" in line for line in lines)
     assert any("9 rows have no labels" in line and "0.700" in line for line in lines)
-    calm = _data(DataMetrics.model_validate({"train": {"rows": 5}, "shift": {}}))
+    calm = data_section(DataMetrics.model_validate({"train": {"rows": 5}, "shift": {}}))
     assert not any("Shift of columns" in line or "rows have no labels" in line for line in calm)
