@@ -12,7 +12,7 @@ from pathlib import Path
 
 from renate_stages import files
 from renate_stages.errors import RenateStagesError, StateExistsError, StateNotSentError
-from renate_stages.state import MANIFEST, State, state
+from renate_stages.state import MANIFEST, State, manifest, state
 from renate_stages.storage.data import bring_data
 from renate_stages.storage.states import (
     UNSENT,
@@ -58,7 +58,7 @@ class InputState:
             return cls(State.open(folder).provenance.update, folder)
         storage = Storage.at(place)
         content = read_manifest(storage)
-        update = state.parse_manifest(content, storage.url)["update"]
+        update = manifest.parse_manifest(content, storage.url)["update"]
         return cls(update, storage=storage, manifest=content)
 
     def bring(self, working_directory: Path) -> tuple[Path | None, Traffic]:

@@ -13,7 +13,8 @@ from renate_stages.errors import (
     UndeclaredUserFileError,
 )
 from renate_stages.project import Project
-from renate_stages.state.state import State, is_inside
+from renate_stages.state.manifest import is_inside
+from renate_stages.state.state import State
 from renate_stages.user.declared_files import DeclaredFiles
 
 OWN = "data module"  # name of what `RenateDataModule.fingerprint` returns

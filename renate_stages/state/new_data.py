@@ -28,8 +28,9 @@ from renate_stages.memory.spec import IGNORED
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state.feature_names import names_in, names_of_features
+from renate_stages.state.manifest import MANIFEST
 from renate_stages.state.prepared import SPLITS
-from renate_stages.state.state import MANIFEST, State
+from renate_stages.state.state import State
 from renate_stages.tasks import TASKS, labels
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig

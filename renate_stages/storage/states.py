@@ -31,7 +31,7 @@ from renate_stages.errors import (
 )
 from renate_stages.files import Entry
 from renate_stages.preprocessing import FOLDER
-from renate_stages.state import MANIFEST, state
+from renate_stages.state import MANIFEST, manifest, state
 from renate_stages.storage.storage import Storage, Traffic
 
 UNSENT = "unsent"  # folder in the working directory with states that are not uploaded yet
@@ -100,7 +100,7 @@ def send_state(folder: Path, target: Storage, parent: Storage | None = None) -> 
     if target.has(MANIFEST) and target.read(MANIFEST) == content:
         return Traffic()
     refuse_taken(target)
-    listed = state.read_manifest(folder)["files"]
+    listed = manifest.read_manifest(folder)["files"]
     paths = {name: folder / name for name in listed}
     present = target.same(paths)
     target.remove(target.sizes().keys() - paths.keys())
@@ -117,7 +117,7 @@ def _copied(
     missing: Mapping[str, Path], listed: Mapping[str, Entry], target: Storage, parent: Storage
 ) -> set[str]:
     """Let the service copy the files that the parent has; return the names that were copied."""
-    of_parent = state.parse_manifest(parent.read(MANIFEST), parent.url)["files"]
+    of_parent = manifest.parse_manifest(parent.read(MANIFEST), parent.url)["files"]
     by_content = {entry["sha256"]: name for name, entry in of_parent.items()}
     copies = {
         name: by_content[listed[name]["sha256"]]
@@ -184,7 +184,7 @@ def read_manifest(source: Storage) -> bytes:
     except MissingFileError as error:
         cure = "check that the URL is correct and that the upload to it finished"
         raise MissingFileError(url, "there is no state here", cure) from error
-    state.parse_manifest(content, source.url)
+    manifest.parse_manifest(content, source.url)
     return content
 
 
@@ -250,7 +250,7 @@ class KeptStates:
         unsent = self._folder.with_name(UNSENT)
         for folder in (*self._kept(), *unsent.glob("*")):
             with suppress(RenateStagesError):  # skip states whose manifest cannot be read
-                listed = state.read_manifest(folder)["files"]
+                listed = manifest.read_manifest(folder)["files"]
                 local.update({entry["sha256"]: folder / name for name, entry in listed.items()})
         return local
 
@@ -281,7 +281,7 @@ def _assemble(source: Storage, content: bytes, folder: Path, held: Mapping[str, 
         folder: The target; files of an interrupted attempt are used.
         held: Local files by SHA-256, which is verified before use.
     """
-    listed = state.parse_manifest(content, source.url)["files"]
+    listed = manifest.parse_manifest(content, source.url)["files"]
     for path in list(folder.rglob("*")):
         if path.is_file() and path.relative_to(folder).as_posix() not in listed:
             path.unlink()

@@ -16,7 +16,7 @@ from sandbox import REPOSITORY, Sandbox, generate
 
 from renate_stages import errors, files, run_training_job
 from renate_stages.actions.example_data import write_digits
-from renate_stages.state import MANIFEST, state
+from renate_stages.state import MANIFEST, manifest, state
 from renate_stages.storage import Storage, checksums, retries
 from renate_stages.storage.states import copy_state
 
@@ -99,8 +99,8 @@ def test_second_update_transfers_only_new_files(cloud, bucket, url, states, tmp_
         state.check(plain)
         assert (plain / MANIFEST).read_bytes() == (states / str(number) / MANIFEST).read_bytes()
 
-    before = state.read_manifest(states / "1")["files"]
-    after = state.read_manifest(states / "2")["files"]
+    before = manifest.read_manifest(states / "1")["files"]
+    after = manifest.read_manifest(states / "2")["files"]
     known = {entry["sha256"] for entry in before.values()}
     new = {name: entry["size"] for name, entry in after.items() if entry["sha256"] not in known}
     new[MANIFEST] = (states / "2" / MANIFEST).stat().st_size
@@ -131,8 +131,8 @@ def test_another_machine_downloads_only_the_missing_files_of_a_later_state(
         )
         fetched = cloud.downloads(mark)
         assert sum(fetched.values()) == result.fetched.bytes
-    names = state.read_manifest(states / "2")["files"]
-    known = {entry["sha256"] for entry in state.read_manifest(states / "1")["files"].values()}
+    names = manifest.read_manifest(states / "2")["files"]
+    known = {entry["sha256"] for entry in manifest.read_manifest(states / "1")["files"].values()}
     new = {f"{url}/2/{name}" for name in names if names[name]["sha256"] not in known}
     assert fetched.keys() == new | {f"{url}/2/{MANIFEST}"}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from make import run_update, write_project
 
-from renate_stages.state import State, state
+from renate_stages.state import State, manifest, state
 
 STATES = sorted(path.parent for path in Path(__file__).parent.glob("*/state.json"))
 
@@ -22,7 +22,7 @@ def test_old_states_cover_every_schema_and_store_format():
     indexes = [json.loads((folder / "memory" / "index.json").read_text()) for folder in STATES]
     assert {index["format"] for index in indexes} == {1, 2}
     schemas = {json.loads((folder / "state.json").read_text())["schema"] for folder in STATES}
-    assert schemas == set(range(1, state.SCHEMA + 1))
+    assert schemas == set(range(1, manifest.SCHEMA + 1))
 
 
 @pytest.mark.parametrize("folder", STATES, ids=lambda folder: folder.name)

@@ -11,7 +11,7 @@ from small_results import results_of
 
 from renate_stages import errors, files
 from renate_stages.memory import StoreWriter
-from renate_stages.state import Provenance, State, state
+from renate_stages.state import Provenance, State, manifest, state
 
 
 @pytest.fixture
@@ -175,14 +175,14 @@ def test_quick_check_skips_example_arrays_and_deep_check_reads_them(state_dir, m
 
 def test_older_schema_is_migrated_step_by_step(state_dir, monkeypatch):
     """Old states must stay readable: each schema has a migration to the next one."""
-    monkeypatch.setattr(state, "SCHEMA", 3)
+    monkeypatch.setattr(manifest, "SCHEMA", 3)
     steps = {1: lambda m: {**m, "new": "two"}, 2: lambda m: {**m, "update": m["update"] + 10}}
-    monkeypatch.setattr(state, "MIGRATIONS", steps)
+    monkeypatch.setattr(manifest, "MIGRATIONS", steps)
     before = state.files.read_json(state_dir / state.MANIFEST)
-    found = state.read_manifest(state_dir)
+    found = manifest.read_manifest(state_dir)
     assert (found["new"], found["update"]) == ("two", before["update"] + 10)
     assert state.files.read_json(state_dir / state.MANIFEST) == before
 
 
 def test_every_older_schema_has_a_migration():
-    assert set(state.MIGRATIONS) == set(range(1, state.SCHEMA))
+    assert set(manifest.MIGRATIONS) == set(range(1, manifest.SCHEMA))
