@@ -11,7 +11,8 @@ Then, without a peer: ours on 50,000 + 50,000 rows (10,000 + 10,000 with `--quic
 its own, with the most memory that it had. That takes four minutes.
 
 Before both, false alarms and detections of `should-update` (`shift_rates.py`): of 100 splits of each kind,
-20 with `--quick`; `--rates` measures nothing else.
+20 with `--quick`; and its answers on a real stream with dates (`shift_stream.py`). `--rates` measures
+nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from statistics import median
 
 import numpy as np
 import shift_rates
+import shift_stream
 from report import Report
 from threadpoolctl import threadpool_limits
 
@@ -49,6 +51,7 @@ def main() -> None:
     settings = {"permutations": PERMUTATIONS, "repeats": repeats, "threads": 1, "seed": 0}
     report = Report("shift", {**settings, "timed permutations of the loop": timed})
     shift_rates.measure(report, SPLITS_QUICK if quick else SPLITS)
+    shift_stream.measure(report)
     if given.rates:
         report.finish()
     reference, new = samples(ROWS)

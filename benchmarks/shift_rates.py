@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from report import Report
@@ -40,8 +40,16 @@ NAMES = ("day", *(f"x{place}" for place in range(NUMBERS)), "city", "product", "
 UNITS = 10.0 ** np.arange(-4, NUMBERS - 4)
 ROWS, MANY = 1000, 20_000  # of many rows, ours compares `shift.max_rows`, 1,000
 REFERENCE_DAYS = 30
+PARAMS = Params.parse({"update": {"number": 2, "parent": 1}, "shift": {"features": "raw"}})
 
 Change = Callable[[np.ndarray, np.random.Generator], None]
+
+
+class Answer(NamedTuple):
+    """Whether `should-update` asks for an update, and the number of significant tests."""
+
+    update: bool
+    alarms: int
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,7 @@ def table(rows: int, first_day: int, generator: np.random.Generator) -> np.ndarr
 
 def measure(report: Report, splits: int) -> None:
     """Print how often ours and the peer ask for an update in each case, and compare with aims."""
-    params = Params.parse({"update": {"number": 2, "parent": 1}, "shift": {"features": "raw"}})
-    alpha = params.shift.alpha
+    alpha = PARAMS.shift.alpha
     print(f"{f'of {splits} splits: asks for an update':<44} ours      95 % interval    plain peer")
     for number, case in enumerate(CASES):
         found: dict[str, list[bool]] = {"ours": [], "peer": [], "test": []}
@@ -121,7 +128,7 @@ def measure(report: Report, splits: int) -> None:
             reference = table(case.rows, 0, generator)
             new = table(case.rows, REFERENCE_DAYS, generator)
             case.change(new, generator)
-            asks, alarms = ours(params, reference, new, split)
+            asks, alarms = ours(reference, new, split)
             found["ours"].append(asks)
             found["test"].append(alarms > 0)
             found["peer"].append(plain_peer(reference[:, 1:], new[:, 1:], alpha))
@@ -144,34 +151,50 @@ def measure(report: Report, splits: int) -> None:
             report.at_most("lower end of the interval of alarms of tests", low, alpha)
 
 
-def ours(params: Params, reference: np.ndarray, new: np.ndarray, seed: int) -> tuple[bool, int]:
+def ours(reference: np.ndarray, new: np.ndarray, seed: int) -> tuple[bool, int]:
     """Return whether `should-update` asks for an update, and how many tests are significant."""
+    found = decided(NAMES, CATEGORIES, reference, new, seed)
+    return found.update, found.alarms
+
+
+def decided(
+    names: tuple[str, ...], categories: int, reference: np.ndarray, new: np.ndarray, seed: int
+) -> Answer:
+    """Return the decision on rows of a table without labels, by the default settings.
+
+    Args:
+        names: Names of the columns: a date, which is excluded; numbers; categories.
+        categories: Number of categorical columns.
+        reference: Earlier rows, float64 `(rows, len(names))`.
+        new: New rows, of the same form.
+        seed: Seed of the permutations.
+    """
     splits = Splits(
-        feature_names=NAMES,
-        categorical_features=NAMES[1 + NUMBERS :],
-        excluded_features=NAMES[:1],
+        feature_names=names,
+        categorical_features=names[-categories:],
+        excluded_features=names[:1],
     )
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_empty(folder / "parent")
         generator = np.random.default_rng(seed)
         samples = [
-            Sample.draw([stored(folder / name, rows)], params.shift.max_rows, generator)
+            Sample.draw([stored(folder / name, rows, categories)], PARAMS.shift.max_rows, generator)
             for name, rows in (("reference", reference), ("new", new))
         ]
         comparison = Comparison(
-            cast(Any, None), params, State.open(folder / "parent"), samples[0], samples[1], splits
+            cast(Any, None), PARAMS, State.open(folder / "parent"), samples[0], samples[1], splits
         )
         figures = comparison.shift(Generators(seed, 2)).figures
-    decision = decide(params, DataMetrics.model_validate({"shift": figures}), None)
-    return decision.update, figures["alarms"]
+    decision = decide(PARAMS, DataMetrics.model_validate({"shift": figures}), None)
+    return Answer(decision.update, figures["alarms"])
 
 
-def stored(folder: Path, rows: np.ndarray) -> tuple[ExampleStore, np.ndarray]:
+def stored(folder: Path, rows: np.ndarray, categories: int) -> tuple[ExampleStore, np.ndarray]:
     """Write rows as the examples of a table without labels."""
     inputs = {
-        "categorical": rows[:, 1 + NUMBERS :].astype(np.int64),
-        "numeric": rows[:, : 1 + NUMBERS].astype(np.float32),
+        "categorical": rows[:, -categories:].astype(np.int64),
+        "numeric": rows[:, :-categories].astype(np.float32),
     }
     with StoreWriter(folder, update=1) as writer:
         writer.append((inputs, np.full(len(rows), -100)))

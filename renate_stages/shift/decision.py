@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from renate_stages.params import Params
-from renate_stages.shift.data_metrics import DataMetrics, ShiftFigures
+from renate_stages.shift.data_metrics import DataMetrics, Interval, ShiftFigures
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def _shown(value: float | None) -> str:
 
 
 def _performance_drop(params: Params, figures: ShiftFigures, most: float) -> Ruling:
+    """Judge by the parent's metric on new rows with labels; a drop within noise does not count."""
     metric = params.evaluation.metric
     new, old = (known.get(metric) for known in (figures.model or {}, figures.parent))
     if new is None or old is None:
@@ -151,7 +152,19 @@ def _performance_drop(params: Params, figures: ShiftFigures, most: float) -> Rul
         f"the parent's {metric} is {new:.3f} on the new data and {old:.3f} on its holdouts, the "
         f"threshold for the drop is {most:g}"
     )
+    interval = figures.interval
+    if drop > most and interval is not None and _contains(interval, old):
+        reason += (
+            f", but with so few labels the drop is within noise: 95 % interval "
+            f"{interval.low:.3f} to {interval.high:.3f}"
+        )
+        return Ruling("performance_drop", False, reason)
     return Ruling("performance_drop", drop > most, reason)
+
+
+def _contains(interval: Interval, value: float) -> bool:
+    low, high = interval.low, interval.high
+    return low is not None and high is not None and low <= value <= high
 
 
 def _estimated_drop(params: Params, figures: ShiftFigures, most: float) -> Ruling:

@@ -137,6 +137,19 @@ def test_suites_crop_and_flip_each_image_for_itself():
     assert len(found) > 20 and found <= possible
 
 
+def test_update_is_asked_for_in_some_quarters_of_a_share_price_only(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import shift_stream
+
+    parts = shift_stream.quarters(shift_stream.stream())
+    calm, crisis = parts[-3], parts[-1]  # from April and from October 2008
+    earlier = np.concatenate(parts[:-3])
+    names, decided = shift_stream.NAMES, shift_stream.decided
+    assert str(calm[0, 0].astype("datetime64[D]")) == "2008-04-01"
+    assert not decided(names, 1, earlier, calm, 0).update
+    assert decided(names, 1, earlier, crisis, 0).update
+
+
 def test_figure2_reports_the_paired_difference(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import figure2

@@ -337,6 +337,20 @@ def test_performance_drop_with_mode_min_fires_on_higher_metric_values():
         assert decide(Params.parse(content), data, None).update == fires
 
 
+@pytest.mark.parametrize(("high", "fires"), [(0.89, True), (0.91, False)])
+def test_drop_within_the_noise_of_few_labels_does_not_ask_for_an_update(high, fires):
+    shift = {
+        "model": {"accuracy": 0.8},
+        "parent": {"accuracy": 0.9},
+        "interval": {"low": 0.7, "high": high},
+    }
+    data = DataMetrics.model_validate({"shift": shift, "train": {"rows": 40}})
+    content = {"update": {"number": 2, "parent": 1}, "should_update": {"shift": False}}
+    (ruling,) = decide(Params.parse(content), data, None).rulings
+    assert ruling.fires is fires
+    assert ("within noise: 95 % interval 0.700 to 0.910" in str(ruling)) != fires
+
+
 def test_should_update_rules_without_figures_are_unknown():
     content = {"update": {"number": 2, "parent": 1}}
     figures = DataMetrics.model_validate({"train": {"rows": 5}, "update": 2})
