@@ -10,6 +10,7 @@ The outputs contain no times, so that equal searches write equal bytes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -163,14 +164,17 @@ def summary(
 
 
 def _best_of_learners(result: SearchResult, metric: str, mode: str) -> dict[str, float]:
-    """Return the best value of each learner's trials; empty if the learner was not searched."""
+    """Return the value of each learner's best trial; empty if the learner was not searched.
+
+    As for the chosen trial, the last report of a trial counts.
+    """
     values: dict[str, list[float]] = {}
     for trial in result.trials:
-        if "learner" in trial.configuration:
-            own = values.setdefault(trial.configuration["learner"], [])
-            own += [each.metrics[metric] for each in trial.seen if metric in each.metrics]
+        value = trial.seen[-1].metrics[metric] if trial.shown else math.nan
+        if "learner" in trial.configuration and trial.status != "failed" and math.isfinite(value):
+            values.setdefault(trial.configuration["learner"], []).append(value)
     best = max if mode == "max" else min
-    return {name: best(each) for name, each in sorted(values.items()) if each}
+    return {name: best(each) for name, each in sorted(values.items())}
 
 
 def unrepeatable(params: Params) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ from torch import nn
 
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.models import MLP, RenateWrapper
+from renate_stages.params import Params
 from renate_stages.params.auto_learner import CLOSED_FORM
 from renate_stages.project import Project
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state.inputs import read_tuned
+from renate_stages.tuning import outcome
+from renate_stages.tuning.objective import Objective
+from renate_stages.tuning.search import SearchResult, best_trial
 from renate_stages.tuning.situation import trained_share, unfit_for_outputs
 
 pytestmark = pytest.mark.usefixtures("warm_searches", "no_pictures")
@@ -55,6 +60,24 @@ def auto_of(project, memory_size: int = 100, **changes) -> dict:
     edit_params(project, hyperparameters=constants)
     fixed = {f"hyperparameters__{name}": value for name, value in constants.items()}
     return searched(project, **{**SETTINGS, **changes, **fixed})
+
+
+def test_learners_are_compared_by_the_last_reports_of_their_trials_as_trials_are():
+    """A trial that got worse after its best epoch is not reported as better than the chosen one."""
+
+    def trial(learner: str, *values: float, status: str = "completed") -> SimpleNamespace:
+        seen = [SimpleNamespace(metrics={"accuracy": each}, epoch=1) for each in values]
+        return SimpleNamespace(
+            seen=seen, shown=len(seen), status=status, configuration={"learner": learner}, number=0
+        )
+
+    trials = [trial("ER", 0.9, 0.7), trial("ER", 0.6), trial("FineTuning", 0.8)]
+    trials += [trial("LwF", 0.95, status="failed"), trial("DER++")]
+    chosen = best_trial(trials, Objective("accuracy", "max"))
+    result = SearchResult(tuple(trials), chosen, "the space")
+    summary = outcome.summary(Params.parse({}), result, [])
+    assert chosen is trials[2]
+    assert summary["learners"] == {"ER": 0.7, "FineTuning": 0.8}
 
 
 def freeze(project) -> None:
