@@ -22,36 +22,31 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.data import ConcatStored, StepBatch, StoredDataset
 from renate_stages.data.loading import StepLoader
-from renate_stages.data.ranks import ranks
-from renate_stages.data.resident import copy_to_device, drop_copies
 from renate_stages.data.steps import EpochRows, Memory, Pass, RowSource, Steps
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.averaging import averaged_copy
+from renate_stages.learners.base.component_state import ComponentState
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.continual_backprop import ContinualBackprop
-from renate_stages.learners.base.loss_component import LossComponent, tensors_of
+from renate_stages.learners.base.fitting import Fitting
 from renate_stages.learners.base.measure import Measure
-from renate_stages.learners.base.new_rows import with_new_rows
 from renate_stages.learners.base.reading import Reading
-from renate_stages.learners.base.training_step import TrainingStep
 from renate_stages.learners.base.warm_start import WarmStart
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import Selection
 from renate_stages.models import RenateModule
 from renate_stages.models.features import backbone_of, hook_layers
-from renate_stages.models.joint_statistics import JointStatistics
 
 NOTHING = np.empty(0, dtype=np.int64)
 
 
-class Learner(TrainingStep):
+class Learner(Fitting):
     """Trains on the new data. Subclasses change the data and loss of a step, and what is kept.
 
     Args:
@@ -100,11 +95,10 @@ class Learner(TrainingStep):
         replacing = ContinualBackprop(replacement_rate, maturity_threshold, utility_decay)
         if replacing.rate:
             self.components.append(replacing)
-        self.optimizers_in_use: list[torch.optim.Optimizer] = []
         self.average: AveragedModel | None = None
         self.reading = Reading(context.generators, context.trainer)
         self._hook: RemovableHandle | None = None
-        self._left: dict[str, Tensor] = {}  # restored component state, until an update starts
+        self._component_state = ComponentState()
         self._steps = 0  # optimizer steps for which `after_step` was called
 
     # -- the course of an update ------------------------------------------------------------------
@@ -129,7 +123,9 @@ class Learner(TrainingStep):
             self.average = averaged_copy(self.model, self.ema_decay)
         for component in self.parts:
             component.start_update(self)
-        self._restore_components()
+        start = self.context.start
+        for name in self._component_state.restore(self.parts, start.grown):
+            self.context.say(f"the model has changed: {name} starts anew from the parent's")
         if self.needs_features:  # only after copying
             self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
 
@@ -231,36 +227,6 @@ class Learner(TrainingStep):
         new = self.pass_on(batch.new)
         return self.with_components(self.supervised(new), new, None)
 
-    def on_fit_start(self) -> None:
-        if self.context.trainer.data_on_device:
-            copy_to_device(self.datasets, self.device)
-        self._prepare_model()
-
-    def begin_phase(self) -> None:
-        """Train `trained_model` with a new optimizer and schedule from here on.
-
-        A learner that trains several models one after the other calls it between two epochs.
-        """
-        self._release_model()
-        self._prepare_model()
-        self.trainer.strategy.setup_optimizers(self.trainer)
-
-    def _prepare_model(self) -> None:
-        if self.context.trainer.compile:
-            self._compiled[:] = [compiled(self.trained_model)]
-        if ranks().count > 1:
-            self._statistics = JointStatistics(self.trained_model)
-
-    def _release_model(self) -> None:
-        self._compiled.clear()
-        if self._statistics is not None:
-            self._statistics.end()
-            self._statistics = None
-
-    def on_fit_end(self) -> None:
-        drop_copies(self.datasets)
-        self._release_model()
-
     def on_train_start(self) -> None:
         self._steps = self.trainer.global_step
 
@@ -359,55 +325,18 @@ class Learner(TrainingStep):
         """Whether `measured` is the model to serve; if not, the epoch is never kept as the best."""
         return True
 
-    # -- Lightning --------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> Any:
-        """Build optimizer and scheduler for the parameters of this update's task."""
-        built = self.context.functions.optimizers(self.trained_parameters())
-        self.optimizers_in_use[:] = built[0] if isinstance(built, tuple) else [built]
-        return built
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that this update trains: those of its task, without frozen ones."""
-        parameters = self.trained_model.get_params(self.context.task_id)
-        return [parameter for parameter in parameters if parameter.requires_grad]
-
     # -- state between updates --------------------------------------------------------------------
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state for the next update: tensors, and values that JSON can represent."""
-        tensors = dict(self._left)  # passed on unchanged if no update has started
-        for name, component in self._surviving().items():
-            for key, value in tensors_of(component).items():
-                tensors.setdefault(f"{name}.{key}", value)
-        return tensors, {"learner": type(self).__name__}
+        return self._component_state.tensors(self.parts), {"learner": type(self).__name__}
 
     def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Restore what the parent's learner, of this or another class, returned as its state."""
-        self._left = {name: value for name, value in tensors.items() if "." in name}
+        self._component_state.receive(tensors)
         wrote = values.get("learner")
         if wrote is not None and wrote != type(self).__name__:
             self.context.say(f"the parent's learner was {wrote}: what fits of its state is used")
-
-    def _surviving(self) -> dict[str, LossComponent]:
-        return {
-            type(component).__name__: component for component in self.parts if component.survives
-        }
-
-    def _restore_components(self) -> None:
-        for name, component in self._surviving().items():
-            prefix = f"{name}."
-            found = {k[len(prefix) :]: v for k, v in self._left.items() if k.startswith(prefix)}
-            found = with_new_rows(found, tensors_of(component), self.context.start.grown)
-            if found and not component.restore(found):
-                self.context.say(f"the model has changed: {name} starts anew from the parent's")
-        self._left = {}
-
-
-def compiled(model: nn.Module) -> Any:
-    """Return a compiled model that shares the tensors of the given one."""
-    torch.compiler.reset()  # a graph of an earlier training would not call this one's hooks
-    return torch.compile(model)
 
 
 def hyperparameters_of(learner: type[Learner]) -> dict[str, inspect.Parameter]:
