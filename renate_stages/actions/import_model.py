@@ -23,7 +23,8 @@ from renate_stages.randomness import Generators
 from renate_stages.state import Provenance, new_data, state
 from renate_stages.state.fingerprint import fingerprint_of
 from renate_stages.tasks.labels import LabelNames
-from renate_stages.training.updater import ModelUpdater, write_learner
+from renate_stages.training.updated_model import write_learner
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 

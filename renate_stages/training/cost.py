@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from renate_stages.training.updater import UpdatedModel
+    from renate_stages.training.updated_model import UpdatedModel
 
 
 def cost_of(updated: UpdatedModel, state: Path) -> dict[str, float]:

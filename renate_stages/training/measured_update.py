@@ -41,7 +41,8 @@ from renate_stages.training.launch import check_processes
 from renate_stages.training.plasticity import PlasticityProbe
 from renate_stages.training.resume import Resume
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
+from renate_stages.training.updated_model import UpdatedModel, write_learner
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
 DIVERGED = 100  # times the loss before training

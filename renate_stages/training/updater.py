@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
 from renate_stages import files
 from renate_stages.data import StoredDataset
 from renate_stages.data.ranks import copy_from_rank_0, ranks
 from renate_stages.data.resident import check_transforms
-from renate_stages.errors import InvalidParamsError, TooFewNamesError
+from renate_stages.errors import TooFewNamesError
 from renate_stages.evaluation.evaluator import examine
 from renate_stages.evaluation.examined import ExaminedHoldouts
 from renate_stages.learners import registry
@@ -28,80 +27,22 @@ from renate_stages.learners.base.measure import Measure, Metrics
 from renate_stages.learners.base.working_memory import ChosenMemory
 from renate_stages.memory import ExampleStore, Selection
 from renate_stages.models import RenateModule
-from renate_stages.models.stored import build_model, grown_tensors, read_tensors, write_tensors
+from renate_stages.models.stored import build_model, grown_tensors, read_tensors
 from renate_stages.params import Params
 from renate_stages.randomness import Generators, seed_torch
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.training import double
-from renate_stages.training.callbacks import (
-    CostRecorder,
-    CurveRecorder,
-    Curves,
-    EndOnSignal,
-    Follower,
-    KeepBest,
-    StopAfter,
-    StopEarly,
-)
+from renate_stages.training.callbacks import Follower
 from renate_stages.training.checks import check_hyperparameters, check_sharing, check_values
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import check_trainer, make_trainer, quiet
+from renate_stages.training.update_callbacks import UpdateCallbacks
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.update_task import UpdateTask
+from renate_stages.training.updated_model import Trained, UpdatedModel
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A learner after training, with its finished model.
-
-    Args:
-        learner: The learner, on the device that it trained on.
-        curves: Losses and metrics of each epoch.
-        steps: Optimizer steps taken.
-        measure: Measures a model on all validation data; None without validation data.
-        seconds: Time from the first step to the last, in this process.
-        examples: New examples seen in this process; an example counts once per pass.
-    """
-
-    learner: Learner
-    curves: Curves
-    steps: int
-    measure: Measure | None
-    seconds: float = 0.0
-    examples: int = 0
-
-
-@dataclass(frozen=True)
-class UpdatedModel:
-    """The updated model, its learner, and the examples chosen for the memory.
-
-    Args:
-        model: The trained model, in evaluation mode on the CPU.
-        learner: The learner that trained it.
-        chosen: Rows of the parent's memory that stay, and rows of the new data that enter.
-        curves: Losses and metrics of each epoch.
-        steps: Optimizer steps taken.
-        tables: The learner's own figures, rows by the name of the plot's file.
-        seconds: As in `Trained`.
-        examples: As in `Trained`.
-    """
-
-    model: RenateModule
-    learner: Learner
-    chosen: ChosenMemory
-    curves: Curves
-    steps: int
-    tables: Mapping[str, Curves] = field(default_factory=dict)
-    seconds: float = 0.0
-    examples: int = 0
-
-    @property
-    def selection(self) -> Selection:
-        """Rows of the parent's memory that stay, and rows of the new data that enter."""
-        return self.chosen.selection
 
 
 class ModelUpdater:
@@ -296,31 +237,16 @@ class ModelUpdater:
         learner.change_weights()
 
         measure = self._measure(data)
-        recorder, cost = CurveRecorder(measure), CostRecorder()
-        callbacks: list[Callback] = [recorder, cost]
-        best = None
-        keep, patience = self.params.trainer.keep, self.params.trainer.patience
-        if keep == "best" or (keep == "auto" and measure is not None):
-            best = KeepBest(_needed(measure, "keep"), recorder.curves)
-            callbacks.append(best)
-        if patience is not None:
-            callbacks.append(StopEarly(_needed(measure, "patience"), recorder.curves, patience))
-        if follower is not None:
-            follower.start(recorder.curves, measure, best)
-            callbacks.append(follower)
-        if self.params.trainer.max_steps is not None:
-            callbacks.append(StopAfter(self.params.trainer.max_steps))
+        observers = UpdateCallbacks(self.params.trainer, measure, follower)
         rank = ranks().rank  # each process needs its own augmentation and dropout
         self.generators.seed_global(f"training of process {rank}" if rank else "training")
-        if ranks().count > 1:
-            callbacks.append(EndOnSignal())
         checkpoint = writer = None
         if resume is not None:
             checkpoint = resume.checkpoint()
-            writer = CheckpointWriter(resume, learner, recorder.curves, checkpoint)
-            callbacks.append(writer)
+            writer = CheckpointWriter(resume, learner, observers.curves, checkpoint)
+            observers.add(writer)
         with quiet(), self.user.files.training(), self._precision(learner):
-            trainer = make_trainer(self.params.trainer, learner, callbacks)
+            trainer = make_trainer(self.params.trainer, learner, observers.all)
             try:
                 trainer.fit(learner, ckpt_path=resume.file if resume and checkpoint else None)
             finally:
@@ -328,12 +254,13 @@ class ModelUpdater:
         learner.to(trainer.strategy.root_device)  # Lightning moves the learner to the CPU
         if writer is not None:
             writer.training_ended()
-        if best is not None:
-            best.give_back(learner)
+        if observers.best is not None:
+            observers.best.give_back(learner)
         learner.end_training(measure)
         copy_from_rank_0(learner.model)
+        cost = observers.cost
         return Trained(
-            learner, recorder.curves, trainer.global_step, measure, cost.seconds, cost.examples
+            learner, observers.curves, trainer.global_step, measure, cost.seconds, cost.examples
         )
 
     def _precision(self, learner: Learner) -> AbstractContextManager[None]:
@@ -416,20 +343,3 @@ class ModelUpdater:
         known = hyperparameters_of(learner_class)
         own = {name: value for name, value in self.hyperparameters.items() if name in known}
         return learner_class(context, **own)
-
-
-def write_learner(folder: Path, learner: Learner) -> None:
-    """Write the learner's tensors and values for the next update into a new state."""
-    tensors, values = learner.learner_state()
-    write_tensors(folder / LEARNER_FILES[0], tensors)
-    files.write_json(folder / LEARNER_FILES[1], values)
-
-
-def _needed(measure: Measure | None, setting: str) -> Measure:
-    if measure is None:
-        cure = {"keep": "keep: last", "patience": "patience: null"}[setting]
-        problem = f"trainer.{setting}: finding the best epoch needs validation data, which is "
-        raise InvalidParamsError(
-            "params.yaml", [f"{problem}missing: set data.validation_fraction, or {cure}"]
-        )
-    return measure

@@ -14,7 +14,8 @@ from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
-from renate_stages.training.updater import ModelUpdater, UpdatedModel, write_learner
+from renate_stages.training.updated_model import UpdatedModel, write_learner
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
 RATE = 0.1

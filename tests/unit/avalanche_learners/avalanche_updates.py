@@ -12,7 +12,8 @@ from small_updates import state_of
 from renate_stages.params import Params
 from renate_stages.state import State, state
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater, UpdatedModel
+from renate_stages.training.updated_model import UpdatedModel
+from renate_stages.training.updater import ModelUpdater
 from renate_stages.user.config import UserConfig
 
 COMMON = {"learning_rate": RATE, "batch_size": BATCH, "momentum": MOMENTUM}

@@ -337,7 +337,7 @@ def state_of(folder, updated, store: ExampleStore):
     from renate_stages.memory import link_store
     from renate_stages.models.stored import write_model
     from renate_stages.state import Provenance, State, state
-    from renate_stages.training.updater import write_learner
+    from renate_stages.training.updated_model import write_learner
 
     state.write_empty(folder)
     for path in sorted((folder / "memory").iterdir()):

@@ -27,7 +27,7 @@ from renate_stages.models import MLP
 from renate_stages.models.stored import write_model
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import write_learner
+from renate_stages.training.updated_model import write_learner
 
 
 class Attack:

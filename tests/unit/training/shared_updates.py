@@ -30,7 +30,8 @@ from renate_stages.models import MLP, RenateModule
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater, UpdatedModel
+from renate_stages.training.updated_model import UpdatedModel
+from renate_stages.training.updater import ModelUpdater
 
 ROWS = 33  # batches of 7 and 6, which two processes share unequally
 Results = dict[str, Any]
