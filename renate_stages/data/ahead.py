@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renate_stages.data.steps import EpochRows, StepBatch, StepRows, Steps
+from renate_stages.data.batch import StepBatch
+from renate_stages.data.steps import EpochRows, StepRows, Steps
 
 
 class Ahead:

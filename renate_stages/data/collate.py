@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from renate_stages.data.stored import padded
+from renate_stages.data.trees import padded
 from renate_stages.errors import DataModuleError, user_code
 from renate_stages.memory.spec import IGNORED
 

@@ -4,79 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from renate_stages.data.batch import Batch, StepBatch
 from renate_stages.data.ranks import Ranks, ranks
 from renate_stages.data.stored import ConcatStored, StoredDataset
-
-
-class Batch(NamedTuple):
-    """Examples of one batch, and their rows in the dataset.
-
-    If several processes share a step, a batch is this process's share. If the share is empty,
-    `inputs` and `targets` have one placeholder example of another process while `rows` is empty.
-    The placeholder must not affect results: its weight, returned by `share`, is 0.
-
-    Args:
-        inputs: A tensor `(B, ...)`, or a dict or tuple of tensors.
-        targets: A tensor `(B, ...)`, or a dict or tuple of tensors.
-        rows: Rows of the examples in the dataset, int64 `(B,)`.
-        fields: Fields that the memory stores with each example, by name, `(B, ...)`.
-        whole: Rows of all processes in the order of the draw; None if there is one process.
-    """
-
-    inputs: Any
-    targets: Any
-    rows: np.ndarray
-    fields: Mapping[str, Tensor] = {}
-    whole: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def all_rows(self) -> np.ndarray:
-        """The rows of all processes."""
-        return self.rows if self.whole is None else self.whole
-
-    @property
-    def is_placeholder(self) -> bool:
-        """Whether the batch is a placeholder: one example of another process."""
-        return self.whole is not None and not len(self.rows)
-
-    def with_targets(self, targets: Any) -> Batch:
-        """Return the batch with other targets."""
-        return Batch(self.inputs, targets, self.rows, self.fields, self.whole)
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Apply a function to every tensor of the batch; row numbers do not change."""
-        inputs, targets, fields = (
-            _mapped(part, change) for part in (self.inputs, self.targets, dict(self.fields))
-        )
-        return Batch(inputs, targets, self.rows, fields, self.whole)
-
-
-class StepBatch(NamedTuple):
-    """The batches of one training step.
-
-    Args:
-        new: New examples.
-        memory: Independent draws from the memory; may be empty.
-    """
-
-    new: Batch
-    memory: tuple[Batch, ...] = ()
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> StepBatch:
-        """Apply a function to every tensor of the step."""
-        return StepBatch(
-            self.new.mapped(change), tuple(each.mapped(change) for each in self.memory)
-        )
 
 
 class StepRows(NamedTuple):
@@ -363,11 +300,3 @@ class InProcess:
 
     def __iter__(self) -> Iterator[StepBatch]:
         return map(self._steps.__getitem__, self._rows)
-
-
-def _mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _mapped(child, change) for key, child in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_mapped(child, change) for child in tree)
-    return change(tree)

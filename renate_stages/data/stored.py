@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from renate_stages.errors import UnequalExamplesError, UserResultError, user_code
-from renate_stages.memory import ExampleStore, Ragged, Tree
+from renate_stages.data.trees import (
+    concatenate,
+    example_of,
+    has_ragged,
+    leaves,
+    reordered,
+    stack,
+    taken,
+    tensors_of,
+)
+from renate_stages.errors import UserResultError, user_code
+from renate_stages.memory import ExampleStore, Tree
 from renate_stages.memory.spec import IGNORED
 from renate_stages.preprocessing.base import Preprocessing
-from renate_stages.preprocessing.decoders import decode
 
 Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
@@ -61,8 +70,8 @@ def preprocessed(preprocessing: Preprocessing, then: Transform | None = None) ->
 
     def each(batch: Tree) -> Tree:
         inputs = preprocessing.transform(batch)
-        count = len(next(_leaves(inputs)))
-        return _stack([then(_example(inputs, row)) for row in range(count)], 0)
+        count = len(next(leaves(inputs)))
+        return stack([then(example_of(inputs, row)) for row in range(count)], 0)
 
     return Batched(each, first)
 
@@ -111,7 +120,7 @@ class StoredDataset(Dataset):
     def __getitem__(self, index: int) -> Tree:
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        return tuple(_example(part, 0) for part in self.__getitems__([index % len(self)]))
+        return tuple(example_of(part, 0) for part in self.__getitems__([index % len(self)]))
 
     def __getitems__(self, indices: Rows) -> Tree:
         """Return the examples at `indices`, `(n,)` in [0, len), as one batch `(inputs, targets)`."""
@@ -125,23 +134,23 @@ class StoredDataset(Dataset):
         """Return the targets alone of the examples at `indices`, `(n,)` in [0, len), as one batch."""
         rows = np.asarray(indices, dtype=np.int64)
         if self.resident is not None:
-            targets = _taken(self.resident[1], torch.from_numpy(rows))
+            targets = taken(self.resident[1], torch.from_numpy(rows))
         else:
             rows = rows if self.rows is None else self.rows[rows]
-            targets = _tensors(self.store.gather_targets(rows))
+            targets = tensors_of(self.store.gather_targets(rows))
         return self._batch(targets, self.target_transform, len(indices), IGNORED)
 
     def _batch(self, part: Tree, transform: Transform | None, count: int, padding: int = 0) -> Tree:
         if isinstance(transform, Batched):
             stacked = self._batch(part, transform.each, count, padding)
             return _whole_batch(transform, stacked, count)
-        if transform is None and not _has_ragged(part):
+        if transform is None and not has_ragged(part):
             return part
-        examples = [_example(part, row) for row in range(count)]
+        examples = [example_of(part, row) for row in range(count)]
         if transform is None:
-            return _stack(examples, padding)
+            return stack(examples, padding)
         try:
-            return _stack([transform(each) for each in examples], padding)
+            return stack([transform(each) for each in examples], padding)
         except Exception as error:  # noqa: BLE001 -- raised again as the user's error
             given = user_code.outline(examples[0])
             user_code.fail(f"the transform {_name(transform)}, given {given},", error)
@@ -161,8 +170,8 @@ class StoredDataset(Dataset):
     def _gather(self, indices: Rows) -> Tree:
         rows = np.asarray(indices, dtype=np.int64)
         if self.resident is not None:
-            return _taken(self.resident, torch.from_numpy(rows))
-        return _tensors(self.store.gather(rows if self.rows is None else self.rows[rows]))
+            return taken(self.resident, torch.from_numpy(rows))
+        return tensors_of(self.store.gather(rows if self.rows is None else self.rows[rows]))
 
 
 class ConcatStored(Dataset):
@@ -202,7 +211,7 @@ class ConcatStored(Dataset):
         ]
         back = torch.from_numpy(np.argsort(order))
         inputs, targets = zip(*batches, strict=True)
-        return _reordered((concatenate(inputs), concatenate(targets, IGNORED)), back)
+        return reordered((concatenate(inputs), concatenate(targets, IGNORED)), back)
 
     def labels(self) -> np.ndarray | None:
         """Return the labels of all parts, int64 `(len,)`; None if a part with examples has none."""
@@ -225,19 +234,11 @@ def _whole_batch(transform: Batched, batch: Tree, count: int) -> Tree:
         user_code.fail(what, error)
     if any(
         not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) != count
-        for leaf in _leaves(result)
+        for leaf in leaves(result)
     ):
         what = f"the transform Batched({_name(transform.transform)})"
         raise UserResultError(what, user_code.outline(result), f"tensors of {count} rows")
     return result
-
-
-def _leaves(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, Mapping | tuple | list):
-        for each in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _leaves(each)
-    else:
-        yield tree
 
 
 def _name(transform: Any) -> str:
@@ -246,92 +247,3 @@ def _name(transform: Any) -> str:
 
 def _classes(labels: np.ndarray | None) -> list[int] | None:
     return None if labels is None else np.unique(labels[labels != IGNORED]).tolist()
-
-
-def _tensors(tree: Tree) -> Tree:
-    if isinstance(tree, dict):
-        return {key: _tensors(child) for key, child in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_tensors(child) for child in tree)
-    return tree if isinstance(tree, Ragged) else torch.from_numpy(tree)
-
-
-def _taken(tree: Tree, rows: Tensor) -> Tree:
-    """Return copies of rows of a tree of tensors, gathered on the tensors' device."""
-    if isinstance(tree, dict):
-        return {key: _taken(child, rows) for key, child in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_taken(child, rows) for child in tree)
-    return tree.index_select(0, rows.to(tree.device, non_blocking=True))
-
-
-def _has_ragged(tree: Tree) -> bool:
-    if isinstance(tree, dict | tuple):
-        return any(map(_has_ragged, tree.values() if isinstance(tree, dict) else tree))
-    return isinstance(tree, Ragged)
-
-
-def _example(batch: Tree, index: int) -> Tree:
-    if isinstance(batch, dict):
-        return {key: _example(child, index) for key, child in batch.items()}
-    if isinstance(batch, tuple):
-        return tuple(_example(child, index) for child in batch)
-    if isinstance(batch, Ragged):
-        row = batch[index]
-        return decode(row, batch.decoder) if batch.decoder else torch.from_numpy(row.copy())
-    return batch[index]
-
-
-def _stack(values: list[Any], padding: int) -> Tree:
-    """Collate examples; unlike in torch, tuples stay tuples. `padding` is as in `padded`."""
-    first = values[0]
-    if isinstance(first, dict):
-        return {key: _stack([value[key] for value in values], padding) for key in first}
-    if isinstance(first, tuple | list):
-        return tuple(_stack(list(column), padding) for column in zip(*values, strict=True))
-    if isinstance(first, Tensor) and len({value.shape for value in values}) > 1:
-        return padded(values, padding)
-    return default_collate(values)
-
-
-def padded(tensors: list[Tensor], padding: int) -> Tensor:
-    """Stack tensors of different lengths, padding shorter ones at the end.
-
-    Args:
-        tensors: The tensors, `(T, ...)`.
-        padding: Value for signed integers: 0 for inputs, `IGNORED` for targets. Others get 0.
-
-    Raises:
-        UnequalExamplesError: If they differ in another dimension, such as images of several sizes.
-    """
-    if len({tensor.shape[1:] for tensor in tensors}) > 1 or tensors[0].ndim > 2:
-        raise UnequalExamplesError({tuple(tensor.shape) for tensor in tensors})
-    first = tensors[0]
-    is_signed = not first.is_floating_point() and first.dtype.is_signed
-    value = padding if is_signed else 0
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
-
-
-def concatenate(batches: Sequence[Tree], padding: int = 0) -> Tree:
-    """Concatenate batches of the same structure, in the given order.
-
-    Args:
-        batches: The batches. Those that were padded to different lengths are padded to the longest.
-        padding: Value for integers: 0 for inputs, `IGNORED` for targets.
-    """
-    first = batches[0]
-    if isinstance(first, dict):
-        return {key: concatenate([batch[key] for batch in batches], padding) for key in first}
-    if isinstance(first, tuple):
-        return tuple(concatenate(list(column), padding) for column in zip(*batches, strict=True))
-    if len({batch.shape[1:] for batch in batches}) > 1:
-        return padded([row for batch in batches for row in batch], padding)
-    return torch.cat(list(batches))
-
-
-def _reordered(batch: Tree, order: Tensor) -> Tree:
-    if isinstance(batch, dict):
-        return {key: _reordered(child, order) for key, child in batch.items()}
-    if isinstance(batch, tuple):
-        return tuple(_reordered(child, order) for child in batch)
-    return batch[order]
