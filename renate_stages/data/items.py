@@ -18,6 +18,7 @@ from renate_stages.errors import (
 )
 from renate_stages.memory import ExampleSpec, Ragged, Tree
 from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.row_weights import EXPECTED, WEIGHT, is_weight
 from renate_stages.memory.spec import (
     IGNORED,
     TEXT_BYTES,
@@ -196,10 +197,11 @@ class ItemReader:
             raise InvalidMetadataError(
                 where, value, "another name, because the pipeline sets this one"
             )
-        if name == "weight":
-            raise InvalidMetadataError(
-                where, value, "another name, because losses and metrics do not weight single rows"
-            )
+        if name == WEIGHT:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not is_weight(np.array([float(value)])).all():
+                raise InvalidMetadataError(where, value, EXPECTED)
+            return np.asarray(value, np.float64)
         if name == "id":
             if not isinstance(value, str | int) or isinstance(value, bool):
                 raise InvalidMetadataError(where, value, "a string or an integer")

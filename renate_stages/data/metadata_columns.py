@@ -11,6 +11,7 @@ from torch import Tensor
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import ItemMismatchError
 from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.row_weights import WEIGHT, is_weight
 from renate_stages.memory.spec import METADATA
 
 BLOCK_ROWS = 4096  # of an array, whose values become Python objects for a moment
@@ -45,6 +46,8 @@ def metadata_column(name: str, column: Any, start: int, reader: ItemReader) -> n
     plain = isinstance(column, np.ndarray) and column.dtype.kind in "biuf" and column.ndim == 1
     if name != "id" and plain and len(column):
         first = known(name, column[0], start)
+        if name == WEIGHT and len(wrong := np.flatnonzero(~is_weight(column))):
+            known(name, column[wrong[0]], start + int(wrong[0]))
         if column.dtype.kind != "u" or column.dtype.itemsize < 8:
             return column.astype(first.dtype)
     if name == "id" and (ids := _ids_of(list(_values_in(column)))) is not None:

@@ -13,6 +13,7 @@ from renate_stages.data.items import Item, ItemReader
 from renate_stages.errors import RenateStagesError
 from renate_stages.memory import Column, ExampleSpec, Ragged
 from renate_stages.memory.identity import given_id
+from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.memory.spec import METADATA, Field
 
 
@@ -159,7 +160,7 @@ class Copier:
                     return False
                 if name == "id":
                     value = np.frombuffer(given_id(str(value)), ">u8")
-                elif kind is str:
+                elif kind is str or name == WEIGHT:
                     value = self._metadata(name, value)
                 arrays[METADATA + name][row] = value
         except (KeyError, RuntimeError, TypeError, ValueError, OverflowError, RenateStagesError):

@@ -249,8 +249,7 @@ class Steps(Dataset):
         return StepBatch(new, tuple(read_share(read, drawn, self.ranks) for drawn in rows.memory))
 
     def _read_new(self, rows: np.ndarray) -> Batch:
-        inputs, targets = self._new.__getitems__(rows)
-        return Batch(inputs, targets, rows)
+        return Batch.of(self._new, rows)
 
 
 def read_share(read: Callable[[np.ndarray], Batch], rows: np.ndarray, ranks: Ranks) -> Batch:
@@ -259,7 +258,7 @@ def read_share(read: Callable[[np.ndarray], Batch], rows: np.ndarray, ranks: Ran
         return read(rows)
     own = ranks.own(rows)
     batch = read(own if len(own) else rows[:1])
-    return Batch(batch.inputs, batch.targets, own, batch.fields, rows)
+    return batch.of_rows(own, rows)
 
 
 def share(*batches: Batch) -> float:

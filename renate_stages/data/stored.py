@@ -25,6 +25,7 @@ from renate_stages.data.trees import (
 )
 from renate_stages.errors import UserResultError, user_code
 from renate_stages.memory import ExampleStore, Tree
+from renate_stages.memory.row_weights import is_weighted, weights_in
 from renate_stages.memory.spec import IGNORED
 from renate_stages.preprocessing.base import Preprocessing
 
@@ -163,6 +164,24 @@ class StoredDataset(Dataset):
         labels = self.store.column("targets").astype(np.int64)
         return labels if self.rows is None else labels[self.rows]
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether rows of the store have weights."""
+        return is_weighted(self.store)
+
+    def weights(self, indices: Rows) -> Tensor | None:
+        """Return the weights of rows in the training loss, float32 `(n,)` on the CPU.
+
+        Args:
+            indices: Rows in [0, len), `(n,)`.
+
+        Returns:
+            The weights, 1 for rows that came without one; None if no row of the store has one.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        found = weights_in(self.store, rows if self.rows is None else self.rows[rows])
+        return None if found is None else torch.from_numpy(found)
+
     def classes(self) -> list[int] | None:
         """Return the distinct labels without `IGNORED`, sorted; None without integer labels."""
         return _classes(self.labels())
@@ -219,6 +238,25 @@ class ConcatStored(Dataset):
         if not labels or any(part is None for part in labels):
             return None
         return np.concatenate([part for part in labels if part is not None])
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether rows of any part have weights."""
+        return any(part.is_weighted for part in self.parts)
+
+    def weights(self, indices: Rows) -> Tensor | None:
+        """Return what `StoredDataset.weights` does; rows of parts without weights count as 1."""
+        if not self.is_weighted:
+            return None
+        rows = np.asarray(indices, dtype=np.int64)
+        found = torch.ones(len(rows))
+        owner = np.searchsorted(self.offsets, rows, side="right") - 1
+        for number in np.unique(owner):
+            here = owner == number
+            own = self.parts[number].weights(rows[here] - self.offsets[number])
+            if own is not None:
+                found[torch.from_numpy(here)] = own
+        return found
 
     def classes(self) -> list[int] | None:
         """Return the distinct labels, sorted; None if there are no integer labels."""

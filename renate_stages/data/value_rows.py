@@ -19,6 +19,8 @@ from renate_stages.data.row_block import RowBlock
 from renate_stages.errors import RenateStagesError
 from renate_stages.memory import ExampleSpec
 from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.row_weights import PATH as WEIGHT_PATH
+from renate_stages.memory.row_weights import is_weight
 from renate_stages.memory.spec import METADATA
 
 _BATCH = 512  # rows that are converted at once
@@ -140,6 +142,8 @@ class ValueRows:
         """Return values as they are stored, `(rows, ...)`."""
         if path == f"{METADATA}id":
             return to_array(given_id(str(value)) for value in column)
+        if path == WEIGHT_PATH and not is_weight(np.array(column, np.float64)).all():
+            raise ValueError("validating the items says which is no weight")
         if kind is not str:
             return np.array(column, dtype)
         if path == "targets":

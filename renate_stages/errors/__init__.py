@@ -161,6 +161,11 @@ from renate_stages.errors.remote_jobs import (
     StageDefinitionError,
     UnreachableServiceError,
 )
+from renate_stages.errors.row_weights import (
+    NoRowWeighsError,
+    UnweightedLearnerError,
+    UnweightedLossError,
+)
 from renate_stages.errors.scenarios import (
     InvalidScenarioError,
     SimulationChangedError,
@@ -323,6 +328,7 @@ __all__ = [
     "NoEarlierChampionError",
     "NoFinishedTrialError",
     "NoPredictionsError",
+    "NoRowWeighsError",
     "NoValidationDataError",
     "NoVerdictError",
     "NotAPairError",
@@ -415,6 +421,8 @@ __all__ = [
     "UnsupportedArgumentError",
     "UnsupportedLocationError",
     "UnusableRowError",
+    "UnweightedLearnerError",
+    "UnweightedLossError",
     "UserCodeError",
     "UserConfigError",
     "UserResultError",

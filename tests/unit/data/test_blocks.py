@@ -252,7 +252,7 @@ def test_ragged_columns_equal_their_items(tmp_path, monkeypatch, rows, block_row
         (lambda: ColumnDataset({}, [1]), "inputs"),
         (lambda: ColumnDataset({"a": ["x", "y"]}, [0, 1]), "item 0: inputs.a is a str"),
         (lambda: ColumnDataset(np.zeros(2), ["x", None]), "item 1: targets is a NoneType"),
-        (lambda: ColumnDataset(np.zeros(2), [0, 1], {"weight": [1.0, 2.0]}), "weight"),
+        (lambda: ColumnDataset(np.zeros(2), [0, 1], {"weight": [1.0, -2.0]}), "item 1"),
         (lambda: ColumnDataset(np.zeros(2), [0, 1], {"source": ["a", "b" * 99]}), "item 1"),
         (lambda: ColumnDataset(np.zeros(2), [0, 1], {"a": ["a", 5]}), "item 1: meta.a is int64"),
         (lambda: ColumnDataset(np.zeros(0), np.zeros(0)), "found 0 items"),

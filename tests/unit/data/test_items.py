@@ -11,7 +11,15 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from renate_stages import errors
-from renate_stages.data import ConcatStored, StoredDataset, concatenate, ingest, row_block
+from renate_stages.data import (
+    Batch,
+    ColumnDataset,
+    ConcatStored,
+    StoredDataset,
+    concatenate,
+    ingest,
+    row_block,
+)
 from renate_stages.memory.identity import IdSet, given_id, is_hash, printed, to_array
 
 
@@ -138,7 +146,6 @@ GOOD = (torch.zeros(2), 0, {"source": "eu"})
             errors.InvalidMetadataError,
             "is None; expected a 64-bit number",
         ),
-        ([(*GOOD[:2], {"weight": 0.5})], errors.InvalidMetadataError, "do not weight single rows"),
         ([(*GOOD[:2], {"update": 3})], errors.InvalidMetadataError, "the pipeline sets this one"),
         ([(*GOOD[:2], {"id": 0.5})], errors.InvalidMetadataError, "a string or an integer"),
         ([(*GOOD[:2], {"../x": 1})], errors.ExampleStructureError, "file names contain them"),
@@ -149,6 +156,44 @@ GOOD = (torch.zeros(2), 0, {"source": "eu"})
 def test_invalid_metadata_is_reported(tmp_path, items, error, message):
     with pytest.raises(error, match=message):
         ingest(items, tmp_path / "s", 1, "val")
+
+
+WEIGHTS = [1, 0.5, 0, np.float32(2), torch.tensor(3), 7.0]
+
+
+@pytest.mark.parametrize("inputs", [1.5, torch.zeros(2)], ids=["single values", "tensors"])
+@pytest.mark.parametrize("weights", [WEIGHTS, [1.0, 0.5, 0.0, 2.0, 3.0, 7.0]])
+def test_weights_are_stored_with_64_bits_and_read_with_batches(tmp_path, inputs, weights):
+    items = [(inputs, 1, {"weight": each}) for each in weights]
+    store = ingest(items, tmp_path / "s", 1, "train")
+    assert store.metadata("weight").dtype == np.float64
+    assert store.metadata("weight").tolist() == [1, 0.5, 0, 2, 3, 7]
+    plain = ingest([each[:2] for each in items], tmp_path / "p", 1, "train")
+    both = ConcatStored([StoredDataset(plain), StoredDataset(store, np.array([5, 1]))])
+    assert StoredDataset(plain).weights([0]) is None and both.is_weighted
+    assert Batch.of(both, np.array([7, 0, 6])).weights.tolist() == [0.5, 1, 7]
+    assert not any("weight" in file.name for file in plain.files())
+
+
+BAD_WEIGHTS = [-1.0, float("nan"), float("inf"), 1e-30, 1e30]
+
+
+@pytest.mark.parametrize("form", ["single values", "tensors", "columns"])
+@pytest.mark.parametrize("weight", BAD_WEIGHTS)
+def test_numbers_that_are_no_weights_are_refused_by_row(tmp_path, form, weight):
+    weights = [1.0, 2.0, 1.0, weight]
+    data = [(2.5 if form == "single values" else torch.zeros(2), 1, {"weight": w}) for w in weights]
+    if form == "columns":
+        data = ColumnDataset(torch.zeros(4, 2), torch.ones(4), {"weight": torch.tensor(weights)})
+    message = r"train data, item 3: metadata 'weight' is .*; expected 0, or a number from 1e-20"
+    with pytest.raises(errors.InvalidMetadataError, match=message):
+        ingest(data, tmp_path / "s", 1, "train")
+
+
+@pytest.mark.parametrize("weight", [True, "1", None])
+def test_values_that_are_no_numbers_are_no_weights(tmp_path, weight):
+    with pytest.raises(errors.InvalidMetadataError, match="item 0: metadata 'weight'"):
+        ingest([(torch.zeros(2), 1, {"weight": weight})], tmp_path / "s", 1, "train")
 
 
 def test_unknown_ragged_field_is_reported(tmp_path):
