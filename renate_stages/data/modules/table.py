@@ -17,6 +17,7 @@ from renate_stages.data.modules.table_schema import Roles, check_schema, infer_c
 from renate_stages.data.modules.table_targets import Targets
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import ChangedPreprocessingError, TableError
+from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.preprocessing.table import Kind, TablePreprocessing
 from renate_stages.preprocessing.table_rows import as_table
 
@@ -39,6 +40,8 @@ class Table(RenateDataModule):
         source: Column with the source of a row, for `retention.never_keep` and slices.
         group: Column for `data.split: grouped` with `split_by: group`.
         time: Column of dates or numbers, for `data.split: newest` with `split_by: time`.
+        weight: Column of the rows' weights in the training loss: 0, or numbers from 1e-20 to 1e20. It
+            is no input, and `predict` does not need it.
         metadata: Further columns to keep with each row, for slices. They may be inputs too.
         numeric: Input columns that are numbers, whatever their values look like.
         categorical: Input columns that are categories, such as numbers that are codes.
@@ -67,6 +70,7 @@ class Table(RenateDataModule):
         source: str | None = None,
         group: str | None = None,
         time: str | None = None,
+        weight: str | None = None,
         metadata: Sequence[str] = (),
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
@@ -97,7 +101,10 @@ class Table(RenateDataModule):
         if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
             what = f"delimiter is {delimiter!r}, expected one character, no quote or line end"
             raise TableError("data.module", what, "set it to ';', or remove it for ','")
-        roles = {"id": id, "source": source, "group": group, "time": time}
+        roles = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
+        if WEIGHT in metadata:
+            cure = "set data.module.weight to weight rows, or call the column otherwise with rename"
+            raise TableError("data.module", "the name 'weight' is listed in metadata", cure)
         self._roles = Roles(
             targets=(target,) if isinstance(target, str) else tuple(target),
             fields={role: name for role, name in roles.items() if name is not None}

@@ -13,6 +13,7 @@ from renate_stages.data.modules.table_files import Block
 from renate_stages.data.modules.table_targets import Targets
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import TableError
+from renate_stages.memory.row_weights import EXPECTED, WEIGHT, is_weight
 from renate_stages.memory.spec import TEXT_BYTES
 from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.table import TablePreprocessing
@@ -95,6 +96,8 @@ class Reader:
             cure = "name a column of numbers, texts, booleans or dates"
             raise TableError(file, f"column '{name}' has values of type {column.type}", cure)
         bad: Bad = {}
+        if role == WEIGHT:
+            return _weights(column, name, file)
         if role == "time":
             values, bad, numbers = table_values.times(column, name)
             lacking = np.flatnonzero(np.isnan(values))
@@ -167,6 +170,24 @@ class _Growing:
         self._array.resize((self.rows, *self._array.shape[1:]), refcheck=False)
         array, self._array = self._array, None
         return array
+
+
+def _weights(column: pa.ChunkedArray, name: str, file: str) -> tuple[np.ndarray, Bad]:
+    """Return the weights of rows, float64, and the reason for each row whose weight is unusable."""
+    kind = column.type
+    usable = table_texts.is_number(kind) or table_texts.is_text(kind) or pa.types.is_null(kind)
+    if not usable:
+        what = f"column '{name}' (weight) has values of type {kind}"
+        raise TableError(file, what, "name a column of numbers in data.module.weight")
+    values, bad = table_values.numbers(column, name)
+    for row in np.flatnonzero(~is_weight(values)).tolist():
+        value = values[row]
+        reason = f"{name} is missing"
+        if not np.isnan(value):
+            found = "negative" if value < 0 else "too small or too large"
+            reason = f"{name} is {found}, expected {EXPECTED}"
+        bad.setdefault(row, reason)
+    return values.astype(np.float64, copy=False), bad
 
 
 def _check_exact(column: pa.ChunkedArray, name: str, file: str) -> None:

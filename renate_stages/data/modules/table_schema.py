@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from renate_stages.data.modules.table_files import Block
 from renate_stages.errors import ChangedPreprocessingError, TableError
+from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.table import Kind, TablePreprocessing
 
@@ -37,6 +38,11 @@ class Roles:
     kinds: Mapping[str, Kind]
     exclude: tuple[str, ...] = ()
 
+    @property
+    def weight(self) -> str | None:
+        """The column of the rows' weights; None: all rows count alike."""
+        return self.fields.get(WEIGHT)
+
     def check(self, listed: Sequence[str]) -> None:
         """Check that the settings do not contradict each other.
 
@@ -53,6 +59,10 @@ class Roles:
             if every.count(name) > 1:
                 cure = "list it once, in numeric, categorical, boolean, date or exclude"
                 raise TableError("data.module", f"column '{name}' is listed more than once", cure)
+        if self.weight is not None and self.weight in (*every, *self.targets):
+            cure = "remove it from target, numeric, categorical, boolean, date or exclude"
+            what = f"'{self.weight}' is the weight, and listed again"
+            raise TableError("data.module", what, cure)
         for name in self.targets:
             if name in every or self.targets.count(name) > 1:
                 cure = "remove it from the other list"
@@ -138,7 +148,8 @@ def check_schema(roles: Roles, fitted: TablePreprocessing) -> None:
             was = fitted.columns.get(name, "not an input")
             problem = f"column '{name}' is {kind}, but in earlier updates it was {was}"
             raise ChangedPreprocessingError("data.module", problem, cure)
-    for name in (*roles.targets, *roles.exclude):
+    weight = () if roles.weight is None else (roles.weight,)
+    for name in (*roles.targets, *roles.exclude, *weight):
         if name in fitted.columns:
             problem = f"column '{name}' was an input in earlier updates"
             raise ChangedPreprocessingError("data.module", problem, cure)

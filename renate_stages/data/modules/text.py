@@ -23,6 +23,7 @@ from renate_stages.data.modules.text_values import (
     short_in,
     text_in,
     time_in,
+    weight_in,
 )
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
@@ -39,7 +40,13 @@ from renate_stages.preprocessing.text import TextPreprocessing
 from renate_stages.preprocessing.text_settings import BPE, FILE, WORDS, TextSettings
 
 TASKS = ("auto", "classification", "binary", "multilabel", "regression", "custom")
-METADATA = {"id": plain, "source": short_in, "group": short_in, "time": time_in}
+METADATA = {
+    "id": plain,
+    "source": short_in,
+    "group": short_in,
+    "time": time_in,
+    "weight": weight_in,
+}
 
 
 class Text(RenateDataModule):
@@ -66,6 +73,7 @@ class Text(RenateDataModule):
             metadata `group`, which `data.split_by` may name.
         time: Column with a number, or a date or time of ISO 8601; stored as metadata `time`, a number
             or the seconds since 1970 (UTC).
+        weight: Column of the rows' weights in the training loss: 0, or numbers from 1e-20 to 1e20.
         delimiter: What separates the cells of `.csv` files, one character.
         val_size: Share of the rows to use for validation, in [0, 1).
         seed: Seed of that split.
@@ -93,6 +101,7 @@ class Text(RenateDataModule):
         source: str | None = None,
         group: str | None = None,
         time: str | None = None,
+        weight: str | None = None,
         delimiter: str = ",",
         val_size: float = 0.0,
         seed: int = 0,
@@ -117,7 +126,7 @@ class Text(RenateDataModule):
             raise TextSettingError(
                 "target", target, "the name of a column, a list of names, or null"
             )
-        metadata = {"id": id, "source": source, "group": group, "time": time}
+        metadata = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
         self._metadata = {name: column for name, column in metadata.items() if column is not None}
         for name, column in self._metadata.items():
             if not isinstance(column, str) or not column:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from renate_stages.memory.row_weights import EXPECTED, is_weight
 from renate_stages.memory.spec import TEXT_BYTES
 
 MOST_CHARACTERS = 200  # of the name of a label, as `tasks.labels` has it
@@ -104,6 +105,14 @@ def number_in(cell: Any, column: str) -> float:
     with np.errstate(over="ignore"):
         if not np.isfinite(np.float32(value)):
             raise UnusableCellError(f"{column} is not a finite number of 32 bits")
+    return value
+
+
+def weight_in(cell: Any, column: str) -> float:
+    """Return the weight of a row."""
+    value = number_in(cell, column)
+    if not is_weight(np.array([value])).all():
+        raise UnusableCellError(f"{column} is no weight, expected {EXPECTED}")
     return value
 
 

@@ -117,6 +117,59 @@ def test_rows_that_cannot_be_read_are_rejected_by_file_and_row(tmp_path):
     assert {each.file for each in module.rejected} == {"week.csv"}
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_weights_are_kept_beside_the_inputs_and_unusable_ones_reject_their_row(tmp_path, form):
+    weights = [2, 0, None, -1, 1e-30, 1e30, float("inf"), 0.25]
+    frame = customers(8, w=weights)
+    write = getattr(frame, f"to_{form}")
+    write(tmp_path / f"a.{form}", index=False)
+    module = read(tmp_path, weight="w")
+    data, first = module.train_data(), 2 if form == "csv" else 1
+    assert [data[row][2] for row in range(len(data))] == [{"weight": w} for w in (2, 0, 0.25)]
+    assert "w" not in module.preprocessing.columns and "w" not in module.feature_names
+    expected = "expected 0, or a number from 1e-20 to 1e+20"
+    assert {each.row - first: each.reason for each in module.rejected} == {
+        2: "w is missing",
+        3: f"w is negative, {expected}",
+        4: f"w is too small or too large, {expected}",
+        5: f"w is too small or too large, {expected}",
+        6: "w is not a number" if form == "csv" else "w is infinite or too large",
+    }
+    encoded = module.preprocessing.encode(frame.drop(columns=["w", "label"]))
+    np.testing.assert_array_equal(encoded["numeric"][7], data[2][0]["numeric"])
+
+
+def test_weight_column_may_be_renamed_or_missing_as_others(tmp_path):
+    customers(importance=1.5).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match="columns are missing: w"):
+        read(tmp_path, weight="w")
+    module = read(tmp_path, weight="w", rename={"importance": "w"})
+    assert module.train_data()[3][2] == {"weight": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"weight": "age", "numeric": ["age"]}, "'age' is the weight, and listed again"),
+        ({"weight": "label"}, "'label' is the weight, and listed again"),
+        ({"weight": "member"}, r"column 'member' \(weight\) has values of type bool"),
+        ({"metadata": ["weight"]}, "the name 'weight' is listed in metadata"),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_refused(tmp_path, settings, problem):
+    customers(weight=70.5).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match=f"(?s){problem}.*To fix this"):
+        read(tmp_path, **settings)
+
+
+def test_input_of_earlier_updates_is_refused_as_weight(tmp_path):
+    customers().to_parquet(tmp_path / "a.parquet")
+    known, module = read(tmp_path).preprocessing, Table(tmp_path, target="label", weight="age")
+    module.preprocessing = known
+    with pytest.raises(ChangedPreprocessingError, match="column 'age' was an input"):
+        module.setup()
+
+
 def test_metadata_columns_keep_their_roles(tmp_path):
     frame = customers(account=[f"c{n}" for n in range(ROWS)], region=["eu", "us"] * (ROWS // 2))
     frame.to_csv(tmp_path / "a.csv", index=False)

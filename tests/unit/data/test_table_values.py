@@ -272,8 +272,8 @@ def test_times_and_metadata_have_one_form_in_all_files(tmp_path):
 
 
 def test_a_setting_that_does_not_exist_is_refused_by_name():
-    named = Named(module="table", arguments={"target": "y", "weight": "w"})
-    with pytest.raises(UserConfigError, match="table has no setting 'weight'"):
+    named = Named(module="table", arguments={"target": "y", "wieght": "w"})
+    with pytest.raises(UserConfigError, match="table has no setting 'wieght'"):
         named.functions(lambda: None)
 
 

@@ -346,28 +346,33 @@ def test_pairs_are_stored_as_one_text_with_a_separator(tmp_path):
 
 def test_metadata_has_the_names_that_the_pipeline_knows(tmp_path):
     rows = [
-        ("t", "x", "17", "eu", "c1", "2026-11-30"),
-        ("t", "x", "18", "us", "c2", "2026-11-30T12:00:00+01:00"),
-        ("t", "x", "19", "us", "c2", "5"),
-        ("t", "x", "", "us", "c2", "5"),
-        ("t", "x", "20", "u" * 33, "c2", "5"),
-        ("t", "x", "21", "us", "", "5"),
-        ("t", "x", "22", "us", "c2", "yesterday"),
-        ("t", "x", "23", "us", "c2", "inf"),
+        ("t", "x", "17", "eu", "c1", "2026-11-30", "2"),
+        ("t", "x", "18", "us", "c2", "2026-11-30T12:00:00+01:00", "0.5"),
+        ("t", "x", "19", "us", "c2", "5", "0"),
+        ("t", "x", "", "us", "c2", "5", "1"),
+        ("t", "x", "20", "u" * 33, "c2", "5", "1"),
+        ("t", "x", "21", "us", "", "5", "1"),
+        ("t", "x", "22", "us", "c2", "yesterday", "1"),
+        ("t", "x", "23", "us", "c2", "inf", "1"),
+        ("t", "x", "24", "us", "c2", "5", "-1"),
+        ("t", "x", "25", "us", "c2", "5", ""),
     ]
-    header = ("text", "label", "ticket", "region", "customer", "date")
+    header = ("text", "label", "ticket", "region", "customer", "date", "w")
     write_csv(tmp_path / "a.csv", rows, header=header)
-    module = read(tmp_path, id="ticket", source="region", group="customer", time="date")
+    module = read(tmp_path, id="ticket", source="region", group="customer", time="date", weight="w")
     assert [each.reason for each in module.rejected] == [
         "ticket is missing",
         "region has more than 32 bytes, or NUL characters",
         "customer is missing",
         "date is not a number, nor a date or time of ISO 8601",
         "date is not a finite number",
+        "w is no weight, expected 0, or a number from 1e-20 to 1e+20",
+        "w is missing",
     ]
     store = stored(module, tmp_path / "s")
     assert np.array_equal(store.column("meta.id"), to_array(map(given_id, ("17", "18", "19"))))
     assert store.column("meta.source").tolist() == [b"eu", b"us", b"us"]
+    assert store.column("meta.weight").tolist() == [2, 0.5, 0]
     assert store.column("meta.group").tolist() == [b"c1", b"c2", b"c2"]
     day = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
     assert store.column("meta.time").tolist() == [day, day + 11 * 3600, 5.0]
