@@ -37,7 +37,7 @@ class BiC(DistilledReplay):
     A part of the memory and equally many new examples of each class are held out: this update does not
     train on them, though earlier ones may have. They may enter the memory at its end. After training,
     alpha > 0 and beta minimize the cross-entropy of q on these N examples, with equal weight for each
-    class, plus ((log(alpha) / 0.5)^2 + (beta / 5)^2) / 2N. This prior, which the paper does not have,
+    class (and within it, the weights of rows), plus ((log(alpha) / 0.5)^2 + (beta / 5)^2) / 2N. This prior, which the paper does not have,
     keeps a correction from few examples small. The correction is then multiplied into the rows of the
     last linear layer, so the model does not grow. An update without old or without new classes holds
     out nothing and corrects nothing.
@@ -80,9 +80,9 @@ class BiC(DistilledReplay):
         if not len(self._held_new):
             return
         parts = [self._outputs_of(*each) for each in self._held_out()]
-        outputs, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+        outputs, labels, weights = (torch.cat(each) for each in zip(*parts, strict=True))
         alpha, beta = fitted_correction(
-            outputs[:, self.classes], labels, self.classes, self.new_classes
+            outputs[:, self.classes], labels, self.classes, self.new_classes, weights
         )
         layer = last_linear_layer(self.model, "BiC scales the rows")
         with torch.no_grad():
@@ -129,19 +129,22 @@ class BiC(DistilledReplay):
         return [(StoredDataset(each.store, each.rows, *transforms), rows) for each, rows in pairs]
 
     @torch.no_grad()
-    def _outputs_of(self, examples: StoredDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the outputs for rows, float64 `(n, K)`, and their labels, both on the CPU."""
+    def _outputs_of(
+        self, examples: StoredDataset, rows: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the outputs for rows, float64 `(n, K)`, labels and weights, all on the CPU."""
         outputs: list[Tensor] = []
         labels: list[Tensor] = []
         with evaluating(self.model):
             for start in range(0, len(rows), BLOCK):
                 block = rows[start : start + BLOCK]
-                inputs, targets = examples.__getitems__(block)
-                batch = self.moved(Batch(inputs, targets, block))
+                batch = self.moved(Batch.of(examples, block))
                 outputs.append(self(batch.inputs).double().cpu())
                 labels.append(batch.targets.long().cpu())
         self.layers_of_last_call()
-        return torch.cat(outputs), torch.cat(labels)
+        weights = examples.weights(rows)
+        weights = torch.ones(len(rows)) if weights is None else weights
+        return torch.cat(outputs), torch.cat(labels), weights.double()
 
     def _check_layer(self) -> None:
         """Check that the last layer computes the outputs, and that it has a bias to change.
@@ -152,7 +155,7 @@ class BiC(DistilledReplay):
         layer, seen = last_linear_layer(self.model, "BiC scales the rows"), []
         hook = layer.register_forward_hook(lambda _, __, output: seen.append(output))
         try:
-            outputs, _ = self._outputs_of(self._held_out()[1][0], self._held_new[:2])
+            outputs, *_ = self._outputs_of(self._held_out()[1][0], self._held_new[:2])
         finally:
             hook.remove()
         name = type(unwrap(self.model)).__name__
@@ -169,7 +172,11 @@ class BiC(DistilledReplay):
 
 
 def fitted_correction(
-    outputs: Tensor, labels: Tensor, classes: list[int], new: list[int]
+    outputs: Tensor,
+    labels: Tensor,
+    classes: list[int],
+    new: list[int],
+    row_weights: Tensor | None = None,
 ) -> tuple[float, float]:
     """Return alpha and beta, which minimize the cross-entropy of `BiC` on held-out examples.
 
@@ -178,13 +185,17 @@ def fitted_correction(
         labels: int64 `(n,)`; those of other classes than the seen ones are left out.
         classes: The S seen classes, ascending.
         new: The new classes, some of them.
+        row_weights: Weights of rows within their class, float64 `(n,)`; None: all are equal.
     """
     columns = torch.tensor(classes)
     known = torch.isin(labels, columns)
-    outputs, labels = outputs[known], torch.searchsorted(columns, labels[known])
+    own = torch.ones_like(outputs[:, 0]) if row_weights is None else row_weights
+    outputs, labels, own = outputs[known], torch.searchsorted(columns, labels[known]), own[known]
     is_new = torch.isin(columns, torch.tensor(new)).double()
-    weights = 1 / torch.bincount(labels, minlength=len(classes)).clamp(min=1)[labels].double()
-    weights /= weights.sum()
+    of_class = torch.bincount(labels, own, minlength=len(classes))
+    least = torch.finfo(torch.float64).tiny
+    weights = own / of_class.clamp(min=least)[labels]
+    weights /= weights.sum().clamp(min=least)
     values = nn.Parameter(torch.zeros(2, dtype=torch.float64))  # log(alpha) and beta, scaled
     optimizer = torch.optim.LBFGS(
         [values], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe"

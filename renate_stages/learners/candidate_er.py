@@ -70,4 +70,4 @@ def _best(candidates: Batch, values: Tensor, count: int) -> Batch:
     places = torch.from_numpy(own if len(own) else np.zeros(1, np.int64))  # or a placeholder
     kept = candidates.mapped(lambda each: each[places.to(each.device)])
     whole = None if candidates.whole is None else candidates.whole[chosen]
-    return Batch(kept.inputs, kept.targets, candidates.rows[own], kept.fields, whole)
+    return kept.of_rows(candidates.rows[own], whole)

@@ -123,10 +123,18 @@ class GSS(ExperienceReplay):
         return (1 + nearest).clamp(LEAST, 2).cpu()
 
     def _directions(self, batch: Batch) -> Iterator[Tensor]:
-        """Yield gradients of examples, scaled to length 1, `(b, P)`; 0 if one is not finite."""
+        """Yield gradients of examples, scaled to length 1, `(b, P)`; 0 if one is not finite.
+
+        The weight of a row does not change the direction of its gradient, unless it is 0.
+        """
+        first = 0
         for gradients in self._gradients.vectors(batch):
             unit = F.normalize(gradients, dim=1)
-            yield torch.where(unit.isfinite().all(1, keepdim=True), unit, 0.0)
+            usable = unit.isfinite().all(1, keepdim=True)
+            if batch.weights is not None:
+                usable &= (batch.weights[first : first + len(unit)] > 0)[:, None]
+            first += len(unit)
+            yield torch.where(usable, unit, 0.0)
 
     def _loss_of_one(self, outputs: Any, targets: Any) -> Tensor:
         if self.mask_unused_classes:

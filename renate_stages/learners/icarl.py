@@ -41,6 +41,8 @@ class ICaRL(ReplayLearner):
         ModelMismatchError: If the model's head cannot be a nearest-mean classifier.
     """
 
+    weights_rows = False
+
     def __init__(self, context: UpdateContext, memory_policy: str = "herding", **base: Any) -> None:
         super().__init__(context, memory_policy=memory_policy, **{**base, "memory_update": "end"})
         context.require_labels("iCaRL")

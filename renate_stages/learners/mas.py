@@ -13,7 +13,11 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.base.anchored import ImportancePenalty
 from renate_stages.learners.base.arguments import in_range, positive
 from renate_stages.learners.base.context import UpdateContext
-from renate_stages.learners.base.example_gradients import ValueOfOne, mean_over_examples
+from renate_stages.learners.base.example_gradients import (
+    ValueOfOne,
+    mean_over_examples,
+    random_rows,
+)
 from renate_stages.tasks.task import IGNORED, Task
 
 
@@ -22,6 +26,8 @@ class OutputSensitivity(ImportancePenalty):
 
         sum over weights of Omega (theta - theta*)^2                               (eq. 4)
         Omega <- Omega + mean over examples of |d ||f(x)||^2 / d theta|     (eqs. 2 and 3)
+
+    With weights of rows it is the weighted mean.
 
     Args:
         weight: Factor of the term, >= 0.
@@ -34,7 +40,7 @@ class OutputSensitivity(ImportancePenalty):
 
     def end_training(self, learner: Learner) -> None:
         generator = learner.context.generators.numpy("sensitivity")
-        rows = generator.permutation(len(learner.new))[: self.examples]
+        rows = random_rows(learner, self.examples, generator)
         sensitivity = mean_over_examples(
             learner, rows, _squared_norm(learner.context.task), torch.abs
         )

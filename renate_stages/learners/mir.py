@@ -71,12 +71,15 @@ class MIR(CandidateReplay):
 
     @torch.no_grad()
     def _increase(self, candidates: Batch, virtual: dict[str, Tensor]) -> Tensor:
-        """Return how much the virtual weights increase the loss of each candidate."""
+        """Return how much the virtual weights increase the weighted loss of each candidate."""
         task = {"task_id": self.context.task_id}
         before = self.model(candidates.inputs, **task)
         after = functional_call(self.model, virtual, (candidates.inputs,), task)
         losses = [self._losses_of_rows(outputs, candidates) for outputs in (before, after)]
-        return gathered(losses[1] - losses[0], len(candidates.all_rows))
+        increase = losses[1] - losses[0]
+        if candidates.weights is not None:
+            increase *= candidates.weights.cpu()
+        return gathered(increase, len(candidates.all_rows))
 
     def _losses_of_rows(self, outputs: Any, batch: Batch) -> Tensor:
         """Return what each row adds to the loss, float64 `(B,)` on the CPU."""

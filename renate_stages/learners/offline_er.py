@@ -20,7 +20,7 @@ class OfflineER(ReplayLearner):
 
         L = a * mean l(new) + (1 - a) * mean l(memory),   a = N_t / (N_1 + … + N_t)
 
-    This was the default of awslabs/Renate in offline settings. The memory represents all earlier
+    With weights of rows, N is the sum of weights. This was the default of awslabs/Renate in offline settings. The memory represents all earlier
     data, and changes at the end of the update.
 
     Args:
@@ -36,14 +36,17 @@ class OfflineER(ReplayLearner):
         self.loss_weight_new_data = loss_weight_new_data
         if loss_weight_new_data is not None:
             in_range("loss_weight_new_data", loss_weight_new_data, 0, 1)
-        self.examples_before = 0
+        self.examples_before: float = 0  # sum of weights, 1 for each row without one
+        self.amount: float = 0
+        self.amount_before: float = 0
 
     def start_update(
         self, new: StoredDataset, memory: StoredDataset, keepable: np.ndarray | None = None
     ) -> None:
         super().start_update(new, memory, keepable)
-        before = max(self.examples_before, len(memory))
-        share = len(new) / (len(new) + before)
+        self.amount = _amount(new)
+        self.amount_before = max(self.examples_before, _amount(memory))
+        share = self.amount / ((self.amount + self.amount_before) or 1)
         self.share = share if self.loss_weight_new_data is None else self.loss_weight_new_data
 
     def total(self, new: ForwardResult, draws: list[ForwardResult]) -> Tensor:
@@ -54,11 +57,15 @@ class OfflineER(ReplayLearner):
 
     def learner_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, values = super().learner_state()
-        before = max(self.examples_before, len(self.memory)) if hasattr(self, "memory") else 0
-        new = len(self.new) if hasattr(self, "new") else 0
-        return tensors, {**values, "examples": before + new}
+        return tensors, {**values, "examples": self.amount_before + self.amount}
 
     def restore_learner(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super().restore_learner(tensors, values)
         policy = values.get("policy") or {}
         self.examples_before = values.get("examples", policy.get("seen", 0))
+
+
+def _amount(examples: StoredDataset) -> float:
+    """Return the sum of the weights of all rows, or their number if they have none."""
+    weights = examples.weights(np.arange(len(examples)))
+    return len(examples) if weights is None else float(weights.double().sum())

@@ -71,6 +71,8 @@ class PODNet(FeatureDistilledReplay):
     name = "PODNet"
     needs_layers: ClassVar[bool] = True  # type: ignore[override]
 
+    calls_loss = False
+
     def __init__(
         self,
         context: UpdateContext,

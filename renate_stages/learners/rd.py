@@ -57,6 +57,7 @@ class RepeatedDistillation(MemoryPool):
     memory_policy = "reservoir"
     min_epochs = 2
     continues_training = False
+    weights_rows = True  # the expert's loss does; the distillation of the second phase does not
 
     def __init__(self, context: UpdateContext, expert_share: float = 0.5, **base: Any) -> None:
         super().__init__(context, **base)

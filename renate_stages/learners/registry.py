@@ -331,6 +331,15 @@ UNAVAILABLE = {
 """Renate's updaters without a counterpart here: the nearest learner, and what both do."""
 
 
+UNWEIGHTED = ("iCaRL", "SCR")
+"""Learners that cannot weight rows, besides those of Avalanche; a test compares their classes."""
+
+
+def without_weights(learners: Iterable[str]) -> list[str]:
+    """Return the names of learners that would ignore the weights of rows."""
+    return [name for name in learners if name in UNWEIGHTED or catalog.is_name(name)]
+
+
 def _unavailable(name: str) -> str:
     nearest, why = UNAVAILABLE[name]
     return f"Renate's updater '{name}' is not available; the nearest learner is {nearest}: {why}"

@@ -83,6 +83,8 @@ class SCR(ReplayLearner):
         ModelMismatchError: If the model's head cannot be a nearest-mean classifier.
     """
 
+    weights_rows = False
+
     def __init__(
         self,
         context: UpdateContext,

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from renate_stages.errors import LossReductionError, LossShapeError, UserResultError, user_code
+from renate_stages.errors import (
+    LossReductionError,
+    LossShapeError,
+    UnweightedLossError,
+    UserResultError,
+    user_code,
+)
 from renate_stages.tasks.task import IGNORED, Task, is_whole, unless_all
 
 CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)  # whose mean is weighted by class
@@ -80,9 +86,23 @@ class RowLoss:
         """Return the mean over the counted rows of a batch; 0 if no row counts."""
         return self.mean_and_divisor(outputs, targets)[0]
 
-    def mean_and_divisor(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the mean, and the sum that it was divided by; None: the number of rows."""
+    def mean_and_divisor(
+        self, outputs: Any, targets: Any, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the mean, and the sum that it was divided by; None: the number of rows.
+
+        Args:
+            outputs: The model's outputs.
+            targets: The targets.
+            weights: Weights w_i of rows, float `(B,)`, which give sum(w_i l_i) / sum(w_i), together
+                with the weights of classes; None: 1 for each row.
+
+        Raises:
+            UnweightedLossError: If there are weights, and the loss is a scalar.
+        """
         targets = self.task.standard(targets)
+        if weights is not None:
+            return self._weighted(outputs, targets, weights)
         loss = self.loss_fn(outputs, targets)
         counts = self._counts(loss, targets)
         if counts is None:
@@ -165,7 +185,47 @@ class RowLoss:
                 "outputs (B, 1) and targets (B,), for example, become (B, B)."
             )
 
+    def check_rows(self, outputs: Any, targets: Any) -> None:
+        """Check that single rows can be weighted.
+
+        Args:
+            outputs: The model's outputs of a batch.
+            targets: Its targets.
+
+        Raises:
+            UnweightedLossError: If the loss is a scalar that cannot be divided into those of rows.
+        """
+        targets = self.task.standard(targets)
+        whole, loss = self._called(outputs, targets), self._of_rows(outputs, targets)
+        if whole.ndim == 0 and not isinstance(self.loss_fn, CLASS_LOSSES):
+            mean, itself = float(loss.float().mean()), float(whole)
+            if abs(mean - itself) > SAME * max(1e-6, abs(itself)):
+                raise UnweightedLossError(
+                    f'it is not the mean of what it returns with reduction="none": {itself:.6g}, '
+                    f"and {mean:.6g}"
+                )
+
     # -- details ----------------------------------------------------------------------------------
+
+    def _weighted(self, outputs: Any, targets: Any, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weighted mean and its divisor; 0 and 0 if no row counts."""
+        loss = self._of_rows(outputs, targets)
+        counts = self._counts(loss, targets)
+        rows = self._rows(loss, counts, targets)
+        total = (weights if counts is None else weights * counts).sum()
+        least = torch.finfo(total.dtype).tiny
+        return (weights * rows).sum() / total.clamp(min=least), total
+
+    def _of_rows(self, outputs: Any, targets: Any) -> Tensor:
+        """Return a loss for each row, `(B, ...)`, also if the loss is a module that averages them."""
+        loss_fn = self.loss_fn
+        averages = isinstance(loss_fn, nn.Module) and getattr(loss_fn, "reduction", "") == "mean"
+        loss = (self._without_reduction() if averages else loss_fn)(outputs, targets)
+        rows = len(tree_leaves(outputs)[0])
+        if not loss.ndim or len(loss) != rows:
+            shape = f"the loss of {rows} rows has shape {tuple(loss.shape)}"
+            raise UnweightedLossError(f"{shape}, not one value for each row")
+        return loss
 
     def _called(self, outputs: Any, targets: Any) -> Tensor:
         try:

@@ -1,4 +1,4 @@
-"""Check hyperparameters and trainer settings before data is read."""
+"""Check hyperparameters and trainer settings before data is read, and row weights before training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from renate_stages.data import StoredDataset
 from renate_stages.errors import (
     InvalidHyperparameterError,
     InvalidParamsError,
     UnknownHyperparameterError,
     UnsharedLearnerError,
+    UnweightedLearnerError,
 )
 from renate_stages.learners import registry
 from renate_stages.learners.avalanche import catalog
-from renate_stages.learners.base import hyperparameters_of
+from renate_stages.learners.base import Learner, hyperparameters_of
 from renate_stages.learners.base.context import StartingPoint, TrainingFunctions, UpdateContext
 from renate_stages.learners.hyperparameters import HYPERPARAMETERS
+from renate_stages.memory import row_weights
 from renate_stages.models import RenateWrapper
 from renate_stages.params import Params, TrainerParams
 from renate_stages.randomness import Generators
@@ -60,6 +63,23 @@ def check_hyperparameters(
     if unknown:
         raise UnknownHyperparameterError(unknown, known, learner)
     return sorted(set(hyperparameters) - own)
+
+
+def check_weights(learner: Learner, new: StoredDataset, memory: StoredDataset) -> None:
+    """Check that a learner can use the weights of rows, if any rows have weights.
+
+    Args:
+        learner: The learner.
+        new: The new training examples.
+        memory: The remembered ones.
+
+    Raises:
+        UnweightedLearnerError: If it would ignore them.
+        NoRowWeighsError: If all new examples have the weight 0.
+    """
+    if (new.is_weighted or memory.is_weighted) and learner.weights_rows is False:
+        raise UnweightedLearnerError([type(learner).__name__])
+    row_weights.check_weights(new.store, "the training data")
 
 
 def check_sharing(params: Params) -> None:

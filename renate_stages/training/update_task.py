@@ -121,17 +121,25 @@ class UpdateTask:
 
         return ensure_outputs(unwrap(model), len(names), outputs, model.grow_outputs)
 
-    def check(self, model: RenateModule, datasets: Mapping[str, StoredDataset]) -> None:
+    def check(
+        self,
+        model: RenateModule,
+        datasets: Mapping[str, StoredDataset],
+        *,
+        weighted: bool = False,
+    ) -> None:
         """Check targets, outputs and loss before training.
 
         Args:
             model: The model.
             datasets: Datasets with the test transforms, by a name for messages. All targets that
                 have no transform are checked, otherwise those of the first rows.
+            weighted: Whether training calls the loss for rows with weights.
 
         Raises:
             TargetsError, OutputsError: If they are not what the task expects.
             LossReductionError, LossShapeError: If the loss is not one value per row or a mean.
+            UnweightedLossError: If rows have weights, and the loss is not one value per row.
         """
         all_count = True
         for where, dataset in datasets.items():
@@ -142,6 +150,8 @@ class UpdateTask:
             task.check(outputs, targets, where=where)
             with torch.inference_mode():
                 self.loss.check(outputs, targets)
+                if weighted:
+                    self.loss.check_rows(outputs, targets)
             all_count &= check_targets(task, dataset, outputs, where)
         if all_count:
             self.loss.rows_count_equally()

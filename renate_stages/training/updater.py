@@ -33,7 +33,12 @@ from renate_stages.randomness import Generators, seed_torch
 from renate_stages.state import LEARNER_FILES, MODEL_FILES, State
 from renate_stages.training import double
 from renate_stages.training.callbacks import Follower
-from renate_stages.training.checks import check_hyperparameters, check_sharing, check_values
+from renate_stages.training.checks import (
+    check_hyperparameters,
+    check_sharing,
+    check_values,
+    check_weights,
+)
 from renate_stages.training.launch import check_processes
 from renate_stages.training.resume import CheckpointWriter, Resume
 from renate_stages.training.trainer import check_trainer, make_trainer, quiet
@@ -228,11 +233,15 @@ class ModelUpdater:
             InvalidParamsError: If `trainer.keep` is `best`, or `trainer.patience` is set, and there is no
                 validation data.
             ProcessCountError: If the number of processes differs from what `trainer` asks for.
+            UnweightedLearnerError, UnweightedLossError: If rows have weights, and the learner or the
+                loss cannot use them.
+            NoRowWeighsError: If all new examples have the weight 0.
         """
         check_processes(self.params.trainer, ranks().count)
         learner = self.restored(data)
         old_data = StoredDataset(data.parent.memory(), None, *self.transforms.memory)
         new_data = StoredDataset(data.new, None, *self.transforms.train)
+        check_weights(learner, new_data, old_data)
         learner.start_update(new_data, old_data, data.keepable)
         learner.change_weights()
 
@@ -306,7 +315,9 @@ class ModelUpdater:
             datasets = {"the training data": new, "the memory": memory}
             for number, store in data.validation.items():
                 datasets[f"the validation data of update {number}"] = self.test_set(store)
-            self.task.check(model, datasets)
+            calls_loss = registry.learner_class(self.params.learner).calls_loss
+            weighted = calls_loss and (new.is_weighted or memory.is_weighted)
+            self.task.check(model, datasets, weighted=weighted)
         else:
             self.task.find(model, self.test_set(parent.memory()))
         learner = self.learner(model, new_model.state_dict(), parent)

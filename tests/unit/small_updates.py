@@ -29,7 +29,7 @@ def model_fn(model_state_url: str | None = None, dropout: float = 0.0) -> MLP:
     return model
 
 
-def write_examples(path: Path, rows: int, first: int = 0) -> ExampleStore:
+def write_examples(path: Path, rows: int, first: int = 0, **metadata) -> ExampleStore:
     """Write rows whose first input encodes their number, counted from `first`."""
     generator = np.random.default_rng(first)
     with StoreWriter(path, update=1) as writer:
@@ -37,7 +37,7 @@ def write_examples(path: Path, rows: int, first: int = 0) -> ExampleStore:
             inputs = generator.normal(size=(rows, 5)).astype(np.float32)
             inputs[:, 0] = np.arange(first, first + rows)
             inputs[:, 0] /= 100
-            writer.append((inputs, generator.integers(0, 3, rows)))
+            writer.append((inputs, generator.integers(0, 3, rows)), metadata)
     return ExampleStore.open(path)
 
 

@@ -53,6 +53,7 @@ class AvalancheLearner(Learner):
 
     composed: ClassVar[Composed]
     steps_itself = True
+    weights_rows = False
 
     def __init__(self, context: UpdateContext, **values: Any) -> None:
         own = {name: values.pop(name) for name in self.composed.arguments if name in values}

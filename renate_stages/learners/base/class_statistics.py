@@ -7,7 +7,7 @@ process, and subtracted again; this changes only the rounding of the last digits
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -17,8 +17,24 @@ from renate_stages.errors import InvalidHyperparameterError
 STRIPES = 8  # computes the upper triangle in 8 stripes, with 9/16 of the whole matrix's arithmetic
 
 
+class Counted(NamedTuple):
+    """Examples to add to the sums.
+
+    Args:
+        features: `(B, F)` float64.
+        labels: `(B,)` int64.
+        weights: `(B,)` float64, 1 for rows without a weight.
+    """
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
 class ClassStatistics:
     """Number of examples and sum of features of each class, and the Gram matrix of all examples.
+
+    An example with weight w counts as w examples in all of them: `counts` are sums of weights.
 
     Args:
         num_classes: K.
@@ -29,29 +45,36 @@ class ClassStatistics:
 
     def __init__(self, num_classes: int, num_features: int, gram: bool) -> None:
         self.counts = torch.zeros(num_classes, dtype=torch.float64)  # (K,)
+        self.rows = torch.zeros(num_classes, dtype=torch.float64)  # (K,), whatever their weights
         self.sums = torch.zeros(num_classes, num_features, dtype=torch.float64)  # (K, D)
         self._upper: Tensor | None = None  # (D, D), valid on and above the diagonal
         if gram:
             self._upper = torch.zeros(num_features, num_features, dtype=torch.float64)
 
-    def add(self, features: Tensor, labels: Tensor, sign: int = 1) -> None:
+    def add(
+        self, features: Tensor, labels: Tensor, sign: int = 1, weights: Tensor | None = None
+    ) -> None:
         """Add a batch, or with `sign=-1` subtract one that was added before.
 
         Args:
             features: `(B, D)` float64.
             labels: `(B,)` int64 in [0, K).
             sign: 1 or -1.
+            weights: Weights of the rows, `(B,)` float64; None: all count as 1.
         """
-        one = features.new_tensor(sign)
-        self.counts.index_add_(0, labels, one.expand(len(labels)))
-        self.sums.index_add_(0, labels, features, alpha=sign)
-        self.sums[self.counts == 0] = 0  # removes rounding errors
+        own = features.new_ones(len(labels)) if weights is None else weights
+        weighted = features if weights is None else features * own[:, None]
+        self.rows.index_add_(0, labels, (own > 0).double(), alpha=sign)
+        self.counts.index_add_(0, labels, own, alpha=sign)
+        self.sums.index_add_(0, labels, weighted, alpha=sign)
+        self.sums[self.rows == 0] = 0  # removes rounding errors
+        self.counts[self.rows == 0] = 0
         if self._upper is None:
             return
         size = -(-features.shape[1] // STRIPES)
         for start in range(0, features.shape[1], size):
             end = start + size
-            stripe = features[:, start:end]
+            stripe = weighted[:, start:end]
             self._upper[:end, start:end].addmm_(features[:, :end].T, stripe, alpha=sign)
 
     @property
@@ -63,8 +86,8 @@ class ClassStatistics:
 
     @property
     def seen(self) -> Tensor:
-        """The classes with examples, int64 `(S,)`."""
-        return self.counts.nonzero().flatten()
+        """The classes with examples of a weight above 0, int64 `(S,)`."""
+        return self.rows.nonzero().flatten()
 
     @property
     def means(self) -> Tensor:
@@ -74,6 +97,8 @@ class ClassStatistics:
     def tensors(self) -> dict[str, Tensor]:
         """Return all sums by name; the Gram matrix as its upper triangle, row by row."""
         tensors = {"counts": self.counts, "sums": self.sums}
+        if not torch.equal(self.rows, self.counts):
+            tensors["rows"] = self.rows
         if self._upper is not None:
             tensors["gram"] = self._upper[_upper_triangle(len(self._upper))]
         return tensors
@@ -94,6 +119,7 @@ class ClassStatistics:
             return None
         statistics = cls(num_classes, sums.shape[1], gram)
         statistics.counts[: len(counts)] = counts
+        statistics.rows[: len(counts)] = tensors.get("rows", counts)
         statistics.sums[: len(sums)] = sums
         if statistics._upper is not None:
             statistics._upper[_upper_triangle(sums.shape[1])] = tensors["gram"]

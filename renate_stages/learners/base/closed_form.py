@@ -23,7 +23,7 @@ from renate_stages.errors import (
     NotCountedError,
     UnfitHeadError,
 )
-from renate_stages.learners.base.class_statistics import ClassStatistics
+from renate_stages.learners.base.class_statistics import ClassStatistics, Counted
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.labels import check_labels, class_labels
 from renate_stages.learners.base.learner import Learner
@@ -47,8 +47,9 @@ class ClosedFormLearner(Learner):
     `ema_decay`, `shrink` and the optimizer have no effect, and only the model's head changes. If the parent's
     learner left no sums of these features, they are computed from the memory's examples.
 
-    A class without examples is never predicted: its score is the mean of the other scores minus a
-    margin. This is finite, so a learner that trains with gradients can start from it.
+    A row with weight w counts as w rows in all sums. A class without examples is never predicted: its
+    score is the mean of the other scores minus a margin. This is finite, so a learner that trains with
+    gradients can start from it.
 
     Examples can be forgotten exactly while they are in the memory, because their part of the sums
     is computed from them. Examples that have left the memory cannot be subtracted.
@@ -66,6 +67,8 @@ class ClosedFormLearner(Learner):
 
     max_epochs = 1
     continues_training = False
+    calls_loss = False
+    weights_rows = True
     needs_gram: ClassVar[bool] = True
 
     def __init__(
@@ -86,7 +89,7 @@ class ClosedFormLearner(Learner):
         self.check_head()
         self.statistics: ClassStatistics | None = None
         self._summed = ""  # digest of the tensors that compute the features in the sums
-        self._waiting: list[tuple[Tensor, Tensor]] = []  # features and labels to add to the sums
+        self._waiting: list[Counted] = []  # to add to the sums
         self._is_solved = True  # whether the head was solved from the current sums
 
     # -- to override in a subclass ----------------------------------------------------------------
@@ -265,13 +268,11 @@ class ClosedFormLearner(Learner):
         plain = self._as_measured(examples)
         for start in range(0, len(plain), BLOCK):
             rows = np.arange(start, min(start + BLOCK, len(plain)))
-            inputs, targets = plain.__getitems__(rows)
-            batch = self.moved(Batch(inputs, targets, rows))
-            self._waiting.append(self._features_and_labels(batch))
-        labels = torch.cat([labels for _, labels in self._waiting])
-        leaving = labels.bincount(minlength=len(self.statistics.counts))
-        for label in (leaving > self.statistics.counts).nonzero().flatten().tolist():
-            counted = int(self.statistics.counts[label])
+            self._waiting.append(self._counted(self.moved(Batch.of(plain, rows))))
+        labels = torch.cat([each.labels[each.weights > 0] for each in self._waiting])
+        leaving = labels.bincount(minlength=len(self.statistics.rows))
+        for label in (leaving > self.statistics.rows).nonzero().flatten().tolist():
+            counted = int(self.statistics.rows[label])
             raise NotCountedError(label, counted, int(leaving[label]))
         self._sum_up(sign=-1)
         self.write_head()
@@ -279,26 +280,27 @@ class ClosedFormLearner(Learner):
     # -- features ---------------------------------------------------------------------------------
 
     def _take_in(self, batch: Batch) -> None:
-        own = self._features_and_labels(batch)
+        own = self._counted(batch)
         self._waiting.append(
             gathered(own, len(batch.all_rows))
         )  # so that every process has the sums of all
         self._is_solved = False
-        if sum(len(labels) for _, labels in self._waiting) >= ROWS:
+        if sum(len(each.labels) for each in self._waiting) >= ROWS:
             self._sum_up()
 
     def _sum_up(self, sign: int = 1) -> None:
         assert self.statistics is not None
         if not self._waiting:
             return
-        features, labels = map(torch.cat, zip(*self._waiting, strict=True))
+        features, labels, weights = map(torch.cat, zip(*self._waiting, strict=True))
         for start in range(0, len(labels), ROWS):
             part = slice(start, start + ROWS)
-            self.statistics.add(self.mapped(features[part]), labels[part], sign)
+            own = None if bool((weights[part] == 1).all()) else weights[part]
+            self.statistics.add(self.mapped(features[part]), labels[part], sign, own)
         self._waiting = []
 
-    def _features_and_labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return a batch's features `(B, F)` float64 and labels `(B,)` int64, on the CPU."""
+    def _counted(self, batch: Batch) -> Counted:
+        """Return what the sums need of a batch, on the CPU."""
         learner = type(self).__name__
         labels = class_labels(batch.targets, learner, self.linear.out_features)
         features = head_inputs_of(self.model, batch.inputs, self.context.task_id)
@@ -308,7 +310,8 @@ class ClosedFormLearner(Learner):
             raise UnfitHeadError(learner, name, "does not end in its head", cure)
         if not features.isfinite().all():
             raise FeaturesNotFiniteError(learner)
-        return features.cpu().double(), labels
+        weights = torch.ones(len(labels)) if batch.weights is None else batch.weights.cpu()
+        return Counted(features.cpu().double(), labels, weights.double())
 
     def _as_measured(self, dataset: StoredDataset) -> StoredDataset:
         return StoredDataset(dataset.store, dataset.rows, *self.context.functions.test_transforms)

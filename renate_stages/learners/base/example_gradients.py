@@ -94,6 +94,8 @@ def mean_over_examples(
 ) -> Weights:
     """Return the mean over examples of a function of each example's gradient, in evaluation mode.
 
+    With weights w of rows it is the weighted mean, sum(w f(gradient)) / sum(w).
+
     Args:
         learner: The learner with the model and the new data, which is read with its test transforms.
         rows: Rows of the new data, int64.
@@ -116,23 +118,36 @@ def mean_over_examples(
         name: torch.zeros_like(value, dtype=torch.float32)
         for name, value in gradients.weights.items()
     }
+    divisor = 0.0
     with evaluating(model):
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
-            inputs, targets = measured.__getitems__(rows[block])
-            batch = learner.moved(Batch(inputs, targets, rows[block]))
-            targets = batch.targets
+            batch = learner.moved(Batch.of(measured, rows[block]))
+            targets, weights, first = batch.targets, batch.weights, 0
+            divisor += len(batch) if weights is None else float(weights.double().sum())
             if targets_of is not None:
                 with torch.no_grad():
                     outputs = learner(batch.inputs)
                 targets = targets_of(outputs, targets, block)
             for found in gradients(batch.inputs, targets):
+                count = len(next(iter(found.values())))
+                own, first = slice(first, first + count), first + count
                 for name, value in found.items():
-                    total[name] += of_gradient(value.float()).sum(0)
+                    values = of_gradient(value.float())
+                    if weights is not None:
+                        values = torch.tensordot(weights[own].float(), values, dims=1)[None]
+                    total[name] += values.sum(0)
     bad = [name for name, value in total.items() if not bool(value.isfinite().all())]
     if bad:
         raise NotFiniteImportanceError(bad)
-    return {name: value / max(1, len(rows)) for name, value in total.items()}
+    return {name: value / (divisor or 1) for name, value in total.items()}
+
+
+def random_rows(learner: Learner, count: int, draws: np.random.Generator) -> np.ndarray:
+    """Return random rows of the new data, int64, at most `count`; none of weight 0."""
+    rows = draws.permutation(len(learner.new))
+    weights = learner.new.weights(rows)
+    return (rows if weights is None else rows[weights.numpy() > 0])[:count]
 
 
 def gradients_together(

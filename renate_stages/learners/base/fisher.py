@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renate_stages.learners.base.example_gradients import ValueOfOne, Weights, mean_over_examples
+from renate_stages.learners.base.example_gradients import (
+    ValueOfOne,
+    Weights,
+    mean_over_examples,
+    random_rows,
+)
 from renate_stages.learners.base.learner import Learner
 from renate_stages.learners.base.masking import mask_classes
 
@@ -21,6 +26,8 @@ KINDS = ("sampled", "empirical")
 
 def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     """Return the mean over examples of the squared gradient of log p(y | x), in evaluation mode.
+
+    With weights of rows it is the weighted mean.
 
     Args:
         learner: The learner with the model and the new data, from which random examples are taken
@@ -36,8 +43,8 @@ def diagonal_fisher(learner: Learner, examples: int, kind: str) -> Weights:
     Returns:
         A float32 tensor for each trained parameter, by name and of the parameter's shape.
     """
-    new, generators, task = learner.new, learner.context.generators, learner.context.task
-    rows = generators.numpy("fisher").permutation(len(new))[:examples]
+    generators, task = learner.context.generators, learner.context.task
+    rows = random_rows(learner, examples, generators.numpy("fisher"))
     generator = generators.torch("fisher")
     draws: list[Tensor] = []  # for each random number of a row, those of all rows
 

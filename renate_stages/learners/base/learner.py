@@ -217,8 +217,13 @@ class Learner(Fitting):
         self.reading.continue_from(position)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
-        """Return the loss of one step, a scalar."""
+        """Return the loss of one step, a scalar.
+
+        Raises:
+            UnweightedLearnerError: If rows have weights, and the loss does not use them.
+        """
         loss = self.loss(batch)
+        self.check_weighted(batch.new)
         self._losses.add("loss", loss, len(batch.new.all_rows))
         return loss
 

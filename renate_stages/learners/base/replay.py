@@ -263,10 +263,8 @@ class ReplayLearner(Learner):
     def plain(self, examples: StoredDataset, rows: np.ndarray) -> Batch:
         """Return examples with the test transforms, which use no random numbers."""
         transforms = self.context.functions.test_transforms
-        inputs, targets = StoredDataset(examples.store, examples.rows, *transforms).__getitems__(
-            rows
-        )
-        return self.moved(Batch(inputs, targets, rows))
+        plain = StoredDataset(examples.store, examples.rows, *transforms)
+        return self.moved(Batch.of(plain, rows))
 
     def plain_members(self, places: np.ndarray) -> Batch:
         """Return the members of the memory at some places, as `plain` does."""

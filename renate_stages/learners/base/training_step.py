@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from renate_stages.data import Batch, StepBatch
+from renate_stages.data.batch import weights_of
 from renate_stages.data.ranks import averaged, ranks, summed
 from renate_stages.data.steps import share
+from renate_stages.errors import UnweightedLearnerError
 from renate_stages.learners.base.context import UpdateContext
 from renate_stages.learners.base.epoch_losses import EpochLosses
 from renate_stages.learners.base.loss_component import ForwardResult, LossComponent
@@ -32,6 +34,11 @@ class TrainingStep(LightningModule):
             has seen.
     """
 
+    calls_loss: ClassVar[bool] = True  # whether training calls the loss of the user or the task
+    weights_rows: ClassVar[bool | None] = None
+    """Whether the loss weights rows. False: rows with weights are refused before training; None: the
+    first step checks that `loss_of` was called with their weights."""
+
     def __init__(self, context: UpdateContext, mask_unused_classes: bool = False) -> None:
         super().__init__()
         self.context = context
@@ -42,6 +49,7 @@ class TrainingStep(LightningModule):
         self.classes: list[int] = []  # seen by this update or an earlier one
         self.components = nn.ModuleList()
         self._losses = EpochLosses()
+        self._used_weights = False  # whether any loss so far has weighted rows
         self._features: list[Tensor] = []  # of the model's latest call, if a component needs them
         self._compiled: list[Any] = []  # a list, so that the model is not registered twice
         self._statistics: JointStatistics | None = None  # of batch norm, if processes share a step
@@ -133,6 +141,8 @@ class TrainingStep(LightningModule):
     def loss_of(self, outputs: Any, targets: Any, *batches: Batch) -> Tensor:
         """Return the mean `row_loss` of the rows that count; mask classes if `mask_unused_classes`.
 
+        With weights w of rows it is sum(w l) / sum(w), and 0 if all weights are 0.
+
         Args:
             outputs: Outputs for the rows of all batches.
             targets: Their targets.
@@ -141,9 +151,10 @@ class TrainingStep(LightningModule):
         """
         if self.mask_unused_classes:
             outputs = mask_classes(outputs, self.classes)
-        loss_fn = self.row_loss
-        mean, divisor = loss_fn.mean_and_divisor(outputs, targets)
-        if ranks().count == 1 or loss_fn.all_count:
+        loss_fn, weights = self.row_loss, weights_of(batches)
+        self._used_weights |= weights is not None
+        mean, divisor = loss_fn.mean_and_divisor(outputs, targets, weights)
+        if ranks().count == 1 or (loss_fn.all_count and weights is None):
             return mean
         rows = sum(len(batch) for batch in batches)
         own = mean.new_tensor(float(rows)) if divisor is None or not rows else divisor
@@ -153,6 +164,15 @@ class TrainingStep(LightningModule):
         share_of_rows = rows / sum(len(batch.all_rows) for batch in batches)
         least = torch.finfo(own.dtype).tiny
         return mean * (own.detach() / everything.clamp(min=least) / share_of_rows)
+
+    def check_weighted(self, batch: Batch) -> None:
+        """Check after the loss of a step that it has not ignored the weights of rows.
+
+        Raises:
+            UnweightedLearnerError: If it has.
+        """
+        if batch.weights is not None and not (self._used_weights or self.weights_rows):
+            raise UnweightedLearnerError([type(self).__name__])
 
     def with_components(
         self, loss: Tensor, new: ForwardResult, draws: Sequence[ForwardResult] | None

@@ -73,15 +73,17 @@ class WorkingMemory:
         """Return the members at the given places, int64 `(n,)`, as one batch."""
         fields, rows = self._fields_of(places), self._rows[places]
         if self._replayed is not None:
-            return Batch(fields.pop(self._replayed), self._old.targets(rows), places, fields)
-        inputs, targets = self._examples.__getitems__(rows)
-        return Batch(inputs, targets, places, fields)
+            inputs, targets = fields.pop(self._replayed), self._old.targets(rows)
+        else:
+            inputs, targets = self._examples.__getitems__(rows)
+        weights = self._examples.weights(rows)
+        return Batch(inputs, targets, places, fields, weights=weights)
 
     def read_with(self, transforms: tuple[Any, Any], places: np.ndarray) -> Batch:
         """Return what `read` does, with other transforms of inputs and targets, without fields."""
         parts = [StoredDataset(each.store, each.rows, *transforms) for each in self._examples.parts]
-        inputs, targets = ConcatStored(parts).__getitems__(self._rows[places])
-        return Batch(inputs, targets, places)
+        found = Batch.of(ConcatStored(parts), self._rows[places])
+        return found.of_rows(places, None)
 
     @property
     def labels(self) -> np.ndarray | None:

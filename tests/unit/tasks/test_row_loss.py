@@ -122,3 +122,54 @@ def test_losses_of_single_rows_and_their_means_are_accepted(own):
 def test_plain_cross_entropy_is_distinguished_from_other_losses(own, plain):
     assert RowLoss(CLASSIFICATION, own).is_cross_entropy is plain
     assert RowLoss(make_task("binary")).is_cross_entropy is False
+
+
+ROW_WEIGHTS = torch.rand(20).masked_fill(torch.arange(20) % 4 == 1, 0.0)
+
+
+@pytest.mark.parametrize("targets", [LABELS, PARTLY], ids=["all rows", "12 rows ignored"])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["", "class weights"])
+@pytest.mark.parametrize("reduction", ["mean", "none", "default"])
+def test_weights_of_rows_multiply_those_of_classes(reduction, weight, targets):
+    own = nn.CrossEntropyLoss(weight, reduction=reduction) if reduction != "default" else None
+    classes = torch.ones(3) if weight is None or own is None else weight
+    counts = ROW_WEIGHTS * classes[targets.clamp(min=0)] * (targets != IGNORED)
+    each = F.cross_entropy(LOGITS, targets, reduction="none")
+    found, divisor = RowLoss(CLASSIFICATION, own).mean_and_divisor(LOGITS, targets, ROW_WEIGHTS)
+    torch.testing.assert_close(found, (each * counts).sum() / counts.sum())
+    torch.testing.assert_close(divisor, counts.sum())
+
+
+@pytest.mark.parametrize("own", [None, nn.MSELoss(), nn.MSELoss(reduction="none")])
+def test_weighted_squared_error_is_the_mean_over_columns_too(own):
+    outputs, targets = torch.randn(20, 2), torch.randn(20, 2)
+    loss = RowLoss(make_task("regression"), own)
+    loss.check_rows(outputs, targets)
+    expected = ((outputs - targets).square().mean(1) * ROW_WEIGHTS).sum() / ROW_WEIGHTS.sum()
+    torch.testing.assert_close(loss.mean_and_divisor(outputs, targets, ROW_WEIGHTS)[0], expected)
+
+
+class Halved(nn.Module):
+    """A loss that reduces to another value than the mean over rows."""
+
+    reduction = "mean"
+
+    def forward(self, outputs, targets):
+        rows = F.cross_entropy(outputs, targets, reduction="none")
+        return rows.mean() / 2 if self.reduction == "mean" else rows
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [(F.cross_entropy, r"the loss of 20 rows has shape \(\)"), (Halved(), "it is not the mean of")],
+)
+def test_losses_that_are_not_of_rows_are_refused_with_weights(own, problem):
+    with pytest.raises(errors.UnweightedLossError, match=f"(?s){problem}.*To fix this"):
+        RowLoss(CLASSIFICATION, own).check_rows(LOGITS, LABELS)
+
+
+def test_rows_of_weight_0_have_loss_0_without_gradient():
+    outputs = LOGITS.clone().requires_grad_()
+    mean, divisor = RowLoss(CLASSIFICATION).mean_and_divisor(outputs, LABELS, torch.zeros(20))
+    mean.backward()
+    assert not mean.detach() and not divisor and not outputs.grad.any()

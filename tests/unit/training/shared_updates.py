@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 
 if __name__ == "__main__":
@@ -197,6 +198,14 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"memory_batch_size": 5},
         {"functions": {"loss_fn": weighted_loss}},
     ),
+    "row weights": ("ER", {"memory_batch_size": 5}, {"weighted": True}),
+    "row weights with one example per step": (
+        "ER",
+        {"batch_size": 1, "memory_batch_size": 1, **ONLINE},
+        {"max_epochs": 1, "weighted": True},
+    ),
+    "row weights in a replay term": ("DER++", {"memory_batch_size": 5}, {"weighted": True}),
+    "row weights in sums": ("SLDA", {}, {"weighted": True}),
     "batch norm": ("ER", {}, {"functions": _with_model(BatchNormModel)}),
     "batch norm separate": ("DER", {"batch_size": 11}, {"functions": _with_model(BatchNormModel)}),
     "convolutional batch norm": ("DER", {}, {"functions": _with_model(ConvBatchNormModel)}),
@@ -210,6 +219,7 @@ TWICE = (
     *("DER++ online", "ER-ACE", "iCaRL", "GDumb", "RD", "WiSE-FT", "LwF", "NCM", "RanPAC"),
     *("EWC", "MAS", "SI", "L2-SP", "L2-Init", "POD-ER", "Super-ER", "WA"),
     *("BiC", "LUCIR", "PODNet", "LatentReplay", "SCR", "A-GEM", "MIR", "ASER", "GSS", "shrunk"),
+    "row weights in a replay term",
 )
 
 
@@ -217,6 +227,7 @@ def run(name: str, folder: Path) -> list[Results]:
     """Run an update, and a second one if the name is in `TWICE`; return the results of each."""
     learner, values, trainer = RUNS[name]
     trainer = dict(trainer)
+    metadata = {"weight": np.arange(ROWS) % 4 / 2} if trainer.pop("weighted", False) else {}
     functions = trainer.pop("functions", {})
     classes = trainer.pop("classes", (0, 1, 2))  # those that the second update takes for old
     parent, found = _empty(folder), []
@@ -229,7 +240,7 @@ def run(name: str, folder: Path) -> list[Results]:
             devices=ranks().count,
             **trainer,
         )
-        new = write_examples(folder / f"new-{number}", ROWS, first=100 * number)
+        new = write_examples(folder / f"new-{number}", ROWS, first=100 * number, **metadata)
         updated, steps = update_and_record_steps(made, parent, new)
         found.append(_summary(updated, steps))
         parent = state_of(folder / f"state-{number}", updated, number, classes, parent, new)
