@@ -19,6 +19,10 @@ def data_section(data: DataMetrics) -> list[str]:
     if not rows:
         return []
     lines = ["## Data", "", *table(("split", "examples", "classes"), rows), ""]
+    if data.train is not None and (weights := data.train.weights) is not None:
+        spread = f"{weights.least:.6g} to {weights.largest:.6g} (mean {weights.mean:.6g})"
+        alike = "All figures on validation and test data count every row alike."
+        lines += [f"Training rows have weights from {spread}. {alike}", ""]
     rejected = {} if data.rejected is None else data.rejected.model_dump()
     if notes := lines_of(rejected, data.preprocessing):
         lines += [*(f"- {note}" for note in notes), ""]

@@ -9,7 +9,16 @@ from typing import Any
 from pydantic import Field
 
 from renate_stages.files import typed
-from renate_stages.files.typed import Content, Count, Figure, UpdateNumber
+from renate_stages.files.typed import Content, Count, Figure, Finite, UpdateNumber
+
+
+class Weights(Content):
+    """Weights of the rows of a split, and the number of rows of weight 0."""
+
+    least: Finite
+    mean: Finite
+    largest: Finite
+    zero: Count = 0
 
 
 class Split(Content):
@@ -18,6 +27,7 @@ class Split(Content):
     rows: Count
     bytes: Count = 0
     classes: dict[str, Count] = Field(default={})
+    weights: Weights | None = None
 
 
 class TestOutcome(Content):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from renate_stages import files, lineage
-from renate_stages.errors import AllForgottenError, AllHeldOutError
+from renate_stages.errors import AllForgottenError, AllHeldOutError, UnweightedLearnerError
 from renate_stages.export import carried_files
 from renate_stages.learners import registry
 from renate_stages.memory.forget_list import CountedForgetList, ForgetList
 from renate_stages.memory.held_out import HeldOut
+from renate_stages.memory.row_weights import check_weights, is_weighted
 from renate_stages.params import Params
 from renate_stages.preprocessing import link_preprocessing, read_preprocessing
 from renate_stages.processes import heavy_imports
@@ -81,6 +82,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             )
         if parent is not None:
             new_data.check_structure(stores["train"], parent)
+        if is_weighted(stores["train"]):
+            check_weights(stores["train"], "the training data")
+            if refused := registry.without_weights(params.search_space.learners):
+                raise UnweightedLearnerError(refused)
         task = params.task if parent is None else parent.provenance.task or params.task
         fitted = {}
         if user is None:

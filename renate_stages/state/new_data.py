@@ -20,7 +20,7 @@ from renate_stages.errors import (
     UserResultError,
     user_code,
 )
-from renate_stages.memory import ExampleStore, Ragged
+from renate_stages.memory import ExampleStore, Ragged, row_weights
 from renate_stages.memory.forget_list import CountedForgetList
 from renate_stages.memory.held_out import NOTHING, HeldOut
 from renate_stages.memory.identity import IdSet, stored_ids
@@ -339,6 +339,9 @@ def rows_among(stores: Mapping[str, ExampleStore], memory: ExampleStore) -> dict
 def summary(figures: Mapping[str, Any]) -> str:
     """Return one line for the user with the number of rows of each split."""
     parts = [f"{split} {figures[split]['rows']} rows" for split in SPLITS]
+    if weights := figures["train"].get("weights"):
+        least, largest = (f"{weights[name]:g}" for name in ("least", "largest"))
+        parts[0] += f" with weights from {least} to {largest}"
     forgotten = figures["forgotten"]["rows"]
     held_out = figures["held_out"]["rows"]
     parts += [f"{forgotten} forgotten left out"] if forgotten else []
@@ -351,8 +354,13 @@ def summary(figures: Mapping[str, Any]) -> str:
 
 
 def describe(store: ExampleStore, labelled: bool, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the number of rows, their bytes, and the rows per class if targets are labels."""
+    """Return the number of rows, their bytes, and the rows per class if targets are labels.
+
+    If rows have weights, also what `row_weights.figures_of` returns.
+    """
     found: dict[str, Any] = {"bytes": store.nbytes, "rows": len(store)}
+    if weights := row_weights.figures_of(store):
+        found["weights"] = weights
     if labelled and store.spec is not None and "targets" in store.spec.fields:
         targets = store.column("targets")
         if isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "iu":

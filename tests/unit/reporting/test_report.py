@@ -63,5 +63,8 @@ def test_report_lists_the_columns_with_the_largest_stability_index():
     assert len(rows) == 10 and rows[0] == "| `c11` | 0.1100 | 0.1000 | 0.02 | +5.0% |"
     assert any("10 of 12" in line for line in lines)
     assert any("9 rows have no labels" in line and "0.700" in line for line in lines)
+    weights = {"least": 0.5, "mean": 1.25, "largest": 4.0, "zero": 0}
+    lines = data_section(DataMetrics.model_validate({"train": {"rows": 5, "weights": weights}}))
+    assert any("weights from 0.5 to 4 (mean 1.25)" in line for line in lines)
     calm = data_section(DataMetrics.model_validate({"train": {"rows": 5}, "shift": {}}))
     assert not any("Shift of columns" in line or "rows have no labels" in line for line in calm)
