@@ -20,8 +20,8 @@ class OfflineER(ReplayLearner):
 
         L = a * mean l(new) + (1 - a) * mean l(memory),   a = N_t / (N_1 + … + N_t)
 
-    With weights of rows, N is the sum of weights. This was the default of awslabs/Renate in offline settings. The memory represents all earlier
-    data, and changes at the end of the update.
+    With weights of rows, N is the sum of weights. This was the default of awslabs/Renate in offline
+    settings. The memory represents all earlier data, and changes at the end of the update.
 
     Args:
         context: The model, functions and settings of the update.
@@ -63,6 +63,7 @@ class OfflineER(ReplayLearner):
         super().restore_learner(tensors, values)
         policy = values.get("policy") or {}
         self.examples_before = values.get("examples", policy.get("seen", 0))
+        self.amount_before = self.examples_before  # passed on if the update does not train
 
 
 def _amount(examples: StoredDataset) -> float:

@@ -125,6 +125,19 @@ def test_second_update_from_a_stored_state_equals_an_update_from_live_objects(
         assert not torch.equal(weights(stored), weights(plain)), "the memory influences the result"
 
 
+def test_update_without_training_passes_on_what_the_learner_knows(after, case):
+    """Such as the counts of earlier examples; an update that only forgets does not train."""
+    learner, values = case
+    first, parent = after(learner, values)
+    kept = np.ones(len(parent.memory()), dtype=bool)
+    carried = updater(learner, values, number=2).carry_over(UpdateData(parent, kept))
+    (tensors, found), (expected, wanted) = (
+        each.learner.learner_state() for each in (carried, first)
+    )
+    assert found == wanted and tensors.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
+
+
 def test_resumed_training_has_identical_bytes(after, second, tmp_path, monkeypatch, case):
     monkeypatch.setenv(SECONDS_VARIABLE, "0")
     learner, values = case
