@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from renate_stages.data import StoredDataset
+from renate_stages.data import Batched, StoredDataset
 from renate_stages.data.loading import step_loader
 from renate_stages.data.steps import BalancedRows, Budget, Pass, RandomRows, Steps
 from renate_stages.memory import ExampleStore, StoreWriter
@@ -63,6 +63,23 @@ def test_worker_processes_give_the_same_batches(data):
         assert batch.new.inputs[:, 0].tolist() == [2 * row for row in batch.new.rows]
     plain, ahead = (order(loader_of(data, 3, num_workers=n)) for n in (0, 1))
     assert plain == ahead
+
+
+def test_random_transforms_in_workers_continue_after_an_interruption(data):
+    """Draws of a step depended on all earlier steps of the worker, so resuming changed the result."""
+    data.transform = Batched(lambda inputs: inputs + torch.rand(inputs.shape))
+    found, states = [], []
+    for workers in (1, 2):
+        order, seeds = seeded(3), seeded()
+        loader = step_loader(Steps(data), Pass(10, 4, order), seeds, num_workers=workers)
+        for generator, state in zip((order, seeds), states, strict=False):
+            generator.set_state(state)
+        for _ in range(1 if states else 2):
+            found.append([batch.new.inputs for batch in loader])
+            states = states or [order.get_state(), seeds.get_state()]
+    first, second, resumed = (torch.cat(each) for each in found)
+    assert torch.equal(second, resumed)
+    assert len((torch.cat([first, second]) % 1).unique()) == 40
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
