@@ -38,6 +38,7 @@ from renate_stages.errors.configuration import (
 from renate_stages.errors.data_modules import (
     AllRowsRejectedError,
     DrawingItemsError,
+    InvalidAugmentationError,
     InvalidModuleSettingError,
     MissingColumnError,
     MissingDataFileError,
@@ -280,6 +281,7 @@ __all__ = [
     "HalfDoneError",
     "InputSizesError",
     "InterruptedCommandError",
+    "InvalidAugmentationError",
     "InvalidForgetListError",
     "InvalidHyperparameterError",
     "InvalidIdFileError",
