@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from renate_stages.data.trees import (
+    Decode,
     concatenate,
     example_of,
     has_ragged,
@@ -28,6 +29,7 @@ from renate_stages.memory import ExampleStore, Tree
 from renate_stages.memory.row_weights import is_weighted, weights_in
 from renate_stages.memory.spec import IGNORED
 from renate_stages.preprocessing.base import Preprocessing
+from renate_stages.preprocessing.decoders import decode
 
 Transform = Callable[[Any], Any]
 Rows = Sequence[int] | np.ndarray | Tensor
@@ -47,34 +49,48 @@ class Batched:
         transform: Takes and returns a batch: a tensor `(B, ...)`, or a dict or tuple of tensors.
         each: Applied to each example before they are stacked, for examples of different shapes, such
             as images of several sizes.
+        decode: Decodes an example that is stored as bytes, given them and the name of the decoder;
+            None: as the store says.
     """
 
     transform: Transform
     each: Transform | None = None
+    decode: Decode | None = None
 
     def __call__(self, batch: Any) -> Any:
         return self.transform(batch)
 
 
-def preprocessed(preprocessing: Preprocessing, then: Transform | None = None) -> Batched:
+def preprocessed(
+    preprocessing: Preprocessing, then: Transform | None = None, *, training: bool = False
+) -> Batched:
     """Return a transform of batches of stored inputs: a preprocessing, then another transform.
 
     Args:
         preprocessing: What was fitted on the data.
         then: Gets inputs of the model, one example at a time, or a batch if it is `Batched`.
+        training: Whether the examples are trained on, new or remembered ones, so that they may be
+            changed at random.
     """
-    first = preprocessing.transform_example
-    if then is None:
-        return Batched(preprocessing.transform, first)
-    if isinstance(then, Batched):
-        return Batched(lambda batch: then.transform(preprocessing.transform(batch)), first)
+    first = preprocessing.transform_training if training else preprocessing.transform
 
-    def each(batch: Tree) -> Tree:
-        inputs = preprocessing.transform(batch)
+    def whole(batch: Tree) -> Tree:
+        inputs = first(batch)
+        if then is None:
+            return inputs
+        if isinstance(then, Batched):
+            return then.transform(inputs)
         count = len(next(leaves(inputs)))
         return stack([then(example_of(inputs, row)) for row in range(count)], 0)
 
-    return Batched(each, first)
+    return Batched(whole, preprocessing.transform_example, preprocessing.decode)
+
+
+def decoding(transform: Transform | None) -> Transform | None:
+    """Return a transform that only decodes examples, in the way of another transform."""
+    if isinstance(transform, Batched) and transform.decode is not None:
+        return Batched(_unchanged, _unchanged, transform.decode)
+    return None
 
 
 class StoredDataset(Dataset):
@@ -141,13 +157,20 @@ class StoredDataset(Dataset):
             targets = tensors_of(self.store.gather_targets(rows))
         return self._batch(targets, self.target_transform, len(indices), IGNORED)
 
-    def _batch(self, part: Tree, transform: Transform | None, count: int, padding: int = 0) -> Tree:
+    def _batch(
+        self,
+        part: Tree,
+        transform: Transform | None,
+        count: int,
+        padding: int = 0,
+        decode: Decode = decode,
+    ) -> Tree:
         if isinstance(transform, Batched):
-            stacked = self._batch(part, transform.each, count, padding)
+            stacked = self._batch(part, transform.each, count, padding, transform.decode or decode)
             return _whole_batch(transform, stacked, count)
         if transform is None and not has_ragged(part):
             return part
-        examples = [example_of(part, row) for row in range(count)]
+        examples = [example_of(part, row, decode) for row in range(count)]
         if transform is None:
             return stack(examples, padding)
         try:
@@ -261,6 +284,10 @@ class ConcatStored(Dataset):
     def classes(self) -> list[int] | None:
         """Return the distinct labels, sorted; None if there are no integer labels."""
         return _classes(self.labels())
+
+
+def _unchanged(examples: Any) -> Any:
+    return examples
 
 
 def _whole_batch(transform: Batched, batch: Tree, count: int) -> Tree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -12,6 +13,9 @@ from torch.utils.data import default_collate
 from renate_stages.errors import UnequalExamplesError
 from renate_stages.memory import Ragged, Tree
 from renate_stages.preprocessing.decoders import decode
+
+Decode = Callable[[np.ndarray, str], Tensor]
+"""Returns the tensor of an example that is stored as bytes, given them and the name of a decoder."""
 
 
 def leaves(tree: Any) -> Iterator[Any]:
@@ -48,12 +52,12 @@ def taken(tree: Tree, rows: Tensor) -> Tree:
     return tree.index_select(0, rows.to(tree.device, non_blocking=True))
 
 
-def example_of(batch: Tree, index: int) -> Tree:
+def example_of(batch: Tree, index: int, decode: Decode = decode) -> Tree:
     """Return one example of a batch; encoded images are decoded."""
     if isinstance(batch, dict):
-        return {key: example_of(child, index) for key, child in batch.items()}
+        return {key: example_of(child, index, decode) for key, child in batch.items()}
     if isinstance(batch, tuple):
-        return tuple(example_of(child, index) for child in batch)
+        return tuple(example_of(child, index, decode) for child in batch)
     if isinstance(batch, Ragged):
         row = batch[index]
         return decode(row, batch.decoder) if batch.decoder else torch.from_numpy(row.copy())

@@ -6,10 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from renate_stages import files
 from renate_stages.memory import ExampleStore, Tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 FOLDER = "preprocessing"  # in work/prepared, state and export
 FILE = "preprocessing.json"
@@ -89,6 +93,27 @@ class Preprocessing(ABC):
         Args:
             stored: Tensors `(B, ...)`; rows of different lengths are padded with zeros.
         """
+
+    def transform_training(self, stored: Tree) -> Tree:
+        """Return the inputs of the model for a batch of training examples.
+
+        It differs from `transform` if the data module is to change training examples at random.
+        """
+        return self.transform(stored)
+
+    def decode(self, encoded: np.ndarray, decoder: str) -> Tensor:
+        """Return a stored example that is bytes, such as an image, as a tensor.
+
+        Args:
+            encoded: The bytes, uint8 `(n,)`.
+            decoder: The decoder of the store, a name in `decoders.DECODERS`.
+
+        Raises:
+            UndecodableError: If it cannot be decoded.
+        """
+        from renate_stages.preprocessing.decoders import decode
+
+        return decode(encoded, decoder)
 
     transform_example: Callable[[Tree], Tree] | None = None
     """Method that is applied to each stored example before they are stacked to a batch, for examples

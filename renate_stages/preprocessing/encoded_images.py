@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from renate_stages.preprocessing.decoders import is_image
+from renate_stages.preprocessing.decoders import ORIENTATION_TAG, is_image, orientation_of
 
+_DAMAGED = (OSError, ValueError, SyntaxError)  # what Pillow raises
 _GREY_OR_COLOUR = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of 8 bits that PNG has
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits, which the decoder would cut off
 
@@ -22,7 +23,7 @@ def encoded_image(image: Any) -> bytes:
     """Return an image as the bytes of a JPEG or PNG file that can be decoded.
 
     The bytes of JPEG and PNG files stay as they are. Other formats that Pillow reads, and pixels,
-    become PNG, without loss.
+    become PNG, without loss, with their orientation.
 
     Args:
         image: A file's path or bytes, a PIL image, or an array of pixels, uint8 `(H, W)` or
@@ -37,6 +38,10 @@ def encoded_image(image: Any) -> bytes:
     if isinstance(image, np.ndarray):
         return _as_png(_of_pixels(image))
     if isinstance(image, Image.Image):
+        try:
+            image.load()  # may still be to be read; some formats are turned upright here
+        except _DAMAGED as error:
+            raise UnusableImageError("a damaged image") from error
         return _as_png(image)
     try:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
@@ -58,7 +63,7 @@ def encoded_image(image: Any) -> bytes:
             return _as_png(opened)
     except Image.UnidentifiedImageError:
         raise UnusableImageError("not an image that Pillow can read") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         if isinstance(error, UnusableImageError):
             raise
         raise UnusableImageError("a damaged image") from error
@@ -76,8 +81,13 @@ def _of_pixels(pixels: np.ndarray) -> Any:
 
 def _as_png(image: Any) -> bytes:
     _require_8_bits(image.mode)
-    stream = BytesIO()
-    (image if image.mode in _GREY_OR_COLOUR else image.convert("RGB")).save(stream, "PNG")
+    from PIL import Image
+
+    stream, exif = BytesIO(), Image.Exif()
+    if (orientation := orientation_of(image)) != 1:
+        exif[ORIENTATION_TAG] = orientation
+    stored = image if image.mode in _GREY_OR_COLOUR else image.convert("RGB")
+    stored.save(stream, "PNG", exif=exif)
     return stream.getvalue()
 
 

@@ -11,10 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renate_stages.errors import InvalidModuleSettingError, NoPredictionsError, UnusableRowError
+from renate_stages.errors import (
+    InvalidAugmentationError,
+    InvalidModuleSettingError,
+    NoPredictionsError,
+    UnusableRowError,
+)
 from renate_stages.memory import ExampleStore, Ragged, Tree
+from renate_stages.preprocessing.augmentation import Augmentation
 from renate_stages.preprocessing.base import Preprocessing, RawColumn
-from renate_stages.preprocessing.decoders import decode
+from renate_stages.preprocessing.decoders import decode_image
 from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
 
 FITTED_ROWS = 10_000  # training images whose pixels are averaged, at equal distances
@@ -25,7 +31,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of RGB values in [
 class ImagePreprocessing(Preprocessing):
     """Resizes, crops and normalises images; stored ones are the bytes of JPEG or PNG files.
 
-    The shorter side is resized to that of `size` (bilinear, with antialiasing, as Pillow does), and
+    An image is turned as its EXIF data says. Its shorter side is resized to that of `size` (bilinear, with antialiasing, as Pillow does), and
     the centre is cropped. Then values in [0, 1] are normalised: `(x - mean) / std` in each channel.
 
     Args:
@@ -35,9 +41,16 @@ class ImagePreprocessing(Preprocessing):
         normalize: `fit`: mean and standard deviation of the training images of the first update;
             `imagenet`: those that many pretrained models expect; `none`; or `{mean: [...], std:
             [...]}`.
+        augment: Random changes of training images; see `Augmentation`. They are not part of what is
+            fitted, and may differ in each update.
+
+    Attributes:
+        upright: Whether images are turned as their EXIF data says. False for states of old releases,
+            which did not do so.
 
     Raises:
         InvalidModuleSettingError: If a setting is outside its range.
+        InvalidAugmentationError: If a random change is unknown, or a value is out of range.
     """
 
     kind = "images"
@@ -47,6 +60,7 @@ class ImagePreprocessing(Preprocessing):
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
+        augment: Sequence[str | Mapping[str, Any]] | None = None,
     ) -> None:
         sides = [size, size] if isinstance(size, int) else size
         if sides is not None and (len(sides) != 2 or not all(map(_is_side, sides))):
@@ -58,6 +72,8 @@ class ImagePreprocessing(Preprocessing):
         self.channels = channels
         self.normalize = normalize if isinstance(normalize, str) else "given"
         self.mean, self.std = _given(normalize, channels)
+        self.augmentation = Augmentation(augment, self.size)
+        self.upright = True
 
     @property
     def is_fitted(self) -> bool:
@@ -71,8 +87,8 @@ class ImagePreprocessing(Preprocessing):
         rows = np.linspace(0, len(train) - 1, min(len(train), FITTED_ROWS)).astype(np.int64)
         count, sums, squares = 0, np.zeros(self.channels), np.zeros(self.channels)
         for row in np.unique(rows):
-            pixels = self.transform_example(_decoded(train, row)).numpy().reshape(self.channels, -1)
-            values = pixels / 255  # float64
+            pixels = self.transform_example(self._decoded(train, row)).numpy()
+            values = pixels.reshape(self.channels, -1) / 255  # float64
             count += values.shape[1]
             sums += values.sum(axis=1)
             squares += np.square(values).sum(axis=1)
@@ -135,12 +151,17 @@ class ImagePreprocessing(Preprocessing):
         Args:
             stored: Images that `transform_example` returned, uint8 `(B, channels, H, W)`.
         """
-        mean, std = self._statistics()
-        shape = (1, self.channels, 1, 1)
-        mean, std = (
-            torch.tensor(each, device=stored.device).reshape(shape) for each in (mean, std)
-        )
-        return (stored.float() / 255 - mean) / std
+        return self._normalized(stored.float() / 255)
+
+    def transform_training(self, stored: Tensor) -> Tensor:
+        """Return normalised images as `transform` does, after random changes of each one."""
+        return self._normalized(self.augmentation(stored.float() / 255))
+
+    def decode(self, encoded: np.ndarray, decoder: str) -> Tensor:
+        """Return an image of a store, uint8 `(1, H, W)` or `(3, H, W)`."""
+        if self.upright and decoder == "image":
+            return decode_image(encoded, upright=True)
+        return super().decode(encoded, decoder)
 
     def sizes(self) -> dict[str, Any]:
         """Return `num_channels`, and `num_inputs` if all images have one size."""
@@ -152,11 +173,13 @@ class ImagePreprocessing(Preprocessing):
     def content(self) -> dict[str, Any]:
         """Return settings, mean and standard deviation."""
         return {
+            "augment": self.augmentation.settings,
             "channels": self.channels,
             "mean": None if self.mean is None else list(self.mean),
             "normalize": self.normalize,
             "size": None if self.size is None else list(self.size),
             "std": None if self.std is None else list(self.std),
+            "upright": self.upright,
         }
 
     @classmethod
@@ -166,12 +189,16 @@ class ImagePreprocessing(Preprocessing):
         if normalize not in ("fit", "imagenet", "none", "given") or (mean is None) != (std is None):
             raise ValueError(f"normalize is {normalize!r}, mean {mean!r:.40}, std {std!r:.40}")
         try:
-            found = cls(content["size"], content["channels"])
+            augment, upright = content.get("augment"), content.get("upright", False)
+            found = cls(content["size"], content["channels"], augment=augment)
             if mean is not None:
                 given = {"mean": mean, "std": std}
                 found.mean, found.std = _given(given, found.channels)
-        except InvalidModuleSettingError as error:
+        except (InvalidAugmentationError, InvalidModuleSettingError) as error:
             raise ValueError(str(error)) from error
+        if upright not in (True, False):
+            raise ValueError(f"upright is {upright!r:.40}")
+        found.upright = bool(upright)
         if found.mean is None and normalize != "fit":
             raise ValueError(f"normalize is {normalize!r}, but mean is missing")
         found.normalize = normalize
@@ -186,6 +213,20 @@ class ImagePreprocessing(Preprocessing):
         if self.normalize == "given" and (self.mean, self.std) != (older.mean, older.std):
             return "normalize has other numbers"
         return None
+
+    def _decoded(self, store: ExampleStore, row: int) -> Tensor:
+        inputs, _ = store.gather(np.array([row]))
+        if isinstance(inputs, Ragged):
+            return self.decode(inputs[0], inputs.decoder or "image")
+        return torch.from_numpy(inputs[0])
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """Return images with values in [0, 1], float32 `(B, channels, H, W)`, as the model gets them."""
+        mean, std = (
+            torch.tensor(each, device=images.device).reshape(1, self.channels, 1, 1)
+            for each in self._statistics()
+        )
+        return (images - mean) / std
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if self.mean is None or self.std is None:
@@ -202,13 +243,6 @@ def _images_in(rows: Any) -> Iterable[Any]:
     if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
         raise NoPredictionsError(f"found one {type(rows).__name__}", "pass a list of images")
     return rows
-
-
-def _decoded(store: ExampleStore, row: int) -> Tensor:
-    inputs, _ = store.gather(np.array([row]))
-    if isinstance(inputs, Ragged):
-        return decode(inputs[0], inputs.decoder or "image")
-    return torch.from_numpy(inputs[0])
 
 
 def _covering(image: Any, height: int, width: int) -> Any:

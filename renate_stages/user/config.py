@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -327,13 +328,15 @@ class UserConfig:
             self.callable_of("test_target_transform", values),
         )
 
-    def _after_preprocessing(self, own: Callable | None) -> Callable | None:
+    def _after_preprocessing(
+        self, own: Callable | None, *, training: bool = False
+    ) -> Callable | None:
         """Return the transform of stored inputs: the preprocessing, then the user's, if any."""
         if self.preprocessing is None:
             return own
         from renate_stages.data.stored import preprocessed
 
-        return preprocessed(self.preprocessing, own)
+        return preprocessed(self.preprocessing, own, training=training)
 
     def transforms(self, values: Mapping[str, Any]) -> Transforms:
         """Return all transforms; those of the memory default to those of training."""
@@ -344,9 +347,9 @@ class UserConfig:
             )
             for of in ("train", "buffer")
         )
-        test, first = self.test_transforms(values), self._after_preprocessing
+        first = partial(self._after_preprocessing, training=True)
         replayed = first(memory[0] or train[0]), memory[1] or train[1]
-        return Transforms((first(train[0]), train[1]), replayed, test)
+        return Transforms((first(train[0]), train[1]), replayed, self.test_transforms(values))
 
     def _checked(self, function: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
         expected = hints.get(name, Any)

@@ -11,7 +11,11 @@ import numpy as np
 from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.modules.arrow_column import input_column, is_text, metadata_values
-from renate_stages.data.modules.image_column import ImageColumn, chosen_preprocessing
+from renate_stages.data.modules.image_column import (
+    ImageColumn,
+    chosen_preprocessing,
+    require_images,
+)
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
@@ -54,11 +58,13 @@ class HuggingFace(RenateDataModule):
         size: See `ImagePreprocessing`, as `channels` and `normalize`; for images alone.
         channels: 1 or 3.
         normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
+        augment: Random changes of training images; see `Augmentation`.
         val_size: Share of the training data to use for validation if the dataset has no such split.
         seed: Seed of the split.
 
     Raises:
         InvalidModuleSettingError: If a setting is outside its range.
+        InvalidAugmentationError: If a random change is unknown, or a value is out of range.
         InvalidShareError: If `val_size` is outside [0, 1).
     """
 
@@ -77,6 +83,7 @@ class HuggingFace(RenateDataModule):
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
+        augment: Sequence[str | Mapping[str, Any]] | None = None,
         val_size: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -97,7 +104,7 @@ class HuggingFace(RenateDataModule):
         self._target = target
         fields = {"id": id, "source": source, "group": group, "time": time}
         self._fields = {name: column for name, column in fields.items() if column is not None}
-        self._wanted = ImagePreprocessing(size, channels, normalize)
+        self._wanted = ImagePreprocessing(size, channels, normalize, augment)
 
     def setup(self) -> None:
         """Load the dataset and set the datasets of the splits.
@@ -191,6 +198,8 @@ class HuggingFace(RenateDataModule):
         table = table.take(good)
         if self._is_single and images:
             self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)
+        else:
+            require_images(MODULE, self._wanted)
         for name in self._inputs.values():
             if name in images:
                 columns[name] = ImageColumn(columns[name].sources, good)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from renate_stages.data.columns import LazyColumn
-from renate_stages.errors import ChangedPreprocessingError
+from renate_stages.errors import ChangedPreprocessingError, InvalidModuleSettingError
 from renate_stages.memory import Ragged
 from renate_stages.preprocessing import Preprocessing
 from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
@@ -80,6 +80,8 @@ def chosen_preprocessing(
 ) -> ImagePreprocessing:
     """Return the parent's preprocessing, or the wanted one in the first update.
 
+    Random changes in training are those of the wanted one, because no example was stored with them.
+
     Args:
         module: Name of the data module, for messages.
         parent: The parent's preprocessing.
@@ -93,8 +95,21 @@ def chosen_preprocessing(
     if not isinstance(parent, ImagePreprocessing):
         problem = f"the inputs of earlier updates are {parent.kind}"
     elif (difference := wanted.difference_from(parent)) is None:
+        parent.augmentation = wanted.augmentation
         return parent
     else:
         problem = f"{difference} as in earlier updates, with which the model was trained"
     cure = "use the earlier setting, or start again from the empty state with all data"
     raise ChangedPreprocessingError(f"data module {module}", problem, cure)
+
+
+def require_images(module: str, wanted: ImagePreprocessing) -> None:
+    """Check that a module whose inputs are not images alone is not to change images at random.
+
+    Raises:
+        InvalidModuleSettingError: If it is.
+    """
+    if wanted.augmentation:
+        names = [each["name"] for each in wanted.augmentation.settings]
+        expected = "null, because the inputs are not one image each"
+        raise InvalidModuleSettingError(module, "augment", names, expected)

@@ -53,11 +53,13 @@ class Images(RenateDataModule):
         size: See `ImagePreprocessing`, as `channels` and `normalize`.
         channels: 1 or 3.
         normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
+        augment: Random changes of training images; see `Augmentation`.
         val_size: Share of the training data to use for validation, in [0, 1).
         seed: Seed of the split.
 
     Raises:
         InvalidModuleSettingError: If a setting is outside its range.
+        InvalidAugmentationError: If a random change is unknown, or a value is out of range.
         InvalidShareError: If `val_size` is outside [0, 1).
     """
 
@@ -74,6 +76,7 @@ class Images(RenateDataModule):
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
+        augment: Sequence[str | Mapping[str, Any]] | None = None,
         val_size: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -87,7 +90,7 @@ class Images(RenateDataModule):
             if labels is None:
                 expected = "null, because only a table of labels has columns; set labels"
                 raise InvalidModuleSettingError("images", name, column, expected)
-        self._wanted = ImagePreprocessing(size, channels, normalize)
+        self._wanted = ImagePreprocessing(size, channels, normalize, augment)
 
     def setup(self) -> None:
         """Find the images, check that each can be decoded, and set the datasets.

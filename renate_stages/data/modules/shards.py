@@ -10,7 +10,11 @@ import numpy as np
 
 from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.module import RenateDataModule
-from renate_stages.data.modules.image_column import ImageColumn, chosen_preprocessing
+from renate_stages.data.modules.image_column import (
+    ImageColumn,
+    chosen_preprocessing,
+    require_images,
+)
 from renate_stages.data.modules.sample_members import require_one_type, typed_members, values_of
 from renate_stages.data.modules.tar_samples import Sample, indexed
 from renate_stages.data.rejected import Rejected
@@ -49,11 +53,13 @@ class Shards(RenateDataModule):
         size: See `ImagePreprocessing`, as `channels` and `normalize`; for images alone.
         channels: 1 or 3.
         normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
+        augment: Random changes of training images; see `Augmentation`.
         val_size: Share of the training data to use for validation, in [0, 1).
         seed: Seed of the split.
 
     Raises:
         InvalidModuleSettingError: If a setting is outside its range.
+        InvalidAugmentationError: If a random change is unknown, or a value is out of range.
         InvalidShareError: If `val_size` is outside [0, 1).
     """
 
@@ -70,6 +76,7 @@ class Shards(RenateDataModule):
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
+        augment: Sequence[str | Mapping[str, Any]] | None = None,
         val_size: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -84,7 +91,7 @@ class Shards(RenateDataModule):
         for name, place in {**self._inputs, "target": target, **self._fields}.items():
             if not isinstance(place, str) or not all(place.split(";")):
                 raise InvalidModuleSettingError(MODULE, name, place, _PLACE)
-        self._wanted = ImagePreprocessing(size, channels, normalize)
+        self._wanted = ImagePreprocessing(size, channels, normalize, augment)
 
     def setup(self) -> None:
         """Index the tar files, check each member that is used, and set the datasets.
@@ -124,6 +131,8 @@ class Shards(RenateDataModule):
         columns = {name: each.column(good) for name, each in members.items()}
         if self._is_single and isinstance(columns["inputs"], ImageColumn):
             self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)
+        else:
+            require_images(MODULE, self._wanted)
         chosen = {name: [_plain(each[row]) for row in good] for name, each in values.items()}
         targets = [values["target"][row] for row in good]
         del chosen["target"]

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from renate_stages.data import StoredDataset
-from renate_stages.data.stored import Batched, Transform
+from renate_stages.data.stored import Batched, Transform, decoding
 
 ROW = "renate_row"  # the data attribute with the numbers of rows
 _STANDARD = {ROW, "targets", "targets_task_labels"}
@@ -50,7 +50,9 @@ class Examples:
         self, memory: StoredDataset, new: StoredDataset, evaluation: tuple[Any, Any], task: int
     ) -> None:
         self.num_old, self.num_new, self.task = len(memory), len(new), task
-        self._parts = [StoredDataset(each.store, each.rows) for each in (memory, new)]
+        self._parts = [
+            StoredDataset(each.store, each.rows, decoding(each.transform)) for each in (memory, new)
+        ]
         self._labels = [
             _labels(stored, each.target_transform)
             for stored, each in zip(self._parts, (memory, new), strict=True)

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from renate_stages.data import Batched, Rejected, StoredDataset, ingest
 from renate_stages.data.modules.images import Images
-from renate_stages.data.stored import preprocessed
+from renate_stages.data.stored import decoding, preprocessed
 from renate_stages.errors import (
     AllRowsRejectedError,
     ChangedPreprocessingError,
@@ -28,6 +28,7 @@ from renate_stages.files import write_json
 from renate_stages.preprocessing import read_preprocessing
 from renate_stages.preprocessing.images import ImagePreprocessing
 from renate_stages.tasks.labels import LabelNames
+from renate_stages.user.config import UserConfig
 
 NOISE = np.random.default_rng(0)
 
@@ -220,10 +221,9 @@ def test_settings_out_of_range_are_refused(tmp_path, settings):
 # -- preprocessing ---------------------------------------------------------------------------------
 
 
-def batch_of(store, preprocessing):
-    return StoredDataset(store, transform=preprocessed(preprocessing)).__getitems__(
-        range(len(store))
-    )[0]
+def batch_of(store, preprocessing, rows=None):
+    dataset = StoredDataset(store, transform=preprocessed(preprocessing))
+    return dataset.__getitems__(range(len(store)) if rows is None else rows)[0]
 
 
 def test_images_of_several_sizes_and_modes_make_one_normalised_batch(folders, tmp_path):
@@ -289,6 +289,126 @@ def test_statistics_are_those_of_the_first_update(folders, tmp_path):
     assert later.preprocessing is module.preprocessing and later.preprocessing.mean == mean
 
 
+def turned(path: Path, array: np.ndarray, orientation: int) -> Path:
+    """Save an image whose EXIF data says that it is turned; as JPEG, its pixels change a little."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(
+        path, exif=exif, **({"lossless": True} if "webp" in path.name else {})
+    )
+    return path
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+def test_images_are_turned_as_their_exif_data_says_in_training_and_when_serving(tmp_path, ending):
+    array = pixels(4, 7)
+    files = [turned(tmp_path / f"in/a/{n}.{ending}", array, n) for n in range(1, 9)]
+    store, _ = stored(module := Images(tmp_path / "in", normalize="none"), tmp_path / "store")
+    served = module.preprocessing.encode([*files, *map(Image.open, files)])
+    for row, path in enumerate(files):
+        upright = ImageOps.exif_transpose(Image.open(path))
+        expected = torch.from_numpy(np.array(upright)).permute(2, 0, 1) / 255
+        assert expected.shape == (3, 4, 7) if row < 4 else (3, 7, 4)
+        assert torch.equal(batch_of(store, module.preprocessing, [row])[0], expected)
+        kept = StoredDataset(store, None, decoding(preprocessed(module.preprocessing)))[row][0]
+        assert torch.equal(kept / 255, expected)  # what strategies of Avalanche begin with
+        for other in (row, row + 8):
+            found = module.preprocessing.decode(served[other], "image") / 255
+            if ending != "jpg" or other == row:
+                assert torch.equal(found, expected)
+            else:  # Image.open decodes as we do
+                torch.testing.assert_close(found, expected, atol=2 / 255, rtol=0)
+    if ending in ("jpg", "png"):
+        assert [row.tobytes() for row in store.column("inputs")] == [f.read_bytes() for f in files]
+
+
+def test_statistics_are_those_of_turned_images(tmp_path):
+    array = np.zeros((4, 8, 3), np.uint8)
+    array[:, :4] = 255  # after turning, the upper half is white
+    turned(tmp_path / "in/a/0.png", array, 6)
+    store, _ = stored(module := Images(tmp_path / "in", size=[4, 4]), tmp_path / "store")
+    module.preprocessing.fit(store)
+    batch = batch_of(store, module.preprocessing)
+    torch.testing.assert_close(batch.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert (batch[0, 0].diff(dim=1) == 0).all() and batch[0, 0, 0, 0] > batch[0, 0, -1, 0]
+
+
+def test_damaged_exif_data_counts_as_none(tmp_path):
+    path = turned(tmp_path / "in/a/0.jpg", pixels(4, 7), 6)
+    data = path.read_bytes().replace(b"Exif\0\0MM\0*", b"Exif\0\0XX\0*")
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+    store, _ = stored(module := Images(tmp_path / "in"), tmp_path / "store")
+    assert batch_of(store, module.preprocessing).shape == (1, 3, 4, 7)
+
+
+def test_states_of_old_releases_keep_reading_images_as_they_are_stored(tmp_path):
+    turned(tmp_path / "in/a/0.png", array := pixels(4, 7), 6)
+    old = ImagePreprocessing(normalize="none")
+    old.write(tmp_path)
+    file = tmp_path / "preprocessing" / "preprocessing.json"
+    content = {"kind": "images", "built": None, "schema": 1, **old.content()}
+    del content["upright"], content["augment"]
+    file.unlink()
+    write_json(file, content)
+    module = Images(tmp_path / "in", normalize="none")
+    module.preprocessing = read_preprocessing(tmp_path)
+    store, _ = stored(module, tmp_path / "store")
+    expected = torch.from_numpy(array).permute(2, 0, 1) / 255
+    assert torch.equal(batch_of(store, module.preprocessing)[0], expected)
+    assert module.preprocessing.content()["upright"] is False
+    (tmp_path / "later").mkdir()
+    module.preprocessing.write(tmp_path / "later")
+    assert read_preprocessing(tmp_path / "later").upright is False
+
+
+AUGMENT = ["RandomVerticalFlip", {"name": "RandomCrop", "padding": [1, 2]}]
+
+
+def test_random_changes_reach_training_and_remembered_examples_alone(folders, tmp_path):
+    module = Images(folders, size=6, augment=AUGMENT)
+    store, _ = stored(module, tmp_path / "store")
+    module.preprocessing.fit(store)
+    plain = Images(folders, size=6)
+    plain.preprocessing = ImagePreprocessing(size=6)
+    plain.preprocessing.fit(store)
+    user = UserConfig(Path("renate_config.py"), {"model_fn": lambda: None})
+    user.preprocessing = module.preprocessing
+    transforms = user.transforms({})
+    expected = batch_of(store, plain.preprocessing)
+    for transform in (transforms.test[0], user.test_transforms({})[0]):
+        inputs, _ = StoredDataset(store, None, transform).__getitems__(range(8))
+        assert torch.equal(inputs, expected)
+    for transform in (transforms.train[0], transforms.memory[0]):
+        found = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            found.append(StoredDataset(store, None, transform).__getitems__(range(8))[0])
+        assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+        assert found[0].shape == expected.shape
+        black = module.preprocessing.transform(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+        for channel in range(3):  # flips and crops move pixels, and add black ones
+            values = torch.cat([expected[:, channel].flatten(), black[0, channel].flatten()])
+            assert torch.isin(found[0][:, channel], values).all()
+
+
+def test_random_changes_may_differ_in_each_update(folders, tmp_path):
+    first = Images(folders, size=6, augment=AUGMENT)
+    first.setup()
+    first.preprocessing.write(tmp_path)
+    for augment in (["RandomHorizontalFlip"], None):
+        later = Images(folders, size=6, augment=augment)
+        later.preprocessing = read_preprocessing(tmp_path)
+        assert later.preprocessing.content()["augment"] == [
+            {"name": "RandomVerticalFlip"},
+            {"name": "RandomCrop", "padding": [1, 2]},
+        ]
+        later.setup()
+        settings = [{"name": each} for each in augment or ()]
+        assert later.preprocessing.content()["augment"] == settings
+
+
 @pytest.mark.parametrize(
     "changed", [{"size": 7}, {"channels": 1}, {"normalize": "imagenet"}, {"normalize": "none"}]
 )
@@ -313,7 +433,17 @@ def test_preprocessing_is_kept_as_json(folders, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"size": "6"}, {"channels": 2}, {"mean": [0.1]}, {"std": None}, {"normalize": 3}]
+    "change",
+    [
+        {"size": "6"},
+        {"channels": 2},
+        {"mean": [0.1]},
+        {"std": None},
+        {"normalize": 3},
+        {"upright": "yes"},
+        {"augment": ["Flip"]},
+        {"augment": 3},
+    ],
 )
 def test_malformed_files_are_refused(tmp_path, change):
     preprocessing = ImagePreprocessing(size=6, normalize="none")
@@ -334,6 +464,12 @@ def test_raw_images_are_encoded_as_the_module_stores_them(folders, tmp_path):
     assert [row.tobytes() for row in found][:3] == [path.read_bytes()] * 3
     for row, expected in ((3, array), (4, array), (5, array[:, :, 0])):
         assert (np.array(Image.open(BytesIO(found[row].tobytes()))) == expected).all()
+
+
+def test_truncated_pil_image_is_an_unusable_row(tmp_path):
+    data = save(tmp_path / "0.png", pixels(40, 40))
+    with pytest.raises(UnusableRowError, match="row 0: a damaged image"):
+        ImagePreprocessing().encode([Image.open(BytesIO(data[: len(data) // 2]))])
 
 
 @pytest.mark.parametrize("image", [b"text", "gone.jpg", np.zeros((2, 2)), 5, b""])
