@@ -43,18 +43,11 @@ class InvalidModuleSettingError(RenateStagesError):
 
 
 class InvalidAugmentationError(RenateStagesError):
-    """An entry of the setting `augment` of a data module is unknown or out of range.
+    """An entry of the setting `augment` of a data module is unknown or out of range."""
 
-    Args:
-        what: The entry, or the argument of one.
-        found: Its value.
-        expected: What it should be.
-    """
-
-    def __init__(self, what: str, found: object, expected: str) -> None:
+    def __init__(self, problem: str) -> None:
         super().__init__(
-            f"{what} is {found!r:.80}; expected {expected}.\n"
-            "To fix this: change augment in data.module of params.yaml."
+            f"augment: {problem}.\nTo fix this: change augment in data.module of params.yaml."
         )
 
 

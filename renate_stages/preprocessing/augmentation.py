@@ -46,13 +46,15 @@ class Augmentation:
         size: tuple[int, int] | None = None,
     ) -> None:
         if given is not None and not isinstance(given, list | tuple):
-            raise InvalidAugmentationError("augment", given, f"a list of entries, each {_FORM}")
+            raise InvalidAugmentationError(
+                f"it is {given!r:.80}; expected a list, each entry {_FORM}"
+            )
         self.settings: list[dict[str, Any]] = []
         self._changes: list[RandomChange] = []
         for entry in given or ():
             setting = {"name": entry} if isinstance(entry, str) else entry
             if not isinstance(setting, Mapping) or not isinstance(setting.get("name"), str):
-                raise InvalidAugmentationError("an entry of augment", entry, _FORM)
+                raise InvalidAugmentationError(f"an entry is {entry!r:.80}; expected {_FORM}")
             self._changes.append(_change(setting, size))
             self.settings.append({key: _listed(value) for key, value in setting.items()})
 
@@ -70,8 +72,8 @@ def _change(setting: Mapping[str, Any], size: tuple[int, int] | None) -> RandomC
     """Build the random change that an entry describes."""
     name = setting["name"]
     if name not in CHANGES:
-        problem = f"an entry of augment{did_you_mean(name, CHANGES)}"
-        raise InvalidAugmentationError(problem, name, f"one of {', '.join(CHANGES)}")
+        hint, known = did_you_mean(name, CHANGES), ", ".join(CHANGES)
+        raise InvalidAugmentationError(f"unknown '{name}'{hint} (known: {known})")
     change = CHANGES[name]
     parameters = inspect.signature(change).parameters
     arguments = {key: value for key, value in setting.items() if key != "name"}
@@ -79,9 +81,9 @@ def _change(setting: Mapping[str, Any], size: tuple[int, int] | None) -> RandomC
         _check_size(name, arguments.pop("size", None), size)
     for argument in arguments:
         if argument not in parameters:
-            problem = f"an argument of {name}{did_you_mean(str(argument), parameters)}"
-            expected = f"one of {', '.join(parameters)}"
-            raise InvalidAugmentationError(problem, argument, expected)
+            hint, known = did_you_mean(str(argument), parameters), ", ".join(parameters)
+            problem = f"{name} has no argument '{argument}'{hint} (known: {known})"
+            raise InvalidAugmentationError(problem)
     for argument, parameter in parameters.items():
         if parameter.default is parameter.empty:
             arguments.setdefault(argument, None)
@@ -89,7 +91,8 @@ def _change(setting: Mapping[str, Any], size: tuple[int, int] | None) -> RandomC
         expected, converted = _ARGUMENTS[argument]
         arguments[argument] = converted(value)
         if arguments[argument] is None:
-            raise InvalidAugmentationError(f"{name}: {argument}", value, expected)
+            problem = f"{argument} of {name} is {value!r:.80}; expected {expected}"
+            raise InvalidAugmentationError(problem)
     return change(**arguments)
 
 
@@ -98,7 +101,7 @@ def _check_size(name: str, found: Any, size: tuple[int, int] | None) -> None:
     if found is None or (size is not None and _pair_of(found) == list(size)):
         return
     expected = "no size, because images keep the one that the data module's setting size gives"
-    raise InvalidAugmentationError(f"{name}: size", found, expected)
+    raise InvalidAugmentationError(f"size of {name} is {found!r:.80}; expected {expected}")
 
 
 def _pair_of(size: Any) -> Any:
