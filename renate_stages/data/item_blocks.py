@@ -53,13 +53,17 @@ class ItemBlocks:
         """
         index = start - 1
         for index, each in enumerate(items, start):
-            if self._values is not None:
-                if self._values.took(each):
-                    if self._values.is_full(self._open()):
+            values = self._values
+            if values is not None:
+                if values.took(each):
+                    if values.is_full:
                         yield from self._converted(index + 1)
+                        values.reserve(self._open())
                     continue
                 yield from self._converted(index)
             yield from self._one(each, index)
+            if self._values is not None:
+                self._values.reserve(self._open())
         yield from self._converted(index + 1)
 
     def _one(self, each: Any, index: int) -> Iterator[Block]:

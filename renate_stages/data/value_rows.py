@@ -47,10 +47,9 @@ class ValueRows:
     ) -> None:
         self._parts, self._kinds, self._paths = parts, kinds, paths
         self._reader, self._names = reader, names
-        self._getters = [None if keys is None else _getter(keys) for _, keys in parts]
+        self._values = _values_of(parts)
         self._rows: list[tuple[Any, ...]] = []
         self._most = _BATCH
-        self._form: tuple[type, int] = (tuple, len(parts))
 
     @classmethod
     def of(cls, like: Any, reader: ItemReader, spec: ExampleSpec, named: bool) -> ValueRows | None:
@@ -80,30 +79,23 @@ class ValueRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def is_full(self, block: RowBlock) -> bool:
-        """Return whether the rows fill a block, or are enough to be converted at once."""
-        if len(self._rows) == 1:
-            self._most = min(_BATCH, block.room)
+    @property
+    def is_full(self) -> bool:
+        """Whether the rows fill the block that `reserve` was given, or are enough to be converted."""
         return len(self._rows) >= self._most
+
+    def reserve(self, block: RowBlock) -> None:
+        """Collect at most as many rows as a block has room for."""
+        self._most = min(_BATCH, block.room)
 
     def took(self, item: Any) -> bool:
         """Take the values of an item; return whether it has the form to do so."""
-        if (type(item), len(item) if type(item) is tuple else 0) != self._form:
+        if type(item) is not tuple or len(item) != len(self._parts):
             return False
-        values: tuple[Any, ...] = ()
         try:
-            for part, (kind, keys), getter in zip(item, self._parts, self._getters, strict=True):
-                if type(part) is not kind:
-                    return False
-                if getter is None or keys is None:
-                    values += (part,)
-                elif len(part) != len(keys):
-                    return False
-                else:
-                    values += getter(part)
-        except KeyError:
+            self._rows.append(self._values(item))
+        except (KeyError, _OtherFormError):
             return False
-        self._rows.append(values)
         return True
 
     def moved(self, block: RowBlock) -> bool:
@@ -152,6 +144,50 @@ class ValueRows:
         name = path.removeprefix(METADATA)
         known = {text: self._reader.metadata_value(name, text, 0) for text in dict.fromkeys(column)}
         return np.array([known[text] for text in column], dtype)
+
+
+class _OtherFormError(Exception):
+    """An item has another form."""
+
+
+def _values_of(
+    parts: list[tuple[type, tuple[Any, ...] | None]],
+) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Return a function that returns the values of an item in order.
+
+    It raises `_OtherFormError` or `KeyError` if a dict or tuple of the item has another form. The types
+    of values are compared later, many at once.
+    """
+    (kind, keys), *others = parts
+    if keys is not None and len(others) == 1 and others[0][1] is None:
+        # The form of most tables, in half of the time of the general one.
+        getter, count = _getter(keys), len(keys)
+
+        def values_of_pair(item: tuple[Any, ...]) -> tuple[Any, ...]:
+            inputs, target = item
+            if type(inputs) is not kind or len(inputs) != count:
+                raise _OtherFormError
+            return (*getter(inputs), target)
+
+        return values_of_pair
+
+    forms = [
+        (kind, 0, None) if keys is None else (kind, len(keys), _getter(keys))
+        for kind, keys in parts
+    ]
+
+    def values(item: tuple[Any, ...]) -> tuple[Any, ...]:
+        found: list[Any] = []
+        for part, (kind, count, getter) in zip(item, forms, strict=True):
+            if getter is None:
+                found.append(part)
+            elif type(part) is not kind or len(part) != count:
+                raise _OtherFormError
+            else:
+                found += getter(part)
+        return tuple(found)
+
+    return values
 
 
 def _getter(keys: tuple[Any, ...]) -> Callable[[Any], tuple[Any, ...]]:

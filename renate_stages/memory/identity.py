@@ -9,8 +9,9 @@ BLAKE2b (RFC 7693), personalized differently for own ids and for content.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PREFIX = "renate:"  # marks our hashes, because 32 bare digits may be a user's UUID or MD5
 _BLOCK_BYTES = 8 * 2**20  # bytes of examples to read at once
+_JOINED_BYTES = 2048  # columns with more bytes in a row are hashed without copying them
 _HASH = re.compile(f"{PREFIX}[0-9a-f]{{32}}")
 
 
@@ -114,11 +116,12 @@ def content_ids(columns: Mapping[str, Column], fields: Mapping[str, Field]) -> n
     paths = sorted(fields)
     head = blake2b(digest_size=16, person=b"renate content")
     head.update("; ".join(f"{path}: {fields[path]}" for path in paths).encode())
-    parts = [_bytes_of_rows(columns[path], fields[path].dtype) for path in paths]
+    parts = [(columns[path], fields[path].dtype) for path in paths]
     digests = []
-    for row in _joined(parts):
+    for row in _joined(parts) or _pieces(parts):
         one = head.copy()
-        one.update(row)
+        for piece in row:
+            one.update(piece)
         digests.append(one.digest())
     return to_array(digests)
 
@@ -155,22 +158,34 @@ def stored_content_ids(store: ExampleStore, rows: np.ndarray) -> np.ndarray:
     return ids
 
 
-def _bytes_of_rows(column: Column, dtype: np.dtype) -> np.ndarray | list[bytes]:
-    """Return the bytes of each row, `(rows, width)`; the bytes of ragged rows end in their length."""
-    if isinstance(column, Ragged):
-        values = column.values.astype(dtype, copy=False)
-        where = zip(column.offsets[:-1], column.offsets[1:], strict=True)
-        return [values[a:b].tobytes() + int(b - a).to_bytes(8, "little") for a, b in where]
+def _joined(parts: Sequence[tuple[Column, np.dtype]]) -> Iterable[tuple[bytes]] | None:
+    """Return the bytes of each row, joined over all columns; None if that would copy many bytes."""
+    arrays = []
+    for column, dtype in parts:
+        if isinstance(column, Ragged) or column[:1].size * dtype.itemsize > _JOINED_BYTES:
+            return None
+        arrays.append(_bytes_of_rows(column, dtype))
+    joined = np.ascontiguousarray(np.concatenate(arrays, axis=1))
+    rows, width = joined.shape
+    return zip(joined.view(f"V{width}").ravel().tolist()) if width else [(b"",)] * rows
+
+
+def _pieces(parts: Sequence[tuple[Column, np.dtype]]) -> Iterator[tuple[bytes | memoryview, ...]]:
+    """Yield the bytes of each row, column by column; those of a ragged row end in its length."""
+    found = []
+    for column, dtype in parts:
+        if isinstance(column, Ragged):
+            flat = np.ascontiguousarray(column.values, dtype).reshape(-1).view(np.uint8).data
+            width = column.values[:1].size * dtype.itemsize
+            ends = column.offsets.tolist()
+            found.append([flat[a * width : b * width] for a, b in pairwise(ends)])
+            found.append([(b - a).to_bytes(8, "little") for a, b in pairwise(ends)])
+        else:
+            found.append([row.data for row in _bytes_of_rows(column, dtype)])
+    return zip(*found, strict=True)
+
+
+def _bytes_of_rows(column: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return the bytes of each row, uint8 `(rows, width)`."""
     values = np.ascontiguousarray(column, dtype)
     return values.reshape(-1).view(np.uint8).reshape(len(values), values[:1].nbytes)
-
-
-def _joined(parts: Sequence[np.ndarray | list[bytes]]) -> Iterable[bytes]:
-    """Return the bytes of each row, joined over all columns."""
-    fixed = [part for part in parts if isinstance(part, np.ndarray)]
-    if len(fixed) == len(parts):
-        joined = np.ascontiguousarray(np.concatenate(fixed, axis=1))
-        rows, width = joined.shape
-        return joined.view(f"V{width}").ravel().tolist() if width else [b""] * rows
-    rows = [part if isinstance(part, list) else map(bytes, part) for part in parts]
-    return map(b"".join, zip(*rows, strict=True))
