@@ -7,6 +7,7 @@ the CPU, so other programs on the machine disturb little. Only with worker proce
 (`data.num_workers`) they are those of the clock, and need two cores that nothing else uses.
 
     images     JPEG files of 96x96 pixels, decoded and resized for each item, as vision datasets do
+    files      the same files as the data module `images` reads them, beside decoding each once
     rows       20 numbers as a dict, and an integer label
     frame      the same, with each row from `frame.iloc` of pandas, as tables are often read
     records    a tensor of 20 numbers, a label, and metadata: an id and a source
@@ -34,6 +35,8 @@ from report import Report
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from renate_stages.data import ColumnDataset, ingest
+from renate_stages.data.modules import images as modules
+from renate_stages.tasks.labels import LabelNames
 
 FIELDS = 20
 BATCH = 256
@@ -49,6 +52,7 @@ class Images(Dataset):
 
     def __init__(self, folder: Path, number: int) -> None:
         noise = np.random.default_rng(0)
+        folder.mkdir()
         self.files = [folder / f"{n}.jpg" for n in range(number)]
         for file in self.files:
             small = noise.integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -124,15 +128,16 @@ def main() -> None:
     few = {name: each[: rows // 5] for name, each in columns.items()}
     print(f"{'rows per second':<44}   median       min       max")
     with TemporaryDirectory() as folder:
-        images = Images(Path(folder), 3000)
+        images = Images(Path(folder) / "one class", 3000)
         share = measure(report, "images", images, repeats, bare=True)
         report.at_least("images: share of the bare loop", share, 0.9)
         _, faster = measure_workers(report, "images", images, repeats)
         report.at_least("images: speed of 2 workers, of 1", faster, 1.7)
+        measure_files(report, Path(folder), images.files, repeats)
     dataset = Rows(few, labels[: rows // 5])
     measure(report, "rows", dataset, repeats, bare=True)
     measure_workers(report, "rows", dataset, repeats)
-    frame = Frame(few, labels[: rows // 20])
+    frame = Frame(few, labels[: rows // 5])
     share = measure(report, "frame", frame, repeats, bare=True)
     report.at_least("frame: share of the bare loop", share, 0.9)
     measure(report, "records", Records(few, labels[: rows // 5]), repeats, bare=True)
@@ -152,6 +157,29 @@ def measure(report: Report, name: str, dataset: Any, repeats: int, bare: bool = 
     if bare:
         peers["bare loop"] = lambda: [dataset[row] and None for row in range(len(dataset))]
         peers["DataLoader"] = lambda: [None for _ in DataLoader(dataset, BATCH)]
+    return _timed(report, name, peers, len(dataset), repeats)
+
+
+def measure_files(report: Report, folder: Path, files: list[Path], repeats: int) -> float:
+    """Time the data module `images`, and decoding each file once; return as `measure`."""
+
+    def ours() -> None:
+        module = modules.Images(folder)
+        module.setup()
+        stored(module.train_data(), numbers=LabelNames().numbers)
+
+    def bare() -> None:
+        for file in files:
+            with Image.open(file) as image:
+                image.load()
+
+    return _timed(report, "files", {"ours": ours, "bare loop": bare}, len(files), repeats)
+
+
+def _timed(
+    report: Report, name: str, peers: dict[str, Callable[[], object]], rows: int, repeats: int
+) -> float:
+    """Time peers in turn; return the bare loop's seconds as a share of ours, 0 without one."""
     taken: dict[str, list[float]] = {peer: [] for peer in peers}
     for _ in range(repeats):
         for peer, run in peers.items():
@@ -159,8 +187,8 @@ def measure(report: Report, name: str, dataset: Any, repeats: int, bare: bool = 
             run()
             taken[peer].append(time.process_time() - started)
     for peer, seconds in taken.items():
-        report.add(f"{name}: {peer}", [len(dataset) / each for each in seconds])
-    if not bare:
+        report.add(f"{name}: {peer}", [rows / each for each in seconds])
+    if "bare loop" not in taken:
         return 0.0
     return median(b / o for b, o in zip(taken["bare loop"], taken["ours"], strict=True))
 
@@ -192,10 +220,11 @@ def measure_workers(report: Report, name: str, dataset: Any, repeats: int) -> tu
     )
 
 
-def stored(dataset: Any, num_workers: int = 0) -> None:
+def stored(dataset: Any, num_workers: int = 0, **options: Any) -> None:
     """Write a dataset to a store in a temporary folder."""
     with TemporaryDirectory() as folder:
-        ingest(dataset, Path(folder) / "store", 1, "train", num_workers=num_workers)
+        store = Path(folder) / "store"
+        ingest(dataset, store, 1, "train", num_workers=num_workers, **options)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,10 @@ def encoded_image(image: Any) -> bytes:
         except _DAMAGED as error:
             raise UnusableImageError("a damaged image") from error
         return _as_png(image)
-    try:
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    except FileNotFoundError:
-        raise UnusableImageError("the file does not exist") from None
-    except OSError as error:
-        raise UnusableImageError(f"the file cannot be read: {error.strerror}") from error
+    data = file_bytes(image)
+    if not isinstance(data, bytes):
+        expected = "a path, the bytes of a file, a PIL image, or an array"
+        raise UnusableImageError(f"found a {type(data).__name__}; expected {expected}")
     if not data:
         raise UnusableImageError("the file is empty")
     try:
@@ -67,6 +66,22 @@ def encoded_image(image: Any) -> bytes:
         if isinstance(error, UnusableImageError):
             raise
         raise UnusableImageError("a damaged image") from error
+
+
+def file_bytes(image: Any) -> Any:
+    """Return the bytes of a file that is given by its path, and anything else as it is.
+
+    Raises:
+        UnusableImageError: If the file cannot be read.
+    """
+    if not isinstance(image, str | PathLike):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except FileNotFoundError:
+        raise UnusableImageError("the file does not exist") from None
+    except OSError as error:
+        raise UnusableImageError(f"the file cannot be read: {error.strerror}") from error
 
 
 def _of_pixels(pixels: np.ndarray) -> Any:

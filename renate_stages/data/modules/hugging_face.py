@@ -202,7 +202,7 @@ class HuggingFace(RenateDataModule):
             require_images(MODULE, self._wanted)
         for name in self._inputs.values():
             if name in images:
-                columns[name] = ImageColumn(columns[name].sources, good)
+                columns[name] = columns[name].of_rows(good)
             elif (column := input_column(table.column(name))) is not None:
                 columns[name] = column
             else:

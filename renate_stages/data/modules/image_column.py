@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
+from zlib import crc32
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from renate_stages.data.columns import LazyColumn
 from renate_stages.errors import ChangedPreprocessingError, InvalidModuleSettingError
 from renate_stages.memory import Ragged
 from renate_stages.preprocessing import Preprocessing
-from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
+from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image, file_bytes
 from renate_stages.preprocessing.images import ImagePreprocessing
 
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and encodes without the interpreter's lock
+
+
+_NOT_DECODED = -1
 
 
 class Sources(Protocol):
@@ -30,6 +34,8 @@ class Sources(Protocol):
 class ImageColumn(LazyColumn):
     """Images as a column of the bytes that are stored.
 
+    A file that `problems` has decoded is not decoded again when it is read, unless it has changed.
+
     Args:
         sources: The images.
         rows: The rows to use, int64 `(n,)`; None: all.
@@ -42,12 +48,27 @@ class ImageColumn(LazyColumn):
         self.sources = sources
         self._rows = np.arange(len(sources)) if rows is None else rows
         self.row_bytes = max(1, row_bytes)
+        # Checksums of the sources whose bytes are stored unchanged, after they have been decoded.
+        self._decoded = np.full(len(sources), _NOT_DECODED, np.int64)
+
+    def of_rows(self, rows: np.ndarray, row_bytes: int | None = None) -> ImageColumn:
+        """Return other rows of the same sources, int64 `(n,)`."""
+        found = ImageColumn(self.sources, rows, row_bytes or self.row_bytes)
+        found._decoded = self._decoded
+        return found
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> bytes:
-        return encoded_image(self.sources[int(self._rows[row])])
+        number = int(self._rows[row])
+        data, known = file_bytes(self.sources[number]), self._decoded[number]
+        if isinstance(data, bytes) and known != _NOT_DECODED and known == crc32(data):
+            return data
+        encoded = encoded_image(data)
+        if encoded is data:
+            self._decoded[number] = crc32(encoded)
+        return encoded
 
     def take(self, rows: np.ndarray) -> Ragged:
         """Return rows in the given order, read by several threads."""

@@ -105,7 +105,8 @@ class Images(RenateDataModule):
         self.rejected, self.rows_seen = [], 0
         names, targets, metadata = self._listed() if self._labels else self._in_folders()
         files = [self._data_path / name for name in names]
-        problems = ImageColumn(files).problems()
+        images = ImageColumn(files)
+        problems = images.problems()
         good = np.array([row for row, each in enumerate(problems) if each is None], dtype=np.int64)
         self.rejected += [
             Rejected(name, None, problem)
@@ -117,7 +118,7 @@ class Images(RenateDataModule):
             raise AllRowsRejectedError("images", reasons)
         row_bytes = mean_size([files[row].stat().st_size for row in good[:1000]])
         data = ColumnDataset(
-            ImageColumn(files, good, row_bytes),
+            images.of_rows(good, row_bytes),
             targets[good],
             {name: [column[row] for row in good] for name, column in metadata.items()},
         )

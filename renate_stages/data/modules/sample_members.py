@@ -32,17 +32,19 @@ class TypedMembers:
     Args:
         kind: A value of `KINDS`.
         members: The bytes of the rows.
+        images: The same as images; None if they are of another kind.
     """
 
     kind: str
     members: Members
+    images: ImageColumn | None = None
 
     def column(self, rows: np.ndarray) -> LazyColumn:
         """Return rows that can be used, int64 `(n,)`, as a column of inputs."""
         members = self.members.of_rows(rows.tolist())
         size = mean_size(members.sizes[:1000])
-        if self.kind == "an image":
-            return ImageColumn(members, row_bytes=size)
+        if self.images is not None:
+            return self.images.of_rows(rows, size)
         return _ReadColumn(members, self.kind == "a text", size)
 
 
@@ -98,10 +100,12 @@ def typed_members(
         elif each != kind or not fits:
             reasons.setdefault(row, f"{place} is {each}; expected {kind if fits else 'an image'}")
     rows = [row for row in range(len(samples)) if row not in reasons]
-    for row, problem in zip(rows, _problems(kind, members.of_rows(rows)), strict=True):
+    images = ImageColumn(members, np.array(rows, np.int64)) if kind == "an image" else None
+    problems = images.problems() if images is not None else _problems(kind, members.of_rows(rows))
+    for row, problem in zip(rows, problems, strict=True):
         if problem is not None:
             reasons[row] = problem
-    return TypedMembers(kind, members)
+    return TypedMembers(kind, members, images)
 
 
 def values_of(
@@ -188,9 +192,7 @@ def _array(data: bytes) -> np.ndarray:
 
 
 def _problems(kind: str, members: Members) -> list[str | None]:
-    """Return for each row why it cannot be used, or None."""
-    if kind == "an image":
-        return ImageColumn(members).problems()
+    """Return for each row of arrays or texts why it cannot be used, or None."""
 
     def form(row: int) -> str | None:
         try:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from renate_stages.data import Batched, Rejected, StoredDataset, ingest
+from renate_stages.data.modules import image_column
 from renate_stages.data.modules.images import Images
 from renate_stages.data.stored import decoding, preprocessed
 from renate_stages.errors import (
@@ -26,6 +27,7 @@ from renate_stages.errors import (
 )
 from renate_stages.files import write_json
 from renate_stages.preprocessing import read_preprocessing
+from renate_stages.preprocessing.encoded_images import encoded_image
 from renate_stages.preprocessing.images import ImagePreprocessing
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
@@ -287,6 +289,30 @@ def test_statistics_are_those_of_the_first_update(folders, tmp_path):
     store, _ = stored(later, tmp_path / "second")
     later.preprocessing.fit(store)
     assert later.preprocessing is module.preprocessing and later.preprocessing.mean == mean
+
+
+def test_images_are_decoded_once_unless_they_change(folders, tmp_path, monkeypatch):
+    Image.fromarray(pixels(4, 4)).save(folders / "cat" / "9.bmp")  # is converted each time
+    decoded = []
+
+    def counted(image):
+        decoded.append(image)
+        return encoded_image(image)
+
+    monkeypatch.setattr(image_column, "encoded_image", counted)
+    module = Images(folders)
+    module.setup()
+    assert len(decoded) == 9
+    files = {path.relative_to(folders).as_posix(): path for path in folders.rglob("*.*g")}
+    changed = save(folders / "cat" / "3.jpg", pixels(8, 8))
+    decoded.clear()
+    store = ingest(
+        module.train_data(), tmp_path / "store", 1, "train", numbers=LabelNames().numbers
+    )
+    assert len(decoded) == 2 and changed in decoded
+    expected = {path.read_bytes() for name, path in files.items() if not path.name.startswith(".")}
+    found = {row.tobytes() for row in store.column("inputs")}
+    assert expected < found and len(found) == 9
 
 
 def turned(path: Path, array: np.ndarray, orientation: int) -> Path:
