@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import ItemMismatchError
-from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.identity import given_ids
 from renate_stages.memory.row_weights import WEIGHT, is_weight
 from renate_stages.memory.spec import METADATA
 
@@ -22,7 +22,7 @@ def _ids_of(values: list[Any]) -> np.ndarray | None:
     if not all(type(value) in (str, int) for value in values):
         return None
     try:
-        return to_array(given_id(str(value)) for value in values)
+        return given_ids(map(str, values))
     except UnicodeEncodeError:
         return None
 

@@ -18,7 +18,7 @@ from renate_stages.data.items import ItemReader
 from renate_stages.data.row_block import RowBlock
 from renate_stages.errors import RenateStagesError
 from renate_stages.memory import ExampleSpec
-from renate_stages.memory.identity import given_id, to_array
+from renate_stages.memory.identity import given_ids
 from renate_stages.memory.row_weights import PATH as WEIGHT_PATH
 from renate_stages.memory.row_weights import is_weight
 from renate_stages.memory.spec import METADATA
@@ -133,7 +133,7 @@ class ValueRows:
     def _converted(self, column: tuple[Any, ...], kind: type, path: str, dtype: np.dtype) -> Any:
         """Return values as they are stored, `(rows, ...)`."""
         if path == f"{METADATA}id":
-            return to_array(given_id(str(value)) for value in column)
+            return given_ids(map(str, column))
         if path == WEIGHT_PATH and not is_weight(np.array(column, np.float64)).all():
             raise ValueError("validating the items says which is no weight")
         if kind is not str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PREFIX = "renate:"  # marks our hashes, because 32 bare digits may be a user's UUID or MD5
 _BLOCK_BYTES = 8 * 2**20  # bytes of examples to read at once
 _JOINED_BYTES = 2048  # columns with more bytes in a row are hashed without copying them
+_GIVEN = blake2b(digest_size=16, person=b"renate given")
 _HASH = re.compile(f"{PREFIX}[0-9a-f]{{32}}")
 
 
@@ -34,7 +35,19 @@ def given_id(text: str) -> bytes:
     Raises:
         UnicodeEncodeError: If the text cannot be encoded as UTF-8.
     """
-    return blake2b(text.encode(), digest_size=16, person=b"renate given").digest()
+    state = _GIVEN.copy()  # in half of the time of a new state
+    state.update(text.encode())
+    return state.digest()
+
+
+def given_ids(texts: Iterable[str]) -> np.ndarray:
+    """Return the hashes of users' own ids, uint64 `(n, 2)`; raise as `given_id`."""
+    copy, digests = _GIVEN.copy, []
+    for text in texts:
+        state = copy()
+        state.update(text.encode())
+        digests.append(state.digest())
+    return to_array(digests)
 
 
 def is_hash(text: str) -> bool:
