@@ -117,6 +117,13 @@ def test_samples_that_cannot_be_used_are_rejected(tmp_path):
     ]
 
 
+def test_random_changes_of_inputs_that_are_not_images_are_refused(tmp_path):
+    write(tmp_path / "in/0.tar", ("0.npy", array([1.0])), ("0.cls", b"1"))
+    module = Shards(tmp_path / "in", inputs="npy", augment=["RandomHorizontalFlip"])
+    with pytest.raises(InvalidModuleSettingError, match=r"augment is .*not one image each"):
+        module.setup()
+
+
 def test_arrays_of_another_shape_texts_of_other_encodings_and_objects_are_rejected(tmp_path):
     rows = [array([1, 2]), array([1, 2, 3]), array(np.array([{}], dtype=object)), array([3, 4])]
     labels = [b"a", b"b", b"c", b"\xff"]
