@@ -30,7 +30,8 @@ class BuiltModel:
     Args:
         model: The model, on the CPU.
         inputs: A batch after the test transform; None if the state has no examples.
-        ragged: Whether rows differ in length and were padded.
+        ragged: Names of the stored parts of the inputs whose rows differ in length and were padded; ""
+            is the whole input.
         transforms: Test transforms of inputs and targets.
         preprocessing: What the transform of inputs begins with, if anything was fitted on data.
         own_transform: What comes after it: the user's `test_transform`, if there is one.
@@ -40,7 +41,7 @@ class BuiltModel:
 
     model: RenateModule
     inputs: Any
-    ragged: bool
+    ragged: tuple[str, ...]
     transforms: tuple[Callable | None, Callable | None]
     preprocessing: Preprocessing | None
     own_transform: Callable | None
@@ -74,14 +75,16 @@ class BuiltModel:
         transforms = user.test_transforms(values)
         kept = [store for split in SPLITS for store in reversed(state.split(split).values())]
         store = next((each for each in [*kept, state.memory()] if len(each)), None)
-        inputs, ragged = None, False
+        inputs, ragged = None, ()
         if store is not None and store.spec is not None:
             rows = [row % len(store) for row in range(max(3, min(EXAMPLES, len(store))))]
             inputs, _ = StoredDataset(store, None, *transforms).__getitems__(rows)
             # Encoded images are ragged bytes on disk, but the model gets arrays of one shape.
-            fields = store.spec.fields.items()
-            of_inputs = [field for name, field in fields if name.split(".")[0] == "inputs"]
-            ragged = any(field.ragged and not field.decoder for field in of_inputs)
+            ragged = tuple(
+                name.removeprefix("inputs").removeprefix(".")
+                for name, field in store.spec.fields.items()
+                if name.split(".")[0] == "inputs" and field.ragged and not field.decoder
+            )
         fitted, own = user.preprocessing, transforms[0]
         if fitted is not None:
             own = user.callable_of("test_transform", values)

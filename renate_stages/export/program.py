@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,29 +71,35 @@ class _Call(nn.Module):
         return self.model(inputs, task_id=self.task_id)
 
 
-def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool = False) -> Program:
+def trace(
+    model: RenateModule, batch: Any, task_id: str | None, *, ragged: Collection[str] = ()
+) -> Program:
     """Trace a model in evaluation mode, and compare the program's outputs with the model's.
 
     Args:
         model: The model, called as `model(batch, task_id=...)`.
         batch: A tensor `(B, ...)`, or tuples and dicts of tensors, B >= 3, after the test transform.
         task_id: The task whose parameters the program uses.
-        ragged: Whether the second dimension varies too, because rows are padded.
+        ragged: Names of the parts of `batch` whose second dimension varies too, because rows are
+            padded; "" is the whole batch. If no part has such a name, all of them vary.
 
     Raises:
         UnexportableModelError: If PyTorch cannot trace the model, or the program gives other
             outputs than the model, or takes inputs of one length only. The message has one line.
     """
     call = _Call(model, task_id).eval()
-    traced = pytree.tree_map(lambda tensor: tensor[:2], batch)  # a size of 1 would be a constant
+    varies = _varying(batch, ragged)
+    # A size of 1 would be a constant, so rows of one padded value get a second one.
+    batch = pytree.tree_map(lambda tensor, each: _wider(tensor) if each else tensor, batch, varies)
+    traced = pytree.tree_map(lambda tensor: tensor[:2], batch)
     size = Dim("batch")
 
-    def dynamic(tensor: Any) -> dict[int, Any]:
-        return {0: size, 1: Dim.AUTO} if ragged and tensor.ndim > 1 else {0: size}
+    def dynamic(tensor: Any, each: bool) -> dict[int, Any]:
+        return {0: size, 1: Dim.AUTO} if each else {0: size}
 
     try:
         with torch.no_grad():
-            shapes = (pytree.tree_map(dynamic, traced),)
+            shapes = (pytree.tree_map(dynamic, traced, varies),)
             exported = torch.export.export(call, (traced,), dynamic_shapes=shapes)
             _make_anonymous(exported)
             actual, expected = exported.module()(batch), call(batch)
@@ -109,18 +115,35 @@ def trace(model: RenateModule, batch: Any, task_id: str | None, *, ragged: bool 
         raise UnexportableModelError(reason) from error
     if not same:
         raise UnexportableModelError("the program gives other outputs than the model")
-    if ragged and not _takes_shorter(exported, call, batch):  # torch unrolls recurrent layers
+    # torch unrolls recurrent layers
+    if ragged and not _takes_shorter(exported, call, batch, varies):
         raise UnexportableModelError("the program takes only inputs of the length that was traced")
     return Program(exported, inputs, outputs)
 
 
-def _takes_shorter(exported: ExportedProgram, call: nn.Module, batch: Any) -> bool:
+def _varying(batch: Any, ragged: Collection[str]) -> Any:
+    """Return which tensors of a batch vary in their second dimension, a tree of bool."""
+    leaves, structure = pytree.tree_flatten_with_path(batch)
+    names = [".".join(str(_key(step)) for step in path) for path, _ in leaves]
+    named = [
+        any(not each or f"{name}.".startswith(f"{each}.") for each in ragged) for name in names
+    ]
+    chosen = named if any(named) else [bool(ragged)] * len(names)
+    varies = [each and leaf.ndim > 1 for each, (_, leaf) in zip(chosen, leaves, strict=True)]
+    return pytree.tree_unflatten(varies, structure)
+
+
+def _wider(tensor: Tensor) -> Tensor:
+    """Return rows of padded values, `(B, T, ...)`, with T at least 2."""
+    if tensor.shape[1] > 1:
+        return tensor
+    padding = tensor.new_zeros((len(tensor), 2 - tensor.shape[1], *tensor.shape[2:]))
+    return torch.cat([tensor, padding], dim=1)
+
+
+def _takes_shorter(exported: ExportedProgram, call: nn.Module, batch: Any, varies: Any) -> bool:
     """Return whether a program takes shorter rows, if the model does."""
-
-    def shorter(tensor: Tensor) -> Tensor:
-        return tensor[:, :-1] if tensor.ndim > 1 and tensor.shape[1] > 1 else tensor
-
-    cut = pytree.tree_map(shorter, batch)
+    cut = pytree.tree_map(lambda tensor, each: tensor[:, :-1] if each else tensor, batch, varies)
     with torch.no_grad():
         try:
             call(cut)

@@ -79,7 +79,7 @@ def test_nested_inputs_and_outputs_are_described_by_name():
 
 def test_program_accepts_padded_rows_of_any_length():
     model = MeanOverLength()
-    program = trace(model, torch.ones(3, 6, dtype=torch.int64), None, ragged=True)
+    program = trace(model, torch.ones(3, 6, dtype=torch.int64), None, ragged=("",))
     tokens = torch.arange(8).reshape(1, 8)
     torch.testing.assert_close(program.exported.module()(tokens), model(tokens))
     assert program.inputs[0]["shape"] == [None, None]
@@ -92,7 +92,7 @@ class OfPositions(MeanOverLength):
 
 
 def test_outputs_of_positions_have_columns_but_no_fixed_length():
-    program = trace(OfPositions(), torch.ones(3, 6, dtype=torch.int64), None, ragged=True)
+    program = trace(OfPositions(), torch.ones(3, 6, dtype=torch.int64), None, ragged=("",))
     assert program.outputs[0]["shape"] == [None, None, 4]
     assert program.columns() is None and program.columns(3) == 4
 
@@ -281,8 +281,8 @@ def test_a_program_that_takes_inputs_of_one_length_only_is_refused():
     batch = {"input_ids": torch.randint(2, 20, (4, 7)), "attention_mask": torch.ones(4, 7).long()}
     arguments = {"vocab_size": 20, "num_outputs": 2}
     convolution = build("TextCNN", arguments).eval()
-    assert trace(convolution, batch, "task", ragged=True).inputs[0]["shape"] == [None, None]
+    assert trace(convolution, batch, "task", ragged=("",)).inputs[0]["shape"] == [None, None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torch.export on recurrent layers
         with pytest.raises(UnexportableModelError, match="length that was traced"):
-            trace(build("TextGRU", arguments).eval(), batch, "task", ragged=True)
+            trace(build("TextGRU", arguments).eval(), batch, "task", ragged=("",))

@@ -65,11 +65,11 @@ def nested(rows: int) -> dict:
 
 
 MODELS = {
-    "mlp": (lambda: MLP(64, 10, dropout=0.5), lambda rows: torch.rand(rows, 8, 8), False),
-    "cnn": (lambda: SmallCNN(1, 10), lambda rows: torch.rand(rows, 1, 8, 8), False),
-    "resnet": (lambda: ResNet18(10, width=8), lambda rows: torch.rand(rows, 3, 32, 32), False),
-    "nested": (Nested, nested, False),
-    "tokens": (Tokens, tokens, True),
+    "mlp": (lambda: MLP(64, 10, dropout=0.5), lambda rows: torch.rand(rows, 8, 8), ()),
+    "cnn": (lambda: SmallCNN(1, 10), lambda rows: torch.rand(rows, 1, 8, 8), ()),
+    "resnet": (lambda: ResNet18(10, width=8), lambda rows: torch.rand(rows, 3, 32, 32), ()),
+    "nested": (Nested, nested, ()),
+    "tokens": (Tokens, tokens, ("",)),
 }
 
 
@@ -103,7 +103,7 @@ def test_onnx_file_equals_the_model_for_any_batch_size(tmp_path, name):
 
 def test_onnx_file_accepts_padded_rows_of_any_length(tmp_path):
     model = Tokens()
-    program = trace(model, tokens(3), None, ragged=True)
+    program = trace(model, tokens(3), None, ragged=("",))
     write_onnx(program, tokens(3), tmp_path / "model.onnx")
     for length in (1, 6, 19):
         (found,) = run(tmp_path / "model.onnx", program, tokens(2, length))
@@ -120,7 +120,7 @@ def test_onnx_inputs_outputs_and_dynamic_sizes_have_descriptive_names(tmp_path):
     }
     names = ["outputs.left", "outputs.rest.0", "outputs.rest.1"]
     assert [each.name for each in session.get_outputs()] == names
-    program = trace(Tokens(), tokens(3), None, ragged=True)
+    program = trace(Tokens(), tokens(3), None, ragged=("",))
     write_onnx(program, tokens(3), tmp_path / "tokens.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "tokens.onnx"))
     assert [each.shape for each in session.get_inputs()] == [["batch", "length_1"]] * 2
