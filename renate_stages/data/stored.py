@@ -17,10 +17,10 @@ from renate_stages.data.trees import (
     Decode,
     concatenate,
     example_of,
-    has_ragged,
     leaves,
     reordered,
     stack,
+    stacked,
     taken,
     tensors_of,
 )
@@ -166,13 +166,11 @@ class StoredDataset(Dataset):
         decode: Decode = decode,
     ) -> Tree:
         if isinstance(transform, Batched):
-            stacked = self._batch(part, transform.each, count, padding, transform.decode or decode)
-            return _whole_batch(transform, stacked, count)
-        if transform is None and not has_ragged(part):
-            return part
-        examples = [example_of(part, row, decode) for row in range(count)]
+            batch = self._batch(part, transform.each, count, padding, transform.decode or decode)
+            return _whole_batch(transform, batch, count)
         if transform is None:
-            return stack(examples, padding)
+            return stacked(part, count, padding, decode)
+        examples = [example_of(part, row, decode) for row in range(count)]
         try:
             return stack([transform(each) for each in examples], padding)
         except Exception as error:  # noqa: BLE001 -- raised again as the user's error

@@ -27,13 +27,6 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
-def has_ragged(tree: Tree) -> bool:
-    """Return whether a leaf is `Ragged`: rows of different lengths."""
-    if isinstance(tree, dict | tuple):
-        return any(map(has_ragged, tree.values() if isinstance(tree, dict) else tree))
-    return isinstance(tree, Ragged)
-
-
 def tensors_of(tree: Tree) -> Tree:
     """Return a tree of arrays as one of tensors that share their memory; `Ragged` leaves stay."""
     if isinstance(tree, dict):
@@ -74,6 +67,17 @@ def stack(values: list[Any], padding: int) -> Tree:
     if isinstance(first, Tensor) and len({value.shape for value in values}) > 1:
         return padded(values, padding)
     return default_collate(values)
+
+
+def stacked(part: Tree, count: int, padding: int, decode: Decode = decode) -> Tree:
+    """Return a batch of `count` rows whose `Ragged` leaves are decoded, or padded, and stacked."""
+    if isinstance(part, dict):
+        return {key: stacked(child, count, padding, decode) for key, child in part.items()}
+    if isinstance(part, tuple):
+        return tuple(stacked(child, count, padding, decode) for child in part)
+    if isinstance(part, Ragged):
+        return stack([example_of(part, row, decode) for row in range(count)], padding)
+    return part
 
 
 def padded(tensors: list[Tensor], padding: int) -> Tensor:

@@ -103,6 +103,7 @@ from renate_stages.errors.labels import (
 from renate_stages.errors.machine import FullDiskError, OutOfMemoryError
 from renate_stages.errors.models import (
     InputSizesError,
+    LongTextsError,
     ModelArgumentsError,
     UnknownModelError,
 )
@@ -299,6 +300,7 @@ __all__ = [
     "LabelOrderError",
     "LabelOutOfRangeError",
     "LabelsNeededError",
+    "LongTextsError",
     "LossReductionError",
     "LossShapeError",
     "LostProcessError",

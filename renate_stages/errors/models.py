@@ -18,6 +18,19 @@ class InputSizesError(RenateStagesError):
         )
 
 
+class LongTextsError(RenateStagesError):
+    """Texts may have more tokens than a model reads, so that it would ignore the rest."""
+
+    def __init__(self, model: str, built: int, found: int) -> None:
+        super().__init__(
+            f"{model} was built for texts of at most {built} tokens, but max_length of the data module "
+            f"is {found}, so the model would ignore the tokens after the first {built}.\n"
+            f"To fix this: set max_length in data.module of params.yaml to at most {built}; if "
+            "hyperparameters of a new model set max_length, raise it there; or name TextCNN or TextGRU, "
+            "which read texts of any length."
+        )
+
+
 class UnknownModelError(RenateStagesError):
     """`model` names a model that does not exist."""
 

@@ -10,11 +10,11 @@ LISTED = 8  # maximum number of names in a message
 
 
 class TextSettingError(RenateStagesError):
-    """A setting of the data module `text` cannot be used."""
+    """A setting for texts of a data module cannot be used."""
 
     def __init__(self, name: str, found: object, expected: str) -> None:
         super().__init__(
-            f"data module text, {name}: found {found!r:.200}, expected {expected}.\n"
+            f"data.module, {name}: found {found!r:.200}, expected {expected}.\n"
             f"To fix this: correct {name} in data.module of params.yaml."
         )
 
@@ -68,7 +68,7 @@ class TextEncodingError(RenateStagesError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(
-            f"data module text: {problem}. The embeddings of the parent's model would be misread.\n"
+            f"data.module: {problem}. The embeddings of the parent's model would be misread.\n"
             "To fix this: restore the old setting, or start again from the empty state with all data."
         )
 

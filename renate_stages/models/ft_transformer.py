@@ -23,6 +23,7 @@ class FTTransformer(TableModel):
 
         T_j = b_j + x_j W_j + m_j V_j          for a numeric column, section 3.3 of the paper
         T_j = b_j + E_j[code]                  for a categorical column
+        T_j = b_j + mean over words of E_j[id] for a text column, which the paper does not have
         y = head(relu(norm(T_CLS)))            after the blocks
 
     Takes the inputs of `TabularMLP`. A missing value has x_j = 0 and m_j = 1. The paper has no such
@@ -45,6 +46,7 @@ class FTTransformer(TableModel):
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
         random_features: Number of random features before a shared head; 0: none.
         nearest_mean: Whether a shared head predicts the nearest class mean; see `NearestMeanHead`.
+        vocab_sizes: Number of token ids of each text column, as in `TabularMLP`.
 
     Raises:
         ModelArgumentError: If an argument is outside its range.
@@ -65,6 +67,7 @@ class FTTransformer(TableModel):
         heads: Heads = "shared",
         random_features: int = 0,
         nearest_mean: bool = False,
+        vocab_sizes: Sequence[int] = (),
     ) -> None:
         name = "FTTransformer"
         dropouts = {
@@ -72,7 +75,7 @@ class FTTransformer(TableModel):
             "hidden_dropout": hidden_dropout,
             "residual_dropout": residual_dropout,
         }
-        check_columns(name, num_numeric, cardinalities)
+        check_columns(name, num_numeric, cardinalities, vocab_sizes)
         check_transformer(name, "token_size", token_size, num_blocks, num_heads)
         check_share(name, **dropouts)
         if hidden_size is not None:
@@ -95,8 +98,9 @@ class FTTransformer(TableModel):
                 "hidden_size": hidden_size,
                 **dropouts,
                 "heads": heads,
+                **({"vocab_sizes": list(vocab_sizes)} if vocab_sizes else {}),
             },
-            features=_Features(num_numeric, cardinalities, token_size, blocks),
+            features=_Features(num_numeric, cardinalities, vocab_sizes, token_size, blocks),
             num_features=token_size,
             num_outputs=num_outputs,
             heads=heads,
@@ -115,17 +119,19 @@ class _Features(TableFeatures):
         self,
         num_numeric: int,
         cardinalities: Sequence[int],
+        vocab_sizes: Sequence[int],
         size: int,
         blocks: Sequence[TransformerBlock],
     ) -> None:
-        columns = num_numeric + len(cardinalities)
-        super().__init__(num_numeric, cardinalities, [size] * len(cardinalities))
+        columns = num_numeric + len(cardinalities) + len(vocab_sizes)
+        widths = [size] * len(cardinalities)
+        super().__init__(num_numeric, cardinalities, widths, vocab_sizes, size)
         if num_numeric:
             self.weight = nn.Parameter(_uniform(num_numeric, size))  # W
             self.missing = nn.Parameter(torch.zeros(num_numeric, size))  # V
-        self.bias = nn.Parameter(_uniform(columns, size))  # b, of numeric columns first
+        self.bias = nn.Parameter(_uniform(columns, size))  # b, in the order of the parts
         self.cls = nn.Parameter(_uniform(1, size))
-        for embedding in self.embeddings:
+        for embedding in (*self.embeddings, *self.words):
             with torch.no_grad():
                 embedding.weight[1:] = _uniform(len(embedding.weight) - 1, size)  # type: ignore
         self.blocks = nn.ModuleList(blocks)
@@ -139,7 +145,9 @@ class _Features(TableFeatures):
             parts.append(numeric[:, :, None] * self.weight + missing[:, :, None] * self.missing)
         if len(self.embeddings):
             parts.append(torch.stack(self.vectors(x), dim=1))
-        columns = torch.cat(parts, dim=1) + self.bias  # (B, n + c, d)
+        if len(self.words):
+            parts.append(torch.stack(self.texts(x), dim=1))
+        columns = torch.cat(parts, dim=1) + self.bias  # (B, n + c + t, d)
         cls = self.cls.expand(columns.shape[0], -1, -1)
         tokens = torch.cat([cls, columns], dim=1)
         for block in self.blocks:

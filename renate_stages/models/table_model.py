@@ -1,4 +1,4 @@
-"""Base classes of the models for tables: check the inputs, embed the categorical columns, grow."""
+"""Base classes of the models for tables: check the inputs, embed categories and words, grow."""
 
 from __future__ import annotations
 
@@ -10,25 +10,36 @@ from torch import Tensor, nn
 from renate_stages.errors import InputSizesError, ModelArgumentError, ModelInputsError
 from renate_stages.models.feature_classifier import FeatureClassifier, check_positive
 from renate_stages.models.growing_embedding import GrowingEmbedding
+from renate_stages.models.text_model import UNKNOWN, check_vocabulary, tokens_of
 
 
 class TableFeatures(nn.Module):
-    """Base class of the features of a table, with an embedding for each categorical column.
+    """Base class of the features of a table, with an embedding for each column of categories or words.
 
     Args:
         num_numeric: Number n of numeric columns.
         cardinalities: Number of codes of each of the c categorical columns.
         widths: Width of the embedding of each categorical column.
+        vocab_sizes: Number of token ids of each of the t text columns.
+        word_size: Width of the vector of a word.
     """
 
     def __init__(
-        self, num_numeric: int, cardinalities: Sequence[int], widths: Sequence[int]
+        self,
+        num_numeric: int,
+        cardinalities: Sequence[int],
+        widths: Sequence[int],
+        vocab_sizes: Sequence[int] = (),
+        word_size: int = 0,
     ) -> None:
         super().__init__()
         self.num_numeric = num_numeric
         self.embeddings = nn.ModuleList(
             GrowingEmbedding(number, width)
             for number, width in zip(cardinalities, widths, strict=True)
+        )
+        self.words = nn.ModuleList(
+            GrowingEmbedding(number, word_size, unknown=UNKNOWN) for number in vocab_sizes
         )
 
     def numeric(self, x: Any) -> tuple[Tensor, Tensor]:
@@ -48,6 +59,26 @@ class TableFeatures(nn.Module):
         codes = self._part(x, "categorical")
         return [embedding(codes[:, place]) for place, embedding in enumerate(self.embeddings)]
 
+    def texts(self, x: Any) -> list[Tensor]:
+        """Return the mean of the words' vectors of each text column, (B, word_size); 0 without words.
+
+        Raises:
+            ModelInputsError: If the inputs are not a dict with these columns.
+        """
+        parts = x.get("text") if isinstance(x, Mapping) else None
+        if not isinstance(parts, tuple | list) or len(parts) != len(self.words):
+            count = f"{len(parts)} parts" if isinstance(parts, tuple | list) else None
+            found = type(x).__name__
+            if isinstance(x, Mapping):
+                found = "no `text`" if parts is None else f"`text` of {count or _described(parts)}"
+            raise ModelInputsError("A model for tables", found, self._expected())
+        means = []
+        for embedding, part in zip(self.words, parts, strict=True):
+            ids, is_token = tokens_of(part)
+            counted = is_token[:, :, None].to(embedding.weight.dtype)  # type: ignore[arg-type]
+            means.append((embedding(ids) * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1))
+        return means
+
     def _part(self, x: Any, name: str) -> Tensor:
         width = len(self.embeddings) if name == "categorical" else self.num_numeric
         part = x.get(name) if isinstance(x, Mapping) else None
@@ -62,6 +93,8 @@ class TableFeatures(nn.Module):
         numeric, categorical = self.num_numeric, len(self.embeddings)
         parts = [f"`numeric` and `missing` (B, {numeric}) float"] if numeric else []
         parts += [f"`categorical` (B, {categorical}) int64"] if categorical else []
+        each = "a dict with `input_ids` and `attention_mask` (B, T) int64"
+        parts += [f"`text`, a tuple of {len(self.words)}, each {each}"] if len(self.words) else []
         return f"a dict with {', '.join(parts)}"
 
 
@@ -71,11 +104,11 @@ class TableModel(FeatureClassifier):
     features: TableFeatures
 
     def grow_inputs(self, sizes: Mapping[str, Any]) -> None:
-        """Give each embedding rows for all codes of its column; smaller sizes change nothing.
+        """Give each embedding rows for all codes or words of its column; smaller sizes change nothing.
 
         Args:
-            sizes: `cardinalities`, the number of codes of each categorical column, and `num_numeric`.
-                Either may be absent.
+            sizes: `cardinalities`, the number of codes of each categorical column, `vocab_sizes`, the
+                number of token ids of each text column, and `num_numeric`. Each may be absent.
 
         Raises:
             InputSizesError: If the number of columns has changed.
@@ -84,16 +117,23 @@ class TableModel(FeatureClassifier):
         numeric = sizes.get("num_numeric", self.features.num_numeric)
         if numeric != self.features.num_numeric:
             raise InputSizesError(name, "numeric columns", self.features.num_numeric, numeric)
-        numbers, embeddings = sizes.get("cardinalities"), self.features.embeddings
-        if numbers is None:
-            return
-        if len(numbers) != len(embeddings):
-            raise InputSizesError(name, "categorical columns", len(embeddings), len(numbers))
-        for place, number in enumerate(numbers):
-            self.grow_outputs(f"features.embeddings.{place}", number)
+        for size, layers, columns in (
+            ("cardinalities", "embeddings", "categorical columns"),
+            ("vocab_sizes", "words", "text columns"),
+        ):
+            built = len(self.features.get_submodule(layers)._modules)
+            numbers = sizes.get(size)
+            if numbers is None:
+                continue
+            if len(numbers) != built:
+                raise InputSizesError(name, columns, built, len(numbers))
+            for place, number in enumerate(numbers):
+                self.grow_outputs(f"features.{layers}.{place}", number)
 
 
-def check_columns(model: str, num_numeric: int, cardinalities: Sequence[int]) -> None:
+def check_columns(
+    model: str, num_numeric: int, cardinalities: Sequence[int], vocab_sizes: Sequence[int] = ()
+) -> None:
     """Check the sizes of a table.
 
     Raises:
@@ -107,8 +147,13 @@ def check_columns(model: str, num_numeric: int, cardinalities: Sequence[int]) ->
         raise ModelArgumentError(model, "cardinalities", cardinalities, expected)
     for number in cardinalities:
         check_positive(model, cardinalities=number)
-    if not num_numeric and not cardinalities:
-        expected = "at least one numeric or categorical column"
+    if isinstance(vocab_sizes, str) or not isinstance(vocab_sizes, Sequence):
+        expected = "a list with the number of token ids of each text column"
+        raise ModelArgumentError(model, "vocab_sizes", vocab_sizes, expected)
+    for number in vocab_sizes:
+        check_vocabulary(model, number, 1, name="vocab_sizes")
+    if not num_numeric and not cardinalities and not vocab_sizes:
+        expected = "at least one numeric, categorical or text column"
         raise ModelArgumentError(model, "num_numeric", num_numeric, expected)
 
 

@@ -21,14 +21,16 @@ NORMALIZATIONS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 
 class TabularMLP(TableModel):
-    """Fully connected layers on numeric columns and embedded categorical columns.
+    """Fully connected layers on numeric columns, and on embedded categorical and text columns.
 
         model = TabularMLP(num_numeric=2, cardinalities=[5, 9], num_outputs=3)
         model({"numeric": ..., "missing": ..., "categorical": ...})  # (B, 3)
 
     Takes a dict of `numeric` (B, n) float, scaled, 0 where a value is missing; `missing` (B, n) float, 1
-    where it is; `categorical` (B, c) int64, codes. Parts without columns may be absent. Codes from the
-    number of rows of their embedding on are read as 0, `unknown`, whose vector is zero.
+    where it is; `categorical` (B, c) int64, codes; `text`, a tuple with the inputs of `TextCNN` for each
+    text column. Parts without columns may be absent. Codes from the number of rows of their embedding on
+    are read as 0, `unknown`, whose vector is zero. A text is the mean of its words' vectors, and zero
+    without words, so that padding never changes an output.
 
     The weights of `missing` in the first hidden layer start as zeros. So a column that was never missing in
     training counts as its mean where it is missing later, and not as something random.
@@ -48,6 +50,9 @@ class TabularMLP(TableModel):
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
         random_features: Number of random features before a shared head; 0: none.
         nearest_mean: Whether a shared head predicts the nearest class mean; see `NearestMeanHead`.
+        vocab_sizes: Number of token ids of each text column, with 0 for padding and 1 for unknown words.
+            `grow_inputs` raises it.
+        word_size: Width of a word's vector.
 
     Raises:
         ModelArgumentError: If an argument is outside its range.
@@ -66,18 +71,21 @@ class TabularMLP(TableModel):
         heads: Heads = "shared",
         random_features: int = 0,
         nearest_mean: bool = False,
+        vocab_sizes: Sequence[int] = (),
+        word_size: int = 64,
     ) -> None:
         name = "TabularMLP"
-        check_columns(name, num_numeric, cardinalities)
+        check_columns(name, num_numeric, cardinalities, vocab_sizes)
+        check_positive(name, word_size=word_size)
         check_share(name, dropout=dropout)
         if embedding_size is not None:
             check_positive(name, embedding_size=embedding_size)
         if normalization is not None and normalization not in NORMALIZATIONS:
             raise ModelArgumentError(name, "normalization", normalization, "batch, layer or None")
         widths = _widths(name, hidden_size, num_hidden_layers)
-        features = _Features(
-            num_numeric, cardinalities, embedding_size, widths, dropout, normalization
-        )
+        sizes = [embedding_size or min(WIDEST, (each + 1) // 2) for each in cardinalities]
+        columns = num_numeric, cardinalities, sizes, vocab_sizes, word_size
+        features = _Features(columns, widths, dropout, normalization)
         super().__init__(
             constructor_arguments={
                 "num_numeric": num_numeric,
@@ -89,6 +97,11 @@ class TabularMLP(TableModel):
                 "dropout": dropout,
                 "normalization": normalization,
                 "heads": heads,
+                **(
+                    {"vocab_sizes": list(vocab_sizes), "word_size": word_size}
+                    if vocab_sizes
+                    else {}
+                ),
             },
             features=features,
             num_features=[features.num_inputs, *widths][-1],
@@ -106,16 +119,14 @@ class TabularMLP(TableModel):
 class _Features(TableFeatures):
     def __init__(
         self,
-        num_numeric: int,
-        cardinalities: Sequence[int],
-        embedding_size: int | None,
+        columns: tuple[int, Sequence[int], Sequence[int], Sequence[int], int],
         widths: Sequence[int],
         dropout: float,
         normalization: str | None,
     ) -> None:
-        sizes = [embedding_size or min(WIDEST, (each + 1) // 2) for each in cardinalities]
-        super().__init__(num_numeric, cardinalities, sizes)
-        self.num_inputs = 2 * num_numeric + sum(sizes)
+        super().__init__(*columns)
+        num_numeric, _, sizes, vocab_sizes, word_size = columns
+        self.num_inputs = 2 * num_numeric + sum(sizes) + word_size * len(vocab_sizes)
         layers: list[nn.Module] = []
         for fan_in, fan_out in zip([self.num_inputs, *widths], widths, strict=False):
             layers.append(nn.Linear(fan_in, fan_out))
@@ -134,6 +145,8 @@ class _Features(TableFeatures):
         parts = list(self.numeric(x)) if self.num_numeric else []
         if len(self.embeddings):
             parts += self.vectors(x)
+        if len(self.words):
+            parts += self.texts(x)
         return self.layers(torch.cat(parts, dim=1))
 
 

@@ -28,30 +28,8 @@ class TextFeatures(nn.Module):
         self.embedding = GrowingEmbedding(vocab_size, embedding_size, unknown=UNKNOWN)
 
     def tokens(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Return token ids (B, T) int64, 0 for padding, and which ones are tokens, (B, T) bool; T >= 1.
-
-        Raises:
-            ModelInputsError: If the inputs are not a dict of `input_ids` and `attention_mask`.
-        """
-        ids, mask = (self._part(x, name) for name in ("input_ids", "attention_mask"))
-        if ids.shape != mask.shape:
-            found = f"`input_ids` {tuple(ids.shape)} and `attention_mask` {tuple(mask.shape)}"
-            raise ModelInputsError("A model for texts", found, "equal shapes (B, T)")
-        if ids.shape[1] == 0:  # no text of the batch has a token
-            ids, mask = F.pad(ids, (0, 1)), F.pad(mask, (0, 1))
-        is_token = mask != 0
-        return ids.masked_fill(~is_token, 0), is_token
-
-    def _part(self, x: Any, name: str) -> Tensor:
-        part = x.get(name) if isinstance(x, Mapping) else None
-        if isinstance(part, Tensor) and part.ndim == 2:
-            return part
-        found = type(x).__name__
-        if isinstance(x, Mapping):
-            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-            found = f"no `{name}`" if part is None else f"`{name}` of {shape}"
-        expected = "a dict with `input_ids` and `attention_mask` (B, T) int64"
-        raise ModelInputsError("A model for texts", found, expected)
+        """Return token ids (B, T) int64, 0 for padding, and which ones are tokens; see `tokens_of`."""
+        return tokens_of(x)
 
 
 class TextModel(FeatureClassifier):
@@ -72,7 +50,37 @@ class TextModel(FeatureClassifier):
         return [self.features]  # the layers below return values for each token
 
 
-def check_vocabulary(model: str, vocab_size: int, embedding_size: int) -> None:
+def tokens_of(x: Any) -> tuple[Tensor, Tensor]:
+    """Return token ids (B, T) int64, 0 for padding, and which ones are tokens, (B, T) bool; T >= 1.
+
+    Raises:
+        ModelInputsError: If the inputs are not a dict of `input_ids` and `attention_mask`.
+    """
+    ids, mask = (_part(x, name) for name in ("input_ids", "attention_mask"))
+    if ids.shape != mask.shape:
+        found = f"`input_ids` {tuple(ids.shape)} and `attention_mask` {tuple(mask.shape)}"
+        raise ModelInputsError("A model for texts", found, "equal shapes (B, T)")
+    if ids.shape[1] == 0:  # no text of the batch has a token
+        ids, mask = F.pad(ids, (0, 1)), F.pad(mask, (0, 1))
+    is_token = mask != 0
+    return ids.masked_fill(~is_token, 0), is_token
+
+
+def _part(x: Any, name: str) -> Tensor:
+    part = x.get(name) if isinstance(x, Mapping) else None
+    if isinstance(part, Tensor) and part.ndim == 2:
+        return part
+    found = type(x).__name__
+    if isinstance(x, Mapping):
+        shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+        found = f"no `{name}`" if part is None else f"`{name}` of {shape}"
+    expected = "a dict with `input_ids` and `attention_mask` (B, T) int64"
+    raise ModelInputsError("A model for texts", found, expected)
+
+
+def check_vocabulary(
+    model: str, vocab_size: int, embedding_size: int, name: str = "vocab_size"
+) -> None:
     """Check the sizes of an embedding of tokens.
 
     Raises:
@@ -81,4 +89,4 @@ def check_vocabulary(model: str, vocab_size: int, embedding_size: int) -> None:
     check_positive(model, embedding_size=embedding_size)
     if not isinstance(vocab_size, int) or vocab_size < 2:
         expected = "a whole number, at least 2: ids for padding and for unknown tokens"
-        raise ModelArgumentError(model, "vocab_size", vocab_size, expected)
+        raise ModelArgumentError(model, name, vocab_size, expected)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from renate_stages.errors import LongTextsError
 from renate_stages.models.feature_classifier import Heads, check_positive, check_share
 from renate_stages.models.text_model import TextFeatures, TextModel, check_vocabulary
 from renate_stages.models.transformer import TransformerBlock, check_transformer
@@ -26,7 +28,8 @@ class TextTransformer(TextModel):
         num_blocks: Number of blocks, >= 1.
         num_heads: Number of attention heads, which divides `embedding_size`.
         hidden_size: Width of the feed-forward network; None: 4 times `embedding_size`.
-        max_length: Number of tokens of a text that are read; those after them are ignored.
+        max_length: Number of tokens of a text that are read; those after them are ignored. `grow_inputs`
+            refuses data whose texts may have more.
         dropout: Share of attention weights, hidden values and values that a block adds set to zero in
             training, in [0, 1).
         heads: One head for all tasks (`shared`) or one for each (`per_task`).
@@ -89,6 +92,20 @@ class TextTransformer(TextModel):
             random_features=random_features,
             nearest_mean=nearest_mean,
         )
+
+    def grow_inputs(self, sizes: Mapping[str, Any]) -> None:
+        """Give the embedding rows for all token ids.
+
+        Args:
+            sizes: `vocab_size` and `max_length`; each may be absent.
+
+        Raises:
+            LongTextsError: If texts may have more tokens than the model has positions.
+        """
+        own, found = len(self.features.positions), sizes.get("max_length")  # type: ignore[arg-type]
+        if found is not None and found > own:
+            raise LongTextsError(type(self).__name__, own, found)
+        super().grow_inputs(sizes)
 
 
 class _Features(TextFeatures):

@@ -127,6 +127,10 @@ class Preprocessing(ABC):
     def sizes(self) -> dict[str, Any]:
         """Return the arguments of models that depend on the data, such as `vocab_size`."""
 
+    def sizes_of_new_model(self) -> dict[str, Any]:
+        """Return the sizes to build a new model with, which may leave room for later updates."""
+        return self.sizes()
+
     @abstractmethod
     def content(self) -> dict[str, Any]:
         """Return what it has fitted as JSON values."""

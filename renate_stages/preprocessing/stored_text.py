@@ -41,11 +41,11 @@ def ragged_of(texts: Iterator[bytes]) -> Ragged:
     return Ragged(np.frombuffer(bytes(values), np.uint8), offsets_of(np.array(lengths, np.int64)))
 
 
-def texts_of(store: ExampleStore) -> Iterator[str]:
-    """Yield the texts of a store, which are read in blocks of rows."""
+def texts_of(store: ExampleStore, path: str = INPUTS) -> Iterator[str]:
+    """Yield the texts of a store at a path, which are read in blocks of rows."""
     for start in range(0, len(store), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(store)))
-        for row in store.columns(rows, [INPUTS])[INPUTS]:
+        for row in store.columns(rows, [path])[path]:
             yield bytes(row).decode()
 
 

@@ -1,8 +1,8 @@
-"""Preprocessing of tables: categories become codes, numbers are scaled, missing values are marked."""
+"""Preprocessing of tables: categories become codes, numbers are scaled, texts become words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +15,23 @@ from renate_stages.errors import TableError
 from renate_stages.memory import ExampleStore, Tree
 from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.base import Preprocessing, RawColumn
-from renate_stages.preprocessing.table_columns import Categories, Moments, Value
+from renate_stages.preprocessing.table_columns import MISSING, UNKNOWN, Categories, Value
+from renate_stages.preprocessing.table_fitting import fit_columns
 from renate_stages.preprocessing.table_rows import as_table
+from renate_stages.preprocessing.table_text_columns import PART, TextColumns
 from renate_stages.preprocessing.table_values import Bad
+from renate_stages.preprocessing.text_settings import TextSettings
 
-Kind = Literal["numeric", "boolean", "date", "categorical"]
-KINDS: tuple[Kind, ...] = ("numeric", "boolean", "date", "categorical")
-RAW_KINDS: dict[Kind, Literal["number", "boolean", "date", "category"]] = {
+Kind = Literal["numeric", "boolean", "date", "categorical", "text"]
+KINDS: tuple[Kind, ...] = ("numeric", "boolean", "date", "categorical", "text")
+RAW_KINDS: dict[Kind, Literal["number", "boolean", "date", "category", "text"]] = {
     "numeric": "number",
     "boolean": "boolean",
     "date": "date",
     "categorical": "category",
+    "text": "text",
 }
-UNKNOWN, MISSING = 0, 1  # codes; that of a category is its place plus 2
 CLIP = 10.0  # largest scaled number, in standard deviations
-BLOCK = 65536  # rows
 
 
 class TablePreprocessing(Preprocessing):
@@ -38,16 +40,18 @@ class TablePreprocessing(Preprocessing):
     A number x becomes (x - mean) / scale, with the mean and the standard deviation of the training
     rows of the first update, limited to [-10, 10]. A missing number becomes 0, and a second input is
     1. A date becomes five numbers; see `table_values.DATE_PARTS`. A category gets a code; one that no
-    training row had is read as unknown, until an update trains on it.
+    training row had is read as unknown, until an update trains on it. A text becomes the ids of its
+    words, by a vocabulary for each column.
 
     Args:
         columns: The kind of each input column, by name, in order.
+        settings: How the texts of text columns become ids; None: the defaults.
     """
 
     kind = "table"
     equal_is_same = False
 
-    def __init__(self, columns: Mapping[str, Kind]) -> None:
+    def __init__(self, columns: Mapping[str, Kind], settings: TextSettings | None = None) -> None:
         self.columns = dict(columns)
         self.values = [
             Value(f"{name} ({part})" if part else name)
@@ -57,11 +61,13 @@ class TablePreprocessing(Preprocessing):
         self.categories = [
             Categories(name) for name, kind in self.columns.items() if kind == "categorical"
         ]
+        texts = [name for name, kind in self.columns.items() if kind == "text"]
+        self.texts = TextColumns(texts, settings)
         self._constants: dict[torch.device, dict[str, Tensor]] = {}
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of all stored values: numbers, then categories."""
+        """Names of all stored numbers and codes: numbers, then categories."""
         return tuple(each.name for each in (*self.values, *self.categories))
 
     @property
@@ -90,7 +96,7 @@ class TablePreprocessing(Preprocessing):
             RawColumn(name, RAW_KINDS[kind], optional=True) for name, kind in self.columns.items()
         )
 
-    def encode(self, rows: Any) -> dict[str, np.ndarray]:
+    def encode(self, rows: Any) -> Tree:
         """Return raw rows as stored inputs; unknown categories get the code 0.
 
         Args:
@@ -106,10 +112,11 @@ class TablePreprocessing(Preprocessing):
             raise TableError("rows", f"columns are missing: {', '.join(lacking)}", cure)
         self.check_types(table, "rows")
         inputs, bad = self.numbers(table)
-        if bad:
+        texts, wrong = self.texts.stored(table)
+        if bad := {**wrong, **bad}:
             row, reason = min(bad.items())
             raise TableError(f"row {row}", reason, "correct the value, or pass null")
-        return inputs | self.codes(table)
+        return {**inputs, **self.codes(table), **texts}
 
     def check_types(self, table: Any, where: str) -> None:
         """Check that the columns of an Arrow table have types that fit their kinds.
@@ -141,7 +148,7 @@ class TablePreprocessing(Preprocessing):
         stored = np.empty((len(table), len(self.values)), np.float32)
         bad, place = {}, 0
         for name, kind in self.columns.items():
-            if kind == "categorical":
+            if kind in ("categorical", "text"):
                 continue
             values, wrong = table_values.CONVERSIONS[kind](table[name], name)
             bad = {**wrong, **bad}
@@ -183,55 +190,35 @@ class TablePreprocessing(Preprocessing):
 
         Returns:
             By column: new categories, and those that differ from others only in case or spaces;
-            values outside the range of the first update; the share of missing values; and the
-            smallest difference that float32 keeps, where that is coarse.
+            values outside the range of the first update; the share of missing values; the smallest
+            difference that float32 keeps, where that is coarse; and for texts, the number of new words
+            and the share of words that were unknown before.
         """
         self._constants.clear()
-        new = [Moments() for _ in self.values]
-        found: dict[str, dict[str, float]] = {
-            "new_categories": {},
-            "differ_only_in_case": {},
-            "outside_range": {},
-            "low_precision_in_steps_of": {},
-            "missing": {},
-        }
-        for block in _blocks(train, "inputs.numeric") if self.values else ():
-            for place, value in enumerate(self.values):
-                new[place].add(block[:, place].astype(np.float64))
-                if value.low is not None and value.high is not None:
-                    outside = (block[:, place] < value.low) | (block[:, place] > value.high)
-                    _count(found["outside_range"], value.name, int(outside.sum()))
-        for value, moments in zip(self.values, new, strict=True):
-            _count(found["missing"], value.name, moments.missing / max(1, len(train)))
-            _count(found["low_precision_in_steps_of"], value.name, moments.coarse_step)
-            if value.mean is None and moments.count:
-                value.mean, value.scale = moments.mean, moments.deviation
-                value.low, value.high = moments.low, moments.high
-        had_some = any(any(each.trained) for each in self.categories)
-        for block in _blocks(train, "inputs.categorical") if self.categories else ():
-            for place, column in enumerate(self.categories):
-                codes, counts = np.unique(block[:, place], return_counts=True)
-                for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-                    if code == MISSING:
-                        _count(found["missing"], column.name, count / len(train))
-                    if not column.trained[code - 1]:
-                        column.trained[code - 1] = True
-                        if code > MISSING:
-                            _count(found["new_categories"], column.name, int(had_some))
-                            alike = int(column.has_twin(code))
-                            _count(found["differ_only_in_case"], column.name, alike)
+        found = fit_columns(self.values, self.categories, train)
+        for what, columns in self.texts.fit(train).items() if self.texts else ():
+            found.setdefault(what, {}).update(columns)
         return {what: columns for what, columns in found.items() if columns}
 
     def sizes(self) -> dict[str, Any]:
-        """Return `num_numeric`, and `cardinalities`: the number of codes of each category column."""
+        """Return `num_numeric`; `cardinalities`: the number of codes of each category column; and, if
+        there are text columns, `vocab_sizes`: the number of ids of each."""
         cardinalities = [len(each.names) + 2 for each in self.categories]
-        return {"num_numeric": len(self.values), "cardinalities": cardinalities}
+        sizes = {"num_numeric": len(self.values), "cardinalities": cardinalities}
+        return sizes | self.texts.sizes()
 
     # -- inputs of the model ----------------------------------------------------------------------
 
-    def transform(self, stored: Tree) -> dict[str, Tensor]:
-        """Return "numeric" and "missing" float32 `(B, n)`, and "categorical" int64 `(B, c)`."""
-        device = next(iter(stored.values())).device
+    def transform(self, stored: Tree) -> dict[str, Any]:
+        """Return "numeric" and "missing" float32 `(B, n)`, "categorical" int64 `(B, c)`, and "text".
+
+        "text" is a tuple with `{"input_ids", "attention_mask"}`, int64 `(B, T)`, for each text column.
+        """
+        inputs: dict[str, Any] = self._of_columns(stored) if self.feature_names else {}
+        return inputs | ({PART: self.texts.transform(stored[PART])} if self.texts else {})
+
+    def _of_columns(self, stored: Tree) -> dict[str, Tensor]:
+        device = stored["numeric" if self.values else "categorical"].device
         if device not in self._constants:
             self._constants[device] = {
                 name: each.to(device) for name, each in self._fitted_tensors().items()
@@ -266,11 +253,12 @@ class TablePreprocessing(Preprocessing):
     # -- files ------------------------------------------------------------------------------------
 
     def content(self) -> dict[str, Any]:
-        """Return columns, values and categories as JSON values."""
+        """Return columns, values, categories and words as JSON values."""
         return {
             "columns": [{"name": name, "kind": kind} for name, kind in self.columns.items()],
             "values": [asdict(each) for each in self.values],
             "categories": [asdict(each) for each in self.categories],
+            **({"texts": self.texts.content()} if self.texts else {}),
         }
 
     @classmethod
@@ -282,11 +270,14 @@ class TablePreprocessing(Preprocessing):
         values = [Value(**each) for each in content["values"]]
         categories = [Categories(**each) for each in content["categories"]]
         names = [[each.name for each in some] for some in (values, categories)]
+        texts = TextColumns.from_content(content.get("texts", ()), folder)
         if names != [[each.name for each in some] for some in (made.values, made.categories)]:
             raise ValueError("values and categories do not belong to its columns")
+        if texts.names != made.texts.names:
+            raise ValueError("texts do not belong to its columns")
         for each in (*values, *categories):
             each.check()
-        made.values, made.categories = values, categories
+        made.values, made.categories, made.texts = values, categories, texts
         return made
 
     def problem_reading(self, writer: Preprocessing) -> str | None:
@@ -304,17 +295,6 @@ class TablePreprocessing(Preprocessing):
 
 def _parts(kind: Kind) -> tuple[str, ...]:
     """Return the parts of a column that are numbers; an empty name for the column itself."""
-    if kind == "categorical":
+    if kind in ("categorical", "text"):
         return ()
     return table_values.DATE_PARTS if kind == "date" else ("",)
-
-
-def _count(counts: dict[str, float], name: str, more: float) -> None:
-    if more:
-        counts[name] = counts.get(name, 0) + more
-
-
-def _blocks(store: ExampleStore, path: str) -> Iterator[np.ndarray]:
-    for start in range(0, len(store), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(store)))
-        yield store.columns(rows, [path])[path]  # type: ignore[misc]

@@ -10,6 +10,7 @@ import numpy as np
 from renate_stages.files import typed
 
 COARSE = 0.01  # of a standard deviation
+UNKNOWN, MISSING = 0, 1  # codes; that of a category is its place plus 2
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 from renate_stages.errors import TextEncodingError, TextSettingError
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.preprocessing.base import FOLDER, Preprocessing, RawColumn
-from renate_stages.preprocessing.stored_text import given_texts, ragged_of, texts_of
+from renate_stages.preprocessing.stored_text import INPUTS, given_texts, ragged_of, texts_of
 from renate_stages.preprocessing.text_settings import BPE, FILE, WORDS, TextSettings
 from renate_stages.preprocessing.words import (
     SEPARATOR,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from renate_stages.preprocessing.tokenizer_file import TokenizerFile
 
 TOKENIZER = "tokenizer.json"
+ROOM = 512  # tokens that new models take at least, so that max_length can be raised later
 
 
 class TextPreprocessing(Preprocessing):
@@ -116,23 +117,24 @@ class TextPreprocessing(Preprocessing):
             raise TextEncodingError(problem)
         return found
 
-    def fit(self, train: ExampleStore) -> dict[str, Any]:
+    def fit(self, train: ExampleStore, path: str = INPUTS) -> dict[str, Any]:
         """Count words of training rows and add the frequent ones; train a tokenizer if it has none.
 
         Args:
-            train: The training rows, stored by the data module `text`.
+            train: The training rows.
+            path: Path of the stored texts in an example.
 
         Returns:
             The number of words that were added, and `unknown_before`.
         """
         fitted, self.unknown_before, self.added = self.is_fitted, None, 0
         if self._tokenizer is not None:
-            self.unknown_before = self.unknown_share(train)
+            self.unknown_before = self.unknown_share(train, path)
         elif self.settings.method == BPE:
-            self._train(train)
+            self._train(train, path)
         else:
             counts: Counter[str] = Counter()
-            for text in texts_of(train):
+            for text in texts_of(train, path):
                 counts.update(self._words(text))
             counts.pop(SEPARATOR, None)
             if fitted and counts:
@@ -144,7 +146,7 @@ class TextPreprocessing(Preprocessing):
         found = {"new_words": {column: self.added}} if fitted and self.added else {}
         return found | ({} if share is None else {"share_of_unknown_words": {column: share}})
 
-    def unknown_share(self, store: ExampleStore) -> float | None:
+    def unknown_share(self, store: ExampleStore, path: str = INPUTS) -> float | None:
         """Return the share of a store's tokens that are unknown, in [0, 1].
 
         Before `fit`, it is a sign of shift: how many words the parent's model has not seen.
@@ -156,7 +158,7 @@ class TextPreprocessing(Preprocessing):
         if not self.is_fitted or unknown is None:
             return None
         total = misses = 0
-        for text in texts_of(store):
+        for text in texts_of(store, path):
             ids = self.ids(text)
             total += len(ids)
             misses += ids.count(unknown)
@@ -207,8 +209,13 @@ class TextPreprocessing(Preprocessing):
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
     def sizes(self) -> dict[str, Any]:
-        """Return `vocab_size`, the number of ids."""
-        return {"vocab_size": len(self._vocabulary) if self._tokenizer is None else self._size}
+        """Return `vocab_size`, the number of ids, and `max_length`, the most tokens of a text."""
+        size = len(self._vocabulary) if self._tokenizer is None else self._size
+        return {"vocab_size": size, "max_length": self.settings.max_length}
+
+    def sizes_of_new_model(self) -> dict[str, Any]:
+        """Return the sizes, with room to raise `max_length` later."""
+        return {**self.sizes(), "max_length": max(ROOM, self.settings.max_length)}
 
     def content(self) -> dict[str, Any]:
         """Return settings and words as JSON values, and the SHA-256 of the tokenizer."""
@@ -280,11 +287,12 @@ class TextPreprocessing(Preprocessing):
         self._size = found.size
         return found
 
-    def _train(self, train: ExampleStore) -> None:
+    def _train(self, train: ExampleStore, path: str) -> None:
         from renate_stages.preprocessing.tokenizer_file import halves, trained_bpe
 
         settings = self.settings
-        texts = halves(texts_of(train)) if settings.pair else texts_of(train)
+        texts = texts_of(train, path)
+        texts = halves(texts) if settings.pair else texts
         size, least = settings.vocab_size, settings.min_count
         data = trained_bpe(texts, size, least, lower=settings.lower, pair=settings.pair)
         self._tokenizer = self._opened(data, TOKENIZER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from renate_stages.errors import TextSettingError
 
@@ -50,6 +50,10 @@ class TextSettings:
             raise TextSettingError("lower", self.lower, "true or false")
         if self.method not in (WORDS, BPE, FILE):
             raise TextSettingError("tokenizer", self.method, "bpe, or the path of a tokenizer.json")
+
+    def of_column(self, name: str) -> TextSettings:
+        """Return the same settings for the texts of one column."""
+        return replace(self, columns=(name,))
 
     @property
     def pair(self) -> bool:

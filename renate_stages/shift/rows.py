@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from renate_stages.models import RenateModule
 
 CODES = "inputs.categorical"  # the part of a table's inputs whose columns come last
+TEXTS = (
+    "inputs.text."  # begins the paths of a table's text columns, which are compared by their words
+)
 MOST_RAW = 10_000  # numbers per example; more raw values cost much and mean little
 
 
@@ -79,10 +82,15 @@ class Sample:
 
 
 def raw_fields(sample: Sample) -> list[str] | None:
-    """Return the paths of the inputs; None if their shapes differ or are too large."""
+    """Return the paths of the inputs, without those of a table's texts if there are others.
+
+    None if their shapes differ or are too large.
+    """
     inputs, *others = (_inputs_of(store) for store, _ in sample.stores)
     if any(other != inputs for other in others):
         return None
+    columns = {path: each for path, each in inputs.items() if not path.startswith(TEXTS)}
+    inputs = columns or inputs
     if any(each.ragged for each in inputs.values()):
         return None
     numbers = sum(int(np.prod(each.shape)) for each in inputs.values())
@@ -93,7 +101,8 @@ def raw_fields(sample: Sample) -> list[str] | None:
 
 def raw_are_columns(sample: Sample) -> bool:
     """Return whether raw inputs are columns, which may differ in unit, and not pixels of an image."""
-    return all(len(each.shape) <= 1 for each in _inputs_of(sample.stores[0][0]).values())
+    fields = _inputs_of(sample.stores[0][0])
+    return all(len(fields[path].shape) <= 1 for path in raw_fields(sample) or fields)
 
 
 def _inputs_of(store: ExampleStore) -> dict[str, Field]:
@@ -153,12 +162,13 @@ def raw_names(sample: Sample, given: Sequence[str] = ()) -> list[str]:
 def texts_of(sample: Sample) -> np.ndarray | None:
     """Return the stored texts, an array of str `(n,)`; None if the inputs are not texts.
 
-    Texts are ragged bytes without a decoder that are valid UTF-8. Several, such as the two of a pair,
-    are joined.
+    Texts are ragged bytes without a decoder that are valid UTF-8. Several, such as the two of a pair
+    or the text columns of a table, are joined.
     """
     texts: list[str] = []
     for store, rows in sample.stores:
         inputs = _inputs_of(store)
+        inputs = {path: inputs[path] for path in inputs if path.startswith(TEXTS)} or inputs
         for each in inputs.values():
             if not each.ragged or each.dtype != np.uint8 or each.shape or each.decoder:
                 return None

@@ -56,7 +56,7 @@ def fit_preprocessing(
         given: dict[str, Any] = {} if outputs is None else {"num_outputs": outputs}
         if task == "regression":
             given |= target_moments(stores["train"])
-        preprocessing.built = preprocessing.sizes() | given
+        preprocessing.built = preprocessing.sizes_of_new_model() | given
     preprocessing.write(folder)
     return found
 

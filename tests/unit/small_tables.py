@@ -1,4 +1,4 @@
-"""A small project with a table: three updates, the second of which has a new category."""
+"""A small project with a table: three updates, of which later ones have a new category and new words."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from renate_stages.state import state
 
 TESTS = "test-*.csv"
 CITIES = ("Oslo", "Rome", "Bonn")
+WORDS = ("größer", "🙂", "late,", "parcel", 'the "red" one', "two\nlines")
 
 
 def customers(number: int, rows: int) -> pd.DataFrame:
-    """Return rows of an update, some of them with missing values; Bonn appears in update 2."""
+    """Return rows of an update, some of them with missing values; Bonn and its words are new in update 2."""
     rng = np.random.default_rng([number, rows])
     city = rng.choice(CITIES[: 2 if number == 1 else 3], rows)
     age = rng.normal(40, 12, rows).round(1)
@@ -34,7 +35,12 @@ def customers(number: int, rows: int) -> pd.DataFrame:
         }
     )
     frame["since"] = frame["since"].dt.strftime("%Y-%m-%d")
-    for column in ("age", "city", "member"):
+    words = np.random.default_rng([number, rows, 1]).choice(WORDS, (rows, 6))
+    frame["note"] = [
+        " ".join([*own[:at], of])
+        for own, at, of in zip(words, age.astype(int) % 7, city, strict=True)
+    ]
+    for column in ("age", "city", "member", "note"):
         frame[column] = frame[column].astype(object).where(rng.random(rows) > 0.1, None)
     return frame
 
@@ -57,6 +63,7 @@ def table_project(project: Project) -> None:
     state.write_empty(project.parent)
     write_customers(project.incoming, 1)
     module = {"name": "table", "target": "label", "id": "customer", "test_files": TESTS}
+    module["text"] = ["note"]
     edit_params(
         project,
         model="TabularMLP",

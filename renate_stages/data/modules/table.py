@@ -20,10 +20,11 @@ from renate_stages.errors import ChangedPreprocessingError, TableError
 from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.preprocessing.table import Kind, TablePreprocessing
 from renate_stages.preprocessing.table_rows import as_table
+from renate_stages.preprocessing.text_settings import WORDS, TextSettings
 
 
 class Table(RenateDataModule):
-    """Reads tables: numbers, categories, booleans and dates, and one or several target columns.
+    """Reads tables: numbers, categories, booleans, dates and texts, and one or several target columns.
 
         data:
           module: {name: table, target: income, id: customer, categorical: [zip]}
@@ -47,12 +48,17 @@ class Table(RenateDataModule):
         categorical: Input columns that are categories, such as numbers that are codes.
         boolean: Input columns that are true or false.
         date: Input columns that are dates or times, ISO 8601.
+        text: Input columns that are free texts, such as comments, which are read word by word.
         exclude: Columns to ignore.
         delimiter: What separates the cells of `.csv` files, one character.
         rename: The known name of a column, by its name in the files.
         files: Pattern of the files' names, such as `week-*.csv`; None: all.
         test_files: Pattern of the files with test data; None: `data.test_fraction` of the rows.
         max_categories: Most categories of a column.
+        max_length: Most words of a text that are read; later ones are cut off.
+        vocab_size: Most ids of a text column's vocabulary.
+        min_count: How often a word must occur in the training rows of an update to get an id.
+        lower: Whether texts are read in lower case.
         task: Name of the task, which decides whether targets are labels or numbers.
         frame: A DataFrame or Arrow table to read in place of files.
         val_size: Share of the training data to use for validation, in [0, 1).
@@ -60,6 +66,7 @@ class Table(RenateDataModule):
 
     Raises:
         TableError: If arguments contradict each other.
+        TextSettingError: If a setting for texts is out of range.
     """
 
     def __init__(
@@ -76,12 +83,17 @@ class Table(RenateDataModule):
         categorical: Sequence[str] = (),
         boolean: Sequence[str] = (),
         date: Sequence[str] = (),
+        text: Sequence[str] = (),
         exclude: Sequence[str] = (),
         delimiter: str = ",",
         rename: Mapping[str, str] | None = None,
         files: str | None = None,
         test_files: str | None = None,
         max_categories: int = 10_000,
+        max_length: int = 512,
+        vocab_size: int = 20_000,
+        min_count: int = 2,
+        lower: bool = True,
         task: str = "auto",
         frame: Any = None,
         val_size: float = 0.0,
@@ -93,6 +105,7 @@ class Table(RenateDataModule):
             "categorical": categorical,
             "boolean": boolean,
             "date": date,
+            "text": text,
         }
         for setting, names in {**lists, "metadata": metadata, "exclude": exclude}.items():
             if isinstance(names, str):
@@ -116,6 +129,7 @@ class Table(RenateDataModule):
         self._delimiter = delimiter
         self._rename, self._files, self._test_files = dict(rename or {}), files, test_files
         self._max_categories, self._task, self._frame = max_categories, task, frame
+        self._of_texts = TextSettings(("text",), WORDS, max_length, vocab_size, min_count, lower)
         self._several = not isinstance(target, str)
         self.rejected: list[Rejected] = []
         self.rows_seen = 0
@@ -126,6 +140,7 @@ class Table(RenateDataModule):
         Raises:
             TableError: If a file or a column cannot be read, or a column is missing.
             ChangedPreprocessingError: If the settings name other input columns than the parent's.
+            TextEncodingError: If texts would get other ids than in earlier updates.
         """
         self.rejected, self.rows_seen = [], 0
         tests = [] if self._test_files is None else table_files(self._data_path, self._test_files)
@@ -133,12 +148,14 @@ class Table(RenateDataModule):
         paths = [path for path in paths if path not in tests]
         fitted = self.preprocessing
         if fitted is None:
-            fitted = TablePreprocessing(infer_columns(self._roles, self._blocks(paths, [])))
+            columns = infer_columns(self._roles, self._blocks(paths, []))
+            fitted = TablePreprocessing(columns, self._of_texts)
         if not isinstance(fitted, TablePreprocessing):
             problem = f"examples of earlier updates are of kind {fitted.kind}, not table"
             cure = "name the data module of earlier updates, or start a new project"
             raise ChangedPreprocessingError("data.module", problem, cure)
         check_schema(self._roles, fitted)
+        fitted.texts.change(self._of_texts)
         self.preprocessing = fitted
         self.feature_names = fitted.feature_names
         self.categorical_features = tuple(each.name for each in fitted.categories)

@@ -13,10 +13,13 @@ from renate_stages.data.modules.table_files import Block
 from renate_stages.data.modules.table_targets import Targets
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import TableError
+from renate_stages.memory import Ragged
+from renate_stages.memory.ragged import offsets_of
 from renate_stages.memory.row_weights import EXPECTED, WEIGHT, is_weight
 from renate_stages.memory.spec import TEXT_BYTES
 from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.table import TablePreprocessing
+from renate_stages.preprocessing.table_text_columns import PART
 from renate_stages.preprocessing.table_values import Bad
 
 NEEDED = ("id", "group", "time")  # metadata that no row may lack
@@ -55,11 +58,14 @@ class Reader:
             TableError: If a column cannot be used.
         """
         inputs: dict[str, _Growing] = {}
+        words = [_GrowingTexts() for _ in self._fitted.texts.names]
         targets = _Growing()
         fields = {role: _Growing() for role in self._fields}
         for block in blocks:
             self._fitted.check_types(block.table, block.file)
             found, bad = self._fitted.numbers(block.table)
+            texts, wrong = self._fitted.texts.stored(block.table)
+            bad = {**wrong, **bad}
             entries: dict[str, np.ndarray] = {}
             for role, name in self._fields.items():
                 entries[role], wrong = self._field(role, block.table[name], name, block.file)
@@ -77,13 +83,16 @@ class Reader:
             part = keep if bad else slice(None)
             for name, column in found.items():
                 inputs.setdefault(name, _Growing()).add(column[part])
+            for growing, column in zip(words, texts.get(PART, ()), strict=True):
+                growing.add(column.take(keep) if bad else column)
             targets.add(values[part])
             for role, column in entries.items():
                 fields[role].add(column[part])
         if not targets.rows:
             return None
+        every: dict[str, Any] = {name: column.values() for name, column in inputs.items()}
         return ColumnDataset(
-            {name: column.values() for name, column in inputs.items()},
+            every | ({PART: tuple(column.values() for column in words)} if words else {}),
             targets.values(),
             {role: column.values() for role, column in fields.items()},
         )
@@ -170,6 +179,22 @@ class _Growing:
         self._array.resize((self.rows, *self._array.shape[1:]), refcheck=False)
         array, self._array = self._array, None
         return array
+
+
+class _GrowingTexts:
+    """Texts to which blocks are added."""
+
+    def __init__(self) -> None:
+        self._values, self._lengths = _Growing(), _Growing()
+
+    def add(self, block: Ragged) -> None:
+        """Add a block of rows."""
+        self._values.add(block.values)
+        self._lengths.add(block.lengths)
+
+    def values(self) -> Ragged:
+        """Return all rows, once."""
+        return Ragged(self._values.values(), offsets_of(self._lengths.values()))
 
 
 def _weights(column: pa.ChunkedArray, name: str, file: str) -> tuple[np.ndarray, Bad]:

@@ -19,6 +19,7 @@ LOOKED_AT = 100_000  # rows that decide the kind of a column
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas adds to Parquet files
 LONG = 50  # characters; texts that are longer on average are not categories
 MOST = 0.5  # of the different texts of a column; above it, the others are rather mistakes
+FEW, SENTENCE = 20, 3  # different texts, and words of each on average, that are hardly categories
 OTHER_DATE = r"[0-9]{1,4}([./-])[0-9]{1,2}\1[0-9]{1,4}([ T].*)?"  # such as 31.12.2026
 
 
@@ -47,7 +48,7 @@ class Roles:
         """Check that the settings do not contradict each other.
 
         Args:
-            listed: All names in numeric, categorical, boolean and date.
+            listed: All names in numeric, categorical, boolean, date and text.
 
         Raises:
             TableError: If they do.
@@ -57,7 +58,7 @@ class Roles:
         every = [*listed, *self.exclude]
         for name in every:
             if every.count(name) > 1:
-                cure = "list it once, in numeric, categorical, boolean, date or exclude"
+                cure = "list it once, in numeric, categorical, boolean, date, text or exclude"
                 raise TableError("data.module", f"column '{name}' is listed more than once", cure)
         if self.weight is not None and self.weight in (*every, *self.targets):
             cure = "remove it from target, numeric, categorical, boolean, date or exclude"
@@ -174,7 +175,7 @@ def _kind_of(name: str, column: pa.ChunkedArray, file: str) -> Kind:
         return "numeric"
     texts, places = table_texts.dictionary_of(column)
     if not texts:
-        cure = "list it in numeric, categorical, boolean, date or exclude of data.module"
+        cure = "list it in numeric, categorical, boolean, date, text or exclude of data.module"
         raise TableError(where, "it has no value, so its kind is unknown", cure)
     if all(text.lower() in table_values.BOOLEANS for text in texts):
         return "boolean"
@@ -211,11 +212,27 @@ def _kind_of_texts(texts: list[str], places: np.ndarray, where: str) -> Kind:
     if len(other_dates) > most:
         what = f"it has dates that are not in ISO 8601, such as {other_dates[0]!r:.80}"
         raise TableError(where, what, f"write dates as 2026-12-31, or {cure}")
-    lengths = np.array([len(text) for text in texts])
-    if lengths[places].mean() > LONG or (len(texts) > 100 and len(texts) > 0.9 * len(places)):
+    if _are_free_texts(texts, places):
         what = (
             f"its {len(places)} values are {len(texts)} different texts, such as {texts[0]!r:.40}"
         )
-        cure = "list it in exclude of data.module, or in categorical if these are categories"
+        cure = (
+            "list it in text of data.module to read its words, in exclude to leave it out, or in "
+            "categorical if these are categories"
+        )
         raise TableError(where, what, cure)
     return "categorical"
+
+
+def _are_free_texts(texts: list[str], places: np.ndarray) -> bool:
+    """Return whether texts are rather comments or names than categories.
+
+    Args:
+        texts: The different texts.
+        places: The place of each row's text among them.
+    """
+    lengths = np.array([len(text) for text in texts])
+    if lengths[places].mean() > LONG or (len(texts) > 100 and len(texts) > 0.9 * len(places)):
+        return True
+    words = np.array([len(text.split()) for text in texts])
+    return len(texts) > FEW and len(texts) > MOST * len(places) and words.mean() >= SENTENCE

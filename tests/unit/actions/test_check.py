@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
+import torch
 from small_project import edit_config
 
 from renate_stages import errors
-from renate_stages.actions.check import check_user_config
+from renate_stages.actions.check import check_user_config, padding_change
+from renate_stages.data import StoredDataset, ingest
+from renate_stages.data.modules.table import Table
+from renate_stages.data.stored import preprocessed
+from renate_stages.models import RenateWrapper, TabularMLP
 
 TEXTS = """
 import torch
@@ -78,3 +84,29 @@ def test_config_check_says_why_a_program_cannot_be_exported(project):
         config.write("        return super().forward(x if x.sum() > 0 else 2 * x, task_id)\n")
     (name,) = check_user_config(project.root, examples=16).lacking
     assert name == "model.pt2"
+
+
+class Unmasked(torch.nn.Module):
+    """Reads padding of a table's text column as if it were words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(9, 2)
+
+    def forward(self, text: tuple, **numbers: torch.Tensor) -> torch.Tensor:
+        return self.words(text[0]["input_ids"]).mean(dim=1)
+
+
+def test_padding_of_a_tables_text_column_is_checked(tmp_path):
+    torch.manual_seed(0)
+    frame = pd.DataFrame(
+        {"note": ["late", "", "the parcel is late"], "age": [1, 2, 3], "y": [0, 1, 2]}
+    )
+    module = Table(tmp_path, "y", frame=frame, text=["note"], task="regression", min_count=1)
+    module.setup()
+    store = ingest(module.train_data(), tmp_path / "store", 1, "train")
+    module.preprocessing.fit(store)
+    dataset = StoredDataset(store, None, preprocessed(module.preprocessing))
+    model = TabularMLP(**module.preprocessing.sizes(), num_outputs=2).eval()
+    assert padding_change(model, dataset, "0") < 1e-6
+    assert padding_change(RenateWrapper(Unmasked()).eval(), dataset, "0") > 0.01

@@ -17,12 +17,12 @@ from renate_stages.models import TabularMLP
 
 
 def data_module_fn(data_path: str, seed: int = 0):
-    return Table(data_path, target="label", id="customer", test_files="{TESTS}", seed=seed)
+    return Table(data_path, target="label", id="customer", test_files="{TESTS}", text=["note"], seed=seed)
 
 
 def model_fn(model_state_url: str | None = None):
     if model_state_url is None:
-        return TabularMLP(num_numeric=7, cardinalities=[4], num_outputs=3)
+        return TabularMLP(num_numeric=7, cardinalities=[4], vocab_sizes=[2], num_outputs=3)
     return TabularMLP.from_state_dict(torch.load(model_state_url, weights_only=True))
 """
 
@@ -44,6 +44,8 @@ def test_jobs_grow_the_preprocessing_of_their_input_state(tmp_path, monkeypatch,
         )
     served = load("exported-2")
     assert served.preprocessing.sizes()["cardinalities"] == [5]
+    words = served.preprocessing.texts.columns[0].words
+    assert words[-1] == "bonn" and served.preprocessing.sizes()["vocab_sizes"] == [len(words) + 2]
     for number in (1, 2):
         rows = customers(number, 40)
         right = (served.predict(rows)["prediction"] == rows["label"]).mean()

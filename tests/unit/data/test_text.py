@@ -512,7 +512,7 @@ def test_batches_are_read_from_a_store(tmp_path):
     ],
 )
 def test_unusable_settings_are_refused_by_name(tmp_path, arguments, name):
-    with pytest.raises(errors.TextSettingError, match=rf"data module text, {name}: found"):
+    with pytest.raises(errors.TextSettingError, match=rf"data.module, {name}: found"):
         Text(tmp_path, **arguments)
 
 

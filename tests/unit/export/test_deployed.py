@@ -99,7 +99,9 @@ def test_rows_that_cannot_be_read_are_refused_with_row_and_reason(table, rows, e
 def texts_model() -> DeployedModel:
     fitted = TextPreprocessing(words=["parcel", "late", "invoice", "wrong"])
     torch.manual_seed(0)
-    model = TextCNN(**fitted.sizes(), num_outputs=2, embedding_size=6, num_filters=4).eval()
+    model = TextCNN(
+        fitted.sizes()["vocab_size"], num_outputs=2, embedding_size=6, num_filters=4
+    ).eval()
     return DeployedModel(
         model, fitted, preprocessed(fitted), "classification", ("billing", "delivery")
     )

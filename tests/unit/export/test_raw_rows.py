@@ -107,6 +107,7 @@ def test_export_describes_raw_rows_and_names_the_model(updated):
         "| `city` | category | yes |",
         "| `member` | true or false | yes |",
         "| `since` | date or time, ISO 8601 | yes |",
+        "| `note` | text | yes |",
         "- apply first: the preprocessing in `preprocessing/`\n",
     ):
         assert line in card
@@ -211,7 +212,9 @@ def test_own_data_module_function_may_return_a_table(tmp_path, monkeypatch, warm
     monkeypatch.setattr(sys, "path", list(sys.path))
     code = '"""The data of this project."""\n\nfrom renate_stages.data.modules.table import Table\n'
     code += "\n\ndef data_module_fn(data_path: str, seed: int = 0):\n"
-    code += "    rest = {'id': 'customer', 'test_files': 'test-*.csv', 'exclude': ['since']}\n"
+    code += (
+        "    rest = {'id': 'customer', 'test_files': 'test-*.csv', 'exclude': ['since', 'note']}\n"
+    )
     code += "    return Table(data_path, target='label', seed=seed, **rest)\n"
     project.user_config.write_text(code)
     edit_params(project, data__module=None, trainer__max_epochs=1)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from small_inputs import CARDINALITIES, TABLES, small, table
+from small_inputs import CARDINALITIES, TABLES, small, table, texts
 from torch import Tensor, nn
 
 from renate_stages import errors
@@ -81,6 +81,112 @@ def test_transformer_has_the_papers_default_sizes():
     assert sum(p.numel() for p in model.parameters()) == blocks + tokens + 2 * 192 + 193
 
 
+WORDS = [9, 12]  # sizes of two vocabularies
+
+
+def with_texts(x: dict, titles: list[int], comments: list[int], width: int = 0) -> dict:
+    """Add two text columns with texts of these lengths, padded by `width` more tokens."""
+    parts = (texts(each, width=max(each) + width) for each in (titles, comments))
+    first, second = parts
+    return {**x, "text": (first | {"input_ids": first["input_ids"].clamp(max=8)}, second)}
+
+
+def mean_of_words(model: nn.Module, x: dict, place: int) -> Tensor:
+    rows = []
+    for ids, mask in zip(*x["text"][place].values(), strict=True):
+        found = [
+            model.features.words[place].weight[n]
+            for n, is_one in zip(ids, mask, strict=True)
+            if is_one
+        ]
+        rows.append(sum(found) / len(found) if found else torch.zeros(rows[0].shape))
+    return torch.stack(rows)
+
+
+TITLES, COMMENTS = [2, 1, 2, 0, 3, 1], [7, 0, 3, 1, 5, 7]
+
+
+def test_mlp_reads_a_text_column_as_the_mean_of_its_words():
+    model = untied(small("TabularMLP", vocab_sizes=WORDS, word_size=4))
+    x = with_texts(table(6), TITLES, COMMENTS)
+    f = model.features
+    rows = [f.embeddings[place](x["categorical"][:, place]) for place in range(2)]
+    words = [mean_of_words(model, x, place) for place in range(2)]
+    hidden = torch.cat([x["numeric"], x["missing"], *rows, *words], dim=1)
+    for layer in (f.layers[0], f.layers[2]):
+        hidden = torch.relu(hidden @ layer.weight.T + layer.bias)
+    torch.testing.assert_close(model(x), hidden @ model.head.weight.T + model.head.bias)
+
+
+def test_transformer_has_a_token_for_each_text_column():
+    model = untied(small("FTTransformer", vocab_sizes=WORDS))
+    x, f = with_texts(table(6), TITLES, COMMENTS), model.features
+    seen = []
+    f.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(x)
+    for place in range(2):
+        expected = f.bias[5 + place] + mean_of_words(model, x, place)
+        torch.testing.assert_close(seen[0][:, 1 + 5 + place], expected)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_padding_of_text_columns_never_changes_an_output(name):
+    model = untied(small(name, vocab_sizes=WORDS))
+    x, wider = (with_texts(table(6), TITLES, COMMENTS, width) for width in (0, 4))
+    for wide, part in zip(wider["text"], x["text"], strict=True):
+        for key, each in part.items():
+            wide[key][:, : each.shape[1]], wide[key][:, each.shape[1] :] = each, 0
+        wide["input_ids"][:, -2:] = 5  # ids under the mask have no effect
+    torch.testing.assert_close(model(wider), model(x))
+    empty = {**x, "text": tuple({key: each[:, :0] for key, each in p.items()} for p in x["text"])}
+    nothing = with_texts(table(6), [0, 0, 0, 0, 0, 1], COMMENTS)["text"]
+    zeros = {**x, "text": tuple({key: 0 * each for key, each in p.items()} for p in nothing)}
+    assert torch.equal(model(empty), model(zeros)), "a text without words counts as zero"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_vocabularies_of_text_columns_grow(name, tmp_path):
+    model, x = untied(small(name, vocab_sizes=WORDS)), with_texts(table(6), TITLES, COMMENTS)
+    before, sizes = model(x), {"num_numeric": 3, "cardinalities": CARDINALITIES}
+    model.grow_inputs({**sizes, "vocab_sizes": [9, 15]})
+    assert model.grown == {"features.words.1": [12, 15]} and torch.equal(model(x), before)
+    again = type(model).from_state_dict(copy.deepcopy(model.state_dict())).eval()
+    assert torch.equal(again(x), before)
+    with pytest.raises(errors.InputSizesError, match=r"built for 2 text columns.* has 1"):
+        model.grow_inputs({**sizes, "vocab_sizes": [9]})
+    with pytest.raises(errors.InputSizesError, match="built for 0 text columns"):
+        small(name).grow_inputs({**sizes, "vocab_sizes": [9]})
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_program_takes_texts_of_other_lengths_also_if_all_were_short(name):
+    model = small(name, vocab_sizes=WORDS)
+    batch = with_texts(table(6), [1, 0, 1, 1, 0, 1], COMMENTS)
+    traced = trace(model, batch, None, ragged=("text.0", "text.1"))
+    shapes = {each["name"]: each["shape"] for each in traced.inputs}
+    assert shapes["numeric"] == [None, 3] and shapes["text.0.input_ids"] == [None, None]
+    program = traced.exported.module()
+    for titles in (TITLES, [1, 0, 1, 1, 0, 1]):
+        other = with_texts(table(6), titles, COMMENTS)
+        torch.testing.assert_close(program(other), model(other))
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, "no `text`"),
+        (texts([3]), "`text` of dict"),
+        ((texts([3] * 6),), "`text` of 1 parts"),
+    ],
+    ids=["missing", "dict", "columns"],
+)
+def test_other_text_columns_are_refused_by_name(name, text, found):
+    x = table(6) if text is None else {**table(6), "text": text}
+    with pytest.raises(errors.ModelInputsError, match=f"{found}; expected .*`text`, a tuple of 2"):
+        small(name, vocab_sizes=WORDS)(x)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_column_that_was_never_missing_counts_as_its_mean_when_it_is(name):
     model, x = small(name), table(6)
@@ -134,6 +240,8 @@ def test_other_inputs_are_refused_by_name(name, inputs, found):
         ({"num_numeric": 0, "cardinalities": []}, "at least one"),
         ({"cardinalities": [5, 0]}, "cardinalities is 0"),
         ({"cardinalities": "54"}, "cardinalities is '54'"),
+        ({"vocab_sizes": [5, 1]}, "vocab_sizes is 1"),
+        ({"vocab_sizes": 7}, "vocab_sizes is 7"),
         ({"num_outputs": 0}, "num_outputs is 0"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"nearest_mean": True, "heads": "per_task"}, "nearest_mean"),

@@ -145,6 +145,15 @@ def test_transformer_reads_the_first_tokens_of_a_long_text():
     assert torch.equal(model(long), model(short))
 
 
+def test_transformer_refuses_data_with_longer_texts():
+    model = small("TextTransformer")
+    model.grow_inputs({"vocab_size": 15, "max_length": 20})
+    with pytest.raises(errors.LongTextsError, match=r"at most 20 tokens.* is 21"):
+        model.grow_inputs({"max_length": 21})
+    for name in ("TextCNN", "TextGRU"):
+        small(name).grow_inputs({"max_length": 100_000})
+
+
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("changes", [{}, {"random_features": 9}, {"nearest_mean": True}])
 def test_state_dict_builds_the_same_model(name, changes):

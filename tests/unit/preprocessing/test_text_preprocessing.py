@@ -100,7 +100,7 @@ def test_vocabulary_does_not_exceed_its_size():
 
 def test_inputs_of_the_model_are_padded_with_zeros_and_masked(tmp_path):
     found = fitted(TEXTS, tmp_path / "s")
-    assert found.words == ["is", "parcel", "the"] and found.sizes() == {"vocab_size": 5}
+    assert found.words == ["is", "parcel", "the"] and found.sizes()["vocab_size"] == 5
     batch = batch_of(found, ["The lost parcel", "", "is"])
     assert batch["input_ids"].tolist() == [[4, 1, 3], [0, 0, 0], [2, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 0]]
@@ -342,7 +342,7 @@ def test_another_vocabulary_cannot_read_old_examples():
     ],
 )
 def test_unusable_settings_are_refused_by_name(values, name):
-    with pytest.raises(errors.TextSettingError, match=rf"data module text, {name}: found"):
+    with pytest.raises(errors.TextSettingError, match=rf"data.module, {name}: found"):
         TextSettings(**values)
 
 
@@ -366,7 +366,8 @@ def test_ids_are_those_of_a_given_tokenizer(tmp_path):
     tokenizer = word_tokenizer()
     tokenizer.enable_padding(length=9)  # we pad each batch to its longest text
     found = of_file(tokenizer, max_length=4)
-    assert found.sizes() == {"vocab_size": 6}
+    assert found.sizes() == {"vocab_size": 6, "max_length": 4}
+    assert found.sizes_of_new_model() == {"vocab_size": 6, "max_length": 512}
     batch = batch_of(found, ["late parcel x y z", "", "parcel"])
     assert batch["input_ids"].tolist() == [[2, 4, 5, 3], [2, 3, 0, 0], [2, 5, 3, 0]]
     assert batch["attention_mask"].sum(1).tolist() == [4, 2, 3]
@@ -390,7 +391,7 @@ def test_ids_of_a_tokenizer_without_padding_at_zero_are_raised_by_one(tmp_path, 
     tokenizer = Tokenizer(models.WordLevel({first: 0, "<unk>": 1, "late": 2}, unk_token="<unk>"))
     found = of_file(tokenizer)
     assert found.ids("late") == [2 + raised] and found.ids("x") == [1 + raised]
-    assert found.sizes() == {"vocab_size": 3 + raised}
+    assert found.sizes()["vocab_size"] == 3 + raised
     assert found.unknown_share(stored(["x"], tmp_path / "s")) == 1
     assert pickle.loads(pickle.dumps(found)).ids("late") == [2 + raised]
 
