@@ -47,7 +47,7 @@ class CheckedConfig:
         restored_equals_saved: Whether the model gives the same outputs after it was saved and
             restored with `model_fn`.
         lacking: Why a program of the model could not be exported, by file name.
-        padding_change: The largest change of an output of the shortest example if it is padded to the
+        padding_change: The largest change of an output of a shorter example if it is padded to the
             length of the longest; 0 if examples do not differ in length.
     """
 
@@ -137,9 +137,11 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
 
 
 def padding_change(model: RenateModule, dataset: StoredDataset, task_id: str) -> float:
-    """Return the largest change of an output by padding the shortest example to the longest.
+    """Return the largest change of an output by padding shorter examples to the longest.
 
     A model whose outputs depend on padding answers differently for other batches of the same rows.
+    Of the shorter half, the shortest, the longest and one between them are padded: the shortest may
+    be empty, which looks like its own padding.
 
     Args:
         model: The model, in evaluation mode.
@@ -155,15 +157,18 @@ def padding_change(model: RenateModule, dataset: StoredDataset, task_id: str) ->
     largest, rows = 0.0, np.arange(len(dataset))
     for path, column in dataset.store.columns(rows, paths).items():
         assert isinstance(column, Ragged), path
-        short, long = int(column.lengths.argmin()), int(column.lengths.argmax())
-        with torch.inference_mode():
-            alone, both = (
-                model(dataset.__getitems__(chosen)[0], task_id=task_id)
-                for chosen in ([short], [short, long])
-            )
-        for one, other in zip(*map(pytree.tree_leaves, (alone, both)), strict=True):
-            same = other[0][tuple(slice(size) for size in one[0].shape)]  # outputs may be padded
-            largest = max(largest, float((one[0] - same).abs().max()))
+        order = column.lengths.argsort(kind="stable").tolist()
+        for short in {order[0], order[len(order) // 4], order[len(order) // 2]}:
+            with torch.inference_mode():
+                alone, both = (
+                    model(dataset.__getitems__(chosen)[0], task_id=task_id)
+                    for chosen in ([short], [short, order[-1]])
+                )
+            for one, other in zip(*map(pytree.tree_leaves, (alone, both)), strict=True):
+                same = other[0][
+                    tuple(slice(size) for size in one[0].shape)
+                ]  # outputs may be padded
+                largest = max(largest, float((one[0] - same).abs().max()))
     return largest
 
 
