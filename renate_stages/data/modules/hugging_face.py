@@ -16,6 +16,7 @@ from renate_stages.data.modules.image_column import (
     chosen_preprocessing,
     require_images,
 )
+from renate_stages.data.modules.text_input import optional_text
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
@@ -25,6 +26,7 @@ from renate_stages.errors import (
     MissingExtraError,
 )
 from renate_stages.preprocessing.images import ImagePreprocessing
+from renate_stages.preprocessing.stored_text import ragged_of, stored_text
 
 MODULE = "hugging-face"
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -38,8 +40,9 @@ class HuggingFace(RenateDataModule):
           module: {name: hugging-face, inputs: image, target: label, size: 96}
 
     Needs `pip install "renate-stages[datasets]"`. If the dataset has splits, `train`, `validation`
-    (or `val`) and `test` are used as they are. Images are stored and read as by `Images`, texts as
-    their UTF-8 bytes. The names of a `ClassLabel` become names of labels.
+    (or `val`) and `test` are used as they are. Images are stored and read as by `Images`, and the
+    column `text` as by `Text`; other texts are UTF-8 bytes. The names of a `ClassLabel` become names
+    of labels.
 
     Args:
         data_path: Folder with the update's data: the dataset's folder, or one that contains it.
@@ -49,7 +52,13 @@ class HuggingFace(RenateDataModule):
         revision: Commit, tag or branch on the hub; needed with `hub`, so that a result can be
             reproduced.
         inputs: Name of the column of inputs; or a list of columns, or a dict of columns by the name
-            of the input, which make dicts.
+            of the input, which make dicts. None: `image`, unless `text` is set.
+        text: Name of the column with the text, or of two columns with a pair, in place of `inputs`.
+        tokenizer: See `Text`, as `max_length`, `vocab_size`, `min_count` and `lower`; for texts alone.
+        max_length: Maximum number of tokens; longer texts are cut off when they are read.
+        vocab_size: Maximum number of ids of a vocabulary or trained tokenizer.
+        min_count: How often a word must occur in the training rows of an update to get an id.
+        lower: Whether a vocabulary or trained tokenizer converts to lower case.
         target: Name of the column of targets: a `ClassLabel`, texts, or numbers.
         id: Column that identifies an example, as in `Images`; `source`, `group` and `time` too.
         source: Column that is stored as the metadata `source`.
@@ -63,7 +72,8 @@ class HuggingFace(RenateDataModule):
         seed: Seed of the split.
 
     Raises:
-        InvalidModuleSettingError: If a setting is outside its range.
+        InvalidModuleSettingError: If a setting is outside its range, or both `inputs` and `text` are set.
+        TextSettingError: If a setting for texts cannot be used.
         InvalidAugmentationError: If a random change is unknown, or a value is out of range.
         InvalidShareError: If `val_size` is outside [0, 1).
     """
@@ -74,7 +84,7 @@ class HuggingFace(RenateDataModule):
         hub: str | None = None,
         config: str | None = None,
         revision: str | None = None,
-        inputs: str | Sequence[str] | Mapping[str, str] = "image",
+        inputs: str | Sequence[str] | Mapping[str, str] | None = None,
         target: str = "label",
         id: str | None = None,
         source: str | None = None,
@@ -86,8 +96,18 @@ class HuggingFace(RenateDataModule):
         augment: Sequence[str | Mapping[str, Any]] | None = None,
         val_size: float = 0.0,
         seed: int = 0,
+        text: str | Sequence[str] | None = None,
+        tokenizer: str | None = None,
+        max_length: int = 512,
+        vocab_size: int = 20_000,
+        min_count: int = 2,
+        lower: bool = True,
     ) -> None:
         super().__init__(data_path, val_size, seed)
+        of_texts = tokenizer, max_length, vocab_size, min_count, lower
+        self._texts = optional_text(MODULE, inputs, text, *of_texts)
+        if inputs is None:
+            inputs = "image" if self._texts is None else list(self._texts.columns)
         if not inputs:
             raise InvalidModuleSettingError(MODULE, "inputs", inputs, "a column, or several")
         if (hub is None) != (revision is None):
@@ -115,8 +135,13 @@ class HuggingFace(RenateDataModule):
             MissingColumnError: If a column is missing.
             AllRowsRejectedError: If no row can be used.
             ChangedPreprocessingError: If a setting differs from that of earlier updates.
+            TextEncodingError: If texts would get other ids than in earlier updates.
+            MissingFileError: If the tokenizer's file does not exist.
+            InvalidTokenizerError: If it cannot be used.
         """
         self.rejected, self.rows_seen = [], 0
+        if self._texts is not None:
+            self.preprocessing = self._texts.preprocessing(self.preprocessing, self._data_path)
         found: dict[str, Any] = {}
         for name, dataset in self._loaded().items():
             split = SPLITS.get(name)
@@ -178,6 +203,9 @@ class HuggingFace(RenateDataModule):
         others = [name for name in dict.fromkeys(settings.values()) if name not in images]
         table = dataset.select_columns(others).with_format("arrow")[:]
         reasons = _missing(table, [*self._inputs.values(), self._target])
+        for name in self._inputs.values() if self._texts is not None else ():
+            if name in images or not is_text(table.column(name)):
+                raise self._unusable(split, name, dataset, "texts")
         if hasattr(dataset.features[self._target], "names"):
             unlabelled = np.asarray(table.column(self._target).fill_null(0).to_numpy()) < 0
             for row in np.flatnonzero(unlabelled).tolist():  # -1: no label
@@ -207,16 +235,23 @@ class HuggingFace(RenateDataModule):
                 columns[name] = column
             else:
                 raise self._unusable(split, name, dataset, _KINDS)
-        inputs = {name: columns[column] for name, column in self._inputs.items()}
+        inputs: Any = {name: columns[column] for name, column in self._inputs.items()}
+        if self._texts is not None:
+            pairs = zip(*(table.column(name).to_pylist() for name in inputs), strict=True)
+            inputs = ragged_of(stored_text(pair).encode() for pair in pairs)
+        elif self._is_single:
+            inputs = next(iter(inputs.values()))
         targets = self._targets(split, dataset, table)
         metadata = {}
         for name, column in self._fields.items():
             metadata[name] = metadata_values(table.column(column))
             if metadata[name] is None:
                 raise self._unusable(split, column, dataset, "numbers, texts or times")
-        return ColumnDataset(
-            next(iter(inputs.values())) if self._is_single else inputs, targets, metadata
-        )
+        return ColumnDataset(inputs, targets, metadata)
+
+    def fingerprint(self) -> str | None:
+        """Return the SHA-256 of a given `tokenizer.json`; None without one."""
+        return None if self._texts is None else self._texts.fingerprint(self.preprocessing)
 
     def _targets(self, split: str, dataset: Any, table: Any) -> Any:
         """Return names of labels, or numbers."""

@@ -88,7 +88,7 @@ def typed_members(
     """
     places, kinds = [], []
     for sample in samples:
-        extension = _extension(sample, place)
+        extension = extension_of(sample, place)
         places.append((sample.shard, *sample.members[extension]) if extension else (0, 0, 0))
         kinds.append(KINDS.get(extension.rpartition(".")[2], "unknown") if extension else "missing")
     kind = next((each for each in kinds if each != "missing"), "an image")
@@ -122,11 +122,11 @@ def values_of(
     extensions, _, name = place.partition(":")
     places, values = [], []
     for sample in samples:
-        extension = _extension(sample, extensions)
+        extension = extension_of(sample, extensions)
         places.append((sample.shard, *sample.members[extension]) if extension else (0, 0, 0))
     members = Members(shards, places)
     for row, sample in enumerate(samples):
-        extension = _extension(sample, extensions)
+        extension = extension_of(sample, extensions)
         value, problem = None, f"{place} is missing"
         if extension is not None and row not in reasons:
             try:
@@ -162,7 +162,8 @@ def _form(value: Any) -> str:
     return "a text" if isinstance(value, str) else f"{value.dtype} {value.shape}"
 
 
-def _extension(sample: Sample, place: str) -> str | None:
+def extension_of(sample: Sample, place: str) -> str | None:
+    """Return the first of the extensions, separated by `;`, that a sample has; None if it has none."""
     return next((each for each in place.lower().split(";") if each in sample.members), None)
 
 

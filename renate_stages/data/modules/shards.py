@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from renate_stages.data.modules.image_column import (
 )
 from renate_stages.data.modules.sample_members import require_one_type, typed_members, values_of
 from renate_stages.data.modules.tar_samples import Sample, indexed
+from renate_stages.data.modules.text_input import optional_text
+from renate_stages.data.modules.text_members import TextMembers
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
@@ -26,6 +28,7 @@ from renate_stages.errors import (
 from renate_stages.preprocessing.images import ImagePreprocessing
 
 MODULE = "shards"
+IMAGES = "jpg;jpeg;png"
 _PLACE = "extensions such as jpg or 'jpg;png' (the first that a sample has), or json:FIELD"
 
 
@@ -38,13 +41,21 @@ class Shards(RenateDataModule):
     A sample consists of the members of one tar file with the same name up to the first dot. Only the
     headers are read at first, then each member when it is needed, without unpacking. By extension,
     members are images (stored and read as by `Images`), arrays (`npy`, of one dtype and shape), texts
-    (`txt`; as inputs they are stored as UTF-8 bytes), whole numbers (`cls`) or fields of `json`.
-    Samples that lack a member, or have one that cannot be used, are rejected.
+    (`txt`), whole numbers (`cls`) or fields of `json`. What `text` names is stored and read as by
+    `Text`; other texts are inputs as their UTF-8 bytes. Samples that lack a member, or have one that
+    cannot be used, are rejected.
 
     Args:
         data_path: Folder with the update's data.
         files: Pattern of the tar files in it, which are read in the order of their names.
         inputs: Extensions of the member with the inputs; or a dict of them by the name of the input.
+            None: images (`jpg;jpeg;png`), unless `text` is set.
+        text: What has the text, in place of `inputs`: `txt` or `json:FIELD`, or two of them for pairs.
+        tokenizer: See `Text`, as `max_length`, `vocab_size`, `min_count` and `lower`; for texts alone.
+        max_length: Maximum number of tokens; longer texts are cut off when they are read.
+        vocab_size: Maximum number of ids of a vocabulary or trained tokenizer.
+        min_count: How often a word must occur in the training rows of an update to get an id.
+        lower: Whether a vocabulary or trained tokenizer converts to lower case.
         target: The same for the targets: `cls`, `txt` or `json:FIELD`, a label or numbers; or `npy`.
         id: What identifies an example, such as `json:FIELD`; None: the sample's name.
         source: What is stored as the metadata `source`; `group` and `time` too.
@@ -58,7 +69,8 @@ class Shards(RenateDataModule):
         seed: Seed of the split.
 
     Raises:
-        InvalidModuleSettingError: If a setting is outside its range.
+        InvalidModuleSettingError: If a setting is outside its range, or both `inputs` and `text` are set.
+        TextSettingError: If a setting for texts cannot be used.
         InvalidAugmentationError: If a random change is unknown, or a value is out of range.
         InvalidShareError: If `val_size` is outside [0, 1).
     """
@@ -67,7 +79,7 @@ class Shards(RenateDataModule):
         self,
         data_path: str | Path,
         files: str = "**/*.tar",
-        inputs: str | Mapping[str, str] = "jpg;jpeg;png",
+        inputs: str | Mapping[str, str] | None = None,
         target: str = "cls",
         id: str | None = None,
         source: str | None = None,
@@ -79,8 +91,19 @@ class Shards(RenateDataModule):
         augment: Sequence[str | Mapping[str, Any]] | None = None,
         val_size: float = 0.0,
         seed: int = 0,
+        text: str | Sequence[str] | None = None,
+        tokenizer: str | None = None,
+        max_length: int = 512,
+        vocab_size: int = 20_000,
+        min_count: int = 2,
+        lower: bool = True,
     ) -> None:
         super().__init__(data_path, val_size, seed)
+        of_texts = tokenizer, max_length, vocab_size, min_count, lower
+        self._texts = optional_text(MODULE, inputs, text, *of_texts)
+        if inputs is None:
+            places = IMAGES if self._texts is None else self._texts.columns
+            inputs = places if isinstance(places, str) else {each: each for each in places}
         self._files, self._target = files, target
         self._is_single = isinstance(inputs, str)
         self._inputs = {"inputs": inputs} if isinstance(inputs, str) else dict(inputs)
@@ -100,8 +123,13 @@ class Shards(RenateDataModule):
             MissingDataFileError: If there is no tar file, or one is damaged.
             AllRowsRejectedError: If no sample can be used.
             ChangedPreprocessingError: If a setting differs from that of earlier updates.
+            TextEncodingError: If texts would get other ids than in earlier updates.
+            MissingFileError: If the tokenizer's file does not exist.
+            InvalidTokenizerError: If it cannot be used.
         """
         folder, self.rejected = self._data_path, []
+        if self._texts is not None:
+            self.preprocessing = self._texts.preprocessing(self.preprocessing, folder)
         shards = sorted(folder.glob(self._files))
         if not shards:
             problem, cure = f"no file matches {self._files!r}", "change files, or add tar files"
@@ -109,10 +137,7 @@ class Shards(RenateDataModule):
         samples = indexed(MODULE, shards, folder)
         self.rows_seen = len(samples)
         reasons = _repeated(samples)
-        members = {
-            name: typed_members(shards, samples, place, reasons)
-            for name, place in self._inputs.items()
-        }
+        columns = self._columns(shards, samples, reasons)
         values = {
             name: values_of(shards, samples, place, reasons)
             for name, place in {"target": self._target, **self._fields}.items()
@@ -128,8 +153,8 @@ class Shards(RenateDataModule):
             raise AllRowsRejectedError(
                 MODULE, [f"{each.place}: {each.reason}" for each in self.rejected]
             )
-        columns = {name: each.column(good) for name, each in members.items()}
-        if self._is_single and isinstance(columns["inputs"], ImageColumn):
+        inputs = columns(good)
+        if isinstance(inputs, ImageColumn):
             self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)
         else:
             require_images(MODULE, self._wanted)
@@ -138,11 +163,29 @@ class Shards(RenateDataModule):
         del chosen["target"]
         metadata = {"id": [samples[row].key for row in good], **chosen}
         data = ColumnDataset(
-            columns["inputs"] if self._is_single else columns,
+            inputs,
             targets if isinstance(targets[0], str) else np.stack(targets),
             metadata,
         )
         self._train_data, self._val_data = self._split_train_val_data(data)
+
+    def fingerprint(self) -> str | None:
+        """Return the SHA-256 of a given `tokenizer.json`; None without one."""
+        return None if self._texts is None else self._texts.fingerprint(self.preprocessing)
+
+    def _columns(
+        self, shards: Sequence[Path], samples: Sequence[Sample], reasons: dict[int, str]
+    ) -> Callable[[np.ndarray], Any]:
+        """Return a function that returns inputs of rows; rows that cannot be used get a reason."""
+        if self._texts is not None:
+            return TextMembers(shards, samples, self._texts.columns, reasons).column
+        members = {
+            name: typed_members(shards, samples, place, reasons)
+            for name, place in self._inputs.items()
+        }
+        if self._is_single:
+            return members["inputs"].column
+        return lambda rows: {name: each.column(rows) for name, each in members.items()}
 
 
 def _repeated(samples: Sequence[Sample]) -> dict[int, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from renate_stages.data.columns import ColumnDataset
 from renate_stages.data.module import RenateDataModule
 from renate_stages.data.modules.text_files import data_files, rows_of
+from renate_stages.data.modules.text_input import TextInput
 from renate_stages.data.modules.text_values import (
     UnusableCellError,
     flag_in,
@@ -26,18 +26,11 @@ from renate_stages.data.modules.text_values import (
     weight_in,
 )
 from renate_stages.data.rejected import Rejected
-from renate_stages.errors import (
-    MissingFileError,
-    TextEncodingError,
-    TextSettingError,
-    TextTargetError,
-)
+from renate_stages.errors import TextSettingError, TextTargetError
 from renate_stages.memory import Ragged
 from renate_stages.memory.ragged import offsets_of
 from renate_stages.memory.spec import IGNORED
 from renate_stages.preprocessing.stored_text import INPUTS, stored_text
-from renate_stages.preprocessing.text import TextPreprocessing
-from renate_stages.preprocessing.text_settings import BPE, FILE, WORDS, TextSettings
 
 TASKS = ("auto", "classification", "binary", "multilabel", "regression", "custom")
 METADATA = {
@@ -113,12 +106,7 @@ class Text(RenateDataModule):
         task: str = "auto",
     ) -> None:
         super().__init__(data_path, val_size, seed)
-        if not isinstance(tokenizer, str | None) or tokenizer == "":
-            raise TextSettingError("tokenizer", tokenizer, "bpe, or the path of a tokenizer.json")
-        self._given = None if tokenizer in (None, BPE) else tokenizer
-        method = {None: WORDS, BPE: BPE}.get(tokenizer, FILE)
-        names: tuple[Any, ...] = tuple(text) if isinstance(text, list | tuple) else (text,)
-        self._settings = TextSettings(names, method, max_length, vocab_size, min_count, lower)
+        self._texts = TextInput(text, tokenizer, max_length, vocab_size, min_count, lower)
         self._one_target = isinstance(target, str)
         listed: tuple[Any, ...] = tuple(target) if isinstance(target, list | tuple) else (target,)
         listed = () if target is None else listed
@@ -131,7 +119,7 @@ class Text(RenateDataModule):
         for name, column in self._metadata.items():
             if not isinstance(column, str) or not column:
                 raise TextSettingError(name, column, "the name of a column, or null")
-        if len({*listed}) < len(listed) or {*listed} & {*names}:
+        if len({*listed}) < len(listed) or {*listed} & {*self._texts.columns}:
             raise TextSettingError(
                 "target", target, "columns that are neither named twice nor in text"
             )
@@ -153,10 +141,10 @@ class Text(RenateDataModule):
             InvalidTokenizerError: If it cannot be used.
             MissingExtraError: If it needs the package `tokenizers`, which is not installed.
         """
-        path, self.rejected, self.rows_seen = self._tokenizer_path(), [], 0
-        self.preprocessing = self._preprocessing(path)
+        path, self.rejected, self.rows_seen = self._texts.tokenizer_path(self._data_path), [], 0
+        self.preprocessing = self._texts.preprocessing(self.preprocessing, self._data_path)
         rows = _Rows([*self._metadata])
-        columns = dict.fromkeys(self._settings.columns, "text")
+        columns = dict.fromkeys(self._texts.columns, "text")
         columns |= dict.fromkeys(self._targets, "target")
         for name, column in self._metadata.items():
             columns.setdefault(column, name)
@@ -185,10 +173,7 @@ class Text(RenateDataModule):
 
     def fingerprint(self) -> str | None:
         """Return the SHA-256 of a given `tokenizer.json`; None without one."""
-        found = self.preprocessing
-        if self._given is None or not isinstance(found, TextPreprocessing) or not found.tokenizer:
-            return None
-        return f"tokenizer {sha256(found.tokenizer).hexdigest()}"
+        return self._texts.fingerprint(self.preprocessing)
 
     def _kind_of(self, task: str) -> str:
         """Return what targets are: `auto`, `names`, `flag`, `flags`, `number`, `numbers` or `none`."""
@@ -208,7 +193,7 @@ class Text(RenateDataModule):
 
     def _row(self, cells: dict[str, Any]) -> tuple[bytes, Any, list[Any]]:
         """Return the text, target and metadata of a row; raise `UnusableCellError` if it cannot be used."""
-        text = stored_text([text_in(cells[name], name) for name in self._settings.columns])
+        text = stored_text([text_in(cells[name], name) for name in self._texts.columns])
         read: Callable[[Any, str], Any] = label_in
         if self._kind in ("flags", "number", "numbers"):
             read = flag_in if self._kind == "flags" else number_in
@@ -232,33 +217,6 @@ class Text(RenateDataModule):
         if self._kind == "flag" and {*targets} <= {"0", "1"}:
             return np.array(targets).astype(np.int64)
         return targets
-
-    def _tokenizer_path(self) -> Path | None:
-        """Return the path of the given tokenizer; None if none is given, or the file is missing."""
-        if self._given is None:
-            return None
-        for path in (self._data_path / self._given, Path(self._given)):
-            if path.is_file():
-                return path
-        return None
-
-    def _preprocessing(self, path: Path | None) -> TextPreprocessing:
-        """Return the parent's preprocessing with these settings, or a new one."""
-        given = None if path is None else path.read_bytes()
-        parent = self.preprocessing
-        if isinstance(parent, TextPreprocessing):
-            return parent.with_settings(self._settings, given)
-        if parent is not None:
-            raise TextEncodingError(
-                f"examples of earlier updates are of kind {parent.kind}, not text"
-            )
-        if self._given is not None and given is None:
-            what, cure = (
-                "it is the tokenizer of data.module",
-                "correct the path, or put the file there",
-            )
-            raise MissingFileError(self._given, what, cure)
-        return TextPreprocessing(self._settings, given, str(path))
 
 
 class _Rows:

@@ -30,7 +30,15 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"inputs": []}, {"hub": "a/b"}, {"revision": "main"}, {"size": -1}, {"normalize": "x"}],
+    [
+        {"inputs": []},
+        {"hub": "a/b"},
+        {"revision": "main"},
+        {"size": -1},
+        {"normalize": "x"},
+        {"inputs": "a", "text": "b"},
+        {"text": None, "lower": False},
+    ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, settings):
     with pytest.raises(InvalidModuleSettingError, match=f"{next(iter(settings))}|revision"):
@@ -126,6 +134,36 @@ def test_numbers_texts_lists_and_arrays_are_stored_by_name(tmp_path):
     assert store.column("targets").tolist() == [0.75, 0.25, 0.5]
     assert store.column("meta.time").tolist()[0] == b"2026-01-03"
     assert module.preprocessing is None
+
+
+def test_text_is_stored_as_by_the_text_module_and_read_by_its_vocabulary(tmp_path):
+    _, datasets = features()
+    rows = {
+        "message": ["cafe\u0301 late", "", None, "late parcel"],
+        "title": ["a", "b", "c", "d"],
+        "age": [1, 2, 3, 4],
+        "label": ["x", "y", "x", "y"],
+    }
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "in")
+    module = HuggingFace(tmp_path / "in", text="message", min_count=1)
+    store, _ = stored(module, tmp_path / "store")
+    assert [row.tobytes().decode() for row in store.column("inputs")] == [
+        "café late",
+        "",
+        "late parcel",
+    ]
+    assert module.rejected == [Rejected("train", 3, "message is missing")]
+    module.preprocessing.fit(store)
+    assert module.preprocessing.words == ["late", "café", "parcel"]
+    later = HuggingFace(tmp_path / "in", text="title", min_count=1)
+    later.preprocessing = module.preprocessing
+    later.setup()
+    assert later.preprocessing.words == module.preprocessing.words
+    pairs = HuggingFace(tmp_path / "in", text=["title", "message"])
+    store, _ = stored(pairs, tmp_path / "pairs")
+    assert store.column("inputs")[1].tobytes() == b"b\x1f"
+    with pytest.raises(MissingDataFileError, match="'age' of train .* expected texts"):
+        HuggingFace(tmp_path / "in", text="age").setup()
 
 
 def test_splits_are_used_as_they_are(tmp_path):

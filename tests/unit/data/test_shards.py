@@ -98,6 +98,36 @@ def test_arrays_and_texts_as_a_dict_of_inputs(tmp_path):
     assert module.preprocessing is None
 
 
+def test_text_is_stored_as_by_the_text_module_and_read_by_its_vocabulary(tmp_path):
+    texts = [b"cafe\xcc\x81 late", b"", b"late \xff", b"late parcel"]
+    members = []
+    for row, text in enumerate(texts):
+        members += [(f"{row}.txt", text), (f"{row}.json", b'{"y": "a", "note": "too late"}')]
+    members += [("4.json", b'{"y": "a", "note": null}'), ("5.txt", b"x"), ("5.json", b"[")]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in", text="txt", target="json:y", min_count=1)
+    store, _ = stored(module, tmp_path / "store")
+    found = [row.tobytes().decode() for row in store.column("inputs")]
+    assert found == ["café late", "", "late parcel"]
+    reasons = {each.place: each.reason for each in module.rejected}
+    assert reasons == {
+        "0.tar/2": "txt is not UTF-8",
+        "0.tar/4": "txt is missing",
+        "0.tar/5": "json:y cannot be read",
+    }
+    module.preprocessing.fit(store)
+    assert module.preprocessing.words == ["late", "café", "parcel"]
+    later = Shards(tmp_path / "in", text="json:note", target="json:y", max_length=1)
+    later.preprocessing = module.preprocessing
+    store, _ = stored(later, tmp_path / "later")
+    assert {row.tobytes() for row in store.column("inputs")} == {b"too late"} and len(store) == 4
+    assert later.preprocessing.ids("late parcel") == [2]
+    pairs = Shards(tmp_path / "in", text=["txt", "json:note"], target="json:y")
+    store, _ = stored(pairs, tmp_path / "pairs")
+    assert store.column("inputs")[1].tobytes() == b"\x1ftoo late"
+    assert pairs.preprocessing.ids("late\x1flate") == [1, 2, 1]
+
+
 def test_samples_that_cannot_be_used_are_rejected(tmp_path):
     members = [("good.png", image(1)), ("good.cls", b"1")]
     members += [("cut.png", image(2)[:-25]), ("cut.cls", b"1")]
@@ -173,7 +203,15 @@ def test_a_sample_with_a_member_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"inputs": {}}, {"inputs": "jpg;"}, {"target": 3}, {"id": ""}]
+    "settings",
+    [
+        {"inputs": {}},
+        {"inputs": "jpg;"},
+        {"target": 3},
+        {"id": ""},
+        {"inputs": "npy", "text": "txt"},
+        {"text": None, "tokenizer": "bpe"},
+    ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, settings):
     with pytest.raises(InvalidModuleSettingError, match=next(iter(settings))):
