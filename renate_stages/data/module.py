@@ -48,6 +48,7 @@ class RenateDataModule(ABC):
             them; others are numbered as they appear.
         preprocessing: What is fitted on the data. Before `setup()` it is that of the parent, or None;
             afterwards a module that has one sets it. `prepare` fits it and keeps it in the state.
+        fits_data: Whether it is known before `setup()` that something will be fitted on the data.
         rejected: Rows that `setup()` has left out because they cannot be read, with reasons.
         rows_seen: Rows that it has found, with the rejected ones.
 
@@ -66,6 +67,7 @@ class RenateDataModule(ABC):
     excluded_features: tuple[str, ...] = ()
     label_order: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    fits_data: bool = False
 
     def __init__(self, data_path: str | Path, val_size: float = 0.0, seed: int = 0) -> None:
         self._data_path = Path(data_path)

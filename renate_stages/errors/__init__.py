@@ -105,6 +105,7 @@ from renate_stages.errors.models import (
     InputSizesError,
     LongTextsError,
     ModelArgumentsError,
+    UnfittedModelError,
     UnknownModelError,
 )
 from renate_stages.errors.processes import (
@@ -403,6 +404,7 @@ __all__ = [
     "UnequalOnDeviceError",
     "UnfitHeadError",
     "UnfittedDetectorError",
+    "UnfittedModelError",
     "UnknownDataModuleError",
     "UnknownDetectorError",
     "UnknownExampleUpdateError",

@@ -54,5 +54,25 @@ class ModelArgumentsError(RenateStagesError):
         problems += [f"{each} is unknown{did_you_mean(each, known)}" for each in unknown]
         super().__init__(
             f"{model} cannot be built: {'; '.join(problems)}\n"
-            f"To fix this: give it only arguments that it has: {', '.join(known)}."
+            "To fix this: set what is missing in hyperparameters of params.yaml, and give the model only "
+            f"arguments that it has: {', '.join(known)}."
+        )
+
+
+class UnfittedModelError(RenateStagesError):
+    """A model is imported without what was fitted on the data that it was trained with."""
+
+    def __init__(self, model: object, kind: str | None) -> None:
+        fitted = {"text": "a vocabulary", "images": "means and deviations of channels"}
+        found = fitted.get(kind or "", "categories, scales or words")
+        cures = {
+            "text": "name the tokenizer.json of the model as tokenizer in data.module; ",
+            "images": "set normalize in data.module to the values that the model was trained with; ",
+        }
+        super().__init__(
+            f"the data module fits {found} on data, but there is no folder preprocessing next to "
+            f"{model}, so the inputs would not be those that the model was trained with.\n"
+            f"To fix this: {cures.get(kind or '', '')}give the model.safetensors of a state or of "
+            "export/, which have that folder; or run `renate-stages init` without a model, and put "
+            "the old data into data/incoming as update 1."
         )

@@ -52,6 +52,11 @@ class Preprocessing(ABC):
     they grow from there. None if `prepare` has not set them."""
 
     @property
+    def is_given(self) -> bool:
+        """Whether settings alone decide it, so that nothing is fitted on data."""
+        return False
+
+    @property
     def raw_columns(self) -> tuple[RawColumn, ...]:
         """Columns of a table of raw rows; empty if `encode` does not take tables."""
         return ()

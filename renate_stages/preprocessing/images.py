@@ -76,6 +76,11 @@ class ImagePreprocessing(Preprocessing):
         self.upright = True
 
     @property
+    def is_given(self) -> bool:
+        """Whether settings give the means and deviations, or there are none."""
+        return self.normalize != "fit"
+
+    @property
     def is_fitted(self) -> bool:
         """Whether mean and standard deviation are known."""
         return self.mean is not None

@@ -94,6 +94,11 @@ class TextPreprocessing(Preprocessing):
         return () if self._tokenizer is None else ("tokenizers",)
 
     @property
+    def is_given(self) -> bool:
+        """Whether the user has given the tokenizer."""
+        return self.settings.method == FILE
+
+    @property
     def is_fitted(self) -> bool:
         """Whether it has a tokenizer or words."""
         special = int(self.settings.pair and self.settings.method == WORDS)

@@ -106,6 +106,7 @@ class HuggingFace(RenateDataModule):
         super().__init__(data_path, val_size, seed)
         of_texts = tokenizer, max_length, vocab_size, min_count, lower
         self._texts = optional_text(MODULE, inputs, text, *of_texts)
+        self.fits_data = self._texts is not None and self._texts.is_fitted_on_data
         if inputs is None:
             inputs = "image" if self._texts is None else list(self._texts.columns)
         if not inputs:

@@ -91,6 +91,7 @@ class Images(RenateDataModule):
                 expected = "null, because only a table of labels has columns; set labels"
                 raise InvalidModuleSettingError("images", name, column, expected)
         self._wanted = ImagePreprocessing(size, channels, normalize, augment)
+        self.fits_data = not self._wanted.is_given
 
     def setup(self) -> None:
         """Find the images, check that each can be decoded, and set the datasets.

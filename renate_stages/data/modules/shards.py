@@ -101,6 +101,7 @@ class Shards(RenateDataModule):
         super().__init__(data_path, val_size, seed)
         of_texts = tokenizer, max_length, vocab_size, min_count, lower
         self._texts = optional_text(MODULE, inputs, text, *of_texts)
+        self.fits_data = self._texts is not None and self._texts.is_fitted_on_data
         if inputs is None:
             places = IMAGES if self._texts is None else self._texts.columns
             inputs = places if isinstance(places, str) else {each: each for each in places}

@@ -69,6 +69,8 @@ class Table(RenateDataModule):
         TextSettingError: If a setting for texts is out of range.
     """
 
+    fits_data = True
+
     def __init__(
         self,
         data_path: str | Path,

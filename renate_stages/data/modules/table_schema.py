@@ -216,10 +216,12 @@ def _kind_of_texts(texts: list[str], places: np.ndarray, where: str) -> Kind:
         what = (
             f"its {len(places)} values are {len(texts)} different texts, such as {texts[0]!r:.40}"
         )
-        cure = (
-            "list it in text of data.module to read its words, in exclude to leave it out, or in "
-            "categorical if these are categories"
-        )
+        cure = "list it in exclude of data.module, or in categorical if these are categories"
+        if sum(" " in text for text in texts) > most:
+            cure = (
+                "list it in text of data.module to read its words, in exclude to leave it out, or in "
+                "categorical if these are categories"
+            )
         raise TableError(where, what, cure)
     return "categorical"
 

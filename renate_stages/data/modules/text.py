@@ -107,6 +107,7 @@ class Text(RenateDataModule):
     ) -> None:
         super().__init__(data_path, val_size, seed)
         self._texts = TextInput(text, tokenizer, max_length, vocab_size, min_count, lower)
+        self.fits_data = self._texts.is_fitted_on_data
         self._one_target = isinstance(target, str)
         listed: tuple[Any, ...] = tuple(target) if isinstance(target, list | tuple) else (target,)
         listed = () if target is None else listed

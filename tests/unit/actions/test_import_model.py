@@ -8,16 +8,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small_project import edit_config, edit_params, snapshot
+from small_tables import write_customers
 
 from renate_stages import errors
 from renate_stages.actions.check import check_user_config
 from renate_stages.actions.example_data import write_digits
 from renate_stages.actions.import_model import write_imported
-from renate_stages.models import MLP
-from renate_stages.models.stored import read_state_dict
+from renate_stages.data import StoredDataset, ingest
+from renate_stages.data.modules.table import Table
+from renate_stages.data.stored import preprocessed
+from renate_stages.models import MLP, TabularMLP
+from renate_stages.models.stored import read_state_dict, write_model
 from renate_stages.params import Params
+from renate_stages.preprocessing import read_preprocessing
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.state import State, state
+from renate_stages.tasks.labels import LabelNames
 
 
 def quiet(message: str) -> None:
@@ -130,6 +136,113 @@ def test_missing_model_file_and_empty_old_data_are_reported(project, tmp_path):
     (tmp_path / "old").mkdir()
     with pytest.raises(errors.EmptyIncomingError):
         imported_state(project, save(team_model(), tmp_path / "model.pt"), tmp_path / "old")
+
+
+# -- models and data modules by name ---------------------------------------------------------------
+
+ORDER = ["boat", "car", "train"]
+
+
+def named_project(project, module="table", **changes):
+    """Name the model and the data module of a project in params.yaml."""
+    project.user_config.write_text('"""The model and the data are in params.yaml."""\n')
+    modules = {
+        "table": {"name": "table", "target": "label", "id": "customer", "text": ["note"]},
+        "text": {"name": "text", "text": "note"},
+        "images": {"name": "images"},
+    }
+    values = {"data__module": modules[module], "hyperparameters": {"hidden_size": 8}}
+    values |= {"model": "TabularMLP", "data__labels": {"order": ORDER}}
+    edit_params(project, **(values | changes))
+
+
+def exported_table(folder, old_data) -> TabularMLP:
+    """Write a model of a table with its preprocessing to a folder, as an export has them."""
+    module = Table(old_data, "label", id="customer", text=["note"])
+    module.setup()
+    fitted = module.preprocessing
+    names = LabelNames(tuple(ORDER))
+    fitted.fit(
+        ingest(module.train_data(), folder.with_name("s"), 1, "train", numbers=names.numbers)
+    )
+    fitted.built = {**fitted.sizes(), "num_outputs": 2}
+    torch.manual_seed(0)
+    model = TabularMLP(**fitted.built, hidden_size=8)
+    model.grow_outputs("head", 3)
+    folder.mkdir()
+    fitted.write(folder)
+    write_model(folder, model)
+    return model.eval()
+
+
+def test_model_by_name_is_imported_with_what_was_fitted_on_its_data(project, tmp_path):
+    named_project(project)
+    write_customers(tmp_path / "first", 1)
+    model = exported_table(tmp_path / "export", tmp_path / "first")
+    write_customers(tmp_path / "old", 2)  # with another city, and its word
+    file = tmp_path / "export" / "model.safetensors"
+    imported = imported_state(project, file, tmp_path / "old")
+    fitted = read_preprocessing(imported.folder)
+    assert fitted.categories[0].names[2:] == ["Bonn"]
+    assert fitted.texts.columns[0].words[-1] == "bonn"
+    stored = read_state_dict(imported.folder)
+    assert len(stored["features.embeddings.0.weight"]) == 5
+    (store,) = imported.split("holdouts").values()
+    dataset = StoredDataset(store, None, preprocessed(fitted))
+    inputs, targets = dataset.__getitems__(range(len(dataset)))
+    again = TabularMLP.from_state_dict(stored).eval()
+    with torch.no_grad():
+        assert torch.equal(again(inputs), model(inputs)), "what is new counts as unknown"
+    right = (again(inputs).argmax(1) == targets).double().mean()
+    assert imported.evaluations().matrix("accuracy")[0][0] == pytest.approx(float(right))
+    assert imported.provenance.labels == tuple(ORDER)
+
+
+def test_preprocessing_is_kept_if_there_is_no_old_data(project, tmp_path):
+    named_project(project)
+    write_customers(tmp_path / "first", 1)
+    exported_table(tmp_path / "export", tmp_path / "first")
+    imported = imported_state(project, tmp_path / "export" / "model.safetensors")
+    expected = read_preprocessing(tmp_path / "export")
+    assert read_preprocessing(imported.folder).content() == expected.content()
+
+
+@pytest.mark.parametrize(
+    ("module", "cure"),
+    [
+        ("table", "categories, scales or words on data.*To fix this: give the model.safetensors"),
+        ("text", "a vocabulary on data.*To fix this: name the tokenizer.json"),
+        ("images", "means and deviations .*To fix this: set normalize in data.module"),
+    ],
+)
+def test_model_without_what_was_fitted_on_its_data_is_refused(project, tmp_path, module, cure):
+    named_project(project, module)
+    torch.save(team_model().state_dict(), tmp_path / "model.pt")
+    with pytest.raises(errors.UnfittedModelError, match=f"(?s){cure}"):
+        imported_state(project, tmp_path / "model.pt")
+
+
+def test_own_functions_cannot_import_a_model_without_what_was_fitted_either(project, tmp_path):
+    code = "from renate_stages.data.modules.table import Table\n"
+    code += "\n\ndef data_module_fn(data_path, seed: int = 0):\n"
+    code += "    return Table(data_path, 'label', exclude=['note', 'customer'])\n"
+    named_project(project, data__module=None, hyperparameters__num_numeric=7)
+    sizes = {"num_numeric": 7, "cardinalities": [4], "num_outputs": 3, "hidden_size": 8}
+    edit_params(project, hyperparameters=sizes)
+    project.user_config.write_text(code)
+    write_customers(tmp_path / "old", 1)
+    torch.save(TabularMLP(**sizes).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(errors.UnfittedModelError, match="no folder preprocessing next to"):
+        imported_state(project, tmp_path / "model.pt", tmp_path / "old")
+
+
+def test_sizes_of_a_named_model_that_are_not_given_are_named(project, tmp_path):
+    named_project(project, model="MLP", data__module={"name": "arrays"})
+    torch.save(team_model().state_dict(), tmp_path / "model.pt")
+    with pytest.raises(
+        errors.ModelArgumentsError, match=r"(?s)num_inputs is missing.*hyperparameters"
+    ):
+        imported_state(project, tmp_path / "model.pt")
 
 
 # -- the check of a user's configuration -----------------------------------------------------------

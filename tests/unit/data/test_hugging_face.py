@@ -162,7 +162,7 @@ def test_text_is_stored_as_by_the_text_module_and_read_by_its_vocabulary(tmp_pat
     pairs = HuggingFace(tmp_path / "in", text=["title", "message"])
     store, _ = stored(pairs, tmp_path / "pairs")
     assert store.column("inputs")[1].tobytes() == b"b\x1f"
-    with pytest.raises(MissingDataFileError, match="'age' of train .* expected texts"):
+    with pytest.raises(MissingDataFileError, match=r"'age' of train .* expected texts"):
         HuggingFace(tmp_path / "in", text="age").setup()
 
 

@@ -368,6 +368,7 @@ def test_ids_are_those_of_a_given_tokenizer(tmp_path):
     found = of_file(tokenizer, max_length=4)
     assert found.sizes() == {"vocab_size": 6, "max_length": 4}
     assert found.sizes_of_new_model() == {"vocab_size": 6, "max_length": 512}
+    assert of_file(tokenizer, max_length=700).sizes_of_new_model()["max_length"] == 700
     batch = batch_of(found, ["late parcel x y z", "", "parcel"])
     assert batch["input_ids"].tolist() == [[2, 4, 5, 3], [2, 3, 0, 0], [2, 5, 3, 0]]
     assert batch["attention_mask"].sum(1).tolist() == [4, 2, 3]
