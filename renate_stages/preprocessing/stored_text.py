@@ -81,3 +81,13 @@ def given_texts(rows: Any, columns: Sequence[str]) -> Iterator[str]:
         if problem := problem_of(*found):
             raise TextRowError(number, problem, expected)
         yield stored_text(found)
+
+
+def padded_ids(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return token ids, padded with 0 at the end, and 1 for each token, int64 `(rows, T)`, T >= 1."""
+    ids = np.zeros((len(rows), max(1, *map(len, rows), 1)), np.int64)
+    mask = np.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return ids, mask

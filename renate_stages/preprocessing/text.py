@@ -9,12 +9,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
 from renate_stages.errors import TextEncodingError, TextSettingError
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.preprocessing.base import FOLDER, Preprocessing, RawColumn
-from renate_stages.preprocessing.stored_text import INPUTS, given_texts, ragged_of, texts_of
+from renate_stages.preprocessing.stored_text import (
+    INPUTS,
+    given_texts,
+    padded_ids,
+    ragged_of,
+    texts_of,
+)
 from renate_stages.preprocessing.text_settings import BPE, FILE, WORDS, TextSettings
 from renate_stages.preprocessing.words import (
     SEPARATOR,
@@ -130,7 +134,8 @@ class TextPreprocessing(Preprocessing):
             path: Path of the stored texts in an example.
 
         Returns:
-            The number of words that were added, and `unknown_before`.
+            By column: the number of words that were added, the share of tokens that were unknown before,
+            and the number of texts that are cut off.
         """
         fitted, self.unknown_before, self.added = self.is_fitted, None, 0
         if self._tokenizer is not None:
@@ -149,7 +154,9 @@ class TextPreprocessing(Preprocessing):
             self.added = self._vocabulary.grow(counts, settings.min_count, settings.vocab_size)
         column, share = " and ".join(self.settings.columns), self.unknown_before
         found = {"new_words": {column: self.added}} if fitted and self.added else {}
-        return found | ({} if share is None else {"share_of_unknown_words": {column: share}})
+        found |= {} if share is None else {"share_of_unknown_words": {column: share}}
+        cut = sum(map(self._is_cut, texts_of(train, path)))
+        return found | ({"texts_cut_off_at_max_length": {column: cut}} if cut else {})
 
     def unknown_share(self, store: ExampleStore, path: str = INPUTS) -> float | None:
         """Return the share of a store's tokens that are unknown, in [0, 1].
@@ -206,12 +213,18 @@ class TextPreprocessing(Preprocessing):
             raise TypeError(f"expected stored texts, uint8 (B, L), found {found}")
         texts = [bytes(row).rstrip(b"\0").decode() for row in stored.cpu().numpy()]
         rows = [self.ids(text) for text in texts]
-        ids = np.zeros((len(rows), max(1, *map(len, rows), 1)), np.int64)
-        mask = np.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-            mask[place, : len(row)] = 1
+        ids, mask = padded_ids(rows)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+    def summary(self) -> str:
+        """Return the columns, and how their texts are read."""
+        columns, number = " and ".join(self.settings.columns), self.sizes()["vocab_size"]
+        how = {
+            WORDS: f"a vocabulary of {len(self.words)} words",
+            BPE: f"a tokenizer of {number} ids, trained on them",
+            FILE: f"the given tokenizer of {number} ids",
+        }
+        return f"texts: {columns}, read with {how[self.settings.method]}"
 
     def sizes(self) -> dict[str, Any]:
         """Return `vocab_size`, the number of ids, and `max_length`, the most tokens of a text."""
@@ -302,6 +315,13 @@ class TextPreprocessing(Preprocessing):
         data = trained_bpe(texts, size, least, lower=settings.lower, pair=settings.pair)
         self._tokenizer = self._opened(data, TOKENIZER)
 
-    def _words(self, text: str) -> list[str]:
+    def _words(self, text: str, more: int = 0) -> list[str]:
         split: Callable[..., list[str]] = words_of_pair if self.settings.pair else words_of
-        return split(text, self.settings.max_length, lower=self.settings.lower)
+        return split(text, self.settings.max_length + more, lower=self.settings.lower)
+
+    def _is_cut(self, text: str) -> bool:
+        """Return whether a stored text has more than `max_length` tokens."""
+        if self._tokenizer is not None:
+            return self._tokenizer.is_cut(text)
+        most = self.settings.max_length
+        return len(text) >= most and len(self._words(text, more=1)) > most

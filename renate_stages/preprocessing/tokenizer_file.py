@@ -10,7 +10,7 @@ from renate_stages.errors import InvalidTokenizerError, MissingExtraError
 from renate_stages.preprocessing.words import SEPARATOR
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 PAD, UNK, SEP = "[PAD]", "[UNK]", "[SEP]"  # of a trained tokenizer: ids 0, 1 and 2
 
@@ -39,7 +39,7 @@ class TokenizerFile:
         if getattr(self._tokenizer.model, "dropout", None):
             cure = 'set "dropout" to null in the file'
             raise InvalidTokenizerError(name, "its model has dropout, so ids would be random", cure)
-        special = self._tokenizer.num_special_tokens_to_add(pair)
+        self._special = special = self._tokenizer.num_special_tokens_to_add(pair)
         if max_length < special + 1 + pair:
             problem = f"it adds {special} special tokens, too many for max_length {max_length}"
             raise InvalidTokenizerError(name, problem, "set a larger max_length")
@@ -67,12 +67,19 @@ class TokenizerFile:
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a stored text or pair, at most `max_length`."""
+        found = self._encoded(text).ids
+        return [number + 1 for number in found] if self.raised else found
+
+    def is_cut(self, text: str) -> bool:
+        """Return whether a stored text or pair has more than `max_length` tokens."""
+        may_be = len(text.encode()) + self._special > self.max_length
+        return may_be and bool(self._encoded(text).overflowing)
+
+    def _encoded(self, text: str) -> Encoding:
         if self.pair:
             first, _, second = text.partition(SEPARATOR)
-            found = self._tokenizer.encode(first, second).ids
-        else:
-            found = self._tokenizer.encode(text).ids
-        return [number + 1 for number in found] if self.raised else found
+            return self._tokenizer.encode(first, second)
+        return self._tokenizer.encode(text)
 
 
 def trained_bpe(

@@ -20,6 +20,8 @@ class Weights(Content):
     largest: Finite
     zero: Count = 0
 
+SHARES = ("missing", "share_of_unknown_words")  # figures of a preprocessing in [0, 1]
+
 
 class Split(Content):
     """Number of rows and bytes of one split, and rows per class if targets are labels."""
@@ -141,7 +143,13 @@ def lines_of(rejected: Mapping[str, Any], fitted: Mapping[str, Mapping[str, Any]
             f"rejected rows: {rejected['rows']} ({reasons}); see work/prepared/rejected.csv"
         )
     for what, columns in fitted.items():
-        numbers = (f"{name} {value:.6g}" for name, value in columns.items() if value)
+        numbers = (f"{name} {_shown(what, value)}" for name, value in columns.items() if value)
         if listed := ", ".join(numbers):
             lines.append(f"{what.replace('_', ' ')}: {listed}")
     return lines
+
+
+def _shown(what: str, value: float) -> str:
+    if what in SHARES:
+        return f"{100 * value:.3g} %"
+    return f"{int(value)}" if float(value).is_integer() else f"{value:.6g}"

@@ -152,6 +152,21 @@ def test_texts_of_ten_thousand_tokens_are_stored_whole_and_cut_off_when_read(tmp
     assert inputs["input_ids"].shape == (2, 20) and inputs["attention_mask"].sum().item() == 21
 
 
+def test_texts_that_are_cut_off_are_counted(tmp_path):
+    rows = ["a b c", "a b", "a, b", "", "a " * 9_000]
+    cut = {"texts_cut_off_at_max_length": {"text": 3}}
+    found = TextPreprocessing(TextSettings(max_length=2))
+    assert found.fit(stored(rows, tmp_path / "words", found)) == cut
+    assert found.summary() == "texts: text, read with a vocabulary of 2 words"
+    pairs = TextPreprocessing(TextSettings(PAIR, max_length=3))
+    figures = pairs.fit(stored([("a", "b"), ("a b", ""), ("", "a b c")], tmp_path / "pairs", pairs))
+    assert figures == {"texts_cut_off_at_max_length": {"first and second": 1}}
+    tokenizer = of_file(word_tokenizer(), max_length=4)  # with two special tokens
+    figures = tokenizer.fit(stored(["late parcel", "late late late", "x"], tmp_path / "file"))
+    assert figures["texts_cut_off_at_max_length"] == {"text": 1}
+    assert tokenizer.summary() == "texts: text, read with the given tokenizer of 6 ids"
+
+
 def test_words_beyond_max_length_are_not_counted(tmp_path):
     found = fitted(["a b c", "a b c"], tmp_path / "s", max_length=2)
     assert found.words == ["a", "b"]

@@ -20,7 +20,7 @@ from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.params import Params, ShiftParams
 from renate_stages.project import Project
 from renate_stages.shift import DETECTORS
-from renate_stages.shift.data_metrics import DataMetrics
+from renate_stages.shift.data_metrics import DataMetrics, lines_of
 from renate_stages.shift.decision import Ruling, decide
 from renate_stages.shift.reference import reference_rows
 from renate_stages.shift.rows import Sample, raw_fields, raw_rows
@@ -474,3 +474,8 @@ def test_reference_last_prefers_holdout_then_validation_then_memory_rows(tmp_pat
         assert [(store, rows.tolist()) for store, rows in found] == expected
         drawn = Sample.draw(found, 2, np.random.default_rng(0))
         assert len(drawn) == 2 and set(drawn.stores[0][1]) <= set(expected[0][1])
+
+
+def test_shares_of_a_preprocessing_are_shown_in_per_cent_and_counts_as_numbers():
+    fitted = {"missing": {"note": 0.00228833}, "new_words": {"note": 1234567, "title": 0}}
+    assert lines_of({}, fitted) == ["missing: note 0.229 %", "new words: note 1234567"]
