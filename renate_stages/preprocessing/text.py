@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from renate_stages.errors import TextEncodingError, TextSettingError
+from renate_stages.errors import TextEncodingError
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.preprocessing.base import FOLDER, Preprocessing, RawColumn
 from renate_stages.preprocessing.stored_text import (
@@ -237,24 +236,19 @@ class TextPreprocessing(Preprocessing):
 
     def content(self) -> dict[str, Any]:
         """Return settings and words as JSON values, and the SHA-256 of the tokenizer."""
-        data = self.tokenizer
-        settings = {**asdict(self.settings), "columns": list(self.settings.columns)}
+        data, settings = self.tokenizer, self.settings.to_json()
         digest = None if data is None else sha256(data).hexdigest()
         return {"settings": settings, "tokenizer": digest, "words": self.words}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """Return the preprocessing that `content` describes; see `Preprocessing`."""
-        given, words, digest = content["settings"], content["words"], content["tokenizer"]
-        values = {field.name: given[field.name] for field in fields(TextSettings)}
-        if not isinstance(values["columns"], list) or not isinstance(words, list):
-            raise TypeError("columns and words must be lists")
+        words, digest = content["words"], content["tokenizer"]
+        if not isinstance(words, list):
+            raise TypeError("words must be a list")
         if not all(isinstance(word, str) and word for word in words) or len({*words}) < len(words):
             raise ValueError("words must be different texts")
-        try:
-            settings = TextSettings(**{**values, "columns": tuple(values["columns"])})
-        except TextSettingError as error:
-            raise ValueError(str(error).split("\n")[0]) from error
+        settings = TextSettings.from_json(content["settings"])
         pair = settings.pair and settings.method == WORDS
         if pair != (words[:1] == [SEPARATOR]) or (words and settings.method != WORDS):
             raise ValueError("the words do not fit the settings")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 from renate_stages.errors import TextSettingError
 
@@ -50,6 +52,25 @@ class TextSettings:
             raise TextSettingError("lower", self.lower, "true or false")
         if self.method not in (WORDS, BPE, FILE):
             raise TextSettingError("tokenizer", self.method, "bpe, or the path of a tokenizer.json")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {**asdict(self), "columns": list(self.columns)}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """Return the settings that `to_json` returned, from a file that nobody vouches for.
+
+        Raises:
+            KeyError, TypeError, ValueError: If they are not valid.
+        """
+        values = {field.name: given[field.name] for field in fields(cls)}
+        if not isinstance(values["columns"], list):
+            raise TypeError("columns must be a list")
+        try:
+            return cls(**{**values, "columns": tuple(values["columns"])})
+        except TextSettingError as error:
+            raise ValueError(str(error).split("\n")[0]) from error
 
     def of_column(self, name: str) -> TextSettings:
         """Return the same settings for the texts of one column."""

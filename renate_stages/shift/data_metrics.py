@@ -20,6 +20,7 @@ class Weights(Content):
     largest: Finite
     zero: Count = 0
 
+
 SHARES = ("missing", "share_of_unknown_words")  # figures of a preprocessing in [0, 1]
 
 
