@@ -27,7 +27,8 @@ EXPORTED_TAG = "renate.exported"
 ROWS = 2  # rows of an input example
 RAW_TYPES = {"image": "binary", "text": "string"}
 """Types of columns of raw rows; others get any type, because MLflow would refuse whole numbers in a
-column of fractions, and numbers in a column of categories, which `predict` takes."""
+column of fractions, and numbers in a column of categories, which `predict` takes. So do columns whose
+values may be missing, because MLflow would refuse a column of missing values only."""
 EXAMPLES = {"boolean": False, "category": "", "date": "2000-01-01", "number": 0.0, "text": ""}
 
 
@@ -194,8 +195,9 @@ def _rows(folder: str, columns: list[dict[str, Any]], packages: list[str]) -> di
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
+    types = [None if each["optional"] else RAW_TYPES.get(each["kind"]) for each in columns]
     specs: list[Any] = [
-        ColSpec(RAW_TYPES.get(each["kind"]) or AnyType(), each["name"]) for each in columns
+        ColSpec(kind or AnyType(), each["name"]) for kind, each in zip(types, columns, strict=True)
     ]
     example = {c["name"]: [EXAMPLES[c["kind"]]] for c in columns if c["kind"] in EXAMPLES}
     return {

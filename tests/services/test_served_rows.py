@@ -33,7 +33,8 @@ from renate_stages.tracking import side_process
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "Zanzibar"  # a value of the data
-TABLE = {"name": "table", "target": "label", "exclude": ["number"]}
+TABLE = {"name": "table", "target": "label", "exclude": ["number"], "text": ["message"]}
+COLUMNS = ["age", "city", "member", "since", "message"]
 TEXT = {"name": "text", "text": "message", "target": "label"}
 
 
@@ -96,8 +97,7 @@ def served(tmp_path_factory, mlflow_in_process) -> Path:
         patch.setattr("renate_stages.stages.export.draw_pictures", lambda *_: [])
         patch.setattr("renate_stages.actions.publish.pictures_at_hand", lambda *_: [])
         patch.setattr(side_process, "subprocess", WarmSideProcess(folder(SIDE_PROCESS)))
-        columns = ["number", "age", "city", "member", "since", "label"]
-        make_update(root / "table", "TabularMLP", TABLE, columns)
+        make_update(root / "table", "TabularMLP", TABLE, ["number", *COLUMNS, "label"])
         make_update(root / "text", "TextCNN", TEXT, ["message", "label"])
     return root
 
@@ -123,7 +123,7 @@ def content_of(name: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
-        ("TabularMLP", {"age": "any", "city": "any", "member": "any", "since": "any"}),
+        ("TabularMLP", dict.fromkeys(COLUMNS, "any")),
         ("TextCNN", {"message": "string"}),
     ],
 )
@@ -175,10 +175,10 @@ def test_version_predicts_in_a_fresh_process_what_the_export_predicts(served, tm
 
 
 def test_mlflow_serves_rows_over_http(served, tmp_path):
-    rows = examples()[["age", "city", "member", "since"]][:7]
+    rows = examples()[COLUMNS][:7].assign(message=None)
     expected = load(served / "table" / "export").predict(rows)
     records = [
-        {name: value for name, value in row.items() if value is not None}
+        {name: value for name, value in row.items() if value is not None or name == "message"}
         for row in json.loads(rows.to_json(orient="records"))
     ]
     assert any("city" not in record for record in records), "a missing value may be left out"

@@ -24,7 +24,7 @@ def weighted(tmp_path, monkeypatch) -> Project:
         frame = pd.read_csv(path)
         frame.assign(w=np.arange(len(frame)) % 5 / 2).to_csv(path, index=False)
     module = {"name": "table", "target": "label", "id": "customer", "test_files": TESTS}
-    edit_params(project, data__module={**module, "weight": "w"})
+    edit_params(project, data__module={**module, "text": ["note"], "weight": "w"})
     edit_params(project, data__validation_fraction=0.0)
     return project
 
