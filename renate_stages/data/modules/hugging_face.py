@@ -17,6 +17,7 @@ from renate_stages.data.modules.image_column import (
     require_images,
 )
 from renate_stages.data.modules.text_input import optional_text
+from renate_stages.data.modules.text_values import weights_in
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
@@ -25,6 +26,7 @@ from renate_stages.errors import (
     MissingDataFileError,
     MissingExtraError,
 )
+from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.preprocessing.images import ImagePreprocessing
 from renate_stages.preprocessing.stored_text import ragged_of, stored_text
 
@@ -64,6 +66,7 @@ class HuggingFace(RenateDataModule):
         source: Column that is stored as the metadata `source`.
         group: Column that is stored as the metadata `group`.
         time: Column that is stored as the metadata `time`.
+        weight: Column of the rows' weights in the training loss: 0, or numbers from 1e-20 to 1e20.
         size: See `ImagePreprocessing`, as `channels` and `normalize`; for images alone.
         channels: 1 or 3.
         normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
@@ -90,6 +93,7 @@ class HuggingFace(RenateDataModule):
         source: str | None = None,
         group: str | None = None,
         time: str | None = None,
+        weight: str | None = None,
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
@@ -123,7 +127,7 @@ class HuggingFace(RenateDataModule):
             }
         self._is_single = isinstance(inputs, str)
         self._target = target
-        fields = {"id": id, "source": source, "group": group, "time": time}
+        fields = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
         self._fields = {name: column for name, column in fields.items() if column is not None}
         self._wanted = ImagePreprocessing(size, channels, normalize, augment)
 
@@ -211,6 +215,9 @@ class HuggingFace(RenateDataModule):
             unlabelled = np.asarray(table.column(self._target).fill_null(0).to_numpy()) < 0
             for row in np.flatnonzero(unlabelled).tolist():  # -1: no label
                 reasons.setdefault(row, f"{self._target} is missing")
+        weights = []
+        if weight := self._fields.get(WEIGHT):
+            weights = weights_in(table.column(weight).to_pylist(), weight, reasons)
         columns: dict[str, Any] = {}
         for name in images:
             encoded = dataset.select_columns([name]).cast_column(name, datasets.Image(decode=False))
@@ -245,6 +252,9 @@ class HuggingFace(RenateDataModule):
         targets = self._targets(split, dataset, table)
         metadata = {}
         for name, column in self._fields.items():
+            if name == WEIGHT:
+                metadata[name] = np.array(weights)[good]
+                continue
             metadata[name] = metadata_values(table.column(column))
             if metadata[name] is None:
                 raise self._unusable(split, column, dataset, "numbers, texts or times")

@@ -50,6 +50,7 @@ class Images(RenateDataModule):
         source: Column that is stored as the metadata `source`.
         group: Column that is stored as the metadata `group`, for `data.split: grouped`.
         time: Column that is stored as the metadata `time`, for `data.split: newest`.
+        weight: Column of the rows' weights in the training loss: 0, or numbers from 1e-20 to 1e20.
         size: See `ImagePreprocessing`, as `channels` and `normalize`.
         channels: 1 or 3.
         normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
@@ -73,6 +74,7 @@ class Images(RenateDataModule):
         source: str | None = None,
         group: str | None = None,
         time: str | None = None,
+        weight: str | None = None,
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
@@ -84,7 +86,7 @@ class Images(RenateDataModule):
         self._labels, self._path, self._target = labels, path, target
         if not target:
             raise InvalidModuleSettingError("images", "target", target, "one column, or several")
-        fields = {"id": id, "source": source, "group": group, "time": time}
+        fields = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
         self._fields = {name: column for name, column in fields.items() if column is not None}
         for name, column in self._fields.items():
             if labels is None:

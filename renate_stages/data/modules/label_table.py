@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from renate_stages.data.modules.text_values import weights_in
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import MissingColumnError, MissingDataFileError
+from renate_stages.memory.row_weights import WEIGHT
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def read_label_table(
         path: Name of the column with paths.
         target: Name of the column with targets, or names of several columns of numbers.
         metadata: Names of columns by the name of the metadata field.
-        rejected: Gets the rows without a path or a target.
+        rejected: Gets the rows without a path or a target, or with an unusable weight.
 
     Raises:
         MissingDataFileError: If the file does not exist or cannot be read.
@@ -68,6 +70,13 @@ def read_label_table(
         missing = frame[column].isna().to_numpy() & ~lacking
         rejected += [Rejected(file.name, int(n), f"{column} is missing") for n in lines[missing]]
         lacking |= missing
+    if WEIGHT in metadata:
+        reasons: dict[int, str] = {int(row): "" for row in np.flatnonzero(lacking)}
+        cells = frame[metadata[WEIGHT]].astype(object)
+        weights = weights_in(cells.where(cells.notna(), None), metadata[WEIGHT], reasons)
+        rejected += [Rejected(file.name, int(lines[n]), why) for n, why in reasons.items() if why]
+        lacking[[*reasons]] = True
+        frame = frame.assign(**{metadata[WEIGHT]: weights})
     frame, lines = frame[~lacking], lines[~lacking]
     values = [_targets(frame[column]) for column in targets]
     if not isinstance(target, str) and any(each.dtype == object for each in values):

@@ -19,12 +19,14 @@ from renate_stages.data.modules.sample_members import require_one_type, typed_me
 from renate_stages.data.modules.tar_samples import Sample, indexed
 from renate_stages.data.modules.text_input import optional_text
 from renate_stages.data.modules.text_members import TextMembers
+from renate_stages.data.modules.text_values import weights_in
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
     InvalidModuleSettingError,
     MissingDataFileError,
 )
+from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.preprocessing.images import ImagePreprocessing
 
 MODULE = "shards"
@@ -61,6 +63,7 @@ class Shards(RenateDataModule):
         source: What is stored as the metadata `source`; `group` and `time` too.
         group: What is stored as the metadata `group`.
         time: What is stored as the metadata `time`.
+        weight: What is the rows' weight in the training loss: 0, or a number from 1e-20 to 1e20.
         size: See `ImagePreprocessing`, as `channels` and `normalize`; for images alone.
         channels: 1 or 3.
         normalize: `fit`, `imagenet`, `none` or `{mean: [...], std: [...]}`.
@@ -85,6 +88,7 @@ class Shards(RenateDataModule):
         source: str | None = None,
         group: str | None = None,
         time: str | None = None,
+        weight: str | None = None,
         size: int | Sequence[int] | None = None,
         channels: int = 3,
         normalize: str | Mapping[str, Sequence[float]] = "fit",
@@ -108,7 +112,7 @@ class Shards(RenateDataModule):
         self._files, self._target = files, target
         self._is_single = isinstance(inputs, str)
         self._inputs = {"inputs": inputs} if isinstance(inputs, str) else dict(inputs)
-        fields = {"id": id, "source": source, "group": group, "time": time}
+        fields = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
         self._fields = {name: each for name, each in fields.items() if each is not None}
         if not self._inputs:
             raise InvalidModuleSettingError(MODULE, "inputs", inputs, _PLACE)
@@ -144,6 +148,8 @@ class Shards(RenateDataModule):
             for name, place in {"target": self._target, **self._fields}.items()
         }
         require_one_type(values["target"], reasons, self._target)
+        if place := self._fields.get(WEIGHT):
+            values[WEIGHT] = weights_in(map(_plain, values[WEIGHT]), place, reasons)
         names = [shard.relative_to(folder).as_posix() for shard in shards]
         self.rejected = [
             Rejected(f"{names[samples[row].shard]}/{samples[row].key}", None, reason)

@@ -116,6 +116,25 @@ def weight_in(cell: Any, column: str) -> float:
     return value
 
 
+def weights_in(cells: Iterable[Any], column: str, reasons: dict[int, str]) -> list[float]:
+    """Return the weight of each row.
+
+    Args:
+        cells: The cell of each row.
+        column: Where the cells are, for messages.
+        reasons: Rows that cannot be used, with the reason; gets those without a valid weight, which
+            are returned as 1.
+    """
+    weights = []
+    for row, cell in enumerate(cells):
+        try:
+            weights.append(1.0 if row in reasons else weight_in(cell, column))
+        except UnusableCellError as error:
+            reasons[row] = str(error)
+            weights.append(1.0)
+    return weights
+
+
 def flag_in(cell: Any, column: str) -> int:
     """Return 0 or 1; true and false count as numbers."""
     found = {"0": 0, "1": 1, "true": 1, "false": 0}.get(label_in(cell, column).lower())

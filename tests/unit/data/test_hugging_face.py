@@ -99,6 +99,7 @@ def test_numbers_texts_lists_and_arrays_are_stored_by_name(tmp_path):
             "y": datasets.Value("float32"),
             "key": datasets.Value("string"),
             "day": datasets.Value("date32"),
+            "sure": datasets.Value("float32"),
         }
     )
     grids = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
@@ -112,6 +113,7 @@ def test_numbers_texts_lists_and_arrays_are_stored_by_name(tmp_path):
         "y": [0.25, 0.5, 0.75],
         "key": ["a", "b", "c"],
         "day": [datetime.date(2026, 1, day) for day in (1, 2, 3)],
+        "sure": [0.5, 0.0, 4.0],
     }
     datasets.Dataset.from_dict(rows, features=kinds).select([2, 0, 1]).save_to_disk(
         tmp_path / "in/d"
@@ -122,6 +124,7 @@ def test_numbers_texts_lists_and_arrays_are_stored_by_name(tmp_path):
         target="y",
         id="key",
         time="day",
+        weight="sure",
     )
     store, _ = stored(module, tmp_path / "store")
     assert store.column("inputs.age").tolist() == [2.5, 0.5, 1.5]
@@ -133,6 +136,7 @@ def test_numbers_texts_lists_and_arrays_are_stored_by_name(tmp_path):
     assert (store.column("inputs.grid") == grids[[2, 0, 1]]).all()
     assert store.column("targets").tolist() == [0.75, 0.25, 0.5]
     assert store.column("meta.time").tolist()[0] == b"2026-01-03"
+    assert store.column("meta.weight").tolist() == [4, 0.5, 0]
     assert module.preprocessing is None
 
 

@@ -154,6 +154,17 @@ def test_a_table_gives_labels_and_metadata(tmp_path, kind):
     assert store.column("meta.time").tolist()[0].startswith(b"2026-01-02")
 
 
+def test_rows_with_an_unusable_weight_are_rejected(tmp_path):
+    frame = with_table(tmp_path / "in", label=["a", "b", "a", "b"], sure=[0.5, -1, None, 3])
+    frame.to_csv(tmp_path / "in/labels.csv", index=False)
+    module = Images(tmp_path / "in", labels="labels.csv", weight="sure")
+    store, _ = stored(module, tmp_path / "store")
+    assert store.column("meta.weight").tolist() == [0.5, 3]
+    assert [each.place for each in module.rejected] == ["labels.csv, row 3", "labels.csv, row 4"]
+    assert "sure is no weight, expected 0, or a number" in module.rejected[0].reason
+    assert module.rejected[1].reason == "sure is missing"
+
+
 @pytest.mark.parametrize(
     ("columns", "target", "expected"),
     [

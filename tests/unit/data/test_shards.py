@@ -83,6 +83,19 @@ def test_names_of_labels_metadata_and_ids(tmp_path):
     assert (stored_ids(store) == to_array([given_id("0"), given_id("1")])).all()
 
 
+def test_samples_with_an_unusable_weight_are_rejected(tmp_path):
+    members = []
+    for row, weight in enumerate(["2.5", "-1", '"much"', "0"]):
+        members += [(f"{row}.txt", b"x"), (f"{row}.json", f'{{"w": {weight}}}'.encode())]
+        members += [(f"{row}.cls", b"1")]
+    write(tmp_path / "in/0.tar", *members)
+    module = Shards(tmp_path / "in", inputs={"x": "txt"}, weight="json:w")
+    store, _ = stored(module, tmp_path / "store")
+    assert store.column("meta.weight").tolist() == [2.5, 0]
+    reasons = [each.reason for each in module.rejected]
+    assert reasons[0].startswith("json:w is no weight") and reasons[1] == "json:w is not a number"
+
+
 def test_arrays_and_texts_as_a_dict_of_inputs(tmp_path):
     members = []
     for row, text in enumerate(["né", "", "abc"]):
