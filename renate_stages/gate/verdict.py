@@ -330,8 +330,17 @@ def _place(name: str, limit: str, outcome: Mapping[str, Any]) -> str:
     if at is None:
         return ""
     place = f"{KINDS.get(name.partition('.')[0], 'holdout')} {at}"
-    lost = limit in COMPARING and outcome["opponent"] is not None and "." not in name
-    return f" ({place} lost most)" if lost else f" ({place})"
+    if limit not in COMPARING or outcome["opponent"] is None or "." in name:
+        return f" ({place})"
+    return f" ({place} {'lost most' if _worsened(outcome) else 'gained least'})"
+
+
+def _worsened(outcome: Mapping[str, Any]) -> bool:
+    """Return whether the update is worse than the opponent, in a figure with a relative limit."""
+    allowed, margin = outcome["allowed"], outcome["margin"]
+    if outcome.get("percent"):
+        allowed *= abs(outcome["opponent"]) / 100
+    return margin is not None and rounded(allowed - margin) > 0
 
 
 def _cell(text: str) -> str:

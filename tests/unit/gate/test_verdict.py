@@ -371,6 +371,17 @@ def test_table_shows_which_rule_failed_where_and_by_how_much():
     assert "FAILED by" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "shown"), [(-0.2, "lost most"), (0.2, "gained least"), (0.0, "gained least")]
+)
+@pytest.mark.parametrize("rule", [{"max_drop": 0.5}, {"max_worsening": "50%"}])
+def test_table_marks_the_holdout_that_lost_most_or_gained_least(rule, change, shown):
+    right = round(10 * (0.6 + change))
+    new, old = (holdouts(answers("+" * each + "-" * (10 - each))) for each in (right, 6))
+    verdict = judged({"worst_holdout": rule}, Measured(3, new, 2, old))
+    assert verdict.table()[0][2] == f"{0.6 + change:.4f} (holdout 1 {shown})"
+
+
 def test_missing_or_malformed_verdict_file_is_reported(tmp_path):
     with pytest.raises(errors.NoVerdictError, match=r"verdict\.json is missing"):
         Verdict.read(tmp_path / "verdict.json")
