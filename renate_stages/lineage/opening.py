@@ -29,6 +29,7 @@ from renate_stages.project import Project
 
 CHAMPION: Final = "champion.dvc"
 DATA: Final = "data/incoming.dvc"
+NOT_RUN: Final = "the pipeline has not run; run `dvc repro`"
 FORGET_LIST: Final = "forget.yaml"
 PARAMS: Final = "params.yaml"
 POINTER: Final = "parent.dvc"
@@ -167,8 +168,21 @@ def open_forget(project: Project, forget: ForgetList, say: Callable[[str], None]
 
 def unfinished(project: Project, number: int) -> list[str]:
     """Return the reasons why an update cannot be closed yet; empty if it can."""
+    reasons = outdated(project, number)
+    if reasons == [NOT_RUN]:
+        return reasons
+    return reasons + unsettled(project, number)
+
+
+def unsettled(project: Project, number: int) -> list[str]:
+    """Return reasons in Git why an update cannot be closed: a newer one, uncommitted changes."""
+    return _overtaken(project, number) + uncommitted(project)
+
+
+def outdated(project: Project, number: int) -> list[str]:
+    """Return the reasons why results of an update are not those of its inputs."""
     if not project.lock_file.is_file():
-        return ["the pipeline has not run; run `dvc repro`"]
+        return [NOT_RUN]
     reasons = []
     if number in tags(project):
         reasons.append(f"the tag {TAG}{number} exists, so this update is closed already")
@@ -177,7 +191,7 @@ def unfinished(project: Project, number: int) -> list[str]:
         reasons.append("`train` has not finished; run `dvc repro`")
     elif special := _special(project):
         reasons += special
-    elif changed := _changed_stages(project):
+    elif changed := changed_stages(project):
         folders = {POINTER: project.parent, project.champion_pointer.name: project.champion}
         damaged = [
             f"{project.relative(folder)}/ does not match the hash in {pointer}; run "
@@ -187,7 +201,7 @@ def unfinished(project: Project, number: int) -> list[str]:
         ]
         stale = f"the pipeline is not up to date ({', '.join(sorted(changed))}); run `dvc repro`"
         reasons += damaged or [stale]
-    return reasons + _overtaken(project, number) + uncommitted(project)
+    return reasons
 
 
 def untracked_data(project: Project) -> list[str]:
@@ -197,6 +211,16 @@ def untracked_data(project: Project) -> list[str]:
         return []
     name = project.relative(data)
     return [f"DVC does not track {name} yet; run `dvc add {name}`"]
+
+
+def changed_data(project: Project) -> list[str]:
+    """Return a reason if the data is not what was added to DVC; otherwise an empty list."""
+    if not ((project.root / DATA).is_file() and project.incoming.is_dir()):
+        return []
+    if not json.loads(dvc(project, "status", "--json", DATA) or "{}"):
+        return []
+    name = project.relative(project.incoming)
+    return [f"{name} has changed since it was added; run `dvc add {name}` and `dvc repro`"]
 
 
 def _overtaken(project: Project, number: int) -> list[str]:
@@ -209,7 +233,7 @@ def _overtaken(project: Project, number: int) -> list[str]:
     return [f"update {latest} is already open on {upstream}; run `git pull`"]
 
 
-def _changed_stages(project: Project) -> dict[str, Any]:
+def changed_stages(project: Project) -> dict[str, Any]:
     """Return what `dvc status` reports as not up to date, by stage.
 
     `export` is left out if only the champion has changed: its verdict compares with the champion of

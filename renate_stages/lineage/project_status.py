@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 from renate_stages.files import yaml_file
 from renate_stages.lineage.champion import ChampionPointer
-from renate_stages.lineage.commands import dvc, git
+from renate_stages.lineage.commands import git
 from renate_stages.lineage.conflict import Conflict, find_conflict
-from renate_stages.lineage.opening import DATA, unfinished, untracked_data
+from renate_stages.lineage.opening import (
+    DATA,
+    changed_data,
+    changed_stages,
+    outdated,
+    unsettled,
+    untracked_data,
+)
 from renate_stages.lineage.records import (
     at_tag,
     foreign_tags,
@@ -19,6 +24,7 @@ from renate_stages.lineage.records import (
 )
 from renate_stages.lineage.settings import unsettled_remote
 from renate_stages.params import Params
+from renate_stages.params.params import UpdateParams
 from renate_stages.project import Project
 
 
@@ -43,34 +49,42 @@ def status(project: Project) -> dict[str, str]:
         rows["tags"] = f"skipped, because they do not name an update: {', '.join(foreign)}"
     if unsettled := unsettled_remote(project):
         rows["remote"] = unsettled
-    if update.number in tags(project):
-        rows["next"] = (
-            "this update is closed and tagged; `git switch` to the branch of the open update"
-        )
-    elif update.kind == "forget" and is_fresh(project):
-        rows["next"] = "this update forgets examples and needs no data; run `dvc repro`"
-    elif untracked := untracked_data(project):
-        rows["next"] = "; ".join(untracked)
-    elif not (project.root / DATA).is_file():
-        rows["next"] = (
-            "there is no data yet; put it in data/incoming and run `dvc add data/incoming`"
-        )
-    elif update.kind == "update" and _same_data_as(project, update.parent):
-        if json.loads(dvc(project, "status", "--json", DATA) or "{}"):
-            rows["next"] = (
-                "data/incoming has changed since it was added; run `dvc add data/incoming` and "
-                "`dvc repro`"
-            )
-            return rows
-        rows["next"] = (
-            f"data/incoming still has the data of update {update.parent}; put the new data there, "
-            "then run `dvc add data/incoming` and `dvc repro`"
-        )
-    elif reasons := unfinished(project, update.number):
-        rows["next"] = "; ".join(reasons)
-    else:
-        rows["next"] = f"update {update.number} is finished and committed; run `renate-stages next`"
+    rows["next"] = "; ".join(_next_steps(project, update))
     return rows
+
+
+def _next_steps(project: Project, update: UpdateParams) -> list[str]:
+    """Return what to do next; only the first thing that later ones depend on."""
+    number = update.number
+    if number in tags(project):
+        if changed := changed_stages(project):
+            return [
+                (
+                    f"this update is closed and tagged, but files are not those of its commit "
+                    f"({', '.join(sorted(changed))}); run `dvc checkout`, or `dvc pull` in a clone"
+                )
+            ]
+        return ["this update is closed and tagged; `git switch` to the branch of the open update"]
+    if update.kind == "forget" and is_fresh(project):
+        return ["this update forgets examples and needs no data; run `dvc repro`"]
+    if untracked := untracked_data(project):
+        return untracked
+    if not (project.root / DATA).is_file():
+        return ["there is no data yet; put it in data/incoming and run `dvc add data/incoming`"]
+    if changed := changed_data(project):
+        return changed
+    if update.kind == "update" and _same_data_as(project, update.parent):
+        return [
+            (
+                f"data/incoming still has the data of update {update.parent}; put the new data there, "
+                "then run `dvc add data/incoming` and `dvc repro`"
+            )
+        ]
+    return (
+        outdated(project, number)
+        or unsettled(project, number)
+        or [f"update {number} is finished and committed; run `renate-stages next`"]
+    )
 
 
 def _of_conflict(conflict: Conflict) -> dict[str, str]:

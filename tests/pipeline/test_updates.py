@@ -307,8 +307,13 @@ def test_status_reports_the_next_step(project):
     printed = project.run("renate-stages", "status")
     assert "update:    4" in printed and "parent:    update 3" in printed
     assert "changes:   data/incoming.dvc" in printed
+    assert "git commit" not in next_step(project), "half an update should not be committed"
+    (project.root / "data/incoming/more.npy").write_bytes(b"")
+    assert "data/incoming has changed since it was added" in next_step(project)
     project.run("git", "checkout", "-q", "--force", "update-2")
-    assert "closed and tagged" in next_step(project)
+    assert "files are not those of its commit (data/incoming.dvc, " in next_step(project)
+    project.run("dvc", "checkout", "--force")
+    assert "closed and tagged; `git switch`" in next_step(project)
     shutil.rmtree(project.root / "parent-state")
     assert "dvc pull parent.dvc" in project.run("renate-stages", "status")
 
