@@ -56,8 +56,8 @@ def next_update(
             print(f"update {number} is open on its own branch and starts from {start}")
     print(
         f"next: put the data of update {number} in data/incoming, then run `dvc add data/incoming` "
-        "and `dvc repro`. The folder still has the previous update's files, which are read-only: "
-        "replace them, do not write into them"
+        "and `dvc repro`. The folder still has the previous update's files, which may be links to "
+        "DVC's cache: replace them, do not write into them"
     )
 
 

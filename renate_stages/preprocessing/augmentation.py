@@ -91,7 +91,8 @@ def _change(setting: Mapping[str, Any], size: tuple[int, int] | None) -> RandomC
         expected, converted = _ARGUMENTS[argument]
         arguments[argument] = converted(value)
         if arguments[argument] is None:
-            problem = f"{argument} of {name} is {value!r:.80}; expected {expected}"
+            found = "missing" if value is None else f"{value!r:.80}"
+            problem = f"{argument} of {name} is {found}; expected {expected}"
             raise InvalidAugmentationError(problem)
     return change(**arguments)
 

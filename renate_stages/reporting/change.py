@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from renate_stages.evaluation.history import EvaluationHistory
     from renate_stages.params import EvaluationParams
 
+LOSS = "loss"
+
 
 def verdict(
     history: EvaluationHistory,
@@ -42,7 +44,19 @@ def verdict(
             lines.append(flips)
     elif interval := _between(headline.get("interval", {}).get("overall", {})):
         lines.append(f"{interval[0].upper()}{interval[1:]}.")
+    if metric != LOSS:
+        lines += _loss(history, update)
     return [" ".join(lines)]
+
+
+def _loss(history: EvaluationHistory, update: int) -> list[str]:
+    """Return a sentence on the loss, which can rise while the metric stays."""
+    after = history.matrix(LOSS).get(update, {})
+    before = history.matrix(LOSS, "before").get(update, {})
+    if not after or before.keys() != after.keys():
+        return []
+    means = (sum(each.values()) / len(each) for each in (before, after))
+    return ["Loss, as the mean over holdouts, {:.4f} → {:.4f}.".format(*means)]
 
 
 def _word(headline: Mapping[str, Any], metric: str, holdouts: int, *, higher: bool) -> str:

@@ -20,9 +20,11 @@ def data_section(data: DataMetrics) -> list[str]:
         return []
     lines = ["## Data", "", *table(("split", "examples", "classes"), rows), ""]
     if data.train is not None and (weights := data.train.weights) is not None:
-        spread = f"{weights.least:.6g} to {weights.largest:.6g} (mean {weights.mean:.6g})"
+        spread = f"from {weights.least:.6g} to {weights.largest:.6g} (mean {weights.mean:.6g})"
+        if weights.least == weights.largest:
+            spread = f"that all are {weights.least:.6g}"
         alike = "All figures on validation and test data count every row alike."
-        lines += [f"Training rows have weights from {spread}. {alike}", ""]
+        lines += [f"Training rows have weights {spread}. {alike}", ""]
     rejected = {} if data.rejected is None else data.rejected.model_dump()
     if notes := lines_of(rejected, data.preprocessing):
         lines += [*(f"- {note}" for note in notes), ""]

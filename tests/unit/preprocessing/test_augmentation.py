@@ -281,7 +281,7 @@ def test_equal_seeds_give_equal_changes(images):
         (["HorizontalFlip"], "unknown 'HorizontalFlip', did you mean 'RandomHorizontalFlip'"),
         ([{"RandomCrop": {"padding": 4}}], "{name: RandomCrop, padding: 4}"),
         ([3], "an entry is 3"),
-        (["RandomCrop"], "padding of RandomCrop is None; expected a whole number >= 1"),
+        (["RandomCrop"], "padding of RandomCrop is missing; expected a whole number >= 1"),
         ([{"name": "RandomCrop", "padding": 0}], "padding of RandomCrop is 0"),
         ([{"name": "RandomCrop", "padding": [1, 2, 3]}], r"padding of RandomCrop is \[1, 2, 3\]"),
         ([{"name": "RandomCrop", "padding": True}], "padding of RandomCrop is True"),

@@ -50,6 +50,16 @@ def test_verdict_depends_on_the_confidence_interval(ends: tuple[float, float], w
     )
 
 
+def test_loss_is_named_because_it_can_rise_while_the_metric_stays() -> None:
+    history = EvaluationHistory()
+    for phase, losses in (("before", {1: 0.2, 2: 0.4}), ("after", {1: 0.4, 2: 0.5})):
+        measured = {n: {"accuracy": 0.8, "loss": value} for n, value in losses.items()}
+        history = history.with_update(2, phase, results_of(measured, {1: 10, 2: 10}))  # type: ignore[arg-type]
+    for metric, named in (("accuracy", True), ("loss", False)):
+        (text,) = verdict(history, 2, EvaluationParams(metric=metric), {})
+        assert text.endswith("Loss, as the mean over holdouts, 0.3000 → 0.4500.") == named
+
+
 def test_earlier_holdouts_get_a_separate_verdict() -> None:
     history = EvaluationHistory()
     for phase, values in (("before", {1: 0.9, 2: 0.0}), ("after", {1: 0.8, 2: 1.0})):
