@@ -38,5 +38,6 @@ def card_sections(preprocessing: Preprocessing | None) -> list[str]:
 
 
 def _row(column: RawColumn) -> str:
-    name = column.name.replace("|", "\\|")
-    return f"| `{name}` | {KINDS[column.kind]} | {'yes' if column.optional else 'no'} |"
+    name, *others = (f"`{each}`".replace("|", "\\|") for each in (column.name, *column.other_names))
+    name += f", or {' or '.join(others)}" if others else ""
+    return f"| {name} | {KINDS[column.kind]} | {'yes' if column.optional else 'no'} |"

@@ -28,11 +28,13 @@ class RawColumn:
         name: Its name.
         kind: What its values are; an image is the bytes of a file.
         optional: Whether values may be missing.
+        other_names: Names that it may have instead, because files of updates called it so.
     """
 
     name: str
     kind: Literal["number", "boolean", "date", "category", "text", "image"]
     optional: bool = False
+    other_names: tuple[str, ...] = ()
 
 
 class Preprocessing(ABC):

@@ -15,6 +15,7 @@ from renate_stages.errors import TableError
 from renate_stages.memory import ExampleStore, Tree
 from renate_stages.preprocessing import table_texts, table_values
 from renate_stages.preprocessing.base import Preprocessing, RawColumn
+from renate_stages.preprocessing.other_names import OtherNames
 from renate_stages.preprocessing.table_columns import MISSING, UNKNOWN, Categories, Value
 from renate_stages.preprocessing.table_fitting import fit_columns
 from renate_stages.preprocessing.table_rows import as_table
@@ -37,15 +38,18 @@ CLIP = 10.0  # largest scaled number, in standard deviations
 class TablePreprocessing(Preprocessing):
     """What is fitted on a table.
 
-    A number x becomes (x - mean) / scale, with the mean and the standard deviation of the training
-    rows of the first update, limited to [-10, 10]. A missing number becomes 0, and a second input is
-    1. A date becomes five numbers; see `table_values.DATE_PARTS`. A category gets a code; one that no
-    training row had is read as unknown, until an update trains on it. A text becomes the ids of its
-    words, by a vocabulary for each column.
+    A number x becomes (x - mean) / scale, with mean and standard deviation of the training rows of the
+    first update, limited to [-10, 10]. A missing number becomes 0, and a second input is 1. A date
+    becomes five numbers; see `table_values.DATE_PARTS`. A category gets a code; one that no training
+    row had is read as unknown, until an update trains on it. A text becomes the ids of its words, by a
+    vocabulary for each column.
 
     Args:
         columns: The kind of each input column, by name, in order.
         settings: How the texts of text columns become ids; None: the defaults.
+
+    Attributes:
+        other_names: Other names of its columns in raw rows. They are not fitted.
     """
 
     kind = "table"
@@ -63,6 +67,7 @@ class TablePreprocessing(Preprocessing):
         ]
         texts = [name for name, kind in self.columns.items() if kind == "text"]
         self.texts = TextColumns(texts, settings)
+        self.other_names = OtherNames(self.columns)
         self._constants: dict[torch.device, dict[str, Tensor]] = {}
 
     @property
@@ -92,24 +97,21 @@ class TablePreprocessing(Preprocessing):
     @property
     def raw_columns(self) -> tuple[RawColumn, ...]:
         """The input columns, whose values may all be missing."""
-        return tuple(
-            RawColumn(name, RAW_KINDS[kind], optional=True) for name, kind in self.columns.items()
-        )
+        others = self.other_names.of
+        pairs = self.columns.items()
+        return tuple(RawColumn(name, RAW_KINDS[kind], True, others(name)) for name, kind in pairs)
 
     def encode(self, rows: Any) -> Tree:
         """Return raw rows as stored inputs; unknown categories get the code 0.
 
         Args:
             rows: A DataFrame, an Arrow table, a list of dicts or a dict of lists, with a value for
-                each input column; other columns are ignored.
+                each input column, under one of its names; other columns are ignored.
 
         Raises:
-            TableError: If a column is missing, or a value cannot be read.
+            TableError: If a column is missing or there twice, or a value cannot be read.
         """
-        table = as_table(rows)
-        if lacking := [name for name in self.columns if name not in table.column_names]:
-            cure = "pass a value, or null, for each column that the model was trained with"
-            raise TableError("rows", f"columns are missing: {', '.join(lacking)}", cure)
+        table = self.other_names.resolved(as_table(rows))
         self.check_types(table, "rows")
         inputs, bad = self.numbers(table)
         texts, wrong = self.texts.stored(table)
@@ -259,6 +261,7 @@ class TablePreprocessing(Preprocessing):
             "values": [asdict(each) for each in self.values],
             "categories": [asdict(each) for each in self.categories],
             **({"texts": self.texts.content()} if self.texts else {}),
+            **({"other_names": self.other_names.known} if self.other_names.known else {}),
         }
 
     @classmethod
@@ -278,6 +281,7 @@ class TablePreprocessing(Preprocessing):
         for each in (*values, *categories):
             each.check()
         made.values, made.categories, made.texts = values, categories, texts
+        made.other_names = OtherNames(columns, content.get("other_names"))
         return made
 
     def problem_reading(self, writer: Preprocessing) -> str | None:

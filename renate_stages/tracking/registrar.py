@@ -192,24 +192,36 @@ def _rows(folder: str, columns: list[dict[str, Any]], packages: list[str]) -> di
     """
     import pandas as pd
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types import Schema
 
-    types = [None if each["optional"] else RAW_TYPES.get(each["kind"]) for each in columns]
-    specs: list[Any] = [
-        ColSpec(kind or AnyType(), each["name"]) for kind, each in zip(types, columns, strict=True)
-    ]
     example = {c["name"]: [EXAMPLES[c["kind"]]] for c in columns if c["kind"] in EXAMPLES}
     return {
         "python_model": str(SERVED_ROWS),
         "artifacts": {"export": folder},
-        "signature": ModelSignature(Schema(specs)),
+        "signature": ModelSignature(Schema(_raw_specs(columns))),
         "input_example": pd.DataFrame(example) if example else None,
         "pip_requirements": [
             f"renate-stages=={__version__}",
             *_requirements("mlflow", "numpy", "pandas", "pyarrow", "torch", *packages),
         ],
     }
+
+
+def _raw_specs(columns: list[dict[str, Any]]) -> list[Any]:
+    """Return the columns of a signature for raw rows.
+
+    MLflow drops columns that the signature does not have. So the other names of a column are in it,
+    and each of its names may be missing; the model refuses rows that have none of them, or two.
+    """
+    from mlflow.types import ColSpec
+    from mlflow.types.schema import AnyType
+
+    specs = []
+    for each in columns:
+        kind = None if each["optional"] else RAW_TYPES.get(each["kind"])
+        names = (each["name"], *each["other_names"])
+        specs += [ColSpec(kind or AnyType(), name, required=len(names) == 1) for name in names]
+    return specs
 
 
 def _signature(described: dict[str, Any]) -> Any:

@@ -51,7 +51,7 @@ class Table(RenateDataModule):
         text: Input columns that are free texts, such as comments, which are read word by word.
         exclude: Columns to ignore.
         delimiter: What separates the cells of `.csv` files, one character.
-        rename: The known name of a column, by its name in the files.
+        rename: The known name of a column, by its name in the files. A deployed model takes both.
         files: Pattern of the files' names, such as `week-*.csv`; None: all.
         test_files: Pattern of the files with test data; None: `data.test_fraction` of the rows.
         max_categories: Most categories of a column.
@@ -158,6 +158,7 @@ class Table(RenateDataModule):
             raise ChangedPreprocessingError("data.module", problem, cure)
         check_schema(self._roles, fitted)
         fitted.texts.change(self._of_texts)
+        fitted.other_names.add(self._rename)
         self.preprocessing = fitted
         self.feature_names = fitted.feature_names
         self.categorical_features = tuple(each.name for each in fitted.categories)

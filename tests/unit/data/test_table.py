@@ -6,12 +6,14 @@ from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from renate_stages.data.modules.table import Table
 from renate_stages.errors import ChangedPreprocessingError, TableError
+from renate_stages.export.raw_rows import card_sections
 from renate_stages.preprocessing.table import TablePreprocessing
 from renate_stages.scenarios import build_scenario
 
@@ -305,6 +307,49 @@ def test_a_renamed_column_is_refused_and_then_mapped_by_a_setting(tmp_path):
         again.setup()
     later = next_update(tmp_path, first, frame, rename={"town": "city"})
     assert later.preprocessing.columns == first.preprocessing.columns
+
+
+def test_raw_rows_may_have_the_names_of_any_update(tmp_path):
+    frame = customers()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    first = read(tmp_path)
+    assert "other_names" not in first.preprocessing.content()
+    second, third = frame.rename(columns={"age": "years"}), frame.rename(columns={"age": "jahre"})
+    rename = {"years": "age", "answer": "label"}  # a target is no raw column
+    later = next_update(tmp_path, first, second, rename=rename)
+    latest = next_update(tmp_path, later, third.copy(), rename={"jahre": "age"})
+    last = next_update(tmp_path, latest, frame)  # without rename, nothing is lost
+    fitted = last.preprocessing
+    assert fitted.content()["other_names"] == {"years": "age", "jahre": "age"}
+    assert {each.name: each.other_names for each in fitted.raw_columns}["age"] == ("jahre", "years")
+    expected = fitted.encode(frame)
+    for rows in (second, third, pa.Table.from_pandas(third), third.to_dict("list")):
+        found = fitted.encode(rows)
+        assert found.keys() == expected.keys()
+        for part, values in expected.items():
+            np.testing.assert_array_equal(found[part], values)
+    for rows in (second.assign(age=1.0), second.assign(jahre=1.0)):
+        with pytest.raises(TableError, match=r"names of the same input, 'age'.\nTo fix .* one"):
+            fitted.encode(rows)
+    assert "| `age`, or `jahre` or `years` | number | yes |" in card_sections(fitted)[0]
+
+
+def test_a_name_gets_its_latest_meaning_and_never_two_at_once(tmp_path):
+    customers().to_csv(tmp_path / "a.csv", index=False)
+    first, frame = read(tmp_path), customers().rename(columns={"city": "town"})
+    later = next_update(tmp_path, first, frame, rename={"town": "city"})
+    frame = customers().rename(columns={"label": "town"})
+    last = next_update(tmp_path, later, frame, rename={"town": "label"})
+    assert last.preprocessing.other_names.known == {}
+    assert len(last.preprocessing.encode(frame)["categorical"]) == ROWS
+    swapped = customers().rename(columns={"city": "member", "member": "city"})
+    problem = "calls 'city' of the files 'member', but 'city' is an input too"
+    with pytest.raises(TableError, match=f"(?s){problem}.*To fix this"):
+        next_update(tmp_path, first, swapped, rename={"city": "member", "member": "city"})
+    content = first.preprocessing.content()
+    for wrong in ({"town": "street"}, {"age": "city"}, ["town"]):
+        with pytest.raises(ValueError, match="name"):
+            TablePreprocessing.from_content({**content, "other_names": wrong}, tmp_path)
 
 
 def test_columns_that_are_new_are_ignored(tmp_path):

@@ -82,7 +82,11 @@ def test_every_form_of_a_table_gives_the_same_predictions(table):
 @pytest.mark.parametrize(
     ("rows", "excerpt"),
     [
-        ({"age": [1.0], "city": ["Oslo"]}, "columns are missing: member"),
+        ({"age": [1.0], "city": ["Oslo"]}, r"columns are missing: member\.\nTo .*a value, or null"),
+        (
+            {"age": [1.0], "city": ["Oslo"], "since": [1], "premium": [True]},
+            "missing: member, and there are others: since, premium.*another name, rename it",
+        ),
         ({"age": [1, "old"], "city": ["x"] * 2, "member": [True] * 2}, "rows: .*To fix this: give"),
         ({"age": ["1", "old"], "city": ["x"] * 2, "member": [1, 0]}, "row 1: age is not a number"),
         ({"age": [1], "city": ["x"], "member": ["maybe"]}, "row 0: member is neither true nor"),
