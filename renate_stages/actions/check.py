@@ -86,7 +86,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     new_data.require_files(project.incoming)
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("check")
-    splits = new_data.read_splits(user, project.incoming, params, generators)
+    splits = new_data.read_splits(user, project.incoming, params, generators, project.scratch)
     few, names = _first(splits.train, examples), new_data.label_names(params, None)
     for name in splits.label_order:
         names.number(name)

@@ -150,7 +150,8 @@ def _read_old_data(
     if old_data is None:
         return {}, None, {}
     new_data.require_files(old_data)
-    splits = new_data.read_splits(user, old_data, params, Generators(params.seed, 0))
+    generators = Generators(params.seed, 0)
+    splits = new_data.read_splits(user, old_data, params, generators, project.scratch)
     check_kind(user.preprocessing, splits.preprocessing)
     fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
     stores = new_data.ingest_splits(splits, scratch, update=0, names=names)

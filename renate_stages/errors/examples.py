@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean, sentence
 
 FEW = 10  # rejected rows that an error lists
+REASONS = 5  # reasons that it counts
 
 
 class DataModuleError(RenateStagesError):
@@ -32,14 +33,39 @@ class UnknownDataModuleError(RenateStagesError):
 
 
 class TooManyRejectedError(RenateStagesError):
-    """A data module had to leave out too many rows."""
+    """A data module had to leave out too many rows.
 
-    def __init__(self, count: int, rows: int, most: float, rejected: Sequence[Any]) -> None:
-        listed = "\n".join(f"  {each.place}: {each.reason}" for each in rejected[:FEW])
-        more = f"\n  and {count - FEW} more" if count > FEW else ""
+    Args:
+        count: Their number.
+        rows: Rows that it read, with those.
+        most: Maximum share, `data.max_rejected`.
+        rejected: The rows, with `place` and `reason`.
+        reasons: The number of rows by reason, the most frequent first.
+        path: File that lists all of them; None: there is none.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        rows: int,
+        most: float,
+        rejected: Sequence[Any],
+        reasons: Mapping[str, int],
+        path: str | None = None,
+    ) -> None:
+        lines = [f"  {reason}: {number}" for reason, number in [*reasons.items()][:REASONS]]
+        if (others := len(reasons) - REASONS) > 0:
+            lines.append(f"  and {others} other reason{'s' if others > 1 else ''}")
+        lines.append("The first rows:" if count > FEW else "The rows:")
+        lines += [f"  {each.place}: {each.reason}" for each in rejected[:FEW]]
+        if count > FEW:
+            lines.append(f"  and {count - FEW} more" + (f"; all are in {path}" if path else ""))
+        elif path:
+            lines.append(f"They are also in {path}.")
+        listed = "\n".join(lines)
         super().__init__(
             f"{count} of {rows} rows cannot be used, which is more than data.max_rejected "
-            f"({most:g}) allows:\n{listed}{more}\n"
+            f"({most:g}) allows. Reasons:\n{listed}\n"
             "To fix this: correct these rows, or raise data.max_rejected to leave them out."
         )
 

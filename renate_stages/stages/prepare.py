@@ -58,7 +58,10 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         parent = new_data.parent_in(project.parent)
         labels = new_data.label_names(params, parent)
         known_labels = len(labels.names)
-        splits = new_data.read_splits(user, project.incoming, params, generators)
+        kept = (
+            project.scratch if project.outside is None else None
+        )  # the folder of a job is removed
+        splits = new_data.read_splits(user, project.incoming, params, generators, kept)
         if splits.preprocessing is not None:
             carried_files.check_folder(project, params)
         for name in splits.label_order:

@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from renate_stages import files
-from renate_stages.data.rejected import Rejected, counted_by_reason
+from renate_stages.data.rejected import REJECTED, Rejected, counted_by_reason, list_rejected
 from renate_stages.errors import ChangedPreprocessingError
-from renate_stages.files.csv_file import csv_text
 from renate_stages.memory import ExampleStore
 from renate_stages.preprocessing import Preprocessing
-
-REJECTED = "rejected.csv"  # in work/prepared, if rows were rejected
 
 
 def check_kind(parent: Preprocessing | None, new: Preprocessing | None) -> None:
@@ -96,6 +92,5 @@ def write_rejected(rejected: Sequence[Rejected], folder: Path) -> dict[str, Any]
         Their number, and the number by reason, for `metrics/data.json`.
     """
     if rejected:
-        listed = [each._asdict() for each in rejected]
-        files.write_text(folder / REJECTED, csv_text(Rejected._fields, listed))
+        list_rejected(rejected, folder / REJECTED)
     return {"rows": len(rejected), "reasons": counted_by_reason(rejected)}

@@ -91,11 +91,25 @@ def require_files(incoming: Path) -> None:
         raise EmptyIncomingError(incoming)
 
 
-def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Generators) -> Splits:
+def read_splits(
+    user: UserConfig,
+    incoming: Path,
+    params: Params,
+    generators: Generators,
+    scratch: Path | None = None,
+) -> Splits:
     """Return the datasets of the user's data module, which gets the seed of `params.yaml`.
 
     If the module provides no test or validation data, split off a share of the training rows by the
     rule `data.split`.
+
+    Args:
+        user: The functions of the user.
+        incoming: Folder of the data.
+        params: The parameters.
+        generators: Random generators.
+        scratch: Gets a list of the rejected rows if there are too many: `.renate/` of the project;
+            None: no folder of the project remains.
 
     Raises:
         DataModuleError: If there is no training data, or no test data and no share is set for it.
@@ -120,9 +134,8 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
     if not isinstance(fingerprint, str | None):
         what = "fingerprint() of the data module"
         raise UserResultError(what, user_code.outline(fingerprint), "a text, or None")
-    check_rejected(
-        getattr(module, "rejected", ()), getattr(module, "rows_seen", 0), data.max_rejected
-    )
+    rejected, rows = getattr(module, "rejected", ()), getattr(module, "rows_seen", 0)
+    check_rejected(rejected, rows, data.max_rejected, scratch)
     for name, found in {"train": train, "val": val, "test": test}.items():
         _check_dataset(f"{name}_data() of the data module", found)
     if train is None:
@@ -150,8 +163,8 @@ def read_splits(user: UserConfig, incoming: Path, params: Params, generators: Ge
         fingerprint=fingerprint,
         label_order=names_in(module, "label_order"),
         preprocessing=getattr(module, "preprocessing", None),
-        rejected=getattr(module, "rejected", ()),
-        rows=getattr(module, "rows_seen", 0),
+        rejected=rejected,
+        rows=rows,
         **names_of_features(module),
     )
 

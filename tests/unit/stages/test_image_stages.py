@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from small_project import edit_params, move_on, quiet, run
 
-from renate_stages.errors import ChangedPreprocessingError, NoPredictionsError
+from renate_stages.errors import ChangedPreprocessingError, NoPredictionsError, TooManyRejectedError
 from renate_stages.export import load
 from renate_stages.preprocessing import read_preprocessing
 from renate_stages.stages import export, prepare
@@ -70,6 +70,11 @@ def test_two_updates_of_folders_of_images(project):
     project.user_config.write_text(CONFIG)
     write(project.incoming, "ab")
     (project.incoming / "a" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    edit_params(project, data__max_rejected=0)
+    with pytest.raises(TooManyRejectedError, match=r"\.renate/rejected\.csv"):
+        prepare.run(project, quiet)
+    assert (project.scratch / "rejected.csv").read_text().count("a/cut.png") == 1
+    edit_params(project, data__max_rejected=0.1)
     state = run(project)
     assert (project.prepared / "rejected.csv").read_text().count("a/cut.png") == 1
     assert list(state.provenance.labels) == ["a", "b"]
