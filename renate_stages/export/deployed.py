@@ -66,17 +66,21 @@ class DeployedModel:
             batch_size: Rows for which the model is called at once.
 
         Returns:
-            Outputs `(rows, ...)`, on the CPU.
+            Outputs `(rows, ...)`, on the CPU. A table, Series or array without rows gives none.
 
         Raises:
             RenateStagesError: If a row cannot be read; it names the row and the reason.
-            NoPredictionsError: If there is no row, or the model does not return one tensor; without
-                a preprocessing, if rows are not tensors or arrays of one length.
+            NoPredictionsError: If the model does not return one tensor. If there is no row, and rows
+                are a list, are images, or the model has no preprocessing. Without a preprocessing,
+                if rows are not tensors or arrays of one length.
         """
-        if hasattr(rows, "__len__") and not len(rows):
+        unclear = self.preprocessing is None or isinstance(rows, list | tuple)
+        if unclear and hasattr(rows, "__len__") and not len(rows):
             raise NoPredictionsError("there is no row", "pass at least one row")
         encoded = _stored(rows) if self.preprocessing is None else self.preprocessing.encode(rows)
         inputs, parts = EncodedInputs(encoded, self.transform), []
+        if not len(inputs):
+            return self.outputs([self._row_without_values()], batch_size)[:0]
         device = next((each.device for each in self.model.parameters()), torch.device("cpu"))
         with torch.inference_mode():
             for start in range(0, len(inputs), batch_size):
@@ -108,12 +112,24 @@ class DeployedModel:
 
         outputs = self.outputs(rows, batch_size).double()
         columns = self._columns(outputs)
-        finite = outputs.reshape(len(outputs), -1).isfinite().all(dim=1)
+        finite = outputs.isfinite()
+        finite = finite.flatten(1).all(dim=1) if finite.ndim > 1 else finite
         if not finite.all():
             what = f"the model's outputs for row {int(finite.int().argmin())} are not finite"
             raise NoPredictionsError(what, "check the values of this row, and the model's weights")
         index = rows.index if isinstance(rows, pd.DataFrame | pd.Series) else None
         return pd.DataFrame(columns, index=index)
+
+    def _row_without_values(self) -> dict[str, Any]:
+        """Return a raw row that can be encoded, to see the form of the outputs if there is no row.
+
+        Raises:
+            NoPredictionsError: If there is no such row, because inputs are images.
+        """
+        columns = () if self.preprocessing is None else self.preprocessing.raw_columns
+        if not columns or any(each.kind == "image" for each in columns):
+            raise NoPredictionsError("there is no row", "pass at least one row")
+        return {each.name: None if each.optional else "" for each in columns}
 
     def _columns(self, outputs: Tensor) -> dict[str, Any]:
         """Return the columns of predictions for outputs, float64 `(rows, ...)`."""
@@ -130,8 +146,8 @@ class DeployedModel:
             if self.task == "multilabel":
                 chosen = (probabilities > 0.5).long().numpy()
                 return {f"prediction_{n}": chosen[:, c] for c, n in enumerate(names)} | found
-            best = probabilities.argmax(dim=1).tolist()
-            return {"prediction": [names[column] for column in best]} | found
+            best = probabilities.argmax(dim=1).numpy()
+            return {"prediction": np.array(names)[best]} | found  # texts, also without a row
         values = outputs.reshape(len(outputs), columns).numpy()
         if columns == 1:
             return {"prediction": values[:, 0]}

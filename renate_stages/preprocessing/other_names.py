@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from renate_stages.errors import TableError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FEW = 5  # columns that an error lists
 
@@ -84,6 +83,8 @@ class OtherNames:
         if lacking:
             others = [name for name in table.column_names if name not in names]
             raise TableError("rows", *_lacking(lacking, others))
+        if not len(table):  # its columns may have any type
+            return pa.table({name: pa.nulls(0) for name in self._columns})
         return table.rename_columns([names.get(name, name) for name in table.column_names])
 
 

@@ -91,13 +91,29 @@ def test_every_form_of_a_table_gives_the_same_predictions(table):
         ({"age": ["1", "old"], "city": ["x"] * 2, "member": [1, 0]}, "row 1: age is not a number"),
         ({"age": [1], "city": ["x"], "member": ["maybe"]}, "row 0: member is neither true nor"),
         ([], "there is no row"),
-        (FRAME[:0], "there is no row"),
+        (FRAME[:0].drop(columns="city"), "columns are missing: city"),
         ("Oslo", "found a str"),
     ],
 )
 def test_rows_that_cannot_be_read_are_refused_with_row_and_reason(table, rows, excerpt):
     with pytest.raises((errors.TableError, errors.NoPredictionsError), match=f"(?s){excerpt}"):
         table.predict(rows)
+
+
+def test_tables_without_rows_get_no_predictions_but_their_columns(table):
+    import pyarrow as pa
+
+    expected = table.predict(FRAME)[:0]
+    for rows in (FRAME[:0], FRAME[:0].astype(float), {name: [] for name in FRAME}):
+        found = table.predict(rows)
+        assert list(found.columns) == list(expected.columns) and not len(found)
+        assert (found.dtypes == expected.dtypes).all()
+    assert table.outputs(pa.Table.from_pandas(FRAME[:0])).shape == (0, 3)
+    texts = pd.Series([], dtype=object)
+    for rows in (texts, pd.DataFrame({"text": texts})):
+        found = texts_model().predict(rows)
+        assert list(found) == ["prediction", "probability_billing", "probability_delivery"]
+        assert not len(found)
 
 
 def texts_model() -> DeployedModel:
