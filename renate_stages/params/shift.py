@@ -50,7 +50,14 @@ class ShiftParams(Block):
 class ShouldUpdateParams(Block):
     """The rules of `should-update`. A rule that is null or false is off."""
 
-    when: Literal["any", "all"] = Field(default="any", description="how many rules must fire")
+    when: Literal["any", "all"] = Field(
+        default="any",
+        description="how many rules must fire; with all, new_labels does not count beside other rules",
+    )
+    new_labels: bool = Field(
+        default=True,
+        description="fires if training or test rows have labels that the parent has not seen",
+    )
     shift: bool | Literal["always"] = Field(
         default=True,
         description="fires if a shift is significant and large, unless the model is known to do as "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -74,8 +75,8 @@ class Categories:
     def has_twin(self, code: int) -> bool:
         """Return whether another category differs from that of a code only in case or spaces."""
         if self._alike.total() != len(self.names):
-            self._alike = Counter(map(_folded, self.names))
-        return self._alike[_folded(self.names[code - 2])] > 1
+            self._alike = Counter(map(folded, self.names))
+        return self._alike[folded(self.names[code - 2])] > 1
 
 
 class Moments:
@@ -121,5 +122,9 @@ class Moments:
         return step if step > (COARSE * self.deviation if self.high > self.low else 1) else 0.0
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()
+def folded(name: str) -> str:
+    """Return a name without its differences in case, spaces and Unicode form.
+
+    A letter with an accent has two forms, one or two characters, which look the same.
+    """
+    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())

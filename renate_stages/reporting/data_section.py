@@ -26,7 +26,8 @@ def data_section(data: DataMetrics) -> list[str]:
         alike = "All figures on validation and test data count every row alike."
         lines += [f"Training rows have weights {spread}. {alike}", ""]
     rejected = {} if data.rejected is None else data.rejected.model_dump()
-    if notes := lines_of(rejected, data.preprocessing):
+    notes = lines_of(rejected, data.preprocessing)
+    if notes := notes + (data.labels.lines() if data.labels is not None else []):
         lines += [*(f"- {note}" for note in notes), ""]
     if data.shift is not None and data.shift.tests:
         tests = [

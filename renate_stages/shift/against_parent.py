@@ -39,10 +39,14 @@ def compare_with_parent(
         return None
     for what, reason in shift.figures.get("skipped", {}).items():
         say(f"{what} is left out: {reason}")
-    tests = [f"{name} p {test['p_value']:.2g}" for name, test in shift.figures["tests"].items()]
+    tests = [
+        f"{name} p {'unknown' if (p := test['corrected_p_value']) is None else f'{p:.2g}'}"
+        for name, test in shift.figures["tests"].items()
+    ]
     if tests:
         verdict = "shift" if shift.figures["alarms"] else "no shift"
-        say(f"{verdict} against {parent.label}: {', '.join(tests)}")
+        corrected = f" (corrected for {len(tests)} tests)" if len(tests) > 1 else ""
+        say(f"{verdict} against {parent.label}: {', '.join(tests)}{corrected}")
     features = shift.figures.get("features", {})
     if features.get("shifted"):
         worst = features["most_shifted"]

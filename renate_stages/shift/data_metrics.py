@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Weights(Content):
 
 
 SHARES = ("missing", "share_of_unknown_words")  # figures of a preprocessing in [0, 1]
+LISTED = 10  # names in one line
 
 
 class Split(Content):
@@ -107,6 +108,44 @@ class RejectedRows(Content):
     reasons: dict[str, Count] = Field(default={})
 
 
+class LabelFigures(Content):
+    """Labels of the new data that the parent has not seen; see `state.label_figures`.
+
+    Args:
+        new: Number of training and test rows, by label; None if it is unknown what the parent has
+            seen.
+        new_rows: Number of training and test rows with such a label.
+        differ_only_in_case: The label that a new one looks like, by the new one.
+    """
+
+    new: dict[str, Count] | None = None
+    new_rows: Count = 0
+    differ_only_in_case: dict[str, str] = Field(default={})
+
+    @property
+    def by_rows(self) -> dict[str, int]:
+        """The new labels with their number of rows, the most frequent first."""
+        return dict(sorted((self.new or {}).items(), key=lambda each: (-each[1], each[0])))
+
+    def lines(self) -> list[str]:
+        """Return lines for the user."""
+        new = self.by_rows
+        shown = [
+            f"{name} ({_rows(rows)})" if rows else f"{name} (only validation data)"
+            for name, rows in new.items()
+        ]
+        lines = [f"new labels: {first_of(shown)}"] if shown else []
+        for name, other in list(self.differ_only_in_case.items())[:LISTED]:
+            lines.append(
+                f"label '{name}' ({_rows(new.get(name, 0))}) looks like '{other}': they differ only in "
+                f"case, spaces or Unicode form; to merge them, map '{name}' to '{other}' in "
+                "data.labels.rename"
+            )
+        if (more := len(self.differ_only_in_case) - LISTED) > 0:
+            lines.append(f"{more} more labels look like others; see metrics/data.json")
+        return lines
+
+
 class DataMetrics(Content):
     """The whole file; None marks values that old releases did not write or that do not exist."""
 
@@ -117,6 +156,7 @@ class DataMetrics(Content):
     shift: ShiftFigures | None = None
     rejected: RejectedRows | None = None
     preprocessing: dict[str, dict[str, Figure]] = Field(default={})
+    labels: LabelFigures | None = None
 
     @classmethod
     def read(cls, path: Path) -> DataMetrics:
@@ -148,6 +188,16 @@ def lines_of(rejected: Mapping[str, Any], fitted: Mapping[str, Mapping[str, Any]
         if listed := ", ".join(numbers):
             lines.append(f"{what.replace('_', ' ')}: {listed}")
     return lines
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return names for one line, at most `LISTED`, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number} rows"
 
 
 def _shown(what: str, value: float) -> str:

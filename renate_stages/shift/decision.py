@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from renate_stages.params import Params
-from renate_stages.shift.data_metrics import DataMetrics, Interval, ShiftFigures
+from renate_stages.shift.data_metrics import DataMetrics, Interval, ShiftFigures, first_of
+
+NEW_LABELS = "new_labels"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Decision:
 def decide(params: Params, data: DataMetrics, age: float | None) -> Decision:
     """Apply the policy; a rule with an unknown result does not ask for an update.
 
+    With `when: all`, the rule `new_labels` counts only if it is the only rule: otherwise there could be
+    no update without new labels.
+
     If there is no earlier update to compare with, the decision is to update.
 
     Args:
@@ -56,14 +61,18 @@ def decide(params: Params, data: DataMetrics, age: float | None) -> Decision:
             True, (Ruling("first", True, "there is no earlier update to compare with"),)
         )
     rulings = tuple(_rulings(params, data, age))
-    fires = [ruling.fires is True for ruling in rulings]
-    combined = any(fires) if params.should_update.when == "any" else all(fires) and bool(fires)
+    is_all = params.should_update.when == "all"
+    counted = [each for each in rulings if not is_all or each.rule != NEW_LABELS] or rulings
+    fires = [ruling.fires is True for ruling in counted]
+    combined = all(fires) and bool(fires) if is_all else any(fires)
     return Decision(combined, rulings)
 
 
 def _rulings(params: Params, data: DataMetrics, age: float | None) -> Iterator[Ruling]:
-    """Yield the result of each rule, performance first: it is what an update is for."""
+    """Yield the result of each rule: labels that no training can have taught, then performance."""
     policy, figures = params.should_update, data.shift or ShiftFigures()
+    if policy.new_labels:
+        yield _new_labels(data, policy.when == "all")
     if policy.performance_drop is not None:
         yield _performance_drop(params, figures, policy.performance_drop)
     if policy.shift:
@@ -76,6 +85,23 @@ def _rulings(params: Params, data: DataMetrics, age: float | None) -> Iterator[R
         days = "of unknown age" if age is None else f"{age:.1f} days old"
         reason = f"update {params.update.parent} is {days}, the threshold is {policy.age:g} days"
         yield Ruling("age", None if age is None else age >= policy.age, reason)
+
+
+def _new_labels(data: DataMetrics, is_all: bool) -> Ruling:
+    """Judge by training and test rows with labels that the parent has not seen."""
+    labels = data.labels
+    if labels is None or labels.new is None:
+        return Ruling(NEW_LABELS, None, "metrics/data.json has no count of rows with new labels")
+    if not labels.new_rows:
+        reason = "no training or test row has a label that the parent has not seen"
+        return Ruling(NEW_LABELS, False, reason)
+    reason = (
+        f"{labels.new_rows} training and test rows have labels that the parent has not seen: "
+        f"{first_of([name for name, rows in labels.by_rows.items() if rows])}"
+    )
+    if is_all:
+        reason += " (with when: all, the other rules decide, if there are any)"
+    return Ruling(NEW_LABELS, True, reason)
 
 
 def _shift(params: Params, figures: ShiftFigures) -> Ruling:

@@ -16,13 +16,14 @@ from renate_stages.preprocessing import link_preprocessing, read_preprocessing
 from renate_stages.processes import heavy_imports
 from renate_stages.project import Project
 from renate_stages.randomness import Generators
-from renate_stages.shift.data_metrics import lines_of
+from renate_stages.shift.data_metrics import LabelFigures, lines_of
 from renate_stages.shift.features import write_features
 from renate_stages.stages.hyperparameters import check_hyperparameters
 from renate_stages.state import State, new_data, prepared
 from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
 from renate_stages.state.fitted import check_kind, fit_preprocessing, write_rejected
 from renate_stages.state.inputs import StageInputs
+from renate_stages.state.label_figures import FoundLabels
 from renate_stages.tasks import may_have_labels
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
@@ -43,7 +44,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
     parent, held_out, labels = None, HeldOut(), LabelNames()
-    known_labels, fingerprint, known_preprocessing = 0, {}, True
+    fingerprint, known_preprocessing = {}, True
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
         if project.outside is None:  # in a job, the data module may download its data
@@ -57,10 +58,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         generators.seed_global("prepare")
         parent = new_data.parent_in(project.parent)
         labels = new_data.label_names(params, parent)
-        known_labels = len(labels.names)
-        kept = (
-            project.scratch if project.outside is None else None
-        )  # the folder of a job is removed
+        kept = None if project.outside else project.scratch  # the folder of a job is removed
         splits = new_data.read_splits(user, project.incoming, params, generators, kept)
         if splits.preprocessing is not None:
             carried_files.check_folder(project, params)
@@ -102,13 +100,17 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names, memory)
         figures |= {"rejected": rejected} if splits.rows else {}
         figures |= {"preprocessing": fitted} if fitted else {}
+        found = FoundLabels.of(stores, parent, task)
+        counted = found.figures(labels)
+        figures |= {"labels": counted} if counted else {}
         say(new_data.summary(figures))
         if splits.preprocessing is not None and user is not None and not known_preprocessing:
             say(splits.preprocessing.summary())
-        for line in lines_of(rejected, fitted):
+        for line in lines_of(rejected, fitted) + LabelFigures(**counted).lines():
             say(line)
-        if new_labels := labels.names[known_labels:]:
-            say(f"new labels: {', '.join(new_labels)}")
+        if user is not None:
+            for line in found.unused(params.data.labels, labels, parent):
+                say(line)
         if user is not None and params.shift.enabled:
             from renate_stages.shift.against_parent import compare_with_parent
 

@@ -5,7 +5,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from renate_stages.errors import (
@@ -17,6 +17,7 @@ from renate_stages.errors import (
     UnnamedLabelsError,
 )
 from renate_stages.memory.label_names import numbered
+from renate_stages.preprocessing.table_columns import folded
 from renate_stages.tasks import TASKS
 
 MOST_CHARACTERS = 200  # of a name, so that reports and plots stay readable
@@ -53,12 +54,18 @@ class LabelNames:
         self._numbered = numbered
         self._task = task
         self._declared = declared
+        self._found: set[str] = set()
         self._read = False  # whether a name was read since the last call of `check`
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, in the order of their numbers."""
         return tuple(self._numbers)
+
+    @property
+    def found(self) -> frozenset[str]:
+        """All names that `number` was called with, before they were renamed."""
+        return frozenset(self._found)
 
     def number(self, name: str) -> int:
         """Return the number of a label's name; a new name gets the next one.
@@ -74,6 +81,7 @@ class LabelNames:
         if self._numbered:
             raise UnnamedLabelsError(name)
         self._read = True
+        self._found.add(name)
         return self._numbers.setdefault(self._rename.get(name, name), len(self._numbers))
 
     def numbers(self, targets: Any) -> Any:
@@ -133,6 +141,20 @@ def known_names(
     if any(one != other for one, other in zip(renamed, order, strict=False)):
         raise LabelOrderError(renamed, order)
     return tuple(renamed) + tuple(order[len(renamed) :])
+
+
+def lookalikes(new: Sequence[str], known: Iterable[str]) -> dict[str, str]:
+    """Return new names that differ from another one only in case, spaces or Unicode form.
+
+    Args:
+        new: New names; of those that look alike, the first is the one that others look like.
+        known: Names of other labels, which come before the new ones.
+
+    Returns:
+        The name that it looks like, by the new name.
+    """
+    first = {folded(name): name for name in reversed([*known, *new])}
+    return {name: other for name in new if (other := first[folded(name)]) != name}
 
 
 def shown(label: int, names: Sequence[str]) -> str:

@@ -76,6 +76,7 @@ DATA = {
     "test": {"bytes": 70, "rows": 1},
     "forgotten": {"rows": 0},
     "update": 3,
+    "labels": {"new": {"2": 5}, "new_rows": 5, "differ_only_in_case": {"a": "A"}},
     "shift": {
         "alarms": 1,
         "features": {"compared": 4, "most_shifted": "[1, 2]", "shifted": 2},

@@ -297,6 +297,7 @@ def data(p: float = 0.5, new: float = 0.9, rows: int = 100) -> DataMetrics:
 
 
 def decided(policy: dict, age: float | None = None, **figures) -> tuple[bool, list[bool | None]]:
+    policy = {"new_labels": False, **policy}
     content = {"update": {"number": 2, "parent": 1}, "should_update": policy}
     decision = decide(Params.parse(content), data(**figures), age)
     return decision.update, [ruling.fires for ruling in decision.rulings]
@@ -320,6 +321,34 @@ def test_should_update_rules_are_combined_by_any_or_all():
     assert decided(policy, p=0.001) == (False, [False, True, True])
     assert decided(policy, p=0.001, new=0.5) == (True, [True, True, True])
     assert decided({**policy, "when": "any"}) == (True, [False, False, True])
+
+
+def test_new_labels_ask_for_an_update_and_are_named_first():
+    new = {f"n{number}": number for number in range(13)}
+    for labels, policy, fires, update in (
+        ({"new": new, "new_rows": 78}, {}, True, True),
+        ({"new": {}, "new_rows": 0}, {}, False, False),
+        ({"new": {"val": 0}, "new_rows": 0}, {}, False, False),
+        ({"new": None}, {}, None, False),
+        ({"new": new, "new_rows": 78}, {"when": "all"}, True, False),
+        ({"new": {}}, {"when": "all", "performance_drop": None, "amount_of_data": 9}, False, True),
+        (
+            {"new": new, "new_rows": 78},
+            {"when": "all", "performance_drop": None, "shift": False},
+            *(True, True),
+        ),
+    ):
+        policy = {"shift": "amount_of_data" not in policy and policy.get("shift", True), **policy}
+        content = {"update": {"number": 2, "parent": 1}, "should_update": policy}
+        figures = {"train": {"rows": 100}, "labels": labels}
+        decision = decide(Params.parse(content), DataMetrics.model_validate(figures), None)
+        first = decision.rulings[0]
+        assert (first.rule, first.fires, decision.update) == ("new_labels", fires, update)
+        named = "78 training and test rows have labels that the parent has not seen: n12, n11, n10"
+        assert (named in first.reason and "n3 and 2 more" in first.reason) == (fires is True)
+        assert ("the other rules decide" in first.reason) == (
+            fires is True and policy.get("when") == "all"
+        )
 
 
 def test_performance_drop_with_mode_min_fires_on_higher_metric_values():
@@ -346,7 +375,7 @@ def test_drop_within_the_noise_of_few_labels_does_not_ask_for_an_update(high, fi
     }
     data = DataMetrics.model_validate({"shift": shift, "train": {"rows": 40}})
     content = {"update": {"number": 2, "parent": 1}, "should_update": {"shift": False}}
-    (ruling,) = decide(Params.parse(content), data, None).rulings
+    _, ruling = decide(Params.parse(content), data, None).rulings
     assert ruling.fires is fires
     assert ("within noise: 95 % interval 0.700 to 0.910" in str(ruling)) != fires
 
@@ -355,7 +384,7 @@ def test_should_update_rules_without_figures_are_unknown():
     content = {"update": {"number": 2, "parent": 1}}
     figures = DataMetrics.model_validate({"train": {"rows": 5}, "update": 2})
     decision = decide(Params.parse(content), figures, None)
-    assert not decision.update and [each.fires for each in decision.rulings] == [None, None]
+    assert not decision.update and [each.fires for each in decision.rulings] == [None] * 3
     assert all("data.json" in str(ruling) for ruling in decision.rulings)
 
 
@@ -370,7 +399,7 @@ def test_missing_p_value_leaves_shift_unknown_unless_another_detector_fires():
     content = {"update": {"number": 2, "parent": 1}, "should_update": {"performance_drop": None}}
     for tests, fires in (({"ks": nan}, None), ({"ks": nan, "mmd": {**nan, **clear}}, True)):
         figures = DataMetrics.model_validate({"shift": {"tests": tests}})
-        (ruling,) = decide(Params.parse(content), figures, None).rulings
+        _, ruling = decide(Params.parse(content), figures, None).rulings
         assert ruling.fires is fires and "ks p unknown, effect unknown" in ruling.reason
 
 
@@ -427,7 +456,7 @@ def test_interval_of_a_metric_to_minimize_is_judged_by_its_upper_end():
         }
         figures = DataMetrics.model_validate({"shift": shift})
         rulings = decide(Params.parse(content), figures, None).rulings
-        assert [each.fires for each in rulings] == [False, fires]
+        assert [each.fires for each in rulings] == [None, False, fires]
 
 
 def test_estimate_is_used_only_for_accuracy_and_only_without_labels():
@@ -440,7 +469,7 @@ def test_estimate_is_used_only_for_accuracy_and_only_without_labels():
     ):
         content = {"update": {"number": 2, "parent": 1}, "evaluation": {"metric": metric}}
         figures = DataMetrics.model_validate({"shift": {**shift, "model": model}})
-        first = decide(Params.parse(content), figures, None).rulings[0]
+        first = decide(Params.parse(content), figures, None).rulings[1]
         assert first.rule == "performance_drop" and first.fires is fires
         assert ("off by at most 0.020 on past holdouts" in first.reason) == (fires is True)
 

@@ -17,6 +17,8 @@ from renate_stages.actions.import_model import write_imported
 from renate_stages.cli.main import main
 from renate_stages.models import MLP
 from renate_stages.params import Params
+from renate_stages.shift.data_metrics import DataMetrics
+from renate_stages.shift.decision import decide
 from renate_stages.stages import export, prepare, restore_state, train, tune
 from renate_stages.state import State
 
@@ -43,6 +45,11 @@ def run_all(project) -> None:
         stage.run(project, quiet)
 
 
+def figures_of_test(project) -> str:
+    tests = json.loads(project.data_metrics.read_text())["shift"]["tests"]
+    return f"{tests['label_chi2']['corrected_p_value']:.2g}"
+
+
 def column(path: Path, name: str) -> list[str]:
     with path.open(encoding="utf-8", newline="") as file:
         return [row[name] for row in csv.DictReader(file)]
@@ -55,6 +62,18 @@ def test_all_outputs_show_names_over_two_updates(named, capsys, monkeypatch):
     move_on(named)
     write_digits(named.incoming, 2)
     edit_params(named, export__promote={"classes": {first[0]: {"max_drop": 1.0}}})
+    lines = []
+    prepare.run(named, lines.append)
+    counted = json.loads(named.data_metrics.read_text())["labels"]
+    assert counted["new"] and not set(counted["new"]) & set(first)
+    most = max(counted["new"], key=lambda name: counted["new"][name])
+    (printed,) = (line for line in lines if line.startswith("new labels: "))
+    assert f"{most} ({counted['new'][most]} rows)" in printed
+    content = {"update": {"number": 2, "parent": 1}}
+    ruling = decide(Params.parse(content), DataMetrics.read(named.data_metrics), None).rulings[0]
+    assert ruling.rule == "new_labels" and ruling.fires
+    (tests,) = (line for line in lines if "shift against" in line)
+    assert f"label_chi2 p {figures_of_test(named)}" in tests and "(corrected for" in tests
     run_all(named)
     names = State.open(named.state).provenance.labels
     assert names[: len(first)] == first and len(names) > len(first)
