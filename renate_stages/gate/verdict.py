@@ -24,6 +24,7 @@ from renate_stages.params.rules import COMPARING, FLIPS, SCOPES, Rule
 from renate_stages.randomness import Generators
 
 NOT_KNOWN = "unknown"
+ROUNDING = 1e-8  # of margins, which have eight digits
 ITSELF = (
     "There is no comparison, because this model is the champion. To see the comparison before its "
     "promotion, run `git show COMMIT:reports/update.md` with the commit from `renate-stages champion`."
@@ -340,7 +341,7 @@ def _worsened(outcome: Mapping[str, Any]) -> bool:
     allowed, margin = outcome["allowed"], outcome["margin"]
     if outcome.get("percent"):
         allowed *= abs(outcome["opponent"]) / 100
-    return margin is not None and rounded(allowed - margin) > 0
+    return margin is not None and allowed - margin > ROUNDING
 
 
 def _cell(text: str) -> str:
