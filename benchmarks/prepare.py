@@ -7,7 +7,7 @@ the CPU, so other programs on the machine disturb little. Only with worker proce
 (`data.num_workers`) they are those of the clock, and need two cores that nothing else uses.
 
     images     JPEG files of 96x96 pixels, decoded and resized for each item, as vision datasets do
-    files      the same files as the data module `images` reads them, beside decoding each once
+    files      the same files, read by the data module `images`; the bare loop only decodes each once
     rows       20 numbers as a dict, and an integer label
     frame      the same, with each row from `frame.iloc` of pandas, as tables are often read
     records    a tensor of 20 numbers, a label, and metadata: an id and a source

@@ -41,7 +41,7 @@ class TooManyRejectedError(RenateStagesError):
         most: Maximum share, `data.max_rejected`.
         rejected: The rows, with `place` and `reason`.
         reasons: The number of rows by reason, the most frequent first.
-        path: File that lists all of them; None: there is none.
+        path: File that lists all of them; None if no file was written.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class ShouldUpdateParams(Block):
 
     when: Literal["any", "all"] = Field(
         default="any",
-        description="how many rules must fire; with all, new_labels does not count beside other rules",
+        description="any: one rule is enough; all: each rule must ask, but new_labels counts only if it is the only one",
     )
     new_labels: bool = Field(
         default=True,

@@ -33,7 +33,7 @@ class Augmentation:
 
     Args:
         given: Names, or mappings with a name and arguments, as torchvision.transforms.v2 has them;
-            None: there are none.
+            None: images are not changed.
         size: Height and width of the images; None: not known.
 
     Raises:

@@ -77,7 +77,7 @@ class ImagePreprocessing(Preprocessing):
 
     @property
     def is_given(self) -> bool:
-        """Whether settings give the means and deviations, or there are none."""
+        """Whether the settings give means and deviations, or ask for no scaling."""
         return self.normalize != "fit"
 
     @property
