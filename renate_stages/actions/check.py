@@ -87,7 +87,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("check")
     splits = new_data.read_splits(user, project.incoming, params, generators, project.scratch)
-    few, names = _first(splits.train, examples), new_data.label_names(params, None)
+    few, names = _some(splits.train, examples), new_data.label_names(params, None)
     for name in splits.label_order:
         names.number(name)
     with TemporaryDirectory() as scratch:
@@ -193,9 +193,12 @@ def _rehearsed(
     return write_program(scratch / "export", rehearsed, params, built)
 
 
-def _first(dataset: Any, count: int) -> Any:
+def _some(dataset: Any, count: int) -> Any:
+    """Return examples from all parts of a dataset, because files are often sorted by label."""
     if hasattr(dataset, "__len__"):
-        return Subset(dataset, range(min(count, len(dataset))))
+        size = len(dataset)
+        few = min(count, size)
+        return Subset(dataset, [row * size // few for row in range(few)])
     return list(islice(dataset, count))  # a stream, made a list because ingest takes any sequence
 
 

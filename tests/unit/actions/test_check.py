@@ -8,6 +8,7 @@ import torch
 from small_project import edit_config
 
 from renate_stages import errors
+from renate_stages.actions import check
 from renate_stages.actions.check import check_user_config, padding_change
 from renate_stages.data import StoredDataset, ingest
 from renate_stages.data.modules.table import Table
@@ -110,3 +111,10 @@ def test_padding_of_a_tables_text_column_is_checked(tmp_path):
     model = TabularMLP(**module.preprocessing.sizes(), num_outputs=2).eval()
     assert padding_change(model, dataset, "0") < 1e-6
     assert padding_change(RenateWrapper(Unmasked()).eval(), dataset, "0") > 0.01
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 100])
+def test_examples_come_from_all_parts_of_a_dataset_that_is_sorted_by_label(size):
+    chosen = check._some([row * 4 // size for row in range(size)], 8)
+    assert len(chosen) == min(size, 8)
+    assert len({chosen[place] for place in range(len(chosen))}) == min(size, 4)
