@@ -1,17 +1,18 @@
 """Avalanche inside our updates and alone: `make bench NAME=avalanche DATA=<folder>`.
 
 Figure 3 of the Renate paper (Wistuba et al., "Renate: A Library for Real-World Continual Learning",
-2023) on MNIST. DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Two streams:
+2023). DATA contains `mnist-train.parquet`, `mnist-test.parquet` and the same of `cifar10`. Streams:
 
     split     Split-MNIST: the classes come in five updates of two (class-incremental); ER and iCaRL
               with 500 examples; accuracy on the test digits of all classes met so far
+    cifar     the same with CIFAR-10
     rotated   Rotated-MNIST: ten updates, the digits turned by 0, 10, ... 90 degrees (domain-
               incremental); EWC, LwF, and Naive, which does nothing against forgetting; mean accuracy
               over the angles met so far, on 2,000 test digits
 
-An MLP 784-100-100-10, SGD, batches of 32 new and, of ER, 32 remembered examples, one epoch; 20,000
-training digits in the five updates of split, 50,000 in the ten of rotated, in an order drawn by the
-seed. Three sides, in the same process, in turn:
+An MLP 784-100-100-10, of CIFAR-10 a CNN with two convolutions, SGD, batches of 32 new and, of ER, 32
+remembered examples, one epoch; 20,000 training images in the five updates of split and of cifar,
+50,000 in the ten of rotated, in an order drawn by the seed. Three sides, in the same process, in turn:
 
     alone     Avalanche's strategy with its own loop and datasets, all in one process
     inside    `learner: Avalanche-NAME`: each update a `ModelUpdater` on stores of examples, from one
@@ -40,15 +41,8 @@ from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import runs
-from avalanche_sides import (
-    BATCH,
-    METHODS,
-    QUICK_TRAIN,
-    TEST,
-    TRAIN,
-    Method,
-    run_method,
-)
+from avalanche_methods import BATCH, METHODS, QUICK_TRAIN, TEST, TRAIN, Method
+from avalanche_sides import run_method
 from report import RESULTS, Report, is_installed
 from runs import Digits, Interval, Record, spread
 
@@ -79,7 +73,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the Parquet files")
     parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_SEEDS} seeds, a quarter of the digits"
+        "--quick", action="store_true", help=f"{QUICK_SEEDS} seeds, part of the images"
     )
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="such as 'split ER' '* EWC'")
     parser.add_argument("--seeds", type=int, help=f"how many, from 0 on ({SEEDS})")
@@ -106,9 +100,9 @@ def main() -> None:
         "processes": arguments.processes,
         "quick": arguments.quick,
         "seeds": list(seeds),
-        "test digits": TEST,
+        "test images": TEST,
         "threads": 1,
-        "training digits": QUICK_TRAIN if arguments.quick else TRAIN,
+        "training images": QUICK_TRAIN if arguments.quick else TRAIN,
     }
     report = Report(f"avalanche{form}", settings)
     # All seeds of one after the other: an interrupted run has the same seeds of every method.
@@ -120,7 +114,7 @@ def main() -> None:
         table.add(record)
     todo = [job for job in jobs if job.seed not in table.records[job.label]]
     given = arguments.data, arguments.processes, noted, arguments.resume
-    for record in runs.run(todo, run_job, *given):
+    for record in runs.run(todo, run_job, *given, dataset_of=dataset_of):
         table.add(record)
     table.finish(report)
     runs.write_csv(RESULTS / f"{report.name}.csv", table.lines(), ("method", "seed", "update"))
@@ -128,10 +122,19 @@ def main() -> None:
     report.finish()
 
 
+def dataset_of(job: Job) -> str:
+    """Return the name of a job's dataset."""
+    return _method_of(job).dataset
+
+
+def _method_of(job: Job) -> Method:
+    return next(method for method in METHODS if method.label == job.label)
+
+
 def run_job(job: Job, digits: Digits) -> list[Record]:
     """Run a job in this process."""
-    (method,) = (each for each in METHODS if each.label == job.label)
-    return [{"row": job.form, "seed": job.seed, **run_method(method, job.seed, digits, job.quick)}]
+    record = run_method(_method_of(job), job.seed, digits, job.quick)
+    return [{"row": job.form, "seed": job.seed, **record}]
 
 
 class Table:
@@ -327,9 +330,10 @@ WORDS = {
     "inside": "Avalanche inside Renate Stages",
     "native": "native learner",
     "split": "accuracy on all classes so far, %",
+    "cifar": "accuracy on all classes so far, %",
     "rotated": "accuracy on all angles so far, %",
 }
-TITLES = {"split": "Split-MNIST", "rotated": "Rotated-MNIST"}
+TITLES = {"split": "Split-MNIST", "cifar": "CIFAR-10", "rotated": "Rotated-MNIST"}
 STYLES: dict[str, dict[str, Any]] = {  # Okabe & Ito; the first two lie upon each other
     "alone": {"color": "#E69F00", "mark": "s-", "face": "#E69F00", "shift": -0.12},
     "inside": {"color": "#0072B2", "mark": "o--", "face": "white", "shift": 0.0},

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +19,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import production
 import torch
+from avalanche_methods import (
+    ANGLES,
+    BATCH,
+    CLASSES,
+    FIRST,
+    HOLDOUT,
+    MEMORY,
+    METHODS,
+    QUICK_TRAIN,
+    TEST,
+    TRAIN,
+    Method,
+)
 from mnist import Images
-from production import ScaledMLP, Split
+from production import ScaledCNN, ScaledMLP, Split
 from runs import Digits, Record
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -29,80 +41,6 @@ from torch.utils.data import Dataset
 from renate_stages.errors import RenateStagesError
 from renate_stages.models import RenateModule
 from renate_stages.randomness import Generators
-
-BATCH = 32  # new examples a step, and remembered ones
-MEMORY = 500
-FIRST = 50_000  # training digits that streams are drawn from; the others chose the settings
-TRAIN = {"split": 20_000, "rotated": 50_000}  # of a stream
-QUICK_TRAIN = {"split": 5000, "rotated": 15_000}
-HOLDOUT = 200  # rows of the holdout that a state keeps; accuracies are measured on `TEST`
-TEST = {"split": 10_000, "rotated": 2000}  # test digits, at each angle
-CLASSES = 2  # of an update of the split protocol
-ANGLES = tuple(range(0, 100, 10))  # degrees, an update each
-
-
-@dataclass(frozen=True)
-class Method:
-    """A line of the table.
-
-    Args:
-        protocol: `split` or `rotated`.
-        name: Of the part of Avalanche: inside, the learner is `Avalanche-NAME`.
-        rate: Learning rate of SGD, on every side.
-        inside: Hyperparameters of Avalanche, in our words.
-        native: Our own learner of the method; None: there is none.
-        own: Its hyperparameters.
-    """
-
-    protocol: str
-    name: str
-    rate: float
-    inside: Mapping[str, Any] = field(default_factory=dict)
-    native: str | None = None
-    own: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """What its records are called."""
-        return f"{self.protocol} {self.name}"
-
-    @property
-    def sides(self) -> tuple[str, ...]:
-        """Its sides, as they are shown."""
-        return ("alone", "inside", "native") if self.native else ("alone", "inside")
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """What all sides share."""
-        return {"learning_rate": self.rate, "batch_size": BATCH}
-
-
-# The weights of EWC are no equals: Avalanche's penalty is lambda times a sum over updates, of squared
-# gradients of batches' means; ours is half the weight times one sum, of single examples' gradients,
-# which are as many times larger as a batch has examples. iCaRL's rates are equals: its loss is a mean
-# over ten classes there, and a sum here, as in the paper. With a lambda of 10 the weights of seed 3
-# grow without end, alone as inside; so it is 3. Those of LwF are equals: Avalanche's lacks T^2.
-METHODS = (
-    Method(
-        "split",
-        "ER",
-        0.1,
-        {"memory_size": MEMORY},
-        "ER",
-        {"memory_size": MEMORY, "memory_batch_size": BATCH},
-    ),
-    Method(
-        "split",
-        "iCaRL",
-        1.0,
-        {"memory_size": MEMORY},
-        "iCaRL",
-        {"memory_size": MEMORY, "memory_batch_size": BATCH, "learning_rate": 0.1},
-    ),
-    Method("rotated", "EWC", 0.1, {"ewc_lambda": 3.0}, "EWC", {"ewc_weight": 1.0}),
-    Method("rotated", "LwF", 0.1, {"alpha": 12.0}, "LwF", {"distillation_weight": 3.0}),
-    Method("rotated", "Naive", 0.1, native="FineTuning"),
-)
 
 
 class Seconds(NamedTuple):
@@ -177,8 +115,9 @@ def warm_up() -> float:
     _import_avalanche()
     seconds = started.since().processor
     generator = np.random.default_rng(0)
-    images = Images(generator.integers(0, 256, (400, 28, 28), np.uint8), np.arange(400) % 10)
     for method in METHODS:
+        shape = (400, 32, 32, 3) if method.protocol == "cifar" else (400, 28, 28)
+        images = Images(generator.integers(0, 256, shape, np.uint8), np.arange(400) % 10)
         stream = stream_of(method.protocol, 0, (images, images), 400)[:2]
         for side in method.sides:
             list(SIDES[side](method, stream, 0))
@@ -193,14 +132,15 @@ def stream_of(protocol: str, seed: int, digits: Digits, size: int) -> list[Split
 
     Args:
         protocol: Which of them.
-        seed: Chooses the order of the training digits.
-        digits: All.
-        size: Training digits of all updates together; those of no two updates are the same.
+        seed: Chooses the order of the training images.
+        digits: All images of the dataset.
+        size: Training images of all updates together; those of no two updates are the same.
     """
     train, test = digits
     test = test.at(slice(TEST[protocol]))
-    chosen = train.at(np.random.default_rng(seed).permutation(len(train.labels[:FIRST]))[:size])
-    if protocol == "split":
+    available = min(FIRST[protocol], len(train.labels))
+    chosen = train.at(np.random.default_rng(seed).permutation(available)[:size])
+    if protocol in ("split", "cifar"):
         updates = [range(first, first + CLASSES) for first in range(0, 10, CLASSES)]
         return [Split(chosen.of_classes(*each), test.of_classes(*each)) for each in updates]
     parts = np.array_split(np.arange(len(chosen.labels)), len(ANGLES))
@@ -227,19 +167,19 @@ def _followed(
 def inside(method: Method, stream: list[Split], seed: int) -> Iterator[Update]:
     """Take Avalanche's strategy through our updates, each from one state on disk to the next."""
     values = {**method.common, **method.inside}
-    return _updates(f"Avalanche-{method.name}", values, stream, seed)
+    return _updates(method, f"Avalanche-{method.name}", values, stream, seed)
 
 
 def native(method: Method, stream: list[Split], seed: int) -> Iterator[Update]:
     """Take our own learner of the method through the same updates."""
     assert method.native is not None
-    return _updates(method.native, {**method.common, **method.own}, stream, seed)
+    return _updates(method, method.native, {**method.common, **method.own}, stream, seed)
 
 
 def _updates(
-    learner: str, values: dict[str, Any], stream: list[Split], seed: int
+    method: Method, learner: str, values: dict[str, Any], stream: list[Split], seed: int
 ) -> Iterator[Update]:
-    user = production.user_of(_mlp)
+    user = production.user_of({ScaledMLP: _mlp, ScaledCNN: _cnn}[method.model])
     with TemporaryDirectory() as folder:
         source = None
         for number, (train, test, _) in enumerate(stream, start=1):
@@ -255,6 +195,10 @@ def _updates(
 
 def _mlp(model_state_url: str | None = None) -> RenateModule:
     return production.stored_or(model_state_url, ScaledMLP)
+
+
+def _cnn(model_state_url: str | None = None) -> RenateModule:
+    return production.stored_or(model_state_url, ScaledCNN)
 
 
 def _weights_of(model: nn.Module) -> Tensor:
@@ -283,7 +227,7 @@ def alone(method: Method, stream: list[Split], seed: int) -> Iterator[Update]:
     Generators(seed, 1).seed_global("model")
     started = Seconds.now()
     with warnings.catch_warnings(record=True):  # Avalanche sets filters: no other would do
-        strategy = _strategy_of(method, ScaledMLP())
+        strategy = _strategy_of(method, method.model())
         experiences = _experiences_of(stream)
     for number, experience in enumerate(experiences, start=1):
         Generators(seed, number).seed_global("training")
@@ -294,7 +238,7 @@ def alone(method: Method, stream: list[Split], seed: int) -> Iterator[Update]:
         started = Seconds.now()
 
 
-def _strategy_of(method: Method, model: ScaledMLP) -> Any:
+def _strategy_of(method: Method, model: ScaledMLP | ScaledCNN) -> Any:
     from avalanche.training import plugins, supervised, templates
 
     common = {

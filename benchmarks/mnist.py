@@ -18,7 +18,7 @@ class Images(NamedTuple):
     """Images and their labels.
 
     Args:
-        inputs: uint8 `(n, 28, 28)`, or `(n, 784)` where they are permuted.
+        inputs: uint8 `(n, 28, 28)`; `(n, 784)` where they are permuted; `(n, 32, 32, 3)` of CIFAR-10.
         labels: int64 `(n,)`.
     """
 

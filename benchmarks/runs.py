@@ -20,7 +20,7 @@ Digits = tuple[mnist.Images, mnist.Images]  # to train and to test on
 Record = dict[str, Any]
 Job = TypeVar("Job")
 
-_digits: Digits  # of a process
+_datasets: dict[str, Digits]  # of a process, by name
 
 
 def run(
@@ -30,6 +30,7 @@ def run(
     processes: int,
     noted: Path,
     resume: bool,
+    dataset_of: Callable[[Job], str] = lambda _: "mnist",
 ) -> Iterator[Record]:
     """Yield the records of each job as it ends, and note them.
 
@@ -40,10 +41,11 @@ def run(
         processes: How many jobs run at once.
         noted: File of records, a line each.
         resume: Whether its lines stay.
+        dataset_of: Returns the name of a job's dataset, as `mnist.decode` takes it.
     """
     noted.parent.mkdir(exist_ok=True)
     with noted.open("a" if resume else "w", encoding="utf-8") as stream:
-        for record in _in_processes(jobs, work, data, processes):
+        for record in _in_processes(jobs, work, data, processes, dataset_of):
             print(json.dumps(record, sort_keys=True), file=stream, flush=True)
             yield record
 
@@ -110,16 +112,18 @@ def _in_processes(
     work: Callable[[Job, Digits], list[Record]],
     data: Path,
     processes: int,
+    dataset_of: Callable[[Job], str],
 ) -> Iterator[Record]:
     if not jobs:
         return
     with TemporaryDirectory() as folder:
-        mnist.decode(data, Path(folder))
+        names = sorted({dataset_of(job) for job in jobs})
+        folders = {name: mnist.decoded(data, Path(folder), name) for name in names}
         pool = ProcessPoolExecutor(
-            processes, get_context("spawn"), initializer=_start, initargs=(Path(folder),)
+            processes, get_context("spawn"), initializer=_start, initargs=(folders,)
         )
         with pool:
-            running = [pool.submit(_work, work, job) for job in jobs]
+            running = [pool.submit(_work, work, job, dataset_of(job)) for job in jobs]
             try:
                 for each in as_completed(running):
                     yield from each.result()
@@ -127,12 +131,12 @@ def _in_processes(
                 pool.shutdown(cancel_futures=True)
 
 
-def _start(folder: Path) -> None:
-    """Prepare a process: one thread, the digits mapped."""
-    global _digits
+def _start(folders: dict[str, Path]) -> None:
+    """Prepare a process: one thread, the images mapped."""
+    global _datasets
     torch.set_num_threads(1)
-    _digits = mnist.load(folder)
+    _datasets = {name: mnist.load(folder) for name, folder in folders.items()}
 
 
-def _work(work: Callable[[Job, Digits], list[Record]], job: Job) -> list[Record]:
-    return work(job, _digits)
+def _work(work: Callable[[Job, Digits], list[Record]], job: Job, dataset: str) -> list[Record]:
+    return work(job, _datasets[dataset])
