@@ -18,6 +18,7 @@ from renate_stages import files
 from renate_stages.actions.forget import UNMATCHED, still_held
 from renate_stages.actions.held import HeldRows
 from renate_stages.errors import NothingToForgetError, StillHeldError
+from renate_stages.errors.wording import counted
 from renate_stages.lineage.history import History
 from renate_stages.lineage.objects import Objects, ObjectStorage
 from renate_stages.memory.forget_list import ForgetList
@@ -173,8 +174,8 @@ def _share(
     left = storage.closed
     if foreign := len(storage.sizes.keys() - ours):
         reason = (
-            f"it has {foreign} object(s) that no commit of this project refers to, so other "
-            "projects may use it"
+            f"it has {counted(foreign, 'object')} that no commit of this project refers to, so "
+            "other projects may use it"
         )
         left = None if shared else reason
     listed = None

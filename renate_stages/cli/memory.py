@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from renate_stages.cli.shared import changing
+from renate_stages.errors.wording import counted
 from renate_stages.project import Project
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def forget(
 def _matches(opened: forget_action.Opened, project: Project) -> Iterator[str]:
     """Yield lines about the stored examples that a forget request matches."""
     if found := opened.ids:
-        yield f"{found.given} id(s) given: {found.given - found.unmatched} match stored examples"
+        matching = found.given - found.unmatched
+        yield f"{counted(found.given, 'id')} given, {matching} found among the stored examples"
         if found.unmatched:
             shown = ", ".join(map(repr, found.examples))
             rest = f", ...; all of them: {project.relative(found.listed)}" if found.listed else ""
@@ -117,14 +119,14 @@ def _matches(opened: forget_action.Opened, project: Project) -> Iterator[str]:
         if matches.unknown:
             yield f"  unknown for {_rows(matches.unknown)}: they lack the metadata and are kept"
     for store, (rows, dropped) in opened.rows.items():
-        also = f", and the bytes of {dropped} row(s) dropped earlier" if dropped else ""
-        yield f"{rows} row(s) of {store} will be removed{also}"
+        also = f", and the bytes of {counted(dropped, 'row')} dropped earlier" if dropped else ""
+        yield f"{counted(rows, 'row')} of {store} will be removed{also}"
     if not opened.rows:
         yield ("No stored example matches. Matching examples will be left out of future updates.")
 
 
 def _rows(by_store: Mapping[str, int]) -> str:
-    return ", ".join(f"{rows} row(s) of {store}" for store, rows in by_store.items())
+    return ", ".join(f"{counted(rows, 'row')} of {store}" for store, rows in by_store.items())
 
 
 def _erase(project: Project, shared: bool, yes: bool) -> None:
@@ -163,8 +165,8 @@ def _erasure(erasure: erase.Erasure, project: Project) -> Iterator[str]:
         yield f"  among them {erasure.uncommitted} of runs and data that were never committed"
     if erasure.unseen:
         yield (
-            f"  among them {erasure.unseen} version(s) of data/incoming whose rows are unknown: "
-            "`prepare` has not read them, or their prepared rows are already removed"
+            f"  among them {counted(erasure.unseen, 'version')} of data/incoming whose rows are "
+            "unknown: `prepare` has not read them, or their prepared rows are already removed"
         )
     for path in erasure.folders:
         yield f"  {project.relative(path)}"

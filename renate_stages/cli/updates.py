@@ -10,6 +10,7 @@ import typer
 
 from renate_stages.cli.shared import changing, update_number
 from renate_stages.errors import MissingFileError
+from renate_stages.errors.wording import counted
 from renate_stages.project import Project
 
 
@@ -108,7 +109,7 @@ def verify(
         print(f"broken: {problem}", file=sys.stderr)
     if problems:
         raise typer.Exit(1)
-    print(f"{checked} tagged update(s): each starts from the state its parent wrote")
+    print(f"{counted(checked, 'tagged update')}: each starts from the state its parent wrote")
     if project.champion_pointer.is_file():
         pointer = lineage.ChampionPointer.read(project)
         if pointer.update:

@@ -17,6 +17,7 @@ from renate_stages.data.items import ItemReader
 from renate_stages.data.metadata_columns import distinct_values, metadata_column
 from renate_stages.data.module import split, subset
 from renate_stages.errors import DataModuleError, user_code
+from renate_stages.errors.wording import counted
 from renate_stages.randomness import Generators
 
 
@@ -76,7 +77,7 @@ def split_off(
                 whole, keys = dataset, keys[first]
                 dataset, parts[name] = subset(whole, first), subset(whole, second)
         if not len(dataset) or not len(parts[name]):
-            what = f"{rows} row(s)"
+            what = counted(rows, "row")
             if rule == "grouped":
                 what += f" with too few different values of metadata {field!r}"
             raise DataModuleError(

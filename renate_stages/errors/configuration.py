@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean, sentence
+from renate_stages.errors.wording import counted
 
 
 class InvalidParamsError(RenateStagesError):
@@ -14,7 +15,7 @@ class InvalidParamsError(RenateStagesError):
     def __init__(self, where: str, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         listed = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"{where} has {len(self.problems)} problem(s):\n{listed}")
+        super().__init__(f"{where} has {counted(len(self.problems), 'problem')}:\n{listed}")
 
 
 class UnsupportedArgumentError(RenateStagesError):

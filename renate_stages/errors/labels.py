@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from renate_stages.errors.base import RenateStagesError
+from renate_stages.errors.wording import counted
 
 LISTED = 8  # maximum number of names in a message
 
@@ -103,8 +104,8 @@ class OutputLayerError(RenateStagesError):
 
     def __init__(self, model: str, outputs: int, labels: int, reason: str) -> None:
         super().__init__(
-            f"{model} has {outputs} output(s), but the data has {labels} labels, and the model "
-            f"cannot grow: {reason}.\n"
+            f"{model} has {counted(outputs, 'output')}, but the data has {labels} labels, and the "
+            f"model cannot grow: {reason}.\n"
             "To fix this: name the last layer `head` and make it a torch.nn.Linear; or set "
             "`output_layer` of the model to its name; or let model_fn build enough outputs."
         )

@@ -15,6 +15,7 @@ from pydantic import model_validator
 
 from renate_stages import files
 from renate_stages.errors import NoVerdictError
+from renate_stages.errors.wording import counted
 from renate_stages.evaluation.comparison import within_noise
 from renate_stages.files import typed
 from renate_stages.files.typed import Content, Ends, Figure, Finite, UpdateNumber
@@ -179,9 +180,12 @@ class Verdict:
                 if self.is_champion
                 else "has neither champion nor parent model to compare with"
             )
-            result = f"not judged: none of the {skipped} rule(s) applies, since the update {reason}"
+            rules = counted(skipped, "rule")
+            result = f"not judged: {rules} not applied, since the update {reason}"
         else:
-            result = f"passed: {applied} rule(s){f', {skipped} not applied' if skipped else ''}"
+            result = (
+                f"passed: {counted(applied, 'rule')}{f', {skipped} not applied' if skipped else ''}"
+            )
         role = f" against {self.opponent}" if self.content.get("against") else ""
         role = ", the champion" if self.is_champion else role
         return f"update {self.update}{role}: {result}"

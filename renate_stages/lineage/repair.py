@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from renate_stages import files
 from renate_stages.errors import CommandError, StillDamagedError
+from renate_stages.errors.wording import counted
 from renate_stages.lineage.anchor import anchored, changed_pointers
 from renate_stages.lineage.checkout import fetch
 from renate_stages.lineage.content import Md5s, cached, listing
@@ -51,7 +52,7 @@ def repair(project: Project, say: Callable[[str], None] = print) -> None:
         if problems:
             _remove_damaged(project, anchor.md5)  # objects from a damaged remote
             raise StillDamagedError(name, anchor.source, problems, problem)
-        also = f"; {removed} damaged object(s) removed from DVC's cache" if removed else ""
+        also = f"; {counted(removed, 'damaged object')} removed from DVC's cache" if removed else ""
         say(f"{name}/: restored to the hash in {anchor.source}{also}")
 
 

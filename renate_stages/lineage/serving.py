@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from renate_stages.errors import CommandError, MalformedFileError
+from renate_stages.errors.wording import counted
 from renate_stages.files import yaml_file
 from renate_stages.lineage.champion import POINTER, ChampionPointer, export_entry
 from renate_stages.lineage.commands import dvc, git, has_remote
@@ -104,4 +105,5 @@ def _storage_problem(project: Project) -> str | None:
 
 def _count(missing: set[str]) -> str:
     files = sorted(name for name in missing if not name.endswith("/")) or sorted(missing)
-    return f"{len(files)} file(s) of {POINTER} ({', '.join(files[:3])}) are"
+    verb = "is" if len(files) == 1 else "are"
+    return f"{counted(len(files), 'file')} of {POINTER} ({', '.join(files[:3])}) {verb}"

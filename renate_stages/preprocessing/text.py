@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from renate_stages.errors import TextEncodingError
+from renate_stages.errors.wording import counted
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.preprocessing.base import FOLDER, Preprocessing, RawColumn
 from renate_stages.preprocessing.stored_text import (
@@ -274,7 +275,8 @@ class TextPreprocessing(Preprocessing):
         """Return why texts get other ids by this than by `older`; None if they do not."""
         new, old = self.settings, older.settings
         if new.pair != old.pair:
-            return f"text has {len(new.columns)} column(s), earlier updates {len(old.columns)}"
+            columns = counted(len(new.columns), "column")
+            return f"text has {columns}, earlier updates {len(old.columns)}"
         if new.method != old.method:
             return f"the tokenizer is {new.method!r}, in earlier updates {old.method!r}"
         if new.lower != old.lower and new.method != FILE:

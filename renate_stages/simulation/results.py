@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from renate_stages import files, tracking
+from renate_stages.errors.wording import counted
 from renate_stages.evaluation.seeds import SeedInterval
 from renate_stages.files.csv_file import csv_text
 from renate_stages.params import Params
@@ -167,7 +168,7 @@ def _text(plan: Plan, table: Table, failures: Mapping[str, str]) -> str:
     columns = [
         name for name in SHOWN if any(not math.isnan(row[name].mean) for row in table.values())
     ]
-    title = f"{plan.metric} after {plan.updates} update(s): mean over the seeds"
+    title = f"{plan.metric} after {counted(plan.updates, 'update')}: mean over the seeds"
     if any(not math.isnan(row["average"].half) for row in table.values()):
         title += " ± half of the 95 % interval"
     if "difference" in columns:

@@ -11,6 +11,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from renate_stages.errors import MissingFileError, SimulationProcessError
+from renate_stages.errors.wording import counted
 from renate_stages.params import TrainerParams
 from renate_stages.processes import end_with_parent, heavy_imports
 from renate_stages.simulation import one_run, results
@@ -43,8 +44,8 @@ def simulate(path: Path, say: Callable[[str], None] = print) -> bool:
     left = [run for run in plan.runs if len(one_run.results_of(plan, run)) < plan.updates]
     rows = len(plan.labels)
     say(
-        f"{rows} learner(s), {len(plan.runs) // rows} seed(s), {plan.updates} update(s): "
-        f"{len(left)} of {len(plan.runs)} run(s) left"
+        f"{counted(rows, 'learner')}, {counted(len(plan.runs) // rows, 'seed')}, "
+        f"{counted(plan.updates, 'update')}: {len(left)} of {counted(len(plan.runs), 'run')} left"
     )
     started = time.time()
     if left:

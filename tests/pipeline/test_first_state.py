@@ -49,7 +49,7 @@ def test_init_imports_an_existing_model_and_its_old_data(tmp_path):
     assert accuracy["0"] >= 0.9 and accuracy["1"] >= 0.9
     project.commit("Update 1")
     project.run("renate-stages", "next")
-    assert "1 tagged update(s)" in project.run("renate-stages", "verify")
+    assert "1 tagged update:" in project.run("renate-stages", "verify")
 
 
 def test_init_refuses_a_folder_inside_another_git_repository(tmp_path):

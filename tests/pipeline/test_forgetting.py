@@ -48,8 +48,11 @@ def test_forget_removes_rows_and_erase_removes_them_from_older_versions(project)
     refused = project.run("renate-stages", "forget", "--where", "id == 3", code=2)
     assert "--ids" in refused and "Traceback" not in refused
     output = project.run("renate-stages", "forget", "--ids", "../ids.txt")
-    assert "10 id(s) given: 9 match" in output and "1 match no stored example: 'nobody'" in output
-    assert "9 row(s) of memory will be removed" in output and "arrive again" not in output
+    assert (
+        "10 ids given, 9 found among the stored examples" in output
+        and "1 match no stored example: 'nobody'" in output
+    )
+    assert "9 rows of memory will be removed" in output and "arrive again" not in output
     assert "update 4 is open and only forgets" in output
     assert "dvc repro" in project.run("renate-stages", "status")
     refused = project.run("renate-stages", "forget", "--erase", "--yes", code=2)
@@ -84,7 +87,7 @@ def test_forget_removes_rows_and_erase_removes_them_from_older_versions(project)
     listed = project.run("renate-stages", "forget", "--erase", code=1)  # nobody confirms
     assert "update-1: data/incoming, state, work/prepared" in listed
     foreign = len(pushed) - len(shared)
-    assert f"{foreign} object(s) that no commit of this project refers to" in listed
+    assert f"{foreign} objects that no commit of this project refers to" in listed
     assert files_containing(images, cache), "nothing was removed"
     output = project.run("renate-stages", "forget", "--erase", "--yes")
     assert (

@@ -19,7 +19,7 @@ def test_generated_project_simulates_updates(tmp_path):
         ("experiment: null", "experiment: comparison"),
     )
     printed = project.run("renate-stages", "simulate")
-    assert "2 of 2 run(s) left" in printed and "| ER | 1 |" in printed
+    assert "2 of 2 runs left" in printed and "| ER | 1 |" in printed
     assert "ER, seed 3: update 2 of 2, accuracy" in printed
     report = project.read("simulation/report.md")
     assert "![curves](pictures/curves.png)" in report
@@ -29,7 +29,7 @@ def test_generated_project_simulates_updates(tmp_path):
     assert names == {"simulation", "FineTuning, seed 3", "ER, seed 3"}
     assert sorted(steps) == [(1,), (1,), (2,), (2,)]
 
-    assert "0 of 2 run(s) left" in project.run("renate-stages", "simulate")
+    assert "0 of 2 runs left" in project.run("renate-stages", "simulate")
     project.edit("renate_config.py", ("hidden_size: int = 128", "hidden_size: int = 64"))
     refused = project.run("renate-stages", "simulate", code=2)
     assert "differs in code" in refused and "Traceback" not in refused

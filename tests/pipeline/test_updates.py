@@ -25,7 +25,7 @@ def test_each_update_starts_from_the_state_of_its_parent(three_updates):
     assert state["parent"] == digest(three_updates.root / "parent-state" / "state.json")
     assert three_updates.read_json("parent-state/state.json")["update"] == 2
     assert three_updates.pointed_parent == three_updates.state_at("update-2")
-    assert "2 tagged update(s)" in three_updates.run("renate-stages", "verify")
+    assert "2 tagged updates" in three_updates.run("renate-stages", "verify")
 
 
 def test_second_repro_runs_nothing_and_forced_repro_gives_identical_hashes(project):
@@ -289,7 +289,7 @@ def test_fork_starts_from_an_earlier_update_on_its_own_branch(project):
     assert (state["update"], sorted(state["task_ids"])) == (4, ["1", "4"])
     assert set(project.read_json("metrics/update.json")["accuracy"]["holdout"]) == {"1", "4"}
     project.run("renate-stages", "next")
-    assert "3 tagged update(s)" in project.run("renate-stages", "verify")
+    assert "3 tagged updates" in project.run("renate-stages", "verify")
 
 
 def test_fork_does_not_reuse_the_number_of_an_open_update(project):

@@ -121,7 +121,7 @@ def test_remote_with_objects_of_other_projects_is_erased_only_with_shared_storag
     before = {name for name in all_objects(story) if name.startswith("remote")}
     shown = story.erase()
     remote, cache = shown.shares
-    assert "3 object(s) that no commit of this project refers to" in remote.left
+    assert "3 objects that no commit of this project refers to" in remote.left
     assert cache.left is None and story.places_of(2) == {REMOTE}
     assert {name for name in all_objects(story) if name.startswith("remote")} == before
     listed = remote.listed.read_text().splitlines()

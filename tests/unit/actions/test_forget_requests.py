@@ -77,10 +77,10 @@ def rows_left(project) -> dict[str, int]:
 
 def test_ids_that_look_like_hashes_are_matched_and_counted(repository):
     text = forget_ids(repository, *UUIDS[:3], UUIDS[0], UUIDS[7], "nobody")
-    assert "5 id(s) given: 4 match stored examples" in text
+    assert "5 ids given, 4 found among the stored examples" in text
     assert "1 match no stored example: 'nobody'" in text
-    assert "3 row(s) of memory will be removed, and the bytes of 1 row(s) dropped earlier" in text
-    assert "2 row(s) of holdouts/1 will be removed" in text and "No stored example" not in text
+    assert "3 rows of memory will be removed, and the bytes of 1 row dropped earlier" in text
+    assert "2 rows of holdouts/1 will be removed" in text and "No stored example" not in text
     assert rows_left(repository) == {"memory": 8, "holdouts/1": 2}
     assert not lineage.git(repository, "status", "--porcelain")
     assert not any(each in repository.forget_list.read_text() for each in (*UUIDS, "nobody"))
@@ -90,13 +90,13 @@ def test_id_file_with_byte_order_mark_and_crlf_matches_its_first_id(repository):
     path = repository.root.parent / "ids.csv"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([UUIDS[0], "größe", ""]).encode())
     text = forget("--ids", path)
-    assert "2 id(s) given: 2 match stored examples" in text
+    assert "2 ids given, 2 found among the stored examples" in text
     assert rows_left(repository) == {"memory": 11, "holdouts/1": 2}
 
 
 def test_ids_match_with_and_without_surrounding_white_space(repository):
     text = forget_ids(repository, f"  {UUIDS[0]}\t", " padded ")
-    assert "2 id(s) given: 2 match stored examples" in text
+    assert "2 ids given, 2 found among the stored examples" in text
     assert rows_left(repository) == {"memory": 11, "holdouts/1": 2}
 
 
@@ -113,7 +113,7 @@ def test_many_unmatched_ids_are_written_verbatim_to_a_file(repository):
 
 def test_unmatched_ids_that_look_like_table_rows_are_reported(repository):
     text = forget_ids(repository, "id,name", "17,Ada", "18,Bob")
-    assert "3 id(s) given: 0 match stored examples" in text
+    assert "3 ids given, 0 found among the stored examples" in text
     assert "No stored example matches. Matching examples will be left out of" in text
     assert "look like rows of a table" in text
     assert rows_left(repository) == {"memory": 12, "holdouts/1": 4}
@@ -121,8 +121,8 @@ def test_unmatched_ids_that_look_like_table_rows_are_reported(repository):
 
 def test_conditions_report_matched_rows_and_rows_without_the_metadata(repository):
     text = forget("--where", "age < 12", "--where", "label == 7", "--where", "age < 12")
-    assert "age < 12: 2 row(s) of memory\n" in text
-    assert "unknown for 4 row(s) of memory, 4 row(s) of holdouts/1: they lack the metadata" in text
+    assert "age < 12: 2 rows of memory\n" in text
+    assert "unknown for 4 rows of memory, 4 rows of holdouts/1: they lack the metadata" in text
     assert "label == 7: matches no stored example" in text
     assert rows_left(repository) == {"memory": 10, "holdouts/1": 4}
 
@@ -137,10 +137,9 @@ def test_printed_hash_matches_all_rows_with_the_same_content(repository, tmp_pat
         path.unlink()
     write(folder, [20, 2, 22, 23], ["a", "copy of row 2", "c", "d"])
     text = forget_ids(repository, shown[2])
-    assert "1 id(s) given: 1 match stored examples" in text
+    assert "1 id given, 1 found among the stored examples" in text
     assert (
-        "1 row(s) of memory will be removed" in text
-        and "1 row(s) of holdouts/1 will be removed" in text
+        "1 row of memory will be removed" in text and "1 row of holdouts/1 will be removed" in text
     )
     listed = ForgetList.read(repository.forget_list)
     assert np.flatnonzero(listed.stored_rows(held)).tolist() == [2]

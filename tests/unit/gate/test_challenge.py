@@ -113,7 +113,7 @@ def test_update_that_is_champion_is_not_compared_with_itself(updated):
     shutil.copytree(project.export, project.champion)
     verdict = Verdict(verdict_of(project))
     assert verdict.passed and verdict.is_champion
-    assert verdict.headline == "update 1, the champion: passed: 2 rule(s), 2 not applied"
+    assert verdict.headline == "update 1, the champion: passed: 2 rules, 2 not applied"
     outcomes = {row[0]: row[3:] for row in verdict.table()}
     assert outcomes["average_accuracy max_drop"] == ("unknown", "", "is the champion")
     assert outcomes["classes max_drop"] == ("unknown", "", "is the champion")

@@ -393,6 +393,6 @@ def test_missing_or_malformed_verdict_file_is_reported(tmp_path):
 def test_gate_that_applies_no_rule_is_not_judged():
     verdict = judged({"average": {"max_drop": 0.0}}, ALONE)
     assert verdict.headline == (
-        "update 3: not judged: none of the 1 rule(s) applies, since the update "
+        "update 3: not judged: 1 rule not applied, since the update "
         "has neither champion nor parent model to compare with"
     )

@@ -76,7 +76,7 @@ def test_file_damaged_in_workspace_and_cache_is_reported_and_repaired(project, r
 
     lineage.repair(project)
     output = capsys.readouterr().out
-    restored = "parent-state/: restored to the hash in parent.dvc; 1 damaged object(s) removed"
+    restored = "parent-state/: restored to the hash in parent.dvc; 1 damaged object removed"
     assert restored in output
     assert (project.parent / "state.json").read_text() == f"2 {GOOD}"
     check_inputs(project, "train")

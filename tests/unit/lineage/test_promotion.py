@@ -355,7 +355,7 @@ def test_verify_looks_for_champion_files_locally_and_in_the_remote(project, tmp_
     assert champion_problems(project) == [], "in the remote"
     lineage.dvc(project, "remote", "remove", "beside")
     (problem,) = champion_problems(project)
-    assert "file(s) of champion.dvc (champion" in problem
+    assert " of champion.dvc (champion" in problem
     assert "and the project has no DVC remote" in problem
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "other"))
     (problem,) = champion_problems(project)

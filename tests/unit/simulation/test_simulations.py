@@ -76,7 +76,7 @@ def test_writes_results_of_every_run_and_keeps_the_last_state(simulated):
     }
     pictures = {path.name for path in (output / "pictures").iterdir()}
     assert pictures == {"curves.png", "matrix_FineTuning.png", "matrix_ER.png"}
-    assert said[0] == "2 learner(s), 2 seed(s), 2 update(s): 4 of 4 run(s) left"
+    assert said[0] == "2 learners, 2 seeds, 2 updates: 4 of 4 runs left"
 
 
 def test_updates_are_those_of_run_training_job(simulated, tmp_path):
@@ -130,7 +130,7 @@ def test_finished_updates_are_not_run_again(simulated):
     before = results_of(folder)
     said: list[str] = []
     assert simulate(folder / "simulate.yaml", said.append)
-    assert said[0].endswith("0 of 4 run(s) left")
+    assert said[0].endswith("0 of 4 runs left")
     assert results_of(folder) == before
 
 

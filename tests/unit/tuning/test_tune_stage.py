@@ -115,7 +115,7 @@ def test_error_names_a_metric_that_is_nan_in_all_trials(project):
         searched(
             project, evaluation__metric="never", tuning={**SEARCH, "metric": "never", "mode": "max"}
         )
-    expected = "never on the validation data is not a finite number in any of 3 trial(s)"
+    expected = "never on the validation data is not a finite number in any trial of 3"
     assert expected in str(raised.value) and "trial 0: nan, trial 1: nan" in str(raised.value)
     assert not project.tuned.exists()
 
