@@ -1,4 +1,4 @@
-"""Apply the gate's rules to an update and its opponent: `reports/verdict.json`.
+"""The gate's verdict on an update, `reports/verdict.json`: read, checked and shown.
 
 Rules compare the figures themselves with their limits. The intervals only show how much of a
 difference may be noise.
@@ -6,7 +6,7 @@ difference may be noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,9 @@ from renate_stages.errors.wording import counted
 from renate_stages.evaluation.comparison import within_noise
 from renate_stages.files import typed
 from renate_stages.files.typed import Content, Ends, Figure, Finite, UpdateNumber
-from renate_stages.gate.figures import Measured, difference, figure, rounded
-from renate_stages.gate.parts import KINDS, absent, accuracies
-from renate_stages.params.rules import COMPARING, FLIPS, SCOPES, Rule
-from renate_stages.randomness import Generators
+from renate_stages.gate.figures import difference
+from renate_stages.gate.parts import KINDS
+from renate_stages.params.rules import COMPARING
 
 NOT_KNOWN = "unknown"
 ROUNDING = 1e-8  # of margins, which have eight digits
@@ -33,7 +32,7 @@ ITSELF = (
 
 
 class _Outcome(Ends):
-    """The outcome of a rule; see `_outcome_of`."""
+    """The outcome of a rule; see `judging.judge`."""
 
     value: Figure
     opponent: Figure
@@ -236,90 +235,6 @@ def section(verdict: Verdict) -> list[str]:
             "",
         ]
     return lines
-
-
-def judge(
-    rules: Iterable[Rule],
-    measured: Measured,
-    metric: str,
-    lower_is_better: Iterable[str],
-    generators: Generators,
-) -> Verdict:
-    """Compare an update with its opponent by the rules.
-
-    A rule that needs an opponent is skipped without one, or if the update itself is the champion.
-    A rule with an unknown figure fails. A rule on a part without rows always fails, and has a `why`.
-    If no rule was applied, the update has not passed.
-
-    Args:
-        rules: The rules in `export.promote`.
-        measured: Measurements of both models on the same holdouts.
-        metric: The headline metric, whose figures are always written.
-        lower_is_better: Names of the metrics for which lower is better.
-        generators: The update's generators; each figure has its own for the resamples.
-    """
-    rules = tuple(rules)
-    lower = metric in set(lower_is_better)
-    always = [Rule(f"{scope}_{metric}", "min", 0, lower=lower) for scope in SCOPES]
-    always += [Rule(name, limit, 0) for name, limit in FLIPS.items()]
-
-    known: dict[tuple[str, bool], dict[str, dict[str, Any]]] = {}
-
-    def parts_of(rule: Rule) -> dict[str, dict[str, Any]]:
-        key = rule.name, rule.percent
-        if key not in known:
-            drawn = generators.numpy(f"gate.{rule.name}")
-            known[key] = figure(rule.figure, measured, rule.lower, drawn, rule.part, rule.percent)
-        return known[key]
-
-    figures = {rule.name: parts_of(rule)["own"] for rule in (*always, *rules)}
-    outcomes: dict[str, dict[str, Any]] = {}
-    for rule in rules:
-        outcome = _outcome_of(rule, parts_of(rule), measured)
-        outcomes.setdefault(rule.name, {})[rule.limit] = outcome
-    results = [outcome for limits in outcomes.values() for outcome in limits.values()]
-    applied = any(each["margin"] is not None or not each["passed"] for each in results)
-    return Verdict(
-        {
-            "passed": applied and all(each["passed"] for each in results),
-            "update": measured.update,
-            "champion_update": measured.champion_update,
-            "is_champion": measured.relation == "itself",
-            "against": measured.against,
-            "parent_update": measured.parent_update,
-            "problem": measured.problem,
-            "rules": outcomes,
-            "figures": dict(sorted(figures.items())),
-        }
-    )
-
-
-def _outcome_of(
-    rule: Rule, parts: Mapping[str, Mapping[str, Any]], measured: Measured
-) -> dict[str, Any]:
-    compares = rule.limit in COMPARING
-    part = parts["lost"] if compares and "lost" in parts else parts["own"]
-    value = difference(part) if compares else part["value"]
-    margin = None
-    if value is not None and compares:
-        allowed = rule.allowed / 100 * abs(part["opponent"]) if rule.percent else rule.allowed
-        margin = rounded(allowed - value if rule.lower else allowed + value)
-    elif value is not None:
-        margin = rounded(value - rule.allowed if rule.limit == "min" else rule.allowed - value)
-    counts = measured.against is not None or not rule.relative
-    why = None
-    if rule.part:  # also without a comparison, because a misspelt name must never pass
-        known = accuracies(rule.figure, measured.new, measured.slices, measured.names)
-        why = absent(rule.figure, rule.part, known)
-    passed = why is None and (not counts or (margin is not None and margin >= 0))
-    return {
-        **part,
-        "allowed": rule.allowed,
-        "percent": rule.percent,
-        "margin": margin,
-        "passed": passed,
-        "why": why,
-    }
 
 
 def _update(number: int) -> str:

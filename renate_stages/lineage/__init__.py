@@ -21,6 +21,7 @@ from renate_stages.lineage.conflict import check_conflict, take_side
 from renate_stages.lineage.data_read import is_prepared, is_trained
 from renate_stages.lineage.definition import StageDefinition
 from renate_stages.lineage.git_locks import clear_git_locks
+from renate_stages.lineage.intent import Repeatable, read_intent
 from renate_stages.lineage.opening import (
     open_forget,
     open_from,
@@ -42,7 +43,7 @@ from renate_stages.lineage.records import (
 )
 from renate_stages.lineage.repair import repair
 from renate_stages.lineage.settings import settle_remote
-from renate_stages.lineage.transaction import Recovered, Repeatable, check_git, read_intent, recover
+from renate_stages.lineage.transaction import Recovered, check_git, recover
 
 __all__ = [
     "ChampionPointer",

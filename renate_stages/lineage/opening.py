@@ -10,6 +10,7 @@ from renate_stages.errors import MalformedFileError, NextRefusedError, UnknownUp
 from renate_stages.files import typed, yaml_file
 from renate_stages.lineage.commands import dvc, git
 from renate_stages.lineage.content import special_files
+from renate_stages.lineage.intent import Changed, Pointer
 from renate_stages.lineage.records import (
     TAG,
     at_tag,
@@ -22,7 +23,7 @@ from renate_stages.lineage.records import (
     state_entry,
     tags,
 )
-from renate_stages.lineage.transaction import Change, Changed, Pointer, changing
+from renate_stages.lineage.transaction import Change, changing
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import Params
 from renate_stages.project import Project

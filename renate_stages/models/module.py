@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from renate_stages.errors import ModelInputsError, ModelStateError, StoredArgumentError
+from renate_stages.models.extra_state import EXTRA_STATE, checked_extra_state, plain
 from renate_stages.models.growing_embedding import GrowingEmbedding
-from renate_stages.models.growth import can_grow, grow_layer, is_growth, outputs_of
-
-EXTRA_STATE = "_extra_state"  # the name PyTorch gives to what `get_extra_state` returns
+from renate_stages.models.growth import can_grow, grow_layer, outputs_of
 
 
 class RenateModule(nn.Module, ABC):
@@ -176,7 +175,7 @@ class RenateModule(nn.Module, ABC):
         Raises:
             ModelStateError: If the state was not written by a `RenateModule` of this library.
         """
-        extra = _checked_extra_state(state, type(self).__name__)
+        extra = checked_extra_state(state, type(self).__name__)
         for task_id in extra["task_ids"]:
             self.add_task_params(task_id)
         with torch.random.fork_rng(devices=[]):  # the new rows' initial weights are not used
@@ -203,7 +202,7 @@ class RenateModule(nn.Module, ABC):
             ModelStateError: If it has no constructor arguments, if this class does not take them,
                 or if a tensor is missing, unexpected or of another shape.
         """
-        extra = _checked_extra_state(state_dict.get(EXTRA_STATE), cls.__name__)
+        extra = checked_extra_state(state_dict.get(EXTRA_STATE), cls.__name__)
         try:
             model = cls(**plain(extra["constructor_arguments"], "constructor_arguments"))
         except TypeError as error:
@@ -344,37 +343,3 @@ class _RepresentationCache:
 
     def __reduce__(self) -> tuple[type[_RepresentationCache], tuple[()]]:
         return _RepresentationCache, ()
-
-
-def plain(value: Any, where: str) -> Any:
-    """Return a deep copy of a JSON value, with subclasses converted to the plain types."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)  # converts, for example, a string enum
-    if isinstance(value, int | float):
-        return int(value) if isinstance(value, int) else float(value)  # np.float64 is a float
-    if isinstance(value, list | tuple):
-        items = [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise StoredArgumentError(f"a key of {where}", key)
-        return {plain(k, where): plain(v, f"{where}[{k!r}]") for k, v in value.items()}
-    raise StoredArgumentError(where, value)
-
-
-def _checked_extra_state(extra: Any, model: str) -> dict[str, Any]:
-    keys = {"constructor_arguments", "task_ids"}
-    if isinstance(extra, Mapping) and keys <= extra.keys() and is_growth(extra.get("grown", {})):
-        return dict(extra)
-    problem = "is missing" if extra is None else f"is of type {type(extra).__name__}"
-    if isinstance(extra, Tensor):
-        problem += ", pickled bytes as written by awslabs/Renate"
-    raise ModelStateError(
-        model,
-        f"its entry '{EXTRA_STATE}' {problem}; expected a dict with {' and '.join(sorted(keys))}.",
-        "build the model yourself, remove that entry, and load only the tensors with "
-        "load_state_dict(..., strict=False)",
-    )

@@ -90,7 +90,7 @@ def restore(name: str, path: str, arguments: Mapping[str, Any]) -> RenateModule:
     """
     import torch
 
-    from renate_stages.models.module import EXTRA_STATE
+    from renate_stages.models.extra_state import EXTRA_STATE
 
     state = torch.load(path, weights_only=True)
     extra = state.get(EXTRA_STATE)

@@ -19,8 +19,9 @@ from torch import nn
 
 from renate_stages import files
 from renate_stages.errors import MalformedFileError, ModelMismatchError, shortage
+from renate_stages.models.extra_state import EXTRA_STATE, plain
 from renate_stages.models.growth import is_growth
-from renate_stages.models.module import EXTRA_STATE, RenateModule, RenateWrapper, plain, unwrap
+from renate_stages.models.module import RenateModule, RenateWrapper, unwrap
 from renate_stages.user.config import UserConfig
 
 OTHER_STATES = "extra_states"  # in model.json: what other modules return from `get_extra_state`

@@ -13,7 +13,8 @@ from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.export import carried_files, program_files, raw_rows
 from renate_stages.export.exported import Exported, is_same
 from renate_stages.gate.figures import Measured
-from renate_stages.gate.verdict import Verdict, judge
+from renate_stages.gate.judging import judge
+from renate_stages.gate.verdict import Verdict
 from renate_stages.params import Params
 from renate_stages.preprocessing import link_preprocessing, read_preprocessing
 from renate_stages.processes import heavy_imports

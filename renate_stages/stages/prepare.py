@@ -19,7 +19,7 @@ from renate_stages.randomness import Generators
 from renate_stages.shift.data_metrics import LabelFigures, lines_of
 from renate_stages.shift.features import write_features
 from renate_stages.stages.hyperparameters import check_hyperparameters
-from renate_stages.state import State, new_data, prepared
+from renate_stages.state import State, data_figures, new_data, prepared
 from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
 from renate_stages.state.fitted import check_kind, fit_preprocessing, write_rejected
 from renate_stages.state.inputs import StageInputs
@@ -97,13 +97,15 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
         labelled = may_have_labels(task)
         memory = parent.memory() if parent is not None else None
-        figures = new_data.figures(stores, forget, held_out, number, labelled, labels.names, memory)
+        figures = data_figures.figures(
+            stores, forget, held_out, number, labelled, labels.names, memory
+        )
         figures |= {"rejected": rejected} if splits.rows else {}
         figures |= {"preprocessing": fitted} if fitted else {}
         found = FoundLabels.of(stores, parent, task)
         counted = found.figures(labels)
         figures |= {"labels": counted} if counted else {}
-        say(new_data.summary(figures))
+        say(data_figures.summary(figures))
         if splits.preprocessing is not None and user is not None and not known_preprocessing:
             say(splits.preprocessing.summary())
         for line in lines_of(rejected, fitted) + LabelFigures(**counted).lines():

@@ -43,7 +43,7 @@ else:
     from renate_stages.export.exported import Exported
     from renate_stages.gate.figures import Measured
     from renate_stages.params.rules import read_rules
-    from renate_stages.gate.verdict import judge
+    from renate_stages.gate.judging import judge
     from renate_stages.randomness import Generators
     Path("export").mkdir(exist_ok=True)
     Exported(number, f"identity-{number}-{params.seed}", "t", {}, {"average_accuracy": 0.5}).write(Path("export"))

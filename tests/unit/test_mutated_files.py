@@ -27,7 +27,7 @@ from renate_stages.export.program_files import read_description
 from renate_stages.files import typed, yaml_file
 from renate_stages.gate.verdict import Verdict, section
 from renate_stages.lineage import settings
-from renate_stages.lineage.transaction import read_intent
+from renate_stages.lineage.intent import read_intent
 from renate_stages.memory.forget_list import ForgetList
 from renate_stages.params import EvaluationParams, Params
 from renate_stages.project import Project

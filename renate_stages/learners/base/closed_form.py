@@ -31,10 +31,11 @@ from renate_stages.learners.base.measure import Measure
 from renate_stages.learners.base.policy import fit_policy, policy_of, restore_policy, select
 from renate_stages.learners.base.working_memory import BLOCK, ChosenMemory
 from renate_stages.memory import SelectionPolicy
+from renate_stages.models.extra_state import EXTRA_STATE
 from renate_stages.models.feature_classifier import FeatureClassifier
 from renate_stages.models.features import digest_of, head_inputs_of, without_growth
 from renate_stages.models.heads import PerTaskHeads, RandomFeatureHead
-from renate_stages.models.module import EXTRA_STATE, unwrap
+from renate_stages.models.module import unwrap
 
 ROWS = 1024  # examples to add to the sums at once
 

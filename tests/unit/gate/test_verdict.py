@@ -11,7 +11,8 @@ from renate_stages import errors
 from renate_stages.evaluation.comparison import difference_interval
 from renate_stages.evaluation.examined import Examined, ExaminedHoldouts, Predictions
 from renate_stages.gate.figures import Measured
-from renate_stages.gate.verdict import Verdict, judge, section
+from renate_stages.gate.judging import judge
+from renate_stages.gate.verdict import Verdict, section
 from renate_stages.params.rules import read_rules
 from renate_stages.randomness import Generators
 

@@ -8,7 +8,7 @@ import pytest
 
 from renate_stages import errors, lineage
 from renate_stages.actions import resolve
-from renate_stages.lineage.transaction import Intent
+from renate_stages.lineage.intent import Intent
 from renate_stages.project import Project
 
 

@@ -14,7 +14,7 @@ from small_project import edit_params
 from renate_stages import errors, lineage
 from renate_stages.actions import promote, resolve
 from renate_stages.lineage import git_locks, transaction
-from renate_stages.lineage.transaction import Intent
+from renate_stages.lineage.intent import Intent
 from renate_stages.project import Project
 
 

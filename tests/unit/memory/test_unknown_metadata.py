@@ -15,7 +15,7 @@ from renate_stages.memory.composition import composition, table
 from renate_stages.memory.forget_list import ForgetList, stored_truth
 from renate_stages.memory.identity import IdSet, content_ids, printed, stored_ids
 from renate_stages.memory.predicate import Predicate
-from renate_stages.state.new_data import describe
+from renate_stages.state.data_figures import describe
 from renate_stages.tasks import may_have_labels
 
 NOTHING = np.empty(0, np.int64)
