@@ -140,6 +140,12 @@ def _factors(value: Any) -> tuple[float, float] | None:
     return _range(value, 0.0, math.inf)
 
 
+def _turns(value: Any) -> tuple[float, float] | None:
+    if _is_number(value):
+        return (-float(value), float(value)) if 0 <= value <= 0.5 else None
+    return _range(value, -0.5, 0.5)
+
+
 def _range(value: Any, least: float, most: float) -> tuple[float, float] | None:
     """Return two numbers in ascending order, both between two bounds."""
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_number, value)):
@@ -164,6 +170,7 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "contrast": _FACTORS,
     "degrees": ("a number >= 0, or [min, max] with min <= max", _angles),
     "fill": ("a number from 0 to 1", _share),
+    "hue": ("a number from 0 to 0.5, or [min, max] with -0.5 <= min <= max <= 0.5", _turns),
     "interpolation": ("nearest or bilinear", _one_of("nearest", "bilinear")),
     "p": ("a number from 0 to 1", _share),
     "padding": ("a whole number >= 1, or two or four, of which one is >= 1", _padding),

@@ -160,35 +160,38 @@ class RandomRotation:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Changes brightness, contrast and saturation, in an order that is drawn for each image.
+    """Changes brightness, contrast, saturation and hue, in an order that is drawn for each image.
 
     Args:
         brightness: Range of the factor of all values, >= 0.
         contrast: Range of the factor of the difference from the mean brightness of the image, >= 0.
         saturation: Range of the factor of the difference from grey, >= 0. Grey images stay.
+        hue: Range of the turn of the hue, as a share of the circle of hues, in [-0.5, 0.5]. Grey
+            images stay.
     """
 
     brightness: tuple[float, float] = (1.0, 1.0)
     contrast: tuple[float, float] = (1.0, 1.0)
     saturation: tuple[float, float] = (1.0, 1.0)
+    hue: tuple[float, float] = (0.0, 0.0)
     keeps_size: ClassVar[bool] = True
 
     def __call__(self, images: Tensor) -> Tensor:
-        ranges = (self.brightness, self.contrast, self.saturation)
-        factors = [_uniform(len(images), each).reshape(-1, 1, 1, 1).to(images) for each in ranges]
-        order = torch.rand(len(images), len(ranges)).argsort(dim=1).to(images.device)
-        for place in range(len(ranges)):
-            for change, factor in enumerate(factors):
-                if ranges[change] == (1.0, 1.0):
-                    continue
-                other = (
-                    torch.zeros_like(images[:, :1]),
-                    _grey(images).mean(dim=(1, 2, 3), keepdim=True),
-                    _grey(images),
-                )[change]
-                changed = (other + factor * (images - other)).clamp(0, 1)
-                now = (order[:, place] == change).reshape(-1, 1, 1, 1)
-                images = torch.where(now, changed, images)
+        changes = (
+            (_with_brightness, self.brightness, 1.0),
+            (_with_contrast, self.contrast, 1.0),
+            (_with_saturation, self.saturation, 1.0),
+            (_with_hue, self.hue, 0.0),
+        )
+        count = len(images)
+        drawn = [_uniform(count, each).reshape(-1, 1, 1, 1).to(images) for _, each, _ in changes]
+        order = torch.rand(count, len(changes)).argsort(dim=1).to(images.device)
+        for place in range(len(changes)):
+            for number, (change, bounds, neutral) in enumerate(changes):
+                if bounds != (neutral, neutral):
+                    now = (order[:, place] == number).reshape(-1, 1, 1, 1)
+                    changed = change(images, drawn[number]).clamp(0, 1)
+                    images = torch.where(now, changed, images)
         return images
 
 
@@ -295,3 +298,32 @@ def _grey(images: Tensor) -> Tensor:
         return images
     shares = torch.tensor(_GREY, dtype=images.dtype, device=images.device).reshape(1, 3, 1, 1)
     return (images * shares).sum(dim=1, keepdim=True)
+
+
+def _with_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    return factor * images
+
+
+def _with_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    return mean + factor * (images - mean)
+
+
+def _with_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    grey = _grey(images)
+    return grey + factor * (images - grey)
+
+
+def _with_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue by a share of its circle, `(B, 1, 1, 1)`; value and saturation of HSV stay."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    value, largest = images.max(dim=1, keepdim=True)
+    span = value - images.amin(dim=1, keepdim=True)
+    # The hue from 0 to 6, where 0 is red, 2 green and 4 blue; that of grey has no effect.
+    differences = torch.cat([green - blue, blue - red, red - green], dim=1)
+    hue = differences.gather(1, largest) / span.clamp_min(1e-12) + 2 * largest + 6 * turn
+    places = torch.tensor([5, 3, 1], device=images.device).reshape(1, 3, 1, 1)
+    distance = (places + hue) % 6
+    return value - span * torch.minimum(distance, 4 - distance).clamp(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from itertools import permutations
 
@@ -191,6 +192,24 @@ def test_colours_change_by_a_factor(images, argument, factor):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("turn", [-0.5, -0.2, 0.0, 0.07, 0.3, 0.5])
+def test_hue_turns_and_saturation_and_value_stay(images, turn):
+    images = images.clone()
+    images[0, :, 0, :4] = torch.tensor([[0.0, 1.0, 0.5, 0.7]])  # grey
+    images[1, :, 0, 0] = torch.tensor([0.6, 0.6, 0.1])  # two largest values
+    found = changed(images, "ColorJitter", hue=[turn, turn])
+    for image, after in zip(images, found, strict=True):
+        for pixel, other in zip(image.flatten(1).T.tolist(), after.flatten(1).T, strict=True):
+            hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+            expected = colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value)
+            torch.testing.assert_close(other, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_hue_of_grey_images_stays(images):
+    dark = images[:, :1]
+    assert torch.equal(changed(dark, "ColorJitter", hue=0.5), dark)
+
+
 def test_factors_of_colours_are_uniform_around_one(images):
     dark = torch.full((4000, 1, 1, 1), 0.25)
     factors = changed(dark, "ColorJitter", brightness=0.5).flatten() * 4
@@ -306,7 +325,8 @@ def test_equal_seeds_give_equal_changes(images):
         ([{"name": "RandomRotation", "degrees": -3}], "degrees of RandomRotation is -3"),
         ([{"name": "RandomRotation", "degrees": [5, -5]}], "degrees of RandomRotation is"),
         ([{"name": "ColorJitter", "brightness": -0.1}], "brightness of ColorJitter is -0.1"),
-        ([{"name": "ColorJitter", "hue": 0.1}], "no argument 'hue' .known: brightness"),
+        ([{"name": "ColorJitter", "hue": 0.6}], "hue of ColorJitter is 0.6"),
+        ([{"name": "ColorJitter", "gamma": 0.1}], "no argument 'gamma' .known: brightness"),
         ([{"name": "RandomErasing", "scale": [0, 0.3]}], "scale of RandomErasing is"),
         ([{"name": "RandomErasing", "scale": [0.1, 1.3]}], "scale of RandomErasing is"),
         ([{"name": "RandomErasing", "ratio": 2}], "ratio of RandomErasing is 2"),
