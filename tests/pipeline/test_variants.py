@@ -1,4 +1,7 @@
-"""Projects for tables, images and texts: three updates as generated, and predictions from raw rows."""
+"""Projects for tables, images and texts: three updates as generated, and predictions from raw rows.
+
+The third update is run in a fresh clone, by the commands of the generated workflow.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from sandbox import Sandbox, generate
 
 from renate_stages.actions.check import check_user_config
@@ -51,9 +55,18 @@ VARIANTS = {
 }
 
 
+WORKFLOW = (
+    "Check the chain of updates",
+    "Fetch the new data",
+    "Run the update",
+    "Push the results",
+    "Gate",
+)
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
 def variant(request, tmp_path_factory) -> tuple[str, Sandbox]:
-    """Return a variant and its project after three updates; do not change it."""
+    """Return a variant and a clone of its project after three updates; do not change it."""
     project = generate(tmp_path_factory.mktemp(request.param), starting_data=request.param)
     project.stop_tracking()
     project.run("renate-stages", "init")
@@ -62,9 +75,22 @@ def variant(request, tmp_path_factory) -> tuple[str, Sandbox]:
             project.run("renate-stages", "next")
             project.run("renate-stages", "example-data", str(number))
             project.run("dvc", "add", "-q", "data/incoming")
-        project.run("dvc", "repro", "-q")
+        if number < 3:
+            project.run("dvc", "repro", "-q")
         project.commit(f"Update {number}")
-    return request.param, project
+    project.run("dvc", "push", "-q")
+    clone = project.clone()
+    for step in WORKFLOW:
+        run_step(clone, step)
+    clone.commit("Results of the update")
+    return request.param, clone
+
+
+def run_step(project: Sandbox, name: str) -> str:
+    """Run the commands of a step of the generated workflow that runs an update."""
+    jobs = yaml.safe_load(project.read(".github/workflows/update.yml"))["jobs"]
+    (step,) = (step for step in jobs["update"]["steps"] if step.get("name") == name)
+    return project.run("bash", "-euc", step["run"])
 
 
 def test_predictions_from_raw_rows_are_those_that_were_evaluated(variant):
@@ -99,3 +125,8 @@ def test_make_test_of_the_project_passes(variant):
     checked = check_user_config(project.root)
     assert checked.loss_after < checked.loss_before and checked.restored_equals_saved
     assert checked.padding_change < 1e-4 and checked.lacking == {}
+
+
+@pytest.mark.slow
+def test_step_of_the_workflow_that_checks_the_model_passes(variant):
+    assert "3 passed" in run_step(variant[1], "Check the model and the data")
