@@ -126,8 +126,8 @@ class Learner(Fitting):
         start = self.context.start
         for name in self._component_state.restore(self.parts, start.grown):
             self.context.say(f"the model has changed: {name} starts anew from the parent's")
-        if self.needs_features:  # only after copying
-            self._hook = backbone_of(self.model).register_forward_hook(self._keep_features)
+        if self.needs_features:
+            self._hook = backbone_of(self.model).register_forward_hook(self._features)
 
     def seen_classes(self, new: StoredDataset, memory: StoredDataset) -> list[int]:
         """Return the labels of this update and earlier ones, ascending; [] without labels.

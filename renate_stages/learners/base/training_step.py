@@ -25,6 +25,22 @@ from renate_stages.models.modes import evaluating
 from renate_stages.tasks.row_loss import RowLoss
 
 
+class KeptFeatures:
+    """A forward hook that keeps the features of the model's latest call, `(B, F)`.
+
+    It is not a method of the learner, because a copy of the model would copy the learner then.
+    """
+
+    def __init__(self) -> None:
+        self.latest: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.latest = output.flatten(1)
+
+    def __reduce__(self) -> tuple[type[KeptFeatures], tuple[()]]:
+        return KeptFeatures, ()
+
+
 class TrainingStep(LightningModule):
     """Runs batches through the model and adds up the losses of a step.
 
@@ -50,7 +66,7 @@ class TrainingStep(LightningModule):
         self.components = nn.ModuleList()
         self._losses = EpochLosses()
         self._used_weights = False  # whether any loss so far has weighted rows
-        self._features: list[Tensor] = []  # of the model's latest call, if a component needs them
+        self._features = KeptFeatures()
         self._compiled: list[Any] = []  # a list, so that the model is not registered twice
         self._statistics: JointStatistics | None = None  # of batch norm, if processes share a step
 
@@ -99,11 +115,11 @@ class TrainingStep(LightningModule):
             left_out: Placeholder rows of a process whose share is empty, if `batch` does not mark
                 them itself; they do not count in batch statistics.
         """
-        self._features.clear()
+        self._features.latest = None
         if self._statistics is not None:
             self._statistics.left_out = [0] if batch.is_placeholder else list(left_out)
         outputs = self(batch.inputs)
-        features = self._features[-1] if self._features else None
+        features = self._features.latest
         return ForwardResult(batch, outputs, features, self.layers_of_last_call())
 
     def layers_of_last_call(self) -> tuple[Tensor, ...]:
@@ -203,9 +219,6 @@ class TrainingStep(LightningModule):
         """Return the mean losses since the last call, and reset them."""
         found, self._losses = self._losses.means(), EpochLosses()
         return averaged(found)
-
-    def _keep_features(self, _: nn.Module, __: Any, output: Tensor) -> None:
-        self._features[:] = [output.flatten(1)]
 
     def transfer_batch_to_device(
         self, batch: StepBatch, device: torch.device, dataloader_idx: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from small_learners import CLASSES, context, stored, take_steps
@@ -11,7 +13,9 @@ from renate_stages.learners.base import Learner
 from renate_stages.learners.cls_er import CLSER
 from renate_stages.learners.fine_tuning import FineTuning
 from renate_stages.learners.l2 import L2SP
+from renate_stages.learners.lucir import LUCIR
 from renate_stages.learners.lwf import LwF
+from renate_stages.learners.scr import SCR
 from renate_stages.learners.scratch import Joint
 from renate_stages.learners.si import SI
 from renate_stages.learners.super_er import SuperER
@@ -117,6 +121,20 @@ def test_average_of_weights_starts_from_the_changed_ones(tmp_path):
     take_steps(learner, 1)
     for name, value in weights(learner.served).items():  # the first decay is 1 - 1 / 2
         torch.testing.assert_close(value, (start[name] + weights(learner.model)[name]) / 2)
+
+
+@pytest.mark.parametrize("kind", [LUCIR, SCR])
+def test_average_of_a_model_whose_features_are_read_does_not_copy_the_learner(
+    tmp_path, kind, monkeypatch
+):
+    def fail(*_):
+        raise AssertionError("the learner was copied, with its data")
+
+    monkeypatch.setattr(kind, "__deepcopy__", fail, raising=False)
+    learner, _ = started(tmp_path, kind, shrink=0.5, ema_decay=0.9, memory_size=8)
+    take_steps(learner, 1)
+    assert learner._features.latest is not None
+    copy.deepcopy(learner.model)
 
 
 def test_synaptic_intelligence_measures_from_the_changed_weights(tmp_path):
