@@ -69,6 +69,7 @@ def variant(request, tmp_path_factory) -> tuple[str, Sandbox]:
     """Return a variant and a clone of its project after three updates; do not change it."""
     project = generate(tmp_path_factory.mktemp(request.param), starting_data=request.param)
     project.stop_tracking()
+    project.edit("params.yaml", ("max_epochs: 20", "max_epochs: 5"))
     project.run("renate-stages", "init")
     for number in (1, 2, 3):
         if number > 1:

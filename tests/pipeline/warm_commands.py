@@ -80,6 +80,13 @@ OURS = (
     *("renate_stages.training.measured_update", "renate_stages.tuning.update_search", "psutil"),
     "torch.distributed.launcher.api",
 )
+# Imported by stages that need them only for some data or models.
+SOMETIMES = (
+    *("pandas", "pyarrow.csv", "pyarrow.dataset", "pyarrow.parquet"),
+    *("renate_stages.data.modules.registry", "renate_stages.models.registry"),
+    *("renate_stages.export.onnx_program", "renate_stages.export.program"),
+    *("renate_stages.shift.against_parent", "renate_stages.reporting.plasticity_plots"),
+)
 # Imported to submit a job, in the environment that has the SageMaker SDK.
 SAGEMAKER = (
     *("boto3", "sagemaker.core.shapes", "sagemaker.core.helper.session_helper"),
@@ -218,7 +225,7 @@ def import_for(kind: str) -> None:
 
     cache_entry_points()
     import_all()
-    prepare([*TYPER, *OURS, *DVC])
+    prepare([*TYPER, *OURS, *DVC, *SOMETIMES])
     with suppress(ModuleNotFoundError):
         prepare(SAGEMAKER)
     for each in LEARNERS:
@@ -232,7 +239,9 @@ def trace_once() -> None:
     """Make torch import everything that tracing a model needs."""
     import torch
 
-    torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))
+    layers = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GroupNorm(1, 2))
+    example = (torch.zeros(2, 1, 4, 4),)
+    torch.export.export(layers, example, dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def leave_pictures_blank() -> None:
