@@ -92,7 +92,7 @@ METHODS = (
     Method(
         "cifar",
         "ER",
-        0.1,
+        0.03,
         {"memory_size": MEMORY},
         "ER",
         {"memory_size": MEMORY, "memory_batch_size": BATCH},
@@ -100,10 +100,10 @@ METHODS = (
     Method(
         "cifar",
         "iCaRL",
-        1.0,
+        0.1,
         {"memory_size": MEMORY},
         "iCaRL",
-        {"memory_size": MEMORY, "memory_batch_size": BATCH, "learning_rate": 0.1},
+        {"memory_size": MEMORY, "memory_batch_size": BATCH, "learning_rate": 0.01},
     ),
     Method("rotated", "EWC", 0.1, {"ewc_lambda": 3.0}, "EWC", {"ewc_weight": 1.0}),
     Method("rotated", "LwF", 0.1, {"alpha": 12.0}, "LwF", {"distillation_weight": 3.0}),
