@@ -104,7 +104,7 @@ def open_update(project: Project, ids: Iterable[str], where: Iterable[str]) -> O
         MissingFileError: If the state to start from is missing.
         NextRefusedError: If the update has run but is not finished or not committed.
     """
-    asked, hashed = _asked(ids)
+    asked, hashed = asked_ids(ids)
     new = [Predicate.parse(text) for text in dict.fromkeys(where)]
     if not len(asked) and not new:
         raise NothingToForgetError
@@ -128,8 +128,8 @@ def open_update(project: Project, ids: Iterable[str], where: Iterable[str]) -> O
     return Opened(number, rows, found, conditions, by_update)
 
 
-def _asked(ids: Iterable[str]) -> tuple[IdSet, IdSet]:
-    """Return all ids that texts may stand for, and those that are hashes we printed."""
+def asked_ids(ids: Iterable[str]) -> tuple[IdSet, IdSet]:
+    """Return all ids that texts may stand for, and those of them that are hashes we printed."""
     asked, hashed = bytearray(), bytearray()
     for text in ids:
         for each in _readings(text):

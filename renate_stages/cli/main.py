@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from renate_stages._version import __version__
 from renate_stages.cli import champion, memory, remote, simulate, stages, updates
 from renate_stages.training import launch
 from renate_stages.training.guarded import guarded
@@ -49,6 +51,24 @@ app = typer.Typer(
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(remote.app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"renate-stages {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command line itself."""
 
 
 def main() -> None:

@@ -22,6 +22,10 @@ def memory(
     ids: Annotated[
         bool, typer.Option("--ids", help="list the hashed ids of the rows instead")
     ] = False,
+    find: Annotated[
+        list[str] | None,
+        typer.Option(help="say where examples with this id are: in memory, holdouts, validation"),
+    ] = None,
 ) -> None:
     """Show what is in the memory: rows, bytes, classes, sources and age, by update."""
     from renate_stages.memory import composition
@@ -33,6 +37,10 @@ def memory(
     project = Project.find()
     folder = project.state if project.state.is_dir() else project.parent
     state = State.open(folder)
+    if find:
+        for line in _found(folder, find):
+            print(line)
+        return
     store = state.memory()
     if ids:
         for each in printed(stored_ids(store)[store.stored_live()]):
@@ -47,6 +55,19 @@ def memory(
 
         memory_picture.draw(parts, plot)
         print(f"plot written to {plot}")
+
+
+def _found(folder: Path, texts: list[str]) -> Iterator[str]:
+    """Yield a line for each id that a user looks for in a state."""
+    from renate_stages.actions.find_rows import find_rows
+
+    for text, rows in find_rows(folder, texts).items():
+        parts = [
+            f"{counted(number, 'row')} of {store}"
+            + (f" (from update {update})" if store == "memory" and update is not None else "")
+            for (store, update), number in rows.items()
+        ]
+        yield f"{text}: {', '.join(parts) or 'not stored'}"
 
 
 def forget(

@@ -303,3 +303,10 @@ def test_generators_do_not_use_the_global_numpy_generator():
     before = np.random.get_state()[1].tolist()
     Generators(0, 1).numpy("a").random(100)
     assert np.random.get_state()[1].tolist() == before
+
+
+def test_version_is_printed_without_heavy_imports():
+    command = [sys.executable, "-X", "importtime", "-m", "renate_stages", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"renate-stages {renate_stages.__version__}\n"
+    assert not any(f"| {name}\n" in done.stderr for name in HEAVY)

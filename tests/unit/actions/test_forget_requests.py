@@ -181,7 +181,7 @@ def test_earlier_condition_on_a_field_that_no_longer_exists_is_kept_and_ignored(
     ForgetList().with_more(where=["gone == 'x'"]).write(repository.forget_list)
     lineage.git(repository, "add", "-A")
     lineage.git(repository, "commit", "-q", "-m", "an earlier condition")
-    assert "1 match stored examples" in forget_ids(repository, UUIDS[0])
+    assert "1 found among the stored examples" in forget_ids(repository, UUIDS[0])
     assert len(ForgetList.read(repository.forget_list).where) == 1
 
 
