@@ -173,7 +173,7 @@ def _intervals(
     before, after = answers.before or {}, answers.after
 
     def drawn(name: str) -> np.random.Generator:
-        return generators.numpy(f"interval of {name}")
+        return interval_generator(generators, name)
 
     ends = {
         "average": metric_interval(metric, after, drawn("average"), average=True),
@@ -191,6 +191,16 @@ def _intervals(
             metric, old, new, drawn("change on earlier"), average=True
         )
     return ends
+
+
+def interval_generator(generators: Generators, figure: str) -> np.random.Generator:
+    """Return the generator that draws the resamples of a figure's interval.
+
+    Args:
+        generators: The update's generators.
+        figure: Such as `change`. The gate uses it too, so that one change has one interval.
+    """
+    return generators.numpy(f"interval of {figure}")
 
 
 def _row_figures(answers: Answers) -> dict[str, Any]:

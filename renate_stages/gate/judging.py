@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from renate_stages.evaluation.figures import interval_generator
 from renate_stages.gate.figures import Measured, difference, figure, rounded
 from renate_stages.gate.parts import absent, accuracies
 from renate_stages.gate.verdict import Verdict
@@ -42,7 +43,8 @@ def judge(
     def parts_of(rule: Rule) -> dict[str, dict[str, Any]]:
         key = rule.name, rule.percent
         if key not in known:
-            drawn = generators.numpy(f"gate.{rule.name}")
+            is_change = rule.name == f"overall_{metric}"  # the report has the same difference
+            drawn = interval_generator(generators, "change" if is_change else f"gate.{rule.name}")
             known[key] = figure(rule.figure, measured, rule.lower, drawn, rule.part, rule.percent)
         return known[key]
 

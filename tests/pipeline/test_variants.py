@@ -118,6 +118,9 @@ def test_updates_are_repeatable_and_learn(variant):
     project.run("renate-stages", "verify")
     figures = project.read_json("metrics/update.json")
     name = VARIANTS[kind][2]
+    interval = figures[name]["interval"]["change"]
+    compared = project.read_json("reports/verdict.json")["figures"][f"overall_{name}"]
+    assert interval == pytest.approx({end: compared[end] for end in ("low", "high")}, abs=1e-6)
     assert figures[name]["overall"] < 60 if name == "mae" else figures[name]["overall"] > 0.8
 
 
