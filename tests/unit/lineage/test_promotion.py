@@ -359,7 +359,7 @@ def test_verify_looks_for_champion_files_locally_and_in_the_remote(project, tmp_
     assert "and the project has no DVC remote" in problem
     lineage.dvc(project, "remote", "add", "-d", "-q", "beside", str(tmp_path / "other"))
     (problem,) = champion_problems(project)
-    assert "are neither in DVC's cache nor in the remote; run `dvc push`" in problem
+    assert "is neither in DVC's cache nor in the remote; run `dvc push`" in problem
     lineage.dvc(
         project, "remote", "modify", "-q", "beside", "url", "hdfs://a-driver-that-is-not-here"
     )

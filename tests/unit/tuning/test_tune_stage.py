@@ -89,7 +89,7 @@ def test_failed_trials_are_recorded_with_their_logs(project):
 
 
 def test_error_without_a_finished_trial_shows_the_log_of_the_first_trial(project):
-    with pytest.raises(errors.NoFinishedTrialError, match=r"none of 5 trial[\s\S]*process \d+"):
+    with pytest.raises(errors.NoFinishedTrialError, match=r"no trial of 5 [\s\S]*process \d+"):
         searched(project, hyperparameters__fault="exit", tuning={**SEARCH, "max_trials": 20})
 
 
