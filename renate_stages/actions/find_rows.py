@@ -54,7 +54,8 @@ def find_rows(folder: Path, texts: Iterable[str]) -> dict[str, Counter[tuple[str
 
 def _updates(store: ExampleStore) -> np.ndarray:
     """Return the update in which each live row arrived, object `(len,)`."""
+    found = np.full(len(store), None)
     updates, known = store.metadata("update"), store.known("update")
-    if updates is None:
-        return np.full(len(store), None)
-    return np.where(known, updates.astype(object), None)
+    if updates is not None:
+        found[known] = updates[known]
+    return found
