@@ -34,10 +34,13 @@ def memory(
     from renate_stages.state import State
     from renate_stages.tasks import may_have_labels
 
+    if sum(map(bool, (plot, ids, find))) > 1:
+        raise typer.BadParameter("give only one of --plot, --ids and --find")
     project = Project.find()
     folder = project.state if project.state.is_dir() else project.parent
     state = State.open(folder)
     if find:
+        print(f"found in {state.label}:")
         for line in _found(folder, find):
             print(line)
         return
@@ -62,12 +65,14 @@ def _found(folder: Path, texts: list[str]) -> Iterator[str]:
     from renate_stages.actions.find_rows import find_rows
 
     for text, rows in find_rows(folder, texts).items():
-        parts = [
-            f"{counted(number, 'row')} of {store}"
-            + (f" (from update {update})" if store == "memory" and update is not None else "")
-            for (store, update), number in rows.items()
-        ]
-        yield f"{text}: {', '.join(parts) or 'not stored'}"
+        parts = []
+        for place, number in rows.items():
+            what = counted(number, "dropped row" if place.dropped else "row")
+            part = f"{what} of {place.store}"
+            if place.store == "memory" and place.update is not None:
+                part += f" (from update {place.update})"
+            parts.append(part + ", still in its files" * place.dropped)
+        yield f"{text}: {'; '.join(parts) or 'in no store of this state'}"
 
 
 def forget(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from renate_stages.actions.find_rows import find_rows
+from renate_stages.actions.find_rows import Place, find_rows
 from renate_stages.cli import main
 from renate_stages.memory import ExampleStore, StoreWriter, evolve
 from renate_stages.memory.identity import given_id, printed, stored_ids, to_array
@@ -38,10 +38,10 @@ def folder(project, tmp_path):
 
 def test_rows_are_counted_by_store_and_update(folder):
     assert find_rows(folder, ["ann", "ben", "emil", "dora", "nobody"]) == {
-        "ann": {("memory", 1): 2, ("memory", 2): 1},
-        "ben": {("memory", 1): 1, ("holdouts/1", 1): 1},
-        "emil": {("holdouts/1", 1): 1},
-        "dora": {},  # was dropped from memory
+        "ann": {Place("memory", 1): 2, Place("memory", 2): 1},
+        "ben": {Place("memory", 1): 1, Place("holdouts/1", 1): 1},
+        "emil": {Place("holdouts/1", 1): 1},
+        "dora": {Place("memory", 2, dropped=True): 1},
         "nobody": {},
     }
 
@@ -49,8 +49,8 @@ def test_rows_are_counted_by_store_and_update(folder):
 def test_hashed_id_finds_the_row_and_white_space_does_not_matter(folder, project, tmp_path):
     (hashed,) = printed(to_array([given_id("cid")]))
     assert find_rows(folder, [hashed, " cid "]) == {
-        hashed: {("memory", 2): 1},
-        " cid ": {("memory", 2): 1},
+        hashed: {Place("memory", 2): 1},
+        " cid ": {Place("memory", 2): 1},
     }
 
 
@@ -61,14 +61,21 @@ def test_row_without_an_id_of_its_own_is_found_by_the_hash_of_its_content(projec
     evolve(project.parent / "memory", None, np.arange(0), rows, np.arange(2), 1)
     state.write_manifest(project.parent, Provenance("init", 0))
     (hashed, _) = printed(stored_ids(rows))
-    assert find_rows(project.parent, [hashed]) == {hashed: {("memory", 1): 1}}
+    assert find_rows(project.parent, [hashed]) == {hashed: {Place("memory", 1): 1}}
 
 
 def test_command_prints_a_line_for_each_id(folder):
-    arguments = ["memory", "--find", "ann", "--find", "ben", "--find", "nobody"]
+    arguments = ["memory", "--find", "ann", "--find", "ben", "--find", "dora", "--find", "nobody"]
     done = CliRunner().invoke(main.app, arguments)
-    assert done.output.splitlines() == [
-        "ann: 2 rows of memory (from update 1), 1 row of memory (from update 2)",
-        "ben: 1 row of memory (from update 1), 1 row of holdouts/1",
-        "nobody: not stored",
+    assert done.output.startswith("found in the first state (")
+    assert done.output.splitlines()[1:] == [
+        "ann: 2 rows of memory (from update 1); 1 row of memory (from update 2)",
+        "ben: 1 row of memory (from update 1); 1 row of holdouts/1",
+        "dora: 1 dropped row of memory (from update 2), still in its files",
+        "nobody: in no store of this state",
     ]
+
+
+def test_only_one_form_of_the_command_at_a_time(folder):
+    done = CliRunner().invoke(main.app, ["memory", "--find", "ann", "--ids"])
+    assert done.exit_code == 2 and "only one of" in done.output
