@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 SEEDS, QUICK_SEEDS = 10, 2
 MARGIN = 1.5  # points
-TIES = (
-    10  # answers that may differ with equal weights: iCaRL's class means are sums in another order
-)
 
 
 class Job(NamedTuple):
@@ -239,7 +236,8 @@ class Table:
                 report.at_most(what, self.difference(label).beyond, MARGIN)
             final = max(each[-1] for each in others)
             if equal == len(records):
-                report.at_most(f"{label}: answers that differ at the end", final, TIES)
+                ties = self.methods[label].ties
+                report.at_most(f"{label}: answers that differ at the end", final, ties)
 
     def lines(self) -> list[Record]:
         """Return a line for each method, seed and update."""

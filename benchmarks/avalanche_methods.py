@@ -30,8 +30,9 @@ class Method:
         name: Of the part of Avalanche: inside, the learner is `Avalanche-NAME`.
         rate: Learning rate of SGD, on every side.
         inside: Hyperparameters of Avalanche, in our words.
-        native: Our own learner of the method; None: there is none.
+        native: Our own learner of the method; None if we have none.
         own: Its hyperparameters.
+        ties: Answers that may differ with equal weights, because class means are sums in another order.
     """
 
     protocol: str
@@ -40,6 +41,7 @@ class Method:
     inside: Mapping[str, Any] = field(default_factory=dict)
     native: str | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
+    ties: int = 0
 
     @property
     def label(self) -> str:
@@ -104,6 +106,7 @@ METHODS = (
         {"memory_size": MEMORY},
         "iCaRL",
         {"memory_size": MEMORY, "memory_batch_size": BATCH, "learning_rate": 0.01},
+        ties=10,
     ),
     Method("rotated", "EWC", 0.1, {"ewc_lambda": 3.0}, "EWC", {"ewc_weight": 1.0}),
     Method("rotated", "LwF", 0.1, {"alpha": 12.0}, "LwF", {"distillation_weight": 3.0}),
