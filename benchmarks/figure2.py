@@ -13,7 +13,7 @@ The difference is DER - ER of the average accuracy after the last update, paired
 its 95 % interval (Student's t). The default form uses a small CNN, a tenth of the training rows, a
 fifth of the test rows and five other orders; it takes about two hours on 2 cores. `--full` is the
 paper's ResNet-18 with 50 epochs and ten other orders, on a GPU; `--quick` has two seeds and orders and
-few rows, and shows only that everything runs.
+few rows, and shows only that everything runs. The table is written after each question.
 """
 
 from __future__ import annotations
@@ -91,9 +91,10 @@ def main() -> None:
     arrays = mnist.decoded(asked.data, RESULTS / "arrays", "cifar10")
     output = RESULTS / "figure2" / name
     orders = other_orders(form.orders)
-    lines = []
+    lines: list[tuple[str, Mapping[str, Sequence[float]]]] = []
     published = run(form, arrays, output / "published", PUBLISHED, range(form.seeds), tuned=False)
     lines.append(("published order", published))
+    write_table(lines, output)
     for tuned in (False, True):
         found: dict[str, list[float]] = {}
         for number, order in enumerate(orders):
@@ -101,9 +102,7 @@ def main() -> None:
             for learner, values in run(form, arrays, folder, order, [number], tuned=tuned).items():
                 found.setdefault(learner, []).extend(values)
         lines.append((f"{form.orders} other orders{', tuned' if tuned else ''}", found))
-    text = table(lines)
-    (output / "figure2.md").write_text(f"{text}\n", encoding="utf-8")
-    print(f"\n{text}\n\n{output / 'figure2.md'}")
+        write_table(lines, output)
 
 
 def run(
@@ -133,6 +132,13 @@ def other_orders(count: int) -> list[list[list[int]]]:
     """Return random orders of the classes, as five groups of two."""
     draw = np.random.default_rng(2023)
     return [draw.permutation(CLASSES).reshape(-1, 2).tolist() for _ in range(count)]
+
+
+def write_table(lines: Sequence[tuple[str, Mapping[str, Sequence[float]]]], output: Path) -> None:
+    """Write the answers so far to `figure2.md`, and print them."""
+    text = table(lines)
+    (output / "figure2.md").write_text(f"{text}\n", encoding="utf-8")
+    print(f"\n{text}\n\n{output / 'figure2.md'}", flush=True)
 
 
 def table(lines: Sequence[tuple[str, Mapping[str, Sequence[float]]]]) -> str:
