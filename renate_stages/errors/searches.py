@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from renate_stages.errors.base import RenateStagesError
+from renate_stages.errors.wording import counted
 
 MOST_SHOWN = 10  # trials to list in a message
 
@@ -27,9 +28,9 @@ class NoFinishedTrialError(RenateStagesError):
     def __init__(self, trials: int, log: Iterable[str]) -> None:
         shown = "\n".join(f"  | {line}" for line in log) or "  | (it is empty)"
         super().__init__(
-            f"no trial of {trials} has finished an epoch, so tune cannot choose values. The end "
-            f"of the first trial's log:\n{shown}\nTo fix this: correct the error in the log, or "
-            "raise the budget (tuning.max_time, tuning.max_epochs_total in params.yaml)."
+            f"none of {counted(trials, 'trial')} has finished an epoch, so tune cannot choose "
+            f"values. The end of the first trial's log:\n{shown}\nTo fix this: correct the error in "
+            "the log, or raise the budget (tuning.max_time, tuning.max_epochs_total in params.yaml)."
         )
 
 
@@ -40,10 +41,10 @@ class ObjectiveNotFiniteError(RenateStagesError):
         listed = [f"trial {trial}: {value}" for trial, value in values.items()]
         shown = ", ".join(listed[:MOST_SHOWN]) + (", ..." if len(listed) > MOST_SHOWN else "")
         super().__init__(
-            f"{metric} on the validation data is not a finite number in any trial of "
-            f"{len(values)}, so tune cannot choose values ({shown}).\nTo fix this: if the metric is "
-            "undefined on the validation data, for example for a class without examples, choose "
-            "another one in params.yaml (tuning.metric, or evaluation.metric) or correct "
+            f"{metric} on the validation data is not a finite number in any of "
+            f"{counted(len(values), 'trial')}, so tune cannot choose values ({shown}).\n"
+            "To fix this: if the metric is undefined on the validation data, for example for a class "
+            "without examples, choose another one in params.yaml (tuning.metric, or evaluation.metric) or correct "
             "metrics_fn; if training diverges, lower the upper end of learning_rate."
         )
 

@@ -44,7 +44,11 @@ def judge(
         key = rule.name, rule.percent
         if key not in known:
             is_change = rule.name == f"overall_{metric}"  # the report has the same difference
-            drawn = interval_generator(generators, "change" if is_change else f"gate.{rule.name}")
+            drawn = (
+                interval_generator(generators, "change")
+                if is_change
+                else generators.numpy(f"gate.{rule.name}")
+            )
             known[key] = figure(rule.figure, measured, rule.lower, drawn, rule.part, rule.percent)
         return known[key]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from renate_stages.errors.wording import counted
 from renate_stages.files import typed
 from renate_stages.files.typed import Content, Count, Figure, Finite, UpdateNumber
 
@@ -131,13 +132,13 @@ class LabelFigures(Content):
         """Return lines for the user."""
         new = self.by_rows
         shown = [
-            f"{name} ({_rows(rows)})" if rows else f"{name} (only validation data)"
+            f"{name} ({counted(rows, 'row')})" if rows else f"{name} (only validation data)"
             for name, rows in new.items()
         ]
         lines = [f"new labels: {first_of(shown)}"] if shown else []
         for name, other in list(self.differ_only_in_case.items())[:LISTED]:
             lines.append(
-                f"label '{name}' ({_rows(new.get(name, 0))}) looks like '{other}': they differ only in "
+                f"label '{name}' ({counted(new.get(name, 0), 'row')}) looks like '{other}': they differ only in "
                 f"case, spaces or Unicode form; to merge them, map '{name}' to '{other}' in "
                 "data.labels.rename"
             )
@@ -194,10 +195,6 @@ def first_of(names: Sequence[str]) -> str:
     """Return names for one line, at most `LISTED`, and how many more there are."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number} rows"
 
 
 def _shown(what: str, value: float) -> str:

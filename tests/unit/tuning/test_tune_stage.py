@@ -89,7 +89,7 @@ def test_failed_trials_are_recorded_with_their_logs(project):
 
 
 def test_error_without_a_finished_trial_shows_the_log_of_the_first_trial(project):
-    with pytest.raises(errors.NoFinishedTrialError, match=r"no trial of 5 [\s\S]*process \d+"):
+    with pytest.raises(errors.NoFinishedTrialError, match=r"none of 5 trials [\s\S]*process \d+"):
         searched(project, hyperparameters__fault="exit", tuning={**SEARCH, "max_trials": 20})
 
 
@@ -115,7 +115,7 @@ def test_error_names_a_metric_that_is_nan_in_all_trials(project):
         searched(
             project, evaluation__metric="never", tuning={**SEARCH, "metric": "never", "mode": "max"}
         )
-    expected = "never on the validation data is not a finite number in any trial of 3"
+    expected = "never on the validation data is not a finite number in any of 3 trials"
     assert expected in str(raised.value) and "trial 0: nan, trial 1: nan" in str(raised.value)
     assert not project.tuned.exists()
 
