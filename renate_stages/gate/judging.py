@@ -38,17 +38,15 @@ def judge(
     always = [Rule(f"{scope}_{metric}", "min", 0, lower=lower) for scope in SCOPES]
     always += [Rule(name, limit, 0) for name, limit in FLIPS.items()]
 
+    changes = [f"{scope}_{metric}" for scope in ("average", "overall")]  # the report's `change`
     known: dict[tuple[str, bool], dict[str, dict[str, Any]]] = {}
 
     def parts_of(rule: Rule) -> dict[str, dict[str, Any]]:
         key = rule.name, rule.percent
         if key not in known:
-            is_change = rule.name == f"overall_{metric}"  # the report has the same difference
-            drawn = (
-                interval_generator(generators, "change")
-                if is_change
-                else generators.numpy(f"gate.{rule.name}")
-            )
+            drawn = generators.numpy(f"gate.{rule.name}")
+            if rule.name in changes:
+                drawn = interval_generator(generators, "change")
             known[key] = figure(rule.figure, measured, rule.lower, drawn, rule.part, rule.percent)
         return known[key]
 

@@ -326,6 +326,17 @@ def test_interval_contains_the_difference_from_the_champion():
     )
 
 
+def test_average_and_overall_change_have_one_interval_if_holdouts_are_of_equal_size():
+    before = holdouts(answers("+" * 10 + "-" * 10), answers("+" * 6 + "-" * 14))
+    after = holdouts(answers("+" * 14 + "-" * 6), answers("-" * 3 + "+" * 17))
+    measured = Measured(3, after, 2, before)
+    known = judged({"average": {"max_drop": 0}}, measured).content["figures"]
+    average, overall = known["average_accuracy"], known["overall_accuracy"]
+    assert average == pytest.approx(overall) and average["low"] < average["high"]
+    other = judged({"average": {"max_drop": 0}}, BOTH).content["figures"]
+    assert other["average_accuracy"]["low"] != pytest.approx(other["overall_accuracy"]["low"])
+
+
 def test_a_figures_interval_does_not_depend_on_the_other_rules():
     alone = rule_of({"overall": {"max_drop": 0}}, BOTH)
     both = judged(
