@@ -348,9 +348,7 @@ def test_binary_names_need_a_declared_order(jobs):
 def test_model_that_cannot_grow_is_refused_before_training(jobs):
     fixed = SHORT.replace("nn.Linear(16, 2))", "nn.Linear(16, 2), nn.Softmax(1))")
     assert jobs([words(0, 1)], fixed)[-1].metrics  # it does not have to
-    with pytest.raises(
-        errors.OutputLayerError, match=r"has 2 outputs, but the data has 4 labels"
-    ):
+    with pytest.raises(errors.OutputLayerError, match=r"has 2 outputs, but the data has 4 labels"):
         jobs(UPDATES[:2], fixed)
 
 
