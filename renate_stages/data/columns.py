@@ -15,7 +15,8 @@ from renate_stages.data.items import ItemReader
 from renate_stages.data.metadata_columns import metadata_column
 from renate_stages.errors import ColumnLengthError, UnstorableValueError
 from renate_stages.memory import Column, ExampleSpec, Ragged
-from renate_stages.memory.spec import METADATA, flatten_example, structure_of_example
+from renate_stages.memory.identity import content_ids
+from renate_stages.memory.spec import METADATA, Field, flatten_example, structure_of_example
 
 BLOCK_BYTES = 8 * 2**20
 BLOCK_ROWS = 4096
@@ -142,6 +143,16 @@ def column_blocks(
         }
         spec = ExampleSpec.of(ExampleSpec(structure, {}).unflatten(found), metadata)
         yield {**found, **{METADATA + name: each for name, each in metadata.items()}}, spec
+
+
+def with_ids(columns: dict[str, Column], spec: ExampleSpec) -> Block:
+    """Add the ids of the rows' content as metadata `id`, unless the rows have ids."""
+    path = METADATA + "id"
+    if path in columns:
+        return columns, spec
+    ids = content_ids({each: columns[each] for each in spec.fields}, spec.fields)
+    metadata = {**spec.metadata, path: Field.of(path, ids)}
+    return {**columns, path: ids}, ExampleSpec(spec.structure, spec.fields, metadata)
 
 
 def texts_to_numbers(texts: list[str], number: Callable[[str], Any]) -> np.ndarray:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from renate_stages.data.columns import column_blocks, columns_of
+from renate_stages.data.columns import column_blocks, columns_of, with_ids
 from renate_stages.data.item_workers import item_blocks
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import EmptyDatasetError
 from renate_stages.memory import Column, ExampleSpec, ExampleStore, Ragged, StoreWriter
-from renate_stages.memory.identity import content_ids
 from renate_stages.memory.spec import METADATA, Field
 
 Columns = dict[str, Column]
@@ -86,14 +85,11 @@ def ingest(
 
 def _with_origin(columns: Columns, spec: ExampleSpec, update: int) -> tuple[Columns, ExampleSpec]:
     """Add the metadata that every example has: `id` and `update`."""
-    rows = len(next(iter(columns.values())))
-    added: Columns = {METADATA + "update": np.full(rows, update, np.int32)}
-    if METADATA + "id" not in columns:
-        examples = {path: columns[path] for path in spec.fields}
-        added[METADATA + "id"] = content_ids(examples, spec.fields)
-    fields = {path: Field.of(path, column) for path, column in added.items()}
-    metadata = dict(sorted({**spec.metadata, **fields}.items()))
-    return {**columns, **added}, ExampleSpec(spec.structure, spec.fields, metadata)
+    columns, spec = with_ids(columns, spec)
+    path, rows = METADATA + "update", len(next(iter(columns.values())))
+    columns = {**columns, path: np.full(rows, update, np.int32)}
+    metadata = {**spec.metadata, path: Field.of(path, columns[path])}
+    return columns, ExampleSpec(spec.structure, spec.fields, dict(sorted(metadata.items())))
 
 
 def _where(column: Column, mask: np.ndarray) -> Column:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from renate_stages.data.columns import BLOCK_BYTES, BLOCK_ROWS, Block
+from renate_stages.data.columns import BLOCK_BYTES, BLOCK_ROWS, Block, with_ids
 from renate_stages.data.item_blocks import ItemBlocks, has_rows, items_of
 from renate_stages.data.items import ItemReader
 from renate_stages.errors import DrawingItemsError, UnreadableByWorkersError
@@ -35,7 +35,7 @@ class Chunk:
     """What a worker returns for a range of rows.
 
     Args:
-        blocks: Columns by path, with the spec of all; numbers of labels are places in `names`.
+        blocks: The rows. Labels with names are places in `names`; rows with other targets have ids.
         spec: The spec of its rows; None if it could not be read.
         named: Whether targets are names of labels; None if all rows are ignored ones.
         names: Names of labels, in order of appearance.
@@ -43,7 +43,7 @@ class Chunk:
         problem: The error, if it could not be read.
     """
 
-    blocks: list[dict[str, Column]] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     spec: ExampleSpec | None = None
     named: bool | None = None
     names: list[str] = field(default_factory=list)
@@ -98,8 +98,8 @@ def _blocks_of_workers(dataset: Any, blocks: ItemBlocks, num_workers: int) -> It
             raise DrawingItemsError(reader.split, rows.start, rows.stop - 1)
         if chunk.spec is not None and blocks.accepts(chunk.spec, chunk.named):
             yield from blocks.rest()
-            for columns in chunk.blocks:
-                yield _with_numbers(columns, chunk, reader), chunk.spec
+            for columns, spec in chunk.blocks:
+                yield _with_numbers(columns, chunk, reader), spec
             continue
         yield from blocks.read(items_of(dataset, reader.split, rows), rows.start)
         if chunk.problem:
@@ -139,8 +139,9 @@ class _Chunks(Dataset):
             return Chunk(problem=f"{type(error).__name__}: {error}")
         draws = before != _global_generators()
         spec = collected.spec if collected.is_certain else None
-        columns = [each for each, _ in found]
-        return Chunk(columns, spec, collected.named, list(names), draws)
+        if not collected.named:  # the id of a row is that of its numbers, not of places in `names`
+            found = [with_ids(*each) for each in found]
+        return Chunk(found, spec, collected.named, list(names), draws)
 
 
 def _rows_of_chunk(blocks: ItemBlocks, length: int, num_workers: int) -> int:
