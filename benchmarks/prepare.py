@@ -3,8 +3,9 @@
 Each form of a dataset is written to a store as `prepare` does, with ids and index. Beside it, in the
 same run and alternating, runs a bare loop over the dataset's items (`for n in range(len(d)): d[n]`) and
 a PyTorch DataLoader in batches of 256; neither stores anything. Seconds are those of this process on
-the CPU, so other programs on the machine disturb little. Only with worker processes
-(`data.num_workers`) they are those of the clock, and need two cores that nothing else uses.
+the CPU, so other programs on the machine disturb little. For images, whose blocks a thread stores
+while the next is read, and with worker processes (`data.num_workers`), they are those of the clock,
+and need two cores that nothing else uses.
 
     images     JPEG files of 96x96 pixels, decoded and resized for each item, as vision datasets do
     files      the same files, read by the data module `images`; the bare loop only decodes each once
@@ -129,7 +130,7 @@ def main() -> None:
     print(f"{'rows per second':<44}   median       min       max")
     with TemporaryDirectory() as folder:
         images = Images(Path(folder) / "one class", 3000)
-        share = measure(report, "images", images, repeats, bare=True)
+        share = measure(report, "images", images, repeats, bare=True, seconds=time.perf_counter)
         report.at_least("images: share of the bare loop", share, 0.9)
         _, faster = measure_workers(report, "images", images, repeats)
         report.at_least("images: speed of 2 workers, of 1", faster, 1.7)
@@ -151,13 +152,20 @@ def main() -> None:
     report.finish()
 
 
-def measure(report: Report, name: str, dataset: Any, repeats: int, bare: bool = False) -> float:
+def measure(
+    report: Report,
+    name: str,
+    dataset: Any,
+    repeats: int,
+    bare: bool = False,
+    seconds: Callable[[], float] = time.process_time,
+) -> float:
     """Time one form and its peers in turn; return the bare loop's seconds as a share of ours."""
     peers: dict[str, Callable[[], object]] = {"ours": lambda: stored(dataset)}
     if bare:
         peers["bare loop"] = lambda: [dataset[row] and None for row in range(len(dataset))]
         peers["DataLoader"] = lambda: [None for _ in DataLoader(dataset, BATCH)]
-    return _timed(report, name, peers, len(dataset), repeats)
+    return _timed(report, name, peers, len(dataset), repeats, seconds)
 
 
 def measure_files(report: Report, folder: Path, files: list[Path], repeats: int) -> float:
@@ -177,17 +185,22 @@ def measure_files(report: Report, folder: Path, files: list[Path], repeats: int)
 
 
 def _timed(
-    report: Report, name: str, peers: dict[str, Callable[[], object]], rows: int, repeats: int
+    report: Report,
+    name: str,
+    peers: dict[str, Callable[[], object]],
+    rows: int,
+    repeats: int,
+    seconds: Callable[[], float] = time.process_time,
 ) -> float:
     """Time peers in turn; return the bare loop's seconds as a share of ours, 0 without one."""
     taken: dict[str, list[float]] = {peer: [] for peer in peers}
     for _ in range(repeats):
         for peer, run in peers.items():
-            started = time.process_time()
+            started = seconds()
             run()
-            taken[peer].append(time.process_time() - started)
-    for peer, seconds in taken.items():
-        report.add(f"{name}: {peer}", [rows / each for each in seconds])
+            taken[peer].append(seconds() - started)
+    for peer, each_run in taken.items():
+        report.add(f"{name}: {peer}", [rows / each for each in each_run])
     if "bare loop" not in taken:
         return 0.0
     return median(b / o for b, o in zip(taken["bare loop"], taken["ours"], strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,32 @@ def ingest(
         blocks = item_blocks(dataset, reader, num_workers)
     else:
         blocks = column_blocks(source, rows, reader)
-    empty = True
-    with StoreWriter(path, update) as writer:
+    stored: Future[None] | None = None
+    # A thread stores a block while this one reads the next: hashing and writing need no interpreter.
+    with StoreWriter(path, update) as writer, ThreadPoolExecutor(1) as thread:
         for columns, spec in blocks:
-            empty = False
-            columns, spec = _with_origin(columns, spec, update)
-            for each in unwanted:
-                out = each(columns, spec)
-                columns = {name: _where(column, ~out) for name, column in columns.items()}
-            writer.append_columns(columns, spec)
-        if empty:
+            if stored is not None:
+                stored.result()
+            stored = thread.submit(_store, writer, columns, spec, update, unwanted)
+        if stored is None:
             raise EmptyDatasetError(split)
+        stored.result()
     return ExampleStore.open(path)
+
+
+def _store(
+    writer: StoreWriter,
+    columns: Columns,
+    spec: ExampleSpec,
+    update: int,
+    unwanted: Sequence[Unwanted],
+) -> None:
+    """Append the wanted rows of a block."""
+    columns, spec = _with_origin(columns, spec, update)
+    for each in unwanted:
+        out = each(columns, spec)
+        columns = {name: _where(column, ~out) for name, column in columns.items()}
+    writer.append_columns(columns, spec)
 
 
 def _with_origin(columns: Columns, spec: ExampleSpec, update: int) -> tuple[Columns, ExampleSpec]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from renate_stages.data import StoredDataset, ingest
+from renate_stages.data.columns import BLOCK_BYTES
 from renate_stages.errors import (
     EmptyDatasetError,
     ItemMismatchError,
@@ -153,3 +154,23 @@ def test_items_that_cannot_be_stored_are_reported(tmp_path, items, error, messag
 def test_empty_tensor_dataset_is_refused(tmp_path):
     with pytest.raises(EmptyDatasetError, match="test data"):
         ingest(TensorDataset(torch.zeros(0, 3), torch.zeros(0)), tmp_path / "s", 1, "test")
+
+
+def test_failure_to_store_a_block_stops_reading_and_is_raised(tmp_path):
+    read = []
+
+    class Large(Items):
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, index):
+            read.append(index)
+            return np.zeros(BLOCK_BYTES, np.uint8), 0  # each item is a block
+
+    def full_disk(columns, spec):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        ingest(Large(), tmp_path / "s", 1, "train", unwanted=[full_disk])
+    assert len(read) <= 2
+    assert not (tmp_path / "s" / "index.json").exists()
