@@ -11,7 +11,7 @@ from renate_stages._version import __version__
 _PLACES = {
     "ExampleStore": "renate_stages.memory",
     "Learner": "renate_stages.learners.base",
-    "ModelUpdater": "renate_stages.training.updater",
+    "ModelUpdater": "renate_stages.api.model_updater",
     "RenateDataModule": "renate_stages.data",
     "RenateModule": "renate_stages.models",
     "State": "renate_stages.state",
@@ -26,6 +26,7 @@ __all__ = [  # noqa: PLE0604 -- strings, unpacked
 ]
 
 if TYPE_CHECKING:
+    from renate_stages.api.model_updater import ModelUpdater as ModelUpdater
     from renate_stages.api.training_job import TrainingJobResult as TrainingJobResult
     from renate_stages.api.training_job import run_training_job as run_training_job
     from renate_stages.data import RenateDataModule as RenateDataModule
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from renate_stages.models import RenateModule as RenateModule
     from renate_stages.params.default_spaces import config_space as config_space
     from renate_stages.state import State as State
-    from renate_stages.training.updater import ModelUpdater as ModelUpdater
 
 
 def __getattr__(name: str) -> Any:

@@ -183,6 +183,11 @@ class ModelUpdater:
         if searched := sorted(params.search_space.domains):
             problem = f"hyperparameters.{searched[0]}: expected a constant, found a search space"
             raise InvalidParamsError("ModelUpdater", [problem])
+        if params.trainer.num_processes > 1:
+            problem = f"trainer: expected 1 process, found {params.trainer.num_processes}"
+            raise InvalidParamsError(
+                "ModelUpdater", [f"{problem}; run_training_job trains with several"]
+            )
         return params
 
     def _ingested(

@@ -18,7 +18,9 @@ class DataModuleParams(Block):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Any]  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    name: ModuleName = Field(description="the data module; docs/data.md lists their arguments")
+    name: ModuleName = Field(
+        description="the data module; docs/data.md says which page lists its arguments"
+    )
 
     @model_validator(mode="before")
     @classmethod

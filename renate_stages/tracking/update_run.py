@@ -25,19 +25,21 @@ LOGGED: dict[str, Any] = {
     "example": True,
     "hyperparameters": True,
     "learner": True,
+    "model": True,
     "retention": True,
     "seed": True,
     "shift": True,
     "should_update": True,
+    "task": True,
     "trainer": True,
     "tuning": set(TuningParams.model_fields) - {"scheduler_arguments"},
     "update": True,
 }
-"""The keys of `params.yaml` that are logged to MLflow: those that a result depends on.
+"""The keys of `params.yaml` that are logged to MLflow.
 
-`data.arguments`, the arguments of a scenario, `tuning.scheduler_arguments` and `remote` are left out
-because their values may contain addresses and secrets; `export` and `tracking` because they change no result. A new block of
-`params.yaml` is logged only if it is added here.
+Keys whose values may contain addresses and secrets are left out: `data.arguments`, `data.module`, the
+arguments of a scenario, `tuning.scheduler_arguments` and `remote`. So are `export` and `tracking`, which
+change no result. A new block of `params.yaml` is logged only if it is added here.
 """
 
 

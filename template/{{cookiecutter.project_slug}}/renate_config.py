@@ -61,9 +61,9 @@ def to_unit_range(images: torch.Tensor) -> torch.Tensor:
 {%- elif cookiecutter.starting_data != 'empty' -%}
 """Functions of this project, all optional: params.yaml names the data module and the model.
 
-To write your own, remove `data.module` or `model` from params.yaml, and define data_module_fn or model_fn:
-docs/inputs.md. The pipeline calls these functions by name and passes the `hyperparameters` in their
-signatures from params.yaml.
+To write your own, remove `data.module` or `model` from params.yaml, and define data_module_fn
+(docs/memory-and-state.md) or model_fn (docs/models.md). The pipeline calls these functions by name and
+passes the `hyperparameters` in their signatures from params.yaml.
 """
 
 # Optional functions; uncomment those that you need.

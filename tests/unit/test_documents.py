@@ -32,6 +32,7 @@ from renate_stages.params.remote import RemoteParams, SageMakerParams
 from renate_stages.params.schedulers import SCHEDULERS
 from renate_stages.shift import DETECTORS
 from renate_stages.simulation import SimulationParams
+from renate_stages.user.named import OF_PIPELINE
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -187,7 +188,7 @@ def test_params_of_the_memory_guide_are_valid_and_every_policy_is_listed():
 
 def test_table_guide_lists_every_setting_and_figure_and_its_code_runs(tmp_path, monkeypatch):
     guide = (REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8")
-    settings = {*inspect.signature(Table).parameters} - {"data_path", "task", "frame"}
+    settings = {*inspect.signature(Table).parameters} - {*OF_PIPELINE, "frame"}
     table = guide[guide.index("| setting |") :].split("\n\n")[0]
     assert {
         name

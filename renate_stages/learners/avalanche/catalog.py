@@ -190,7 +190,7 @@ PARTS: dict[str, Part] = {
         "penalizes changes of weights that lowered the loss most during training",
         "Zenke et al. 2017",
         keeps=("importances",),
-        fix="it works on a CPU too, where Avalanche's compares the weights with a view of themselves",
+        fix="works on a CPU too; Avalanche's version compares the weights with a view of themselves there",
     ),
     "MAS": Part(
         _PLUGINS + "MASPlugin",

@@ -10,8 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from renate_stages import errors
-from renate_stages.api.model_updater import ModelUpdater
+from renate_stages import ModelUpdater, errors
 
 VALUES = {"memory_size": 60}
 
@@ -109,6 +108,7 @@ def test_transforms_and_loss_are_used():
         ({"hyperparameters": {"memori_size": 3}}, errors.UnknownHyperparameterError),
         ({"learner": "ERR"}, errors.InvalidParamsError),
         ({"max_epochs": 0}, errors.InvalidParamsError),
+        ({"trainer": {"devices": 2}}, errors.InvalidParamsError),
         ({"hyperparameters": {"memory_size": {"choice": [1, 2]}}}, errors.InvalidParamsError),
         ({"transforms": {"train_transfrm": abs}}, errors.UserConfigError),
     ],

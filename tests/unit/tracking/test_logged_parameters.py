@@ -10,8 +10,8 @@ from renate_stages.params import Params, TuningParams
 from renate_stages.tracking.update_run import logged_parameters
 
 SECRET = "S3CRET"
-UNRESTRICTED = {"learner", "hyperparameters", "evaluation.reference", "shift.thresholds"}
-"""Logged keys of unrestricted type: learner, hyperparameters and reference metrics."""
+UNRESTRICTED = {"learner", "model", "hyperparameters", "evaluation.reference", "shift.thresholds"}
+"""Logged keys of unrestricted type: names, hyperparameters and reference metrics."""
 
 
 def leaves(values: dict[str, Any], begin: str = "") -> dict[str, Any]:
@@ -41,8 +41,8 @@ def test_params_blocks_that_may_contain_secrets_are_not_logged():
     logged = logged_parameters(Params.parse(content))
     assert SECRET not in str(logged)
     assert set(logged) == {
-        *("data", "evaluation", "example", "hyperparameters", "learner", "retention", "seed"),
-        *("shift", "should_update", "trainer", "tuning", "update"),
+        *("data", "evaluation", "example", "hyperparameters", "learner", "model", "retention"),
+        *("seed", "shift", "should_update", "task", "trainer", "tuning", "update"),
     }
     assert logged["data"] == {
         "validation_fraction": 0.1,
