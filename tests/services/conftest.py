@@ -62,6 +62,7 @@ def sagemaker_python() -> Path:
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory, cloud, sagemaker_python) -> CloudProject:
     """Return a project whose next stage is `train`; tests work on copies of it."""
+    cloud.image.warm_up()
     folder = tmp_path_factory.mktemp("generated")
     project = project_in(folder, cloud, "no-bucket-yet", sagemaker_python)
     shutil.copytree(project.root, folder / "new", symlinks=True)

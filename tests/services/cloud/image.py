@@ -7,6 +7,8 @@ import sysconfig
 import venv
 from pathlib import Path
 
+from cloud.warm_python import WarmPython
+
 PROJECT = "renate_stages"
 
 
@@ -21,6 +23,8 @@ class Image:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._warm: WarmPython | None = None
         self.packages = folder / "site-packages"
         self.packages.mkdir(parents=True)
         for installed in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -28,6 +32,17 @@ class Image:
                 if package.suffix != ".pth" and PROJECT not in package.name:
                     (self.packages / package.name).symlink_to(package)
         assert importlib.util.find_spec("pip"), "the image needs pip: python -m ensurepip"
+
+    def warm_up(self) -> None:
+        """Run the programs of this library, in containers from now on, in forked processes."""
+        if self._warm is None:
+            python = self.unpack(self._folder / "python") / "python3"
+            self._warm = WarmPython(python, self._folder / "warm")
+
+    def end(self) -> None:
+        """End the process that forks programs, if there is one."""
+        if self._warm is not None:
+            self._warm.end()
 
     def unpack(self, to: Path) -> Path:
         """Create a container's own environment, into which pip can install.
@@ -45,4 +60,6 @@ class Image:
             command = to / "bin" / name
             command.write_text(f'#!/bin/sh\nexec "{to}/bin/python3" -m pip "$@"\n')
             command.chmod(0o755)
+        if self._warm is not None:
+            self._warm.stand_in(to / "bin")
         return to / "bin"

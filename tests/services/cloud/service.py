@@ -83,6 +83,7 @@ class Cloud:
             ends.callback(self._inside.close)
             ends.callback(self._inside.post, "/moto-api/reset")
             self._prepare(folder)
+            ends.callback(self.image.end)
             ends.callback(self._end_all_jobs)
             self._outside.open()
             ends.callback(self._outside.close)
@@ -95,9 +96,10 @@ class Cloud:
         self._ends.close()
 
     def _prepare(self, folder: Path) -> None:
+        self.image = Image(folder / "jobs" / "image")  # its processes end with those of jobs
         job_context = JobContext(
             folder / "jobs",
-            Image(folder / "image"),
+            self.image,
             Storage(self.inside("s3")),
             self.inside("logs"),
             self._inside.variables,
