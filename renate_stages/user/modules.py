@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGES = tuple({sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -21,6 +22,7 @@ def project_modules(root: Path) -> dict[str, Path]:
         root: The project's folder, resolved.
     """
     files = {}
+    inside = f"{root}{os.sep}"
     for name, module in list(sys.modules.items()):
         source = getattr(module, "__file__", None)
         if not isinstance(source, str) or source.startswith(PACKAGES):
@@ -28,15 +30,19 @@ def project_modules(root: Path) -> dict[str, Path]:
         spec = getattr(module, "__spec__", None)
         if getattr(spec, "name", name).startswith("renate_stages"):
             continue  # by its spec, since a module of ours that runs is called __main__
-        file = Path(source)
-        if not file.is_absolute():  # in some modules of torch
-            continue
-        file = Path(os.path.abspath(file))  # noqa: PTH100 -- keeps symbolic links
-        if not file.is_relative_to(root):
-            file = file.resolve()
-        if file.is_relative_to(root) and "site-packages" not in file.parts:
-            files[name] = file
+        file = next((each for each in _locations(source) if each.startswith(inside)), None)
+        if file is not None and "site-packages" not in Path(file).parts:
+            files[name] = Path(file)
     return files
+
+
+@cache
+def _locations(source: str) -> tuple[str, ...]:
+    """Return the absolute path of a module's file, with symbolic links and without."""
+    if not Path(source).is_absolute():  # in some modules of torch
+        return ()
+    absolute = os.path.abspath(source)  # noqa: PTH100 -- keeps symbolic links
+    return absolute, os.path.realpath(source)
 
 
 def imported_from(config: Path, root: Path) -> set[Path]:
