@@ -15,7 +15,7 @@ remembered examples, one epoch; 20,000 training images in the five updates of sp
 50,000 in the ten of rotated, in an order drawn by the seed. Three sides, in the same process, in turn:
 
     alone     Avalanche's strategy with its own loop and datasets, all in one process
-    inside    `learner: Avalanche-NAME`: each update a `ModelUpdater` on stores of examples, from one
+    inside    `learner: Avalanche-NAME`: each update an `Updater` on stores of examples, from one
               state on disk to the next
     native    our own learner of the method, the same way; of iCaRL there is none
 

@@ -22,7 +22,7 @@ def main() -> None:
     from renate_stages.project import Project
     from renate_stages.training.callbacks import Follower, validation_metrics
     from renate_stages.training.update_data import UpdateData
-    from renate_stages.training.updater import ModelUpdater
+    from renate_stages.training.updater import Updater
     from renate_stages.tuning.trial import TrialInputs
     from renate_stages.user.config import UserConfig
 
@@ -37,7 +37,7 @@ def main() -> None:
         user = UserConfig.load(project.user_config, stage="tune")
         params = inputs.params.fixed(inputs.params.search_space.complete(values))
         data = UpdateData.of(inputs.kept, inputs.parent)
-        ModelUpdater(user, params, params.hyperparameters).train(data, follower=Reporting())
+        Updater(user, params, params.hyperparameters).train(data, follower=Reporting())
 
 
 if __name__ == "__main__":

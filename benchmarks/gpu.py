@@ -1,7 +1,7 @@
 """Throughput of an ER update on a GPU: `make bench NAME=gpu DATA=<folder>`.
 
 An update of ResNet-18 on CIFAR-10 in bf16, 256 new and 256 remembered examples a step, goes through
-`ModelUpdater` as stage `train` does it, in three ways:
+`Updater` as stage `train` does it, in three ways:
 
     plain            each batch is read, then copied, then computed on
     ahead            a thread reads and copies two steps ahead, the default on a GPU
@@ -44,7 +44,7 @@ from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 RATE = 0.03
@@ -211,7 +211,7 @@ def ours(
         "memory_size": size.rows,
     }
     user = UserConfig(Path(__file__), {"model_fn": lambda: model_of(size)})
-    updater = ModelUpdater(user, params, values)
+    updater = Updater(user, params, values)
 
     def run() -> float:
         with TimedFit() as fit:

@@ -17,7 +17,7 @@ DATA holds `mnist-train.parquet` and `mnist-test.parquet`. Seven protocols:
 
 Split and permuted are those of Buzzega et al., "Dark Experience for General Continual Learning",
 NeurIPS 2020, with the settings of its authors' code; the column `paper` is its appendix. Ours goes
-the way of production: each update is a `ModelUpdater` on stores of examples, its state is written to
+the way of production: each update is an `Updater` on stores of examples, its state is written to
 disk and read by the next. Beside it, in the same process, runs a plain loop of the same method
 (`plain_loops.py`, `plain_methods.py`) from the same initial weights; the order of examples and the draws
 from the memory differ.

@@ -27,18 +27,18 @@ import sys, time
 from pathlib import Path
 from renate_stages import run_training_job
 from renate_stages.files import yaml_file
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 params = yaml_file.read(root / "params.yaml")
 inside = []
-fit = ModelUpdater.update
+fit = Updater.update
 def timed(*a, **k):
     started = time.perf_counter()
     try:
         return fit(*a, **k)
     finally:
         inside.append(time.perf_counter() - started)
-ModelUpdater.update = timed
+Updater.update = timed
 for attempt in ("warm", "timed"):
     run_training_job(params["hyperparameters"], max_epochs=params["trainer"]["max_epochs"],
                      config_file=root / "renate_config.py", data_path=root / "data" / "incoming",

@@ -1,4 +1,4 @@
-"""Updates through the production path, for benchmarks: stores, `ModelUpdater`, a state on disk."""
+"""Updates through the production path, for benchmarks: stores, `Updater`, a state on disk."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ DATA contains `cifar10-train.parquet`, `cifar10-test.parquet` and the same of MN
 `uv pip install --no-deps --target <folder> renate==0.5.2` put the package (see `renate_classes.py`).
 Both sides get the same data, the same initial weights and the hyperparameters of Renate's quick suite
 (`suites/quick-*.yaml`), without augmentation. Ours goes the way of production: each update is a
-`ModelUpdater` on stores of examples, and its state is written to disk and read by the next. Renate's
+`Updater` on stores of examples, and its state is written to disk and read by the next. Renate's
 classes run in a plain loop.
 
 The figure is the mean accuracy on both updates' test sets after the second update, in percent. The

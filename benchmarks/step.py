@@ -43,7 +43,7 @@ from renate_stages.models import MLP, SmallCNN
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 MEMORY = 5000
@@ -193,7 +193,7 @@ def measure_relative(repeats: int) -> None:
 
 
 def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
-    """Return what times a `ModelUpdater`, in seconds for as many steps as the setting has."""
+    """Return what times an `Updater`, in seconds for as many steps as the setting has."""
     epochs = registry.learner_class(learner).min_epochs
     params = Params.parse(
         {
@@ -215,7 +215,7 @@ def ours(setting: Setting, learner: str, folder: Path) -> Callable[[], float]:
     new = write(folder / "new", images, labels)
     parent = parent_state(folder / "parent", setting, new)
     user = UserConfig(folder / "config.py", {"model_fn": lambda: setting.model_fn()})
-    updater = ModelUpdater(user, params, values)
+    updater = Updater(user, params, values)
 
     def run() -> float:
         with TimedFit() as fit:

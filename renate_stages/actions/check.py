@@ -30,7 +30,7 @@ from renate_stages.state.fitted import fit_preprocessing
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept
 from renate_stages.training.rehearsal import rehearse
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
@@ -82,7 +82,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     params = params.fixed(space.middle())
     hyperparameters, task_id = params.hyperparameters, params.update.task_id
     user.preprocessing = read_preprocessing(project.parent)
-    ModelUpdater(user, params, hyperparameters, say=lambda _: None)  # refuses wrong values at once
+    Updater(user, params, hyperparameters, say=lambda _: None)  # refuses wrong values at once
     new_data.require_files(project.incoming)
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("check")
@@ -100,7 +100,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
                 user.preprocessing = splits.preprocessing
                 task, stores = params.task, {"train": store}
                 fit_preprocessing(splits.preprocessing, stores, names.names, task, Path(scratch))
-            updater = ModelUpdater(user, params, hyperparameters, labels=names.names)
+            updater = Updater(user, params, hyperparameters, labels=names.names)
         dataset = StoredDataset(store, None, *updater.transforms.train)
         inputs, targets = dataset.__getitems__(range(len(dataset)))
 

@@ -26,7 +26,7 @@ from renate_stages.state.fingerprint import fingerprint_of
 from renate_stages.state.fitted import check_kind, fit_preprocessing
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.training.updated_model import write_learner
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
@@ -65,7 +65,7 @@ def write_imported(
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     params = params.fixed(space.middle())
     user.preprocessing = read_preprocessing(model_file.parent)
-    updater = ModelUpdater(user, params, params.hyperparameters)
+    updater = Updater(user, params, params.hyperparameters)
     if user.preprocessing is None and _fits_data(user, project):
         raise UnfittedModelError(
             model_file, params.data.module.name if params.data.module else None
@@ -85,7 +85,7 @@ def write_imported(
             fit_preprocessing(found, splits, names.names, params.task, folder)
         else:
             link_preprocessing(model_file.parent, folder)
-        updater = ModelUpdater(user, params, params.hyperparameters, _silent, names.names)
+        updater = Updater(user, params, params.hyperparameters, _silent, names.names)
         if user.preprocessing is not None:
             model.grow_inputs(user.preprocessing.sizes())
         write_model(folder, model)

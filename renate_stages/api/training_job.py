@@ -268,7 +268,7 @@ def check_settings(user: UserConfig, params: Params) -> None:
     Raises:
         RenateStagesError: If something cannot be used.
     """
-    from renate_stages.training.updater import ModelUpdater
+    from renate_stages.training.updater import Updater
     from renate_stages.user import optimization
 
     if "chunk_id" in params.data.arguments and "chunk_id" not in user.arguments_of(
@@ -281,7 +281,7 @@ def check_settings(user: UserConfig, params: Params) -> None:
         )
     space = params.search_space.read_by(optimization.shared_hyperparameters(user))
     fixed = params.fixed(space.middle())
-    ModelUpdater(user, fixed, fixed.hyperparameters, say=lambda _: None)
+    Updater(user, fixed, fixed.hyperparameters, say=lambda _: None)
 
 
 def _model(user: UserConfig, project: Project, task_id: str) -> RenateModule:

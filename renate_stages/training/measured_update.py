@@ -42,7 +42,7 @@ from renate_stages.training.plasticity import PlasticityProbe
 from renate_stages.training.resume import Resume
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updated_model import UpdatedModel, write_learner
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 DIVERGED = 100  # times the loss before training
@@ -105,7 +105,7 @@ class MeasuredUpdate:
         """
         number = params.update.number
         labels = kept.data.labels or parent.provenance.labels
-        updater = ModelUpdater(user, params, params.hyperparameters, say, labels)
+        updater = Updater(user, params, params.hyperparameters, say, labels)
         updater.task.inherit(parent)
         if params.update.kind != "forget":
             check_processes(params.trainer, ranks().count)

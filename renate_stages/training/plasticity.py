@@ -17,7 +17,7 @@ from renate_stages.evaluation.plasticity_history import Figures
 from renate_stages.memory import ExampleStore
 from renate_stages.models import RenateModule
 from renate_stages.training.resume import generators, restore_generators
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 
 ROWS = 1000
 
@@ -33,7 +33,7 @@ class PlasticityProbe:
         new: The new training examples.
     """
 
-    def __init__(self, updater: ModelUpdater, new: ExampleStore) -> None:
+    def __init__(self, updater: Updater, new: ExampleStore) -> None:
         drawn = updater.generators.numpy("plasticity").permutation(len(new))[:ROWS]
         self._data = StoredDataset(new, np.sort(drawn), *updater.transforms.test)
         self._params = updater.params

@@ -29,7 +29,7 @@ from renate_stages.state.retention import Kept
 from renate_stages.state.state import SPLITS
 from renate_stages.training.measured_update import MeasuredUpdate
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 ROWS = 16  # of each store
@@ -99,9 +99,7 @@ def rehearse(
         update.write_state(scratch / "state")
     with _part("reading the state that was written"):
         state = State.open(scratch / "state")
-        updater = ModelUpdater(
-            user, params, params.hyperparameters, _silent, state.provenance.labels
-        )
+        updater = Updater(user, params, params.hyperparameters, _silent, state.provenance.labels)
         updater.restored(UpdateData(state, few.data.train))
     return state
 

@@ -1,4 +1,4 @@
-"""`ModelUpdater`: train a learner with Lightning, starting from a parent's state."""
+"""`Updater`: train a learner with Lightning, starting from a parent's state."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
 
 
-class ModelUpdater:
+class Updater:
     """Updates a model. The constructor checks everything that can be checked before loading data.
 
     Args:
@@ -70,7 +70,7 @@ class ModelUpdater:
         NotBatchedError: If `trainer.data_on_device` is set and a transform takes single examples.
 
     Example:
-        >>> updater = ModelUpdater(user, params, {"learning_rate": 0.05, "memory_size": 500})
+        >>> updater = Updater(user, params, {"learning_rate": 0.05, "memory_size": 500})
         >>> updated = updater.update(UpdateData(parent, train_store, {1: validation_store}))
     """
 

@@ -23,7 +23,7 @@ from renate_stages.params import Params
 from renate_stages.params.auto_learner import CLOSED_FORM, Situation, stores_examples
 from renate_stages.state import LEARNER_FILES, State
 from renate_stages.state.prepared import PreparedData
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 FEW = 0.05  # share of trained parameters up to which features hardly change
@@ -99,10 +99,10 @@ def _updater(
     configuration: Mapping[str, Any],
     parent: State,
     data: PreparedData,
-) -> ModelUpdater:
+) -> Updater:
     fixed = params.fixed(configuration)
     labels = data.labels or parent.provenance.labels
-    return ModelUpdater(user, fixed, fixed.hyperparameters, _silent, labels)
+    return Updater(user, fixed, fixed.hyperparameters, _silent, labels)
 
 
 def _new_classes(new: StoredDataset, parent: State) -> tuple[int, ...] | None:
@@ -134,7 +134,7 @@ def unfit_for_outputs(model: RenateModule, new: StoredDataset, task_id: str) -> 
 
 
 def _unfit_in_closed_form(
-    updater: ModelUpdater, model: RenateModule, new: StoredDataset, parent: State
+    updater: Updater, model: RenateModule, new: StoredDataset, parent: State
 ) -> str | None:
     """Return why a learner in closed form cannot be used; None if it can."""
     task_id = updater.params.update.task_id

@@ -35,7 +35,7 @@ from renate_stages.training.callbacks import Follower, is_last_epoch, validation
 from renate_stages.training.rehearsal import STEP, RehearsalError, rehearse
 from renate_stages.training.resume import Resume, generators, restore_generators
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.tuning.channel import TrialChannel
 from renate_stages.tuning.objective import Objective
 from renate_stages.tuning.search_files import PARAMETERS, digest_of
@@ -159,7 +159,7 @@ def run(inputs: TrialInputs, user: UserConfig, channel: TrialChannel, request: A
     """
     params = inputs.params.fixed(request["configuration"])
     labels = inputs.kept.data.labels or inputs.parent.provenance.labels
-    updater = ModelUpdater(user, params, params.hyperparameters, labels=labels)
+    updater = Updater(user, params, params.hyperparameters, labels=labels)
     objective = Objective.of(params)
     own = update_inputs(inputs.project, params, inputs.parent, inputs.data)
     folder = Path(request["folder"]) / CHECKPOINTS

@@ -15,7 +15,7 @@ from renate_stages.models.stored import write_model
 from renate_stages.params import Params
 from renate_stages.state import Provenance, State, state
 from renate_stages.training.updated_model import UpdatedModel, write_learner
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 RATE = 0.1
@@ -53,7 +53,7 @@ def updater(
     functions=None,
     task: str = "auto",
     **trainer,
-) -> ModelUpdater:
+) -> Updater:
     params = {
         "seed": seed,
         "learner": learner,
@@ -64,7 +64,7 @@ def updater(
     if learner == "RanPAC":
         values = {"num_random_features": 50, **values}  # the default of 2,000 takes a second
     user = UserConfig(Path("renate_config.py"), {"model_fn": model_fn, **(functions or {})})
-    return ModelUpdater(user, Params.parse(params), values)
+    return Updater(user, Params.parse(params), values)
 
 
 def weights(updated: UpdatedModel) -> torch.Tensor:
@@ -104,7 +104,7 @@ def state_of(
     return State.open(folder)
 
 
-def in_memory(made: ModelUpdater, before: UpdatedModel, parent: State) -> ModelUpdater:
+def in_memory(made: Updater, before: UpdatedModel, parent: State) -> Updater:
     """Let an updater continue from the objects of an update instead of from its state."""
     untrained = made.build_model(None)
     model = copy.deepcopy(before.model)

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from renate_stages import TrainingJobResult, errors, load_model, run_training_job
 from renate_stages.state import State
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 
 CONFIG = """
 import numpy as np
@@ -140,7 +140,7 @@ def head_of(result: TrainingJobResult) -> np.ndarray:
 @pytest.mark.parametrize("kind", MODELS)
 def test_head_grows_twice_and_old_rows_keep_their_bits(jobs, monkeypatch, kind):
     grown: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
-    make_room = ModelUpdater.make_room
+    make_room = Updater.make_room
     inputs = torch.from_numpy(UPDATES[0]["x"])
 
     def recorded(self, model, examples, parent=None):
@@ -153,7 +153,7 @@ def test_head_grows_twice_and_old_rows_keep_their_bits(jobs, monkeypatch, kind):
         if parent is not None and parent.has_model:
             grown.append((before, values()))
 
-    monkeypatch.setattr(ModelUpdater, "make_room", recorded)
+    monkeypatch.setattr(Updater, "make_room", recorded)
     results = jobs(UPDATES, MODELS[kind], values={"memory_size": 60})
     names = [state_of(each).provenance.labels for each in results]
     assert [set(each) for each in names] == [

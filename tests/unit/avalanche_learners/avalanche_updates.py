@@ -13,7 +13,7 @@ from renate_stages.params import Params
 from renate_stages.state import State, state
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updated_model import UpdatedModel
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 from renate_stages.user.config import UserConfig
 
 COMMON = {"learning_rate": RATE, "batch_size": BATCH, "momentum": MOMENTUM}
@@ -29,14 +29,14 @@ def updater(
     task_id: str = "default_task",
     say: Any = print,
     **trainer: Any,
-) -> ModelUpdater:
+) -> Updater:
     params = {
         "learner": learner or f"Avalanche-{name}",
         "update": {"number": number, "task_id": task_id},
         "trainer": {"max_epochs": EPOCHS, **trainer},
     }
     user = UserConfig(Path("renate_config.py"), {"model_fn": model_fn, **(functions or {})})
-    return ModelUpdater(user, Params.parse(params), {**COMMON, **values}, say=say)
+    return Updater(user, Params.parse(params), {**COMMON, **values}, say=say)
 
 
 def first_state(folder: Path) -> State:

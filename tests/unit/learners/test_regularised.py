@@ -166,7 +166,7 @@ def test_exploding_penalty_error_names_the_hyperparameter_to_lower(after, second
 @pytest.mark.parametrize("metric", [{"metric": "accuracy"}, {"metric": "loss", "mode": "min"}])
 def test_interpolation_coefficient_is_the_best_on_all_validation_data(after, new, second, metric):
     from renate_stages.params import Params
-    from renate_stages.training.updater import ModelUpdater
+    from renate_stages.training.updater import Updater
 
     _, parent = after("WiSE-FT")
     made = updater("WiSE-FT", EACH, number=2, max_epochs=6)
@@ -177,7 +177,7 @@ def test_interpolation_coefficient_is_the_best_on_all_validation_data(after, new
             "learner": "WiSE-FT",
         }
     )
-    made = ModelUpdater(made.user, params, made.hyperparameters)
+    made = Updater(made.user, params, made.hyperparameters)
     validation = {1: new, 2: second}
     updated = made.update(UpdateData(parent, second, validation))
     tuned = (

@@ -32,7 +32,7 @@ from renate_stages.state import Provenance, State, state
 from renate_stages.training.resume import SECONDS_VARIABLE, Resume
 from renate_stages.training.update_data import UpdateData
 from renate_stages.training.updated_model import UpdatedModel
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 
 ROWS = 33  # batches of 7 and 6, which two processes share unequally
 Results = dict[str, Any]
@@ -248,7 +248,7 @@ def run(name: str, folder: Path) -> list[Results]:
 
 
 def update_and_record_steps(
-    made: ModelUpdater, parent: State, new, **more
+    made: Updater, parent: State, new, **more
 ) -> tuple[UpdatedModel, list[Results]]:
     """Run an update; return it together with the rows and the loss of each step."""
     steps: list[Results] = []
@@ -295,7 +295,7 @@ def resumed(folder: Path) -> Results:
     parent, new = _empty(folder), write_examples(folder / "new", ROWS)
     functions = {"train_transform": lambda: noisy}
 
-    def made(epochs: int) -> ModelUpdater:
+    def made(epochs: int) -> Updater:
         values = {**VALUES, **ONLINE, "dropout": 0.3}
         count = ranks().count
         return updater("DER++", values, functions=functions, max_epochs=epochs, devices=count)

@@ -11,7 +11,7 @@ from small_project import edit_config, edit_params, move_on, snapshot
 from renate_stages import errors
 from renate_stages.stages import prepare, restore_state, train, tune
 from renate_stages.training import rehearsal
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 
 
 def quiet(message: str) -> None:
@@ -25,14 +25,14 @@ def until_train(project) -> None:
 
 def forbid_training(monkeypatch) -> None:
     """Let a training on more than a few rows fail the test."""
-    train_ = ModelUpdater.train
+    train_ = Updater.train
 
     def guarded(self, data, **options):
         if len(data.new) > rehearsal.ROWS:
             pytest.fail("training ran")
         return train_(self, data, **options)
 
-    monkeypatch.setattr(ModelUpdater, "train", guarded)
+    monkeypatch.setattr(Updater, "train", guarded)
 
 
 UNSTORED = """

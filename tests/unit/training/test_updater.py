@@ -19,12 +19,10 @@ from renate_stages.data import StoredDataset
 from renate_stages.memory import ExampleStore, StoreWriter
 from renate_stages.training import update_task
 from renate_stages.training.update_data import UpdateData
-from renate_stages.training.updater import ModelUpdater
+from renate_stages.training.updater import Updater
 
 
-def train_in_plain_loop(
-    updater: ModelUpdater, new: ExampleStore, memory: ExampleStore, epochs: int
-):
+def train_in_plain_loop(updater: Updater, new: ExampleStore, memory: ExampleStore, epochs: int):
     """Train in a plain loop; only the order of the examples comes from the learner."""
     model = updater.build_model(None)
     source = updater.learner(updater.build_model(None), model.state_dict())
