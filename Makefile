@@ -6,7 +6,8 @@ AVALANCHE := .venv-avalanche
 DATASETS := .venv-datasets
 SAGEMAKER := .venv-sagemaker
 # A file of tests to one process: what a file's tests share is made once. In order: the slow first.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores, because tests also wait: for disks, for servers, for other processes.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Tests start hundreds of processes, which else compile the package anew where a container forbids it.
 export PYTHONDONTWRITEBYTECODE :=

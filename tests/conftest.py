@@ -1,6 +1,7 @@
 """Settings for all tests, made before torch and Lightning are imported."""
 
 import os
+from pathlib import Path
 
 import warm_processes
 
@@ -8,3 +9,8 @@ import warm_processes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 warm_processes.cache_entry_points()
+warm_processes.skip_flushing()
+
+# Without a GPU, torch looks for NVIDIA's library each time that it is asked for one.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from warm_processes import DVC, cache_entry_points, prepare, run_python
+from warm_processes import DVC, cache_entry_points, prepare, run_python, skip_flushing
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
 Variables = tuple[tuple[str, str], ...]
@@ -224,6 +224,7 @@ def import_for(kind: str) -> None:
     from renate_stages.tuning.fork_server import import_all
 
     cache_entry_points()
+    skip_flushing()
     import_all()
     prepare([*TYPER, *OURS, *DVC, *SOMETIMES])
     with suppress(ModuleNotFoundError):

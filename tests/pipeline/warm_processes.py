@@ -81,6 +81,7 @@ def watch(request, descriptors):
 connection = socket.socket(fileno=int(sys.argv[1]))
 os.set_inheritable(connection.fileno(), False)
 warm_processes.cache_entry_points()
+warm_processes.skip_flushing()
 warm_processes.prepare(sys.argv[2:])
 gc.freeze()  # shared objects stay untouched, so that forks do not copy them
 while True:
@@ -111,6 +112,11 @@ def build_parser_of_dvc() -> None:
 
     parser.get_main_parser = functools.cache(parser.get_main_parser)
     parser.get_main_parser()
+
+
+def skip_flushing() -> None:
+    """Do not wait until files are on the disk, which only a machine that loses power needs."""
+    os.fsync = lambda _: None
 
 
 def cache_entry_points() -> None:
