@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from renate_stages.errors.base import RenateStagesError, did_you_mean
 
@@ -73,12 +74,18 @@ class MissingColumnError(RenateStagesError):
 
 
 class AllRowsRejectedError(RenateStagesError):
-    """A data module could read no row."""
+    """A data module could read no row.
 
-    def __init__(self, module: str, rejected: Iterable[str]) -> None:
-        first = [*rejected][:10]
+    Args:
+        module: Its name.
+        rejected: All rows, with `place` and `reason`.
+    """
+
+    def __init__(self, module: str, rejected: Sequence[Any]) -> None:
+        self.rejected = rejected
+        first = "; ".join(f"{each.place}: {each.reason}" for each in rejected[:10])
         super().__init__(
-            f"data module {module}: no row can be used: {'; '.join(first)}.\n"
+            f"data module {module}: no row can be used: {first}.\n"
             "To fix this: repair the files, or check the settings in data.module of params.yaml."
         )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from renate_stages.data.rejected import check_rejected
 from renate_stages.errors import (
+    AllRowsRejectedError,
     DataModuleError,
     EmptyIncomingError,
     InvalidParamsError,
@@ -113,14 +114,18 @@ def read_splits(
         TooManyRejectedError: If the data module rejected more rows than `data.max_rejected` allows.
     """
     data, space = params.data, params.search_space
-    module = user.data_module(
-        incoming,
-        data.arguments,
-        params.seed,
-        space.constants,
-        space.domains.keys(),
-        _scenario(params),
-    )
+    try:
+        module = user.data_module(
+            incoming,
+            data.arguments,
+            params.seed,
+            space.constants,
+            space.domains.keys(),
+            _scenario(params),
+        )
+    except AllRowsRejectedError as error:
+        check_rejected(error.rejected, len(error.rejected), data.max_rejected, scratch)
+        raise
     with (
         user_code.running("the data module of data_module_fn"),
         user.files.running("data_module_fn"),

@@ -229,8 +229,7 @@ class HuggingFace(RenateDataModule):
         self.rejected += [Rejected(split, row + 1, why) for row, why in sorted(reasons.items())]
         good = np.setdiff1d(np.arange(len(dataset)), list(reasons)).astype(np.int64)
         if not len(good):
-            first = (f"{each.place}: {each.reason}" for each in self.rejected)
-            raise AllRowsRejectedError(MODULE, first)
+            raise AllRowsRejectedError(MODULE, self.rejected)
         table = table.take(good)
         if self._is_single and images:
             self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)

@@ -117,8 +117,7 @@ class Images(RenateDataModule):
             if problem is not None
         ]
         if not len(good):
-            reasons = (f"{each.place}: {each.reason}" for each in self.rejected)
-            raise AllRowsRejectedError("images", reasons)
+            raise AllRowsRejectedError("images", self.rejected)
         row_bytes = mean_size([files[row].stat().st_size for row in good[:1000]])
         data = ColumnDataset(
             images.of_rows(good, row_bytes),

@@ -16,7 +16,7 @@ from renate_stages.data.modules.table_reading import Reader
 from renate_stages.data.modules.table_schema import Roles, check_schema, infer_columns
 from renate_stages.data.modules.table_targets import Targets
 from renate_stages.data.rejected import Rejected
-from renate_stages.errors import ChangedPreprocessingError, TableError
+from renate_stages.errors import AllRowsRejectedError, ChangedPreprocessingError, TableError
 from renate_stages.memory.row_weights import WEIGHT
 from renate_stages.preprocessing.table import Kind, TablePreprocessing
 from renate_stages.preprocessing.table_rows import as_table
@@ -141,6 +141,7 @@ class Table(RenateDataModule):
 
         Raises:
             TableError: If a file or a column cannot be read, or a column is missing.
+            AllRowsRejectedError: If no row can be used.
             ChangedPreprocessingError: If the settings name other input columns than the parent's.
             TextEncodingError: If texts would get other ids than in earlier updates.
         """
@@ -178,11 +179,10 @@ class Table(RenateDataModule):
         data = reader.read(self._blocks(paths, self.rejected), self.rejected)
         rejected = self.rejected[before:]
         self.rows_seen += len(rejected) + (0 if data is None else len(data))
+        if data is None and rejected:
+            raise AllRowsRejectedError("table", rejected)
         if data is None:
-            cure = "put rows into the files"
-            if rejected:
-                cure = f"correct the rows; the first one, {rejected[0].place}: {rejected[0].reason}"
-            raise TableError(self._data_path, "no row can be used", cure)
+            raise TableError(self._data_path, "the files have no rows", "put rows into them")
         return data
 
     def _blocks(self, paths: Sequence[Path], rejected: list[Rejected]) -> Iterator[Block]:

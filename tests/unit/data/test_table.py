@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from renate_stages.data.modules.table import Table
-from renate_stages.errors import ChangedPreprocessingError, TableError
+from renate_stages.errors import AllRowsRejectedError, ChangedPreprocessingError, TableError
 from renate_stages.export.raw_rows import card_sections
 from renate_stages.preprocessing.table import TablePreprocessing
 from renate_stages.scenarios import build_scenario
@@ -386,7 +386,7 @@ def test_any_table_is_read_whole_or_refused_by_name(tmp_path, rows):
     frame.to_csv(tmp_path / "a.csv", index=False)
     try:
         module = read(tmp_path, numeric=["x"], categorical=["z"])
-    except TableError as error:
+    except (AllRowsRejectedError, TableError) as error:
         assert "To fix this" in str(error)
         return
     data = module.train_data()

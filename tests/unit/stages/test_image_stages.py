@@ -13,7 +13,11 @@ import torch
 from PIL import Image
 from small_project import edit_params, move_on, quiet, run
 
-from renate_stages.errors import ChangedPreprocessingError, NoPredictionsError, TooManyRejectedError
+from renate_stages.errors import (
+    ChangedPreprocessingError,
+    NoPredictionsError,
+    TooManyRejectedError,
+)
 from renate_stages.export import load
 from renate_stages.preprocessing import read_preprocessing
 from renate_stages.stages import export, prepare
@@ -63,6 +67,19 @@ def reference(path: Path, fitted: dict) -> np.ndarray:
     top, left = (pixels.shape[0] - 8) // 2, (pixels.shape[1] - 8) // 2
     pixels = pixels[top : top + 8, left : left + 8]
     return ((pixels / 255 - fitted["mean"]) / fitted["std"])[None]
+
+
+def test_all_images_are_listed_if_none_can_be_read(project):
+    edit_params(project, **SETTINGS)
+    project.user_config.write_text(CONFIG)
+    shutil.rmtree(project.incoming)
+    for number in range(12):
+        path = project.incoming / "a" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(TooManyRejectedError, match=r"12 of 12 rows.*(?s:.)*\.renate/rejected\.csv"):
+        prepare.run(project, quiet)
+    assert (project.scratch / "rejected.csv").read_text().count(".png") == 12
 
 
 def test_two_updates_of_folders_of_images(project):
