@@ -61,6 +61,10 @@ class ItemBlocks:
                         values.reserve(self._open())
                     continue
                 yield from self._converted(index)
+            elif self._copier is not None and self._copier.copied(each, self._open()):
+                if self._open().is_full:  # the usual case: no other generator for each item
+                    yield from self.rest()
+                continue
             yield from self._one(each, index)
             if self._values is not None:
                 self._values.reserve(self._open())
