@@ -71,7 +71,7 @@ def ingest(
     else:
         blocks = column_blocks(source, rows, reader)
     stored: Future[None] | None = None
-    # A thread stores a block while this one reads the next: hashing and writing need no interpreter.
+    # A thread stores a block while this one reads the next: hashing and writing release Python's lock.
     with StoreWriter(path, update) as writer, ThreadPoolExecutor(1) as thread:
         for columns, spec in blocks:
             if stored is not None:

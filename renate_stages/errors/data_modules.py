@@ -74,15 +74,16 @@ class MissingColumnError(RenateStagesError):
 
 
 class AllRowsRejectedError(RenateStagesError):
-    """A data module could read no row.
+    """A data module could read no row of a split.
 
     Args:
         module: Its name.
-        rejected: All rows, with `place` and `reason`.
+        rejected: The rows of the split, with `place` and `reason`.
+        rows: Rows that it read, with those and with those of other splits.
     """
 
-    def __init__(self, module: str, rejected: Sequence[Any]) -> None:
-        self.rejected = rejected
+    def __init__(self, module: str, rejected: Sequence[Any], rows: int) -> None:
+        self.rejected, self.rows = rejected, rows
         first = "; ".join(f"{each.place}: {each.reason}" for each in rejected[:10])
         super().__init__(
             f"data module {module}: no row can be used: {first}.\n"

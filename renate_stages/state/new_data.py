@@ -124,7 +124,7 @@ def read_splits(
             _scenario(params),
         )
     except AllRowsRejectedError as error:
-        check_rejected(error.rejected, len(error.rejected), data.max_rejected, scratch)
+        check_rejected(error.rejected, error.rows, data.max_rejected, scratch)
         raise
     with (
         user_code.running("the data module of data_module_fn"),

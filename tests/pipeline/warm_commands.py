@@ -23,7 +23,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +31,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from warm_processes import DVC, cache_entry_points, prepare, run_python, skip_flushing
+from warm_processes import DVC, cache_entry_points, prepare, run, run_python, skip_flushing
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
 Variables = tuple[tuple[str, str], ...]
@@ -341,25 +340,6 @@ def fork_python(client: Path) -> None:
 def run_module(module: str) -> None:
     """Run the `main` of a module, and exit with its code."""
     run(lambda: importlib.import_module(module).main())
-
-
-def run(program: Callable[[], object]) -> None:
-    """Call a program, and exit with its code."""
-    code: Any = 1
-    try:
-        code = program()
-        code = code if isinstance(code, int) else 0
-    except SystemExit as end:
-        code = end.code
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-            code = 1
-    except BaseException:  # noqa: BLE001 -- the process must never continue as the server
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
 
 
 class WarmSideProcess:

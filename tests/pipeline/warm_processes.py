@@ -18,8 +18,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +42,7 @@ DVC = (
 
 # The server forks a watcher, which forks the worker and sends the worker's id and exit code.
 SERVER = """
-import gc, importlib, json, os, signal, socket, sys, traceback
+import gc, importlib, json, os, signal, socket, sys
 import warm_processes
 
 def work(request, descriptors):
@@ -53,17 +54,7 @@ def work(request, descriptors):
     os.dup2(descriptors[2], 2)
     sys.argv = [request["main"], *(str(d) for d in descriptors[3:]), *request["arguments"]]
     module, _, name = request["main"].partition(":")
-    code = 1
-    try:
-        code = getattr(importlib.import_module(module), name)()
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
+    warm_processes.run(lambda: getattr(importlib.import_module(module), name)())
 
 def watch(request, descriptors):
     replies = socket.socket(fileno=descriptors[0])
@@ -141,6 +132,25 @@ def prepare(steps: Iterable[str]) -> None:
         imported = importlib.import_module(module)
         if name:
             getattr(imported, name)()
+
+
+def run(program: Callable[[], object]) -> None:
+    """Call a program in a forked process, and exit with its code."""
+    code: Any = 1
+    try:
+        code = program()
+        code = code if isinstance(code, int) else 0
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException:  # noqa: BLE001 -- the process must never continue as the server
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
 
 
 def run_python() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_processes
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 NO_RETRIES = {"retries": {"total_max_attempts": 1}}
@@ -272,9 +273,10 @@ os.kill(os.getpid(), 9)
 def test_jobs_end_when_the_test_process_is_killed():
     from cloud.processes import inside
 
+    helpers = (Path(__file__).parent, Path(warm_processes.__file__).parent)
     done = subprocess.run(
         [sys.executable, "-c", KILLED_TEST_PROGRAM],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, helpers))},
         capture_output=True,
         text=True,
         check=False,

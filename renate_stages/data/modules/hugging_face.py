@@ -226,10 +226,11 @@ class HuggingFace(RenateDataModule):
                 if problem is not None:
                     reasons.setdefault(row, problem)
         self.rows_seen += len(dataset)
-        self.rejected += [Rejected(split, row + 1, why) for row, why in sorted(reasons.items())]
+        rejected = [Rejected(split, row + 1, why) for row, why in sorted(reasons.items())]
+        self.rejected += rejected
         good = np.setdiff1d(np.arange(len(dataset)), list(reasons)).astype(np.int64)
         if not len(good):
-            raise AllRowsRejectedError(MODULE, self.rejected)
+            raise AllRowsRejectedError(MODULE, rejected, self.rows_seen)
         table = table.take(good)
         if self._is_single and images:
             self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)

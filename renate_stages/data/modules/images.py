@@ -117,7 +117,7 @@ class Images(RenateDataModule):
             if problem is not None
         ]
         if not len(good):
-            raise AllRowsRejectedError("images", self.rejected)
+            raise AllRowsRejectedError("images", self.rejected, self.rows_seen)
         row_bytes = mean_size([files[row].stat().st_size for row in good[:1000]])
         data = ColumnDataset(
             images.of_rows(good, row_bytes),

@@ -157,7 +157,7 @@ class Shards(RenateDataModule):
         ]
         good = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
         if not len(good):
-            raise AllRowsRejectedError(MODULE, self.rejected)
+            raise AllRowsRejectedError(MODULE, self.rejected, len(samples))
         inputs = columns(good)
         if isinstance(inputs, ImageColumn):
             self.preprocessing = chosen_preprocessing(MODULE, self.preprocessing, self._wanted)

@@ -180,7 +180,7 @@ class Table(RenateDataModule):
         rejected = self.rejected[before:]
         self.rows_seen += len(rejected) + (0 if data is None else len(data))
         if data is None and rejected:
-            raise AllRowsRejectedError("table", rejected)
+            raise AllRowsRejectedError("table", rejected, self.rows_seen)
         if data is None:
             raise TableError(self._data_path, "the files have no rows", "put rows into them")
         return data

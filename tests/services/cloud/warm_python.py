@@ -18,10 +18,11 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import warm_processes
 
 MODULES = (
     *("fsspec", "matplotlib.figure", "matplotlib.backends.backend_agg", "numpy", "omegaconf"),
@@ -66,7 +67,12 @@ class WarmPython:
         self._process = subprocess.Popen(
             [python, "-P", __file__, self._address],
             cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "TMPDIR": str(folder)},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(folder),
+                "TMPDIR": str(folder),
+                "PYTHONPATH": str(Path(warm_processes.__file__).parent),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
@@ -117,7 +123,7 @@ def watch(connection: socket.socket) -> None:
     program = os.fork()
     if program == 0:
         connection.close()
-        run(asked, streams)
+        become(asked, streams)
     connection.sendall(b"%d\n" % program)
     ended = os.pidfd_open(program)
     ready, _, _ = select.select([connection, ended], [], [])
@@ -129,7 +135,7 @@ def watch(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def run(asked: Sequence[Any], streams: Sequence[int]) -> None:
+def become(asked: Sequence[Any], streams: Sequence[int]) -> None:
     """Run a program as its container's interpreter would, and exit with its code."""
     module, arguments, python, folder, environment = asked
     os.setsid()
@@ -141,21 +147,7 @@ def run(asked: Sequence[Any], streams: Sequence[int]) -> None:
     os.environ.update(environment)
     enter(Path(python), environment.get("PYTHONPATH", ""))
     sys.argv = [module, *arguments]
-    code: Any = 1
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as end:
-        code = end.code
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-            code = 1
-    except BaseException:  # noqa: BLE001 -- the process must never continue as the server
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
+    warm_processes.run(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
 
 
 def enter(python: Path, given: str) -> None:
@@ -166,7 +158,8 @@ def enter(python: Path, given: str) -> None:
         given: Its `PYTHONPATH`.
     """
     own, prefix = sys.prefix, str(python.parents[1])
-    paths = [each.replace(own, prefix, 1) for each in sys.path if each]
+    helpers = str(Path(warm_processes.__file__).parent)
+    paths = [each.replace(own, prefix, 1) for each in sys.path if each not in ("", helpers)]
     sys.path[:] = ["", *filter(None, given.split(os.pathsep)), *paths]
     sys.prefix = sys.exec_prefix = prefix
     sys.executable = str(python)

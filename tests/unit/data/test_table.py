@@ -415,3 +415,14 @@ def test_kinds_of_columns_are_summarized(tmp_path):
     customers().to_csv(tmp_path / "a.csv", index=False)
     expected = "input columns: numeric age; categorical city; boolean member; date since"
     assert read(tmp_path).preprocessing.summary() == expected
+
+
+def test_rows_of_a_split_that_cannot_be_read_are_counted_among_all(tmp_path):
+    customers().to_csv(tmp_path / "a.csv", index=False)
+    customers(3, label=[None] * 3).to_csv(tmp_path / "test.csv", index=False)
+    module = Table(tmp_path, "label", test_files="test*.csv")
+    with pytest.raises(
+        AllRowsRejectedError, match=r"test\.csv, row 2: the target label is missing"
+    ) as raised:
+        module.setup()
+    assert (len(raised.value.rejected), raised.value.rows) == (3, ROWS + 3)
