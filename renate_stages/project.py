@@ -5,13 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from renate_stages import files
 from renate_stages.errors import BusyError, InterruptedCommandError, NotAProjectError, shortage
+
+ENDING_SECONDS = 10.0
+"""How long to wait for the processes that a killed stage has forked."""
 
 
 @dataclass(frozen=True)
@@ -259,11 +264,7 @@ class Project:
         """
         self.scratch.mkdir(exist_ok=True)
         with (self.scratch / "stage.lock").open("a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                stream.seek(0)
-                raise BusyError(self.root, stream.read().strip() or "just starting") from error
+            self._take(stream)
             stream.truncate(0)
             kind = "command" if recovers else "stage"
             stream.write(f"{kind} {work}, process {os.getpid()}")
@@ -275,6 +276,36 @@ class Project:
             yield
             stream.truncate(0)
 
+    def _take(self, stream: IO[str]) -> None:
+        """Lock a file, which contains the name of the process that holds the lock.
+
+        The processes that a stage has forked hold its lock too. If the stage is killed, they end a
+        moment later, so this waits for them.
+        """
+        until = time.monotonic() + ENDING_SECONDS
+        while True:
+            try:
+                return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                holder = stream.read().strip()
+                if time.monotonic() > until or not _has_ended(holder):
+                    raise BusyError(self.root, holder or "just starting") from error
+            time.sleep(0.05)
+
     def relative(self, path: Path) -> str:
         """Return a path relative to the project, in POSIX form."""
         return path.relative_to(self.root).as_posix()
+
+
+def _has_ended(holder: str) -> bool:
+    """Return whether the process that wrote its id into the file of the lock no longer runs."""
+    import psutil
+
+    number = holder.rpartition("process ")[2]
+    try:
+        return psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except ValueError:  # the holder has not written its id yet
+        return False

@@ -5,7 +5,6 @@ Heavy imports are inside the commands, so that `renate-stages --help` responds a
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
@@ -14,7 +13,7 @@ import typer
 from renate_stages._version import __version__
 from renate_stages.cli import champion, memory, remote, simulate, stages, updates
 from renate_stages.training import launch
-from renate_stages.training.guarded import guarded
+from renate_stages.training.guarded import end_on_sigterm, guarded
 
 COMMANDS = {
     "prepare": stages.prepare,
@@ -73,6 +72,6 @@ def options(
 
 def main() -> None:
     """Run the command line; a user's mistake ends with a message and exit code 2, no traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_sigterm()
     if launch.begin(trains=sys.argv[1:2] == ["train"]):
         guarded(app)

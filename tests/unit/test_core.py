@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -129,6 +130,38 @@ def test_concurrent_stage_is_refused_with_the_running_stage_and_process_id(proje
         holder.kill()
     with project.lock("tune"):
         pass
+
+
+def test_lock_waits_for_the_forked_processes_of_a_killed_stage(project):
+    program = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from renate_stages.project import Project\n"
+        "with Project(Path(sys.argv[1])).lock('export'):\n"
+        "    if os.fork() == 0: print('held', flush=True); time.sleep(0.5); os._exit(0)\n"
+        "    time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(project.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        holder.kill()
+        holder.wait()
+        with (project.scratch / "stage.lock").open() as stream, pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with project.lock("export"):
+            pass
+
+
+def test_lock_that_a_process_of_a_killed_stage_keeps_is_an_error(project, monkeypatch):
+    monkeypatch.setattr("renate_stages.project.ENDING_SECONDS", 0.1)
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    project.scratch.mkdir(exist_ok=True)
+    with (project.scratch / "stage.lock").open("w") as kept:
+        fcntl.flock(kept, fcntl.LOCK_EX)
+        kept.write(f"stage train, process {ended.pid}")
+        kept.flush()
+        with pytest.raises(errors.BusyError, match=f"process {ended.pid}"), project.lock("tune"):
+            pass
 
 
 def load(project, text: str) -> UserConfig:
