@@ -2,8 +2,7 @@
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 BIN := .venv/bin
-AVALANCHE := .venv-avalanche
-DATASETS := .venv-datasets
+EXTRAS := .venv-extras
 SAGEMAKER := .venv-sagemaker
 # A file of tests to one process: what a file's tests share is made once. In order: the slow first.
 # Three processes on two cores, because tests also wait: for disks, for servers, for other processes.
@@ -12,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Tests start hundreds of processes, which else compile the package anew where a container forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo test test-unit test-slow test-services test-avalanche test-datasets lint bench lock clean
+.PHONY: help install demo test test-unit test-slow test-services test-extras lint bench lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,18 +28,11 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-# Beside it, since Avalanche brings 90 packages that nothing else needs.
-$(AVALANCHE)/.installed: $(BIN)/.installed
-	$(PYTHON) -m venv $(AVALANCHE)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(AVALANCHE)/bin/python requirements.lock
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(AVALANCHE)/bin/python --editable ".[avalanche]"
-	@touch $@
-
-# In an environment of its own: datasets brings 8 packages that nothing else needs.
-$(DATASETS)/.installed: $(BIN)/.installed
-	$(PYTHON) -m venv $(DATASETS)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(DATASETS)/bin/python requirements.lock
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(DATASETS)/bin/python --editable ".[datasets]"
+# Beside it, since they bring 100 packages that nothing else needs.
+$(EXTRAS)/.installed: $(BIN)/.installed
+	$(PYTHON) -m venv $(EXTRAS)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(EXTRAS)/bin/python requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(EXTRAS)/bin/python --editable ".[avalanche,datasets]"
 	@touch $@
 
 # Beside it too: the SDK brings 13 packages, and plugs itself into MLflow's client.
@@ -65,12 +57,9 @@ test-slow: install ## Run the long forms of the tests
 test-services: install $(SAGEMAKER)/.installed ## Run the tests over real protocols: MLflow, S3, SageMaker
 	$(BIN)/python -m pytest $(PARALLEL) tests/services
 
-test-avalanche: $(AVALANCHE)/.installed ## Run the tests that need the extra avalanche
-	PATH="$(CURDIR)/$(AVALANCHE)/bin:$$PATH" $(AVALANCHE)/bin/python -m pytest $(PARALLEL) \
-		tests/pipeline/test_avalanche.py tests/unit/avalanche_learners
-
-test-datasets: $(DATASETS)/.installed ## Run the tests that need the extra datasets
-	PATH="$(CURDIR)/$(DATASETS)/bin:$$PATH" $(DATASETS)/bin/python -m pytest tests/unit/data/test_hugging_face.py
+test-extras: $(EXTRAS)/.installed ## Run the tests that need the extras avalanche and datasets
+	PATH="$(CURDIR)/$(EXTRAS)/bin:$$PATH" $(EXTRAS)/bin/python -m pytest $(PARALLEL) \
+		tests/pipeline/test_avalanche.py tests/unit/avalanche_learners tests/unit/data/test_hugging_face.py
 
 lint: install ## Check style, layers and types
 	$(BIN)/ruff check .
@@ -78,13 +67,13 @@ lint: install ## Check style, layers and types
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pyright
 
-bench: install $(if $(filter avalanche,$(NAME)),$(AVALANCHE)/.installed) ## Run a benchmark: make bench NAME=pipeline [DATA=folder] [ARGS="--quick"]
+bench: install $(if $(filter avalanche,$(NAME)),$(EXTRAS)/.installed) ## Run a benchmark: make bench NAME=pipeline [DATA=folder] [ARGS="--quick"]
 	@test -n "$(NAME)" || { echo "error: name one: $$(cd benchmarks && ls *.py | sed 's/.py//' | xargs)"; exit 2; }
-	$(if $(filter avalanche,$(NAME)),$(AVALANCHE)/bin,$(BIN))/python benchmarks/$(NAME).py $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(if $(filter avalanche,$(NAME)),$(EXTRAS)/bin,$(BIN))/python benchmarks/$(NAME).py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 lock: install ## Renew requirements.lock within the ranges of pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url \
 		--generate-hashes --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 clean: ## Remove the environment and the demo
-	rm -rf .venv $(AVALANCHE) $(DATASETS) $(SAGEMAKER) demo demo-dvc-remote
+	rm -rf .venv $(EXTRAS) $(SAGEMAKER) demo demo-dvc-remote

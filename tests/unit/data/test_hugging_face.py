@@ -1,4 +1,4 @@
-"""Datasets of the package `datasets` become stores; run by `make test-datasets`."""
+"""Datasets of the package `datasets` become stores; run by `make test-extras`."""
 
 from __future__ import annotations
 
