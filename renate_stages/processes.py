@@ -29,13 +29,13 @@ def heavy_imports() -> Iterator[None]:
     Importing torch and Lightning creates a million objects that live as long as the process. The
     collector would walk through them again and again, and once more when the process ends, which is
     a sixth of Lightning's import time. Use this in a process that uses what it imports, such as a
-    stage. If the collector is already off, nothing is changed.
+    stage. If the collector is already off, or Lightning is imported already, nothing is changed.
 
     Example:
         >>> with heavy_imports():
         ...     import pytorch_lightning
     """
-    if not gc.isenabled():
+    if not gc.isenabled() or "pytorch_lightning" in sys.modules:
         yield
         return
     gc.collect()  # freeze() keeps all existing objects, so remove garbage first

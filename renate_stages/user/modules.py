@@ -9,8 +9,12 @@ import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 PACKAGES = tuple({sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+_of_packages: dict[str, ModuleType] = {}
+"""Modules that do not belong to a project; there are thousands, and this is asked often."""
 
 
 def project_modules(root: Path) -> dict[str, Path]:
@@ -23,10 +27,14 @@ def project_modules(root: Path) -> dict[str, Path]:
     """
     files = {}
     inside = f"{root}{os.sep}"
-    for name, module in list(sys.modules.items()):
+    others = [
+        each for each in list(sys.modules.items()) if _of_packages.get(each[0]) is not each[1]
+    ]
+    for name, module in others:
         source = getattr(module, "__file__", None)
         if not isinstance(source, str) or source.startswith(PACKAGES):
-            continue  # resolving thousands of files of packages would take a second
+            _of_packages[name] = module  # resolving thousands of files would take a second
+            continue
         spec = getattr(module, "__spec__", None)
         if getattr(spec, "name", name).startswith("renate_stages"):
             continue  # by its spec, since a module of ours that runs is called __main__

@@ -115,7 +115,7 @@ READ += ("renate_stages.stages.restore_state",)
 
 
 def test_commands_accept_or_refuse_a_mutated_file(promoted, tmp_path):
-    assert not faults_of(promoted, tmp_path, COMMANDS, READ, 25, 0)
+    assert not faults_of(promoted, tmp_path, COMMANDS, READ, 15, 0)
 
 
 @pytest.mark.slow

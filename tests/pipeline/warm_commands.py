@@ -31,7 +31,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from warm_processes import DVC, cache_entry_points, prepare, run, run_python, skip_flushing
+from warm_processes import (
+    DVC,
+    cache_entry_points,
+    leave_pictures_blank,
+    prepare,
+    run,
+    run_python,
+    skip_flushing,
+)
 
 COMMANDS = {"dvc": "dvc.cli", "renate-stages": "renate_stages.cli.main"}
 Variables = tuple[tuple[str, str], ...]
@@ -232,7 +240,7 @@ def import_for(kind: str) -> None:
         if not each.startswith("Avalanche"):
             learner_class(each)
     trace_once()
-    leave_pictures_blank()
+    leave_pictures_blank(setattr)
 
 
 def trace_once() -> None:
@@ -242,25 +250,6 @@ def trace_once() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GroupNorm(1, 2))
     example = (torch.zeros(2, 1, 4, 4),)
     torch.export.export(layers, example, dynamic_shapes=({0: torch.export.Dim("batch")},))
-
-
-def leave_pictures_blank() -> None:
-    """Let matplotlib write empty pictures: drawing takes more than half of the time of `export`.
-
-    Unit tests and commands in new processes draw them.
-    """
-    from io import BytesIO
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    blank = BytesIO()
-    FigureCanvasAgg(Figure(figsize=(0.1, 0.1))).print_png(blank)
-
-    def print_png(_: FigureCanvasAgg, target: Path, **__: Any) -> None:
-        target.write_bytes(blank.getvalue())
-
-    FigureCanvasAgg.print_png = print_png  # type: ignore[method-assign]
 
 
 def open_a_store() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import io
 import json
 import os
 import runpy
@@ -108,6 +109,32 @@ def build_parser_of_dvc() -> None:
 def skip_flushing() -> None:
     """Do not wait until files are on the disk, which only a machine that loses power needs."""
     os.fsync = lambda _: None
+
+
+def leave_pictures_blank(replace: Callable[[Any, str, Any], object]) -> None:
+    """Let matplotlib write empty pictures: drawing takes more than half of the time of `export`.
+
+    Commands in new processes, and the unit tests of pictures, draw them.
+
+    Args:
+        replace: `setattr`, or a function that also restores the attribute later.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    def print_png(_: FigureCanvasAgg, target: Path, **__: Any) -> None:
+        target.write_bytes(blank_picture())
+
+    replace(FigureCanvasAgg, "print_png", print_png)
+
+
+@functools.cache
+def blank_picture() -> bytes:
+    """Return a PNG file of one pixel."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("L", (1, 1)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def cache_entry_points() -> None:

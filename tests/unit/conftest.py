@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 from small_project import REPOSITORY, WITH_SOURCES, edit_config, edit_params
-from warm_processes import WarmProcesses, WarmPython
+from warm_processes import WarmProcesses, WarmPython, leave_pictures_blank
 
 from renate_stages.memory import ExampleStore
 from renate_stages.project import Project
 from renate_stages.state import Provenance, State, state
 from renate_stages.tuning import processes
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Let stages write empty pictures; the tests in `reporting` draw them."""
+    if "reporting" not in request.path.parts:
+        leave_pictures_blank(monkeypatch.setattr)
 
 
 @pytest.fixture
