@@ -201,9 +201,9 @@ class ModelUpdater:
     ) -> PreparedData:
         parent = self.state
         splits = new_data.Splits(train, val, test, ragged)
-        forget, held_out = CountedForgetList(ForgetList()), new_data.held_out_by(parent)
+        forget, earlier = CountedForgetList(ForgetList()), new_data.earlier_rows(parent)
         with files.whole_directory(folder) as new, user_code.running("a dataset of update()"):
-            stores = new_data.ingest_splits(splits, new, number, forget, held_out)
+            stores = new_data.ingest_splits(splits, new, number, forget, earlier)
             new_data.check_structure(stores["train"], parent)
             prepared.write_manifest(new, number)
         return PreparedData.open(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ class RenateDataModule(ABC):
         preprocessing: What is fitted on the data. Before `setup()` it is that of the parent, or None;
             afterwards a module that has one sets it. `prepare` fits it and keeps it in the state.
         fits_data: Whether it is known before `setup()` that something will be fitted on the data.
+        row_names: Names of all rows if names are their ids. A new row with the name of an earlier one
+            but other inputs is then refused.
         rejected: Rows that `setup()` has left out because they cannot be read, with reasons.
         rows_seen: Rows that it has found, with the rejected ones.
 
@@ -68,6 +71,7 @@ class RenateDataModule(ABC):
     label_order: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     fits_data: bool = False
+    row_names: Sequence[str] = ()
 
     def __init__(self, data_path: str | Path, val_size: float = 0.0, seed: int = 0) -> None:
         self._data_path = Path(data_path)

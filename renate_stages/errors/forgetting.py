@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from renate_stages.errors.base import RenateStagesError
+from renate_stages.errors.wording import counted
 
 
 class InvalidPredicateError(RenateStagesError):
@@ -91,6 +92,20 @@ class AllHeldOutError(RenateStagesError):
             f"all {rows} training rows of data/incoming are in holdouts or validation splits of "
             "earlier updates, and rows that measure a model must not train it.\n"
             "To fix this: put new data in data/incoming and run `dvc add data/incoming`."
+        )
+
+
+class ReusedNamesError(RenateStagesError):
+    """New rows have the names of rows of earlier updates, but other inputs; names are ids."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        super().__init__(
+            f"{counted(len(names), 'row')} of data/incoming have the name of a row of an earlier "
+            f"update, but other content: {', '.join(names[:3])}{more}. Names are ids, so they would "
+            "be taken for the earlier rows.\n"
+            "To fix this: give new rows names of their own, for example in a folder for each update, "
+            "such as week-48/0001.jpg; or name in data.module.id what identifies a row."
         )
 
 

@@ -154,20 +154,24 @@ def stored_ids(store: ExampleStore) -> np.ndarray:
     return ids
 
 
-def stored_content_ids(store: ExampleStore, rows: np.ndarray) -> np.ndarray:
+def stored_content_ids(
+    store: ExampleStore, rows: np.ndarray, fields: Mapping[str, Field] | None = None
+) -> np.ndarray:
     """Return the content ids of stored rows, uint64 `(n, 2)`.
 
     Args:
         store: The store.
         rows: Numbers of stored rows, dead rows included, int64 `(n,)`.
+        fields: The fields of the content; None: inputs and targets.
     """
     ids = np.empty((len(rows), 2), dtype=np.uint64)
     if store.spec is None:
         return ids
+    fields = store.spec.fields if fields is None else fields
     step = max(1, _BLOCK_BYTES * max(1, len(store)) // max(1, store.nbytes))
     for start in range(0, len(rows), step):
-        columns = store.stored_columns(rows[start : start + step], store.spec.fields)
-        ids[start : start + step] = content_ids(columns, store.spec.fields)
+        columns = store.stored_columns(rows[start : start + step], fields)
+        ids[start : start + step] = content_ids(columns, fields)
     return ids
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,9 @@ from renate_stages.preprocessing.decoders import ORIENTATION_TAG, is_image, orie
 
 _DAMAGED = (OSError, ValueError, SyntaxError)  # what Pillow raises
 _GREY_OR_COLOUR = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of 8 bits that PNG has
+_DEEP_CODE = re.compile(
+    ";16[BLN]"
+)  # in Pillow's name of an encoding; ";16" alone is 5 + 6 + 5 bits
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits, which the decoder would cut off
 
 
@@ -55,9 +59,9 @@ def encoded_image(image: Any) -> bytes:
             frames = getattr(opened, "n_frames", 1) if opened.format != "MPO" else 1
             if frames > 1:
                 raise UnusableImageError(f"it has {frames} frames; expected 1")
+            _require_8_bits(opened)
             opened.load()
             if is_image(data):
-                _require_8_bits(opened.mode)
                 return data
             return _as_png(opened)
     except Image.UnidentifiedImageError:
@@ -95,7 +99,7 @@ def _of_pixels(pixels: np.ndarray) -> Any:
 
 
 def _as_png(image: Any) -> bytes:
-    _require_8_bits(image.mode)
+    _require_8_bits(image)
     from PIL import Image
 
     stream, exif = BytesIO(), Image.Exif()
@@ -106,6 +110,10 @@ def _as_png(image: Any) -> bytes:
     return stream.getvalue()
 
 
-def _require_8_bits(mode: str) -> None:
-    if mode in _DEEP:
+def _require_8_bits(image: Any) -> None:
+    """Raise `UnusableImageError` if channels have more bits, also in colours, which Pillow cuts off."""
+    encodings = (
+        tile[3] for tile in getattr(image, "tile", ())
+    )  # of an image that is not loaded yet
+    if image.mode in _DEEP or any(map(_DEEP_CODE.search, map(str, encodings))):
         raise UnusableImageError("more than 8 bits for each channel")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from renate_stages.reporting.markdown import UNKNOWN, table
 from renate_stages.shift.data_metrics import DataMetrics, ShiftFigures, lines_of
+from renate_stages.state.data_figures import notes_on_earlier
 
 SHIFTED = 10  # number of columns in the table of shifts
 
@@ -26,7 +27,8 @@ def data_section(data: DataMetrics) -> list[str]:
         alike = "All figures on validation and test data count every row alike."
         lines += [f"Training rows have weights {spread}. {alike}", ""]
     rejected = {} if data.rejected is None else data.rejected.model_dump()
-    notes = lines_of(rejected, data.preprocessing)
+    notes = [f"new rows: {note}" for note in notes_on_earlier(data.model_dump())]
+    notes += lines_of(rejected, data.preprocessing)
     if notes := notes + (data.labels.lines() if data.labels is not None else []):
         lines += [*(f"- {note}" for note in notes), ""]
     if data.shift is not None and data.shift.tests:

@@ -102,6 +102,12 @@ class ShiftFigures(Content):
     estimated_performance: EstimatedPerformance | None = None
 
 
+class Rows(Content):
+    """A number of rows."""
+
+    rows: Count
+
+
 class RejectedRows(Content):
     """Number of rows that the data module left out, in all and by reason."""
 
@@ -158,6 +164,10 @@ class DataMetrics(Content):
     rejected: RejectedRows | None = None
     preprocessing: dict[str, dict[str, Figure]] = Field(default={})
     labels: LabelFigures | None = None
+    forgotten: Rows | None = None
+    held_out: Rows | None = None
+    in_memory: dict[str, Count] = Field(default={})
+    reused_ids: Rows | None = None
 
     @classmethod
     def read(cls, path: Path) -> DataMetrics:

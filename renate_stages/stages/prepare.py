@@ -8,8 +8,8 @@ from renate_stages import files, lineage
 from renate_stages.errors import AllForgottenError, AllHeldOutError, UnweightedLearnerError
 from renate_stages.export import carried_files
 from renate_stages.learners import registry
+from renate_stages.memory.earlier_rows import EarlierRows
 from renate_stages.memory.forget_list import CountedForgetList, ForgetList
-from renate_stages.memory.held_out import HeldOut
 from renate_stages.memory.row_weights import check_weights, is_weighted
 from renate_stages.params import Params
 from renate_stages.preprocessing import link_preprocessing, read_preprocessing
@@ -43,7 +43,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
     registry.check_installed(params.search_space.learners)
     carried_files.check_files(project, params)  # fails now, not after hours of training
     forget = CountedForgetList(ForgetList.read(project.forget_list))
-    parent, held_out, labels = None, HeldOut(), LabelNames()
+    parent, earlier, labels = None, EarlierRows(), LabelNames()
     fingerprint, known_preprocessing = {}, True
     splits, user, shift = new_data.Splits(), None, None
     if params.update.kind == "update":
@@ -68,18 +68,21 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         fingerprint = fingerprint_of(project, params.data.fingerprint, splits.fingerprint)
         check_fingerprint(fingerprint, parent, params.data.accepted_fingerprint)
         if parent is not None:
-            held_out = new_data.held_out_by(parent, splits.preprocessing)
+            earlier = new_data.earlier_rows(parent, splits.preprocessing)
 
     with files.whole_directory(project.prepared) as folder:
         rejected = write_rejected(splits.rejected, folder)
         with new_data.reading(user):
             number, workers = params.update.number, params.data.num_workers
             stores = new_data.ingest_splits(
-                splits, folder, number, forget, held_out, labels, workers
+                splits, folder, number, forget, earlier, labels, workers
             )
+        new_data.check_row_names(splits.row_names, earlier)
         if params.update.kind == "update" and not len(stores["train"]):
             raise (
-                AllHeldOutError(held_out.rows) if held_out.rows else AllForgottenError(forget.rows)
+                AllHeldOutError(earlier.held_out)
+                if earlier.held_out
+                else AllForgottenError(forget.rows)
             )
         if parent is not None:
             new_data.check_structure(stores["train"], parent)
@@ -96,10 +99,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             fitted = fit_preprocessing(splits.preprocessing, stores, labels.names, task, folder)
         prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)
         labelled = may_have_labels(task)
-        memory = parent.memory() if parent is not None else None
-        figures = data_figures.figures(
-            stores, forget, held_out, number, labelled, labels.names, memory
-        )
+        figures = data_figures.figures(stores, forget, earlier, number, labelled, labels.names)
         figures |= {"rejected": rejected} if splits.rows else {}
         figures |= {"preprocessing": fitted} if fitted else {}
         found = FoundLabels.of(stores, parent, task)

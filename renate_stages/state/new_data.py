@@ -9,19 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from renate_stages.data.rejected import check_rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
     DataModuleError,
     EmptyIncomingError,
     InvalidParamsError,
+    ReusedNamesError,
     TooFewNamesError,
     UserResultError,
     user_code,
 )
 from renate_stages.memory import ExampleStore, Ragged
+from renate_stages.memory.earlier_rows import EarlierRows
 from renate_stages.memory.forget_list import CountedForgetList
-from renate_stages.memory.held_out import HeldOut
+from renate_stages.memory.identity import IdSet, given_ids
 from renate_stages.memory.spec import IGNORED
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
@@ -58,6 +62,7 @@ class Splits:
         rows: Rows that it read, with those.
         categorical_features: Those of `feature_names` whose values are codes of categories.
         excluded_features: Those of `feature_names` that shift tests leave out.
+        row_names: Names of all rows if names are their ids.
     """
 
     train: Dataset | None = None
@@ -72,6 +77,7 @@ class Splits:
     rows: int = 0
     categorical_features: tuple[str, ...] = ()
     excluded_features: tuple[str, ...] = ()
+    row_names: Sequence[str] = ()
 
 
 def reading(user: UserConfig | None) -> AbstractContextManager[None]:
@@ -167,6 +173,7 @@ def read_splits(
         preprocessing=getattr(module, "preprocessing", None),
         rejected=rejected,
         rows=rows,
+        row_names=getattr(module, "row_names", ()),
         **names_of_features(module),
     )
 
@@ -199,15 +206,31 @@ def parent_in(folder: Path) -> State | None:
     return State.open(folder) if (folder / MANIFEST).is_file() else None
 
 
-def held_out_by(parent: State, preprocessing: Preprocessing | None = None) -> HeldOut:
-    """Return the rows of the holdouts and validation splits of a state.
+def earlier_rows(parent: State, preprocessing: Preprocessing | None = None) -> EarlierRows:
+    """Return the rows of the holdouts, the validation splits and the memory of a state.
 
     Args:
         parent: The state.
         preprocessing: Says whether rows with equal content are the same; None: they are.
     """
     stores = [s for name in ("holdouts", "validation") for s in parent.split(name).values()]
-    return HeldOut(stores, by_content=preprocessing is None or preprocessing.equal_is_same)
+    by_content = preprocessing is None or preprocessing.equal_is_same
+    return EarlierRows(stores, parent.memory(), by_content=by_content)
+
+
+def check_row_names(names: Sequence[str], earlier: EarlierRows) -> None:
+    """Check that no new row has the name of an earlier one but other inputs.
+
+    Args:
+        names: Names of the rows that are their ids.
+        earlier: Rows of earlier updates, among which the new ones were looked up.
+
+    Raises:
+        ReusedNamesError: If one has.
+    """
+    if names and len(earlier.reused):
+        is_reused = IdSet(earlier.reused).among(given_ids(names))
+        raise ReusedNamesError([names[row] for row in np.flatnonzero(is_reused)])
 
 
 def check_structure(train: ExampleStore, parent: State) -> None:
@@ -259,7 +282,7 @@ def ingest_splits(
     folder: Path,
     update: int,
     forget: CountedForgetList | None = None,
-    held_out: HeldOut | None = None,
+    earlier: EarlierRows | None = None,
     names: LabelNames | None = None,
     num_workers: int = 0,
 ) -> dict[str, ExampleStore]:
@@ -270,8 +293,8 @@ def ingest_splits(
         folder: Folder of the stores.
         update: Number of the update.
         forget: Examples to leave out of every split.
-        held_out: Rows of earlier holdouts and validation splits, to leave out of training and
-            validation.
+        earlier: Rows of earlier updates; those of holdouts and validation splits are left out of
+            training and validation.
         names: Names of labels, which numbers those in the data; None: targets are not names.
         num_workers: Processes that read items; see `ingest`.
 
@@ -291,7 +314,7 @@ def ingest_splits(
             from renate_stages.data import ingest
 
             unwanted: list[Unwanted] = [forget] if forget and forget.listed else []
-            unwanted += [held_out] if held_out is not None and split != "test" else []
+            unwanted += [earlier.left_out(split)] if earlier is not None else []
             stores[split] = ingest(
                 dataset,
                 folder / split,

@@ -16,6 +16,7 @@ from renate_stages.data.modules.image_column import (
     mean_size,
 )
 from renate_stages.data.modules.label_table import read_label_table
+from renate_stages.data.modules.text_values import in_order
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import (
     AllRowsRejectedError,
@@ -57,6 +58,7 @@ class Images(RenateDataModule):
         augment: Random changes of training images; see `Augmentation`.
         val_size: Share of the training data to use for validation, in [0, 1).
         seed: Seed of the split.
+        task: Name of the task, which decides whether numbers in a table are labels.
 
     Raises:
         InvalidModuleSettingError: If a setting is outside its range.
@@ -81,9 +83,10 @@ class Images(RenateDataModule):
         augment: Sequence[str | Mapping[str, Any]] | None = None,
         val_size: float = 0.0,
         seed: int = 0,
+        task: str = "auto",
     ) -> None:
         super().__init__(data_path, val_size, seed)
-        self._labels, self._path, self._target = labels, path, target
+        self._labels, self._path, self._target, self._task = labels, path, target, task
         if not target:
             raise InvalidModuleSettingError("images", "target", target, "one column, or several")
         fields = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
@@ -118,6 +121,10 @@ class Images(RenateDataModule):
         ]
         if not len(good):
             raise AllRowsRejectedError("images", self.rejected, self.rows_seen)
+        if "id" not in self._fields:
+            self.row_names = [names[row] for row in good]
+        if targets.dtype == object:
+            self.label_order = in_order(targets[good])
         row_bytes = mean_size([files[row].stat().st_size for row in good[:1000]])
         data = ColumnDataset(
             images.of_rows(good, row_bytes),
@@ -152,15 +159,18 @@ class Images(RenateDataModule):
         assert self._labels is not None
         file = self._data_path / self._labels
         table = read_label_table(
-            "images", file, self._path, self._target, self._fields, self.rejected
+            "images", file, self._path, self._target, self._fields, self.rejected, self._task
         )
         self.rows_seen = len(table.paths) + len(self.rejected)
-        inside = []
+        inside, lines = [], dict[str, int]()
         for row, name in enumerate(table.paths):
-            path = PurePosixPath(name)
+            path, line, reason = PurePosixPath(name), int(table.lines[row]), ""
             if path.is_absolute() or ".." in path.parts:
                 reason = f"{self._path} is outside the folder of the data"
-                self.rejected.append(Rejected(self._labels, int(table.lines[row]), reason))
+            elif lines.setdefault(str(path), line) != line and "id" not in self._fields:
+                reason = f"{self._path} is listed before"
+            if reason:
+                self.rejected.append(Rejected(self._labels, line, reason))
             else:
                 inside.append(row)
         names = [table.paths[row] for row in inside]

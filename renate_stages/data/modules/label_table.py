@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from renate_stages.data.modules.text_values import weights_in
+from renate_stages.data.modules.table_targets import NUMBERED, NUMBERS
+from renate_stages.data.modules.text_values import (
+    UnusableCellError,
+    has_fraction,
+    label_in,
+    weights_in,
+)
 from renate_stages.data.rejected import Rejected
 from renate_stages.errors import MissingColumnError, MissingDataFileError
 from renate_stages.memory.row_weights import WEIGHT
@@ -22,8 +28,8 @@ class LabelTable:
 
     Args:
         paths: Path of each row, as the table has it.
-        targets: `(rows,)`: names of labels as objects, int64 or float32; or `(rows, n)` of several
-            columns, int64 or float32.
+        targets: `(rows,)`: names of labels as objects, 0 and 1 of a binary task as int64, or numbers
+            as float32; or `(rows, n)` of several columns, int64 or float32.
         metadata: Values of each row by the name of the field.
         lines: Line in a CSV file, or row from 1 on in a Parquet file, int64 `(rows,)`.
     """
@@ -41,8 +47,11 @@ def read_label_table(
     target: str | Sequence[str],
     metadata: Mapping[str, str],
     rejected: list[Rejected],
+    task: str = "auto",
 ) -> LabelTable:
     """Read a table.
+
+    Labels are names, also whole numbers: the label 3 is called "3".
 
     Args:
         module: Name of the data module, for messages.
@@ -50,13 +59,15 @@ def read_label_table(
         path: Name of the column with paths.
         target: Name of the column with targets, or names of several columns of numbers.
         metadata: Names of columns by the name of the metadata field.
-        rejected: Gets the rows without a path or a target, or with an unusable weight.
+        rejected: Gets the rows without a path or a target, or with an unusable label or weight.
+        task: Name of the task; with auto, one column of numbers with fractions is a regression.
 
     Raises:
         MissingDataFileError: If the file does not exist or cannot be read.
         MissingColumnError: If it lacks a column.
     """
-    frame = _read(module, file)
+    labels = target if isinstance(target, str) and task not in NUMBERS else None
+    frame = _read(module, file, labels)
     targets = [target] if isinstance(target, str) else [*target]
     settings = {"path": [path], "target": targets, **{n: [c] for n, c in metadata.items()}}
     for name, columns in settings.items():
@@ -65,39 +76,53 @@ def read_label_table(
                 raise MissingColumnError(module, name, column, file.name, map(str, frame.columns))
     first = 2 if file.suffix.lower() == ".csv" else 1  # after the line with names
     lines = np.arange(len(frame)) + first
+    if file.suffix.lower() == ".csv":
+        is_blank = frame.isna().all(axis=1).to_numpy()
+        frame, lines = frame[~is_blank], lines[~is_blank]
     lacking = np.zeros(len(frame), dtype=bool)
     for column in (path, *targets):
         missing = frame[column].isna().to_numpy() & ~lacking
         rejected += [Rejected(file.name, int(n), f"{column} is missing") for n in lines[missing]]
         lacking |= missing
+    reasons: dict[int, str] = {int(row): "" for row in np.flatnonzero(lacking)}
+    single = _single(frame[target], task, target, reasons) if isinstance(target, str) else None
     if WEIGHT in metadata:
-        reasons: dict[int, str] = {int(row): "" for row in np.flatnonzero(lacking)}
         cells = frame[metadata[WEIGHT]].astype(object)
         weights = weights_in(cells.where(cells.notna(), None), metadata[WEIGHT], reasons)
-        rejected += [Rejected(file.name, int(lines[n]), why) for n, why in reasons.items() if why]
-        lacking[[*reasons]] = True
         frame = frame.assign(**{metadata[WEIGHT]: weights})
+    rejected += [Rejected(file.name, int(lines[n]), why) for n, why in reasons.items() if why]
+    lacking[[*reasons]] = True
     frame, lines = frame[~lacking], lines[~lacking]
-    values = [_targets(frame[column]) for column in targets]
-    if not isinstance(target, str) and any(each.dtype == object for each in values):
-        problem = f"target {', '.join(targets)}: a column has texts; several columns need numbers"
-        raise MissingDataFileError(module, file.name, problem, "name one column, or use numbers")
+    if single is None:
+        values = [_numbers(frame[column]) for column in targets]
+        if any(each.dtype == object for each in values):
+            problem = (
+                f"target {', '.join(targets)}: a column has texts; several columns need numbers"
+            )
+            cure = "name one column, or use numbers"
+            raise MissingDataFileError(module, file.name, problem, cure)
     return LabelTable(
         frame[path].astype(str).tolist(),
-        values[0] if isinstance(target, str) else _joined(values),
+        single[~lacking] if single is not None else _joined(values),
         {name: _metadata(frame[column]) for name, column in metadata.items()},
         lines,
     )
 
 
-def _read(module: str, file: Path) -> pd.DataFrame:
+def _read(module: str, file: Path, labels: str | None) -> pd.DataFrame:
+    """Return the table; the column `labels` of a CSV file as texts, so that 007 stays 007."""
     if not file.is_file():
         problem, cure = "the file does not exist", "add it to data/incoming, or change labels"
         raise MissingDataFileError(module, file.name, problem, cure)
     try:
         if file.suffix.lower() == ".csv":
             return pd.read_csv(
-                file, keep_default_na=False, na_values=[""], dtype_backend="numpy_nullable"
+                file,
+                keep_default_na=False,
+                na_values=[""],
+                dtype_backend="numpy_nullable",
+                dtype={labels: "string"} if labels is not None else None,
+                skip_blank_lines=False,  # else numbers of later lines would be wrong
             )
         if file.suffix.lower() == ".parquet":
             return pd.read_parquet(file, dtype_backend="numpy_nullable")
@@ -107,7 +132,39 @@ def _read(module: str, file: Path) -> pd.DataFrame:
     raise MissingDataFileError(module, file.name, "unknown kind of table", "use .csv or .parquet")
 
 
-def _targets(column: pd.Series) -> np.ndarray:
+def _single(column: pd.Series, task: str, name: str, reasons: dict[int, str]) -> np.ndarray:
+    """Return the targets of one column: names of labels as objects, or numbers.
+
+    Args:
+        column: The column.
+        task: Name of the task.
+        name: Name of the column.
+        reasons: Rows that cannot be used, with the reason; gets those without a usable label.
+    """
+    if task in NUMBERS:
+        is_present = column.notna().to_numpy()
+        present = _numbers(column[is_present])
+        values = np.zeros(len(column), object if present.dtype == object else np.float32)
+        values[is_present] = present
+        return values
+    names = np.full(len(column), "", dtype=object)
+    for row, cell in enumerate(column.astype(object)):
+        if row not in reasons:
+            try:
+                names[row] = label_in(cell, name)
+            except UnusableCellError as error:
+                reasons[row] = str(error)
+    used = {*np.delete(names, [*reasons])}
+    if task == NUMBERED and used <= {"0", "1"}:
+        return (names == "1").astype(np.int64)
+    if task == "auto" and any(map(has_fraction, used)):
+        numbers = pd.to_numeric(pd.Series(names), errors="coerce").to_numpy(np.float32)
+        if not np.isnan(np.delete(numbers, [*reasons])).any():
+            return numbers
+    return names
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
     """Return targets as int64, float32, or texts as objects."""
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_integer_dtype(column):
         return column.to_numpy(dtype=np.int64)

@@ -166,7 +166,9 @@ class Shards(RenateDataModule):
         chosen = {name: [_plain(each[row]) for row in good] for name, each in values.items()}
         targets = [values["target"][row] for row in good]
         del chosen["target"]
-        metadata = {"id": [samples[row].key for row in good], **chosen}
+        keys = [samples[row].key for row in good]
+        self.row_names = keys if "id" not in chosen else ()
+        metadata = {"id": keys, **chosen}
         data = ColumnDataset(
             inputs,
             targets if isinstance(targets[0], str) else np.stack(targets),

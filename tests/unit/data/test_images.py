@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from pathlib import Path
+from zlib import compress, crc32
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,7 @@ from renate_stages.errors import (
 )
 from renate_stages.files import write_json
 from renate_stages.preprocessing import read_preprocessing
-from renate_stages.preprocessing.encoded_images import encoded_image
+from renate_stages.preprocessing.encoded_images import UnusableImageError, encoded_image
 from renate_stages.preprocessing.images import ImagePreprocessing
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
@@ -58,7 +60,7 @@ def folders(tmp_path):
 
 def stored(module, folder: Path):
     module.setup()
-    names = LabelNames()
+    names = LabelNames(module.label_order)
     return ingest(module.train_data(), folder, 1, "train", numbers=names.numbers), names
 
 
@@ -114,6 +116,34 @@ def test_unusable_files_are_rejected_with_a_reason(folders, tmp_path):
     ]
 
 
+def deep_png(channels: int, colour_type: int) -> bytes:
+    """Return a PNG file with 16 bits for each channel, as Pillow cannot write it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+    row = b"\0" + np.full((4, channels), 3000, ">u2").tobytes()
+    head = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", compress(row * 4)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (2, 4), (3, 2), (4, 6)])
+def test_images_with_16_bits_are_refused_also_in_colours_which_pillow_cuts_off(
+    channels, colour_type
+):
+    data = deep_png(channels, colour_type)
+    assert Image.open(BytesIO(data)).size == (4, 4)
+    with pytest.raises(UnusableImageError, match="more than 8 bits for each channel"):
+        encoded_image(data)
+
+
+def test_bmp_images_with_5_or_6_bits_for_each_channel_are_used():
+    head = struct.pack("<2sIHHI", b"BM", 54 + 8, 0, 0, 54)
+    head += struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 0, 8, 0, 0, 0, 0)
+    assert Image.open(BytesIO(encoded_image(head + bytes(8)))).mode == "RGB"
+
+
 def test_a_folder_without_a_usable_image_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.jpg").write_text("text")
@@ -148,8 +178,8 @@ def test_a_table_gives_labels_and_metadata(tmp_path, kind):
         frame.to_parquet(folder / "labels.parquet")
     module = Images(folder, labels=f"labels.{kind}", id="key", source="shop", time="day")
     store, names = stored(module, tmp_path / "store")
-    assert names.names == ("b", "a", "NA")
-    assert store.column("targets").tolist() == [0, 1, 2, 0]
+    assert names.names == ("NA", "a", "b")
+    assert store.column("targets").tolist() == [2, 1, 0, 2]
     assert store.column("meta.source").tolist() == [b"x", b"", b"y", b"x"]
     assert store.column("meta.time").tolist()[0].startswith(b"2026-01-02")
 
@@ -170,6 +200,7 @@ def test_rows_with_an_unusable_weight_are_rejected(tmp_path):
     [
         ({"label": [0.5, 1.0, 2.0, 3.0]}, "label", np.float32([0.5, 1, 2, 3])),
         ({"label": [3, 1, 2, 0]}, "label", np.array([3, 1, 2, 0])),
+        ({"label": [3.0, 1.0, None, 0.0]}, "label", np.array([2, 1, 0])),
         ({"a": [1, 0, 1, 0], "b": [True, False, False, True]}, ["a", "b"], None),
         ({"a": [1, 0, 1, 0], "b": [0.5, 1, 2, 3]}, ["a", "b"], None),
     ],
@@ -184,6 +215,59 @@ def test_targets_may_be_numbers_or_several_columns(tmp_path, columns, target, ex
         expected = expected.astype(np.int64 if columns["b"][0] is True else np.float32)
     found = store.column("targets")
     assert found.dtype == expected.dtype and (found == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "names", "targets"),
+    [
+        ([400125, 400120, 9, 400120], "auto", ("9", "400120", "400125"), [2, 1, 0, 1]),
+        ([-3, 2, -3, 2], "classification", ("-3", "2"), [0, 1, 0, 1]),
+        ([1, 0, 0, 1], "binary", (), [1, 0, 0, 1]),
+        (["no", "yes", "no", "no"], "binary", ("no", "yes"), [0, 1, 0, 0]),
+        (["b ", "b", " a", "c"], "auto", ("a", "b", "c"), [1, 1, 0, 2]),
+        (["007", "08", "8", "0.5x"], "auto", ("007", "08", "8", "0.5x"), [0, 1, 2, 3]),
+        ([True, False, True, True], "auto", ("False", "True"), [1, 0, 1, 1]),
+        ([0.5, 1.5, 2.5, 3], "classification", ("3", "0.5", "1.5", "2.5"), [1, 2, 3, 0]),
+        ([3, 1, 2, 0], "regression", (), [3.0, 1.0, 2.0, 0.0]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_whole_numbers_in_a_table_are_names_of_labels(tmp_path, labels, task, names, targets, kind):
+    frame = with_table(tmp_path / "in", label=labels)
+    if kind == "csv":
+        frame.to_csv(tmp_path / "in/labels.csv", index=False)
+    else:
+        frame.to_parquet(tmp_path / "in/labels.parquet")
+    module = Images(tmp_path / "in", labels=f"labels.{kind}", task=task)
+    store, found = stored(module, tmp_path / "store")
+    assert found.names == names
+    assert store.column("targets").tolist() == targets
+    assert store.column("targets").dtype == (np.float32 if task == "regression" else np.int64)
+
+
+def test_a_file_that_is_listed_again_is_rejected_unless_rows_have_ids(tmp_path):
+    frame = with_table(tmp_path / "in", label=["a", "b", "a", "b"], key=[1, 2, 3, 4])
+    frame.loc[2, "file"] = frame.loc[0, "file"]
+    frame.loc[3, "file"] = f"./{frame.loc[0, 'file']}"
+    frame.to_csv(tmp_path / "in/labels.csv", index=False)
+    module = Images(tmp_path / "in", labels="labels.csv")
+    store, _ = stored(module, tmp_path / "store")
+    assert len(store) == 2 and list(module.row_names) == frame["file"].tolist()[:2]
+    assert module.rejected == [Rejected("labels.csv", n, "file is listed before") for n in (4, 5)]
+    module = Images(tmp_path / "in", labels="labels.csv", id="key")
+    store, _ = stored(module, tmp_path / "with-ids")
+    assert len(store) == 4 and module.row_names == () and not module.rejected
+
+
+def test_blank_lines_of_a_table_count_as_lines_but_not_as_rows(tmp_path):
+    frame = with_table(tmp_path / "in", label=["a", "b", None, "b"])
+    head, *rows = frame.to_csv(index=False).splitlines()
+    lines = [head, *rows[:1], "", "", *rows[1:], ""]
+    (tmp_path / "in/labels.csv").write_text("\n".join(lines))
+    module = Images(tmp_path / "in", labels="labels.csv")
+    module.setup()
+    assert module.rejected == [Rejected("labels.csv", 6, "label is missing")]
+    assert module.rows_seen == 4
 
 
 def test_rows_without_a_label_or_a_file_are_rejected_with_their_line(tmp_path):

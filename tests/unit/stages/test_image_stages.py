@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from small_project import edit_params, move_on, quiet, run
+from small_project import edit_params, move_on, quiet, run, snapshot
 
 from renate_stages.errors import (
     ChangedPreprocessingError,
     NoPredictionsError,
+    ReusedNamesError,
     TooManyRejectedError,
 )
 from renate_stages.export import load
@@ -45,13 +46,13 @@ SETTINGS = {
 }
 
 
-def write(folder: Path, classes: str, rows: int = 20) -> None:
+def write(folder: Path, classes: str, rows: int = 20, brighter: int = 0) -> None:
     """Write images of several sizes, whose brightness tells the class."""
     shutil.rmtree(folder)
     for place, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for row in range(rows):
-            pixels = np.full((8 + row % 3, 9, 3), 60 * place + row, np.uint8)
+            pixels = np.full((8 + row % 3, 9, 3), 60 * place + row + brighter, np.uint8)
             stream = BytesIO()
             Image.fromarray(pixels).save(stream, "PNG")
             (folder / name / f"{classes}-{row}.png").write_bytes(stream.getvalue())
@@ -99,6 +100,12 @@ def test_two_updates_of_folders_of_images(project):
     assert first is not None and first.content()["mean"] is not None
 
     move_on(project)
+    write(project.incoming, "ab", brighter=100)  # a camera that numbers from 0 again
+    before = snapshot(project)
+    with pytest.raises(ReusedNamesError, match=r"have the name of a row .*: [ab]/ab-\d+\.png, .* more"):
+        prepare.run(project, quiet)
+    assert snapshot(project) == before
+
     write(project.incoming, "abc")
     state = run(project)
     assert list(state.provenance.labels) == ["a", "b", "c"]
