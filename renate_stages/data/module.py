@@ -50,6 +50,8 @@ class RenateDataModule(ABC):
         preprocessing: What is fitted on the data. Before `setup()` it is that of the parent, or None;
             afterwards a module that has one sets it. `prepare` fits it and keeps it in the state.
         fits_data: Whether it is known before `setup()` that something will be fitted on the data.
+        target_names: Names of the columns of the targets, if there are several. Their order is that
+            of the model's outputs, so it never changes.
         row_names: Names of all rows if names are their ids. A new row with the name of an earlier one
             but other inputs is then refused.
         rejected: Rows that `setup()` has left out because they cannot be read, with reasons.
@@ -71,6 +73,7 @@ class RenateDataModule(ABC):
     label_order: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     fits_data: bool = False
+    target_names: tuple[str, ...] = ()
     row_names: Sequence[str] = ()
 
     def __init__(self, data_path: str | Path, val_size: float = 0.0, seed: int = 0) -> None:

@@ -81,8 +81,9 @@ def split_off(
             if rule == "grouped":
                 what += f" with too few different values of metadata {field!r}"
             raise DataModuleError(
-                f"train_data() has {what}, too few to split off {fraction:.0%}",
-                "return more rows, or separate test_data() and val_data()",
+                f"its training data has {what}, too few to split off {fraction:.0%} for {name}",
+                f"add rows, let it return {name} data of its own, or change the shares in params.yaml, "
+                "data.test_fraction and data.validation_fraction",
             )
     return dataset, parts
 
@@ -203,8 +204,9 @@ def sort_keys(dataset: Any, field: str) -> np.ndarray:
         metadata = reader.metadata(item, row)
         if field not in metadata:
             known = ", ".join(sorted(metadata)) or "none"
-            problem = f"item {row} of train_data() has no metadata {field!r} (it has: {known})"
-            raise DataModuleError(problem, "return it, or change data.split_by in params.yaml")
+            problem = f"item {row} of its training data has no metadata {field!r} (it has: {known})"
+            cure = "set data.split_by in params.yaml to a name of metadata, or return such metadata"
+            raise DataModuleError(problem, cure)
         key = metadata[field].item()
         if isinstance(key, float) and math.isnan(key):
             raise _not_a_number(field, row)

@@ -100,6 +100,7 @@ from renate_stages.errors.labels import (
     PositiveLabelError,
     TooFewNamesError,
     UnnamedLabelsError,
+    UnusableLabelsError,
 )
 from renate_stages.errors.machine import FullDiskError, OutOfMemoryError
 from renate_stages.errors.models import (
@@ -221,6 +222,7 @@ from renate_stages.errors.tasks import (
 )
 from renate_stages.errors.texts import (
     InvalidTokenizerError,
+    NoWordsError,
     TextColumnError,
     TextEncodingError,
     TextFilesError,
@@ -337,6 +339,7 @@ __all__ = [
     "NoRowWeighsError",
     "NoValidationDataError",
     "NoVerdictError",
+    "NoWordsError",
     "NotAPairError",
     "NotAProjectError",
     "NotBatchedError",
@@ -428,6 +431,7 @@ __all__ = [
     "UnstorableValueError",
     "UnsupportedArgumentError",
     "UnsupportedLocationError",
+    "UnusableLabelsError",
     "UnusableRowError",
     "UnweightedLearnerError",
     "UnweightedLossError",

@@ -85,8 +85,9 @@ class AllRowsRejectedError(RenateStagesError):
     def __init__(self, module: str, rejected: Sequence[Any], rows: int) -> None:
         self.rejected, self.rows = rejected, rows
         first = "; ".join(f"{each.place}: {each.reason}" for each in rejected[:10])
+        problem = f"no row can be used: {first}" if rejected else "its files have no rows"
         super().__init__(
-            f"data module {module}: no row can be used: {first}.\n"
+            f"data module {module}: {problem}.\n"
             "To fix this: repair the files, or check the settings in data.module of params.yaml."
         )
 

@@ -17,7 +17,8 @@ class DataModuleError(RenateStagesError):
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(
-            f"data_module_fn of renate_config.py: {sentence(problem)}\nTo fix this: {cure}."
+            "the data module (from data_module_fn, or data.module of params.yaml): "
+            f"{sentence(problem)}\nTo fix this: {cure}."
         )
 
 

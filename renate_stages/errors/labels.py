@@ -88,6 +88,13 @@ class NamedTargetsError(RenateStagesError):
         )
 
 
+class UnusableLabelsError(RenateStagesError):
+    """No model can be made for the labels of the first update."""
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(f"{problem}.\nTo fix this: {cure}.")
+
+
 class PositiveLabelError(RenateStagesError):
     """A binary task has named labels, but nothing says which of them is 1."""
 

@@ -34,12 +34,28 @@ class TextColumnError(RenateStagesError):
 
     def __init__(self, file: object, column: str, setting: str, known: Iterable[str]) -> None:
         known = list(known)
+        cure = (
+            f"if the column was renamed, set {setting} in data.module of params.yaml to its new name; "
+            "otherwise correct the file"
+        )
+        if len(known) == 1 and (found := [each for each in ";\t|" if each in known[0]]):
+            cure = f"set delimiter: {found[0]!r} in data.module of params.yaml, as the file has it"
         shown = ", ".join(map(repr, known[:LISTED])) + (", …" if len(known) > LISTED else "")
         super().__init__(
             f"{file} has no column {column!r}{did_you_mean(column, known)} (it has: "
             f"{shown or 'none'}); {setting} names it.\n"
-            f"To fix this: if the column was renamed, set {setting} in data.module of params.yaml to "
-            "its new name; otherwise correct the file."
+            f"To fix this: {cure}."
+        )
+
+
+class NoWordsError(RenateStagesError):
+    """The training texts of a first update have no words to tell them apart."""
+
+    def __init__(self, columns: Iterable[str], min_count: int) -> None:
+        super().__init__(
+            f"data.module: in {' and '.join(columns)}, no word occurs at least {min_count} times in the "
+            "training rows of the first update, so the model would get the same for every text.\n"
+            "To fix this: name the column with texts in data.module, or lower its min_count."
         )
 
 
@@ -50,8 +66,7 @@ class TextTargetError(RenateStagesError):
         super().__init__(
             f"{place}: column {column!r} has the target {value!r:.80}, which may be the name of a "
             "label or a number to predict.\n"
-            "To fix this: set task in params.yaml, or in its data.module, to regression; or to "
-            "classification if it is a label."
+            "To fix this: set task in params.yaml to regression, or to classification if it is a label."
         )
 
 

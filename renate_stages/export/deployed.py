@@ -102,7 +102,8 @@ class DeployedModel:
         Returns:
             For labels, the column `prediction` with the name of the most probable label, and
             `probability_NAME` for each label. For several labels per row, `prediction_NAME` (0 or 1)
-            and `probability_NAME`. Otherwise `prediction`, or `prediction_N` for each output.
+            and `probability_NAME`. Otherwise `prediction`, or `prediction_NAME` for each output. Where
+            outputs have no names, NAME is a number.
 
         Raises:
             RenateStagesError: As for `outputs`.
@@ -151,7 +152,7 @@ class DeployedModel:
         values = outputs.reshape(len(outputs), columns).numpy()
         if columns == 1:
             return {"prediction": values[:, 0]}
-        return {f"prediction_{c}": values[:, c] for c in range(columns)}
+        return {f"prediction_{n}": values[:, c] for c, n in enumerate(self._names(columns))}
 
     def _probabilities(self, outputs: Tensor) -> tuple[list[str], Tensor]:
         """Return the names of labels, and their probabilities `(rows, labels)`."""
@@ -162,9 +163,14 @@ class DeployedModel:
             is_one = self.task == "classification"
             probabilities = outputs.softmax(dim=1) if is_one else outputs.sigmoid()
         count = probabilities.shape[1]
-        # A model may have more outputs than labels are known.
-        others = (f"output {n}" if self.labels else str(n) for n in range(count))
-        return [*self.labels[:count], *list(others)[len(self.labels) :]], probabilities
+        return self._names(count), probabilities
+
+    def _names(self, count: int) -> list[str]:
+        """Return the names of outputs; a model may have more of them than labels are known."""
+        targets = () if self.preprocessing is None else self.preprocessing.targets
+        known = self.labels or (targets if len(targets) == count else ())
+        others = (f"output {n}" if known else str(n) for n in range(count))
+        return [*known[:count], *list(others)[len(known) :]]
 
 
 def load(folder: str | Path) -> DeployedModel:

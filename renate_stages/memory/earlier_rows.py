@@ -62,8 +62,9 @@ class EarlierRows:
         out = np.zeros(len(given), dtype=bool)
         if not len(given) or not (len(self._held_out.ids) or len(self._memory.ids)):
             return out
-        self._note_reused(given, columns, spec)
         held, remembered = self._held_out.ids.among(given), self._memory.ids.among(given)
+        for earlier, found in ((self._held_out, held), (self._memory, remembered)):
+            self._note_reused(earlier, np.flatnonzero(found), columns, spec)
         if self._by_content:
             # Ids that are those of the content need not be computed again.
             own = not np.array_equal(_content_ids(columns, spec.fields, 1), given[:1])
@@ -75,15 +76,16 @@ class EarlierRows:
         self.in_memory[split] = self.in_memory.get(split, 0) + int((remembered & ~out).sum())
         return out
 
-    def _note_reused(self, given: np.ndarray, columns: Columns, spec: ExampleSpec) -> None:
-        """Add the ids of new rows whose inputs differ from those of an earlier row with that id."""
-        for earlier in (self._held_out, self._memory):
-            rows = np.flatnonzero(earlier.ids.among(given))
-            if len(rows):
-                chosen = {path: _taken(columns[path], rows) for path in _inputs_of(spec.fields)}
-                inputs = _content_ids(chosen, _inputs_of(spec.fields), len(rows))
-                others = given[rows[~earlier.inputs.among(inputs)]]
-                self.reused = IdSet(np.concatenate([self.reused, others])).array
+    def _note_reused(
+        self, earlier: _Rows, rows: np.ndarray, columns: Columns, spec: ExampleSpec
+    ) -> None:
+        """Add the ids of those of the rows whose inputs no earlier row has."""
+        if len(rows):
+            fields, given = _inputs_of(spec.fields), columns[METADATA + "id"]
+            assert isinstance(given, np.ndarray)
+            inputs = content_ids({path: _taken(columns[path], rows) for path in fields}, fields)
+            others = given[rows[~earlier.inputs.among(inputs)]]
+            self.reused = IdSet(np.concatenate([self.reused, others])).array
 
 
 class _Rows:

@@ -53,6 +53,9 @@ class Preprocessing(ABC):
     """Sizes with which models of this data are built, those of the first update, with `num_outputs`;
     they grow from there. None if `prepare` has not set them."""
 
+    targets: tuple[str, ...] = ()
+    """Names of the columns of the targets, in the order of the model's outputs, if there are several."""
+
     @property
     def is_given(self) -> bool:
         """Whether settings alone decide it, so that nothing is fitted on data."""
@@ -165,6 +168,7 @@ class Preprocessing(ABC):
     def write(self, folder: Path) -> None:
         """Write it to the folder `preprocessing` inside `folder`."""
         record = {"kind": self.kind, "built": self.built, "schema": SCHEMA, **self.content()}
+        record |= {"targets": list(self.targets)} if self.targets else {}
         (folder / FOLDER).mkdir()
         files.write_json(folder / FOLDER / FILE, record)
 

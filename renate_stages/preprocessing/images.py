@@ -62,13 +62,13 @@ class ImagePreprocessing(Preprocessing):
         normalize: str | Mapping[str, Sequence[float]] = "fit",
         augment: Sequence[str | Mapping[str, Any]] | None = None,
     ) -> None:
-        sides = [size, size] if isinstance(size, int) else size
-        if sides is not None and (len(sides) != 2 or not all(map(_is_side, sides))):
+        sides: list[Any] = [*size] if isinstance(size, Sequence) else [size, size]
+        if size is not None and (len(sides) != 2 or not all(map(_is_side, sides))):
             expected = "a whole number >= 1, [height, width], or null"
             raise InvalidModuleSettingError("images", "size", size, expected)
         if channels not in (1, 3):
             raise InvalidModuleSettingError("images", "channels", channels, "1 or 3")
-        self.size = None if sides is None else (int(sides[0]), int(sides[1]))
+        self.size = None if size is None else (int(sides[0]), int(sides[1]))
         self.channels = channels
         self.normalize = normalize if isinstance(normalize, str) else "given"
         self.mean, self.std = _given(normalize, channels)

@@ -44,5 +44,8 @@ def read_preprocessing(folder: Path) -> Preprocessing | None:
     built = content.get("built")
     if not isinstance(built, dict | None):
         raise MalformedFileError(path, "preprocessing", f"built is {built!r:.80}")
-    found.built = built
+    targets = content.get("targets", [])
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise MalformedFileError(path, "preprocessing", f"targets is {targets!r:.80}")
+    found.built, found.targets = built, tuple(targets)
     return found

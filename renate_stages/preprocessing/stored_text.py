@@ -61,7 +61,7 @@ def given_texts(rows: Any, columns: Sequence[str]) -> Iterator[str]:
     """
     pair = len(columns) == 2
     expected = "pairs of texts" if pair else "texts"
-    expected += f", or a table with the {'columns' if pair else 'column'} {', '.join(columns)}"
+    expected += f", or a DataFrame with the {'columns' if pair else 'column'} {', '.join(columns)}"
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
         raise TextRowError(None, f"found one {type(rows).__name__}", f"a list of {expected}")
     if hasattr(rows, "columns"):

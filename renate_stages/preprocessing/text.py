@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from renate_stages.errors import TextEncodingError
+from renate_stages.errors import NoWordsError, TextEncodingError
 from renate_stages.errors.wording import counted
 from renate_stages.memory import ExampleStore, Ragged, Tree
 from renate_stages.preprocessing.base import FOLDER, Preprocessing, RawColumn
@@ -147,6 +147,8 @@ class TextPreprocessing(Preprocessing):
             for text in texts_of(train, path):
                 counts.update(self._words(text))
             counts.pop(SEPARATOR, None)
+            if not fitted and max(counts.values(), default=0) < self.settings.min_count:
+                raise NoWordsError(self.settings.columns, self.settings.min_count)
             if fitted and counts:
                 new = sum(n for word, n in counts.items() if self._vocabulary.ids([word]) == [1])
                 self.unknown_before = new / counts.total()
@@ -277,6 +279,9 @@ class TextPreprocessing(Preprocessing):
         if new.pair != old.pair:
             columns = counted(len(new.columns), "column")
             return f"text has {columns}, earlier updates {len(old.columns)}"
+        if new.pair and new.columns != old.columns and {*new.columns} == {*old.columns}:
+            order = " and ".join(old.columns)
+            return f"text has the columns of earlier updates, {order}, in another order"
         if new.method != old.method:
             return f"the tokenizer is {new.method!r}, in earlier updates {old.method!r}"
         if new.lower != old.lower and new.method != FILE:

@@ -21,7 +21,7 @@ from renate_stages.shift.features import write_features
 from renate_stages.stages.hyperparameters import check_hyperparameters
 from renate_stages.state import State, data_figures, new_data, prepared
 from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
-from renate_stages.state.fitted import check_kind, fit_preprocessing, write_rejected
+from renate_stages.state.fitted import check_kind, fit_preprocessing, take_targets, write_rejected
 from renate_stages.state.inputs import StageInputs
 from renate_stages.state.label_figures import FoundLabels
 from renate_stages.tasks import may_have_labels
@@ -95,6 +95,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         if user is None:
             link_preprocessing(project.parent, folder)
         elif splits.preprocessing is not None:
+            take_targets(splits.preprocessing, splits.target_names, user.preprocessing)
             user.preprocessing = splits.preprocessing
             fitted = fit_preprocessing(splits.preprocessing, stores, labels.names, task, folder)
         prepared.write_manifest(folder, params.update.number, labels.names, fingerprint)

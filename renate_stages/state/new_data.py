@@ -26,7 +26,7 @@ from renate_stages.memory import ExampleStore, Ragged
 from renate_stages.memory.earlier_rows import EarlierRows
 from renate_stages.memory.forget_list import CountedForgetList
 from renate_stages.memory.identity import IdSet, given_ids
-from renate_stages.memory.spec import IGNORED
+from renate_stages.memory.spec import IGNORED, ExampleSpec
 from renate_stages.params import Params
 from renate_stages.randomness import Generators
 from renate_stages.state.feature_names import names_in, names_of_features
@@ -36,6 +36,7 @@ from renate_stages.state.state import State
 from renate_stages.tasks import TASKS, labels
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
+from renate_stages.user.file_watch import unwatched
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -62,6 +63,7 @@ class Splits:
         rows: Rows that it read, with those.
         categorical_features: Those of `feature_names` whose values are codes of categories.
         excluded_features: Those of `feature_names` that shift tests leave out.
+        target_names: Names of the columns of the targets, if there are several.
         row_names: Names of all rows if names are their ids.
     """
 
@@ -77,6 +79,7 @@ class Splits:
     rows: int = 0
     categorical_features: tuple[str, ...] = ()
     excluded_features: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
     row_names: Sequence[str] = ()
 
 
@@ -173,6 +176,7 @@ def read_splits(
         preprocessing=getattr(module, "preprocessing", None),
         rejected=rejected,
         rows=rows,
+        target_names=names_in(module, "target_names"),
         row_names=getattr(module, "row_names", ()),
         **names_of_features(module),
     )
@@ -230,7 +234,7 @@ def check_row_names(names: Sequence[str], earlier: EarlierRows) -> None:
     """
     if names and len(earlier.reused):
         is_reused = IdSet(earlier.reused).among(given_ids(names))
-        raise ReusedNamesError([names[row] for row in np.flatnonzero(is_reused)])
+        raise ReusedNamesError([names[row] for row in np.flatnonzero(is_reused).tolist()])
 
 
 def check_structure(train: ExampleStore, parent: State) -> None:
@@ -314,7 +318,7 @@ def ingest_splits(
             from renate_stages.data import ingest
 
             unwanted: list[Unwanted] = [forget] if forget and forget.listed else []
-            unwanted += [earlier.left_out(split)] if earlier is not None else []
+            unwanted += [_unwatched(earlier.left_out(split))] if earlier is not None else []
             stores[split] = ingest(
                 dataset,
                 folder / split,
@@ -328,6 +332,16 @@ def ingest_splits(
             if names is not None:
                 names.check(split, partial(_labelled_rows, stores[split]))
     return stores
+
+
+def _unwatched(look_up: Unwanted) -> Unwanted:
+    """Let a function read files of the parent's state, which the user's code does not read."""
+
+    def call(columns: dict[str, Any], spec: ExampleSpec) -> np.ndarray:
+        with unwatched():
+            return look_up(columns, spec)
+
+    return call
 
 
 def _labelled_rows(store: ExampleStore) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class State:
     examples: Path
     provenance: Provenance
     identity: str
+
+    @cached_property
+    def _opened(self) -> dict[str, dict[int, ExampleStore]]:
+        """The stores of examples that were opened, which a state never changes."""
+        return {}
 
     @classmethod
     def open(cls, folder: str | Path, examples: Path | None = None) -> State:
@@ -97,7 +103,9 @@ class State:
 
     def memory(self) -> ExampleStore:
         """Return the examples kept for replay."""
-        return ExampleStore.open(self.examples / "memory")
+        if "memory" not in self._opened:
+            self._opened["memory"] = {0: ExampleStore.open(self.examples / "memory")}
+        return self._opened["memory"][0]
 
     def split(self, name: str) -> dict[int, ExampleStore]:
         """Return the stores of `holdouts` or `validation` by the number of their update.
@@ -112,7 +120,10 @@ class State:
         if not (isinstance(updates, list) and all(type(each) is int for each in updates)):
             reason = f"found {index!r:.80}, expected the numbers of updates"
             raise MalformedFileError(folder / "index.json", f"the index of {name}", reason)
-        return {update: ExampleStore.open(folder / str(update)) for update in updates}
+        if name not in self._opened:
+            stores = {update: ExampleStore.open(folder / str(update)) for update in updates}
+            self._opened[name] = stores
+        return dict(self._opened[name])
 
     def evaluations(self) -> EvaluationHistory:
         """Return every metric of every update so far on every holdout."""

@@ -75,14 +75,15 @@ class LabelNames:
             NamedTargetsError: If the task has no labels.
             UnnamedLabelsError: If earlier updates have numbers without names.
         """
-        check_name(name)
+        shown = self._rename.get(name, name)
+        check_name(shown)
         if self._task in TASKS and self._task not in NAMED_TASKS:
             raise NamedTargetsError(self._task, name, NAMED_TASKS)
         if self._numbered:
             raise UnnamedLabelsError(name)
         self._read = True
         self._found.add(name)
-        return self._numbers.setdefault(self._rename.get(name, name), len(self._numbers))
+        return self._numbers.setdefault(shown, len(self._numbers))
 
     def numbers(self, targets: Any) -> Any:
         """Return the targets of an item with names replaced by numbers; others as they are.

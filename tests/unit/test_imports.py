@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import pytest
 
@@ -26,6 +27,17 @@ class Cycle:
 
     def __del__(self) -> None:
         Cycle.freed += 1
+
+
+@pytest.fixture(autouse=True)
+def no_lightning(monkeypatch):
+    monkeypatch.delitem(sys.modules, "pytorch_lightning", raising=False)
+
+
+def test_heavy_imports_leaves_the_collector_alone_once_lightning_is_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", sys)
+    with heavy_imports():
+        assert gc.isenabled()
 
 
 def test_heavy_imports_turns_the_collector_off_and_freezes_imported_objects():

@@ -89,6 +89,7 @@ class Images(RenateDataModule):
         self._labels, self._path, self._target, self._task = labels, path, target, task
         if not target:
             raise InvalidModuleSettingError("images", "target", target, "one column, or several")
+        self.target_names = () if isinstance(target, str) else tuple(target)
         fields = {"id": id, "source": source, "group": group, "time": time, "weight": weight}
         self._fields = {name: column for name, column in fields.items() if column is not None}
         for name, column in self._fields.items():

@@ -165,6 +165,7 @@ class Table(RenateDataModule):
         self.categorical_features = tuple(each.name for each in fitted.categories)
         self.excluded_features = fitted.date_features
         targets = Targets(self._task, self._roles.targets, several=self._several)
+        self.target_names = tuple(self._roles.targets) if self._several else ()
         reader = Reader(fitted, targets, self._roles.fields, self._max_categories)
         self._train_data = self._read(reader, paths)
         if tests:

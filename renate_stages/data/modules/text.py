@@ -17,6 +17,7 @@ from renate_stages.data.modules.text_values import (
     flag_in,
     has_fraction,
     in_order,
+    is_number,
     label_in,
     number_in,
     plain,
@@ -128,6 +129,7 @@ class Text(RenateDataModule):
             raise TextSettingError("delimiter", delimiter, "one character, no quote or line end")
         self._delimiter, self._targets = delimiter, listed
         self._kind = self._kind_of(task)
+        self.target_names = () if self._one_target else tuple(self._targets)
 
     def setup(self) -> None:
         """Read all files.
@@ -144,6 +146,7 @@ class Text(RenateDataModule):
         """
         path, self.rejected, self.rows_seen = self._texts.tokenizer_path(self._data_path), [], 0
         self.preprocessing = self._texts.preprocessing(self.preprocessing, self._data_path)
+        self._time_is = ""
         rows = _Rows([*self._metadata])
         columns = dict.fromkeys(self._texts.columns, "text")
         columns |= dict.fromkeys(self._targets, "target")
@@ -204,6 +207,12 @@ class Text(RenateDataModule):
         metadata = [
             METADATA[name](cells[column], column) for name, column in self._metadata.items()
         ]
+        if (column := self._metadata.get("time")) is not None:
+            now = "a number" if is_number(cells[column]) else "a date"
+            self._time_is = self._time_is or now
+            if now != self._time_is:
+                reason = f"{column} is {now}, in earlier rows {self._time_is}"
+                raise UnusableCellError(reason)
         return text.encode(), target, metadata
 
     def _array(self, targets: list[Any]) -> Any:

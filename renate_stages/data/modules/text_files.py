@@ -91,9 +91,7 @@ def _csv_rows(
             if any(map(_NOT_UTF8.search, header)):
                 problem, cure = "line 1: the names of columns are not UTF-8", "save it as UTF-8"
                 raise MalformedFileError(path, "CSV", problem, cure)
-            for name, setting in columns.items():
-                if header.count(name) != 1:
-                    raise TextColumnError(path, name, setting, header)
+            _check_columns(path, columns, header)
             places = [header.index(name) for name in columns]
             start = lines.line_num + 1
             for cells in lines:
@@ -107,6 +105,15 @@ def _csv_rows(
             raise MalformedFileError(path, "CSV", f"line {start}: {error}", cure) from error
 
 
+def _check_columns(path: Path, columns: Mapping[str, str], known: Sequence[str]) -> None:
+    for name, setting in columns.items():
+        if name not in known:
+            raise TextColumnError(path, name, setting, known)
+        if known.count(name) > 1:
+            problem, cure = f"{known.count(name)} columns are called {name!r}", "rename all but one"
+            raise MalformedFileError(path, path.suffix[1:].upper(), problem, cure)
+
+
 def _json_rows(path: Path, columns: Mapping[str, str], reject: Reject) -> Iterator[Row]:
     seen: dict[str, None] = {}  # a set in order of appearance
     rows = 0
@@ -118,6 +125,10 @@ def _json_rows(path: Path, columns: Mapping[str, str], reject: Reject) -> Iterat
             if not rows and line.lstrip().startswith(b"["):
                 problem = "it begins with '[', expected one object {...} on each line"
                 cure = "write it as lines, for example with pandas.DataFrame.to_json(lines=True)"
+                raise MalformedFileError(path, "lines of JSON", problem, cure)
+            if not rows and line.strip() == b"{":
+                problem = "line 1 is '{' alone, expected one object {...} on each line"
+                cure = "write each object on one line; or name the file in tokenizer if it is one"
                 raise MalformedFileError(path, "lines of JSON", problem, cure)
             rows += 1
             try:
@@ -145,9 +156,7 @@ def _parquet_rows(path: Path, columns: Mapping[str, str], reject: Reject) -> Ite
     try:
         with pq.ParquetFile(path) as file:
             known = file.schema_arrow.names
-            for name, setting in columns.items():
-                if known.count(name) != 1:
-                    raise TextColumnError(path, name, setting, known)
+            _check_columns(path, columns, known)
             number = 0
             for batch in file.iter_batches(BLOCK_ROWS, columns=list(columns), use_threads=False):
                 cells = [_values(batch.column(name)) for name in columns]

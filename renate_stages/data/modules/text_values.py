@@ -159,21 +159,27 @@ def time_in(cell: Any, column: str) -> float:
         cell = datetime.combine(cell, time())
     if not isinstance(cell, datetime):
         text = plain(cell, column)
-        try:
-            value = float(text)
-        except ValueError:
-            try:
-                cell = datetime.fromisoformat(text)
-            except ValueError:
-                raise UnusableCellError(
-                    f"{column} is not a number, nor a date or time of ISO 8601"
-                ) from None
-        else:
-            if not math.isfinite(value):
+        if is_number(text):
+            if not math.isfinite(value := float(text)):
                 raise UnusableCellError(f"{column} is not a finite number")
             return value
+        try:
+            cell = datetime.fromisoformat(text)
+        except ValueError:
+            raise UnusableCellError(
+                f"{column} is not a number, nor a date or time of ISO 8601"
+            ) from None
     zoned = cell.replace(tzinfo=UTC) if cell.tzinfo is None else cell
     return zoned.timestamp()
+
+
+def is_number(cell: Any) -> bool:
+    """Return whether a cell is a number, or a text that is one; a date is none."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -136,7 +136,22 @@ def test_renamed_column_is_named_with_what_the_file_has(tmp_path, suffix):
 
 def test_column_that_a_csv_file_has_twice_is_refused(tmp_path):
     write_csv(tmp_path / "a.csv", [("a", "b", "c")], header=("text", "text", "label"))
-    with pytest.raises(errors.TextColumnError, match="no column 'text'"):
+    with pytest.raises(errors.MalformedFileError, match="2 columns are called 'text'"):
+        read(tmp_path)
+
+
+def test_a_missing_delimiter_is_proposed(tmp_path):
+    (tmp_path / "a.csv").write_text("text;label\na;b\n")
+    with pytest.raises(errors.TextColumnError, match=r"set delimiter: ';' in data\.module"):
+        read(tmp_path)
+    module = read(tmp_path, delimiter=";")
+    assert len(module.train_data()) == 1
+
+
+@pytest.mark.parametrize("first", ["{", "["])
+def test_json_that_is_not_one_object_on_each_line_is_refused(tmp_path, first):
+    (tmp_path / "tokenizer.json").write_text(f'{first}\n  "version": "1.0"\n')
+    with pytest.raises(errors.MalformedFileError, match="expected one object"):
         read(tmp_path)
 
 
@@ -349,8 +364,9 @@ def test_metadata_has_the_names_that_the_pipeline_knows(tmp_path):
     rows = [
         ("t", "x", "17", "eu", "c1", "2026-11-30", "2"),
         ("t", "x", "18", "us", "c2", "2026-11-30T12:00:00+01:00", "0.5"),
-        ("t", "x", "19", "us", "c2", "5", "0"),
+        ("t", "x", "19", "us", "c2", "19700101T000005Z", "0"),
         ("t", "x", "", "us", "c2", "5", "1"),
+        ("t", "x", "20", "us", "c2", "20260101", "1"),
         ("t", "x", "20", "u" * 33, "c2", "5", "1"),
         ("t", "x", "21", "us", "", "5", "1"),
         ("t", "x", "22", "us", "c2", "yesterday", "1"),
@@ -363,6 +379,7 @@ def test_metadata_has_the_names_that_the_pipeline_knows(tmp_path):
     module = read(tmp_path, id="ticket", source="region", group="customer", time="date", weight="w")
     assert [each.reason for each in module.rejected] == [
         "ticket is missing",
+        "date is a number, in earlier rows a date",
         "region has more than 32 bytes, or NUL characters",
         "customer is missing",
         "date is not a number, nor a date or time of ISO 8601",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from renate_stages.memory.earlier_rows import EarlierRows
-from renate_stages.memory.identity import given_ids
 from torch.utils.data import Dataset, TensorDataset
 
 from renate_stages.data import ingest
+from renate_stages.memory.earlier_rows import EarlierRows
+from renate_stages.memory.identity import given_ids
 
 INPUTS = torch.arange(40, dtype=torch.float32).reshape(10, 4)
 LABELS = torch.arange(10)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -167,6 +167,12 @@ def test_texts_that_are_cut_off_are_counted(tmp_path):
     assert tokenizer.summary() == "texts: text, read with the given tokenizer of 6 ids"
 
 
+@pytest.mark.parametrize("texts", [[""] * 5, ["a", "b", "c d"]])
+def test_texts_without_a_frequent_word_make_no_vocabulary(tmp_path, texts):
+    with pytest.raises(errors.NoWordsError, match="in text, no word occurs at least 2 times"):
+        fitted(texts, tmp_path / "s", min_count=2)
+
+
 def test_words_beyond_max_length_are_not_counted(tmp_path):
     found = fitted(["a b c", "a b c"], tmp_path / "s", max_length=2)
     assert found.words == ["a", "b"]
@@ -175,6 +181,7 @@ def test_words_beyond_max_length_are_not_counted(tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=5), st.lists(texts, min_size=1, max_size=5))
 def test_ids_of_known_words_never_change(tmp_path_factory, old, new):
+    assume(any(words_of(clean_text(text), 512) for text in old))
     folder = tmp_path_factory.mktemp("text")
     found = fitted(old, folder / "1", min_count=1)
     before, known = found.words, batch_of(found, [*old, "?"])

@@ -370,7 +370,7 @@ MISTAKES = [
         "prepare",
         lambda p: give(p, "TensorDataset(images[:0], labels[:0])"),
         errors.DataModuleError,
-        ["train_data() has 0 rows", "return more rows"],
+        ["its training data has 0 rows, too few to split off 20% for test", "add rows"],
     ),
     (
         "prepare",
