@@ -53,7 +53,7 @@ def given_texts(rows: Any, columns: Sequence[str]) -> Iterator[str]:
     """Yield the stored form of rows that a deployed model is given.
 
     Args:
-        rows: Texts, or pairs of texts, or a table; see `TextPreprocessing.encode`.
+        rows: Texts, or pairs of texts, or a table of pandas or Arrow; see `TextPreprocessing.encode`.
         columns: Names of the columns with the text; two: rows are pairs.
 
     Raises:
@@ -62,6 +62,8 @@ def given_texts(rows: Any, columns: Sequence[str]) -> Iterator[str]:
     pair = len(columns) == 2
     expected = "pairs of texts" if pair else "texts"
     expected += f", or a DataFrame with the {'columns' if pair else 'column'} {', '.join(columns)}"
+    if hasattr(rows, "to_pylist"):  # an Arrow table
+        rows = rows.to_pylist()
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
         raise TextRowError(None, f"found one {type(rows).__name__}", f"a list of {expected}")
     if hasattr(rows, "columns"):

@@ -191,7 +191,7 @@ class TextPreprocessing(Preprocessing):
 
         Args:
             rows: A list, array or pandas Series of texts, for pairs of lists or tuples of two texts;
-                or a DataFrame, or a list of dicts, with the columns of the settings.
+                or a DataFrame, an Arrow table or a list of dicts with the columns of the settings.
 
         Raises:
             TextRowError: If a row is not a text that can be stored; it names the row.

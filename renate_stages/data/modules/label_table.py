@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from renate_stages.data.modules.table_targets import NUMBERED, NUMBERS
+from renate_stages.data.modules.table_targets import FLAGS, NUMBERED, NUMBERS
 from renate_stages.data.modules.text_values import (
     UnusableCellError,
     has_fraction,
     label_in,
+    number_in,
     weights_in,
 )
 from renate_stages.data.rejected import Rejected
@@ -139,24 +140,21 @@ def _single(column: pd.Series, task: str, name: str, reasons: dict[int, str]) ->
         column: The column.
         task: Name of the task.
         name: Name of the column.
-        reasons: Rows that cannot be used, with the reason; gets those without a usable label.
+        reasons: Rows that cannot be used, with the reason; gets those without a usable value.
     """
-    if task in NUMBERS:
-        is_present = column.notna().to_numpy()
-        present = _numbers(column[is_present])
-        values = np.zeros(len(column), object if present.dtype == object else np.float32)
-        values[is_present] = present
-        return values
-    names = np.full(len(column), "", dtype=object)
+    read = number_in if task in NUMBERS else label_in
+    found = np.full(len(column), 0.0 if task in NUMBERS else "", dtype=object)
     for row, cell in enumerate(column.astype(object)):
         if row not in reasons:
             try:
-                names[row] = label_in(cell, name)
+                found[row] = read(cell, name)
             except UnusableCellError as error:
                 reasons[row] = str(error)
-    used = {*np.delete(names, [*reasons])}
-    if task == NUMBERED and used <= {"0", "1"}:
-        return (names == "1").astype(np.int64)
+    if task in NUMBERS:
+        return found.astype(np.float32)
+    names, used = found, {*np.delete(found, [*reasons])}
+    if task == NUMBERED and {each.lower() for each in used} <= FLAGS:
+        return np.array([each.lower() in ("1", "true") for each in names], dtype=np.int64)
     if task == "auto" and any(map(has_fraction, used)):
         numbers = pd.to_numeric(pd.Series(names), errors="coerce").to_numpy(np.float32)
         if not np.isnan(np.delete(numbers, [*reasons])).any():

@@ -14,6 +14,7 @@ from renate_stages.preprocessing.table_values import Bad
 
 NUMBERS = ("regression", "multilabel", "ranking")  # tasks whose targets are numbers
 NUMBERED = "binary"  # its labels may be 0 and 1, of which 1 is positive
+FLAGS = {"0", "1", "true", "false"}
 MOST_LABELS = 50  # whole numbers with more values are no labels, unless the task says so
 
 
@@ -69,12 +70,12 @@ class Targets:
                 cure += ", or classification if these are names of labels"
             raise TableError("data.module.target", what, cure)
         self._seen.update(labels)
-        if self.task == NUMBERED and self._seen and self._seen <= {"0", "1", "true", "false"}:
+        if self.task == NUMBERED and self._seen and self._seen <= FLAGS:
             self._numbered = True
             values = np.array([int(text in ("1", "true")) for text in texts] + [0])
             return values[places], bad
         if self._numbered:
-            other = max(self._seen - {"0", "1", "true", "false"})
+            other = max(self._seen - FLAGS)
             what = f"column '{name}' has 0 and 1, and also {other!r:.80}"
             raise TableError("data.module.target", what, "use 0 and 1, or names for both labels")
         return np.array([*texts, ""], dtype=table_texts.TEXTS)[places], bad

@@ -223,6 +223,7 @@ def test_targets_may_be_numbers_or_several_columns(tmp_path, columns, target, ex
         ([400125, 400120, 9, 400120], "auto", ("9", "400120", "400125"), [2, 1, 0, 1]),
         ([-3, 2, -3, 2], "classification", ("-3", "2"), [0, 1, 0, 1]),
         ([1, 0, 0, 1], "binary", (), [1, 0, 0, 1]),
+        ([True, False, False, True], "binary", (), [1, 0, 0, 1]),
         (["no", "yes", "no", "no"], "binary", ("no", "yes"), [0, 1, 0, 0]),
         (["b ", "b", " a", "c"], "auto", ("a", "b", "c"), [1, 1, 0, 2]),
         (["007", "08", "8", "0.5x"], "auto", ("007", "08", "8", "0.5x"), [0, 1, 2, 3]),
@@ -243,6 +244,18 @@ def test_whole_numbers_in_a_table_are_names_of_labels(tmp_path, labels, task, na
     assert found.names == names
     assert store.column("targets").tolist() == targets
     assert store.column("targets").dtype == (np.float32 if task == "regression" else np.int64)
+
+
+def test_rows_whose_target_is_no_number_are_rejected_in_a_regression(tmp_path):
+    frame = with_table(tmp_path / "in", label=["0.5", "n/a", "2", "inf"])
+    frame.to_csv(tmp_path / "in/labels.csv", index=False)
+    module = Images(tmp_path / "in", labels="labels.csv", task="regression")
+    store, _ = stored(module, tmp_path / "store")
+    assert store.column("targets").tolist() == [0.5, 2.0]
+    assert [each.reason for each in module.rejected] == [
+        "label is not a number",
+        "label is not a finite number of 32 bits",
+    ]
 
 
 def test_a_file_that_is_listed_again_is_rejected_unless_rows_have_ids(tmp_path):

@@ -17,8 +17,11 @@ from renate_stages.errors import (
     AllRowsRejectedError,
     InvalidModuleSettingError,
     MissingDataFileError,
+    ReusedNamesError,
 )
+from renate_stages.memory.earlier_rows import EarlierRows
 from renate_stages.preprocessing.images import ImagePreprocessing
+from renate_stages.state.new_data import check_row_names
 from renate_stages.tasks.labels import LabelNames
 
 
@@ -193,6 +196,24 @@ def test_targets_of_another_type_than_most_are_rejected(tmp_path):
     module.setup()
     reasons = ["json:y is int64 (); most are a text", "json:y is missing"]
     assert [each.reason for each in module.rejected] == reasons
+
+
+def test_new_samples_under_the_names_of_earlier_ones_are_refused(tmp_path):
+    def week(number: int, *values: int) -> Shards:
+        labels = [(f"{row:03}.cls", b"0") for row in range(len(values))]
+        images = [(f"{row:03}.png", image(value)) for row, value in enumerate(values)]
+        write(tmp_path / f"week-{number}" / "a.tar", *sorted(labels + images))
+        return Shards(tmp_path / f"week-{number}")
+
+    first, _ = stored(week(1, 1, 2, 3), tmp_path / "first")
+    module, earlier = week(2, 1, 5, 6, 7), EarlierRows(memory=first)
+    module.setup()
+    unwanted = [earlier.left_out("train")]
+    ingest(module.train_data(), tmp_path / "second", 2, "train", unwanted=unwanted)
+    assert list(module.row_names) == ["000", "001", "002", "003"]
+    with pytest.raises(ReusedNamesError, match=r"2 rows .* but other content: 001, 002\. Names"):
+        check_row_names(module.row_names, earlier)
+    check_row_names((), earlier)
 
 
 def test_damaged_compressed_and_missing_tar_files_are_named(tmp_path):

@@ -10,6 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import assume, example, given, settings
@@ -256,7 +257,8 @@ def test_raw_rows_may_have_several_forms(rows):
 def test_raw_pairs_may_be_tuples_or_a_table():
     found = TextPreprocessing(TextSettings(PAIR))
     table = pd.DataFrame({"second": ["b"], "first": ["a"]})
-    for rows in ([("a", "b")], [["a", "b"]], table, [{"first": "a", "second": "b"}]):
+    arrow = pa.Table.from_pandas(table)
+    for rows in ([("a", "b")], [["a", "b"]], table, arrow, [{"first": "a", "second": "b"}]):
         assert [bytes(row) for row in found.encode(rows)] == [b"a\x1fb"]
 
 
