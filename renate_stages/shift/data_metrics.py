@@ -138,10 +138,10 @@ class LabelFigures(Content):
         """Return lines for the user."""
         new = self.by_rows
         shown = [
-            f"{name} ({counted(rows, 'row')})" if rows else f"{name} (only validation data)"
+            f"{name} ({rows})" if rows else f"{name} (only validation data)"
             for name, rows in new.items()
         ]
-        lines = [f"new labels: {first_of(shown)}"] if shown else []
+        lines = [f"new labels, with training and test rows: {first_of(shown)}"] if shown else []
         for name, other in list(self.differ_only_in_case.items())[:LISTED]:
             lines.append(
                 f"label '{name}' ({counted(new.get(name, 0), 'row')}) looks like '{other}': they differ only in "

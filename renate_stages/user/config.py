@@ -220,7 +220,7 @@ class UserConfig:
                 block = "data.arguments" if name == "data_module_fn" else "hyperparameters"
                 problem = f"needs '{parameter.name}', which has no default"
                 cure = f"set {block}.{parameter.name} in params.yaml"
-                if (built := self._named_in_params(name)) is not None:
+                if (built := self.named.in_place_of(name)) is not None:
                     cure = cure.replace("data.arguments", "data.module")
                     raise UserConfigError("params.yaml", f"{built} {problem}", cure)
                 cure += f", or add a default in {name}"
@@ -317,7 +317,7 @@ class UserConfig:
             raise
         except Exception as error:
             raised = f"{type(error).__name__}: {error}"
-            if (built := self._named_in_params(name)) is not None:
+            if (built := self.named.in_place_of(name)) is not None:
                 cure = cure_of(error, "correct its settings, or the data passed to it")
                 raise UserConfigError("params.yaml", f"{built} failed: {raised}", cure) from error
             line = line_of(error, self.path)
@@ -326,14 +326,6 @@ class UserConfig:
                 f"{name} failed at line {line}: {raised}",
                 cure_of(error, "correct that line, or the data passed to it"),
             ) from error
-
-    def _named_in_params(self, function: str) -> str | None:
-        """Return what `params.yaml` names in place of a function; None: the function is the user's."""
-        if function == "data_module_fn" and self.named.module is not None:
-            return f"data.module: {self.named.module}"
-        if function == "model_fn" and self.named.model is not None:
-            return f"model: {self.named.model}"
-        return None
 
     def test_transforms(self, values: Mapping[str, Any]) -> tuple[Callable | None, Callable | None]:
         """Return the transforms of inputs and targets for validation and holdouts."""

@@ -54,6 +54,12 @@ class Named:
             functions["data_module_fn"] = self._module_function(self.module)
         return functions
 
+    def in_place_of(self, function: str) -> str | None:
+        """Return the key and the name in `params.yaml` that replace a function; None: nothing does."""
+        named = {"model_fn": ("model", self.model), "data_module_fn": ("data.module", self.module)}
+        key, name = named.get(function, ("", None))
+        return None if name is None else f"{key}: {name}"
+
     def _module_function(self, name: str) -> Callable:
         from renate_stages.data.modules.registry import module_class
 

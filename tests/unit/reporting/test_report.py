@@ -68,7 +68,7 @@ def test_report_lists_the_columns_with_the_largest_stability_index():
     assert any("weights from 0.5 to 4 (mean 1.25)" in line for line in lines)
     labels = {"new": {"Cat": 6}, "new_rows": 6, "differ_only_in_case": {"Cat": "cat"}}
     lines = data_section(DataMetrics.model_validate({"train": {"rows": 9}, "labels": labels}))
-    assert "- new labels: Cat (6 rows)" in lines
+    assert "- new labels, with training and test rows: Cat (6)" in lines
     assert any(line.startswith("- label 'Cat' (6 rows) looks like 'cat'") for line in lines)
     calm = data_section(DataMetrics.model_validate({"train": {"rows": 5}, "shift": {}}))
     assert not any("Shift of columns" in line or "rows have no labels" in line for line in calm)

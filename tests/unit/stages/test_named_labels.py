@@ -67,8 +67,8 @@ def test_all_outputs_show_names_over_two_updates(named, capsys, monkeypatch):
     counted = json.loads(named.data_metrics.read_text())["labels"]
     assert counted["new"] and not set(counted["new"]) & set(first)
     most = max(counted["new"], key=lambda name: counted["new"][name])
-    (printed,) = (line for line in lines if line.startswith("new labels: "))
-    assert f"{most} ({counted['new'][most]} rows)" in printed
+    (printed,) = (line for line in lines if line.startswith("new labels, "))
+    assert f"{most} ({counted['new'][most]})" in printed
     content = {"update": {"number": 2, "parent": 1}}
     ruling = decide(Params.parse(content), DataMetrics.read(named.data_metrics), None).rulings[0]
     assert ruling.rule == "new_labels" and ruling.fires

@@ -49,7 +49,9 @@ def test_rows_with_labels_that_the_parent_has_not_seen_are_counted(tmp_path):
     figures = labels.figures(names)
     assert figures == {"new": {"star": 1, "cross": 3, "odd": 0}, "new_rows": 4}
     (line,) = LabelFigures(**figures).lines()
-    assert line == "new labels: cross (3 rows), star (1 row), odd (only validation data)"
+    assert line == (
+        "new labels, with training and test rows: cross (3), star (1), odd (only validation data)"
+    )
 
 
 @pytest.mark.parametrize("is_ragged", [True, False])
