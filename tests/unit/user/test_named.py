@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from renate_stages import errors
+from renate_stages.data.modules.table import Table
 from renate_stages.preprocessing.table import TablePreprocessing
 from renate_stages.user import optimization
 from renate_stages.user.config import UserConfig
@@ -54,6 +55,23 @@ def test_a_function_and_a_name_for_the_same_thing_are_refused():
         user(Named(model="MLP"), model_fn=lambda: torch.nn.Linear(1, 1))
     own = user(Named(model="MLP", optional=True), model_fn=lambda: "own")
     assert own.call("model_fn", {}) == "own"
+
+
+def test_errors_of_a_named_module_or_model_name_the_setting_and_no_function(tmp_path, monkeypatch):
+    monkeypatch.setattr(Table, "setup", lambda self: 1 / 0)
+    made = user(Named("MLP", "table", {"target": "y"}))
+    with pytest.raises(errors.UserConfigError) as raised:
+        made.data_module(tmp_path, {}, 0)
+    assert str(raised.value).startswith("params.yaml: data.module: table failed: ZeroDivisionError")
+    monkeypatch.setattr("renate_stages.models.registry.build", lambda *_: 1 / 0)
+    with pytest.raises(errors.UserConfigError) as raised:
+        made.call("model_fn", {"num_inputs": 3, "num_outputs": 2})
+    assert str(raised.value).startswith("params.yaml: model: MLP failed: ")
+    with pytest.raises(errors.UserConfigError) as raised:
+        user(Named(module="table")).data_module(tmp_path, {}, 0)
+    assert "params.yaml: data.module: table needs 'target'" in str(raised.value)
+    assert "set data.module.target in params.yaml." in str(raised.value)
+    assert "renate_config" not in str(raised.value)
 
 
 def test_arguments_of_a_named_model_are_hyperparameters_and_those_of_a_module_are_not():
