@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from renate_stages.errors import RenateStagesError
 
 KEYS = {
+    "data.arguments.chunk_id": "chunk_id",
     "evaluation.metric": "metric",
     "evaluation.mode": "mode",
     "hyperparameters": "config_space",
@@ -31,6 +32,7 @@ KEYS = {
 _DOTTED = re.compile(r"\b(" + "|".join(re.escape(key) for key in KEYS if "." in key) + r")\b")
 _PLACE = re.compile(r"(?<![\w/])params\.yaml, (\w+)")  # begins a message
 _LISTED = re.compile(r"(?m)^  - (learner|hyperparameters)\b")  # begins a problem of several
+_IN_LIST = re.compile(r"(?<![\w/])params\.yaml has (?=\d+ problem)")
 _IN = re.compile(r"(?<![\w/])(in|of) params\.yaml\b")
 _SPACE = re.compile(r"\bhyperparameters\.(?=\w)")
 
@@ -52,5 +54,6 @@ def translated(message: str) -> str:
     message = _DOTTED.sub(lambda found: KEYS[found[1]], message)
     message = _PLACE.sub(lambda found: f"run_training_job, {KEYS.get(found[1], found[1])}", message)
     message = _LISTED.sub(lambda found: f"  - {KEYS[found[1]]}", message)
+    message = _IN_LIST.sub("the arguments of run_training_job have ", message)
     message = _IN.sub("in the arguments of run_training_job", message)
     return _SPACE.sub("config_space.", message)

@@ -18,7 +18,12 @@ from renate_stages.api.job_arguments import (
 from renate_stages.api.locations import InputState, OutputState, bring, link_folder
 from renate_stages.api.run_stages import run_export, run_stages
 from renate_stages.api.workplace import lay_out, workplace
-from renate_stages.errors import StateExistsError, UnsupportedLocationError, UserConfigError
+from renate_stages.errors import (
+    MissingFileError,
+    StateExistsError,
+    UnsupportedLocationError,
+    UserConfigError,
+)
 from renate_stages.evaluation.update_metrics import read_update_metrics
 from renate_stages.params import Params
 from renate_stages.params.remote import BACKENDS
@@ -217,6 +222,8 @@ def run_training_job(
     if backend not in BACKENDS:
         raise UnsupportedLocationError(backend, BACKENDS)
     working_directory, config = Path(working_directory), Path(config_file)
+    if not config.is_file():
+        raise MissingFileError(config, "it defines the model and the data", "correct config_file")
     target, origin = OutputState.at(output_state_url), InputState.at(input_state_url)
     sent_files = files_for_jobs(given)
     params = params_of(given, origin.update, sent_files)

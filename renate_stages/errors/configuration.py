@@ -28,13 +28,15 @@ class UnsupportedArgumentError(RenateStagesError):
 class UnknownHyperparameterError(RenateStagesError):
     """Nothing uses a hyperparameter that params.yaml sets."""
 
-    def __init__(self, names: Iterable[str], known: Iterable[str], learner: str) -> None:
+    def __init__(
+        self, names: Iterable[str], known: Iterable[str], own: Iterable[str], learner: str
+    ) -> None:
         known = sorted(known)
         listed = "\n".join(f"  - '{name}'{did_you_mean(name, known)}" for name in sorted(names))
         super().__init__(
             f"params.yaml, hyperparameters: these are set, but nothing uses them:\n{listed}\n"
             f"The learner {learner}, its optimizer and the functions of renate_config.py use: "
-            f"{', '.join(known)}."
+            f"{', '.join(sorted(own))}."
         )
 
 

@@ -55,6 +55,7 @@ def check_settings(plan: Plan, run: Run) -> None:
     if path.is_file():
         known = files.read_json(path)
         changed = sorted(name for name in settings if known.get(name) != settings[name])
+        changed += [f"code ({name})" for name in _changed_files(plan, run)]
         if changed:
             raise SimulationChangedError(path.parent, changed)
     else:
@@ -99,6 +100,7 @@ def _update(plan: Plan, run: Run, number: int, folder: Path) -> dict[str, Any]:
     if plan.passes_chunk_id:
         arguments = {**blocks["data"].get("arguments", {}), "chunk_id": number - 1}
         blocks["data"]["arguments"] = arguments
+    code = _code_of(plan)
     started = time.perf_counter()
     result = run_training_job(
         run.hyperparameters,
@@ -120,7 +122,29 @@ def _update(plan: Plan, run: Run, number: int, folder: Path) -> dict[str, Any]:
         "hyperparameters": dict(result.hyperparameters),
         "seconds": round(seconds, 3),
         "state_bytes": size,
+        "code": code,
     }
+
+
+def _code_of(plan: Plan) -> dict[str, str]:
+    """Return the SHA-256 of the files that importing the config uses, by path below its folder.
+
+    Raises:
+        StaleImportError: If a module has changed since this process imported it.
+    """
+    from renate_stages.user.config import UserConfig
+    from renate_stages.user.used_files import UserFiles
+
+    watch = UserFiles(plan.config.parent, ignored=[plan.output, Path(plan.data_path)])
+    return UserConfig.load(plan.config, watch=watch).files.imported()
+
+
+def _changed_files(plan: Plan, run: Run) -> list[str]:
+    """Return the files that the finished updates of a run used and that differ now."""
+    used = [entry for result in results_of(plan, run) for entry in result.get("code", {}).items()]
+    paths = {name: plan.config.parent / name for name, _ in used}
+    now = {name: files.sha256(path) if path.is_file() else "" for name, path in paths.items()}
+    return sorted({name for name, sha256 in used if now[name] != sha256})
 
 
 def _settings(plan: Plan, run: Run) -> dict[str, Any]:
@@ -129,10 +153,8 @@ def _settings(plan: Plan, run: Run) -> dict[str, Any]:
     listed = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else []
     stats = [(str(path.relative_to(data)), path.stat()) for path in listed]
     found = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    code = {path.name: files.sha256(path) for path in sorted(plan.config.parent.glob("*.py"))}
     return {
         **{f"block {name}": block for name, block in plan.blocks_of(run).items()},
-        "code": {**code, plan.config.name: files.sha256(plan.config)},
         "files of the data": hashlib.sha256(json.dumps(found).encode()).hexdigest(),
         "hyperparameters": run.hyperparameters,
         "learner": run.learner,

@@ -176,13 +176,13 @@ def _text(plan: Plan, table: Table, failures: Mapping[str, str]) -> str:
     lines = [
         title,
         "",
-        f"| learner | seeds | {' | '.join(SHOWN[name] for name in columns)} |",
+        f"| {' | '.join(('learner', 'seeds', *(SHOWN[name] for name in columns)))} |",
         f"|---|---|{'---|' * len(columns)}",
     ]
     for label, row in table.items():
         scales = {"state_bytes": 1e-6}  # shown in MB
         cells = [_shown(row[name], scales.get(name, 1.0)) for name in columns]
-        lines.append(f"| {label} | {row['average'].seeds} | {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join((label, str(row['average'].seeds), *cells))} |")
     if failures:
         lines += ["", *(f"failed: {title}, {why}" for title, why in failures.items())]
     return "\n".join(lines)

@@ -83,8 +83,9 @@ def default_processes(plan: Plan) -> int:
 
 def _begin() -> None:
     end_with_parent()
-    with heavy_imports():
-        import renate_stages.api.training_job  # noqa: F401
+    with heavy_imports():  # all that an update needs, else the first one would seem slow
+        import renate_stages.api.training_job
+        import renate_stages.training.measured_update  # noqa: F401
 
 
 def _run(plan: Plan, run: Run) -> None:

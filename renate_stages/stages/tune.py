@@ -39,7 +39,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
             write_unsearched(folder, project.restored / TUNING_HISTORY)
         stage.check()
         write_tuned(project.tuned, space.constants)
-        say("no search space: the hyperparameters are those in params.yaml")
+        say("no search space: the hyperparameters are used as they are set")
         return
 
     from renate_stages.tuning.update_search import UpdateSearch, started_processes

@@ -61,7 +61,7 @@ def check_hyperparameters(
     known = own | catalog.hyperparameters() | HYPERPARAMETERS
     unknown = set(hyperparameters) - known
     if unknown:
-        raise UnknownHyperparameterError(unknown, known, learner)
+        raise UnknownHyperparameterError(unknown, known, own, learner)
     return sorted(set(hyperparameters) - own)
 
 

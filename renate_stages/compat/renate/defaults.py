@@ -1,6 +1,9 @@
-"""The values of `renate.defaults` of Renate 0.5.2."""
+"""The values of `renate.defaults` of Renate 0.5.2, and the file of the model in a state."""
 
+import os
 from typing import Literal
+
+from renate_stages.compat.renate.missing import refuse
 
 OPTIMIZER = "Adam"
 SUPPORTED_OPTIMIZERS = ["Adam", "SGD"]
@@ -77,3 +80,25 @@ LWF_ALPHA = 1
 LWF_TEMPERATURE = 2
 
 TOKENIZER_KWARGS = {"padding": "max_length", "max_length": 128, "truncation": True}
+
+
+def model_file(folder: str) -> str:
+    """Return the path of the model in a state, the folder that `output_state_url` names."""
+    return os.path.join(folder, "model.ckpt")  # noqa: PTH118 -- a text, as in Renate
+
+
+_STATE = "the state is the folder that output_state_url of run_training_job names"
+_DATA = "the data is the folder that data_path of run_training_job names"
+_SEARCH = "the trials are in tuning_history.csv of the state"
+
+__getattr__ = refuse(
+    __name__,
+    {
+        **dict.fromkeys(
+            ("current_state_folder", "next_state_folder", "input_state_folder"), _STATE
+        ),
+        **dict.fromkeys(("output_state_folder", "learner_state_file"), _STATE),
+        "data_folder": _DATA,
+        "hpo_file": _SEARCH,
+    },
+)

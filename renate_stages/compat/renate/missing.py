@@ -7,6 +7,25 @@ from typing import Any
 
 from renate_stages.errors import NoCounterpartError
 
+_OF_TORCHVISION = "wrap a model of torchvision: RenateWrapper(torchvision.models.{}(...))"
+_OF_TRANSFORMERS = "wrap a model of transformers in a RenateModule of your own"
+_PROMPTS = "use RanPAC, SLDA or NCM with a frozen, pretrained model"
+MODELS = {
+    **{
+        name: _OF_TORCHVISION.format(name.removesuffix("CIFAR").lower())
+        for name in ("ResNet18", "ResNet34", "ResNet50", "ResNet34CIFAR", "ResNet50CIFAR")
+    },
+    **{
+        f"VisionTransformer{size}": _OF_TRANSFORMERS
+        for size in ("", "B16", "B32", "CIFAR", "H14", "L16", "L32")
+    },
+    "HuggingFaceSequenceClassificationTransformer": _OF_TRANSFORMERS,
+    **dict.fromkeys(
+        ("LearningToPromptTransformer", "PromptedTransformer", "SPromptTransformer"), _PROMPTS
+    ),
+}
+"""What to use instead of Renate's models, by name."""
+
 
 def refuse(module: str, instead: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a module's `__getattr__` that refuses these names.

@@ -53,6 +53,11 @@ def test_error_names_the_argument_before_data_is_read(tmp_path, arguments, error
         assert key not in message
 
 
+def test_missing_config_file_names_its_argument(tmp_path):
+    with pytest.raises(errors.MissingFileError, match="To fix this: correct config_file"):
+        run_training_job({}, config_file=tmp_path / "nope.py", data_path=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -62,6 +67,11 @@ def test_error_names_the_argument_before_data_is_read(tmp_path, arguments, error
         ),
         ("set trainer.max_epochs in params.yaml.", "set max_epochs in the arguments of "),
         ("params.yaml, learner: ER runs", "run_training_job, updater: ER runs"),
+        (
+            "params.yaml has 1 problem: trainer.patience: finding",
+            "the arguments of run_training_job have 1 problem: trainer.patience",
+        ),
+        ("set data.arguments.chunk_id in params.yaml", "set chunk_id in the arguments of run_"),
         ("/work/params.yaml is missing", "/work/params.yaml is missing"),
         ("set data.validation_fraction above 0", "set data.validation_fraction above 0"),
         ("chosen hyperparameters. Then", "chosen hyperparameters. Then"),

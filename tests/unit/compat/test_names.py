@@ -176,6 +176,18 @@ def test_argument_that_a_model_cannot_honour_is_refused(build):
         ("benchmark.models", "LearningToPromptTransformer", "RanPAC"),
         ("benchmark.datasets.vision_datasets", "CLEARDataModule", "ImageDataset"),
         ("benchmark.datasets.nlp_datasets", "MultiTextDataModule", "HuggingFaceTextDataModule"),
+        ("benchmark.models.resnet", "ResNet34CIFAR", "RenateWrapper"),
+        ("benchmark.models.vision_transformer", "VisionTransformerB16", "transformers"),
+        (
+            "benchmark.models.transformer",
+            "HuggingFaceSequenceClassificationTransformer",
+            "RenateModule of your own",
+        ),
+        ("benchmark.models.l2p", "LearningToPromptTransformer", "RanPAC"),
+        ("benchmark.models.spromptmodel", "SPromptTransformer", "RanPAC"),
+        ("benchmark.datasets.wild_time_data", "WildTimeDataModule", "RenateDataModule"),
+        ("defaults", "current_state_folder", "output_state_url"),
+        ("defaults", "hpo_file", "tuning_history.csv"),
     ],
 )
 def test_name_without_a_counterpart_says_what_to_use(module, name, instead):

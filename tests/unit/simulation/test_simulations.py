@@ -41,7 +41,10 @@ def write_settings(folder, **changes):
 def simulated(tmp_path_factory):
     """Run a simulation whose process is forked; `tests/pipeline` runs one in new processes."""
     folder = tmp_path_factory.mktemp("simulated")
-    (folder / "renate_config.py").write_text((REPOSITORY / "renate_config.py").read_text())
+    code = (REPOSITORY / "renate_config.py").read_text()
+    (folder / "renate_config.py").write_text(f"{code}\n\nfrom shapes_of.scale import RATE\n")
+    (folder / "shapes_of").mkdir()
+    (folder / "shapes_of" / "scale.py").write_text("RATE = 1\n")
     write_digits(folder / "digits", None)
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -170,11 +173,16 @@ def test_results_of_other_settings_are_not_continued(simulated, change, named):
 def test_changed_code_and_data_are_not_continued(simulated):
     folder, _ = simulated
     plan = read_plan(folder / "simulate.yaml")
-    helper = folder / "helper.py"
-    helper.write_text("RATE = 1\n")
-    with pytest.raises(SimulationChangedError, match="code"):
-        one_run.check_settings(plan, plan.runs[0])
-    helper.unlink()
+    unused = folder / "unused.py"
+    unused.write_text("RATE = 1\n")
+    one_run.check_settings(plan, plan.runs[0])
+    for name in ("shapes_of/scale.py", "renate_config.py"):
+        before = (folder / name).read_text()
+        (folder / name).write_text(f"{before}OTHER = 1\n")
+        with pytest.raises(SimulationChangedError, match=rf"differs in code \({name}\)"):
+            one_run.check_settings(plan, plan.runs[0])
+        (folder / name).write_text(before)
+    one_run.check_settings(plan, plan.runs[0])
     extra = folder / "digits" / "more.npy"
     extra.write_bytes(b"1")
     with pytest.raises(SimulationChangedError, match="files of the data"):
@@ -192,4 +200,4 @@ def test_a_failed_run_is_named_in_the_table_and_the_others_count(simulated, tmp_
     assert "FineTuning, seed 0: update 1 failed" in capfd.readouterr().out
     text = results.write(plan, 0.0)
     assert "failed: FineTuning, seed 0, update 1:" in text and "learning_rate" in text
-    assert "| FineTuning | 0 |" in text
+    assert "| learner | seeds |\n|---|---|\n| FineTuning | 0 |\n" in text

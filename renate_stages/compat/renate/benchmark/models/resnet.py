@@ -7,11 +7,14 @@ from typing import Any
 from torch import nn
 
 from renate_stages.compat.renate.benchmark.models.base import RenateBenchmarkingModule
+from renate_stages.compat.renate.missing import MODELS, refuse
 from renate_stages.errors import ModelArgumentError
 from renate_stages.models.feature_classifier import Heads
 from renate_stages.models.resnet import BasicBlock, ResNet18
 
 WIDTH = 64
+
+__getattr__ = refuse(__name__, MODELS)
 
 
 class ResNet18CIFAR(RenateBenchmarkingModule):

@@ -1,0 +1,5 @@
+"""`renate.benchmark.models.vision_transformer`: vision transformers, which have no counterpart."""
+
+from renate_stages.compat.renate.missing import MODELS, refuse
+
+__getattr__ = refuse(__name__, MODELS)
