@@ -307,5 +307,7 @@ def _has_ended(holder: str) -> bool:
         return psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+    except psutil.AccessDenied:
+        return False
     except ValueError:  # the holder has not written its id yet
         return False

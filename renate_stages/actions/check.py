@@ -27,6 +27,7 @@ from renate_stages.project import Project
 from renate_stages.randomness import Generators
 from renate_stages.state import State, new_data, state
 from renate_stages.state.fitted import fit_preprocessing
+from renate_stages.state.label_names import label_names
 from renate_stages.state.prepared import PreparedData
 from renate_stages.state.retention import Kept
 from renate_stages.training.rehearsal import rehearse
@@ -87,7 +88,7 @@ def check_user_config(root: Path, examples: int = 64) -> CheckedConfig:
     generators = Generators(params.seed, params.update.number)
     generators.seed_global("check")
     splits = new_data.read_splits(user, project.incoming, params, generators, project.scratch)
-    few, names = _some(splits.train, examples), new_data.label_names(params, None)
+    few, names = _some(splits.train, examples), label_names(params, None)
     for name in splits.label_order:
         names.number(name)
     with TemporaryDirectory() as scratch:

@@ -24,6 +24,7 @@ from renate_stages.randomness import Generators
 from renate_stages.state import MODEL_FILES, Provenance, new_data, state
 from renate_stages.state.fingerprint import fingerprint_of
 from renate_stages.state.fitted import check_kind, fit_preprocessing
+from renate_stages.state.label_names import label_names
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.training.updated_model import write_learner
 from renate_stages.training.updater import Updater
@@ -74,7 +75,7 @@ def write_imported(
     _load(unwrap(model), model_file, named=params.model is not None)
     project.scratch.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=project.scratch) as scratch:
-        names = new_data.label_names(params, None, has_model=True)
+        names = label_names(params, None, has_model=True)
         splits, found, fingerprint = _read_old_data(
             user, project, params, old_data, Path(scratch), names
         )

@@ -101,9 +101,9 @@ class ReusedNamesError(RenateStagesError):
     def __init__(self, names: Sequence[str]) -> None:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         super().__init__(
-            f"{counted(len(names), 'row')} of data/incoming have the name of a row of an earlier "
-            f"update, but other content: {', '.join(names[:3])}{more}. Names are ids, so they would "
-            "be taken for the earlier rows.\n"
+            f"data/incoming has {counted(len(names), 'row')} with the name of a row of an earlier "
+            f"update, but other content: {', '.join(names[:3])}{more}. Names are ids, so these rows "
+            "would be taken for the earlier ones.\n"
             "To fix this: give new rows names of their own, for example in a folder for each update, "
             "such as week-48/0001.jpg; or name in data.module.id what identifies a row."
         )

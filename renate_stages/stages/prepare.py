@@ -24,6 +24,7 @@ from renate_stages.state.fingerprint import check_fingerprint, fingerprint_of
 from renate_stages.state.fitted import check_kind, fit_preprocessing, take_targets, write_rejected
 from renate_stages.state.inputs import StageInputs
 from renate_stages.state.label_figures import FoundLabels
+from renate_stages.state.label_names import label_names
 from renate_stages.tasks import may_have_labels
 from renate_stages.tasks.labels import LabelNames
 from renate_stages.user.config import UserConfig
@@ -57,7 +58,7 @@ def run(project: Project, say: Callable[[str], None] = print) -> None:
         generators = Generators(params.seed, params.update.number)
         generators.seed_global("prepare")
         parent = new_data.parent_in(project.parent)
-        labels = new_data.label_names(params, parent)
+        labels = label_names(params, parent)
         kept = None if project.outside else project.scratch  # the folder of a job is removed
         splits = new_data.read_splits(user, project.incoming, params, generators, kept)
         if splits.preprocessing is not None:

@@ -53,7 +53,7 @@ def notes_on_earlier(figures: Mapping[str, Any]) -> list[str]:
     forgotten, held_out, reused = (
         (figures.get(name) or {}).get("rows", 0) for name in ("forgotten", "held_out", "reused_ids")
     )
-    notes = [f"{forgotten} forgotten left out"] if forgotten else []
+    notes = [f"{forgotten} left out because forget.yaml lists them"] if forgotten else []
     notes += [f"{held_out} left out because they are in earlier holdouts"] if held_out else []
     again = {split: rows for split, rows in (figures.get("in_memory") or {}).items() if rows}
     if again:

@@ -95,11 +95,14 @@ def outputs_of(stores: Mapping[str, ExampleStore], names: Sequence[str], task: s
     if task == "binary":
         return 1
     if names or (field.dtype.kind in "iu" and not field.shape and task != "regression"):
-        return _count_of_labels(stores, names)
+        return _count_of_labels(stores, names, is_own_task=":" in task)
     return int(np.prod(field.shape, dtype=np.int64)) if not field.ragged else None
 
 
-def _count_of_labels(stores: Mapping[str, ExampleStore], names: Sequence[str]) -> int:
+def _count_of_labels(
+    stores: Mapping[str, ExampleStore], names: Sequence[str], *, is_own_task: bool
+) -> int:
+    """Return the number of labels; those of a task of the user's own may have another meaning."""
     columns = [store.column("targets") for store in stores.values() if len(store)]
     values = [each.values if isinstance(each, Ragged) else each for each in columns]
     used = np.unique(np.concatenate([np.unique(each) for each in values]))
@@ -110,6 +113,8 @@ def _count_of_labels(stores: Mapping[str, ExampleStore], names: Sequence[str]) -
             "name the column with labels in data.module.target, or add rows that have labels",
         )
     count = len(names) or int(used[-1]) + 1
+    if is_own_task:
+        return count
     if used[0] < 0:
         raise UnusableLabelsError(
             f"the label {used[0]} is below 0, and the model has no such output",

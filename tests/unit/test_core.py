@@ -6,6 +6,9 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +116,23 @@ def test_project_is_found_from_a_subfolder(project):
         Project.find(project.root.parent)
 
 
-def test_concurrent_stage_is_refused_with_the_running_stage_and_process_id(project):
+@contextmanager
+def holding(project: Project, stage: str, body: str) -> Iterator[subprocess.Popen[str]]:
+    """Run Python code in a process that has the project's lock, until it prints a line."""
     program = (
-        "import sys, time; from pathlib import Path; from renate_stages.project import Project\n"
-        "with Project(Path(sys.argv[1])).lock('train'):\n"
-        "    print('held', flush=True); time.sleep(60)"
+        "import os, sys, time; from pathlib import Path\n"
+        "from renate_stages.project import Project\n"
+        f"with Project(Path(sys.argv[1])).lock({stage!r}):\n    {body}"
     )
     command = [sys.executable, "-c", program, str(project.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        yield holder
+
+
+def test_concurrent_stage_is_refused_with_the_running_stage_and_process_id(project):
+    with holding(project, "train", "print('held', flush=True); time.sleep(60)") as holder:
         with (
             pytest.raises(errors.BusyError, match=f"stage train, process {holder.pid}"),
             project.lock("tune"),
@@ -133,20 +144,14 @@ def test_concurrent_stage_is_refused_with_the_running_stage_and_process_id(proje
 
 
 def test_lock_waits_for_the_forked_processes_of_a_killed_stage(project):
-    program = (
-        "import os, sys, time; from pathlib import Path\n"
-        "from renate_stages.project import Project\n"
-        "with Project(Path(sys.argv[1])).lock('export'):\n"
-        "    if os.fork() == 0: print('held', flush=True); time.sleep(0.5); os._exit(0)\n"
-        "    time.sleep(60)"
-    )
-    command = [sys.executable, "-c", program, str(project.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    body = "os.fork() and time.sleep(60); print('held', flush=True); sys.stdin.read(); os._exit(0)"
+    with holding(project, "export", body) as holder:
         holder.kill()
         holder.wait()
         with (project.scratch / "stage.lock").open() as stream, pytest.raises(BlockingIOError):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert holder.stdin is not None
+        threading.Timer(0.3, holder.stdin.close).start()  # ends the forked process
         with project.lock("export"):
             pass
 

@@ -103,7 +103,7 @@ def test_two_updates_of_folders_of_images(project):
     write(project.incoming, "ab", brighter=100)  # a camera that numbers from 0 again
     before = snapshot(project)
     with pytest.raises(
-        ReusedNamesError, match=r"have the name of a row .*: [ab]/ab-\d+\.png, .* more"
+        ReusedNamesError, match=r"with the name of a row .*: [ab]/ab-\d+\.png, .* more"
     ):
         prepare.run(project, quiet)
     assert snapshot(project) == before

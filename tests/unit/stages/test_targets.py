@@ -155,6 +155,7 @@ def test_numbered_labels_that_make_no_model_are_refused(tmp_path, labels, messag
         (np.array([0.5, 1.5]), "auto", 1),
         (np.zeros((2, 3)), "regression", 3),
         (np.arange(1200), "classification", 1200),
+        (np.array([-3, 4000]), "counts:Task", 4001),
     ],
 )
 def test_outputs_of_a_new_model_are_those_that_the_targets_need(tmp_path, targets, task, expected):

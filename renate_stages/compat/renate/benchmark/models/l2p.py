@@ -1,4 +1,4 @@
-"""`renate.benchmark.models.l2p`: Learning to Prompt, which have no counterpart."""
+"""`renate.benchmark.models.l2p`: Learning to Prompt, which has no counterpart."""
 
 from renate_stages.compat.renate.missing import MODELS, refuse
 
